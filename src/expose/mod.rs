@@ -1,0 +1,5 @@
+//! The newest snapshot as metrics, page and health.
+
+pub mod metrics;
+pub mod page;
+pub mod server;

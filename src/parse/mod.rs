@@ -1,0 +1,3 @@
+//! Text that others wrote, turned into data: pure, bounded, never a panic.
+
+pub mod thread_dump;

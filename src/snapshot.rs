@@ -1,0 +1,381 @@
+//! The newest readings of every broker on this host: plain data that a scrape, a page or a test reads.
+//!
+//! A [`Reading`] is a known value with the time at which it was taken, or unknown with the reason. There is no
+//! third state: what was not counted is never zero.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::discover::Broker;
+
+/// Milliseconds since 1970, from a clock that never goes back while the exporter runs (see [`Clock`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Time from `earlier` to `self`; zero if `earlier` is the later one.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    pub fn plus(self, span: Duration) -> Moment {
+        Moment(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Seconds since 1970, as Prometheus tells time.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+}
+
+/// Wall time at start plus monotonic time since: a step of the system clock makes no reading young or old.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    wall: Duration,
+    start: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { wall, start: Instant::now() }
+    }
+
+    pub fn now(&self) -> Moment {
+        Moment(0).plus(self.wall + self.start.elapsed())
+    }
+}
+
+/// A known value with its time, or unknown with its reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reading<T> {
+    Known {
+        value: T,
+        at: Moment,
+        /// Three intervals of the round that took it; older than this it says nothing of now.
+        valid_for: Duration,
+    },
+    Unknown {
+        reason: Arc<str>,
+    },
+}
+
+impl<T> Reading<T> {
+    pub fn unknown(reason: impl Into<Arc<str>>) -> Self {
+        Reading::Unknown { reason: reason.into() }
+    }
+
+    /// The value, if it is known and young enough to speak of `now`.
+    pub fn fresh(&self, now: Moment) -> Option<&T> {
+        match self {
+            Reading::Known { value, at, valid_for } if now.since(*at) <= *valid_for => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The last known value however old, with its time.
+    pub fn last(&self) -> Option<(&T, Moment)> {
+        match self {
+            Reading::Known { value, at, .. } => Some((value, *at)),
+            Reading::Unknown { .. } => None,
+        }
+    }
+
+    /// Why [`Reading::fresh`] gives nothing, for a person.
+    pub fn reason(&self, now: Moment) -> Option<String> {
+        match self {
+            Reading::Unknown { reason } => Some(reason.to_string()),
+            Reading::Known { at, valid_for, .. } if now.since(*at) > *valid_for => {
+                Some(format!("last read {} s ago", now.since(*at).as_secs()))
+            }
+            Reading::Known { .. } => None,
+        }
+    }
+}
+
+impl<T> Default for Reading<T> {
+    fn default() -> Self {
+        Reading::Unknown { reason: Arc::from("not read yet") }
+    }
+}
+
+/// Everything known at one moment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub at: Moment,
+    /// By `Broker::process`; sorted by label for a stable output.
+    pub brokers: Vec<Arc<BrokerSnapshot>>,
+    /// `vm.max_map_count` of this kernel, mappings a process may have.
+    pub memory_map_limit: Reading<u64>,
+    /// Of the discovery round, which belongs to no broker.
+    pub discovery: CollectorStatus,
+}
+
+/// All readings of one broker process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BrokerSnapshot {
+    pub broker: Arc<Broker>,
+    /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
+    pub label: String,
+    pub process: Reading<ProcessVitals>,
+    pub handles: Reading<u64>,
+    pub handle_kinds: Reading<HandleKinds>,
+    pub untracked_sockets: Reading<u64>,
+    pub memory_maps: Reading<u64>,
+    pub sockets: Reading<SocketPulse>,
+    pub connections: Reading<SocketOwners>,
+    pub cluster: Reading<ClusterCounts>,
+    pub threads: Reading<ThreadReport>,
+    /// The newest deadlock of this process: stays until a later successful dump is clean.
+    pub deadlock: Option<StandingDeadlock>,
+    /// Failed thread dumps of this process since the exporter started, by reason.
+    pub dump_failures: BTreeMap<String, u64>,
+    pub collectors: BTreeMap<String, CollectorStatus>,
+    /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
+    pub rounds: BTreeMap<String, Duration>,
+}
+
+/// How the last run of one collector went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CollectorStatus {
+    /// None until the first run ended.
+    pub success: Option<bool>,
+    pub duration: Duration,
+    pub at: Moment,
+    /// Why it failed: which broker, which file or address, what to do.
+    pub error: Option<String>,
+}
+
+/// From `/proc/PID/stat`, `status` and `limits`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessVitals {
+    /// `R`, `S`, `D`, `T` (stopped), `Z` ... of the main thread.
+    pub state: char,
+    pub resident_bytes: u64,
+    /// None is unlimited.
+    pub handle_limit_soft: Option<u64>,
+    pub handle_limit_hard: Option<u64>,
+}
+
+/// Open handles by what they lead to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandleKinds {
+    pub socket: u64,
+    /// `*.log` segments of the log dirs.
+    pub log_segment: u64,
+    /// `*.index`, `*.timeindex`, `*.txnindex`.
+    pub index: u64,
+    pub jar: u64,
+    pub pipe: u64,
+    /// `anon_inode:*`: epoll, eventfd.
+    pub anon: u64,
+    pub other: u64,
+}
+
+/// The kernel's TCP states, in the order of its numbers (1 is established).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum TcpState {
+    Established = 1,
+    SynSent,
+    SynRecv,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    NewSynRecv,
+}
+
+impl TcpState {
+    pub const ALL: [TcpState; 12] = [
+        TcpState::Established,
+        TcpState::SynSent,
+        TcpState::SynRecv,
+        TcpState::FinWait1,
+        TcpState::FinWait2,
+        TcpState::TimeWait,
+        TcpState::Close,
+        TcpState::CloseWait,
+        TcpState::LastAck,
+        TcpState::Listen,
+        TcpState::Closing,
+        TcpState::NewSynRecv,
+    ];
+
+    /// As the label spells it: `close_wait`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TcpState::Established => "established",
+            TcpState::SynSent => "syn_sent",
+            TcpState::SynRecv => "syn_recv",
+            TcpState::FinWait1 => "fin_wait1",
+            TcpState::FinWait2 => "fin_wait2",
+            TcpState::TimeWait => "time_wait",
+            TcpState::Close => "close",
+            TcpState::CloseWait => "close_wait",
+            TcpState::LastAck => "last_ack",
+            TcpState::Listen => "listen",
+            TcpState::Closing => "closing",
+            TcpState::NewSynRecv => "new_syn_recv",
+        }
+    }
+
+    /// From the number that `/proc/net/tcp` and sock_diag use.
+    pub fn from_number(number: u8) -> Option<TcpState> {
+        TcpState::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+/// Sockets in one state. For LISTEN the queues are no bytes and stay 0 here; see [`AcceptQueue`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCount {
+    pub connections: u64,
+    /// Bytes that the broker has not read, less the peer's FIN in CLOSE_WAIT, which counts 1.
+    pub receive_bytes: u64,
+    /// Bytes that the peer has not acknowledged.
+    pub send_bytes: u64,
+}
+
+/// Counts by TCP state; index with [`StateCounts::get`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCounts([StateCount; 12]);
+
+impl StateCounts {
+    pub fn get(&self, state: TcpState) -> &StateCount {
+        &self.0[state as usize - 1]
+    }
+
+    pub fn get_mut(&mut self, state: TcpState) -> &mut StateCount {
+        &mut self.0[state as usize - 1]
+    }
+}
+
+/// Every second: the broker's listener ports, every state but ESTABLISHED (that slot stays 0).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SocketPulse {
+    pub server: StateCounts,
+    /// CLOSE_WAIT connections of the listeners with bytes that nobody reads.
+    pub unread_close_wait: u64,
+    pub accept_queues: Vec<AcceptQueue>,
+}
+
+/// A listener's connections that the kernel completed and the broker has not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptQueue {
+    /// Name of the Kafka listener.
+    pub listener: String,
+    pub length: u32,
+    /// Unknown where only `/proc/PID/net/tcp` could be read.
+    pub limit: Option<u32>,
+}
+
+/// Every slow round: what only the owner of each socket tells.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SocketOwners {
+    /// ESTABLISHED connections at the listener ports.
+    pub server_established: StateCount,
+    /// The broker's outgoing connections, to other brokers and ZooKeeper.
+    pub client: StateCounts,
+    pub client_unread_close_wait: u64,
+}
+
+/// Whom the cluster's state was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterSource {
+    /// The broker itself.
+    Own,
+    /// Another broker of the cluster, by id, because this one is silent.
+    Peer(i32),
+}
+
+/// Counts over one Metadata response, from the point of view of one broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterCounts {
+    pub source: ClusterSource,
+    /// Why the broker itself was not the source.
+    pub own_silence: Option<String>,
+    /// Brokers that the response lists.
+    pub live_brokers: Vec<Peer>,
+    /// Partitions that this broker leads.
+    pub leader: u64,
+    /// Of those, with fewer replicas in the ISR than assigned.
+    pub under_replicated: u64,
+    /// Of those, with the leader alone in the ISR and more than one replica assigned.
+    pub isr_leader_alone: u64,
+    /// Partitions of the cluster whose replicas hold this broker and whose ISR does not.
+    pub not_in_isr: u64,
+    /// Partitions of the whole cluster without a leader.
+    pub leaderless: u64,
+    /// Partitions of the whole cluster.
+    pub partitions: u64,
+    /// Partitions led by this broker (or leaderless, if it is the lowest live id) that are not whole, the first few.
+    pub not_whole: Vec<PartitionState>,
+    /// How many more were not whole.
+    pub not_whole_left_out: u64,
+}
+
+/// A broker as Metadata names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub id: i32,
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionState {
+    pub topic: String,
+    pub partition: i32,
+    /// None is leaderless.
+    pub leader: Option<i32>,
+    pub replicas: u32,
+    pub isr: u32,
+}
+
+/// What one thread dump said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadReport {
+    /// Java threads by `java.lang.Thread.State`, lower case: `runnable`, `blocked` ...
+    pub by_state: BTreeMap<String, u64>,
+    pub deadlocks: Vec<Deadlock>,
+    /// From the request to the last byte.
+    pub duration: Duration,
+    pub bytes: u64,
+}
+
+/// One cycle of threads that wait for each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlock {
+    /// The true members, in the order of waiting: each wants what the next one holds.
+    pub cycle: Vec<DeadlockedThread>,
+    /// Threads that are in no cycle and wait for one of its members, directly or through others.
+    pub waiting: Vec<DeadlockedThread>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadlockedThread {
+    pub thread: String,
+    /// Class of the lock it wants, e.g. `kafka.coordinator.GroupMetadata`.
+    pub wants: String,
+    /// Who holds that lock.
+    pub held_by: String,
+    /// Where it waits: its topmost frames, `Class.method(File:line)`.
+    pub frames: Vec<String>,
+}
+
+/// A deadlock with the time at which it was first seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StandingDeadlock {
+    pub since: Moment,
+    pub confirmed: Moment,
+    pub deadlocks: Vec<Deadlock>,
+}

@@ -1,0 +1,8 @@
+//! Mechanisms of Linux and of the JVM, without policy: each takes its root folder or socket as an argument.
+
+pub mod attach;
+pub mod perf_data;
+pub mod proc;
+pub mod proc_net;
+pub mod rooted;
+pub mod sock_diag;
