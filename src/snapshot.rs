@@ -113,6 +113,21 @@ pub struct Snapshot {
     pub memory_map_limit: Reading<u64>,
     /// Of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
+    /// The exporter's own process.
+    pub exporter: Reading<ExporterVitals>,
+}
+
+/// The exporter's own use of its host, as Prometheus' client libraries tell it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExporterVitals {
+    pub cpu_seconds: f64,
+    pub open_handles: u64,
+    /// None is unlimited.
+    pub handle_limit: Option<u64>,
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    pub started: Moment,
+    pub threads: u64,
 }
 
 /// All readings of one broker process.
@@ -121,6 +136,8 @@ pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
     pub label: String,
+    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed.
+    pub ended: Option<Moment>,
     pub process: Reading<ProcessVitals>,
     pub handles: Reading<u64>,
     pub handle_kinds: Reading<HandleKinds>,
@@ -137,6 +154,30 @@ pub struct BrokerSnapshot {
     pub collectors: BTreeMap<String, CollectorStatus>,
     /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
     pub rounds: BTreeMap<String, Duration>,
+}
+
+impl BrokerSnapshot {
+    /// A broker of which nothing has been read yet.
+    pub fn new(broker: Arc<Broker>, label: String) -> Self {
+        BrokerSnapshot {
+            broker,
+            label,
+            ended: None,
+            process: Reading::default(),
+            handles: Reading::default(),
+            handle_kinds: Reading::default(),
+            untracked_sockets: Reading::default(),
+            memory_maps: Reading::default(),
+            sockets: Reading::default(),
+            connections: Reading::default(),
+            cluster: Reading::default(),
+            threads: Reading::default(),
+            deadlock: None,
+            dump_failures: BTreeMap::new(),
+            collectors: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+        }
+    }
 }
 
 /// How the last run of one collector went.
@@ -174,6 +215,21 @@ pub struct HandleKinds {
     /// `anon_inode:*`: epoll, eventfd.
     pub anon: u64,
     pub other: u64,
+}
+
+impl HandleKinds {
+    /// Each kind with the label that names it.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("socket", self.socket),
+            ("log_segment", self.log_segment),
+            ("index", self.index),
+            ("jar", self.jar),
+            ("pipe", self.pipe),
+            ("anon", self.anon),
+            ("other", self.other),
+        ]
+    }
 }
 
 /// The kernel's TCP states, in the order of its numbers (1 is established).
