@@ -1,7 +1,9 @@
 //! The rounds: one room per source, each with its deadline.
 
 pub mod cluster;
+pub mod keeper;
 pub mod process;
+pub mod round;
 pub mod sockets;
 pub mod threads;
 
