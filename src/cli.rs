@@ -40,7 +40,7 @@ pub struct ThreadsArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    Logfmt,
+    Text,
     Json,
 }
 
@@ -76,7 +76,7 @@ pub struct ServeArgs {
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
     /// Form of the log lines, which go to standard error.
-    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
     /// Count connections by TCP state and read accept queues (default: on).

@@ -93,3 +93,25 @@ pub struct Broker {
     /// Why something above is unknown: the file, the cause, the remedy. Secrets never appear here.
     pub problems: Vec<String>,
 }
+
+impl Broker {
+    /// A broker process of which nothing but its existence is known.
+    pub fn unknown(process: ProcessKey) -> Broker {
+        Broker {
+            process,
+            started: None,
+            id: None,
+            kafka_version: None,
+            java_version: None,
+            mode: None,
+            roles: BTreeSet::new(),
+            listeners: Vec::new(),
+            advertised: Vec::new(),
+            log_dirs: Vec::new(),
+            zookeeper: Vec::new(),
+            uid: None,
+            gid: None,
+            problems: Vec::new(),
+        }
+    }
+}
