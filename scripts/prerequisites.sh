@@ -113,8 +113,9 @@ get_prometheus() {
 get_deny() {
     have cargo-deny && return 0
     say "building cargo-deny once into $cache (1 to 3 minutes)"
-    CARGO_PROFILE_DEV_STRIP=true CARGO_PROFILE_DEV_DEBUG=0 \
-    XX        die "cargo-deny could not be built"
+    quietly env CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=true \
+        cargo install --quiet --locked --debug --no-default-features --root "$cache" cargo-deny@0.20.2 ||
+        die "cargo-deny could not be built"
 }
 
 for need in "$@"; do
