@@ -7,6 +7,9 @@ export HOME
 # What is fetched once and kept: Prometheus' tools, cargo-deny. `make clean-cache` removes it.
 cache=${KAFKA_VITALS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals}
 
+# The JDK that somebody chose goes before Debian's.
+[ -z "${JAVA_HOME:-}" ] || PATH=$JAVA_HOME/bin:$PATH
+
 # rustup's folder may not be on the PATH of a shell that is older than the installation.
 PATH=$cache/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export PATH
