@@ -34,6 +34,8 @@ lint: ## rustfmt, clippy without a warning, the scripts' own tests
 	@scripts/test-scripts.sh
 	@$(in_shell) cargo fmt --all --check
 	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
+# Test targets with `test = false` (qualify) are in no --all-targets.
+	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
 
 .PHONY: deny
 deny: ## licences, sources, duplicates of the dependencies (cargo-deny)
