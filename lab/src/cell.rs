@@ -123,7 +123,8 @@ impl Cell {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
                 // A parent that died before the line above sends no signal any more. (From inside a pid namespace the
                 // parent has no pid; there the cell's first process sees to it.)
-                if !isolated && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(parent) {
+                if !isolated && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(parent)
+                {
                     return Err(io::Error::other("the lab's process ended"));
                 }
                 unblock_signals()
@@ -181,7 +182,9 @@ impl Cell {
     /// Where a path of the cell (its `/tmp` is its own) is found from outside.
     pub fn host_path(&self, inside: &Path) -> PathBuf {
         match (&self.0.walls, inside.strip_prefix("/")) {
-            (Some(walls), Ok(relative)) => Path::new("/proc").join(walls.keeper.id().to_string()).join("root").join(relative),
+            (Some(walls), Ok(relative)) => {
+                Path::new("/proc").join(walls.keeper.id().to_string()).join("root").join(relative)
+            }
             _ => inside.to_path_buf(),
         }
     }

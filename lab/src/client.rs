@@ -130,7 +130,13 @@ impl Connection {
             reply.array(|reply| {
                 let (_error, partition, leader) = (reply.i16()?, reply.i32()?, reply.i32()?);
                 let (replicas, isr) = (reply.array(Reply::i32)?, reply.array(Reply::i32)?);
-                Ok(Partition { topic: topic.clone(), partition, leader: (leader >= 0).then_some(leader), replicas, isr })
+                Ok(Partition {
+                    topic: topic.clone(),
+                    partition,
+                    leader: (leader >= 0).then_some(leader),
+                    replicas,
+                    isr,
+                })
             })
         })?;
         Ok(Metadata { brokers, partitions: topics.into_iter().flatten().collect() })

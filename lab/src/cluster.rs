@@ -96,6 +96,11 @@ impl Node {
         self.id
     }
 
+    /// Whether it is more than a KRaft controller.
+    pub fn is_broker(&self) -> bool {
+        self.is_broker
+    }
+
     /// The port of its PLAINTEXT listener; of the controller listener where it is a controller only.
     pub fn port(&self) -> u16 {
         self.port
@@ -351,7 +356,8 @@ impl Cluster {
     /// A thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.
     pub fn jstack(&self, id: i32) -> Result<String> {
         let beside = Some(self.java.with_file_name("jstack")).filter(|path| path.is_file());
-        let jstack = beside.or_else(|| jars::on_path("jstack")).with_context(|| format!("no `jstack`: {}", jars::INSTALL))?;
+        let jstack =
+            beside.or_else(|| jars::on_path("jstack")).with_context(|| format!("no `jstack`: {}", jars::INSTALL))?;
         let mut tool = Command::new(jstack);
         tool.arg(self.broker(id)?.cell_pid()?.to_string());
         self.run_tool("jstack", tool, Duration::from_secs(20))

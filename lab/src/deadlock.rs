@@ -63,7 +63,8 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
     let mut rounds = 0;
     while Instant::now() < deadline {
         let names = group_names(rounds, cluster.offsets_partitions());
-        let (followers_continued, mut waiting) = cluster.cell().in_network(|| round(cluster, coordinator, form, &names))??;
+        let (followers_continued, mut waiting) =
+            cluster.cell().in_network(|| round(cluster, coordinator, form, &names))??;
         rounds += 1;
         // A commit that is not answered 2 s after the followers went on is suspect; one that is slow gets 8 s more.
         let patience = [2, 10].map(|seconds| followers_continued + Duration::from_secs(seconds));
@@ -212,8 +213,12 @@ mod tests {
 
     #[test]
     fn groups_fall_on_the_partitions_that_java_computes() {
-        // "mm".hashCode() is 3488, "r0-0".hashCode() 3478657, "console-consumer-42".hashCode() -1264103137 in the JDK.
-        assert_eq!(offsets_partition("mm", 50), 3488 % 50);
+        // By String.hashCode and Utils.abs in the broker's own jar: hashes 3488, 1109249087, -1793216381, Integer.MIN_VALUE.
+        for (group, partition) in
+            [("mm", 38), ("console-consumer-42", 37), ("test-consumer-group", 31), ("polygenelubricants", 0)]
+        {
+            assert_eq!(offsets_partition(group, 50), partition, "{group}");
+        }
         assert!(group_names(3, 50).iter().all(|name| offsets_partition(name, 50) == 38));
     }
 }

@@ -19,9 +19,8 @@ pub fn open_handles(pid: u32) -> io::Result<usize> {
 pub fn sockets(cell: &Cell, state: &str, port: u16) -> Result<usize> {
     let mut ss = Command::new("ss");
     ss.args(["--no-header", "--tcp", "--numeric", "state", state, "sport", "=", &format!(":{port}")]);
-    let output = cell
-        .run_tool(ss, Duration::from_secs(10))
-        .context("run `ss`: install it with `apt-get install iproute2`")?;
+    let output =
+        cell.run_tool(ss, Duration::from_secs(10)).context("run `ss`: install it with `apt-get install iproute2`")?;
     if !output.status.success() {
         bail!("ss: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -34,7 +33,9 @@ pub fn described_partitions(describe: &str) -> Vec<Partition> {
 }
 
 fn described_partition(line: &str) -> Option<Partition> {
-    let field = |name: &str| line.split('\t').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| {
+        line.split('\t').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
     let ids = |name: &str| -> Option<Vec<i32>> {
         field(name)?.split(',').filter(|id| !id.is_empty()).map(|id| id.trim().parse().ok()).collect()
     };

@@ -17,7 +17,10 @@ pub fn get(port: u16, path: &str, time: Duration) -> io::Result<(u16, String)> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no whole answer to GET {path} within {time:?}")));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no whole answer to GET {path} within {time:?}"),
+            ));
         }
         stream.set_read_timeout(Some(left))?;
         match stream.read(&mut buffer) {

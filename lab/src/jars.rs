@@ -60,7 +60,7 @@ fn resolve(version: &Version, cache: &Path, folder: &Path) -> Result<()> {
     let output = work.path().join("jars");
     fs::write(work.path().join("pom.xml"), project(version))?;
     let mut maven = Command::new("mvn")
-        .args(["--batch-mode", "--file"])
+        .args(["--batch-mode", "-Dstyle.color=never", "--file"])
         .arg(work.path().join("pom.xml"))
         .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
         .arg(format!("-DoutputDirectory={}", output.display()))
@@ -84,8 +84,7 @@ fn resolve(version: &Version, cache: &Path, folder: &Path) -> Result<()> {
         told.truncate(8);
         bail!("Maven could not resolve Kafka {} ({status}):\n{}", version.name, told.join("\n"));
     }
-    fs::rename(&output, folder)
-        .with_context(|| format!("move the resolved jars to {}", folder.display()))
+    fs::rename(&output, folder).with_context(|| format!("move the resolved jars to {}", folder.display()))
 }
 
 /// `kafka_2.11-0.10.1.0.jar (4.7 MB at 2.1 MB/s)` of Maven's line `[INFO] Downloaded from central: ADDRESS (4.7 MB at 2.1 MB/s)`.
@@ -106,7 +105,9 @@ fn project(version: &Version) -> String {
     }
     // These three are named in old poms, are not in Maven Central, and the broker does not need them.
     let exclusions: String = [("com.sun.jmx", "jmxri"), ("com.sun.jdmk", "jmxtools"), ("javax.jms", "jms")]
-        .map(|(group, artifact)| format!("<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>"))
+        .map(|(group, artifact)| {
+            format!("<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>")
+        })
         .concat();
     let broker = dependency("org.apache.kafka", &format!("kafka_{}", version.scala), version.name, &exclusions);
     format!(

@@ -94,7 +94,8 @@ fn up(options: &UpOptions) -> Result<Cluster> {
         println!("ZooKeeper   127.0.0.1:{port}  pid {}", process.pid());
     }
     for node in cluster.nodes() {
-        println!("broker {:4} 127.0.0.1:{}  pid {}", node.id(), node.port(), node.pid()?);
+        let role = if node.is_broker() { "broker" } else { "controller" };
+        println!("{role} {:4} 127.0.0.1:{}  pid {}", node.id(), node.port(), node.pid()?);
     }
     Ok(cluster)
 }
