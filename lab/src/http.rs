@@ -11,7 +11,8 @@ pub fn get(port: u16, path: &str, time: Duration) -> io::Result<(u16, String)> {
     let deadline = Instant::now() + time;
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), time)?;
     stream.set_write_timeout(Some(time))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
