@@ -27,11 +27,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// By which thread a group becomes empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
-    /// A request handler that serves LeaveGroup.
+    /// A request handler, as a member leaves
     Leave,
-    /// `executor-Heartbeat`, when the member's session expires.
+    /// `executor-Heartbeat`, as a member's session expires
     Expire,
 }
 

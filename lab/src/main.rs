@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use lab::versions::Mode;
 use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand};
 
 #[derive(Parser)]
@@ -26,7 +27,7 @@ enum Command {
         up: UpOptions,
         /// Which thread meets the request handler
         #[arg(long, value_enum, default_value = "expire")]
-        form: FormName,
+        form: Form,
         /// Run impatient clients beside it, as in the incident
         #[arg(long)]
         load: bool,
@@ -40,6 +41,9 @@ enum Command {
 struct UpOptions {
     #[arg(long, default_value = "0.10.1.0")]
     kafka: String,
+    /// ZooKeeper or KRaft; the version's usual one when not given
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     /// How many brokers
     #[arg(long, default_value_t = 3)]
     brokers: u16,
@@ -49,14 +53,6 @@ struct UpOptions {
     /// In pid, network and mount namespaces of their own
     #[arg(long)]
     apart: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FormName {
-    /// A member leaves its group
-    Leave,
-    /// A member's session expires
-    Expire,
 }
 
 fn main() -> Result<()> {
@@ -70,10 +66,6 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Incident { up: options, form, load, seconds } => {
-            let form = match form {
-                FormName::Leave => Form::Leave,
-                FormName::Expire => Form::Expire,
-            };
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
         }
@@ -86,6 +78,7 @@ fn up(options: &UpOptions) -> Result<Cluster> {
     let first = i32::from(options.first_id);
     let cluster = Cluster::start(ClusterOptions {
         brokers: (first..first + i32::from(options.brokers)).collect(),
+        mode: options.mode,
         cell: if options.apart { None } else { Some(Cell::outside()?) },
         ..ClusterOptions::new(&options.kafka)
     })?;

@@ -3,12 +3,13 @@
 use anyhow::{Context, Result};
 
 /// How a cluster of a version keeps its metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
+    #[value(name = "zookeeper")]
     ZooKeeper,
-    /// Every node is broker and controller.
+    /// Every node is broker and controller
     KraftCombined,
-    /// One node more than there are brokers is the controller, and only that.
+    /// One node more is the controller, and only that
     KraftDedicated,
 }
 
