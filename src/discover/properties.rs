@@ -14,8 +14,15 @@ pub struct MalformedEscape {
 }
 
 /// Keys and values; of a key given twice the later one holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties(BTreeMap<String, String>);
+
+/// Tells no values: some are passwords.
+impl std::fmt::Debug for Properties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Properties of {} keys", self.0.len())
+    }
+}
 
 impl Properties {
     pub fn parse(bytes: &[u8]) -> Result<Properties, MalformedEscape> {

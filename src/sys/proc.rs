@@ -73,16 +73,12 @@ pub struct Stat {
     pub comm: String,
     /// `R`, `S`, `D`, `T`, `Z` ...
     pub state: char,
+    pub parent: u32,
     /// Clock ticks from boot to the start of the process.
     pub start_ticks: u64,
     pub kernel_thread: bool,
-}
-
-impl Stat {
-    /// A zombie has ended: its files are closed and its memory is free, only its parent has not asked yet.
-    pub fn ended(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
-    }
+    /// A zombie, or on the way there: its memory is freed, then its files are closed, and their count shows zero.
+    pub ended: bool,
 }
 
 /// The fields of `/proc/PID/status` that we need.
@@ -156,7 +152,7 @@ impl ProcRoot {
 
     pub fn stat(&self, pid: u32) -> Result<Stat, ProcError> {
         let path = self.file(pid, "stat");
-        // One read: the line has at most 52 numbers, and the 22nd is the last we want.
+        // One read: the line has at most 52 numbers, and the 23rd is the last we want.
         let mut buffer = [0; 2048];
         let read = (|| rustix::io::read(open(&path, OFlags::empty())?, &mut buffer))();
         let length = read.map_err(|errno| failed(pid, &path, errno))?;
@@ -411,11 +407,16 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
     let mut fields = words(bytes.get(close + 1..)?);
     let state = char::from(*fields.next()?.first()?);
-    // Counted from the state, field 3: flags are field 9, the start time is field 22.
-    let flags = number(fields.nth(5)?)?;
+    // The state is field 3, the parent field 4, flags are field 9, the start time is field 22, the
+    // size of the memory field 23.
+    let parent = u32::try_from(number(fields.next()?)?).ok()?;
+    let flags = number(fields.nth(4)?)?;
     let start_ticks = number(fields.nth(12)?)?;
+    let memory = number(fields.next()?)?;
     const PF_KTHREAD: u64 = 0x0020_0000;
-    Some(Stat { comm, state, start_ticks, kernel_thread: flags & PF_KTHREAD != 0 })
+    let kernel_thread = flags & PF_KTHREAD != 0;
+    let ended = matches!(state, 'Z' | 'X' | 'x') || (memory == 0 && !kernel_thread);
+    Some(Stat { comm, state, parent, start_ticks, kernel_thread, ended })
 }
 
 fn parse_status(bytes: &[u8]) -> Option<Status> {
