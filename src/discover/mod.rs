@@ -3,11 +3,14 @@
 pub mod broker;
 pub mod jvm;
 pub mod properties;
+pub mod scan;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use scan::{Discovery, labels, matches, read_pid_file};
 
 use crate::snapshot::Moment;
 
