@@ -14,6 +14,9 @@ pub const METADATA: i16 = 3;
 pub const API_VERSIONS_VERSION: i16 = 0;
 pub const METADATA_VERSION: i16 = 1;
 
+/// A cluster has fewer brokers, and those who keep a list of them need a bound.
+pub const MAX_BROKERS: usize = 10_000;
+
 const CLIENT_ID: &str = "kafka-vitals";
 
 /// What could not be read, and where.
@@ -38,6 +41,10 @@ pub enum Problem {
     NotUtf8,
     #[error("end of the message expected, {0} bytes left")]
     Trailing(usize),
+    #[error("{0} is no port")]
+    NoPort(i32),
+    #[error("at most {limit} expected, {count} announced")]
+    TooMany { count: usize, limit: usize },
 }
 
 /// Walks over a message body.
@@ -84,6 +91,12 @@ impl<'a> Reader<'a> {
 
     fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
         self.array(field).map(i32::from_be_bytes)
+    }
+
+    fn port(&mut self, field: &'static str) -> Result<u16, WireError> {
+        let start = self.clone();
+        let port = self.int32(field)?;
+        u16::try_from(port).map_err(|_| start.error(field, Problem::NoPort(port)))
     }
 
     fn nullable_string(&mut self, field: &'static str) -> Result<Option<&'a str>, WireError> {
@@ -206,7 +219,7 @@ pub enum Item<'a> {
     Broker {
         id: i32,
         host: &'a str,
-        port: i32,
+        port: u16,
         rack: Option<&'a str>,
     },
     /// -1 while there is none.
@@ -259,7 +272,14 @@ impl<'a> Metadata<'a> {
         let reader = &mut self.reader;
         loop {
             match self.next {
-                Next::Start => self.next = Next::Brokers { left: reader.count(12, "brokers")? },
+                Next::Start => {
+                    let start = reader.clone();
+                    let left = reader.count(12, "brokers")?;
+                    if left > MAX_BROKERS {
+                        return Err(start.error("brokers", Problem::TooMany { count: left, limit: MAX_BROKERS }));
+                    }
+                    self.next = Next::Brokers { left };
+                }
                 Next::Brokers { left: 0 } => {
                     let controller = reader.int32("controller id")?;
                     self.topics = reader.count(9, "topics")?;
@@ -271,7 +291,7 @@ impl<'a> Metadata<'a> {
                     return Ok(Some(Item::Broker {
                         id: reader.int32("broker id")?,
                         host: reader.string("broker host")?,
-                        port: reader.int32("broker port")?,
+                        port: reader.port("broker port")?,
                         rack: reader.nullable_string("broker rack")?,
                     }));
                 }

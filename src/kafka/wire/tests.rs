@@ -31,7 +31,7 @@ fn reassembled(body: &[u8]) -> Result<MetadataResponse, WireError> {
                 MetadataResponseBroker::default()
                     .with_node_id(BrokerId(id))
                     .with_host(text(host))
-                    .with_port(port)
+                    .with_port(port.into())
                     .with_rack(rack.map(text)),
             ),
             Item::Controller(id) => message.controller_id = BrokerId(id),
@@ -59,8 +59,8 @@ fn reassembled(body: &[u8]) -> Result<MetadataResponse, WireError> {
 }
 
 prop_compose! {
-    fn any_broker()(id: i32, host in "\\PC{0,20}", port: i32, rack in prop::option::of("\\PC{0,8}")) -> MetadataResponseBroker {
-        MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(text(&host)).with_port(port)
+    fn any_broker()(id: i32, host in "\\PC{0,20}", port: u16, rack in prop::option::of("\\PC{0,8}")) -> MetadataResponseBroker {
+        MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(text(&host)).with_port(port.into())
             .with_rack(rack.as_deref().map(text))
     }
 }
@@ -211,4 +211,14 @@ fn names_that_are_no_text_are_an_error() {
     body[at] = 0xff;
     let error = reassembled(&body).unwrap_err();
     assert_eq!(error, WireError { field: "broker host", offset: at - 2, problem: Problem::NotUtf8 });
+}
+
+#[test]
+fn ports_and_numbers_of_brokers_have_bounds() {
+    let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default().with_port(65536)]);
+    let error = reassembled(&encoded(&message, 1)).unwrap_err();
+    assert_eq!(error.to_string(), "broker port at byte 10: 65536 is no port");
+    let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default(); 10_001]);
+    let error = reassembled(&encoded(&message, 1)).unwrap_err();
+    assert_eq!(error.to_string(), "brokers at byte 0: at most 10000 expected, 10001 announced");
 }
