@@ -59,7 +59,10 @@ impl ClusterCollector {
         let Some(id) = self.broker.id else {
             return Err(Failure::new(
                 "no_id",
-                format!("{name}: its id is unknown, so its partitions cannot be told from others': {}", hint(&self.broker)),
+                format!(
+                    "{name}: its id is unknown, so its partitions cannot be told from others': {}",
+                    hint(&self.broker)
+                ),
             ));
         };
         let address = own_address(&self.broker, self.bootstrap.as_deref(), self.listener.as_deref())?;
@@ -279,9 +282,8 @@ pub fn count(
         // The error code repeats what leader and ISR say, and differs between versions: it decides nothing.
         let leader = (partition.leader >= 0).then_some(partition.leader);
         let short = partition.isr.len() < partition.replicas.len();
-        // Old brokers tell no ISR of a partition without a leader.
-        let isr_told = leader.is_some() || !partition.isr.is_empty();
-        if isr_told && partition.replicas.contains(id) && !partition.isr.contains(id) {
+        // Old brokers tell an empty ISR where there is no leader. No broker that lives is in that one: it would lead.
+        if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
         }
         let listed = match leader {

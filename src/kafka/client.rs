@@ -56,11 +56,16 @@ pub enum ClientError {
     Conn(#[from] ConnError),
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
     Waiting { last: String, reason: &'static str, wait: Duration },
-    #[error("{address} answered {request} with what is no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter")]
+    #[error(
+        "{address} answered {request} with what is no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter"
+    )]
     Wire { address: String, request: &'static str, source: WireError },
     #[error("{address} answered ApiVersions with error {code}: Kafka 0.10.0 or later is needed")]
     Refusal { address: String, code: i16 },
-    #[error("{address} speaks no Metadata version {} (it offers {offered}): Kafka 0.10.0 or later is needed", wire::METADATA_VERSION)]
+    #[error(
+        "{address} speaks no Metadata version {} (it offers {offered}): Kafka 0.10.0 or later is needed",
+        wire::METADATA_VERSION
+    )]
     Version { address: String, offered: String },
 }
 
@@ -187,8 +192,7 @@ impl Client {
             }
         };
         if !kept.negotiated {
-            let answer =
-                kept.conn.ask("ApiVersions", wire::api_versions_request, API_VERSIONS_CAP, deadline).await?;
+            let answer = kept.conn.ask("ApiVersions", wire::api_versions_request, API_VERSIONS_CAP, deadline).await?;
             understood(&self.address, &answer)?;
             kept.negotiated = true;
         }

@@ -19,7 +19,9 @@ const CHUNK: usize = 64 * 1024;
 /// Why there is no answer. Everything but [`ConnError::Timeout`] ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnError {
-    #[error("nothing listens on {address}: the broker is starting or gone, or `bootstrap` in the config should name another address")]
+    #[error(
+        "nothing listens on {address}: the broker is starting or gone, or `bootstrap` in the config should name another address"
+    )]
     Refused { address: String },
     #[error("cannot connect to {address}: {source}")]
     Connect { address: String, source: io::Error },
@@ -27,15 +29,21 @@ pub enum ConnError {
     ConnectTimeout { address: String, within: Duration },
     #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs, or is slower than the deadline", waited.as_millis())]
     Timeout { address: String, request: &'static str, waited: Duration },
-    #[error("{address} closed the connection before it answered {request}: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)")]
+    #[error(
+        "{address} closed the connection before it answered {request}: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)"
+    )]
     Closed { address: String, request: &'static str },
     #[error("{address} speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config")]
     Tls { address: String },
     #[error("{address} is a web server and no broker: name the broker's own address as `bootstrap` in the config")]
     Http { address: String },
-    #[error("{address} answered {request} with a frame of {length} bytes (4 to {cap} are taken): the port is no Kafka listener, or a bigger answer than any cluster gives")]
+    #[error(
+        "{address} answered {request} with a frame of {length} bytes (4 to {cap} are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
+    )]
     FrameLength { address: String, request: &'static str, length: i32, cap: usize },
-    #[error("{address} answered request {found} where {request} was request {expected}: the port is no Kafka listener, or something between garbles the connection")]
+    #[error(
+        "{address} answered request {found} where {request} was request {expected}: the port is no Kafka listener, or something between garbles the connection"
+    )]
     Correlation { address: String, request: &'static str, expected: i32, found: i32 },
     #[error("connection to {address} failed while it was to answer {request}: {source}")]
     Io { address: String, request: &'static str, source: io::Error },

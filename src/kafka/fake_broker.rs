@@ -38,7 +38,6 @@ pub enum Answer {
 pub struct FakeBroker {
     pub address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
-    arrived: Arc<Notify>,
     accepting: JoinHandle<()>,
 }
 
@@ -66,17 +65,16 @@ impl FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let arrived = Arc::new(Notify::new());
-        let (log, bell, answer) = (asked.clone(), arrived.clone(), Arc::new(answer));
+        let (log, answer) = (asked.clone(), Arc::new(answer));
         let accepting = tokio::spawn(async move {
             // Dropped with this task, and with them their connections.
             let mut serving = tokio::task::JoinSet::new();
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                serving.spawn(serve(stream, connection, answer.clone(), log.clone(), bell.clone()));
+                serving.spawn(serve(stream, connection, answer.clone(), log.clone()));
             }
         });
-        FakeBroker { address, asked, arrived, accepting }
+        FakeBroker { address, asked, accepting }
     }
 
     /// Answers ApiVersions well and Metadata with this.
@@ -89,13 +87,6 @@ impl FakeBroker {
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
-
-    /// Waits until so many requests arrived.
-    pub async fn asked_at_least(&self, requests: usize) {
-        while self.asked.lock().unwrap().len() < requests {
-            self.arrived.notified().await;
-        }
-    }
 }
 
 async fn serve(
@@ -103,7 +94,6 @@ async fn serve(
     connection: usize,
     answer: Arc<impl Fn(Asked) -> Answer>,
     log: Arc<Mutex<Vec<Asked>>>,
-    bell: Arc<Notify>,
 ) {
     loop {
         let Ok(length) = stream.read_i32().await else { return };
@@ -118,7 +108,6 @@ async fn serve(
             correlation: i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]),
         };
         log.lock().unwrap().push(asked);
-        bell.notify_one();
         let sent = match answer(asked) {
             Answer::Body(body) => stream.write_all(&framed(asked.correlation, &body)).await,
             Answer::Held(until, body) => {

@@ -186,10 +186,7 @@ proptest! {
 fn counts_that_the_message_cannot_hold_are_refused_at_once() {
     // Two thousand million brokers announced in a message of four bytes.
     let error = Metadata::new(&[0x7f, 0xff, 0xff, 0xff]).next().unwrap().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 0 bytes left"
-    );
+    assert_eq!(error.to_string(), "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 0 bytes left");
     let error = Metadata::new(&[0xff, 0xff, 0xff, 0xff]).next().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "brokers at byte 0: length -1, where none may be negative");
     let error = api_versions(&[0, 0, 0, 1, 0, 0, 1]).unwrap_err();
@@ -205,7 +202,8 @@ fn a_walk_ends_after_its_first_error() {
 
 #[test]
 fn names_that_are_no_text_are_an_error() {
-    let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default().with_host(text("ab"))]);
+    let message =
+        MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default().with_host(text("ab"))]);
     let mut body = encoded(&message, 1);
     let at = body.windows(2).position(|pair| pair == b"ab").unwrap();
     body[at] = 0xff;
