@@ -26,6 +26,7 @@ use rustix::process::{Resource, Rlimit, Signal, getegid, geteuid, set_parent_pro
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
+use super::target::denied;
 use super::{AttachError, Dump, Limits, Target, thread_dump};
 use crate::sys::perf_data::PerfFile;
 
@@ -135,8 +136,22 @@ pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Option<Duration>), AttachError> {
-    let target = Target::open(&request.proc_root, request.pid, Some(request.start_ticks))?;
-    become_user_of(&target)?;
+    let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
+    let target = match open() {
+        // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
+        Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {
+            become_user(uid, gid)
+                .map_err(|errno| denied(format!("cannot become the JVM's user ({errno})"), uid, gid))?;
+            open()?
+        }
+        opened => opened?,
+    };
+    match become_user(target.uid, target.gid) {
+        Ok(()) => {}
+        // Root without CAP_SETUID: newer JVMs serve it all the same.
+        Err(Errno::PERM) if geteuid().is_root() => {}
+        Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
+    }
     // The kernel forgets it whenever ids change.
     die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })?;
     let paused = || PerfFile::open(&target).ok()?.read().ok()?.safepoint_time();
@@ -168,20 +183,14 @@ fn write_result(result: Result<(Dump, Option<Duration>), AttachError>, signalled
 }
 
 /// JDK 8 serves only its own user and group, and no JVM's files should be touched with more rights than it has.
-fn become_user_of(target: &Target) -> Result<(), AttachError> {
-    let (uid, gid) = (Uid::from_raw(target.uid), Gid::from_raw(target.gid));
+fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if (geteuid(), getegid()) == (uid, gid) {
         return Ok(());
     }
-    let switched = set_thread_groups(&[])
-        .and_then(|()| set_thread_res_gid(gid, gid, gid))
-        .and_then(|()| set_thread_res_uid(uid, uid, uid));
-    match switched {
-        Ok(()) => Ok(()),
-        // Root without CAP_SETUID, as in many containers: newer JVMs serve it all the same.
-        Err(Errno::PERM) if geteuid().is_root() => Ok(()),
-        Err(errno) => Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
-    }
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
 }
 
 fn die_with(parent: u32) -> io::Result<()> {

@@ -51,14 +51,11 @@ pub enum AttachError {
          signal may print a dump to its standard output"
     )]
     SignalHeldBack,
-    #[error(
-        "{what}: this process runs as uid {own_uid} gid {own_gid}, the JVM as uid {uid} gid {gid}: run the exporter as \
-         the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE)"
-    )]
-    Denied { what: String, own_uid: u32, own_gid: u32, uid: u32, gid: u32 },
+    #[error("{what}: {remedy}")]
+    Denied { what: String, remedy: String, uid: u32, gid: u32 },
     #[error("{0}")]
     Refused(String),
-    #[error("no answer in {} ms while {stage}; is the JVM in a long pause, or short of CPU?", waited.as_millis())]
+    #[error("no answer in {} ms while {stage}: the JVM is in a long pause, lacks CPU or hangs", waited.as_millis())]
     Timeout { stage: &'static str, waited: Duration },
     #[error("{0}")]
     Protocol(String),

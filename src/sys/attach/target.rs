@@ -10,6 +10,7 @@ use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use super::AttachError;
+use crate::sys::perf_data::PerfFile;
 
 /// One process, pinned: after its end every read fails, also when its pid is given out again.
 #[derive(Debug)]
@@ -110,25 +111,15 @@ impl Target {
         if status.catches_sigquit { Ok(()) } else { Err(AttachError::NoSignalHandler) }
     }
 
-    /// The command line, and the variables from which a JVM takes further options: theirs come first.
+    /// By the command line, and by what the JVM itself tells of its options (at most 1,024 bytes), which holds those
+    /// from variables and from option files as well.
     fn attach_disabled(&self) -> bool {
-        let read = |name| read_bounded(&self.folder, name, 1 << 20).unwrap_or_default();
-        let variables: [&[u8]; 3] = [b"JAVA_TOOL_OPTIONS=", b"JDK_JAVA_OPTIONS=", b"_JAVA_OPTIONS="];
-        let environ = read("environ");
-        let of_variable = |prefix: &[u8]| environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix));
-        let [tool, launcher, last] = variables.map(of_variable);
-        let cmdline = read("cmdline");
-        let words = |text: Option<&[u8]>| {
-            let text = text.unwrap_or_default().to_vec();
-            text.split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect::<Vec<_>>()
-        };
-        let arguments = cmdline.split(|byte| *byte == 0).map(<[u8]>::to_vec);
-        let all = words(tool).into_iter().chain(words(launcher)).chain(arguments).chain(words(last));
-        all.fold(false, |disabled, argument| match argument.as_slice() {
-            b"-XX:+DisableAttachMechanism" => true,
-            b"-XX:-DisableAttachMechanism" => false,
-            _ => disabled,
-        })
+        let told = PerfFile::open(self).and_then(|file| file.read()).ok();
+        let told = |name| told.as_ref().and_then(|data| data.text(name)).unwrap_or_default();
+        let cmdline = read_bounded(&self.folder, "cmdline", 1 << 20).unwrap_or_default();
+        disables_attach(cmdline.split(|byte| *byte == 0))
+            || disables_attach(told("java.rt.vmArgs").split(u8::is_ascii_whitespace))
+            || disables_attach(told("java.rt.vmFlags").split(u8::is_ascii_whitespace))
     }
 
     /// Looks for the thread that serves the socket, by name.
@@ -243,10 +234,29 @@ pub(crate) fn open_tmp(root: &OwnedFd, flags: OFlags) -> rustix::io::Result<Owne
     }
 }
 
-fn denied(what: String, uid: u32, gid: u32) -> AttachError {
-    let own_uid = rustix::process::geteuid().as_raw();
-    let own_gid = rustix::process::getegid().as_raw();
-    AttachError::Denied { what, own_uid, own_gid, uid, gid }
+pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let remedy = if own == (uid, gid) {
+        "the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the \
+         exporter CAP_SYS_PTRACE"
+            .into()
+    } else {
+        format!(
+            "this process runs as uid {} gid {}, the JVM as uid {uid} gid {gid}: run the exporter as the JVM's user \
+             and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE)",
+            own.0, own.1
+        )
+    };
+    AttachError::Denied { what, remedy, uid, gid }
+}
+
+/// The last word on it counts.
+pub(super) fn disables_attach<'a>(options: impl Iterator<Item = &'a [u8]>) -> bool {
+    options.fold(false, |disabled, option| match option {
+        b"-XX:+DisableAttachMechanism" => true,
+        b"-XX:-DisableAttachMechanism" => false,
+        _ => disabled,
+    })
 }
 
 pub(super) fn gone_or(errno: Errno, what: impl FnOnce() -> String) -> AttachError {
