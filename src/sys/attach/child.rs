@@ -154,7 +154,8 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
     }
     // The kernel forgets it whenever ids change.
     die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })?;
-    let paused = || PerfFile::open(&target).ok()?.read().ok()?.safepoint_time();
+    let perf_file = PerfFile::open(&target).ok();
+    let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
     let before = paused();
     let limits = Limits { deadline: request.deadline, max_bytes: request.max_bytes, may_signal: request.may_signal };
     let dump = thread_dump(&target, limits, signalled)?;
