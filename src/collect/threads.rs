@@ -1,1 +1,163 @@
+//! Thread dumps: each taken by a child process that attaches to the JVM and is ended at its deadline.
 
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use super::Failure;
+use crate::discover::Broker;
+use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
+
+/// A dump of 20,000 threads, 60 frames deep, has about 100 MiB; a broker's has 0.1 to 2 MiB.
+const MAX_DUMP_BYTES: usize = 64 << 20;
+/// What the child gets beyond its own deadline, to say what it waited for.
+const GRACE: Duration = Duration::from_millis(500);
+/// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
+const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
+/// The words of [`Failure::reason`], as the child may give them.
+const REASONS: [&str; 10] = [
+    "timeout",
+    "denied",
+    "disabled",
+    "stopped",
+    "gone",
+    "refused",
+    "listener_dead",
+    "not_hotspot",
+    "no_signal_handler",
+    "protocol",
+];
+
+/// The text of one dump as the JVM sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawDump {
+    pub bytes: Vec<u8>,
+    /// From the request to the last byte.
+    pub duration: Duration,
+    /// How long the JVM stood at safepoints meanwhile; None where it publishes no performance data.
+    pub pause: Option<Duration>,
+}
+
+/// Takes the dumps of one broker.
+#[derive(Debug)]
+pub struct ThreadCollector {
+    exe: PathBuf,
+    proc_root: PathBuf,
+    broker: Arc<Broker>,
+    deadline: Duration,
+    /// A child that was killed and has not ended: the kernel holds it at the sick process.
+    stuck: Option<Child>,
+    no_signal_until: Option<Instant>,
+}
+
+impl ThreadCollector {
+    /// `exe` is this program (`/proc/self/exe`); its `main` must know the hidden subcommand
+    /// [`SUBCOMMAND`](crate::sys::attach::child::SUBCOMMAND). `deadline` is for one dump.
+    pub fn new(
+        exe: impl Into<PathBuf>,
+        proc_root: impl Into<PathBuf>,
+        broker: Arc<Broker>,
+        deadline: Duration,
+    ) -> Self {
+        let (exe, proc_root) = (exe.into(), proc_root.into());
+        ThreadCollector { exe, proc_root, broker, deadline, stuck: None, no_signal_until: None }
+    }
+
+    /// Takes one dump. Ends at the latest a second after the deadline; if it is dropped earlier, so is the child.
+    ///
+    /// # Errors
+    /// With one of these reasons: `timeout`, `denied`, `disabled`, `stopped`, `gone`, `refused`, `listener_dead`,
+    /// `not_hotspot`, `no_signal_handler`, `protocol`.
+    pub async fn collect(&mut self) -> Result<RawDump, Failure> {
+        if let Some(child) = &mut self.stuck {
+            if matches!(child.try_wait(), Ok(None)) {
+                return Err(self.failure("timeout", "the previous attach was killed and hangs in the kernel still"));
+            }
+            self.stuck = None;
+        }
+        let request = Request {
+            proc_root: self.proc_root.clone(),
+            pid: self.broker.process.pid,
+            start_ticks: self.broker.process.start_ticks,
+            deadline: self.deadline,
+            max_bytes: MAX_DUMP_BYTES,
+            may_signal: self.no_signal_until.is_none_or(|until| Instant::now() >= until),
+        };
+        let mut child = Command::new(&self.exe)
+            .args(request.arguments())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| self.failure("protocol", &format!("cannot start {}: {error}", self.exe.display())))?;
+        let output = match child.stdout.take() {
+            Some(stdout) => timeout(self.deadline + GRACE, read_output(stdout)).await,
+            None => Ok(Err("it has no standard output".into())),
+        };
+        self.end(child).await;
+        let (header, bytes) = match output {
+            Err(_) => {
+                return Err(self.failure("timeout", "the attach child did not end at its deadline; it was killed"));
+            }
+            Ok(Err(cause)) => return Err(self.failure("protocol", &format!("the attach child failed: {cause}"))),
+            Ok(Ok(output)) => output,
+        };
+        match header.outcome {
+            Outcome::Ok { micros, pause_micros, .. } => {
+                let pause = pause_micros.map(Duration::from_micros);
+                Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause })
+            }
+            Outcome::Error { reason, message } => {
+                if header.signalled {
+                    self.no_signal_until = Some(Instant::now() + SIGNAL_PAUSE);
+                }
+                let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");
+                Err(self.failure(reason, &message))
+            }
+        }
+    }
+
+    /// Kills the child if it has not ended, and reaps it.
+    async fn end(&mut self, mut child: Child) {
+        // Fails only if it has ended already.
+        let _ = child.start_kill();
+        if timeout(GRACE, child.wait()).await.is_err() {
+            self.stuck = Some(child);
+        }
+    }
+
+    fn failure(&self, reason: &'static str, message: &str) -> Failure {
+        let pid = self.broker.process.pid;
+        match self.broker.id {
+            Some(id) => Failure::new(reason, format!("thread dump of broker {id} (pid {pid}): {message}")),
+            None => Failure::new(reason, format!("thread dump of pid {pid}: {message}")),
+        }
+    }
+}
+
+/// The header line and as many bytes as it announces.
+async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
+    let mut reader = BufReader::with_capacity(64 << 10, stdout);
+    let mut line = Vec::new();
+    let read = (&mut reader).take(MAX_HEADER_BYTES as u64).read_until(b'\n', &mut line).await;
+    read.map_err(|error| error.to_string())?;
+    let header: Header = serde_json::from_slice(&line).map_err(|error| format!("no header: {error}"))?;
+    if header.bytes > MAX_DUMP_BYTES {
+        return Err(format!("it announces {} bytes", header.bytes));
+    }
+    let mut bytes = Vec::new();
+    let read = reader.take(header.bytes as u64 + 1).read_to_end(&mut bytes).await;
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() == header.bytes {
+        Ok((header, bytes))
+    } else {
+        Err(format!("it announced {} bytes and sent {}", header.bytes, bytes.len()))
+    }
+}

@@ -1,1 +1,192 @@
+//! The counters that a HotSpot JVM publishes in `/tmp/hsperfdata_USER/PID`, readable without attaching to it.
+//!
+//! The format is 2.0 of `jdk.internal.perf`: a prologue of 32 bytes, then entries, each with a name and a value. The
+//! JVM writes while this reads, so a value may be a moment old; it is read, never mapped, because a file that shrinks
+//! under a mapping kills the reader.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::io::Errno;
+
+use super::attach::{Target, open_tmp};
+
+/// A file is 32 KiB unless -XX:PerfDataMemorySize says otherwise.
+const MAX_BYTES: usize = 1 << 20;
+/// Entries of /tmp that are looked at for folders named `hsperfdata_*`.
+const MAX_TMP_ENTRIES: usize = 20_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PerfDataError {
+    #[error(
+        "pid {0} publishes no performance data in its /tmp/hsperfdata_*: it runs with -XX:-UsePerfData or \
+         -XX:+PerfDisableSharedMem, or as another user"
+    )]
+    Absent(u32),
+    #[error("the performance data are not HotSpot's format 2.0 in little endian: {0}")]
+    Format(&'static str),
+    #[error("reading the performance data: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for PerfDataError {
+    fn from(errno: Errno) -> Self {
+        PerfDataError::Io(errno.into())
+    }
+}
+
+/// The open file of one JVM; it stays valid for as long as the JVM lives.
+#[derive(Debug)]
+pub struct PerfFile(File);
+
+impl PerfFile {
+    /// Looks in the JVM's own /tmp, for a file of the JVM's user alone.
+    ///
+    /// # Errors
+    /// `Absent`, or what opening failed with.
+    pub fn open(target: &Target) -> Result<PerfFile, PerfDataError> {
+        let tmp = open_tmp(&target.root, OFlags::RDONLY)?;
+        let of_user = |mode, uid, kind| FileType::from_raw_mode(mode) == kind && uid == target.uid;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // The folder is named after the user as the JVM knows it, which in a container may be nobody we know.
+        for entry in Dir::read_from(&tmp)?.take(MAX_TMP_ENTRIES).filter_map(Result::ok) {
+            let name = entry.file_name();
+            if !name.to_bytes().starts_with(b"hsperfdata_") {
+                continue;
+            }
+            let Ok(folder) = openat(&tmp, name, flags | OFlags::DIRECTORY, Mode::empty()) else { continue };
+            let file = target.ns_pid.to_string();
+            let Ok(stat) = statat(&folder, &file, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if !of_user(fstat(&folder)?.st_mode, fstat(&folder)?.st_uid, FileType::Directory)
+                || !of_user(stat.st_mode, stat.st_uid, FileType::RegularFile)
+            {
+                continue;
+            }
+            let file = openat(&folder, &file, flags, Mode::empty())?;
+            let stat = fstat(&file)?;
+            if of_user(stat.st_mode, stat.st_uid, FileType::RegularFile) {
+                return Ok(PerfFile(file.into()));
+            }
+        }
+        Err(PerfDataError::Absent(target.pid))
+    }
+
+    /// All counters as they are now.
+    ///
+    /// # Errors
+    /// `Format` or `Io`.
+    pub fn read(&self) -> Result<PerfData, PerfDataError> {
+        let mut bytes = vec![0; 32 << 10];
+        let mut length = 0;
+        loop {
+            let read = self.0.read_at(bytes.get_mut(length..).unwrap_or_default(), length as u64)?;
+            length += read;
+            if read == 0 || length >= MAX_BYTES {
+                break;
+            }
+            if length == bytes.len() {
+                bytes.resize((length * 2).min(MAX_BYTES), 0);
+            }
+        }
+        bytes.truncate(length);
+        PerfData::parse(bytes)
+    }
+}
+
+/// The counters of one moment.
+#[derive(Debug)]
+pub struct PerfData {
+    bytes: Vec<u8>,
+    first_entry: usize,
+    entries: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    Long(i64),
+    Text(&'a [u8]),
+}
+
+impl PerfData {
+    /// # Errors
+    /// `Format`.
+    pub fn parse(bytes: Vec<u8>) -> Result<PerfData, PerfDataError> {
+        if bytes.get(..4) != Some(&[0xca, 0xfe, 0xc0, 0xc0]) {
+            return Err(PerfDataError::Format("wrong magic number"));
+        }
+        match bytes.get(4..8) {
+            Some([1, 2, _, 1]) => {}
+            Some([1, 2, _, _]) => return Err(PerfDataError::Format("the JVM has not finished it yet")),
+            _ => return Err(PerfDataError::Format("another byte order or version")),
+        }
+        let (Some(first_entry), Some(entries)) = (size(&bytes, 24), size(&bytes, 28)) else {
+            return Err(PerfDataError::Format("cut off in the prologue"));
+        };
+        Ok(PerfData { bytes, first_entry, entries })
+    }
+
+    /// Name and value of each counter, up to the first entry that makes no sense.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
+        // Every entry takes at least its 20 bytes of head, so a huge count in the file ends with the file.
+        let mut at = self.first_entry;
+        (0..self.entries)
+            .map_while(move |_| {
+                let length = size(&self.bytes, at)?;
+                let entry = self.bytes.get(at..at.checked_add(length)?).filter(|_| length >= 20)?;
+                at += length;
+                Some(entry)
+            })
+            .filter_map(entry)
+    }
+
+    /// The value of a counter that counts.
+    pub fn long(&self, name: &str) -> Option<i64> {
+        self.iter().find_map(|(found, value)| match value {
+            Value::Long(long) if found == name => Some(long),
+            _ => None,
+        })
+    }
+
+    /// The value of a counter that holds text, without what follows its first NUL.
+    pub fn text(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find_map(|(found, value)| match value {
+            Value::Text(text) if found == name => Some(text),
+            _ => None,
+        })
+    }
+
+    /// Time that the JVM has spent at safepoints (`sun.rt.safepointTime`), since it started.
+    pub fn safepoint_time(&self) -> Option<Duration> {
+        let ticks = u128::try_from(self.long("sun.rt.safepointTime")?).ok()?;
+        let frequency = u128::try_from(self.long("sun.os.hrt.frequency")?).ok().filter(|frequency| *frequency > 0)?;
+        Some(Duration::from_nanos(u64::try_from(ticks * 1_000_000_000 / frequency).ok()?))
+    }
+}
+
+/// A number of the format that says where or how many: four bytes, never negative.
+fn size(bytes: &[u8], at: usize) -> Option<usize> {
+    let field = bytes.get(at..at.checked_add(4)?)?;
+    usize::try_from(i32::from_le_bytes(field.try_into().ok()?)).ok()
+}
+
+fn entry(bytes: &[u8]) -> Option<(&str, Value<'_>)> {
+    let (name_offset, vector_length, data_offset) = (size(bytes, 4)?, size(bytes, 8)?, size(bytes, 16)?);
+    let name = std::str::from_utf8(until_nul(bytes.get(name_offset..)?)).ok()?;
+    let data = bytes.get(data_offset..)?;
+    let value = match (bytes.get(12)?, vector_length) {
+        (b'J', 0) => Value::Long(i64::from_le_bytes(data.get(..8)?.try_into().ok()?)),
+        (b'B', 1..) => Value::Text(until_nul(data.get(..vector_length)?)),
+        _ => return None,
+    };
+    Some((name, value))
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The process that attaches: this same binary, started again for one request.
+//!
+//! `kafka-vitals attach-child` with these arguments, all needed, in any order:
+//!
+//! | argument | meaning |
+//! |---|---|
+//! | `--proc PATH` | where procfs is mounted |
+//! | `--pid N` | the JVM |
+//! | `--start-ticks N` | when it started: field 22 of its `stat` |
+//! | `--deadline-ms N` | for everything |
+//! | `--max-bytes N` | of the reply |
+//! | `--may-signal true` or `false` | whether SIGQUIT may be sent to open the attach socket |
+//! | `--parent N` | pid of the exporter; ends at once if it is gone |
+//!
+//! Standard output holds one line of JSON ([`Header`]) and then exactly `bytes` bytes of dump.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, Signal, getegid, geteuid, set_parent_process_death_signal, setrlimit};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use serde::{Deserialize, Serialize};
+
+use super::target::denied;
+use super::{AttachError, Dump, Limits, Target, thread_dump};
+use crate::sys::perf_data::PerfFile;
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "attach-child";
+
+/// The longest header line; a reader takes no more.
+pub const MAX_HEADER_BYTES: usize = 16 << 10;
+
+/// What the child is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub proc_root: PathBuf,
+    pub pid: u32,
+    pub start_ticks: u64,
+    pub deadline: Duration,
+    pub max_bytes: usize,
+    pub may_signal: bool,
+}
+
+/// The first line of the child's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    pub outcome: Outcome,
+    /// Whether SIGQUIT was sent.
+    pub signalled: bool,
+    /// Bytes of dump after the line.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Ok {
+        /// From the request to the last byte.
+        micros: u64,
+        /// How long the JVM stood at safepoints meanwhile, for this dump or something else; None where the JVM
+        /// publishes no performance data.
+        pause_micros: Option<u64>,
+        /// Of the attach protocol.
+        protocol: u8,
+    },
+    Error {
+        /// [`AttachError::reason`].
+        reason: String,
+        message: String,
+    },
+}
+
+impl Request {
+    /// The arguments after the program's name, as [`child_main`] wants them behind [`SUBCOMMAND`].
+    pub fn arguments(&self) -> Vec<OsString> {
+        let pairs: [(&str, OsString); 7] = [
+            ("--proc", self.proc_root.clone().into()),
+            ("--pid", self.pid.to_string().into()),
+            ("--start-ticks", self.start_ticks.to_string().into()),
+            ("--deadline-ms", self.deadline.as_millis().to_string().into()),
+            ("--max-bytes", self.max_bytes.to_string().into()),
+            ("--may-signal", self.may_signal.to_string().into()),
+            ("--parent", std::process::id().to_string().into()),
+        ];
+        let pairs = pairs.into_iter().flat_map(|(name, value)| [OsString::from(name), value]);
+        std::iter::once(OsString::from(SUBCOMMAND)).chain(pairs).collect()
+    }
+
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(Request, u32)> {
+        let arguments: Vec<OsString> = arguments.into_iter().take(64).collect();
+        let value = |name: &str| {
+            let at = arguments.iter().position(|argument| argument == name)?;
+            arguments.get(at + 1)
+        };
+        fn number<T: std::str::FromStr>(value: Option<&OsString>) -> Option<T> {
+            value?.to_str()?.parse().ok()
+        }
+        let request = Request {
+            proc_root: value("--proc")?.into(),
+            pid: number(value("--pid"))?,
+            start_ticks: number(value("--start-ticks"))?,
+            deadline: Duration::from_millis(number(value("--deadline-ms"))?),
+            max_bytes: number(value("--max-bytes"))?,
+            may_signal: number(value("--may-signal"))?,
+        };
+        Some((request, number(value("--parent"))?))
+    }
+}
+
+/// The whole life of the child. To be called first in `main`, with the arguments behind [`SUBCOMMAND`], before any
+/// thread is started: user ids are switched for one thread alone.
+///
+/// The exit status is 0 also where the JVM could not be attached to, which the header tells; it is 2 for wrong
+/// arguments and 1 where nothing could be written.
+pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Some((request, parent)) = Request::parse(arguments) else {
+        eprintln!("kafka-vitals {SUBCOMMAND} is started by kafka-vitals itself; for a dump: kafka-vitals threads PID");
+        return ExitCode::from(2);
+    };
+    close_inherited();
+    if die_with(parent).is_err() || limit_resources(&request).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let mut signalled = false;
+    let result = attach(&request, parent, &mut signalled);
+    match write_result(result, signalled) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Option<Duration>), AttachError> {
+    let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
+    let target = match open() {
+        // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
+        Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {
+            become_user(uid, gid)
+                .map_err(|errno| denied(format!("cannot become the JVM's user ({errno})"), uid, gid))?;
+            open()?
+        }
+        opened => opened?,
+    };
+    match become_user(target.uid, target.gid) {
+        Ok(()) => {}
+        // Root without CAP_SETUID: newer JVMs serve it all the same.
+        Err(Errno::PERM) if geteuid().is_root() => {}
+        Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
+    }
+    // The kernel forgets it whenever ids change.
+    die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })?;
+    let perf_file = PerfFile::open(&target).ok();
+    let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
+    let before = paused();
+    let limits = Limits { deadline: request.deadline, max_bytes: request.max_bytes, may_signal: request.may_signal };
+    let dump = thread_dump(&target, limits, signalled)?;
+    let pause = before.and_then(|before| paused()?.checked_sub(before));
+    Ok((dump, pause))
+}
+
+fn write_result(result: Result<(Dump, Option<Duration>), AttachError>, signalled: bool) -> io::Result<()> {
+    let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    let (outcome, text) = match &result {
+        Ok((dump, pause)) => {
+            let (micros, pause_micros) = (micros(dump.duration), pause.map(micros));
+            (Outcome::Ok { micros, pause_micros, protocol: dump.protocol }, dump.text())
+        }
+        Err(error) => {
+            let message = error.to_string().chars().take(2000).collect();
+            (Outcome::Error { reason: error.reason().into(), message }, &[][..])
+        }
+    };
+    let mut header = serde_json::to_vec(&Header { outcome, signalled, bytes: text.len() })?;
+    header.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&header)?;
+    out.write_all(text)?;
+    out.flush()
+}
+
+/// JDK 8 serves only its own user and group, and no JVM's files should be touched with more rights than it has.
+fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    if (geteuid(), getegid()) == (uid, gid) {
+        return Ok(());
+    }
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
+}
+
+fn die_with(parent: u32) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before that call. Pid 0: the parent lives outside this pid namespace.
+    let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if now == parent { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+}
+
+fn limit_resources(request: &Request) -> io::Result<()> {
+    let bound = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // The reply while its buffer grows, the binary and its libraries.
+    let memory = u64::try_from(request.max_bytes).unwrap_or(u64::MAX).saturating_mul(4).saturating_add(256 << 20);
+    setrlimit(Resource::As, bound(memory))?;
+    setrlimit(Resource::Core, bound(0))?;
+    Ok(())
+}
+
+/// Descriptors that the exporter itself was started with are no business of a process that changes its user.
+fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir(Path::new("/proc/self/fd")) else { return };
+    let open: Vec<i32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // SAFETY: this process has just begun: no object of this program owns a descriptor yet. The listing's own
+        // is closed already; `close` then only fails.
+        let _ = unsafe { libc::close(descriptor) };
+    }
+}

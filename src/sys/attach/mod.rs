@@ -1,0 +1,163 @@
+//! HotSpot's dynamic attach, spoken from outside: one `threaddump` of one JVM.
+//!
+//! The order is what keeps it harmless. A [`Target`] pins the process by a descriptor of its `/proc` folder, so a pid
+//! that is given out again is never read, signalled or asked. A SIGQUIT, which opens the JVM's attach socket, is sent
+//! only where it cannot kill: the process maps libjvm and catches the signal. Everything has one deadline.
+//!
+//! A sick process can hold a reader of its `/proc` files, and attaching may need another user's rights: so all this
+//! runs in a child process of one request each ([`child`]), never in the exporter itself.
+
+pub mod child;
+mod protocol;
+mod target;
+mod trigger;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+pub use target::Target;
+pub(crate) use target::open_tmp;
+
+use protocol::Socket;
+use target::Listener;
+
+/// Why there is no dump. The text lacks the pid, which the caller knows.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error("the process ended, or its pid now belongs to another")]
+    Gone,
+    #[error("the process is stopped (state {0}) and answers nobody until it gets SIGCONT; nothing was sent to it")]
+    Stopped(char),
+    #[error("the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it")]
+    NotJvm,
+    #[error("the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it")]
+    OpenJ9,
+    #[error(
+        "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"
+    )]
+    Disabled,
+    #[error(
+        "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): \
+         nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"
+    )]
+    NoSignalHandler,
+    #[error(
+        "the JVM's attach listener is dead: its socket is there and no thread `Attach Listener` serves it, as happens \
+         when file handles ran out; it can be had again once handles are free, or after a restart"
+    )]
+    ListenerDead,
+    #[error(
+        "the JVM did not open its attach socket after an earlier SIGQUIT; it is not asked again for now, because each \
+         signal may print a dump to its standard output"
+    )]
+    SignalHeldBack,
+    #[error("{what}: {remedy}")]
+    Denied { what: String, remedy: String, uid: u32, gid: u32 },
+    #[error("{0}")]
+    Refused(String),
+    #[error("no answer in {} ms while {stage}: the JVM is in a long pause, lacks CPU or hangs", waited.as_millis())]
+    Timeout { stage: &'static str, waited: Duration },
+    #[error("{0}")]
+    Protocol(String),
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+}
+
+impl AttachError {
+    /// One of a few words, fit for a label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            AttachError::Gone => "gone",
+            AttachError::Stopped(_) => "stopped",
+            AttachError::NotJvm | AttachError::OpenJ9 => "not_hotspot",
+            AttachError::Disabled => "disabled",
+            AttachError::NoSignalHandler => "no_signal_handler",
+            AttachError::ListenerDead => "listener_dead",
+            AttachError::Denied { .. } => "denied",
+            AttachError::SignalHeldBack | AttachError::Refused(_) => "refused",
+            AttachError::Timeout { .. } => "timeout",
+            AttachError::Protocol(_) | AttachError::Io { .. } => "protocol",
+        }
+    }
+}
+
+/// The one clock of an attach: every wait asks it how long it may last.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    start: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn left(&self, stage: &'static str) -> Result<Duration, AttachError> {
+        match self.limit.checked_sub(self.start.elapsed()) {
+            Some(left) if !left.is_zero() => Ok(left),
+            _ => Err(AttachError::Timeout { stage, waited: self.start.elapsed() }),
+        }
+    }
+}
+
+/// What one attach may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the call to the last byte.
+    pub deadline: Duration,
+    /// A longer reply is an error.
+    pub max_bytes: usize,
+    /// Whether SIGQUIT may be sent to open the socket.
+    pub may_signal: bool,
+}
+
+/// One reply of the JVM.
+#[derive(Debug)]
+pub struct Dump {
+    reply: Vec<u8>,
+    body: usize,
+    /// From the request to the last byte.
+    pub duration: Duration,
+    /// Of the attach protocol: 2 where the JVM buffers the dump before it sends it, else 1.
+    pub protocol: u8,
+}
+
+impl Dump {
+    /// The text of the dump.
+    pub fn text(&self) -> &[u8] {
+        self.reply.get(self.body..).unwrap_or_default()
+    }
+}
+
+/// Takes one thread dump; never with locks (`-l`), for which the JVM walks its whole heap in a pause.
+///
+/// `signalled` becomes true when SIGQUIT was sent, also if this fails afterwards.
+///
+/// # Errors
+/// See [`AttachError`]. After any of them the trigger file is gone and the connection closed.
+pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Result<Dump, AttachError> {
+    let deadline = Deadline { start: Instant::now(), limit: limits.deadline };
+    let socket = match Socket::find(target)? {
+        Some(socket) if target.listener() != Listener::Dead => socket,
+        found => {
+            target.check_signal_is_safe()?;
+            if !limits.may_signal {
+                return Err(if found.is_some() { AttachError::ListenerDead } else { AttachError::SignalHeldBack });
+            }
+            trigger::open_socket(target, deadline, signalled)?
+        }
+    };
+    // JDK 24 and later stream a dump from inside the safepoint, where a slow reader lengthens the pause, unless asked
+    // to buffer it. Older ones refuse this question.
+    let version = socket.request(target, b"1\0getversion\0options\0\0\0", 4096, deadline)?;
+    let buffers = version.code == 0 && protocol::offers_unstreamed(version.body());
+    let request: &[u8] = if buffers { b"2\x0023\0threaddump streaming=0\0" } else { b"1\0threaddump\0\0\0\0" };
+    let start = Instant::now();
+    let reply = socket.request(target, request, limits.max_bytes, deadline)?;
+    if reply.code != 0 {
+        let text = String::from_utf8_lossy(reply.body()).trim().chars().take(200).collect::<String>();
+        return Err(AttachError::Refused(format!("the JVM answered code {} to `threaddump`: {text}", reply.code)));
+    }
+    let (reply, body) = reply.into_parts();
+    Ok(Dump { reply, body, duration: start.elapsed(), protocol: if buffers { 2 } else { 1 } })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! The socket of a JVM's attach listener, and one question with its answer.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::target::{Target, open_tmp};
+use super::{AttachError, Deadline};
+
+/// The file `/tmp/.java_pid<NSpid>`, pinned and checked: it lies in a folder where others may write.
+#[derive(Debug)]
+pub(super) struct Socket {
+    file: OwnedFd,
+}
+
+/// What came back, with its first line read.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub code: i32,
+    bytes: Vec<u8>,
+    body: usize,
+}
+
+impl Reply {
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(self.body..).unwrap_or_default()
+    }
+
+    pub fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.bytes, self.body)
+    }
+}
+
+impl Socket {
+    /// None if the JVM has none yet.
+    pub fn find(target: &Target) -> Result<Option<Socket>, AttachError> {
+        let io = |errno: Errno| AttachError::Io { what: "opening the JVM's /tmp".into(), source: errno.into() };
+        let tmp = match open_tmp(&target.root, OFlags::PATH) {
+            Ok(tmp) => tmp,
+            Err(Errno::ACCESS | Errno::PERM) => return Err(target.denied("cannot open the JVM's /tmp")),
+            Err(errno) => return Err(io(errno)),
+        };
+        let name = format!(".java_pid{}", target.ns_pid);
+        let file = match openat(&tmp, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(io(errno)),
+        };
+        let stat = fstat(&file).map_err(io)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket || stat.st_uid != target.uid {
+            return Err(AttachError::Refused(format!(
+                "/tmp/{name} in the JVM's file system is no socket of the JVM's user (uid {}, mode {:o}): somebody else \
+                 made it, remove it",
+                stat.st_uid, stat.st_mode
+            )));
+        }
+        Ok(Some(Socket { file }))
+    }
+
+    /// One connection, one request, the reply up to its end.
+    pub fn request(&self, target: &Target, request: &[u8], max: usize, at: Deadline) -> Result<Reply, AttachError> {
+        let mut stream = self.connect(target, at)?;
+        send(&mut stream, request, at).map_err(|error| explain(target, error, "sending the request", at))?;
+        let bytes = receive(&mut stream, max, at).map_err(|error| explain(target, error, "reading the reply", at))?;
+        parse_reply(target, bytes)
+    }
+
+    fn connect(&self, target: &Target, deadline: Deadline) -> Result<UnixStream, AttachError> {
+        let failure = |errno: Errno| match errno {
+            Errno::ACCESS | Errno::PERM => target.denied("cannot connect to the JVM's attach socket"),
+            Errno::CONNREFUSED => AttachError::Refused(
+                "nobody listens at the attach socket /tmp/.java_pid<pid>: an earlier process left it behind; remove it"
+                    .into(),
+            ),
+            errno => AttachError::Io { what: "connecting to the JVM's attach socket".into(), source: errno.into() },
+        };
+        // Through the pinned descriptor: what was checked is what is connected to.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let address = SocketAddrUnix::new(path).map_err(failure)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failure)?;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match connect(&socket, &address) {
+                Ok(()) => break,
+                // The queue is full: the JVM serves one client at a time, or nobody serves it.
+                Err(Errno::AGAIN | Errno::INTR) => {
+                    sleep(pause.min(deadline.left("waiting for a place in the queue of the JVM's attach listener")?));
+                    pause = (pause * 2).min(Duration::from_millis(100));
+                }
+                Err(errno) => return Err(failure(errno)),
+            }
+        }
+        let listener =
+            listener_pid(&socket).map_err(|source| AttachError::Io { what: "SO_PEERCRED".into(), source })?;
+        if u32::try_from(listener) != Ok(target.pid) {
+            return Err(AttachError::Refused(format!(
+                "the attach socket is served by pid {listener}, not by this JVM (do two containers share a /tmp?): \
+                 nothing was sent to it"
+            )));
+        }
+        let stream = UnixStream::from(socket);
+        let blocking = stream.set_nonblocking(false);
+        blocking.map_err(|source| AttachError::Io { what: "preparing the connection".into(), source })?;
+        Ok(stream)
+    }
+}
+
+/// Who called `listen` on the other end; 0 for a process outside our pid namespace.
+fn listener_pid(socket: &OwnedFd) -> io::Result<i32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the call's duration; `peer` and `length` are valid for writes, and `length`
+    // holds the size of `peer`, all of whose bit patterns are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(peer.pid) } else { Err(io::Error::last_os_error()) }
+}
+
+fn send(stream: &mut UnixStream, request: &[u8], deadline: Deadline) -> io::Result<()> {
+    let left = deadline.left("").map_err(|_| io::ErrorKind::TimedOut)?;
+    stream.set_write_timeout(Some(left))?;
+    stream.write_all(request)
+}
+
+/// As fast as it comes and nothing else meanwhile: the JVM may stand still until the last byte is read.
+fn receive(stream: &mut UnixStream, max: usize, deadline: Deadline) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; max.min(256 << 10)];
+    let mut length = 0;
+    loop {
+        let left = deadline.left("").map_err(|_| io::ErrorKind::TimedOut)?;
+        stream.set_read_timeout(Some(left))?;
+        let free = buffer.get_mut(length..).unwrap_or_default();
+        match stream.read(free) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if length == buffer.len() {
+            if length >= max {
+                return Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("the reply is longer than {max} bytes"),
+                ));
+            }
+            buffer.resize((length * 2).min(max), 0);
+        }
+    }
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+fn explain(target: &Target, error: io::Error, stage: &'static str, deadline: Deadline) -> AttachError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match target.check_running() {
+            Ok(()) => AttachError::Timeout { stage, waited: deadline.start.elapsed() },
+            Err(stopped) => stopped,
+        },
+        io::ErrorKind::FileTooLarge => AttachError::Protocol(error.to_string()),
+        // The JVM ends the connection without a word when it does not like the client's ids, or when it dies.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => closed(target),
+        _ => AttachError::Io { what: stage.into(), source: error },
+    }
+}
+
+fn closed(target: &Target) -> AttachError {
+    match target.check_running() {
+        Ok(()) => target.denied("the JVM closed the connection without an answer"),
+        Err(gone) => gone,
+    }
+}
+
+fn parse_reply(target: &Target, bytes: Vec<u8>) -> Result<Reply, AttachError> {
+    if bytes.is_empty() {
+        return Err(closed(target));
+    }
+    match split_code(&bytes) {
+        Some((code, body)) => Ok(Reply { code, bytes, body }),
+        None => Err(AttachError::Protocol(format!(
+            "the reply does not begin with a code: {:?}",
+            String::from_utf8_lossy(bytes.get(..bytes.len().min(40)).unwrap_or_default())
+        ))),
+    }
+}
+
+/// The number in the first line, and where the second begins.
+pub(super) fn split_code(bytes: &[u8]) -> Option<(i32, usize)> {
+    let line_end = memchr::memchr(b'\n', bytes.get(..bytes.len().min(16))?)?;
+    let code = std::str::from_utf8(bytes.get(..line_end)?).ok()?.parse().ok()?;
+    Some((code, line_end + 1))
+}
+
+/// Whether the answer to `getversion options`, such as `2 streaming`, promises version 2 with that option.
+pub(super) fn offers_unstreamed(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    let mut words = text.split([' ', ',', '\n']).filter(|word| !word.is_empty());
+    words.next().and_then(|version| version.parse::<u32>().ok()).is_some_and(|version| version >= 2)
+        && words.any(|option| option == "streaming")
+}

@@ -1,0 +1,220 @@
+#![allow(clippy::unwrap_used)]
+//! A `/proc` made of plain files, in the words of a real one. What is refused here is refused before anything is sent;
+//! what is sent cannot arrive, because a plain folder is no pidfd.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use super::target::{Target, disables_attach, parse_status};
+use super::*;
+
+const STATUS_OF_A_JVM: &str = "Name:\tjava\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t12856\nNgid:\t0\nPid:\t12856\n\
+    Uid:\t1000\t1001\t1000\t1000\nGid:\t2000\t2001\t2000\t2000\nNSpid:\t12856\t7\nNSpgid:\t12841\t1\n\
+    SigIgn:\t0000000000000000\nSigCgt:\t0000000101005ccd\n";
+const MAPS_OF_A_JVM: &str = "7f79a8a00000-7f79a9c8e000 r-xp 00000000 fe:00 4711 /opt/jdk/lib/server/libjvm.so\n";
+
+struct FakeProc {
+    folder: tempfile::TempDir,
+}
+
+const PID: u32 = 77;
+
+impl FakeProc {
+    /// A JVM of this process's user which nobody has attached to.
+    fn new() -> FakeProc {
+        let fake = FakeProc { folder: tempfile::tempdir().unwrap() };
+        for folder in ["root/tmp", "cwd", "task/78", "task/79"] {
+            fs::create_dir_all(fake.path(folder)).unwrap();
+        }
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let status = STATUS_OF_A_JVM
+            .replace("Uid:\t1000\t1001", &format!("Uid:\t{uid}\t{uid}"))
+            .replace("Gid:\t2000\t2001", &format!("Gid:\t{gid}\t{gid}"));
+        fake.write("status", &status);
+        // A name with a blank and a parenthesis, as any process may give itself one.
+        fake.write("stat", &format!("{PID} (a) b) S 1 {} 5150 21 22\n", "0 ".repeat(17).trim()));
+        fake.write("maps", MAPS_OF_A_JVM);
+        fake.write("cmdline", "java\0-Xmx1g\0kafka.Kafka\0server.properties\0");
+        fake.write("task/78/comm", "VM Thread\n");
+        fake.write("task/79/comm", "kafka-request-h\n");
+        fake
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(PID.to_string()).join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn replace(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from));
+        self.write(name, &text.replace(from, to));
+    }
+
+    fn open(&self) -> Result<Target, AttachError> {
+        Target::open(self.folder.path(), PID, Some(5150))
+    }
+
+    fn dump(&self, may_signal: bool) -> (AttachError, bool) {
+        let mut signalled = false;
+        let limits = Limits { deadline: Duration::from_secs(2), max_bytes: 1 << 20, may_signal };
+        let error = self.open().and_then(|target| thread_dump(&target, limits, &mut signalled)).unwrap_err();
+        (error, signalled)
+    }
+
+    fn reason(&self) -> &'static str {
+        self.dump(true).0.reason()
+    }
+}
+
+#[test]
+fn status_is_read_by_effective_ids_and_innermost_pid() {
+    let status = parse_status(STATUS_OF_A_JVM).unwrap();
+    assert_eq!((status.uid, status.gid, status.ns_pid), (1001, 2001, Some(7)));
+    assert_eq!(status.state, 'S');
+    assert!(status.catches_sigquit);
+    assert!(!parse_status(&STATUS_OF_A_JVM.replace("5ccd", "5cc9")).unwrap().catches_sigquit);
+    assert_eq!(parse_status(&STATUS_OF_A_JVM.replace("NSpid", "Other")).unwrap().ns_pid, None);
+    assert_eq!(parse_status(""), None);
+}
+
+#[test]
+fn a_process_that_started_at_another_time_is_another() {
+    let fake = FakeProc::new();
+    fake.open().unwrap();
+    assert_eq!(Target::open(fake.folder.path(), PID, Some(5151)).unwrap_err().reason(), "gone");
+    assert_eq!(Target::open(fake.folder.path(), 78, None).unwrap_err().reason(), "gone");
+}
+
+#[test]
+fn nothing_is_sent_to_what_a_signal_would_harm() {
+    let cases: [(&str, &str, &str, &str); 6] = [
+        ("status", "S (sleeping)", "T (stopped)", "stopped"),
+        ("status", "S (sleeping)", "Z (zombie)", "gone"),
+        ("status", "5ccd", "5cc9", "no_signal_handler"),
+        ("maps", "libjvm.so", "libc.so.6", "not_hotspot"),
+        ("maps", "/opt/jdk", "/opt/j9/libj9vm29.so\n/opt/j9", "not_hotspot"),
+        ("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism", "disabled"),
+    ];
+    for (file, from, to, reason) in cases {
+        let fake = FakeProc::new();
+        fake.replace(file, from, to);
+        let (error, signalled) = fake.dump(true);
+        assert_eq!((error.reason(), signalled), (reason, false), "{to}");
+        assert!(!fake.path("cwd/.attach_pid7").exists());
+    }
+}
+
+#[test]
+fn libjvm_is_found_anywhere_in_a_long_map() {
+    // The name is laid over each place around the border of two blocks that are read.
+    let line = MAPS_OF_A_JVM;
+    for shift in 0..line.len() + 1 {
+        let fake = FakeProc::new();
+        let before = format!("{}\n", "x".repeat((64 << 10) - line.len() + shift - 1));
+        fake.write("maps", &format!("{before}{line}{}", "y\n".repeat(100_000)));
+        fake.open().unwrap().check_signal_is_safe().unwrap();
+    }
+}
+
+#[test]
+fn the_last_word_on_attaching_counts() {
+    let disables = |line: &str| disables_attach(line.as_bytes().split(u8::is_ascii_whitespace));
+    assert!(disables("java -XX:+DisableAttachMechanism -version"));
+    assert!(!disables("java -XX:+DisableAttachMechanism -XX:-DisableAttachMechanism"));
+    assert!(!disables("java -Dx=-XX:+DisableAttachMechanism"));
+}
+
+#[test]
+fn a_process_that_cannot_be_signalled_leaves_no_trigger_file_behind() {
+    let fake = FakeProc::new();
+    let (error, signalled) = fake.dump(true);
+    assert_eq!((error.reason(), signalled), ("protocol", false), "{error}");
+    assert!(error.to_string().contains("SIGQUIT"), "{error}");
+    assert_eq!(fs::read_dir(fake.path("cwd")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(fake.path("root/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_trigger_file_is_never_made_through_a_link() {
+    let fake = FakeProc::new();
+    let prey = fake.folder.path().join("prey");
+    symlink(&prey, fake.path("cwd/.attach_pid7")).unwrap();
+    symlink(&prey, fake.path("root/tmp/.attach_pid7")).unwrap();
+    assert_eq!(fake.reason(), "denied");
+    assert!(!prey.exists());
+    assert!(fs::symlink_metadata(fake.path("cwd/.attach_pid7")).is_ok(), "what others made is left alone");
+}
+
+#[test]
+fn a_signal_held_back_is_told_as_such() {
+    let (error, signalled) = FakeProc::new().dump(false);
+    assert!(matches!(error, AttachError::SignalHeldBack), "{error}");
+    assert!(!signalled);
+}
+
+#[test]
+fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
+    let fake = FakeProc::new();
+    let _socket = UnixListener::bind(fake.path("root/tmp/.java_pid7")).unwrap();
+    assert!(matches!(fake.dump(false).0, AttachError::ListenerDead));
+    // JDK 8 names no threads: then the socket is tried, and found to be served by the wrong process, this test.
+    fake.write("task/78/comm", "java\n");
+    let (error, _) = fake.dump(false);
+    assert!(error.to_string().contains(&format!("served by pid {}", std::process::id())), "{error}");
+    fake.write("task/78/comm", "VM Thread\n");
+    fake.write("task/79/comm", "Attach Listener\n");
+    assert_eq!(fake.reason(), "refused");
+}
+
+#[test]
+fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
+    let fake = FakeProc::new();
+    let path = fake.path("root/tmp/.java_pid7");
+    fs::write(&path, "no socket").unwrap();
+    assert_eq!(fake.reason(), "refused");
+    fs::remove_file(&path).unwrap();
+    let elsewhere = fake.folder.path().join("socket");
+    let _socket = UnixListener::bind(&elsewhere).unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    assert_eq!(fake.reason(), "refused");
+    fs::remove_file(&path).unwrap();
+    // Left behind by an earlier process of the same number: nobody listens.
+    drop(UnixListener::bind(&path).unwrap());
+    fake.write("task/79/comm", "Attach Listener\n");
+    let (error, _) = fake.dump(true);
+    assert!(error.to_string().contains("nobody listens"), "{error}");
+}
+
+#[test]
+fn a_link_in_place_of_tmp_leads_nowhere_outside_the_root() {
+    let fake = FakeProc::new();
+    fs::remove_dir(fake.path("root/tmp")).unwrap();
+    let outside = fake.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let _socket = UnixListener::bind(outside.join(".java_pid7")).unwrap();
+    symlink(&outside, fake.path("root/tmp")).unwrap();
+    fake.write("task/79/comm", "Attach Listener\n");
+    assert_eq!(fake.reason(), "protocol", "the folder does not exist below the root");
+}
+
+#[test]
+fn replies_and_versions() {
+    use super::protocol::{offers_unstreamed, split_code};
+    assert_eq!(split_code(b"0\n2 streaming"), Some((0, 2)));
+    assert_eq!(split_code(b"-1\nOperation getversion not recognized!"), Some((-1, 3)));
+    assert_eq!(split_code(b"101\n"), Some((101, 4)));
+    assert_eq!(split_code(b"0"), None);
+    assert_eq!(split_code(b""), None);
+    assert_eq!(split_code(b"HTTP/1.1 400 Bad Request\n"), None);
+    assert!(offers_unstreamed(b"2 streaming"));
+    assert!(offers_unstreamed(b"3 other,streaming\n"));
+    assert!(!offers_unstreamed(b"2"));
+    assert!(!offers_unstreamed(b"1 streaming"));
+    assert!(!offers_unstreamed(b""));
+}

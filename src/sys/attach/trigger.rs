@@ -1,0 +1,125 @@
+//! Asking a JVM that was never attached to for its socket: a file that only its user or root can make, and SIGQUIT.
+
+use std::os::fd::OwnedFd;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
+
+use super::protocol::Socket;
+use super::target::{Listener, Target, gone_or, open_tmp, read_start_ticks};
+use super::{AttachError, Deadline};
+
+/// Makes the JVM open its socket, or open it again after its listener died. The caller has made sure that the signal
+/// is safe.
+pub(super) fn open_socket(target: &Target, deadline: Deadline, signalled: &mut bool) -> Result<Socket, AttachError> {
+    let _trigger = TriggerFile::create(target)?;
+    target.check_running()?;
+    send_sigquit(target)?;
+    *signalled = true;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        sleep(pause.min(deadline.left(STAGE).or_else(|timeout| after_timeout(target, timeout))?));
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
+        if let Some(socket) = Socket::find(target)?
+            && target.listener() != Listener::Dead
+        {
+            return Ok(socket);
+        }
+    }
+}
+
+const STAGE: &str = "waiting for the JVM to open its attach socket";
+
+/// What the waiting was really for, as far as it can be seen now.
+fn after_timeout(target: &Target, timeout: AttachError) -> Result<Duration, AttachError> {
+    target.check_running()?;
+    if Socket::find(target)?.is_some() { Err(AttachError::ListenerDead) } else { Err(timeout) }
+}
+
+/// `.attach_pid<NSpid>`, where the JVM looks for it; removed when dropped.
+struct TriggerFile {
+    folder: OwnedFd,
+    name: String,
+}
+
+impl TriggerFile {
+    /// In the JVM's working folder, else in its /tmp: it looks in that order.
+    fn create(target: &Target) -> Result<TriggerFile, AttachError> {
+        let name = format!(".attach_pid{}", target.ns_pid);
+        let working_folder = target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok());
+        let tmp = open_tmp(&target.root, OFlags::PATH).ok();
+        let mut failures = Vec::new();
+        for (place, folder) in [("its working folder", working_folder), ("its /tmp", tmp)] {
+            match folder.map(|folder| create_in(target, folder, &name)) {
+                Some(Ok(trigger)) => return Ok(trigger),
+                Some(Err(cause)) => failures.push(format!("{place}: {cause}")),
+                None => failures.push(format!("{place}: cannot be opened")),
+            }
+        }
+        Err(target.denied(format!("cannot make the file {name} in {}", failures.join(", nor in "))))
+    }
+}
+
+fn create_in(target: &Target, folder: OwnedFd, name: &str) -> Result<TriggerFile, String> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let stat = match openat(&folder, name, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => fstat(&file),
+        // Left behind by a client that was killed, or another client asks at this moment: it serves both.
+        Err(Errno::EXIST) => statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW),
+        Err(errno) => Err(errno),
+    };
+    let stat = stat.map_err(|errno| errno.to_string())?;
+    let usable = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && (stat.st_uid == target.uid || stat.st_uid == 0);
+    if usable {
+        Ok(TriggerFile { folder, name: name.to_owned() })
+    } else {
+        Err(format!("what is there belongs to uid {} or is no file", stat.st_uid))
+    }
+}
+
+impl Drop for TriggerFile {
+    fn drop(&mut self) {
+        // If it cannot be removed it does no harm: an empty file that a later attach uses again.
+        let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
+    }
+}
+
+fn send_sigquit(target: &Target) -> Result<(), AttachError> {
+    // A descriptor of /proc/PID is a pidfd to this call: the signal reaches the process that was checked, or nobody.
+    match pidfd_send_signal(&target.folder, Signal::QUIT) {
+        Ok(()) => Ok(()),
+        // Kernels before 5.1, and containers' filters that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => send_by_number(target),
+        Err(errno) => Err(signal_failure(target, errno)),
+    }
+}
+
+fn send_by_number(target: &Target) -> Result<(), AttachError> {
+    let own = std::fs::read_link(target.proc_root.join("self")).ok();
+    let own_namespace = own.and_then(|path| path.to_str()?.parse().ok()) == Some(std::process::id());
+    let pid = i32::try_from(target.pid).ok().and_then(Pid::from_raw);
+    let (true, Some(pid)) = (own_namespace, pid) else {
+        let what =
+            format!("{} shows another pid namespace, whose processes cannot be signalled", target.proc_root.display());
+        return Err(AttachError::Refused(what));
+    };
+    if read_start_ticks(&target.folder)? != target.start_ticks {
+        return Err(AttachError::Gone);
+    }
+    kill_process(pid, Signal::QUIT).map_err(|errno| signal_failure(target, errno))
+}
+
+fn signal_failure(target: &Target, errno: Errno) -> AttachError {
+    match errno {
+        Errno::PERM => target.denied("may not send SIGQUIT"),
+        Errno::INVAL => AttachError::Refused(format!(
+            "{} shows a pid namespace that is not below this process's own: its processes cannot be signalled",
+            target.proc_root.display()
+        )),
+        errno => gone_or(errno, || "sending SIGQUIT".into()),
+    }
+}
