@@ -14,6 +14,14 @@ pub struct Frame<'a> {
     pub location: &'a str,
 }
 
+impl std::fmt::Display for Frame<'_> {
+    /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`, without the module that stands before the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = self.location.split_once('/').map_or(self.location, |(_, file)| file);
+        write!(f, "{}({file})", self.class_method)
+    }
+}
+
 /// A lock that a thread holds or waits for, as its stack tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lock<'a> {

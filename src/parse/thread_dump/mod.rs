@@ -54,6 +54,13 @@ pub struct Thread<'a> {
     body: &'a str,
 }
 
+impl<'a> Thread<'a> {
+    /// A thread of which only the name is known.
+    pub fn of_report(name: &'a str) -> Thread<'a> {
+        Thread { name, before: "", attributes: "", body: "" }
+    }
+}
+
 /// `java.lang.Thread.State`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
