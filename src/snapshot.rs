@@ -232,7 +232,8 @@ impl HandleKinds {
     }
 }
 
-/// The kernel's TCP states, in the order of its numbers (1 is established).
+/// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
+/// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum TcpState {
@@ -247,11 +248,10 @@ pub enum TcpState {
     LastAck,
     Listen,
     Closing,
-    NewSynRecv,
 }
 
 impl TcpState {
-    pub const ALL: [TcpState; 12] = [
+    pub const ALL: [TcpState; 11] = [
         TcpState::Established,
         TcpState::SynSent,
         TcpState::SynRecv,
@@ -263,7 +263,6 @@ impl TcpState {
         TcpState::LastAck,
         TcpState::Listen,
         TcpState::Closing,
-        TcpState::NewSynRecv,
     ];
 
     /// As the label spells it: `close_wait`.
@@ -280,7 +279,6 @@ impl TcpState {
             TcpState::LastAck => "last_ack",
             TcpState::Listen => "listen",
             TcpState::Closing => "closing",
-            TcpState::NewSynRecv => "new_syn_recv",
         }
     }
 
@@ -296,13 +294,13 @@ pub struct StateCount {
     pub connections: u64,
     /// Bytes that the broker has not read, less the peer's FIN in CLOSE_WAIT, which counts 1.
     pub receive_bytes: u64,
-    /// Bytes that the peer has not acknowledged.
+    /// Bytes that the peer has not acknowledged, as `ss` tells them: an unacknowledged SYN or FIN counts 1.
     pub send_bytes: u64,
 }
 
 /// Counts by TCP state; index with [`StateCounts::get`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateCounts([StateCount; 12]);
+pub struct StateCounts([StateCount; 11]);
 
 impl StateCounts {
     pub fn get(&self, state: TcpState) -> &StateCount {
