@@ -21,12 +21,6 @@ pub struct Cli {
 pub enum Command {
     /// Print a thread dump of one JVM, taken over HotSpot's attach protocol.
     Threads(ThreadsArgs),
-    /// One attach request, for the exporter's own use: it runs in a child so that a sick JVM hangs nobody else.
-    #[command(hide = true, name = "attach-child")]
-    AttachChild {
-        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
-        args: Vec<String>,
-    },
 }
 
 #[derive(Debug, Args)]

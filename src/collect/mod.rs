@@ -46,7 +46,8 @@ struct Running {
 async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
-    let mut lane = Lane::new(Discovery::new(proc.clone()));
+    let pid_files = config.brokers.iter().filter_map(|settings| settings.matches.pid_file.clone()).collect();
+    let mut lane = Lane::new(Discovery::new(proc.clone(), pid_files));
     let mut pace = Pace::new(config.rounds.discovery, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
     loop {
@@ -85,6 +86,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
                     proc: proc.clone(),
                     own: own.clone(),
                     tell: tell.clone(),
+                    dumping: watch::Sender::new(false),
                 };
                 running.insert(broker.process, Running { broker, _rounds: watched.start() });
             }

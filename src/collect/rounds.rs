@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Failure;
@@ -16,7 +16,7 @@ use super::threads::{self, ThreadCollector};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
 use crate::kafka::conn::OwnConnections;
-use crate::sys::proc::{Deadline, ProcRoot};
+use crate::sys::proc::ProcRoot;
 
 /// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
 const PULSE_CEILING: f64 = 0.005;
@@ -29,6 +29,8 @@ const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 const SLOW_DEADLINE: Duration = Duration::from_secs(20);
 const PROBE_DEADLINE: Duration = Duration::from_secs(8);
 const DUMP_DEADLINE: Duration = Duration::from_secs(5);
+/// A usual dump takes some 10 ms.
+const DUMP_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the rounds of one broker process need.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ pub struct Watched {
     /// The exporter's own connections to brokers: they count nowhere.
     pub own: OwnConnections,
     pub tell: mpsc::Sender<Update>,
+    /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
+    pub dumping: watch::Sender<bool>,
 }
 
 impl Watched {
@@ -78,6 +82,13 @@ async fn rest(begun: Instant, pace: &Pace) {
     tokio::time::sleep_until((begun + pace.interval()).into()).await;
 }
 
+/// Lets a dump under way end first, but does not wait for one that hangs.
+async fn no_dump(watched: &Watched) {
+    let mut dumping = watched.dumping.subscribe();
+    // Either way the reading is taken.
+    let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
+}
+
 async fn pulse(watched: Watched) {
     let mut pace = Pace::new(watched.config.rounds.pulse, PULSE_CEILING);
     let mut process_lane = Lane::new(());
@@ -85,6 +96,7 @@ async fn pulse(watched: Watched) {
     let name = watched.name();
     loop {
         let begun = Instant::now();
+        no_dump(&watched).await;
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
         let read = process_lane.run(PULSE_DEADLINE, &name, move |_| process::pulse(&proc, &broker));
         let table = async {
@@ -123,13 +135,14 @@ async fn slow(watched: Watched) {
     let name = watched.name();
     loop {
         let begun = Instant::now();
+        no_dump(&watched).await;
         let (proc, broker, own) = (watched.proc.clone(), Arc::clone(&watched.broker), watched.own.clone());
         let with_sockets = watched.config.collectors.sockets;
         let work = move |sockets: &mut Sockets| {
-            let read = process::slow(&proc, &broker, Deadline::after(SLOW_DEADLINE / 2));
+            let read = process::slow(&proc, &broker, SLOW_DEADLINE / 2);
             let owners = with_sockets.then(|| {
                 let inodes = read.socket_inodes.clone()?;
-                let mut again = || process::slow(&proc, &broker, Deadline::after(SLOW_DEADLINE / 2)).socket_inodes;
+                let mut again = || process::slow(&proc, &broker, SLOW_DEADLINE / 2).socket_inodes;
                 sockets.owners(&broker, &inodes, &mut again, &|address| own.contains(address))
             });
             (read, owners)
@@ -177,7 +190,10 @@ async fn thread_dump(watched: Watched) {
     let name = watched.name();
     loop {
         let begun = Instant::now();
-        let report = match collector.collect().await {
+        watched.dumping.send_replace(true);
+        let dump = collector.collect().await;
+        watched.dumping.send_replace(false);
+        let report = match dump {
             Ok(dump) => {
                 // Where the JVM does not publish its pauses, all of the time counts as pause.
                 pace.spent(dump.pause.unwrap_or(dump.duration));
