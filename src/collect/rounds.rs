@@ -29,6 +29,7 @@ const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 const SLOW_DEADLINE: Duration = Duration::from_secs(20);
 const PROBE_DEADLINE: Duration = Duration::from_secs(8);
 const DUMP_DEADLINE: Duration = Duration::from_secs(5);
+const DUMP_SETTLES: Duration = Duration::from_millis(50);
 /// A usual dump takes some 10 ms.
 const DUMP_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -192,6 +193,8 @@ async fn thread_dump(watched: Watched) {
         let begun = Instant::now();
         watched.dumping.send_replace(true);
         let dump = collector.collect().await;
+        // The JVM ends the answer before it closes its handle.
+        tokio::time::sleep(DUMP_SETTLES).await;
         watched.dumping.send_replace(false);
         let report = match dump {
             Ok(dump) => {

@@ -118,13 +118,12 @@ pub fn connections_by_ss(cluster: &Cluster, exporter: &Exporter) -> Readings {
     let mut readings = Readings::new();
     for broker in cluster.brokers() {
         let Ok(pid) = broker.cell_pid() else { continue };
-        let listener = format!(":{}", broker.port());
+        let listener = broker.port().to_string();
         for (name, shown) in STATES {
             let in_state = || rows.iter().filter(|row| row.state == shown);
-            let server = in_state().filter(|row| row.local.ends_with(&listener) && !own.contains(row.remote)).count();
-            let client = in_state()
-                .filter(|row| row.pid == Some(pid) && !row.local.ends_with(&listener) && row.state != "LISTEN")
-                .count();
+            let server = in_state().filter(|row| row.local == listener && !own.contains(row.remote)).count();
+            let client =
+                in_state().filter(|row| row.pid == Some(pid) && row.local != listener && row.state != "LISTEN").count();
             let mut tell = |role, count: usize| {
                 let series = format!("connections{{broker=\"{}\",role=\"{role}\",state=\"{name}\"}}", broker.id());
                 readings.insert(series, count as u64);
@@ -162,15 +161,15 @@ impl<'a> Row<'a> {
     fn parse(line: &'a str) -> Option<Row<'a>> {
         let mut fields = line.split_whitespace();
         let state = fields.next()?;
-        let (local, remote) = (plain(fields.nth(2)?), plain(fields.next()?));
+        let (local, remote) = (port(fields.nth(2)?), port(fields.next()?));
         let pid = fields.next().and_then(|users| users.split_once("pid=")?.1.split([',', ')']).next()?.parse().ok());
         Some(Row { state, local, remote, pid })
     }
 }
 
-/// `[::ffff:127.0.0.1]:9092` is the same end as `127.0.0.1:9092`; only the tail is compared.
-fn plain(address: &str) -> &str {
-    address.strip_prefix("[::ffff:").unwrap_or(address)
+/// The port alone: on a cell's loopback it tells the ends apart, and `[::ffff:127.0.0.1]:9092` is `127.0.0.1:9092`.
+fn port(address: &str) -> &str {
+    address.rsplit(':').next().unwrap_or(address)
 }
 
 /// One request from the calling thread's own network; for threads that entered the cell's.
