@@ -205,14 +205,14 @@ impl Sockets {
 
 /// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
 fn add(counts: &mut StateCounts, socket: &Socket) -> u64 {
-    let close_wait = socket.state == TcpState::CloseWait;
     // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
-    let received = u64::from(socket.receive_queue).saturating_sub(u64::from(close_wait));
+    let ended = matches!(socket.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing);
+    let received = u64::from(socket.receive_queue).saturating_sub(u64::from(ended));
     let count = counts.get_mut(socket.state);
     count.connections += 1;
     count.receive_bytes += received;
     count.send_bytes += u64::from(socket.send_queue);
-    u64::from(close_wait && received > 0)
+    u64::from(socket.state == TcpState::CloseWait && received > 0)
 }
 
 /// Where something listens, as configured.
