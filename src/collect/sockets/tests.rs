@@ -390,6 +390,22 @@ fn recorded_tables_give_the_counts_that_were_made() {
 }
 
 #[test]
+fn an_empty_list_is_believed_once_sock_diag_has_told_a_socket() {
+    let mut sockets = Sockets::new("/proc", LIMIT);
+    let listening = Scene::new("127.0.0.1:0");
+    // Nobody listens on tcpmux.
+    let (without, with) = (Ports::new([1]), Ports::new([listening.port()]));
+    let broker = broker(std::process::id(), &[("PLAINTEXT", None, 1)], &[]);
+    let mut source = |ports: &Ports| {
+        let deadline = Instant::now() + LIMIT;
+        sockets.read(&broker, States::ALL, Some(ports), deadline, || 0, |sum, _| *sum += 1).unwrap()
+    };
+    assert_eq!(source(&without), (0, Source::ProcNet));
+    assert_eq!(source(&with), (1, Source::SockDiag));
+    assert_eq!(source(&without), (0, Source::SockDiag));
+}
+
+#[test]
 fn failures_name_the_broker_and_the_cause() {
     let mut sockets = Sockets::new("/proc", LIMIT);
     let gone = sockets.pulse(&broker(0, &[("PLAINTEXT", None, 9092)], &[]), &nobody).unwrap_err();
