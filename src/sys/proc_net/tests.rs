@@ -201,3 +201,27 @@ fn own_namespace_is_own_and_a_recorded_one_is_not() {
     let gone = same_network_namespace(Path::new("/proc"), 0);
     assert!(matches!(gone, Err(ProcNetError::Gone(_))), "{gone:?}");
 }
+
+#[test]
+fn another_namespace_is_told_by_the_link_and_by_the_inode() {
+    use std::process::{Command, Stdio};
+    let mut other = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", "echo there; cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut there = [0; 6];
+    other.stdout.as_mut().unwrap().read_exact(&mut there).expect("a namespace for the user (unshare --user --net)");
+    let inode = |pid: u32| std::fs::metadata(net_file(Path::new("/proc"), pid, "tcp")).unwrap().ino();
+    let own = std::process::id();
+    assert!(!same_network_namespace(Path::new("/proc"), other.id()).unwrap());
+    assert_ne!(inode(other.id()), inode(own));
+    let mut same = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    assert!(same_network_namespace(Path::new("/proc"), same.id()).unwrap());
+    assert_eq!(inode(same.id()), inode(own));
+    for child in [&mut other, &mut same] {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}
