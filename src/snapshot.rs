@@ -292,7 +292,7 @@ impl TcpState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateCount {
     pub connections: u64,
-    /// Bytes that the broker has not read, less the peer's FIN in CLOSE_WAIT, which counts 1.
+    /// Bytes that the broker has not read: the peer's FIN, which counts 1 in `ss` until it is read, is left out.
     pub receive_bytes: u64,
     /// Bytes that the peer has not acknowledged, as `ss` tells them: an unacknowledged SYN or FIN counts 1.
     pub send_bytes: u64,

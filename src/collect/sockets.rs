@@ -24,6 +24,8 @@ pub struct Sockets {
     time_limit: Duration,
     buffer: Vec<u8>,
     diag_refused: Option<Instant>,
+    /// It told a socket once. Kernels of the 3.x line answer with an empty list where the module for TCP is missing.
+    diag_proven: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ enum Source {
 impl Sockets {
     /// `time_limit` bounds each of [`Sockets::pulse`] and [`Sockets::owners`].
     pub fn new(proc_root: impl Into<PathBuf>, time_limit: Duration) -> Sockets {
-        Sockets { proc_root: proc_root.into(), time_limit, buffer: Vec::new(), diag_refused: None }
+        Sockets { proc_root: proc_root.into(), time_limit, buffer: Vec::new(), diag_refused: None, diag_proven: false }
     }
 
     /// What reaches the broker's listeners, in every state but ESTABLISHED, which the slow round counts.
@@ -175,8 +177,14 @@ impl Sockets {
             let mut interruptions = 0;
             loop {
                 let mut sum = fresh();
-                match sock_diag::dump(states, ports, &mut self.buffer, deadline, |socket| fold(&mut sum, socket)) {
-                    Ok(()) => return Ok((sum, Source::SockDiag)),
+                let proven = &mut self.diag_proven;
+                let dumped = sock_diag::dump(states, ports, &mut self.buffer, deadline, |socket| {
+                    *proven = true;
+                    fold(&mut sum, socket);
+                });
+                match dumped {
+                    Ok(()) if self.diag_proven => return Ok((sum, Source::SockDiag)),
+                    Ok(()) => break,
                     Err(DiagError::Interrupted) if interruptions < 2 => interruptions += 1,
                     Err(error @ DiagError::Unavailable(_)) => {
                         tracing::info!("{error}; reading {}/PID/net/tcp instead", self.proc_root.display());
@@ -205,14 +213,14 @@ impl Sockets {
 
 /// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
 fn add(counts: &mut StateCounts, socket: &Socket) -> u64 {
-    let close_wait = socket.state == TcpState::CloseWait;
     // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
-    let received = u64::from(socket.receive_queue).saturating_sub(u64::from(close_wait));
+    let ended = matches!(socket.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing);
+    let received = u64::from(socket.receive_queue).saturating_sub(u64::from(ended));
     let count = counts.get_mut(socket.state);
     count.connections += 1;
     count.receive_bytes += received;
     count.send_bytes += u64::from(socket.send_queue);
-    u64::from(close_wait && received > 0)
+    u64::from(socket.state == TcpState::CloseWait && received > 0)
 }
 
 /// Where something listens, as configured.

@@ -173,6 +173,12 @@ pub fn dump(
     sendto(&socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map_err(DiagError::Unavailable)?;
 
     let mut dump = Dump::default();
+    // Kernels before 4.4 keep FIN_WAIT2 among TIME_WAIT and tell both when asked for one.
+    let mut wanted = |socket: &Socket| {
+        if states.contains(socket.state) {
+            each(socket);
+        }
+    };
     while !dump.done {
         if Instant::now() >= deadline {
             return Err(DiagError::TimedOut);
@@ -198,7 +204,7 @@ pub fn dump(
             .and_then(|address| SocketAddrNetlink::try_from(address).ok())
             .is_some_and(|address| address.pid() == 0);
         if from_kernel {
-            dump.take(buffer.get(..message.bytes).unwrap_or_default(), &mut each)?;
+            dump.take(buffer.get(..message.bytes).unwrap_or_default(), &mut wanted)?;
         }
     }
     if dump.interrupted { Err(DiagError::Interrupted) } else { Ok(()) }
