@@ -282,7 +282,7 @@ pub fn count(
         // The error code repeats what leader and ISR say, and differs between versions: it decides nothing.
         let leader = (partition.leader >= 0).then_some(partition.leader);
         let short = partition.isr.len() < partition.replicas.len();
-        // Old brokers tell an empty ISR where there is no leader. No broker that lives is in that one: it would lead.
+        // Without a leader the ISR is mostly told as empty. No broker that lives is in it then: it would lead.
         if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
         }
