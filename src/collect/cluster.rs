@@ -51,7 +51,7 @@ impl ClusterCollector {
         self.broker = broker;
     }
 
-    /// One round: at most one request to the broker and one to a peer, each with its deadline of 2 s.
+    /// One round: at most one question to the broker and one to a peer, with 2 s for each.
     ///
     /// May be dropped at any time; a question that is then unanswered is not asked again.
     pub async fn collect(&mut self) -> Result<ClusterCounts, Failure> {
@@ -159,13 +159,13 @@ impl Peers {
 
     /// Closes the connections on which nothing is owed.
     async fn leave(&mut self) {
-        let mut owing = BTreeMap::new();
-        for (id, mut client) in std::mem::take(&mut self.clients) {
-            if client.owes_answer().await {
-                owing.insert(id, client);
+        for id in self.clients.keys().copied().collect::<Vec<_>>() {
+            if let Some(client) = self.clients.get_mut(&id)
+                && !client.owes_answer().await
+            {
+                self.clients.remove(&id);
             }
         }
-        self.clients = owing;
     }
 }
 
@@ -282,7 +282,7 @@ pub fn count(
         // The error code repeats what leader and ISR say, and differs between versions: it decides nothing.
         let leader = (partition.leader >= 0).then_some(partition.leader);
         let short = partition.isr.len() < partition.replicas.len();
-        // Old brokers tell an empty ISR where there is no leader. No broker that lives is in that one: it would lead.
+        // Without a leader the ISR is mostly told as empty. No broker that lives is in it then: it would lead.
         if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
         }

@@ -27,7 +27,7 @@ pub enum ConnError {
     Connect { address: String, source: io::Error },
     #[error("{address} took no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
     ConnectTimeout { address: String, within: Duration },
-    #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs, or is slower than the deadline", waited.as_millis())]
+    #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
     Timeout { address: String, request: &'static str, waited: Duration },
     #[error(
         "{address} closed the connection before it answered {request}: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)"

@@ -241,7 +241,7 @@ pub struct Partition<'a> {
     /// -1 is none.
     pub leader: i32,
     pub replicas: Ids<'a>,
-    /// Brokers before 2.0 or so leave it empty while there is no leader.
+    /// Mostly empty while there is no leader.
     pub isr: Ids<'a>,
 }
 

@@ -131,6 +131,15 @@ fn a_0_10_1_0_with_one_broker_stopped_counts_as_its_own_tool_does() {
 }
 
 #[test]
+fn a_4_3_0_with_one_broker_stopped_counts_as_its_own_tool_does() {
+    let body = include_bytes!("../../../tests/fixtures/kafka/4.3.0-one-stopped.metadata-v1.bin");
+    let figures = |id| figures(&count(body, id, ClusterSource::Own, None).unwrap());
+    assert_eq!(figures(1), [43, 41, 2, 0, 2, 94]);
+    assert_eq!(figures(2), [0, 0, 0, 88, 2, 94]);
+    assert_eq!(figures(3), [49, 45, 2, 0, 2, 94]);
+}
+
+#[test]
 fn a_partition_with_one_replica_is_whole() {
     let counts = counted(&[1], &[partition(0, 1, &[1], &[1])], 1);
     assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
