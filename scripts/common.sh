@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by the other scripts: where tools are kept, and how they speak.
 
 # A service or a CI may run without it.
