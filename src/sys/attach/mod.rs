@@ -155,6 +155,10 @@ pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Res
         let text = String::from_utf8_lossy(reply.body()).trim().chars().take(200).collect::<String>();
         return Err(AttachError::Refused(format!("the JVM answered code {} to `threaddump`: {text}", reply.code)));
     }
+    // The end of the process ends the reply as well: then it is a piece.
+    if let Err(AttachError::Gone) = target.check_running() {
+        return Err(AttachError::Gone);
+    }
     let (reply, body) = reply.into_parts();
     Ok(Dump { reply, body, duration: start.elapsed(), protocol: if buffers { 2 } else { 1 } })
 }
