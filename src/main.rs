@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use kafka_vitals::sys::attach::child;
+use kafka_vitals::sys::attach::{child::SUBCOMMAND, child_main};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
-        Some(name) if name == child::SUBCOMMAND => child::child_main(arguments),
+        Some(name) if name == SUBCOMMAND => child_main(arguments),
         _ => ExitCode::from(2),
     }
 }

@@ -215,6 +215,17 @@ async fn reduced_signals_never_kill() {
 }
 
 #[tokio::test]
+async fn a_socket_that_an_earlier_process_left_is_replaced() {
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How::default());
+        drop(UnixListener::bind(jvm.socket()).unwrap());
+        let dump = jvm.collector().collect().await.unwrap();
+        assert!(String::from_utf8(dump.bytes).unwrap().contains("\"monitor-left\""));
+        assert_eq!(jvm.output().trim(), "READY", "no dump on the JVM's own output");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_jvm_is_left_alone() {
     let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
     let mut ours = collector(EXE, other.id(), DEADLINE);
@@ -278,7 +289,9 @@ async fn a_slow_reader_does_not_stop_the_jvm() {
     let ours = stood_while(&|| {
         let mut child = Command::new(EXE).args(request(jvm.pid).arguments()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
-        stdout.read_exact(&mut [0]).unwrap();
+        let mut start = [0; 200];
+        stdout.read_exact(&mut start).unwrap();
+        assert!(String::from_utf8_lossy(&start).contains("\"protocol\":2"), "asked to buffer");
         sleep(Duration::from_secs(1));
         assert!(stdout.read_to_end(&mut Vec::new()).unwrap() > 300_000);
         assert!(child.wait().unwrap().success());

@@ -15,6 +15,7 @@ mod trigger;
 use std::io;
 use std::time::{Duration, Instant};
 
+pub use child::child_main;
 pub use target::Target;
 pub(crate) use target::open_tmp;
 
