@@ -227,7 +227,7 @@ async fn a_socket_that_an_earlier_process_left_is_replaced() {
 
 #[tokio::test]
 async fn what_is_no_jvm_is_left_alone() {
-    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut other = Command::new("setpriv").args(["--pdeathsig", "KILL", "sleep", "1000"]).spawn().unwrap();
     let mut ours = collector(EXE, other.id(), DEADLINE);
     assert_eq!(reason(ours.collect().await), "not_hotspot");
     // Somebody else serves a socket in its name.
