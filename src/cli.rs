@@ -1,1 +1,111 @@
+//! What was typed: the raw command line. [`crate::config`] turns it into checked settings.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Prometheus exporter that finds the Kafka broker which is alive but not working.
+///
+/// Without a command it serves metrics of every Kafka broker that /proc of this host shows.
+#[derive(Debug, Parser)]
+#[command(name = "kafka-vitals", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a thread dump of one JVM, taken over HotSpot's attach protocol.
+    Threads(ThreadsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ThreadsArgs {
+    /// Process id of the JVM, as this host's /proc numbers it.
+    pub pid: u32,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", default_value = "/proc")]
+    pub procfs: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to serve metrics and pages on; may be given more than once.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:10052", value_parser = listen_address)]
+    pub listen: Vec<SocketAddr>,
+    /// Path of the metrics.
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
+    pub telemetry_path: String,
+    /// Requests answered at a time; more wait. 0 is no limit.
+    #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
+    pub max_requests: usize,
+    /// Settings that discovery cannot know, in YAML; everything has a default.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Check the config file and the flags, then exit: 0 if they are right, 2 if not.
+    #[arg(long = "config.check")]
+    pub config_check: bool,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Least severe messages that are logged.
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    /// Form of the log lines, which go to standard error.
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Count connections by TCP state and read accept queues (default: on).
+    #[arg(long = "collector.sockets", overrides_with = "no_sockets")]
+    pub sockets: bool,
+    /// Leave the sockets alone.
+    #[arg(long = "no-collector.sockets")]
+    pub no_sockets: bool,
+    /// Take periodic thread dumps by dynamic attach (default: on).
+    #[arg(long = "collector.threads", overrides_with = "no_threads")]
+    pub threads: bool,
+    /// Never attach to a broker.
+    #[arg(long = "no-collector.threads")]
+    pub no_threads: bool,
+    /// Ask each broker for the cluster's metadata (default: on).
+    #[arg(long = "collector.cluster", overrides_with = "no_cluster")]
+    pub cluster: bool,
+    /// Send no Kafka request.
+    #[arg(long = "no-collector.cluster")]
+    pub no_cluster: bool,
+}
+
+/// `ADDRESS:PORT`, or `:PORT` for every address, as Prometheus' own exporters take it.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    full.parse().map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 0.0.0.0:10052".to_owned())
+}
+
+impl ServeArgs {
+    /// `--collector.X` over `--no-collector.X` by the order typed; None where neither was typed.
+    pub fn switch(on: bool, off: bool) -> Option<bool> {
+        match (on, off) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+}

@@ -1,1 +1,269 @@
+//! What the settings mean: flags and config file, checked once, with a default for everything.
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cli::{LogFormat, LogLevel, ServeArgs};
+
+/// Checked settings of a serving exporter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub listen: Vec<SocketAddr>,
+    pub telemetry_path: String,
+    /// 0 is no limit.
+    pub max_requests: usize,
+    pub procfs: PathBuf,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    pub rounds: Rounds,
+    pub collectors: Collectors,
+    pub brokers: Vec<BrokerSettings>,
+}
+
+/// Intervals of the rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rounds {
+    /// Handles, limits, sockets that are not ESTABLISHED, accept queues.
+    #[serde(deserialize_with = "span")]
+    pub pulse: Duration,
+    /// New, gone and restarted brokers.
+    #[serde(deserialize_with = "span")]
+    pub discovery: Duration,
+    /// Kafka requests.
+    #[serde(deserialize_with = "span")]
+    pub probe: Duration,
+    #[serde(deserialize_with = "span")]
+    pub thread_dump: Duration,
+    /// Handles by kind, untracked sockets, connections by owner, memory maps.
+    #[serde(deserialize_with = "span")]
+    pub slow: Duration,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Rounds {
+            pulse: Duration::from_secs(1),
+            discovery: Duration::from_secs(5),
+            probe: Duration::from_secs(5),
+            thread_dump: Duration::from_secs(15),
+            slow: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Which collectors run. Process readings cannot be switched off: they need no right and harm nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Collectors {
+    pub sockets: bool,
+    pub threads: bool,
+    pub cluster: bool,
+}
+
+impl Default for Collectors {
+    fn default() -> Self {
+        Collectors { sockets: true, threads: true, cluster: true }
+    }
+}
+
+/// What discovery cannot know of one broker.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerSettings {
+    #[serde(rename = "match")]
+    pub matches: BrokerMatch,
+    /// Name of the listener to ask; default: a PLAINTEXT one.
+    #[serde(default)]
+    pub probe_listener: Option<String>,
+    /// `host:port` to ask instead of the listener's own address.
+    #[serde(default)]
+    pub bootstrap: Option<String>,
+}
+
+/// Which broker is meant: by one of id, listener port or pid file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerMatch {
+    pub id: Option<i32>,
+    pub port: Option<u16>,
+    /// File that holds the broker's process id.
+    pub pid_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    rounds: Rounds,
+    collectors: Collectors,
+    brokers: Vec<BrokerSettings>,
+}
+
+/// A config file or a flag that cannot be used; the message tells where and how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("config file {}: {source}; check the path and that this user may read it", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("config file {}: larger than {limit} bytes; this is not a config file of kafka-vitals", path.display())]
+    TooLarge { path: PathBuf, limit: u64 },
+    #[error("config file {}: {message}", path.display())]
+    Invalid { path: PathBuf, message: String },
+    #[error("{0}")]
+    Flag(String),
+}
+
+/// A file longer than this is refused before it is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+impl Config {
+    /// The flags together with the file that they name.
+    pub fn load(args: &ServeArgs) -> Result<Config, ConfigError> {
+        let file = match &args.config_file {
+            None => File::default(),
+            Some(path) => read_file(path)?,
+        };
+        if !args.telemetry_path.starts_with('/') || args.telemetry_path.len() < 2 {
+            return Err(ConfigError::Flag(format!(
+                "--web.telemetry-path {}: must begin with / and name a path, e.g. /metrics",
+                args.telemetry_path
+            )));
+        }
+        let reserved = ["/-/healthy", "/-/ready"];
+        if reserved.contains(&args.telemetry_path.as_str()) || args.telemetry_path.contains(['{', '}']) {
+            return Err(ConfigError::Flag(format!(
+                "--web.telemetry-path {}: is taken, choose another",
+                args.telemetry_path
+            )));
+        }
+        let on = ServeArgs::switch;
+        Ok(Config {
+            listen: args.listen.clone(),
+            telemetry_path: args.telemetry_path.clone(),
+            max_requests: args.max_requests,
+            procfs: args.procfs.clone(),
+            log_level: args.log_level,
+            log_format: args.log_format,
+            rounds: file.rounds,
+            collectors: Collectors {
+                sockets: on(args.sockets, args.no_sockets).unwrap_or(file.collectors.sockets),
+                threads: on(args.threads, args.no_threads).unwrap_or(file.collectors.threads),
+                cluster: on(args.cluster, args.no_cluster).unwrap_or(file.collectors.cluster),
+            },
+            brokers: file.brokers,
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { path: path.to_owned(), limit: MAX_FILE_BYTES });
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse(&text).map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })
+}
+
+fn parse(text: &str) -> Result<File, String> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(File::default());
+    }
+    let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+    let r = &file.rounds;
+    let rounds = [
+        ("pulse", r.pulse),
+        ("discovery", r.discovery),
+        ("probe", r.probe),
+        ("thread_dump", r.thread_dump),
+        ("slow", r.slow),
+    ];
+    for (name, interval) in rounds {
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
+            let given = humantime::format_duration(interval);
+            return Err(format!("rounds.{name}: {given} is out of range, must be 100ms to 1h"));
+        }
+    }
+    for (index, broker) in file.brokers.iter().enumerate() {
+        let m = &broker.matches;
+        let given = [m.id.is_some(), m.port.is_some(), m.pid_file.is_some()].into_iter().filter(|x| *x).count();
+        if given != 1 {
+            return Err(format!("brokers[{index}].match: give exactly one of id, port, pid_file; {given} are given"));
+        }
+    }
+    Ok(file)
+}
+
+/// One line of a serde error: its place, what is wrong, and the nearest right key for a misspelt one.
+fn explain(error: &serde_saphyr::Error) -> String {
+    let without_snippet = error.without_snippet();
+    let mut message = without_snippet.to_string().lines().next().unwrap_or("not valid YAML").to_owned();
+    if let Some((_, rest)) = message.split_once("unknown field `")
+        && let Some((given, rest)) = rest.split_once('`')
+        && let Some((_, known)) = rest.split_once("expected")
+    {
+        let known = known.split(" at line").next().unwrap_or(known);
+        let keys =
+            known.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !["", "one", "of", "or"].contains(w));
+        if let Some(nearest) = keys.max_by(|a, b| strsim::jaro(given, a).total_cmp(&strsim::jaro(given, b))) {
+            let hint = format!("; did you mean `{nearest}`?");
+            message.push_str(&hint);
+        }
+    }
+    message
+}
+
+/// `250ms`, `1s`, `10m`.
+fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration, write e.g. 250ms, 15s or 10m")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_file_is_all_defaults() {
+        for text in ["", "# nothing\n\n", "rounds: {}\n"] {
+            let file = parse(text).unwrap();
+            assert_eq!(file.rounds, Rounds::default());
+            assert_eq!(file.collectors, Collectors::default());
+        }
+    }
+
+    #[test]
+    fn the_design_s_example_reads() {
+        let file = parse(
+            "rounds: {pulse: 250ms, slow: 10m}\nbrokers:\n  - {match: {port: 9092}, probe_listener: PLAINTEXT, bootstrap: 127.0.0.1:9092}\ncollectors: {sockets: false}\n",
+        )
+        .unwrap();
+        assert_eq!(file.rounds.pulse, Duration::from_millis(250));
+        assert_eq!(file.rounds.slow, Duration::from_secs(600));
+        assert_eq!(file.rounds.probe, Duration::from_secs(5));
+        assert_eq!(file.brokers[0].matches.port, Some(9092));
+        assert_eq!(file.brokers[0].bootstrap.as_deref(), Some("127.0.0.1:9092"));
+        assert!(!file.collectors.sockets && file.collectors.threads);
+    }
+
+    #[test]
+    fn errors_tell_line_and_remedy() {
+        let table = [
+            ("rounds:\n  puls: 1s\n", "line 2", "did you mean `pulse`?"),
+            ("colectors: {}\n", "line 1", "did you mean `collectors`?"),
+            ("rounds:\n  pulse: fast\n", "line 2", "write e.g. 250ms"),
+            ("rounds: {pulse: 1ms}\n", "rounds.pulse", "must be 100ms to 1h"),
+            ("brokers:\n  - match: {}\n", "brokers[0].match", "give exactly one"),
+            ("brokers:\n  - match: {id: 1, port: 2}\n", "brokers[0].match", "2 are given"),
+            ("collectors: {sockets: perhaps}\n", "line 1", "boolean"),
+            ("rounds: [\n", "line", ""),
+        ];
+        for (text, place, remedy) in table {
+            let message = parse(text).unwrap_err();
+            assert!(message.contains(place) && message.contains(remedy), "{text:?} gave {message:?}");
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+}

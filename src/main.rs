@@ -1,13 +1,117 @@
-//! Stands in for the command line: only the child that attaches.
+#![forbid(unsafe_code)]
+//! The command: reads the flags, then serves, checks or prints.
 
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use kafka_vitals::sys::attach::{child::SUBCOMMAND, child_main};
+use anyhow::Context as _;
+use clap::Parser as _;
+use kafka_vitals::cli::{Cli, Command, LogFormat, LogLevel};
+use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
+use kafka_vitals::config::Config;
+use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::snapshot::{Clock, Snapshot};
+use kafka_vitals::{collect, sys};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next() {
-        Some(name) if name == SUBCOMMAND => child_main(arguments),
-        _ => ExitCode::from(2),
+    if arguments.next().is_some_and(|first| first == sys::attach::child::SUBCOMMAND) {
+        // Before anything else: the child switches the user ids of its one thread.
+        return sys::attach::child::child_main(arguments);
     }
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Threads(args)) => threads(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kafka-vitals: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(args)?;
+    if args.config_check {
+        println!("kafka-vitals: the settings are right");
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(config.log_level, config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let code = runtime.block_on(run(config));
+    // Reads that hang in the kernel never end: they must not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        let listener = server::bind(*address).await?;
+        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        listeners.push(listener);
+    }
+    let clock = Clock::start();
+    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let router = server::router(Served { snapshot, clock }, &config.telemetry_path, config.max_requests);
+    let mut tasks = tokio::task::JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(server::serve(listener, router.clone()));
+    }
+    tasks.spawn(collect::run(Arc::new(config), publish, clock));
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = tasks.join_next() => Some(ended),
+    };
+    match ended {
+        None => {
+            tracing::info!("ending");
+            Ok(ExitCode::SUCCESS)
+        }
+        // Both kinds of task run for ever: an end is a fault that a supervisor should see.
+        Some(_) => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
+    }
+}
+
+fn log_to_stderr(level: LogLevel, format: LogFormat) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}
+
+/// Prints one dump as the JVM gave it.
+fn threads(args: &kafka_vitals::cli::ThreadsArgs) -> anyhow::Result<ExitCode> {
+    let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
+    let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
+    let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let dump = runtime.block_on(collector.collect())?;
+    std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
+    Ok(ExitCode::SUCCESS)
 }

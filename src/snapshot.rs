@@ -113,6 +113,21 @@ pub struct Snapshot {
     pub memory_map_limit: Reading<u64>,
     /// Of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
+    /// The exporter's own process.
+    pub exporter: Reading<ExporterVitals>,
+}
+
+/// The exporter's own use of its host, as Prometheus' client libraries tell it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExporterVitals {
+    pub cpu_seconds: f64,
+    pub open_handles: u64,
+    /// None is unlimited.
+    pub handle_limit: Option<u64>,
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    pub started: Moment,
+    pub threads: u64,
 }
 
 /// All readings of one broker process.
@@ -121,6 +136,8 @@ pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
     pub label: String,
+    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed.
+    pub ended: Option<Moment>,
     pub process: Reading<ProcessVitals>,
     pub handles: Reading<u64>,
     pub handle_kinds: Reading<HandleKinds>,
@@ -137,6 +154,30 @@ pub struct BrokerSnapshot {
     pub collectors: BTreeMap<String, CollectorStatus>,
     /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
     pub rounds: BTreeMap<String, Duration>,
+}
+
+impl BrokerSnapshot {
+    /// A broker of which nothing has been read yet.
+    pub fn new(broker: Arc<Broker>, label: String) -> Self {
+        BrokerSnapshot {
+            broker,
+            label,
+            ended: None,
+            process: Reading::default(),
+            handles: Reading::default(),
+            handle_kinds: Reading::default(),
+            untracked_sockets: Reading::default(),
+            memory_maps: Reading::default(),
+            sockets: Reading::default(),
+            connections: Reading::default(),
+            cluster: Reading::default(),
+            threads: Reading::default(),
+            deadlock: None,
+            dump_failures: BTreeMap::new(),
+            collectors: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+        }
+    }
 }
 
 /// How the last run of one collector went.
@@ -176,7 +217,23 @@ pub struct HandleKinds {
     pub other: u64,
 }
 
-/// The kernel's TCP states, in the order of its numbers (1 is established).
+impl HandleKinds {
+    /// Each kind with the label that names it.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("socket", self.socket),
+            ("log_segment", self.log_segment),
+            ("index", self.index),
+            ("jar", self.jar),
+            ("pipe", self.pipe),
+            ("anon", self.anon),
+            ("other", self.other),
+        ]
+    }
+}
+
+/// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
+/// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum TcpState {
@@ -191,11 +248,10 @@ pub enum TcpState {
     LastAck,
     Listen,
     Closing,
-    NewSynRecv,
 }
 
 impl TcpState {
-    pub const ALL: [TcpState; 12] = [
+    pub const ALL: [TcpState; 11] = [
         TcpState::Established,
         TcpState::SynSent,
         TcpState::SynRecv,
@@ -207,7 +263,6 @@ impl TcpState {
         TcpState::LastAck,
         TcpState::Listen,
         TcpState::Closing,
-        TcpState::NewSynRecv,
     ];
 
     /// As the label spells it: `close_wait`.
@@ -224,7 +279,6 @@ impl TcpState {
             TcpState::LastAck => "last_ack",
             TcpState::Listen => "listen",
             TcpState::Closing => "closing",
-            TcpState::NewSynRecv => "new_syn_recv",
         }
     }
 
@@ -240,13 +294,13 @@ pub struct StateCount {
     pub connections: u64,
     /// Bytes that the broker has not read, less the peer's FIN in CLOSE_WAIT, which counts 1.
     pub receive_bytes: u64,
-    /// Bytes that the peer has not acknowledged.
+    /// Bytes that the peer has not acknowledged, as `ss` tells them: an unacknowledged SYN or FIN counts 1.
     pub send_bytes: u64,
 }
 
 /// Counts by TCP state; index with [`StateCounts::get`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateCounts([StateCount; 12]);
+pub struct StateCounts([StateCount; 11]);
 
 impl StateCounts {
     pub fn get(&self, state: TcpState) -> &StateCount {

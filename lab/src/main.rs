@@ -1,1 +1,181 @@
-fn main() {}
+//! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
+
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use lab::versions::Mode;
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand};
+
+#[derive(Parser)]
+#[command(about = "Real Kafka brokers and real failures on demand")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster and keep it until Ctrl-C, SIGTERM or the end of a piped stdin
+    Up(UpOptions),
+    /// Start a cluster, make the incident's deadlock, and tell what is seen by hand
+    Incident {
+        #[command(flatten)]
+        up: UpOptions,
+        /// Which thread meets the request handler
+        #[arg(long, value_enum, default_value = "expire")]
+        form: Form,
+        /// Run impatient clients beside it, as in the incident
+        #[arg(long)]
+        load: bool,
+        /// How long to go on after the deadlock, in seconds
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+}
+
+#[derive(Args)]
+struct UpOptions {
+    #[arg(long, default_value = "0.10.1.0")]
+    kafka: String,
+    /// ZooKeeper or KRaft; the version's usual one when not given
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// How many brokers
+    #[arg(long, default_value_t = 3)]
+    brokers: u16,
+    /// The first broker's id
+    #[arg(long, default_value_t = 1)]
+    first_id: u16,
+    /// In pid, network and mount namespaces of their own
+    #[arg(long)]
+    apart: bool,
+}
+
+fn main() -> Result<()> {
+    let stop = stop_requests()?;
+    match Cli::parse().command {
+        Command::Up(options) => {
+            let cluster = up(&options)?;
+            println!("Ctrl-C ends them.");
+            stop.recv()?;
+            drop(cluster);
+            Ok(())
+        }
+        Command::Incident { up: options, form, load, seconds } => {
+            let cluster = up(&options)?;
+            incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
+        }
+    }
+}
+
+fn up(options: &UpOptions) -> Result<Cluster> {
+    ensure!(options.brokers > 0, "--brokers must be at least 1");
+    let begin = Instant::now();
+    let first = i32::from(options.first_id);
+    let cluster = Cluster::start(ClusterOptions {
+        brokers: (first..first + i32::from(options.brokers)).collect(),
+        mode: options.mode,
+        cell: if options.apart { None } else { Some(Cell::outside()?) },
+        ..ClusterOptions::new(&options.kafka)
+    })?;
+    println!("Kafka {} started in {:.1} s", cluster.version().name, begin.elapsed().as_secs_f32());
+    if let Some((process, port)) = cluster.zookeeper() {
+        println!("ZooKeeper   127.0.0.1:{port}  pid {}", process.pid());
+    }
+    for node in cluster.nodes() {
+        let role = if node.is_broker() { "broker" } else { "controller" };
+        println!("{role} {:4} 127.0.0.1:{}  pid {}", node.id(), node.port(), node.pid()?);
+    }
+    Ok(cluster)
+}
+
+fn incident(cluster: &Cluster, form: Form, load: bool, time: Duration, stop: &mpsc::Receiver<()>) -> Result<()> {
+    cluster.create_topic(deadlock::TOPIC, 32, cluster.brokers().count().min(3))?;
+    let load = if load { Some(Load::start(cluster, &LoadOptions::incident(deadlock::TOPIC))?) } else { None };
+    println!("before:");
+    look(cluster, load.as_ref(), None)?;
+    let deadlock = deadlock::make(cluster, form)?;
+    let since = deadlock.followers_continued;
+    println!(
+        "broker {} is deadlocked, in round {}; jstack says so {:.1} s after its followers went on:\n{}",
+        deadlock.broker,
+        deadlock.rounds,
+        (deadlock.confirmed - since).as_secs_f32(),
+        deadlock.report,
+    );
+    while since.elapsed() < time {
+        look(cluster, load.as_ref(), Some(since))?;
+        match stop.recv_timeout(Duration::from_secs(10)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// One reading by hand: a line for each broker, and the cluster's partitions.
+fn look(cluster: &Cluster, load: Option<&Load>, since: Option<Instant>) -> Result<()> {
+    let clock = since.map_or(String::new(), |since| format!("+{:.0} s", since.elapsed().as_secs_f32()));
+    for node in cluster.brokers() {
+        let asked = Instant::now();
+        let answer = match cluster.metadata(node.id()) {
+            Ok(_) => format!("Metadata in {} ms", asked.elapsed().as_millis()),
+            Err(_) => "no answer to Metadata".into(),
+        };
+        println!(
+            "{clock:>7}  broker {}: {} handles, {} CLOSE_WAIT, {answer}",
+            node.id(),
+            hand::open_handles(node.pid()?)?,
+            hand::sockets(cluster.cell(), "close-wait", node.port())?,
+        );
+    }
+    let partitions = hand::described_partitions(&cluster.topics_describe()?);
+    let torn = partitions.iter().filter(|partition| !partition.whole()).count();
+    println!("{clock:>7}  kafka-topics: {torn} of {} partitions under-replicated", partitions.len());
+    if let Some(load) = load {
+        let first = match (load.first_failure(), since) {
+            (Some(first), Some(since)) => {
+                format!(", the first {:.1} s after the deadlock", first.saturating_duration_since(since).as_secs_f32())
+            }
+            _ => String::new(),
+        };
+        println!("{clock:>7}  clients: {} answered, {} failed{first}", load.answered(), load.failed());
+    }
+    Ok(())
+}
+
+/// Told once by SIGINT, SIGTERM, SIGHUP, or the end of a piped stdin. To be called before any other thread runs.
+fn stop_requests() -> Result<mpsc::Receiver<()>> {
+    // SAFETY: an all-zero set is a valid argument of sigemptyset, and each call gets pointers to the live set or null.
+    let descriptor = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        libc::signalfd(-1, &set, libc::SFD_CLOEXEC)
+    };
+    ensure!(descriptor >= 0, "signalfd: {}", std::io::Error::last_os_error());
+    // SAFETY: signalfd just returned this descriptor, and nobody else has it.
+    let signals = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) };
+    let (stop, stopped) = mpsc::channel();
+    let told = stop.clone();
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        let _ = rustix::io::read(signals.as_fd(), &mut record);
+        let _ = told.send(());
+    })?;
+    let stdin = rustix::fs::fstat(std::io::stdin()).context("stdin")?;
+    if rustix::fs::FileType::from_raw_mode(stdin.st_mode) == rustix::fs::FileType::Fifo {
+        thread::Builder::new().name("stdin".into()).spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = stop.send(());
+        })?;
+    }
+    Ok(stopped)
+}

@@ -1,1 +1,145 @@
+//! The broker's process as the kernel sees it: open handles, limits, memory.
+//!
+//! Each reading is followed by a look whether the process is still the same: a process that ends meanwhile leaves
+//! shortened files behind, and its id may be given to another.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::Failure;
+use crate::discover::{Broker, ProcessKey};
+use crate::snapshot::{HandleKinds, ProcessVitals};
+use crate::sys::proc::{self, Deadline, ProcError, ProcRoot, Stat};
+
+/// What is read every second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pulse {
+    /// Open handles.
+    pub handles: Result<u64, Failure>,
+    pub vitals: Result<ProcessVitals, Failure>,
+}
+
+/// What takes longer and is read every slow round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slow {
+    pub kinds: Result<HandleKinds, Failure>,
+    /// Inodes of the broker's sockets: those in no socket table are untracked.
+    pub socket_inodes: Result<HashSet<u64>, Failure>,
+    pub memory_maps: Result<u64, Failure>,
+}
+
+/// Reads what is cheap. Blocking, but only as long as the kernel takes to answer.
+pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
+    let pid = broker.process.pid;
+    let handles = proc.open_handle_count(pid);
+    let status = proc.status(pid);
+    let limits = proc.open_file_limits(pid);
+    let stat = same_process(proc, broker.process);
+    let vitals = match (&stat, status, limits) {
+        (Ok(stat), Ok(status), Ok(limits)) => match status.resident_bytes {
+            Some(resident_bytes) => Ok(ProcessVitals {
+                state: stat.state,
+                resident_bytes,
+                handle_limit_soft: limits.soft,
+                handle_limit_hard: limits.hard,
+            }),
+            None => Err(failure(broker, &ProcError::Gone { pid })),
+        },
+        (Err(error), _, _) => Err(failure(broker, error)),
+        (Ok(_), Err(error), _) | (Ok(_), Ok(_), Err(error)) => Err(failure(broker, &error)),
+    };
+    let handles = match (&stat, handles) {
+        (Err(error), _) => Err(failure(broker, error)),
+        (Ok(_), handles) => handles.map_err(|error| failure(broker, &error)),
+    };
+    Pulse { handles, vitals }
+}
+
+/// Reads handles by kind and memory maps, each for at most `budget`; what takes longer is unknown. Reading the maps
+/// can block while the broker's memory lock is held: not for a thread that serves others.
+pub fn slow(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Slow {
+    let pid = broker.process.pid;
+    let handles = handles_by_kind(proc, pid, Deadline::after(budget));
+    let maps = proc.memory_maps(pid, Deadline::after(budget));
+    if let Err(error) = same_process(proc, broker.process) {
+        let failure = failure(broker, &error);
+        return Slow { kinds: Err(failure.clone()), socket_inodes: Err(failure.clone()), memory_maps: Err(failure) };
+    }
+    let handles = handles.map_err(|error| failure(broker, &error));
+    Slow {
+        kinds: handles.as_ref().map(|(kinds, _)| *kinds).map_err(Failure::clone),
+        socket_inodes: handles.map(|(_, inodes)| inodes),
+        memory_maps: maps.map_err(|error| failure(broker, &error)),
+    }
+}
+
+/// Memory mappings that a process of this kernel may have.
+pub fn memory_map_limit(proc: &ProcRoot) -> Result<u64, Failure> {
+    proc.memory_map_limit().map_err(|error| Failure::new(reason(&error), error.to_string()))
+}
+
+/// The `stat` of the process, if it is still the one that was found and has not ended.
+fn same_process(proc: &ProcRoot, key: ProcessKey) -> Result<Stat, ProcError> {
+    let stat = proc.stat(key.pid)?;
+    if stat.start_ticks == key.start_ticks && !stat.ended { Ok(stat) } else { Err(ProcError::Gone { pid: key.pid }) }
+}
+
+fn handles_by_kind(proc: &ProcRoot, pid: u32, deadline: Deadline) -> Result<(HandleKinds, HashSet<u64>), ProcError> {
+    let mut kinds = HandleKinds::default();
+    let mut inodes = HashSet::new();
+    proc.visit_handle_links(pid, deadline, |link| {
+        *slot(&mut kinds, link) += 1;
+        inodes.extend(proc::socket_inode(link));
+        ControlFlow::Continue(())
+    })?;
+    Ok((kinds, inodes))
+}
+
+/// Where a handle's link is counted.
+fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
+    if link.starts_with(b"socket:") {
+        return &mut kinds.socket;
+    } else if link.starts_with(b"pipe:") {
+        return &mut kinds.pipe;
+    } else if link.starts_with(b"anon_inode:") {
+        return &mut kinds.anon;
+    }
+    let name = proc::file_name(link);
+    if name.ends_with(b".jar") {
+        return &mut kinds.jar;
+    }
+    // `00000000000000000042.log`, also as `.log.deleted`, `.log.cleaned`, `.log.swap`: a name of 20 digits, which no
+    // application log has.
+    let (digits, rest) = name.split_at(name.iter().take_while(|byte| byte.is_ascii_digit()).count());
+    let extension = rest.strip_prefix(b".").unwrap_or_default().split(|byte| *byte == b'.').next().unwrap_or_default();
+    match extension {
+        b"log" if digits.len() == 20 => &mut kinds.log_segment,
+        b"index" | b"timeindex" | b"txnindex" if digits.len() == 20 => &mut kinds.index,
+        _ => &mut kinds.other,
+    }
+}
+
+fn failure(broker: &Broker, error: &ProcError) -> Failure {
+    let name = match broker.id {
+        Some(id) => format!("broker {id} (process {})", broker.process.pid),
+        None => format!("broker process {}", broker.process.pid),
+    };
+    match error {
+        ProcError::Gone { .. } => Failure::new("gone", format!("{name} has ended or was restarted")),
+        error => Failure::new(reason(error), format!("{name}: {error}")),
+    }
+}
+
+fn reason(error: &ProcError) -> &'static str {
+    match error {
+        ProcError::Gone { .. } => "gone",
+        ProcError::Denied { .. } => "denied",
+        ProcError::Timeout { .. } => "timeout",
+        ProcError::Io { .. } => "io",
+        ProcError::Malformed { .. } => "protocol",
+    }
+}
+
+#[cfg(test)]
+mod tests;

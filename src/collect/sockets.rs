@@ -1,1 +1,311 @@
+//! The TCP connections of one broker, by the kernel's own tables: what reaches its listeners (role *server*) and what
+//! it opened itself, to other brokers and ZooKeeper (role *client*).
+//!
+//! Blocking: a dump of 50,000 sockets takes some 40 ms. Both rounds end by their time limit.
 
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Failure;
+use crate::discover::Broker;
+use crate::snapshot::{AcceptQueue, SocketOwners, SocketPulse, StateCounts, TcpState};
+use crate::sys::proc_net::{self, ProcNetError};
+use crate::sys::sock_diag::{self, DiagError, Ports, Socket, States};
+
+/// How long a refused sock_diag is not asked again: each time, the kernel may start `modprobe`.
+const REFUSAL_LASTS: Duration = Duration::from_secs(600);
+
+/// Reads the socket tables for one broker after the other, with one buffer.
+#[derive(Debug)]
+pub struct Sockets {
+    proc_root: PathBuf,
+    time_limit: Duration,
+    buffer: Vec<u8>,
+    diag_refused: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    SockDiag,
+    ProcNet,
+}
+
+impl Sockets {
+    /// `time_limit` bounds each of [`Sockets::pulse`] and [`Sockets::owners`].
+    pub fn new(proc_root: impl Into<PathBuf>, time_limit: Duration) -> Sockets {
+        Sockets { proc_root: proc_root.into(), time_limit, buffer: Vec::new(), diag_refused: None }
+    }
+
+    /// What reaches the broker's listeners, in every state but ESTABLISHED, which the slow round counts.
+    ///
+    /// `own` tells whether the far end of a connection is the exporter's; those are left out.
+    pub fn pulse(&mut self, broker: &Broker, own: &dyn Fn(SocketAddr) -> bool) -> Result<SocketPulse, Failure> {
+        let deadline = Instant::now() + self.time_limit;
+        let listeners = Listeners::of(broker)?;
+        let states = States::ALL.without(TcpState::Established);
+        let fresh = || (SocketPulse::default(), vec![None; broker.listeners.len()]);
+        let ((mut pulse, queues), source) =
+            self.read(broker, states, Some(&listeners.ports), deadline, fresh, |(pulse, queues), socket| {
+                let Some(index) = listeners.at(socket.local) else { return };
+                if socket.state == TcpState::Listen {
+                    pulse.server.get_mut(TcpState::Listen).connections += 1;
+                    // One listener may have several sockets: one per family, or shared by SO_REUSEPORT.
+                    if let Some(queue) = queues.get_mut(index) {
+                        let (length, limit) = queue.unwrap_or((0u32, 0u32));
+                        let length = length.saturating_add(socket.receive_queue);
+                        *queue = Some((length, limit.saturating_add(socket.send_queue)));
+                    }
+                } else if !own(socket.remote) {
+                    pulse.unread_close_wait += add(&mut pulse.server, socket);
+                }
+            })?;
+        pulse.accept_queues = std::iter::zip(&broker.listeners, queues)
+            .filter_map(|(listener, queue)| {
+                let (length, limit) = queue?;
+                let limit = (source == Source::SockDiag).then_some(limit);
+                Some(AcceptQueue { listener: listener.name.clone(), length, limit })
+            })
+            .collect();
+        Ok(pulse)
+    }
+
+    /// Who owns what: the established connections of the listeners, the broker's outgoing connections, and how many of
+    /// its socket handles are in no table (reset, or given up on by keep-alive, and still held).
+    ///
+    /// `inodes` are those of the broker's socket handles, read just before; without the right to read them there is
+    /// nothing to call this with. `inodes_again` reads them once more and is called only if some were in no table: a
+    /// handle that was closed in between is not untracked.
+    ///
+    /// An outgoing connection that its process has closed (TIME_WAIT and the like) has no owner. It counts as the
+    /// broker's if it leads to an address and port to which an owned connection leads, or to one of
+    /// `zookeeper.connect`. So those of another process of this host to the same addresses are counted as well.
+    /// Sockets at a port on which the broker listens for something else (JMX) are in neither role.
+    pub fn owners(
+        &mut self,
+        broker: &Broker,
+        inodes: &HashSet<u64>,
+        inodes_again: &mut dyn FnMut() -> Result<HashSet<u64>, Failure>,
+        own: &dyn Fn(SocketAddr) -> bool,
+    ) -> Result<(SocketOwners, u64), Failure> {
+        let deadline = Instant::now() + self.time_limit;
+        let listeners = Listeners::of(broker)?;
+        let owned = |socket: &Socket| socket.inode != 0 && inodes.contains(&socket.inode);
+
+        // Its listening ports first, whatever they are for.
+        let listening = States::of(&[TcpState::Listen]);
+        let (incoming, _) = self.read(broker, listening, None, deadline, HashSet::new, |ports, socket| {
+            if owned(socket) {
+                ports.insert(socket.local.port());
+            }
+        })?;
+        let outgoing = |socket: &Socket| {
+            !incoming.contains(&socket.local.port())
+                && !listeners.ports.contains(socket.local.port())
+                && socket.state != TcpState::Listen
+        };
+
+        let fresh = || (SocketOwners::default(), Vec::new(), HashSet::new());
+        let ((mut owners, mut seen, remotes), _) =
+            self.read(broker, States::ALL, None, deadline, fresh, |(owners, seen, remotes), socket| {
+                let owned = owned(socket);
+                if owned {
+                    seen.push(socket.inode);
+                }
+                if socket.state == TcpState::Established && listeners.at(socket.local).is_some() {
+                    if !own(socket.remote) {
+                        let count = &mut owners.server_established;
+                        count.connections += 1;
+                        count.receive_bytes += u64::from(socket.receive_queue);
+                        count.send_bytes += u64::from(socket.send_queue);
+                    }
+                } else if owned && outgoing(socket) {
+                    owners.client_unread_close_wait += add(&mut owners.client, socket);
+                    remotes.insert(socket.remote);
+                }
+            })?;
+
+        use TcpState::{Closing, FinWait1, FinWait2, LastAck, TimeWait};
+        let ownerless = States::of(&[FinWait1, FinWait2, TimeWait, LastAck, Closing]);
+        let zookeeper: Vec<Place> = broker.zookeeper.iter().filter_map(|entry| Place::parse(entry)).collect();
+        let (closed, _) = self.read(broker, ownerless, None, deadline, StateCounts::default, |closed, socket| {
+            let known = || remotes.contains(&socket.remote) || zookeeper.iter().any(|place| place.is(socket.remote));
+            if socket.inode == 0 && outgoing(socket) && known() && !own(socket.local) {
+                add(closed, socket);
+            }
+        })?;
+        for state in [FinWait1, FinWait2, TimeWait, LastAck, Closing] {
+            let (sum, more) = (owners.client.get_mut(state), closed.get(state));
+            sum.connections += more.connections;
+            sum.receive_bytes += more.receive_bytes;
+            sum.send_bytes += more.send_bytes;
+        }
+
+        seen.sort_unstable();
+        let mut untracked: HashSet<u64> =
+            inodes.iter().copied().filter(|inode| seen.binary_search(inode).is_err()).collect();
+        if !untracked.is_empty() {
+            proc_net::other_socket_inodes(&self.proc_root, broker.process.pid, &mut self.buffer, deadline, |inode| {
+                _ = untracked.remove(&inode)
+            })
+            .map_err(|error| failure(broker, &error))?;
+        }
+        if !untracked.is_empty() {
+            let still_open = inodes_again()?;
+            untracked.retain(|inode| still_open.contains(inode));
+        }
+        Ok((owners, untracked.len() as u64))
+    }
+
+    /// Folds the TCP sockets of the broker's network namespace, beginning anew with `fresh` when one way fails midway.
+    fn read<T>(
+        &mut self,
+        broker: &Broker,
+        states: States,
+        ports: Option<&Ports>,
+        deadline: Instant,
+        fresh: impl Fn() -> T,
+        mut fold: impl FnMut(&mut T, &Socket),
+    ) -> Result<(T, Source), Failure> {
+        let pid = broker.process.pid;
+        let same = proc_net::same_network_namespace(&self.proc_root, pid).map_err(|error| failure(broker, &error))?;
+        let refused = self.diag_refused.is_some_and(|at| at.elapsed() < REFUSAL_LASTS);
+        if same && !refused {
+            let mut interruptions = 0;
+            loop {
+                let mut sum = fresh();
+                match sock_diag::dump(states, ports, &mut self.buffer, deadline, |socket| fold(&mut sum, socket)) {
+                    Ok(()) => return Ok((sum, Source::SockDiag)),
+                    Err(DiagError::Interrupted) if interruptions < 2 => interruptions += 1,
+                    Err(error @ DiagError::Unavailable(_)) => {
+                        tracing::info!("{error}; reading {}/PID/net/tcp instead", self.proc_root.display());
+                        self.diag_refused = Some(Instant::now());
+                        break;
+                    }
+                    Err(error) => {
+                        let reason = match error {
+                            DiagError::TimedOut => "timeout",
+                            DiagError::TooManyPorts(_) => "unsupported",
+                            _ => "protocol",
+                        };
+                        return Err(Failure::new(reason, format!("sockets of {}: {error}", name(broker))));
+                    }
+                }
+            }
+        }
+        let mut sum = fresh();
+        proc_net::tcp_sockets(&self.proc_root, pid, states, ports, &mut self.buffer, deadline, |socket| {
+            fold(&mut sum, socket)
+        })
+        .map_err(|error| failure(broker, &error))?;
+        Ok((sum, Source::ProcNet))
+    }
+}
+
+/// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
+fn add(counts: &mut StateCounts, socket: &Socket) -> u64 {
+    let close_wait = socket.state == TcpState::CloseWait;
+    // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
+    let received = u64::from(socket.receive_queue).saturating_sub(u64::from(close_wait));
+    let count = counts.get_mut(socket.state);
+    count.connections += 1;
+    count.receive_bytes += received;
+    count.send_bytes += u64::from(socket.send_queue);
+    u64::from(close_wait && received > 0)
+}
+
+/// Where something listens, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Address(IpAddr),
+    Loopback,
+    /// No host, the unspecified address, or a name: not resolved here, so the port alone decides.
+    Any,
+}
+
+impl Place {
+    fn new(host: Option<&str>, port: u16) -> Place {
+        let host = host.map(|host| host.trim_start_matches('[').trim_end_matches(']')).unwrap_or_default();
+        let literal = host.split('%').next().unwrap_or_default().parse::<IpAddr>();
+        let host = match literal.map(|address| address.to_canonical()) {
+            Ok(address) if !address.is_unspecified() => Host::Address(address),
+            Err(_) if host.eq_ignore_ascii_case("localhost") => Host::Loopback,
+            _ => Host::Any,
+        };
+        Place { host, port }
+    }
+
+    /// From `host:port`.
+    fn parse(entry: &str) -> Option<Place> {
+        let (host, port) = entry.trim().rsplit_once(':')?;
+        Some(Place::new(Some(host), port.parse().ok()?))
+    }
+
+    fn is(&self, address: SocketAddr) -> bool {
+        self.port == address.port()
+            && match self.host {
+                Host::Address(host) => host == address.ip(),
+                Host::Loopback => address.ip().is_loopback(),
+                Host::Any => true,
+            }
+    }
+}
+
+/// The broker's listeners, for finding the one that a local address belongs to.
+struct Listeners {
+    /// With the index in `Broker::listeners`; those with an address before those without.
+    places: Vec<(usize, Place)>,
+    ports: Ports,
+}
+
+impl Listeners {
+    fn of(broker: &Broker) -> Result<Listeners, Failure> {
+        let mut places: Vec<(usize, Place)> = broker
+            .listeners
+            .iter()
+            .map(|listener| Place::new(listener.host.as_deref(), listener.port))
+            .enumerate()
+            // Port 0 lets the kernel choose.
+            .filter(|(_, place)| place.port != 0)
+            .collect();
+        places.sort_by_key(|(_, place)| place.host == Host::Any);
+        let ports = Ports::new(places.iter().map(|(_, place)| place.port));
+        if ports.is_empty() {
+            let why = format!("sockets of {}: no listener's port is known (see its `listeners`)", name(broker));
+            return Err(Failure::new("unsupported", why));
+        }
+        Ok(Listeners { places, ports })
+    }
+
+    fn at(&self, local: SocketAddr) -> Option<usize> {
+        self.places.iter().find(|(_, place)| place.is(local)).map(|(index, _)| *index)
+    }
+}
+
+fn name(broker: &Broker) -> String {
+    match broker.id {
+        Some(id) => format!("broker {id} (pid {})", broker.process.pid),
+        None => format!("the broker with pid {}", broker.process.pid),
+    }
+}
+
+fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
+    let (reason, remedy) = match error {
+        ProcNetError::Gone(_) => ("gone", ""),
+        ProcNetError::Denied(_) => ("denied", "; run the exporter as the broker's user or with CAP_SYS_PTRACE"),
+        ProcNetError::TimedOut(_) => ("timeout", ""),
+        ProcNetError::Garbage { .. } => ("protocol", ""),
+        ProcNetError::Failed { .. } => ("io", ""),
+    };
+    Failure::new(reason, format!("sockets of {}: {error}{remedy}", name(broker)))
+}
+
+#[cfg(test)]
+mod tests;

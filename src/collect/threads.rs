@@ -1,5 +1,6 @@
 //! Thread dumps: each taken by a child process that attaches to the JVM and is ended at its deadline.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,7 +11,10 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::Failure;
+use crate::diagnose::wait_graph::WaitGraph;
 use crate::discover::Broker;
+use crate::parse::thread_dump;
+use crate::snapshot::ThreadReport;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 
 /// A dump of 20,000 threads, 60 frames deep, has about 100 MiB; a broker's has 0.1 to 2 MiB.
@@ -43,6 +47,30 @@ pub struct RawDump {
     pub duration: Duration,
     /// How long the JVM stood at safepoints meanwhile; None where it publishes no performance data.
     pub pause: Option<Duration>,
+}
+
+/// This program, for [`ThreadCollector::new`].
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What a dump says. Takes a millisecond or so: not for a thread that serves others.
+///
+/// # Errors
+/// `protocol`, where the JVM answered with something that is no dump.
+pub fn report(dump: &RawDump) -> Result<ThreadReport, Failure> {
+    let text = thread_dump::decode(&dump.bytes);
+    let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
+    let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
+    let newest = dumps.last().ok_or_else(|| unreadable("it is empty"))?;
+    let mut by_state = BTreeMap::new();
+    for state in newest.threads.iter().filter_map(|thread| thread.state()) {
+        *by_state.entry(state.name().to_owned()).or_default() += 1;
+    }
+    Ok(ThreadReport {
+        by_state,
+        deadlocks: WaitGraph::of(newest).deadlocks(),
+        duration: dump.duration,
+        bytes: dump.bytes.len() as u64,
+    })
 }
 
 /// Takes the dumps of one broker.

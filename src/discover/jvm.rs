@@ -1,1 +1,163 @@
+//! Which command lines are those of a Kafka broker's JVM.
 
+use std::path::PathBuf;
+
+use crate::sys::proc::CommandLine;
+
+/// What the distributions start: Apache and those that follow it, Confluent Platform 3 to 5, Cloudera.
+const MAIN_CLASSES: [&str; 3] =
+    ["kafka.Kafka", "io.confluent.support.metrics.SupportedKafka", "com.cloudera.kafka.wrap.Kafka"];
+
+/// Options of the `java` command that take the next argument as their value.
+const OPTIONS_WITH_VALUE: [&str; 15] = [
+    "-cp",
+    "-classpath",
+    "--class-path",
+    "-p",
+    "--module-path",
+    "--upgrade-module-path",
+    "--add-modules",
+    "--limit-modules",
+    "--add-exports",
+    "--add-opens",
+    "--add-reads",
+    "--patch-module",
+    "--enable-native-access",
+    "--illegal-native-access",
+    "--source",
+];
+
+/// Threads that only a broker has, in the 15 bytes that the kernel keeps of their names.
+const BROKER_THREADS: [&str; 4] = ["kafka-request-h", "kafka-network-t", "data-plane-kafk", "ReplicaFetcherT"];
+
+/// How a broker was started. No `Debug`: overrides may hold passwords.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Launch {
+    /// As given: entries parted by `:`, a last part `*` stands for all jars of its folder.
+    pub class_path: Option<String>,
+    /// As given: relative to the working folder, if not absolute.
+    pub properties: Option<PathBuf>,
+    /// `--override key=value`.
+    pub overrides: Vec<(String, String)>,
+    /// Why some of it is unknown.
+    pub problem: Option<String>,
+}
+
+/// What a command line tells.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Other,
+    Kafka(Launch),
+    /// A JVM whose main class could not be seen, with the reason.
+    Unclear(String),
+}
+
+/// Judges a process by its name and command line. `read_file` is asked for the files of `@file` arguments.
+pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> Result<String, String>) -> Verdict {
+    let mut arguments = line.arguments.clone();
+    if line.cut {
+        // The last one may be half an argument.
+        arguments.pop();
+    }
+    let cut = "its command line is cut (at 4096 bytes by kernels before 4.2)";
+    let Some(command) = line.arguments.first() else {
+        return Verdict::Other;
+    };
+    // The name of the file that was executed, or what the caller wrote in its place.
+    if !is_java(comm) && !is_java(command.rsplit('/').next().unwrap_or_default()) {
+        return Verdict::Other;
+    }
+    let mut launch = Launch::default();
+    let mut rest = arguments.into_iter().skip(1).collect::<std::collections::VecDeque<_>>();
+    let mut expand = true;
+    let main = loop {
+        let Some(argument) = rest.pop_front() else {
+            return if line.cut { Verdict::Unclear(cut.to_owned()) } else { Verdict::Other };
+        };
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (argument.as_str(), None),
+        };
+        match name {
+            "--disable-@files" => expand = false,
+            "-jar" | "--dry-run" => return Verdict::Other,
+            "-cp" | "-classpath" | "--class-path" => launch.class_path = value.or_else(|| rest.pop_front()),
+            "-m" | "--module" => {
+                let module = value.or_else(|| rest.pop_front()).unwrap_or_default();
+                break module.rsplit('/').next().unwrap_or_default().to_owned();
+            }
+            _ if OPTIONS_WITH_VALUE.contains(&name) => {
+                if value.is_none() {
+                    rest.pop_front();
+                }
+            }
+            _ if name.starts_with('-') || name.is_empty() => {}
+            _ if expand && name.starts_with('@') && !name.starts_with("@@") => match read_file(&name[1..]) {
+                // What an argument file names is not expanded again: no loop can be built.
+                Ok(text) => {
+                    for argument in argument_file(&text).into_iter().rev() {
+                        rest.push_front(argument.trim_start_matches('@').to_owned());
+                    }
+                }
+                Err(reason) => return Verdict::Unclear(reason),
+            },
+            _ => break argument,
+        }
+    };
+    if !MAIN_CLASSES.contains(&main.as_str()) {
+        return Verdict::Other;
+    }
+    let mut rest = rest.into_iter().peekable();
+    launch.properties = rest.next_if(|argument| !argument.starts_with("--")).map(PathBuf::from);
+    while let Some(argument) = rest.next() {
+        let pair = match argument.strip_prefix("--override") {
+            Some("") => rest.next(),
+            Some(joined) => joined.strip_prefix('=').map(str::to_owned),
+            None => None,
+        };
+        let pair = pair.as_deref().and_then(|pair| pair.split_once('='));
+        launch.overrides.extend(pair.map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
+    }
+    launch.problem = line.cut.then(|| cut.to_owned());
+    Verdict::Kafka(launch)
+}
+
+/// Whether the names of a process' threads are those of a broker: for a JVM whose command line does not tell.
+pub fn has_broker_threads(names: &[String]) -> bool {
+    names.iter().any(|name| BROKER_THREADS.iter().any(|known| name.starts_with(known)))
+}
+
+/// `java`, `java17`, `java-21`.
+fn is_java(name: &str) -> bool {
+    name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-')) == "java"
+}
+
+/// The arguments in an `@file` of the `java` command: parted by blanks, quoted with `"` or `'`, in which a backslash
+/// takes the next character literally; `#` begins a comment.
+fn argument_file(text: &str) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut current: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), '\\') => current.get_or_insert_default().extend(chars.next()),
+            (Some(_), c) => current.get_or_insert_default().push(c),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                current.get_or_insert_default();
+            }
+            (None, '#') if current.is_none() => {
+                chars.by_ref().find(|c| matches!(c, '\n' | '\r'));
+            }
+            (None, c) if c.is_ascii_whitespace() => arguments.extend(current.take()),
+            (None, c) => current.get_or_insert_default().push(c),
+        }
+    }
+    arguments.extend(current);
+    arguments
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,14 @@
 pub mod broker;
 pub mod jvm;
 pub mod properties;
+pub mod scan;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use scan::{Discovery, labels, matches, read_pid_file};
 
 use crate::snapshot::Moment;
 
@@ -33,6 +36,15 @@ pub enum Mode {
 pub enum Role {
     Broker,
     Controller,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Broker => "broker",
+            Role::Controller => "controller",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,4 +95,26 @@ pub struct Broker {
     pub gid: Option<u32>,
     /// Why something above is unknown: the file, the cause, the remedy. Secrets never appear here.
     pub problems: Vec<String>,
+}
+
+impl Broker {
+    /// A broker process of which nothing but its existence is known.
+    pub fn unknown(process: ProcessKey) -> Broker {
+        Broker {
+            process,
+            started: None,
+            id: None,
+            kafka_version: None,
+            java_version: None,
+            mode: None,
+            roles: BTreeSet::new(),
+            listeners: Vec::new(),
+            advertised: Vec::new(),
+            log_dirs: Vec::new(),
+            zookeeper: Vec::new(),
+            uid: None,
+            gid: None,
+            problems: Vec::new(),
+        }
+    }
 }

@@ -1,1 +1,174 @@
+//! HTTP: metrics, the page, health. Every answer comes from the newest snapshot in memory.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use super::{metrics, page};
+use crate::snapshot::{Clock, Snapshot};
+
+/// What the handlers read.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub clock: Clock,
+}
+
+/// A client that has not sent its whole request head by then is let go.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections held at a time: each costs a handle of ours.
+const MAX_CONNECTIONS: usize = 512;
+
+/// The routes. `max_requests` of 0 is no limit.
+pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Router {
+    let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests };
+    Router::new()
+        .route(telemetry_path, get(metrics_page))
+        .route("/", get(landing_page))
+        .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
+        .route("/-/ready", get(ready))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /-/healthy, /-/ready\n") })
+        .layer(GlobalConcurrencyLimitLayer::new(limit))
+        .with_state(served)
+}
+
+async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
+    let snapshot = Arc::clone(&served.snapshot.borrow());
+    let text = metrics::render(&snapshot, served.clock.now());
+    let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
+    if accepts_gzip(&headers)
+        && let Ok(packed) = gzip(text.as_bytes())
+    {
+        return ([content_type, (header::CONTENT_ENCODING, "gzip")], packed).into_response();
+    }
+    ([content_type], text).into_response()
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let refused = parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q == 0.0)));
+        named && !refused
+    })
+}
+
+fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
+    encoder.write_all(text)?;
+    encoder.finish()
+}
+
+async fn landing_page(State(served): State<Served>) -> Response {
+    let snapshot = Arc::clone(&served.snapshot.borrow());
+    let html = page::render(&snapshot, served.clock.now());
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, html.into_string()).into_response()
+}
+
+async fn ready(State(served): State<Served>) -> Response {
+    // The first discovery round tells which brokers there are; before it nothing is known.
+    if served.snapshot.borrow().discovery.success.is_some() {
+        "kafka-vitals is ready.\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "The first discovery round has not ended yet.\n").into_response()
+    }
+}
+
+/// Answers on `listener` until the task is dropped.
+pub async fn serve(listener: TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The semaphore is never closed; if it were, nothing could be served any more.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    connection(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of handles, most likely: the kernel would return the same error at once.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(64 * 1024);
+    let service = TowerToHyperService::new(router);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; {}", remedy(source))]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another process has this port: end it, or choose another with --web.listen-address"
+        }
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "this host has no such address",
+        _ => "choose another with --web.listen-address",
+    }
+}
+
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        let table = [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("identity", false),
+            ("gzippy", false),
+            ("", false),
+        ];
+        for (value, expected) in table {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, value.parse().unwrap());
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

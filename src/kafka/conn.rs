@@ -1,1 +1,229 @@
+//! One kept connection to a broker: bounded frames, one request at a time, a deadline for each.
+//!
+//! A connection that is given up while its request is unanswered costs a hanging broker a file handle, so a time-out
+//! closes nothing: the request stays outstanding, and its answer is read and thrown away whenever it comes.
 
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+/// Read at most this much before the buffer grows: it grows with what arrived, not with what was announced.
+const CHUNK: usize = 64 * 1024;
+
+/// Why there is no answer. Everything but [`ConnError::Timeout`] ends the connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnError {
+    #[error(
+        "nothing listens on {address}: the broker is starting or gone, or `bootstrap` in the config should name another address"
+    )]
+    Refused { address: String },
+    #[error("cannot connect to {address}: {source}")]
+    Connect { address: String, source: io::Error },
+    #[error("{address} took no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
+    ConnectTimeout { address: String, within: Duration },
+    #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs, or is slower than the deadline", waited.as_millis())]
+    Timeout { address: String, request: &'static str, waited: Duration },
+    #[error(
+        "{address} closed the connection before it answered {request}: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)"
+    )]
+    Closed { address: String, request: &'static str },
+    #[error("{address} speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config")]
+    Tls { address: String },
+    #[error("{address} is a web server and no broker: name the broker's own address as `bootstrap` in the config")]
+    Http { address: String },
+    #[error(
+        "{address} answered {request} with a frame of {length} bytes (4 to {cap} are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
+    )]
+    FrameLength { address: String, request: &'static str, length: i32, cap: usize },
+    #[error(
+        "{address} answered request {found} where {request} was request {expected}: the port is no Kafka listener, or something between garbles the connection"
+    )]
+    Correlation { address: String, request: &'static str, expected: i32, found: i32 },
+    #[error("connection to {address} failed while it was to answer {request}: {source}")]
+    Io { address: String, request: &'static str, source: io::Error },
+}
+
+/// Local addresses of the newest 256 connections that the exporter made itself, so that it does not count them as the
+/// broker's clients. Closed ones stay in, because their TIME_WAIT does as well.
+#[derive(Debug, Clone, Default)]
+pub struct OwnConnections(Arc<Mutex<VecDeque<SocketAddr>>>);
+
+impl OwnConnections {
+    const KEPT: usize = 256;
+
+    pub fn register(&self, local: SocketAddr) {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let local = canonical(local);
+        newest.retain(|known| *known != local);
+        if newest.len() == Self::KEPT {
+            newest.pop_front();
+        }
+        newest.push_back(local);
+    }
+
+    /// Whether the exporter itself holds, or lately held, the connection that starts at `local`. IPv4 addresses that
+    /// are mapped into IPv6 count as IPv4.
+    pub fn contains(&self, local: SocketAddr) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&canonical(local))
+    }
+
+    /// All of them, for a look at many sockets.
+    pub fn addresses(&self) -> HashSet<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    request: &'static str,
+    correlation: i32,
+    cap: usize,
+    since: Instant,
+}
+
+/// A connection to one broker with at most one unanswered request.
+#[derive(Debug)]
+pub struct Conn {
+    stream: TcpStream,
+    address: String,
+    correlation: i32,
+    outstanding: Option<Outstanding>,
+    unsent: Vec<u8>,
+    /// Of the answer, as far as it came: length, correlation id, body.
+    received: Vec<u8>,
+}
+
+impl Conn {
+    /// Connects to `address` (`host:port`) and registers the local address as the exporter's own.
+    pub async fn connect(address: &str, within: Duration, own: &OwnConnections) -> Result<Conn, ConnError> {
+        let connected = timeout_at(Instant::now() + within, TcpStream::connect(address)).await;
+        let address = address.to_owned();
+        let stream = match connected {
+            Err(_) => return Err(ConnError::ConnectTimeout { address, within }),
+            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(ConnError::Refused { address });
+            }
+            Ok(Err(source)) => return Err(ConnError::Connect { address, source }),
+            Ok(Ok(stream)) => stream,
+        };
+        match stream.local_addr().and_then(|local| stream.set_nodelay(true).map(|()| local)) {
+            Ok(local) => own.register(local),
+            Err(source) => return Err(ConnError::Connect { address, source }),
+        }
+        Ok(Conn { stream, address, correlation: 0, outstanding: None, unsent: Vec::new(), received: Vec::new() })
+    }
+
+    /// Since when a request has been without its answer.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.since)
+    }
+
+    /// Sends one request and returns the body of its answer, at most `cap` bytes long.
+    ///
+    /// While an earlier request is unanswered nothing is sent: the call waits for that answer instead, throws it away,
+    /// and only then asks.
+    pub async fn ask(
+        &mut self,
+        request: &'static str,
+        frame: impl FnOnce(i32) -> Vec<u8>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, ConnError> {
+        self.settle(deadline).await?;
+        self.correlation = self.correlation.wrapping_add(1);
+        self.unsent = frame(self.correlation);
+        self.outstanding = Some(Outstanding { request, correlation: self.correlation, cap, since: Instant::now() });
+        self.answer(deadline).await
+    }
+
+    /// Reads what is still owed of an earlier answer and throws it away.
+    pub async fn settle(&mut self, deadline: Instant) -> Result<(), ConnError> {
+        match self.outstanding {
+            Some(_) => self.answer(deadline).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn answer(&mut self, deadline: Instant) -> Result<Vec<u8>, ConnError> {
+        match timeout_at(deadline, self.advance()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ConnError::Timeout {
+                address: self.address.clone(),
+                request: self.outstanding.as_ref().map_or("", |outstanding| outstanding.request),
+                waited: self.outstanding.as_ref().map_or(Duration::ZERO, |outstanding| outstanding.since.elapsed()),
+            }),
+        }
+    }
+
+    /// Sends and reads on from wherever the last call stopped: it may be dropped at any await and called again.
+    async fn advance(&mut self) -> Result<Vec<u8>, ConnError> {
+        let Some(&Outstanding { request, correlation, cap, .. }) = self.outstanding.as_ref() else {
+            return Ok(Vec::new());
+        };
+        let address = &self.address;
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                ConnError::Closed { address: address.clone(), request }
+            }
+            _ => ConnError::Io { address: address.clone(), request, source },
+        };
+        while !self.unsent.is_empty() {
+            let sent = self.stream.write(&self.unsent).await.map_err(failed)?;
+            self.unsent.drain(..sent);
+        }
+        loop {
+            let wanted = match self.received.first_chunk::<4>() {
+                None => 4,
+                Some(start) => 4 + frame_length(*start, cap, address, request)?,
+            };
+            let missing = wanted.saturating_sub(self.received.len());
+            if missing == 0 {
+                break;
+            }
+            self.received.reserve(missing.min(CHUNK));
+            let read = (&mut self.stream).take(missing as u64).read_buf(&mut self.received).await.map_err(failed)?;
+            if read == 0 {
+                return Err(ConnError::Closed { address: address.clone(), request });
+            }
+        }
+        let mut answer = std::mem::take(&mut self.received);
+        self.outstanding = None;
+        // frame_length() lets no answer through that is shorter than its correlation id.
+        let found = answer.get(4..8).and_then(|id| id.first_chunk()).map_or(0, |id| i32::from_be_bytes(*id));
+        if found != correlation {
+            return Err(ConnError::Correlation { address: address.clone(), request, expected: correlation, found });
+        }
+        answer.drain(..8);
+        Ok(answer)
+    }
+}
+
+/// Length of the frame that starts with these bytes, if it can be an answer of a broker.
+fn frame_length(start: [u8; 4], cap: usize, address: &str, request: &'static str) -> Result<usize, ConnError> {
+    let length = i32::from_be_bytes(start);
+    match usize::try_from(length) {
+        Ok(length) if (4..=cap).contains(&length) => Ok(length),
+        _ => {
+            let address = address.to_owned();
+            Err(match start {
+                // A TLS alert or handshake record.
+                [0x15 | 0x16, 0x03, ..] => ConnError::Tls { address },
+                [b'H', b'T', b'T', b'P'] => ConnError::Http { address },
+                _ => ConnError::FrameLength { address, request, length, cap },
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod conn;
+#[cfg(test)]
+pub(crate) mod fake_broker;
 pub mod wire;

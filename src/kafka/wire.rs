@@ -1,1 +1,344 @@
+//! Requests and responses in the encoding that every broker from 0.10.0 to 4.x speaks.
+//!
+//! Responses are read in place. Nothing is allocated by a number that came over the wire, and a response that is cut
+//! off, too long or nonsense is an error that says which field at which byte.
+//!
+//! Metadata is spoken in version 1 alone: every broker since 0.10.0 answers it. Version 0 would lie, because there
+//! brokers leave dead replicas out of the replica list, so that a partition with a dead follower looks whole.
 
+use std::iter::FusedIterator;
+
+pub const API_VERSIONS: i16 = 18;
+pub const METADATA: i16 = 3;
+/// Every broker answers this one; a newer version may be answered by an error in an older encoding.
+pub const API_VERSIONS_VERSION: i16 = 0;
+pub const METADATA_VERSION: i16 = 1;
+
+/// A cluster has fewer brokers, and those who keep a list of them need a bound.
+pub const MAX_BROKERS: usize = 10_000;
+
+const CLIENT_ID: &str = "kafka-vitals";
+
+/// What could not be read, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} at byte {offset}: {problem}")]
+pub struct WireError {
+    pub field: &'static str,
+    /// In the message body, counted from 0 after the correlation id.
+    pub offset: usize,
+    pub problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("{needed} bytes expected, {left} left")]
+    Short { needed: usize, left: usize },
+    #[error("length {0}, where none may be negative")]
+    Negative(i32),
+    #[error("{count} elements of {each} bytes or more expected, {left} bytes left")]
+    Count { count: usize, each: usize, left: usize },
+    #[error("text expected, and these bytes are not UTF-8")]
+    NotUtf8,
+    #[error("end of the message expected, {0} bytes left")]
+    Trailing(usize),
+    #[error("{0} is no port")]
+    NoPort(i32),
+    #[error("at most {limit} expected, {count} announced")]
+    TooMany { count: usize, limit: usize },
+}
+
+/// Walks over a message body.
+#[derive(Debug, Clone)]
+struct Reader<'a> {
+    rest: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(body: &'a [u8]) -> Self {
+        Reader { rest: body, offset: 0 }
+    }
+
+    fn error(&self, field: &'static str, problem: Problem) -> WireError {
+        WireError { field, offset: self.offset, problem }
+    }
+
+    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], WireError> {
+        let Some((taken, rest)) = self.rest.split_at_checked(length) else {
+            return Err(self.error(field, Problem::Short { needed: length, left: self.rest.len() }));
+        };
+        self.rest = rest;
+        self.offset += length;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
+        let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
+            return Err(self.error(field, Problem::Short { needed: N, left: self.rest.len() }));
+        };
+        self.rest = rest;
+        self.offset += N;
+        Ok(*taken)
+    }
+
+    fn int8(&mut self, field: &'static str) -> Result<i8, WireError> {
+        self.array(field).map(i8::from_be_bytes)
+    }
+
+    fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
+        self.array(field).map(i16::from_be_bytes)
+    }
+
+    fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
+        self.array(field).map(i32::from_be_bytes)
+    }
+
+    fn port(&mut self, field: &'static str) -> Result<u16, WireError> {
+        let start = self.clone();
+        let port = self.int32(field)?;
+        u16::try_from(port).map_err(|_| start.error(field, Problem::NoPort(port)))
+    }
+
+    fn nullable_string(&mut self, field: &'static str) -> Result<Option<&'a str>, WireError> {
+        let start = self.clone();
+        match self.int16(field)? {
+            -1 => Ok(None),
+            length => {
+                let length =
+                    usize::try_from(length).map_err(|_| start.error(field, Problem::Negative(length.into())))?;
+                let bytes = self.take(length, field)?;
+                std::str::from_utf8(bytes).map(Some).map_err(|_| start.error(field, Problem::NotUtf8))
+            }
+        }
+    }
+
+    fn string(&mut self, field: &'static str) -> Result<&'a str, WireError> {
+        let start = self.clone();
+        self.nullable_string(field)?.ok_or_else(|| start.error(field, Problem::Negative(-1)))
+    }
+
+    /// Number of elements that follow, never more than the bytes left can hold.
+    fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
+        let start = self.clone();
+        let count = self.int32(field)?;
+        let count = usize::try_from(count).map_err(|_| start.error(field, Problem::Negative(count)))?;
+        let left = self.rest.len();
+        match count.checked_mul(each) {
+            Some(bytes) if bytes <= left => Ok(count),
+            _ => Err(start.error(field, Problem::Count { count, each, left })),
+        }
+    }
+
+    fn ids(&mut self, field: &'static str) -> Result<Ids<'a>, WireError> {
+        let count = self.count(4, field)?;
+        Ok(Ids(self.take(count * 4, field)?))
+    }
+
+    fn end(&self, field: &'static str) -> Result<(), WireError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(self.error(field, Problem::Trailing(left))),
+        }
+    }
+}
+
+/// A whole frame, its length in front: header version 1, then the body.
+fn frame(api: i16, version: i16, correlation: i32, body: &[u8]) -> Vec<u8> {
+    let length = 2 + 2 + 4 + 2 + CLIENT_ID.len() + body.len();
+    let mut frame = Vec::with_capacity(4 + length);
+    frame.extend_from_slice(&(length as i32).to_be_bytes());
+    frame.extend_from_slice(&api.to_be_bytes());
+    frame.extend_from_slice(&version.to_be_bytes());
+    frame.extend_from_slice(&correlation.to_be_bytes());
+    frame.extend_from_slice(&(CLIENT_ID.len() as i16).to_be_bytes());
+    frame.extend_from_slice(CLIENT_ID.as_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// Asks which versions of each request the broker answers.
+pub fn api_versions_request(correlation: i32) -> Vec<u8> {
+    frame(API_VERSIONS, API_VERSIONS_VERSION, correlation, &[])
+}
+
+/// Asks for all topics, as a null array: naming one that does not exist could create it.
+pub fn metadata_request(correlation: i32) -> Vec<u8> {
+    frame(METADATA, METADATA_VERSION, correlation, &(-1_i32).to_be_bytes())
+}
+
+/// What the broker says of its versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiVersions {
+    /// Kafka's error code; 0 is none.
+    pub error: i16,
+    /// Oldest and newest version of Metadata; None where the broker does not know the request.
+    pub metadata: Option<(i16, i16)>,
+}
+
+/// Reads the body of an ApiVersions response, version 0.
+pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
+    let mut reader = Reader::new(body);
+    let mut answer = ApiVersions { error: reader.int16("error code")?, metadata: None };
+    for _ in 0..reader.count(6, "api keys")? {
+        let key = reader.int16("api key")?;
+        let range = (reader.int16("oldest version")?, reader.int16("newest version")?);
+        if key == METADATA {
+            answer.metadata = Some(range);
+        }
+    }
+    reader.end("api versions")?;
+    Ok(answer)
+}
+
+/// Broker ids where they lie in the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids<'a>(&'a [u8]);
+
+impl<'a> Ids<'a> {
+    pub fn len(&self) -> usize {
+        self.0.len() / 4
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, id: i32) -> bool {
+        self.0.as_chunks::<4>().0.contains(&id.to_be_bytes())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = i32> + use<'a> {
+        self.0.as_chunks::<4>().0.iter().map(|bytes| i32::from_be_bytes(*bytes))
+    }
+}
+
+/// One part of a Metadata response, in the order of the message: brokers, controller, then each topic before its
+/// partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item<'a> {
+    Broker {
+        id: i32,
+        host: &'a str,
+        port: u16,
+        rack: Option<&'a str>,
+    },
+    /// -1 while there is none.
+    Controller(i32),
+    Topic {
+        error: i16,
+        name: &'a str,
+        internal: bool,
+    },
+    Partition(Partition<'a>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition<'a> {
+    /// Kafka's error code: 5 no leader, 9 a replica is not available (told by brokers of old to old clients).
+    pub error: i16,
+    pub topic: &'a str,
+    pub index: i32,
+    /// -1 is none.
+    pub leader: i32,
+    pub replicas: Ids<'a>,
+    /// Brokers before 2.0 or so leave it empty while there is no leader.
+    pub isr: Ids<'a>,
+}
+
+/// Walks over the body of a Metadata response, version 1, without allocating. Ends after the first error.
+#[derive(Debug, Clone)]
+pub struct Metadata<'a> {
+    reader: Reader<'a>,
+    next: Next,
+    topic: &'a str,
+    topics: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    Start,
+    Brokers { left: usize },
+    Topic,
+    Partitions { left: usize },
+    Done,
+}
+
+impl<'a> Metadata<'a> {
+    pub fn new(body: &'a [u8]) -> Self {
+        Metadata { reader: Reader::new(body), next: Next::Start, topic: "", topics: 0 }
+    }
+
+    fn read(&mut self) -> Result<Option<Item<'a>>, WireError> {
+        let reader = &mut self.reader;
+        loop {
+            match self.next {
+                Next::Start => {
+                    let start = reader.clone();
+                    let left = reader.count(12, "brokers")?;
+                    if left > MAX_BROKERS {
+                        return Err(start.error("brokers", Problem::TooMany { count: left, limit: MAX_BROKERS }));
+                    }
+                    self.next = Next::Brokers { left };
+                }
+                Next::Brokers { left: 0 } => {
+                    let controller = reader.int32("controller id")?;
+                    self.topics = reader.count(9, "topics")?;
+                    self.next = Next::Topic;
+                    return Ok(Some(Item::Controller(controller)));
+                }
+                Next::Brokers { left } => {
+                    self.next = Next::Brokers { left: left - 1 };
+                    return Ok(Some(Item::Broker {
+                        id: reader.int32("broker id")?,
+                        host: reader.string("broker host")?,
+                        port: reader.port("broker port")?,
+                        rack: reader.nullable_string("broker rack")?,
+                    }));
+                }
+                Next::Topic if self.topics == 0 => {
+                    reader.end("metadata")?;
+                    self.next = Next::Done;
+                }
+                Next::Topic => {
+                    self.topics -= 1;
+                    let error = reader.int16("topic error code")?;
+                    let name = reader.string("topic name")?;
+                    let internal = reader.int8("topic is internal")? != 0;
+                    self.topic = name;
+                    self.next = Next::Partitions { left: reader.count(18, "partitions")? };
+                    return Ok(Some(Item::Topic { error, name, internal }));
+                }
+                Next::Partitions { left: 0 } => self.next = Next::Topic,
+                Next::Partitions { left } => {
+                    self.next = Next::Partitions { left: left - 1 };
+                    return Ok(Some(Item::Partition(Partition {
+                        error: reader.int16("partition error code")?,
+                        topic: self.topic,
+                        index: reader.int32("partition")?,
+                        leader: reader.int32("leader id")?,
+                        replicas: reader.ids("replicas")?,
+                        isr: reader.ids("isr")?,
+                    })));
+                }
+                Next::Done => return Ok(None),
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Metadata<'a> {
+    type Item = Result<Item<'a>, WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.read();
+        if item.is_err() {
+            self.next = Next::Done;
+        }
+        item.transpose()
+    }
+}
+
+impl FusedIterator for Metadata<'_> {}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,465 @@
+//! Reads what /proc says of a process, below a root that tests replace.
+//!
+//! The readers of `stat`, `status` and `limits` are our own: they run every second, must take any bytes without a
+//! panic (a thread name need not be UTF-8; `limits` of a process that is just ending is empty) and need few fields.
+//!
+//! A process may end between two reads, and then /proc shows an empty or a shortened file rather than an error. So
+//! whoever reads a number checks afterwards, with [`ProcRoot::stat`], that the same process is still there.
 
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+/// Longest command line that is read, in bytes.
+const COMMAND_LINE_CAP: usize = 1 << 20;
+/// Longest of the other small files.
+const SMALL_FILE_CAP: usize = 64 << 10;
+/// Before Linux 4.2 `/proc/PID/cmdline` ends after one page.
+const OLD_COMMAND_LINE_CAP: usize = 4096;
+
+/// Why /proc did not tell.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// The process ended, or a process of that id never was.
+    #[error("process {pid} is gone")]
+    Gone { pid: u32 },
+    /// The file may not be read by this user.
+    #[error(
+        "{} may not be read by uid {}: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE",
+        path.display(), rustix::process::geteuid().as_raw()
+    )]
+    Denied { pid: u32, path: PathBuf },
+    /// Reading took longer than the caller allows.
+    #[error("reading {} took longer than {} ms; stopped", path.display(), budget.as_millis())]
+    Timeout { path: PathBuf, budget: Duration },
+    #[error("{}: {cause}", path.display())]
+    Io { path: PathBuf, cause: io::Error },
+    #[error("{}: not in the form that Linux writes it ({what})", path.display())]
+    Malformed { path: PathBuf, what: &'static str },
+}
+
+/// A time by which a long read has to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    start: Instant,
+    budget: Duration,
+}
+
+impl Deadline {
+    pub fn after(budget: Duration) -> Deadline {
+        Deadline { start: Instant::now(), budget }
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ProcError> {
+        if self.start.elapsed() <= self.budget {
+            return Ok(());
+        }
+        Err(ProcError::Timeout { path: path.to_path_buf(), budget: self.budget })
+    }
+}
+
+/// The fields of `/proc/PID/stat` that we need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Name of the main thread, at most 15 bytes for a process.
+    pub comm: String,
+    /// `R`, `S`, `D`, `T`, `Z` ...
+    pub state: char,
+    pub parent: u32,
+    /// Clock ticks from boot to the start of the process.
+    pub start_ticks: u64,
+    pub kernel_thread: bool,
+    /// A zombie, or on the way there: its memory is freed, then its files are closed, and their count shows zero.
+    pub ended: bool,
+}
+
+/// The fields of `/proc/PID/status` that we need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub real_uid: u32,
+    pub effective_uid: u32,
+    pub real_gid: u32,
+    pub effective_gid: u32,
+    /// The process id in each nested pid namespace, ours first; empty before Linux 4.1.
+    pub namespace_pids: Vec<u32>,
+    /// None for a process without memory of its own (ended, kernel thread).
+    pub resident_bytes: Option<u64>,
+}
+
+/// How many files a process may open; None is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFileLimits {
+    pub soft: Option<u64>,
+    pub hard: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommandLine {
+    pub arguments: Vec<String>,
+    /// The kernel (before 4.2) or our own bound cut it: what is missing is unknown.
+    pub cut: bool,
+}
+
+/// The folder where procfs is mounted, `/proc` unless told otherwise.
+#[derive(Debug, Clone)]
+pub struct ProcRoot {
+    path: Arc<Path>,
+    kernel: (u32, u32),
+}
+
+impl ProcRoot {
+    /// Takes the kernel's version from below `path`, else from this kernel.
+    pub fn new(path: impl AsRef<Path>) -> ProcRoot {
+        let path = path.as_ref();
+        let release = std::fs::read_to_string(path.join("sys/kernel/osrelease"))
+            .unwrap_or_else(|_| rustix::system::uname().release().to_string_lossy().into_owned());
+        ProcRoot { path: Arc::from(path), kernel: parse_kernel_release(&release) }
+    }
+
+    /// For tests: as if the kernel were `kernel` (major, minor).
+    pub fn with_kernel(path: impl AsRef<Path>, kernel: (u32, u32)) -> ProcRoot {
+        ProcRoot { path: Arc::from(path.as_ref()), kernel }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `/proc/PID/NAME`.
+    pub fn file(&self, pid: u32, name: &str) -> PathBuf {
+        self.path.join(format!("{pid}/{name}"))
+    }
+
+    /// All processes that /proc shows to us, in ascending order.
+    pub fn pids(&self) -> Result<Vec<u32>, ProcError> {
+        let fail = |cause| ProcError::Io { path: self.path.to_path_buf(), cause };
+        let mut pids = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name();
+            pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    pub fn stat(&self, pid: u32) -> Result<Stat, ProcError> {
+        let path = self.file(pid, "stat");
+        // One read: the line has at most 52 numbers, and the 23rd is the last we want.
+        let mut buffer = [0; 2048];
+        let read = (|| rustix::io::read(open(&path, OFlags::empty())?, &mut buffer))();
+        let length = read.map_err(|errno| failed(pid, &path, errno))?;
+        parse_stat(buffer.get(..length).unwrap_or_default())
+            .ok_or(ProcError::Malformed { path, what: "no state or start time" })
+    }
+
+    pub fn status(&self, pid: u32) -> Result<Status, ProcError> {
+        let (path, bytes) = self.small(pid, "status")?;
+        parse_status(&bytes).ok_or(ProcError::Malformed { path, what: "no Uid or Gid" })
+    }
+
+    pub fn open_file_limits(&self, pid: u32) -> Result<OpenFileLimits, ProcError> {
+        let (path, bytes) = self.small(pid, "limits")?;
+        if bytes.is_empty() {
+            return Err(ProcError::Gone { pid });
+        }
+        parse_open_file_limits(&bytes).ok_or(ProcError::Malformed { path, what: "no Max open files" })
+    }
+
+    /// May block for as long as a thread of that process holds its memory lock (a page that does not come from a
+    /// hung disk): never call it where that would stop other work.
+    pub fn command_line(&self, pid: u32) -> Result<CommandLine, ProcError> {
+        let path = self.file(pid, "cmdline");
+        let bytes = read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
+        let old = self.kernel < (4, 2) && (OLD_COMMAND_LINE_CAP - 1..=OLD_COMMAND_LINE_CAP).contains(&bytes.len());
+        let cut = old || bytes.len() >= COMMAND_LINE_CAP;
+        let text = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+        if text.is_empty() {
+            return Ok(CommandLine { arguments: Vec::new(), cut });
+        }
+        let arguments = text.split(|byte| *byte == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+        Ok(CommandLine { arguments, cut })
+    }
+
+    /// One variable of the environment with which the process was started.
+    pub fn environment_variable(&self, pid: u32, name: &str) -> Result<Option<String>, ProcError> {
+        let path = self.file(pid, "environ");
+        let bytes = read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
+        let value = bytes
+            .split(|byte| *byte == 0)
+            .find_map(|entry| entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")));
+        Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
+    }
+
+    /// Where `exe`, `cwd` or `root` of the process lead, as the kernel spells it.
+    pub fn link(&self, pid: u32, name: &str) -> Result<PathBuf, ProcError> {
+        let path = self.file(pid, name);
+        std::fs::read_link(&path).map_err(|cause| match Errno::from_io_error(&cause) {
+            Some(errno) => failed(pid, &path, errno),
+            None => ProcError::Io { path: path.clone(), cause },
+        })
+    }
+
+    /// Names of the first `most` threads, as `comm` has them (15 bytes).
+    pub fn thread_names(&self, pid: u32, most: usize) -> Result<Vec<String>, ProcError> {
+        let path = self.file(pid, "task");
+        let fail = |cause: io::Error| match Errno::from_io_error(&cause) {
+            Some(errno) => failed(pid, &path, errno),
+            None => ProcError::Io { path: path.clone(), cause },
+        };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(fail)?.take(most) {
+            let comm = entry.map_err(fail)?.path().join("comm");
+            // A thread may end at any time; that says nothing of the process.
+            if let Ok(bytes) = read_up_to(&comm, 64) {
+                names.push(String::from_utf8_lossy(&bytes).trim_end().to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// When a process of these start ticks started, since 1970.
+    pub fn started(&self, start_ticks: u64) -> Result<Duration, ProcError> {
+        let path = self.path.join("stat");
+        let bytes = read_up_to(&path, 16 << 20).map_err(|errno| failed(0, &path, errno))?;
+        let boot = lines(&bytes).find_map(|line| number(line.strip_prefix(b"btime ")?));
+        let boot = boot.ok_or(ProcError::Malformed { path, what: "no btime" })?;
+        Ok(Duration::from_secs(boot) + ticks(start_ticks))
+    }
+
+    /// Time since boot.
+    pub fn uptime(&self) -> Result<Duration, ProcError> {
+        let path = self.path.join("uptime");
+        let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(0, &path, errno))?;
+        let seconds = String::from_utf8_lossy(&bytes).split(' ').next().and_then(|text| text.parse::<f64>().ok());
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .ok_or(ProcError::Malformed { path, what: "no seconds" })
+    }
+
+    /// Lines of `/proc/PID/maps`: memory mappings, with `[vsyscall]` where the machine has it.
+    pub fn memory_maps(&self, pid: u32, deadline: Deadline) -> Result<u64, ProcError> {
+        let path = self.file(pid, "maps");
+        let file = open(&path, OFlags::empty()).map_err(|errno| failed(pid, &path, errno))?;
+        let mut buffer = [0; 16 << 10];
+        let mut count = 0;
+        loop {
+            deadline.check(&path)?;
+            match rustix::io::read(&file, &mut buffer).map_err(|errno| failed(pid, &path, errno))? {
+                0 => return Ok(count),
+                length => {
+                    let part = buffer.get(..length).unwrap_or_default();
+                    count += memchr::memchr_iter(b'\n', part).count() as u64;
+                }
+            }
+        }
+    }
+
+    /// `vm.max_map_count`: how many mappings a process may have.
+    pub fn memory_map_limit(&self) -> Result<u64, ProcError> {
+        let path = self.path.join("sys/vm/max_map_count");
+        let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(0, &path, errno))?;
+        number(bytes.trim_ascii()).ok_or(ProcError::Malformed { path, what: "no number" })
+    }
+
+    /// Open handles of a process. Since Linux 6.2 the size of the folder, which needs no right and takes
+    /// microseconds; before, its entries are counted, which needs the right to read it.
+    pub fn open_handle_count(&self, pid: u32) -> Result<u64, ProcError> {
+        let path = self.file(pid, "fd");
+        if self.kernel >= (6, 2) {
+            let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
+            return u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed { path, what: "a negative size" });
+        }
+        let mut count = 0;
+        self.visit_handles(pid, None, |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    }
+
+    /// Shows each open handle's link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to `visit`, in
+    /// ascending order of handles, until it breaks. A handle that is closed meanwhile is left out.
+    pub fn visit_handle_links(
+        &self,
+        pid: u32,
+        deadline: Deadline,
+        mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ProcError> {
+        let path = self.file(pid, "fd");
+        let mut target = [MaybeUninit::uninit(); 4096];
+        let mut failure = None;
+        self.visit_handles(pid, Some(deadline), |folder, name| {
+            match rustix::fs::readlinkat_raw(folder, name, &mut target) {
+                Ok((link, _)) => visit(link),
+                Err(Errno::NOENT) => ControlFlow::Continue(()),
+                Err(errno) => {
+                    failure = Some(failed(pid, &path, errno));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn visit_handles(
+        &self,
+        pid: u32,
+        deadline: Option<Deadline>,
+        mut visit: impl FnMut(&OwnedFd, &std::ffi::CStr) -> ControlFlow<()>,
+    ) -> Result<(), ProcError> {
+        let path = self.file(pid, "fd");
+        let folder = open(&path, OFlags::DIRECTORY).map_err(|errno| failed(pid, &path, errno))?;
+        let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+        let mut entries = RawDir::new(&folder, &mut buffer);
+        let mut seen = 0_u32;
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|errno| failed(pid, &path, errno))?;
+            if entry.file_name().to_bytes().starts_with(b".") {
+                continue;
+            }
+            if let (Some(deadline), 0) = (deadline, seen % 256) {
+                deadline.check(&path)?;
+            }
+            seen = seen.wrapping_add(1);
+            if visit(&folder, entry.file_name()).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn small(&self, pid: u32, name: &str) -> Result<(PathBuf, Vec<u8>), ProcError> {
+        let path = self.file(pid, name);
+        let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(pid, &path, errno))?;
+        Ok((path, bytes))
+    }
+}
+
+/// Clock ticks, as /proc counts them, in time.
+pub fn ticks(ticks: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second().max(1) as f64)
+}
+
+/// Tells a process that is gone and a missing right from other failures of a system call.
+fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
+    match errno {
+        // ENOENT of a file that belongs to no process (pid 0) is what it says.
+        Errno::SRCH => ProcError::Gone { pid },
+        Errno::NOENT if pid != 0 => ProcError::Gone { pid },
+        Errno::ACCESS | Errno::PERM => ProcError::Denied { pid, path: path.to_path_buf() },
+        errno => ProcError::Io { path: path.to_path_buf(), cause: errno.into() },
+    }
+}
+
+fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())
+}
+
+fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
+    read_open_file(&open(path, OFlags::empty())?, cap)
+}
+
+/// Reads to the end of the file or to `cap` bytes, in pieces: /proc files have no size of their own.
+pub(crate) fn read_open_file(file: &OwnedFd, cap: usize) -> rustix::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 8 << 10];
+    while bytes.len() < cap {
+        let wanted = piece.len().min(cap - bytes.len());
+        match rustix::io::read(file, piece.get_mut(..wanted).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(piece.get(..length).unwrap_or_default()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(bytes)
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\n')
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn parse_kernel_release(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    // The name may hold anything, parentheses, blanks and line ends as well: it ends at the last parenthesis.
+    let open = memchr::memchr(b'(', bytes)?;
+    let close = memchr::memrchr(b')', bytes)?;
+    let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
+    let mut fields = words(bytes.get(close + 1..)?);
+    let state = char::from(*fields.next()?.first()?);
+    // The state is field 3, the parent field 4, flags are field 9, the start time is field 22, the
+    // size of the memory field 23.
+    let parent = u32::try_from(number(fields.next()?)?).ok()?;
+    let flags = number(fields.nth(4)?)?;
+    let start_ticks = number(fields.nth(12)?)?;
+    let memory = number(fields.next()?)?;
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let kernel_thread = flags & PF_KTHREAD != 0;
+    let ended = matches!(state, 'Z' | 'X' | 'x') || (memory == 0 && !kernel_thread);
+    Some(Stat { comm, state, parent, start_ticks, kernel_thread, ended })
+}
+
+fn parse_status(bytes: &[u8]) -> Option<Status> {
+    let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name));
+    let ids = |name: &[u8]| -> Option<(u32, u32)> {
+        let mut ids = words(field(name)?).map(|id| number(id).and_then(|id| u32::try_from(id).ok()));
+        Some((ids.next()??, ids.next()??))
+    };
+    let (real_uid, effective_uid) = ids(b"Uid:")?;
+    let (real_gid, effective_gid) = ids(b"Gid:")?;
+    let namespace_pids = words(field(b"NSpid:").unwrap_or_default())
+        .filter_map(|pid| number(pid).and_then(|pid| u32::try_from(pid).ok()))
+        .collect();
+    let resident_kib = field(b"VmRSS:").and_then(|line| number(words(line).next()?));
+    Some(Status {
+        real_uid,
+        effective_uid,
+        real_gid,
+        effective_gid,
+        namespace_pids,
+        resident_bytes: resident_kib.map(|kib| kib.saturating_mul(1024)),
+    })
+}
+
+fn parse_open_file_limits(bytes: &[u8]) -> Option<OpenFileLimits> {
+    let limit = |word: &[u8]| match word {
+        b"unlimited" => Some(None),
+        word => number(word).map(Some),
+    };
+    let mut fields = words(lines(bytes).find_map(|line| line.strip_prefix(b"Max open files"))?);
+    Some(OpenFileLimits { soft: limit(fields.next()?)?, hard: limit(fields.next()?)? })
+}
+
+/// The inode in a handle's link `socket:[INODE]`.
+pub fn socket_inode(link: &[u8]) -> Option<u64> {
+    number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+}
+
+/// The last part of a handle's link, without the kernel's ` (deleted)`.
+pub fn file_name(link: &[u8]) -> &[u8] {
+    let link = link.strip_suffix(b" (deleted)").unwrap_or(link);
+    Path::new(std::ffi::OsStr::from_bytes(link)).file_name().map_or(b"".as_slice(), |name| name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,207 @@
+//! Opens a file by a path that holds inside the root of another process, which may be hostile.
+//!
+//! The path is walked here, part by part, each part opened as a bare reference (`O_PATH | O_NOFOLLOW`): links are
+//! followed by us, against that root, and `..` goes back along the folders that we came through. So nothing leads
+//! out of the root, however the other side renames folders and swaps links meanwhile; links *inside* the root work,
+//! as a properties file from a Kubernetes ConfigMap needs. A file is opened for reading only after it was seen to be
+//! a regular one: a FIFO cannot hang us and no device feels us.
+//!
+//! This is what `openat2` does with `RESOLVE_IN_ROOT` (the tests compare the two). It is not used because kernels
+//! before 5.6 lack it and the seccomp filters of older container runtimes refuse it, so that this walk had to exist
+//! in any case; one way that is always gone is better than two.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Links in one path, as in the kernel.
+const MOST_LINKS: usize = 40;
+/// Parts of one path, links resolved: bounds the folders held open on the way.
+const MOST_PARTS: usize = 256;
+
+/// Why a file below another process' root was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum RootedError {
+    #[error("{} does not exist", path.display())]
+    Missing { path: PathBuf },
+    #[error("{} may not be read by uid {}", path.display(), rustix::process::geteuid().as_raw())]
+    Denied { path: PathBuf },
+    #[error("{} is a {found}, not a {wanted}", path.display())]
+    WrongKind { path: PathBuf, found: &'static str, wanted: &'static str },
+    #[error("{} has more than {most} {what}", path.display())]
+    TooBig { path: PathBuf, most: usize, what: &'static str },
+    #[error("{} leads through too many links or folders", path.display())]
+    TooDeep { path: PathBuf },
+    #[error("{}: {cause}", path.display())]
+    Io { path: PathBuf, cause: io::Error },
+}
+
+/// What a regular file held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileContent {
+    pub bytes: Vec<u8>,
+    /// Last change, in seconds since 1970.
+    pub modified: i64,
+}
+
+/// A folder that counts as `/` for everything opened through it.
+#[derive(Debug)]
+pub struct Rooted {
+    root: OwnedFd,
+    /// For messages: where the root was found.
+    shown: PathBuf,
+}
+
+impl Rooted {
+    /// `root` itself is trusted: `/proc/PID/root`, or a folder of our own.
+    pub fn open(root: &Path) -> Result<Rooted, RootedError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(|errno| failed(root, errno))?;
+        Ok(Rooted { root: fd, shown: root.to_path_buf() })
+    }
+
+    /// Reads a regular file of at most `most` bytes.
+    pub fn read(&self, path: &Path, most: usize) -> Result<FileContent, RootedError> {
+        let shown = self.show(path);
+        let (file, stat) = self.reopen(path, FileType::RegularFile, OFlags::empty())?;
+        // The size may lie or grow; it only spares reading what is known to be too big.
+        let too_big = || RootedError::TooBig { path: shown.clone(), most, what: "bytes" };
+        if usize::try_from(stat.st_size).map_or(true, |size| size > most) {
+            return Err(too_big());
+        }
+        let bytes = super::proc::read_open_file(&file, most + 1).map_err(|errno| failed(&shown, errno))?;
+        if bytes.len() > most {
+            return Err(too_big());
+        }
+        Ok(FileContent { bytes, modified: stat.st_mtime as i64 })
+    }
+
+    /// Names in a folder, at most `most` of them, without `.` and `..`.
+    pub fn list(&self, path: &Path, most: usize) -> Result<Vec<OsString>, RootedError> {
+        let shown = self.show(path);
+        let (folder, _) = self.reopen(path, FileType::Directory, OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(folder).map_err(|errno| failed(&shown, errno))? {
+            let entry = entry.map_err(|errno| failed(&shown, errno))?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if names.len() == most {
+                return Err(RootedError::TooBig { path: shown, most, what: "entries" });
+            }
+            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_os_string());
+        }
+        Ok(names)
+    }
+
+    fn show(&self, path: &Path) -> PathBuf {
+        self.shown.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Opens for reading exactly what the walk found, by way of its reference: it cannot be exchanged in between.
+    fn reopen(&self, path: &Path, kind: FileType, flags: OFlags) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
+        let shown = self.show(path);
+        let fail = |errno| failed(&shown, errno);
+        let found = self.walk(path)?;
+        let stat = rustix::fs::fstat(&found).map_err(fail)?;
+        let found_kind = FileType::from_raw_mode(stat.st_mode);
+        if found_kind != kind {
+            let (found, wanted) = (kind_name(found_kind), kind_name(kind));
+            return Err(RootedError::WrongKind { path: shown, found, wanted });
+        }
+        let reference = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, reference, flags, Mode::empty()).map_err(fail)?;
+        Ok((file, stat))
+    }
+
+    /// A bare reference to what `path` names inside the root.
+    fn walk(&self, path: &Path) -> Result<OwnedFd, RootedError> {
+        let shown = self.show(path);
+        let fail = |errno| failed(&shown, errno);
+        let too_deep = || RootedError::TooDeep { path: shown.clone() };
+        let here = |fd: &OwnedFd, name: &OsStr| {
+            rustix::fs::openat(fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        };
+
+        let mut pending: VecDeque<OsString> = parts(path.as_os_str().as_bytes()).collect();
+        // The folders from the root to where we are; the root itself is not in it.
+        let mut trail: Vec<OwnedFd> = Vec::new();
+        let (mut links, mut steps) = (0, 0);
+        while let Some(part) = pending.pop_front() {
+            steps += 1;
+            if steps > MOST_PARTS {
+                return Err(too_deep());
+            }
+            let folder = trail.last().unwrap_or(&self.root);
+            if part == ".." || part == "." {
+                // As in the kernel: what precedes must be a folder that we may search.
+                here(folder, OsStr::new(".")).map_err(fail)?;
+                if part == ".." {
+                    trail.pop();
+                }
+                continue;
+            }
+            let next = here(folder, &part).map_err(fail)?;
+            let stat = rustix::fs::fstat(&next).map_err(fail)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                trail.push(next);
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(too_deep());
+            }
+            let target = rustix::fs::readlinkat(&next, "", Vec::new()).map_err(fail)?.into_bytes();
+            if target.first() == Some(&b'/') {
+                trail.clear();
+            }
+            for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                pending.push_front(part);
+            }
+        }
+        match trail.pop() {
+            Some(found) => Ok(found),
+            None => here(&self.root, OsStr::new(".")).map_err(fail),
+        }
+    }
+}
+
+/// A trailing `/` asks for a folder, as a trailing `.` does.
+fn parts(path: &[u8]) -> impl Iterator<Item = OsString> {
+    let folder = path.last() == Some(&b'/');
+    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    parts.map(|part| OsString::from_vec(part.to_vec())).chain(folder.then(|| OsString::from(".")))
+}
+
+fn failed(path: &Path, errno: Errno) -> RootedError {
+    let path = path.to_path_buf();
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => RootedError::Missing { path },
+        Errno::ACCESS | Errno::PERM => RootedError::Denied { path },
+        Errno::LOOP => RootedError::TooDeep { path },
+        errno => RootedError::Io { path, cause: errno.into() },
+    }
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => "regular file",
+        FileType::Directory => "folder",
+        FileType::Symlink => "link",
+        FileType::Fifo => "FIFO",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice => "character device",
+        FileType::BlockDevice => "block device",
+        _ => "file of unknown kind",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,305 @@
+//! TCP sockets of the calling thread's network namespace, as the kernel tells them over `NETLINK_SOCK_DIAG`.
+//!
+//! States and source ports are filtered in the kernel, the ports by bytecode that is written here. One request covers
+//! both families: the older message `TCPDIAG_GETSOCK` (same module, kernel 2.6 and later) walks the connection table
+//! once, where `SOCK_DIAG_BY_FAMILY` walks it once per family.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType, recvmsg, sendto,
+    socket_with,
+};
+
+use crate::snapshot::TcpState;
+
+/// One TCP socket. Queues are as the kernel tells them: bytes, with 1 for an unread or unacknowledged FIN; for LISTEN
+/// the length of the accept queue and (over sock_diag alone) its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    pub state: TcpState,
+    /// IPv4 also where the socket is an IPv6 one and the address a mapped one.
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub receive_queue: u32,
+    pub send_queue: u32,
+    /// 0 where no process owns it: TIME_WAIT, closed by its process, or not accepted yet.
+    pub inode: u64,
+    pub uid: u32,
+}
+
+/// A set of TCP states, as the kernel takes it: bit `n` is state number `n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct States(u32);
+
+impl States {
+    /// The numbers 1 to 11.
+    pub const ALL: States = States(0xffe);
+
+    pub fn of(states: &[TcpState]) -> States {
+        States(states.iter().fold(0, |mask, state| mask | 1 << *state as u32))
+    }
+
+    pub fn without(self, state: TcpState) -> States {
+        States(self.0 & !(1 << state as u32))
+    }
+
+    pub fn contains(self, state: TcpState) -> bool {
+        self.0 & 1 << state as u32 != 0
+    }
+}
+
+/// A set of local ports, kept as sorted ranges that do not touch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports(Vec<(u16, u16)>);
+
+// The kernel's `inet_diag_bc_op` codes that every version knows (equality came with 4.16 only).
+const BC_JMP: u8 = 1;
+const BC_S_GE: u8 = 2;
+const BC_S_LE: u8 = 3;
+/// Two comparisons of 8 bytes and a jump of 4.
+const RANGE_LENGTH: usize = 20;
+/// The jump distances are 16 bits wide, and 4 more than the length means "no".
+const MOST_RANGES: usize = (u16::MAX as usize - 4) / RANGE_LENGTH;
+
+impl Ports {
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> Ports {
+        let mut sorted: Vec<u16> = ports.into_iter().collect();
+        sorted.sort_unstable();
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for port in sorted {
+            match ranges.last_mut() {
+                Some((_, high)) if port <= high.saturating_add(1) => *high = port,
+                _ => ranges.push((port, port)),
+            }
+        }
+        Ports(ranges)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|(low, high)| (*low..=*high).contains(&port))
+    }
+
+    /// The filter program "source port is one of these" for the kernel's `inet_diag_bc_run`, in the order
+    /// `port >= low and port <= high, or else the next range`.
+    ///
+    /// Its auditor wants every distance a multiple of 4, every "no" to land on an operation of the "yes" path or
+    /// behind the end, and the "yes" path to end exactly at the end. An operation is `{code: u8, yes: u8, no: u16}`,
+    /// the port of a comparison sits in the `no` of a second one behind it.
+    fn bytecode(&self) -> Result<Vec<u8>, DiagError> {
+        if self.0.is_empty() || self.0.len() > MOST_RANGES {
+            return Err(DiagError::TooManyPorts(self.0.len()));
+        }
+        let end = self.0.len() * RANGE_LENGTH - 4;
+        let mut code = Vec::with_capacity(end);
+        let mut operation = |code_byte: u8, yes: u8, no: usize| {
+            code.extend([code_byte, yes]);
+            // Cannot be cut: MOST_RANGES bounds every distance.
+            code.extend((no as u16).to_ne_bytes());
+        };
+        for (index, (low, high)) in self.0.iter().enumerate() {
+            let rest = end - index * RANGE_LENGTH;
+            let last = index + 1 == self.0.len();
+            // Ports ascend: below this range is below every later one.
+            operation(BC_S_GE, 8, rest + 4);
+            operation(0, 0, usize::from(*low));
+            operation(BC_S_LE, 8, if last { rest - 8 + 4 } else { RANGE_LENGTH - 8 });
+            operation(0, 0, usize::from(*high));
+            if !last {
+                operation(BC_JMP, 4, rest - 16);
+            }
+        }
+        Ok(code)
+    }
+}
+
+/// Why a dump was not had. After an error, what the callback was told is part of the table at best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DiagError {
+    /// Refused before the first socket: no such module, a seccomp filter, a foreign kernel. `/proc` may still do.
+    #[error("sock_diag is not to be had here: {0}")]
+    Unavailable(Errno),
+    #[error("a filter for {0} ranges of ports cannot be written")]
+    TooManyPorts(usize),
+    #[error("the kernel did not end its list of sockets in time")]
+    TimedOut,
+    /// The table changed under the dump, or messages were dropped: ask again.
+    #[error("the kernel's list of sockets was interrupted")]
+    Interrupted,
+    #[error("the kernel's list of sockets failed: {0}")]
+    Failed(Errno),
+    #[error("the kernel's list of sockets is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// The kernel fills at most 32 KiB a message; kernels before 4.4 half of that.
+const BUFFER_BYTES: usize = 64 * 1024;
+const TCPDIAG_GETSOCK: u16 = 18;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const SEQUENCE: u32 = 1;
+const HEADER: usize = 16;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Tells `each` every TCP socket that is in one of `states` and, if `ports` are given, has one of them on this side.
+/// Nothing is allocated per socket; `buffer` is kept by the caller for the next time.
+pub fn dump(
+    states: States,
+    ports: Option<&Ports>,
+    buffer: &mut Vec<u8>,
+    deadline: Instant,
+    mut each: impl FnMut(&Socket),
+) -> Result<(), DiagError> {
+    let request = request(states, ports)?;
+    buffer.resize(BUFFER_BYTES, 0);
+    // A socket per dump: nothing of an abandoned dump can reach the next, and the namespace is the thread's own.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))
+        .map_err(DiagError::Unavailable)?;
+    let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    set_socket_timeout(&socket, Timeout::Recv, Some(wait)).map_err(DiagError::Failed)?;
+    sendto(&socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map_err(DiagError::Unavailable)?;
+
+    let mut dump = Dump::default();
+    while !dump.done {
+        if Instant::now() >= deadline {
+            return Err(DiagError::TimedOut);
+        }
+        let message = recvmsg(
+            &socket,
+            &mut [std::io::IoSliceMut::new(buffer)],
+            &mut RecvAncillaryBuffer::default(),
+            RecvFlags::empty(),
+        );
+        let message = match message {
+            Ok(message) => message,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return Err(DiagError::TimedOut),
+            Err(Errno::NOBUFS) => return Err(DiagError::Interrupted),
+            Err(errno) => return Err(DiagError::Failed(errno)),
+        };
+        if message.flags.contains(ReturnFlags::TRUNC) {
+            return Err(DiagError::Malformed("a message longer than the buffer"));
+        }
+        let from_kernel = message
+            .address
+            .and_then(|address| SocketAddrNetlink::try_from(address).ok())
+            .is_some_and(|address| address.pid() == 0);
+        if from_kernel {
+            dump.take(buffer.get(..message.bytes).unwrap_or_default(), &mut each)?;
+        }
+    }
+    if dump.interrupted { Err(DiagError::Interrupted) } else { Ok(()) }
+}
+
+/// `nlmsghdr`, `inet_diag_req` (60 bytes) and the filter as its one attribute.
+fn request(states: States, ports: Option<&Ports>) -> Result<Vec<u8>, DiagError> {
+    let mut request = vec![0; HEADER];
+    request.push(AF_INET); // not looked at: this message means both families
+    request.extend([0; 51]); // no extensions, no wish for one certain socket
+    request.extend(states.0.to_ne_bytes());
+    request.extend([0; 4]);
+    if let Some(ports) = ports {
+        let code = ports.bytecode()?;
+        // Cannot be cut: the filter's own bound is lower.
+        request.extend((code.len() as u16 + 4).to_ne_bytes());
+        request.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
+        request.extend(code);
+    }
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend((request.len() as u32).to_ne_bytes());
+    header.extend(TCPDIAG_GETSOCK.to_ne_bytes());
+    header.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    header.extend(SEQUENCE.to_ne_bytes());
+    header.extend([0; 4]);
+    request.splice(..HEADER, header);
+    Ok(request)
+}
+
+/// How far the answer has come.
+#[derive(Debug, Default)]
+struct Dump {
+    started: bool,
+    done: bool,
+    interrupted: bool,
+}
+
+impl Dump {
+    /// Reads one datagram of netlink messages in place.
+    fn take(&mut self, mut datagram: &[u8], each: &mut impl FnMut(&Socket)) -> Result<(), DiagError> {
+        while !datagram.is_empty() && !self.done {
+            let short = DiagError::Malformed("a message shorter than it says");
+            let (header, _) = datagram.split_first_chunk::<HEADER>().ok_or(short)?;
+            let [l0, l1, l2, l3, t0, t1, f0, f1, s0, s1, s2, s3, ..] = *header;
+            let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+            let body = datagram.get(HEADER..length).ok_or(short)?;
+            // Messages begin at multiples of 4; the last one need not be padded.
+            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if u32::from_ne_bytes([s0, s1, s2, s3]) != SEQUENCE {
+                continue;
+            }
+            self.interrupted |= u16::from_ne_bytes([f0, f1]) & NLM_F_DUMP_INTR != 0;
+            match u16::from_ne_bytes([t0, t1]) {
+                TCPDIAG_GETSOCK => {
+                    self.started = true;
+                    each(&socket_of(body)?);
+                }
+                // Both begin with an errno, negated; 0 in DONE is success (and in kernels that send none).
+                kind @ (NLMSG_DONE | NLMSG_ERROR) => {
+                    let errno = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes).wrapping_neg());
+                    if errno > 0 || kind == NLMSG_ERROR {
+                        let errno = Errno::from_raw_os_error(errno.clamp(1, 4095));
+                        return Err(match self.started {
+                            false => DiagError::Unavailable(errno),
+                            true => DiagError::Failed(errno),
+                        });
+                    }
+                    self.done = true;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `struct inet_diag_msg`: 72 bytes, then attributes that nobody asked for.
+fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
+    let message: &[u8; 72] = body.first_chunk().ok_or(DiagError::Malformed("a socket of less than 72 bytes"))?;
+    let u32_at = |at: usize| u32::from_ne_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]]);
+    let address = |port_at: usize, at: usize| {
+        let port = u16::from_be_bytes([message[port_at], message[port_at + 1]]);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&message[at..at + 16]);
+        let ip = match message[0] {
+            AF_INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+            AF_INET6 => Ipv6Addr::from(bytes).to_canonical(),
+            _ => return Err(DiagError::Malformed("a socket of neither family")),
+        };
+        Ok(SocketAddr::new(ip, port))
+    };
+    Ok(Socket {
+        state: TcpState::from_number(message[1]).ok_or(DiagError::Malformed("a socket in no known state"))?,
+        local: address(4, 8)?,
+        remote: address(6, 24)?,
+        receive_queue: u32_at(56),
+        send_queue: u32_at(60),
+        uid: u32_at(64),
+        inode: u64::from(u32_at(68)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

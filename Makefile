@@ -1,0 +1,78 @@
+# `make` lists what there is. Each target gets what it lacks (scripts/prerequisites.sh) or says what to install.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# One thing at a time: cargo uses the cores already.
+.NOTPARALLEL:
+
+# Before a command: the tools of the cache folder on the PATH.
+in_shell := . scripts/common.sh;
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## three real brokers, the deadlock, and what the exporter says as it unfolds
+	@scripts/prerequisites.sh build brokers
+	@$(in_shell) cargo build --locked --release
+	@$(in_shell) cargo run --locked -p lab -- demo
+
+.PHONY: test
+test: lint deny minimum-rust-stated ## everything that a change must pass (real brokers; at most 30 minutes on 2 cores)
+	@scripts/prerequisites.sh build brokers prometheus
+	@scripts/run-tests.sh
+
+.PHONY: build
+build: ## the exporter, optimised: target/release/kafka-vitals
+	@scripts/prerequisites.sh build
+	@$(in_shell) cargo build --locked --release
+
+.PHONY: lint
+lint: ## rustfmt, clippy without a warning, the scripts' own tests
+	@scripts/prerequisites.sh build lint
+	@scripts/test-scripts.sh
+	@$(in_shell) cargo fmt --all --check
+	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
+# Test targets with `test = false` (qualify) are in no --all-targets.
+	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
+
+.PHONY: deny
+deny: ## licences, sources, duplicates of the dependencies (cargo-deny)
+	@scripts/prerequisites.sh build deny
+	@$(in_shell) cargo deny --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: ## known vulnerabilities of the dependencies (gets the database by git: needs the internet)
+	@scripts/prerequisites.sh build deny
+	@$(in_shell) cargo deny --locked check advisories
+
+.PHONY: minimum-rust-stated
+minimum-rust-stated:
+	@scripts/prerequisites.sh build
+	@scripts/check-minimum-rust.sh
+
+.PHONY: minimum-rust
+minimum-rust: ## compile with the minimum Rust (gets it by rustup)
+	@scripts/prerequisites.sh build
+	@scripts/check-minimum-rust.sh --install
+
+.PHONY: qualify
+qualify: ## the tests that take longer than CI has: by hand, before a release
+	@scripts/prerequisites.sh build brokers prometheus
+	@$(in_shell) cargo test --workspace --locked --test qualify -- --nocapture --test-threads=1
+
+.PHONY: bench
+bench: ## figures of speed, beside the floor and the tools people use
+	@scripts/prerequisites.sh build brokers
+	@$(in_shell) cargo bench --workspace --locked --bench '*'
+
+.PHONY: docs
+docs: ## rewrite docs/metrics.md, golden files and snapshots from the code; then read the diff
+	@scripts/prerequisites.sh build
+	@$(in_shell) KAFKA_VITALS_REFRESH=1 INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --workspace --locked golden
+	@git status --short
+
+.PHONY: clean-cache
+clean-cache: ## remove the tools that were fetched (not cargo's folders, not the brokers' jars)
+	@$(in_shell) rm -rf "$$cache"; say "removed $$cache"

@@ -1,0 +1,229 @@
+//! How a cluster's processes are configured and started.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{ANSWER_TIME, Cluster, Node, POLL, START_TIME, TOOL_TIME};
+use crate::cell::{Cell, Process};
+use crate::versions::Mode;
+
+const LOG4J_1: &str = "log4j.rootLogger=INFO, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=[%d] %p %m (%c)%n
+log4j.logger.state.change.logger=WARN
+log4j.logger.org.apache.zookeeper=WARN
+";
+const TOOLS_LOG4J_1: &str = "log4j.rootLogger=ERROR, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.target=System.err
+log4j.appender.out.layout=org.apache.log4j.SimpleLayout
+";
+const LOG4J_2: &str = r#"<Configuration status="WARN"><Appenders><Console name="out"><PatternLayout pattern="[%d] %p %m (%c)%n"/></Console></Appenders><Loggers><Root level="INFO"><AppenderRef ref="out"/></Root></Loggers></Configuration>
+"#;
+const TOOLS_LOG4J_2: &str = r#"<Configuration status="ERROR"><Appenders><Console name="out" target="SYSTEM_ERR"><PatternLayout pattern="%p %m%n"/></Console></Appenders><Loggers><Root level="ERROR"><AppenderRef ref="out"/></Root></Loggers></Configuration>
+"#;
+
+/// Processes log to stdout, which goes to their log file; tools keep stdout for their answer.
+pub(super) fn write_logging(folder: &Path) -> io::Result<()> {
+    fs::write(folder.join("log4j.properties"), LOG4J_1)?;
+    fs::write(folder.join("log4j2.xml"), LOG4J_2)?;
+    fs::write(folder.join("tools-log4j.properties"), TOOLS_LOG4J_1)?;
+    fs::write(folder.join("tools-log4j2.xml"), TOOLS_LOG4J_2)
+}
+
+impl Cluster {
+    /// Gives every node its ports, its folder and its `server.properties`.
+    pub(super) fn lay_out(&mut self) -> Result<()> {
+        let brokers = self.options.brokers.clone();
+        let highest = *brokers.iter().max().context("a cluster needs at least one broker")?;
+        let combined = self.mode == Mode::KraftCombined;
+        let mut roles: Vec<_> = brokers.iter().map(|id| (*id, true, combined)).collect();
+        if self.mode == Mode::KraftDedicated {
+            roles.push((highest + 1, false, true));
+        }
+        // One port for each listener: a broker's, a controller's, or both.
+        let ports = self.cell.free_ports(2 * roles.len())?;
+        let nodes: Vec<_> = roles.into_iter().zip(ports.chunks_exact(2)).collect();
+        let voters: Vec<_> = nodes
+            .iter()
+            .filter(|((_, _, is_controller), _)| *is_controller)
+            .map(|((id, _, _), ports)| format!("{id}@127.0.0.1:{}", ports[1]))
+            .collect();
+        for ((id, is_broker, is_controller), ports) in nodes {
+            let name = format!("{}-{id}", if is_broker { "broker" } else { "controller" });
+            let (folder, outside) = (self.folder.join(&name), self.cell.host_path(&self.folder).join(&name));
+            fs::create_dir(&outside)?;
+            let properties = self.properties(id, is_broker, is_controller, ports, &folder, &voters.join(","));
+            fs::write(outside.join("server.properties"), properties)?;
+            let port = if is_broker { ports[0] } else { ports[1] };
+            let log = outside.join("server.log");
+            self.nodes.push(Node { id, port, is_broker, folder, log, log_start: 0, process: None });
+        }
+        Ok(())
+    }
+
+    fn properties(
+        &self,
+        id: i32,
+        is_broker: bool,
+        is_controller: bool,
+        ports: &[u16],
+        folder: &Path,
+        voters: &str,
+    ) -> String {
+        let replicas = self.options.brokers.len().min(3);
+        let plaintext = format!("PLAINTEXT://127.0.0.1:{}", ports[0]);
+        let mut lines = format!(
+            "log.dirs={}\nnum.partitions=1\noffsets.topic.replication.factor={replicas}\n\
+             offsets.topic.num.partitions={}\ndefault.replication.factor={replicas}\nmin.insync.replicas=1\n\
+             log.retention.hours=1\nnum.network.threads=3\nnum.io.threads=8\n\
+             group.min.session.timeout.ms=1000\noffsets.retention.check.interval.ms=10000\n",
+            folder.join("data").display(),
+            self.options.offsets_partitions,
+        );
+        if !self.version.name.starts_with("0.10.") {
+            lines += &format!(
+                "transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr=1\n\
+                 group.initial.rebalance.delay.ms=0\n"
+            );
+        }
+        if let Some((_, port)) = &self.zookeeper {
+            lines += &format!(
+                "broker.id={id}\nlisteners={plaintext}\nzookeeper.connect=127.0.0.1:{port}\n\
+                 zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n"
+            );
+        }
+        if self.mode != Mode::ZooKeeper {
+            let controller = format!("CONTROLLER://127.0.0.1:{}", ports[1]);
+            let (roles, listeners) = match (is_broker, is_controller) {
+                (true, true) => ("broker,controller", format!("{plaintext},{controller}")),
+                (true, false) => ("broker", plaintext.clone()),
+                _ => ("controller", controller),
+            };
+            lines += &format!(
+                "process.roles={roles}\nnode.id={id}\ncontroller.quorum.voters={voters}\nlisteners={listeners}\n\
+                 controller.listener.names=CONTROLLER\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+            );
+            if is_broker {
+                lines += &format!("advertised.listeners={plaintext}\n");
+            }
+        }
+        for (name, value) in &self.options.properties {
+            lines += &format!("{name}={value}\n");
+        }
+        lines
+    }
+
+    pub(super) fn start_zookeeper(&mut self) -> Result<()> {
+        let port = *self.cell.free_ports(1)?.first().context("a port for ZooKeeper")?;
+        let (folder, outside) = (self.folder.join("zookeeper"), self.cell.host_path(&self.folder).join("zookeeper"));
+        fs::create_dir(&outside)?;
+        let lines = format!(
+            "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+             admin.enableServer=false\n4lw.commands.whitelist=*\n",
+            folder.join("data").display()
+        );
+        fs::write(outside.join("zoo.cfg"), lines)?;
+        let mut command = self.java_command("128m", "");
+        command.arg("-cp").arg(&self.classpath).arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+        command.arg(folder.join("zoo.cfg"));
+        let mut process = spawn_logged(&self.cell, command, &outside.join("zookeeper.log"))?;
+        let deadline = Instant::now() + START_TIME;
+        while self.cell.connect(port).is_err() {
+            if let Some(status) = process.ended()? {
+                let log = fs::read_to_string(outside.join("zookeeper.log"))?;
+                bail!("ZooKeeper ended while starting ({status}):\n{}", last_lines(&log));
+            }
+            ensure!(Instant::now() < deadline, "ZooKeeper does not listen on port {port} after {START_TIME:?}");
+            thread::sleep(POLL);
+        }
+        self.zookeeper = Some((process, port));
+        Ok(())
+    }
+
+    /// KRaft nodes do not start on folders without the cluster's id.
+    pub(super) fn format_storage(&self) -> Result<()> {
+        let format = |node: &Node| {
+            let mut tool = self.java_command("128m", "tools-");
+            tool.arg("-cp").arg(&self.classpath).args(["kafka.tools.StorageTool", "format"]);
+            tool.args(["-t", "4L6g3nShT-eMCtK--X86sw", "-c"]).arg(node.folder.join("server.properties"));
+            self.run_tool("kafka-storage format", tool, TOOL_TIME).map(drop)
+        };
+        thread::scope(|scope| {
+            let tools: Vec<_> = self.nodes.iter().map(|node| scope.spawn(move || format(node))).collect();
+            tools.into_iter().try_for_each(|tool| tool.join().unwrap_or_else(|_| bail!("kafka-storage: panicked")))
+        })
+    }
+
+    pub(super) fn launch(&mut self, index: usize) -> Result<()> {
+        let mut command = self.java_command(&self.options.heap, "");
+        command.arg("-Xms64m").args(&self.options.jvm_options).arg("-cp").arg(&self.classpath).arg("kafka.Kafka");
+        let node = self.nodes.get_mut(index).context("a node that is there")?;
+        command.arg(node.folder.join("server.properties"));
+        node.log_start = fs::metadata(&node.log).map_or(0, |log| log.len());
+        node.process = Some(spawn_logged(&self.cell, command, &node.log)?);
+        Ok(())
+    }
+
+    pub(super) fn wait_started(&mut self, index: usize) -> Result<()> {
+        let deadline = Instant::now() + START_TIME;
+        let node = self.nodes.get_mut(index).context("a node that is there")?;
+        loop {
+            let log = node.log()?;
+            let listens = || self.cell.connect(node.port).is_ok();
+            if log.contains("started (kafka.server.Kafka") && listens() {
+                return Ok(());
+            }
+            if let Some(status) = node.process.as_mut().and_then(|process| process.ended().transpose()).transpose()? {
+                node.process = None;
+                bail!("broker {} ended while starting ({status}):\n{}", node.id, last_lines(&log));
+            }
+            if Instant::now() > deadline {
+                bail!("broker {} has not started after {START_TIME:?}:\n{}", node.id, last_lines(&log));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// A broker that comes back before ZooKeeper has ended its killed predecessor's session refuses to start.
+    pub(super) fn wait_unregistered(&self, id: i32) -> Result<()> {
+        let Some((_, port)) = self.zookeeper else { return Ok(()) };
+        let deadline = Instant::now() + START_TIME;
+        let path = format!("/brokers/ids/{id}");
+        while self.zookeeper_dump(port)?.lines().any(|line| line.trim() == path) {
+            ensure!(Instant::now() < deadline, "broker {id} is still registered in ZooKeeper after {START_TIME:?}");
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// The sessions and their ephemeral nodes.
+    fn zookeeper_dump(&self, port: u16) -> io::Result<String> {
+        let mut stream = self.cell.connect(port)?;
+        stream.set_read_timeout(Some(ANSWER_TIME))?;
+        stream.write_all(b"dump")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+fn spawn_logged(cell: &Cell, mut command: Command, log: &Path) -> Result<Process> {
+    let file = File::options().create(true).append(true).open(log)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let program = command.get_program().to_string_lossy().into_owned();
+    cell.spawn(command).with_context(|| format!("start {program}"))
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}

@@ -1,0 +1,224 @@
+//! The incident's deadlock (KAFKA-3994) on unmodified brokers of 0.10.1.0, by requests and a short pause of the followers.
+//!
+//! The request handler that serves a follower's Fetch locks the list of watched operations and then, completing an
+//! offset commit, that group. Another thread locks a group that becomes empty, appends to the log while holding it,
+//! and needs the list of watched operations. So: members of many groups commit while the followers pause, one commit
+//! is so large that completing it takes tens of ms, and when the followers go on, the groups become empty one by one.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::client::{Connection, Member};
+use crate::cluster::Cluster;
+use crate::hand;
+
+/// The topic whose offsets are committed; made when it is not there.
+pub const TOPIC: &str = "t32";
+
+const GROUPS: usize = 50;
+const LARGE_COMMIT: i32 = 9_000;
+/// Between two members that leave, or whose sessions expire.
+const GAP: Duration = Duration::from_millis(3);
+const SESSION: Duration = Duration::from_secs(2);
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// By which thread a group becomes empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// A request handler, as a member leaves
+    Leave,
+    /// `executor-Heartbeat`, as a member's session expires
+    Expire,
+}
+
+/// A deadlocked broker. Dropping it closes the connections whose requests it does not answer.
+pub struct Deadlock {
+    /// The deadlocked broker: the coordinator of the groups.
+    pub broker: i32,
+    pub form: Form,
+    /// The last follower's SIGCONT; the deadlock forms 0.1 to 0.2 s after it.
+    pub followers_continued: Instant,
+    /// When `jstack` had confirmed it.
+    pub confirmed: Instant,
+    /// How many rounds it took.
+    pub rounds: u32,
+    /// The report of `jstack`.
+    pub report: String,
+    _unanswered: Vec<Connection>,
+}
+
+/// Makes the deadlock. Rounds repeat until `jstack` reports it; an error after 60 s.
+pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
+    if !cluster.metadata(first_broker(cluster)?)?.partitions.iter().any(|partition| partition.topic == TOPIC) {
+        cluster.create_topic(TOPIC, 32, cluster.brokers().count().min(3))?;
+    }
+    let coordinator = coordinator(cluster, "mm")?;
+    // The followers must be in sync, or no commit waits for them.
+    cluster.wait_whole(Duration::from_secs(30))?;
+    let deadline = Instant::now() + GIVE_UP;
+    let mut rounds = 0;
+    while Instant::now() < deadline {
+        let names = group_names(rounds, cluster.offsets_partitions());
+        let (followers_continued, mut waiting) =
+            cluster.cell().in_network(|| round(cluster, coordinator, form, &names))??;
+        rounds += 1;
+        // A commit that is not answered 2 s after the followers went on is suspect; one that is slow gets 8 s more.
+        let patience = [2, 10].map(|seconds| followers_continued + Duration::from_secs(seconds));
+        for until in patience {
+            waiting = unanswered(waiting, until)?;
+            if waiting.is_empty() {
+                break;
+            }
+            let dump = cluster.jstack(coordinator)?;
+            if let Some(report) = hand::reported_deadlock(&dump) {
+                return Ok(Deadlock {
+                    broker: coordinator,
+                    form,
+                    followers_continued,
+                    confirmed: Instant::now(),
+                    rounds,
+                    report: report.into(),
+                    _unanswered: waiting,
+                });
+            }
+        }
+        ensure!(waiting.is_empty(), "broker {coordinator} does not answer commits, and yet jstack reports no deadlock");
+    }
+    bail!("no deadlock in {rounds} rounds ({GIVE_UP:?}); does Kafka {} have the bug?", cluster.version().name)
+}
+
+fn first_broker(cluster: &Cluster) -> Result<i32> {
+    Ok(cluster.brokers().next().context("a cluster without brokers")?.id())
+}
+
+/// The id of a group's coordinator.
+pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
+    let port = cluster.broker(first_broker(cluster)?)?.port();
+    Ok(cluster.cell().in_network(|| Connection::open(port, ANSWER_TIME)?.coordinator(group))??)
+}
+
+/// Names of groups that are in the same partition of `__consumer_offsets` as `mm`, so have the same coordinator and followers.
+fn group_names(round: u32, offsets_partitions: u32) -> Vec<String> {
+    let wanted = offsets_partition("mm", offsets_partitions);
+    let names = (0u32..).map(|number| format!("r{round}-{number}"));
+    names.filter(|name| offsets_partition(name, offsets_partitions) == wanted).take(GROUPS + 1).collect()
+}
+
+/// As the broker does it: Java's `String.hashCode`, its absolute value modulo the number of partitions.
+fn offsets_partition(group: &str, partitions: u32) -> u32 {
+    let hash = group.bytes().fold(0i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
+    hash.checked_abs().unwrap_or(0) as u32 % partitions
+}
+
+/// One attempt: the last follower's SIGCONT, and all connections that wait for an answer.
+fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> Result<(Instant, Vec<Connection>)> {
+    let port = cluster.broker(coordinator)?.port();
+    let open = || Connection::open(port, ANSWER_TIME);
+    let (first, groups) = names.split_first().context("no group names")?;
+    let session = if form == Form::Expire { SESSION } else { Duration::from_secs(30) };
+    let (mut first_commit, mut large_commit) = (open()?, open()?);
+    let (mut committing, mut leaving) = (Vec::new(), Vec::new());
+    for group in groups {
+        let mut connection = open()?;
+        let member = connection.join(group, TOPIC, session)?;
+        committing.push((connection, member));
+        leaving.push(open()?);
+    }
+    let followers = Paused::new(cluster, coordinator)?;
+    thread::sleep(Duration::from_millis(50));
+    first_commit.send_commit(&Member::simple(first), TOPIC, 1)?;
+    thread::sleep(Duration::from_millis(150));
+    large_commit.send_commit(&Member::simple("mm"), TOPIC, LARGE_COMMIT)?;
+    thread::sleep(Duration::from_millis(600));
+    let commits = Instant::now();
+    for (connection, member) in &mut committing {
+        connection.send_commit(member, TOPIC, 1)?;
+        if form == Form::Expire {
+            thread::sleep(GAP);
+        }
+    }
+    match form {
+        Form::Leave => thread::sleep(Duration::from_millis(300)),
+        // A commit counts as a heartbeat: the first session ends 2 s after the first commit, 30 ms from here.
+        Form::Expire => {
+            let first_end = commits + SESSION - Duration::from_millis(30);
+            thread::sleep(first_end.saturating_duration_since(Instant::now()));
+        }
+    }
+    let continued = followers.resume()?;
+    let (mut waiting, members): (Vec<_>, Vec<_>) = committing.into_iter().unzip();
+    if form == Form::Leave {
+        for (connection, member) in leaving.iter_mut().zip(&members) {
+            connection.send_leave(member)?;
+            thread::sleep(GAP);
+        }
+        waiting.append(&mut leaving);
+    }
+    waiting.extend([first_commit, large_commit]);
+    Ok((continued, waiting))
+}
+
+/// The connections that have no answer until then.
+fn unanswered(waiting: Vec<Connection>, until: Instant) -> Result<Vec<Connection>> {
+    let mut left = Vec::new();
+    for mut connection in waiting {
+        match connection.receive(until) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => left.push(connection),
+            Err(error) => return Err(error).context("the coordinator closed a connection"),
+        }
+    }
+    Ok(left)
+}
+
+/// The other brokers under SIGSTOP; they go on when this is dropped.
+struct Paused<'a> {
+    cluster: &'a Cluster,
+    followers: Vec<i32>,
+}
+
+impl<'a> Paused<'a> {
+    fn new(cluster: &'a Cluster, coordinator: i32) -> Result<Paused<'a>> {
+        let followers: Vec<_> = cluster.brokers().map(|node| node.id()).filter(|id| *id != coordinator).collect();
+        let paused = Paused { cluster, followers };
+        for id in &paused.followers {
+            cluster.pause(*id)?;
+        }
+        Ok(paused)
+    }
+
+    fn resume(mut self) -> Result<Instant> {
+        for id in std::mem::take(&mut self.followers) {
+            self.cluster.resume(id)?;
+        }
+        Ok(Instant::now())
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        for id in &self.followers {
+            let _ = self.cluster.resume(*id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_fall_on_the_partitions_that_java_computes() {
+        // By String.hashCode and Utils.abs in the broker's own jar: hashes 3488, 1109249087, -1793216381, Integer.MIN_VALUE.
+        for (group, partition) in
+            [("mm", 38), ("console-consumer-42", 37), ("test-consumer-group", 31), ("polygenelubricants", 0)]
+        {
+            assert_eq!(offsets_partition(group, 50), partition, "{group}");
+        }
+        assert!(group_names(3, 50).iter().all(|name| offsets_partition(name, 50) == 38));
+    }
+}

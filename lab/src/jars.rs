@@ -1,0 +1,142 @@
+//! Broker jars from Maven Central, resolved once into a cache folder outside the repository.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
+
+use crate::versions::Version;
+
+/// What to say when a JDK or Maven is missing.
+pub const INSTALL: &str = "install it with `apt-get install openjdk-17-jdk-headless maven`";
+
+/// `$KAFKA_VITALS_LAB_CACHE`, else `$XDG_CACHE_HOME/kafka-vitals-lab`, else `~/.cache/kafka-vitals-lab`.
+pub fn cache_folder() -> Result<PathBuf> {
+    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = named("KAFKA_VITALS_LAB_CACHE")
+        .or_else(|| named("XDG_CACHE_HOME").map(|base| base.join("kafka-vitals-lab")))
+        .or_else(|| named("HOME").map(|home| home.join(".cache/kafka-vitals-lab")))
+        .context("neither KAFKA_VITALS_LAB_CACHE nor XDG_CACHE_HOME nor HOME is set: no place for the broker jars")?;
+    std::path::absolute(&folder).with_context(|| format!("cache folder {}", folder.display()))
+}
+
+/// The jars of `version`, sorted; resolved with Maven when the cache lacks them.
+///
+/// A lock in the cache folder keeps two processes from resolving at once, and the folder of a version appears whole or not at all.
+pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
+    let cache = cache_folder()?;
+    let folder = cache.join(version.name);
+    if !folder.is_dir() {
+        fs::create_dir_all(&cache).with_context(|| format!("create the cache folder {}", cache.display()))?;
+        let lock_path = cache.join("lock");
+        let lock = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .with_context(|| format!("lock {}", lock_path.display()))?;
+        if !folder.is_dir() {
+            resolve(version, &cache, &folder)?;
+        }
+    }
+    let mut jars = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jar") {
+            jars.push(path);
+        }
+    }
+    jars.sort();
+    if jars.is_empty() {
+        bail!("{} holds no jars: remove it, and the next run resolves it again", folder.display());
+    }
+    Ok(jars)
+}
+
+fn resolve(version: &Version, cache: &Path, folder: &Path) -> Result<()> {
+    eprintln!("lab: resolving the jars of Kafka {} with Maven into {}", version.name, folder.display());
+    let work = tempfile::Builder::new().prefix(".resolving-").tempdir_in(cache)?;
+    let output = work.path().join("jars");
+    fs::write(work.path().join("pom.xml"), project(version))?;
+    let mut maven = Command::new("mvn")
+        .args(["--batch-mode", "-Dstyle.color=never", "--file"])
+        .arg(work.path().join("pom.xml"))
+        .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+        .arg(format!("-DoutputDirectory={}", output.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start Maven (`mvn`): {INSTALL}"))?;
+    let mut told = Vec::new();
+    if let Some(stdout) = maven.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            if let Some(jar) = downloaded_jar(&line) {
+                eprintln!("lab:   {jar}");
+            } else if line.contains("ERROR") {
+                told.push(line);
+            }
+        }
+    }
+    let status = maven.wait()?;
+    if !status.success() {
+        told.truncate(8);
+        bail!("Maven could not resolve Kafka {} ({status}):\n{}", version.name, told.join("\n"));
+    }
+    fs::rename(&output, folder).with_context(|| format!("move the resolved jars to {}", folder.display()))
+}
+
+/// `kafka_2.11-0.10.1.0.jar (4.7 MB at 2.1 MB/s)` of Maven's line `[INFO] Downloaded from central: ADDRESS (4.7 MB at 2.1 MB/s)`.
+fn downloaded_jar(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("Downloaded from ")?;
+    let (_, address_and_rate) = rest.split_once(": ")?;
+    let (address, _) = address_and_rate.split_once(' ')?;
+    let (folder, file) = address.rsplit_once('/')?;
+    if file.ends_with(".jar") { address_and_rate.get(folder.len() + 1..) } else { None }
+}
+
+fn project(version: &Version) -> String {
+    let mut extra = String::new();
+    for coordinates in version.extra {
+        let mut parts = coordinates.splitn(3, ':');
+        let mut part = || parts.next().unwrap_or_default();
+        extra += &dependency(part(), part(), part(), "");
+    }
+    // These three are named in old poms, are not in Maven Central, and the broker does not need them.
+    let exclusions: String = [("com.sun.jmx", "jmxri"), ("com.sun.jdmk", "jmxtools"), ("javax.jms", "jms")]
+        .map(|(group, artifact)| {
+            format!("<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>")
+        })
+        .concat();
+    let broker = dependency("org.apache.kafka", &format!("kafka_{}", version.scala), version.name, &exclusions);
+    format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\n\
+         <groupId>lab</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>\n\
+         <dependencies>\n{broker}{extra}</dependencies></project>\n"
+    )
+}
+
+fn dependency(group: &str, artifact: &str, version: &str, exclusions: &str) -> String {
+    format!(
+        "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>\
+         <exclusions>{exclusions}</exclusions></dependency>\n"
+    )
+}
+
+/// The `java` to start brokers with: `$JAVA_HOME/bin/java`, else the one on `PATH`.
+pub fn java() -> Result<PathBuf> {
+    if let Some(home) = env::var_os("JAVA_HOME").filter(|home| !home.is_empty()) {
+        let java = PathBuf::from(home).join("bin/java");
+        if !java.is_file() {
+            bail!("JAVA_HOME is set, but there is no {}: unset it or {INSTALL}", java.display());
+        }
+        return Ok(java);
+    }
+    on_path("java").with_context(|| format!("no `java` on PATH: {INSTALL}"))
+}
+
+/// The first file of that name in the folders of `PATH`.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,108 @@
+//! The Kafka versions that the lab can run, and in what they differ.
+
+use anyhow::{Context, Result};
+
+/// How a cluster of a version keeps its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    #[value(name = "zookeeper")]
+    ZooKeeper,
+    /// Every node is broker and controller
+    KraftCombined,
+    /// One node more is the controller, and only that
+    KraftDedicated,
+}
+
+/// One Kafka release.
+#[derive(Debug)]
+pub struct Version {
+    /// As Maven names it: `0.10.1.0`.
+    pub name: &'static str,
+    /// The Scala version in the artifact's name: `kafka_2.11`.
+    pub scala: &'static str,
+    /// Maven coordinates (`group:artifact:version`) that the broker needs beside its own dependencies.
+    pub extra: &'static [&'static str],
+    /// The modes that run; the first is the default.
+    pub modes: &'static [Mode],
+    /// Main class of `kafka-topics`.
+    pub topics_tool: &'static str,
+    /// Whether `kafka-topics` asks the brokers (`--bootstrap-server`) and not ZooKeeper.
+    pub topics_asks_brokers: bool,
+    /// The oldest Fetch that a broker of this version answers.
+    pub fetch_version: i16,
+}
+
+/// Java's XML binding left the JDK with 11; brokers of 0.10 start on a later JDK only with it.
+const XML_BINDING: &str = "javax.xml.bind:jaxb-api:2.3.1";
+const LOG4J_1: &[&str] = &["org.slf4j:slf4j-log4j12:1.7.30"];
+
+const fn old(name: &'static str) -> Version {
+    Version {
+        name,
+        scala: "2.11",
+        extra: &[XML_BINDING],
+        modes: &[Mode::ZooKeeper],
+        topics_tool: "kafka.admin.TopicCommand",
+        topics_asks_brokers: false,
+        fetch_version: 0,
+    }
+}
+
+/// All versions, oldest first.
+pub const VERSIONS: &[Version] = &[
+    old("0.10.1.0"),
+    old("0.10.1.1"),
+    Version {
+        name: "2.1.0",
+        scala: "2.12",
+        extra: LOG4J_1,
+        modes: &[Mode::ZooKeeper],
+        topics_tool: "kafka.admin.TopicCommand",
+        topics_asks_brokers: false,
+        fetch_version: 0,
+    },
+    Version {
+        name: "2.8.2",
+        scala: "2.13",
+        extra: LOG4J_1,
+        modes: &[Mode::ZooKeeper],
+        topics_tool: "kafka.admin.TopicCommand",
+        topics_asks_brokers: true,
+        fetch_version: 0,
+    },
+    Version {
+        name: "3.9.1",
+        scala: "2.13",
+        extra: &[
+            "org.slf4j:slf4j-reload4j:1.7.36",
+            "ch.qos.reload4j:reload4j:1.2.25",
+            "org.apache.kafka:kafka-tools:3.9.1",
+        ],
+        modes: &[Mode::KraftCombined, Mode::KraftDedicated, Mode::ZooKeeper],
+        topics_tool: "org.apache.kafka.tools.TopicCommand",
+        topics_asks_brokers: true,
+        fetch_version: 4,
+    },
+    Version {
+        name: "4.3.0",
+        scala: "2.13",
+        extra: &[
+            "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3",
+            "org.apache.logging.log4j:log4j-core:2.24.3",
+            "org.apache.logging.log4j:log4j-1.2-api:2.24.3",
+            "org.apache.kafka:kafka-tools:4.3.0",
+        ],
+        modes: &[Mode::KraftCombined, Mode::KraftDedicated],
+        topics_tool: "org.apache.kafka.tools.TopicCommand",
+        topics_asks_brokers: true,
+        fetch_version: 4,
+    },
+];
+
+/// The version of that name.
+pub fn find(name: &str) -> Result<&'static Version> {
+    VERSIONS.iter().find(|version| version.name == name).with_context(|| {
+        let known: Vec<_> = VERSIONS.iter().map(|version| version.name).collect();
+        format!("Kafka {name} is not in the lab's table; it knows {}", known.join(", "))
+    })
+}

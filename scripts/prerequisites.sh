@@ -1,0 +1,146 @@
+#!/bin/sh
+# Gets what a make target lacks, or stops with the list of what to install.
+#   scripts/prerequisites.sh [build] [lint] [brokers] [prometheus] [deny]
+# Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
+# into the cache folder: installed, their packages would start daemons.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+packages=
+lacking=
+
+# lack PACKAGES WHAT-FOR
+lack() {
+    packages="$packages $1"
+    lacking="$lacking
+  - $2 (Debian: $1)"
+}
+
+check_rust() {
+    wanted=$(minimum_rust)
+    remedy="Debian's own is too old: install it with rustup, https://rustup.rs"
+    have cargo || die "Rust $wanted or later is needed. $remedy"
+    found=$(cargo --version | cut -d' ' -f2)
+    at_least "$wanted" "$found" || die "Rust $wanted or later is needed, this is $found. $remedy, or: rustup update"
+}
+
+check_lint() {
+    for part in fmt clippy; do
+        cargo $part --version >/dev/null 2>&1 || die "cargo $part is missing: rustup component add rustfmt clippy"
+    done
+}
+
+# The version is read from the JDK's release file: starting a JVM to ask takes longer than all the rest here.
+check_brokers() {
+    java=
+    if have java && have jstack && have jcmd; then
+        release=$(dirname "$(readlink -f "$(command -v java)")")/../release
+        java=$(sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$release" 2>/dev/null || true)
+    fi
+    if [ -z "$java" ] || [ "$java" -lt 17 ]; then
+        lack openjdk-17-jdk-headless "a JDK, 17 or later, with jstack and jcmd"
+    fi
+    have mvn || lack maven "mvn: resolves the brokers' jars"
+    have unshare || lack util-linux "unshare: each cluster gets namespaces of its own"
+    have ss || lack iproute2 "ss: what the readings are compared with"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif [ -n "${CI:-}" ]; then
+        sudo -n "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# Quiet unless it fails.
+quietly() {
+    output=$("$@" 2>&1) || {
+        printf '%s\n' "$output" >&2
+        return 1
+    }
+}
+
+install_packages() {
+    [ -n "$packages" ] || return 0
+    if ! have apt-get || { [ "$(id -u)" != 0 ] && ! have sudo; }; then
+        die "these are missing, and there is no apt with root or sudo to get them:$lacking"
+    fi
+    say "installing with apt:$packages"
+    # openjdk's packages register manual pages, in a folder that small images leave out.
+    as_root mkdir -p /usr/share/man/man1
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get update || die "apt-get update failed. Missing:$lacking"
+    # shellcheck disable=SC2086 # a list of names
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages ||
+        die "apt-get install failed. Missing:$lacking"
+}
+
+prometheus_tools="promtool prometheus amtool alertmanager"
+
+have_prometheus() {
+    for tool in $prometheus_tools; do have "$tool" || return 1; done
+}
+
+download_prometheus() (
+    cd "$1" && quietly apt-get -q download prometheus prometheus-alertmanager
+)
+
+get_prometheus() {
+    have_prometheus && return 0
+    remedy="install promtool, prometheus, amtool and alertmanager so that they are on the PATH"
+    { have apt-get && have dpkg; } || die "Prometheus' tools are missing and there is no apt to get them: $remedy"
+    say "unpacking Prometheus' tools into $cache/prometheus (nothing is installed or started)"
+    new=$cache/prometheus.new
+    rm -rf "$new"
+    mkdir -p "$new" "$cache/bin"
+    if ! download_prometheus "$new" 2>/dev/null; then
+        quietly as_root apt-get update || die "apt-get update failed; or $remedy"
+        download_prometheus "$new" || die "apt-get download failed; or $remedy"
+    fi
+    for package in "$new"/*.deb; do dpkg -x "$package" "$new"; done
+    rm -f "$new"/*.deb
+    quietly "$new/usr/bin/promtool" --version || die "the promtool that was unpacked does not run; $remedy"
+    rm -rf "$cache/prometheus"
+    mv "$new" "$cache/prometheus"
+    for tool in promtool prometheus amtool; do ln -sfn "../prometheus/usr/bin/$tool" "$cache/bin/$tool"; done
+    ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
+}
+
+# Without optimisation it is built in a third of the time, and checks this tree in a second all the same.
+get_deny() {
+    have cargo-deny && return 0
+    say "building cargo-deny once into $cache (1 to 3 minutes)"
+    quietly env CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=true \
+        cargo install --quiet --locked --debug --no-default-features --root "$cache" cargo-deny@0.20.2 ||
+        die "cargo-deny could not be built"
+}
+
+for need in "$@"; do
+    case $need in
+    build)
+        check_rust
+        have cc || lack "gcc libc6-dev" "cc: Rust links with it"
+        ;;
+    lint) check_lint ;;
+    brokers) check_brokers ;;
+    prometheus | deny) ;;
+    *) die "prerequisites.sh: unknown need '$need'" ;;
+    esac
+done
+install_packages
+
+for need in "$@"; do
+    case $need in
+    prometheus) have_prometheus && continue ;;
+    deny) have cargo-deny && continue ;;
+    *) continue ;;
+    esac
+    # One at a time: several work trees share the cache.
+    mkdir -p "$cache"
+    exec 9>"$cache/.lock"
+    if have flock; then flock 9; fi
+    "get_$need"
+done

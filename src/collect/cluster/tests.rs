@@ -1,0 +1,344 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
+use kafka_protocol::protocol::{Encodable, StrBytes};
+
+use super::*;
+use crate::discover::ProcessKey;
+use crate::kafka::fake_broker::{Answer, FakeBroker};
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// One line of `kafka-topics --describe`.
+#[derive(Clone)]
+struct Described {
+    topic: String,
+    partition: i32,
+    leader: i32,
+    replicas: Vec<i32>,
+    isr: Vec<i32>,
+}
+
+fn described(output: &str) -> Vec<Described> {
+    let ids = |list: &str| list.split(',').map(|id| id.parse().unwrap()).collect();
+    let lines = output.lines().filter(|line| line.contains("Partition: "));
+    lines
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let after = |name: &str| words[words.iter().position(|word| *word == name).unwrap() + 1];
+            Described {
+                topic: after("Topic:").into(),
+                partition: after("Partition:").parse().unwrap(),
+                leader: after("Leader:").parse().unwrap_or(-1),
+                replicas: ids(after("Replicas:")),
+                isr: ids(after("Isr:")),
+            }
+        })
+        .collect()
+}
+
+/// The Metadata response of a cluster with these live brokers, as the oracle encodes it.
+fn response(live: &[Peer], partitions: &[Described]) -> Vec<u8> {
+    let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let brokers = live.iter().map(|peer| {
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(peer.id))
+            .with_host(text(&peer.host))
+            .with_port(peer.port.into())
+    });
+    let topics = partitions.chunk_by(|one, other| one.topic == other.topic).map(|partitions| {
+        let name = &partitions[0].topic;
+        let partitions = partitions.iter().map(|partition| {
+            MetadataResponsePartition::default()
+                .with_error_code(if partition.leader < 0 { 5 } else { 0 })
+                .with_partition_index(partition.partition)
+                .with_leader_id(BrokerId(partition.leader))
+                .with_replica_nodes(ids(&partition.replicas))
+                .with_isr_nodes(ids(&partition.isr))
+        });
+        MetadataResponseTopic::default().with_name(Some(TopicName(text(name)))).with_partitions(partitions.collect())
+    });
+    let response = MetadataResponse::default().with_brokers(brokers.collect()).with_topics(topics.collect());
+    let mut body = Vec::new();
+    response.encode(&mut body, 1).unwrap();
+    body
+}
+
+fn peers(ids: &[i32]) -> Vec<Peer> {
+    ids.iter().map(|id| Peer { id: *id, host: format!("192.168.1.{id}"), port: 9092 }).collect()
+}
+
+fn partition(index: i32, leader: i32, replicas: &[i32], isr: &[i32]) -> Described {
+    Described { topic: "t".into(), partition: index, leader, replicas: replicas.into(), isr: isr.into() }
+}
+
+fn counted(live: &[i32], partitions: &[Described], id: i32) -> ClusterCounts {
+    count(&response(&peers(live), partitions), id, ClusterSource::Own, None).unwrap()
+}
+
+/// Leader, under-replicated, leader alone, not in ISR, leaderless, partitions.
+fn figures(counts: &ClusterCounts) -> [u64; 6] {
+    let ClusterCounts { leader, under_replicated, isr_leader_alone, not_in_isr, leaderless, partitions, .. } = counts;
+    [*leader, *under_replicated, *isr_leader_alone, *not_in_isr, *leaderless, *partitions]
+}
+
+// The figures of the next tests were counted by awk in the output of kafka-topics.
+
+#[test]
+fn the_incident_is_counted_as_kafka_topics_showed_it() {
+    let partitions = described(include_str!("../../../tests/fixtures/kafka/incident-describe.txt"));
+    let live = [218, 217, 219];
+    assert_eq!(figures(&counted(&live, &partitions, 217)), [10, 0, 0, 4, 0, 32]);
+    assert_eq!(figures(&counted(&live, &partitions, 218)), [11, 0, 0, 4, 0, 32]);
+    let sick = counted(&live, &partitions, 219);
+    assert_eq!(figures(&sick), [11, 4, 4, 0, 0, 32]);
+    let listed: Vec<_> = sick.not_whole.iter().map(|state| (state.partition, state.replicas, state.isr)).collect();
+    assert_eq!(listed, [(1, 3, 1), (7, 3, 1), (10, 3, 1), (25, 3, 1)]);
+    assert!(sick.not_whole.iter().all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219)));
+    assert_eq!(sick.live_brokers, peers(&live));
+}
+
+#[test]
+fn a_healthy_0_10_1_0_counts_as_its_own_tool_does() {
+    let body = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-healthy.metadata-v1.bin");
+    let figures = |id| figures(&count(body, id, ClusterSource::Own, None).unwrap());
+    assert_eq!(figures(1), [31, 0, 0, 0, 0, 94]);
+    assert_eq!(figures(2), [31, 0, 0, 0, 0, 94]);
+    assert_eq!(figures(3), [32, 0, 0, 0, 0, 94]);
+}
+
+#[test]
+fn a_0_10_1_0_with_one_broker_stopped_counts_as_its_own_tool_does() {
+    let body = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-one-stopped.metadata-v1.bin");
+    let count = |id| count(body, id, ClusterSource::Own, None).unwrap();
+    // Two partitions have their only replica on broker 2: `--unavailable-partitions` lists both.
+    assert_eq!(figures(&count(1)), [45, 42, 2, 0, 2, 94]);
+    assert_eq!(figures(&count(3)), [47, 44, 2, 0, 2, 94]);
+    // 86 by the tool; of those two ZooKeeper still names the dead broker as leader and ISR, and the brokers no more.
+    assert_eq!(figures(&count(2)), [0, 0, 0, 86 + 2, 2, 94]);
+    let leaderless = |id| count(id).not_whole.iter().filter(|state| state.leader.is_none()).count();
+    assert_eq!([leaderless(1), leaderless(2), leaderless(3)], [2, 0, 0], "the lowest live broker lists them");
+}
+
+#[test]
+fn a_partition_with_one_replica_is_whole() {
+    let counts = counted(&[1], &[partition(0, 1, &[1], &[1])], 1);
+    assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
+    assert_eq!(counts.not_whole, []);
+}
+
+#[test]
+fn the_list_of_what_is_not_whole_is_bounded() {
+    let partitions: Vec<_> = (0..130).map(|index| partition(index, 1, &[1, 2], &[1])).collect();
+    let counts = counted(&[1], &partitions, 1);
+    assert_eq!((counts.not_whole.len(), counts.not_whole_left_out), (100, 30));
+    assert_eq!(counts.under_replicated, 130);
+}
+
+fn broker(id: Option<i32>, listeners: &[(&str, Option<SecurityProtocol>, Option<&str>, u16)]) -> Broker {
+    Broker {
+        process: ProcessKey { pid: 77, start_ticks: 1 },
+        started: None,
+        id,
+        kafka_version: None,
+        java_version: None,
+        mode: None,
+        roles: BTreeSet::new(),
+        listeners: listeners
+            .iter()
+            .map(|(name, protocol, host, port)| Listener {
+                name: (*name).into(),
+                protocol: *protocol,
+                host: host.map(str::to_owned),
+                port: *port,
+                controller: *name == "CONTROLLER",
+            })
+            .collect(),
+        advertised: Vec::new(),
+        log_dirs: Vec::new(),
+        zookeeper: Vec::new(),
+        uid: None,
+        gid: None,
+        problems: Vec::new(),
+    }
+}
+
+#[test]
+fn the_listener_is_the_named_one_else_a_plain_one() {
+    use SecurityProtocol::{Plaintext, SaslSsl, Ssl};
+    let all = broker(
+        Some(1),
+        &[
+            ("CONTROLLER", Some(Plaintext), None, 9093),
+            ("SSL", Some(Ssl), Some("10.0.0.1"), 9094),
+            ("INTERNAL", Some(Plaintext), Some("0.0.0.0"), 9092),
+            ("OUTSIDE", Some(Plaintext), Some("2001:db8::1"), 9095),
+            ("ODD", None, Some("host"), 9096),
+        ],
+    );
+    let at = |listener| own_address(&all, None, listener).unwrap();
+    assert_eq!(at(None), "127.0.0.1:9092");
+    assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
+    assert_eq!(at(Some("ODD")), "host:9096");
+    assert_eq!(own_address(&all, Some("elsewhere:1"), Some("SSL")).unwrap(), "elsewhere:1");
+
+    let failure = |broker: &Broker, listener| {
+        let failure = own_address(broker, None, listener).unwrap_err();
+        format!("{}: {}", failure.reason, failure.message)
+    };
+    assert_eq!(
+        failure(&all, Some("PLAIN")),
+        "config: broker 1 (pid 77): the config's `probe_listener` PLAIN is none of its listeners (SSL, INTERNAL, OUTSIDE, ODD)"
+    );
+    assert_eq!(
+        failure(&broker(Some(1), &[("SSL", Some(Ssl), None, 1), ("SASL", Some(SaslSsl), None, 2)]), None),
+        "unsupported: broker 1 (pid 77): PLAINTEXT is spoken for now, and its listeners (SSL, SASL) are not: add one on loopback, or name one that is as `probe_listener`"
+    );
+    assert_eq!(
+        failure(&broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]), None),
+        "no_listener: broker of pid 77: its listeners are unknown, so name its address as `bootstrap` in the config: it has none yet, or its server.properties and meta.properties could not be read"
+    );
+    let controller = Broker { roles: BTreeSet::from([Role::Controller]), ..all };
+    assert_eq!(
+        failure(&controller, None),
+        "controller: broker 1 (pid 77): a dedicated controller leads no partitions and answers no Metadata"
+    );
+}
+
+const FAST: Timing = Timing {
+    deadline: Duration::from_millis(500),
+    late: Duration::from_millis(5),
+    silence: Duration::from_secs(600),
+    retry_first: Duration::from_millis(5),
+    retry_last: Duration::from_millis(20),
+};
+
+fn peer_of(id: i32, broker: &FakeBroker) -> Peer {
+    let (host, port) = broker.address.split_once(':').unwrap();
+    Peer { id, host: host.into(), port: port.parse().unwrap() }
+}
+
+fn collector(own: &FakeBroker) -> ClusterCollector {
+    ClusterCollector::with_timing(
+        Arc::new(broker(Some(2), &[])),
+        Some(own.address.clone()),
+        None,
+        OwnConnections::default(),
+        FAST,
+    )
+}
+
+#[tokio::test]
+async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let partitions = [partition(0, 2, &[2, 3], &[2]), partition(1, 3, &[3, 2], &[3])];
+
+    // Broker 3 answers nothing, broker 1 does: the ring goes from 2 to 3 and then to 1.
+    let dead = FakeBroker::start(|_| Answer::Silence).await;
+    let seen = Arc::new(OnceLock::new());
+    let sees = seen.clone();
+    let alive = FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(sees.get().unwrap()))).await;
+    let body = response(&[peer_of(1, &alive), peer_of(3, &dead)], &partitions);
+    seen.set(body.clone()).unwrap();
+    let mute = silent.clone();
+    let own = FakeBroker::with_metadata(move |_| match mute.load(Ordering::SeqCst) {
+        true => Answer::Close,
+        false => Answer::Body(body.clone()),
+    })
+    .await;
+
+    let mut collector = collector(&own);
+    let first = collector.collect().await.unwrap();
+    assert_eq!((first.source, first.own_silence), (ClusterSource::Own, None));
+    assert_eq!((first.leader, first.isr_leader_alone, first.not_in_isr), (1, 1, 1));
+    assert_eq!((dead.asked().len(), alive.asked().len()), (0, 0), "nobody else is asked without need");
+
+    silent.store(true, Ordering::SeqCst);
+    let failure = collector.collect().await.unwrap_err();
+    assert_eq!(failure.reason, "closed");
+    assert!(failure.message.starts_with("broker 2 (pid 77): 127.0.0.1:"), "{}", failure.message);
+    assert!(failure.message.contains("; peer 3: 127.0.0.1:"), "{}", failure.message);
+    assert_eq!((dead.asked().len(), alive.asked().len()), (1, 0), "one peer a round");
+
+    let second = collector.collect().await.unwrap();
+    assert_eq!(second.source, ClusterSource::Peer(1));
+    assert!(second.own_silence.unwrap().contains("closed the connection before it answered Metadata"));
+    assert_eq!((second.leader, second.isr_leader_alone, second.not_in_isr), (1, 1, 1));
+
+    silent.store(false, Ordering::SeqCst);
+    while collector.collect().await.is_ok_and(|counts| counts.source != ClusterSource::Own) {}
+    assert_eq!(collector.collect().await.unwrap().source, ClusterSource::Own);
+    assert_eq!(dead.asked().len(), 1, "the silent peer was asked once");
+    assert_eq!(collector.peers.clients.keys().collect::<Vec<_>>(), [&3], "only what owes an answer is kept");
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
+    let partitions = [partition(0, 2, &[2, 1], &[2])];
+    let body = response(&peers(&[2]), &partitions);
+    let peer = FakeBroker::with_metadata(move |_| Answer::Body(body.clone())).await;
+    let body = response(&[peer_of(2, &peer), peer_of(1, &peer)], &partitions);
+    let own = FakeBroker::with_metadata(move |asked| match asked.correlation {
+        2 => Answer::Body(body.clone()),
+        _ => Answer::Silence,
+    })
+    .await;
+    let mut collector = collector(&own);
+    assert_eq!(collector.collect().await.unwrap().source, ClusterSource::Own);
+    for _ in 0..20 {
+        let counts = collector.collect().await.unwrap();
+        assert_eq!((counts.source, counts.isr_leader_alone), (ClusterSource::Peer(1), 1));
+        assert!(counts.own_silence.unwrap().contains("has not answered Metadata for"));
+    }
+    assert_eq!(own.asked().len(), 3, "ApiVersions, Metadata, and the one without an answer");
+    assert!(peer.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[tokio::test]
+async fn a_silent_broker_without_known_peers_is_a_failure_that_says_so() {
+    let own = FakeBroker::start(|_| Answer::Silence).await;
+    let failure = collector(&own).collect().await.unwrap_err();
+    assert_eq!(failure.reason, "timeout");
+    assert!(failure.message.contains("has not answered ApiVersions for"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn nonsense_instead_of_metadata_is_a_failure_that_says_where() {
+    let own = FakeBroker::with_metadata(|_| Answer::Body(vec![0, 0, 0, 1, 0, 0, 0, 7, 0, 5, b'h'])).await;
+    let failure = collector(&own).collect().await.unwrap_err();
+    assert_eq!(failure.reason, "protocol");
+    let expected = "answered Metadata with what is no such answer: brokers at byte 0: 1 elements of 12 bytes or more expected, 7 bytes left";
+    assert!(failure.message.contains(expected), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_broker_without_an_id_is_not_asked() {
+    let own = FakeBroker::start(|_| Answer::Silence).await;
+    let mut collector = collector(&own);
+    collector.update(Arc::new(broker(None, &[])));
+    assert_eq!(collector.collect().await.unwrap_err().reason, "no_id");
+    assert_eq!(own.asked(), []);
+}
+
+#[test]
+fn the_ring_starts_above_the_own_id_and_keeps_its_turn() {
+    let mut ring = Peers::default();
+    ring.remember(5, &peers(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
+    let ids = |ring: &Peers| ring.ring.iter().map(|peer| peer.id).collect::<Vec<_>>();
+    assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2]);
+    ring.turn = 3;
+    ring.remember(5, &peers(&[4, 9, 7]));
+    assert_eq!((ids(&ring), ring.turn), (vec![7, 9, 4], 1));
+    ring.remember(5, &peers(&[5]));
+    assert_eq!(ids(&ring), [7, 9, 4], "a broker that sees itself alone does not empty the list");
+}

@@ -1,0 +1,224 @@
+//! Keeps the newest readings: takes in what the rounds tell, publishes one immutable snapshot after another.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::Failure;
+use crate::discover::{Broker, ProcessKey};
+use crate::snapshot::{
+    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, HandleKinds, Moment, ProcessVitals, Reading,
+    Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+};
+
+/// What one run of one round tells of one broker.
+#[derive(Debug)]
+pub struct RoundEnd {
+    pub process: ProcessKey,
+    pub round: &'static str,
+    /// At which the round now runs.
+    pub interval: Duration,
+    pub took: Duration,
+    pub told: Told,
+}
+
+#[derive(Debug)]
+pub enum Told {
+    Process {
+        handles: Result<u64, Failure>,
+        vitals: Result<ProcessVitals, Failure>,
+    },
+    Handles {
+        kinds: Result<HandleKinds, Failure>,
+        memory_maps: Result<u64, Failure>,
+    },
+    Sockets(Result<SocketPulse, Failure>),
+    /// With the number of untracked sockets.
+    Connections(Result<(SocketOwners, u64), Failure>),
+    Cluster(Result<ClusterCounts, Failure>),
+    Threads(Result<ThreadReport, Failure>),
+}
+
+#[derive(Debug)]
+pub enum Update {
+    Discovered {
+        /// Every broker now alive, each with its label.
+        found: Result<Vec<(Arc<Broker>, String)>, Failure>,
+        memory_map_limit: Result<u64, Failure>,
+        exporter: Result<ExporterVitals, Failure>,
+        took: Duration,
+        interval: Duration,
+    },
+    Round(RoundEnd),
+}
+
+/// A reading says nothing of now when it is older than this many intervals of its round.
+const VALID_INTERVALS: u32 = 3;
+
+/// How long a broker that is gone, and not back as another process, stays in sight.
+const GONE_IN_SIGHT: Duration = Duration::from_secs(3600);
+
+/// Takes in updates until every sender is gone.
+pub async fn keep(mut updates: mpsc::Receiver<Update>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
+    let mut snapshot = Snapshot::default();
+    while let Some(update) = updates.recv().await {
+        apply(&mut snapshot, update, clock.now());
+        // Several rounds often end together: one snapshot for all of them.
+        while let Ok(update) = updates.try_recv() {
+            apply(&mut snapshot, update, clock.now());
+        }
+        publish.send_replace(Arc::new(snapshot.clone()));
+    }
+}
+
+/// The snapshot after one update.
+pub fn apply(snapshot: &mut Snapshot, update: Update, now: Moment) {
+    snapshot.at = now;
+    match update {
+        Update::Discovered { found, memory_map_limit, exporter, took, interval } => {
+            let valid = interval * VALID_INTERVALS;
+            snapshot.memory_map_limit = reading(memory_map_limit, now, valid);
+            snapshot.exporter = reading(exporter, now, valid);
+            snapshot.discovery = status(found.as_ref().err(), took, now);
+            if let Ok(found) = found {
+                discovered(snapshot, found, now);
+            }
+        }
+        Update::Round(end) => {
+            let of_process = |broker: &&mut Arc<BrokerSnapshot>| broker.broker.process == end.process;
+            // A round may end after discovery saw its process go: what it tells is then of nobody.
+            if let Some(broker) = snapshot.brokers.iter_mut().find(of_process)
+                && broker.ended.is_none()
+            {
+                round_end(Arc::make_mut(broker), end, now);
+            }
+        }
+    }
+}
+
+fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: Moment) {
+    let alive: HashSet<ProcessKey> = found.iter().map(|(broker, _)| broker.process).collect();
+    for broker in snapshot.brokers.iter_mut() {
+        if broker.ended.is_none() && !alive.contains(&broker.broker.process) {
+            end(Arc::make_mut(broker), now);
+        }
+    }
+    for (broker, label) in found {
+        match snapshot.brokers.iter_mut().find(|known| known.broker.process == broker.process) {
+            Some(known) if known.broker == broker && known.label == label => {}
+            Some(known) => {
+                let known = Arc::make_mut(known);
+                known.broker = broker;
+                known.label = label;
+            }
+            None => snapshot.brokers.push(Arc::new(BrokerSnapshot::new(broker, label))),
+        }
+    }
+    let labels: HashSet<String> =
+        snapshot.brokers.iter().filter(|b| b.ended.is_none()).map(|b| b.label.clone()).collect();
+    snapshot.brokers.retain(|broker| match broker.ended {
+        None => true,
+        Some(ended) => now.since(ended) < GONE_IN_SIGHT && !labels.contains(&broker.label),
+    });
+    snapshot.brokers.sort_by(|a, b| {
+        let key = |x: &BrokerSnapshot| (x.broker.id.is_none(), x.broker.id, x.label.clone(), x.broker.process);
+        key(a).cmp(&key(b))
+    });
+}
+
+/// Nothing that was read of a process speaks of it after its end.
+fn end(broker: &mut BrokerSnapshot, now: Moment) {
+    let reason = format!("process {} has ended", broker.broker.process.pid);
+    let mut gone = BrokerSnapshot::new(Arc::clone(&broker.broker), broker.label.clone());
+    gone.ended = Some(now);
+    for collector in broker.collectors.keys() {
+        let status =
+            CollectorStatus { success: Some(false), at: now, error: Some(reason.clone()), ..Default::default() };
+        gone.collectors.insert(collector.clone(), status);
+    }
+    *broker = gone;
+}
+
+fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
+    let valid = end.interval * VALID_INTERVALS;
+    broker.rounds.insert(end.round.to_owned(), end.interval);
+    let (collector, error) = match end.told {
+        Told::Process { handles, vitals } => {
+            let error = vitals.as_ref().err().or(handles.as_ref().err()).cloned();
+            broker.handles = reading(handles, now, valid);
+            broker.process = reading(vitals, now, valid);
+            ("process", error)
+        }
+        Told::Handles { kinds, memory_maps } => {
+            let error = kinds.as_ref().err().or(memory_maps.as_ref().err()).cloned();
+            broker.handle_kinds = reading(kinds, now, valid);
+            broker.memory_maps = reading(memory_maps, now, valid);
+            ("handles", error)
+        }
+        Told::Sockets(pulse) => {
+            let error = pulse.as_ref().err().cloned();
+            broker.sockets = reading(pulse, now, valid);
+            ("sockets", error)
+        }
+        Told::Connections(owners) => {
+            let error = owners.as_ref().err().cloned();
+            let (owners, untracked) = match owners {
+                Ok((owners, untracked)) => (Ok(owners), Ok(untracked)),
+                Err(failure) => (Err(failure.clone()), Err(failure)),
+            };
+            broker.connections = reading(owners, now, valid);
+            broker.untracked_sockets = reading(untracked, now, valid);
+            ("connections", error)
+        }
+        Told::Cluster(counts) => {
+            let error = counts.as_ref().err().cloned();
+            broker.cluster = reading(counts, now, valid);
+            ("cluster", error)
+        }
+        Told::Threads(report) => {
+            let error = report.as_ref().err().cloned();
+            threads(broker, report, now, valid);
+            ("threads", error)
+        }
+    };
+    broker.collectors.insert(collector.to_owned(), status(error.as_ref(), end.took, now));
+}
+
+fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, now: Moment, valid: Duration) {
+    match report {
+        Ok(report) => {
+            broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
+                since: broker.deadlock.as_ref().map_or(now, |standing| standing.since),
+                confirmed: now,
+                deadlocks: report.deadlocks.clone(),
+            });
+            broker.threads = Reading::Known { value: report, at: now, valid_for: valid };
+        }
+        Err(failure) => {
+            *broker.dump_failures.entry(failure.reason.to_owned()).or_default() += 1;
+            // The last dump stays until it is too old: one that failed takes nothing back. Before the first, its
+            // reason is what there is to tell.
+            if broker.threads.last().is_none() {
+                broker.threads = Reading::unknown(failure.message);
+            }
+        }
+    }
+}
+
+fn reading<T>(result: Result<T, Failure>, at: Moment, valid_for: Duration) -> Reading<T> {
+    match result {
+        Ok(value) => Reading::Known { value, at, valid_for },
+        Err(failure) => Reading::unknown(failure.message),
+    }
+}
+
+fn status(error: Option<&Failure>, duration: Duration, at: Moment) -> CollectorStatus {
+    CollectorStatus {
+        success: Some(error.is_none()),
+        duration,
+        at,
+        error: error.map(|failure| failure.message.clone()),
+    }
+}

@@ -1,0 +1,208 @@
+//! One task per broker and round: when to collect, where, for how long at most, and whom to tell.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Failure;
+use super::cluster::ClusterCollector;
+use super::keeper::{RoundEnd, Told, Update};
+use super::process;
+use super::round::{Lane, Pace};
+use super::sockets::Sockets;
+use super::threads::{self, ThreadCollector};
+use crate::config::{BrokerSettings, Config};
+use crate::discover::{Broker, Role};
+use crate::kafka::conn::OwnConnections;
+use crate::sys::proc::ProcRoot;
+
+/// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
+const PULSE_CEILING: f64 = 0.005;
+const SLOW_CEILING: f64 = 0.002;
+const DUMP_CEILING: f64 = 0.002;
+/// No requests are sent less often than configured: what they cost the broker does not grow with their number.
+const PROBE_CEILING: f64 = 1.0;
+
+const PULSE_DEADLINE: Duration = Duration::from_secs(2);
+const SLOW_DEADLINE: Duration = Duration::from_secs(20);
+const PROBE_DEADLINE: Duration = Duration::from_secs(8);
+const DUMP_DEADLINE: Duration = Duration::from_secs(5);
+/// A usual dump takes some 10 ms.
+const DUMP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What the rounds of one broker process need.
+#[derive(Clone)]
+pub struct Watched {
+    pub broker: Arc<Broker>,
+    /// What the config file says of it.
+    pub settings: Option<BrokerSettings>,
+    pub config: Arc<Config>,
+    pub proc: ProcRoot,
+    /// The exporter's own connections to brokers: they count nowhere.
+    pub own: OwnConnections,
+    pub tell: mpsc::Sender<Update>,
+    /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
+    pub dumping: watch::Sender<bool>,
+}
+
+impl Watched {
+    /// Starts the rounds. They end when the set is dropped.
+    pub fn start(self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let collectors = self.config.collectors;
+        let is_broker = self.broker.roles.is_empty() || self.broker.roles.contains(&Role::Broker);
+        tasks.spawn(pulse(self.clone()));
+        tasks.spawn(slow(self.clone()));
+        // A dedicated controller speaks Raft: it has no ISR to tell of.
+        if collectors.cluster && is_broker {
+            tasks.spawn(probe(self.clone()));
+        }
+        if collectors.threads {
+            tasks.spawn(thread_dump(self));
+        }
+        tasks
+    }
+
+    fn name(&self) -> String {
+        let pid = self.broker.process.pid;
+        self.broker.id.map_or_else(|| format!("pid {pid}"), |id| format!("broker {id} (pid {pid})"))
+    }
+
+    async fn tell(&self, round: &'static str, pace: &Pace, took: Duration, told: Told) {
+        let end = RoundEnd { process: self.broker.process, round, interval: pace.interval(), took, told };
+        // The keeper ends only with the whole exporter.
+        let _ = self.tell.send(Update::Round(end)).await;
+    }
+}
+
+/// Waits for the rest of the interval of a round that began at `begun`.
+async fn rest(begun: Instant, pace: &Pace) {
+    tokio::time::sleep_until((begun + pace.interval()).into()).await;
+}
+
+/// Lets a dump under way end first, but does not wait for one that hangs.
+async fn no_dump(watched: &Watched) {
+    let mut dumping = watched.dumping.subscribe();
+    // Either way the reading is taken.
+    let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
+}
+
+async fn pulse(watched: Watched) {
+    let mut pace = Pace::new(watched.config.rounds.pulse, PULSE_CEILING);
+    let mut process_lane = Lane::new(());
+    let mut sockets_lane = Lane::new(Sockets::new(watched.proc.path(), PULSE_DEADLINE));
+    let name = watched.name();
+    loop {
+        let begun = Instant::now();
+        no_dump(&watched).await;
+        let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
+        let read = process_lane.run(PULSE_DEADLINE, &name, move |_| process::pulse(&proc, &broker));
+        let table = async {
+            if !watched.config.collectors.sockets {
+                return None;
+            }
+            let (broker, own) = (Arc::clone(&watched.broker), watched.own.clone());
+            let work = move |sockets: &mut Sockets| sockets.pulse(&broker, &|address| own.contains(address));
+            Some(sockets_lane.run(PULSE_DEADLINE, &name, work).await)
+        };
+        let (read, table) = tokio::join!(read, table);
+        let took = begun.elapsed();
+        let (told, mut cost) = match read {
+            Ok((pulse, cpu)) => (Told::Process { handles: pulse.handles, vitals: pulse.vitals }, cpu),
+            Err(failure) => (Told::Process { handles: Err(failure.clone()), vitals: Err(failure) }, Duration::ZERO),
+        };
+        let table = table.map(|table| match table {
+            Ok((result, cpu)) => {
+                cost += cpu;
+                result
+            }
+            Err(failure) => Err(failure),
+        });
+        pace.spent(cost);
+        watched.tell("pulse", &pace, took, told).await;
+        if let Some(table) = table {
+            watched.tell("pulse", &pace, took, Told::Sockets(table)).await;
+        }
+        rest(begun, &pace).await;
+    }
+}
+
+async fn slow(watched: Watched) {
+    let mut pace = Pace::new(watched.config.rounds.slow, SLOW_CEILING);
+    let mut lane = Lane::new(Sockets::new(watched.proc.path(), SLOW_DEADLINE));
+    let name = watched.name();
+    loop {
+        let begun = Instant::now();
+        no_dump(&watched).await;
+        let (proc, broker, own) = (watched.proc.clone(), Arc::clone(&watched.broker), watched.own.clone());
+        let with_sockets = watched.config.collectors.sockets;
+        let work = move |sockets: &mut Sockets| {
+            let read = process::slow(&proc, &broker, SLOW_DEADLINE / 2);
+            let owners = with_sockets.then(|| {
+                let inodes = read.socket_inodes.clone()?;
+                let mut again = || process::slow(&proc, &broker, SLOW_DEADLINE / 2).socket_inodes;
+                sockets.owners(&broker, &inodes, &mut again, &|address| own.contains(address))
+            });
+            (read, owners)
+        };
+        let (handles, owners) = match lane.run(SLOW_DEADLINE, &name, work).await {
+            Ok(((read, owners), cpu)) => {
+                pace.spent(cpu);
+                (Told::Handles { kinds: read.kinds, memory_maps: read.memory_maps }, owners)
+            }
+            Err(failure) => {
+                let owners = with_sockets.then(|| Err(failure.clone()));
+                (Told::Handles { kinds: Err(failure.clone()), memory_maps: Err(failure) }, owners)
+            }
+        };
+        let took = begun.elapsed();
+        watched.tell("slow", &pace, took, handles).await;
+        if let Some(owners) = owners {
+            watched.tell("slow", &pace, took, Told::Connections(owners)).await;
+        }
+        rest(begun, &pace).await;
+    }
+}
+
+async fn probe(watched: Watched) {
+    let pace = Pace::new(watched.config.rounds.probe, PROBE_CEILING);
+    let (bootstrap, listener) =
+        watched.settings.clone().map_or((None, None), |settings| (settings.bootstrap, settings.probe_listener));
+    let mut collector = ClusterCollector::new(Arc::clone(&watched.broker), bootstrap, listener, watched.own.clone());
+    loop {
+        let begun = Instant::now();
+        let counts = tokio::time::timeout(PROBE_DEADLINE, collector.collect()).await.unwrap_or_else(|_| {
+            let seconds = PROBE_DEADLINE.as_secs();
+            Err(Failure::new("timeout", format!("{}: no cluster state within {seconds} s", watched.name())))
+        });
+        watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;
+        rest(begun, &pace).await;
+    }
+}
+
+async fn thread_dump(watched: Watched) {
+    let mut pace = Pace::new(watched.config.rounds.thread_dump, DUMP_CEILING);
+    let mut collector =
+        ThreadCollector::new(threads::THIS_PROGRAM, watched.proc.path(), Arc::clone(&watched.broker), DUMP_DEADLINE);
+    let mut lane = Lane::new(());
+    let name = watched.name();
+    loop {
+        let begun = Instant::now();
+        watched.dumping.send_replace(true);
+        let dump = collector.collect().await;
+        watched.dumping.send_replace(false);
+        let report = match dump {
+            Ok(dump) => {
+                // Where the JVM does not publish its pauses, all of the time counts as pause.
+                pace.spent(dump.pause.unwrap_or(dump.duration));
+                let report = lane.run(DUMP_DEADLINE, &name, move |_| threads::report(&dump)).await;
+                report.and_then(|(report, _)| report)
+            }
+            Err(failure) => Err(failure),
+        };
+        watched.tell("thread_dump", &pace, begun.elapsed(), Told::Threads(report)).await;
+        rest(begun, &pace).await;
+    }
+}

@@ -1,0 +1,367 @@
+//! The discovery round: new, gone and restarted brokers, cheaply every few seconds.
+//!
+//! A scan reads `/proc/PID/stat` of every process, which cannot block, and remembers by process what its command line
+//! said. What can block for ever (a command line of a process that waits for a dead disk, a file below another root
+//! on a hung or hostile file system) is read in a thread of its own, which is left behind when it takes too long.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::jvm::{self, Launch, Verdict};
+use super::{Broker, ProcessKey, broker, properties};
+use crate::collect::Failure;
+use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
+use crate::sys::rooted::{Rooted, RootedError};
+
+/// A process this young may be a fork that is about to become something else under the same start time.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Any process may exec something else under the same name; so verdicts are renewed.
+const RENEW_OTHER: Duration = Duration::from_secs(60);
+/// A broker's files change seldom, while it runs hardly ever.
+const RENEW_BROKER: Duration = Duration::from_secs(300);
+/// `meta.properties` of a broker without an id yet appears early or never.
+const ID_EXPECTED: Duration = Duration::from_secs(600);
+/// For all blocking reads of one scan together.
+const READ_BUDGET: Duration = Duration::from_secs(2);
+/// Threads left behind at most; beyond them nothing that may block is read.
+const MOST_STUCK_READERS: usize = 4;
+/// Bounds what a host full of JVMs makes us say.
+const MOST_DOUBTS: usize = 16;
+const MOST_THREAD_NAMES: usize = 512;
+const ARGUMENT_FILE_CAP: usize = 256 << 10;
+
+/// Finds the Kafka brokers of this host, again and again.
+pub struct Discovery {
+    proc: ProcRoot,
+    pid_files: Vec<PathBuf>,
+    known: HashMap<ProcessKey, Known>,
+    stuck_readers: Arc<AtomicUsize>,
+    doubts: Vec<String>,
+}
+
+/// What is remembered of one process.
+struct Known {
+    comm: String,
+    judged: Instant,
+    named: bool,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    Other,
+    /// Perhaps a broker; why that could not be seen.
+    Doubtful(String),
+    Kafka(Arc<Launch>, Arc<Broker>),
+}
+
+struct Job {
+    key: ProcessKey,
+    comm: String,
+    /// Named by a pid file: a broker whatever its command line says.
+    named: bool,
+    launch: Option<Arc<Launch>>,
+}
+
+impl Discovery {
+    /// `pid_files` name processes that are brokers whatever their command lines say.
+    pub fn new(proc: ProcRoot, pid_files: Vec<PathBuf>) -> Discovery {
+        Discovery { proc, pid_files, known: HashMap::new(), stuck_readers: Arc::default(), doubts: Vec::new() }
+    }
+
+    /// All brokers of this host, by process; the same `Arc` as last time for those of which nothing changed.
+    /// Takes up to 2 s if files hang, so not for a thread that serves others.
+    ///
+    /// # Errors
+    /// If the processes cannot be listed: then nothing is known of brokers, old or new.
+    pub fn scan(&mut self) -> Result<Vec<Arc<Broker>>, Failure> {
+        let pids = self.proc.pids().map_err(|error| {
+            Failure::new(
+                "io",
+                format!("brokers unknown: {error}; is --path.procfs the folder where procfs is mounted?"),
+            )
+        })?;
+        let uptime = self.proc.uptime().map_err(|error| Failure::new("io", format!("brokers unknown: {error}")))?;
+        self.doubts.clear();
+        let named: Vec<u32> = self.named_processes();
+
+        let now = Instant::now();
+        let mut jobs = Vec::new();
+        let mut alive = HashMap::with_capacity(self.known.len());
+        let brokers: Vec<u32> = self.known.iter().filter(|(_, k)| k.broker().is_some()).map(|(p, _)| p.pid).collect();
+        let mut hidden = 0;
+        for pid in pids {
+            let stat = match self.proc.stat(pid) {
+                Ok(stat) => stat,
+                Err(ProcError::Denied { .. }) => {
+                    hidden += 1;
+                    continue;
+                }
+                // Gone meanwhile; or unreadable, which no process is.
+                Err(_) => continue,
+            };
+            if stat.kernel_thread || stat.ended {
+                continue;
+            }
+            let key = ProcessKey { pid, start_ticks: stat.start_ticks };
+            let named = named.contains(&pid);
+            let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
+            match self.known.remove(&key) {
+                Some(known) if !known.is_due(&stat, named, age, now) => {
+                    alive.insert(key, known);
+                }
+                // A broker's child shows the broker's command line until it becomes what it was made for.
+                None if brokers.contains(&stat.parent) => {}
+                known => {
+                    let launch =
+                        known.as_ref().filter(|known| known.comm == stat.comm).and_then(|known| known.launch());
+                    jobs.push(Job { key, comm: stat.comm, named, launch });
+                    alive.extend(known.map(|known| (key, known)));
+                }
+            }
+        }
+        self.known = alive;
+        if hidden > 0 {
+            self.doubts.push(format!(
+                "{hidden} processes may not be read (procfs mounted with hidepid?): brokers among them are not found; \
+                 run kafka-vitals as the brokers' user"
+            ));
+        }
+        // Brokers last: a renewal that hangs must not keep a new one from being found.
+        jobs.sort_by_key(|job| job.launch.is_some());
+        self.run(jobs, now);
+
+        let mut found: Vec<Arc<Broker>> = self.known.values().filter_map(Known::broker).cloned().collect();
+        found.sort_by_key(|broker| broker.process);
+        for known in self.known.values() {
+            if let (What::Doubtful(reason), true) = (&known.what, self.doubts.len() < MOST_DOUBTS) {
+                self.doubts.push(reason.clone());
+            }
+        }
+        self.doubts.sort();
+        Ok(found)
+    }
+
+    /// Where the last scan may have missed a broker, and why: for the log, when it changes.
+    pub fn doubts(&self) -> &[String] {
+        &self.doubts
+    }
+
+    fn named_processes(&mut self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        for file in &self.pid_files {
+            match read_pid_file(file) {
+                Ok(pid) => pids.push(pid),
+                Err(failure) => self.doubts.push(failure.message),
+            }
+        }
+        pids
+    }
+
+    /// Runs the jobs in a thread that is left behind if it does not end in time.
+    fn run(&mut self, jobs: Vec<Job>, now: Instant) {
+        if jobs.is_empty() {
+            return;
+        }
+        if self.stuck_readers.load(Ordering::Acquire) >= MOST_STUCK_READERS {
+            self.doubts.push(format!(
+                "new brokers are not looked for: {MOST_STUCK_READERS} reads of other processes' files hang; \
+                 look for processes in state D and hung file systems"
+            ));
+            return;
+        }
+        let order: Vec<(ProcessKey, String, bool)> =
+            jobs.iter().map(|job| (job.key, job.comm.clone(), job.named)).collect();
+        let (sender, results) = mpsc::channel();
+        let (proc, stuck) = (self.proc.clone(), self.stuck_readers.clone());
+        stuck.fetch_add(1, Ordering::AcqRel);
+        let spawned = std::thread::Builder::new().name("discovery-reader".to_owned()).spawn(move || {
+            for job in jobs {
+                let what = examine(&proc, &job);
+                if sender.send(what).is_err() {
+                    break;
+                }
+            }
+            stuck.fetch_sub(1, Ordering::AcqRel);
+        });
+        if let Err(error) = spawned {
+            self.stuck_readers.fetch_sub(1, Ordering::AcqRel);
+            self.doubts.push(format!("new brokers are not looked for: no thread to read with: {error}"));
+            return;
+        }
+        for (key, comm, named) in order {
+            let left = READ_BUDGET.saturating_sub(now.elapsed());
+            let what = match results.recv_timeout(left) {
+                Ok(what) => what,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    let kept = self.known.get(&key).map(|known| known.what.clone());
+                    let reason = format!(
+                        "process {} ({comm}): reading its command line or files took longer than {} s; \
+                         tried again in a minute",
+                        key.pid,
+                        READ_BUDGET.as_secs()
+                    );
+                    let what = kept.filter(|what| matches!(what, What::Kafka(..)));
+                    if what.is_some() {
+                        self.doubts.push(reason.clone());
+                    }
+                    self.known
+                        .insert(key, Known { comm, judged: now, named, what: what.unwrap_or(What::Doubtful(reason)) });
+                    return;
+                }
+            };
+            match what {
+                Some(what) => {
+                    let what = self.keep_if_same(key, what);
+                    self.known.insert(key, Known { comm, judged: now, named, what });
+                }
+                None => {
+                    self.known.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The Arc that others already hold, where nothing changed.
+    fn keep_if_same(&self, key: ProcessKey, what: What) -> What {
+        match (&what, self.known.get(&key).and_then(Known::broker)) {
+            (What::Kafka(launch, new), Some(old)) if new == old => What::Kafka(launch.clone(), old.clone()),
+            _ => what,
+        }
+    }
+}
+
+impl Known {
+    fn broker(&self) -> Option<&Arc<Broker>> {
+        match &self.what {
+            What::Kafka(_, broker) => Some(broker),
+            _ => None,
+        }
+    }
+
+    fn launch(&self) -> Option<Arc<Launch>> {
+        match &self.what {
+            What::Kafka(launch, _) => Some(launch.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether to look at the process again.
+    fn is_due(&self, stat: &Stat, named: bool, age: Duration, now: Instant) -> bool {
+        let since = now.duration_since(self.judged);
+        let renew = match &self.what {
+            What::Kafka(_, broker) if broker.id.is_none() && age < ID_EXPECTED => Duration::ZERO,
+            What::Kafka(..) => RENEW_BROKER,
+            // One that hangs is not tried at every scan, however young it is.
+            What::Doubtful(_) => RENEW_OTHER,
+            What::Other if age < YOUNG => Duration::ZERO,
+            What::Other => RENEW_OTHER,
+        };
+        // `>=` so that what was judged when young is judged once more.
+        self.comm != stat.comm || self.named != named || since >= renew
+    }
+}
+
+/// What a process is; None if it is gone.
+fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
+    let pid = job.key.pid;
+    let launch = match &job.launch {
+        Some(launch) => launch.clone(),
+        None => match look(proc, job) {
+            Ok(Verdict::Kafka(launch)) => Arc::new(launch),
+            Ok(Verdict::Other) => return Some(What::Other),
+            Ok(Verdict::Unclear(reason)) => {
+                let doubt = format!(
+                    "process {pid} ({}) may be a broker: {reason}; name its pid file in the config file",
+                    job.comm
+                );
+                return Some(What::Doubtful(doubt));
+            }
+            Err(ProcError::Gone { .. }) => return None,
+            Err(error) => {
+                return Some(What::Doubtful(format!("process {pid} ({}) may be a broker: {error}", job.comm)));
+            }
+        },
+    };
+    match broker::describe(proc, job.key, &launch) {
+        Ok(broker) => Some(What::Kafka(launch, Arc::new(broker))),
+        Err(_) => None,
+    }
+}
+
+fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
+    let pid = job.key.pid;
+    let line = proc.command_line(pid)?;
+    let verdict = jvm::judge(&job.comm, &line, |name| read_argument_file(proc, pid, name));
+    match verdict {
+        Verdict::Unclear(reason)
+            if job.named || jvm::has_broker_threads(&proc.thread_names(pid, MOST_THREAD_NAMES)?) =>
+        {
+            Ok(Verdict::Kafka(Launch { problem: Some(reason), ..Launch::default() }))
+        }
+        Verdict::Other if job.named => {
+            let properties = line.arguments.iter().find(|argument| argument.ends_with(".properties"));
+            let problem = Some("a broker because a pid file of the config file says so".to_owned());
+            Ok(Verdict::Kafka(Launch { properties: properties.map(PathBuf::from), problem, ..Launch::default() }))
+        }
+        verdict => Ok(verdict),
+    }
+}
+
+fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, String> {
+    let folder = proc.link(pid, "cwd").unwrap_or_default();
+    let root = Rooted::open(&proc.file(pid, "root")).map_err(|error| error.to_string())?;
+    match root.read(&folder.join(name), ARGUMENT_FILE_CAP) {
+        Ok(file) => Ok(String::from_utf8_lossy(&file.bytes).into_owned()),
+        Err(error) => Err(format!("its argument file: {error}")),
+    }
+}
+
+/// The process id in a pid file of the config file.
+///
+/// # Errors
+/// Says which file and why.
+pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
+    let fail = |reason, what: String| Failure::new(reason, format!("pid file {}: {what}", path.display()));
+    // By way of the root folder as well: it may be a FIFO, or huge.
+    let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
+    let file = file.map_err(|error| match error {
+        RootedError::Missing { .. } => fail("gone", "does not exist; is the broker down?".to_owned()),
+        other => fail("io", other.to_string()),
+    })?;
+    let text = String::from_utf8_lossy(&file.bytes);
+    text.trim().parse().map_err(|_| fail("protocol", "holds no process id".to_owned()))
+}
+
+/// The `broker` label of each: its id; `<id>@<port>` for those that share one; `pid-N` while it is unknown.
+pub fn labels(brokers: &[Arc<Broker>]) -> Vec<String> {
+    let port = |broker: &Broker| {
+        let listener = broker.listeners.iter().find(|listener| !listener.controller).or(broker.listeners.first());
+        listener.map(|listener| listener.port)
+    };
+    let wanted = |broker: &Broker| {
+        let id = broker.id?;
+        if brokers.iter().filter(|other| other.id == Some(id)).count() == 1 {
+            return Some(id.to_string());
+        }
+        let same = |other: &&Arc<Broker>| other.id == Some(id) && port(other) == port(broker);
+        Some(format!("{id}@{}", port(broker).filter(|_| brokers.iter().filter(same).count() == 1)?))
+    };
+    brokers.iter().map(|b| wanted(b).unwrap_or_else(|| format!("pid-{}", b.process.pid))).collect()
+}
+
+/// Whether a broker is the one that the config file names: everything that is given must agree.
+pub fn matches(broker: &Broker, id: Option<i32>, port: Option<u16>, pid: Option<u32>) -> bool {
+    (id.is_some() || port.is_some() || pid.is_some())
+        && id.is_none_or(|id| broker.id == Some(id))
+        && port.is_none_or(|port| broker.listeners.iter().any(|listener| listener.port == port))
+        && pid.is_none_or(|pid| broker.process.pid == pid)
+}
+
+#[cfg(test)]
+mod tests;

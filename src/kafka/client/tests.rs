@@ -1,0 +1,150 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::*;
+use crate::kafka::fake_broker::{Answer, FakeBroker, framed, offers_metadata};
+
+/// As in earnest, but faster.
+const FAST: Timing = Timing {
+    deadline: Duration::from_millis(500),
+    late: Duration::from_millis(5),
+    silence: Duration::from_secs(600),
+    retry_first: Duration::from_millis(40),
+    retry_last: Duration::from_millis(600),
+};
+
+fn client(broker: &FakeBroker, timing: Timing) -> Client {
+    Client::new(broker.address.clone(), OwnConnections::default(), timing)
+}
+
+fn apis(broker: &FakeBroker) -> Vec<(usize, i16, i16)> {
+    broker.asked().iter().map(|asked| (asked.connection, asked.api, asked.version)).collect()
+}
+
+#[tokio::test]
+async fn versions_are_negotiated_once_per_connection() {
+    let broker = FakeBroker::with_metadata(|_| Answer::Body(b"metadata".to_vec())).await;
+    let mut client = client(&broker, Timing::default());
+    for _ in 0..3 {
+        assert_eq!(client.metadata().await.unwrap(), b"metadata");
+    }
+    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (0, 3, 1), (0, 3, 1)]);
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_broker_closed_is_made_anew_at_once() {
+    let broker = FakeBroker::with_metadata(|asked| match asked.connection {
+        0 => Answer::RawThenClose(framed(asked.correlation, b"first")),
+        _ => Answer::Body(b"second".to_vec()),
+    })
+    .await;
+    let mut client = client(&broker, Timing::default());
+    assert_eq!(client.metadata().await.unwrap(), b"first");
+    assert_eq!(client.metadata().await.unwrap(), b"second");
+    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (1, 18, 0), (1, 3, 1)]);
+}
+
+#[tokio::test]
+async fn a_silent_broker_has_one_unanswered_request_and_one_connection() {
+    let broker = FakeBroker::with_metadata(|_| Answer::Silence).await;
+    let mut client = client(&broker, FAST);
+    for _ in 0..20 {
+        assert_eq!(client.metadata().await.unwrap_err().reason(), "timeout");
+    }
+    assert!(client.owes_answer().await);
+    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1)]);
+}
+
+#[tokio::test]
+async fn after_the_longest_silence_there_is_one_new_connection() {
+    let broker = FakeBroker::start(|_| Answer::Silence).await;
+    let mut client = client(&broker, Timing { silence: Duration::from_millis(300), ..FAST });
+    let begin = Instant::now();
+    while broker.asked().len() < 2 {
+        client.metadata().await.unwrap_err();
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert_eq!(apis(&broker), [(0, 18, 0), (1, 18, 0)]);
+}
+
+#[tokio::test]
+async fn a_late_answer_is_never_taken_for_the_new_one() {
+    let go = Arc::new(Notify::new());
+    let held = go.clone();
+    let broker = FakeBroker::with_metadata(move |asked| match asked.correlation {
+        2 => Answer::Held(held.clone(), b"late".to_vec()),
+        _ => Answer::Body(b"new".to_vec()),
+    })
+    .await;
+    let mut client = client(&broker, FAST);
+    client.metadata().await.unwrap_err();
+    assert!(client.owes_answer().await);
+    go.notify_one();
+    let answer = loop {
+        if let Ok(answer) = client.metadata().await {
+            break answer;
+        }
+    };
+    assert_eq!(answer, b"new");
+    assert!(!client.owes_answer().await);
+    assert!(broker.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[tokio::test]
+async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_longer() {
+    let broker = FakeBroker::start(|_| Answer::Close).await;
+    let mut client = client(&broker, FAST);
+    let begin = Instant::now();
+    let mut waited = false;
+    while broker.asked().len() < 4 {
+        let error = client.metadata().await.unwrap_err();
+        assert_eq!(error.reason(), "closed");
+        waited |= matches!(error, ClientError::Waiting { .. }) && error.to_string().contains("next connection in 1 s");
+        tokio::task::yield_now().await;
+    }
+    assert!(waited);
+    assert!(begin.elapsed() >= Duration::from_millis(40 + 80 + 160), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn failed_connections_become_rarer_down_to_one_a_minute() {
+    let seconds: Vec<u64> = (1..8).map(|failures| Timing::default().retry_after(failures).as_secs()).collect();
+    assert_eq!(seconds, [4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(Timing::default().retry_after(u32::MAX).as_secs(), 60);
+}
+
+#[tokio::test]
+async fn what_is_no_broker_of_ours_is_told() {
+    let cases: [(&[u8], &str, &str); 4] = [
+        (
+            &[0, 35, 0, 0, 0, 0],
+            "unsupported",
+            "ADDRESS answered ApiVersions with error 35: Kafka 0.10.0 or later is needed",
+        ),
+        (
+            &[0, 0, 0, 0, 0, 1, 0, 3, 0, 2, 0, 20],
+            "unsupported",
+            "ADDRESS speaks no Metadata version 1 (it offers 2 to 20): Kafka 0.10.0 or later is needed",
+        ),
+        (
+            &[0, 0, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4],
+            "unsupported",
+            "ADDRESS speaks no Metadata version 1 (it offers none: a dedicated controller, or no broker): Kafka 0.10.0 or later is needed",
+        ),
+        (
+            &[0, 0, 0x7f, 0xff, 0xff, 0xff],
+            "protocol",
+            "ADDRESS answered ApiVersions with what is no such answer: api keys at byte 2: 2147483647 elements of 6 bytes or more expected, 0 bytes left; the port is no Kafka listener, or this Kafka is newer than the exporter",
+        ),
+    ];
+    for (body, reason, message) in cases {
+        let broker = FakeBroker::start(move |_| Answer::Body(body.to_vec())).await;
+        let error = client(&broker, Timing::default()).metadata().await.unwrap_err();
+        assert_eq!(error.to_string().replace(&broker.address, "ADDRESS"), message);
+        assert_eq!(error.reason(), reason);
+    }
+    assert_eq!(understood("a:1", &offers_metadata()).map_err(|error| error.to_string()), Ok(()));
+}

@@ -1,0 +1,176 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::Ipv4Addr;
+
+use tokio::sync::Notify;
+
+use super::*;
+use crate::kafka::fake_broker::{Answer, FakeBroker, framed};
+use crate::kafka::wire::metadata_request;
+
+const CAP: usize = 1000;
+
+async fn connected(broker: &FakeBroker) -> Conn {
+    Conn::connect(&broker.address, Duration::from_secs(5), &OwnConnections::default()).await.unwrap()
+}
+
+async fn ask(conn: &mut Conn, within: Duration) -> Result<Vec<u8>, ConnError> {
+    conn.ask("Metadata", metadata_request, CAP, Instant::now() + within).await
+}
+
+/// The error that a broker causes which answers so, with the address left out.
+async fn error_of(answer: impl Fn() -> Answer + Send + Sync + 'static) -> String {
+    let broker = FakeBroker::start(move |_| answer()).await;
+    let mut conn = connected(&broker).await;
+    let error = ask(&mut conn, Duration::from_secs(5)).await.unwrap_err();
+    error.to_string().replace(&broker.address, "ADDRESS")
+}
+
+#[tokio::test]
+async fn answers_come_back_whole_whatever_their_length() {
+    let broker = FakeBroker::start(|asked| Answer::Body(vec![7; asked.correlation as usize - 1])).await;
+    let mut conn = connected(&broker).await;
+    for length in 0..50 {
+        assert_eq!(ask(&mut conn, Duration::from_secs(5)).await.unwrap(), vec![7; length]);
+    }
+    assert_eq!(broker.asked().last().unwrap().connection, 0);
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_the_socket_buffer_comes_in_parts() {
+    let body: Vec<u8> = (0..5_000_000_u32).map(|n| n as u8).collect();
+    let sent = body.clone();
+    let broker = FakeBroker::start(move |_| Answer::Body(sent.clone())).await;
+    let mut conn = connected(&broker).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    assert!(conn.ask("Metadata", metadata_request, 5_000_004, deadline).await.unwrap() == body);
+    let error = conn.ask("Metadata", metadata_request, 5_000_003, deadline).await.unwrap_err();
+    assert!(matches!(error, ConnError::FrameLength { length: 5_000_004, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_listener_with_tls_is_told() {
+    // Alert, fatal, as OpenSSL and the JDK send it to a client without TLS.
+    let error = error_of(|| Answer::RawThenClose(vec![0x15, 3, 3, 0, 2, 2, 80])).await;
+    assert_eq!(error, "ADDRESS speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config");
+}
+
+#[tokio::test]
+async fn a_web_server_is_told() {
+    let error = error_of(|| Answer::RawThenClose(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
+    assert!(error.starts_with("ADDRESS is a web server and no broker: "), "{error}");
+}
+
+#[tokio::test]
+async fn frames_of_absurd_length_are_refused_before_they_are_read() {
+    for length in [i32::MIN, -1, 0, 3, CAP as i32 + 1, i32::MAX] {
+        let error = error_of(move || Answer::Raw(length.to_be_bytes().to_vec())).await;
+        let expected = format!("ADDRESS answered Metadata with a frame of {length} bytes (4 to 1000 are taken): ");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let error = error_of(|| Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())).await;
+    assert!(error.contains("the port is no Kafka listener"), "{error}");
+}
+
+#[tokio::test]
+async fn the_answer_to_another_request_is_refused() {
+    let error = error_of(|| Answer::Raw(framed(99, b"abc"))).await;
+    assert!(error.starts_with("ADDRESS answered request 99 where Metadata was request 1: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_closed_before_or_within_the_answer_is_told() {
+    for part in [vec![], vec![0, 0], vec![0, 0, 0, 10, 0, 0, 0, 1, 5]] {
+        let error = error_of(move || Answer::RawThenClose(part.clone())).await;
+        assert!(error.starts_with("ADDRESS closed the connection before it answered Metadata: "), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_without_listener_is_told() {
+    let broker = FakeBroker::start(|_| Answer::Silence).await;
+    let address = broker.address.clone();
+    let mut conn = connected(&broker).await;
+    drop(broker);
+    // The listener is closed once its task is gone, and with it the connection.
+    ask(&mut conn, Duration::from_secs(5)).await.unwrap_err();
+    let error = Conn::connect(&address, Duration::from_secs(5), &OwnConnections::default()).await.unwrap_err();
+    assert!(matches!(error, ConnError::Refused { .. }), "{error}");
+    assert!(error.to_string().starts_with(&format!("nothing listens on {address}: ")), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_told() {
+    let error =
+        Conn::connect("no such host:9092", Duration::from_secs(5), &OwnConnections::default()).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot connect to no such host:9092: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_time_out_keeps_the_connection_and_the_late_answer_is_thrown_away() {
+    let go = Arc::new(Notify::new());
+    let held = go.clone();
+    let broker = FakeBroker::start(move |asked| match asked.correlation {
+        1 => Answer::Held(held.clone(), b"late".to_vec()),
+        _ => Answer::Body(b"new".to_vec()),
+    })
+    .await;
+    let mut conn = connected(&broker).await;
+    for _ in 0..5 {
+        let error = ask(&mut conn, Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, ConnError::Timeout { request: "Metadata", .. }), "{error}");
+        assert!(conn.unanswered_since().is_some());
+    }
+    assert_eq!(broker.asked().len(), 1, "nothing is sent while a request is unanswered");
+    go.notify_one();
+    assert_eq!(ask(&mut conn, Duration::from_secs(5)).await.unwrap(), b"new");
+    assert_eq!(conn.unanswered_since(), None);
+    assert_eq!(broker.asked().len(), 2);
+    assert!(broker.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[tokio::test]
+async fn an_answer_that_dribbles_in_is_put_together_over_many_deadlines() {
+    let broker = FakeBroker::start(|asked| match asked.correlation {
+        1 => Answer::Dribble(framed(1, b"slow"), Duration::from_millis(10)),
+        _ => Answer::Body(b"new".to_vec()),
+    })
+    .await;
+    let mut conn = connected(&broker).await;
+    let mut time_outs = 0;
+    ask(&mut conn, Duration::from_millis(25)).await.unwrap_err();
+    while let Err(error) = conn.settle(Instant::now() + Duration::from_millis(25)).await {
+        assert!(matches!(error, ConnError::Timeout { .. }), "{error}");
+        time_outs += 1;
+    }
+    assert!(time_outs > 0);
+    assert_eq!(ask(&mut conn, Duration::from_secs(5)).await.unwrap(), b"new");
+    assert_eq!(broker.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn own_connections_are_known_by_their_local_address() {
+    let broker = FakeBroker::start(|_| Answer::Silence).await;
+    let own = OwnConnections::default();
+    let conn = Conn::connect(&broker.address, Duration::from_secs(5), &own).await.unwrap();
+    let local = conn.stream.local_addr().unwrap();
+    assert!(own.contains(local));
+    let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), local.port());
+    assert!(own.contains(mapped), "as a dual-stack listener shows it");
+    drop(conn);
+    assert!(own.contains(local), "its TIME_WAIT is ours as well");
+}
+
+#[test]
+fn own_connections_forget_the_oldest_first() {
+    let own = OwnConnections::default();
+    let local = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    own.register(local(1));
+    own.register(local(2));
+    own.register(local(1));
+    for port in 1000..1255 {
+        own.register(local(port));
+    }
+    assert_eq!(own.addresses().len(), 256);
+    assert!(own.contains(local(1)) && !own.contains(local(2)));
+}

@@ -1,0 +1,138 @@
+//! A broker that answers as a test tells it: silence, nonsense, one byte at a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// A request as it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Connections are numbered from 0.
+    pub connection: usize,
+    pub api: i16,
+    pub version: i16,
+    pub correlation: i32,
+}
+
+pub enum Answer {
+    /// A frame with the right length and correlation id.
+    Body(Vec<u8>),
+    /// The same once the test says so.
+    Held(Arc<Notify>, Vec<u8>),
+    /// These bytes as they are.
+    Raw(Vec<u8>),
+    /// These bytes, then the connection is closed.
+    RawThenClose(Vec<u8>),
+    /// One byte each time.
+    Dribble(Vec<u8>, Duration),
+    Silence,
+    Close,
+}
+
+pub struct FakeBroker {
+    pub address: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for FakeBroker {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The answer as a broker frames it.
+pub fn framed(correlation: i32, body: &[u8]) -> Vec<u8> {
+    let mut frame = i32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec();
+    frame.extend_from_slice(&correlation.to_be_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// The body in which a broker offers Metadata 0 to 2, as 0.10.1 does.
+pub fn offers_metadata() -> Vec<u8> {
+    vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 2]
+}
+
+impl FakeBroker {
+    pub async fn start(answer: impl Fn(Asked) -> Answer + Send + Sync + 'static) -> FakeBroker {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (asked.clone(), Arc::new(answer));
+        let accepting = tokio::spawn(async move {
+            // Dropped with this task, and with them their connections.
+            let mut serving = tokio::task::JoinSet::new();
+            for connection in 0.. {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                serving.spawn(serve(stream, connection, answer.clone(), log.clone()));
+            }
+        });
+        FakeBroker { address, asked, accepting }
+    }
+
+    /// Answers ApiVersions well and Metadata with this.
+    pub async fn with_metadata(answer: impl Fn(Asked) -> Answer + Send + Sync + 'static) -> FakeBroker {
+        FakeBroker::start(move |asked| if asked.api == 18 { Answer::Body(offers_metadata()) } else { answer(asked) })
+            .await
+    }
+
+    /// Every request so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    answer: Arc<impl Fn(Asked) -> Answer>,
+    log: Arc<Mutex<Vec<Asked>>>,
+) {
+    loop {
+        let Ok(length) = stream.read_i32().await else { return };
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        if stream.read_exact(&mut frame).await.is_err() {
+            return;
+        }
+        let asked = Asked {
+            connection,
+            api: i16::from_be_bytes([frame[0], frame[1]]),
+            version: i16::from_be_bytes([frame[2], frame[3]]),
+            correlation: i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]),
+        };
+        log.lock().unwrap().push(asked);
+        let sent = match answer(asked) {
+            Answer::Body(body) => stream.write_all(&framed(asked.correlation, &body)).await,
+            Answer::Held(until, body) => {
+                until.notified().await;
+                stream.write_all(&framed(asked.correlation, &body)).await
+            }
+            Answer::Raw(bytes) => stream.write_all(&bytes).await,
+            Answer::RawThenClose(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                return;
+            }
+            Answer::Dribble(bytes, pause) => {
+                for byte in bytes {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(())
+            }
+            Answer::Silence => Ok(()),
+            Answer::Close => return,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}

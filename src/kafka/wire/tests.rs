@@ -1,0 +1,222 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, RequestHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use proptest::prelude::*;
+
+use super::*;
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes, version).unwrap();
+    bytes
+}
+
+/// Our walk, put back together as the oracle's message.
+fn reassembled(body: &[u8]) -> Result<MetadataResponse, WireError> {
+    let mut message = MetadataResponse::default();
+    for item in Metadata::new(body) {
+        match item? {
+            Item::Broker { id, host, port, rack } => message.brokers.push(
+                MetadataResponseBroker::default()
+                    .with_node_id(BrokerId(id))
+                    .with_host(text(host))
+                    .with_port(port.into())
+                    .with_rack(rack.map(text)),
+            ),
+            Item::Controller(id) => message.controller_id = BrokerId(id),
+            Item::Topic { error, name, internal } => message.topics.push(
+                MetadataResponseTopic::default()
+                    .with_error_code(error)
+                    .with_name(Some(TopicName(text(name))))
+                    .with_is_internal(internal),
+            ),
+            Item::Partition(partition) => {
+                let topic = message.topics.last_mut().unwrap();
+                assert_eq!(topic.name.as_ref().unwrap().as_str(), partition.topic);
+                topic.partitions.push(
+                    MetadataResponsePartition::default()
+                        .with_error_code(partition.error)
+                        .with_partition_index(partition.index)
+                        .with_leader_id(BrokerId(partition.leader))
+                        .with_replica_nodes(partition.replicas.iter().map(BrokerId).collect())
+                        .with_isr_nodes(partition.isr.iter().map(BrokerId).collect()),
+                );
+            }
+        }
+    }
+    Ok(message)
+}
+
+prop_compose! {
+    fn any_broker()(id: i32, host in "\\PC{0,20}", port: u16, rack in prop::option::of("\\PC{0,8}")) -> MetadataResponseBroker {
+        MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(text(&host)).with_port(port.into())
+            .with_rack(rack.as_deref().map(text))
+    }
+}
+
+prop_compose! {
+    fn any_partition()(
+        error: i16, index: i32, leader: i32,
+        replicas in prop::collection::vec(any::<i32>(), 0..6), isr in prop::collection::vec(any::<i32>(), 0..6),
+    ) -> MetadataResponsePartition {
+        MetadataResponsePartition::default().with_error_code(error).with_partition_index(index)
+            .with_leader_id(BrokerId(leader))
+            .with_replica_nodes(replicas.into_iter().map(BrokerId).collect())
+            .with_isr_nodes(isr.into_iter().map(BrokerId).collect())
+    }
+}
+
+prop_compose! {
+    fn any_topic()(
+        error: i16, name in "\\PC{0,30}", internal: bool, partitions in prop::collection::vec(any_partition(), 0..5),
+    ) -> MetadataResponseTopic {
+        MetadataResponseTopic::default().with_error_code(error).with_name(Some(TopicName(text(&name))))
+            .with_is_internal(internal).with_partitions(partitions)
+    }
+}
+
+prop_compose! {
+    fn any_metadata()(
+        brokers in prop::collection::vec(any_broker(), 0..5), controller: i32,
+        topics in prop::collection::vec(any_topic(), 0..5),
+    ) -> MetadataResponse {
+        MetadataResponse::default().with_brokers(brokers).with_controller_id(BrokerId(controller)).with_topics(topics)
+    }
+}
+
+proptest! {
+    #[test]
+    fn metadata_reads_as_the_oracle_wrote_it(message in any_metadata()) {
+        let body = encoded(&message, 1);
+        prop_assert_eq!(reassembled(&body).unwrap(), message);
+    }
+
+    #[test]
+    fn metadata_cut_off_anywhere_is_an_error(message in any_metadata()) {
+        let body = encoded(&message, 1);
+        for length in 0..body.len() {
+            prop_assert!(reassembled(&body[..length]).is_err(), "cut to {} of {} bytes", length, body.len());
+        }
+    }
+
+    #[test]
+    fn metadata_with_bytes_after_it_is_an_error(message in any_metadata(), extra in 1_usize..9) {
+        let mut body = encoded(&message, 1);
+        let end = body.len();
+        body.resize(end + extra, 0);
+        let error = reassembled(&body).unwrap_err();
+        prop_assert_eq!(error, WireError { field: "metadata", offset: end, problem: Problem::Trailing(extra) });
+    }
+
+    #[test]
+    fn metadata_with_bytes_changed_ends(message in any_metadata(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut body = encoded(&message, 1);
+        for (index, byte) in changes {
+            let index = index.index(body.len());
+            body[index] = byte;
+        }
+        // Each item but the controller takes bytes, so a walk can be no longer than the message.
+        prop_assert!(Metadata::new(&body).count() <= body.len());
+    }
+
+    #[test]
+    fn random_bytes_end(body in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Metadata::new(&body).count() <= body.len() + 1);
+        let _ = api_versions(&body);
+    }
+
+    #[test]
+    fn api_versions_read_as_the_oracle_wrote_them(
+        error: i16, keys in prop::collection::btree_map(any::<i16>(), (any::<i16>(), any::<i16>()), 0..40), with_metadata: bool,
+    ) {
+        let mut keys = keys;
+        keys.remove(&3);
+        if with_metadata {
+            keys.insert(3, (0, 13));
+        }
+        let message = ApiVersionsResponse::default().with_error_code(error).with_api_keys(
+            keys.iter().map(|(key, (min, max))| {
+                ApiVersion::default().with_api_key(*key).with_min_version(*min).with_max_version(*max)
+            }).collect(),
+        );
+        let body = encoded(&message, 0);
+        let expected = ApiVersions { error, metadata: with_metadata.then_some((0, 13)) };
+        prop_assert_eq!(api_versions(&body).unwrap(), expected);
+        for length in 0..body.len() {
+            prop_assert!(api_versions(&body[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn requests_read_as_meant_by_the_oracle(correlation: i32) {
+        let frame = metadata_request(correlation);
+        let (length, mut body) = frame.split_at(4);
+        prop_assert_eq!(i32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
+        let header = RequestHeader::decode(&mut body, 1).unwrap();
+        prop_assert_eq!((header.request_api_key, header.request_api_version), (3, 1));
+        prop_assert_eq!(header.correlation_id, correlation);
+        prop_assert_eq!(header.client_id, Some(text("kafka-vitals")));
+        let request = MetadataRequest::decode(&mut body, 1).unwrap();
+        prop_assert_eq!(request.topics, None);
+        prop_assert!(body.is_empty());
+
+        let frame = api_versions_request(correlation);
+        let (length, mut body) = frame.split_at(4);
+        prop_assert_eq!(i32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
+        let header = RequestHeader::decode(&mut body, 1).unwrap();
+        prop_assert_eq!((header.request_api_key, header.request_api_version), (18, 0));
+        prop_assert_eq!(header.correlation_id, correlation);
+        ApiVersionsRequest::decode(&mut body, 0).unwrap();
+        prop_assert!(body.is_empty());
+    }
+}
+
+#[test]
+fn counts_that_the_message_cannot_hold_are_refused_at_once() {
+    // Two thousand million brokers announced in a message of four bytes.
+    let error = Metadata::new(&[0x7f, 0xff, 0xff, 0xff]).next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 0 bytes left");
+    let error = Metadata::new(&[0xff, 0xff, 0xff, 0xff]).next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "brokers at byte 0: length -1, where none may be negative");
+    let error = api_versions(&[0, 0, 0, 1, 0, 0, 1]).unwrap_err();
+    assert_eq!(error.to_string(), "api keys at byte 2: 65536 elements of 6 bytes or more expected, 1 bytes left");
+}
+
+#[test]
+fn a_walk_ends_after_its_first_error() {
+    let mut walk = Metadata::new(&[0, 0, 0, 0, 0, 0]);
+    assert_eq!(walk.next().unwrap().unwrap_err().field, "controller id");
+    assert_eq!(walk.next(), None);
+}
+
+#[test]
+fn names_that_are_no_text_are_an_error() {
+    let message =
+        MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default().with_host(text("ab"))]);
+    let mut body = encoded(&message, 1);
+    let at = body.windows(2).position(|pair| pair == b"ab").unwrap();
+    body[at] = 0xff;
+    let error = reassembled(&body).unwrap_err();
+    assert_eq!(error, WireError { field: "broker host", offset: at - 2, problem: Problem::NotUtf8 });
+}
+
+#[test]
+fn ports_and_numbers_of_brokers_have_bounds() {
+    let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default().with_port(65536)]);
+    let error = reassembled(&encoded(&message, 1)).unwrap_err();
+    assert_eq!(error.to_string(), "broker port at byte 10: 65536 is no port");
+    let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default(); 10_001]);
+    let error = reassembled(&encoded(&message, 1)).unwrap_err();
+    assert_eq!(error.to_string(), "brokers at byte 0: at most 10000 expected, 10001 announced");
+}

@@ -1,0 +1,208 @@
+//! The lines below a thread's header: frames and the locks between them.
+
+use memchr::{memchr_iter, memrchr};
+
+use super::{Thread, hex_at_start_of, trim_indent};
+
+/// A stack frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// `kafka.server.KafkaApis.handle`, without a class loader or module before it.
+    pub class_method: &'a str,
+    /// What stands in the parentheses: `KafkaApis.scala:93`, `java.base@17.0.15/Native Method`; for `jhsdb` what
+    /// follows them.
+    pub location: &'a str,
+}
+
+impl std::fmt::Display for Frame<'_> {
+    /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`, without the module that stands before the file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = self.location.split_once('/').map_or(self.location, |(_, file)| file);
+        write!(f, "{}({file})", self.class_method)
+    }
+}
+
+/// A lock that a thread holds or waits for, as its stack tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lock<'a> {
+    pub kind: LockKind,
+    /// The object's address; where the form prints an identity hash, that. None where the JVM printed neither.
+    pub address: Option<u64>,
+    /// Its class; empty where not printed.
+    pub class: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LockKind {
+    /// `- locked`. Not held where the same thread waits on it.
+    Locked,
+    /// `- waiting to lock`.
+    WaitingToLock,
+    /// `- waiting on`: in `Object.wait()`, the monitor given up.
+    WaitingOn,
+    /// `- parking to wait for`: a `java.util.concurrent` object.
+    ParkingToWaitFor,
+    /// `- waiting to re-lock in wait()`: given up in `Object.wait()`, and wanted again once the thread is BLOCKED.
+    WaitingToRelock,
+    /// `- eliminated`: the compiler took the lock away; nobody holds it.
+    Eliminated,
+    /// `- waiting on the Class initialization monitor for`: the class has no address.
+    ClassInit,
+    /// Of the list `Locked ownable synchronizers`, which only a dump with `-l` has.
+    OwnedSynchronizer,
+}
+
+/// A line of a stack that says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLine<'a> {
+    Frame(Frame<'a>),
+    /// Belongs to the frame before it.
+    Lock(Lock<'a>),
+}
+
+impl<'a> Thread<'a> {
+    /// The stack, topmost frame first, with the locks below the frames that took them.
+    pub fn stack(&self) -> impl Iterator<Item = BodyLine<'a>> + use<'a> {
+        self.body.lines().map(trim_indent).take_while(|line| !line.is_empty()).filter_map(body_line)
+    }
+
+    /// The frames, topmost first.
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'a>> + use<'a> {
+        self.stack().filter_map(|line| match line {
+            BodyLine::Frame(frame) => Some(frame),
+            BodyLine::Lock(_) => None,
+        })
+    }
+
+    /// Every lock that the text names for this thread, the owned synchronizers included, in the order printed.
+    pub fn locks(&self) -> impl Iterator<Item = Lock<'a>> + use<'a> {
+        let body = self.body;
+        // A hyphen is rare in a stack, so looking for it skips the frames without touching their lines.
+        let below = memchr_iter(b'-', body.as_bytes()).filter_map(move |hyphen| {
+            let (before, after) = body.split_at_checked(hyphen)?;
+            let rest = after.strip_prefix("- ")?;
+            let indent = before.get(memrchr(b'\n', before.as_bytes()).map_or(0, |end| end + 1)..)?;
+            if !trim_indent(indent).is_empty() {
+                return None;
+            }
+            lock(rest.split('\n').next()?.trim_end())
+        });
+        self.lock_of_state_line().into_iter().chain(below)
+    }
+
+    /// `java.lang.Thread.State: WAITING on java.util.LinkedList@3e6ea3fe`, as VisualVM prints it.
+    fn lock_of_state_line(&self) -> Option<Lock<'a>> {
+        if !self.attributes.starts_with(" - Thread t@") {
+            return None;
+        }
+        let line = trim_indent(self.body.lines().next()?).strip_prefix("java.lang.Thread.State: ")?;
+        let (state, object) = line.split_once(" on ")?;
+        let (address, class) = object_of(object)?;
+        let kind = match state {
+            "BLOCKED" => LockKind::WaitingToLock,
+            _ if class.starts_with("java.util.concurrent.") => LockKind::ParkingToWaitFor,
+            _ => LockKind::WaitingOn,
+        };
+        Some(Lock { kind, address, class })
+    }
+}
+
+fn body_line(line: &str) -> Option<BodyLine<'_>> {
+    if let Some(rest) = line.strip_prefix("at ") {
+        return frame(rest).map(BodyLine::Frame);
+    }
+    if let Some(rest) = line.strip_prefix("- ") {
+        // `- kafka.Kafka.main(java.lang.String[]) @bci=42, line=7 (Interpreted frame)`: jhsdb.
+        return match lock(rest.trim_end()) {
+            Some(lock) => Some(BodyLine::Lock(lock)),
+            None if rest.contains("@bci=") => frame(rest).map(BodyLine::Frame),
+            None => None,
+        };
+    }
+    // Thread.dump_to_file of JDK 21 prints frames without `at`.
+    let method = line.split('(').next()?;
+    (line.trim_end().ends_with(')') && method.contains('.') && !method.contains(' '))
+        .then(|| frame(line).map(BodyLine::Frame))
+        .flatten()
+}
+
+fn frame(text: &str) -> Option<Frame<'_>> {
+    let text = text.trim_end();
+    let (method, rest) = text.split_once('(')?;
+    let location = match rest.strip_suffix(')') {
+        Some(inside) if !inside.contains(") @bci=") => inside,
+        _ => rest.split_once(')').map_or(rest, |(_, after)| after.trim_start()),
+    };
+    Some(Frame { class_method: without_module(method), location })
+}
+
+/// Takes `java.base/`, `app//` off, but not the address in `Load$$Lambda/0x00007f53c002a28.run`.
+fn without_module(method: &str) -> &str {
+    match method.split_once('/') {
+        Some((_, rest)) => {
+            let rest = rest.trim_start_matches('/');
+            if rest.starts_with(|c: char| c.is_ascii_digit()) { method } else { rest }
+        }
+        None => method,
+    }
+}
+
+/// The text after `- ` of a lock line.
+fn lock(text: &str) -> Option<Lock<'_>> {
+    use LockKind::*;
+    let (kind, object) = match text.as_bytes().first()? {
+        b'<' => (OwnedSynchronizer, text),
+        b'l' => (Locked, text.strip_prefix("locked ")?),
+        b'p' => (ParkingToWaitFor, text.strip_prefix("parking to wait for ")?),
+        b'e' => (Eliminated, text.strip_prefix("eliminated ")?),
+        b'w' => {
+            let rest = text.strip_prefix("waiting ")?;
+            if let Some(object) = rest.strip_prefix("to lock ") {
+                (WaitingToLock, object)
+            } else if let Some(object) = rest.strip_prefix("to re-lock in wait() ") {
+                (WaitingToRelock, object)
+            } else {
+                let object = rest.strip_prefix("on ")?;
+                if let Some(class) = object.strip_prefix("the Class initialization monitor for ") {
+                    return Some(Lock { kind: ClassInit, address: None, class });
+                }
+                (WaitingOn, object)
+            }
+        }
+        // `- java.util.concurrent.locks.ReentrantLock$NonfairSync@166fba`: JMX's list of owned synchronizers.
+        _ if text.contains('@') && !text.contains([' ', '(']) => (OwnedSynchronizer, text),
+        _ => return None,
+    };
+    let (address, class) = object_of(object.trim_start())?;
+    Some(Lock { kind, address, class })
+}
+
+/// `<0x00000000ffd1e738> (a java.lang.Object)`, `<java.lang.Object@4f0e445f>`, `java.lang.Object@4f0e445f`,
+/// `<no object reference available>`, `<owner is scalar replaced> (a java.lang.Object)`.
+fn object_of(text: &str) -> Option<(Option<u64>, &str)> {
+    let Some(rest) = text.strip_prefix('<') else {
+        return object_with_hash(text.split(' ').next()?);
+    };
+    if let Some((address, end)) = hex_at_start_of(rest)
+        && let Some(after) = rest.get(end..).and_then(|after| after.strip_prefix('>'))
+    {
+        return Some((Some(address), class_of(after)));
+    }
+    let (inside, after) = rest.split_once('>')?;
+    Some(object_with_hash(inside).unwrap_or((None, class_of(after))))
+}
+
+fn object_with_hash(text: &str) -> Option<(Option<u64>, &str)> {
+    let (class, hash) = text.rsplit_once('@')?;
+    let (hash, end) = hex_at_start_of(hash)?;
+    (end == text.len() - class.len() - 1).then_some((Some(hash), class))
+}
+
+/// `C` of `... (a C)`; nothing where a paste has cut it.
+fn class_of(text: &str) -> &str {
+    let text = match text.strip_prefix(" (a ") {
+        Some(class) => class,
+        None => text.split_once("(a ").map_or("", |(_, class)| class),
+    };
+    text.strip_suffix(')').unwrap_or(text)
+}

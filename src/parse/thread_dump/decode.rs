@@ -1,0 +1,210 @@
+//! From bytes to text that [`super::parse`] reads.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use memchr::memmem;
+use serde::Deserialize;
+
+/// Turns the bytes of a file or a reply into text: UTF-8 (what is not becomes U+FFFD), UTF-16 of either order with or
+/// without its mark; the JSON of `Thread.dump_to_file` becomes its plain form; what a container runtime or journald
+/// wrote before each line goes. Text that needs none of it is borrowed.
+pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
+    let text = match utf16_order(bytes) {
+        Some(order) => Cow::Owned(from_utf16(bytes, order)),
+        None => String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
+    };
+    if text.trim_start().starts_with('{')
+        && let Ok(file) = serde_json::from_str::<DumpFile>(&text)
+    {
+        return Cow::Owned(file.thread_dump.into_plain());
+    }
+    match without_line_prefix(&text) {
+        Some(plain) => Cow::Owned(plain),
+        None => text,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum ByteOrder {
+    Little,
+    Big,
+}
+
+fn utf16_order(bytes: &[u8]) -> Option<ByteOrder> {
+    match bytes {
+        [0xff, 0xfe, ..] => return Some(ByteOrder::Little),
+        [0xfe, 0xff, ..] => return Some(ByteOrder::Big),
+        _ => {}
+    }
+    // Without a mark: a dump is nearly all ASCII, so every second byte is 0.
+    let sample = bytes.get(..bytes.len().min(512)).unwrap_or(bytes);
+    let zeros = |offset: usize| sample.iter().skip(offset).step_by(2).filter(|&&byte| byte == 0).count();
+    let (even, odd) = (zeros(0), zeros(1));
+    match sample.len() / 2 {
+        0 => None,
+        pairs if odd * 2 > pairs && even * 8 < pairs => Some(ByteOrder::Little),
+        pairs if even * 2 > pairs && odd * 8 < pairs => Some(ByteOrder::Big),
+        _ => None,
+    }
+}
+
+fn from_utf16(bytes: &[u8], order: ByteOrder) -> String {
+    let units = bytes.chunks_exact(2).map(|pair| match (order, pair) {
+        (ByteOrder::Little, &[low, high]) => u16::from_le_bytes([low, high]),
+        (ByteOrder::Big, &[high, low]) => u16::from_be_bytes([high, low]),
+        _ => 0xfffd,
+    });
+    char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .filter(|&c| c != '\u{feff}')
+        .collect()
+}
+
+/// The text without the words that stand before the banner, on each line that has words of the same shape there:
+/// `2026-11-22T14:33:28.727069993Z stdout F `. None where there are none.
+fn without_line_prefix(text: &str) -> Option<String> {
+    let banner = memmem::find(text.as_bytes(), b"Full thread dump ")?;
+    let before = text.get(..banner)?;
+    let prefix = before.rsplit('\n').next()?;
+    let words = prefix.split_ascii_whitespace().count();
+    // More words are a log line that the banner was printed into.
+    if words == 0 || words > 6 {
+        return None;
+    }
+    let shape = shape(prefix);
+    let mut plain = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let rest = after_words(line, words);
+        let (start, rest) = line.split_at(line.len() - rest.len());
+        plain.push_str(if self::shape(start) == shape { rest } else { line });
+    }
+    Some(plain)
+}
+
+/// What follows the first `words` words of `line` and one blank.
+fn after_words(line: &str, words: usize) -> &str {
+    let mut rest = line;
+    for _ in 0..words {
+        rest = rest.trim_start_matches(' ');
+        rest = rest.get(rest.find([' ', '\t', '\r', '\n']).unwrap_or(rest.len())..).unwrap_or("");
+    }
+    rest.strip_prefix(' ').unwrap_or(rest)
+}
+
+/// The words of a prefix, each run of digits made one 9: times and ids differ from line to line.
+fn shape(prefix: &str) -> String {
+    let mut shape = String::with_capacity(prefix.len());
+    for c in prefix.trim().chars() {
+        let c = if c.is_ascii_digit() { '9' } else { c };
+        if (c == '9' || c == ' ') && shape.ends_with(c) {
+            continue;
+        }
+        shape.push(c);
+    }
+    shape
+}
+
+/// `Thread.dump_to_file -format=json` of JDK 21 and later.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DumpFile {
+    thread_dump: Dump,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Dump {
+    time: String,
+    runtime_version: String,
+    thread_containers: Vec<Container>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Container {
+    threads: Vec<FileThread>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct FileThread {
+    tid: serde_json::Value,
+    name: String,
+    state: String,
+    time: String,
+    #[serde(rename = "virtual")]
+    is_virtual: bool,
+    blocked_on: Option<String>,
+    waiting_on: Option<String>,
+    park_blocker: Option<ParkBlocker>,
+    stack: Vec<String>,
+    monitors_owned: Vec<Monitors>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ParkBlocker {
+    object: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Monitors {
+    depth: usize,
+    locks: Vec<Option<String>>,
+}
+
+impl Dump {
+    /// As `Thread.dump_to_file` without `-format=json` writes it.
+    fn into_plain(self) -> String {
+        let mut plain = format!("{}\n{}\n\n", self.time, self.runtime_version);
+        for thread in self.thread_containers.into_iter().flat_map(|container| container.threads) {
+            thread.write_plain(&mut plain);
+        }
+        plain
+    }
+}
+
+impl FileThread {
+    fn write_plain(mut self, plain: &mut String) {
+        let number = match &self.tid {
+            serde_json::Value::String(number) => number.clone(),
+            other => other.to_string(),
+        };
+        let is_virtual = if self.is_virtual { " virtual" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            plain,
+            "#{number} \"{}\"{is_virtual} {} {}",
+            self.name.replace(|c: char| c.is_control(), " "),
+            self.state,
+            self.time
+        );
+        self.monitors_owned.sort_by_key(|monitors| monitors.depth);
+        let mut owned = self.monitors_owned.iter().peekable();
+        let wants = [
+            ("waiting to lock", self.blocked_on.as_ref()),
+            ("waiting on", self.waiting_on.as_ref()),
+            ("parking to wait for", self.park_blocker.as_ref().and_then(|blocker| blocker.object.as_ref())),
+        ];
+        // A thread without frames may hold and want as well.
+        for depth in 0..self.stack.len().max(1) {
+            if let Some(frame) = self.stack.get(depth) {
+                let _ = writeln!(plain, "    at {frame}");
+            }
+            for (what, object) in wants.iter().filter(|_| depth == 0) {
+                if let Some(object) = object {
+                    let _ = writeln!(plain, "    - {what} <{object}>");
+                }
+            }
+            while let Some(monitors) = owned.next_if(|monitors| monitors.depth <= depth) {
+                for lock in monitors.locks.iter().flatten() {
+                    let _ = writeln!(plain, "    - locked <{lock}>");
+                }
+            }
+        }
+        plain.push('\n');
+    }
+}

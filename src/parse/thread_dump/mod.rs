@@ -1,0 +1,155 @@
+//! HotSpot's thread dumps as text: `jstack`, `jcmd Thread.print`, the attach protocol's `threaddump`, SIGQUIT on the
+//! broker's stdout among log lines, `jhsdb jstack`, `Thread.dump_to_file`; JDK 5 to 25.
+//!
+//! [`decode`] turns bytes into text, [`parse`] finds the dumps in it, their threads and the JVM's deadlock report.
+//! Everything borrows from the text. A thread's header, frames and locks are split when they are asked for, so that
+//! a dump of a thousand threads costs little more than finding where each begins.
+
+mod body;
+mod decode;
+mod header;
+mod scan;
+
+pub use body::{BodyLine, Frame, Lock, LockKind};
+pub use decode::decode;
+pub use header::Header;
+pub use scan::parse;
+
+/// What [`parse`] cannot turn into dumps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DumpError {
+    #[error("OpenJ9 javacore: not supported")]
+    OpenJ9,
+    #[error("no thread dump in this text: take one with `jstack PID` or `jcmd PID Thread.print`")]
+    NoDump,
+}
+
+/// The dumps of one text, in its order.
+pub type ThreadDumps<'a> = Vec<ThreadDump<'a>>;
+
+/// One dump. Object addresses are comparable within one dump only: garbage collection moves objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ThreadDump<'a> {
+    /// The time line before the dump, as printed: the JVM's local time, in `Thread.dump_to_file` UTC.
+    pub time: Option<&'a str>,
+    /// The virtual machine, as printed: `OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode, sharing)`.
+    pub vm: Option<&'a str>,
+    pub threads: Vec<Thread<'a>>,
+    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block.
+    pub reported: Vec<ReportedDeadlock<'a>>,
+    /// The text ends before the dump does. Known only for the forms that print an end; false where unknown.
+    pub truncated: bool,
+}
+
+/// One thread. Only its place in the text is found by [`parse`]; the methods read the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thread<'a> {
+    /// Not unique. Empty where the JVM printed none.
+    pub name: &'a str,
+    /// What stands before the quoted name on the header line: `#12` in `Thread.dump_to_file`, else nothing.
+    before: &'a str,
+    /// The header line after the name.
+    attributes: &'a str,
+    /// The lines below the header.
+    body: &'a str,
+}
+
+impl<'a> Thread<'a> {
+    /// A thread of which only the name is known.
+    pub fn of_report(name: &'a str) -> Thread<'a> {
+        Thread { name, before: "", attributes: "", body: "" }
+    }
+}
+
+/// `java.lang.Thread.State`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    New,
+    Runnable,
+    Blocked,
+    Waiting,
+    TimedWaiting,
+    Terminated,
+}
+
+impl State {
+    /// As a label spells it: `timed_waiting`.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::New => "new",
+            State::Runnable => "runnable",
+            State::Blocked => "blocked",
+            State::Waiting => "waiting",
+            State::TimedWaiting => "timed_waiting",
+            State::Terminated => "terminated",
+        }
+    }
+
+    /// From text that begins with the state's name as Java prints it.
+    fn at_start_of(text: &str) -> Option<State> {
+        let end = text.find(|c: char| !(c.is_ascii_uppercase() || c == '_')).unwrap_or(text.len());
+        match text.get(..end)? {
+            "NEW" => Some(State::New),
+            "RUNNABLE" => Some(State::Runnable),
+            "BLOCKED" => Some(State::Blocked),
+            "WAITING" => Some(State::Waiting),
+            "TIMED_WAITING" => Some(State::TimedWaiting),
+            "TERMINATED" => Some(State::Terminated),
+            _ => None,
+        }
+    }
+}
+
+/// One `Found one Java-level deadlock` block. Its threads stand in the order in which the JVM walked: each waits for
+/// the next, the last one for one of those before it. Those before that one only wait for the cycle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReportedDeadlock<'a> {
+    pub threads: Vec<ReportedThread<'a>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedThread<'a> {
+    pub name: &'a str,
+    /// What it waits for; None where the text ends before it says so.
+    pub wants: Option<ReportedLock<'a>>,
+    /// The holder's name; None is an owner that the JVM could not name.
+    pub held_by: Option<&'a str>,
+    /// Its stack as the report repeats it, as a thread without a header.
+    pub stack: Option<Thread<'a>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportedLock<'a> {
+    pub kind: ReportedLockKind,
+    /// Of the object, not of its monitor.
+    pub address: Option<u64>,
+    /// As printed: with `/` for `.` where `jhsdb` printed it.
+    pub class: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportedLockKind {
+    Monitor,
+    OwnableSynchronizer,
+}
+
+/// The text without the blanks, and the bullets of pasted pages, that lines begin with.
+fn trim_indent(line: &str) -> &str {
+    line.trim_start_matches([' ', '\t', '\u{2022}', '\u{a0}'])
+}
+
+/// Hexadecimal digits at the start of `text`, with or without `0x`: the number and how many bytes it took.
+fn hex_at_start_of(text: &str) -> Option<(u64, usize)> {
+    let bytes = text.as_bytes();
+    let start = if bytes.starts_with(b"0x") { 2 } else { 0 };
+    let mut number = 0u64;
+    let mut end = start;
+    while let Some(digit) = bytes.get(end).and_then(|&byte| char::from(byte).to_digit(16)) {
+        if end - start == 16 {
+            return None;
+        }
+        number = number << 4 | u64::from(digit);
+        end += 1;
+    }
+    (end > start).then_some((number, end))
+}

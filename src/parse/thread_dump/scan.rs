@@ -1,0 +1,326 @@
+//! Finds dumps, threads and the JVM's report in a text, touching as few bytes as it can.
+//!
+//! Thread names stand in quotes at the start of a line and quotes are rare elsewhere, so the search goes from quote to
+//! quote. What lies between two headers is a stack; only where it does not end like one are its lines looked at.
+
+use memchr::{memchr, memchr_iter, memmem, memrchr};
+
+use super::{
+    DumpError, ReportedDeadlock, ReportedLock, ReportedLockKind, ReportedThread, Thread, ThreadDump, ThreadDumps,
+    hex_at_start_of, trim_indent,
+};
+
+/// Finds every dump in `text`. Time is linear in its length; memory is at most about four times its length.
+///
+/// # Errors
+/// An OpenJ9 javacore, and a text without any dump.
+pub fn parse(text: &str) -> Result<ThreadDumps<'_>, DumpError> {
+    // The slices below cannot panic: each bound is 0, the end, or beside an ASCII byte that was found, in this order.
+    let bytes = text.as_bytes();
+    let mut scanner = Scanner::default();
+    let mut quotes = memchr_iter(b'"', bytes);
+    let mut quote = quotes.next();
+    let mut head = None;
+    let mut chunk_start = 0;
+    while let Some(open) = quote {
+        let line_start = memrchr(b'\n', &bytes[chunk_start..open]).map_or(chunk_start, |end| chunk_start + end + 1);
+        let line_end = memchr(b'\n', &bytes[open..]).map_or(bytes.len(), |length| open + length);
+        let mut close = None;
+        quote = quotes.next();
+        while let Some(next) = quote.filter(|&next| next < line_end) {
+            close = Some(next);
+            quote = quotes.next();
+        }
+        let Some(close) = close else { continue };
+        let (before, name, after) = (&text[line_start..open], &text[open + 1..close], &text[close + 1..line_end]);
+        if let Some(next) = Scanner::head(trim_indent(before).trim_end(), name, after.trim_end_matches('\r')) {
+            scanner.chunk(head.replace(next), &text[chunk_start..line_start], false);
+            chunk_start = (line_end + 1).min(bytes.len());
+        }
+    }
+    scanner.chunk(head, &text[chunk_start..], true);
+    scanner.close_dump();
+    if scanner.dumps.is_empty() { Err(no_dump(bytes)) } else { Ok(scanner.dumps) }
+}
+
+fn no_dump(bytes: &[u8]) -> DumpError {
+    let javacore = ["0SECTION ", "3XMTHREADINFO ", "1LKDEADLOCK "];
+    match javacore.iter().any(|tag| memmem::find(bytes, tag.as_bytes()).is_some()) {
+        true => DumpError::OpenJ9,
+        false => DumpError::NoDump,
+    }
+}
+
+/// A line that begins with a quoted name.
+enum Head<'a> {
+    Thread {
+        before: &'a str,
+        name: &'a str,
+        attributes: &'a str,
+    },
+    /// `"name":`, of the JVM's report.
+    Reported(&'a str),
+}
+
+/// Where in the JVM's report the scanner is.
+#[derive(Default, PartialEq, Clone, Copy)]
+enum Report {
+    #[default]
+    Outside,
+    Entries,
+    Stacks,
+}
+
+/// A line between threads that means something.
+enum Mark<'a> {
+    Banner(&'a str),
+    LocalTime(&'a str),
+    /// The time with which `Thread.dump_to_file` begins; the next line is the version.
+    UtcTime(&'a str),
+    DebuggerAttaches,
+    VmVersion(&'a str),
+    End,
+    ReportStart,
+    ReportStacks,
+    ReportEnd,
+    /// A JVM thread printed without a name, as JDK 25 prints the flight recorder's sampler.
+    Nameless(&'a str),
+    /// Ends a stack, tells nothing.
+    Other,
+}
+
+#[derive(Default)]
+struct Scanner<'a> {
+    dumps: ThreadDumps<'a>,
+    open: Option<ThreadDump<'a>>,
+    time: Option<&'a str>,
+    /// Time and version of a `Thread.dump_to_file` whose first thread has not come yet.
+    file: Option<(&'a str, Option<&'a str>)>,
+    ended: bool,
+    report: Report,
+    report_ended: bool,
+    /// The stack of the report that comes next.
+    next_stack: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// Whether a line that holds a quoted name is a header.
+    fn head(before: &'a str, name: &'a str, after: &'a str) -> Option<Head<'a>> {
+        const FIRST: [&str; 8] = ["#", "prio=", "daemon ", "os_prio=", "tid=", "- Thread t@", "id=", "virtual "];
+        let numbered = before.strip_prefix('#').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        if numbered {
+            return Some(Head::Thread { before, name, attributes: after });
+        }
+        if !before.is_empty() {
+            return None;
+        }
+        if after == ":" {
+            return Some(Head::Reported(name));
+        }
+        let first = after.strip_prefix(' ')?;
+        FIRST.iter().any(|attribute| first.starts_with(attribute)).then_some(Head::Thread {
+            before,
+            name,
+            attributes: after,
+        })
+    }
+
+    /// Takes a head in, with the lines up to the next one.
+    fn chunk(&mut self, head: Option<Head<'a>>, chunk: &'a str, last: bool) {
+        let (body, rest) = match last || !ends_like_a_stack(chunk) {
+            true => chunk.split_at(first_mark(chunk)),
+            false => (chunk, ""),
+        };
+        match head {
+            None => {}
+            Some(Head::Thread { before, name, attributes }) => {
+                if !before.is_empty()
+                    && let Some((time, vm)) = self.file.take()
+                {
+                    self.close_dump();
+                    self.open = Some(ThreadDump { time: Some(time), vm, ..ThreadDump::default() });
+                }
+                // A thread after the report is another dump's, or jhsdb's, which prints the report first.
+                self.report = Report::Outside;
+                self.dump().threads.push(Thread { name, before, attributes, body });
+            }
+            Some(Head::Reported(name)) => self.reported(name, body),
+        }
+        for line in rest.lines() {
+            self.between(line);
+        }
+    }
+
+    fn dump(&mut self) -> &mut ThreadDump<'a> {
+        self.open.get_or_insert_default()
+    }
+
+    fn reported(&mut self, name: &'a str, body: &'a str) {
+        let (report, next) = (self.report, self.next_stack);
+        let Some(deadlock) = self.open.as_mut().and_then(|dump| dump.reported.last_mut()) else { return };
+        match report {
+            Report::Outside => return,
+            Report::Entries => return deadlock.threads.push(entry(name, body)),
+            Report::Stacks => {}
+        }
+        // In the order of the entries; where lines are lost, a few may be missing.
+        let ahead = deadlock.threads.iter_mut().enumerate().skip(next).take(8);
+        if let Some((index, thread)) = ahead.into_iter().find(|(_, thread)| thread.name == name) {
+            thread.stack = Some(Thread { name, before: "", attributes: "", body });
+            self.next_stack = index + 1;
+        }
+    }
+
+    fn between(&mut self, line: &'a str) {
+        let line = trim_indent(line).trim_end();
+        if let Some((_, version)) = &mut self.file
+            && version.is_none()
+            && !line.is_empty()
+        {
+            *version = Some(line);
+        }
+        match mark(line) {
+            None | Some(Mark::Other) => {}
+            Some(Mark::LocalTime(time)) => self.time = Some(time),
+            Some(Mark::UtcTime(time)) => self.file = Some((time, None)),
+            Some(Mark::Banner(vm)) => {
+                self.close_dump();
+                self.open = Some(ThreadDump { time: self.time.take(), vm: Some(vm), ..ThreadDump::default() });
+            }
+            Some(Mark::DebuggerAttaches) => {
+                self.close_dump();
+                self.open = Some(ThreadDump::default());
+            }
+            Some(Mark::VmVersion(version)) => self.dump().vm = Some(version),
+            Some(Mark::End) => self.ended = true,
+            Some(Mark::ReportStart) => {
+                self.report = Report::Entries;
+                self.report_ended = false;
+                self.dump().reported.push(ReportedDeadlock::default());
+            }
+            Some(Mark::ReportStacks) => {
+                self.report = Report::Stacks;
+                self.next_stack = 0;
+            }
+            Some(Mark::ReportEnd) => {
+                self.report = Report::Outside;
+                self.report_ended = true;
+            }
+            Some(Mark::Nameless(attributes)) => {
+                self.dump().threads.push(Thread { name: "", before: "", attributes, body: "" });
+            }
+        }
+    }
+
+    fn close_dump(&mut self) {
+        if let Some(mut dump) = self.open.take() {
+            let report_cut = !dump.reported.is_empty() && !self.report_ended;
+            dump.truncated = report_cut || (!self.ended && prints_end(&dump));
+            self.dumps.push(dump);
+        }
+        self.ended = false;
+        self.report = Report::Outside;
+        self.report_ended = false;
+    }
+}
+
+/// Whether this form of a dump closes with the line of JNI references.
+fn prints_end(dump: &ThreadDump<'_>) -> bool {
+    let Some(vm) = dump.vm else { return false };
+    let of_hotspot = vm.contains(" VM ") && ![" 1.5.", "(1.5.", " 1.4.", "(1.4."].iter().any(|old| vm.contains(old));
+    let through_jmx = dump
+        .threads
+        .first()
+        .is_some_and(|thread| thread.attributes.starts_with(" - Thread t@") || thread.attributes.starts_with(" id="));
+    of_hotspot && !through_jmx
+}
+
+/// Whether the last line that is not blank belongs to a stack.
+fn ends_like_a_stack(chunk: &str) -> bool {
+    let chunk = chunk.trim_end();
+    let last = chunk.get(memrchr(b'\n', chunk.as_bytes()).map_or(0, |end| end + 1)..).unwrap_or("");
+    let last = trim_indent(last);
+    ["at ", "- ", "java.lang.Thread.State: ", "No compile task"].iter().any(|start| last.starts_with(start))
+        || last.is_empty()
+}
+
+/// Where the first line stands that ends a stack.
+fn first_mark(chunk: &str) -> usize {
+    let mut start = 0;
+    for line in chunk.split_inclusive('\n') {
+        if mark(trim_indent(line).trim_end()).is_some() {
+            return start;
+        }
+        start += line.len();
+    }
+    chunk.len()
+}
+
+/// Reads a line without its indent.
+fn mark(line: &str) -> Option<Mark<'_>> {
+    match line.as_bytes().first()? {
+        b'F' => {
+            if let Some(vm) = line.strip_prefix("Full thread dump ") {
+                return Some(Mark::Banner(vm.trim().trim_end_matches(':')));
+            }
+            if line.starts_with("Found one Java-level deadlock") {
+                return Some(Mark::ReportStart);
+            }
+            let end = line.starts_with("Found ") && line.contains(" deadlock");
+            (end || line.starts_with("Finding concurrent locks")).then_some(Mark::ReportEnd)
+        }
+        b'J' if line.starts_with("JNI global ref") => Some(Mark::End),
+        b'J' if line.starts_with("Java stack information for the threads") => Some(Mark::ReportStacks),
+        b'J' => line.strip_prefix("JVM version is ").map(Mark::VmVersion),
+        b'A' => line.starts_with("Attaching to process ID ").then_some(Mark::DebuggerAttaches),
+        b'T' => line.starts_with("Threads class SMR info:").then_some(Mark::Other),
+        b'H' => (line == "Heap").then_some(Mark::Other),
+        b'<' => (line == "<EndOfDump>").then_some(Mark::End),
+        b'o' => (line.starts_with("os_prio=") && line.contains(" tid=")).then_some(Mark::Nameless(line)),
+        b'0'..=b'9' => time(line),
+        _ => None,
+    }
+}
+
+/// `2026-11-22 14:33:28` and `2026-11-22T14:33:40.727069993Z`, alone on their line.
+fn time(line: &str) -> Option<Mark<'_>> {
+    let bytes = line.as_bytes();
+    let separated = bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && bytes.get(13) == Some(&b':');
+    match (separated, bytes.get(10)?, bytes.last()?) {
+        (true, b' ', last) if bytes.len() == 19 && last.is_ascii_digit() => Some(Mark::LocalTime(line)),
+        (true, b'T', b'Z') if bytes.len() <= 30 => Some(Mark::UtcTime(line)),
+        _ => None,
+    }
+}
+
+/// One thread of the report.
+fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
+    let mut thread = ReportedThread { name, wants: None, held_by: None, stack: None };
+    for line in body.lines() {
+        let line = line.trim();
+        if let Some(lock) = reported_lock(line) {
+            thread.wants = Some(lock);
+        }
+        // On a line of its own, except for `jhsdb`'s; `in JNI, which is held by` is said of monitors entered there.
+        if let Some((_, owner)) = line.split_once("which is held by ") {
+            thread.held_by = owner.strip_prefix('"').and_then(|owner| owner.strip_suffix('"'));
+        }
+    }
+    thread
+}
+
+/// `waiting to lock monitor 0x.. (object 0x.., a C),`, `waiting to lock Monitor@0x.. (Object@0x.., a C),` and
+/// `waiting for ownable synchronizer 0x.., (a C),`.
+fn reported_lock(line: &str) -> Option<ReportedLock<'_>> {
+    let class = |text| -> &str { str::trim_end_matches(text, [',', ')']) };
+    if let Some(rest) = line.strip_prefix("waiting for ownable synchronizer ") {
+        let (address, of) = rest.split_once(", (a ")?;
+        let address = hex_at_start_of(address).map(|(address, _)| address);
+        return Some(ReportedLock { kind: ReportedLockKind::OwnableSynchronizer, address, class: class(of) });
+    }
+    let (_, object) = line.strip_prefix("waiting to lock ")?.split_once('(')?;
+    let (address, of) = object.split_once(", a ")?;
+    let address = address.strip_prefix("object ").or_else(|| address.strip_prefix("Object@"))?;
+    let address = hex_at_start_of(address).map(|(address, _)| address);
+    Some(ReportedLock { kind: ReportedLockKind::Monitor, address, class: class(of) })
+}

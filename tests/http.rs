@@ -1,0 +1,130 @@
+//! The HTTP side over real sockets, with snapshots made by hand.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flate2::read::GzDecoder;
+use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::snapshot::{BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock};
+use tokio::sync::watch;
+
+/// A server on a free port, for as long as it is held.
+struct Server {
+    address: SocketAddr,
+    publish: watch::Sender<Arc<Snapshot>>,
+    clock: Clock,
+    _runtime: tokio::runtime::Runtime,
+}
+
+fn start() -> Server {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let clock = Clock::start();
+    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(server::serve(listener, server::router(Served { snapshot, clock }, "/metrics", 2)));
+    Server { address, publish, clock, _runtime: runtime }
+}
+
+/// Head and body of the answer to one request.
+fn get(address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
+}
+
+fn deadlocked(server: &Server) -> Snapshot {
+    let broker = Broker { id: Some(219), ..Broker::unknown(ProcessKey { pid: 81068, start_ticks: 1 }) };
+    let mut broker = BrokerSnapshot::new(Arc::new(broker), "219".into());
+    let thread = |thread: &str, wants: &str, held_by: &str| DeadlockedThread {
+        thread: thread.into(),
+        wants: wants.into(),
+        held_by: held_by.into(),
+        frames: vec!["kafka.<script>alert(1)</script>".into()],
+    };
+    let now = server.clock.now();
+    let (group, list) = ("kafka.coordinator.GroupMetadata", "java.util.LinkedList");
+    broker.deadlock = Some(StandingDeadlock {
+        since: now,
+        confirmed: now,
+        deadlocks: vec![Deadlock {
+            cycle: vec![
+                thread("kafka-request-handler-3", group, "group-metadata-manager-0"),
+                thread("group-metadata-manager-0", list, "kafka-request-handler-3"),
+            ],
+            waiting: vec![thread("executor-Heartbeat", group, "group-metadata-manager-0")],
+        }],
+    });
+    broker.handles = Reading::unknown("/proc/81068/fd: permission denied");
+    let mut snapshot = Snapshot { at: now, brokers: vec![Arc::new(broker)], ..Snapshot::default() };
+    snapshot.discovery.success = Some(true);
+    snapshot
+}
+
+#[test]
+fn metrics_plain_and_packed_are_the_same() {
+    let server = start();
+    server.publish.send_replace(Arc::new(deadlocked(&server)));
+    let (head, plain) = get(server.address, "/metrics", "");
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    let plain = String::from_utf8(plain).unwrap();
+    assert!(plain.contains("\nkafka_vitals_deadlock_detected{broker=\"219\"} 1\n"), "{plain}");
+    let (head, packed) = get(server.address, "/metrics", "Accept-Encoding: gzip\r\n");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut unpacked = String::new();
+    GzDecoder::new(packed.as_slice()).read_to_string(&mut unpacked).unwrap();
+    assert_eq!(unpacked, plain);
+}
+
+#[test]
+fn the_page_names_members_and_those_who_merely_wait() {
+    let server = start();
+    server.publish.send_replace(Arc::new(deadlocked(&server)));
+    let (head, body) = get(server.address, "/", "");
+    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains("<h1>Broker 219 is alive but deadlocked</h1>"), "{body}");
+    let merely = body.find("Merely waiting").unwrap();
+    let at = |name: &str| body.find(&format!("<strong>{name}</strong> wants")).unwrap();
+    assert!(at("kafka-request-handler-3") < merely && at("group-metadata-manager-0") < merely);
+    assert!(at("executor-Heartbeat") > merely);
+    assert!(body.contains("permission denied") && !body.contains("<script>"), "{body}");
+}
+
+#[test]
+fn ready_only_after_the_first_discovery() {
+    let server = start();
+    assert!(get(server.address, "/-/healthy", "").0.starts_with("http/1.1 200"));
+    assert!(get(server.address, "/-/ready", "").0.starts_with("http/1.1 503"));
+    server.publish.send_replace(Arc::new(deadlocked(&server)));
+    assert!(get(server.address, "/-/ready", "").0.starts_with("http/1.1 200"));
+    assert!(get(server.address, "/nothing", "").0.starts_with("http/1.1 404"));
+}
+
+#[test]
+fn idle_connections_hold_up_nobody() {
+    let server = start();
+    let idle: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let mut half = TcpStream::connect(server.address).unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHos").unwrap();
+    let begun = Instant::now();
+    assert!(get(server.address, "/metrics", "").0.starts_with("http/1.1 200"));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    drop((idle, half));
+}
+
+#[test]
+fn a_taken_port_is_told_with_its_remedy() {
+    let server = start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = runtime.block_on(server::bind(server.address)).unwrap_err().to_string();
+    assert!(error.contains("another process has this port") && error.contains("--web.listen-address"), "{error}");
+}
