@@ -1,4 +1,5 @@
 //! Real JVMs for the tests of attach.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Write;
@@ -58,25 +59,44 @@ pub static JDKS: LazyLock<Vec<Jdk>> = LazyLock::new(|| {
     jdks
 });
 
-/// Past the capture of the test runner: a part that did not run is always told.
-pub fn skipped(what: &str) {
-    std::io::stderr().write_all(format!("\nSKIPPED {what}\n").as_bytes()).unwrap();
+/// Tells that a test does not run here; `tests/skips.txt` lists what may be told.
+pub fn skip(name: &str, reason: &str) {
+    let line = format!("{name}: {reason}\n");
+    match std::env::var_os("KAFKA_VITALS_SKIPS") {
+        Some(file) => {
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
+        // Past the runner's capture.
+        None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
+    }
 }
 
-pub fn newest_jdk(what: &str) -> Option<&'static Jdk> {
+pub fn newest_jdk(name: &str) -> Option<&'static Jdk> {
     let jdk = JDKS.iter().find(|jdk| jdk.major >= 24);
     if jdk.is_none() {
-        skipped(&format!("{what}: no JDK 24 or later in JAVA_HOME*, or beside the java of PATH"));
+        skip(name, "no JDK 24 or later in JAVA_HOME* or beside the java of PATH");
     }
     jdk
 }
 
-pub fn is_root(what: &str) -> bool {
+pub fn is_root(name: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        skipped(&format!("{what}: needs root"));
+        skip(name, "needs root");
     }
     root
+}
+
+/// As the JVM of a container is run.
+const UNSHARE: [&str; 7] = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--net"];
+
+pub fn can_unshare(name: &str) -> bool {
+    let can = Command::new(UNSHARE[0]).args(&UNSHARE[1..]).arg("true").output().unwrap().status.success();
+    if !can {
+        skip(name, "may not make namespaces");
+    }
+    can
 }
 
 /// The program's classes, compiled once.
@@ -122,7 +142,7 @@ impl Jvm {
             command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups"]);
         }
         let class_path = if how.own_namespaces {
-            command.args(["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--net"]);
+            command.args(UNSHARE);
             let script = "mount -t tmpfs none /mnt && cp *.class /mnt && mount -t tmpfs none /tmp && exec \"$@\"";
             command.args(["sh", "-c", script, "sh"]);
             Path::new("/mnt")
