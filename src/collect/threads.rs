@@ -23,6 +23,8 @@ const MAX_DUMP_BYTES: usize = 64 << 20;
 const GRACE: Duration = Duration::from_millis(500);
 /// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
 const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
+/// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
+const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
 /// The words of [`Failure::reason`], as the child may give them.
 const REASONS: [&str; 10] = [
     "timeout",
@@ -143,10 +145,11 @@ impl ThreadCollector {
                 Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause })
             }
             Outcome::Error { reason, message } => {
-                if header.signalled {
-                    self.no_signal_until = Some(Instant::now() + SIGNAL_PAUSE);
-                }
                 let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");
+                if header.signalled {
+                    let pause = if reason == "listener_dead" { REVIVAL_PAUSE } else { SIGNAL_PAUSE };
+                    self.no_signal_until = Some(Instant::now() + pause);
+                }
                 Err(self.failure(reason, &message))
             }
         }

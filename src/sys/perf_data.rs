@@ -2,7 +2,8 @@
 //!
 //! The format is 2.0 of `jdk.internal.perf`: a prologue of 32 bytes, then entries, each with a name and a value. The
 //! JVM writes while this reads, so a value may be a moment old; it is read, never mapped, because a file that shrinks
-//! under a mapping kills the reader.
+//! under a mapping kills the reader. The file lies in a file system that the JVM's user may control: opening it belongs
+//! where blocking hurts nobody.
 
 use std::fs::File;
 use std::io;

@@ -15,6 +15,7 @@ mod trigger;
 use std::io;
 use std::time::{Duration, Instant};
 
+pub use child::child_main;
 pub use target::Target;
 pub(crate) use target::open_tmp;
 
@@ -154,6 +155,10 @@ pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Res
     if reply.code != 0 {
         let text = String::from_utf8_lossy(reply.body()).trim().chars().take(200).collect::<String>();
         return Err(AttachError::Refused(format!("the JVM answered code {} to `threaddump`: {text}", reply.code)));
+    }
+    // The end of the process ends the reply as well: then it is a piece.
+    if let Err(AttachError::Gone) = target.check_running() {
+        return Err(AttachError::Gone);
     }
     let (reply, body) = reply.into_parts();
     Ok(Dump { reply, body, duration: start.elapsed(), protocol: if buffers { 2 } else { 1 } })

@@ -48,7 +48,7 @@ pub(super) struct Status {
 pub(super) enum Listener {
     Alive,
     Dead,
-    /// JDK 8 gives the kernel no thread names.
+    /// The kernel knows no names of its threads, as with early builds of JDK 8.
     Unknown,
 }
 
@@ -134,10 +134,15 @@ impl Target {
             if !id.bytes().all(|byte| byte.is_ascii_digit()) {
                 continue;
             }
-            match read_bounded(&self.folder, &format!("task/{id}/comm"), 64).as_deref() {
-                Ok(b"Attach Listener\n") => return Listener::Alive,
-                Ok(b"VM Thread\n") => named = true,
-                _ => {}
+            // One short read each: there may be thousands of threads.
+            let mut name = [0; 32];
+            let comm = openat(&self.folder, format!("task/{id}/comm"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            match comm.and_then(|comm| rustix::io::read(comm, &mut name)).map(|length| name.get(..length)) {
+                Ok(Some(b"Attach Listener\n")) => return Listener::Alive,
+                Ok(Some(b"VM Thread\n")) => named = true,
+                Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
+                // What could not be read may have been the thread that is looked for.
+                Err(_) => return Listener::Unknown,
             }
         }
         if named { Listener::Dead } else { Listener::Unknown }

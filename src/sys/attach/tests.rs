@@ -163,7 +163,7 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     let fake = FakeProc::new();
     let _socket = UnixListener::bind(fake.path("root/tmp/.java_pid7")).unwrap();
     assert!(matches!(fake.dump(false).0, AttachError::ListenerDead));
-    // JDK 8 names no threads: then the socket is tried, and found to be served by the wrong process, this test.
+    // Without names of threads the socket is tried, and found to be served by the wrong process: this test.
     fake.write("task/78/comm", "java\n");
     let (error, _) = fake.dump(false);
     assert!(error.to_string().contains(&format!("served by pid {}", std::process::id())), "{error}");

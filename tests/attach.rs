@@ -1,0 +1,406 @@
+//! Attach against real JVMs: the JDK of JAVA_HOME or PATH, and one of 24 or later where there is one.
+#![allow(clippy::unwrap_used)]
+
+#[path = "attach/jvm.rs"]
+mod jvm;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kafka_vitals::collect::Failure;
+use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
+use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::sys::attach::child::{Header, Outcome, Request};
+use regex::Regex;
+
+use jvm::{How, JDKS, Jdk, Jvm, can_unshare, is_root, newest_jdk, start_ticks, wait_until};
+
+const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
+const DEADLINE: Duration = Duration::from_secs(10);
+const NOBODY: u32 = 65534;
+
+fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCollector {
+    let broker = Broker {
+        process: ProcessKey { pid, start_ticks: start_ticks(pid) },
+        started: None,
+        id: Some(3),
+        kafka_version: None,
+        java_version: None,
+        mode: None,
+        roles: BTreeSet::new(),
+        listeners: Vec::new(),
+        advertised: Vec::new(),
+        log_dirs: Vec::new(),
+        zookeeper: Vec::new(),
+        uid: None,
+        gid: None,
+        problems: Vec::new(),
+    };
+    ThreadCollector::new(exe, "/proc", Arc::new(broker), deadline)
+}
+
+fn request(pid: u32) -> Request {
+    let start_ticks = start_ticks(pid);
+    Request { proc_root: "/proc".into(), pid, start_ticks, deadline: DEADLINE, max_bytes: 64 << 20, may_signal: true }
+}
+
+/// The child alone, without the collector.
+fn run_child(command: &mut Command) -> (Header, Vec<u8>) {
+    let output = command.output().unwrap();
+    let line_end = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
+    (serde_json::from_slice(&output.stdout[..line_end]).unwrap(), output.stdout[line_end + 1..].to_vec())
+}
+
+fn reason(result: Result<RawDump, Failure>) -> &'static str {
+    result.unwrap_err().reason
+}
+
+/// Without the time of the dump and the counters that move by themselves.
+fn normalised(dump: &[u8]) -> Vec<String> {
+    let moving = Regex::new(r"cpu=\S+ elapsed=\S+ ").unwrap();
+    let text = String::from_utf8(dump.to_vec()).unwrap();
+    text.lines().skip(1).filter(|line| !line.is_empty()).map(|line| moving.replace_all(line, "").into_owned()).collect()
+}
+
+async fn compare_with_jstack(jdk: &Jdk) {
+    let jvm = Jvm::start(jdk, How { threads: 40, ..How::default() });
+    let mut collector = jvm.collector();
+    collector.collect().await.unwrap();
+    let jstack = || {
+        let output = Command::new(jdk.tool("jstack")).arg(jvm.pid.to_string()).output().unwrap();
+        assert!(output.status.success());
+        normalised(&output.stdout)
+    };
+    let mut agreed = false;
+    for _ in 0..5 {
+        let before = jstack();
+        let dump = collector.collect().await.unwrap();
+        // Where the tool agrees with itself, ours must agree with it.
+        if before == jstack() {
+            assert_eq!(normalised(&dump.bytes), before);
+            let text = String::from_utf8(dump.bytes).unwrap();
+            assert_eq!(text.matches("Found one Java-level deadlock").count(), 2);
+            assert_eq!(text.matches("\"kafka-request-handler-").count(), 40);
+            assert!(dump.pause.unwrap() > Duration::ZERO, "a dump takes a safepoint");
+            agreed = true;
+            break;
+        }
+    }
+    assert!(agreed, "jstack never agreed with itself");
+    assert_eq!(jvm.trigger_files(), 0);
+    assert_eq!(jvm.output().trim(), "READY", "no dump on the JVM's own output");
+}
+
+#[tokio::test]
+async fn the_dump_is_jstacks() {
+    compare_with_jstack(&JDKS[0]).await;
+}
+
+#[tokio::test]
+async fn the_dump_of_a_newer_jdk_is_jstacks() {
+    if let Some(jdk) = newest_jdk("the_dump_of_a_newer_jdk_is_jstacks") {
+        compare_with_jstack(jdk).await;
+    }
+}
+
+#[tokio::test]
+async fn root_attaches_to_a_jvm_of_another_user() {
+    if !is_root("root_attaches_to_a_jvm_of_another_user") {
+        return;
+    }
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How { uid: Some(NOBODY), ..How::default() });
+        let dump = jvm.collector().collect().await.unwrap();
+        assert!(String::from_utf8(dump.bytes).unwrap().contains("\"monitor-left\""));
+        // With the rights of a root in a container: no CAP_SYS_PTRACE.
+        let mut child = Command::new("setpriv");
+        child.args(["--bounding-set=-sys_ptrace", EXE]).args(request(jvm.pid).arguments());
+        assert!(matches!(run_child(&mut child).0.outcome, Outcome::Ok { .. }));
+        assert_eq!(jvm.trigger_files(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_container_with_its_own_tmp_is_attached_to() {
+    let name = "a_container_with_its_own_tmp_is_attached_to";
+    if !is_root(name) || !can_unshare(name) {
+        return;
+    }
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How { own_namespaces: true, ..How::default() });
+        let dump = jvm.collector().collect().await.unwrap();
+        assert!(String::from_utf8(dump.bytes).unwrap().contains("\"monitor-left\""));
+        assert!(!jvm.socket().exists(), "its socket is in its own /tmp");
+        assert!(Path::new(&format!("/proc/{}/root/tmp/.java_pid1", jvm.pid)).exists());
+    }
+}
+
+#[tokio::test]
+async fn another_user_is_told_which_right_is_missing() {
+    if !is_root("another_user_is_told_which_right_is_missing") {
+        return;
+    }
+    let jvm = Jvm::start(&JDKS[0], How::default());
+    let exe = jvm.folder.path().join("kafka-vitals");
+    // By another process: a descriptor open for writing here could be inherited and forbid to run the copy.
+    assert!(Command::new("cp").args([EXE.as_ref(), exe.as_os_str()]).status().unwrap().success());
+    let mut child = Command::new(exe);
+    child.args(request(jvm.pid).arguments()).uid(NOBODY).gid(NOBODY).current_dir("/");
+    let (header, bytes) = run_child(&mut child);
+    let Outcome::Error { reason, message } = header.outcome else { panic!("attached to root's JVM as nobody") };
+    assert_eq!((reason.as_str(), bytes.len(), header.signalled), ("denied", 0, false));
+    for part in ["uid 65534", "the JVM as uid 0", "CAP_SETUID", "CAP_SYS_PTRACE"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_jvm_is_told_in_time_and_dumped_when_it_goes_on() {
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How::default());
+        let mut collector = jvm.collector();
+        for attached_before in [false, true] {
+            jvm.signal(rustix::process::Signal::STOP);
+            wait_until("stopped", || {
+                fs::read_to_string(format!("/proc/{}/status", jvm.pid)).unwrap().contains("State:\tT")
+            });
+            let start = Instant::now();
+            let failure = collector.collect().await.unwrap_err();
+            assert_eq!(failure.reason, "stopped", "attached before: {attached_before}");
+            assert!(failure.message.contains(&format!("broker 3 (pid {})", jvm.pid)), "{}", failure.message);
+            assert!(start.elapsed() < Duration::from_secs(5));
+            jvm.signal(rustix::process::Signal::CONT);
+            collector.collect().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_jvm_that_forbids_attaching_prints_no_dump() {
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How { options: &["-XX:+DisableAttachMechanism"], ..How::default() });
+        assert_eq!(reason(jvm.collector().collect().await), "disabled");
+        assert_eq!(jvm.output().trim(), "READY");
+    }
+}
+
+#[tokio::test]
+async fn a_jvm_whose_options_hide_that_it_forbids_attaching_is_signalled_once() {
+    let jdk = &JDKS[0];
+    // Neither the command line nor the performance data tell.
+    let options = tempfile::NamedTempFile::new().unwrap();
+    fs::write(options.path(), "-XX:+DisableAttachMechanism -XX:-UsePerfData").unwrap();
+    let file = format!("-XX:VMOptionsFile={}", options.path().display());
+    let jvm = Jvm::start(jdk, How { options: &[&file], ..How::default() });
+    let mut collector = collector(EXE, jvm.pid, Duration::from_millis(700));
+    let start = Instant::now();
+    assert_eq!(reason(collector.collect().await), "timeout");
+    assert!(start.elapsed() < Duration::from_secs(3));
+    for _ in 0..3 {
+        assert_eq!(reason(collector.collect().await), "refused");
+    }
+    wait_until("the dump is whole", || jvm.output().contains("Found 2 deadlocks"));
+    assert_eq!(jvm.output().matches("Full thread dump").count(), 1);
+    assert_eq!(jvm.trigger_files(), 0);
+}
+
+#[tokio::test]
+async fn reduced_signals_never_kill() {
+    for jdk in &*JDKS {
+        let mut jvm = Jvm::start(jdk, How { options: &["-Xrs"], ..How::default() });
+        jvm.collector().collect().await.unwrap();
+        // Such a JVM has its socket from the start; without it only the deadly signal could bring it back.
+        fs::remove_file(jvm.socket()).unwrap();
+        assert_eq!(reason(jvm.collector().collect().await), "no_signal_handler");
+        assert!(jvm.starter.try_wait().unwrap().is_none(), "it lives");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_an_earlier_process_left_is_replaced() {
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How::default());
+        drop(UnixListener::bind(jvm.socket()).unwrap());
+        let dump = jvm.collector().collect().await.unwrap();
+        assert!(String::from_utf8(dump.bytes).unwrap().contains("\"monitor-left\""));
+        assert_eq!(jvm.output().trim(), "READY", "no dump on the JVM's own output");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_jvm_is_left_alone() {
+    let mut other = Command::new("setpriv").args(["--pdeathsig", "KILL", "sleep", "1000"]).spawn().unwrap();
+    let mut ours = collector(EXE, other.id(), DEADLINE);
+    assert_eq!(reason(ours.collect().await), "not_hotspot");
+    // Somebody else serves a socket in its name.
+    let socket = PathBuf::from(format!("/tmp/.java_pid{}", other.id()));
+    let listener = UnixListener::bind(&socket).unwrap();
+    let failure = ours.collect().await.unwrap_err();
+    drop(listener);
+    fs::remove_file(&socket).unwrap();
+    assert_eq!(failure.reason, "refused");
+    assert!(failure.message.contains(&format!("served by pid {}", std::process::id())), "{}", failure.message);
+    assert!(other.try_wait().unwrap().is_none(), "it lives");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(reason(ours.collect().await), "gone");
+}
+
+#[tokio::test]
+async fn a_socket_that_never_answers_holds_nobody_beyond_the_deadline() {
+    let pid = std::process::id();
+    let socket = PathBuf::from(format!("/tmp/.java_pid{pid}"));
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut ours = collector(EXE, pid, Duration::from_millis(500));
+    let mut collect = async || {
+        let start = Instant::now();
+        let failure = ours.collect().await.unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        assert_eq!(failure.reason, "timeout");
+        failure.message
+    };
+    let silent = collect().await;
+    rustix::net::listen(&listener, 0).unwrap();
+    let _in_the_queue = connect_without_waiting(&socket);
+    let full = collect().await;
+    drop(listener);
+    fs::remove_file(&socket).unwrap();
+    assert!(silent.contains("reading the reply"), "{silent}");
+    assert!(full.contains("a place in the queue"), "{full}");
+}
+
+/// Connects without waiting for a place in the queue.
+fn connect_without_waiting(path: &Path) -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    let _ = connect(&socket, &SocketAddrUnix::new(path).unwrap());
+    socket
+}
+
+#[tokio::test]
+async fn a_slow_reader_does_not_stop_the_jvm() {
+    let Some(jdk) = newest_jdk("a_slow_reader_does_not_stop_the_jvm") else { return };
+    let jvm = Jvm::start(jdk, How { threads: 400, ..How::default() });
+    jvm.collector().collect().await.unwrap();
+    let stood_while = |slow: &dyn Fn()| {
+        let before = jdk.safepoint_time(jvm.pid);
+        slow();
+        jdk.safepoint_time(jvm.pid) - before
+    };
+    let ours = stood_while(&|| {
+        let mut child = Command::new(EXE).args(request(jvm.pid).arguments()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut start = [0; 200];
+        stdout.read_exact(&mut start).unwrap();
+        assert!(String::from_utf8_lossy(&start).contains("\"protocol\":2"), "asked to buffer");
+        sleep(Duration::from_secs(1));
+        assert!(stdout.read_to_end(&mut Vec::new()).unwrap() > 300_000);
+        assert!(child.wait().unwrap().success());
+    });
+    let streamed = stood_while(&|| {
+        let mut stream = UnixStream::connect(jvm.socket()).unwrap();
+        stream.write_all(b"1\0threaddump\0\0\0\0").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        sleep(Duration::from_secs(1));
+        assert!(stream.read_to_end(&mut Vec::new()).unwrap() > 300_000);
+    });
+    assert!(streamed > Duration::from_millis(900), "the measure is wrong: {streamed:?}");
+    assert!(ours < Duration::from_millis(500), "{ours:?}");
+}
+
+#[tokio::test]
+async fn a_reply_is_bounded() {
+    let jvm = Jvm::start(&JDKS[0], How::default());
+    let request = Request { max_bytes: 5000, ..request(jvm.pid) };
+    let (header, bytes) = run_child(Command::new(EXE).args(request.arguments()));
+    let Outcome::Error { reason, message } = header.outcome else { panic!("too long a reply was taken") };
+    assert_eq!((reason.as_str(), bytes.len()), ("protocol", 0));
+    assert!(message.contains("longer than 5000 bytes"), "{message}");
+}
+
+/// A program in the place of the attach child that leaves its pid in `FILE.pid`.
+fn impostor(folder: &Path, name: &str, script: &str) -> PathBuf {
+    let path = folder.join(name);
+    let text = format!("#!/bin/sh\necho $$ > \"$0.pid\"\n{script}\n");
+    let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let status = Command::new("sh").args(["-c", write, "sh", &text]).arg(&path).status().unwrap();
+    assert!(status.success());
+    path
+}
+
+fn has_ended(exe: &Path) -> bool {
+    let pid = fs::read_to_string(exe.with_extension("pid")).unwrap();
+    !Path::new("/proc").join(pid.trim()).exists()
+}
+
+#[tokio::test]
+async fn a_child_that_hangs_is_killed_at_the_deadline_and_reaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let exe = impostor(folder.path(), "hangs", "exec /bin/sleep 1000");
+    let mut ours = collector(&exe, std::process::id(), Duration::from_millis(300));
+    let start = Instant::now();
+    assert_eq!(reason(ours.collect().await), "timeout");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(has_ended(&exe));
+    // Whoever stops waiting for a dump leaves no child behind either.
+    fs::remove_file(exe.with_extension("pid")).unwrap();
+    let mut ours = collector(&exe, std::process::id(), DEADLINE);
+    let started = async {
+        while !fs::read_to_string(exe.with_extension("pid")).is_ok_and(|text| text.ends_with('\n')) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = ours.collect() => panic!("it hangs"),
+        () = started => {}
+    }
+    let dropped = async {
+        while !has_ended(&exe) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, dropped).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_child_that_talks_nonsense_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = r#"{"outcome":{"ok":{"micros":1,"pause_micros":null,"protocol":1}},"signalled":false,"bytes":SIZE}"#;
+    let say = |size: &str| format!("echo '{}'; echo hello", header.replace("SIZE", size));
+    let cases = [
+        ("silent", "exit 1".to_owned(), "no header"),
+        ("babbles", "while :; do echo nonsense nonsense; done | tr -d '\\n'".replace("tr", "/usr/bin/tr"), "no header"),
+        ("short", say("7"), "announced 7 bytes and sent 6"),
+        ("long", say("5"), "announced 5 bytes and sent 6"),
+        ("boasts", say("99999999999"), "announces 99999999999 bytes"),
+    ];
+    for (name, script, message) in cases {
+        let exe = impostor(folder.path(), name, &script);
+        let failure = collector(&exe, std::process::id(), DEADLINE).collect().await.unwrap_err();
+        assert_eq!(failure.reason, "protocol", "{name}");
+        assert!(failure.message.contains(message), "{name}: {}", failure.message);
+    }
+    let exe = impostor(folder.path(), "right", &say("6"));
+    let dump = collector(&exe, std::process::id(), DEADLINE).collect().await.unwrap();
+    assert_eq!(dump.bytes, b"hello\n");
+    assert_eq!(reason(collector(folder.path(), std::process::id(), DEADLINE).collect().await), "protocol");
+}
+
+#[test]
+fn a_child_without_its_parent_does_nothing() {
+    let mut arguments = request(std::process::id()).arguments();
+    *arguments.last_mut().unwrap() = "1".into();
+    let output = Command::new(EXE).args(arguments).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let output = Command::new(EXE).arg("attach-child").output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+}

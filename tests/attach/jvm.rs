@@ -1,0 +1,218 @@
+//! Real JVMs for the tests of attach.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::LazyLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kafka_vitals::collect::threads::ThreadCollector;
+
+use super::{DEADLINE, EXE, collector};
+
+pub struct Jdk {
+    pub home: PathBuf,
+    pub major: u32,
+}
+
+impl Jdk {
+    fn at(home: PathBuf) -> Option<Jdk> {
+        let release = fs::read_to_string(home.join("release")).ok()?;
+        let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
+        let major = version.split(['.', '"', '-']).next()?.parse().ok()?;
+        home.join("bin/javac").is_file().then_some(Jdk { home, major })
+    }
+
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.home.join("bin").join(name)
+    }
+
+    /// What `jcmd` reads from the performance data, without attaching.
+    pub fn safepoint_time(&self, pid: u32) -> Duration {
+        let output = Command::new(self.tool("jcmd")).args([&pid.to_string(), "PerfCounter.print"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let nanos = text.lines().find_map(|line| line.strip_prefix("sun.rt.safepointTime=")).unwrap();
+        Duration::from_nanos(nanos.parse().unwrap())
+    }
+}
+
+/// The JDK in use first, then the newest beside it if that is 24 or later: those speak another version of attach.
+pub static JDKS: LazyLock<Vec<Jdk>> = LazyLock::new(|| {
+    let variables = std::env::vars().filter(|(name, _)| name.starts_with("JAVA_HOME")).map(|(_, home)| home.into());
+    let on_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .find_map(|folder| Some(fs::canonicalize(folder.join("java")).ok()?.parent()?.parent()?.to_path_buf()));
+    let mut homes: Vec<PathBuf> = std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().collect();
+    homes.extend(on_path.clone());
+    homes.extend(variables);
+    let beside = on_path.and_then(|home| fs::read_dir(home.parent()?).ok());
+    homes.extend(beside.into_iter().flatten().map(|entry| entry.unwrap().path()));
+    let mut found: Vec<Jdk> = homes.into_iter().filter_map(Jdk::at).collect();
+    assert!(!found.is_empty(), "these tests need a JDK (java, javac, jstack): set JAVA_HOME or PATH");
+    let first = found.remove(0);
+    let newest = found.into_iter().filter(|jdk| jdk.major >= 24).max_by_key(|jdk| jdk.major);
+    let mut jdks = vec![first];
+    jdks.extend(newest.filter(|jdk| jdk.major != jdks[0].major));
+    jdks
+});
+
+/// Tells that a test does not run here; `tests/skips.txt` lists what may be told.
+pub fn skip(name: &str, reason: &str) {
+    let line = format!("{name}: {reason}\n");
+    match std::env::var_os("KAFKA_VITALS_SKIPS") {
+        Some(file) => {
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
+        // Past the runner's capture.
+        None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
+    }
+}
+
+pub fn newest_jdk(name: &str) -> Option<&'static Jdk> {
+    let jdk = JDKS.iter().find(|jdk| jdk.major >= 24);
+    if jdk.is_none() {
+        skip(name, "no JDK 24 or later in JAVA_HOME* or beside the java of PATH");
+    }
+    jdk
+}
+
+pub fn is_root(name: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip(name, "needs root");
+    }
+    root
+}
+
+/// As the JVM of a container is run.
+const UNSHARE: [&str; 7] = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--net"];
+
+pub fn can_unshare(name: &str) -> bool {
+    let can = Command::new(UNSHARE[0]).args(&UNSHARE[1..]).arg("true").output().unwrap().status.success();
+    if !can {
+        skip(name, "may not make namespaces");
+    }
+    can
+}
+
+/// The program's classes, compiled once.
+pub static CLASSES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attach-classes");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/attach/Threads.java");
+    let javac = Command::new(JDKS[0].tool("javac"))
+        .args(["--release", "11", "-nowarn", "-d"])
+        .args([folder.as_os_str(), source.as_ref()])
+        .output()
+        .unwrap();
+    assert!(javac.status.success(), "{}", String::from_utf8_lossy(&javac.stderr));
+    folder
+});
+
+/// A JVM that ends with the test, also if the test is killed.
+pub struct Jvm {
+    pub starter: Child,
+    pub pid: u32,
+    pub folder: tempfile::TempDir,
+}
+
+/// How a JVM is started, apart from its own options.
+#[derive(Default)]
+pub struct How<'a> {
+    pub options: &'a [&'a str],
+    pub uid: Option<u32>,
+    pub own_namespaces: bool,
+    pub threads: u32,
+}
+
+impl Jvm {
+    pub fn start(jdk: &Jdk, how: How<'_>) -> Jvm {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        for entry in fs::read_dir(&*CLASSES).unwrap().map(|entry| entry.unwrap()) {
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        // The parent-death signal without unsafe code in a test.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(uid) = how.uid.map(|uid| uid.to_string()) {
+            command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups"]);
+        }
+        let class_path = if how.own_namespaces {
+            command.args(UNSHARE);
+            let script = "mount -t tmpfs none /mnt && cp *.class /mnt && mount -t tmpfs none /tmp && exec \"$@\"";
+            command.args(["sh", "-c", script, "sh"]);
+            Path::new("/mnt")
+        } else {
+            folder.path()
+        };
+        // A fixed set of threads, so that two dumps can be compared.
+        command.arg(jdk.tool("java")).args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        command.arg("-XX:-UseDynamicNumberOfCompilerThreads").args(how.options).arg("-cp").arg(class_path);
+        command.args(["Threads", &how.threads.max(3).to_string(), "20"]).current_dir(folder.path());
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let starter = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut jvm = Jvm { pid: starter.id(), starter, folder };
+        wait_until("the JVM is ready", || {
+            assert!(jvm.starter.try_wait().unwrap().is_none(), "the JVM ended: {}", jvm.output());
+            jvm.output().contains("READY")
+        });
+        if how.own_namespaces {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", jvm.pid)).unwrap();
+            jvm.pid = children.trim().parse().unwrap();
+        }
+        jvm
+    }
+
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(self.pid as i32).unwrap(), signal).unwrap();
+    }
+
+    pub fn collector(&self) -> ThreadCollector {
+        collector(EXE, self.pid, DEADLINE)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        format!("/tmp/.java_pid{}", self.pid).into()
+    }
+
+    pub fn trigger_files(&self) -> usize {
+        let of_trigger = |folder: &Path| {
+            fs::read_dir(folder)
+                .unwrap()
+                .filter(|entry| {
+                    entry.as_ref().unwrap().file_name().to_string_lossy() == format!(".attach_pid{}", self.pid)
+                })
+                .count()
+        };
+        of_trigger(self.folder.path()) + of_trigger(Path::new("/tmp"))
+    }
+}
+
+impl Drop for Jvm {
+    fn drop(&mut self) {
+        let _ = self.starter.kill();
+        let _ = self.starter.wait();
+        let _ = fs::remove_file(self.socket());
+    }
+}
+
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "not within 60 s: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn start_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap()
+}
