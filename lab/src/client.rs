@@ -3,7 +3,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Far above any answer that the lab asks for.
@@ -142,22 +141,33 @@ impl Connection {
         Ok(Metadata { brokers, partitions: topics.into_iter().flatten().collect() })
     }
 
-    /// Joins a group of one and takes its assignment. Retries while the coordinator is loading.
-    pub fn join(&mut self, group: &str, topic: &str, session: Duration) -> io::Result<Member> {
+    /// Asks to join a group as its only member.
+    pub fn send_join(&mut self, group: &str, topic: &str, session: Duration) -> io::Result<()> {
         let subscription = Body::default().i16(0).i32(1).string(topic).i32(0);
-        let mut joined = retry("JoinGroup", || {
-            let body = Body::default().string(group).i32(session.as_millis() as i32).string("").string("consumer");
-            self.call(JOIN_GROUP, 0, body.i32(1).string("range").bytes(&subscription))
-        })?;
-        let generation = joined.i32()?;
-        let (_protocol, _leader, id) = (joined.string()?, joined.string()?, joined.string()?);
-        let assignment = Body::default().i16(0).i32(1).string(topic).i32(1).i32(0).i32(0);
-        let body = Body::default().string(group).i32(generation).string(&id).i32(1).string(&id).bytes(&assignment);
-        let error = self.call(SYNC_GROUP, 0, body)?.i16()?;
-        if error != 0 {
-            return Err(io::Error::other(format!("SyncGroup of {group}: error {error}")));
-        }
+        let body = Body::default().string(group).i32(session.as_millis() as i32).string("").string("consumer");
+        self.send(JOIN_GROUP, 0, body.i32(1).string("range").bytes(&subscription))
+    }
+
+    /// The answer to [`Connection::send_join`].
+    pub fn receive_join(&mut self, group: &str) -> io::Result<Member> {
+        let mut reply = self.receive(Instant::now() + self.time)?;
+        check("JoinGroup", group, reply.i16()?)?;
+        let generation = reply.i32()?;
+        let (_protocol, _leader, id) = (reply.string()?, reply.string()?, reply.string()?);
         Ok(Member { group: group.into(), generation, id })
+    }
+
+    /// Assigns the topic's partition 0 to the group's only member.
+    pub fn send_sync(&mut self, member: &Member, topic: &str) -> io::Result<()> {
+        let assignment = Body::default().i16(0).i32(1).string(topic).i32(1).i32(0).i32(0);
+        let body = Body::default().string(&member.group).i32(member.generation).string(&member.id);
+        self.send(SYNC_GROUP, 0, body.i32(1).string(&member.id).bytes(&assignment))
+    }
+
+    /// The answer to [`Connection::send_sync`].
+    pub fn receive_sync(&mut self, member: &Member) -> io::Result<()> {
+        let error = self.receive(Instant::now() + self.time)?.i16()?;
+        check("SyncGroup", &member.group, error)
     }
 
     /// Sends an offset commit of the topic's first `partitions` partitions and does not wait for its answer.
@@ -192,26 +202,16 @@ impl Connection {
         self.call(OFFSET_FETCH, 1, Body::default().string(group).i32(1).string(topic).i32(1).i32(0)).map(drop)
     }
 
-    /// The id of the group's coordinator. Retries while there is none.
+    /// The id of the group's coordinator; an error while there is none.
     pub fn coordinator(&mut self, group: &str) -> io::Result<i32> {
-        retry("FindCoordinator", || self.call(FIND_COORDINATOR, 0, Body::default().string(group)))?.i32()
+        let mut reply = self.call(FIND_COORDINATOR, 0, Body::default().string(group))?;
+        check("FindCoordinator", group, reply.i16()?)?;
+        reply.i32()
     }
 }
 
-/// Repeats a request for 30 s while its answer begins with an error, as it does until a group's partition is loaded.
-fn retry(what: &str, mut request: impl FnMut() -> io::Result<Reply>) -> io::Result<Reply> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let mut reply = request()?;
-        let error = reply.i16()?;
-        if error == 0 {
-            return Ok(reply);
-        }
-        if Instant::now() > deadline {
-            return Err(io::Error::other(format!("{what}: still error {error} after 30 s")));
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
+fn check(request: &str, group: &str, error: i16) -> io::Result<()> {
+    if error == 0 { Ok(()) } else { Err(io::Error::other(format!("{request} of group {group}: Kafka error {error}"))) }
 }
 
 #[derive(Default)]

@@ -20,8 +20,10 @@ pub const TOPIC: &str = "t32";
 
 const GROUPS: usize = 50;
 const LARGE_COMMIT: i32 = 9_000;
-/// Between two members that leave, or whose sessions expire.
-const GAP: Duration = Duration::from_millis(3);
+const LEAVE_GAP: Duration = Duration::from_millis(3);
+/// Wide enough that the sessions still expire when the followers come late on a busy machine, and far less than the
+/// large commit's callback takes.
+const EXPIRE_GAP: Duration = Duration::from_millis(6);
 const SESSION: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(60);
@@ -95,10 +97,41 @@ fn first_broker(cluster: &Cluster) -> Result<i32> {
     Ok(cluster.brokers().next().context("a cluster without brokers")?.id())
 }
 
-/// The id of a group's coordinator.
+/// The id of a group's coordinator, as soon as it takes members.
 pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
-    let port = cluster.broker(first_broker(cluster)?)?.port();
-    Ok(cluster.cell().in_network(|| Connection::open(port, ANSWER_TIME)?.coordinator(group))??)
+    let bootstrap = cluster.broker(first_broker(cluster)?)?.port();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let find = || -> Result<i32> {
+        let id = Connection::open(bootstrap, ANSWER_TIME)?.coordinator(group)?;
+        let mut connection = Connection::open(cluster.broker(id)?.port(), ANSWER_TIME)?;
+        let member = join(std::slice::from_mut(&mut connection), &[group.into()], Duration::from_secs(30))?.remove(0);
+        connection.send_leave(&member)?;
+        connection.receive(Instant::now() + ANSWER_TIME)?;
+        Ok(id)
+    };
+    loop {
+        match cluster.cell().in_network(find)? {
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("coordinator of {group}"))),
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+            Ok(id) => return Ok(id),
+        }
+    }
+}
+
+/// Each connection becomes the only member of its group.
+fn join(connections: &mut [Connection], groups: &[String], session: Duration) -> io::Result<Vec<Member>> {
+    for (connection, group) in connections.iter_mut().zip(groups) {
+        connection.send_join(group, TOPIC, session)?;
+    }
+    let joined = connections.iter_mut().zip(groups).map(|(connection, group)| connection.receive_join(group));
+    let members = joined.collect::<io::Result<Vec<_>>>()?;
+    for (connection, member) in connections.iter_mut().zip(&members) {
+        connection.send_sync(member, TOPIC)?;
+    }
+    for (connection, member) in connections.iter_mut().zip(&members) {
+        connection.receive_sync(member)?;
+    }
+    Ok(members)
 }
 
 /// Names of groups that are in the same partition of `__consumer_offsets` as `mm`, so have the same coordinator and followers.
@@ -121,13 +154,11 @@ fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> R
     let (first, groups) = names.split_first().context("no group names")?;
     let session = if form == Form::Expire { SESSION } else { Duration::from_secs(30) };
     let (mut first_commit, mut large_commit) = (open()?, open()?);
-    let (mut committing, mut leaving) = (Vec::new(), Vec::new());
-    for group in groups {
-        let mut connection = open()?;
-        let member = connection.join(group, TOPIC, session)?;
-        committing.push((connection, member));
-        leaving.push(open()?);
-    }
+    // All at once, as the sessions of the first already run.
+    let mut joining = groups.iter().map(|_| open()).collect::<io::Result<Vec<_>>>()?;
+    let mut leaving = groups.iter().map(|_| open()).collect::<io::Result<Vec<_>>>()?;
+    let members = join(&mut joining, groups, session)?;
+    let mut committing: Vec<_> = joining.into_iter().zip(members).collect();
     let followers = Paused::new(cluster, coordinator)?;
     thread::sleep(Duration::from_millis(50));
     first_commit.send_commit(&Member::simple(first), TOPIC, 1)?;
@@ -138,7 +169,7 @@ fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> R
     for (connection, member) in &mut committing {
         connection.send_commit(member, TOPIC, 1)?;
         if form == Form::Expire {
-            thread::sleep(GAP);
+            thread::sleep(EXPIRE_GAP);
         }
     }
     match form {
@@ -154,7 +185,7 @@ fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> R
     if form == Form::Leave {
         for (connection, member) in leaving.iter_mut().zip(&members) {
             connection.send_leave(member)?;
-            thread::sleep(GAP);
+            thread::sleep(LEAVE_GAP);
         }
         waiting.append(&mut leaving);
     }

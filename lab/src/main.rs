@@ -1,6 +1,7 @@
 //! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
 
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,7 +56,17 @@ struct UpOptions {
     apart: bool,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let stop = stop_requests()?;
     match Cli::parse().command {
         Command::Up(options) => {
@@ -169,6 +180,9 @@ fn stop_requests() -> Result<mpsc::Receiver<()>> {
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
         let _ = rustix::io::read(signals.as_fd(), &mut record);
         let _ = told.send(());
+        // Who is still starting or waiting by then does not look; the processes then end by their parent-death signal.
+        thread::sleep(Duration::from_secs(3));
+        std::process::exit(130);
     })?;
     let stdin = rustix::fs::fstat(std::io::stdin()).context("stdin")?;
     if rustix::fs::FileType::from_raw_mode(stdin.st_mode) == rustix::fs::FileType::Fifo {

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn a_killed_lab_leaves_no_process() {
+    // Outside a cell a killed lab leaves its folder.
+    let temporary = tempfile::tempdir().unwrap();
     for place in [&["--apart"][..], &[]] {
         let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
             .args(["up", "--brokers", "1"])
             .args(place)
+            .env("TMPDIR", temporary.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
