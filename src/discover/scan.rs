@@ -117,8 +117,10 @@ impl Discovery {
                 // A broker's child shows the broker's command line until it becomes what it was made for.
                 None if brokers.contains(&stat.parent) => {}
                 known => {
-                    let launch =
-                        known.as_ref().filter(|known| known.comm == stat.comm).and_then(|known| known.launch());
+                    let launch = known
+                        .as_ref()
+                        .filter(|known| known.comm == stat.comm && known.named == named)
+                        .and_then(|known| known.launch());
                     jobs.push(Job { key, comm: stat.comm, named, launch });
                     alive.extend(known.map(|known| (key, known)));
                 }
@@ -300,7 +302,7 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
     let verdict = jvm::judge(&job.comm, &line, |name| read_argument_file(proc, pid, name));
     match verdict {
         Verdict::Unclear(reason)
-            if job.named || jvm::has_broker_threads(&proc.thread_names(pid, MOST_THREAD_NAMES)?) =>
+            if job.named || jvm::has_broker_threads(&proc.thread_names(pid, MOST_THREAD_NAMES).unwrap_or_default()) =>
         {
             Ok(Verdict::Kafka(Launch { problem: Some(reason), ..Launch::default() }))
         }

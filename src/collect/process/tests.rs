@@ -1,1 +1,123 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::*;
+
+fn broker(pid: u32, start_ticks: u64) -> Broker {
+    Broker {
+        process: ProcessKey { pid, start_ticks },
+        started: None,
+        id: Some(3),
+        kafka_version: None,
+        java_version: None,
+        mode: None,
+        roles: BTreeSet::new(),
+        listeners: Vec::new(),
+        advertised: Vec::new(),
+        log_dirs: Vec::new(),
+        zookeeper: Vec::new(),
+        uid: None,
+        gid: None,
+        problems: Vec::new(),
+    }
+}
+
+const BUDGET: Duration = Duration::from_secs(5);
+
+#[test]
+fn kinds_of_handles() {
+    let table = [
+        ("socket:[12]", "socket"),
+        ("pipe:[12]", "pipe"),
+        ("anon_inode:[eventpoll]", "anon"),
+        ("anon_inode:[eventfd]", "anon"),
+        ("/opt/kafka/libs/kafka_2.11-0.10.1.0.jar", "jar"),
+        ("/opt/kafka/libs/old.jar (deleted)", "jar"),
+        ("/data/t-0/00000000000000000042.log", "log_segment"),
+        ("/data/t-0.5e-delete/00000000000000000042.log.deleted (deleted)", "log_segment"),
+        ("/data/t-0/00000000000000000042.log.cleaned", "log_segment"),
+        ("/data/t-0/00000000000000000042.index", "index"),
+        ("/data/t-0/00000000000000000042.timeindex", "index"),
+        ("/data/t-0/00000000000000000042.txnindex.deleted", "index"),
+        ("/data/t-0/00000000000000000042.snapshot", "other"),
+        ("/var/log/kafka/server.log", "other"),
+        ("/var/log/kafka/42.log", "other"),
+        ("/data/.lock", "other"),
+        ("/dev/null", "other"),
+        ("/", "other"),
+        ("", "other"),
+    ];
+    for (link, expected) in table {
+        let mut kinds = HandleKinds::default();
+        *slot(&mut kinds, link.as_bytes()) += 1;
+        let json = serde_json::to_value(kinds).unwrap();
+        let counted: Vec<_> =
+            json.as_object().unwrap().iter().filter(|(_, n)| *n == 1).map(|(k, _)| k.clone()).collect();
+        assert_eq!(counted, [expected], "{link}");
+    }
+}
+
+#[test]
+fn a_pid_that_was_given_to_another_process_is_gone() {
+    let proc = ProcRoot::new("/proc");
+    let me = std::process::id();
+    let start_ticks = proc.stat(me).unwrap().start_ticks;
+    let now = pulse(&proc, &broker(me, start_ticks));
+    assert!(now.handles.unwrap() > 2 && now.vitals.unwrap().resident_bytes > 0);
+    let mine = slow(&proc, &broker(me, start_ticks), BUDGET);
+    assert!(mine.memory_maps.unwrap() > 2 && mine.kinds.is_ok());
+
+    let other = broker(me, start_ticks - 1);
+    let gone = Failure::new("gone", format!("broker 3 (process {me}) has ended or was restarted"));
+    assert_eq!(pulse(&proc, &other), Pulse { handles: Err(gone.clone()), vitals: Err(gone.clone()) });
+    let expected = Slow { kinds: Err(gone.clone()), socket_inodes: Err(gone.clone()), memory_maps: Err(gone) };
+    assert_eq!(slow(&proc, &other, BUDGET), expected);
+}
+
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process is killed while it is read as fast as we can: each reading is its true one or `gone`, never less.
+#[test]
+fn a_process_that_ends_while_it_is_read_is_gone_and_never_zero() {
+    let proc = ProcRoot::new("/proc");
+    for _ in 0..30 {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = Killed(sleep.spawn().unwrap());
+        let pid = child.0.id();
+        let broker = broker(pid, proc.stat(pid).unwrap().start_ticks);
+        let until = Instant::now() + BUDGET;
+        // Until it sleeps: its program has replaced our own, with our handles, and opens no more.
+        while std::fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|wait| !wait.contains("nanosleep")) {
+            assert!(Instant::now() < until);
+        }
+        let expected = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+        assert!(expected >= 3);
+        child.0.kill().unwrap();
+        loop {
+            let now = pulse(&proc, &broker);
+            let inodes = slow(&proc, &broker, BUDGET);
+            let kinds = inodes.kinds.map(|k| k.socket + k.log_segment + k.index + k.jar + k.pipe + k.anon + k.other);
+            for handles in [now.handles.clone(), kinds] {
+                match handles {
+                    Ok(count) => assert_eq!(count, expected),
+                    Err(failure) => assert_eq!(failure.reason, "gone"),
+                }
+            }
+            if now.handles.is_err() && now.vitals.is_err() {
+                break;
+            }
+            assert!(Instant::now() < until);
+        }
+    }
+}
