@@ -1,4 +1,5 @@
 //! The HTTP side over real sockets, with snapshots made by hand.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
 //! What becomes of readings when collectors fail, brokers end and brokers return.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +28,13 @@ fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
 }
 
 fn round(pid: u32, start_ticks: u64, told: Told) -> Update {
-    Update::Round(RoundEnd {
+    Update::Round(Box::new(RoundEnd {
         process: ProcessKey { pid, start_ticks },
         round: "round",
         interval: SECOND,
         took: Duration::from_millis(2),
         told,
-    })
+    }))
 }
 
 fn handles(pid: u32, start_ticks: u64, count: u64) -> Update {

@@ -51,7 +51,7 @@ pub enum Update {
         took: Duration,
         interval: Duration,
     },
-    Round(RoundEnd),
+    Round(Box<RoundEnd>),
 }
 
 /// A reading says nothing of now when it is older than this many intervals of its round.
@@ -92,7 +92,7 @@ pub fn apply(snapshot: &mut Snapshot, update: Update, now: Moment) {
             if let Some(broker) = snapshot.brokers.iter_mut().find(of_process)
                 && broker.ended.is_none()
             {
-                round_end(Arc::make_mut(broker), end, now);
+                round_end(Arc::make_mut(broker), *end, now);
             }
         }
     }

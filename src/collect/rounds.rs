@@ -74,7 +74,7 @@ impl Watched {
     async fn tell(&self, round: &'static str, pace: &Pace, took: Duration, told: Told) {
         let end = RoundEnd { process: self.broker.process, round, interval: pace.interval(), took, told };
         // The keeper ends only with the whole exporter.
-        let _ = self.tell.send(Update::Round(end)).await;
+        let _ = self.tell.send(Update::Round(Box::new(end))).await;
     }
 }
 

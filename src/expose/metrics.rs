@@ -49,7 +49,7 @@ catalogue! {
     START_TIME = gauge("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = gauge("kafka_vitals_open_file_handles", ["broker"],
-        "Open file handles of the broker process, from the size of /proc/PID/fd; read every pulse.");
+        "Open file handles of the broker process, read every pulse. Above 1,024 it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = gauge("kafka_vitals_file_handle_limit", ["broker", "bound"],
         "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
     HANDLE_KINDS = gauge("kafka_vitals_file_handles", ["broker", "kind"],
@@ -426,6 +426,17 @@ mod tests {
             let bad = ["type", "cluster", "job", "instance"];
             assert!(metric.labels.iter().all(|label| !bad.contains(label)), "{}", metric.name);
         }
+    }
+
+    /// `make docs` writes the file anew.
+    #[test]
+    fn golden_reference_is_the_catalogue() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        if std::env::var_os("KAFKA_VITALS_REFRESH").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap();
+        assert!(written == reference(), "docs/metrics.md is not what the catalogue says: make docs");
     }
 
     #[test]

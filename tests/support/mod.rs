@@ -1,5 +1,6 @@
 //! The exporter beside a cluster of the lab, and what other tools say of the same things.
 #![allow(dead_code)] // each test binary uses a part
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
