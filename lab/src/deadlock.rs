@@ -174,10 +174,11 @@ fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> R
     }
     match form {
         Form::Leave => thread::sleep(Duration::from_millis(300)),
-        // A commit counts as a heartbeat: the first session ends 2 s after the first commit, 30 ms from here.
+        // A commit counts as a heartbeat, so the first session ends 2 s after the first commit. The followers go on
+        // just after that: from then on sessions end all the while, be the callback early or late.
         Form::Expire => {
-            let first_end = commits + SESSION - Duration::from_millis(30);
-            thread::sleep(first_end.saturating_duration_since(Instant::now()));
+            let sessions_end = commits + SESSION + Duration::from_millis(10);
+            thread::sleep(sessions_end.saturating_duration_since(Instant::now()));
         }
     }
     let continued = followers.resume()?;
