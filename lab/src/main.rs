@@ -1,6 +1,9 @@
 //! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
 
+mod demo;
+
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -22,6 +25,8 @@ struct Cli {
 enum Command {
     /// Start a cluster and keep it until Ctrl-C, SIGTERM or the end of a piped stdin
     Up(UpOptions),
+    /// The incident on three real brokers, by hand and by the exporter side by side
+    Demo(DemoOptions),
     /// Start a cluster, make the incident's deadlock, and tell what is seen by hand
     Incident {
         #[command(flatten)]
@@ -36,6 +41,16 @@ enum Command {
         #[arg(long, default_value_t = 120)]
         seconds: u64,
     },
+}
+
+#[derive(Args)]
+struct DemoOptions {
+    /// The exporter to run
+    #[arg(long, default_value = "target/release/kafka-vitals")]
+    exporter: PathBuf,
+    /// How long to watch after the deadlock, in seconds
+    #[arg(long, default_value_t = 75)]
+    seconds: u64,
 }
 
 #[derive(Args)]
@@ -76,6 +91,7 @@ fn run() -> Result<()> {
             drop(cluster);
             Ok(())
         }
+        Command::Demo(options) => demo::run(&options.exporter, Duration::from_secs(options.seconds), &stop),
         Command::Incident { up: options, form, load, seconds } => {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
