@@ -115,6 +115,29 @@ fn ownable_synchronizers_listed_with_l_need_no_report() {
     assert_eq!(found, ["mon-1", "juc-1", "mix-1", "cls-1"]);
 }
 
+/// A pool's threads may all have one name: the lock tells which of them the last one waits for.
+#[test]
+fn a_tail_of_the_same_name_is_no_member() {
+    let entry = |name: &str, lock: u64, holder: &str| {
+        format!(
+            "\"{name}\":\n  waiting for ownable synchronizer 0x{lock:016x}, (a L),\n  which is held by \"{holder}\"\n\n"
+        )
+    };
+    let stacks = "Java stack information for the threads listed above:\n====\n\"t\":\n\tat a.T0.run(T.java:1)\n\"t\":\n\tat a.T1.run(T.java:1)\n\
+        \"u\":\n\tat a.T2.run(T.java:1)\n\nFound 1 deadlock.\n";
+    let report = "Found one Java-level deadlock:\n====\n".to_owned()
+        + &entry("t", 7, "t")
+        + &entry("t", 8, "u")
+        + &entry("u", 7, "t")
+        + stacks;
+    let deadlocks = deadlocks_of(report.as_bytes());
+    let numbers = |threads: &[DeadlockedThread]| threads.iter().map(number).collect::<Vec<_>>();
+    assert_eq!(
+        (deadlocks.len(), numbers(&deadlocks[0].cycle), numbers(&deadlocks[0].waiting)),
+        (1, vec![1, 2], vec![0])
+    );
+}
+
 #[test]
 fn a_convoy_is_told_with_what_its_holder_does() {
     let text = "Full thread dump OpenJDK 64-Bit Server VM (17 mixed mode):\n\n\
@@ -191,6 +214,42 @@ impl World {
         reached
     }
 
+    /// The report as the JVM makes it: it walks from each thread not yet walked from, and prints the whole walk, tail
+    /// included, where that ends in itself.
+    fn report(&self) -> String {
+        let (mut text, mut walked, mut count) = (String::new(), BTreeSet::new(), 0);
+        for start in 0..self.wants.len() {
+            let mut path = Vec::new();
+            let mut at = Some(start);
+            while let Some(next) = at.filter(|&next| walked.insert(next)) {
+                path.push(next);
+                at = self.holder(next);
+            }
+            if !at.is_some_and(|at| path.contains(&at)) {
+                continue;
+            }
+            count += 1;
+            text.push_str("\nFound one Java-level deadlock:\n=============================\n");
+            for &i in &path {
+                let lock = self.wants[i].unwrap();
+                let what = match self.monitor[lock] {
+                    true => format!("to lock monitor 0x1 (object 0x{:016x}, a L{lock}),", 0x1000 + lock),
+                    false => format!("for ownable synchronizer 0x{:016x}, (a L{lock}),", 0x1000 + lock),
+                };
+                let holder = self.name(self.holder(i).unwrap());
+                write!(text, "\"{}\":\n  waiting {what}\n  which is held by \"{holder}\"\n\n", self.name(i)).unwrap();
+            }
+            text.push_str("Java stack information for the threads listed above:\n===================================================\n");
+            for &i in &path {
+                write!(text, "\"{}\":\n\tat a.T{i}.run(T.java:1)\n", self.name(i)).unwrap();
+            }
+        }
+        if count > 0 {
+            write!(text, "\nFound {count} deadlocks.\n\n").unwrap();
+        }
+        text
+    }
+
     fn name(&self, i: usize) -> String {
         format!("thread \"{}\" #x", i % self.names)
     }
@@ -242,13 +301,21 @@ impl World {
     }
 }
 
+/// Without what `-l` adds, in which the holders of ReentrantLocks stand.
+fn without_lists(dump: &str) -> String {
+    dump.lines()
+        .filter(|line| !line.starts_with("\t- <") && !line.contains("ownable"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
 /// A node's number, from its topmost frame: names are not unique.
 fn number(thread: &DeadlockedThread) -> usize {
     thread.frames[0].strip_prefix("a.T").and_then(|frame| frame.split('.').next()).unwrap().parse().unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
     #[test]
     fn members_are_those_that_reach_themselves(mut world in world()) {
@@ -284,5 +351,30 @@ proptest! {
         prop_assert_eq!(seen, members);
         let firsts: Vec<usize> = deadlocks.iter().map(|deadlock| number(&deadlock.cycle[0])).collect();
         prop_assert!(firsts.is_sorted());
+    }
+
+    /// Without `-l` the JVM's report is all that names the holders of ReentrantLocks; and the report alone is enough.
+    #[test]
+    fn the_report_gives_the_same_members(mut world in world(), alone in any::<bool>()) {
+        world.names = 24;
+        world.in_wait.fill(false);
+        let text = match alone {
+            true => world.report(),
+            false => without_lists(&world.render()) + &world.report(),
+        };
+        let deadlocks = if text.is_empty() { Vec::new() } else { deadlocks_of(text.as_bytes()) };
+        let members: BTreeSet<usize> = (0..world.wants.len()).filter(|&i| world.reachable(i).contains(&i)).collect();
+        let found: Vec<usize> = deadlocks.iter().flat_map(|deadlock| &deadlock.cycle).map(number).collect();
+        prop_assert_eq!(found.len(), members.len());
+        prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), members);
+        for deadlock in &deadlocks {
+            let cycle: Vec<usize> = deadlock.cycle.iter().map(number).collect();
+            for (at, &member) in cycle.iter().enumerate() {
+                prop_assert_eq!(world.holder(member), Some(cycle[(at + 1) % cycle.len()]));
+            }
+            for waiting in deadlock.waiting.iter().map(number) {
+                prop_assert!(world.reachable(waiting).contains(&cycle[0]) && !cycle.contains(&waiting));
+            }
+        }
     }
 }

@@ -61,7 +61,7 @@ fn cut_after_any_byte() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn lines_lost_doubled_cut_and_mixed(seed in prop::collection::vec((any::<u16>(), 0u8..6, any::<u16>()), 1..40)) {

@@ -224,14 +224,22 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 first_of_name.entry(reported.name).or_insert(index);
                 entries.push(index);
             }
+            let mut holder_of = HashMap::new();
             for (position, reported) in deadlock.threads.iter().enumerate() {
                 let Some(holder) = reported.held_by else { continue };
-                // The report walks along the cycle: the holder comes next, except for the last one's.
-                let next = deadlock.threads.get(position + 1).filter(|next| next.name == holder);
-                let holder = match next {
+                let lock = reported.wants.and_then(|lock| lock.address);
+                // The report walks along the cycle: the holder comes next, except for the last one's. That one may
+                // want what an earlier one wants; else only the name is left.
+                let holder = match deadlock.threads.get(position + 1).filter(|next| next.name == holder) {
                     Some(_) => entries.get(position + 1).copied(),
-                    None => first_of_name.get(holder).copied(),
+                    None => {
+                        let known = lock.and_then(|lock| holder_of.get(&lock)).or_else(|| first_of_name.get(holder));
+                        known.copied()
+                    }
                 };
+                if let (Some(lock), Some(holder)) = (lock, holder) {
+                    holder_of.insert(lock, holder);
+                }
                 let Some(&index) = entries.get(position) else { continue };
                 let edge = &mut self.edges[index];
                 if edge.holder.is_none() {
