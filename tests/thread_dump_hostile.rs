@@ -66,22 +66,21 @@ proptest! {
     #[test]
     fn lines_lost_doubled_cut_and_mixed(seed in prop::collection::vec((any::<u16>(), 0u8..6, any::<u16>()), 1..40)) {
         let bytes = fixture("thread-dumps/own/zoo-jdk17-l.txt");
-        let text = String::from_utf8(bytes).unwrap();
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let mut lines: Vec<Vec<u8>> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
         for (at, what, with) in seed {
             let (at, with) = (usize::from(at) % lines.len(), usize::from(with));
             let other = lines[with % lines.len()].clone();
             let line = &mut lines[at];
             match what {
                 0 => line.clear(),
-                1 => line.push_str(&other),
+                1 => line.extend(other),
                 2 => line.truncate(with % (line.len() + 1)),
-                3 => line.insert(with % (line.len() + 1), ['"', '<', '-', '@', '\u{2022}', '('][with % 6]),
+                3 => line.insert(with % (line.len() + 1), b"\"<-@\xe2("[with % 6]),
                 4 => *line = other,
-                _ => { lines.swap(at, with % text.lines().count().min(at + 1)); }
+                _ => lines.swap(at, with % (at + 1)),
             }
         }
-        read_all(lines.join("\n").as_bytes());
+        read_all(&lines.join(&b'\n'));
     }
 
     #[test]
