@@ -21,8 +21,9 @@ pub const TOPIC: &str = "t32";
 
 const GROUPS: usize = 50;
 const LARGE_COMMIT: i32 = 9_000;
+/// Between two members that leave.
 const LEAVE_GAP: Duration = Duration::from_millis(3);
-/// The large commit's callback comes 0.1 to 0.2 s after the followers go on, later on a busy machine, and takes tens of ms:
+/// Between two sessions that end. The large commit's callback comes 0.1 to 0.2 s after the followers go on, later on a busy machine, and takes tens of ms:
 /// the sessions must end over half a second, several within any such time.
 const EXPIRE_GAP: Duration = Duration::from_millis(10);
 const SESSION: Duration = Duration::from_secs(2);
