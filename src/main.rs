@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{Cli, Command, LogFormat, LogLevel};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
-use kafka_vitals::config::Config;
+use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::snapshot::{Clock, Snapshot};
@@ -33,8 +33,9 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("kafka-vitals: {error:#}");
-            ExitCode::from(2)
+            // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
         }
     }
 }
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
 fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args)?;
     if args.config_check {
-        println!("kafka-vitals: the settings are right");
+        writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
+            .context("cannot write to standard output")?;
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
@@ -97,7 +99,12 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // It would say so on standard error, and panic where the disk under that is full or its pipe closed.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => subscriber.json().init(),
@@ -106,6 +113,7 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
 
 /// Prints one dump as the JVM gave it.
 fn threads(args: &kafka_vitals::cli::ThreadsArgs) -> anyhow::Result<ExitCode> {
+    check_procfs(&args.procfs)?;
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
     let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
     let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));

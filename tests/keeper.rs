@@ -20,6 +20,7 @@ fn broker(id: i32, pid: u32, start_ticks: u64) -> (Arc<Broker>, String) {
 fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
     Update::Discovered {
         found: Ok(brokers),
+        doubts: Vec::new(),
         memory_map_limit: Ok(65530),
         exporter: Err(Failure::new("test", "not read in this test")),
         took: Duration::from_millis(3),
@@ -155,6 +156,7 @@ fn a_failed_discovery_forgets_nobody() {
     apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
     let failed = Update::Discovered {
         found: Err(Failure::new("denied", "/proc: permission denied")),
+        doubts: Vec::new(),
         memory_map_limit: Ok(1),
         exporter: Err(Failure::new("test", "not read in this test")),
         took: SECOND,
