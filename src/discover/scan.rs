@@ -101,8 +101,13 @@ impl Discovery {
                     hidden = true;
                     continue;
                 }
-                // Gone meanwhile; or unreadable, which no process is.
-                Err(_) => continue,
+                Err(ProcError::Gone { .. }) => continue,
+                Err(error) => {
+                    if self.doubts.len() < MOST_DOUBTS {
+                        self.doubts.push(format!("process {pid} is passed over, a broker or not: {error}"));
+                    }
+                    continue;
+                }
             };
             if stat.kernel_thread || stat.ended {
                 continue;
