@@ -142,7 +142,7 @@ fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: M
 /// Nothing that was read of a process speaks of it after its end.
 fn end(broker: &mut BrokerSnapshot, now: Moment) {
     let reason = format!("process {} has ended", broker.broker.process.pid);
-    tracing::warn!(broker = %broker.label, "the broker's {reason}");
+    tracing::warn!(broker = broker.label, "the broker's {reason}");
     let mut gone = BrokerSnapshot::new(Arc::clone(&broker.broker), broker.label.clone());
     gone.ended = Some(now);
     for collector in broker.collectors.keys() {
@@ -207,9 +207,13 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
                     // `?` quotes them: the names of threads are the broker's to choose.
                     let cycle = report.deadlocks.iter().flat_map(|deadlock| &deadlock.cycle);
                     let threads: Vec<&str> = cycle.map(|thread| thread.thread.as_str()).take(THREADS_LOGGED).collect();
-                    tracing::error!(broker = %broker.label, ?threads, "threads of the broker are deadlocked: restart it");
+                    tracing::error!(
+                        broker = broker.label,
+                        ?threads,
+                        "threads of the broker are deadlocked: restart it"
+                    );
                 }
-                (Some(_), true) => tracing::info!(broker = %broker.label, "the deadlock is gone"),
+                (Some(_), true) => tracing::info!(broker = broker.label, "the deadlock is gone"),
                 _ => {}
             }
             broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
@@ -253,7 +257,12 @@ fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
             tracing::info!(broker = label, pid = broker.process.pid, version, "found a broker");
         }
         Some(known) if known.label != label => {
-            tracing::info!(broker = label, pid = broker.process.pid, before = %known.label, "the broker's label is another");
+            tracing::info!(
+                broker = label,
+                pid = broker.process.pid,
+                before = known.label,
+                "the broker's label is another"
+            );
         }
         Some(_) => {}
     }

@@ -157,7 +157,7 @@ fn proc_files() {
         ("zombie", |host| host.replace("stat", ") S ", ") Z "), String::new()),
         ("empty stat", |host| host.write("stat", ""), STAT.into()),
         ("stat cut in its name", |host| host.write("stat", "77 (ja"), STAT.into()),
-        ("stat with a name of parentheses", |host| host.replace("stat", "(java)", "(java)) S 1 (java)"), String::new()),
+        ("stat with a name of parentheses", |host| host.replace("stat", "(java)", "(java)) S 1 (java)"), RIGHT.into()),
         ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
         ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
         ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
@@ -204,7 +204,6 @@ fn judge(kernel: (u32, u32), cases: &[Case]) {
     for (name, spoil, golden) in cases {
         let host = Host::new(kernel);
         spoil(&host);
-        // `@*:9092` stands in the text itself.
         judge.case(name, golden, &host.told(Vec::new()));
     }
     judge.verdict(cases.len(), cases.len());

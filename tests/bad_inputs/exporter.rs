@@ -91,7 +91,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     let again = "INFO the collector works again broker=\"7@1\" collector=\"process\"";
     wait_for(again, || !exporter.logged(again).is_empty());
     fs::remove_dir_all(host.path("")).unwrap();
-    let gone = "WARN the broker's process 77 has ended broker=7@1";
+    let gone = "WARN the broker's process 77 has ended broker=\"7@1\"";
     wait_for(gone, || !exporter.logged(gone).is_empty());
     let unique = "INFO no longer so: 2 brokers of this host have the id 7";
     wait_for(unique, || !exporter.logged(unique).is_empty());
@@ -162,7 +162,8 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     let handles = format!(
         "WARN broker process {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
     );
-    let files = format!("WARN id, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\"");
+    let files =
+        format!("WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\"");
     let threads = format!(
         "this process runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
     );
