@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use crate::host::{Host, skip};
@@ -12,7 +13,7 @@ use crate::{EXE, Judge};
 fn requests() {
     let host = Host::new((5, 4));
     let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
+    command.arg("--path.procfs").arg(host.folder.path()).arg("--web.max-requests=18446744073709551615");
     let exporter = Exporter::start(command);
     let with = |head: &str| format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -59,7 +60,13 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     host.properties("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=SSL://:1\n");
     host.broker(88);
     let config = host.folder.path().join("config.yml");
-    let text = "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms}\nbrokers:\n  - match: {id: 4711}\n  - match: {pid_file: /nowhere/broker.pid}\n";
+    let pid_file = host.folder.path().join("88.pid");
+    fs::write(&pid_file, "88\n").unwrap();
+    let text = format!(
+        "rounds: {{pulse: 100ms, discovery: 100ms, probe: 100ms}}\nbrokers:\n  - match: {{id: 4711}}\n  \
+         - match: {{pid_file: /nowhere/broker.pid}}\n  - match: {{pid_file: {}}}\n    bootstrap: 127.0.0.1:1\n",
+        pid_file.display()
+    );
     fs::write(&config, text).unwrap();
     host.write("limits", "garbage");
     let mut command = Command::new(EXE);
@@ -75,6 +82,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
         "WARN pid file /nowhere/broker.pid: does not exist; is the broker down?",
         "WARN 2 brokers of this host have the id 7; their label `broker` is: 7@1 (pid 77), 7@9092 (pid 88)",
         "INFO found a broker broker=\"7@1\" pid=77 version=\"2.8.2\"",
+        "WARN broker 7 (pid 88): nothing listens on 127.0.0.1:1: ",
         "limits: not in the form that Linux writes it (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
         "PLAINTEXT is spoken for now, and its listeners (SSL) are not: add one on loopback, or name one that is as `probe_listener` broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
     ];
@@ -133,8 +141,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     if !rustix::process::geteuid().is_root() {
         return skip("another_user_is_told_which_right_is_missing_in_log_page_and_metric", "needs root");
     }
-    let folder =
-        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
     // What nobody may run: the build's own folder may be closed to it.
     let exe = folder.path().join("kafka-vitals");
     assert!(Command::new("cp").arg(EXE).arg(&exe).status().unwrap().success());
@@ -151,11 +158,21 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         fs::read(format!("/proc/{pid}/cmdline")).unwrap() == b"java\0kafka.Kafka\0server.properties\0"
     });
     let config = folder.path().join("config.yml");
+    fs::write(&config, "").unwrap();
+    fs::set_permissions(&config, PermissionsExt::from_mode(0o600)).unwrap();
+    let as_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&exe).arg("--config.file").arg(&config);
+        command
+    };
+    let output = as_nobody().arg("--config.check").output().unwrap();
+    let golden = "config.yml: Permission denied (os error 13); check the path and that uid 65534 may read it\n";
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with(golden), "{output:?}");
+    assert_eq!(output.status.code(), Some(2));
+    fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(&config, "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms, thread_dump: 100ms, slow: 100ms}\n")
         .unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&exe).arg("--config.file").arg(&config);
-    let exporter = Exporter::start(command);
+    let exporter = Exporter::start(as_nobody());
     let right = format!(
         "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE"
     );

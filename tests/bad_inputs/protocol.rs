@@ -2,8 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 
 use kafka_vitals::collect::cluster::{ClusterCollector, count};
+use kafka_vitals::discover::Broker;
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::snapshot::ClusterSource;
 
@@ -128,9 +130,14 @@ async fn answers() {
         ("more than the message", second(Body(trailing)), wire("Metadata", "metadata at byte 61: end of the message expected, 3 bytes left")),
     ];
     let number = cases.len();
+    let broker = Host::new((5, 4)).discovery().scan().unwrap().remove(0);
     let mut running = tokio::task::JoinSet::new();
     for (name, answers, golden) in cases {
-        running.spawn(async move { (name, golden, told(answers).await) });
+        let (address, broker) = (listener(answers), Arc::clone(&broker));
+        running.spawn(async move {
+            let text = told(&address, broker, golden.starts_with("took")).await;
+            (name, golden, text)
+        });
     }
     let mut judge = Judge::default();
     for (name, golden, text) in running.join_all().await {
@@ -139,15 +146,17 @@ async fn answers() {
     judge.verdict(28, number);
 }
 
-async fn told(answers: [Answer; 2]) -> String {
-    let broker = Host::new((5, 4)).discovery().scan().unwrap().remove(0);
-    let address = listener(answers);
-    let mut collector = ClusterCollector::new(broker, Some(address.clone()), None, OwnConnections::default());
-    match collector.collect().await {
-        Ok(counts) => format!("{} partitions", counts.partitions),
-        Err(failure) => {
-            let start = format!("broker 7 (pid 77): {address} ");
-            failure.message.strip_prefix(&start).expect("broker and address are named").to_owned()
+async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
+    let mut collector = ClusterCollector::new(broker, Some(address.to_owned()), None, OwnConnections::default());
+    loop {
+        match collector.collect().await {
+            Ok(counts) => return format!("{} partitions", counts.partitions),
+            // On a busy machine this test's own listener may be late; the next round takes its answer.
+            Err(failure) if failure.reason == "timeout" && !silent => {}
+            Err(failure) => {
+                let start = format!("broker 7 (pid 77): {address} ");
+                return failure.message.strip_prefix(&start).expect("broker and address are named").to_owned();
+            }
         }
     }
 }

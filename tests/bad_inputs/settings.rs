@@ -53,8 +53,8 @@ fn config_files_of_odd_bytes_and_kinds() {
         ("huge", vec![b'#'; (1 << 20) + 1], "larger than 1048576 bytes; this is not a config file of kafka-vitals"),
         ("deep", vec![b'['; 500_000], "recursion limit exceeded at line 1, column *"),
         ("many", brokers(300).into(), "brokers: 300 entries, at most 256 are taken"),
-        ("bomb", bomb.into(), "* at line *"),
-        ("folded-bomb", folded_bomb().into(), "* at line *"),
+        ("bomb", bomb.into(), "`key: value` lines are expected at line 2, column 12"),
+        ("folded-bomb", folded_bomb().into(), "`key: value` lines are expected at line 3, column 9"),
     ];
     let mut judge = Judge::default();
     let mut check = |path: &str, golden: &str| {
@@ -147,7 +147,7 @@ fn a_privileged_port() {
 
 #[test]
 fn right_settings_are_told_and_a_full_disk_is_no_panic() {
-    let output = run(&["--config.check", "--web.max-requests=18446744073709551615"]);
+    let output = run(&["--config.check"]);
     assert_eq!(
         (output.status.code(), output.stdout.as_slice()),
         (Some(0), &b"kafka-vitals: the settings are right\n"[..])
