@@ -1,18 +1,21 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{Cli, Command, LogFormat, LogLevel};
+use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
+use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::{Clock, Snapshot};
 use kafka_vitals::{collect, sys};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,16 +29,19 @@ fn main() -> ExitCode {
         return sys::attach::child::child_main(arguments);
     }
     let cli = Cli::parse();
+    // A service that cannot start (1) is worth another try, wrong settings (2) are not.
+    let serves = cli.command.is_none();
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
+        Some(Command::Analyze(args)) => analyze(&args),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
             // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
             let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+            ExitCode::from(if serves && !error.is::<ConfigError>() { 1 } else { 2 })
         }
     }
 }
@@ -111,8 +117,43 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// Prints one dump as the JVM gave it.
-fn threads(args: &kafka_vitals::cli::ThreadsArgs) -> anyhow::Result<ExitCode> {
+/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
+const MAX_SAVED_BYTES: u64 = 256 << 20;
+
+fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let mut analysis = Analysis::default();
+    for path in &args.files {
+        let source = path.display().to_string();
+        // A pipe (`<(jstack PID)`) has no length, and a device no end.
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).with_context(|| source.clone())?;
+        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
+        anyhow::ensure!(
+            bytes.len() as u64 <= MAX_SAVED_BYTES,
+            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
+        );
+        add_dumps(&mut analysis, &source, &bytes)?;
+    }
+    print(&analysis, args.output)
+}
+
+fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let text = thread_dump::decode(bytes);
+    let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
+    dumps.iter().for_each(|dump| analysis.add(source, dump));
+    Ok(())
+}
+
+fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+    let text = match output {
+        OutputFormat::Text => analysis::text(analysis),
+        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     check_procfs(&args.procfs)?;
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
     let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
@@ -120,6 +161,11 @@ fn threads(args: &kafka_vitals::cli::ThreadsArgs) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let dump = runtime.block_on(collector.collect())?;
-    std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+    let mut analysis = Analysis::default();
+    add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
+    let code = print(&analysis, args.output)?;
+    if args.output == OutputFormat::Text {
+        std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
+    }
+    Ok(code)
 }

@@ -114,7 +114,7 @@ fn flags_and_commands() {
         (vec!["thread", "1"], "2: error: unrecognized subcommand 'thread'".into()),
         (vec!["threads"], "2: error: the following required arguments were not provided:".into()),
         (vec!["threads", "0"], "2: error: invalid value '0' for '<PID>': 0 is not in 1..=4294967295".into()),
-        (vec!["threads", "4294967295"], "1: kafka-vitals: process 4294967295 is gone".into()),
+        (vec!["threads", "4294967295"], "2: kafka-vitals: process 4294967295 is gone".into()),
         (vec!["threads", "1", "--path.procfs=/nowhere"], format!("2: kafka-vitals: --path.procfs {procfs}")),
         (vec!["attach-child"], "2: kafka-vitals attach-child is started by kafka-vitals itself; for a dump: kafka-vitals threads PID".into()),
         (vec![&taken], "1: kafka-vitals: cannot listen on *: Address already in use (os error 98); another process has this port: end it, or choose another with --web.listen-address".into()),
