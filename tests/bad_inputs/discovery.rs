@@ -53,24 +53,13 @@ fn properties_of_odd_bytes_and_kinds() {
         bytes.resize(length, b'#');
         bytes
     };
+    #[rustfmt::skip] // a case a line
     let cases: [Case; 10] = [
         ("nothing spoilt", |_| {}, RIGHT.into()),
         ("missing", |host| host.remove(PROPERTIES), no_file("does not exist")),
-        (
-            "more than a megabyte",
-            |host| host.properties(vec![b'a'; (1 << 20) + 1]),
-            no_file("has more than 1048576 bytes"),
-        ),
-        (
-            "bytes that are no text",
-            |host| host.properties(b"\0\xff\xfe\x80broker.id\0=\x01"),
-            "id unknown, mode unknown, listeners PLAINTEXT@*:9092, folders /tmp/kafka-logs\nmode unknown: server.properties has neither process.roles nor zookeeper.connect\nid unknown: neither in server.properties nor in meta.properties: PROC/77/root/tmp/kafka-logs/meta.properties does not exist".into(),
-        ),
-        (
-            "a byte order mark belongs to the first key",
-            |host| host.properties("\u{feff}a=b\nbroker.id=7\r\nzookeeper.connect=z\rlog.dirs=/data"),
-            RIGHT.into(),
-        ),
+        ("more than a megabyte", |host| host.properties(vec![b'a'; (1 << 20) + 1]), no_file("has more than 1048576 bytes")),
+        ("bytes that are no text", |host| host.properties(b"\0\xff\xfe\x80broker.id\0=\x01"), "id unknown, mode unknown, listeners PLAINTEXT@*:9092, folders /tmp/kafka-logs\nmode unknown: server.properties has neither process.roles nor zookeeper.connect\nid unknown: neither in server.properties nor in meta.properties: PROC/77/root/tmp/kafka-logs/meta.properties does not exist".into()),
+        ("a byte order mark belongs to the first key", |host| host.properties("\u{feff}a=b\nbroker.id=7\r\nzookeeper.connect=z\rlog.dirs=/data"), RIGHT.into()),
         (
             "FIFO",
             |host| {
@@ -125,35 +114,16 @@ fn properties_of_odd_bytes_and_kinds() {
 #[test]
 fn proc_files() {
     let doubt = |why: &str| format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file");
+    #[rustfmt::skip] // a case a line
     let cases: [Case; 18] = [
         ("empty cmdline", |host| host.write("cmdline", ""), String::new()),
         ("cmdline of NULs", |host| host.write("cmdline", [0; 5000]), String::new()),
         ("cmdline not UTF-8", |host| host.write("cmdline", b"java\0\xff\xfe\0"), String::new()),
-        (
-            "properties' name not UTF-8",
-            |host| host.write("cmdline", b"java\0kafka.Kafka\0/\xff\0"),
-            format!("{NO_FILE}PROC/77/root/\u{fffd} does not exist\n{NO_ID}"),
-        ),
-        (
-            "no properties named",
-            |host| host.write("cmdline", "java\0kafka.Kafka\0"),
-            format!("{NO_FILE}the command line names no file; name the broker in the config file\n{NO_ID}"),
-        ),
-        (
-            "a JVM that is no broker",
-            |host| host.replace("cmdline", "kafka.Kafka", "org.apache.zookeeper.server.quorum.QuorumPeerMain"),
-            String::new(),
-        ),
-        (
-            "a client's tool",
-            |host| host.replace("cmdline", "kafka.Kafka", "kafka.tools.ConsoleConsumer"),
-            String::new(),
-        ),
-        (
-            "its argument file is missing",
-            |host| host.write("cmdline", "java\0@args\0"),
-            doubt("its argument file: PROC/77/root/opt/kafka/args does not exist"),
-        ),
+        ("properties' name not UTF-8", |host| host.write("cmdline", b"java\0kafka.Kafka\0/\xff\0"), format!("{NO_FILE}PROC/77/root/\u{fffd} does not exist\n{NO_ID}")),
+        ("no properties named", |host| host.write("cmdline", "java\0kafka.Kafka\0"), format!("{NO_FILE}the command line names no file; name the broker in the config file\n{NO_ID}")),
+        ("a JVM that is no broker", |host| host.replace("cmdline", "kafka.Kafka", "org.apache.zookeeper.server.quorum.QuorumPeerMain"), String::new()),
+        ("a client's tool", |host| host.replace("cmdline", "kafka.Kafka", "kafka.tools.ConsoleConsumer"), String::new()),
+        ("its argument file is missing", |host| host.write("cmdline", "java\0@args\0"), doubt("its argument file: PROC/77/root/opt/kafka/args does not exist")),
         ("zombie", |host| host.replace("stat", ") S ", ") Z "), String::new()),
         ("empty stat", |host| host.write("stat", ""), STAT.into()),
         ("stat cut in its name", |host| host.write("stat", "77 (ja"), STAT.into()),
@@ -161,16 +131,8 @@ fn proc_files() {
         ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
         ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
         ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
-        (
-            "status that is garbage",
-            |host| host.write("status", b"\xff\0\xff"),
-            format!("{RIGHT}\nuser unknown: PROC/77/status: not in the form that Linux writes it (no Uid or Gid)"),
-        ),
-        (
-            "uptime that is garbage",
-            |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(),
-            "! io: brokers unknown: PROC/uptime: not in the form that Linux writes it (no seconds)".into(),
-        ),
+        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status: not in the form that Linux writes it (no Uid or Gid)")),
+        ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime: not in the form that Linux writes it (no seconds)".into()),
         (
             "no jars, no JDK",
             |host| {
@@ -221,22 +183,11 @@ fn pid_files_of_the_config() {
 
 #[test]
 fn readings_of_a_process_whose_files_are_garbage() {
+    #[rustfmt::skip] // a case a line
     let cases: [Case; 5] = [
-        (
-            "limits",
-            |host| host.write("limits", "Max open files\n"),
-            "PROC/77/limits: not in the form that Linux writes it (no Max open files)".into(),
-        ),
-        (
-            "status",
-            |host| host.write("status", "Uid:\t1\n"),
-            "PROC/77/status: not in the form that Linux writes it (no Uid or Gid)".into(),
-        ),
-        (
-            "stat",
-            |host| host.write("stat", "77"),
-            "PROC/77/stat: not in the form that Linux writes it (no state or start time)".into(),
-        ),
+        ("limits", |host| host.write("limits", "Max open files\n"), "PROC/77/limits: not in the form that Linux writes it (no Max open files)".into()),
+        ("status", |host| host.write("status", "Uid:\t1\n"), "PROC/77/status: not in the form that Linux writes it (no Uid or Gid)".into()),
+        ("stat", |host| host.write("stat", "77"), "PROC/77/stat: not in the form that Linux writes it (no state or start time)".into()),
         ("another process", |host| host.replace("stat", " 5000 ", " 5001 "), "has ended or was restarted".into()),
         ("no files", |host| fs::remove_dir_all(host.path("")).unwrap(), "has ended or was restarted".into()),
     ];

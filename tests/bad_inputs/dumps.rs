@@ -37,47 +37,16 @@ type Case = (&'static str, fn(&Host), &'static str);
 
 #[tokio::test]
 async fn jvms_that_are_left_alone() {
+    #[rustfmt::skip] // a case a line
     let cases: [Case; 8] = [
-        (
-            "OpenJ9",
-            |host| host.replace("maps", "server/libjvm.so", "j9vm/libj9vm29.so"),
-            "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it",
-        ),
-        (
-            "no JVM at all",
-            |host| host.replace("maps", "libjvm.so", "libc.so.6"),
-            "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it",
-        ),
-        (
-            "attaching disabled",
-            |host| host.replace("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism"),
-            "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand",
-        ),
-        (
-            "-Xrs",
-            |host| host.replace("status", "5ccd", "5cc9"),
-            "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage",
-        ),
-        (
-            "stopped",
-            |host| host.replace("status", "S (sleeping)", "T (stopped)"),
-            "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it",
-        ),
-        (
-            "status without signals",
-            |host| host.replace("status", "SigCgt", "Other"),
-            "/proc/PID/status lacks State, Uid, Gid or SigCgt",
-        ),
-        (
-            "a file where the socket should be",
-            |host| host.write("tree/tmp/.java_pid77", ""),
-            "/tmp/.java_pid77 in the JVM's file system is no socket of the JVM's user (uid *, mode *): somebody else made it, remove it",
-        ),
-        (
-            "another process by now",
-            |host| host.replace("stat", " 5000 ", " 5001 "),
-            "the process ended, or its pid now belongs to another",
-        ),
+        ("OpenJ9", |host| host.replace("maps", "server/libjvm.so", "j9vm/libj9vm29.so"), "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it"),
+        ("no JVM at all", |host| host.replace("maps", "libjvm.so", "libc.so.6"), "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it"),
+        ("attaching disabled", |host| host.replace("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism"), "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"),
+        ("-Xrs", |host| host.replace("status", "5ccd", "5cc9"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
+        ("stopped", |host| host.replace("status", "S (sleeping)", "T (stopped)"), "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it"),
+        ("status without signals", |host| host.replace("status", "SigCgt", "Other"), "/proc/PID/status lacks State, Uid, Gid or SigCgt"),
+        ("a file where the socket should be", |host| host.write("tree/tmp/.java_pid77", ""), "/tmp/.java_pid77 in the JVM's file system is no socket of the JVM's user (uid *, mode *): somebody else made it, remove it"),
+        ("another process by now", |host| host.replace("stat", " 5000 ", " 5001 "), "the process ended, or its pid now belongs to another"),
     ];
     let mut judge = Judge::default();
     for (name, spoil, golden) in &cases {
@@ -94,20 +63,13 @@ async fn jvms_that_are_left_alone() {
 /// This process plays the JVM: its attach socket gives the same answer to every request.
 #[tokio::test]
 async fn answers_of_a_jvm() {
+    #[rustfmt::skip] // a case a line
     let cases: [(&str, &[u8], &str); 5] = [
         ("error code", b"101\nNo such operation\n", "the JVM answered code 101 to `threaddump`: No such operation"),
         ("no code", b"\xff\xfe\0 threads", "the reply does not begin with a code: \"\u{fffd}\u{fffd}\\0 threads\""),
         ("code without a line", b"0", "the reply does not begin with a code: \"0\""),
-        (
-            "HTTP",
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            "the reply does not begin with a code: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\"",
-        ),
-        (
-            "nothing",
-            b"",
-            "the JVM closed the connection without an answer: the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the exporter CAP_SYS_PTRACE",
-        ),
+        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n", "the reply does not begin with a code: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\""),
+        ("nothing", b"", "the JVM closed the connection without an answer: the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the exporter CAP_SYS_PTRACE"),
     ];
     let pid = std::process::id();
     let start_ticks = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;

@@ -173,19 +173,11 @@ fn metadata_cut_at_any_byte_is_an_error_that_says_where() {
 
 #[tokio::test]
 async fn no_listener_and_none_that_can_be_asked() {
+    #[rustfmt::skip] // a case a line
     let cases = [
-        (
-            "listeners=PLAINTEXT://127.0.0.1:1\n",
-            "nothing listens on 127.0.0.1:1: the broker is starting or gone, or `bootstrap` in the config should name another address",
-        ),
-        (
-            "listeners=SSL://a:1,SASL_SSL://a:2\n",
-            "PLAINTEXT is spoken for now, and its listeners (SSL, SASL_SSL) are not: add one on loopback, or name one that is as `probe_listener`",
-        ),
-        (
-            "listeners=junk\n",
-            "its listeners are unknown, so name its address as `bootstrap` in the config: entry 1 of listeners is not of the form NAME://HOST:PORT",
-        ),
+        ("listeners=PLAINTEXT://127.0.0.1:1\n", "nothing listens on 127.0.0.1:1: the broker is starting or gone, or `bootstrap` in the config should name another address"),
+        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "PLAINTEXT is spoken for now, and its listeners (SSL, SASL_SSL) are not: add one on loopback, or name one that is as `probe_listener`"),
+        ("listeners=junk\n", "its listeners are unknown, so name its address as `bootstrap` in the config: entry 1 of listeners is not of the form NAME://HOST:PORT"),
     ];
     for (text, golden) in cases {
         let host = Host::new((5, 4));

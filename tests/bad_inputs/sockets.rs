@@ -18,23 +18,16 @@ const LINE: &str =
 fn tables() {
     let bad = |line: &str| format!("{HEAD}{LINE}{line}\n");
     let garbage = |shown: &str| format!("PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}");
+    #[rustfmt::skip] // a case a line
     let cases: Vec<(&str, Vec<u8>, String)> = vec![
         ("right", bad("").trim_end().into(), "1 listening".into()),
         ("empty", vec![], "0 listening".into()),
         ("cut in the address", bad("   1: 0000").into(), garbage("   1: 0000")),
         ("cut before the inode", bad(LINE.split(" 4711").next().unwrap()).into(), garbage("   0: 00000000:2384*")),
-        (
-            "address of 6 bytes",
-            bad(&LINE.replacen("00000000:", "000000000000:", 1)).trim_end().into(),
-            garbage("*000000000000:2384*"),
-        ),
+        ("address of 6 bytes", bad(&LINE.replacen("00000000:", "000000000000:", 1)).trim_end().into(), garbage("*000000000000:2384*")),
         ("port of 5 digits", bad(&LINE.replace("2384", "12384")).trim_end().into(), garbage("*12384*")),
         ("state that no kernel has", bad(&LINE.replace(" 0A ", " 63 ")).trim_end().into(), garbage("* 63 *")),
-        (
-            "queue of 9 digits",
-            bad(&LINE.replace("00000000:00000000 00", "100000000:00000000 00")).trim_end().into(),
-            garbage("*100000000*"),
-        ),
+        ("queue of 9 digits", bad(&LINE.replace("00000000:00000000 00", "100000000:00000000 00")).trim_end().into(), garbage("*100000000*")),
         ("inode of 30 digits", bad(&LINE.replace("4711", &"9".repeat(30))).trim_end().into(), garbage("*2384*")),
         ("bytes that are no text", b"\0\xff\xfe\n".to_vec(), garbage("\\x00\\xff\\xfe")),
         ("a line of a megabyte", vec![b'x'; 1 << 20], garbage("(too long)")),
