@@ -201,7 +201,8 @@ async fn thread_dump(watched: Watched) {
                 // Where the JVM does not publish its pauses, all of the time counts as pause.
                 pace.spent(dump.pause.unwrap_or(dump.duration));
                 let report = lane.run(DUMP_DEADLINE, &name, move |_| threads::report(&dump)).await;
-                report.and_then(|(report, _)| report)
+                let named = |failure: Failure| Failure::new(failure.reason, format!("{name}: {}", failure.message));
+                report.and_then(|(report, _)| report.map_err(named))
             }
             Err(failure) => Err(failure),
         };
