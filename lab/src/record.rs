@@ -2,6 +2,7 @@
 //! brokers and other tools tell of them at one moment. Paths of the machine become neutral ones.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,8 @@ use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand, jars
 const TOOL_TIME: Duration = Duration::from_secs(20);
 /// For the deadlock to show in the ISR and in sockets, and for a moment at which nothing moves.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// Metadata version 1 about all topics, of a client named `lab`.
+const METADATA_REQUEST: &[u8] = b"\0\0\0\x11\0\x03\0\x01\0\0\0\x01\0\x03lab\xff\xff\xff\xff";
 /// What the exporter reads below `/proc/PID`, links apart.
 const PROCESS_FILES: [&str; 5] = ["stat", "status", "limits", "cmdline", "maps"];
 
@@ -36,26 +39,33 @@ pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
     println!("broker {} is deadlocked", made.broker);
     wait_for_harm(&cluster, made.broker)?;
     drop(load);
+    impatient(&cluster, made.broker)?;
 
     let neutral = neutral(&cluster)?;
     for node in cluster.brokers() {
         dumps(&cluster, node, exporter, &to.join("dumps"))?;
     }
     let begun = Instant::now();
+    // A silent broker is asked once: each question leaves it a dead socket.
+    let mut asked: Vec<&Node> = cluster.brokers().collect();
     loop {
+        let silent = metadata(&cluster, &asked, &to.join("metadata"))?;
+        asked.retain(|node| !silent.contains(&node.id()));
         let before = tools(&cluster)?;
         let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         processes(&cluster, &to.join("proc"), &neutral)?;
-        metadata(&cluster, &to.join("metadata"))?;
-        if still(&before) == still(&tools(&cluster)?) {
+        let after = tools(&cluster)?;
+        let moved: Vec<_> = still(&before).into_iter().filter(|told| !still(&after).contains(told)).collect();
+        if moved.is_empty() {
             for (name, text) in &before {
-                write(&to.join("tools").join(name), replaced(text, &neutral).as_bytes())?;
+                write(&to.join("tools").join(name), squeezed(&replaced(text, &neutral)).as_bytes())?;
             }
             write(&to.join("moment"), format!("{}\n", moment.as_millis()).as_bytes())?;
             break;
         }
         ensure!(begun.elapsed() < PATIENCE, "for {PATIENCE:?} something moved at every attempt");
-        println!("something moved meanwhile: once more");
+        let names: Vec<_> = moved.iter().map(|(name, _)| *name).collect();
+        println!("once more, as something moved in {}", names.join(", "));
         fs::remove_dir_all(to.join("proc"))?;
         fs::remove_dir_all(to.join("metadata"))?;
     }
@@ -81,6 +91,24 @@ fn wait_for_harm(cluster: &Cluster, broker: i32) -> Result<()> {
     }
 }
 
+/// Clients that send once more while the broker is silent, and close: half of them in order, half by a reset, after
+/// which no table shows the socket that the broker holds.
+fn impatient(cluster: &Cluster, broker: i32) -> Result<()> {
+    let port = cluster.broker(broker)?.port();
+    let mut streams = (0..6).map(|_| cluster.cell().connect(port)).collect::<io::Result<Vec<_>>>()?;
+    for _ in 0..2 {
+        for stream in &mut streams {
+            stream.write_all(METADATA_REQUEST)?;
+        }
+        // The broker takes the first and then reads no further.
+        thread::sleep(Duration::from_secs(1));
+    }
+    for stream in &streams[..3] {
+        rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+    }
+    Ok(())
+}
+
 fn neutral(cluster: &Cluster) -> Result<Neutral> {
     let java = fs::canonicalize(jars::java()?)?;
     let home = java.ancestors().nth(2).context("java lies in the `bin` of its home")?;
@@ -97,6 +125,15 @@ fn neutral(cluster: &Cluster) -> Result<Neutral> {
 
 fn replaced(text: &str, neutral: &Neutral) -> String {
     neutral.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// Without the blanks that `ss` fills its columns with.
+fn squeezed(text: &str) -> String {
+    let mut text = text.to_owned();
+    while text.contains("  ") {
+        text = text.replace("  ", " ");
+    }
+    text.replace(" \n", "\n")
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -117,7 +154,7 @@ fn tool(cluster: &Cluster, line: &str) -> Result<String> {
 fn tools(cluster: &Cluster) -> Result<Vec<(String, String)>> {
     let mut told = vec![
         ("topics.txt".into(), cluster.topics_describe()?),
-        ("ss-tcp.txt".into(), tool(cluster, "ss --no-header --tcp --all --numeric --processes --extended")?),
+        ("ss-tcp.txt".into(), tool(cluster, "ss --no-header --tcp --all --numeric --processes")?),
         ("ss-all.txt".into(), tool(cluster, "ss --no-header --all --numeric --extended")?),
     ];
     for node in cluster.brokers() {
@@ -130,9 +167,9 @@ fn tools(cluster: &Cluster) -> Result<Vec<(String, String)>> {
     Ok(told)
 }
 
-/// Without what moves at any time: memory, age, and sockets that wait for their end, of which the tools make some.
+/// Without what moves at any time: memory, age, timers, and sockets in TIME-WAIT, of which the tools make some.
 fn still(told: &[(String, String)]) -> Vec<(&str, Vec<String>)> {
-    let compared = told.iter().filter(|(name, _)| !name.starts_with("ps-"));
+    let compared = told.iter().filter(|(name, _)| !name.starts_with("ps-") && name != "ss-all.txt");
     let lines = |text: &'_ str| -> Vec<String> {
         let mut lines: Vec<_> = text.lines().filter(|line| !line.contains("TIME-WAIT")).map(str::to_owned).collect();
         lines.sort_unstable();
@@ -167,23 +204,27 @@ fn essence(jstack: &str) -> String {
     format!("{}\n\n{}\n", states.join("\n"), hand::reported_deadlock(jstack).unwrap_or_default())
 }
 
-/// The body of each broker's Metadata response; none of one that is silent.
-fn metadata(cluster: &Cluster, to: &Path) -> Result<()> {
-    for node in cluster.brokers() {
+/// The body of each broker's Metadata response. Returns the ids of those that are silent.
+fn metadata(cluster: &Cluster, asked: &[&Node], to: &Path) -> Result<Vec<i32>> {
+    let mut silent = Vec::new();
+    for node in asked {
         let port = node.port();
         let ask = || Connection::open(port, Duration::from_secs(3))?.metadata_body();
         match cluster.cell().in_network(ask)? {
             Ok(body) => write(&to.join(format!("{}.bin", node.id())), &body)?,
-            Err(error) => println!("no Metadata from broker {}: {error}", node.id()),
+            Err(error) => {
+                println!("no Metadata from broker {}: {error}", node.id());
+                silent.push(node.id());
+            }
         }
     }
-    Ok(())
+    Ok(silent)
 }
 
 /// What the exporter reads below `/proc`. Sockets are the same for all: one folder `net`, to which theirs are links.
 fn processes(cluster: &Cluster, to: &Path, neutral: &Neutral) -> Result<()> {
     let proc = cluster.cell().host_path(Path::new("/proc"));
-    for file in ["uptime", "sys/kernel/osrelease", "sys/vm/max_map_count"] {
+    for file in ["uptime", "sys/vm/max_map_count"] {
         write(&to.join(file), &fs::read(proc.join(file))?)?;
     }
     let stat = fs::read_to_string(proc.join("stat"))?;
@@ -203,7 +244,12 @@ fn processes(cluster: &Cluster, to: &Path, neutral: &Neutral) -> Result<()> {
         let (from, to) = (proc.join(&name), to.join(&name));
         let is_broker = brokers.contains(&pid);
         for file in PROCESS_FILES.into_iter().filter(|file| is_broker || *file != "maps") {
-            let text = String::from_utf8(fs::read(from.join(file))?)?;
+            let mut text = String::from_utf8(fs::read(from.join(file))?)?;
+            if file == "maps" {
+                // Only its lines are counted: the first two columns of each keep the recording small.
+                let shortened = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ") + "\n";
+                text = text.lines().map(shortened).collect();
+            }
             write(&to.join(file), replaced(&text, neutral).as_bytes())?;
         }
         if !is_broker {
