@@ -74,7 +74,7 @@ pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Until the ISR has shrunk and the deadlocked broker holds sockets with bytes that nobody reads.
+/// Until the ISR has shrunk and the deadlocked broker holds connections that clients have given up.
 fn wait_for_harm(cluster: &Cluster, broker: i32) -> Result<()> {
     let sick = cluster.broker(broker)?.port();
     let other = cluster.brokers().map(Node::id).find(|id| *id != broker).context("another broker")?;

@@ -13,12 +13,16 @@ use lab::Cell;
 
 use super::Metrics;
 
-/// The broker id of all of them.
-pub const ID: i32 = 900;
+/// Their broker ids count up from here: no other broker of this machine has such an id.
+const FIRST_ID: u64 = 900_000;
+
+pub fn is_fake(id: Option<i32>) -> bool {
+    id.is_some_and(|id| id as u64 >= FIRST_ID)
+}
 
 /// A shell named `java` that runs a script named `kafka.Kafka`, with some open handles: it waits for its end.
 const SCRIPT: &str = "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null\nread line\n";
-const PROPERTIES: &str = "broker.id=900\nlisteners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n";
+const PROPERTIES: &str = "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n";
 
 /// Starts and kills them, until it is dropped.
 pub struct Fakes {
@@ -35,16 +39,17 @@ impl Fakes {
             fs::write(folder.path().join("kafka.Kafka"), SCRIPT).unwrap();
             fs::write(folder.path().join("server.properties"), PROPERTIES).unwrap();
             let mut alive = VecDeque::new();
-            for number in 0_u64.. {
+            for id in FIRST_ID.. {
                 if told.load(Ordering::Relaxed) {
                     break;
                 }
                 let mut fake = Command::new("sh");
-                fake.arg0("java").args(["kafka.Kafka", "server.properties"]).current_dir(folder.path());
+                fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override"]);
+                fake.arg(format!("broker.id={id}")).current_dir(folder.path());
                 fake.stdin(Stdio::piped()).stdout(Stdio::null());
                 alive.push_back(cell.spawn(fake).unwrap());
                 // Lives of many lengths, so that they end at every point of a reading.
-                std::thread::sleep(Duration::from_micros(number * 7919 % 20_000));
+                std::thread::sleep(Duration::from_micros(id * 7919 % 20_000));
                 if alive.len() > 3 {
                     drop(alive.pop_front());
                 }
