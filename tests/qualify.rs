@@ -9,7 +9,7 @@ use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand, vers
 use support::fakes::{self, Fakes};
 use support::{Exporter, trouble};
 
-/// How surely the lab makes the deadlock: ten fresh clusters for each form.
+/// How surely the lab makes the deadlock: ten fresh clusters for each form. The figure is one of an idle machine.
 fn nine_of_ten_in_the_first_round(form: Form) {
     let mut first_rounds = 0;
     for run in 1..=10 {
