@@ -81,6 +81,7 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     };
     let mut snapshot = Snapshot::default();
     let discovered = Update::Discovered {
+        doubts: Vec::new(),
         found: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
         memory_map_limit: process::memory_map_limit(proc),
         exporter: Ok(exporter),

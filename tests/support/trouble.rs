@@ -1,12 +1,8 @@
 //! What goes wrong with brokers, and what the exporter must say of it meanwhile.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use lab::cell::Network;
 use lab::{Cluster, ClusterOptions, Form, deadlock};
 
 use super::{Exporter, wait_for};
@@ -23,8 +19,7 @@ pub fn cluster() -> Cluster {
 }
 
 /// Scrapes 20 times a second on a thread of its own while `trouble` goes on, and 200 times at least; all are answered,
-/// and in time. `check` sees each answer. What a server that does nothing takes at the same times is the machine's
-/// share: next to nothing, unless others keep all cores busy.
+/// and in time. `check` sees each answer.
 pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl FnOnce()) {
     const APART: Duration = Duration::from_millis(50);
     /// Tells the scraper that the trouble is over, also when it panicked.
@@ -36,13 +31,12 @@ pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl F
     }
     let over = AtomicBool::new(false);
     let (network, port) = (exporter.cell.network().unwrap(), exporter.port);
-    let idle = idle_server(exporter.cell.network().unwrap());
     let begun = Instant::now();
-    let (times, floor) = std::thread::scope(|scope| {
+    let times = std::thread::scope(|scope| {
         let (over, check) = (&over, &check);
         let scraper = scope.spawn(move || {
             network.enter().unwrap();
-            let (mut times, mut floor, mut next) = (Vec::new(), Vec::new(), Instant::now());
+            let (mut times, mut next) = (Vec::new(), Instant::now());
             while !over.load(Ordering::Relaxed) || times.len() < 200 {
                 let begun = Instant::now();
                 let (status, body) = super::get(port, "/metrics");
@@ -50,14 +44,11 @@ pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl F
                 assert_eq!(status, 200);
                 assert!(body.contains("kafka_vitals_build_info"));
                 check(&body);
-                let begun = Instant::now();
-                super::get(idle, "/");
-                floor.push(begun.elapsed());
                 // At its own times, whether the last one was slow or not.
                 next += APART;
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
-            (times, floor)
+            times
         });
         let told = Over(over);
         trouble();
@@ -65,32 +56,15 @@ pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl F
         scraper.join().unwrap()
     });
     let (took, count) = (begun.elapsed(), times.len());
-    let ((p99, worst), (floor_p99, floor_worst)) = (p99_and_worst(times), p99_and_worst(floor));
-    let told = format!("p99 {p99:.1?}, worst {worst:.1?}; of that the machine {floor_p99:.1?} and {floor_worst:.1?}");
-    println!("{count} scrapes in {took:.1?}: {told}");
-    assert!(p99 < Duration::from_millis(100) + floor_p99 && worst < Duration::from_secs(1) + floor_worst, "{told}");
+    let (p99, worst) = p99_and_worst(times);
+    let told = format!("{count} scrapes in {took:.1?}: p99 {p99:.1?}, worst {worst:.1?}");
+    println!("{told}");
+    assert!(p99 < Duration::from_millis(100) && worst < Duration::from_secs(1), "{told}");
 }
 
 fn p99_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     (times[times.len() * 99 / 100], times[times.len() - 1])
-}
-
-/// The port of a server in that network that answers every request at once. Its thread ends with the test's process.
-fn idle_server(network: Network) -> u16 {
-    let (tell, port) = mpsc::channel();
-    std::thread::spawn(move || {
-        network.enter().unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        tell.send(listener.local_addr().unwrap().port()).unwrap();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            // The request is short, so it comes whole.
-            let _ = stream.read(&mut [0; 1024]).unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").unwrap();
-        }
-    });
-    port.recv().unwrap()
 }
 
 fn success(exporter: &Exporter, id: i32, collector: &str) -> Option<f64> {
