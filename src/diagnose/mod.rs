@@ -1,3 +1,4 @@
 //! What the readings mean. No input or output; time is an argument.
 
+pub mod pools;
 pub mod wait_graph;
