@@ -34,7 +34,7 @@ const UPDATES: usize = 256;
 /// Watches every broker of this host until it is dropped.
 pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
     let (tell, updates) = mpsc::channel(UPDATES);
-    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell));
+    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell, clock));
 }
 
 /// The rounds of one broker process, ended when dropped.
@@ -43,7 +43,7 @@ struct Running {
     _rounds: JoinSet<()>,
 }
 
-async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
+async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
     let pid_files = config.brokers.iter().filter_map(|settings| settings.matches.pid_file.clone()).collect();
@@ -87,6 +87,8 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
                     own: own.clone(),
                     tell: tell.clone(),
                     dumping: watch::Sender::new(false),
+                    behind: watch::Sender::new(None),
+                    clock,
                 };
                 running.insert(broker.process, Running { broker, _rounds: watched.start() });
             }

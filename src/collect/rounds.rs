@@ -1,5 +1,6 @@
 //! One task per broker and round: when to collect, where, for how long at most, and whom to tell.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use super::keeper::{RoundEnd, Told, Update};
 use super::process;
 use super::round::{Lane, Pace};
 use super::sockets::Sockets;
-use super::threads::{self, ThreadCollector};
+use super::threads::{self, ThreadCollector, ThreadHistory};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
 use crate::kafka::conn::OwnConnections;
+use crate::snapshot::Clock;
 use crate::sys::proc::ProcRoot;
 
 /// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
@@ -46,6 +48,9 @@ pub struct Watched {
     pub tell: mpsc::Sender<Update>,
     /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
     pub dumping: watch::Sender<bool>,
+    /// In how many ISRs of each leader the broker is missing; None while unknown.
+    pub behind: watch::Sender<Option<BTreeMap<i32, u64>>>,
+    pub clock: Clock,
 }
 
 impl Watched {
@@ -178,6 +183,7 @@ async fn probe(watched: Watched) {
             let seconds = PROBE_DEADLINE.as_secs();
             Err(Failure::new("timeout", format!("{}: no cluster state within {seconds} s", watched.name())))
         });
+        watched.behind.send_replace(counts.as_ref().ok().map(|counts| counts.not_in_isr_by_leader.clone()));
         watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;
         rest(begun, &pace).await;
     }
@@ -187,7 +193,7 @@ async fn thread_dump(watched: Watched) {
     let mut pace = Pace::new(watched.config.rounds.thread_dump, DUMP_CEILING);
     let mut collector =
         ThreadCollector::new(threads::THIS_PROGRAM, watched.proc.path(), Arc::clone(&watched.broker), DUMP_DEADLINE);
-    let mut lane = Lane::new(());
+    let mut lane = Lane::new(ThreadHistory::default());
     let name = watched.name();
     loop {
         let begun = Instant::now();
@@ -200,7 +206,9 @@ async fn thread_dump(watched: Watched) {
             Ok(dump) => {
                 // Where the JVM does not publish its pauses, all of the time counts as pause.
                 pace.spent(dump.pause.unwrap_or(dump.duration));
-                let report = lane.run(DUMP_DEADLINE, &name, move |_| threads::report(&dump)).await;
+                let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
+                let work = move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
+                let report = lane.run(DUMP_DEADLINE, &name, work).await;
                 report.and_then(|(report, _)| report)
             }
             Err(failure) => Err(failure),

@@ -1,4 +1,6 @@
 //! What the readings mean. No input or output; time is an argument.
 
+pub mod missing;
 pub mod pools;
+pub mod stalls;
 pub mod wait_graph;

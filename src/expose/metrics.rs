@@ -9,7 +9,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamil
 use prometheus::{Encoder, TextEncoder};
 
 use crate::discover::Mode;
-use crate::snapshot::{BrokerSnapshot, Moment, Reading, Snapshot, StateCounts, TcpState};
+use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Reading, Snapshot, StateCounts, TcpState};
 
 /// One metric family: names and labels are an API.
 #[derive(Debug)]
@@ -80,6 +80,12 @@ catalogue! {
         "Threads that are members of a deadlock; threads that merely wait for one of them are not counted.");
     THREADS = gauge("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
+    STALLED = gauge("kafka_vitals_stalled_threads", ["broker", "pool"],
+        "Threads of the pool that stood at one place over several thread dumps without using CPU, and not at their idle point; 0 for each pool of the newest dump without one. Absent until two dumps lie 5 s apart.");
+    MISSING = gauge("kafka_vitals_missing_threads", ["broker", "pool"],
+        "Threads of the pool that earlier dumps of this process showed, that two have lacked, and that cannot have ended rightly. A pool that was made smaller lacks none. Absent until two dumps lie 5 s apart, and while the broker shuts down.");
+    LOCK_WAITERS = gauge("kafka_vitals_lock_waiters", ["broker", "lock_class"],
+        "Threads that wait for locks of this class for which two or more wait, deadlocks left out; of the 8 longest queues of the newest thread dump.");
     DUMP_DURATION = gauge("kafka_vitals_thread_dump_duration_seconds", ["broker"],
         "Time that the newest thread dump took, from the request to the last byte; the JVM's pause is a part of it.");
     DUMP_AGE = gauge("kafka_vitals_thread_dump_age_seconds", ["broker"],
@@ -314,6 +320,19 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         for (state, count) in &report.by_state {
             f.add(&THREADS, &[label, state], *count as f64);
         }
+        if let Some(stalls) = &report.stalls {
+            by_pool(f, &STALLED, label, stalls, |stall| (&stall.pool, stall.threads.len()));
+        }
+        if let Some(missing) = &report.missing {
+            by_pool(f, &MISSING, label, missing, |thread| (&thread.pool, 1));
+        }
+        let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
+        for queue in &report.convoys {
+            *waiters.entry(&queue.lock_class).or_default() += queue.waiters.len();
+        }
+        for (class, count) in waiters {
+            f.add(&LOCK_WAITERS, &[label, class], count as f64);
+        }
         f.add(&DUMP_DURATION, &[label], report.duration.as_secs_f64());
     }
     if let Some((_, at)) = broker.threads.last() {
@@ -321,6 +340,23 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     }
     for (reason, count) in &broker.dump_failures {
         f.add(&DUMP_FAILURES, &[label, reason], *count as f64);
+    }
+}
+
+/// One series for each pool that could be judged.
+fn by_pool<T>(
+    f: &mut Families,
+    metric: &'static Metric,
+    broker: &str,
+    findings: &PoolFindings<T>,
+    count: impl Fn(&T) -> (&str, usize),
+) {
+    let mut counts: BTreeMap<&str, usize> = findings.pools.iter().map(|pool| (pool.as_str(), 0)).collect();
+    for (pool, threads) in findings.found.iter().map(count) {
+        *counts.entry(pool).or_default() += threads;
+    }
+    for (pool, threads) in counts {
+        f.add(metric, &[broker, pool], threads as f64);
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::snapshot::{
-    BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, Snapshot, StandingDeadlock, TcpState,
+    BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, Snapshot, Stall, StandingDeadlock, TcpState,
+    ThreadReport,
 };
 
 const STYLE: &str = "
@@ -83,6 +84,7 @@ fn broker_section(snapshot: &BrokerSnapshot, now: Moment) -> Markup {
                 p.bad { "Process " (broker.process.pid) " ended " (ago(now, ended)) " ago and is not back." }
             }
             @if let Some(standing) = &snapshot.deadlock { (deadlocks(standing, now)) }
+            @if let Some(report) = snapshot.threads.fresh(now) { (thread_findings(report, now)) }
             dl {
                 dt { "Kafka" } dd { (broker.kafka_version.as_deref().unwrap_or("unknown version")) }
                 dt { "Java" } dd { (broker.java_version.as_deref().unwrap_or("unknown version")) }
@@ -154,6 +156,52 @@ fn deadlocks(standing: &StandingDeadlock, now: Moment) -> Markup {
     }
 }
 
+/// Threads that do not move, that are gone, that queue.
+fn thread_findings(report: &ThreadReport, now: Moment) -> Markup {
+    let stalls = report.stalls.as_ref().map_or(&[][..], |stalls| &stalls.found);
+    let missing = report.missing.as_ref().map_or(&[][..], |missing| &missing.found);
+    html! {
+        @if !stalls.is_empty() {
+            h3.bad { "Threads that do not move" }
+            ul { @for stall in stalls { (stalled(stall, now)) } }
+        }
+        @if !missing.is_empty() {
+            h3.bad { "Threads that have ended though their work has not" }
+            ul { @for thread in missing { li { strong { (thread.thread) } ", gone for " (ago(now, thread.since)) } } }
+        }
+        @if !report.convoys.is_empty() {
+            h3 { "Queues for locks" }
+            ul {
+                @for queue in &report.convoys {
+                    li {
+                        (queue.waiters.len()) " threads wait for " code { (queue.lock_class) }
+                        @if let Some(owner) = &queue.owner { ", which " strong { (owner) } " holds" (stack(&queue.owner_frames)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stalled(stall: &Stall, now: Moment) -> Markup {
+    html! {
+        li {
+            strong { (stall.threads.join(", ")) } ", for at least " (ago(now, stall.since))
+            @if let Some(frame) = &stall.frame { ", in " code { (frame) } }
+            @if let Some(class) = &stall.lock_class { ", waiting for " code { (class) } }
+            (stack(&stall.frames))
+        }
+    }
+}
+
+fn stack(frames: &[String]) -> Markup {
+    html! {
+        @if !frames.is_empty() {
+            details { summary { "Where" } pre { @for frame in frames { (frame) "\n" } } }
+        }
+    }
+}
+
 fn cycle(deadlock: &Deadlock) -> Markup {
     html! {
         h3 { (deadlock.cycle.len()) " threads wait for each other" }
@@ -169,9 +217,7 @@ fn waiting_thread(thread: &DeadlockedThread) -> Markup {
     html! {
         li {
             strong { (thread.thread) } " wants " code { (thread.wants) } ", which " strong { (thread.held_by) } " holds"
-            @if !thread.frames.is_empty() {
-                details { summary { "Where" } pre { @for frame in &thread.frames { (frame) "\n" } } }
-            }
+            (stack(&thread.frames))
         }
     }
 }
