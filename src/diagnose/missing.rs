@@ -203,3 +203,6 @@ fn network_listener(name: &str) -> Option<(&str, &str)> {
     let (plane, rest) = name.split_once("kafka-network-thread-")?;
     Some((plane, numbered(rest.split_once('-')?.1)?.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,3 +209,6 @@ fn hash(frames: &[Frame<'_>]) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;
