@@ -11,6 +11,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::Failure;
+use super::progress::Names;
+use crate::diagnose::pools::Pool;
 use crate::diagnose::wait_graph::WaitGraph;
 use crate::discover::Broker;
 use crate::parse::thread_dump;
@@ -52,11 +54,12 @@ pub struct RawDump {
 /// This program, for [`ThreadCollector::new`].
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a dump says. Takes a millisecond or so: not for a thread that serves others.
+/// What a dump says, and the names of the threads that belong to a pool. Takes a millisecond or so: not for a thread
+/// that serves others.
 ///
 /// # Errors
 /// `protocol`, where the JVM answered with something that is no dump.
-pub fn report(dump: &RawDump) -> Result<ThreadReport, Failure> {
+pub fn report(dump: &RawDump) -> Result<(ThreadReport, Names), Failure> {
     let text = thread_dump::decode(&dump.bytes);
     let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
     let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
@@ -65,12 +68,16 @@ pub fn report(dump: &RawDump) -> Result<ThreadReport, Failure> {
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
         *by_state.entry(state.name().to_owned()).or_default() += 1;
     }
-    Ok(ThreadReport {
+    let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
+    let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
+    let names = pooled.filter_map(|thread| Some((id(thread)?, thread.name.into()))).collect();
+    let report = ThreadReport {
         by_state,
         deadlocks: WaitGraph::of(newest).deadlocks(),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
-    })
+    };
+    Ok((report, names))
 }
 
 /// Takes the dumps of one broker.

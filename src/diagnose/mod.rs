@@ -1,4 +1,5 @@
 //! What the readings mean. No input or output; time is an argument.
 
 pub mod pools;
+pub mod progress;
 pub mod wait_graph;

@@ -80,6 +80,8 @@ catalogue! {
         "Threads that are members of a deadlock; threads that merely wait for one of them are not counted.");
     THREADS = gauge("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
+    JVM_PAUSES = counter("kafka_vitals_jvm_pause_seconds_total", ["broker"],
+        "Time that the JVM has spent at safepoints since it started (sun.rt.safepointTime of its performance data): garbage collection, thread dumps and others.");
     DUMP_DURATION = gauge("kafka_vitals_thread_dump_duration_seconds", ["broker"],
         "Time that the newest thread dump took, from the request to the last byte; the JVM's pause is a part of it.");
     DUMP_AGE = gauge("kafka_vitals_thread_dump_age_seconds", ["broker"],
@@ -316,6 +318,9 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         f.add(&DUMP_DURATION, &[label], report.duration.as_secs_f64());
     }
+    if let Some(pauses) = broker.jvm_pauses.fresh(now) {
+        f.add(&JVM_PAUSES, &[label], pauses.as_secs_f64());
+    }
     if let Some((_, at)) = broker.threads.last() {
         f.add(&DUMP_AGE, &[label], now.since(at).as_secs_f64());
     }
@@ -382,6 +387,8 @@ fn exporter_rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("connections", at(&broker.connections)),
         ("untracked_sockets", at(&broker.untracked_sockets)),
         ("threads", at(&broker.threads)),
+        ("progress", at(&broker.progress)),
+        ("jvm_pauses", at(&broker.jvm_pauses)),
         ("cluster", at(&broker.cluster)),
     ];
     for (reading, at) in ages {
