@@ -1,6 +1,9 @@
 //! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
 
+mod demo;
+
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -22,6 +25,8 @@ struct Cli {
 enum Command {
     /// Start a cluster and keep it until Ctrl-C, SIGTERM or the end of a piped stdin
     Up(UpOptions),
+    /// The incident on three real brokers, by hand and by the exporter side by side
+    Demo(DemoOptions),
     /// Start a cluster, make the incident's deadlock, and tell what is seen by hand
     Incident {
         #[command(flatten)]
@@ -36,6 +41,16 @@ enum Command {
         #[arg(long, default_value_t = 120)]
         seconds: u64,
     },
+}
+
+#[derive(Args)]
+struct DemoOptions {
+    /// The exporter to run
+    #[arg(long, default_value = "target/release/kafka-vitals")]
+    exporter: PathBuf,
+    /// How long to watch after the deadlock, in seconds
+    #[arg(long, default_value_t = 75)]
+    seconds: u64,
 }
 
 #[derive(Args)]
@@ -76,6 +91,7 @@ fn run() -> Result<()> {
             drop(cluster);
             Ok(())
         }
+        Command::Demo(options) => demo::run(&options.exporter, Duration::from_secs(options.seconds), &stop),
         Command::Incident { up: options, form, load, seconds } => {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
@@ -180,8 +196,9 @@ fn stop_requests() -> Result<mpsc::Receiver<()>> {
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
         let _ = rustix::io::read(signals.as_fd(), &mut record);
         let _ = told.send(());
-        // Who is still starting or waiting by then does not look; the processes then end by their parent-death signal.
-        thread::sleep(Duration::from_secs(3));
+        lab::interrupt();
+        // What still hangs then (a tool) is given up; the processes end by their parent-death signal.
+        thread::sleep(Duration::from_secs(10));
         std::process::exit(130);
     })?;
     let stdin = rustix::fs::fstat(std::io::stdin()).context("stdin")?;

@@ -34,7 +34,6 @@ pub struct Version {
 
 /// Java's XML binding left the JDK with 11; brokers of 0.10 start on a later JDK only with it.
 const XML_BINDING: &str = "javax.xml.bind:jaxb-api:2.3.1";
-const LOG4J_1: &[&str] = &["org.slf4j:slf4j-log4j12:1.7.30"];
 
 const fn old(name: &'static str) -> Version {
     Version {
@@ -55,7 +54,8 @@ pub const VERSIONS: &[Version] = &[
     Version {
         name: "2.1.0",
         scala: "2.12",
-        extra: LOG4J_1,
+        // ZooKeeper 3.4.13, which comes with it, cannot resolve addresses on JDK 14 and later (ZOOKEEPER-3779).
+        extra: &["org.slf4j:slf4j-log4j12:1.7.30", "org.apache.zookeeper:zookeeper:3.5.9"],
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: false,
@@ -64,7 +64,7 @@ pub const VERSIONS: &[Version] = &[
     Version {
         name: "2.8.2",
         scala: "2.13",
-        extra: LOG4J_1,
+        extra: &["org.slf4j:slf4j-log4j12:1.7.30"],
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: true,

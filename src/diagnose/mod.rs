@@ -1,5 +1,7 @@
 //! What the readings mean. No input or output; time is an argument.
 
+pub mod dump;
+pub mod known_issues;
 pub mod pools;
 pub mod progress;
 pub mod wait_graph;

@@ -52,7 +52,7 @@ pub fn describe(proc: &ProcRoot, key: ProcessKey, launch: &Launch) -> Result<Bro
         Ok(files) => read_files(proc, launch, &files, &mut broker),
         Err(error) => {
             broker.kafka_version = launch.class_path.as_deref().and_then(class_path_version);
-            broker.problems.push(format!("id, listeners and log folders unknown: {error}"));
+            broker.problems.push(format!("id, versions, listeners and log folders unknown: {error}"));
         }
     }
     if proc.stat(pid).is_ok_and(|stat| stat.start_ticks == key.start_ticks && !stat.ended) {
@@ -355,7 +355,7 @@ fn protocol_named(name: &str) -> Option<SecurityProtocol> {
 }
 
 fn major_version(version: Option<&str>) -> Option<u32> {
-    // Confluent's own numbers (7.6.0-ccs) are four above Kafka's from 6.0 on and below 3.0 before 7.0.
+    // Confluent's own 6 is Kafka's 2, 7 is 3 and so on; its 5 is Kafka's 2 as well, which is all the same here.
     let version = version?;
     let major = version.split('.').next()?.parse::<u32>().ok()?;
     Some(if version.ends_with("-ccs") || version.ends_with("-ce") { major.saturating_sub(4) } else { major })

@@ -117,10 +117,8 @@ impl Discovery {
                 // A broker's child shows the broker's command line until it becomes what it was made for.
                 None if brokers.contains(&stat.parent) => {}
                 known => {
-                    let launch = known
-                        .as_ref()
-                        .filter(|known| known.comm == stat.comm && known.named == named)
-                        .and_then(|known| known.launch());
+                    let same = known.as_ref().filter(|known| known.comm == stat.comm && known.named == named);
+                    let launch = same.and_then(Known::launch);
                     jobs.push(Job { key, comm: stat.comm, named, launch });
                     alive.extend(known.map(|known| (key, known)));
                 }

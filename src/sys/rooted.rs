@@ -79,7 +79,7 @@ impl Rooted {
         if bytes.len() > most {
             return Err(too_big());
         }
-        Ok(FileContent { bytes, modified: stat.st_mtime as i64 })
+        Ok(FileContent { bytes, modified: stat.st_mtime })
     }
 
     /// Names in a folder, at most `most` of them, without `.` and `..`.

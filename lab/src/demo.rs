@@ -1,0 +1,193 @@
+//! The demonstration: the incident on three real brokers, looked at by hand and by the exporter, side by side.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, Process, deadlock, hand};
+
+const BROKERS: [i32; 3] = [217, 218, 219];
+/// The exporter's own port; another free one where it is taken.
+const PORT: u16 = 10052;
+/// The deadlock must be told within this time.
+const TOLD_WITHIN: Duration = Duration::from_secs(20);
+const TICK: Duration = Duration::from_secs(5);
+
+/// Runs it. `time` is how long the brokers are watched after the deadlock.
+pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
+    ensure!(exporter.exists(), "no exporter at {}: cargo build --release", exporter.display());
+    println!("Starting ZooKeeper and three brokers of Kafka 0.10.1.0. Ctrl-C ends everything, at any time.");
+    let cell = Cell::outside()?;
+    let options =
+        ClusterOptions { brokers: BROKERS.to_vec(), cell: Some(cell.clone()), ..ClusterOptions::new("0.10.1.0") };
+    let cluster = Cluster::start(options)?;
+    cluster.create_topic(deadlock::TOPIC, 32, 3)?;
+    let exporter = Exporter::start(&cell, exporter)?;
+    println!("\n  page     http://127.0.0.1:{0}/\n  metrics  http://127.0.0.1:{0}/metrics\n", exporter.port);
+    println!("Clients produce load: each sends requests and gives up after 5 s without an answer.");
+    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
+
+    let begun = Instant::now();
+    header();
+    look(&cluster, &exporter, None)?;
+    if paused(stop, TICK) {
+        return Ok(());
+    }
+    look(&cluster, &exporter, None)?;
+
+    println!("\nMaking the deadlock by requests alone (offset commits that meet expiring sessions, KAFKA-3994) ...");
+    let made = deadlock::make(&cluster, Form::Expire)?;
+    let formed = made.followers_continued;
+    let told = wait_until_told(&exporter, made.broker, formed, stop)?;
+    println!(
+        "\n  {:4.1} s after it formed: kafka_vitals_deadlock_detected{{broker=\"{}\"}} 1, and 0 for the others",
+        told.as_secs_f32(),
+        made.broker
+    );
+    println!("  the page says:  {}", exporter.page_title()?);
+    println!("  jstack, run by hand, agrees:");
+    for line in made.report.lines().filter(|line| line.starts_with('"') || line.contains("which is held by")) {
+        println!("      {}", line.trim());
+    }
+    println!("\nNow it unfolds. The broker's port still accepts, ZooKeeper still lists it, its log is quiet.");
+    header();
+    while formed.elapsed() < time {
+        look(&cluster, &exporter, Some(formed))?;
+        if paused(stop, TICK) {
+            return Ok(());
+        }
+    }
+    println!("\nClients: {} requests answered, {} given up", load.answered(), load.failed());
+    if let Some(first) = load.first_failure() {
+        let after = first.saturating_duration_since(formed).as_secs_f32();
+        println!(
+            "  the first was given up {after:.0} s after the deadlock; the exporter knew after {:.0} s",
+            told.as_secs_f32()
+        );
+    }
+    println!(
+        "Watched for {:.0} s in all. Ending the exporter, the brokers and ZooKeeper.",
+        begun.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+/// True when the user wants it to end.
+fn paused(stop: &Receiver<()>, time: Duration) -> bool {
+    !matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
+}
+
+fn wait_until_told(exporter: &Exporter, sick: i32, formed: Instant, stop: &Receiver<()>) -> Result<Duration> {
+    loop {
+        let metrics = exporter.metrics()?;
+        if metrics.of("deadlock_detected", sick) == Some(1.0) {
+            for id in BROKERS.into_iter().filter(|id| *id != sick) {
+                let others = metrics.of("deadlock_detected", id);
+                ensure!(others == Some(0.0), "deadlock_detected of broker {id} is {others:?}, not 0");
+            }
+            return Ok(formed.elapsed());
+        }
+        ensure!(formed.elapsed() < TOLD_WITHIN, "the deadlock was not told within {} s", TOLD_WITHIN.as_secs());
+        if paused(stop, Duration::from_millis(100)) {
+            bail!("ended before the deadlock was told");
+        }
+    }
+}
+
+fn header() {
+    println!(
+        "\n{:>7} {:>6}   {:<44} {:<44}",
+        "", "broker", "by hand: ls /proc/PID/fd, ss, kafka-topics", "one scrape of the exporter"
+    );
+}
+
+/// A line for each broker: what the tools of the incident say, and what the exporter says.
+fn look(cluster: &Cluster, exporter: &Exporter, formed: Option<Instant>) -> Result<()> {
+    let clock = formed.map_or("before".into(), |formed| format!("+{:.0} s", formed.elapsed().as_secs_f32()));
+    let partitions = hand::described_partitions(&cluster.topics_describe()?);
+    let metrics = exporter.metrics()?;
+    for node in cluster.brokers() {
+        let led = partitions.iter().filter(|partition| partition.leader == Some(node.id()));
+        let alone = led.filter(|partition| partition.isr.len() == 1 && partition.replicas.len() > 1).count();
+        let by_hand = format!(
+            "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}",
+            hand::open_handles(node.pid()?)?,
+            hand::sockets(cluster.cell(), "close-wait", node.port())?,
+            alone
+        );
+        let told = |name: &str| metrics.of(name, node.id()).map_or("?".to_owned(), |value| value.to_string());
+        let waiting = metrics.with("connections", node.id(), "role=\"server\",state=\"close_wait\"");
+        let ours = format!(
+            "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}  deadlock {}",
+            told("open_file_handles"),
+            waiting.map_or("?".to_owned(), |value| value.to_string()),
+            told("isr_leader_alone_partitions"),
+            told("deadlock_detected")
+        );
+        println!("{clock:>7} {:>6}   {by_hand:<44} {ours}", node.id());
+    }
+    println!();
+    Ok(())
+}
+
+struct Exporter {
+    _process: Process,
+    cell: Cell,
+    port: u16,
+}
+
+impl Exporter {
+    fn start(cell: &Cell, program: &Path) -> Result<Exporter> {
+        let usual = std::net::TcpListener::bind(("0.0.0.0", PORT)).is_ok();
+        let port = if usual { PORT } else { *cell.free_ports(1)?.first().context("no free port")? };
+        let mut command = Command::new(PathBuf::from(program).canonicalize()?);
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=error").stdin(Stdio::null());
+        let exporter = Exporter { _process: cell.spawn(command)?, cell: cell.clone(), port };
+        let begun = Instant::now();
+        while !exporter.metrics().is_ok_and(|metrics| metrics.of("deadlock_detected", BROKERS[2]).is_some()) {
+            ensure!(begun.elapsed() < Duration::from_secs(20), "the exporter did not find the brokers");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(exporter)
+    }
+
+    fn get(&self, path: &str) -> Result<String> {
+        let (status, body) = self.cell.http_get(self.port, path, Duration::from_secs(5))?;
+        ensure!(status == 200, "GET {path}: status {status}");
+        Ok(body)
+    }
+
+    fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics(self.get("/metrics")?))
+    }
+
+    /// The page's first line.
+    fn page_title(&self) -> Result<String> {
+        let page = self.get("/")?;
+        let title = page.split_once("<h1>").and_then(|(_, rest)| rest.split_once("</h1>"));
+        Ok(title.context("the page has no first line")?.0.to_owned())
+    }
+}
+
+struct Metrics(String);
+
+impl Metrics {
+    fn of(&self, name: &str, broker: i32) -> Option<f64> {
+        self.with(name, broker, "")
+    }
+
+    /// The label is `217@PORT` where somebody else's broker on this host has the same id.
+    fn with(&self, name: &str, broker: i32, labels: &str) -> Option<f64> {
+        let mut lines = self.0.lines();
+        let value = lines.find_map(|line| {
+            let rest = line.strip_prefix("kafka_vitals_")?.strip_prefix(name)?.strip_prefix("{broker=\"")?;
+            let rest = rest.strip_prefix(&broker.to_string())?;
+            let (at, rest) = rest.split_once('"')?;
+            let ours = at.is_empty() || at.starts_with('@');
+            (ours && rest.contains(labels)).then(|| rest.rsplit_once(' ')).flatten().map(|(_, value)| value)
+        });
+        value?.parse().ok()
+    }
+}
