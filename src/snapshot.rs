@@ -147,6 +147,9 @@ pub struct BrokerSnapshot {
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
     pub threads: Reading<ThreadReport>,
+    pub progress: Reading<ProgressReport>,
+    /// Time that the JVM has spent at safepoints since it started.
+    pub jvm_pauses: Reading<Duration>,
     /// The newest deadlock of this process: stays until a later successful dump is clean.
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
@@ -172,6 +175,8 @@ impl BrokerSnapshot {
             connections: Reading::default(),
             cluster: Reading::default(),
             threads: Reading::default(),
+            progress: Reading::default(),
+            jvm_pauses: Reading::default(),
             deadlock: None,
             dump_failures: BTreeMap::new(),
             collectors: BTreeMap::new(),
@@ -455,6 +460,23 @@ pub struct LockQueue {
     pub owner: Option<String>,
     /// What the owner does: its topmost frames.
     pub owner_frames: Vec<String>,
+}
+
+/// Which threads move, told without attaching. A suspicion is no verdict: a thread dump decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressReport {
+    pub suspects: Vec<Suspect>,
+    /// How many threads were looked at.
+    pub threads: u64,
+}
+
+/// A thread that does not move as its kind must.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The kernel's id.
+    pub thread_id: u32,
+    pub thread: String,
+    pub pool: String,
 }
 
 /// One cycle of threads that wait for each other.

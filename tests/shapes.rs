@@ -103,7 +103,7 @@ async fn shapes_are_found(jdk: &Jdk) {
         .map(|dump| Moment(dump * 25_000))
         .find_map(|now| {
             let dump = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(collector.collect()));
-            let report = report(&dump.unwrap(), &mut history, None, now).unwrap();
+            let (report, _) = report(&dump.unwrap(), &mut history, None, now).unwrap();
             let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
             for thread in stalls.flat_map(|stall| &stall.threads) {
                 assert!(may_stall.contains(thread), "{thread} is idle");

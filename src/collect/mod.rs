@@ -1,9 +1,11 @@
 //! The rounds: one room per source, each with its deadline.
 
 pub mod cluster;
+pub mod demand;
 pub mod exporter;
 pub mod keeper;
 pub mod process;
+pub mod progress;
 pub mod round;
 pub mod rounds;
 pub mod sockets;
@@ -21,6 +23,7 @@ use crate::discover::{self, Broker, Discovery, ProcessKey};
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::{Clock, Snapshot};
 use crate::sys::proc::ProcRoot;
+use crate::sys::schedstat::Allowance;
 use keeper::Update;
 use round::{Lane, Pace};
 use rounds::Watched;
@@ -46,6 +49,7 @@ struct Running {
 async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
+    let kept_descriptors = Allowance::of_own_limit();
     let pid_files = config.brokers.iter().filter_map(|settings| settings.matches.pid_file.clone()).collect();
     let mut lane = Lane::new(Discovery::new(proc.clone(), pid_files));
     let mut pace = Pace::new(config.rounds.discovery, DISCOVERY_CEILING);
@@ -89,6 +93,9 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                     dumping: watch::Sender::new(false),
                     behind: watch::Sender::new(None),
                     clock,
+                    kept_descriptors: kept_descriptors.clone(),
+                    names: watch::Sender::default(),
+                    suspects: watch::Sender::default(),
                 };
                 running.insert(broker.process, Running { broker, _rounds: watched.start() });
             }

@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::Failure;
+use super::progress::Names;
 use crate::diagnose::missing::Census;
 use crate::diagnose::pools::Pool;
 use crate::diagnose::stalls::StallWatch;
@@ -65,7 +66,8 @@ pub struct ThreadHistory {
     census: Census,
 }
 
-/// What a dump says, with those before it. Takes a millisecond or so: not for a thread that serves others. `behind` is
+/// What a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond or
+/// so: not for a thread that serves others. `behind` is
 /// [`not_in_isr_by_leader`](crate::snapshot::ClusterCounts::not_in_isr_by_leader) where known, `now` the dump's time.
 ///
 /// # Errors
@@ -75,7 +77,7 @@ pub fn report(
     history: &mut ThreadHistory,
     behind: Option<&BTreeMap<i32, u64>>,
     now: Moment,
-) -> Result<ThreadReport, Failure> {
+) -> Result<(ThreadReport, Names), Failure> {
     let text = thread_dump::decode(&dump.bytes);
     let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
     let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
@@ -88,7 +90,10 @@ pub fn report(
     let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
     let stalls = history.stalls.observe(newest, now);
     let missing = history.census.observe(newest, behind, now);
-    Ok(ThreadReport {
+    let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
+    let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
+    let names = pooled.filter_map(|thread| Some((id(thread)?, thread.name.into()))).collect();
+    let report = ThreadReport {
         by_state,
         deadlocks: graph.deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).map(queue).collect(),
@@ -96,7 +101,8 @@ pub fn report(
         missing: missing.map(|told| PoolFindings { found: told.threads, pools: labels(told.pools) }),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
-    })
+    };
+    Ok((report, names))
 }
 
 fn queue(convoy: Convoy) -> LockQueue {

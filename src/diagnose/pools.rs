@@ -108,13 +108,28 @@ impl Pool {
             ("controller-event-thread", Pool::Controller),
             ("Controller-", Pool::Controller),
             ("quorum-controller-", Pool::Controller),
-            ("Throttled", Pool::ThrottledReaper),
         ];
-        let by_middle = [("-coordinator-event-processor-", Pool::EventProcessor)];
+        let by_middle = [("-coordinator-event-processor-", Pool::EventProcessor), ("Throttled", Pool::ThrottledReaper)];
         let begins = by_begin.iter().find(|(part, _)| name.starts_with(part));
         let ends = || by_end.iter().find(|(part, _)| name.ends_with(part));
         let holds = || by_middle.iter().find(|(part, _)| name.contains(part));
         begins.or_else(ends).or_else(holds).map(|(_, pool)| *pool)
+    }
+
+    /// The pool by what the kernel keeps of the name, its first 15 bytes; None where that does not tell. It does so on
+    /// 0.10 to 2.0; from 2.1 on handlers, network threads and acceptors are all `data-plane-kafk`.
+    pub fn of_kernel_name(name: &str) -> Option<Pool> {
+        let table = [
+            ("kafka-request-h", Pool::RequestHandler),
+            ("kafka-network-t", Pool::Network),
+            ("kafka-socket-ac", Pool::Acceptor),
+            ("ExpirationReape", Pool::ExpirationReaper),
+            ("ReplicaFetcherT", Pool::ReplicaFetcher),
+            ("kafka-scheduler", Pool::Scheduler),
+            ("group-metadata-", Pool::GroupMetadataManager),
+            ("executor-Heartb", Pool::Heartbeat),
+        ];
+        table.iter().find(|(known, _)| *known == name).map(|(_, pool)| *pool)
     }
 }
 
@@ -132,6 +147,7 @@ mod tests {
                 &[
                     "kafka-network-thread-217-PLAINTEXT-0",
                     "kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-2",
+                    "data-plane-kafka-network-thread-3-CONTROLLER-PLAINTEXT-1",
                     "data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0",
                 ],
             ),
@@ -144,7 +160,14 @@ mod tests {
             ),
             (
                 Pool::ExpirationReaper,
-                &["ExpirationReaper-217", "ExpirationReaper-1-Produce", "group-coordinator-reaper"],
+                &[
+                    "ExpirationReaper-217",
+                    "ExpirationReaper-1-Produce",
+                    "ExpirationReaper-1-topic",
+                    "group-coordinator-reaper",
+                    "raft-expiration-reaper",
+                    "client-metrics-reaper",
+                ],
             ),
             (Pool::EventProcessor, &["group-coordinator-event-processor-0", "share-coordinator-event-processor-3"]),
             (Pool::ReplicaFetcher, &["ReplicaFetcherThread-0-218"]),
@@ -152,7 +175,7 @@ mod tests {
             (Pool::GroupMetadataManager, &["group-metadata-manager-0"]),
             (Pool::TransactionLogManager, &["transaction-log-manager-0"]),
             (Pool::Heartbeat, &["executor-Heartbeat"]),
-            (Pool::Executor, &["executor-Produce", "executor-Fetch", "executor-Rebalance"]),
+            (Pool::Executor, &["executor-Produce", "executor-Fetch", "executor-raft-expiration-executor"]),
             (Pool::LogCleaner, &["kafka-log-cleaner-thread-0"]),
             (Pool::Controller, &["controller-event-thread", "Controller-1-to-broker-2-send-thread"]),
             (Pool::Controller, &["quorum-controller-1-event-handler"]),
@@ -161,6 +184,7 @@ mod tests {
             (Pool::MetadataLoader, &["kafka-1-metadata-loader-event-handler"]),
             (Pool::LifecycleManager, &["broker-1-lifecycle-manager-event-handler"]),
             (Pool::ThrottledReaper, &["ThrottledRequestReaper-Produce", "ThrottledChannelReaper-Fetch"]),
+            (Pool::ThrottledReaper, &["controller-3-ThrottledChannelReaper-ControllerMutation"]),
         ];
         for (pool, names) in table {
             for name in *names {
@@ -174,11 +198,34 @@ mod tests {
             "main-SendThread(127.0.0.1:2181)",
             "ZkClient-EventThread-17-127.0.0.1:42181",
             "process reaper (pid 93620)",
+            "kafka-1-raft-scheduler0",
+            "broker-1-to-controller-heartbeat-channel-manager",
+            "/config/changes-event-process-thread",
             "metrics-meter-tick-thread-1",
             "my-kafka-request-handler",
         ];
         for name in none {
             assert_eq!(Pool::of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_s_short_names_tell_the_pools_of_old_versions() {
+        for name in [
+            "kafka-request-handler-3",
+            "kafka-network-thread-217-PLAINTEXT-0",
+            "kafka-socket-acceptor-PLAINTEXT-49092",
+            "ExpirationReaper-217",
+            "ReplicaFetcherThread-0-218",
+            "kafka-scheduler-9",
+            "group-metadata-manager-0",
+            "executor-Heartbeat",
+        ] {
+            assert_eq!(Pool::of_kernel_name(&name[..name.len().min(15)]), Pool::of(name), "{name}");
+        }
+        // A processor or a reaper; a handler, a network thread or an acceptor.
+        for name in ["group-coordinat", "data-plane-kafk", "executor-Fetch", ""] {
+            assert_eq!(Pool::of_kernel_name(name), None, "{name}");
         }
     }
 

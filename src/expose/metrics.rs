@@ -91,6 +91,8 @@ catalogue! {
         "Threads of the pool that earlier dumps of this process showed, that two have lacked, and that cannot have ended rightly. A pool that was made smaller lacks none. Absent until two dumps lie 5 s apart, and while the broker shuts down.");
     LOCK_WAITERS = gauge("kafka_vitals_lock_waiters", ["broker", "lock_class"],
         "Threads that wait for locks of this class for which two or more wait, deadlocks left out; of the 8 longest queues of the newest thread dump.");
+    JVM_PAUSES = counter("kafka_vitals_jvm_pause_seconds_total", ["broker"],
+        "Time that the JVM has spent at safepoints since it started (sun.rt.safepointTime of its performance data): garbage collection, thread dumps and others.");
     DUMP_DURATION = gauge("kafka_vitals_thread_dump_duration_seconds", ["broker"],
         "Time that the newest thread dump took, from the request to the last byte; the JVM's pause is a part of it.");
     DUMP_AGE = gauge("kafka_vitals_thread_dump_age_seconds", ["broker"],
@@ -346,6 +348,9 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         f.add(&DUMP_DURATION, &[label], report.duration.as_secs_f64());
     }
+    if let Some(pauses) = broker.jvm_pauses.fresh(now) {
+        f.add(&JVM_PAUSES, &[label], pauses.as_secs_f64());
+    }
     if let Some((_, at)) = broker.threads.last() {
         f.add(&DUMP_AGE, &[label], now.since(at).as_secs_f64());
     }
@@ -429,6 +434,8 @@ fn exporter_rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("connections", at(&broker.connections)),
         ("untracked_sockets", at(&broker.untracked_sockets)),
         ("threads", at(&broker.threads)),
+        ("progress", at(&broker.progress)),
+        ("jvm_pauses", at(&broker.jvm_pauses)),
         ("cluster", at(&broker.cluster)),
     ];
     for (reading, at) in ages {

@@ -141,6 +141,15 @@ fn broker_section(snapshot: &BrokerSnapshot, now: Moment) -> Markup {
                         }
                     }
                 }
+                @if let Some(progress) = snapshot.progress.fresh(now) {
+                    @if !progress.suspects.is_empty() {
+                        dt { "Hardly moving" } dd {
+                            @for (i, suspect) in progress.suspects.iter().enumerate() {
+                                @if i > 0 { ", " } (suspect.thread)
+                            }
+                        }
+                    }
+                }
                 @if let Some((report, at)) = snapshot.threads.last() {
                     dt { "Thread dump" } dd {
                         (ago(now, at)) " ago, took " (report.duration.as_millis()) " ms, "
@@ -257,6 +266,8 @@ fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
         ("connections by owner", snapshot.connections.reason(now)),
         ("cluster state", snapshot.cluster.reason(now)),
         ("threads", snapshot.threads.reason(now)),
+        ("progress of threads", snapshot.progress.reason(now)),
+        ("pauses of the JVM", snapshot.jvm_pauses.reason(now)),
     ];
     let mut list: Vec<(String, String)> = Vec::new();
     if snapshot.ended.is_none() {

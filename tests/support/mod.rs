@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod verdict;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,9 +19,22 @@ pub struct Exporter {
 
 impl Exporter {
     pub fn start(cell: &Cell) -> Exporter {
+        Exporter::launch(cell, |_| {})
+    }
+
+    /// Writes all that it does into `log`.
+    pub fn start_logged(cell: &Cell, log: &std::path::Path) -> Exporter {
+        let log = std::fs::File::create(log).unwrap();
+        Exporter::launch(cell, move |command| {
+            command.arg("--log.level=debug").stderr(log);
+        })
+    }
+
+    fn launch(cell: &Cell, change: impl FnOnce(&mut Command)) -> Exporter {
         let port = cell.free_ports(1).unwrap()[0];
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
+        change(&mut command);
         let exporter = Exporter { process: cell.spawn(command).unwrap(), port, cell: cell.clone() };
         wait_for("the exporter to be ready", Duration::from_secs(10), || {
             cell.http_get(port, "/-/ready", Duration::from_secs(1)).is_ok_and(|(status, _)| status == 200)
