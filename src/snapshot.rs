@@ -442,11 +442,13 @@ pub struct Stall {
     pub frames: Vec<String>,
 }
 
-/// A thread that was there, has gone, and cannot have ended because its work had.
+/// Threads of one name that were there, have gone, and cannot have ended because their work had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingThread {
     pub pool: String,
     pub thread: String,
+    /// How many of this name are missing: the reapers of 0.10 share one.
+    pub count: usize,
     /// The first dump that lacked it.
     pub since: Moment,
 }

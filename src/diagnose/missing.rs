@@ -98,7 +98,9 @@ impl Census {
             seen.lacked += 1;
             if seen.lacked >= DUMPS && now.since(seen.since) >= SPAN {
                 let pool = seen.pool.name().to_owned();
-                missing.threads.push(MissingThread { pool, thread: name.clone(), since: seen.since });
+                let there = present.get(name.as_str()).map_or(0, |(_, count)| *count);
+                let count = seen.most - there;
+                missing.threads.push(MissingThread { pool, thread: name.clone(), count, since: seen.since });
             }
         }
         (now.since(first) >= SPAN).then_some(missing)

@@ -337,7 +337,7 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             by_pool(f, &STALLED, label, stalls, |stall| (&stall.pool, stall.threads.len()));
         }
         if let Some(missing) = &report.missing {
-            by_pool(f, &MISSING, label, missing, |thread| (&thread.pool, 1));
+            by_pool(f, &MISSING, label, missing, |thread| (&thread.pool, thread.count));
         }
         let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in &report.convoys {

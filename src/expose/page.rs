@@ -188,7 +188,7 @@ fn thread_findings(report: &ThreadReport, now: Moment) -> Markup {
         }
         @if !missing.is_empty() {
             h3.bad { "Threads that have ended though their work has not" }
-            ul { @for thread in missing { li { strong { (thread.thread) } ", gone for " (ago(now, thread.since)) } } }
+            ul { @for thread in missing { li { strong { (thread.thread) } @if thread.count > 1 { " (" (thread.count) ")" } ", gone for " (ago(now, thread.since)) } } }
         }
         @if !report.convoys.is_empty() {
             h3 { "Queues for locks" }

@@ -30,6 +30,15 @@ impl Exporter {
         })
     }
 
+    /// With a config file of these contents.
+    pub fn start_configured(cell: &Cell, config: &str) -> Exporter {
+        let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
+        Exporter::launch(cell, |command| {
+            command.arg("--config.file").arg(file.path());
+        })
+    }
+
     fn launch(cell: &Cell, change: impl FnOnce(&mut Command)) -> Exporter {
         let port = cell.free_ports(1).unwrap()[0];
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
