@@ -440,6 +440,8 @@ pub struct Stall {
     pub frame: Option<String>,
     /// The stack of one of them, topmost frame first.
     pub frames: Vec<String>,
+    /// What is known of it; empty is unknown.
+    pub known_issues: Vec<NamedIssue>,
 }
 
 /// Threads of one name that were there, have gone, and cannot have ended because their work had.

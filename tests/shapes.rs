@@ -27,7 +27,13 @@ fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCol
 
 static CLASSES: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shapes-classes");
-    let sources = ["Shapes", "kafka/cluster/Partition", "kafka/server/Broker", "kafka/server/ReplicaManager"];
+    let sources = [
+        "Shapes",
+        "kafka/cluster/Partition",
+        "kafka/server/Broker",
+        "kafka/server/DelayedFetch",
+        "kafka/server/ReplicaManager",
+    ];
     let path = |name| format!("{}/tests/fixtures/shapes/{name}.java", env!("CARGO_MANIFEST_DIR"));
     let mut javac = Command::new(JDKS[0].tool("javac"));
     javac.args(["--release", "11", "-nowarn", "-d"]).arg(&folder).args(sources.map(path));
@@ -135,6 +141,10 @@ async fn shapes_are_found(jdk: &Jdk) {
     assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
     let lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";
     assert_eq!(stall.lock_class.as_deref(), Some(lock));
+    let named: Vec<_> = stall.known_issues.iter().map(|known| (known.issue.as_str(), known.exact)).collect();
+    assert_eq!(named, [("KAFKA-7697", false)]);
+    let mut others = report.stalls.as_ref().unwrap().found.iter().filter(|other| *other != stall);
+    assert!(others.all(|other| other.known_issues.is_empty()));
     let writers =
         of_readers.clone().find(|stall| stall.frame.as_deref() == Some("kafka.cluster.Partition.maybeShrinkIsr"));
     assert_eq!(writers.unwrap().threads, ["kafka-scheduler-4", "kafka-scheduler-5"]);

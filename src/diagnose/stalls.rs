@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
+use super::known_issues;
 use super::pools::Pool;
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
-use crate::snapshot::{Moment, Stall};
+use crate::snapshot::{Moment, NamedIssue, Stall};
 
 /// A thread that waits for this long is stalled. Everyday waits for locks, for ZooKeeper, for a peer are shorter.
 const WAITING_SPAN: Duration = Duration::from_secs(5);
@@ -174,11 +175,16 @@ fn group(stalled: &[(Pool, Thread<'_>, Vec<Frame<'_>>, Moment)]) -> Vec<Stall> {
             lock_class,
             frame: frame.map(str::to_owned),
             frames: frames.iter().take(KEPT_FRAMES).map(Frame::to_string).collect(),
+            known_issues: Vec::new(),
         });
         stall.threads.push(thread.name.to_owned());
         stall.since = stall.since.min(*since);
     }
-    stalls.into_values().collect()
+    let mut stalls: Vec<Stall> = stalls.into_values().collect();
+    for stall in &mut stalls {
+        stall.known_issues = known_issues::matching_stall(stall).into_iter().map(NamedIssue::from).collect();
+    }
+    stalls
 }
 
 /// The topmost frame of Kafka's own, else the topmost one outside the JDK: `Class.method`.

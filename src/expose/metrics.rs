@@ -80,7 +80,7 @@ catalogue! {
     DEADLOCKED_THREADS = gauge("kafka_vitals_deadlocked_threads", ["broker"],
         "Threads that are members of a deadlock; threads that merely wait for one of them are not counted.");
     KNOWN_DETECTED = gauge("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
-        "1 for each known issue of Kafka that the standing deadlock is, by threads, locks and frames; the page / tells whether exactly or by likeness. fixed_in lists the first releases with the fix, empty if unknown.");
+        "1 for each known issue of Kafka that the standing deadlock or a stall is, by threads, locks and frames; the page / tells whether exactly or by likeness. fixed_in lists the first releases with the fix, empty if unknown.");
     KNOWN_EXPOSED = gauge("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
         "1 for each known issue whose fault was seen in the source of this broker's version; a version or issue of which that is unknown is not told.");
     THREADS = gauge("kafka_vitals_threads", ["broker", "state"],
@@ -322,12 +322,16 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members: usize = standing.deadlocks.iter().map(|deadlock| deadlock.cycle.len()).sum();
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
-        for known in &standing.known_issues {
-            f.add(&KNOWN_DETECTED, &[label, &known.issue, &known.fixed_in.join(",")], 1.0);
-        }
     } else if report.is_some() {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);
+    }
+    let of_deadlock = broker.deadlock.iter().flat_map(|standing| &standing.known_issues);
+    let stalls = report.iter().filter_map(|report| report.stalls.as_ref()).flat_map(|stalls| &stalls.found);
+    let known = of_deadlock.chain(stalls.flat_map(|stall| &stall.known_issues));
+    // A stall may be known as what the deadlock is.
+    for (issue, fixed_in) in known.map(|known| (&known.issue, known.fixed_in.join(","))).collect::<BTreeSet<_>>() {
+        f.add(&KNOWN_DETECTED, &[label, issue, &fixed_in], 1.0);
     }
     if let Some(report) = report {
         for (state, count) in &report.by_state {

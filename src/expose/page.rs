@@ -61,6 +61,14 @@ fn summary(snapshot: &Snapshot) -> String {
         known.dedup();
         return format!("Broker {} {verb} alive but deadlocked{}", stuck.join(", "), known.concat());
     }
+    let still = labels(snapshot, |b| {
+        let report = b.threads.fresh(snapshot.at);
+        report.and_then(|report| report.stalls.as_ref()).is_some_and(|stalls| !stalls.found.is_empty())
+    });
+    if !still.is_empty() {
+        let verb = if still.len() == 1 { "has" } else { "have" };
+        return format!("Broker {} {verb} threads that do not move", still.join(", "));
+    }
     let gone = labels(snapshot, |b| b.ended.is_some());
     if !gone.is_empty() {
         return format!("The process of broker {} has ended", gone.join(", "));
@@ -211,6 +219,7 @@ fn stalled(stall: &Stall, now: Moment) -> Markup {
             @if let Some(frame) = &stall.frame { ", in " code { (frame) } }
             @if let Some(class) = &stall.lock_class { ", waiting for " code { (class) } }
             (stack(&stall.frames))
+            @for known in &stall.known_issues { (issue(known)) }
         }
     }
 }
