@@ -51,6 +51,8 @@ pub struct RawDump {
     pub duration: Duration,
     /// How long the JVM stood at safepoints meanwhile; None where it publishes no performance data.
     pub pause: Option<Duration>,
+    /// How long it has stood at safepoints since it started.
+    pub paused: Option<Duration>,
 }
 
 /// This program, for [`ThreadCollector::new`].
@@ -88,7 +90,7 @@ pub fn report(
     }
     let graph = WaitGraph::of(newest);
     let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
-    let stalls = history.stalls.observe(newest, now);
+    let stalls = history.stalls.observe(newest, dump.paused, now);
     let missing = history.census.observe(newest, behind, now);
     let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
     let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
@@ -178,9 +180,9 @@ impl ThreadCollector {
             Ok(Ok(output)) => output,
         };
         match header.outcome {
-            Outcome::Ok { micros, pause_micros, .. } => {
-                let pause = pause_micros.map(Duration::from_micros);
-                Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause })
+            Outcome::Ok { micros, pause_micros, paused_micros, .. } => {
+                let [pause, paused] = [pause_micros, paused_micros].map(|micros| micros.map(Duration::from_micros));
+                Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause, paused })
             }
             Outcome::Error { reason, message } => {
                 let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");

@@ -17,8 +17,9 @@ use super::pools::Pool;
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
 use crate::snapshot::{Moment, NamedIssue, Stall};
 
-/// A thread that waits for this long is stalled. Everyday waits for locks, for ZooKeeper, for a peer are shorter.
-const WAITING_SPAN: Duration = Duration::from_secs(5);
+/// A thread that waits for so long, while the JVM runs, is stalled. Everyday waits for locks, for ZooKeeper, for a peer,
+/// for one who writes to a slow disk are shorter.
+const WAITING_SPAN: Duration = Duration::from_secs(10);
 /// Of one that is in the kernel: a slow disk may keep it for some seconds.
 const RUNNABLE_SPAN: Duration = Duration::from_secs(20);
 /// Dumps that must agree, and how many where the JVM prints no CPU time (JDK 8): a thread that works may be met at the
@@ -30,6 +31,9 @@ const STILL_CPU_MS: f64 = 0.05;
 /// Of one that is BLOCKED, in milliseconds a second: on JDK 11 and 17 the first in the queue for a monitor wakes once a
 /// second, for 0.03 to 0.06 ms.
 const BLOCKED_CPU_MS_PER_S: f64 = 0.2;
+/// CPU that the expiration reapers, which poll, use at least while the JVM runs, in milliseconds: 0.3 each a second. In a
+/// long garbage collection, or a process that was stopped, nobody moves.
+const RUNNING_CPU_MS: f64 = 0.1;
 /// Frames between the one that waits in the thread's own loop and `Thread.run`, itself included.
 const LOOP_FRAMES: usize = 3;
 /// Frames kept of a stalled thread: enough to know the bug by them.
@@ -42,7 +46,17 @@ const MAX_THREADS: usize = 10_000;
 pub struct StallWatch {
     still: HashMap<Key, Still>,
     first_dump: Option<Moment>,
-    last_dump: Option<Moment>,
+    last: Option<Clock>,
+}
+
+/// What tells for how long the JVM ran between two dumps.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    at: Moment,
+    /// At safepoints, since the JVM started.
+    paused: Option<Duration>,
+    /// Of all expiration reapers; None where the JVM prints no CPU times or has no reaper.
+    reapers_cpu_ms: Option<f64>,
 }
 
 /// Java's thread number tells threads of one name apart.
@@ -53,6 +67,8 @@ type Key = (Pool, String, Option<u64>);
 struct Still {
     stack: u64,
     since: Moment,
+    /// While the JVM ran.
+    time: Duration,
     dumps: u32,
     cpu_ms: Option<f64>,
 }
@@ -66,9 +82,12 @@ pub struct Stalls {
 }
 
 impl StallWatch {
-    /// Takes in the next dump. None until two dumps lie far enough apart.
-    pub fn observe(&mut self, dump: &ThreadDump<'_>, now: Moment) -> Option<Stalls> {
-        let between = self.last_dump.map_or(Duration::ZERO, |last| now.since(last));
+    /// Takes in the next dump. `paused` is the JVM's time at safepoints since it started, where known. None until two
+    /// dumps lie far enough apart.
+    pub fn observe(&mut self, dump: &ThreadDump<'_>, paused: Option<Duration>, now: Moment) -> Option<Stalls> {
+        let clock = Clock { at: now, paused, reapers_cpu_ms: reapers_cpu_ms(dump) };
+        let between = self.last.map_or(Duration::ZERO, |last| now.since(last.at));
+        let ran = self.last.map_or(Duration::ZERO, |last| clock.ran_since(&last));
         let mut still = HashMap::new();
         let mut pools = BTreeSet::new();
         let mut stalled = Vec::new();
@@ -82,28 +101,47 @@ impl StallWatch {
             }
             let header = thread.header();
             let key = (pool, thread.name.to_owned(), header.number);
-            let here = Still { stack: hash(&frames), since: now, dumps: 1, cpu_ms: header.cpu_ms };
+            let here =
+                Still { stack: hash(&frames), since: now, time: Duration::ZERO, dumps: 1, cpu_ms: header.cpu_ms };
             let before = self.still.get(&key).filter(|before| before.stack == here.stack);
             let here = match before.filter(|before| stood_still(before.cpu_ms, here.cpu_ms, state, between)) {
-                Some(before) => Still { since: before.since, dumps: before.dumps + 1, ..here },
+                Some(before) if ran.is_zero() => *before,
+                Some(before) => Still { since: before.since, time: before.time + ran, dumps: before.dumps + 1, ..here },
                 None => here,
             };
-            if is_stalled(&here, state, now) {
+            if is_stalled(&here, state) {
                 stalled.push((pool, *thread, frames, here.since));
             }
             still.insert(key, here);
         }
         self.still = still;
-        self.last_dump = Some(now);
+        self.last = Some(clock);
         let first = *self.first_dump.get_or_insert(now);
         (now.since(first) >= WAITING_SPAN).then(|| Stalls { stalls: group(&stalled), pools })
     }
 }
 
-fn is_stalled(still: &Still, state: Option<State>, now: Moment) -> bool {
+impl Clock {
+    fn ran_since(&self, last: &Clock) -> Duration {
+        if let (Some(before), Some(now)) = (last.reapers_cpu_ms, self.reapers_cpu_ms)
+            && now - before < RUNNING_CPU_MS
+        {
+            return Duration::ZERO;
+        }
+        let paused = self.paused.and_then(|now| now.checked_sub(last.paused?));
+        self.at.since(last.at).saturating_sub(paused.unwrap_or_default())
+    }
+}
+
+fn reapers_cpu_ms(dump: &ThreadDump<'_>) -> Option<f64> {
+    let reapers = dump.threads.iter().filter(|thread| Pool::of(thread.name) == Some(Pool::ExpirationReaper));
+    reapers.filter_map(|thread| thread.header().cpu_ms).reduce(|sum, cpu| sum + cpu)
+}
+
+fn is_stalled(still: &Still, state: Option<State>) -> bool {
     let dumps = if still.cpu_ms.is_some() { DUMPS } else { DUMPS_WITHOUT_CPU };
     let span = if state == Some(State::Runnable) { RUNNABLE_SPAN } else { WAITING_SPAN };
-    still.dumps >= dumps && now.since(still.since) >= span
+    still.dumps >= dumps && still.time >= span
 }
 
 /// Whether the thread used no CPU to speak of. Where the JVM does not tell, the number of dumps must do.

@@ -86,7 +86,7 @@ catalogue! {
     THREADS = gauge("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
     STALLED = gauge("kafka_vitals_stalled_threads", ["broker", "pool"],
-        "Threads of the pool that stood at one place over several thread dumps without using CPU, and not at their idle point; 0 for each pool of the newest dump without one. Absent until two dumps lie 5 s apart.");
+        "Threads of the pool that stood at one place over several thread dumps without using CPU, and not at their idle point; 0 for each pool of the newest dump without one. Absent until two dumps lie 10 s apart.");
     MISSING = gauge("kafka_vitals_missing_threads", ["broker", "pool"],
         "Threads of the pool that earlier dumps of this process showed, that two have lacked, and that cannot have ended rightly. A pool that was made smaller lacks none. Absent until two dumps lie 5 s apart, and while the broker shuts down.");
     LOCK_WAITERS = gauge("kafka_vitals_lock_waiters", ["broker", "lock_class"],

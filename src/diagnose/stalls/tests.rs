@@ -6,8 +6,26 @@ use crate::parse::thread_dump::parse;
 /// Stalled threads, by name.
 fn stalled(watch: &mut StallWatch, text: &str, seconds: u64) -> Option<Vec<String>> {
     let dumps = parse(text).unwrap();
-    let told = watch.observe(dumps.last().unwrap(), Moment(seconds * 1000))?;
+    let told = watch.observe(dumps.last().unwrap(), None, Moment(seconds * 1000))?;
     Some(told.stalls.into_iter().flat_map(|stall| stall.threads).collect())
+}
+
+/// The dump as it would be after these seconds if all threads but the reapers stood still.
+fn later(text: &str, seconds: u64) -> String {
+    let mut later = String::new();
+    for line in text.split_inclusive('\n') {
+        let cpu =
+            line.starts_with("\"ExpirationReaper-").then(|| line.split_once(" cpu=")?.1.split_once("ms ")).flatten();
+        match cpu {
+            None => later.push_str(line),
+            Some((cpu, rest)) => {
+                let (name, _) = line.split_once(" cpu=").unwrap();
+                let cpu = cpu.parse::<f64>().unwrap() + 0.3 * seconds as f64;
+                later.push_str(&format!("{name} cpu={cpu:.2}ms {rest}"));
+            }
+        }
+    }
+    later
 }
 
 /// A dump of one thread, `at` its frames, topmost first.
@@ -59,7 +77,7 @@ fn no_idle_thread_of_any_version_is_stalled() {
         for text in [text.to_owned(), without_cpu.join(" ")] {
             let mut watch = StallWatch::default();
             for time in 0..6 {
-                let told = stalled(&mut watch, &text, time * 30);
+                let told = stalled(&mut watch, &later(&text, time * 30), time * 30);
                 assert_eq!(told, (time > 0).then(Vec::new), "{}", text.lines().nth(1).unwrap());
             }
         }
@@ -76,8 +94,8 @@ fn every_blocked_thread_of_the_recorded_deadlock_is_stalled() {
     assert_eq!(blocked.len(), 4);
     let mut watch = StallWatch::default();
     assert_eq!(stalled(&mut watch, text, 0), None);
-    assert_eq!(stalled(&mut watch, text, 4), None, "too soon to tell");
-    let mut told = stalled(&mut watch, text, 8).unwrap();
+    assert_eq!(stalled(&mut watch, &later(text, 9), 9), None, "too soon to tell");
+    let mut told = stalled(&mut watch, &later(text, 18), 18).unwrap();
     told.sort_unstable();
     assert_eq!(told, blocked);
 }
@@ -208,13 +226,33 @@ fn a_stall_tells_what_its_threads_share() {
     let text =
         |address: &str| format!("{banner}{}{}JNI global refs: 1, weak refs: 0\n", of(0, address), of(1, address));
     let mut watch = StallWatch::default();
-    watch.observe(&parse(&text("0x00000000e1")).unwrap()[0], Moment(1_000));
+    watch.observe(&parse(&text("0x00000000e1")).unwrap()[0], None, Moment(1_000));
     // Garbage collection has moved the lock meanwhile.
-    let told = watch.observe(&parse(&text("0x00000000f2")).unwrap()[0], Moment(16_000)).unwrap();
+    let told = watch.observe(&parse(&text("0x00000000f2")).unwrap()[0], None, Moment(16_000)).unwrap();
     let [stall] = &told.stalls[..] else { panic!("{told:?}") };
     assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
     assert_eq!(stall.frame.as_deref(), Some("kafka.cluster.Partition.fetchOffsetSnapshot"));
     assert_eq!(stall.lock_class.as_deref(), Some("java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync"));
     assert_eq!((stall.pool.as_str(), stall.since), ("request_handler", Moment(1_000)));
     assert_eq!(told.pools, BTreeSet::from([Pool::RequestHandler]));
+}
+
+/// The first dump and the second stand at both ends of a garbage collection, or of a time for which the process was
+/// stopped; the third comes after the JVM ran again.
+#[test]
+fn while_the_jvm_stands_nobody_is_stalled() {
+    let text = include_str!("../../../tests/fixtures/thread_dumps/recordings/incident-0.10.1.0/jstack-first.txt");
+    let seconds = Duration::from_secs;
+    // Pauses until each dump, and how far the reapers had come.
+    let collected = [(Some(seconds(1)), 0), (Some(seconds(15)), 1), (Some(seconds(15)), 15)];
+    let stopped = [(None, 0), (None, 0), (Some(seconds(1)), 15)];
+    for clocks in [collected, stopped] {
+        let mut watch = StallWatch::default();
+        let told = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
+            let text = later(text, moved);
+            let told = watch.observe(&parse(&text).unwrap()[0], paused, Moment(at * 1000));
+            told.map(|told| told.stalls.iter().map(|stall| stall.threads.len()).sum::<usize>())
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [None, Some(0), Some(4)], "{clocks:?}");
+    }
 }
