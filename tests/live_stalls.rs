@@ -5,114 +5,90 @@ mod support;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, ClusterOptions, Load, LoadOptions};
-use support::{Exporter, wait_for};
+use lab::Cluster;
+use support::stalls::{POOLS, healthy, judged, nothing_found, start};
+use support::wait_for;
 
-/// More often than by default, so that more is compared.
-const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
-const AT_REST: Duration = Duration::from_secs(15);
 const UNDER_LOAD: Duration = Duration::from_secs(60);
-
-fn start(version: &str) -> (Cluster, Exporter) {
-    let cluster = Cluster::start(ClusterOptions::new(version)).unwrap();
-    cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
-    let exporter = Exporter::start_configured(cluster.cell(), CONFIG);
-    (cluster, exporter)
-}
-
-/// Waits until these pools of every broker can be judged.
-fn judged(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
-    wait_for("every pool to be judged", Duration::from_secs(30), || {
-        let metrics = exporter.metrics();
-        cluster.brokers().all(|broker| {
-            let of = |name: &str, pool: &str| format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id());
-            let known = |series: String| metrics.get(&series).is_some();
-            pools.iter().all(|pool| known(of("stalled_threads", pool)) && known(of("missing_threads", pool)))
-        })
-    });
-}
-
-/// Looks at every broker again and again until `over`.
-fn nothing_found(exporter: &Exporter, over: impl Fn() -> bool) -> usize {
-    let mut series = 0;
-    loop {
-        let last = over();
-        for (name, value) in exporter.metrics().0 {
-            if ["stalled_threads", "missing_threads", "deadlock_detected"].iter().any(|start| name.starts_with(start)) {
-                assert_eq!(value, 0.0, "{name}: {}", exporter.page());
-                series += 1;
-            }
-        }
-        if last {
-            return series;
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
-}
-
-fn healthy(version: &str, pools: &[&str]) {
-    let (mut cluster, exporter) = start(version);
-    judged(&cluster, &exporter, pools);
-    let begun = Instant::now();
-    let at_rest = nothing_found(&exporter, || begun.elapsed() > AT_REST);
-    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
-    let begun = Instant::now();
-    let under_load = nothing_found(&exporter, || begun.elapsed() > UNDER_LOAD);
-    println!("{version}: {at_rest} readings at rest, {under_load} under load, {} rounds answered", clients.answered());
-    assert!(clients.answered() > 100);
-    drop(clients);
-    // Its peers' fetchers end, and its own threads one after the other.
-    let id = cluster.brokers().next().unwrap().id();
-    let restarted = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (cluster, restarted) = (&mut cluster, &restarted);
-        scope.spawn(move || {
-            cluster.restart(id).unwrap();
-            restarted.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
-        nothing_found(&exporter, || restarted.load(std::sync::atomic::Ordering::Relaxed));
-    });
-    judged(&cluster, &exporter, pools);
-    let begun = Instant::now();
-    nothing_found(&exporter, || begun.elapsed() > AT_REST);
-}
-
-const POOLS: [&str; 5] = ["request_handler", "network", "acceptor", "expiration_reaper", "log_cleaner"];
 
 #[test]
 fn healthy_brokers_of_the_incident_neither_stall_nor_lack_threads() {
-    healthy("0.10.1.0", &[&POOLS[..], &["scheduler", "replica_fetcher", "throttled_reaper"]].concat());
+    let pools = [&POOLS[..], &["scheduler", "replica_fetcher", "throttled_reaper"]].concat();
+    healthy("0.10.1.0", None, &pools, UNDER_LOAD);
 }
 
 #[test]
 fn healthy_brokers_without_zookeeper_neither_stall_nor_lack_threads() {
-    healthy("4.3.0", &[&POOLS[..], &["raft_io", "metadata_loader", "event_processor", "replica_fetcher"]].concat());
+    let pools = [&POOLS[..], &["raft_io", "metadata_loader", "event_processor", "replica_fetcher"]].concat();
+    healthy("4.3.0", None, &pools, UNDER_LOAD);
 }
 
-/// The agent that ends threads, as a jar.
-fn agent() -> PathBuf {
+/// The agent that harms a broker from inside, as a jar.
+static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("agent");
     let run = |mut command: Command| {
         let Output { status, stderr, .. } = command.output().unwrap();
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     };
     let mut javac = Command::new("javac");
-    javac.arg("-d").arg(&folder).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/agent/EndThreads.java"));
+    javac.arg("-d").arg(&folder).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/agent/Harm.java"));
     run(javac);
-    std::fs::write(folder.join("manifest"), "Agent-Class: EndThreads\n").unwrap();
+    std::fs::write(folder.join("manifest"), "Agent-Class: Harm\n").unwrap();
     let jar = folder.join("agent.jar");
     let mut pack = Command::new("jar");
-    pack.arg("cfm").arg(&jar).arg(folder.join("manifest")).arg("-C").arg(&folder).arg("EndThreads.class");
+    pack.arg("cfm").arg(&jar).arg(folder.join("manifest")).arg("-C").arg(&folder).arg("Harm.class");
     run(pack);
     jar
+});
+
+fn harm(cluster: &Cluster, id: i32, what: &str) {
+    let mut java = Command::new("java");
+    let pid = cluster.broker(id).unwrap().cell_pid().unwrap();
+    java.arg("-cp").arg(&*AGENT).arg("Harm").arg(pid.to_string()).arg(&*AGENT).arg(what);
+    let output = cluster.cell().run_tool(java, Duration::from_secs(20)).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// No cycle, and the holder of the lock sleeps: the JVM has nothing to report.
+#[test]
+fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
+    let (cluster, exporter) = start("0.10.1.0", None);
+    judged(&cluster, &exporter, &POOLS);
+    nothing_found(&exporter, || true);
+    let id = cluster.brokers().next().unwrap().id();
+    harm(&cluster, id, "hold");
+    let begun = Instant::now();
+    let series = format!("stalled_threads{{broker=\"{id}\",pool=\"request_handler\"}}");
+    let stalled = || exporter.metrics().get(&series).is_some_and(|count| count > 0.0);
+    wait_for("the stall to be told", Duration::from_secs(60), stalled);
+    println!("told {:?} after the lock was taken", begun.elapsed());
+    // What jstack shows, now that no handler gets on.
+    let dump = cluster.jstack(id).unwrap();
+    assert!(!dump.contains("Java-level deadlock"));
+    let waits = |thread: &&str| thread.starts_with("kafka-request-handler-") && thread.contains("ReadLock.lock");
+    let waiting: Vec<&str> = dump.split("\n\"").filter(waits).map(|thread| thread.split('"').next().unwrap()).collect();
+    assert!(!waiting.is_empty(), "{dump}");
+    wait_for("all of them to be told", Duration::from_secs(60), || {
+        exporter.metrics().get(&series).is_some_and(|count| count >= waiting.len() as f64)
+    });
+    let page = exporter.page();
+    assert!(page.contains(&format!("Broker {id} has threads that do not move")), "{page}");
+    assert!(
+        page.contains("kafka.server.DelayedOperationPurgatory") && page.contains("ReentrantReadWriteLock$"),
+        "{page}"
+    );
+    let metrics = exporter.metrics();
+    for other in cluster.brokers().map(|broker| broker.id()) {
+        assert_eq!(metrics.of("deadlock_detected", other), Some(0.0));
+    }
 }
 
 #[test]
 fn threads_that_end_are_missing() {
-    let (cluster, exporter) = start("0.10.1.0");
+    let (cluster, exporter) = start("0.10.1.0", None);
     let pools = ["log_cleaner", "expiration_reaper", "replica_fetcher"];
     judged(&cluster, &exporter, &pools);
     nothing_found(&exporter, || true);
@@ -122,11 +98,7 @@ fn threads_that_end_are_missing() {
     let fetcher = names.clone().find(|name| name.starts_with("ReplicaFetcherThread-")).unwrap();
     let reapers = names.filter(|name| name.starts_with("ExpirationReaper-")).count();
     let ended = format!("kafka-log-cleaner-thread-0,ExpirationReaper-{},{fetcher}", broker.id());
-    let jar = agent();
-    let mut end = Command::new("java");
-    end.arg("-cp").arg(&jar).arg("EndThreads").arg(broker.cell_pid().unwrap().to_string()).arg(&jar).arg(&ended);
-    let output = cluster.cell().run_tool(end, Duration::from_secs(20)).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    harm(&cluster, broker.id(), &format!("end:{ended}"));
     // What jstack shows of them: one reaper of several has ended.
     wait_for("the threads to end", Duration::from_secs(30), || {
         let dump = cluster.jstack(broker.id()).unwrap();

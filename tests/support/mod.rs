@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod stalls;
 pub mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
