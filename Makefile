@@ -60,7 +60,7 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 .PHONY: qualify
 qualify: ## the tests that take longer than CI has: by hand, before a release
 	@scripts/prerequisites.sh build brokers prometheus
-	@$(in_shell) cargo test --workspace --locked --test qualify -- --nocapture --test-threads=1
+	@$(in_shell) cargo test --workspace --locked --test 'qualify*' -- --nocapture --test-threads=1
 
 .PHONY: bench
 bench: ## figures of speed, beside the floor and the tools people use

@@ -29,6 +29,9 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rounds {
+    /// Switches of the threads that must move.
+    #[serde(deserialize_with = "span")]
+    pub progress: Duration,
     /// Handles, limits, sockets that are not ESTABLISHED, accept queues.
     #[serde(deserialize_with = "span")]
     pub pulse: Duration,
@@ -48,6 +51,7 @@ pub struct Rounds {
 impl Default for Rounds {
     fn default() -> Self {
         Rounds {
+            progress: Duration::from_millis(250),
             pulse: Duration::from_secs(1),
             discovery: Duration::from_secs(5),
             probe: Duration::from_secs(5),
@@ -205,6 +209,7 @@ fn parse(text: &str) -> Result<File, String> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
     let r = &file.rounds;
     let rounds = [
+        ("progress", r.progress),
         ("pulse", r.pulse),
         ("discovery", r.discovery),
         ("probe", r.probe),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::collect::sockets::Sockets;
-use kafka_vitals::collect::threads::RawDump;
+use kafka_vitals::collect::threads::{RawDump, ThreadHistory};
 use kafka_vitals::collect::{Failure, cluster, process, threads};
 use kafka_vitals::discover::{self, Broker, Discovery};
 use kafka_vitals::expose::{metrics, page};
@@ -111,14 +111,16 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
     let mut again = || process::slow(proc, broker, BUDGET).socket_inodes;
     let owners = sockets.owners(broker, &inodes, &mut again, &own);
     let bytes = fs::read(Path::new(HOST).join(format!("dumps/{id}.txt"))).unwrap();
-    let dump = RawDump { bytes, duration: Duration::from_millis(12), pause: None };
+    let dump = RawDump { bytes, duration: Duration::from_millis(12), pause: None, paused: None };
+    // One dump: what only several of them tell stays unknown.
+    let report = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).map(|(report, _)| report);
     vec![
         ("pulse", 1, Told::Process { handles: pulse.handles, vitals: pulse.vitals }),
         ("pulse", 1, Told::Sockets(sockets.pulse(broker, &own))),
         ("slow", 30, Told::Handles { kinds: slow.kinds, memory_maps: slow.memory_maps }),
         ("slow", 30, Told::Connections(owners)),
         ("probe", 5, Told::Cluster(cluster_counts(id))),
-        ("thread_dump", 15, Told::Threads(threads::report(&dump))),
+        ("thread_dump", 15, Told::Threads(report)),
     ]
 }
 

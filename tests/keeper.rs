@@ -8,7 +8,10 @@ use kafka_vitals::collect::Failure;
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::metrics;
-use kafka_vitals::snapshot::{Deadlock, DeadlockedThread, Moment, ProcessVitals, Snapshot, ThreadReport};
+use kafka_vitals::snapshot::{
+    Deadlock, DeadlockedThread, LockQueue, MissingThread, Moment, PoolFindings, ProcessVitals, Snapshot, Stall,
+    ThreadReport,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,58 @@ fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
     assert_eq!(series(&restarted, Moment(62_000), name), None);
     apply(&mut s, dump(10, false), Moment(62_000));
     assert_eq!(series(&s, Moment(62_000), name), Some(0.0));
+}
+
+#[test]
+fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
+    let stalled = |pool: &str| format!("kafka_vitals_stalled_threads{{broker=\"1\",pool=\"{pool}\"}}");
+    let missing = |pool: &str| format!("kafka_vitals_missing_threads{{broker=\"1\",pool=\"{pool}\"}}");
+    let waiters = "kafka_vitals_lock_waiters{broker=\"1\",lock_class=\"java.lang.Object\"}";
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    apply(&mut s, dump(10, false), Moment(1000));
+    assert_eq!(series(&s, Moment(1000), &stalled("request_handler")), None, "one dump tells nothing");
+    let stall = |threads: &[&str], frame: &str| Stall {
+        pool: "request_handler".into(),
+        threads: threads.iter().map(|thread| (*thread).to_owned()).collect(),
+        since: Moment(1000),
+        lock_class: Some("kafka.Lock".into()),
+        frame: Some(frame.into()),
+        frames: vec![],
+        known_issues: vec![],
+    };
+    let queue = |waiters: &[&str]| LockQueue {
+        lock_class: "java.lang.Object".into(),
+        waiters: waiters.iter().map(|thread| (*thread).to_owned()).collect(),
+        owner: None,
+        owner_frames: vec![],
+    };
+    let pools = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let cleaner =
+        MissingThread { pool: "log_cleaner".into(), thread: "cleaner-0".into(), count: 1, since: Moment(1000) };
+    let report = ThreadReport {
+        stalls: Some(PoolFindings {
+            found: vec![stall(&["a", "b"], "x"), stall(&["c"], "y")],
+            pools: pools(&["request_handler", "network"]),
+        }),
+        missing: Some(PoolFindings { found: vec![cleaner], pools: pools(&["log_cleaner", "acceptor"]) }),
+        convoys: vec![queue(&["a", "b"]), queue(&["c", "d", "e"])],
+        ..ThreadReport::default()
+    };
+    apply(&mut s, round(10, 7, Told::Threads(Ok(report))), Moment(20_000));
+    let table = [
+        (stalled("request_handler"), Some(3.0)),
+        (stalled("network"), Some(0.0)),
+        (stalled("log_cleaner"), None),
+        (missing("log_cleaner"), Some(1.0)),
+        (missing("acceptor"), Some(0.0)),
+        (missing("request_handler"), None),
+        (waiters.to_owned(), Some(5.0)),
+    ];
+    for (name, expected) in table {
+        assert_eq!(series(&s, Moment(20_000), &name), expected, "{name}");
+        assert_eq!(series(&s, Moment(20_000 + 3001), &name), None, "{name}, too old");
+    }
 }
 
 #[test]

@@ -257,6 +257,7 @@ pub fn count(
         under_replicated: 0,
         isr_leader_alone: 0,
         not_in_isr: 0,
+        not_in_isr_by_leader: BTreeMap::new(),
         leaderless: 0,
         partitions: 0,
         not_whole: Vec::new(),
@@ -285,6 +286,10 @@ pub fn count(
         // Without a leader the ISR is mostly told as empty. No broker that lives is in it then: it would lead.
         if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
+            // As many at most as the response lists brokers.
+            if let Some(leader) = leader.filter(|leader| counts.live_brokers.iter().any(|peer| peer.id == *leader)) {
+                *counts.not_in_isr_by_leader.entry(leader).or_default() += 1;
+            }
         }
         let listed = match leader {
             None => {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::Failure;
+use super::{Failure, progress};
 use crate::diagnose;
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
     BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, Deadlock, ExporterVitals, HandleKinds, Moment, NamedIssue,
-    ProcessVitals, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// What one run of one round tells of one broker.
@@ -40,6 +40,9 @@ pub enum Told {
     Connections(Result<(SocketOwners, u64), Failure>),
     Cluster(Result<ClusterCounts, Failure>),
     Threads(Result<ThreadReport, Failure>),
+    Progress(Result<ProgressReport, Failure>),
+    /// Of the progress round as well, but told apart: the one may be known without the other.
+    Pauses(Result<Duration, Failure>),
 }
 
 #[derive(Debug)]
@@ -194,6 +197,15 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             let error = report.as_ref().err().cloned();
             threads(broker, report, now, valid);
             ("threads", error)
+        }
+        Told::Progress(report) => {
+            let error = report.as_ref().err().cloned();
+            broker.progress = reading(report, now, valid.max(progress::TELL_EVERY * VALID_INTERVALS));
+            ("progress", error)
+        }
+        Told::Pauses(pauses) => {
+            broker.jvm_pauses = reading(pauses, now, valid.max(progress::PAUSES_EVERY * VALID_INTERVALS));
+            return;
         }
     };
     let before = broker.collectors.insert(collector.to_owned(), status(error.as_ref(), end.took, now));

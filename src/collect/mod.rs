@@ -1,9 +1,11 @@
 //! The rounds: one room per source, each with its deadline.
 
 pub mod cluster;
+pub mod demand;
 pub mod exporter;
 pub mod keeper;
 pub mod process;
+pub mod progress;
 pub mod round;
 pub mod rounds;
 pub mod sockets;
@@ -22,6 +24,7 @@ use crate::discover::{self, Broker, Discovery, ProcessKey};
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::{Clock, Snapshot};
 use crate::sys::proc::ProcRoot;
+use crate::sys::schedstat::Allowance;
 use keeper::Update;
 use round::{Lane, Pace};
 use rounds::Watched;
@@ -35,7 +38,7 @@ const UPDATES: usize = 256;
 /// Watches every broker of this host until it is dropped.
 pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
     let (tell, updates) = mpsc::channel(UPDATES);
-    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell));
+    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell, clock));
 }
 
 /// The rounds of one broker process, ended when dropped.
@@ -44,9 +47,10 @@ struct Running {
     _rounds: JoinSet<()>,
 }
 
-async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
+async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
+    let kept_descriptors = Allowance::of_own_limit();
     let pid_files = config.brokers.iter().filter_map(|settings| settings.matches.pid_file.clone()).collect();
     let mut lane = Lane::new(Discovery::new(proc.clone(), pid_files));
     let mut pace = Pace::new(config.rounds.discovery, DISCOVERY_CEILING);
@@ -96,6 +100,11 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
                     own: own.clone(),
                     tell: tell.clone(),
                     dumping: watch::Sender::new(false),
+                    behind: watch::Sender::new(None),
+                    clock,
+                    kept_descriptors: kept_descriptors.clone(),
+                    names: watch::Sender::default(),
+                    suspects: watch::Sender::default(),
                 };
                 running.insert(broker.process, Running { broker, _rounds: watched.start() });
             }

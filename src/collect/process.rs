@@ -120,7 +120,7 @@ fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
     }
 }
 
-fn failure(broker: &Broker, error: &ProcError) -> Failure {
+pub(super) fn failure(broker: &Broker, error: &ProcError) -> Failure {
     let name = match broker.id {
         Some(id) => format!("broker {id} (process {})", broker.process.pid),
         None => format!("broker process {}", broker.process.pid),

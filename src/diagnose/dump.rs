@@ -95,15 +95,20 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
 
 /// The known issues that a deadlock is, as readings and reports carry them.
 pub fn named(deadlock: &Deadlock) -> Vec<NamedIssue> {
-    let name = |found: known_issues::IssueMatch| NamedIssue {
-        issue: found.issue.key.clone(),
-        exact: found.by == Likeness::Exact,
-        title: found.issue.title.clone(),
-        fixed_in: found.issue.fixed_in.clone(),
-        advise: found.issue.advise.clone(),
-        relatives: found.issue.relatives.clone(),
-    };
-    known_issues::matching(deadlock).into_iter().map(name).collect()
+    known_issues::matching(deadlock).into_iter().map(NamedIssue::from).collect()
+}
+
+impl From<known_issues::IssueMatch> for NamedIssue {
+    fn from(found: known_issues::IssueMatch) -> NamedIssue {
+        NamedIssue {
+            issue: found.issue.key.clone(),
+            exact: found.by == Likeness::Exact,
+            title: found.issue.title.clone(),
+            fixed_in: found.issue.fixed_in.clone(),
+            advise: found.issue.advise.clone(),
+            relatives: found.issue.relatives.clone(),
+        }
+    }
 }
 
 /// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.

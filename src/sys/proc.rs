@@ -368,7 +368,7 @@ pub fn ticks(ticks: u64) -> Duration {
 }
 
 /// Tells a process that is gone and a missing right from other failures of a system call.
-fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
+pub(super) fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
     match errno {
         // ENOENT of a file that belongs to no process (pid 0) is what it says.
         Errno::SRCH => ProcError::Gone { pid },
@@ -402,15 +402,15 @@ pub(crate) fn read_open_file(file: &OwnedFd, cap: usize) -> rustix::io::Result<V
     Ok(bytes)
 }
 
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n')
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
@@ -419,7 +419,7 @@ fn parse_kernel_release(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The name may hold anything, parentheses, blanks and line ends as well: it ends at the last parenthesis.
     let open = memchr::memchr(b'(', bytes)?;
     let close = memchr::memrchr(b')', bytes)?;
@@ -438,7 +438,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     Some(Stat { comm, state, parent, start_ticks, kernel_thread, ended })
 }
 
-fn parse_status(bytes: &[u8]) -> Option<Status> {
+pub(super) fn parse_status(bytes: &[u8]) -> Option<Status> {
     let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name));
     let ids = |name: &[u8]| -> Option<(u32, u32)> {
         let mut ids = words(field(name)?).map(|id| number(id).and_then(|id| u32::try_from(id).ok()));

@@ -5,8 +5,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_vitals::collect::threads::{RawDump, ThreadCollector, report};
+use kafka_vitals::collect::threads::{RawDump, ThreadCollector, ThreadHistory, report};
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::snapshot::Moment;
 use kafka_vitals::sys::proc::ProcRoot;
 
 use crate::host::Host;
@@ -27,8 +28,8 @@ fn texts() {
     ];
     let mut judge = Judge::default();
     for (name, bytes, golden) in &cases {
-        let dump = RawDump { bytes: bytes.clone(), duration: Duration::ZERO, pause: None };
-        judge.case(name, golden, &report(&dump).unwrap_err().message);
+        let dump = RawDump { bytes: bytes.clone(), duration: Duration::ZERO, pause: None, paused: None };
+        judge.case(name, golden, &report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap_err().message);
     }
     judge.verdict(7, cases.len());
 }

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod fakes;
+pub mod stalls;
 pub mod tools;
 pub mod trouble;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -22,6 +24,23 @@ pub struct Exporter {
 impl Exporter {
     pub fn start(cell: &Cell) -> Exporter {
         Exporter::start_with(cell, |_| {})
+    }
+
+    /// Writes all that it does into `log`.
+    pub fn start_logged(cell: &Cell, log: &std::path::Path) -> Exporter {
+        let log = std::fs::File::create(log).unwrap();
+        Exporter::start_with(cell, move |command| {
+            command.arg("--log.level=debug").stderr(log);
+        })
+    }
+
+    /// With a config file of these contents.
+    pub fn start_configured(cell: &Cell, config: &str) -> Exporter {
+        let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
+        Exporter::start_with(cell, |command| {
+            command.arg("--config.file").arg(file.path());
+        })
     }
 
     /// With further arguments, or its log elsewhere.

@@ -66,6 +66,9 @@ pub enum Outcome {
         /// How long the JVM stood at safepoints meanwhile, for this dump or something else; None where the JVM
         /// publishes no performance data.
         pause_micros: Option<u64>,
+        /// How long it has stood at safepoints since it started.
+        #[serde(default)]
+        paused_micros: Option<u64>,
         /// Of the attach protocol.
         protocol: u8,
     },
@@ -135,7 +138,7 @@ pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Option<Duration>), AttachError> {
+fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Paused), AttachError> {
     let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
     let target = match open() {
         // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
@@ -159,16 +162,25 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
     let before = paused();
     let limits = Limits { deadline: request.deadline, max_bytes: request.max_bytes, may_signal: request.may_signal };
     let dump = thread_dump(&target, limits, signalled)?;
-    let pause = before.and_then(|before| paused()?.checked_sub(before));
-    Ok((dump, pause))
+    Ok((dump, Paused { before, after: paused() }))
 }
 
-fn write_result(result: Result<(Dump, Option<Duration>), AttachError>, signalled: bool) -> io::Result<()> {
+/// The JVM's time at safepoints since it started, before and after the dump.
+struct Paused {
+    before: Option<Duration>,
+    after: Option<Duration>,
+}
+
+fn write_result(result: Result<(Dump, Paused), AttachError>, signalled: bool) -> io::Result<()> {
     let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     let (outcome, text) = match &result {
-        Ok((dump, pause)) => {
-            let (micros, pause_micros) = (micros(dump.duration), pause.map(micros));
-            (Outcome::Ok { micros, pause_micros, protocol: dump.protocol }, dump.text())
+        Ok((dump, Paused { before, after })) => {
+            let pause = before.and_then(|before| after.as_ref()?.checked_sub(before));
+            let (pause_micros, paused_micros) = (pause.map(micros), after.map(micros));
+            (
+                Outcome::Ok { micros: micros(dump.duration), pause_micros, paused_micros, protocol: dump.protocol },
+                dump.text(),
+            )
         }
         Err(error) => {
             let message = error.to_string().chars().take(2000).collect();
