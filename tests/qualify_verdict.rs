@@ -23,7 +23,9 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
             let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
             let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
             // Clients wait 5 s for an answer.
-            let noticed = clients.first_failure().map(|at| (at - deadlock.followers_continued).as_secs_f64());
+            let noticed =
+                clients.first_failure().and_then(|at| at.checked_duration_since(deadlock.followers_continued));
+            let noticed = noticed.map(|time| time.as_secs_f64());
             println!("{form:?} {run}: {seconds:.2} s, first client {noticed:.2?} s, {}", load());
             assert!(noticed.is_none_or(|noticed| seconds < noticed), "a client noticed first");
             all.push(seconds);
