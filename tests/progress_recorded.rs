@@ -40,25 +40,33 @@ fn replay(file: &str) -> (BTreeMap<String, u64>, usize) {
     (suspected, passes)
 }
 
-/// Of three brokers on a machine with a load of 20 to 40 on 2 CPUs.
-const HEALTHY: [&str; 5] =
-    ["idle-0.10.1.0.txt", "load-0.10.1.0.txt", "load-2-0.10.1.0.txt", "stopped-0.10.1.0.txt", "paused-0.10.1.0.txt"];
+/// Recorded on two CPUs with a load of 20 to 40. Under load the broker was also stopped for 1 and for 3 s; `stopped`
+/// had a SIGSTOP of 7 s, `paused` stands at a safepoint from its first quarter on.
+const HEALTHY: [&str; 7] = [
+    "idle-0.10.1.0.txt",
+    "idle-4.3.0.txt",
+    "load-0.10.1.0.txt",
+    "load-2-0.10.1.0.txt",
+    "stopped-0.10.1.0.txt",
+    "paused-0.10.1.0.txt",
+    "paused-4.3.0.txt",
+];
 
 #[test]
 fn recorded_healthy_brokers_are_not_suspected() {
     for file in HEALTHY {
         let (suspected, passes) = replay(file);
         println!("{file}: {passes} passes");
-        assert!(suspected.is_empty() && passes >= 40, "{file}: {suspected:?} in {passes} passes");
+        assert!(suspected.is_empty() && passes >= 75, "{file}: {suspected:?} in {passes} passes");
     }
 }
 
 #[test]
 fn recorded_deadlocks_are_suspected() {
-    // The members that `jstack` named, of the pools that must move.
+    // The threads that `jstack` named, of the pools that must move.
     for (file, members) in [
-        ("deadlock-leaving-0.10.1.0.txt", &["kafka-request-handler-4", "kafka-request-handler-5"][..]),
-        ("deadlock-expiring-0.10.1.0.txt", &["kafka-request-handler-1"]),
+        ("deadlock-leaving-0.10.1.0.txt", &["kafka-request-handler-5", "kafka-request-handler-7"][..]),
+        ("deadlock-expiring-0.10.1.0.txt", &["kafka-request-handler-2", "kafka-request-handler-4"]),
     ] {
         let (suspected, _) = replay(file);
         println!("{file}: {suspected:?}");

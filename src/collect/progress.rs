@@ -145,9 +145,8 @@ impl ProgressCollector {
     }
 
     fn name(&self, tasks: &Tasks, thread: u32) -> String {
-        let task = tasks.iter().find(|(id, _)| *id == thread).map(|(_, task)| task);
-        let full = task.and_then(|task| self.names.get(&task.inner_id)).map(|name| name.to_string());
-        full.or_else(|| task.map(|task| task.name.clone())).unwrap_or_default()
+        let Some(task) = tasks.get(thread) else { return String::new() };
+        self.names.get(&task.inner_id).map_or_else(|| task.name.clone(), |name| name.to_string())
     }
 
     fn nothing_to_judge(&self) -> Failure {

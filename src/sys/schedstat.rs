@@ -102,6 +102,10 @@ impl Tasks {
         self.tasks.iter().map(|(id, task)| (*id, task))
     }
 
+    pub fn get(&self, id: u32) -> Option<&Task> {
+        self.tasks.get(&id)
+    }
+
     /// Looks for threads that began or ended. Opens two files for each new one.
     ///
     /// # Errors
