@@ -67,6 +67,11 @@ bench: ## figures of speed, beside the floor and the tools people use
 	@scripts/prerequisites.sh build brokers
 	@$(in_shell) cargo bench --workspace --locked --bench '*'
 
+.PHONY: fuzz
+fuzz: ## fuzz the dump parser and the perf-data reader, 10 minutes each
+	@scripts/prerequisites.sh build
+	@scripts/fuzz.sh
+
 .PHONY: docs
 docs: ## rewrite docs/metrics.md, golden files and snapshots from the code; then read the diff
 	@scripts/prerequisites.sh build

@@ -113,6 +113,8 @@ pub struct Snapshot {
     pub memory_map_limit: Reading<u64>,
     /// Of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
+    /// Where discovery may have missed a broker, what of the config file matches none, ids that are not unique.
+    pub doubts: Vec<String>,
     /// The exporter's own process.
     pub exporter: Reading<ExporterVitals>,
 }

@@ -1,7 +1,7 @@
 //! What becomes of readings when collectors fail, brokers end and brokers return.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kafka_vitals::collect::Failure;
@@ -22,6 +22,7 @@ fn broker(id: i32, pid: u32, start_ticks: u64) -> (Arc<Broker>, String) {
 fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
     Update::Discovered {
         found: Ok(brokers),
+        doubts: Vec::new(),
         memory_map_limit: Ok(65530),
         exporter: Err(Failure::new("test", "not read in this test")),
         took: Duration::from_millis(3),
@@ -157,6 +158,7 @@ fn a_failed_discovery_forgets_nobody() {
     apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
     let failed = Update::Discovered {
         found: Err(Failure::new("denied", "/proc: permission denied")),
+        doubts: Vec::new(),
         memory_map_limit: Ok(1),
         exporter: Err(Failure::new("test", "not read in this test")),
         took: SECOND,
@@ -194,4 +196,81 @@ fn progress_that_cannot_be_read_is_told_with_its_reason() {
     assert_eq!(s.brokers[0].progress.reason(Moment(1000)).as_deref(), Some("run as its user"));
     apply(&mut s, round(10, 7, Told::Progress(Ok(ProgressReport::default()))), Moment(2000));
     assert_eq!(series(&s, Moment(2000), name), Some(1.0));
+}
+
+/// What is logged meanwhile, without the time, a line each.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
+    tracing::subscriber::with_default(subscriber.with_writer(move || writer.clone()).finish(), work);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
+    let mut s = Snapshot::default();
+    let found = logged(|| apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0)));
+    assert_eq!(found, ["INFO found a broker broker=\"1\" pid=10 version=\"unknown\""]);
+    let denied = || Failure::new("denied", "broker 1: /proc/10/fd\n may not be read");
+    let begins = logged(|| {
+        apply(&mut s, handles(10, 7, 84), Moment(1000));
+        for at in 2..60 {
+            let told = Told::Process { handles: Err(denied()), vitals: Err(denied()) };
+            apply(&mut s, round(10, 7, told), Moment(at * 1000));
+        }
+    });
+    let line = "WARN broker 1: /proc/10/fd  may not be read broker=\"1\" collector=\"process\" reason=\"denied\"";
+    assert_eq!(begins, [line]);
+    let ends = logged(|| (60..70).for_each(|at| apply(&mut s, handles(10, 7, 84), Moment(at * 1000))));
+    assert_eq!(ends, ["INFO the collector works again broker=\"1\" collector=\"process\""]);
+    let gone = logged(|| (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000))));
+    assert_eq!(gone, ["WARN the broker's process 10 has ended broker=\"1\""]);
+}
+
+#[test]
+fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let seen = logged(|| (1..9).for_each(|at| apply(&mut s, dump(10, true), Moment(at))));
+    assert_eq!(seen, ["ERROR threads of the broker are deadlocked: restart it broker=\"1\" threads=[\"a\", \"b\"]"]);
+    let failed = logged(|| (9..15).for_each(|at| apply(&mut s, failed_dump(10), Moment(at))));
+    assert_eq!(failed, ["WARN no dump in time broker=\"1\" collector=\"threads\" reason=\"timeout\""]);
+    let gone = logged(|| (15..20).for_each(|at| apply(&mut s, dump(10, false), Moment(at))));
+    let works = "INFO the collector works again broker=\"1\" collector=\"threads\"";
+    assert_eq!(gone, ["INFO the deadlock is gone broker=\"1\"", works]);
+}
+
+#[test]
+fn what_is_known_of_a_broker_is_logged_when_it_changes() {
+    let with = |id: Option<i32>, label: &str, problem: &str| {
+        let unknown = Broker::unknown(ProcessKey { pid: 10, start_ticks: 7 });
+        let broker = Broker { id, problems: vec![problem.to_owned()], ..unknown };
+        (Arc::new(broker), label.to_owned())
+    };
+    let mut s = Snapshot::default();
+    let lines = logged(|| {
+        apply(&mut s, discovered(vec![with(None, "pid-10", "id unknown")]), Moment(0));
+        apply(&mut s, discovered(vec![with(None, "pid-10", "id unknown")]), Moment(1));
+        apply(&mut s, discovered(vec![with(Some(1001), "1001", "no jar")]), Moment(2));
+        apply(&mut s, discovered(vec![with(Some(1001), "1001", "no jar")]), Moment(3));
+    });
+    let golden = [
+        "INFO found a broker broker=\"pid-10\" pid=10 version=\"unknown\"",
+        "WARN id unknown broker=\"pid-10\"",
+        "INFO the broker's label is another broker=\"1001\" pid=10 before=\"pid-10\"",
+        "WARN no jar broker=\"1001\"",
+    ];
+    assert_eq!(lines, golden);
 }

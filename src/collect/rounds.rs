@@ -252,7 +252,8 @@ async fn thread_dump(watched: Watched) {
         let report = match dump {
             Ok(dump) => {
                 let report = lane.run(DUMP_DEADLINE, &name, move |_| threads::report(&dump)).await;
-                report.and_then(|(report, _)| report)
+                let named = |failure: Failure| Failure::new(failure.reason, format!("{name}: {}", failure.message));
+                report.and_then(|(report, _)| report.map_err(named))
             }
             Err(failure) => Err(failure),
         };

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::known_issues::{self, Likeness};
 use super::wait_graph::WaitGraph;
-use crate::parse::thread_dump::ThreadDump;
+use crate::parse::thread_dump::{self, ThreadDump};
 use crate::snapshot::{Deadlock, NamedIssue};
 
 /// The shape of `--output json`, documented in `docs/analyze.md`.
@@ -104,4 +104,17 @@ pub fn named(deadlock: &Deadlock) -> Vec<NamedIssue> {
         relatives: found.issue.relatives.clone(),
     };
     known_issues::matching(deadlock).into_iter().map(name).collect()
+}
+
+/// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.
+pub fn read_all(bytes: &[u8]) -> Analysis {
+    let mut analysis = Analysis::default();
+    for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
+        for thread in &dump.threads {
+            let _ = (thread.header(), thread.state(), thread.carries());
+            let _ = (thread.stack().count(), thread.initialising_classes().count());
+        }
+        analysis.add("bytes", &dump);
+    }
+    analysis
 }

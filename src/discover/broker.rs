@@ -201,7 +201,7 @@ fn interpret(properties: &Properties, broker: &mut Broker) {
     for key in ["node.id", "broker.id"] {
         match known(key).map(str::parse::<i32>) {
             Some(Ok(id)) if id >= 0 => broker.id = broker.id.or(Some(id)),
-            Some(Err(_)) => problems.push(format!("{key} in server.properties is not a number")),
+            Some(Err(_)) => problems.push(format!("{key} in server.properties is no number that an id can be")),
             _ => {}
         }
     }

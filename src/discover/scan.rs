@@ -93,16 +93,21 @@ impl Discovery {
         let mut jobs = Vec::new();
         let mut alive = HashMap::with_capacity(self.known.len());
         let brokers: Vec<u32> = self.known.iter().filter(|(_, k)| k.broker().is_some()).map(|(p, _)| p.pid).collect();
-        let mut hidden = 0;
+        let mut hidden = false;
         for pid in pids {
             let stat = match self.proc.stat(pid) {
                 Ok(stat) => stat,
                 Err(ProcError::Denied { .. }) => {
-                    hidden += 1;
+                    hidden = true;
                     continue;
                 }
-                // Gone meanwhile; or unreadable, which no process is.
-                Err(_) => continue,
+                Err(ProcError::Gone { .. }) => continue,
+                Err(error) => {
+                    if self.doubts.len() < MOST_DOUBTS {
+                        self.doubts.push(format!("process {pid} is passed over, a broker or not: {error}"));
+                    }
+                    continue;
+                }
             };
             if stat.kernel_thread || stat.ended {
                 continue;
@@ -125,11 +130,11 @@ impl Discovery {
             }
         }
         self.known = alive;
-        if hidden > 0 {
-            self.doubts.push(format!(
-                "{hidden} processes may not be read (procfs mounted with hidepid?): brokers among them are not found; \
-                 run kafka-vitals as the brokers' user"
-            ));
+        if hidden {
+            // Without their number, which changes all the time: this is logged whenever it is another text.
+            let what = "some processes may not be read (procfs mounted with hidepid?): brokers among them are not \
+                        found; run kafka-vitals as the brokers' user";
+            self.doubts.push(what.to_owned());
         }
         // Brokers last: a renewal that hangs must not keep a new one from being found.
         jobs.sort_by_key(|job| job.launch.is_some());

@@ -35,6 +35,9 @@ pub fn render(snapshot: &Snapshot, now: Moment) -> Markup {
                     @if let Some(error) = &snapshot.discovery.error {
                         p.bad { "Discovery: " (error) }
                     }
+                    @if !snapshot.doubts.is_empty() {
+                        ul { @for doubt in &snapshot.doubts { li { (doubt) } } }
+                    }
                     @for broker in &snapshot.brokers { (broker_section(broker, now)) }
                 }
                 footer {

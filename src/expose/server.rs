@@ -33,9 +33,9 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections held at a time: each costs a handle of ours.
 const MAX_CONNECTIONS: usize = 512;
 
-/// The routes. `max_requests` of 0 is no limit.
+/// The routes. `max_requests` of 0 is no limit. `telemetry_path` was checked by [`crate::config`].
 pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Router {
-    let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests };
+    let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests.min(Semaphore::MAX_PERMITS) };
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
@@ -129,10 +129,10 @@ async fn connection(stream: TcpStream, router: Router) {
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; {}", remedy(source))]
+#[error("cannot listen on {address}: {cause}; {}", remedy(cause))]
 pub struct BindError {
     address: SocketAddr,
-    source: std::io::Error,
+    cause: std::io::Error,
 }
 
 fn remedy(error: &std::io::Error) -> &'static str {
@@ -140,14 +140,18 @@ fn remedy(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AddrInUse => {
             "another process has this port: end it, or choose another with --web.listen-address"
         }
-        std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-        std::io::ErrorKind::AddrNotAvailable => "this host has no such address",
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address: choose another with --web.listen-address"
+        }
         _ => "choose another with --web.listen-address",
     }
 }
 
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
 }
 
 #[cfg(test)]

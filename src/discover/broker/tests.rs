@@ -117,7 +117,7 @@ fn problems_name_the_key_and_never_the_value() {
         broker.problems,
         [
             "log.dirs comes from a config provider, which is not asked: see the broker's log",
-            "broker.id in server.properties is not a number",
+            "broker.id in server.properties is no number that an id can be",
             "mode unknown: server.properties has neither process.roles nor zookeeper.connect",
             "port of PLAINTEXT unknown: listeners says 0, so the kernel chose one; set a fixed port",
             "entry 2 of listeners is not of the form NAME://HOST:PORT",
