@@ -25,6 +25,9 @@ pub const PAUSES_EVERY: Duration = Duration::from_secs(1);
 /// A JVM without performance data will hardly get them.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
 
+/// The reason of a [`Failure`]: no thread can be told to belong to a pool.
+pub const UNNAMED: &str = "unnamed";
+
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
 pub type Names = HashMap<u32, Arc<str>>;
 
@@ -155,7 +158,7 @@ impl ProgressCollector {
             "pid {pid}: the kernel's short thread names do not tell the pools of this version apart, and no thread \
              dump has told the full ones yet"
         );
-        Failure::new("unnamed", message)
+        Failure::new(UNNAMED, message)
     }
 }
 
