@@ -44,7 +44,10 @@ fn watched(version: &str) {
     cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
-    let exporter = Exporter::start_logged(cluster.cell(), &log);
+    let file = std::fs::File::create(&log).unwrap();
+    let exporter = Exporter::start_with(cluster.cell(), |command| {
+        command.arg("--log.level=debug").stderr(file);
+    });
     followed(&cluster, &exporter);
     let begun = Instant::now();
     let cpu = exporter.metrics().get("process_cpu_seconds_total").unwrap();
