@@ -9,8 +9,8 @@ use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::metrics;
 use kafka_vitals::snapshot::{
-    Deadlock, DeadlockedThread, LockQueue, MissingThread, Moment, PoolFindings, ProcessVitals, Snapshot, Stall,
-    ThreadReport,
+    Deadlock, DeadlockedThread, LockQueue, MissingThread, Moment, PoolFindings, ProcessVitals, ProgressReport,
+    Snapshot, Stall, ThreadReport,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -224,6 +224,31 @@ fn a_failed_discovery_forgets_nobody() {
         series(&s, Moment(1000), "kafka_vitals_collector_success{broker=\"\",collector=\"discovery\"}"),
         Some(0.0)
     );
+}
+
+#[test]
+fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let name = "kafka_vitals_jvm_pause_seconds_total{broker=\"1\"}";
+    assert_eq!(series(&s, Moment(0), name), None);
+    apply(&mut s, round(10, 7, Told::Pauses(Ok(Duration::from_millis(2250)))), Moment(1000));
+    assert_eq!(series(&s, Moment(4000), name), Some(2.25));
+    assert_eq!(series(&s, Moment(4001), name), None);
+    apply(&mut s, round(10, 7, Told::Pauses(Err(Failure::new("absent", "no performance data")))), Moment(5000));
+    assert_eq!(series(&s, Moment(5000), name), None);
+}
+
+#[test]
+fn progress_that_cannot_be_read_is_told_with_its_reason() {
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let name = "kafka_vitals_collector_success{broker=\"1\",collector=\"progress\"}";
+    apply(&mut s, round(10, 7, Told::Progress(Err(Failure::new("denied", "run as its user")))), Moment(1000));
+    assert_eq!(series(&s, Moment(1000), name), Some(0.0));
+    assert_eq!(s.brokers[0].progress.reason(Moment(1000)).as_deref(), Some("run as its user"));
+    apply(&mut s, round(10, 7, Told::Progress(Ok(ProgressReport::default()))), Moment(2000));
+    assert_eq!(series(&s, Moment(2000), name), Some(1.0));
 }
 
 /// What is logged meanwhile, without the time, a line each.

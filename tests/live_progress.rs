@@ -10,6 +10,8 @@ fn deadlock_is_told_soon(form: Form) {
     let (cluster, exporter) = start();
     let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
     println!("{form:?}: told {seconds:.2} s after the last follower's SIGCONT, round {}, {}", deadlock.rounds, load());
+    let round = format!("round_interval_seconds{{broker=\"{}\",round=\"progress\"}}", deadlock.broker);
+    println!("{form:?}: progress is read every {:.3} s", exporter.metrics().get(&round).unwrap());
     assert!(seconds <= 5.0, "told only after {seconds:.2} s, {}", load());
 }
 

@@ -23,7 +23,9 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
             let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
             let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
             // Clients wait 5 s for an answer.
-            let noticed = clients.first_failure().map(|at| (at - deadlock.followers_continued).as_secs_f64());
+            let noticed =
+                clients.first_failure().and_then(|at| at.checked_duration_since(deadlock.followers_continued));
+            let noticed = noticed.map(|time| time.as_secs_f64());
             println!("{form:?} {run}: {seconds:.2} s, first client {noticed:.2?} s, {}", load());
             assert!(noticed.is_none_or(|noticed| seconds < noticed), "a client noticed first");
             all.push(seconds);
@@ -42,7 +44,10 @@ fn watched(version: &str) {
     cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
-    let exporter = Exporter::start_logged(cluster.cell(), &log);
+    let file = std::fs::File::create(&log).unwrap();
+    let exporter = Exporter::start_with(cluster.cell(), |command| {
+        command.arg("--log.level=debug").stderr(file);
+    });
     followed(&cluster, &exporter);
     let begun = Instant::now();
     let cpu = exporter.metrics().get("process_cpu_seconds_total").unwrap();

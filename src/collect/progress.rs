@@ -25,6 +25,9 @@ pub const PAUSES_EVERY: Duration = Duration::from_secs(1);
 /// A JVM without performance data will hardly get them.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
 
+/// The reason of a [`Failure`]: no thread can be told to belong to a pool.
+pub const UNNAMED: &str = "unnamed";
+
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
 pub type Names = HashMap<u32, Arc<str>>;
 
@@ -145,9 +148,8 @@ impl ProgressCollector {
     }
 
     fn name(&self, tasks: &Tasks, thread: u32) -> String {
-        let task = tasks.iter().find(|(id, _)| *id == thread).map(|(_, task)| task);
-        let full = task.and_then(|task| self.names.get(&task.inner_id)).map(|name| name.to_string());
-        full.or_else(|| task.map(|task| task.name.clone())).unwrap_or_default()
+        let Some(task) = tasks.get(thread) else { return String::new() };
+        self.names.get(&task.inner_id).map_or_else(|| task.name.clone(), |name| name.to_string())
     }
 
     fn nothing_to_judge(&self) -> Failure {
@@ -156,7 +158,7 @@ impl ProgressCollector {
             "pid {pid}: the kernel's short thread names do not tell the pools of this version apart, and no thread \
              dump has told the full ones yet"
         );
-        Failure::new("unnamed", message)
+        Failure::new(UNNAMED, message)
     }
 }
 

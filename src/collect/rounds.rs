@@ -12,7 +12,7 @@ use super::cluster::ClusterCollector;
 use super::demand::Demand;
 use super::keeper::{RoundEnd, Told, Update};
 use super::process;
-use super::progress::{Names, ProgressCollector, TELL_EVERY};
+use super::progress::{Names, ProgressCollector, TELL_EVERY, UNNAMED};
 use super::round::{Lane, Pace};
 use super::sockets::Sockets;
 use super::threads::{self, ThreadCollector, ThreadHistory};
@@ -58,8 +58,8 @@ pub struct Watched {
     pub clock: Clock,
     /// How many descriptors the progress rounds of all brokers may keep open.
     pub kept_descriptors: Allowance,
-    /// From the dumps to the progress round: whose thread is whose.
-    pub names: watch::Sender<Arc<Names>>,
+    /// From the dumps to the progress round: whose thread is whose. None until the first dump has ended or failed.
+    pub names: watch::Sender<Option<Arc<Names>>>,
     /// From the progress round to the dumps: threads that do not move, by the kernel's id.
     pub suspects: watch::Sender<BTreeSet<u32>>,
 }
@@ -210,8 +210,9 @@ async fn progress(watched: Watched) {
     let mut told: Option<Instant> = None;
     loop {
         let begun = Instant::now();
-        let names = Arc::clone(&watched.names.borrow());
-        let work = move |collector: &mut ProgressCollector| collector.pass(&names);
+        let names = watched.names.borrow().clone();
+        let before_names = names.is_none();
+        let work = move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
         let (report, pauses) = match lane.run(PROGRESS_DEADLINE, &name, work).await {
             Ok((pass, cpu)) => {
                 pace.spent(cpu);
@@ -228,7 +229,9 @@ async fn progress(watched: Watched) {
                 report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread.as_str()).collect();
             tracing::debug!(broker = %name, suspects = ?names, "threads that hardly move");
         }
-        if news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+        // Most versions need the names of the first dump, which is under way: nothing has failed yet.
+        let too_early = before_names && report.as_ref().is_err_and(|failure| failure.reason == UNNAMED);
+        if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
             told = Some(begun);
             watched.tell("progress", &pace, took, Told::Progress(report)).await;
         }
@@ -265,9 +268,11 @@ async fn thread_dump(watched: Watched) {
             Err(failure) => Err(failure),
         };
         let report = report.map(|(report, names)| {
-            watched.names.send_replace(Arc::new(names));
+            watched.names.send_replace(Some(Arc::new(names)));
             report
         });
+        // A failed dump takes no names back.
+        watched.names.send_modify(|names| *names = Some(names.take().unwrap_or_default()));
         let deadlocked = report.as_ref().ok().map(|report| !report.deadlocks.is_empty());
         demand.taken(begun, pause, &suspects, deadlocked);
         tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");

@@ -90,7 +90,7 @@ impl Tasks {
         }
         let tasks = Tasks { pid, path, folder, tasks: BTreeMap::new(), allowance };
         // A thread that exists has run: where the kernel leaves out the counting it writes zeros, or no file.
-        if !tasks.read(pid)?.is_some_and(|counts| counts.switches > 0) {
+        if tasks.read(pid)?.unwrap_or_default().switches == 0 {
             let what = "nothing is counted: a kernel with CONFIG_SCHED_INFO is needed";
             return Err(ProcError::Malformed { path: tasks.path.join(format!("{pid}/schedstat")), what });
         }
@@ -100,6 +100,10 @@ impl Tasks {
     /// Every thread that is known, by its id in our own pid namespace.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().map(|(id, task)| (*id, task))
+    }
+
+    pub fn get(&self, id: u32) -> Option<&Task> {
+        self.tasks.get(&id)
     }
 
     /// Looks for threads that began or ended. Opens two files for each new one.
@@ -223,8 +227,16 @@ fn read_counts(file: impl AsFd) -> Result<Option<Counts>, Errno> {
 
 /// `31415926 271828 42`: on a CPU, waiting for one, how often.
 fn parse_counts(bytes: &[u8]) -> Option<Counts> {
-    let mut fields = words(bytes).map(number);
-    Some(Counts { cpu: fields.next()??, waited: fields.next()??, switches: fields.next()?? })
+    // By hand: half the cost of splitting into words first, four times a second for each thread.
+    let mut rest = bytes;
+    let mut next = || {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (field, after) = rest.split_at(digits);
+        rest = after.get(1..).unwrap_or_default();
+        let add = |sum: u64, byte: &u8| sum.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
+        field.iter().try_fold(0, add).filter(|_| digits > 0)
+    };
+    Some(Counts { cpu: next()?, waited: next()?, switches: next()? })
 }
 
 #[cfg(test)]

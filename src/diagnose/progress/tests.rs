@@ -157,7 +157,7 @@ fn the_rhythm_of_a_contended_monitor_is_seen_in_sleeping_threads() {
     for pool in [Pool::Scheduler, Pool::Heartbeat, Pool::GroupMetadataManager] {
         // Each look a little later than a second after the last, at any phase of the passes.
         for (period, phase) in [(1000, 0), (1001, 120), (1004, 249), (1030, 77)] {
-            let looks = move |ms: u64| (ms + phase) % period == 0;
+            let looks = move |ms: u64| (ms + phase).is_multiple_of(period);
             let mut made = with_reapers(thread(pool, then(20_000, every(7_777), looks)));
             let found = made.run(40_000, 250);
             let &[(0, Sign::MonitorRhythm, at)] = found.as_slice() else { panic!("{period}: {found:?}") };

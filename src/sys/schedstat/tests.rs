@@ -124,9 +124,11 @@ fn another_process_and_a_kernel_that_does_not_count_are_told() {
     std::fs::create_dir_all(&task).unwrap();
     let start = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;
     std::fs::copy(format!("/proc/{pid}/stat"), folder.path().join("7/stat")).unwrap();
-    for text in [Some("0 0 0\n"), None] {
-        text.map(|text| std::fs::write(task.join("schedstat"), text).unwrap());
-        if text.is_none() {
+    // Written as zeros, and not written at all.
+    for zeros in [true, false] {
+        if zeros {
+            std::fs::write(task.join("schedstat"), "0 0 0\n").unwrap();
+        } else {
             std::fs::remove_file(task.join("schedstat")).unwrap();
         }
         let error = Tasks::open(&ProcRoot::new(folder.path()), 7, start, Allowance::new(1)).unwrap_err();
