@@ -181,6 +181,14 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
     let start = Instant::now();
     assert_eq!(scan(&mut discovery).len(), 2);
     assert!(start.elapsed() < READ_BUDGET);
+    // However long it hangs, it holds one thread.
+    let hanging = |discovery: &mut Discovery| {
+        let known = discovery.known.iter_mut().find(|(key, _)| key.pid == 9314).unwrap().1;
+        known.judged -= RENEW_OTHER * 2;
+        assert_eq!(scan(discovery).len(), 2);
+        (discovery.stuck_readers.len(), discovery.doubts().len())
+    };
+    assert_eq!([hanging(&mut discovery), hanging(&mut discovery)], [(1, 1), (1, 1)]);
     // Lets the reader go, so that the test leaves no thread behind.
     fs::OpenOptions::new().write(true).open(&sick).unwrap();
 }
