@@ -4,7 +4,6 @@
 #[path = "attach/jvm.rs"]
 mod jvm;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -28,22 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const NOBODY: u32 = 65534;
 
 fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCollector {
-    let broker = Broker {
-        process: ProcessKey { pid, start_ticks: start_ticks(pid) },
-        started: None,
-        id: Some(3),
-        kafka_version: None,
-        java_version: None,
-        mode: None,
-        roles: BTreeSet::new(),
-        listeners: Vec::new(),
-        advertised: Vec::new(),
-        log_dirs: Vec::new(),
-        zookeeper: Vec::new(),
-        uid: None,
-        gid: None,
-        problems: Vec::new(),
-    };
+    let process = ProcessKey { pid, start_ticks: start_ticks(pid) };
+    let broker = Broker { id: Some(3), ..Broker::unknown(process) };
     ThreadCollector::new(exe, "/proc", Arc::new(broker), deadline)
 }
 

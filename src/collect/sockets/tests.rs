@@ -23,20 +23,10 @@ fn broker(pid: u32, listeners: &[(&str, Option<&str>, u16)], zookeeper: &[String
         controller: false,
     };
     Broker {
-        process: ProcessKey { pid, start_ticks: 1 },
-        started: None,
         id: Some(219),
-        kafka_version: None,
-        java_version: None,
-        mode: None,
-        roles: Default::default(),
         listeners: listeners.iter().map(listener).collect(),
-        advertised: Vec::new(),
-        log_dirs: Vec::new(),
         zookeeper: zookeeper.to_vec(),
-        uid: None,
-        gid: None,
-        problems: Vec::new(),
+        ..Broker::unknown(ProcessKey { pid, start_ticks: 1 })
     }
 }
 

@@ -202,11 +202,8 @@ fn a_folder_without_procfs_is_an_error_with_a_remedy() {
 fn broker(pid: u32, id: Option<i32>, ports: &[u16]) -> Arc<Broker> {
     let listener =
         |port: &u16| Listener { name: "P".into(), protocol: None, host: None, port: *port, controller: *port == 1 };
-    let (_folder, proc) = recorded();
-    let any = scan(&mut Discovery::new(proc, Vec::new())).remove(0);
-    let mut broker = Broker::clone(&any);
-    (broker.process.pid, broker.id, broker.listeners) = (pid, id, ports.iter().map(listener).collect());
-    Arc::new(broker)
+    let process = ProcessKey { pid, start_ticks: 1 };
+    Arc::new(Broker { id, listeners: ports.iter().map(listener).collect(), ..Broker::unknown(process) })
 }
 
 #[test]
