@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Component, Path, PathBuf};
@@ -24,9 +24,10 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// Gives the cell a `/tmp` of its own, as JVMs of two cells have equal pids and meet in `/tmp/.java_pidN` and
+/// Brings up the loopback interface, which is down in a new network. Gives the cell a `/tmp` of its own, as JVMs of two cells have equal pids and meet in `/tmp/.java_pidN` and
 /// `/tmp/hsperfdata_*`; the folders named as arguments stay visible. Then waits for the end of stdin.
 const FIRST_PROCESS: &str = r#"set -e
+ip link set lo up
 cd /tmp
 mount -t tmpfs -o mode=1777 lab /tmp
 for folder in "$@"; do mkdir "/tmp/$folder"; mount --no-canonicalize --bind "$folder" "/tmp/$folder"; done
@@ -127,7 +128,7 @@ impl Cell {
                 {
                     return Err(io::Error::other("the lab's process ended"));
                 }
-                unblock_signals()
+                Ok(())
             });
         }
         let name = command.get_program().to_string_lossy().into_owned();
@@ -303,33 +304,7 @@ fn enter(network: &File, mounts: &File, pids: &File) -> Result<()> {
     if let Ok(folder) = folder {
         let _ = env::set_current_dir(folder);
     }
-    bring_loopback_up().context("bring up lo")
-}
-
-/// A new network namespace has a loopback interface that is down.
-fn bring_loopback_up() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // SAFETY: ifreq is plain data, for which all zeros is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the descriptor is open and `request` is a whole ifreq that outlives the call.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
     Ok(())
-}
-
-/// A child inherits the signals that its parent blocks; a JVM that blocks SIGTERM could not be stopped.
-fn unblock_signals() -> io::Result<()> {
-    // SAFETY: an all-zero set is a valid argument of sigemptyset, and both calls get pointers to a live set or null.
-    let failed = unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn read_all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {

@@ -2,7 +2,6 @@
 
 mod demo;
 
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -13,6 +12,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use lab::versions::Mode;
 use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 #[derive(Parser)]
 #[command(about = "Real Kafka brokers and real failures on demand")]
@@ -175,26 +176,13 @@ fn look(cluster: &Cluster, load: Option<&Load>, since: Option<Instant>) -> Resul
     Ok(())
 }
 
-/// Told once by SIGINT, SIGTERM, SIGHUP, or the end of a piped stdin. To be called before any other thread runs.
+/// Told once by SIGINT, SIGTERM, SIGHUP, or the end of a piped stdin.
 fn stop_requests() -> Result<mpsc::Receiver<()>> {
-    // SAFETY: an all-zero set is a valid argument of sigemptyset, and each call gets pointers to the live set or null.
-    let descriptor = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        libc::signalfd(-1, &set, libc::SFD_CLOEXEC)
-    };
-    ensure!(descriptor >= 0, "signalfd: {}", std::io::Error::last_os_error());
-    // SAFETY: signalfd just returned this descriptor, and nobody else has it.
-    let signals = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (stop, stopped) = mpsc::channel();
     let told = stop.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
-        let _ = rustix::io::read(signals.as_fd(), &mut record);
+        signals.forever().next();
         let _ = told.send(());
         lab::interrupt();
         // What still hangs then (a tool) is given up; the processes end by their parent-death signal.

@@ -252,7 +252,7 @@ fn interpret(properties: &Properties, broker: &mut Broker) {
 }
 
 /// The keys that we read: an unreadable value of another one is none of our business.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 14] = [
     "broker.id",
     "node.id",
     "process.roles",
@@ -267,7 +267,6 @@ const KEYS: [&str; 15] = [
     "advertised.port",
     "listener.security.protocol.map",
     "controller.listener.names",
-    "inter.broker.listener.name",
 ];
 
 fn role(name: &str) -> Option<Role> {
