@@ -50,9 +50,12 @@ struct Inner {
 
 /// The namespaces, and the process that keeps them.
 struct Walls {
-    keeper: Child,
+    keeper: Keeper,
     network: File,
 }
+
+/// The first process of the namespaces; they end with it.
+struct Keeper(Child);
 
 impl Cell {
     /// Namespaces of its own where rights allow; else the host's, said once on stderr.
@@ -184,7 +187,7 @@ impl Cell {
     pub fn host_path(&self, inside: &Path) -> PathBuf {
         match (&self.0.walls, inside.strip_prefix("/")) {
             (Some(walls), Ok(relative)) => {
-                Path::new("/proc").join(walls.keeper.id().to_string()).join("root").join(relative)
+                Path::new("/proc").join(walls.keeper.0.id().to_string()).join("root").join(relative)
             }
             _ => inside.to_path_buf(),
         }
@@ -228,49 +231,40 @@ impl Walls {
             .stderr(Stdio::piped())
             // Ctrl-C at the terminal is for the lab, which then ends the cell in order.
             .process_group(0);
-        let mut keeper = command.spawn().context("start `unshare` (package util-linux)")?;
+        let mut keeper = Keeper(command.spawn().context("start `unshare` (package util-linux)")?);
         let mut line = String::new();
-        if let Some(stdout) = keeper.stdout.take() {
+        if let Some(stdout) = keeper.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         if line.trim() != "ready" {
             let mut reason = String::new();
-            keeper.stdin = None;
-            if let Some(mut stderr) = keeper.stderr.take() {
+            keeper.0.stdin = None;
+            if let Some(mut stderr) = keeper.0.stderr.take() {
                 stderr.read_to_string(&mut reason)?;
             }
-            keeper.wait()?;
             bail!("{}", reason.trim());
         }
-        let namespace = |keeper: &Child, name: &str| File::open(format!("/proc/{}/ns/{name}", keeper.id()));
-        let network = namespace(&keeper, "net");
-        let mounts = namespace(&keeper, "mnt");
-        let pids = namespace(&keeper, "pid_for_children");
-        match (network, mounts, pids) {
-            (Ok(network), Ok(mounts), Ok(pids)) => Ok((Walls { keeper, network }, mounts, pids)),
-            (network, mounts, pids) => {
-                keeper.stdin = None;
-                keeper.wait()?;
-                bail!("open the new namespaces: {:?}", [network, mounts, pids].into_iter().find_map(Result::err))
-            }
-        }
+        let namespace = |name: &str| File::open(format!("/proc/{}/ns/{name}", keeper.0.id()));
+        let (mounts, pids) = (namespace("mnt")?, namespace("pid_for_children")?);
+        let network = namespace("net")?;
+        Ok((Walls { keeper, network }, mounts, pids))
     }
 }
 
-impl Drop for Walls {
+impl Drop for Keeper {
     fn drop(&mut self) {
-        self.keeper.stdin = None;
+        self.0.stdin = None;
         // The first process ends when all others were reaped, which the handles did before; a child that somebody
         // else started and left would hold it.
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
-            if !matches!(self.keeper.try_wait(), Ok(None)) {
+            if !matches!(self.0.try_wait(), Ok(None)) {
                 return;
             }
             thread::sleep(Duration::from_millis(2));
         }
-        let _ = self.keeper.kill();
-        let _ = self.keeper.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

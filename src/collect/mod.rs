@@ -76,7 +76,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
         if let Some(alive) = alive {
             running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
             for (broker, _) in alive {
-                if running.get(&broker.process).is_some_and(|known| known.broker == broker) {
+                if running.get(&broker.process).is_some_and(|known| suits(&known.broker, &broker)) {
                     continue;
                 }
                 let watched = Watched {
@@ -106,6 +106,12 @@ fn settings_of(settings: &[BrokerSettings], broker: &Broker) -> Option<BrokerSet
     settings.iter().find(meant).cloned()
 }
 
+/// Whether rounds that were begun for `known` may go on. To begin them anew costs a hanging broker a connection and a
+/// request, so the wording of a problem, which changes when somebody edits a file, is no reason.
+fn suits(known: &Broker, found: &Broker) -> bool {
+    *found == Broker { problems: found.problems.clone(), ..known.clone() }
+}
+
 /// Why a collector has nothing to say. It becomes an unknown reading, never a zero.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -119,5 +125,18 @@ pub struct Failure {
 impl Failure {
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Failure { reason, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_go_on_until_something_they_need_changes() {
+        let known = Broker::unknown(ProcessKey { pid: 1, start_ticks: 1 });
+        let edited = Broker { problems: vec!["server.properties was changed".into()], ..known.clone() };
+        assert!(suits(&known, &edited));
+        assert!(!suits(&known, &Broker { id: Some(1), ..edited }));
     }
 }
