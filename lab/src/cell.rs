@@ -354,6 +354,17 @@ impl Process {
         Ok(kill_process(pid.ok_or_else(|| io::Error::other("not a pid"))?, signal)?)
     }
 
+    /// Whether all of its threads are stopped (state T).
+    pub fn is_stopped(&self) -> io::Result<bool> {
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let stat = fs::read_to_string(task?.path().join("stat"))?;
+            if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// How it ended, or nothing while it runs.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
