@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{self, Broker, Discovery, ProcessKey};
+pub use crate::failure::Failure;
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::{Clock, Snapshot};
 use crate::sys::proc::ProcRoot;
@@ -110,22 +111,6 @@ fn settings_of(settings: &[BrokerSettings], broker: &Broker) -> Option<BrokerSet
 /// request, so the wording of a problem, which changes when somebody edits a file, is no reason.
 fn suits(known: &Broker, found: &Broker) -> bool {
     *found == Broker { problems: found.problems.clone(), ..known.clone() }
-}
-
-/// Why a collector has nothing to say. It becomes an unknown reading, never a zero.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// One of a few words, fit for a label: `timeout`, `denied`, `gone`, `refused`, `protocol`, `unsupported` ...
-    pub reason: &'static str,
-    /// For a person: which broker, which file or address, what to do about it.
-    pub message: String,
-}
-
-impl Failure {
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Failure { reason, message: message.into() }
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::jvm::{self, Launch, Verdict};
 use super::{Broker, ProcessKey, broker, properties};
-use crate::collect::Failure;
+use crate::failure::Failure;
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 

@@ -1,15 +1,17 @@
 //! The process to attach to, as `/proc` tells it.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
-use rustix::fs::{Dir, Mode, OFlags, SeekFrom, openat};
+use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::AttachError;
 use crate::sys::perf_data::PerfFile;
-use crate::sys::proc::{Stat, parse_stat, parse_status, read_in, read_open_file};
+use crate::sys::proc::{Stat, parse_stat, parse_status, read_in};
 use crate::sys::rooted::{Rooted, RootedError};
 
 /// One process, pinned: after its end every read fails, also when its pid is given out again.
@@ -97,14 +99,10 @@ impl Target {
     /// SIGQUIT prints a dump or opens the attach socket where HotSpot catches it, and kills everywhere else.
     pub(super) fn check_signal_is_safe(&self) -> Result<(), AttachError> {
         let maps = self.maps.as_ref().ok_or_else(|| self.denied("cannot read the process's memory map"))?;
-        let maps = rustix::fs::seek(maps, SeekFrom::Start(0)).and_then(|_| read_open_file(maps, MAX_MAPS_BYTES));
-        let maps = maps.map_err(|errno| gone_or(errno, || "reading its memory map".into()))?;
-        // It ships a libjvm.so as well.
-        if memmem::find(&maps, b"/libj9vm").is_some() {
-            return Err(AttachError::OpenJ9);
-        }
-        if memmem::find(&maps, b"/libjvm.so").is_none() {
-            return Err(AttachError::NotJvm);
+        match find_jvm(maps).map_err(|source| AttachError::Io { what: "reading its memory map".into(), source })? {
+            Some(Jvm::HotSpot) => {}
+            Some(Jvm::OpenJ9) => return Err(AttachError::OpenJ9),
+            None => return Err(AttachError::NotJvm),
         }
         if self.attach_disabled() {
             return Err(AttachError::Disabled);
@@ -152,8 +150,29 @@ impl Target {
     }
 }
 
-/// A line has about 100 bytes, and a process may have 65,530 unless the kernel was told otherwise.
-const MAX_MAPS_BYTES: usize = 64 << 20;
+enum Jvm {
+    HotSpot,
+    OpenJ9,
+}
+
+/// Line by line: a broker may have hundreds of thousands of mappings.
+fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
+    const MAX_BYTES: u64 = 256 << 20;
+    let mut file = File::from(maps.try_clone()?);
+    file.rewind()?;
+    let mut found = None;
+    for line in BufReader::new(file.take(MAX_BYTES)).split(b'\n') {
+        let line = line?;
+        // It ships a libjvm.so as well, so the whole map has to be seen.
+        if memmem::find(&line, b"/libj9vm").is_some() {
+            return Ok(Some(Jvm::OpenJ9));
+        }
+        if memmem::find(&line, b"/libjvm.so").is_some() {
+            found = Some(Jvm::HotSpot);
+        }
+    }
+    Ok(found)
+}
 
 fn runs(stat: &Stat) -> Result<(), AttachError> {
     match stat.state {
