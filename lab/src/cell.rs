@@ -357,7 +357,8 @@ impl Process {
     /// Whether all of its threads are stopped (state T).
     pub fn is_stopped(&self) -> io::Result<bool> {
         for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            let stat = fs::read_to_string(task?.path().join("stat"))?;
+            // One that has just ended is looked at no more the next time.
+            let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
             if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
                 return Ok(false);
             }
