@@ -238,9 +238,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP; returns when every thread stands. Each stops when it next runs, and could answer until then.
     pub fn pause(&self, id: i32) -> Result<()> {
-        Ok(self.broker(id)?.process()?.signal(Signal::STOP)?)
+        let process = self.broker(id)?.process()?;
+        process.signal(Signal::STOP)?;
+        let deadline = Instant::now() + ANSWER_TIME;
+        while !process.is_stopped()? {
+            ensure!(Instant::now() < deadline, "broker {id} (pid {}) goes on after SIGSTOP", process.pid());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// SIGCONT.

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{BrokerMatch, BrokerSettings, Config};
 use crate::discover::{self, Broker, Discovery, ProcessKey};
+pub use crate::failure::Failure;
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::{Clock, Snapshot};
 use crate::sys::proc::ProcRoot;
@@ -89,7 +90,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
         if let Some(alive) = alive {
             running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
             for (broker, _) in alive {
-                if running.get(&broker.process).is_some_and(|known| known.broker == broker) {
+                if running.get(&broker.process).is_some_and(|known| suits(&known.broker, &broker)) {
                     continue;
                 }
                 let watched = Watched {
@@ -166,18 +167,21 @@ fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
     by_id.into_iter().map(text).collect()
 }
 
-/// Why a collector has nothing to say. It becomes an unknown reading, never a zero.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// One of a few words, fit for a label: `timeout`, `denied`, `gone`, `refused`, `protocol`, `unsupported` ...
-    pub reason: &'static str,
-    /// For a person: which broker, which file or address, what to do about it.
-    pub message: String,
+/// Whether rounds that were begun for `known` may go on. To begin them anew costs a hanging broker a connection and a
+/// request, so the wording of a problem, which changes when somebody edits a file, is no reason.
+fn suits(known: &Broker, found: &Broker) -> bool {
+    *found == Broker { problems: found.problems.clone(), ..known.clone() }
 }
 
-impl Failure {
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Failure { reason, message: message.into() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_go_on_until_something_they_need_changes() {
+        let known = Broker::unknown(ProcessKey { pid: 1, start_ticks: 1 });
+        let edited = Broker { problems: vec!["server.properties was changed".into()], ..known.clone() };
+        assert!(suits(&known, &edited));
+        assert!(!suits(&known, &Broker { id: Some(1), ..edited }));
     }
 }

@@ -116,8 +116,8 @@ pub fn read_all(bytes: &[u8]) -> Analysis {
     let mut analysis = Analysis::default();
     for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
         for thread in &dump.threads {
-            let _ = (thread.header(), thread.state(), thread.carries());
-            let _ = (thread.stack().count(), thread.initialising_classes().count());
+            let _ = (thread.header(), thread.state());
+            let _ = (thread.frames().count(), thread.locks().count(), thread.initialising_classes().count());
         }
         analysis.add("bytes", &dump);
     }

@@ -84,12 +84,13 @@ pub struct Stat {
 /// The fields of `/proc/PID/status` that we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    pub real_uid: u32,
-    pub effective_uid: u32,
-    pub real_gid: u32,
-    pub effective_gid: u32,
-    /// The process id in each nested pid namespace, ours first; empty before Linux 4.1.
-    pub namespace_pids: Vec<u32>,
+    /// Effective ids: the user and group that a JVM answers.
+    pub uid: u32,
+    pub gid: u32,
+    /// The process id in its own, innermost pid namespace; None before Linux 4.1.
+    pub namespace_pid: Option<u32>,
+    /// Whether SIGQUIT runs a handler; without one it kills.
+    pub catches_sigquit: bool,
     /// None for a process without memory of its own (ended, kernel thread).
     pub resident_bytes: Option<u64>,
 }
@@ -386,6 +387,11 @@ fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
     read_open_file(&open(path, OFlags::empty())?, cap)
 }
 
+/// The same of a file in an open folder.
+pub(super) fn read_in(folder: &OwnedFd, name: &str, cap: usize) -> rustix::io::Result<Vec<u8>> {
+    read_open_file(&rustix::fs::openat(folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, cap)
+}
+
 /// Reads to the end of the file or to `cap` bytes, in pieces: /proc files have no size of their own.
 pub(crate) fn read_open_file(file: &OwnedFd, cap: usize) -> rustix::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -439,23 +445,17 @@ pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
 }
 
 pub(super) fn parse_status(bytes: &[u8]) -> Option<Status> {
-    let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name));
-    let ids = |name: &[u8]| -> Option<(u32, u32)> {
-        let mut ids = words(field(name)?).map(|id| number(id).and_then(|id| u32::try_from(id).ok()));
-        Some((ids.next()??, ids.next()??))
-    };
-    let (real_uid, effective_uid) = ids(b"Uid:")?;
-    let (real_gid, effective_gid) = ids(b"Gid:")?;
-    let namespace_pids = words(field(b"NSpid:").unwrap_or_default())
-        .filter_map(|pid| number(pid).and_then(|pid| u32::try_from(pid).ok()))
-        .collect();
-    let resident_kib = field(b"VmRSS:").and_then(|line| number(words(line).next()?));
+    // The name of a process may hold anything but a line end, so fields are taken from the starts of lines.
+    let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name)).map(words);
+    let id = |word: &[u8]| number(word).and_then(|id| u32::try_from(id).ok());
+    let caught = field(b"SigCgt:").and_then(|mut words| std::str::from_utf8(words.next()?).ok());
+    let caught = caught.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let resident_kib = field(b"VmRSS:").and_then(|mut words| number(words.next()?));
     Some(Status {
-        real_uid,
-        effective_uid,
-        real_gid,
-        effective_gid,
-        namespace_pids,
+        uid: field(b"Uid:")?.nth(1).and_then(id)?,
+        gid: field(b"Gid:")?.nth(1).and_then(id)?,
+        namespace_pid: field(b"NSpid:").and_then(|words| words.last().and_then(id)),
+        catches_sigquit: caught.is_some_and(|signals| signals & 1 << (libc::SIGQUIT - 1) != 0),
         resident_bytes: resident_kib.map(|kib| kib.saturating_mul(1024)),
     })
 }

@@ -7,29 +7,9 @@ use super::*;
 
 /// What `interpret` makes of a properties text, for a broker of this version.
 fn interpreted(version: Option<&str>, text: &str) -> Broker {
-    let mut broker = blank();
-    broker.kafka_version = version.map(str::to_owned);
+    let mut broker = Broker { kafka_version: version.map(str::to_owned), ..Broker::unknown(KEY) };
     interpret(&Properties::parse(text.as_bytes()).unwrap(), &mut broker);
     broker
-}
-
-fn blank() -> Broker {
-    Broker {
-        process: ProcessKey { pid: 1, start_ticks: 1 },
-        started: None,
-        id: None,
-        kafka_version: None,
-        java_version: None,
-        mode: None,
-        roles: BTreeSet::new(),
-        listeners: Vec::new(),
-        advertised: Vec::new(),
-        log_dirs: Vec::new(),
-        zookeeper: Vec::new(),
-        uid: None,
-        gid: None,
-        problems: Vec::new(),
-    }
 }
 
 /// `NAME/PROTOCOL@HOST:PORT`, with `*` for every address and `+controller`.

@@ -1,24 +1,15 @@
 //! The wait-for graph: the recorded dumps, whose deadlocks were read by eye or made on purpose, and random graphs
 //! against a naive oracle.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use kafka_vitals::diagnose::wait_graph::WaitGraph;
 use kafka_vitals::parse::thread_dump::{State, decode, parse};
-use kafka_vitals::snapshot::{Deadlock, DeadlockedThread};
+use kafka_vitals::snapshot::DeadlockedThread;
 use proptest::prelude::*;
 
-fn fixture(path: &str) -> Vec<u8> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/thread_dumps/");
-    std::fs::read(format!("{root}{path}")).unwrap()
-}
-
-fn deadlocks_of(bytes: &[u8]) -> Vec<Deadlock> {
-    parse(&decode(bytes)).unwrap().iter().flat_map(|dump| WaitGraph::of(dump).deadlocks()).collect()
-}
+use super::{deadlocks_of, fixture};
 
 fn names(threads: &[DeadlockedThread]) -> Vec<&str> {
     threads.iter().map(|thread| thread.thread.as_str()).collect()

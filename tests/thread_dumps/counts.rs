@@ -1,7 +1,5 @@
 //! Every thread, frame and lock of every dump we have, against counts made by regular expressions in Python.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::path::{Path, PathBuf};
 
 use kafka_vitals::parse::thread_dump::{LockKind, Thread, ThreadDump, decode, parse};
@@ -24,7 +22,7 @@ fn with_report<'a>(dump: &ThreadDump<'a>) -> Vec<Thread<'a>> {
 
 #[test]
 fn every_dump_has_the_counts_of_another_means() {
-    let table = include_str!("fixtures/thread_dumps/expected_counts.tsv");
+    let table = include_str!("../fixtures/thread_dumps/expected_counts.tsv");
     let (mut tried, mut missing, mut wrong) = (0, Vec::new(), Vec::new());
     for row in table.lines().filter(|row| !row.starts_with('#')) {
         let (path, expected) = row.split_once('\t').unwrap();

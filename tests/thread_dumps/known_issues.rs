@@ -1,16 +1,12 @@
 //! The known issues' data, and the deadlocks that it must and must not name.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use kafka_vitals::diagnose::known_issues::{Likeness, exposed, known_issues, matching};
-use kafka_vitals::diagnose::wait_graph::WaitGraph;
-use kafka_vitals::parse::thread_dump::{decode, parse};
 use kafka_vitals::snapshot::Deadlock;
 
+use super::{deadlocks_of, fixture};
+
 fn deadlocks(path: &str) -> Vec<Deadlock> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/thread_dumps/");
-    let bytes = std::fs::read(format!("{root}{path}")).unwrap();
-    parse(&decode(&bytes)).unwrap().iter().flat_map(|dump| WaitGraph::of(dump).deadlocks()).collect()
+    deadlocks_of(&fixture(path))
 }
 
 fn named(deadlock: &Deadlock) -> Vec<(&str, Likeness)> {
