@@ -19,7 +19,6 @@ use kafka_vitals::collect::Failure;
 use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::sys::attach::child::{Header, Outcome, Request};
-use regex::Regex;
 
 use jvm::{How, JDKS, Jdk, Jvm, can_unshare, is_root, newest_jdk, start_ticks, wait_until};
 
@@ -65,9 +64,10 @@ fn reason(result: Result<RawDump, Failure>) -> &'static str {
 
 /// Without the time of the dump and the counters that move by themselves.
 fn normalised(dump: &[u8]) -> Vec<String> {
-    let moving = Regex::new(r"cpu=\S+ elapsed=\S+ ").unwrap();
     let text = String::from_utf8(dump.to_vec()).unwrap();
-    text.lines().skip(1).filter(|line| !line.is_empty()).map(|line| moving.replace_all(line, "").into_owned()).collect()
+    let moving = |word: &&str| word.starts_with("cpu=") || word.starts_with("elapsed=");
+    let lines = text.lines().skip(1).filter(|line| !line.is_empty());
+    lines.map(|line| line.split(' ').filter(|word| !moving(word)).collect::<Vec<_>>().join(" ")).collect()
 }
 
 async fn compare_with_jstack(jdk: &Jdk) {

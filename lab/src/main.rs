@@ -1,6 +1,7 @@
 //! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
 
 mod demo;
+mod record;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -40,6 +41,14 @@ enum Command {
         /// How long to go on after the deadlock, in seconds
         #[arg(long, default_value_t = 120)]
         seconds: u64,
+    },
+    /// Record three brokers, one of them deadlocked, as tests/golden.rs reads them
+    RecordHost {
+        /// A folder that is not there yet
+        folder: PathBuf,
+        /// The exporter that takes the thread dumps; the one built beside this program when not given
+        #[arg(long)]
+        exporter: Option<PathBuf>,
     },
 }
 
@@ -95,6 +104,10 @@ fn run() -> Result<()> {
         Command::Incident { up: options, form, load, seconds } => {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
+        }
+        Command::RecordHost { folder, exporter } => {
+            let beside = std::env::current_exe()?.with_file_name("kafka-vitals");
+            record::record_host(&folder, &exporter.unwrap_or(beside))
         }
     }
 }
