@@ -199,7 +199,7 @@ fn other_tools_said_the_same_of_the_recorded_host() {
 
         let broker = &snapshot.brokers.iter().find(|broker| broker.broker.id == Some(id)).unwrap().broker;
         assert_eq!(f64::from(broker.process.pid), ps[0]);
-        sockets.push((id, broker.process.pid, broker.listeners[0].port));
+        sockets.push((id, broker.process.pid, vec![broker.listeners[0].port]));
     }
 
     for (series, count) in tools::connections_in_ss(&ss, &sockets, None) {
