@@ -5,6 +5,7 @@ mod launch;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -163,6 +164,7 @@ impl Cluster {
         if options.user.is_some() {
             // Another user may not read the cache.
             launch::give(holder.path(), options.user)?;
+            std::fs::set_permissions(holder.path(), std::fs::Permissions::from_mode(0o755))?;
             jars = launch::copy_jars(&jars, holder.path(), &folder)?;
         }
         // Every jar by its name, as kafka-run-class.sh has them on the command line.

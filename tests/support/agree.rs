@@ -1,6 +1,7 @@
 //! The exporter's readings against those of other tools.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use lab::Cluster;
@@ -12,12 +13,12 @@ use super::{Exporter, wait_for};
 /// reading is taken once its age says that it was read between the two. Ends when every series was compared; a
 /// difference must show three times, as what comes and goes between two looks of a tool is no fault of the exporter.
 #[track_caller]
-pub fn agree(exporter: &Exporter, reading: &str, brokers: &[i32], tool: impl Fn() -> Readings) {
+pub fn agree(exporter: &Exporter, reading: &str, brokers: &[impl Display], tool: impl Fn() -> Readings) {
     let begun = Instant::now();
     let mut open: Option<Vec<String>> = None;
     let mut differences = BTreeMap::<String, u32>::new();
     while open.as_ref().is_none_or(|open| !open.is_empty()) {
-        assert!(begun.elapsed() < Duration::from_secs(90), "not compared within 90 s: {open:?}");
+        assert!(begun.elapsed() < Duration::from_secs(120), "not compared within 120 s: {open:?}");
         let before_begun = Instant::now();
         let before = tool();
         let read_since = Instant::now();
@@ -25,7 +26,8 @@ pub fn agree(exporter: &Exporter, reading: &str, brokers: &[i32], tool: impl Fn(
         wait_for(&format!("new readings of {reading}"), Duration::from_secs(60), || {
             metrics = exporter.metrics();
             let since = read_since.elapsed().as_secs_f64();
-            let age = |id: &i32| metrics.get(&format!("reading_age_seconds{{broker=\"{id}\",reading=\"{reading}\"}}"));
+            let age =
+                |broker: &_| metrics.get(&format!("reading_age_seconds{{broker=\"{broker}\",reading=\"{reading}\"}}"));
             brokers.iter().all(|id| age(id).is_some_and(|age| age < since))
         });
         let after = tool();

@@ -72,7 +72,10 @@ pub fn connections_in_ss(text: &str, brokers: &[(i32, u32, Vec<u16>)], own_pid: 
                 readings.insert(series, count as u64);
             };
             tell("server", server.count());
-            tell("client", client.count());
+            // Whose a connection was that its process has closed, no tool can tell any more.
+            if !in_state().any(|row| row.pid.is_none() && !at_listener(&row)) {
+                tell("client", client.count());
+            }
         }
     }
     readings

@@ -95,6 +95,8 @@ impl Cluster {
             self.options.offsets_partitions,
         );
         if !self.version.name.starts_with("0.10.") {
+            // Half of the heap by default: 4.x on JDK 25 did not always start.
+            lines += "log.cleaner.dedupe.buffer.size=33554432\n";
             lines += &format!(
                 "transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr=1\n\
                  group.initial.rebalance.delay.ms=0\n"
