@@ -3,15 +3,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lab::{Cell, Cluster, ClusterOptions, hand, jars};
+use lab::{Cell, Cluster, ClusterOptions, hand};
 use support::agree::{agree, is_of_pulse};
 use support::tools::{Readings, connections_in_ss};
 use support::versions::{collectors, fast_exporter, java_version, rounds};
@@ -169,26 +168,30 @@ fn exporter_for_others(cell: &Cell) -> PathBuf {
     inside
 }
 
-/// The collectors of broker 1 with their success, once all have told, and the scrape.
-fn told_to(cell: &Cell, program: &Path, setpriv: &[&str]) -> (BTreeMap<String, f64>, Exporter) {
+/// An exporter with the rights that `setpriv` leaves it, once all collectors of the one broker have told; the broker's
+/// label, and the collectors that failed.
+fn told_to(cell: &Cell, program: &Path, setpriv: &[&str]) -> (Exporter, String, Vec<String>) {
     let exporter = Exporter::start_with(cell, |command| {
-        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_owned()).collect();
         let mut other = Command::new("setpriv");
-        other.args(setpriv).arg(program).args(arguments).arg("--config.file=/tmp/rounds.yml");
-        other.current_dir("/").stdin(std::process::Stdio::null());
+        other.args(setpriv).arg(program).args(command.get_args()).arg("--config.file=/tmp/rounds.yml");
+        other.current_dir("/").stdin(Stdio::null());
         *command = other;
     });
-    let mut told = BTreeMap::new();
+    let (mut label, mut failed) = (String::new(), Vec::new());
     wait_for("all collectors to tell", Duration::from_secs(30), || {
-        let metrics = exporter.metrics();
-        let of_broker = |series: &&String| series.starts_with("broker_info{broker=\"");
-        let label = metrics.0.keys().find(of_broker).and_then(|series| series.split('"').nth(1).map(str::to_owned));
-        told = label.map(|label| collectors(&metrics.0, label)).unwrap_or_default();
-        told.len() >= 6
+        let metrics = exporter.metrics().0;
+        let mut infos = metrics.keys().filter_map(|series| series.strip_prefix("broker_info{broker=\""));
+        label = infos.next().and_then(|series| series.split('"').next()).unwrap_or_default().to_owned();
+        let told = collectors(&metrics, &label);
+        failed = told.iter().filter(|(_, success)| **success != 1.0).map(|(name, _)| name.clone()).collect();
+        ["cluster", "connections", "handles", "process", "sockets", "threads"]
+            .iter()
+            .all(|name| told.contains_key(*name))
     });
-    (told, exporter)
+    (exporter, label, failed)
 }
 
+/// The table of rights in the README.
 #[test]
 fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
     let name = "a_broker_of_another_user_is_told_as_far_as_the_rights_go";
@@ -196,6 +199,9 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
         return skip(name, "needs root");
     }
     let cell = Cell::new().unwrap();
+    if !cell.isolated() {
+        return skip(name, "may not make namespaces");
+    }
     let options = ClusterOptions {
         brokers: vec![1],
         user: Some(NOBODY),
@@ -204,37 +210,52 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
     };
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic("orders", 6, 1).unwrap();
-    let _ = jars::java().unwrap();
+    let (jvm, pid) = (cluster.broker(1).unwrap().pid().unwrap(), cluster.broker(1).unwrap().cell_pid().unwrap());
     let program = exporter_for_others(&cell);
     let (same, third) = (NOBODY.to_string(), THIRD.to_string());
     let as_same = ["--reuid", &same, "--regid", &same, "--clear-groups"];
     let as_third = ["--reuid", &third, "--regid", &third, "--clear-groups"];
     let traces = ["--inh-caps=+sys_ptrace", "--ambient-caps=+sys_ptrace"];
-    for (who, setpriv) in [
-        ("root", vec!["--no-new-privs"]),
-        ("same", as_same.to_vec()),
-        ("traces", [&as_third[..], &traces[..]].concat()),
-        ("third", as_third.to_vec()),
-    ] {
-        let (told, exporter) = told_to(&cell, &program, &setpriv);
-        println!("{who}: {told:?}");
-        for line in exporter.scrape().lines().filter(|line| {
-            line.contains("broker_info{")
-                || line.contains("open_file_handles")
-                || line.contains("connections{") && line.contains("listen")
-                || line.contains("memory_maps{")
-        }) {
-            println!("   {line}");
+    let traces_and_reads = ["--inh-caps=+sys_ptrace,+dac_read_search", "--ambient-caps=+sys_ptrace,+dac_read_search"];
+    let rows: [(Vec<&str>, &[&str], &[&str]); 5] = [
+        (vec!["--clear-groups"], &[], &[]),
+        (as_same.to_vec(), &[], &[]),
+        ([&as_third[..], &traces_and_reads[..]].concat(), &["threads"], &["CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE"]),
+        (
+            [&as_third[..], &traces[..]].concat(),
+            &["connections", "handles", "threads"],
+            &["/fd may not be read by uid 65533", "or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"],
+        ),
+        (
+            as_third.to_vec(),
+            &["cluster", "connections", "handles", "sockets", "threads"],
+            &["/root may not be read by uid 65533", "id, versions, listeners and log folders unknown"],
+        ),
+    ];
+    for (setpriv, unknown, reasons) in rows {
+        let (exporter, label, failed) = told_to(&cell, &program, &setpriv);
+        assert_eq!(failed, unknown, "{setpriv:?}: {}", exporter.page());
+        assert_eq!(label, if unknown.contains(&"cluster") { format!("pid-{pid}") } else { "1".to_owned() });
+        let page = exporter.page();
+        for reason in reasons {
+            assert!(page.contains(reason), "{setpriv:?}: {reason} in {page}");
         }
-        println!(
-            "{}",
-            exporter
-                .page()
-                .replace("<", "\n<")
-                .lines()
-                .filter(|line| line.len() > 60)
-                .map(|line| format!("   {line}\n"))
-                .collect::<String>()
-        );
+        // Whatever the rights: the version, the process and the number of its handles.
+        assert!(exporter.scrape().contains("kafka_version=\"0.10.1.0\""), "{setpriv:?}");
+        agree(&exporter, "handles", &[&label], || {
+            let folder = hand::open_handles(jvm).unwrap() as u64;
+            Readings::from([(format!("open_file_handles{{broker=\"{label}\"}}"), folder)])
+        });
+        // A row of unknown readings is a row of absent series.
+        let metrics = exporter.metrics();
+        for (collector, series) in [
+            ("threads", format!("deadlock_detected{{broker=\"{label}\"}}")),
+            ("cluster", format!("leader_partitions{{broker=\"{label}\"}}")),
+            ("handles", format!("file_handles{{broker=\"{label}\",kind=\"socket\"}}")),
+            ("sockets", format!("connections{{broker=\"{label}\",role=\"server\",state=\"close_wait\"}}")),
+            ("connections", format!("connections{{broker=\"{label}\",role=\"client\",state=\"established\"}}")),
+        ] {
+            assert_eq!(metrics.get(&series).is_none(), unknown.contains(&collector), "{setpriv:?}: {series}");
+        }
     }
 }
