@@ -5,52 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, Form};
-use support::tools::{Readings, connections_by_ss, handles_by_folder, isr_by_kafka_topics};
+use lab::Form;
+use support::agree::agree_on_everything;
 use support::{Exporter, trouble, wait_for};
-
-/// Tool, exporter, tool: wherever both readings of the tool agree, the exporter's must equal them. The exporter's
-/// reading is taken once its age says that it was read between the two. Ends when every series was compared.
-#[track_caller]
-fn agree(exporter: &Exporter, reading: &str, brokers: &[i32], tool: impl Fn() -> Readings) {
-    let begun = Instant::now();
-    let mut open: Option<Vec<String>> = None;
-    while open.as_ref().is_none_or(|open| !open.is_empty()) {
-        assert!(begun.elapsed() < Duration::from_secs(90), "not compared within 90 s: {open:?}");
-        let before_begun = Instant::now();
-        let before = tool();
-        let read_since = Instant::now();
-        let mut metrics = exporter.metrics();
-        wait_for(&format!("new readings of {reading}"), Duration::from_secs(60), || {
-            metrics = exporter.metrics();
-            let since = read_since.elapsed().as_secs_f64();
-            let age = |id: &i32| metrics.get(&format!("reading_age_seconds{{broker=\"{id}\",reading=\"{reading}\"}}"));
-            brokers.iter().all(|id| age(id).is_some_and(|age| age < since))
-        });
-        let after = tool();
-        let open = open.get_or_insert_with(|| before.keys().cloned().collect());
-        let stable = |series: &String| before.get(series) == after.get(series);
-        for series in before.keys().filter(|series| stable(series)) {
-            let ours = metrics.get(series);
-            assert_eq!(ours, Some(before[series] as f64), "{series}, compared over {:?}", before_begun.elapsed());
-        }
-        open.retain(|series| !stable(series));
-    }
-}
-
-/// All that the tools tell, for the brokers that run.
-fn agree_on_everything(cluster: &Cluster, exporter: &Exporter) {
-    let running: Vec<i32> = cluster.brokers().filter(|b| b.pid().is_ok()).map(|b| b.id()).collect();
-    agree(exporter, "handles", &running, || handles_by_folder(cluster));
-    let every_pulse = |series: &str| series.contains("\"server\"") && !series.contains("\"established\"");
-    for (reading, pulse) in [("sockets", true), ("connections", false)] {
-        agree(exporter, reading, &running, || {
-            let all = connections_by_ss(cluster, exporter);
-            all.into_iter().filter(|(series, _)| every_pulse(series) == pulse).collect()
-        });
-    }
-    agree(exporter, "cluster", &running, || isr_by_kafka_topics(cluster));
-}
 
 #[test]
 fn other_tools_agree_and_the_deadlock_is_seen() {

@@ -60,11 +60,8 @@ struct Keeper(Child);
 impl Cell {
     /// Namespaces of its own where rights allow; else the host's, said once on stderr.
     pub fn new() -> Result<Cell> {
-        match Walls::build() {
-            Ok((walls, mounts, pids)) => {
-                let network = walls.network.try_clone()?;
-                Self::start(Some(walls), move || enter(&network, &mounts, &pids))
-            }
+        match Walls::build(None) {
+            Ok(built) => Self::behind(built),
             Err(error) => {
                 FALLBACK_TOLD.call_once(|| {
                     eprintln!(
@@ -75,6 +72,16 @@ impl Cell {
                 Self::outside()
             }
         }
+    }
+
+    /// A container: namespaces of its own whose processes the other cell sees, and whose network and `/tmp` it does not.
+    pub fn within(outer: &Cell) -> Result<Cell> {
+        Self::behind(Walls::build(Some(outer))?)
+    }
+
+    fn behind((walls, mounts, pids): (Walls, File, File)) -> Result<Cell> {
+        let network = walls.network.try_clone()?;
+        Self::start(Some(walls), move || enter(&network, &mounts, &pids))
     }
 
     /// No namespaces: processes run among the host's.
@@ -220,7 +227,7 @@ impl Drop for Inner {
 
 impl Walls {
     /// The namespaces, and the descriptors to enter them by: mounts, then pids.
-    fn build() -> Result<(Walls, File, File)> {
+    fn build(outer: Option<&Cell>) -> Result<(Walls, File, File)> {
         let mut command = Command::new("unshare");
         command
             .args(["--pid", "--net", "--mount", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--"])
@@ -231,7 +238,11 @@ impl Walls {
             .stderr(Stdio::piped())
             // Ctrl-C at the terminal is for the lab, which then ends the cell in order.
             .process_group(0);
-        let mut keeper = Keeper(command.spawn().context("start `unshare` (package util-linux)")?);
+        let keeper = match outer {
+            Some(outer) => outer.run(move || command.spawn())?,
+            None => command.spawn(),
+        };
+        let mut keeper = Keeper(keeper.context("start `unshare` (package util-linux)")?);
         let mut line = String::new();
         if let Some(stdout) = keeper.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;

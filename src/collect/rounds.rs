@@ -21,6 +21,7 @@ use crate::discover::{Broker, Role};
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::Clock;
 use crate::sys::proc::ProcRoot;
+use crate::sys::proc_net;
 use crate::sys::schedstat::Allowance;
 
 /// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
@@ -189,11 +190,19 @@ async fn probe(watched: Watched) {
     let (bootstrap, listener) =
         watched.settings.clone().map_or((None, None), |settings| (settings.bootstrap, settings.probe_listener));
     let mut collector = ClusterCollector::new(Arc::clone(&watched.broker), bootstrap, listener, watched.own.clone());
+    let mut lane = Lane::new(());
+    let name = watched.name();
     loop {
         let begun = Instant::now();
+        let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
+        let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
+        let same = lane.run(PULSE_DEADLINE, &name, work).await.and_then(|(same, _)| {
+            same.map_err(|error| Failure::new("io", format!("{name}: its network namespace is unknown: {error}")))
+        });
+        collector.set_network(same);
         let counts = tokio::time::timeout(PROBE_DEADLINE, collector.collect()).await.unwrap_or_else(|_| {
             let seconds = PROBE_DEADLINE.as_secs();
-            Err(Failure::new("timeout", format!("{}: no cluster state within {seconds} s", watched.name())))
+            Err(Failure::new("timeout", format!("{name}: no cluster state within {seconds} s")))
         });
         watched.behind.send_replace(counts.as_ref().ok().map(|counts| counts.not_in_isr_by_leader.clone()));
         watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;

@@ -50,11 +50,11 @@ catalogue! {
     START_TIME = gauge("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = gauge("kafka_vitals_open_file_handles", ["broker"],
-        "Open file handles of the broker process, read every pulse. Above 1,024 it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
+        "Open file handles of the broker process, read every pulse. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = gauge("kafka_vitals_file_handle_limit", ["broker", "bound"],
         "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
     HANDLE_KINDS = gauge("kafka_vitals_file_handles", ["broker", "kind"],
-        "Open file handles by what they lead to; read on the slow round. Needs the broker's user or CAP_SYS_PTRACE.");
+        "Open file handles by what they lead to; read on the slow round. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
     UNTRACKED = gauge("kafka_vitals_untracked_sockets", ["broker"],
         "Socket handles of the broker that are in no socket table of the kernel: reset or dead connections that it never closed. Read on the slow round.");
     MEMORY_MAPS = gauge("kafka_vitals_memory_maps", ["broker"],

@@ -33,7 +33,7 @@ pub enum ProcError {
     Gone { pid: u32 },
     /// The file may not be read by this user.
     #[error(
-        "{} may not be read by uid {}: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE",
+        "{} may not be read by uid {}: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
         path.display(), rustix::process::geteuid().as_raw()
     )]
     Denied { pid: u32, path: PathBuf },

@@ -2,11 +2,13 @@
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod agree;
 pub mod fakes;
 pub mod stalls;
 pub mod tools;
 pub mod trouble;
 pub mod verdict;
+pub mod versions;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -116,4 +118,18 @@ pub fn get(port: u16, path: &str) -> (u16, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Tells that a test does not run here; `tests/skips.txt` lists what may be told.
+pub fn skip(name: &str, reason: &str) {
+    use std::io::Write as _;
+    let line = format!("{name}: {reason}\n");
+    match std::env::var_os("KAFKA_VITALS_SKIPS") {
+        Some(file) => {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
+        // Past the runner's capture.
+        None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
+    }
 }

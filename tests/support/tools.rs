@@ -10,13 +10,13 @@ use super::Exporter;
 
 pub type Readings = BTreeMap<String, u64>;
 
-/// The entries of `/proc/PID/fd` of each broker that runs.
+/// The entries of `/proc/PID/fd` of each broker and controller that runs.
 pub fn handles_by_folder(cluster: &Cluster) -> Readings {
     let count = |broker: &lab::cluster::Node| {
         let entries = hand::open_handles(broker.pid().ok()?).ok()?;
         Some((format!("open_file_handles{{broker=\"{}\"}}", broker.id()), entries as u64))
     };
-    cluster.brokers().filter_map(count).collect()
+    cluster.nodes().iter().filter_map(count).collect()
 }
 
 /// Counts over `kafka-topics --describe`, for the brokers that run.
@@ -50,28 +50,32 @@ pub fn connections_by_ss(cluster: &Cluster, exporter: &Exporter) -> Readings {
     ss.args(["--no-header", "--tcp", "--all", "--numeric", "--processes"]);
     let output = cluster.cell().run_tool(ss, Duration::from_secs(10)).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let running = cluster.brokers().filter_map(|b| Some((b.id(), b.cell_pid().ok()?, b.port()))).collect::<Vec<_>>();
+    let place = |node: &lab::cluster::Node| Some((node.id(), node.cell_pid().ok()?, node.ports().to_vec()));
+    let running = cluster.nodes().iter().filter_map(place).collect::<Vec<_>>();
     connections_in_ss(&String::from_utf8(output.stdout).unwrap(), &running, exporter.process.cell_pid().ok())
 }
 
-/// Sockets by state in the output of `ss`, of brokers with their id, pid and port. Those of `own_pid` are left out.
-pub fn connections_in_ss(text: &str, brokers: &[(i32, u32, u16)], own_pid: Option<u32>) -> Readings {
+/// Sockets by state in the output of `ss`, of brokers with their id, pid and ports. Those of `own_pid` are left out.
+pub fn connections_in_ss(text: &str, brokers: &[(i32, u32, Vec<u16>)], own_pid: Option<u32>) -> Readings {
     let rows: Vec<Row> = text.lines().filter_map(Row::parse).collect();
     let is_own = |row: &&Row| own_pid.is_some() && row.pid == own_pid;
     let own: BTreeSet<&str> = rows.iter().filter(is_own).map(|row| row.local).collect();
     let mut readings = Readings::new();
-    for (id, pid, port) in brokers {
-        let listener = port.to_string();
+    for (id, pid, ports) in brokers {
+        let at_listener = |row: &&Row| row.local.parse().is_ok_and(|port| ports.contains(&port));
         for (name, shown) in STATES {
             let in_state = || rows.iter().filter(|row| row.state == shown);
-            let server = in_state().filter(|row| row.local == listener && !own.contains(row.remote));
-            let client = in_state().filter(|row| row.pid == Some(*pid) && row.local != listener && shown != "LISTEN");
+            let server = in_state().filter(|row| at_listener(row) && !own.contains(row.remote));
+            let client = in_state().filter(|row| row.pid == Some(*pid) && !at_listener(row) && shown != "LISTEN");
             let mut tell = |role, count: usize| {
                 let series = format!("connections{{broker=\"{id}\",role=\"{role}\",state=\"{name}\"}}");
                 readings.insert(series, count as u64);
             };
             tell("server", server.count());
-            tell("client", client.count());
+            // Whose a connection was that its process has closed, no tool can tell any more.
+            if !in_state().any(|row| row.pid.is_none() && !at_listener(&row)) {
+                tell("client", client.count());
+            }
         }
     }
     readings
