@@ -66,7 +66,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
 /// and other locks, then the recording's deadlock report. With the number of its threads.
 fn long_dump() -> Result<(String, usize)> {
     let first = SOURCE.find("\n\"").context("a thread")? + 1;
-    let end = SOURCE.find("\nJNI global references").context("the end of the threads")? + 1;
+    let end = SOURCE.find("\nJNI global ref").context("the end of the threads")? + 1;
     let (head, threads, tail) = (&SOURCE[..first], &SOURCE[first..end], &SOURCE[end..]);
     let each = threads.lines().filter(|line| line.starts_with('"')).count();
     let mut dump = format!("{head}{threads}");
