@@ -19,8 +19,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print a thread dump of one JVM, taken over HotSpot's attach protocol.
+    /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
+    /// Explain saved thread dumps, of any form: deadlocks, their members, the known issue that each is.
+    Analyze(AnalyzeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -30,6 +32,25 @@ pub struct ThreadsArgs {
     /// Folder where the proc file system is mounted.
     #[arg(long = "path.procfs", default_value = "/proc")]
     pub procfs: PathBuf,
+    /// Form of the answer; json leaves the dump itself out.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// Files with dumps: of jstack, jcmd, SIGQUIT or jhsdb, also among log lines.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Form of the answer.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{Cli, Command, LogFormat, LogLevel};
+use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::Config;
+use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::{Clock, Snapshot};
 use kafka_vitals::{collect, sys};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
+        Some(Command::Analyze(args)) => analyze(&args),
     };
     match result {
         Ok(code) => code,
@@ -104,14 +108,49 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// Prints one dump as the JVM gave it.
-fn threads(args: &kafka_vitals::cli::ThreadsArgs) -> anyhow::Result<ExitCode> {
+/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
+const MAX_SAVED_BYTES: u64 = 256 << 20;
+
+fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let mut analysis = Analysis::default();
+    for path in &args.files {
+        let source = path.display().to_string();
+        let length = std::fs::metadata(path).with_context(|| source.clone())?.len();
+        anyhow::ensure!(length <= MAX_SAVED_BYTES, "{source}: {length} bytes; at most {MAX_SAVED_BYTES} are read");
+        let bytes = std::fs::read(path).with_context(|| source.clone())?;
+        add_dumps(&mut analysis, &source, &bytes)?;
+    }
+    print(&analysis, args.output)
+}
+
+fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let text = thread_dump::decode(bytes);
+    let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
+    dumps.iter().for_each(|dump| analysis.add(source, dump));
+    Ok(())
+}
+
+fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+    let text = match output {
+        OutputFormat::Text => analysis::text(analysis),
+        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
     let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
     let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let dump = runtime.block_on(collector.collect())?;
-    std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+    let mut analysis = Analysis::default();
+    add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
+    let code = print(&analysis, args.output)?;
+    if args.output == OutputFormat::Text {
+        std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
+    }
+    Ok(code)
 }

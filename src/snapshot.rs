@@ -432,4 +432,40 @@ pub struct StandingDeadlock {
     pub since: Moment,
     pub confirmed: Moment,
     pub deadlocks: Vec<Deadlock>,
+    /// What is known of it; empty is unknown.
+    pub known_issues: Vec<NamedIssue>,
+}
+
+/// A fault of Kafka that is known by its key in Kafka's JIRA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedIssue {
+    /// `KAFKA-3994`
+    pub issue: String,
+    /// Threads, locks and frames match; else threads and locks only.
+    #[serde(rename = "match", with = "likeness")]
+    pub exact: bool,
+    pub title: String,
+    /// First releases with the fix; empty is unknown.
+    pub fixed_in: Vec<String>,
+    /// What to move to, where that is more than the first fix.
+    pub advise: Option<String>,
+    /// Reports of the same fault, and faults that look the same.
+    pub relatives: Vec<String>,
+}
+
+/// `"exact"` or `"likeness"`.
+mod likeness {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(exact: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if *exact { "exact" } else { "likeness" })
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "exact" => Ok(true),
+            "likeness" => Ok(false),
+            other => Err(D::Error::custom(format!("`{other}` is neither exact nor likeness"))),
+        }
+    }
 }

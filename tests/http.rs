@@ -55,6 +55,7 @@ fn deadlocked(server: &Server) -> Snapshot {
     broker.deadlock = Some(StandingDeadlock {
         since: now,
         confirmed: now,
+        known_issues: vec![],
         deadlocks: vec![Deadlock {
             cycle: vec![
                 thread("kafka-request-handler-3", group, "group-metadata-manager-0"),

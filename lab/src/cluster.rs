@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +16,7 @@ use tempfile::TempDir;
 use crate::cell::{Cell, Process};
 use crate::client::{Connection, Metadata};
 use crate::jars;
+use crate::nap;
 use crate::versions::{self, Mode, Version};
 
 /// As long as a start may take on a busy machine; a usual one takes under 10 s.
@@ -24,7 +24,6 @@ const START_TIME: Duration = Duration::from_secs(90);
 const STOP_TIME: Duration = Duration::from_secs(30);
 const TOOL_TIME: Duration = Duration::from_secs(60);
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(50);
 
 /// What to start. `ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") }`
 #[derive(Clone)]
@@ -287,7 +286,7 @@ impl Cluster {
                     let said = answer.map_or_else(|error| format!("{error:#}"), |metadata| format!("{metadata:?}"));
                     bail!("waited {time:?} in vain for {what}; broker {} last said: {said}", node.id);
                 }
-                thread::sleep(POLL);
+                nap()?;
             }
         }
         Ok(())

@@ -14,16 +14,18 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::client::{Connection, Member};
 use crate::cluster::Cluster;
 use crate::hand;
+use crate::nap;
 
 /// The topic whose offsets are committed; made when it is not there.
 pub const TOPIC: &str = "t32";
 
 const GROUPS: usize = 50;
 const LARGE_COMMIT: i32 = 9_000;
+/// Between two members that leave.
 const LEAVE_GAP: Duration = Duration::from_millis(3);
-/// Wide enough that the sessions still expire when the followers come late on a busy machine, and far less than the
-/// large commit's callback takes.
-const EXPIRE_GAP: Duration = Duration::from_millis(6);
+/// Between two sessions that end. The large commit's callback comes 0.1 to 0.2 s after the followers go on, later on a busy machine, and takes tens of ms:
+/// the sessions must end over half a second, several within any such time.
+const EXPIRE_GAP: Duration = Duration::from_millis(10);
 const SESSION: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(60);
@@ -64,6 +66,7 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
     let deadline = Instant::now() + GIVE_UP;
     let mut rounds = 0;
     while Instant::now() < deadline {
+        nap()?;
         let names = group_names(rounds, cluster.offsets_partitions());
         let (followers_continued, mut waiting) =
             cluster.cell().in_network(|| round(cluster, coordinator, form, &names))??;
@@ -112,7 +115,7 @@ pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
     loop {
         match cluster.cell().in_network(find)? {
             Err(error) if Instant::now() > deadline => return Err(error.context(format!("coordinator of {group}"))),
-            Err(_) => thread::sleep(Duration::from_millis(100)),
+            Err(_) => nap()?,
             Ok(id) => return Ok(id),
         }
     }
@@ -174,10 +177,9 @@ fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> R
     }
     match form {
         Form::Leave => thread::sleep(Duration::from_millis(300)),
-        // A commit counts as a heartbeat, so the first session ends 2 s after the first commit. The followers go on
-        // just after that: from then on sessions end all the while, be the callback early or late.
+        // A commit counts as a heartbeat: the first session ends 2 s after the first commit, 30 ms from here.
         Form::Expire => {
-            let sessions_end = commits + SESSION + Duration::from_millis(10);
+            let sessions_end = commits + SESSION - Duration::from_millis(30);
             thread::sleep(sessions_end.saturating_duration_since(Instant::now()));
         }
     }

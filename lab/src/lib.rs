@@ -20,3 +20,21 @@ pub use cluster::{Cluster, ClusterOptions};
 pub use deadlock::{Deadlock, Form};
 pub use load::{Load, LoadOptions};
 pub use rustix::process::Signal;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every wait of the lab in this process end with an error, so that a start or a deadlock in the making can be
+/// given up in order. For the thread that is told of signals.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Sleeps between two looks at a condition; an error once the lab was interrupted.
+fn nap() -> anyhow::Result<()> {
+    anyhow::ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    std::thread::sleep(Duration::from_millis(50));
+    Ok(())
+}

@@ -196,8 +196,9 @@ fn stop_requests() -> Result<mpsc::Receiver<()>> {
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
         let _ = rustix::io::read(signals.as_fd(), &mut record);
         let _ = told.send(());
-        // Who is still starting or waiting by then does not look; the processes then end by their parent-death signal.
-        thread::sleep(Duration::from_secs(3));
+        lab::interrupt();
+        // What still hangs then (a tool) is given up; the processes end by their parent-death signal.
+        thread::sleep(Duration::from_secs(10));
         std::process::exit(130);
     })?;
     let stdin = rustix::fs::fstat(std::io::stdin()).context("stdin")?;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::Failure;
+use crate::diagnose;
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
-    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, HandleKinds, Moment, ProcessVitals, Reading,
-    Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, Deadlock, ExporterVitals, HandleKinds, Moment, NamedIssue,
+    ProcessVitals, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// What one run of one round tells of one broker.
@@ -192,6 +193,7 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
             broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
                 since: broker.deadlock.as_ref().map_or(now, |standing| standing.since),
                 confirmed: now,
+                known_issues: known_issues(&report.deadlocks),
                 deadlocks: report.deadlocks.clone(),
             });
             broker.threads = Reading::Known { value: report, at: now, valid_for: valid };
@@ -205,6 +207,17 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
             }
         }
     }
+}
+
+/// What all of them are known as, each name once.
+fn known_issues(deadlocks: &[Deadlock]) -> Vec<NamedIssue> {
+    let mut known: Vec<NamedIssue> = Vec::new();
+    for issue in deadlocks.iter().flat_map(diagnose::dump::named) {
+        if !known.iter().any(|other| other.issue == issue.issue) {
+            known.push(issue);
+        }
+    }
+    known
 }
 
 fn reading<T>(result: Result<T, Failure>, at: Moment, valid_for: Duration) -> Reading<T> {

@@ -7,15 +7,17 @@
 //! Not to be seen in one dump, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a
 //! pool that waits for itself, a nested `wait`, class initialisation before JDK 17.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use crate::parse::thread_dump::{LockKind, ReportedThread, State, Thread, ThreadDump};
+use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
 use crate::snapshot::{Deadlock, DeadlockedThread};
 
 /// Frames kept of a member of a cycle: enough to know the bug by them.
 const CYCLE_FRAMES: usize = 64;
 /// Frames kept of a thread that merely waits, of which there may be hundreds.
 const WAITING_FRAMES: usize = 16;
+/// How many threads of one name are looked at for the one that an entry of the report means.
+const SAME_NAME: usize = 64;
 /// Fewer waiters than this are everyday contention.
 const CONVOY_WAITERS: usize = 2;
 
@@ -37,20 +39,23 @@ pub struct ConvoyOwner {
     pub frames: Vec<String>,
 }
 
-/// The wait-for graph of one dump. Every index in it is a position in `nodes`, and none is removed.
-pub struct WaitGraph<'a> {
-    /// The dump's threads, then those that only the report names. An index tells threads of one name apart.
-    nodes: Vec<Node<'a>>,
+/// The wait-for graph of one dump. Its nodes are the dump's threads and after them those that only the report names;
+/// an index tells threads of one name apart. Every index in it is a position in `edges`, and none is removed.
+pub struct WaitGraph<'d, 'a> {
+    threads: &'d [Thread<'a>],
+    /// Threads that only the report names.
+    strangers: Vec<&'a str>,
+    /// The stacks that the report repeats.
+    reported: HashMap<usize, Thread<'a>>,
+    edges: Vec<Edge<'a>>,
     /// For each cycle its members, each waiting for the next, the last for the first.
     cycles: Vec<Vec<usize>>,
     /// Which cycle a thread waits for in the end, or belongs to.
     leads_to: Vec<Option<usize>>,
 }
 
-struct Node<'a> {
-    name: &'a str,
-    thread: Option<Thread<'a>>,
-    reported: Option<Thread<'a>>,
+#[derive(Clone, Copy, Default)]
+struct Edge<'a> {
     wants: Option<Want<'a>>,
     holder: Option<usize>,
 }
@@ -63,18 +68,26 @@ struct Want<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Lock<'a> {
-    Object(u64),
+    Monitor(u64),
+    /// A `java.util.concurrent` object. Its holder is another matter than that of its monitor.
+    Synchronizer(u64),
     /// The initialisation of a class.
     Class(&'a str),
     /// Wanted by the report's word, which names the holder but no address.
     Reported,
 }
 
-impl<'a> WaitGraph<'a> {
-    pub fn of(dump: &ThreadDump<'a>) -> WaitGraph<'a> {
-        let mut graph =
-            WaitGraph { nodes: Vec::with_capacity(dump.threads.len()), cycles: Vec::new(), leads_to: Vec::new() };
-        graph.read_stacks(&dump.threads);
+impl<'d, 'a> WaitGraph<'d, 'a> {
+    pub fn of(dump: &'d ThreadDump<'a>) -> WaitGraph<'d, 'a> {
+        let mut graph = WaitGraph {
+            threads: &dump.threads,
+            strangers: Vec::new(),
+            reported: HashMap::new(),
+            edges: Vec::with_capacity(dump.threads.len()),
+            cycles: Vec::new(),
+            leads_to: Vec::new(),
+        };
+        graph.read_stacks();
         graph.read_report(dump);
         graph.find_cycles();
         graph
@@ -83,7 +96,7 @@ impl<'a> WaitGraph<'a> {
     /// Every deadlock, in the order in which their first members stand in the dump.
     pub fn deadlocks(&self) -> Vec<Deadlock> {
         let mut waiting = vec![Vec::new(); self.cycles.len()];
-        let mut is_member = vec![false; self.nodes.len()];
+        let mut is_member = vec![false; self.edges.len()];
         for &member in self.cycles.iter().flatten() {
             is_member[member] = true;
         }
@@ -104,10 +117,10 @@ impl<'a> WaitGraph<'a> {
     /// Locks that several threads wait for and that no deadlock explains, the longest queue first.
     pub fn convoys(&self) -> Vec<Convoy> {
         let mut queues: HashMap<Lock<'a>, Vec<usize>> = HashMap::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let Some(want) = node.wants.filter(|_| self.leads_to[index].is_none()) else { continue };
+        for (index, edge) in self.edges.iter().enumerate() {
+            let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else { continue };
             // Without a holder, only the class tells a lock from what idle threads park on.
-            if node.holder.is_some() || is_exclusive_lock(want.class) {
+            if edge.holder.is_some() || is_exclusive_lock(want.class) {
                 queues.entry(want.lock).or_default().push(index);
             }
         }
@@ -117,65 +130,74 @@ impl<'a> WaitGraph<'a> {
     }
 
     fn convoy(&self, queue: &[usize]) -> Option<Convoy> {
-        let first = &self.nodes[*queue.first()?];
-        let owner = match first.holder.map(|holder| &self.nodes[holder]) {
-            Some(owner) if owner.holder.is_some() => return None,
+        let first = &self.edges[*queue.first()?];
+        let owner = match first.holder {
+            Some(owner) if self.edges[owner].holder.is_some() => return None,
             Some(owner) => Some(ConvoyOwner {
-                thread: owner.name.to_owned(),
-                state: owner.thread.and_then(|thread| thread.state()),
-                frames: frames(owner, WAITING_FRAMES),
+                thread: self.name(owner).to_owned(),
+                state: self.threads.get(owner).and_then(Thread::state),
+                frames: self.frames(owner, WAITING_FRAMES),
             }),
             None => None,
         };
         Some(Convoy {
             lock_class: first.wants.map(|want| class_name(want.class))?,
-            waiters: queue.iter().map(|&waiter| self.nodes[waiter].name.to_owned()).collect(),
+            waiters: queue.iter().map(|&waiter| self.name(waiter).to_owned()).collect(),
             owner,
         })
     }
 
     fn deadlocked(&self, index: usize, keep: usize) -> DeadlockedThread {
-        let node = &self.nodes[index];
+        let Edge { wants, holder } = self.edges[index];
         DeadlockedThread {
-            thread: node.name.to_owned(),
-            wants: node.wants.map(|want| class_name(want.class)).unwrap_or_default(),
-            held_by: node.holder.map(|holder| self.nodes[holder].name.to_owned()).unwrap_or_default(),
-            frames: frames(node, keep),
+            thread: self.name(index).to_owned(),
+            wants: wants.map(|want| class_name(want.class)).unwrap_or_default(),
+            held_by: holder.map(|holder| self.name(holder).to_owned()).unwrap_or_default(),
+            frames: self.frames(index, keep),
         }
     }
 
-    /// Nodes and edges from the lock lines of the stacks and from the lists of owned synchronizers.
-    fn read_stacks(&mut self, threads: &[Thread<'a>]) {
-        let mut held: Vec<(u64, usize)> = Vec::with_capacity(threads.len());
-        let mut owners: HashMap<Lock<'a>, Option<usize>> = HashMap::with_capacity(threads.len());
-        let mut waits_for_class = false;
-        for (index, thread) in threads.iter().enumerate() {
-            let wants = read_locks(thread, |address| held.push((address, index)));
-            if let Some(want) = wants {
-                waits_for_class |= matches!(want.lock, Lock::Class(_));
-                owners.insert(want.lock, None);
-            }
-            self.nodes.push(Node { name: thread.name, thread: Some(*thread), reported: None, wants, holder: None });
+    fn name(&self, index: usize) -> &'a str {
+        let stranger = || self.strangers.get(index - self.threads.len()).copied();
+        self.threads.get(index).map(|thread| thread.name).or_else(stranger).unwrap_or_default()
+    }
+
+    fn frames(&self, index: usize, keep: usize) -> Vec<String> {
+        let thread = self.threads.get(index).or_else(|| self.reported.get(&index));
+        thread.map(|thread| thread.frames().take(keep).map(|frame| frame.to_string()).collect()).unwrap_or_default()
+    }
+
+    /// Edges from the lock lines of the stacks and from the lists of owned synchronizers.
+    fn read_stacks(&mut self) {
+        let mut held: Vec<(Lock<'a>, usize)> = Vec::with_capacity(self.threads.len() * 2);
+        for (index, thread) in self.threads.iter().enumerate() {
+            let wants = read_locks(thread, |lock| held.push((lock, index)));
+            self.edges.push(Edge { wants, holder: None });
         }
-        for (address, index) in held {
-            if let Some(owner) = owners.get_mut(&Lock::Object(address)) {
+        let waits_for_class = |edge: &Edge<'a>| matches!(edge.wants, Some(Want { lock: Lock::Class(_), .. }));
+        if self.edges.iter().any(waits_for_class) {
+            for (index, thread) in self.threads.iter().enumerate() {
+                held.extend(thread.initialising_classes().map(|class| (Lock::Class(class), index)));
+            }
+        }
+        // Many locks are held and few are waited for, so the table is of those. Nobody is known to hold a synchronizer
+        // where no list of them was printed.
+        let synchronizers_told = held.iter().any(|(lock, _)| matches!(lock, Lock::Synchronizer(_)));
+        let wanted = self.edges.iter().filter_map(|edge| edge.wants).map(|want| want.lock);
+        let wanted = wanted.filter(|lock| synchronizers_told || !matches!(lock, Lock::Synchronizer(_)));
+        let mut owners: HashMap<Lock<'a>, Option<usize>> = wanted.map(|lock| (lock, None)).collect();
+        if owners.is_empty() {
+            return;
+        }
+        for (lock, index) in held {
+            if let Some(owner) = owners.get_mut(&lock) {
                 owner.get_or_insert(index);
             }
         }
-        if waits_for_class {
-            for (index, thread) in threads.iter().enumerate() {
-                let initialising = thread.frames().filter_map(|frame| frame.class_method.strip_suffix(".<clinit>"));
-                for class in initialising {
-                    if let Some(owner) = owners.get_mut(&Lock::Class(class)) {
-                        owner.get_or_insert(index);
-                    }
-                }
-            }
-        }
-        for (index, node) in self.nodes.iter_mut().enumerate() {
-            let owner = node.wants.and_then(|want| owners.get(&want.lock).copied().flatten());
-            // A read lock upgraded by its only reader would be its own holder; the text never shows that.
-            node.holder = owner.filter(|&owner| owner != index);
+        for (index, edge) in self.edges.iter_mut().enumerate() {
+            let owner = edge.wants.and_then(|want| owners.get(&want.lock).copied().flatten());
+            // A thread that waits for itself is a slip of the text: a monitor can be entered again.
+            edge.holder = owner.filter(|&owner| owner != index);
         }
     }
 
@@ -185,9 +207,14 @@ impl<'a> WaitGraph<'a> {
         if dump.reported.is_empty() {
             return;
         }
-        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            by_name.entry(node.name).or_default().push(index);
+        let reported = dump.reported.iter().flat_map(|deadlock| &deadlock.threads);
+        let names = reported.flat_map(|thread| [Some(thread.name), thread.held_by]).flatten();
+        // Of each name the threads that no entry has been found to mean yet.
+        let mut by_name: HashMap<&str, VecDeque<usize>> = names.map(|name| (name, VecDeque::new())).collect();
+        for (index, thread) in self.threads.iter().enumerate() {
+            if let Some(same_name) = by_name.get_mut(thread.name) {
+                same_name.push_back(index);
+            }
         }
         for deadlock in &dump.reported {
             let mut first_of_name: HashMap<&str, usize> = HashMap::new();
@@ -197,61 +224,68 @@ impl<'a> WaitGraph<'a> {
                 first_of_name.entry(reported.name).or_insert(index);
                 entries.push(index);
             }
+            let mut holder_of = HashMap::new();
             for (position, reported) in deadlock.threads.iter().enumerate() {
                 let Some(holder) = reported.held_by else { continue };
-                // The report walks along the cycle: the holder comes next, except for the last one's.
-                let next = deadlock.threads.get(position + 1).filter(|next| next.name == holder);
-                let holder = match next {
+                let lock = reported.wants.and_then(|lock| lock.address);
+                // The report walks along the cycle: the holder comes next, except for the last one's. That one may
+                // want what an earlier one wants; else only the name is left.
+                let holder = match deadlock.threads.get(position + 1).filter(|next| next.name == holder) {
                     Some(_) => entries.get(position + 1).copied(),
-                    None => first_of_name.get(holder).copied().or_else(|| self.only_node(holder, &mut by_name)),
+                    None => {
+                        let known = lock.and_then(|lock| holder_of.get(&lock)).or_else(|| first_of_name.get(holder));
+                        known.copied()
+                    }
                 };
+                if let (Some(lock), Some(holder)) = (lock, holder) {
+                    holder_of.insert(lock, holder);
+                }
                 let Some(&index) = entries.get(position) else { continue };
-                let node = &mut self.nodes[index];
-                if node.holder.is_none() {
-                    node.holder = holder.filter(|&holder| holder != index);
+                let edge = &mut self.edges[index];
+                if edge.holder.is_none() {
+                    edge.holder = holder.filter(|&holder| holder != index);
                     let class = reported.wants.map_or("", |lock| lock.class);
-                    node.wants = node.wants.or(Some(Want { lock: Lock::Reported, class }));
+                    edge.wants = edge.wants.or(Some(Want { lock: Lock::Reported, class }));
                 }
             }
         }
     }
 
     /// The thread that an entry of the report speaks of; a new node where the dump has no such thread.
-    fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut HashMap<&'a str, Vec<usize>>) -> usize {
-        let address = reported.wants.and_then(|lock| lock.address).map(Lock::Object);
-        let same_name = by_name.entry(reported.name).or_default();
-        let unclaimed = |&index: &usize| self.nodes[index].reported.is_none();
-        let wants_it = |&index: &usize| self.nodes[index].wants.map(|want| want.lock) == address;
-        let found = same_name.iter().copied().find(|index| unclaimed(index) && wants_it(index));
-        let index = found.or_else(|| same_name.iter().copied().find(unclaimed)).unwrap_or_else(|| {
-            same_name.push(self.nodes.len());
-            let wants = reported.wants.map(|lock| Want { lock: address.unwrap_or(Lock::Reported), class: lock.class });
-            self.nodes.push(Node { name: reported.name, thread: None, reported: None, wants, holder: None });
-            self.nodes.len() - 1
+    fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut HashMap<&'a str, VecDeque<usize>>) -> usize {
+        let address = reported.wants.and_then(|lock| {
+            lock.address.map(match lock.kind {
+                ReportedLockKind::Monitor => Lock::Monitor,
+                ReportedLockKind::OwnableSynchronizer => Lock::Synchronizer,
+            })
         });
-        self.nodes[index].reported = Some(reported.stack.unwrap_or(Thread::of_report(reported.name)));
-        index
-    }
-
-    /// A holder that the report names without listing it.
-    fn only_node(&mut self, name: &'a str, by_name: &mut HashMap<&'a str, Vec<usize>>) -> Option<usize> {
-        match by_name.entry(name).or_default().as_slice() {
-            [only] => Some(*only),
-            _ => None,
+        let same_name = by_name.entry(reported.name).or_default();
+        let wants_it = |&index: &usize| self.edges[index].wants.map(|want| want.lock) == address;
+        let position = same_name.iter().take(SAME_NAME).position(wants_it).unwrap_or(0);
+        let index = same_name.remove(position).unwrap_or_else(|| {
+            let wants = reported.wants.map(|lock| Want { lock: address.unwrap_or(Lock::Reported), class: lock.class });
+            self.strangers.push(reported.name);
+            self.edges.push(Edge { wants, holder: None });
+            self.edges.len() - 1
+        });
+        if let Some(stack) = reported.stack {
+            self.reported.insert(index, stack);
         }
+        index
     }
 
     fn find_cycles(&mut self) {
         const UNSEEN: usize = usize::MAX;
-        let mut walk_of = vec![UNSEEN; self.nodes.len()];
-        self.leads_to = vec![None; self.nodes.len()];
-        for start in 0..self.nodes.len() {
-            let mut path = Vec::new();
+        let mut walk_of = vec![UNSEEN; self.edges.len()];
+        self.leads_to = vec![None; self.edges.len()];
+        let mut path = Vec::new();
+        for start in 0..self.edges.len() {
+            path.clear();
             let mut at = Some(start);
             while let Some(index) = at.filter(|&index| walk_of[index] == UNSEEN) {
                 walk_of[index] = start;
                 path.push(index);
-                at = self.nodes[index].holder;
+                at = self.edges[index].holder;
             }
             let cycle = match at {
                 None => continue,
@@ -266,7 +300,7 @@ impl<'a> WaitGraph<'a> {
                 }
                 Some(index) => self.leads_to[index],
             };
-            for index in path {
+            for &index in &path {
                 self.leads_to[index] = cycle;
             }
         }
@@ -287,17 +321,18 @@ impl<'a> WaitGraph<'a> {
     }
 }
 
-/// What the thread waits for; tells `holds` the address of every lock that it holds.
-fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(u64)) -> Option<Want<'a>> {
+/// What the thread waits for; tells `holds` every lock that it holds.
+fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Option<Want<'a>> {
     let mut wants = None;
     // In Object.wait() the monitor is given up, though `- locked` is printed further down.
     let mut given_up: Option<u64> = None;
     let mut gives_up_next = false;
     for lock in thread.locks() {
-        let object = lock.address.map(Lock::Object);
+        let monitor = lock.address.map(Lock::Monitor);
         match lock.kind {
-            LockKind::WaitingToLock | LockKind::ParkingToWaitFor => {
-                wants = wants.or(object.map(|object| (object, lock.class)))
+            LockKind::WaitingToLock => wants = wants.or(monitor.map(|monitor| (monitor, lock.class))),
+            LockKind::ParkingToWaitFor => {
+                wants = wants.or(lock.address.map(|address| (Lock::Synchronizer(address), lock.class)));
             }
             LockKind::ClassInit => wants = wants.or(Some((Lock::Class(lock.class), lock.class))),
             LockKind::WaitingOn | LockKind::WaitingToRelock => {
@@ -306,16 +341,22 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(u64)) -> Option<Wan
                 // Once notified it wants the monitor back. Before that it is not BLOCKED, whichever words are printed
                 // (JDK 11 prints `to re-lock` of both, JDK 8 `waiting on`).
                 if thread.state() == Some(State::Blocked) {
-                    wants = wants.or(object.map(|object| (object, lock.class)));
+                    wants = wants.or(monitor.map(|monitor| (monitor, lock.class)));
                 }
             }
             LockKind::Locked if gives_up_next => {
                 given_up = lock.address;
                 gives_up_next = false;
             }
-            LockKind::Locked | LockKind::OwnedSynchronizer => {
-                if let Some(address) = lock.address.filter(|_| lock.address != given_up) {
-                    holds(address);
+            LockKind::Locked if lock.address == given_up => {}
+            LockKind::Locked => {
+                if let Some(monitor) = monitor {
+                    holds(monitor);
+                }
+            }
+            LockKind::OwnedSynchronizer => {
+                if let Some(address) = lock.address {
+                    holds(Lock::Synchronizer(address));
                 }
             }
             LockKind::Eliminated => {}
@@ -332,14 +373,4 @@ fn is_exclusive_lock(class: &str) -> bool {
 /// `jhsdb` prints `java/lang/Object`.
 fn class_name(class: &str) -> String {
     class.replace('/', ".")
-}
-
-fn frames(node: &Node<'_>, keep: usize) -> Vec<String> {
-    let of =
-        |thread: &Thread<'_>| -> Vec<String> { thread.frames().take(keep).map(|frame| frame.to_string()).collect() };
-    let own = node.thread.as_ref().map(of).unwrap_or_default();
-    match &node.reported {
-        Some(reported) if own.is_empty() => of(reported),
-        _ => own,
-    }
 }

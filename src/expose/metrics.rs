@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use crate::diagnose::known_issues;
 use crate::discover::Mode;
 use crate::snapshot::{BrokerSnapshot, Moment, Reading, Snapshot, StateCounts, TcpState};
 
@@ -78,6 +79,10 @@ catalogue! {
         "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown.");
     DEADLOCKED_THREADS = gauge("kafka_vitals_deadlocked_threads", ["broker"],
         "Threads that are members of a deadlock; threads that merely wait for one of them are not counted.");
+    KNOWN_DETECTED = gauge("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
+        "1 for each known issue of Kafka that the standing deadlock is, by threads, locks and frames; the page / tells whether exactly or by likeness. fixed_in lists the first releases with the fix, empty if unknown.");
+    KNOWN_EXPOSED = gauge("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
+        "1 for each known issue whose fault was seen in the source of this broker's version; a version or issue of which that is unknown is not told.");
     THREADS = gauge("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
     DUMP_DURATION = gauge("kafka_vitals_thread_dump_duration_seconds", ["broker"],
@@ -237,6 +242,9 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
     let labels =
         [&snapshot.label, &text(&broker.kafka_version), &text(&broker.java_version), mode, &roles.join(","), &pid];
     f.add(&BROKER_INFO, &labels, 1.0);
+    for known in broker.kafka_version.iter().flat_map(|version| known_issues::exposed(version)) {
+        f.add(&KNOWN_EXPOSED, &[&snapshot.label, &known.key, &known.fixed_in.join(",")], 1.0);
+    }
     if let Some(started) = broker.started {
         f.add(&START_TIME, &[&snapshot.label], started.seconds());
     }
@@ -306,6 +314,9 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members: usize = standing.deadlocks.iter().map(|deadlock| deadlock.cycle.len()).sum();
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
+        for known in &standing.known_issues {
+            f.add(&KNOWN_DETECTED, &[label, &known.issue, &known.fixed_in.join(",")], 1.0);
+        }
     } else if report.is_some() {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);

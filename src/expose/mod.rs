@@ -1,5 +1,6 @@
 //! The newest snapshot as metrics, page and health.
 
+pub mod analysis;
 pub mod metrics;
 pub mod page;
 pub mod server;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::snapshot::{
-    BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, Snapshot, StandingDeadlock, TcpState,
+    BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, NamedIssue, Snapshot, StandingDeadlock, TcpState,
 };
 
 const STYLE: &str = "
@@ -55,7 +55,10 @@ fn summary(snapshot: &Snapshot) -> String {
     let stuck: Vec<&str> = labels(snapshot, |b| b.deadlock.is_some());
     if !stuck.is_empty() {
         let verb = if stuck.len() == 1 { "is" } else { "are" };
-        return format!("Broker {} {verb} alive but deadlocked", stuck.join(", "));
+        let standing = snapshot.brokers.iter().filter_map(|broker| broker.deadlock.as_ref());
+        let mut known: Vec<String> = standing.flat_map(|standing| &standing.known_issues).map(by_issue).collect();
+        known.dedup();
+        return format!("Broker {} {verb} alive but deadlocked{}", stuck.join(", "), known.concat());
     }
     let gone = labels(snapshot, |b| b.ended.is_some());
     if !gone.is_empty() {
@@ -67,6 +70,13 @@ fn summary(snapshot: &Snapshot) -> String {
         (1, _) => "1 broker, no deadlock seen".to_owned(),
         (n, _) => format!("{n} brokers, no deadlock seen"),
     }
+}
+
+/// ` by KAFKA-4399, fixed in 0.10.1.1`
+fn by_issue(known: &NamedIssue) -> String {
+    let likely = if known.exact { "by" } else { "by what looks like" };
+    let fixed = known.fixed_in.first().map(|version| format!(", fixed in {version}")).unwrap_or_default();
+    format!(" {likely} {}{fixed}", known.issue)
 }
 
 fn labels(snapshot: &Snapshot, wanted: impl Fn(&BrokerSnapshot) -> bool) -> Vec<&str> {
@@ -150,7 +160,21 @@ fn deadlocks(standing: &StandingDeadlock, now: Moment) -> Markup {
             "Deadlocked for at least " (ago(now, standing.since)) " (newest dump that shows it: "
             (ago(now, standing.confirmed)) " ago). Only a restart frees these threads."
         }
+        @for known in &standing.known_issues { (issue(known)) }
+        @if standing.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
         @for deadlock in &standing.deadlocks { (cycle(deadlock)) }
+    }
+}
+
+fn issue(known: &NamedIssue) -> Markup {
+    html! {
+        p {
+            strong { (known.issue) } @if !known.exact { " (by likeness)" } ": " (known.title) ". "
+            @if known.fixed_in.is_empty() { "No release with a fix is known." }
+            @else { "Fixed in " (known.fixed_in.join(", ")) "." }
+            @if let Some(advise) = &known.advise { " Move to " (advise) "." }
+            @if !known.relatives.is_empty() { " Relatives: " (known.relatives.join(", ")) "." }
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{ANSWER_TIME, Cluster, Node, POLL, START_TIME, TOOL_TIME};
+use super::{ANSWER_TIME, Cluster, Node, START_TIME, TOOL_TIME};
 use crate::cell::{Cell, Process};
+use crate::nap;
 use crate::versions::Mode;
 
 const LOG4J_1: &str = "log4j.rootLogger=INFO, out
@@ -143,7 +144,7 @@ impl Cluster {
                 bail!("ZooKeeper ended while starting ({status}):\n{}", last_lines(&log));
             }
             ensure!(Instant::now() < deadline, "ZooKeeper does not listen on port {port} after {START_TIME:?}");
-            thread::sleep(POLL);
+            nap()?;
         }
         self.zookeeper = Some((process, port));
         Ok(())
@@ -189,7 +190,7 @@ impl Cluster {
             if Instant::now() > deadline {
                 bail!("broker {} has not started after {START_TIME:?}:\n{}", node.id, last_lines(&log));
             }
-            thread::sleep(POLL);
+            nap()?;
         }
     }
 
@@ -200,7 +201,7 @@ impl Cluster {
         let path = format!("/brokers/ids/{id}");
         while self.zookeeper_dump(port)?.lines().any(|line| line.trim() == path) {
             ensure!(Instant::now() < deadline, "broker {id} is still registered in ZooKeeper after {START_TIME:?}");
-            thread::sleep(POLL);
+            nap()?;
         }
         Ok(())
     }

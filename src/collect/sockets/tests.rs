@@ -135,19 +135,21 @@ impl Scene {
         drop(server);
         self.held.push(client);
 
+        // Shut down, not closed: a child that another test forks at this moment holds the handle until it execs, and
+        // the order of the two ends is what makes CLOSING.
         let (client, server) = self.pair();
         stuff(&server);
-        drop(server);
+        server.shutdown(Shutdown::Write).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        self.held.push(client);
+        self.held.extend([client, server]);
 
         let (client, mut server) = self.pair();
         stuff(&server);
         client.shutdown(Shutdown::Write).unwrap();
         server.set_nonblocking(false).unwrap();
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
-        drop(server);
-        self.held.push(client);
+        server.shutdown(Shutdown::Write).unwrap();
+        self.held.extend([client, server]);
 
         let (mut client, server) = self.pair();
         drop(server);

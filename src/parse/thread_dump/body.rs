@@ -1,8 +1,8 @@
 //! The lines below a thread's header: frames and the locks between them.
 
-use memchr::{memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::{Thread, hex_at_start_of, trim_indent};
+use super::{INDENT, Thread, hex_at_start_of, trim_indent};
 
 /// A stack frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl std::fmt::Display for Frame<'_> {
     /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`, without the module that stands before the file.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let file = self.location.split_once('/').map_or(self.location, |(_, file)| file);
-        write!(f, "{}({file})", self.class_method)
+        [self.class_method, "(", file, ")"].iter().try_for_each(|part| f.write_str(part))
     }
 }
 
@@ -81,13 +81,27 @@ impl<'a> Thread<'a> {
         let below = memchr_iter(b'-', body.as_bytes()).filter_map(move |hyphen| {
             let (before, after) = body.split_at_checked(hyphen)?;
             let rest = after.strip_prefix("- ")?;
-            let indent = before.get(memrchr(b'\n', before.as_bytes()).map_or(0, |end| end + 1)..)?;
-            if !trim_indent(indent).is_empty() {
+            let blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
+            let last_before = before.as_bytes().iter().rev().find(|byte| !blank(byte));
+            if last_before.is_some_and(|&byte| byte != b'\n' && (byte.is_ascii() || !begins_line(before))) {
                 return None;
             }
-            lock(rest.split('\n').next()?.trim_end())
+            let line = rest.get(..memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))?;
+            lock(line.trim_end_matches([' ', '\r']))
         });
         self.lock_of_state_line().into_iter().chain(below)
+    }
+
+    /// The classes whose static initialiser runs on this stack.
+    pub fn initialising_classes(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let body = self.body;
+        memmem::find_iter(body.as_bytes(), ".<clinit>(").filter_map(move |dot| {
+            let before = body.get(..dot)?;
+            let line = before.get(memrchr(b'\n', before.as_bytes()).map_or(0, |end| end + 1)..)?;
+            let line = trim_indent(line);
+            let class = line.strip_prefix("at ").or_else(|| line.strip_prefix("- ")).unwrap_or(line);
+            Some(without_module(class))
+        })
     }
 
     /// `java.lang.Thread.State: WAITING on java.util.LinkedList@3e6ea3fe`, as VisualVM prints it.
@@ -105,6 +119,13 @@ impl<'a> Thread<'a> {
         };
         Some(Lock { kind, address, class })
     }
+}
+
+/// Whether nothing but an indent, bullets included, stands between the last line break and the end. Looks no further
+/// back than the indent goes: a line may be as long as the text.
+fn begins_line(text: &str) -> bool {
+    let before = text.trim_end_matches(INDENT);
+    before.is_empty() || before.ends_with('\n')
 }
 
 fn body_line(line: &str) -> Option<BodyLine<'_>> {

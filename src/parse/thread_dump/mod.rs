@@ -54,13 +54,6 @@ pub struct Thread<'a> {
     body: &'a str,
 }
 
-impl<'a> Thread<'a> {
-    /// A thread of which only the name is known.
-    pub fn of_report(name: &'a str) -> Thread<'a> {
-        Thread { name, before: "", attributes: "", body: "" }
-    }
-}
-
 /// `java.lang.Thread.State`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -133,23 +126,43 @@ pub enum ReportedLockKind {
     OwnableSynchronizer,
 }
 
-/// The text without the blanks, and the bullets of pasted pages, that lines begin with.
+/// Blanks, and the bullets of pasted pages, with which lines begin.
+const INDENT: [char; 4] = [' ', '\t', '\u{2022}', '\u{a0}'];
+
 fn trim_indent(line: &str) -> &str {
-    line.trim_start_matches([' ', '\t', '\u{2022}', '\u{a0}'])
+    line.trim_start_matches(INDENT)
 }
 
 /// Hexadecimal digits at the start of `text`, with or without `0x`: the number and how many bytes it took.
 fn hex_at_start_of(text: &str) -> Option<(u64, usize)> {
     let bytes = text.as_bytes();
-    let start = if bytes.starts_with(b"0x") { 2 } else { 0 };
+    let digits = bytes.strip_prefix(b"0x").unwrap_or(bytes);
     let mut number = 0u64;
-    let mut end = start;
-    while let Some(digit) = bytes.get(end).and_then(|&byte| char::from(byte).to_digit(16)) {
-        if end - start == 16 {
-            return None;
+    let mut count = 0;
+    // Addresses are most of what is parsed: a table, because digits and letters in random order defeat branches.
+    for &byte in digits {
+        let digit = HEX_DIGIT[usize::from(byte)];
+        if digit == NO_DIGIT {
+            break;
         }
         number = number << 4 | u64::from(digit);
-        end += 1;
+        count += 1;
+        if count > 16 {
+            return None;
+        }
     }
-    (end > start).then_some((number, end))
+    (count > 0).then_some((number, bytes.len() - digits.len() + count))
 }
+
+const NO_DIGIT: u8 = 16;
+
+const HEX_DIGIT: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};

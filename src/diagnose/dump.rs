@@ -1,0 +1,107 @@
+//! What saved or fresh thread dumps tell: deadlocks with their true members, the known issue that each is, convoys.
+
+use serde::Serialize;
+
+use super::known_issues::{self, Likeness};
+use super::wait_graph::WaitGraph;
+use crate::parse::thread_dump::ThreadDump;
+use crate::snapshot::{Deadlock, NamedIssue};
+
+/// The shape of `--output json`, documented in `docs/analyze.md`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Analysis {
+    pub dumps: Vec<DumpFacts>,
+    pub deadlocks: Vec<DeadlockFacts>,
+    pub convoys: Vec<ConvoyFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DumpFacts {
+    /// File name, or `pid N`.
+    pub source: String,
+    /// As the dump prints it, in the JVM's time zone.
+    pub time: Option<String>,
+    pub vm: Option<String>,
+    pub threads: usize,
+    pub truncated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadlockFacts {
+    /// Index into [`Analysis::dumps`].
+    pub dump: usize,
+    /// Each wants what the next one holds, the last what the first one holds.
+    pub cycle: Vec<Member>,
+    /// Threads that merely wait for a member, directly or through others.
+    pub waiting: Vec<String>,
+    /// Empty: none that is known here.
+    pub known_issues: Vec<NamedIssue>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    pub thread: String,
+    /// Class of the lock that the member before it wants.
+    pub holds: String,
+    pub wants: String,
+    pub frames: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConvoyFacts {
+    pub dump: usize,
+    pub lock: String,
+    pub waiters: Vec<String>,
+    /// Null where the dump does not tell.
+    pub owner: Option<String>,
+    /// What the owner does: its topmost frames.
+    pub owner_frames: Vec<String>,
+}
+
+impl Analysis {
+    /// Adds one dump. `source` is the file or process that it came from.
+    pub fn add(&mut self, source: &str, dump: &ThreadDump<'_>) {
+        let index = self.dumps.len();
+        self.dumps.push(DumpFacts {
+            source: source.to_owned(),
+            time: dump.time.map(str::to_owned),
+            vm: dump.vm.map(str::to_owned),
+            threads: dump.threads.len(),
+            truncated: dump.truncated,
+        });
+        let graph = WaitGraph::of(dump);
+        self.deadlocks.extend(graph.deadlocks().into_iter().map(|deadlock| facts(index, deadlock)));
+        self.convoys.extend(graph.convoys().into_iter().map(|convoy| {
+            let (owner, owner_frames) = convoy.owner.map(|owner| (owner.thread, owner.frames)).unzip();
+            let (lock, waiters) = (convoy.lock_class, convoy.waiters);
+            ConvoyFacts { dump: index, lock, waiters, owner, owner_frames: owner_frames.unwrap_or_default() }
+        }));
+    }
+}
+
+fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
+    let known_issues = named(&deadlock);
+    let before = deadlock.cycle.iter().cycle().skip(deadlock.cycle.len().saturating_sub(1));
+    let held: Vec<String> = before.take(deadlock.cycle.len()).map(|member| member.wants.clone()).collect();
+    let members = std::iter::zip(deadlock.cycle, held).map(|(member, holds)| Member {
+        thread: member.thread,
+        holds,
+        wants: member.wants,
+        frames: member.frames,
+    });
+    let waiting = deadlock.waiting.into_iter().map(|thread| thread.thread).collect();
+    DeadlockFacts { dump, cycle: members.collect(), waiting, known_issues }
+}
+
+/// The known issues that a deadlock is, as readings and reports carry them.
+pub fn named(deadlock: &Deadlock) -> Vec<NamedIssue> {
+    let name = |found: known_issues::IssueMatch| NamedIssue {
+        issue: found.issue.key.clone(),
+        exact: found.by == Likeness::Exact,
+        title: found.issue.title.clone(),
+        fixed_in: found.issue.fixed_in.clone(),
+        advise: found.issue.advise.clone(),
+        relatives: found.issue.relatives.clone(),
+    };
+    known_issues::matching(deadlock).into_iter().map(name).collect()
+}
