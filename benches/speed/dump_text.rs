@@ -1,5 +1,6 @@
 //! Reading the text of a dump of 1 MB, beside counting its lines.
 
+use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let raw = RawDump { bytes: text.to_vec(), duration: Duration::ZERO, pause: None };
     let parsed = thread_dump::parse(&dump)?;
     ensure!(parsed.len() == 1 && parsed[0].threads.len() == threads, "not the {threads} threads that were written");
-    ensure!(!threads::report(&raw)?.deadlocks.is_empty(), "the deadlock of the recording is not seen");
+    ensure!(threads::report(&raw)?.deadlocks.len() == 1, "not the one deadlock of the recording");
 
     let all = within(
         bench,
@@ -62,8 +63,9 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// One dump as a broker of many threads prints it: those of the recording again and again, each time with other names
-/// and other locks, then the recording's deadlock report. With the number of its threads.
+/// One dump as a broker of many threads prints it: those of the recording with their deadlock, then the same again and
+/// again with other names, other locks and nobody waiting for one, then the JVM's report of the deadlock. With the
+/// number of its threads.
 fn long_dump() -> Result<(String, usize)> {
     let first = SOURCE.find("\n\"").context("a thread")? + 1;
     let end = SOURCE.find("\nJNI global ref").context("the end of the threads")? + 1;
@@ -72,9 +74,13 @@ fn long_dump() -> Result<(String, usize)> {
     let mut dump = format!("{head}{threads}");
     let mut copies = 1;
     while dump.len() + tail.len() < BYTES {
-        let lock = format!("<0x{copies:08x}");
-        let name = format!("\n\"{copies}-");
-        dump.push_str(&format!("\n{threads}").replace("<0x00000000", &lock).replace("\n\"", &name)[1..]);
+        for line in threads.lines().filter(|line| !line.contains("- waiting to lock")) {
+            let line = line.replace("<0x00000000", &format!("<0x{copies:08x}"));
+            match line.strip_prefix('"') {
+                Some(name) => writeln!(dump, "\"{copies}-{name}")?,
+                None => writeln!(dump, "{line}")?,
+            }
+        }
         copies += 1;
     }
     Ok((dump + tail, each * copies))
