@@ -65,6 +65,8 @@ qualify: ## the tests that take longer than CI has: by hand, before a release
 .PHONY: bench
 bench: ## figures of speed, beside the floor and the tools people use
 	@scripts/prerequisites.sh build brokers
+# A tool to compare with that cannot be had is told as skipped.
+	@scripts/prerequisites.sh node-exporter || true
 	@$(in_shell) cargo bench --workspace --locked --bench '*'
 
 .PHONY: fuzz

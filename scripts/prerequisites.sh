@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what a make target lacks, or stops with the list of what to install.
-#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [deny]
+#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [node-exporter] [deny]
 # Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
 # into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -101,29 +101,43 @@ have_prometheus() {
     for tool in $prometheus_tools; do have "$tool" || return 1; done
 }
 
-download_prometheus() (
-    cd "$1" && quietly apt-get -q download prometheus prometheus-alertmanager
-)
+# unpack FOLDER TOOL REMEDY PACKAGE...: Debian packages into the cache, for which one of their tools must run.
+unpack() {
+    folder=$1 tool=$2 remedy=$3
+    shift 3
+    { have apt-get && have dpkg; } || die "$* missing and there is no apt to get them: $remedy"
+    say "unpacking $* into $cache/$folder (nothing is installed or started)"
+    new=$cache/$folder.new
+    rm -rf "$new"
+    mkdir -p "$new" "$cache/bin"
+    if ! (cd "$new" && quietly apt-get -q download "$@") 2>/dev/null; then
+        quietly as_root apt-get update || die "apt-get update failed; or $remedy"
+        (cd "$new" && quietly apt-get -q download "$@") || die "apt-get download failed; or $remedy"
+    fi
+    for package in "$new"/*.deb; do dpkg -x "$package" "$new"; done
+    rm -f "$new"/*.deb
+    quietly "$new/usr/bin/$tool" --version || die "the $tool that was unpacked does not run; $remedy"
+    rm -rf "${cache:?}/$folder"
+    mv "$new" "$cache/$folder"
+}
 
 get_prometheus() {
     have_prometheus && return 0
     remedy="install promtool, prometheus, amtool and alertmanager so that they are on the PATH"
-    { have apt-get && have dpkg; } || die "Prometheus' tools are missing and there is no apt to get them: $remedy"
-    say "unpacking Prometheus' tools into $cache/prometheus (nothing is installed or started)"
-    new=$cache/prometheus.new
-    rm -rf "$new"
-    mkdir -p "$new" "$cache/bin"
-    if ! download_prometheus "$new" 2>/dev/null; then
-        quietly as_root apt-get update || die "apt-get update failed; or $remedy"
-        download_prometheus "$new" || die "apt-get download failed; or $remedy"
-    fi
-    for package in "$new"/*.deb; do dpkg -x "$package" "$new"; done
-    rm -f "$new"/*.deb
-    quietly "$new/usr/bin/promtool" --version || die "the promtool that was unpacked does not run; $remedy"
-    rm -rf "$cache/prometheus"
-    mv "$new" "$cache/prometheus"
+    unpack prometheus promtool "$remedy" prometheus prometheus-alertmanager
     for tool in promtool prometheus amtool; do ln -sfn "../prometheus/usr/bin/$tool" "$cache/bin/$tool"; done
     ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
+}
+
+have_node_exporter() {
+    have prometheus-node-exporter || have node_exporter
+}
+
+get_node_exporter() {
+    have_node_exporter && return 0
+    tool=prometheus-node-exporter
+    unpack node-exporter $tool "install node_exporter so that it is on the PATH" $tool
+    ln -sfn "../node-exporter/usr/bin/$tool" "$cache/bin/$tool"
 }
 
 # Without optimisation it is built in a third of the time, and checks this tree in a second all the same.
@@ -170,7 +184,7 @@ for need in "$@"; do
     brokers) check_brokers ;;
     new-java) have_java 24 99 || check_pip "a JDK 25" ;;
     old-java) have_java 11 11 || check_pip "a JDK 11" ;;
-    prometheus | deny) ;;
+    prometheus | node-exporter | deny) ;;
     *) die "prerequisites.sh: unknown need '$need'" ;;
     esac
 done
@@ -179,6 +193,7 @@ install_packages
 for need in "$@"; do
     case $need in
     prometheus) have_prometheus && continue ;;
+    node-exporter) have_node_exporter && continue ;;
     deny) have cargo-deny && continue ;;
     new-java | old-java) ;;
     *) continue ;;

@@ -12,6 +12,7 @@ pub mod hand;
 mod http;
 pub mod jars;
 pub mod load;
+pub mod usage;
 pub mod versions;
 
 pub use cell::{Cell, Process};

@@ -1,0 +1,32 @@
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.locks.LockSupport;
+import java.util.concurrent.locks.ReentrantLock;
+
+/** DeepStacks THREADS DEPTH: that many parked threads, each that many frames deep, with a monitor and a lock held. */
+public class DeepStacks {
+    static CountDownLatch down;
+
+    static int descend(int depth, Object monitor) {
+        if (depth > 0) return descend(depth - 1, monitor) + 1;
+        ReentrantLock lock = new ReentrantLock();
+        lock.lock();
+        synchronized (monitor) {
+            down.countDown();
+            while (true) LockSupport.park();
+        }
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        int threads = Integer.parseInt(arguments[0]), depth = Integer.parseInt(arguments[1]);
+        down = new CountDownLatch(threads);
+        for (int i = 0; i < threads; i++) {
+            String name = "data-plane-kafka-request-handler-" + i;
+            Thread thread = new Thread(null, () -> descend(depth, new Object()), name, 1 << 20);
+            thread.setDaemon(true);
+            thread.start();
+        }
+        down.await();
+        System.out.println("ready");
+        Thread.sleep(Long.MAX_VALUE);
+    }
+}

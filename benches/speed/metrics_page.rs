@@ -1,0 +1,128 @@
+//! `/metrics` for three brokers of which everything is known.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
+use kafka_vitals::discover::{Broker, Mode, ProcessKey, Role};
+use kafka_vitals::expose::metrics;
+use kafka_vitals::snapshot::{
+    AcceptQueue, ClusterCounts, ClusterSource, ExporterVitals, HandleKinds, Moment, PartitionState, ProcessVitals,
+    Snapshot, SocketOwners, SocketPulse, StateCounts, TcpState, ThreadReport,
+};
+
+use crate::contest::Bench;
+use crate::report::{Bar, Row};
+use crate::within::within;
+
+const NOW: Moment = Moment(1_700_000_000_000);
+
+pub fn run(bench: &Bench) -> Result<Vec<Row>> {
+    let snapshot = snapshot();
+    let page = metrics::render(&snapshot, NOW);
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    ensure!(series > 300, "only {series} series: something is unknown\n{page}");
+    let all = within(
+        bench,
+        "metrics",
+        &mut [("ours", &mut || {
+            black_box(metrics::render(black_box(&snapshot), NOW));
+        })],
+    )?;
+    Ok(vec![Row {
+        subject: format!("`/metrics` for 3 brokers: {series} series, {} KB", page.len() / 1000),
+        unit: "ms",
+        ours: all[0].median(),
+        floor: None,
+        bar: Bar::Most(2.0),
+        beside: Vec::new(),
+    }])
+}
+
+fn snapshot() -> Snapshot {
+    let brokers: Vec<(Arc<Broker>, String)> = (1..=3).map(|id| (broker(id), id.to_string())).collect();
+    let mut snapshot = Snapshot::default();
+    let (took, interval) = (Duration::from_millis(3), Duration::from_secs(5));
+    let update = Update::Discovered {
+        found: Ok(brokers.clone()),
+        doubts: Vec::new(),
+        memory_map_limit: Ok(65_530),
+        exporter: Ok(ExporterVitals { cpu_seconds: 12.5, resident_bytes: 12 << 20, ..ExporterVitals::default() }),
+        took,
+        interval,
+    };
+    apply(&mut snapshot, update, NOW);
+    for (broker, _) in &brokers {
+        for (round, told) in told(broker.id.unwrap_or_default()) {
+            let end = RoundEnd { process: broker.process, round, interval, took, told };
+            apply(&mut snapshot, Update::Round(Box::new(end)), NOW);
+        }
+    }
+    snapshot
+}
+
+fn broker(id: i32) -> Arc<Broker> {
+    Arc::new(Broker {
+        id: Some(id),
+        started: Some(NOW),
+        kafka_version: Some("3.9.1".into()),
+        java_version: Some("17.0.15".into()),
+        mode: Some(Mode::KRaft),
+        roles: [Role::Broker, Role::Controller].into(),
+        ..Broker::unknown(ProcessKey { pid: 4000 + id as u32, start_ticks: 7 })
+    })
+}
+
+/// One reading of every kind.
+fn told(id: i32) -> Vec<(&'static str, Told)> {
+    let mut states = StateCounts::default();
+    for state in TcpState::ALL {
+        let count = states.get_mut(state);
+        (count.connections, count.receive_bytes, count.send_bytes) = (1234, 56_789, 987);
+    }
+    let vitals = ProcessVitals {
+        state: 'S',
+        resident_bytes: 6 << 30,
+        handle_limit_soft: Some(100_000),
+        handle_limit_hard: Some(100_000),
+    };
+    let kinds = HandleKinds { socket: 4000, log_segment: 20_000, index: 40_000, ..HandleKinds::default() };
+    let queue = |listener: &str| AcceptQueue { listener: listener.into(), length: 3, limit: Some(50) };
+    let accept_queues = vec![queue("PLAINTEXT"), queue("SASL_SSL")];
+    let pulse = SocketPulse { server: states, unread_close_wait: 17, accept_queues };
+    let owners = SocketOwners { server_established: *states.get(TcpState::Established), ..SocketOwners::default() };
+    let not_whole = (0..100).map(|partition| PartitionState {
+        topic: format!("orders.v{id}.events-by-customer"),
+        partition,
+        leader: Some(id),
+        replicas: 3,
+        isr: 1,
+    });
+    let cluster = ClusterCounts {
+        source: ClusterSource::Own,
+        own_silence: None,
+        live_brokers: Vec::new(),
+        leader: 1600,
+        under_replicated: 130,
+        isr_leader_alone: 100,
+        not_in_isr: 12,
+        not_in_isr_by_leader: std::collections::BTreeMap::from([(2, 12)]),
+        leaderless: 2,
+        partitions: 5000,
+        not_whole: not_whole.collect(),
+        not_whole_left_out: 30,
+    };
+    let by_state: BTreeMap<String, u64> =
+        ["runnable", "blocked", "waiting", "timed_waiting"].iter().map(|state| ((*state).to_owned(), 40)).collect();
+    vec![
+        ("pulse", Told::Process { handles: Ok(64_321), vitals: Ok(vitals) }),
+        ("pulse", Told::Sockets(Ok(pulse))),
+        ("slow", Told::Handles { kinds: Ok(kinds), memory_maps: Ok(41_000) }),
+        ("slow", Told::Connections(Ok((owners, 12)))),
+        ("probe", Told::Cluster(Ok(cluster))),
+        ("thread_dump", Told::Threads(Ok(ThreadReport { by_state, bytes: 200_000, ..ThreadReport::default() }))),
+    ]
+}

@@ -1,0 +1,227 @@
+//! What runs in processes of its own: this program, started again with the word and what to do.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use kafka_vitals::collect::cluster::ClusterCollector;
+use kafka_vitals::collect::sockets::Sockets;
+use kafka_vitals::collect::threads::{self, ThreadCollector, ThreadHistory};
+use kafka_vitals::collect::{exporter, process};
+use kafka_vitals::discover::{Broker, Discovery, Listener, ProcessKey, SecurityProtocol};
+use kafka_vitals::kafka::conn::OwnConnections;
+use kafka_vitals::snapshot::{Moment, StateCounts, TcpState};
+use kafka_vitals::sys::proc::ProcRoot;
+use kafka_vitals::sys::sock_diag::{Ports, States, dump};
+use lab::usage;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::contest::{KAFKA_VITALS, milliseconds, status_megabytes};
+use crate::load;
+
+pub const WORD: &str = "worker";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// This program as a worker.
+pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, more: &[String]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()));
+    command.arg(WORD).args(arguments).args(more);
+    command
+}
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["wait"] => load::wait(),
+        ["hold-files", count, folder] => load::hold_files(number(count)?, Path::new(folder)),
+        ["serve", address, count] => load::serve(address.parse()?, number(count)?),
+        ["connect", address, count, close] => load::connect(address.parse()?, number(count)?, number(close)?),
+        ["count-handles", rounds, pids @ ..] => count_handles(number(rounds)?, pids),
+        ["count-states", rounds, port] => count_states(number(rounds)?, number(port)?),
+        ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
+        ["owners", rounds, port] => owners(number(rounds)?, number(port)?),
+        ["dump", rounds, pid] => thread_dumps(number(rounds)?, number(pid)?),
+        ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
+        ["metadata", rounds, address] => metadata(number(rounds)?, address.parse()?),
+        ["rounds", rounds] => rounds_of_broker(number(rounds)?),
+        _ => bail!("no such worker: {arguments:?}"),
+    }
+}
+
+fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T> {
+    text.parse().map_err(|error| anyhow::anyhow!("{text}: {error}"))
+}
+
+fn count_handles(rounds: usize, pids: &[&str]) -> Result<()> {
+    let pids: Vec<u32> = pids.iter().map(|pid| number(pid)).collect::<Result<_>>()?;
+    let proc = ProcRoot::new("/proc");
+    let mut sum = 0;
+    for _ in 0..rounds {
+        sum = 0;
+        for pid in &pids {
+            sum += proc.open_handle_count(*pid)?;
+        }
+    }
+    println!("{sum}");
+    Ok(())
+}
+
+/// As `floors/sockets.c` prints them, then the peak of this process's memory in MB.
+fn count_states(rounds: usize, port: u16) -> Result<()> {
+    let ports = Ports::new([port]);
+    let mut buffer = Vec::new();
+    let mut counts = StateCounts::default();
+    for _ in 0..rounds {
+        counts = StateCounts::default();
+        dump(States::ALL, Some(&ports), &mut buffer, Instant::now() + PATIENCE, |socket| {
+            let count = counts.get_mut(socket.state);
+            count.connections += 1;
+            count.receive_bytes += u64::from(socket.receive_queue);
+            count.send_bytes += u64::from(socket.send_queue);
+        })?;
+    }
+    for state in TcpState::ALL {
+        let count = counts.get(state);
+        if count.connections > 0 {
+            println!("{} {} {} {}", state as u8, count.connections, count.receive_bytes, count.send_bytes);
+        }
+    }
+    println!("{}", status_megabytes("self", "VmHWM")?);
+    Ok(())
+}
+
+/// A broker that listens on every address; its process is this one, which shares the network.
+fn broker_at(port: u16) -> Result<Broker> {
+    let broker = broker_of(std::process::id())?;
+    let name = "PLAINTEXT".to_owned();
+    let listener = Listener { name, protocol: Some(SecurityProtocol::Plaintext), host: None, port, controller: false };
+    Ok(Broker { id: Some(1), listeners: vec![listener], ..broker })
+}
+
+fn broker_of(pid: u32) -> Result<Broker> {
+    let start_ticks = ProcRoot::new("/proc").stat(pid)?.start_ticks;
+    Ok(Broker::unknown(ProcessKey { pid, start_ticks }))
+}
+
+fn pulse(rounds: usize, port: u16) -> Result<()> {
+    let broker = broker_at(port)?;
+    let mut sockets = Sockets::new("/proc", PATIENCE);
+    let mut counts = StateCounts::default();
+    for _ in 0..rounds {
+        counts = sockets.pulse(&broker, &|_| false)?.server;
+    }
+    println!("{}", counts.get(TcpState::CloseWait).connections);
+    Ok(())
+}
+
+fn owners(rounds: usize, port: u16) -> Result<()> {
+    let broker = broker_at(port)?;
+    let mut sockets = Sockets::new("/proc", PATIENCE);
+    let none = std::collections::HashSet::new();
+    let mut established = 0;
+    for _ in 0..rounds {
+        let (owners, _) = sockets.owners(&broker, &none, &mut || Ok(none.clone()), &|_| false)?;
+        established = owners.server_established.connections;
+    }
+    println!("{established}");
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Dumps taken, parsed and judged as the exporter does it.
+fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
+    let mut collector = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
+    let runtime = runtime()?;
+    let mut history = ThreadHistory::default();
+    for round in 0..rounds {
+        let now = Moment(round as u64 * 15_000);
+        let (report, _) = threads::report(&runtime.block_on(collector.collect())?, &mut history, None, now)?;
+        println!("{}", report.by_state.values().sum::<u64>());
+    }
+    Ok(())
+}
+
+/// The request alone, to a JVM whose attach socket is open.
+fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
+    let mut reply = Vec::with_capacity(16 << 20);
+    for _ in 0..rounds {
+        reply.clear();
+        let mut stream = UnixStream::connect(format!("/tmp/.java_pid{pid}"))?;
+        stream.write_all(b"1\0threaddump\0\0\0\0")?;
+        stream.read_to_end(&mut reply)?;
+        println!("{}", String::from_utf8_lossy(&reply).matches("java.lang.Thread.State:").count());
+    }
+    Ok(())
+}
+
+/// Prints the partitions that the last answer told of.
+fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
+    let broker = Arc::new(broker_at(address.port())?);
+    let mut collector = ClusterCollector::new(broker, Some(address.to_string()), None, OwnConnections::default());
+    let runtime = runtime()?;
+    let mut partitions = 0;
+    for _ in 0..rounds {
+        partitions = runtime.block_on(collector.collect())?.partitions;
+    }
+    println!("{partitions}");
+    Ok(())
+}
+
+/// What each round of the one broker here costs: a line `ROUND CPU-MILLISECONDS` each.
+fn rounds_of_broker(rounds: usize) -> Result<()> {
+    let proc = ProcRoot::new("/proc");
+    let mut discovery = Discovery::new(proc.clone(), Vec::new());
+    let broker = discovery.scan()?.into_iter().next().context("no broker here")?;
+    ensure!(broker.id.is_some(), "the broker's id is unknown: {:?}", broker.problems);
+    let mut sockets = Sockets::new("/proc", PATIENCE);
+    let mut cluster = ClusterCollector::new(Arc::clone(&broker), None, None, OwnConnections::default());
+    let mut dumps = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
+    let runtime = runtime()?;
+    let tell = |round: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        run()?;
+        let before = usage::own_cpu()? + usage::children_cpu()?;
+        for _ in 0..rounds {
+            run()?;
+        }
+        let spent = usage::own_cpu()? + usage::children_cpu()? - before;
+        println!("{round} {}", milliseconds(spent) / rounds as f64);
+        Ok(())
+    };
+    tell("discovery", &mut || {
+        discovery.scan()?;
+        process::memory_map_limit(&proc)?;
+        exporter::vitals()?;
+        Ok(())
+    })?;
+    tell("pulse", &mut || {
+        process::pulse(&proc, &broker).handles?;
+        sockets.pulse(&broker, &|_| false)?;
+        Ok(())
+    })?;
+    tell("slow", &mut || {
+        let inodes = || process::slow(&proc, &broker, PATIENCE).socket_inodes;
+        sockets.owners(&broker, &inodes()?, &mut || inodes(), &|_| false)?;
+        Ok(())
+    })?;
+    tell("probe", &mut || {
+        runtime.block_on(cluster.collect())?;
+        Ok(())
+    })?;
+    tell("thread_dump", &mut || {
+        threads::report(&runtime.block_on(dumps.collect())?, &mut ThreadHistory::default(), None, Moment(0))?;
+        Ok(())
+    })
+}

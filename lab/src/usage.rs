@@ -1,0 +1,48 @@
+//! What processes cost, for the benchmarks: CPU time to the microsecond, where `/proc/PID/stat` tells hundredths of a
+//! second.
+
+use std::io;
+use std::time::Duration;
+
+/// CPU time, user and system, of this process so far.
+pub fn own_cpu() -> io::Result<Duration> {
+    cpu(libc::RUSAGE_SELF)
+}
+
+/// CPU time of the children of this process that were waited for so far, and of those that these waited for.
+pub fn children_cpu() -> io::Result<Duration> {
+    cpu(libc::RUSAGE_CHILDREN)
+}
+
+fn cpu(whose: libc::c_int) -> io::Result<Duration> {
+    // SAFETY: rusage is plain data, for which all zeros is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a whole rusage that outlives the call.
+    if unsafe { libc::getrusage(whose, &mut usage) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let span = |time: libc::timeval| {
+        // Neither is negative.
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    Ok(span(usage.ru_utime) + span(usage.ru_stime))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_child_that_works_is_charged_to_its_parent() {
+        let (own, children) = (own_cpu().unwrap(), children_cpu().unwrap());
+        let loops = "n=0; while [ $n -lt 300000 ]; do n=$((n + 1)); done";
+        assert!(Command::new("sh").args(["-c", loops]).status().unwrap().success());
+        let spent = children_cpu().unwrap() - children;
+        assert!(spent >= Duration::from_millis(5), "{spent:?}");
+        assert!(own_cpu().unwrap() - own < spent);
+    }
+}
