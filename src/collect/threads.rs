@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Failure;
 use crate::diagnose::wait_graph::WaitGraph;
 use crate::discover::Broker;
-use crate::parse::thread_dump;
+use crate::parse::thread_dump::{self, State};
 use crate::snapshot::ThreadReport;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 
@@ -61,12 +61,12 @@ pub fn report(dump: &RawDump) -> Result<ThreadReport, Failure> {
     let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
     let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
     let newest = dumps.last().ok_or_else(|| unreadable("it is empty"))?;
-    let mut by_state: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut by_state: BTreeMap<State, u64> = BTreeMap::new();
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
-        *by_state.entry(state.name()).or_default() += 1;
+        *by_state.entry(state).or_default() += 1;
     }
     Ok(ThreadReport {
-        by_state: by_state.into_iter().map(|(state, count)| (state.to_owned(), count)).collect(),
+        by_state: by_state.into_iter().map(|(state, count)| (state.name().to_owned(), count)).collect(),
         deadlocks: WaitGraph::of(newest).deadlocks(),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
