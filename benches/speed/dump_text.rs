@@ -15,61 +15,77 @@ const SOURCE: &str = include_str!("../../tests/fixtures/thread_dumps/recordings/
 const BYTES: usize = 1_000_000;
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
-    let (dump, threads) = long_dump()?;
-    let text = dump.as_bytes();
-    let parsed = thread_dump::parse(&dump)?;
-    ensure!(parsed.len() == 1 && parsed[0].threads.len() == threads, "not the {threads} threads that were written");
-    ensure!(WaitGraph::of(&parsed[0]).deadlocks().len() == 1, "not the one deadlock of the recording");
-
+    let (with_synchronizers, threads) = long_dump(SOURCE)?;
+    let (plain, _) = long_dump(&without_synchronizers(SOURCE))?;
+    for dump in [&plain, &with_synchronizers] {
+        let text = thread_dump::decode(dump.as_bytes());
+        let dumps = thread_dump::parse(&text)?;
+        ensure!(dumps.len() == 1 && dumps[0].threads.len() >= threads, "not the {threads} threads that were written");
+        ensure!(judge(dump) == 1, "not the one deadlock of the recording");
+    }
+    let bytes = plain.as_bytes();
     let all = within(
         bench,
         "text",
         &mut [
-            ("ours", &mut || {
-                let text = thread_dump::decode(black_box(text));
+            ("parsed", &mut || {
+                let text = thread_dump::decode(black_box(bytes));
                 black_box(thread_dump::parse(&text).map(|dumps| dumps.len()).ok());
             }),
             ("judged", &mut || {
-                let text = thread_dump::decode(black_box(text));
-                let dumps = thread_dump::parse(&text).unwrap_or_default();
-                black_box(dumps.iter().map(|dump| WaitGraph::of(dump).deadlocks().len()).sum::<usize>());
+                black_box(judge(black_box(&plain)));
             }),
-            ("memchr", &mut || {
-                black_box(memchr::memchr_iter(b'\n', black_box(text)).count());
+            ("lines", &mut || {
+                black_box(memchr::memchr_iter(b'\n', black_box(bytes)).count());
             }),
-            ("one by one", &mut || {
-                let mut lines = 0;
-                for at in memchr::memchr_iter(b'\n', black_box(text)) {
-                    black_box(at);
-                    lines += 1;
-                }
-                black_box(lines);
+            ("line ends", &mut || {
+                memchr::memchr_iter(b'\n', black_box(bytes)).for_each(|end| _ = black_box(end));
+            }),
+            ("with synchronizers", &mut || {
+                black_box(judge(black_box(&with_synchronizers)));
+            }),
+            ("their lines", &mut || {
+                black_box(memchr::memchr_iter(b'\n', black_box(with_synchronizers.as_bytes())).count());
             }),
         ],
     )?;
-    let megabytes = text.len() as f64 / 1e6;
-    let row = |subject: String, at: usize, floor: usize, name, bar| Row {
+    let megabytes = bytes.len() as f64 / 1e6;
+    let row = |subject: String, at: usize, floor: usize, bar, beside| Row {
         subject,
         unit: "ms",
         ours: all[at].median(),
-        floor: Some(Within::floor(&all[at], &all[floor], name)),
+        floor: Some(Within::floor(&all[at], &all[floor], "lines by memchr")),
         bar,
-        beside: Vec::new(),
+        beside,
     };
+    let ends = ("each line's end by memchr".to_owned(), all[3].median());
     Ok(vec![
-        row(format!("dump of {megabytes:.2} MB, {threads} threads: parsed"), 0, 2, "lines by memchr", Bar::Ratio(4.0)),
-        row("the same, parsed and judged by the wait graph".into(), 1, 2, "lines by memchr", Bar::Ratio(8.0)),
-        row("the same, beside each line's end found by memchr".into(), 1, 3, "line ends", Bar::None),
+        row(format!("dump of {megabytes:.2} MB, {threads} threads: parsed"), 0, 2, Bar::Ratio(4.0), vec![ends]),
+        row("the same, parsed and judged by the wait graph".into(), 1, 2, Bar::Ratio(8.0), vec![]),
+        row("the same as `-l` prints it, with its lists of synchronizers".into(), 4, 5, Bar::None, vec![]),
     ])
+}
+
+/// As the exporter takes dumps: never with `-l`, by which the recording was taken.
+fn without_synchronizers(dump: &str) -> String {
+    let mut plain = String::new();
+    let mut in_list = false;
+    for line in dump.lines() {
+        in_list = line.contains("Locked ownable synchronizers:") || (in_list && line.starts_with("\t- "));
+        if !in_list {
+            plain.extend([line, "\n"]);
+        }
+    }
+    plain
 }
 
 /// One dump as a broker of many threads prints it: those of the recording with their deadlock, then the same again and
 /// again with other names, other locks and nobody waiting for one, then the JVM's report of the deadlock. With the
 /// number of its threads.
-fn long_dump() -> Result<(String, usize)> {
-    let first = SOURCE.find("\n\"").context("a thread")? + 1;
-    let end = SOURCE.find("\nJNI global ref").context("the end of the threads")? + 1;
-    let (head, threads, tail) = (&SOURCE[..first], &SOURCE[first..end], &SOURCE[end..]);
+fn long_dump(source: &str) -> Result<(String, usize)> {
+    let first = source.find("\n\"").context("a thread")? + 1;
+    let end = source.find("\nJNI global ref").context("the end of the threads")? + 1;
+    let (head, threads, tail) = (&source[..first], &source[first..end], &source[end..]);
     let each = threads.lines().filter(|line| line.starts_with('"')).count();
     let mut dump = format!("{head}{threads}");
     let mut copies = 1;
@@ -84,4 +100,11 @@ fn long_dump() -> Result<(String, usize)> {
         copies += 1;
     }
     Ok((dump + tail, each * copies))
+}
+
+/// Decoded, parsed, and the deadlocks of its wait graph counted.
+fn judge(dump: &str) -> usize {
+    let text = thread_dump::decode(dump.as_bytes());
+    let dumps = thread_dump::parse(&text).unwrap_or_default();
+    dumps.iter().map(|dump| WaitGraph::of(dump).deadlocks().len()).sum()
 }

@@ -21,8 +21,8 @@ use crate::parse::thread_dump;
 use crate::snapshot::{LockQueue, Moment, PoolFindings, ThreadReport};
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 
-/// A dump of 20,000 threads, 60 frames deep, has about 100 MiB; a broker's has 0.1 to 2 MiB.
-const MAX_DUMP_BYTES: usize = 64 << 20;
+/// A broker's dump has 0.1 to 2 MiB. Child and exporter hold it once each.
+const MAX_DUMP_BYTES: usize = 32 << 20;
 /// What the child gets beyond its own deadline, to say what it waited for.
 const GRACE: Duration = Duration::from_millis(500);
 /// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
@@ -84,9 +84,9 @@ pub fn report(
     let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
     let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
     let newest = dumps.last().ok_or_else(|| unreadable("it is empty"))?;
-    let mut by_state: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut by_state: BTreeMap<thread_dump::State, u64> = BTreeMap::new();
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
-        *by_state.entry(state.name()).or_default() += 1;
+        *by_state.entry(state).or_default() += 1;
     }
     let graph = WaitGraph::of(newest);
     let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
@@ -96,7 +96,7 @@ pub fn report(
     let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
     let names = pooled.filter_map(|thread| Some((id(thread)?, thread.name.into()))).collect();
     let report = ThreadReport {
-        by_state: by_state.into_iter().map(|(state, count)| (state.to_owned(), count)).collect(),
+        by_state: by_state.into_iter().map(|(state, count)| (state.name().to_owned(), count)).collect(),
         deadlocks: graph.deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).map(queue).collect(),
         stalls: stalls.map(|told| PoolFindings { found: told.stalls, pools: labels(told.pools) }),

@@ -7,7 +7,7 @@
 //! Not to be seen in one dump, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a
 //! pool that waits for itself, a nested `wait`, class initialisation before JDK 17.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
 use crate::snapshot::{Deadlock, DeadlockedThread};
@@ -66,7 +66,7 @@ struct Want<'a> {
     class: &'a str,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Lock<'a> {
     Monitor(u64),
     /// A `java.util.concurrent` object. Its holder is another matter than that of its monitor.
@@ -164,7 +164,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     fn frames(&self, index: usize, keep: usize) -> Vec<String> {
         let thread = self.threads.get(index).or_else(|| self.reported.get(&index));
-        thread.map(|thread| thread.frames().take(keep).map(|frame| frame.to_string()).collect()).unwrap_or_default()
+        thread.map(|thread| thread.frames().take(keep).map(|frame| frame.text()).collect()).unwrap_or_default()
     }
 
     /// Edges from the lock lines of the stacks and from the lists of owned synchronizers.
@@ -185,19 +185,23 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         let synchronizers_told = held.iter().any(|(lock, _)| matches!(lock, Lock::Synchronizer(_)));
         let wanted = self.edges.iter().filter_map(|edge| edge.wants).map(|want| want.lock);
         let wanted = wanted.filter(|lock| synchronizers_told || !matches!(lock, Lock::Synchronizer(_)));
-        let mut owners: HashMap<Lock<'a>, Option<usize>> = wanted.map(|lock| (lock, None)).collect();
-        if owners.is_empty() {
+        // Sorted: mostly a handful, among which each of the many held ones is looked for.
+        let mut wanted: Vec<Lock<'a>> = wanted.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
             return;
         }
+        let mut owners: Vec<Option<usize>> = vec![None; wanted.len()];
         for (lock, index) in held {
-            if let Some(owner) = owners.get_mut(&lock) {
-                owner.get_or_insert(index);
+            if let Ok(at) = wanted.binary_search(&lock) {
+                owners[at].get_or_insert(index);
             }
         }
         for (index, edge) in self.edges.iter_mut().enumerate() {
-            let owner = edge.wants.and_then(|want| owners.get(&want.lock).copied().flatten());
+            let at = edge.wants.and_then(|want| wanted.binary_search(&want.lock).ok());
             // A thread that waits for itself is a slip of the text: a monitor can be entered again.
-            edge.holder = owner.filter(|&owner| owner != index);
+            edge.holder = at.and_then(|at| owners[at]).filter(|&owner| owner != index);
         }
     }
 
@@ -210,7 +214,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         let reported = dump.reported.iter().flat_map(|deadlock| &deadlock.threads);
         let names = reported.flat_map(|thread| [Some(thread.name), thread.held_by]).flatten();
         // Of each name the threads that no entry has been found to mean yet.
-        let mut by_name: HashMap<&str, VecDeque<usize>> = names.map(|name| (name, VecDeque::new())).collect();
+        let mut by_name: BTreeMap<&str, VecDeque<usize>> = names.map(|name| (name, VecDeque::new())).collect();
         for (index, thread) in self.threads.iter().enumerate() {
             if let Some(same_name) = by_name.get_mut(thread.name) {
                 same_name.push_back(index);
@@ -252,7 +256,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 
     /// The thread that an entry of the report speaks of; a new node where the dump has no such thread.
-    fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut HashMap<&'a str, VecDeque<usize>>) -> usize {
+    fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut BTreeMap<&'a str, VecDeque<usize>>) -> usize {
         let address = reported.wants.and_then(|lock| {
             lock.address.map(match lock.kind {
                 ReportedLockKind::Monitor => Lock::Monitor,

@@ -30,6 +30,8 @@ pub struct Served {
 
 /// A client that has not sent its whole request head by then is let go.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that lasts longer is closed after the answer under way: one that reads nothing keeps no place for ever.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// Connections held at a time: each costs a handle of ours.
 const MAX_CONNECTIONS: usize = 512;
 
@@ -122,7 +124,19 @@ async fn connection(stream: TcpStream, router: Router) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(64 * 1024);
     let service = TowerToHyperService::new(router);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = tokio::time::sleep(CONNECTION_LIFE) => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(HEADER_DEADLINE, connection).await {
+                Ok(ended) => ended,
+                // Reads nothing of its answer.
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
 }

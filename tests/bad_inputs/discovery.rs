@@ -200,7 +200,7 @@ fn readings_of_a_process_whose_files_are_garbage() {
         let failure = process::pulse(&host.proc(), &broker).vitals.unwrap_err();
         let text = failure.message.replace(host.folder.path().to_str().unwrap(), "PROC");
         let colon = if golden.starts_with("PROC") { ":" } else { "" };
-        judge.case(name, &format!("broker 7 (process 77){colon} {golden}"), &text);
+        judge.case(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
     }
     judge.verdict(5, cases.len());
     let host = Host::new((5, 4));

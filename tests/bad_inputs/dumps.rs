@@ -44,8 +44,8 @@ async fn jvms_that_are_left_alone() {
         ("no JVM at all", |host| host.replace("maps", "libjvm.so", "libc.so.6"), "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it"),
         ("attaching disabled", |host| host.replace("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism"), "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"),
         ("-Xrs", |host| host.replace("status", "5ccd", "5cc9"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
-        ("stopped", |host| host.replace("status", "S (sleeping)", "T (stopped)"), "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it"),
-        ("status without signals", |host| host.replace("status", "SigCgt", "Other"), "/proc/PID/status lacks State, Uid, Gid or SigCgt"),
+        ("stopped", |host| host.replace("stat", ") S ", ") T "), "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it"),
+        ("status without signals", |host| host.replace("status", "SigCgt", "Other"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
         ("a file where the socket should be", |host| host.write("tree/tmp/.java_pid77", ""), "/tmp/.java_pid77 in the JVM's file system is no socket of the JVM's user (uid *, mode *): somebody else made it, remove it"),
         ("another process by now", |host| host.replace("stat", " 5000 ", " 5001 "), "the process ended, or its pid now belongs to another"),
     ];

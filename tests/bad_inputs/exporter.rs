@@ -167,10 +167,10 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         .unwrap();
     let exporter = Exporter::start(as_nobody());
     let right = format!(
-        "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE"
+        "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
     );
     let handles = format!(
-        "WARN broker process {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
+        "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
     );
     let files =
         format!("WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\"");

@@ -1,7 +1,6 @@
 //! A `/proc` made of plain files, with one broker, for a test to spoil.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -133,14 +132,4 @@ fn shown(broker: &Arc<Broker>) -> Vec<String> {
     std::iter::once(first).chain(broker.problems.iter().cloned()).collect()
 }
 
-/// Tells that a test does not run here; `tests/skips.txt` lists what may be told.
-pub fn skip(name: &str, reason: &str) {
-    let line = format!("{name}: {reason}\n");
-    match std::env::var_os("KAFKA_VITALS_SKIPS") {
-        Some(file) => {
-            let mut file = fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
-        None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
-    }
-}
+pub use lab::skip;

@@ -120,16 +120,5 @@ pub fn get(port: u16, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Tells that a test does not run here; `tests/skips.txt` lists what may be told.
-pub fn skip(name: &str, reason: &str) {
-    use std::io::Write as _;
-    let line = format!("{name}: {reason}\n");
-    match std::env::var_os("KAFKA_VITALS_SKIPS") {
-        Some(file) => {
-            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
-        // Past the runner's capture.
-        None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
-    }
-}
+#[allow(unused_imports)] // as above
+pub use lab::skip;

@@ -37,6 +37,10 @@ impl Thread<'_> {
 
     /// Its `java.lang.Thread.State`; the JVM's own threads have none.
     pub fn state(&self) -> Option<State> {
+        // Nearly always on the first line, whose end then need not be found.
+        if let Some(state) = super::trim_indent(self.body).strip_prefix("java.lang.Thread.State: ") {
+            return State::at_start_of(state);
+        }
         for line in self.body.lines().take(4) {
             let line = super::trim_indent(line);
             if let Some(state) = line.strip_prefix("java.lang.Thread.State: ") {

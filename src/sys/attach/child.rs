@@ -113,6 +113,7 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
         Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {
             become_user(uid, gid)
                 .map_err(|errno| denied(format!("cannot become the JVM's user ({errno})"), uid, gid))?;
+            end_with(parent)?;
             open()?
         }
         opened => opened?,
@@ -123,14 +124,18 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
         Err(Errno::PERM) if geteuid().is_root() => {}
         Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
     }
-    // The kernel forgets it whenever ids change.
-    die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })?;
+    end_with(parent)?;
     let perf_file = PerfFile::open(&target).ok();
     let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
     let before = paused();
     let limits = Limits { deadline: request.deadline, max_bytes: request.max_bytes, may_signal: request.may_signal };
     let dump = thread_dump(&target, limits, signalled)?;
     Ok((dump, Paused { before, after: paused() }))
+}
+
+/// Once more: the kernel forgets it whenever ids change.
+fn end_with(parent: u32) -> Result<(), AttachError> {
+    die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })
 }
 
 /// The JVM's time at safepoints since it started, before and after the dump.
