@@ -75,9 +75,9 @@ fuzz: ## fuzz the dump parser and the perf-data reader, 10 minutes each
 	@scripts/fuzz.sh
 
 .PHONY: docs
-docs: ## rewrite docs/metrics.md, golden files and snapshots from the code; then read the diff
+docs: ## rewrite docs/metrics.md and the golden files from the code; then read the diff
 	@scripts/prerequisites.sh build
-	@$(in_shell) KAFKA_VITALS_REFRESH=1 INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --workspace --locked golden
+	@$(in_shell) KAFKA_VITALS_REFRESH=1 cargo test --workspace --locked golden
 	@git status --short
 
 .PHONY: clean-cache
