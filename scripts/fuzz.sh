@@ -15,12 +15,12 @@ fi
 export RUSTC_BOOTSTRAP=1
 fuzz() {
     target=$1 && shift
-    mkdir -p "fuzz/work/$target" "fuzz/corpus/$target"
+    mkdir -p "fuzz/found/$target" "fuzz/corpus/$target"
     # The first folder takes what is found; the others are only read.
-    cargo fuzz run --sanitizer none "$target" "fuzz/work/$target" "fuzz/corpus/$target" "$@" -- \
+    cargo fuzz run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" "$@" -- \
         -max_total_time="$seconds" -timeout=5 -max_len=65536 -rss_limit_mb=2048
 }
-seeds=fuzz/work/seeds
+seeds=fuzz/found/seeds
 mkdir -p "$seeds"
 find tests/fixtures/thread_dumps -type f -size -64k -name '*.txt' | while read -r file; do
     cp "$file" "$seeds/$(printf '%s' "$file" | tr / _)"
