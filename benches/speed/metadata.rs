@@ -89,7 +89,7 @@ fn response() -> Result<Vec<u8>> {
     });
     let partition = |index: usize| {
         let replica = |offset: usize| BrokerId(((index + offset) % BROKERS as usize) as i32 + 1);
-        let in_sync = if index % 7 == 0 { 2 } else { 3 };
+        let in_sync = if index.is_multiple_of(7) { 2 } else { 3 };
         MetadataResponsePartition::default()
             .with_partition_index((index % PER_TOPIC) as i32)
             .with_leader_id(replica(0))
