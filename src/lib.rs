@@ -29,6 +29,8 @@ pub mod discover;
 #[forbid(unsafe_code)]
 pub mod expose;
 #[forbid(unsafe_code)]
+pub mod failure;
+#[forbid(unsafe_code)]
 pub mod kafka;
 #[forbid(unsafe_code)]
 pub mod parse;

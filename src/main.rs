@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
-use kafka_vitals::config::Config;
+use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::analysis;
@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         return sys::attach::child::child_main(arguments);
     }
     let cli = Cli::parse();
+    // A service that cannot start (1) is worth another try, wrong settings (2) are not.
+    let serves = cli.command.is_none();
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
@@ -37,8 +39,9 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("kafka-vitals: {error:#}");
-            ExitCode::from(2)
+            // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
+            ExitCode::from(if serves && !error.is::<ConfigError>() { 1 } else { 2 })
         }
     }
 }
@@ -46,7 +49,8 @@ fn main() -> ExitCode {
 fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args)?;
     if args.config_check {
-        println!("kafka-vitals: the settings are right");
+        writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
+            .context("cannot write to standard output")?;
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
@@ -101,7 +105,12 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // It would say so on standard error, and panic where the disk under that is full or its pipe closed.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => subscriber.json().init(),
@@ -115,9 +124,14 @@ fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     let mut analysis = Analysis::default();
     for path in &args.files {
         let source = path.display().to_string();
-        let length = std::fs::metadata(path).with_context(|| source.clone())?.len();
-        anyhow::ensure!(length <= MAX_SAVED_BYTES, "{source}: {length} bytes; at most {MAX_SAVED_BYTES} are read");
-        let bytes = std::fs::read(path).with_context(|| source.clone())?;
+        // A pipe (`<(jstack PID)`) has no length, and a device no end.
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).with_context(|| source.clone())?;
+        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
+        anyhow::ensure!(
+            bytes.len() as u64 <= MAX_SAVED_BYTES,
+            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
+        );
         add_dumps(&mut analysis, &source, &bytes)?;
     }
     print(&analysis, args.output)
@@ -140,6 +154,7 @@ fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> 
 }
 
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
+    check_procfs(&args.procfs)?;
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
     let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
     let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));

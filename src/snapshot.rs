@@ -3,7 +3,7 @@
 //! A [`Reading`] is a known value with the time at which it was taken, or unknown with the reason. There is no
 //! third state: what was not counted is never zero.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -113,6 +113,8 @@ pub struct Snapshot {
     pub memory_map_limit: Reading<u64>,
     /// Of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
+    /// Where discovery may have missed a broker, what of the config file matches none, ids that are not unique.
+    pub doubts: Vec<String>,
     /// The exporter's own process.
     pub exporter: Reading<ExporterVitals>,
 }
@@ -147,6 +149,9 @@ pub struct BrokerSnapshot {
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
     pub threads: Reading<ThreadReport>,
+    pub progress: Reading<ProgressReport>,
+    /// Time that the JVM has spent at safepoints since it started.
+    pub jvm_pauses: Reading<Duration>,
     /// The newest deadlock of this process: stays until a later successful dump is clean.
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
@@ -172,6 +177,8 @@ impl BrokerSnapshot {
             connections: Reading::default(),
             cluster: Reading::default(),
             threads: Reading::default(),
+            progress: Reading::default(),
+            jvm_pauses: Reading::default(),
             deadlock: None,
             dump_failures: BTreeMap::new(),
             collectors: BTreeMap::new(),
@@ -367,6 +374,8 @@ pub struct ClusterCounts {
     pub isr_leader_alone: u64,
     /// Partitions of the cluster whose replicas hold this broker and whose ISR does not.
     pub not_in_isr: u64,
+    /// Of those, how many each leader leads that lives.
+    pub not_in_isr_by_leader: BTreeMap<i32, u64>,
     /// Partitions of the whole cluster without a leader.
     pub leaderless: u64,
     /// Partitions of the whole cluster.
@@ -401,9 +410,79 @@ pub struct ThreadReport {
     /// Java threads by `java.lang.Thread.State`, lower case: `runnable`, `blocked` ...
     pub by_state: BTreeMap<String, u64>,
     pub deadlocks: Vec<Deadlock>,
+    /// The longest queues for one lock that no deadlock explains.
+    pub convoys: Vec<LockQueue>,
+    /// None until two dumps of the process lie far enough apart.
+    pub stalls: Option<PoolFindings<Stall>>,
+    /// None until two dumps of the process lie far enough apart, and while the broker shuts down.
+    pub missing: Option<PoolFindings<MissingThread>>,
     /// From the request to the last byte.
     pub duration: Duration,
     pub bytes: u64,
+}
+
+/// What was found in the pools that could be judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolFindings<T> {
+    pub found: Vec<T>,
+    /// The labels of the pools that could be judged.
+    pub pools: BTreeSet<String>,
+}
+
+/// Threads of one pool that stand at one place and do nothing, over several dumps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    pub pool: String,
+    pub threads: Vec<String>,
+    /// The first dump that showed one of them there.
+    pub since: Moment,
+    /// Class of what they wait for: `java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync`.
+    pub lock_class: Option<String>,
+    /// The topmost frame of Kafka's own, `Class.method`.
+    pub frame: Option<String>,
+    /// The stack of one of them, topmost frame first.
+    pub frames: Vec<String>,
+    /// What is known of it; empty is unknown.
+    pub known_issues: Vec<NamedIssue>,
+}
+
+/// Threads of one name that were there, have gone, and cannot have ended because their work had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingThread {
+    pub pool: String,
+    pub thread: String,
+    /// How many of this name are missing: the reapers of 0.10 share one.
+    pub count: usize,
+    /// The first dump that lacked it.
+    pub since: Moment,
+}
+
+/// Threads that wait for one lock, whose holder waits for no lock itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockQueue {
+    pub lock_class: String,
+    pub waiters: Vec<String>,
+    /// None where the dump does not tell: a `java.util.concurrent` lock.
+    pub owner: Option<String>,
+    /// What the owner does: its topmost frames.
+    pub owner_frames: Vec<String>,
+}
+
+/// Which threads move, told without attaching. A suspicion is no verdict: a thread dump decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressReport {
+    pub suspects: Vec<Suspect>,
+    /// How many threads were looked at.
+    pub threads: u64,
+}
+
+/// A thread that does not move as its kind must.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The kernel's id.
+    pub thread_id: u32,
+    pub thread: String,
+    pub pool: String,
 }
 
 /// One cycle of threads that wait for each other.

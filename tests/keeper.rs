@@ -1,14 +1,17 @@
 //! What becomes of readings when collectors fail, brokers end and brokers return.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kafka_vitals::collect::Failure;
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::metrics;
-use kafka_vitals::snapshot::{Deadlock, DeadlockedThread, Moment, ProcessVitals, Snapshot, ThreadReport};
+use kafka_vitals::snapshot::{
+    Deadlock, DeadlockedThread, LockQueue, MissingThread, Moment, PoolFindings, ProcessVitals, ProgressReport,
+    Snapshot, Stall, ThreadReport,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,6 +23,7 @@ fn broker(id: i32, pid: u32, start_ticks: u64) -> (Arc<Broker>, String) {
 fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
     Update::Discovered {
         found: Ok(brokers),
+        doubts: Vec::new(),
         memory_map_limit: Ok(65530),
         exporter: Err(Failure::new("test", "not read in this test")),
         took: Duration::from_millis(3),
@@ -128,6 +132,58 @@ fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
 }
 
 #[test]
+fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
+    let stalled = |pool: &str| format!("kafka_vitals_stalled_threads{{broker=\"1\",pool=\"{pool}\"}}");
+    let missing = |pool: &str| format!("kafka_vitals_missing_threads{{broker=\"1\",pool=\"{pool}\"}}");
+    let waiters = "kafka_vitals_lock_waiters{broker=\"1\",lock_class=\"java.lang.Object\"}";
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    apply(&mut s, dump(10, false), Moment(1000));
+    assert_eq!(series(&s, Moment(1000), &stalled("request_handler")), None, "one dump tells nothing");
+    let stall = |threads: &[&str], frame: &str| Stall {
+        pool: "request_handler".into(),
+        threads: threads.iter().map(|thread| (*thread).to_owned()).collect(),
+        since: Moment(1000),
+        lock_class: Some("kafka.Lock".into()),
+        frame: Some(frame.into()),
+        frames: vec![],
+        known_issues: vec![],
+    };
+    let queue = |waiters: &[&str]| LockQueue {
+        lock_class: "java.lang.Object".into(),
+        waiters: waiters.iter().map(|thread| (*thread).to_owned()).collect(),
+        owner: None,
+        owner_frames: vec![],
+    };
+    let pools = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let cleaner =
+        MissingThread { pool: "log_cleaner".into(), thread: "cleaner-0".into(), count: 1, since: Moment(1000) };
+    let report = ThreadReport {
+        stalls: Some(PoolFindings {
+            found: vec![stall(&["a", "b"], "x"), stall(&["c"], "y")],
+            pools: pools(&["request_handler", "network"]),
+        }),
+        missing: Some(PoolFindings { found: vec![cleaner], pools: pools(&["log_cleaner", "acceptor"]) }),
+        convoys: vec![queue(&["a", "b"]), queue(&["c", "d", "e"])],
+        ..ThreadReport::default()
+    };
+    apply(&mut s, round(10, 7, Told::Threads(Ok(report))), Moment(20_000));
+    let table = [
+        (stalled("request_handler"), Some(3.0)),
+        (stalled("network"), Some(0.0)),
+        (stalled("log_cleaner"), None),
+        (missing("log_cleaner"), Some(1.0)),
+        (missing("acceptor"), Some(0.0)),
+        (missing("request_handler"), None),
+        (waiters.to_owned(), Some(5.0)),
+    ];
+    for (name, expected) in table {
+        assert_eq!(series(&s, Moment(20_000), &name), expected, "{name}");
+        assert_eq!(series(&s, Moment(20_000 + 3001), &name), None, "{name}, too old");
+    }
+}
+
+#[test]
 fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
     let mut s = Snapshot::default();
     apply(&mut s, discovered(vec![broker(1, 10, 7), broker(2, 11, 7)]), Moment(0));
@@ -155,6 +211,7 @@ fn a_failed_discovery_forgets_nobody() {
     apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
     let failed = Update::Discovered {
         found: Err(Failure::new("denied", "/proc: permission denied")),
+        doubts: Vec::new(),
         memory_map_limit: Ok(1),
         exporter: Err(Failure::new("test", "not read in this test")),
         took: SECOND,
@@ -167,4 +224,106 @@ fn a_failed_discovery_forgets_nobody() {
         series(&s, Moment(1000), "kafka_vitals_collector_success{broker=\"\",collector=\"discovery\"}"),
         Some(0.0)
     );
+}
+
+#[test]
+fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let name = "kafka_vitals_jvm_pause_seconds_total{broker=\"1\"}";
+    assert_eq!(series(&s, Moment(0), name), None);
+    apply(&mut s, round(10, 7, Told::Pauses(Ok(Duration::from_millis(2250)))), Moment(1000));
+    assert_eq!(series(&s, Moment(4000), name), Some(2.25));
+    assert_eq!(series(&s, Moment(4001), name), None);
+    apply(&mut s, round(10, 7, Told::Pauses(Err(Failure::new("absent", "no performance data")))), Moment(5000));
+    assert_eq!(series(&s, Moment(5000), name), None);
+}
+
+#[test]
+fn progress_that_cannot_be_read_is_told_with_its_reason() {
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let name = "kafka_vitals_collector_success{broker=\"1\",collector=\"progress\"}";
+    apply(&mut s, round(10, 7, Told::Progress(Err(Failure::new("denied", "run as its user")))), Moment(1000));
+    assert_eq!(series(&s, Moment(1000), name), Some(0.0));
+    assert_eq!(s.brokers[0].progress.reason(Moment(1000)).as_deref(), Some("run as its user"));
+    apply(&mut s, round(10, 7, Told::Progress(Ok(ProgressReport::default()))), Moment(2000));
+    assert_eq!(series(&s, Moment(2000), name), Some(1.0));
+}
+
+/// What is logged meanwhile, without the time, a line each.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
+    tracing::subscriber::with_default(subscriber.with_writer(move || writer.clone()).finish(), work);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
+    let mut s = Snapshot::default();
+    let found = logged(|| apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0)));
+    assert_eq!(found, ["INFO found a broker broker=\"1\" pid=10 version=\"unknown\""]);
+    let denied = || Failure::new("denied", "broker 1: /proc/10/fd\n may not be read");
+    let begins = logged(|| {
+        apply(&mut s, handles(10, 7, 84), Moment(1000));
+        for at in 2..60 {
+            let told = Told::Process { handles: Err(denied()), vitals: Err(denied()) };
+            apply(&mut s, round(10, 7, told), Moment(at * 1000));
+        }
+    });
+    let line = "WARN broker 1: /proc/10/fd  may not be read broker=\"1\" collector=\"process\" reason=\"denied\"";
+    assert_eq!(begins, [line]);
+    let ends = logged(|| (60..70).for_each(|at| apply(&mut s, handles(10, 7, 84), Moment(at * 1000))));
+    assert_eq!(ends, ["INFO the collector works again broker=\"1\" collector=\"process\""]);
+    let gone = logged(|| (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000))));
+    assert_eq!(gone, ["WARN the broker's process 10 has ended broker=\"1\""]);
+}
+
+#[test]
+fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let seen = logged(|| (1..9).for_each(|at| apply(&mut s, dump(10, true), Moment(at))));
+    assert_eq!(seen, ["ERROR threads of the broker are deadlocked: restart it broker=\"1\" threads=[\"a\", \"b\"]"]);
+    let failed = logged(|| (9..15).for_each(|at| apply(&mut s, failed_dump(10), Moment(at))));
+    assert_eq!(failed, ["WARN no dump in time broker=\"1\" collector=\"threads\" reason=\"timeout\""]);
+    let gone = logged(|| (15..20).for_each(|at| apply(&mut s, dump(10, false), Moment(at))));
+    let works = "INFO the collector works again broker=\"1\" collector=\"threads\"";
+    assert_eq!(gone, ["INFO the deadlock is gone broker=\"1\"", works]);
+}
+
+#[test]
+fn what_is_known_of_a_broker_is_logged_when_it_changes() {
+    let with = |id: Option<i32>, label: &str, problem: &str| {
+        let unknown = Broker::unknown(ProcessKey { pid: 10, start_ticks: 7 });
+        let broker = Broker { id, problems: vec![problem.to_owned()], ..unknown };
+        (Arc::new(broker), label.to_owned())
+    };
+    let mut s = Snapshot::default();
+    let lines = logged(|| {
+        apply(&mut s, discovered(vec![with(None, "pid-10", "id unknown")]), Moment(0));
+        apply(&mut s, discovered(vec![with(None, "pid-10", "id unknown")]), Moment(1));
+        apply(&mut s, discovered(vec![with(Some(1001), "1001", "no jar")]), Moment(2));
+        apply(&mut s, discovered(vec![with(Some(1001), "1001", "no jar")]), Moment(3));
+    });
+    let golden = [
+        "INFO found a broker broker=\"pid-10\" pid=10 version=\"unknown\"",
+        "WARN id unknown broker=\"pid-10\"",
+        "INFO the broker's label is another broker=\"1001\" pid=10 before=\"pid-10\"",
+        "WARN no jar broker=\"1001\"",
+    ];
+    assert_eq!(lines, golden);
 }

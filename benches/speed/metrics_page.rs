@@ -48,6 +48,7 @@ fn snapshot() -> Snapshot {
     let (took, interval) = (Duration::from_millis(3), Duration::from_secs(5));
     let update = Update::Discovered {
         found: Ok(brokers.clone()),
+        doubts: Vec::new(),
         memory_map_limit: Ok(65_530),
         exporter: Ok(ExporterVitals { cpu_seconds: 12.5, resident_bytes: 12 << 20, ..ExporterVitals::default() }),
         took,
@@ -108,6 +109,7 @@ fn told(id: i32) -> Vec<(&'static str, Told)> {
         under_replicated: 130,
         isr_leader_alone: 100,
         not_in_isr: 12,
+        not_in_isr_by_leader: std::collections::BTreeMap::from([(2, 12)]),
         leaderless: 2,
         partitions: 5000,
         not_whole: not_whole.collect(),

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Component, Path, PathBuf};
@@ -24,9 +24,10 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// Gives the cell a `/tmp` of its own, as JVMs of two cells have equal pids and meet in `/tmp/.java_pidN` and
+/// Brings up the loopback interface, which is down in a new network. Gives the cell a `/tmp` of its own, as JVMs of two cells have equal pids and meet in `/tmp/.java_pidN` and
 /// `/tmp/hsperfdata_*`; the folders named as arguments stay visible. Then waits for the end of stdin.
 const FIRST_PROCESS: &str = r#"set -e
+ip link set lo up
 cd /tmp
 mount -t tmpfs -o mode=1777 lab /tmp
 for folder in "$@"; do mkdir "/tmp/$folder"; mount --no-canonicalize --bind "$folder" "/tmp/$folder"; done
@@ -49,18 +50,18 @@ struct Inner {
 
 /// The namespaces, and the process that keeps them.
 struct Walls {
-    keeper: Child,
+    keeper: Keeper,
     network: File,
 }
+
+/// The first process of the namespaces; they end with it.
+struct Keeper(Child);
 
 impl Cell {
     /// Namespaces of its own where rights allow; else the host's, said once on stderr.
     pub fn new() -> Result<Cell> {
-        match Walls::build() {
-            Ok((walls, mounts, pids)) => {
-                let network = walls.network.try_clone()?;
-                Self::start(Some(walls), move || enter(&network, &mounts, &pids))
-            }
+        match Walls::build(None) {
+            Ok(built) => Self::behind(built),
             Err(error) => {
                 FALLBACK_TOLD.call_once(|| {
                     eprintln!(
@@ -71,6 +72,16 @@ impl Cell {
                 Self::outside()
             }
         }
+    }
+
+    /// A container: namespaces of its own whose processes the other cell sees, and whose network and `/tmp` it does not.
+    pub fn within(outer: &Cell) -> Result<Cell> {
+        Self::behind(Walls::build(Some(outer))?)
+    }
+
+    fn behind((walls, mounts, pids): (Walls, File, File)) -> Result<Cell> {
+        let network = walls.network.try_clone()?;
+        Self::start(Some(walls), move || enter(&network, &mounts, &pids))
     }
 
     /// No namespaces: processes run among the host's.
@@ -127,7 +138,7 @@ impl Cell {
                 {
                     return Err(io::Error::other("the lab's process ended"));
                 }
-                unblock_signals()
+                Ok(())
             });
         }
         let name = command.get_program().to_string_lossy().into_owned();
@@ -183,7 +194,7 @@ impl Cell {
     pub fn host_path(&self, inside: &Path) -> PathBuf {
         match (&self.0.walls, inside.strip_prefix("/")) {
             (Some(walls), Ok(relative)) => {
-                Path::new("/proc").join(walls.keeper.id().to_string()).join("root").join(relative)
+                Path::new("/proc").join(walls.keeper.0.id().to_string()).join("root").join(relative)
             }
             _ => inside.to_path_buf(),
         }
@@ -216,7 +227,7 @@ impl Drop for Inner {
 
 impl Walls {
     /// The namespaces, and the descriptors to enter them by: mounts, then pids.
-    fn build() -> Result<(Walls, File, File)> {
+    fn build(outer: Option<&Cell>) -> Result<(Walls, File, File)> {
         let mut command = Command::new("unshare");
         command
             .args(["--pid", "--net", "--mount", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--"])
@@ -227,49 +238,44 @@ impl Walls {
             .stderr(Stdio::piped())
             // Ctrl-C at the terminal is for the lab, which then ends the cell in order.
             .process_group(0);
-        let mut keeper = command.spawn().context("start `unshare` (package util-linux)")?;
+        let keeper = match outer {
+            Some(outer) => outer.run(move || command.spawn())?,
+            None => command.spawn(),
+        };
+        let mut keeper = Keeper(keeper.context("start `unshare` (package util-linux)")?);
         let mut line = String::new();
-        if let Some(stdout) = keeper.stdout.take() {
+        if let Some(stdout) = keeper.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         if line.trim() != "ready" {
             let mut reason = String::new();
-            keeper.stdin = None;
-            if let Some(mut stderr) = keeper.stderr.take() {
+            keeper.0.stdin = None;
+            if let Some(mut stderr) = keeper.0.stderr.take() {
                 stderr.read_to_string(&mut reason)?;
             }
-            keeper.wait()?;
             bail!("{}", reason.trim());
         }
-        let namespace = |keeper: &Child, name: &str| File::open(format!("/proc/{}/ns/{name}", keeper.id()));
-        let network = namespace(&keeper, "net");
-        let mounts = namespace(&keeper, "mnt");
-        let pids = namespace(&keeper, "pid_for_children");
-        match (network, mounts, pids) {
-            (Ok(network), Ok(mounts), Ok(pids)) => Ok((Walls { keeper, network }, mounts, pids)),
-            (network, mounts, pids) => {
-                keeper.stdin = None;
-                keeper.wait()?;
-                bail!("open the new namespaces: {:?}", [network, mounts, pids].into_iter().find_map(Result::err))
-            }
-        }
+        let namespace = |name: &str| File::open(format!("/proc/{}/ns/{name}", keeper.0.id()));
+        let (mounts, pids) = (namespace("mnt")?, namespace("pid_for_children")?);
+        let network = namespace("net")?;
+        Ok((Walls { keeper, network }, mounts, pids))
     }
 }
 
-impl Drop for Walls {
+impl Drop for Keeper {
     fn drop(&mut self) {
-        self.keeper.stdin = None;
+        self.0.stdin = None;
         // The first process ends when all others were reaped, which the handles did before; a child that somebody
         // else started and left would hold it.
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
-            if !matches!(self.keeper.try_wait(), Ok(None)) {
+            if !matches!(self.0.try_wait(), Ok(None)) {
                 return;
             }
             thread::sleep(Duration::from_millis(2));
         }
-        let _ = self.keeper.kill();
-        let _ = self.keeper.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -303,33 +309,7 @@ fn enter(network: &File, mounts: &File, pids: &File) -> Result<()> {
     if let Ok(folder) = folder {
         let _ = env::set_current_dir(folder);
     }
-    bring_loopback_up().context("bring up lo")
-}
-
-/// A new network namespace has a loopback interface that is down.
-fn bring_loopback_up() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // SAFETY: ifreq is plain data, for which all zeros is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the descriptor is open and `request` is a whole ifreq that outlives the call.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
     Ok(())
-}
-
-/// A child inherits the signals that its parent blocks; a JVM that blocks SIGTERM could not be stopped.
-fn unblock_signals() -> io::Result<()> {
-    // SAFETY: an all-zero set is a valid argument of sigemptyset, and both calls get pointers to a live set or null.
-    let failed = unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn read_all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
@@ -383,6 +363,18 @@ impl Process {
         }
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         Ok(kill_process(pid.ok_or_else(|| io::Error::other("not a pid"))?, signal)?)
+    }
+
+    /// Whether all of its threads are stopped (state T).
+    pub fn is_stopped(&self) -> io::Result<bool> {
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // One that has just ended is looked at no more the next time.
+            let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How it ended, or nothing while it runs.

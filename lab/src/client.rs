@@ -116,9 +116,15 @@ impl Connection {
         self.receive(Instant::now() + self.time)
     }
 
+    /// The body of a Metadata response (version 1) about all topics, as the broker sent it.
+    pub fn metadata_body(&mut self) -> io::Result<Vec<u8>> {
+        let reply = self.call(METADATA, 1, Body::default().i32(-1))?;
+        Ok(reply.bytes.get(reply.at..).unwrap_or_default().to_vec())
+    }
+
     /// All topics and brokers that this broker knows.
     pub fn metadata(&mut self) -> io::Result<Metadata> {
-        let mut reply = self.call(METADATA, 1, Body::default().i32(-1))?;
+        let mut reply = Reply { bytes: self.metadata_body()?, at: 0 };
         let brokers = reply.array(|reply| {
             let (id, _host, port, _rack) = (reply.i32()?, reply.string()?, reply.i32()?, reply.string()?);
             Ok((id, u16::try_from(port).map_err(io::Error::other)?))

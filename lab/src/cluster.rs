@@ -5,6 +5,7 @@ mod launch;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct ClusterOptions {
     pub jvm_options: Vec<String>,
     /// The `java` to use; else `$JAVA_HOME` or `PATH`.
     pub java: Option<PathBuf>,
+    /// Whose processes they are (uid and gid); else the caller's.
+    pub user: Option<u32>,
     /// The cell to start in; else a new one.
     pub cell: Option<Cell>,
 }
@@ -59,6 +62,7 @@ impl ClusterOptions {
             properties: Vec::new(),
             jvm_options: Vec::new(),
             java: None,
+            user: None,
             cell: None,
         }
     }
@@ -67,7 +71,8 @@ impl ClusterOptions {
 /// One Kafka process of a cluster: a broker, a KRaft controller, or both.
 pub struct Node {
     id: i32,
-    port: u16,
+    /// Of all its listeners, PLAINTEXT first.
+    ports: Vec<u16>,
     is_broker: bool,
     folder: PathBuf,
     log: PathBuf,
@@ -87,7 +92,18 @@ impl Node {
 
     /// The port of its PLAINTEXT listener; of the controller listener where it is a controller only.
     pub fn port(&self) -> u16 {
-        self.port
+        self.ports[0]
+    }
+
+    /// The ports of all its listeners.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Whether it is under SIGSTOP.
+    fn is_paused(&self) -> bool {
+        let stat = self.pid().ok().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        stat.is_some_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
     }
 
     /// The pid as the host sees it.
@@ -141,11 +157,18 @@ impl Cluster {
         let mode = options.mode.unwrap_or(version.modes[0]);
         ensure!(version.modes.contains(&mode), "Kafka {} does not run in mode {mode:?} in the lab", version.name);
         let java = options.java.clone().map_or_else(jars::java, Ok)?;
-        // Every jar by its name, as kafka-run-class.sh has them on the command line.
-        let jars: Vec<_> = jars::jars(version)?.iter().map(|jar| jar.display().to_string()).collect();
+        let mut jars = jars::jars(version)?;
         let cell = options.cell.clone().map_or_else(Cell::new, Ok)?;
         let (holder, folder) = temporary_folder(&cell)?;
         launch::write_logging(holder.path())?;
+        if options.user.is_some() {
+            // Another user may not read the cache.
+            launch::give(holder.path(), options.user)?;
+            std::fs::set_permissions(holder.path(), std::fs::Permissions::from_mode(0o755))?;
+            jars = launch::copy_jars(&jars, holder.path(), &folder)?;
+        }
+        // Every jar by its name, as kafka-run-class.sh has them on the command line.
+        let jars: Vec<_> = jars.iter().map(|jar| jar.display().to_string()).collect();
         let mut cluster = Cluster {
             version,
             mode,
@@ -238,9 +261,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP; returns when every thread stands. Each stops when it next runs, and could answer until then.
     pub fn pause(&self, id: i32) -> Result<()> {
-        Ok(self.broker(id)?.process()?.signal(Signal::STOP)?)
+        let process = self.broker(id)?.process()?;
+        process.signal(Signal::STOP)?;
+        let deadline = Instant::now() + ANSWER_TIME;
+        while !process.is_stopped()? {
+            ensure!(Instant::now() < deadline, "broker {id} (pid {}) goes on after SIGSTOP", process.pid());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// SIGCONT.
@@ -268,7 +298,7 @@ impl Cluster {
 
     /// The topics and brokers that a broker knows; an error after 5 s of silence.
     pub fn metadata(&self, id: i32) -> Result<Metadata> {
-        let port = self.broker(id)?.port;
+        let port = self.broker(id)?.port();
         let asked = self.cell.in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
         asked.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
     }
@@ -321,8 +351,8 @@ impl Cluster {
                 tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
             }
             _ => {
-                let running = self.brokers().filter(|node| node.process.is_some());
-                let addresses: Vec<_> = running.map(|node| format!("127.0.0.1:{}", node.port)).collect();
+                let answering = self.brokers().filter(|node| node.process.is_some() && !node.is_paused());
+                let addresses: Vec<_> = answering.map(|node| format!("127.0.0.1:{}", node.port())).collect();
                 tool.arg("--bootstrap-server").arg(addresses.join(","));
             }
         }
@@ -351,7 +381,14 @@ impl Cluster {
 
     /// `logging` is the prefix of the log4j files' names.
     fn java_command(&self, heap: &str, logging: &str) -> Command {
-        let mut java = Command::new(&self.java);
+        let mut java = match self.options.user.map(|uid| uid.to_string()) {
+            Some(uid) => {
+                let mut setpriv = Command::new("setpriv");
+                setpriv.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--"]).arg(&self.java);
+                setpriv
+            }
+            None => Command::new(&self.java),
+        };
         let folder = self.folder.display();
         java.arg(format!("-Xmx{heap}"))
             .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:CICompilerCount=1", "-Djava.awt.headless=true"])

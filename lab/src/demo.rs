@@ -31,11 +31,11 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
 
     let begun = Instant::now();
     header();
-    look(&cluster, &exporter, None)?;
+    look(&cluster, Some(&exporter), None)?;
     if paused(stop, TICK) {
         return Ok(());
     }
-    look(&cluster, &exporter, None)?;
+    look(&cluster, Some(&exporter), None)?;
 
     println!("\nMaking the deadlock by requests alone (offset commits that meet expiring sessions, KAFKA-3994) ...");
     let made = deadlock::make(&cluster, Form::Expire)?;
@@ -54,19 +54,14 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     println!("\nNow it unfolds. The broker's port still accepts, ZooKeeper still lists it, its log is quiet.");
     header();
     while formed.elapsed() < time {
-        look(&cluster, &exporter, Some(formed))?;
+        look(&cluster, Some(&exporter), Some(formed))?;
         if paused(stop, TICK) {
             return Ok(());
         }
     }
-    println!("\nClients: {} requests answered, {} given up", load.answered(), load.failed());
-    if let Some(first) = load.first_failure() {
-        let after = first.saturating_duration_since(formed).as_secs_f32();
-        println!(
-            "  the first was given up {after:.0} s after the deadlock; the exporter knew after {:.0} s",
-            told.as_secs_f32()
-        );
-    }
+    println!();
+    clients(&load, formed);
+    println!("The exporter knew {:.0} s after the deadlock.", told.as_secs_f32());
     println!(
         "Watched for {:.0} s in all. Ending the exporter, the brokers and ZooKeeper.",
         begun.elapsed().as_secs_f32()
@@ -98,41 +93,50 @@ fn wait_until_told(exporter: &Exporter, sick: i32, formed: Instant, stop: &Recei
 
 fn header() {
     println!(
-        "\n{:>7} {:>6}   {:<44} {:<44}",
-        "", "broker", "by hand: ls /proc/PID/fd, ss, kafka-topics", "one scrape of the exporter"
+        "\n{:>7} {:>6}   {:<44} one scrape of the exporter",
+        "", "broker", "by hand: ls /proc/PID/fd, ss, kafka-topics"
     );
 }
 
-/// A line for each broker: what the tools of the incident say, and what the exporter says.
-fn look(cluster: &Cluster, exporter: &Exporter, formed: Option<Instant>) -> Result<()> {
+/// A line for each broker: what the tools of the incident say, and what the exporter says, where there is one.
+pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Instant>) -> Result<()> {
     let clock = formed.map_or("before".into(), |formed| format!("+{:.0} s", formed.elapsed().as_secs_f32()));
     let partitions = hand::described_partitions(&cluster.topics_describe()?);
-    let metrics = exporter.metrics()?;
+    let metrics = exporter.map(Exporter::metrics).transpose()?;
     for node in cluster.brokers() {
         let led = partitions.iter().filter(|partition| partition.leader == Some(node.id()));
         let alone = led.filter(|partition| partition.isr.len() == 1 && partition.replicas.len() > 1).count();
         let by_hand = format!(
-            "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}",
+            "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {alone:>2}",
             hand::open_handles(node.pid()?)?,
             hand::sockets(cluster.cell(), "close-wait", node.port())?,
-            alone
         );
-        let told = |name: &str| metrics.of(name, node.id()).map_or("?".to_owned(), |value| value.to_string());
-        let waiting = metrics.with("connections", node.id(), "role=\"server\",state=\"close_wait\"");
-        let ours = format!(
-            "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}  deadlock {}",
-            told("open_file_handles"),
-            waiting.map_or("?".to_owned(), |value| value.to_string()),
-            told("isr_leader_alone_partitions"),
-            told("deadlock_detected")
-        );
+        let ours = metrics.as_ref().map_or(String::new(), |metrics| {
+            let shown = |value: Option<f64>| value.map_or("?".to_owned(), |value| value.to_string());
+            format!(
+                "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}  deadlock {}",
+                shown(metrics.of("open_file_handles", node.id())),
+                shown(metrics.with("connections", node.id(), "role=\"server\",state=\"close_wait\"")),
+                shown(metrics.of("isr_leader_alone_partitions", node.id())),
+                shown(metrics.of("deadlock_detected", node.id()))
+            )
+        });
         println!("{clock:>7} {:>6}   {by_hand:<44} {ours}", node.id());
     }
     println!();
     Ok(())
 }
 
-struct Exporter {
+/// How the clients fare.
+pub fn clients(load: &Load, formed: Instant) {
+    println!("Clients: {} requests answered, {} given up", load.answered(), load.failed());
+    if let Some(first) = load.first_failure() {
+        let after = first.saturating_duration_since(formed).as_secs_f32();
+        println!("  the first was given up {after:.0} s after the deadlock");
+    }
+}
+
+pub struct Exporter {
     _process: Process,
     cell: Cell,
     port: u16,

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -134,6 +135,29 @@ pub fn java() -> Result<PathBuf> {
         return Ok(java);
     }
     on_path("java").with_context(|| format!("no `java` on PATH: {INSTALL}"))
+}
+
+/// The `java` of a JDK whose major version is `wanted`: of `JAVA_HOME*`, of `PATH`, of the folders beside that, or of a
+/// `java-*` in the cache folder, where `scripts/prerequisites.sh` puts those that a machine lacks.
+pub fn java_of(wanted: impl RangeBounds<u32>) -> Option<PathBuf> {
+    let variables = env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JAVA_HOME"));
+    let mut homes: Vec<PathBuf> = variables.map(|(_, home)| home.into()).collect();
+    let on_path = on_path("java").and_then(|java| Some(java.canonicalize().ok()?.parent()?.parent()?.to_path_buf()));
+    let beside = on_path.as_ref().and_then(|home| Some(home.parent()?.to_path_buf()));
+    homes.extend(on_path);
+    for folder in [beside, cache_folder().ok()].into_iter().flatten() {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut inside: Vec<_> = entries.map(|entry| entry.path()).collect();
+        inside.sort();
+        homes.extend(inside);
+    }
+    let fits = |home: &PathBuf| {
+        let release = fs::read_to_string(home.join("release")).unwrap_or_default();
+        let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""));
+        let major = version.and_then(|version| version.split(['.', '"', '-', '+']).next()?.parse().ok());
+        major.is_some_and(|major: u32| wanted.contains(&major)) && home.join("bin/java").is_file()
+    };
+    homes.into_iter().find(fits).map(|home| home.join("bin/java"))
 }
 
 /// The first file of that name in the folders of `PATH`.

@@ -1,8 +1,8 @@
 //! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
 
 mod demo;
+mod record;
 
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use lab::versions::Mode;
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 #[derive(Parser)]
 #[command(about = "Real Kafka brokers and real failures on demand")]
@@ -40,6 +42,14 @@ enum Command {
         /// How long to go on after the deadlock, in seconds
         #[arg(long, default_value_t = 120)]
         seconds: u64,
+    },
+    /// Record three brokers, one of them deadlocked, as tests/golden.rs reads them
+    RecordHost {
+        /// A folder that is not there yet
+        folder: PathBuf,
+        /// The exporter that takes the thread dumps; the one built beside this program when not given
+        #[arg(long)]
+        exporter: Option<PathBuf>,
     },
 }
 
@@ -96,6 +106,10 @@ fn run() -> Result<()> {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
         }
+        Command::RecordHost { folder, exporter } => {
+            let beside = std::env::current_exe()?.with_file_name("kafka-vitals");
+            record::record_host(&folder, &exporter.unwrap_or(beside))
+        }
     }
 }
 
@@ -123,8 +137,7 @@ fn up(options: &UpOptions) -> Result<Cluster> {
 fn incident(cluster: &Cluster, form: Form, load: bool, time: Duration, stop: &mpsc::Receiver<()>) -> Result<()> {
     cluster.create_topic(deadlock::TOPIC, 32, cluster.brokers().count().min(3))?;
     let load = if load { Some(Load::start(cluster, &LoadOptions::incident(deadlock::TOPIC))?) } else { None };
-    println!("before:");
-    look(cluster, load.as_ref(), None)?;
+    demo::look(cluster, None, None)?;
     let deadlock = deadlock::make(cluster, form)?;
     let since = deadlock.followers_continued;
     println!(
@@ -135,7 +148,8 @@ fn incident(cluster: &Cluster, form: Form, load: bool, time: Duration, stop: &mp
         deadlock.report,
     );
     while since.elapsed() < time {
-        look(cluster, load.as_ref(), Some(since))?;
+        demo::look(cluster, None, Some(since))?;
+        load.as_ref().inspect(|load| demo::clients(load, since));
         match stop.recv_timeout(Duration::from_secs(10)) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => break,
@@ -144,57 +158,13 @@ fn incident(cluster: &Cluster, form: Form, load: bool, time: Duration, stop: &mp
     Ok(())
 }
 
-/// One reading by hand: a line for each broker, and the cluster's partitions.
-fn look(cluster: &Cluster, load: Option<&Load>, since: Option<Instant>) -> Result<()> {
-    let clock = since.map_or(String::new(), |since| format!("+{:.0} s", since.elapsed().as_secs_f32()));
-    for node in cluster.brokers() {
-        let asked = Instant::now();
-        let answer = match cluster.metadata(node.id()) {
-            Ok(_) => format!("Metadata in {} ms", asked.elapsed().as_millis()),
-            Err(_) => "no answer to Metadata".into(),
-        };
-        println!(
-            "{clock:>7}  broker {}: {} handles, {} CLOSE_WAIT, {answer}",
-            node.id(),
-            hand::open_handles(node.pid()?)?,
-            hand::sockets(cluster.cell(), "close-wait", node.port())?,
-        );
-    }
-    let partitions = hand::described_partitions(&cluster.topics_describe()?);
-    let torn = partitions.iter().filter(|partition| !partition.whole()).count();
-    println!("{clock:>7}  kafka-topics: {torn} of {} partitions under-replicated", partitions.len());
-    if let Some(load) = load {
-        let first = match (load.first_failure(), since) {
-            (Some(first), Some(since)) => {
-                format!(", the first {:.1} s after the deadlock", first.saturating_duration_since(since).as_secs_f32())
-            }
-            _ => String::new(),
-        };
-        println!("{clock:>7}  clients: {} answered, {} failed{first}", load.answered(), load.failed());
-    }
-    Ok(())
-}
-
-/// Told once by SIGINT, SIGTERM, SIGHUP, or the end of a piped stdin. To be called before any other thread runs.
+/// Told once by SIGINT, SIGTERM, SIGHUP, or the end of a piped stdin.
 fn stop_requests() -> Result<mpsc::Receiver<()>> {
-    // SAFETY: an all-zero set is a valid argument of sigemptyset, and each call gets pointers to the live set or null.
-    let descriptor = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        libc::signalfd(-1, &set, libc::SFD_CLOEXEC)
-    };
-    ensure!(descriptor >= 0, "signalfd: {}", std::io::Error::last_os_error());
-    // SAFETY: signalfd just returned this descriptor, and nobody else has it.
-    let signals = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (stop, stopped) = mpsc::channel();
     let told = stop.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
-        let _ = rustix::io::read(signals.as_fd(), &mut record);
+        signals.forever().next();
         let _ = told.send(());
         lab::interrupt();
         // What still hangs then (a tool) is given up; the processes end by their parent-death signal.

@@ -41,7 +41,10 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     cluster.stop(219).unwrap();
     assert!(cluster.broker(219).unwrap().pid().is_err());
     cluster
-        .wait_for("219 to leave", Duration::from_secs(30), |metadata| metadata.brokers.iter().all(|(id, _)| *id != 219))
+        // The list of brokers changes before the ISR does.
+        .wait_for("219 to leave every ISR", Duration::from_secs(30), |metadata| {
+            metadata.partitions.iter().all(|partition| !partition.isr.contains(&219))
+        })
         .unwrap();
     let torn = hand::described_partitions(&cluster.topics_describe().unwrap());
     assert_eq!(torn.iter().filter(|partition| !partition.whole()).count(), 6);

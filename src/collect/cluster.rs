@@ -2,6 +2,7 @@
 //! silent, from the peers that it named last.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Failure;
@@ -26,6 +27,8 @@ pub struct ClusterCollector {
     listener: Option<String>,
     own: OwnConnections,
     timing: Timing,
+    /// Whether our loopback is the broker's; or why that is unknown.
+    same_network: Result<bool, Failure>,
     client: Option<Client>,
     peers: Peers,
 }
@@ -43,12 +46,18 @@ impl ClusterCollector {
         own: OwnConnections,
         timing: Timing,
     ) -> Self {
-        ClusterCollector { broker, bootstrap, listener, own, timing, client: None, peers: Peers::default() }
+        let (same_network, peers) = (Ok(true), Peers::default());
+        ClusterCollector { broker, bootstrap, listener, own, timing, same_network, client: None, peers }
     }
 
     /// Takes what discovery learned since, of the same process: the id of a broker that had none, its listeners.
     pub fn update(&mut self, broker: Arc<Broker>) {
         self.broker = broker;
+    }
+
+    /// Whether the broker runs in our network namespace. If not, nothing on loopback is asked: it may be another broker.
+    pub fn set_network(&mut self, same: Result<bool, Failure>) {
+        self.same_network = same;
     }
 
     /// One round: at most one question to the broker and one to a peer, with 2 s for each.
@@ -65,13 +74,16 @@ impl ClusterCollector {
                 ),
             ));
         };
-        let address = own_address(&self.broker, self.bootstrap.as_deref(), self.listener.as_deref())?;
+        let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
+        let address = own_address(&self.broker, bootstrap, listener, &self.same_network)?;
+        let elsewhere = self.same_network != Ok(true);
         let client = match self.client.take() {
             Some(client) if client.address() == address => self.client.insert(client),
             _ => self.client.insert(Client::new(address, self.own.clone(), self.timing)),
         };
         let own = match ask(client, id, ClusterSource::Own, None).await {
             Ok(counts) => {
+                self.peers.elsewhere = elsewhere;
                 self.peers.remember(id, &counts.live_brokers);
                 self.peers.leave().await;
                 return Ok(counts);
@@ -108,12 +120,17 @@ struct Peers {
     /// Whose turn it is: stays while it answers.
     turn: usize,
     clients: BTreeMap<i32, Client>,
+    /// In another network than ours: those on its loopback are not for us.
+    elsewhere: bool,
 }
 
 impl Peers {
     fn remember(&mut self, own_id: i32, live: &[Peer]) {
         let current = self.ring.get(self.turn).map(|peer| peer.id);
-        let mut ring: Vec<Peer> = live.iter().filter(|peer| peer.id != own_id).cloned().collect();
+        let mut ring: Vec<Peer> = {
+            let for_us = |peer: &&Peer| peer.id != own_id && !(self.elsewhere && is_local(Some(&peer.host)));
+            live.iter().filter(for_us).cloned().collect()
+        };
         if ring.is_empty() {
             // A broker cut off from its cluster knows itself alone: the older list is the better one.
             return;
@@ -188,7 +205,12 @@ fn address(host: &str, port: u16) -> String {
 }
 
 /// Where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one.
-fn own_address(broker: &Broker, bootstrap: Option<&str>, listener: Option<&str>) -> Result<String, Failure> {
+fn own_address(
+    broker: &Broker,
+    bootstrap: Option<&str>,
+    listener: Option<&str>,
+    same_network: &Result<bool, Failure>,
+) -> Result<String, Failure> {
     if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
         let message = format!("{}: a dedicated controller leads no partitions and answers no Metadata", name(broker));
         return Err(Failure::new("controller", message));
@@ -197,6 +219,7 @@ fn own_address(broker: &Broker, bootstrap: Option<&str>, listener: Option<&str>)
         return Ok(bootstrap.to_owned());
     }
     let served = || broker.listeners.iter().filter(|listener| !listener.controller);
+    let plain = || served().filter(|listener| listener.protocol == Some(SecurityProtocol::Plaintext));
     let names = || served().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
     let chosen = match listener {
         Some(wanted) => served().find(|listener| listener.name == wanted).ok_or_else(|| {
@@ -207,8 +230,9 @@ fn own_address(broker: &Broker, bootstrap: Option<&str>, listener: Option<&str>)
             );
             Failure::new("config", message)
         })?,
-        None => served()
-            .find(|listener| listener.protocol == Some(SecurityProtocol::Plaintext))
+        None => plain()
+            .find(|listener| *same_network == Ok(true) || !is_local(listener.host.as_deref()))
+            .or_else(|| plain().next())
             .or_else(|| served().next())
             .ok_or_else(|| {
                 let message = format!(
@@ -219,10 +243,23 @@ fn own_address(broker: &Broker, bootstrap: Option<&str>, listener: Option<&str>)
                 Failure::new("no_listener", message)
             })?,
     };
+    let reachable = || {
+        let address = loopback_if_any(chosen);
+        if !is_local(chosen.host.as_deref()) || same_network.clone()? {
+            return Ok(address);
+        }
+        let message = format!(
+            "{}: it runs in another network namespace (a container), so {address} here is not its listener {}: name an \
+             address that reaches it from here as `brokers[].bootstrap` in the config file",
+            name(broker),
+            chosen.name
+        );
+        Err(Failure::new("other_network", message))
+    };
     match chosen.protocol {
-        Some(SecurityProtocol::Plaintext) => Ok(loopback_if_any(chosen)),
+        Some(SecurityProtocol::Plaintext) => reachable(),
         // Named by hand: the config knows better than a map that could not be read.
-        None if listener.is_some() => Ok(loopback_if_any(chosen)),
+        None if listener.is_some() => reachable(),
         _ => {
             let message = format!(
                 "{}: PLAINTEXT is spoken for now, and its listeners ({}) are not: add one on loopback, or name one that is as `probe_listener`",
@@ -231,6 +268,15 @@ fn own_address(broker: &Broker, bootstrap: Option<&str>, listener: Option<&str>)
             );
             Err(Failure::new("unsupported", message))
         }
+    }
+}
+
+/// Whether a host means every address, or one that is another one in every network namespace.
+fn is_local(host: Option<&str>) -> bool {
+    let host = host.unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(address) => address.is_loopback() || address.is_unspecified(),
+        Err(_) => host.is_empty() || host.eq_ignore_ascii_case("localhost"),
     }
 }
 
@@ -257,6 +303,7 @@ pub fn count(
         under_replicated: 0,
         isr_leader_alone: 0,
         not_in_isr: 0,
+        not_in_isr_by_leader: BTreeMap::new(),
         leaderless: 0,
         partitions: 0,
         not_whole: Vec::new(),
@@ -285,6 +332,10 @@ pub fn count(
         // Without a leader the ISR is mostly told as empty. No broker that lives is in it then: it would lead.
         if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
+            // As many at most as the response lists brokers.
+            if let Some(leader) = leader.filter(|leader| counts.live_brokers.iter().any(|peer| peer.id == *leader)) {
+                *counts.not_in_isr_by_leader.entry(leader).or_default() += 1;
+            }
         }
         let listed = match leader {
             None => {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::Failure;
+use super::{Failure, progress};
 use crate::diagnose;
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
     BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, Deadlock, ExporterVitals, HandleKinds, Moment, NamedIssue,
-    ProcessVitals, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// What one run of one round tells of one broker.
@@ -40,6 +40,9 @@ pub enum Told {
     Connections(Result<(SocketOwners, u64), Failure>),
     Cluster(Result<ClusterCounts, Failure>),
     Threads(Result<ThreadReport, Failure>),
+    Progress(Result<ProgressReport, Failure>),
+    /// Of the progress round as well, but told apart: the one may be known without the other.
+    Pauses(Result<Duration, Failure>),
 }
 
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub enum Update {
     Discovered {
         /// Every broker now alive, each with its label.
         found: Result<Vec<(Arc<Broker>, String)>, Failure>,
+        /// See [`Snapshot::doubts`].
+        doubts: Vec<String>,
         memory_map_limit: Result<u64, Failure>,
         exporter: Result<ExporterVitals, Failure>,
         took: Duration,
@@ -78,12 +83,20 @@ pub async fn keep(mut updates: mpsc::Receiver<Update>, publish: watch::Sender<Ar
 pub fn apply(snapshot: &mut Snapshot, update: Update, now: Moment) {
     snapshot.at = now;
     match update {
-        Update::Discovered { found, memory_map_limit, exporter, took, interval } => {
+        Update::Discovered { found, doubts, memory_map_limit, exporter, took, interval } => {
             let valid = interval * VALID_INTERVALS;
             snapshot.memory_map_limit = reading(memory_map_limit, now, valid);
             snapshot.exporter = reading(exporter, now, valid);
+            log_change("", "discovery", snapshot.discovery.success, found.as_ref().err());
             snapshot.discovery = status(found.as_ref().err(), took, now);
             if let Ok(found) = found {
+                for doubt in doubts.iter().filter(|doubt| !snapshot.doubts.contains(doubt)) {
+                    tracing::warn!("{}", one_line(doubt));
+                }
+                for doubt in snapshot.doubts.iter().filter(|doubt| !doubts.contains(doubt)) {
+                    tracing::info!("no longer so: {}", one_line(doubt));
+                }
+                snapshot.doubts = doubts;
                 discovered(snapshot, found, now);
             }
         }
@@ -107,6 +120,7 @@ fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: M
         }
     }
     for (broker, label) in found {
+        log_found(&snapshot.brokers, &broker, &label);
         match snapshot.brokers.iter_mut().find(|known| known.broker.process == broker.process) {
             Some(known) if known.broker == broker && known.label == label => {}
             Some(known) => {
@@ -132,6 +146,7 @@ fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: M
 /// Nothing that was read of a process speaks of it after its end.
 fn end(broker: &mut BrokerSnapshot, now: Moment) {
     let reason = format!("process {} has ended", broker.broker.process.pid);
+    tracing::warn!(broker = broker.label, "the broker's {reason}");
     let mut gone = BrokerSnapshot::new(Arc::clone(&broker.broker), broker.label.clone());
     gone.ended = Some(now);
     for collector in broker.collectors.keys() {
@@ -183,13 +198,37 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             threads(broker, report, now, valid);
             ("threads", error)
         }
+        Told::Progress(report) => {
+            let error = report.as_ref().err().cloned();
+            broker.progress = reading(report, now, valid.max(progress::TELL_EVERY * VALID_INTERVALS));
+            ("progress", error)
+        }
+        Told::Pauses(pauses) => {
+            broker.jvm_pauses = reading(pauses, now, valid.max(progress::PAUSES_EVERY * VALID_INTERVALS));
+            return;
+        }
     };
-    broker.collectors.insert(collector.to_owned(), status(error.as_ref(), end.took, now));
+    let before = broker.collectors.insert(collector.to_owned(), status(error.as_ref(), end.took, now));
+    log_change(&broker.label, collector, before.and_then(|status| status.success), error.as_ref());
 }
 
 fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, now: Moment, valid: Duration) {
     match report {
         Ok(report) => {
+            match (&broker.deadlock, report.deadlocks.is_empty()) {
+                (None, false) => {
+                    // `?` quotes them: the names of threads are the broker's to choose.
+                    let cycle = report.deadlocks.iter().flat_map(|deadlock| &deadlock.cycle);
+                    let threads: Vec<&str> = cycle.map(|thread| thread.thread.as_str()).take(THREADS_LOGGED).collect();
+                    tracing::error!(
+                        broker = broker.label,
+                        ?threads,
+                        "threads of the broker are deadlocked: restart it"
+                    );
+                }
+                (Some(_), true) => tracing::info!(broker = broker.label, "the deadlock is gone"),
+                _ => {}
+            }
             broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
                 since: broker.deadlock.as_ref().map_or(now, |standing| standing.since),
                 confirmed: now,
@@ -207,6 +246,49 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
             }
         }
     }
+}
+
+/// Thread names in one line of the log.
+const THREADS_LOGGED: usize = 20;
+
+/// A failure is logged when it begins and when it ends; rounds run every second.
+fn log_change(broker: &str, collector: &str, before: Option<bool>, failure: Option<&Failure>) {
+    match (before, failure) {
+        (Some(false), None) => tracing::info!(broker, collector, "the collector works again"),
+        (None | Some(true), Some(failure)) => {
+            tracing::warn!(broker, collector, reason = failure.reason, "{}", one_line(&failure.message));
+        }
+        _ => {}
+    }
+}
+
+/// A broker that was not known, or of which something else is known or unknown than before.
+fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
+    let known = known.iter().find(|known| known.broker.process == broker.process);
+    match known {
+        None => {
+            let version = broker.kafka_version.as_deref().unwrap_or("unknown");
+            tracing::info!(broker = label, pid = broker.process.pid, version, "found a broker");
+        }
+        Some(known) if known.label != label => {
+            tracing::info!(
+                broker = label,
+                pid = broker.process.pid,
+                before = known.label,
+                "the broker's label is another"
+            );
+        }
+        Some(_) => {}
+    }
+    let told = known.map(|known| known.broker.problems.as_slice()).unwrap_or_default();
+    for problem in broker.problems.iter().filter(|problem| !told.contains(problem)) {
+        tracing::warn!(broker = label, "{}", one_line(problem));
+    }
+}
+
+/// Paths and answers in a message are others' work: they must not begin a line of the log themselves.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What all of them are known as, each name once.

@@ -1,26 +1,31 @@
 //! The rounds: one room per source, each with its deadline.
 
 pub mod cluster;
+pub mod demand;
 pub mod exporter;
 pub mod keeper;
 pub mod process;
+pub mod progress;
 pub mod round;
 pub mod rounds;
 pub mod sockets;
 pub mod threads;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{BrokerSettings, Config};
+use crate::config::{BrokerMatch, BrokerSettings, Config};
 use crate::discover::{self, Broker, Discovery, ProcessKey};
+pub use crate::failure::Failure;
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::{Clock, Snapshot};
 use crate::sys::proc::ProcRoot;
+use crate::sys::schedstat::Allowance;
 use keeper::Update;
 use round::{Lane, Pace};
 use rounds::Watched;
@@ -34,7 +39,7 @@ const UPDATES: usize = 256;
 /// Watches every broker of this host until it is dropped.
 pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
     let (tell, updates) = mpsc::channel(UPDATES);
-    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell));
+    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell, clock));
 }
 
 /// The rounds of one broker process, ended when dropped.
@@ -43,9 +48,10 @@ struct Running {
     _rounds: JoinSet<()>,
 }
 
-async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
+async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
+    let kept_descriptors = Allowance::of_own_limit();
     let pid_files = config.brokers.iter().filter_map(|settings| settings.matches.pid_file.clone()).collect();
     let mut lane = Lane::new(Discovery::new(proc.clone(), pid_files));
     let mut pace = Pace::new(config.rounds.discovery, DISCOVERY_CEILING);
@@ -53,40 +59,53 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
     loop {
         let begun = Instant::now();
         let root = proc.clone();
-        let work =
-            move |discovery: &mut Discovery| (discovery.scan(), process::memory_map_limit(&root), exporter::vitals());
-        let (found, memory_map_limit, exporter) = match lane.run(DISCOVERY_DEADLINE, "discovery", work).await {
-            Ok((result, cpu)) => {
-                pace.spent(cpu);
-                result
-            }
-            Err(failure) => (Err(failure.clone()), Err(failure.clone()), Err(failure)),
+        let settings = Arc::clone(&config);
+        let work = move |discovery: &mut Discovery| {
+            let found = discovery.scan();
+            let pids: Vec<Option<u32>> = settings.brokers.iter().map(pid_in_file).collect();
+            (found, pids, discovery.doubts().to_vec(), process::memory_map_limit(&root), exporter::vitals())
         };
+        let (found, pids, mut doubts, memory_map_limit, exporter) =
+            match lane.run(DISCOVERY_DEADLINE, "discovery", work).await {
+                Ok((result, cpu)) => {
+                    pace.spent(cpu);
+                    result
+                }
+                Err(failure) => (Err(failure.clone()), Vec::new(), Vec::new(), Err(failure.clone()), Err(failure)),
+            };
         let found = found.map(|brokers| {
+            doubts.extend(unmatched(&config.brokers, &pids, &brokers));
             let labels = discover::labels(&brokers);
-            std::iter::zip(brokers, labels).collect::<Vec<_>>()
+            let found: Vec<_> = std::iter::zip(brokers, labels).collect();
+            doubts.extend(shared_ids(&found));
+            found
         });
         let alive = found.as_ref().ok().cloned();
         let (took, interval) = (begun.elapsed(), pace.interval());
         // The keeper must know a broker before its rounds tell of it.
-        let update = Update::Discovered { found, memory_map_limit, exporter, took, interval };
+        let update = Update::Discovered { found, doubts, memory_map_limit, exporter, took, interval };
         if tell.send(update).await.is_err() {
             return;
         }
         if let Some(alive) = alive {
             running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
             for (broker, _) in alive {
-                if running.get(&broker.process).is_some_and(|known| known.broker == broker) {
+                if running.get(&broker.process).is_some_and(|known| suits(&known.broker, &broker)) {
                     continue;
                 }
                 let watched = Watched {
-                    settings: settings_of(&config.brokers, &broker),
+                    settings: settings_of(&config.brokers, &pids, &broker),
                     broker: Arc::clone(&broker),
                     config: Arc::clone(&config),
                     proc: proc.clone(),
                     own: own.clone(),
                     tell: tell.clone(),
                     dumping: watch::Sender::new(false),
+                    behind: watch::Sender::new(None),
+                    clock,
+                    kept_descriptors: kept_descriptors.clone(),
+                    names: watch::Sender::default(),
+                    suspects: watch::Sender::default(),
                 };
                 running.insert(broker.process, Running { broker, _rounds: watched.start() });
             }
@@ -95,29 +114,74 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>) {
     }
 }
 
-/// What the config file says of this broker.
-fn settings_of(settings: &[BrokerSettings], broker: &Broker) -> Option<BrokerSettings> {
-    let meant = |settings: &&BrokerSettings| {
-        let wanted = &settings.matches;
-        let by_id = wanted.id.is_some() && wanted.id == broker.id;
-        let by_port = wanted.port.is_some_and(|port| broker.listeners.iter().any(|listener| listener.port == port));
-        by_id || by_port
+/// The process in an entry's pid file; why there is none is told by discovery.
+fn pid_in_file(settings: &BrokerSettings) -> Option<u32> {
+    discover::read_pid_file(settings.matches.pid_file.as_ref()?).ok()
+}
+
+fn is_meant(settings: &BrokerSettings, pid: Option<u32>, broker: &Broker) -> bool {
+    discover::matches(broker, settings.matches.id, settings.matches.port, pid)
+}
+
+/// What the config file says of this broker. `pids` are those of the entries' pid files.
+fn settings_of(settings: &[BrokerSettings], pids: &[Option<u32>], broker: &Broker) -> Option<BrokerSettings> {
+    let meant = std::iter::zip(settings, pids).find(|(settings, pid)| is_meant(settings, **pid, broker));
+    meant.map(|(settings, _)| settings.clone())
+}
+
+/// Entries of the config file that are about no broker of this host.
+fn unmatched(settings: &[BrokerSettings], pids: &[Option<u32>], brokers: &[Arc<Broker>]) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (index, (settings, pid)) in std::iter::zip(settings, pids).enumerate() {
+        // A pid file that cannot be read is told as such.
+        let unreadable = settings.matches.pid_file.is_some() && pid.is_none();
+        if unreadable || brokers.iter().any(|broker| is_meant(settings, *pid, broker)) {
+            continue;
+        }
+        let wanted = match &settings.matches {
+            BrokerMatch { id: Some(id), .. } => format!("id {id}"),
+            BrokerMatch { port: Some(port), .. } => format!("port {port}"),
+            BrokerMatch { pid_file, .. } => {
+                format!("pid_file {}", pid_file.as_deref().unwrap_or(Path::new("")).display())
+            }
+        };
+        texts.push(format!(
+            "brokers[{index}] of the config file matches no broker that runs on this host: {wanted}; start that \
+             broker, or mend or remove the entry"
+        ));
+    }
+    texts
+}
+
+/// Brokers of one host that have the same id, as those of two clusters may.
+fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
+    let mut by_id: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    for (broker, label) in found {
+        let named = format!("{label} (pid {})", broker.process.pid);
+        broker.id.into_iter().for_each(|id| by_id.entry(id).or_default().push(named.clone()));
+    }
+    by_id.retain(|_, named| named.len() > 1);
+    let text = |(id, named): (i32, Vec<String>)| {
+        format!("{} brokers of this host have the id {id}; their label `broker` is: {}", named.len(), named.join(", "))
     };
-    settings.iter().find(meant).cloned()
+    by_id.into_iter().map(text).collect()
 }
 
-/// Why a collector has nothing to say. It becomes an unknown reading, never a zero.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// One of a few words, fit for a label: `timeout`, `denied`, `gone`, `refused`, `protocol`, `unsupported` ...
-    pub reason: &'static str,
-    /// For a person: which broker, which file or address, what to do about it.
-    pub message: String,
+/// Whether rounds that were begun for `known` may go on. To begin them anew costs a hanging broker a connection and a
+/// request, so the wording of a problem, which changes when somebody edits a file, is no reason.
+fn suits(known: &Broker, found: &Broker) -> bool {
+    *found == Broker { problems: found.problems.clone(), ..known.clone() }
 }
 
-impl Failure {
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Failure { reason, message: message.into() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_go_on_until_something_they_need_changes() {
+        let known = Broker::unknown(ProcessKey { pid: 1, start_ticks: 1 });
+        let edited = Broker { problems: vec!["server.properties was changed".into()], ..known.clone() };
+        assert!(suits(&known, &edited));
+        assert!(!suits(&known, &Broker { id: Some(1), ..edited }));
     }
 }

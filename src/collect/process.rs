@@ -120,11 +120,8 @@ fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
     }
 }
 
-fn failure(broker: &Broker, error: &ProcError) -> Failure {
-    let name = match broker.id {
-        Some(id) => format!("broker {id} (process {})", broker.process.pid),
-        None => format!("broker process {}", broker.process.pid),
-    };
+pub(super) fn failure(broker: &Broker, error: &ProcError) -> Failure {
+    let name = broker.name();
     match error {
         ProcError::Gone { .. } => Failure::new("gone", format!("{name} has ended or was restarted")),
         error => Failure::new(reason(error), format!("{name}: {error}")),

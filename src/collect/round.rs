@@ -20,7 +20,7 @@ pub struct Pace {
 }
 
 /// However dear a round is, it still runs.
-const LONGEST: Duration = Duration::from_secs(600);
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
 impl Pace {
     pub fn new(configured: Duration, ceiling: f64) -> Pace {

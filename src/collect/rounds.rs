@@ -1,5 +1,6 @@
 //! One task per broker and round: when to collect, where, for how long at most, and whom to tell.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,23 +9,30 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use super::cluster::ClusterCollector;
+use super::demand::Demand;
 use super::keeper::{RoundEnd, Told, Update};
 use super::process;
+use super::progress::{Names, ProgressCollector, TELL_EVERY, UNNAMED};
 use super::round::{Lane, Pace};
 use super::sockets::Sockets;
-use super::threads::{self, ThreadCollector};
+use super::threads::{self, ThreadCollector, ThreadHistory};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
 use crate::kafka::conn::OwnConnections;
+use crate::snapshot::Clock;
 use crate::sys::proc::ProcRoot;
+use crate::sys::proc_net;
+use crate::sys::schedstat::Allowance;
 
 /// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
+const PROGRESS_CEILING: f64 = 0.001;
 const PULSE_CEILING: f64 = 0.005;
 const SLOW_CEILING: f64 = 0.002;
 const DUMP_CEILING: f64 = 0.002;
 /// No requests are sent less often than configured: what they cost the broker does not grow with their number.
 const PROBE_CEILING: f64 = 1.0;
 
+const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 const SLOW_DEADLINE: Duration = Duration::from_secs(20);
 const PROBE_DEADLINE: Duration = Duration::from_secs(8);
@@ -46,6 +54,15 @@ pub struct Watched {
     pub tell: mpsc::Sender<Update>,
     /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
     pub dumping: watch::Sender<bool>,
+    /// In how many ISRs of each leader the broker is missing; None while unknown.
+    pub behind: watch::Sender<Option<BTreeMap<i32, u64>>>,
+    pub clock: Clock,
+    /// How many descriptors the progress rounds of all brokers may keep open.
+    pub kept_descriptors: Allowance,
+    /// From the dumps to the progress round: whose thread is whose. None until the first dump has ended or failed.
+    pub names: watch::Sender<Option<Arc<Names>>>,
+    /// From the progress round to the dumps: threads that do not move, by the kernel's id.
+    pub suspects: watch::Sender<BTreeSet<u32>>,
 }
 
 impl Watched {
@@ -61,6 +78,7 @@ impl Watched {
             tasks.spawn(probe(self.clone()));
         }
         if collectors.threads {
+            tasks.spawn(progress(self.clone()));
             tasks.spawn(thread_dump(self));
         }
         tasks
@@ -172,40 +190,113 @@ async fn probe(watched: Watched) {
     let (bootstrap, listener) =
         watched.settings.clone().map_or((None, None), |settings| (settings.bootstrap, settings.probe_listener));
     let mut collector = ClusterCollector::new(Arc::clone(&watched.broker), bootstrap, listener, watched.own.clone());
+    let mut lane = Lane::new(());
+    let name = watched.name();
     loop {
         let begun = Instant::now();
+        let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
+        let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
+        let same = lane.run(PULSE_DEADLINE, &name, work).await.and_then(|(same, _)| {
+            same.map_err(|error| Failure::new("io", format!("{name}: its network namespace is unknown: {error}")))
+        });
+        collector.set_network(same);
         let counts = tokio::time::timeout(PROBE_DEADLINE, collector.collect()).await.unwrap_or_else(|_| {
             let seconds = PROBE_DEADLINE.as_secs();
-            Err(Failure::new("timeout", format!("{}: no cluster state within {seconds} s", watched.name())))
+            Err(Failure::new("timeout", format!("{name}: no cluster state within {seconds} s")))
         });
+        watched.behind.send_replace(counts.as_ref().ok().map(|counts| counts.not_in_isr_by_leader.clone()));
         watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;
         rest(begun, &pace).await;
     }
 }
 
-async fn thread_dump(watched: Watched) {
-    let mut pace = Pace::new(watched.config.rounds.thread_dump, DUMP_CEILING);
-    let mut collector =
-        ThreadCollector::new(threads::THIS_PROGRAM, watched.proc.path(), Arc::clone(&watched.broker), DUMP_DEADLINE);
-    let mut lane = Lane::new(());
+async fn progress(watched: Watched) {
+    let mut pace = Pace::new(watched.config.rounds.progress, PROGRESS_CEILING);
+    let collector =
+        ProgressCollector::new(watched.proc.clone(), Arc::clone(&watched.broker), watched.kept_descriptors.clone());
+    let mut lane = Lane::new(collector);
     let name = watched.name();
+    let mut told: Option<Instant> = None;
     loop {
         let begun = Instant::now();
+        let names = watched.names.borrow().clone();
+        let before_names = names.is_none();
+        let work = move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
+        let (report, pauses) = match lane.run(PROGRESS_DEADLINE, &name, work).await {
+            Ok((pass, cpu)) => {
+                pace.spent(cpu);
+                (pass.progress, pass.pauses)
+            }
+            Err(failure) => (Err(failure), None),
+        };
+        let took = begun.elapsed();
+        let suspects: BTreeSet<u32> =
+            report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread_id).collect();
+        let news = watched.suspects.send_if_modified(|known| std::mem::replace(known, suspects.clone()) != suspects);
+        if news {
+            let names: Vec<&str> =
+                report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread.as_str()).collect();
+            tracing::debug!(broker = %name, suspects = ?names, "threads that hardly move");
+        }
+        // Most versions need the names of the first dump, which is under way: nothing has failed yet.
+        let too_early = before_names && report.as_ref().is_err_and(|failure| failure.reason == UNNAMED);
+        if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
+            told = Some(begun);
+            watched.tell("progress", &pace, took, Told::Progress(report)).await;
+        }
+        if let Some(pauses) = pauses {
+            watched.tell("progress", &pace, took, Told::Pauses(pauses)).await;
+        }
+        rest(begun, &pace).await;
+    }
+}
+
+async fn thread_dump(watched: Watched) {
+    let mut demand = Demand::new(watched.config.rounds.thread_dump, DUMP_CEILING);
+    let mut collector =
+        ThreadCollector::new(threads::THIS_PROGRAM, watched.proc.path(), Arc::clone(&watched.broker), DUMP_DEADLINE);
+    let mut lane = Lane::new(ThreadHistory::default());
+    let name = watched.name();
+    let mut suspected = watched.suspects.subscribe();
+    loop {
+        let begun = Instant::now();
+        let suspects = suspected.borrow_and_update().clone();
         watched.dumping.send_replace(true);
         let dump = collector.collect().await;
-        // The JVM ends the answer before it closes its handle.
-        tokio::time::sleep(DUMP_SETTLES).await;
-        watched.dumping.send_replace(false);
+        let took = begun.elapsed();
+        // Where the JVM does not publish its pauses, all of the time counts as pause.
+        let pause = dump.as_ref().ok().map(|dump| dump.pause.unwrap_or(dump.duration));
         let report = match dump {
             Ok(dump) => {
-                // Where the JVM does not publish its pauses, all of the time counts as pause.
-                pace.spent(dump.pause.unwrap_or(dump.duration));
-                let report = lane.run(DUMP_DEADLINE, &name, move |_| threads::report(&dump)).await;
-                report.and_then(|(report, _)| report)
+                let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
+                let work = move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
+                let report = lane.run(DUMP_DEADLINE, &name, work).await;
+                let named = |failure: Failure| Failure::new(failure.reason, format!("{name}: {}", failure.message));
+                report.and_then(|(report, _)| report.map_err(named))
             }
             Err(failure) => Err(failure),
         };
-        watched.tell("thread_dump", &pace, begun.elapsed(), Told::Threads(report)).await;
-        rest(begun, &pace).await;
+        let report = report.map(|(report, names)| {
+            watched.names.send_replace(Some(Arc::new(names)));
+            report
+        });
+        // A failed dump takes no names back.
+        watched.names.send_modify(|names| *names = Some(names.take().unwrap_or_default()));
+        let deadlocked = report.as_ref().ok().map(|report| !report.deadlocks.is_empty());
+        demand.taken(begun, pause, &suspects, deadlocked);
+        tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
+        watched.tell("thread_dump", demand.pace(), took, Told::Threads(report)).await;
+        // The JVM ends the answer before it closes its handle.
+        tokio::time::sleep(DUMP_SETTLES).await;
+        watched.dumping.send_replace(false);
+        // What is suspected may change while this waits, and with it when the next dump is due.
+        loop {
+            let due = demand.due(&suspected.borrow_and_update()).unwrap_or(begun);
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => break,
+                // Its sender is a part of `watched`.
+                _ = suspected.changed() => {}
+            }
+        }
     }
 }

@@ -197,7 +197,7 @@ impl Sockets {
                             DiagError::TooManyPorts(_) => "unsupported",
                             _ => "protocol",
                         };
-                        return Err(Failure::new(reason, format!("sockets of {}: {error}", name(broker))));
+                        return Err(Failure::new(reason, format!("sockets of {}: {error}", broker.name())));
                     }
                 }
             }
@@ -286,7 +286,7 @@ impl Listeners {
         places.sort_by_key(|(_, place)| place.host == Host::Any);
         let ports = Ports::new(places.iter().map(|(_, place)| place.port));
         if ports.is_empty() {
-            let why = format!("sockets of {}: no listener's port is known (see its `listeners`)", name(broker));
+            let why = format!("sockets of {}: no listener's port is known (see its `listeners`)", broker.name());
             return Err(Failure::new("unsupported", why));
         }
         Ok(Listeners { places, ports })
@@ -294,13 +294,6 @@ impl Listeners {
 
     fn at(&self, local: SocketAddr) -> Option<usize> {
         self.places.iter().find(|(_, place)| place.is(local)).map(|(index, _)| *index)
-    }
-}
-
-fn name(broker: &Broker) -> String {
-    match broker.id {
-        Some(id) => format!("broker {id} (pid {})", broker.process.pid),
-        None => format!("the broker with pid {}", broker.process.pid),
     }
 }
 
@@ -312,7 +305,7 @@ fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
         ProcNetError::Garbage { .. } => ("protocol", ""),
         ProcNetError::Failed { .. } => ("io", ""),
     };
-    Failure::new(reason, format!("sockets of {}: {error}{remedy}", name(broker)))
+    Failure::new(reason, format!("sockets of {}: {error}{remedy}", broker.name()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Thread dumps: each taken by a child process that attaches to the JVM and is ended at its deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -11,14 +11,18 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::Failure;
-use crate::diagnose::wait_graph::WaitGraph;
+use super::progress::Names;
+use crate::diagnose::missing::Census;
+use crate::diagnose::pools::Pool;
+use crate::diagnose::stalls::StallWatch;
+use crate::diagnose::wait_graph::{Convoy, WaitGraph};
 use crate::discover::Broker;
-use crate::parse::thread_dump::{self, State};
-use crate::snapshot::ThreadReport;
+use crate::parse::thread_dump;
+use crate::snapshot::{LockQueue, Moment, PoolFindings, ThreadReport};
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 
-/// A dump of 20,000 threads, 60 frames deep, has about 100 MiB; a broker's has 0.1 to 2 MiB.
-const MAX_DUMP_BYTES: usize = 64 << 20;
+/// A broker's dump has 0.1 to 2 MiB. Child and exporter hold it once each.
+const MAX_DUMP_BYTES: usize = 32 << 20;
 /// What the child gets beyond its own deadline, to say what it waited for.
 const GRACE: Duration = Duration::from_millis(500);
 /// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
@@ -47,30 +51,66 @@ pub struct RawDump {
     pub duration: Duration,
     /// How long the JVM stood at safepoints meanwhile; None where it publishes no performance data.
     pub pause: Option<Duration>,
+    /// How long it has stood at safepoints since it started.
+    pub paused: Option<Duration>,
 }
 
 /// This program, for [`ThreadCollector::new`].
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a dump says. Takes a millisecond or so: not for a thread that serves others.
+/// Longest queues for one lock that are told.
+const MAX_CONVOYS: usize = 8;
+
+/// What is remembered of one process from dump to dump.
+#[derive(Debug, Default)]
+pub struct ThreadHistory {
+    stalls: StallWatch,
+    census: Census,
+}
+
+/// What a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond or
+/// so: not for a thread that serves others. `behind` is
+/// [`not_in_isr_by_leader`](crate::snapshot::ClusterCounts::not_in_isr_by_leader) where known, `now` the dump's time.
 ///
 /// # Errors
 /// `protocol`, where the JVM answered with something that is no dump.
-pub fn report(dump: &RawDump) -> Result<ThreadReport, Failure> {
+pub fn report(
+    dump: &RawDump,
+    history: &mut ThreadHistory,
+    behind: Option<&BTreeMap<i32, u64>>,
+    now: Moment,
+) -> Result<(ThreadReport, Names), Failure> {
     let text = thread_dump::decode(&dump.bytes);
     let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
     let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
     let newest = dumps.last().ok_or_else(|| unreadable("it is empty"))?;
-    let mut by_state: BTreeMap<State, u64> = BTreeMap::new();
+    let mut by_state: BTreeMap<thread_dump::State, u64> = BTreeMap::new();
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
         *by_state.entry(state).or_default() += 1;
     }
-    Ok(ThreadReport {
+    let graph = WaitGraph::of(newest);
+    let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
+    let stalls = history.stalls.observe(newest, dump.paused, now);
+    let missing = history.census.observe(newest, behind, now);
+    let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
+    let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
+    let names = pooled.filter_map(|thread| Some((id(thread)?, thread.name.into()))).collect();
+    let report = ThreadReport {
         by_state: by_state.into_iter().map(|(state, count)| (state.name().to_owned(), count)).collect(),
-        deadlocks: WaitGraph::of(newest).deadlocks(),
+        deadlocks: graph.deadlocks(),
+        convoys: graph.convoys().into_iter().take(MAX_CONVOYS).map(queue).collect(),
+        stalls: stalls.map(|told| PoolFindings { found: told.stalls, pools: labels(told.pools) }),
+        missing: missing.map(|told| PoolFindings { found: told.threads, pools: labels(told.pools) }),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
-    })
+    };
+    Ok((report, names))
+}
+
+fn queue(convoy: Convoy) -> LockQueue {
+    let (owner, owner_frames) = convoy.owner.map(|owner| (owner.thread, owner.frames)).unzip();
+    let Convoy { lock_class, waiters, .. } = convoy;
+    LockQueue { lock_class, waiters, owner, owner_frames: owner_frames.unwrap_or_default() }
 }
 
 /// Takes the dumps of one broker.
@@ -140,9 +180,9 @@ impl ThreadCollector {
             Ok(Ok(output)) => output,
         };
         match header.outcome {
-            Outcome::Ok { micros, pause_micros, .. } => {
-                let pause = pause_micros.map(Duration::from_micros);
-                Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause })
+            Outcome::Ok { micros, pause_micros, paused_micros, .. } => {
+                let [pause, paused] = [pause_micros, paused_micros].map(|micros| micros.map(Duration::from_micros));
+                Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause, paused })
             }
             Outcome::Error { reason, message } => {
                 let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::known_issues::{self, Likeness};
 use super::wait_graph::WaitGraph;
-use crate::parse::thread_dump::ThreadDump;
+use crate::parse::thread_dump::{self, ThreadDump};
 use crate::snapshot::{Deadlock, NamedIssue};
 
 /// The shape of `--output json`, documented in `docs/analyze.md`.
@@ -95,13 +95,31 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
 
 /// The known issues that a deadlock is, as readings and reports carry them.
 pub fn named(deadlock: &Deadlock) -> Vec<NamedIssue> {
-    let name = |found: known_issues::IssueMatch| NamedIssue {
-        issue: found.issue.key.clone(),
-        exact: found.by == Likeness::Exact,
-        title: found.issue.title.clone(),
-        fixed_in: found.issue.fixed_in.clone(),
-        advise: found.issue.advise.clone(),
-        relatives: found.issue.relatives.clone(),
-    };
-    known_issues::matching(deadlock).into_iter().map(name).collect()
+    known_issues::matching(deadlock).into_iter().map(NamedIssue::from).collect()
+}
+
+impl From<known_issues::IssueMatch> for NamedIssue {
+    fn from(found: known_issues::IssueMatch) -> NamedIssue {
+        NamedIssue {
+            issue: found.issue.key.clone(),
+            exact: found.by == Likeness::Exact,
+            title: found.issue.title.clone(),
+            fixed_in: found.issue.fixed_in.clone(),
+            advise: found.issue.advise.clone(),
+            relatives: found.issue.relatives.clone(),
+        }
+    }
+}
+
+/// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.
+pub fn read_all(bytes: &[u8]) -> Analysis {
+    let mut analysis = Analysis::default();
+    for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
+        for thread in &dump.threads {
+            let _ = (thread.header(), thread.state());
+            let _ = (thread.frames().count(), thread.locks().count(), thread.initialising_classes().count());
+        }
+        analysis.add("bytes", &dump);
+    }
+    analysis
 }

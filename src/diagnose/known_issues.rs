@@ -1,11 +1,11 @@
-//! Which known fault of Kafka a deadlock is. The knowledge is data, in `known_issues.toml`; what matches none of it is
+//! Which known fault of Kafka a deadlock or a stall is. The knowledge is data, in `known_issues.toml`; what matches none of it is
 //! unknown, never given the nearest name.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{Deadlock, DeadlockedThread};
+use crate::snapshot::{Deadlock, DeadlockedThread, Stall};
 
 /// A row of `known_issues.toml`, which explains the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -21,6 +21,7 @@ pub struct KnownIssue {
     pub jvm_reports: Option<bool>,
     #[serde(default, rename = "thread")]
     threads: Vec<Signature>,
+    stall: Option<Signature>,
 }
 
 /// What a row rests on.
@@ -89,6 +90,21 @@ pub fn matching(deadlock: &Deadlock) -> Vec<IssueMatch> {
         matches.retain(|found| found.by == best);
     }
     matches
+}
+
+/// The known issues whose threads stand still as these do. No dump tells who holds what they wait for, so it is never
+/// more than a likeness.
+pub fn matching_stall(stall: &Stall) -> Vec<IssueMatch> {
+    let thread = DeadlockedThread {
+        thread: stall.threads.first().cloned().unwrap_or_default(),
+        wants: stall.lock_class.clone().unwrap_or_default(),
+        held_by: String::new(),
+        frames: stall.frames.clone(),
+    };
+    let is_it = |issue: &&KnownIssue| {
+        issue.stall.as_ref().is_some_and(|signature| signature.likeness(&thread) == Some(Likeness::Exact))
+    };
+    known_issues().iter().filter(is_it).map(|issue| IssueMatch { issue, by: Likeness::Likeness }).collect()
 }
 
 impl KnownIssue {

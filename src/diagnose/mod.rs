@@ -2,4 +2,8 @@
 
 pub mod dump;
 pub mod known_issues;
+pub mod missing;
+pub mod pools;
+pub mod progress;
+pub mod stalls;
 pub mod wait_graph;

@@ -29,23 +29,12 @@ const SMALL_FILE_CAP: usize = 64 << 10;
 pub fn describe(proc: &ProcRoot, key: ProcessKey, launch: &Launch) -> Result<Broker, ProcError> {
     let pid = key.pid;
     let mut broker = Broker {
-        process: key,
         started: proc.started(key.start_ticks).ok().map(|since_1970| Moment(0).plus(since_1970)),
-        id: None,
-        kafka_version: None,
-        java_version: None,
-        mode: None,
-        roles: BTreeSet::new(),
-        listeners: Vec::new(),
-        advertised: Vec::new(),
-        log_dirs: Vec::new(),
-        zookeeper: Vec::new(),
-        uid: None,
-        gid: None,
         problems: launch.problem.iter().cloned().collect(),
+        ..Broker::unknown(key)
     };
     match proc.status(pid) {
-        Ok(status) => (broker.uid, broker.gid) = (Some(status.effective_uid), Some(status.effective_gid)),
+        Ok(status) => (broker.uid, broker.gid) = (Some(status.uid), Some(status.gid)),
         Err(error) => broker.problems.push(format!("user unknown: {error}")),
     }
     match Files::open(proc, pid, broker.uid) {
@@ -201,7 +190,7 @@ fn interpret(properties: &Properties, broker: &mut Broker) {
     for key in ["node.id", "broker.id"] {
         match known(key).map(str::parse::<i32>) {
             Some(Ok(id)) if id >= 0 => broker.id = broker.id.or(Some(id)),
-            Some(Err(_)) => problems.push(format!("{key} in server.properties is not a number")),
+            Some(Err(_)) => problems.push(format!("{key} in server.properties is no number that an id can be")),
             _ => {}
         }
     }
@@ -263,7 +252,7 @@ fn interpret(properties: &Properties, broker: &mut Broker) {
 }
 
 /// The keys that we read: an unreadable value of another one is none of our business.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 14] = [
     "broker.id",
     "node.id",
     "process.roles",
@@ -278,7 +267,6 @@ const KEYS: [&str; 15] = [
     "advertised.port",
     "listener.security.protocol.map",
     "controller.listener.names",
-    "inter.broker.listener.name",
 ];
 
 fn role(name: &str) -> Option<Role> {

@@ -90,7 +90,7 @@ pub struct Broker {
     pub log_dirs: Vec<PathBuf>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
-    /// Real, effective uid and gid are needed to attach as the JVM's own user.
+    /// Effective ids: what an attach must become.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     /// Why something above is unknown: the file, the cause, the remedy. Secrets never appear here.
@@ -98,6 +98,12 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// For messages: `broker 3 (pid 12)`.
+    pub fn name(&self) -> String {
+        let pid = self.process.pid;
+        self.id.map_or_else(|| format!("the broker with pid {pid}"), |id| format!("broker {id} (pid {pid})"))
+    }
+
     /// A broker process of which nothing but its existence is known.
     pub fn unknown(process: ProcessKey) -> Broker {
         Broker {

@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::jvm::{self, Launch, Verdict};
 use super::{Broker, ProcessKey, broker, properties};
-use crate::collect::Failure;
+use crate::failure::Failure;
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
@@ -39,7 +39,8 @@ pub struct Discovery {
     proc: ProcRoot,
     pid_files: Vec<PathBuf>,
     known: HashMap<ProcessKey, Known>,
-    stuck_readers: Arc<AtomicUsize>,
+    /// Threads that hang, each with the process at which it does.
+    stuck_readers: Vec<(ProcessKey, JoinHandle<()>)>,
     doubts: Vec<String>,
 }
 
@@ -70,7 +71,7 @@ struct Job {
 impl Discovery {
     /// `pid_files` name processes that are brokers whatever their command lines say.
     pub fn new(proc: ProcRoot, pid_files: Vec<PathBuf>) -> Discovery {
-        Discovery { proc, pid_files, known: HashMap::new(), stuck_readers: Arc::default(), doubts: Vec::new() }
+        Discovery { proc, pid_files, known: HashMap::new(), stuck_readers: Vec::new(), doubts: Vec::new() }
     }
 
     /// All brokers of this host, by process; the same `Arc` as last time for those of which nothing changed.
@@ -87,22 +88,28 @@ impl Discovery {
         })?;
         let uptime = self.proc.uptime().map_err(|error| Failure::new("io", format!("brokers unknown: {error}")))?;
         self.doubts.clear();
+        self.stuck_readers.retain(|(_, reader)| !reader.is_finished());
         let named: Vec<u32> = self.named_processes();
 
         let now = Instant::now();
         let mut jobs = Vec::new();
         let mut alive = HashMap::with_capacity(self.known.len());
         let brokers: Vec<u32> = self.known.iter().filter(|(_, k)| k.broker().is_some()).map(|(p, _)| p.pid).collect();
-        let mut hidden = 0;
+        let mut hidden = false;
         for pid in pids {
             let stat = match self.proc.stat(pid) {
                 Ok(stat) => stat,
                 Err(ProcError::Denied { .. }) => {
-                    hidden += 1;
+                    hidden = true;
                     continue;
                 }
-                // Gone meanwhile; or unreadable, which no process is.
-                Err(_) => continue,
+                Err(ProcError::Gone { .. }) => continue,
+                Err(error) => {
+                    if self.doubts.len() < MOST_DOUBTS {
+                        self.doubts.push(format!("process {pid} is passed over, a broker or not: {error}"));
+                    }
+                    continue;
+                }
             };
             if stat.kernel_thread || stat.ended {
                 continue;
@@ -110,8 +117,10 @@ impl Discovery {
             let key = ProcessKey { pid, start_ticks: stat.start_ticks };
             let named = named.contains(&pid);
             let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
+            let hangs = self.stuck_readers.iter().any(|(at, _)| *at == key);
             match self.known.remove(&key) {
-                Some(known) if !known.is_due(&stat, named, age, now) => {
+                // One that holds a reader gets no second one, however long it lasts.
+                Some(known) if hangs || !known.is_due(&stat, named, age, now) => {
                     alive.insert(key, known);
                 }
                 // A broker's child shows the broker's command line until it becomes what it was made for.
@@ -125,11 +134,11 @@ impl Discovery {
             }
         }
         self.known = alive;
-        if hidden > 0 {
-            self.doubts.push(format!(
-                "{hidden} processes may not be read (procfs mounted with hidepid?): brokers among them are not found; \
-                 run kafka-vitals as the brokers' user"
-            ));
+        if hidden {
+            // Without their number, which changes all the time: this is logged whenever it is another text.
+            let what = "some processes may not be read (procfs mounted with hidepid?): brokers among them are not \
+                        found; run kafka-vitals as the brokers' user";
+            self.doubts.push(what.to_owned());
         }
         // Brokers last: a renewal that hangs must not keep a new one from being found.
         jobs.sort_by_key(|job| job.launch.is_some());
@@ -167,7 +176,7 @@ impl Discovery {
         if jobs.is_empty() {
             return;
         }
-        if self.stuck_readers.load(Ordering::Acquire) >= MOST_STUCK_READERS {
+        if self.stuck_readers.len() >= MOST_STUCK_READERS {
             self.doubts.push(format!(
                 "new brokers are not looked for: {MOST_STUCK_READERS} reads of other processes' files hang; \
                  look for processes in state D and hung file systems"
@@ -177,53 +186,56 @@ impl Discovery {
         let order: Vec<(ProcessKey, String, bool)> =
             jobs.iter().map(|job| (job.key, job.comm.clone(), job.named)).collect();
         let (sender, results) = mpsc::channel();
-        let (proc, stuck) = (self.proc.clone(), self.stuck_readers.clone());
-        stuck.fetch_add(1, Ordering::AcqRel);
+        let proc = self.proc.clone();
         let spawned = std::thread::Builder::new().name("discovery-reader".to_owned()).spawn(move || {
             for job in jobs {
-                let what = examine(&proc, &job);
-                if sender.send(what).is_err() {
+                if sender.send(examine(&proc, &job)).is_err() {
                     break;
                 }
             }
-            stuck.fetch_sub(1, Ordering::AcqRel);
         });
-        if let Err(error) = spawned {
-            self.stuck_readers.fetch_sub(1, Ordering::AcqRel);
-            self.doubts.push(format!("new brokers are not looked for: no thread to read with: {error}"));
-            return;
-        }
+        let reader = match spawned {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.doubts.push(format!("new brokers are not looked for: no thread to read with: {error}"));
+                return;
+            }
+        };
         for (key, comm, named) in order {
-            let left = READ_BUDGET.saturating_sub(now.elapsed());
-            let what = match results.recv_timeout(left) {
-                Ok(what) => what,
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    let kept = self.known.get(&key).map(|known| known.what.clone());
-                    let reason = format!(
-                        "process {} ({comm}): reading its command line or files took longer than {} s; \
-                         tried again in a minute",
-                        key.pid,
-                        READ_BUDGET.as_secs()
-                    );
-                    let what = kept.filter(|what| matches!(what, What::Kafka(..)));
-                    if what.is_some() {
-                        self.doubts.push(reason.clone());
+            let what = match results.recv_timeout(READ_BUDGET.saturating_sub(now.elapsed())) {
+                Ok(Some(what)) => self.keep_if_same(key, what),
+                Ok(None) => {
+                    self.known.remove(&key);
+                    continue;
+                }
+                Err(failure) => {
+                    let what = self.what_of_unread(key, &comm, failure);
+                    self.known.insert(key, Known { comm, judged: now, named, what });
+                    if failure == RecvTimeoutError::Timeout {
+                        self.stuck_readers.push((key, reader));
                     }
-                    self.known
-                        .insert(key, Known { comm, judged: now, named, what: what.unwrap_or(What::Doubtful(reason)) });
                     return;
                 }
             };
-            match what {
-                Some(what) => {
-                    let what = self.keep_if_same(key, what);
-                    self.known.insert(key, Known { comm, judged: now, named, what });
-                }
-                None => {
-                    self.known.remove(&key);
-                }
+            self.known.insert(key, Known { comm, judged: now, named, what });
+        }
+    }
+
+    /// A broker stays what it was known as; anything else may be one.
+    fn what_of_unread(&mut self, key: ProcessKey, comm: &str, failure: RecvTimeoutError) -> What {
+        let why = match failure {
+            RecvTimeoutError::Timeout => {
+                format!("took longer than {} s; tried again once that has ended", READ_BUDGET.as_secs())
             }
+            RecvTimeoutError::Disconnected => "panicked, as the log tells; tried again later".to_owned(),
+        };
+        let reason = format!("process {} ({comm}): reading its command line or files {why}", key.pid);
+        match self.known.get(&key).map(|known| known.what.clone()) {
+            Some(kept @ What::Kafka(..)) => {
+                self.doubts.push(reason);
+                kept
+            }
+            _ => What::Doubtful(reason),
         }
     }
 

@@ -10,7 +10,7 @@ use prometheus::{Encoder, TextEncoder};
 
 use crate::diagnose::known_issues;
 use crate::discover::Mode;
-use crate::snapshot::{BrokerSnapshot, Moment, Reading, Snapshot, StateCounts, TcpState};
+use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Reading, Snapshot, StateCounts, TcpState};
 
 /// One metric family: names and labels are an API.
 #[derive(Debug)]
@@ -50,11 +50,11 @@ catalogue! {
     START_TIME = gauge("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = gauge("kafka_vitals_open_file_handles", ["broker"],
-        "Open file handles of the broker process, read every pulse. Above 1,024 it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
+        "Open file handles of the broker process, read every pulse. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = gauge("kafka_vitals_file_handle_limit", ["broker", "bound"],
         "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
     HANDLE_KINDS = gauge("kafka_vitals_file_handles", ["broker", "kind"],
-        "Open file handles by what they lead to; read on the slow round. Needs the broker's user or CAP_SYS_PTRACE.");
+        "Open file handles by what they lead to; read on the slow round. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
     UNTRACKED = gauge("kafka_vitals_untracked_sockets", ["broker"],
         "Socket handles of the broker that are in no socket table of the kernel: reset or dead connections that it never closed. Read on the slow round.");
     MEMORY_MAPS = gauge("kafka_vitals_memory_maps", ["broker"],
@@ -80,11 +80,19 @@ catalogue! {
     DEADLOCKED_THREADS = gauge("kafka_vitals_deadlocked_threads", ["broker"],
         "Threads that are members of a deadlock; threads that merely wait for one of them are not counted.");
     KNOWN_DETECTED = gauge("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
-        "1 for each known issue of Kafka that the standing deadlock is, by threads, locks and frames; the page / tells whether exactly or by likeness. fixed_in lists the first releases with the fix, empty if unknown.");
+        "1 for each known issue of Kafka that the standing deadlock or a stall is, by threads, locks and frames; the page / tells whether exactly or by likeness. fixed_in lists the first releases with the fix, empty if unknown.");
     KNOWN_EXPOSED = gauge("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
         "1 for each known issue whose fault was seen in the source of this broker's version; a version or issue of which that is unknown is not told.");
     THREADS = gauge("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
+    STALLED = gauge("kafka_vitals_stalled_threads", ["broker", "pool"],
+        "Threads of the pool that stood at one place over several thread dumps without using CPU, and not at their idle point; 0 for each pool of the newest dump without one. Absent until two dumps lie 10 s apart.");
+    MISSING = gauge("kafka_vitals_missing_threads", ["broker", "pool"],
+        "Threads of the pool that earlier dumps of this process showed, that two have lacked, and that cannot have ended rightly. A pool that was made smaller lacks none. Absent until two dumps lie 5 s apart, and while the broker shuts down.");
+    LOCK_WAITERS = gauge("kafka_vitals_lock_waiters", ["broker", "lock_class"],
+        "Threads that wait for locks of this class for which two or more wait, deadlocks left out; of the 8 longest queues of the newest thread dump.");
+    JVM_PAUSES = counter("kafka_vitals_jvm_pause_seconds_total", ["broker"],
+        "Time that the JVM has spent at safepoints since it started (sun.rt.safepointTime of its performance data): garbage collection, thread dumps and others.");
     DUMP_DURATION = gauge("kafka_vitals_thread_dump_duration_seconds", ["broker"],
         "Time that the newest thread dump took, from the request to the last byte; the JVM's pause is a part of it.");
     DUMP_AGE = gauge("kafka_vitals_thread_dump_age_seconds", ["broker"],
@@ -314,24 +322,61 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members: usize = standing.deadlocks.iter().map(|deadlock| deadlock.cycle.len()).sum();
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
-        for known in &standing.known_issues {
-            f.add(&KNOWN_DETECTED, &[label, &known.issue, &known.fixed_in.join(",")], 1.0);
-        }
     } else if report.is_some() {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);
+    }
+    let of_deadlock = broker.deadlock.iter().flat_map(|standing| &standing.known_issues);
+    let stalls = report.iter().filter_map(|report| report.stalls.as_ref()).flat_map(|stalls| &stalls.found);
+    let known = of_deadlock.chain(stalls.flat_map(|stall| &stall.known_issues));
+    // A stall may be known as what the deadlock is.
+    for (issue, fixed_in) in known.map(|known| (&known.issue, known.fixed_in.join(","))).collect::<BTreeSet<_>>() {
+        f.add(&KNOWN_DETECTED, &[label, issue, &fixed_in], 1.0);
     }
     if let Some(report) = report {
         for (state, count) in &report.by_state {
             f.add(&THREADS, &[label, state], *count as f64);
         }
+        if let Some(stalls) = &report.stalls {
+            by_pool(f, &STALLED, label, stalls, |stall| (&stall.pool, stall.threads.len()));
+        }
+        if let Some(missing) = &report.missing {
+            by_pool(f, &MISSING, label, missing, |thread| (&thread.pool, thread.count));
+        }
+        let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
+        for queue in &report.convoys {
+            *waiters.entry(&queue.lock_class).or_default() += queue.waiters.len();
+        }
+        for (class, count) in waiters {
+            f.add(&LOCK_WAITERS, &[label, class], count as f64);
+        }
         f.add(&DUMP_DURATION, &[label], report.duration.as_secs_f64());
+    }
+    if let Some(pauses) = broker.jvm_pauses.fresh(now) {
+        f.add(&JVM_PAUSES, &[label], pauses.as_secs_f64());
     }
     if let Some((_, at)) = broker.threads.last() {
         f.add(&DUMP_AGE, &[label], now.since(at).as_secs_f64());
     }
     for (reason, count) in &broker.dump_failures {
         f.add(&DUMP_FAILURES, &[label, reason], *count as f64);
+    }
+}
+
+/// One series for each pool that could be judged.
+fn by_pool<T>(
+    f: &mut Families,
+    metric: &'static Metric,
+    broker: &str,
+    findings: &PoolFindings<T>,
+    count: impl Fn(&T) -> (&str, usize),
+) {
+    let mut counts: BTreeMap<&str, usize> = findings.pools.iter().map(|pool| (pool.as_str(), 0)).collect();
+    for (pool, threads) in findings.found.iter().map(count) {
+        *counts.entry(pool).or_default() += threads;
+    }
+    for (pool, threads) in counts {
+        f.add(metric, &[broker, pool], threads as f64);
     }
 }
 
@@ -393,6 +438,8 @@ fn exporter_rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("connections", at(&broker.connections)),
         ("untracked_sockets", at(&broker.untracked_sockets)),
         ("threads", at(&broker.threads)),
+        ("progress", at(&broker.progress)),
+        ("jvm_pauses", at(&broker.jvm_pauses)),
         ("cluster", at(&broker.cluster)),
     ];
     for (reading, at) in ages {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::snapshot::{
-    BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, NamedIssue, Snapshot, StandingDeadlock, TcpState,
+    BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, NamedIssue, Snapshot, Stall, StandingDeadlock,
+    TcpState, ThreadReport,
 };
 
 const STYLE: &str = "
@@ -35,6 +36,9 @@ pub fn render(snapshot: &Snapshot, now: Moment) -> Markup {
                     @if let Some(error) = &snapshot.discovery.error {
                         p.bad { "Discovery: " (error) }
                     }
+                    @if !snapshot.doubts.is_empty() {
+                        ul { @for doubt in &snapshot.doubts { li { (doubt) } } }
+                    }
                     @for broker in &snapshot.brokers { (broker_section(broker, now)) }
                 }
                 footer {
@@ -59,6 +63,14 @@ fn summary(snapshot: &Snapshot) -> String {
         let mut known: Vec<String> = standing.flat_map(|standing| &standing.known_issues).map(by_issue).collect();
         known.dedup();
         return format!("Broker {} {verb} alive but deadlocked{}", stuck.join(", "), known.concat());
+    }
+    let still = labels(snapshot, |b| {
+        let report = b.threads.fresh(snapshot.at);
+        report.and_then(|report| report.stalls.as_ref()).is_some_and(|stalls| !stalls.found.is_empty())
+    });
+    if !still.is_empty() {
+        let verb = if still.len() == 1 { "has" } else { "have" };
+        return format!("Broker {} {verb} threads that do not move", still.join(", "));
     }
     let gone = labels(snapshot, |b| b.ended.is_some());
     if !gone.is_empty() {
@@ -93,6 +105,7 @@ fn broker_section(snapshot: &BrokerSnapshot, now: Moment) -> Markup {
                 p.bad { "Process " (broker.process.pid) " ended " (ago(now, ended)) " ago and is not back." }
             }
             @if let Some(standing) = &snapshot.deadlock { (deadlocks(standing, now)) }
+            @if let Some(report) = snapshot.threads.fresh(now) { (thread_findings(report, now)) }
             dl {
                 dt { "Kafka" } dd { (broker.kafka_version.as_deref().unwrap_or("unknown version")) }
                 dt { "Java" } dd { (broker.java_version.as_deref().unwrap_or("unknown version")) }
@@ -139,6 +152,15 @@ fn broker_section(snapshot: &BrokerSnapshot, now: Moment) -> Markup {
                         }
                     }
                 }
+                @if let Some(progress) = snapshot.progress.fresh(now) {
+                    @if !progress.suspects.is_empty() {
+                        dt { "Hardly moving" } dd {
+                            @for (i, suspect) in progress.suspects.iter().enumerate() {
+                                @if i > 0 { ", " } (suspect.thread)
+                            }
+                        }
+                    }
+                }
                 @if let Some((report, at)) = snapshot.threads.last() {
                     dt { "Thread dump" } dd {
                         (ago(now, at)) " ago, took " (report.duration.as_millis()) " ms, "
@@ -163,6 +185,53 @@ fn deadlocks(standing: &StandingDeadlock, now: Moment) -> Markup {
         @for known in &standing.known_issues { (issue(known)) }
         @if standing.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
         @for deadlock in &standing.deadlocks { (cycle(deadlock)) }
+    }
+}
+
+/// Threads that do not move, that are gone, that queue.
+fn thread_findings(report: &ThreadReport, now: Moment) -> Markup {
+    let stalls = report.stalls.as_ref().map_or(&[][..], |stalls| &stalls.found);
+    let missing = report.missing.as_ref().map_or(&[][..], |missing| &missing.found);
+    html! {
+        @if !stalls.is_empty() {
+            h3.bad { "Threads that do not move" }
+            ul { @for stall in stalls { (stalled(stall, now)) } }
+        }
+        @if !missing.is_empty() {
+            h3.bad { "Threads that have ended though their work has not" }
+            ul { @for thread in missing { li { strong { (thread.thread) } @if thread.count > 1 { " (" (thread.count) ")" } ", gone for " (ago(now, thread.since)) } } }
+        }
+        @if !report.convoys.is_empty() {
+            h3 { "Queues for locks" }
+            ul {
+                @for queue in &report.convoys {
+                    li {
+                        (queue.waiters.len()) " threads wait for " code { (queue.lock_class) }
+                        @if let Some(owner) = &queue.owner { ", which " strong { (owner) } " holds" (stack(&queue.owner_frames)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stalled(stall: &Stall, now: Moment) -> Markup {
+    html! {
+        li {
+            strong { (stall.threads.join(", ")) } ", for at least " (ago(now, stall.since))
+            @if let Some(frame) = &stall.frame { ", in " code { (frame) } }
+            @if let Some(class) = &stall.lock_class { ", waiting for " code { (class) } }
+            (stack(&stall.frames))
+            @for known in &stall.known_issues { (issue(known)) }
+        }
+    }
+}
+
+fn stack(frames: &[String]) -> Markup {
+    html! {
+        @if !frames.is_empty() {
+            details { summary { "Where" } pre { @for frame in frames { (frame) "\n" } } }
+        }
     }
 }
 
@@ -193,9 +262,7 @@ fn waiting_thread(thread: &DeadlockedThread) -> Markup {
     html! {
         li {
             strong { (thread.thread) } " wants " code { (thread.wants) } ", which " strong { (thread.held_by) } " holds"
-            @if !thread.frames.is_empty() {
-                details { summary { "Where" } pre { @for frame in &thread.frames { (frame) "\n" } } }
-            }
+            (stack(&thread.frames))
         }
     }
 }
@@ -211,6 +278,8 @@ fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
         ("connections by owner", snapshot.connections.reason(now)),
         ("cluster state", snapshot.cluster.reason(now)),
         ("threads", snapshot.threads.reason(now)),
+        ("progress of threads", snapshot.progress.reason(now)),
+        ("pauses of the JVM", snapshot.jvm_pauses.reason(now)),
     ];
     let mut list: Vec<(String, String)> = Vec::new();
     if snapshot.ended.is_none() {

@@ -30,12 +30,14 @@ pub struct Served {
 
 /// A client that has not sent its whole request head by then is let go.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that lasts longer is closed after the answer under way: one that reads nothing keeps no place for ever.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// Connections held at a time: each costs a handle of ours.
 const MAX_CONNECTIONS: usize = 512;
 
-/// The routes. `max_requests` of 0 is no limit.
+/// The routes. `max_requests` of 0 is no limit. `telemetry_path` was checked by [`crate::config`].
 pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Router {
-    let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests };
+    let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests.min(Semaphore::MAX_PERMITS) };
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
@@ -122,17 +124,29 @@ async fn connection(stream: TcpStream, router: Router) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(64 * 1024);
     let service = TowerToHyperService::new(router);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = tokio::time::sleep(CONNECTION_LIFE) => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(HEADER_DEADLINE, connection).await {
+                Ok(ended) => ended,
+                // Reads nothing of its answer.
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
 }
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; {}", remedy(source))]
+#[error("cannot listen on {address}: {cause}; {}", remedy(cause))]
 pub struct BindError {
     address: SocketAddr,
-    source: std::io::Error,
+    cause: std::io::Error,
 }
 
 fn remedy(error: &std::io::Error) -> &'static str {
@@ -140,14 +154,18 @@ fn remedy(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AddrInUse => {
             "another process has this port: end it, or choose another with --web.listen-address"
         }
-        std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-        std::io::ErrorKind::AddrNotAvailable => "this host has no such address",
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address: choose another with --web.listen-address"
+        }
         _ => "choose another with --web.listen-address",
     }
 }
 
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A connection that is given up while its request is unanswered costs a hanging broker a file handle, so a time-out
 //! closes nothing: the request stays outstanding, and its answer is read and thrown away whenever it comes.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,11 +71,6 @@ impl OwnConnections {
     /// are mapped into IPv6 count as IPv4.
     pub fn contains(&self, local: SocketAddr) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&canonical(local))
-    }
-
-    /// All of them, for a look at many sockets.
-    pub fn addresses(&self) -> HashSet<SocketAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 }
 

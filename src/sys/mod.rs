@@ -5,4 +5,5 @@ pub mod perf_data;
 pub mod proc;
 pub mod proc_net;
 pub mod rooted;
+pub mod schedstat;
 pub mod sock_diag;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::attach::{Target, open_tmp};
+use super::attach::Target;
 
 /// A file is 32 KiB unless -XX:PerfDataMemorySize says otherwise.
 const MAX_BYTES: usize = 1 << 20;
@@ -49,11 +49,14 @@ impl PerfFile {
     /// # Errors
     /// `Absent`, or what opening failed with.
     pub fn open(target: &Target) -> Result<PerfFile, PerfDataError> {
-        let tmp = open_tmp(&target.root, OFlags::RDONLY)?;
+        let tmp = target.tmp().map_err(io::Error::other)?;
         let of_user = |mode, uid, kind| FileType::from_raw_mode(mode) == kind && uid == target.uid;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // The folder is named after the user as the JVM knows it, which in a container may be nobody we know.
-        for entry in Dir::read_from(&tmp)?.take(MAX_TMP_ENTRIES).filter_map(Result::ok) {
+        for entry in Dir::new(openat(&tmp, ".", flags | OFlags::DIRECTORY, Mode::empty())?)?
+            .take(MAX_TMP_ENTRIES)
+            .filter_map(Result::ok)
+        {
             let name = entry.file_name();
             if !name.to_bytes().starts_with(b"hsperfdata_") {
                 continue;

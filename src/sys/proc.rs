@@ -33,7 +33,7 @@ pub enum ProcError {
     Gone { pid: u32 },
     /// The file may not be read by this user.
     #[error(
-        "{} may not be read by uid {}: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE",
+        "{} may not be read by uid {}: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
         path.display(), rustix::process::geteuid().as_raw()
     )]
     Denied { pid: u32, path: PathBuf },
@@ -84,12 +84,13 @@ pub struct Stat {
 /// The fields of `/proc/PID/status` that we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    pub real_uid: u32,
-    pub effective_uid: u32,
-    pub real_gid: u32,
-    pub effective_gid: u32,
-    /// The process id in each nested pid namespace, ours first; empty before Linux 4.1.
-    pub namespace_pids: Vec<u32>,
+    /// Effective ids: the user and group that a JVM answers.
+    pub uid: u32,
+    pub gid: u32,
+    /// The process id in its own, innermost pid namespace; None before Linux 4.1.
+    pub namespace_pid: Option<u32>,
+    /// Whether SIGQUIT runs a handler; without one it kills.
+    pub catches_sigquit: bool,
     /// None for a process without memory of its own (ended, kernel thread).
     pub resident_bytes: Option<u64>,
 }
@@ -368,7 +369,7 @@ pub fn ticks(ticks: u64) -> Duration {
 }
 
 /// Tells a process that is gone and a missing right from other failures of a system call.
-fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
+pub(super) fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
     match errno {
         // ENOENT of a file that belongs to no process (pid 0) is what it says.
         Errno::SRCH => ProcError::Gone { pid },
@@ -384,6 +385,11 @@ fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
 
 fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
     read_open_file(&open(path, OFlags::empty())?, cap)
+}
+
+/// The same of a file in an open folder.
+pub(super) fn read_in(folder: &OwnedFd, name: &str, cap: usize) -> rustix::io::Result<Vec<u8>> {
+    read_open_file(&rustix::fs::openat(folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, cap)
 }
 
 /// Reads to the end of the file or to `cap` bytes, in pieces: /proc files have no size of their own.
@@ -402,15 +408,15 @@ pub(crate) fn read_open_file(file: &OwnedFd, cap: usize) -> rustix::io::Result<V
     Ok(bytes)
 }
 
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n')
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
@@ -419,7 +425,7 @@ fn parse_kernel_release(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The name may hold anything, parentheses, blanks and line ends as well: it ends at the last parenthesis.
     let open = memchr::memchr(b'(', bytes)?;
     let close = memchr::memrchr(b')', bytes)?;
@@ -438,24 +444,18 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     Some(Stat { comm, state, parent, start_ticks, kernel_thread, ended })
 }
 
-fn parse_status(bytes: &[u8]) -> Option<Status> {
-    let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name));
-    let ids = |name: &[u8]| -> Option<(u32, u32)> {
-        let mut ids = words(field(name)?).map(|id| number(id).and_then(|id| u32::try_from(id).ok()));
-        Some((ids.next()??, ids.next()??))
-    };
-    let (real_uid, effective_uid) = ids(b"Uid:")?;
-    let (real_gid, effective_gid) = ids(b"Gid:")?;
-    let namespace_pids = words(field(b"NSpid:").unwrap_or_default())
-        .filter_map(|pid| number(pid).and_then(|pid| u32::try_from(pid).ok()))
-        .collect();
-    let resident_kib = field(b"VmRSS:").and_then(|line| number(words(line).next()?));
+pub(super) fn parse_status(bytes: &[u8]) -> Option<Status> {
+    // The name of a process may hold anything but a line end, so fields are taken from the starts of lines.
+    let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name)).map(words);
+    let id = |word: &[u8]| number(word).and_then(|id| u32::try_from(id).ok());
+    let caught = field(b"SigCgt:").and_then(|mut words| std::str::from_utf8(words.next()?).ok());
+    let caught = caught.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let resident_kib = field(b"VmRSS:").and_then(|mut words| number(words.next()?));
     Some(Status {
-        real_uid,
-        effective_uid,
-        real_gid,
-        effective_gid,
-        namespace_pids,
+        uid: field(b"Uid:")?.nth(1).and_then(id)?,
+        gid: field(b"Gid:")?.nth(1).and_then(id)?,
+        namespace_pid: field(b"NSpid:").and_then(|words| words.last().and_then(id)),
+        catches_sigquit: caught.is_some_and(|signals| signals & 1 << (libc::SIGQUIT - 1) != 0),
         resident_bytes: resident_kib.map(|kib| kib.saturating_mul(1024)),
     })
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use memchr::memchr;
 
+use super::proc::{number, words};
 use super::sock_diag::{Ports, Socket, States};
 use crate::snapshot::TcpState;
 
@@ -108,7 +109,7 @@ pub fn other_socket_inodes(
         let lines = match File::open(&path) {
             Ok(file) => each_line(file, buffer, deadline, |line| {
                 let word = line.and_then(|line| words(line).nth(column));
-                word.and_then(decimal).into_iter().for_each(&mut each);
+                word.and_then(number).into_iter().for_each(&mut each);
             }),
             // Which of them a kernel has depends on its configuration.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -199,16 +200,16 @@ fn socket_of(line: &[u8]) -> Option<Socket> {
     words.next().filter(|word| word.ends_with(b":"))?;
     let local = address(words.next()?)?;
     let remote = address(words.next()?)?;
-    let state = TcpState::from_number(u8::try_from(hexadecimal(words.next()?)?).ok()?)?;
+    let state = TcpState::from_number(u8::try_from(hexanumber(words.next()?)?).ok()?)?;
     let (send_queue, receive_queue) = pair(words.next()?)?;
-    let uid = u32::try_from(decimal(words.nth(2)?)?).ok()?;
-    let inode = decimal(words.nth(1)?)?;
+    let uid = u32::try_from(number(words.nth(2)?)?).ok()?;
+    let inode = number(words.nth(1)?)?;
     Some(Socket {
         state,
         local,
         remote,
-        receive_queue: hexadecimal(receive_queue)?,
-        send_queue: hexadecimal(send_queue)?,
+        receive_queue: hexanumber(receive_queue)?,
+        send_queue: hexanumber(send_queue)?,
         inode,
         uid,
     })
@@ -217,10 +218,10 @@ fn socket_of(line: &[u8]) -> Option<Socket> {
 /// `0100007F:2384`: each group of 8 digits is 4 bytes of the address, printed as one number in this machine's order.
 fn address(word: &[u8]) -> Option<SocketAddr> {
     let (digits, port) = pair(word)?;
-    let port = u16::try_from(hexadecimal(port)?).ok()?;
+    let port = u16::try_from(hexanumber(port)?).ok()?;
     let mut bytes = [0; 16];
     for (group, place) in digits.chunks(8).zip(bytes.chunks_exact_mut(4)) {
-        place.copy_from_slice(&hexadecimal(group)?.to_ne_bytes());
+        place.copy_from_slice(&hexanumber(group)?.to_ne_bytes());
     }
     let [a, b, c, d, ..] = bytes;
     let ip = match digits.len() {
@@ -231,29 +232,16 @@ fn address(word: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
-}
-
 fn pair(word: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr(b':', word)?;
     Some((word.get(..colon)?, word.get(colon + 1..)?))
 }
 
-fn hexadecimal(digits: &[u8]) -> Option<u32> {
+fn hexanumber(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 8 {
         return None;
     }
     digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits
-        .iter()
-        .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(char::from(*digit).to_digit(10)?)))
 }
 
 #[cfg(test)]

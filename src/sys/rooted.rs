@@ -66,6 +66,16 @@ impl Rooted {
         Ok(Rooted { root: fd, shown: root.to_path_buf() })
     }
 
+    /// The same for a folder that is open already, by a bare reference or for reading.
+    pub(super) fn of(root: OwnedFd, shown: PathBuf) -> Rooted {
+        Rooted { root, shown }
+    }
+
+    /// A bare reference to a folder.
+    pub(super) fn folder(&self, path: &Path) -> Result<OwnedFd, RootedError> {
+        Ok(self.find(path, FileType::Directory)?.0)
+    }
+
     /// Reads a regular file of at most `most` bytes.
     pub fn read(&self, path: &Path, most: usize) -> Result<FileContent, RootedError> {
         let shown = self.show(path);
@@ -106,22 +116,25 @@ impl Rooted {
 
     /// Opens for reading exactly what the walk found, by way of its reference: it cannot be exchanged in between.
     fn reopen(&self, path: &Path, kind: FileType, flags: OFlags) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
-        let shown = self.show(path);
-        let fail = |errno| failed(&shown, errno);
+        let (found, stat) = self.find(path, kind)?;
+        let reference = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, reference, flags, Mode::empty());
+        Ok((file.map_err(|errno| failed(&self.show(path), errno))?, stat))
+    }
+
+    /// A bare reference to what `path` names inside the root, if it is of that kind.
+    fn find(&self, path: &Path, kind: FileType) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
         let found = self.walk(path)?;
-        let stat = rustix::fs::fstat(&found).map_err(fail)?;
+        let stat = rustix::fs::fstat(&found).map_err(|errno| failed(&self.show(path), errno))?;
         let found_kind = FileType::from_raw_mode(stat.st_mode);
         if found_kind != kind {
             let (found, wanted) = (kind_name(found_kind), kind_name(kind));
-            return Err(RootedError::WrongKind { path: shown, found, wanted });
+            return Err(RootedError::WrongKind { path: self.show(path), found, wanted });
         }
-        let reference = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(CWD, reference, flags, Mode::empty()).map_err(fail)?;
-        Ok((file, stat))
+        Ok((found, stat))
     }
 
-    /// A bare reference to what `path` names inside the root.
     fn walk(&self, path: &Path) -> Result<OwnedFd, RootedError> {
         let shown = self.show(path);
         let fail = |errno| failed(&shown, errno);

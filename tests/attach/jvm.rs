@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -59,18 +58,7 @@ pub static JDKS: LazyLock<Vec<Jdk>> = LazyLock::new(|| {
     jdks
 });
 
-/// Tells that a test does not run here; `tests/skips.txt` lists what may be told.
-pub fn skip(name: &str, reason: &str) {
-    let line = format!("{name}: {reason}\n");
-    match std::env::var_os("KAFKA_VITALS_SKIPS") {
-        Some(file) => {
-            let mut file = fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
-        // Past the runner's capture.
-        None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
-    }
-}
+pub use lab::skip;
 
 pub fn newest_jdk(name: &str) -> Option<&'static Jdk> {
     let jdk = JDKS.iter().find(|jdk| jdk.major >= 24);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -61,11 +61,16 @@ impl Cluster {
             let name = format!("{}-{id}", if is_broker { "broker" } else { "controller" });
             let (folder, outside) = (self.folder.join(&name), self.cell.host_path(&self.folder).join(&name));
             fs::create_dir(&outside)?;
+            give(&outside, self.options.user)?;
             let properties = self.properties(id, is_broker, is_controller, ports, &folder, &voters.join(","));
             fs::write(outside.join("server.properties"), properties)?;
-            let port = if is_broker { ports[0] } else { ports[1] };
+            let ports = match (is_broker, is_controller) {
+                (true, true) => ports.to_vec(),
+                (true, false) => vec![ports[0]],
+                _ => vec![ports[1]],
+            };
             let log = outside.join("server.log");
-            self.nodes.push(Node { id, port, is_broker, folder, log, log_start: 0, process: None });
+            self.nodes.push(Node { id, ports, is_broker, folder, log, log_start: 0, process: None });
         }
         Ok(())
     }
@@ -90,6 +95,8 @@ impl Cluster {
             self.options.offsets_partitions,
         );
         if !self.version.name.starts_with("0.10.") {
+            // Half of the heap by default: 4.x on JDK 25 did not always start.
+            lines += "log.cleaner.dedupe.buffer.size=33554432\n";
             lines += &format!(
                 "transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr=1\n\
                  group.initial.rebalance.delay.ms=0\n"
@@ -127,6 +134,7 @@ impl Cluster {
         let port = *self.cell.free_ports(1)?.first().context("a port for ZooKeeper")?;
         let (folder, outside) = (self.folder.join("zookeeper"), self.cell.host_path(&self.folder).join("zookeeper"));
         fs::create_dir(&outside)?;
+        give(&outside, self.options.user)?;
         let lines = format!(
             "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
              admin.enableServer=false\n4lw.commands.whitelist=*\n",
@@ -179,7 +187,7 @@ impl Cluster {
         let node = self.nodes.get_mut(index).context("a node that is there")?;
         loop {
             let log = node.log()?;
-            let listens = || self.cell.connect(node.port).is_ok();
+            let listens = || self.cell.connect(node.port()).is_ok();
             if log.contains("started (kafka.server.Kafka") && listens() {
                 return Ok(());
             }
@@ -215,6 +223,22 @@ impl Cluster {
         stream.read_to_string(&mut text)?;
         Ok(text)
     }
+}
+
+/// Makes a folder the brokers' own.
+pub(super) fn give(folder: &Path, user: Option<u32>) -> Result<()> {
+    std::os::unix::fs::chown(folder, user, user).with_context(|| format!("give {} to uid {user:?}", folder.display()))
+}
+
+/// Copies the jars into the cluster's folder, and tells where the cell sees them.
+pub(super) fn copy_jars(jars: &[PathBuf], outside: &Path, inside: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir(outside.join("jars"))?;
+    let copy = |jar: &PathBuf| {
+        let name = Path::new("jars").join(jar.file_name().context("a jar has a name")?);
+        fs::copy(jar, outside.join(&name)).with_context(|| format!("copy {}", jar.display()))?;
+        Ok(inside.join(name))
+    };
+    jars.iter().map(copy).collect()
 }
 
 fn spawn_logged(cell: &Cell, mut command: Command, log: &Path) -> Result<Process> {

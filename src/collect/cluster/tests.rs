@@ -195,14 +195,14 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
             ("ODD", None, Some("host"), 9096),
         ],
     );
-    let at = |listener| own_address(&all, None, listener).unwrap();
+    let at = |listener| own_address(&all, None, listener, &Ok(true)).unwrap();
     assert_eq!(at(None), "127.0.0.1:9092");
     assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
     assert_eq!(at(Some("ODD")), "host:9096");
-    assert_eq!(own_address(&all, Some("elsewhere:1"), Some("SSL")).unwrap(), "elsewhere:1");
+    assert_eq!(own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(), "elsewhere:1");
 
     let failure = |broker: &Broker, listener| {
-        let failure = own_address(broker, None, listener).unwrap_err();
+        let failure = own_address(broker, None, listener, &Ok(true)).unwrap_err();
         format!("{}: {}", failure.reason, failure.message)
     };
     assert_eq!(
@@ -311,6 +311,50 @@ async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
     }
     assert_eq!(own.asked().len(), 3, "ApiVersions, Metadata, and the one without an answer");
     assert!(peer.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[test]
+fn loopback_of_another_network_is_not_asked() {
+    use SecurityProtocol::Plaintext;
+    let of = |hosts: &[Option<&str>]| {
+        let listeners: Vec<_> = hosts.iter().map(|host| ("INSIDE", Some(Plaintext), *host, 9092)).collect();
+        broker(Some(1), &listeners)
+    };
+    let at = |hosts: &[Option<&str>], bootstrap| own_address(&of(hosts), bootstrap, None, &Ok(false));
+    let local =
+        [None, Some("0.0.0.0"), Some("::"), Some("127.0.0.1"), Some("127.3.2.1"), Some("[::1]"), Some("LocalHost")];
+    for host in local.into_iter().chain([Some("::ffff:127.0.0.1")]) {
+        let failure = at(&[host], None).unwrap_err();
+        assert_eq!(failure.reason, "other_network", "{host:?}");
+        assert!(failure.message.starts_with("broker 1 (pid 77): "), "{}", failure.message);
+        assert!(failure.message.contains("`brokers[].bootstrap`"), "{}", failure.message);
+    }
+    assert_eq!(at(&[None], Some("172.17.0.2:9092")).unwrap(), "172.17.0.2:9092");
+    assert_eq!(at(&[Some("10.1.2.3")], None).unwrap(), "10.1.2.3:9092");
+    assert_eq!(at(&[Some("kafka-1")], None).unwrap(), "kafka-1:9092");
+    assert_eq!(at(&[None, Some("10.1.2.3")], None).unwrap(), "10.1.2.3:9092", "the one that reaches it");
+    let unknown = Failure::new("io", "its network namespace is unknown");
+    assert_eq!(own_address(&of(&[None]), None, None, &Err(unknown.clone())), Err(unknown));
+}
+
+#[tokio::test]
+async fn peers_on_the_loopback_of_another_network_are_not_asked() {
+    let partitions = [partition(0, 2, &[2, 1], &[2])];
+    let other = FakeBroker::start(|_| Answer::Silence).await;
+    let body = response(&[peer_of(2, &other), peer_of(1, &other)], &partitions);
+    let silent = Arc::new(AtomicBool::new(false));
+    let mute = silent.clone();
+    let own = FakeBroker::with_metadata(move |_| match mute.load(Ordering::SeqCst) {
+        true => Answer::Close,
+        false => Answer::Body(body.clone()),
+    })
+    .await;
+    let mut collector = collector(&own);
+    collector.set_network(Ok(false));
+    assert_eq!(collector.collect().await.unwrap().source, ClusterSource::Own);
+    silent.store(true, Ordering::SeqCst);
+    assert_eq!(collector.collect().await.unwrap_err().reason, "closed");
+    assert_eq!(other.asked().len(), 0);
 }
 
 #[tokio::test]

@@ -1,28 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::*;
 
 fn broker(pid: u32, start_ticks: u64) -> Broker {
-    Broker {
-        process: ProcessKey { pid, start_ticks },
-        started: None,
-        id: Some(3),
-        kafka_version: None,
-        java_version: None,
-        mode: None,
-        roles: BTreeSet::new(),
-        listeners: Vec::new(),
-        advertised: Vec::new(),
-        log_dirs: Vec::new(),
-        zookeeper: Vec::new(),
-        uid: None,
-        gid: None,
-        problems: Vec::new(),
-    }
+    Broker { id: Some(3), ..Broker::unknown(ProcessKey { pid, start_ticks }) }
 }
 
 const BUDGET: Duration = Duration::from_secs(5);
@@ -71,7 +55,7 @@ fn a_pid_that_was_given_to_another_process_is_gone() {
     assert!(mine.memory_maps.unwrap() > 2 && mine.kinds.is_ok());
 
     let other = broker(me, start_ticks - 1);
-    let gone = Failure::new("gone", format!("broker 3 (process {me}) has ended or was restarted"));
+    let gone = Failure::new("gone", format!("broker 3 (pid {me}) has ended or was restarted"));
     assert_eq!(pulse(&proc, &other), Pulse { handles: Err(gone.clone()), vitals: Err(gone.clone()) });
     let expected = Slow { kinds: Err(gone.clone()), socket_inodes: Err(gone.clone()), memory_maps: Err(gone) };
     assert_eq!(slow(&proc, &other, BUDGET), expected);

@@ -7,29 +7,9 @@ use super::*;
 
 /// What `interpret` makes of a properties text, for a broker of this version.
 fn interpreted(version: Option<&str>, text: &str) -> Broker {
-    let mut broker = blank();
-    broker.kafka_version = version.map(str::to_owned);
+    let mut broker = Broker { kafka_version: version.map(str::to_owned), ..Broker::unknown(KEY) };
     interpret(&Properties::parse(text.as_bytes()).unwrap(), &mut broker);
     broker
-}
-
-fn blank() -> Broker {
-    Broker {
-        process: ProcessKey { pid: 1, start_ticks: 1 },
-        started: None,
-        id: None,
-        kafka_version: None,
-        java_version: None,
-        mode: None,
-        roles: BTreeSet::new(),
-        listeners: Vec::new(),
-        advertised: Vec::new(),
-        log_dirs: Vec::new(),
-        zookeeper: Vec::new(),
-        uid: None,
-        gid: None,
-        problems: Vec::new(),
-    }
 }
 
 /// `NAME/PROTOCOL@HOST:PORT`, with `*` for every address and `+controller`.
@@ -117,7 +97,7 @@ fn problems_name_the_key_and_never_the_value() {
         broker.problems,
         [
             "log.dirs comes from a config provider, which is not asked: see the broker's log",
-            "broker.id in server.properties is not a number",
+            "broker.id in server.properties is no number that an id can be",
             "mode unknown: server.properties has neither process.roles nor zookeeper.connect",
             "port of PLAINTEXT unknown: listeners says 0, so the kernel chose one; set a fixed port",
             "entry 2 of listeners is not of the form NAME://HOST:PORT",

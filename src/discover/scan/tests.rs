@@ -181,6 +181,14 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
     let start = Instant::now();
     assert_eq!(scan(&mut discovery).len(), 2);
     assert!(start.elapsed() < READ_BUDGET);
+    // However long it hangs, it holds one thread.
+    let hanging = |discovery: &mut Discovery| {
+        let known = discovery.known.iter_mut().find(|(key, _)| key.pid == 9314).unwrap().1;
+        known.judged -= RENEW_OTHER * 2;
+        assert_eq!(scan(discovery).len(), 2);
+        (discovery.stuck_readers.len(), discovery.doubts().len())
+    };
+    assert_eq!([hanging(&mut discovery), hanging(&mut discovery)], [(1, 1), (1, 1)]);
     // Lets the reader go, so that the test leaves no thread behind.
     fs::OpenOptions::new().write(true).open(&sick).unwrap();
 }
@@ -194,11 +202,8 @@ fn a_folder_without_procfs_is_an_error_with_a_remedy() {
 fn broker(pid: u32, id: Option<i32>, ports: &[u16]) -> Arc<Broker> {
     let listener =
         |port: &u16| Listener { name: "P".into(), protocol: None, host: None, port: *port, controller: *port == 1 };
-    let (_folder, proc) = recorded();
-    let any = scan(&mut Discovery::new(proc, Vec::new())).remove(0);
-    let mut broker = Broker::clone(&any);
-    (broker.process.pid, broker.id, broker.listeners) = (pid, id, ports.iter().map(listener).collect());
-    Arc::new(broker)
+    let process = ProcessKey { pid, start_ticks: 1 };
+    Arc::new(Broker { id, listeners: ports.iter().map(listener).collect(), ..Broker::unknown(process) })
 }
 
 #[test]

@@ -171,6 +171,6 @@ fn own_connections_forget_the_oldest_first() {
     for port in 1000..1255 {
         own.register(local(port));
     }
-    assert_eq!(own.addresses().len(), 256);
+    assert_eq!(own.0.lock().unwrap().len(), 256);
     assert!(own.contains(local(1)) && !own.contains(local(2)));
 }

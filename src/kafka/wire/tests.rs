@@ -161,25 +161,26 @@ proptest! {
     #[test]
     fn requests_read_as_meant_by_the_oracle(correlation: i32) {
         let frame = metadata_request(correlation);
-        let (length, mut body) = frame.split_at(4);
-        prop_assert_eq!(i32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
-        let header = RequestHeader::decode(&mut body, 1).unwrap();
-        prop_assert_eq!((header.request_api_key, header.request_api_version), (3, 1));
-        prop_assert_eq!(header.correlation_id, correlation);
-        prop_assert_eq!(header.client_id, Some(text("kafka-vitals")));
-        let request = MetadataRequest::decode(&mut body, 1).unwrap();
-        prop_assert_eq!(request.topics, None);
+        let mut body = after_header(&frame, (3, 1), correlation);
+        prop_assert_eq!(MetadataRequest::decode(&mut body, 1).unwrap().topics, None);
         prop_assert!(body.is_empty());
 
         let frame = api_versions_request(correlation);
-        let (length, mut body) = frame.split_at(4);
-        prop_assert_eq!(i32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
-        let header = RequestHeader::decode(&mut body, 1).unwrap();
-        prop_assert_eq!((header.request_api_key, header.request_api_version), (18, 0));
-        prop_assert_eq!(header.correlation_id, correlation);
+        let mut body = after_header(&frame, (18, 0), correlation);
         ApiVersionsRequest::decode(&mut body, 0).unwrap();
         prop_assert!(body.is_empty());
     }
+}
+
+/// The body of a request whose header the oracle reads as expected.
+fn after_header(frame: &[u8], api: (i16, i16), correlation: i32) -> &[u8] {
+    let (length, mut body) = frame.split_at(4);
+    assert_eq!(i32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
+    let header = RequestHeader::decode(&mut body, 1).unwrap();
+    assert_eq!((header.request_api_key, header.request_api_version), api);
+    assert_eq!(header.correlation_id, correlation);
+    assert_eq!(header.client_id, Some(text("kafka-vitals")));
+    body
 }
 
 #[test]

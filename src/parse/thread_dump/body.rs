@@ -64,26 +64,10 @@ pub enum LockKind {
     OwnedSynchronizer,
 }
 
-/// A line of a stack that says something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyLine<'a> {
-    Frame(Frame<'a>),
-    /// Belongs to the frame before it.
-    Lock(Lock<'a>),
-}
-
 impl<'a> Thread<'a> {
-    /// The stack, topmost frame first, with the locks below the frames that took them.
-    pub fn stack(&self) -> impl Iterator<Item = BodyLine<'a>> + use<'a> {
-        self.body.lines().map(trim_indent).take_while(|line| !line.is_empty()).filter_map(body_line)
-    }
-
-    /// The frames, topmost first.
+    /// The frames of the stack, topmost first.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'a>> + use<'a> {
-        self.stack().filter_map(|line| match line {
-            BodyLine::Frame(frame) => Some(frame),
-            BodyLine::Lock(_) => None,
-        })
+        self.body.lines().map(trim_indent).take_while(|line| !line.is_empty()).filter_map(frame_line)
     }
 
     /// Every lock that the text names for this thread, the owned synchronizers included, in the order printed.
@@ -140,23 +124,18 @@ fn begins_line(text: &str) -> bool {
     before.is_empty() || before.ends_with('\n')
 }
 
-fn body_line(line: &str) -> Option<BodyLine<'_>> {
+fn frame_line(line: &str) -> Option<Frame<'_>> {
     if let Some(rest) = line.strip_prefix("at ") {
-        return frame(rest).map(BodyLine::Frame);
+        return frame(rest);
     }
     if let Some(rest) = line.strip_prefix("- ") {
         // `- kafka.Kafka.main(java.lang.String[]) @bci=42, line=7 (Interpreted frame)`: jhsdb.
-        return match lock(rest.trim_end()) {
-            Some(lock) => Some(BodyLine::Lock(lock)),
-            None if rest.contains("@bci=") => frame(rest).map(BodyLine::Frame),
-            None => None,
-        };
+        return if rest.contains("@bci=") { frame(rest) } else { None };
     }
     // Thread.dump_to_file of JDK 21 prints frames without `at`.
     let method = line.split('(').next()?;
-    (line.trim_end().ends_with(')') && method.contains('.') && !method.contains(' '))
-        .then(|| frame(line).map(BodyLine::Frame))
-        .flatten()
+    let is_frame = line.trim_end().ends_with(')') && method.contains('.') && !method.contains(' ');
+    if is_frame { frame(line) } else { None }
 }
 
 fn frame(text: &str) -> Option<Frame<'_>> {

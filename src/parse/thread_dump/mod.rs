@@ -10,7 +10,7 @@ mod decode;
 mod header;
 mod scan;
 
-pub use body::{BodyLine, Frame, Lock, LockKind};
+pub use body::{Frame, Lock, LockKind};
 pub use decode::decode;
 pub use header::Header;
 pub use scan::parse;

@@ -1,16 +1,6 @@
 //! The process that attaches: this same binary, started again for one request.
 //!
-//! `kafka-vitals attach-child` with these arguments, all needed, in any order:
-//!
-//! | argument | meaning |
-//! |---|---|
-//! | `--proc PATH` | where procfs is mounted |
-//! | `--pid N` | the JVM |
-//! | `--start-ticks N` | when it started: field 22 of its `stat` |
-//! | `--deadline-ms N` | for everything |
-//! | `--max-bytes N` | of the reply |
-//! | `--may-signal true` or `false` | whether SIGQUIT may be sent to open the attach socket |
-//! | `--parent N` | pid of the exporter; ends at once if it is gone |
+//! `kafka-vitals attach-child` takes one argument: a [`Request`] and the exporter's pid, as JSON.
 //!
 //! Standard output holds one line of JSON ([`Header`]) and then exactly `bytes` bytes of dump.
 
@@ -37,13 +27,19 @@ pub const SUBCOMMAND: &str = "attach-child";
 pub const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// What the child is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
+    /// Where procfs is mounted.
     pub proc_root: PathBuf,
+    /// The JVM.
     pub pid: u32,
+    /// When it started: field 22 of its `stat`.
     pub start_ticks: u64,
+    /// For everything.
     pub deadline: Duration,
+    /// Of the reply.
     pub max_bytes: usize,
+    /// Whether SIGQUIT may be sent to open the attach socket.
     pub may_signal: bool,
 }
 
@@ -66,6 +62,9 @@ pub enum Outcome {
         /// How long the JVM stood at safepoints meanwhile, for this dump or something else; None where the JVM
         /// publishes no performance data.
         pause_micros: Option<u64>,
+        /// How long it has stood at safepoints since it started.
+        #[serde(default)]
+        paused_micros: Option<u64>,
         /// Of the attach protocol.
         protocol: u8,
     },
@@ -77,39 +76,10 @@ pub enum Outcome {
 }
 
 impl Request {
-    /// The arguments after the program's name, as [`child_main`] wants them behind [`SUBCOMMAND`].
-    pub fn arguments(&self) -> Vec<OsString> {
-        let pairs: [(&str, OsString); 7] = [
-            ("--proc", self.proc_root.clone().into()),
-            ("--pid", self.pid.to_string().into()),
-            ("--start-ticks", self.start_ticks.to_string().into()),
-            ("--deadline-ms", self.deadline.as_millis().to_string().into()),
-            ("--max-bytes", self.max_bytes.to_string().into()),
-            ("--may-signal", self.may_signal.to_string().into()),
-            ("--parent", std::process::id().to_string().into()),
-        ];
-        let pairs = pairs.into_iter().flat_map(|(name, value)| [OsString::from(name), value]);
-        std::iter::once(OsString::from(SUBCOMMAND)).chain(pairs).collect()
-    }
-
-    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(Request, u32)> {
-        let arguments: Vec<OsString> = arguments.into_iter().take(64).collect();
-        let value = |name: &str| {
-            let at = arguments.iter().position(|argument| argument == name)?;
-            arguments.get(at + 1)
-        };
-        fn number<T: std::str::FromStr>(value: Option<&OsString>) -> Option<T> {
-            value?.to_str()?.parse().ok()
-        }
-        let request = Request {
-            proc_root: value("--proc")?.into(),
-            pid: number(value("--pid"))?,
-            start_ticks: number(value("--start-ticks"))?,
-            deadline: Duration::from_millis(number(value("--deadline-ms"))?),
-            max_bytes: number(value("--max-bytes"))?,
-            may_signal: number(value("--may-signal"))?,
-        };
-        Some((request, number(value("--parent"))?))
+    /// The arguments after the program's name.
+    pub fn arguments(&self) -> [String; 2] {
+        // Fails for a path that is not UTF-8 alone; the child tells that it got no request.
+        [SUBCOMMAND.to_owned(), serde_json::to_string(&(self, std::process::id())).unwrap_or_default()]
     }
 }
 
@@ -118,8 +88,9 @@ impl Request {
 ///
 /// The exit status is 0 also where the JVM could not be attached to, which the header tells; it is 2 for wrong
 /// arguments and 1 where nothing could be written.
-pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Some((request, parent)) = Request::parse(arguments) else {
+pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let order = arguments.next().and_then(|order| serde_json::from_str(order.to_str()?).ok());
+    let Some((request, parent)): Option<(Request, u32)> = order else {
         eprintln!("kafka-vitals {SUBCOMMAND} is started by kafka-vitals itself; for a dump: kafka-vitals threads PID");
         return ExitCode::from(2);
     };
@@ -135,13 +106,14 @@ pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Option<Duration>), AttachError> {
+fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Paused), AttachError> {
     let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
     let target = match open() {
         // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
         Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {
             become_user(uid, gid)
                 .map_err(|errno| denied(format!("cannot become the JVM's user ({errno})"), uid, gid))?;
+            end_with(parent)?;
             open()?
         }
         opened => opened?,
@@ -152,23 +124,36 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
         Err(Errno::PERM) if geteuid().is_root() => {}
         Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
     }
-    // The kernel forgets it whenever ids change.
-    die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })?;
+    end_with(parent)?;
     let perf_file = PerfFile::open(&target).ok();
     let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
     let before = paused();
     let limits = Limits { deadline: request.deadline, max_bytes: request.max_bytes, may_signal: request.may_signal };
     let dump = thread_dump(&target, limits, signalled)?;
-    let pause = before.and_then(|before| paused()?.checked_sub(before));
-    Ok((dump, pause))
+    Ok((dump, Paused { before, after: paused() }))
 }
 
-fn write_result(result: Result<(Dump, Option<Duration>), AttachError>, signalled: bool) -> io::Result<()> {
+/// Once more: the kernel forgets it whenever ids change.
+fn end_with(parent: u32) -> Result<(), AttachError> {
+    die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })
+}
+
+/// The JVM's time at safepoints since it started, before and after the dump.
+struct Paused {
+    before: Option<Duration>,
+    after: Option<Duration>,
+}
+
+fn write_result(result: Result<(Dump, Paused), AttachError>, signalled: bool) -> io::Result<()> {
     let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     let (outcome, text) = match &result {
-        Ok((dump, pause)) => {
-            let (micros, pause_micros) = (micros(dump.duration), pause.map(micros));
-            (Outcome::Ok { micros, pause_micros, protocol: dump.protocol }, dump.text())
+        Ok((dump, Paused { before, after })) => {
+            let pause = before.and_then(|before| after.as_ref()?.checked_sub(before));
+            let (pause_micros, paused_micros) = (pause.map(micros), after.map(micros));
+            (
+                Outcome::Ok { micros: micros(dump.duration), pause_micros, paused_micros, protocol: dump.protocol },
+                dump.text(),
+            )
         }
         Err(error) => {
             let message = error.to_string().chars().take(2000).collect();

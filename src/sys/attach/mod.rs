@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 pub use child::child_main;
 pub use target::Target;
-pub(crate) use target::open_tmp;
 
 use protocol::Socket;
 use target::Listener;

@@ -10,8 +10,9 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::target::{Target, open_tmp};
+use super::target::Target;
 use super::{AttachError, Deadline};
+use crate::sys::rooted::RootedError;
 
 /// The file `/tmp/.java_pid<NSpid>`, pinned and checked: it lies in a folder where others may write.
 #[derive(Debug)]
@@ -41,11 +42,10 @@ impl Socket {
     /// None if the JVM has none yet.
     pub fn find(target: &Target) -> Result<Option<Socket>, AttachError> {
         let io = |errno: Errno| AttachError::Io { what: "opening the JVM's /tmp".into(), source: errno.into() };
-        let tmp = match open_tmp(&target.root, OFlags::PATH) {
-            Ok(tmp) => tmp,
-            Err(Errno::ACCESS | Errno::PERM) => return Err(target.denied("cannot open the JVM's /tmp")),
-            Err(errno) => return Err(io(errno)),
-        };
+        let tmp = target.tmp().map_err(|error| match error {
+            RootedError::Denied { .. } => target.denied("cannot open the JVM's /tmp"),
+            error => AttachError::Protocol(error.to_string()),
+        })?;
         let name = format!(".java_pid{}", target.ns_pid);
         let file = match openat(&tmp, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,

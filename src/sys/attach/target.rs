@@ -1,16 +1,18 @@
 //! The process to attach to, as `/proc` tells it.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::AttachError;
 use crate::sys::perf_data::PerfFile;
+use crate::sys::proc::{Stat, parse_stat, parse_status, read_in};
+use crate::sys::rooted::{Rooted, RootedError};
 
 /// One process, pinned: after its end every read fails, also when its pid is given out again.
 #[derive(Debug)]
@@ -26,21 +28,10 @@ pub struct Target {
     pub(super) proc_root: PathBuf,
     /// Its `/proc` folder: no O_PATH descriptor, because it also serves as a pidfd.
     pub(super) folder: OwnedFd,
-    pub(in crate::sys) root: OwnedFd,
+    root: Rooted,
     pub(super) working_folder: Option<OwnedFd>,
     /// Opened before ids are switched, read only when a signal may have to be sent.
     maps: Option<OwnedFd>,
-}
-
-/// The lines of `/proc/PID/status` that matter here.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Status {
-    pub state: char,
-    pub uid: u32,
-    pub gid: u32,
-    /// None on kernels before 4.1.
-    pub ns_pid: Option<u32>,
-    pub catches_sigquit: bool,
 }
 
 /// Whether a thread of the JVM serves the attach socket.
@@ -61,12 +52,12 @@ impl Target {
         let path = proc_root.join(pid.to_string());
         let folder = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| gone_or(errno, || format!("cannot open {}", path.display())))?;
-        let status = read_status(&folder)?;
-        let started = read_start_ticks(&folder)?;
-        if start_ticks.is_some_and(|expected| expected != started) {
+        let stat = read_stat(&folder)?;
+        if start_ticks.is_some_and(|expected| expected != stat.start_ticks) {
             return Err(AttachError::Gone);
         }
-        runs(status.state)?;
+        runs(&stat)?;
+        let status = read(&folder, "status", parse_status)?;
         let open = |name: &str, flags| openat(&folder, name, flags | OFlags::CLOEXEC, Mode::empty());
         let root = open("root", OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| match errno {
             Errno::ACCESS | Errno::PERM => {
@@ -76,9 +67,18 @@ impl Target {
         })?;
         let working_folder = open("cwd", OFlags::PATH | OFlags::DIRECTORY).ok();
         let maps = open("maps", OFlags::RDONLY).ok();
-        let ns_pid = status.ns_pid.unwrap_or(pid);
-        let (uid, gid, proc_root) = (status.uid, status.gid, proc_root.to_path_buf());
-        Ok(Target { pid, ns_pid, uid, gid, start_ticks: started, proc_root, folder, root, working_folder, maps })
+        Ok(Target {
+            pid,
+            ns_pid: status.namespace_pid.unwrap_or(pid),
+            uid: status.uid,
+            gid: status.gid,
+            start_ticks: stat.start_ticks,
+            proc_root: proc_root.to_path_buf(),
+            folder,
+            root: Rooted::of(root, path.join("root")),
+            working_folder,
+            maps,
+        })
     }
 
     /// `Denied`, with both sides' ids and the remedy.
@@ -86,13 +86,14 @@ impl Target {
         denied(what.into(), self.uid, self.gid)
     }
 
-    pub(super) fn status(&self) -> Result<Status, AttachError> {
-        read_status(&self.folder)
+    /// Its `/tmp`, a bare reference. The process may be hostile: links in it lead nowhere outside its root.
+    pub(in crate::sys) fn tmp(&self) -> Result<OwnedFd, RootedError> {
+        self.root.folder(Path::new("tmp"))
     }
 
     /// Whether the process is still the one that was opened, and not stopped.
     pub(super) fn check_running(&self) -> Result<(), AttachError> {
-        runs(self.status()?.state)
+        runs(&read_stat(&self.folder)?)
     }
 
     /// SIGQUIT prints a dump or opens the attach socket where HotSpot catches it, and kills everywhere else.
@@ -106,8 +107,8 @@ impl Target {
         if self.attach_disabled() {
             return Err(AttachError::Disabled);
         }
-        let status = self.status()?;
-        runs(status.state)?;
+        self.check_running()?;
+        let status = read(&self.folder, "status", parse_status)?;
         if status.catches_sigquit { Ok(()) } else { Err(AttachError::NoSignalHandler) }
     }
 
@@ -116,7 +117,7 @@ impl Target {
     fn attach_disabled(&self) -> bool {
         let told = PerfFile::open(self).and_then(|file| file.read()).ok();
         let told = |name| told.as_ref().and_then(|data| data.text(name)).unwrap_or_default();
-        let cmdline = read_bounded(&self.folder, "cmdline", 1 << 20).unwrap_or_default();
+        let cmdline = read_in(&self.folder, "cmdline", 1 << 20).unwrap_or_default();
         disables_attach(cmdline.split(|byte| *byte == 0))
             || disables_attach(told("java.rt.vmArgs").split(u8::is_ascii_whitespace))
             || disables_attach(told("java.rt.vmFlags").split(u8::is_ascii_whitespace))
@@ -154,89 +155,41 @@ enum Jvm {
     OpenJ9,
 }
 
+/// Line by line: a broker may have hundreds of thousands of mappings.
 fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
-    /// Bounds the work on a process with an absurd number of mappings (a line has about 100 bytes).
-    const MAX_BYTES: usize = 256 << 20;
+    const MAX_BYTES: u64 = 256 << 20;
     let mut file = File::from(maps.try_clone()?);
     file.rewind()?;
-    let mut block = vec![0; 64 << 10];
-    let (mut kept, mut total) = (0, 0);
-    // The longest needle less one byte: what a needle over the border of two blocks leaves in the first.
-    let overlap = b"/libj9vm".len().max(b"/libjvm.so".len()) - 1;
-    let mut hotspot = false;
-    while total < MAX_BYTES {
-        let read = file.read(block.get_mut(kept..).unwrap_or_default())?;
-        if read == 0 {
-            break;
-        }
-        let filled = block.get(..kept + read).unwrap_or_default();
-        if memmem::find(filled, b"/libj9vm").is_some() {
+    let mut found = None;
+    for line in BufReader::new(file.take(MAX_BYTES)).split(b'\n') {
+        let line = line?;
+        // It ships a libjvm.so as well, so the whole map has to be seen.
+        if memmem::find(&line, b"/libj9vm").is_some() {
             return Ok(Some(Jvm::OpenJ9));
         }
-        hotspot |= memmem::find(filled, b"/libjvm.so").is_some();
-        let end = filled.len();
-        let start = end.saturating_sub(overlap);
-        block.copy_within(start..end, 0);
-        kept = end - start;
-        total += read;
+        if memmem::find(&line, b"/libjvm.so").is_some() {
+            found = Some(Jvm::HotSpot);
+        }
     }
-    // OpenJ9 ships a libjvm.so as well, so the whole map had to be seen.
-    Ok(hotspot.then_some(Jvm::HotSpot))
+    Ok(found)
 }
 
-fn runs(state: char) -> Result<(), AttachError> {
-    match state {
-        'T' | 't' => Err(AttachError::Stopped(state)),
-        'Z' | 'X' | 'x' => Err(AttachError::Gone),
+fn runs(stat: &Stat) -> Result<(), AttachError> {
+    match stat.state {
+        state @ ('T' | 't') => Err(AttachError::Stopped(state)),
+        _ if stat.ended => Err(AttachError::Gone),
         _ => Ok(()),
     }
 }
 
-fn read_status(folder: &OwnedFd) -> Result<Status, AttachError> {
-    let text = read_bounded(folder, "status", 64 << 10).map_err(|error| gone_or_io(error, "status"))?;
-    parse_status(&String::from_utf8_lossy(&text))
-        .ok_or_else(|| AttachError::Protocol("/proc/PID/status lacks State, Uid, Gid or SigCgt".into()))
+pub(super) fn read_stat(folder: &OwnedFd) -> Result<Stat, AttachError> {
+    read(folder, "stat", parse_stat)
 }
 
-pub(super) fn parse_status(text: &str) -> Option<Status> {
-    // The name of a process may hold anything but a line break, so fields are taken from the starts of lines.
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let effective = |name| field(name)?.split_ascii_whitespace().nth(1)?.parse().ok();
-    let caught = u64::from_str_radix(field("SigCgt")?, 16).ok()?;
-    Some(Status {
-        state: field("State")?.chars().next()?,
-        uid: effective("Uid")?,
-        gid: effective("Gid")?,
-        ns_pid: field("NSpid").and_then(|pids| pids.split_ascii_whitespace().last()?.parse().ok()),
-        catches_sigquit: caught & 0x4 != 0,
-    })
-}
-
-pub(super) fn read_start_ticks(folder: &OwnedFd) -> Result<u64, AttachError> {
-    let text = read_bounded(folder, "stat", 4096).map_err(|error| gone_or_io(error, "stat"))?;
-    let text = String::from_utf8_lossy(&text);
-    // The name, in parentheses, may hold blanks and parentheses itself; field 22 is the 20th after it.
-    let ticks = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok());
-    ticks.ok_or_else(|| AttachError::Protocol("/proc/PID/stat has no start time".into()))
-}
-
-/// At most `limit` bytes of `name` in `folder`, which is no symbolic link.
-fn read_bounded(folder: impl AsFd, name: &str, limit: u64) -> io::Result<Vec<u8>> {
-    let file = openat(folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = Vec::new();
-    File::from(file).take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// `/tmp` below the root of a process whose files may be hostile: links in it lead nowhere outside that root.
-pub(crate) fn open_tmp(root: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, "tmp", flags, Mode::empty(), within) {
-        // Before 5.6, or forbidden by a container's filter: then no links at all.
-        Err(Errno::NOSYS | Errno::PERM) => openat(root, "tmp", flags | OFlags::NOFOLLOW, Mode::empty()),
-        opened => opened,
-    }
+fn read<T>(folder: &OwnedFd, name: &str, parse: impl FnOnce(&[u8]) -> Option<T>) -> Result<T, AttachError> {
+    let bytes =
+        read_in(folder, name, 64 << 10).map_err(|errno| gone_or(errno, || format!("reading /proc/PID/{name}")))?;
+    parse(&bytes).ok_or_else(|| AttachError::Protocol(format!("/proc/PID/{name} is not as Linux writes it")))
 }
 
 pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
@@ -268,12 +221,5 @@ pub(super) fn gone_or(errno: Errno, what: impl FnOnce() -> String) -> AttachErro
     match errno {
         Errno::NOENT | Errno::SRCH => AttachError::Gone,
         errno => AttachError::Io { what: what(), source: errno.into() },
-    }
-}
-
-fn gone_or_io(error: io::Error, name: &str) -> AttachError {
-    match Errno::from_io_error(&error) {
-        Some(errno) => gone_or(errno, || format!("reading /proc/PID/{name}")),
-        None => AttachError::Io { what: format!("reading /proc/PID/{name}"), source: error },
     }
 }

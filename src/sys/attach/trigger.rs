@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
 use super::protocol::Socket;
-use super::target::{Listener, Target, gone_or, open_tmp, read_start_ticks};
+use super::target::{Listener, Target, gone_or, read_stat};
 use super::{AttachError, Deadline};
 
 /// Makes the JVM open its socket, or open it again after its listener died. The caller has made sure that the signal
@@ -50,7 +50,7 @@ impl TriggerFile {
     fn create(target: &Target) -> Result<TriggerFile, AttachError> {
         let name = format!(".attach_pid{}", target.ns_pid);
         let working_folder = target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok());
-        let tmp = open_tmp(&target.root, OFlags::PATH).ok();
+        let tmp = target.tmp().ok();
         let mut failures = Vec::new();
         for (place, folder) in [("its working folder", working_folder), ("its /tmp", tmp)] {
             match folder.map(|folder| create_in(target, folder, &name)) {
@@ -107,7 +107,7 @@ fn send_by_number(target: &Target) -> Result<(), AttachError> {
             format!("{} shows another pid namespace, whose processes cannot be signalled", target.proc_root.display());
         return Err(AttachError::Refused(what));
     };
-    if read_start_ticks(&target.folder)? != target.start_ticks {
+    if read_stat(&target.folder)?.start_ticks != target.start_ticks {
         return Err(AttachError::Gone);
     }
     kill_process(pid, Signal::QUIT).map_err(|errno| signal_failure(target, errno))

@@ -50,10 +50,11 @@ fn agrees_with_ps_and_prlimit() {
     assert_eq!(stat.parent.to_string(), ps("ppid"));
     assert!(!stat.kernel_thread && !stat.ended);
     let status = proc.status(pid).unwrap();
-    assert_eq!(status.effective_uid.to_string(), ps("euid"));
-    assert_eq!(status.real_gid.to_string(), ps("rgid"));
+    assert_eq!(status.uid.to_string(), ps("euid"));
+    assert_eq!(status.gid.to_string(), ps("egid"));
     assert_eq!((status.resident_bytes.unwrap() / 1024).to_string(), ps("rss"));
-    assert_eq!(status.namespace_pids.first(), Some(&pid));
+    assert_eq!(status.namespace_pid, Some(pid));
+    assert!(!status.catches_sigquit);
     let limit = |column: &str| {
         let text = shell(&format!("prlimit --nofile --raw --noheadings -o {column} -p {pid}"));
         if text == "unlimited" { None } else { Some(text.parse::<u64>().unwrap()) }
@@ -178,11 +179,15 @@ fn status_and_limits_want_what_they_need() {
     assert_eq!(parse_status(b""), None);
     assert_eq!(parse_status(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), None);
     assert_eq!(parse_status(b"Uid:\t1\nGid:\t1\t1\n"), None);
-    let status =
-        parse_status(b"Name:\tUid:\t9\xff\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t310\t1\nVmRSS:\t  12 kB\n")
-            .unwrap();
-    assert_eq!((status.real_uid, status.effective_uid, status.real_gid, status.effective_gid), (1, 2, 5, 6));
-    assert_eq!((status.namespace_pids, status.resident_bytes), (vec![310, 1], Some(12288)));
+    // As JVMs have it: handlers for 2, 3, 11 and others, that is SIGQUIT among them; without it under -Xrs.
+    let text = "Name:\tUid:\t9\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t310\t1\nVmRSS:\t  12 kB\nSigCgt:\t0000000101005ccd\n";
+    let status = parse_status(text.as_bytes()).unwrap();
+    assert_eq!((status.uid, status.gid, status.namespace_pid), (2, 6, Some(1)));
+    assert_eq!((status.catches_sigquit, status.resident_bytes), (true, Some(12288)));
+    let other = |from, to| parse_status(text.replace(from, to).as_bytes()).unwrap();
+    assert!(!other("5ccd", "5cc9").catches_sigquit && !other("SigCgt", "Other").catches_sigquit);
+    assert_eq!(other("NSpid", "Other").namespace_pid, None);
+    assert!(parse_status(b"Name:\t\xff\nUid:\t1\t2\nGid:\t5\t6\n").is_some());
     let limits = |line: &str| parse_open_file_limits(line.as_bytes());
     assert_eq!(limits("Max open files 1024 unlimited files"), Some(OpenFileLimits { soft: Some(1024), hard: None }));
     assert_eq!(limits("Max open files            "), None);

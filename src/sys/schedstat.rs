@@ -1,0 +1,243 @@
+//! How often each thread of a process got a CPU, without attaching to it: `/proc/PID/task/TID/schedstat`.
+//!
+//! Read through descriptors that are kept open: a fifth of the cost of opening them anew, and a thread's id that is
+//! given out again is not mistaken for it. They count against the exporter's own limit, so an [`Allowance`] bounds
+//! them; what is above it is opened for each reading.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::MaybeUninit;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, RawDir, openat};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::proc::{ProcError, ProcRoot, failed, lines, number, parse_stat, read_open_file, words};
+
+/// Threads of one process that are known at most.
+const MAX_THREADS: usize = 20_000;
+
+/// How many descriptors may be kept open in all; clones share it.
+#[derive(Debug, Clone)]
+pub struct Allowance {
+    /// Each kept descriptor holds a clone.
+    kept: Arc<()>,
+    most: usize,
+}
+
+impl Allowance {
+    pub fn new(most: usize) -> Allowance {
+        Allowance { kept: Arc::new(()), most }
+    }
+
+    /// A quarter of the handles that this process may open.
+    pub fn of_own_limit() -> Allowance {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Allowance::new(usize::try_from(limit / 4).unwrap_or(usize::MAX).min(MAX_THREADS))
+    }
+
+    fn take(&self) -> Option<Arc<()>> {
+        (Arc::strong_count(&self.kept) <= self.most).then(|| Arc::clone(&self.kept))
+    }
+}
+
+/// What the scheduler counted of one thread since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Nanoseconds on a CPU.
+    pub cpu: u64,
+    /// Nanoseconds that it was ready and had to wait for a CPU.
+    pub waited: u64,
+    /// How often it was put on a CPU.
+    pub switches: u64,
+}
+
+/// One thread.
+#[derive(Debug)]
+pub struct Task {
+    /// Its id in the thread's own, innermost pid namespace: what HotSpot prints as `nid`. Equal to the id on kernels
+    /// before 4.1, which do not tell.
+    pub inner_id: u32,
+    /// At most 15 bytes.
+    pub name: String,
+    kept: Option<(OwnedFd, Arc<()>)>,
+}
+
+/// The threads of one process, pinned: after its end every reading fails, also when its pid is given out again.
+#[derive(Debug)]
+pub struct Tasks {
+    pid: u32,
+    path: PathBuf,
+    folder: OwnedFd,
+    tasks: BTreeMap<u32, Task>,
+    allowance: Allowance,
+}
+
+impl Tasks {
+    /// Of the process that started at `start_ticks`; knows no thread before the first [`Tasks::scan`].
+    ///
+    /// # Errors
+    /// `Gone`, `Denied`, `Io`; `Malformed` where the kernel does not count.
+    pub fn open(proc: &ProcRoot, pid: u32, start_ticks: u64, allowance: Allowance) -> Result<Tasks, ProcError> {
+        let path = proc.file(pid, "task");
+        let folder = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| failed(pid, &path, errno))?;
+        let stat = proc.stat(pid)?;
+        if stat.start_ticks != start_ticks || stat.ended {
+            return Err(ProcError::Gone { pid });
+        }
+        let tasks = Tasks { pid, path, folder, tasks: BTreeMap::new(), allowance };
+        // A thread that exists has run: where the kernel leaves out the counting it writes zeros, or no file.
+        if tasks.read(pid)?.unwrap_or_default().switches == 0 {
+            let what = "nothing is counted: a kernel with CONFIG_SCHED_INFO is needed";
+            return Err(ProcError::Malformed { path: tasks.path.join(format!("{pid}/schedstat")), what });
+        }
+        Ok(tasks)
+    }
+
+    /// Every thread that is known, by its id in our own pid namespace.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Task)> {
+        self.tasks.iter().map(|(id, task)| (*id, task))
+    }
+
+    pub fn get(&self, id: u32) -> Option<&Task> {
+        self.tasks.get(&id)
+    }
+
+    /// Looks for threads that began or ended. Opens two files for each new one.
+    ///
+    /// # Errors
+    /// `Gone`, `Denied`, `Io`.
+    pub fn scan(&mut self) -> Result<(), ProcError> {
+        let fail = |errno| failed(self.pid, &self.path, errno);
+        rustix::fs::seek(&self.folder, rustix::fs::SeekFrom::Start(0)).map_err(fail)?;
+        let mut buffer = [MaybeUninit::uninit(); 8 << 10];
+        let mut entries = RawDir::new(&self.folder, &mut buffer);
+        let mut found = BTreeSet::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(fail)?;
+            found.extend(number(entry.file_name().to_bytes()).and_then(|id| u32::try_from(id).ok()));
+            if found.len() >= MAX_THREADS {
+                break;
+            }
+        }
+        if found.is_empty() {
+            return Err(ProcError::Gone { pid: self.pid });
+        }
+        self.tasks.retain(|id, _| found.contains(id));
+        for id in found {
+            if !self.tasks.contains_key(&id)
+                && let Some(task) = self.learn(id)?
+            {
+                self.tasks.insert(id, task);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is counted of one thread until now; None after its end, and then it is forgotten.
+    ///
+    /// # Errors
+    /// `Denied`, `Io`, `Malformed`.
+    pub fn counts(&mut self, id: u32) -> Result<Option<Counts>, ProcError> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(None) };
+        let counts = match &task.kept {
+            Some((file, _)) => read_counts(file),
+            None => match self.allowance.take() {
+                Some(permit) => open_file(&self.folder, id, "schedstat").and_then(|file| {
+                    let counts = read_counts(&file);
+                    task.kept = Some((file, permit));
+                    counts
+                }),
+                None => open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)),
+            },
+        };
+        match self.told(id, counts)? {
+            Some(counts) => Ok(Some(counts)),
+            None => {
+                self.tasks.remove(&id);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Closes the descriptors of threads that are not wanted any more.
+    pub fn keep_only(&mut self, wanted: impl Fn(u32) -> bool) {
+        for (id, task) in &mut self.tasks {
+            if !wanted(*id) {
+                task.kept = None;
+            }
+        }
+    }
+
+    /// `S`, `R`, `D`, `T` ... of one thread; None after its end.
+    ///
+    /// # Errors
+    /// `Denied`, `Io`, `Malformed`.
+    pub fn state(&self, id: u32) -> Result<Option<char>, ProcError> {
+        let mut buffer = [0; 1024];
+        let read = open_file(&self.folder, id, "stat").and_then(|file| rustix::io::read(&file, &mut buffer));
+        let stat = read.map(|length| parse_stat(buffer.get(..length).unwrap_or_default()).map(|stat| stat.state));
+        self.told(id, stat)
+    }
+
+    /// Counts of one thread, by a descriptor that is not kept.
+    fn read(&self, id: u32) -> Result<Option<Counts>, ProcError> {
+        self.told(id, open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)))
+    }
+
+    fn learn(&self, id: u32) -> Result<Option<Task>, ProcError> {
+        let status = open_file(&self.folder, id, "status").and_then(|file| read_open_file(&file, 8 << 10));
+        let Some(status) = self.told(id, status.map(Some))? else { return Ok(None) };
+        let field = |name: &[u8]| lines(&status).find_map(|line| line.strip_prefix(name));
+        let inner = words(field(b"NSpid:").unwrap_or_default()).last().and_then(number);
+        let name = field(b"Name:").unwrap_or_default().trim_ascii_start();
+        Ok(Some(Task {
+            inner_id: inner.and_then(|inner| u32::try_from(inner).ok()).unwrap_or(id),
+            name: String::from_utf8_lossy(name).into_owned(),
+            kept: None,
+        }))
+    }
+
+    /// The end of a thread is no error, and text of another form is one.
+    fn told<T>(&self, id: u32, read: Result<Option<T>, Errno>) -> Result<Option<T>, ProcError> {
+        match read {
+            Ok(Some(told)) => Ok(Some(told)),
+            Ok(None) => {
+                let what = "no scheduler's counts or no state";
+                Err(ProcError::Malformed { path: self.path.join(id.to_string()), what })
+            }
+            Err(Errno::SRCH | Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(self.pid, &self.path.join(id.to_string()), errno)),
+        }
+    }
+}
+
+fn open_file(folder: &OwnedFd, id: u32, name: &str) -> Result<OwnedFd, Errno> {
+    openat(folder, format!("{id}/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn read_counts(file: impl AsFd) -> Result<Option<Counts>, Errno> {
+    let mut buffer = [0; 80];
+    let length = rustix::io::pread(file, &mut buffer, 0)?;
+    Ok(parse_counts(buffer.get(..length).unwrap_or_default()))
+}
+
+/// `31415926 271828 42`: on a CPU, waiting for one, how often.
+fn parse_counts(bytes: &[u8]) -> Option<Counts> {
+    // By hand: half the cost of splitting into words first, four times a second for each thread.
+    let mut rest = bytes;
+    let mut next = || {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (field, after) = rest.split_at(digits);
+        rest = after.get(1..).unwrap_or_default();
+        let add = |sum: u64, byte: &u8| sum.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
+        field.iter().try_fold(0, add).filter(|_| digits > 0)
+    };
+    Some(Counts { cpu: next()?, waited: next()?, switches: next()? })
+}
+
+#[cfg(test)]
+mod tests;

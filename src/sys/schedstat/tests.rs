@@ -1,0 +1,172 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+
+fn own(allowance: usize) -> Tasks {
+    let proc = ProcRoot::new("/proc");
+    let pid = std::process::id();
+    let start = proc.stat(pid).unwrap().start_ticks;
+    let mut tasks = Tasks::open(&proc, pid, start, Allowance::new(allowance)).unwrap();
+    tasks.scan().unwrap();
+    tasks
+}
+
+/// A thread that answers each question and sleeps in between.
+struct Sleeper {
+    id: u32,
+    ask: Option<mpsc::Sender<()>>,
+    answer: mpsc::Receiver<()>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Sleeper {
+    fn start(name: &str) -> Sleeper {
+        let (ask, asked) = mpsc::channel();
+        let (reply, answer) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).unwrap();
+            while asked.recv().is_ok() {
+                reply.send(()).unwrap();
+            }
+        });
+        Sleeper { id: told.recv().unwrap(), ask: Some(ask), answer, thread: Some(thread.unwrap()) }
+    }
+
+    fn wake(&self) {
+        self.ask.as_ref().unwrap().send(()).unwrap();
+        self.answer.recv().unwrap();
+        self.asleep();
+    }
+
+    fn asleep(&self) {
+        while !self.status("State:").starts_with('S') {
+            thread::yield_now();
+        }
+    }
+
+    fn status(&self, field: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", self.id)).unwrap();
+        status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
+    }
+
+    /// By the kernel's other count: how often it left a CPU.
+    fn switches_by_status(&self) -> u64 {
+        ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
+            .map(|f| self.status(f).parse::<u64>().unwrap())
+            .iter()
+            .sum()
+    }
+
+    fn end(&mut self) {
+        self.ask = None;
+        self.thread.take().unwrap().join().unwrap();
+        // The kernel may show the thread a moment longer.
+        while std::path::Path::new(&format!("/proc/self/task/{}", self.id)).exists() {
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn counts_agree_with_status_kept_or_opened_anew() {
+    for allowance in [0, 1000] {
+        let mut sleeper = Sleeper::start("a thread of ours");
+        sleeper.asleep();
+        let mut tasks = own(allowance);
+        let (_, task) = tasks.iter().find(|(id, _)| *id == sleeper.id).unwrap();
+        assert_eq!(task.name, "a thread of our", "cut at 15 bytes");
+        assert_eq!(task.inner_id, sleeper.id);
+        let before = (tasks.counts(sleeper.id).unwrap().unwrap(), sleeper.switches_by_status());
+        for _ in 0..20 {
+            sleeper.wake();
+        }
+        let after = (tasks.counts(sleeper.id).unwrap().unwrap(), sleeper.switches_by_status());
+        assert_eq!(after.0.switches - before.0.switches, after.1 - before.1);
+        assert!(after.1 - before.1 >= 20 && after.0.cpu > before.0.cpu, "{before:?} {after:?}");
+        assert_eq!(tasks.state(sleeper.id).unwrap(), Some('S'));
+        sleeper.end();
+        assert_eq!(tasks.counts(sleeper.id).unwrap(), None);
+        assert_eq!(tasks.state(sleeper.id).unwrap(), None);
+        assert!(tasks.iter().all(|(id, _)| id != sleeper.id));
+    }
+}
+
+#[test]
+fn kept_descriptors_stay_within_the_allowance() {
+    let mut sleepers: Vec<_> = (0..4).map(|_| Sleeper::start("sleeper")).collect();
+    let mut tasks = own(3);
+    for sleeper in &sleepers {
+        assert!(tasks.counts(sleeper.id).unwrap().is_some());
+    }
+    let kept = |tasks: &Tasks| tasks.iter().filter(|(_, task)| task.kept.is_some()).count();
+    assert_eq!(kept(&tasks), 3);
+    let first = sleepers[0].id;
+    tasks.keep_only(|id| id == first);
+    assert_eq!(kept(&tasks), 1);
+    assert!(tasks.counts(sleepers[3].id).unwrap().is_some());
+    assert_eq!(kept(&tasks), 2);
+    sleepers.iter_mut().for_each(Sleeper::end);
+    tasks.scan().unwrap();
+    assert_eq!(kept(&tasks), 0);
+}
+
+#[test]
+fn another_process_and_a_kernel_that_does_not_count_are_told() {
+    let pid = std::process::id();
+    let error = Tasks::open(&ProcRoot::new("/proc"), pid, 1, Allowance::new(1)).unwrap_err();
+    assert!(matches!(error, ProcError::Gone { .. }), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let task = folder.path().join("7/task/7");
+    std::fs::create_dir_all(&task).unwrap();
+    let start = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;
+    std::fs::copy(format!("/proc/{pid}/stat"), folder.path().join("7/stat")).unwrap();
+    // Written as zeros, and not written at all.
+    for zeros in [true, false] {
+        if zeros {
+            std::fs::write(task.join("schedstat"), "0 0 0\n").unwrap();
+        } else {
+            std::fs::remove_file(task.join("schedstat")).unwrap();
+        }
+        let error = Tasks::open(&ProcRoot::new(folder.path()), 7, start, Allowance::new(1)).unwrap_err();
+        assert!(error.to_string().contains("CONFIG_SCHED_INFO"), "{error}");
+    }
+}
+
+#[test]
+fn counts_are_three_numbers() {
+    let counts = |cpu, waited, switches| Some(Counts { cpu, waited, switches });
+    for (text, expected) in [
+        ("31415926 271828 42\n", counts(31_415_926, 271_828, 42)),
+        ("18446744073709551615 0 1", counts(u64::MAX, 0, 1)),
+        ("18446744073709551616 0 1", None),
+        ("1 2\n", None),
+        ("", None),
+        ("a b c", None),
+    ] {
+        assert_eq!(parse_counts(text.as_bytes()), expected, "{text:?}");
+    }
+}
+
+/// Prints what a pass over 500 threads costs; its bound has room for a busy machine and an unoptimised build.
+#[test]
+fn a_pass_over_500_threads_is_cheap() {
+    let mut sleepers: Vec<_> = (0..500).map(|_| Sleeper::start("sleeper")).collect();
+    let mut tasks = own(600);
+    let ids: Vec<u32> = sleepers.iter().map(|sleeper| sleeper.id).collect();
+    let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let mut costs: Vec<_> = (0..21)
+        .map(|_| {
+            let before = cpu();
+            assert!(ids.iter().all(|id| tasks.counts(*id).unwrap().is_some()));
+            std::time::Duration::try_from(cpu() - before).unwrap()
+        })
+        .collect();
+    costs.sort();
+    println!("500 threads: median {:?}, least {:?} of CPU a pass", costs[10], costs[0]);
+    assert!(costs[0] < std::time::Duration::from_millis(2), "{costs:?}");
+    sleepers.iter_mut().for_each(Sleeper::end);
+}

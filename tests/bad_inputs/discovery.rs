@@ -1,0 +1,237 @@
+//! `server.properties` and `/proc` as they ought not to be, and what discovery makes of them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use kafka_vitals::collect::process;
+use kafka_vitals::discover::labels;
+
+use crate::Judge;
+use crate::host::{Host, PROPERTIES, RIGHT};
+
+/// The golden text stands in the file itself, after `#= `.
+#[test]
+fn properties_files() {
+    let mut judge = Judge::default();
+    let mut cases = 0;
+    for entry in fs::read_dir("tests/bad_inputs/properties").unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        let golden: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#= ")).collect();
+        let host = Host::new((5, 4));
+        host.properties(bytes);
+        judge.case(path.to_str().unwrap(), &golden.join("\n"), &host.told(Vec::new()));
+        cases += 1;
+    }
+    judge.verdict(13, cases);
+}
+
+#[test]
+fn the_incidents_own_file_reads_right() {
+    let host = Host::new((5, 4));
+    host.properties(fs::read("tests/fixtures/properties/server-218.properties").unwrap());
+    let golden = "id 218, ZooKeeper, listeners PLAINTEXT@192.168.1.218:9092, folders /opt/data/kafka";
+    assert_eq!(host.told(Vec::new()), golden);
+}
+
+const NO_FILE: &str = "id unknown, mode unknown, listeners unknown, folders unknown\nserver.properties unknown: ";
+const NO_ID: &str = "id unknown: neither in server.properties nor in meta.properties: no log folder has one";
+const SERVER: &str = "PROC/77/root/opt/kafka/config/server.properties";
+const CUT: &str = "its command line is cut (at 4096 bytes by kernels before 4.2)";
+
+const STAT: &str = "? process 77 is passed over, a broker or not: PROC/77/stat: not in the form that Linux writes it (no state or start time)";
+
+type Case = (&'static str, fn(&Host), String);
+
+#[test]
+fn properties_of_odd_bytes_and_kinds() {
+    let no_file = |problem: &str| format!("{NO_FILE}{SERVER} {problem}\n{NO_ID}");
+    let big = |length: usize| {
+        let mut bytes = b"broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n".to_vec();
+        bytes.resize(length, b'#');
+        bytes
+    };
+    #[rustfmt::skip] // a case a line
+    let cases: [Case; 10] = [
+        ("nothing spoilt", |_| {}, RIGHT.into()),
+        ("missing", |host| host.remove(PROPERTIES), no_file("does not exist")),
+        ("more than a megabyte", |host| host.properties(vec![b'a'; (1 << 20) + 1]), no_file("has more than 1048576 bytes")),
+        ("bytes that are no text", |host| host.properties(b"\0\xff\xfe\x80broker.id\0=\x01"), "id unknown, mode unknown, listeners PLAINTEXT@*:9092, folders /tmp/kafka-logs\nmode unknown: server.properties has neither process.roles nor zookeeper.connect\nid unknown: neither in server.properties nor in meta.properties: PROC/77/root/tmp/kafka-logs/meta.properties does not exist".into()),
+        ("a byte order mark belongs to the first key", |host| host.properties("\u{feff}a=b\nbroker.id=7\r\nzookeeper.connect=z\rlog.dirs=/data"), RIGHT.into()),
+        (
+            "FIFO",
+            |host| {
+                host.remove(PROPERTIES);
+                let path = host.path(PROPERTIES);
+                rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+            },
+            no_file("is a FIFO, not a regular file"),
+        ),
+        (
+            "folder",
+            |host| {
+                host.remove(PROPERTIES);
+                fs::create_dir(host.path(PROPERTIES)).unwrap();
+            },
+            no_file("is a folder, not a regular file"),
+        ),
+        (
+            "link out of the root",
+            |host| {
+                host.remove(PROPERTIES);
+                symlink("../../../../../../../../../../etc/hostname", host.path(PROPERTIES)).unwrap();
+            },
+            no_file("does not exist"),
+        ),
+        (
+            "link to itself",
+            |host| {
+                host.remove(PROPERTIES);
+                symlink("server.properties", host.path(PROPERTIES)).unwrap();
+            },
+            no_file("leads through too many links or folders"),
+        ),
+        (
+            "another id in meta.properties",
+            |host| {
+                fs::create_dir(host.path("tree/data")).unwrap();
+                host.write("tree/data/meta.properties", "broker.id=8\n");
+            },
+            format!(
+                "{}\nserver.properties says id 7 and meta.properties 8: the latter is what runs",
+                RIGHT.replace('7', "8")
+            ),
+        ),
+    ];
+    judge((5, 4), &cases);
+    let host = Host::new((5, 4));
+    host.properties(big(1 << 20));
+    assert_eq!(host.told(Vec::new()), RIGHT, "a whole megabyte is read");
+}
+
+#[test]
+fn proc_files() {
+    let doubt = |why: &str| format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file");
+    #[rustfmt::skip] // a case a line
+    let cases: [Case; 18] = [
+        ("empty cmdline", |host| host.write("cmdline", ""), String::new()),
+        ("cmdline of NULs", |host| host.write("cmdline", [0; 5000]), String::new()),
+        ("cmdline not UTF-8", |host| host.write("cmdline", b"java\0\xff\xfe\0"), String::new()),
+        ("properties' name not UTF-8", |host| host.write("cmdline", b"java\0kafka.Kafka\0/\xff\0"), format!("{NO_FILE}PROC/77/root/\u{fffd} does not exist\n{NO_ID}")),
+        ("no properties named", |host| host.write("cmdline", "java\0kafka.Kafka\0"), format!("{NO_FILE}the command line names no file; name the broker in the config file\n{NO_ID}")),
+        ("a JVM that is no broker", |host| host.replace("cmdline", "kafka.Kafka", "org.apache.zookeeper.server.quorum.QuorumPeerMain"), String::new()),
+        ("a client's tool", |host| host.replace("cmdline", "kafka.Kafka", "kafka.tools.ConsoleConsumer"), String::new()),
+        ("its argument file is missing", |host| host.write("cmdline", "java\0@args\0"), doubt("its argument file: PROC/77/root/opt/kafka/args does not exist")),
+        ("zombie", |host| host.replace("stat", ") S ", ") Z "), String::new()),
+        ("empty stat", |host| host.write("stat", ""), STAT.into()),
+        ("stat cut in its name", |host| host.write("stat", "77 (ja"), STAT.into()),
+        ("stat with a name of parentheses", |host| host.replace("stat", "(java)", "(java)) S 1 (java)"), RIGHT.into()),
+        ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
+        ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
+        ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
+        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status: not in the form that Linux writes it (no Uid or Gid)")),
+        ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime: not in the form that Linux writes it (no seconds)".into()),
+        (
+            "no jars, no JDK",
+            |host| {
+                host.remove("fd/5");
+                host.remove("tree/opt/jdk/release");
+            },
+            format!(
+                "{RIGHT}\nKafka version unknown: no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
+            ),
+        ),
+    ];
+    judge((5, 4), &cases);
+    // Before 4.2 the kernel cuts the line; the threads' names tell whether it is a broker.
+    let long = |host: &Host| {
+        host.write("cmdline", format!("java\0{}", "-Dx=y\0".repeat(700)).as_bytes().first_chunk::<4096>().unwrap())
+    };
+    let host = Host::new((3, 10));
+    long(&host);
+    assert_eq!(host.told(Vec::new()), doubt(CUT));
+    host.write("task/78/comm", "kafka-request-h\n");
+    assert_eq!(
+        host.told(Vec::new()),
+        format!(
+            "id unknown, mode unknown, listeners unknown, folders unknown\n{CUT}\nserver.properties unknown: the command line names no file; name the broker in the config file\n{NO_ID}"
+        )
+    );
+}
+
+fn judge(kernel: (u32, u32), cases: &[Case]) {
+    let mut judge = Judge::default();
+    for (name, spoil, golden) in cases {
+        let host = Host::new(kernel);
+        spoil(&host);
+        judge.case(name, golden, &host.told(Vec::new()));
+    }
+    judge.verdict(cases.len(), cases.len());
+}
+
+#[test]
+fn pid_files_of_the_config() {
+    let host = Host::new((5, 4));
+    let path = host.folder.path().join("broker.pid");
+    let told = || host.told(vec![path.clone()]);
+    assert_eq!(told(), format!("{RIGHT}\n? pid file PROC/broker.pid: does not exist; is the broker down?"));
+    fs::write(&path, "seventy-seven\n").unwrap();
+    assert_eq!(told(), format!("{RIGHT}\n? pid file PROC/broker.pid: holds no process id"));
+}
+
+#[test]
+fn readings_of_a_process_whose_files_are_garbage() {
+    #[rustfmt::skip] // a case a line
+    let cases: [Case; 5] = [
+        ("limits", |host| host.write("limits", "Max open files\n"), "PROC/77/limits: not in the form that Linux writes it (no Max open files)".into()),
+        ("status", |host| host.write("status", "Uid:\t1\n"), "PROC/77/status: not in the form that Linux writes it (no Uid or Gid)".into()),
+        ("stat", |host| host.write("stat", "77"), "PROC/77/stat: not in the form that Linux writes it (no state or start time)".into()),
+        ("another process", |host| host.replace("stat", " 5000 ", " 5001 "), "has ended or was restarted".into()),
+        ("no files", |host| fs::remove_dir_all(host.path("")).unwrap(), "has ended or was restarted".into()),
+    ];
+    let mut judge = Judge::default();
+    for (name, spoil, golden) in &cases {
+        let host = Host::new((5, 4));
+        let broker = host.discovery().scan().unwrap().remove(0);
+        assert!(process::pulse(&host.proc(), &broker).vitals.is_ok());
+        spoil(&host);
+        let failure = process::pulse(&host.proc(), &broker).vitals.unwrap_err();
+        let text = failure.message.replace(host.folder.path().to_str().unwrap(), "PROC");
+        let colon = if golden.starts_with("PROC") { ":" } else { "" };
+        judge.case(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
+    }
+    judge.verdict(5, cases.len());
+    let host = Host::new((5, 4));
+    let broker = host.discovery().scan().unwrap().remove(0);
+    fs::remove_dir_all(host.path("fd")).unwrap();
+    assert!(process::slow(&host.proc(), &broker, Duration::from_secs(1)).kinds.is_err());
+}
+
+#[test]
+fn two_brokers_of_one_id_and_one_without() {
+    let host = Host::new((5, 4));
+    host.broker(88);
+    let second = host.folder.path().join("88").join(PROPERTIES);
+    let mut discovery = host.discovery();
+    let text = "broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=PLAINTEXT://:9093\n";
+    fs::write(&second, text).unwrap();
+    assert_eq!(labels(&discovery.scan().unwrap()), ["7@9092", "7@9093"]);
+    // On the same port, in network namespaces of their own, only the process tells them apart.
+    let mut discovery = host.discovery();
+    fs::write(&second, text.replace("9093", "9092")).unwrap();
+    assert_eq!(labels(&discovery.scan().unwrap()), ["pid-77", "pid-88"]);
+
+    // Without an id at first: the broker gets one from ZooKeeper and writes it down. The host is just up, so it is young.
+    fs::write(host.folder.path().join("uptime"), "55.0 1.0\n").unwrap();
+    let mut discovery = host.discovery();
+    fs::write(&second, text.replace("broker.id=7\n", "")).unwrap();
+    let before = discovery.scan().unwrap();
+    assert_eq!(labels(&before), ["7", "pid-88"]);
+    fs::create_dir(host.folder.path().join("88/tree/data")).unwrap();
+    fs::write(host.folder.path().join("88/tree/data/meta.properties"), "broker.id=1001\n").unwrap();
+    let after = discovery.scan().unwrap();
+    assert_eq!(labels(&after), ["7", "1001"]);
+    assert_eq!(after[1].process, before[1].process);
+}

@@ -1,0 +1,100 @@
+//! JVMs that give no dump, and answers that are none.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_vitals::collect::threads::{RawDump, ThreadCollector, ThreadHistory, report};
+use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::snapshot::Moment;
+use kafka_vitals::sys::proc::ProcRoot;
+
+use crate::host::Host;
+use crate::{EXE, Judge};
+
+#[test]
+fn texts() {
+    let none = "the JVM's answer is no thread dump: no thread dump in this text: take one with `jstack PID` or `jcmd PID Thread.print`";
+    let javacore = b"0SECTION       TITLE subcomponent dump routine\nNULL           ===============================\n1TICHARSET     UTF-8\n".to_vec();
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty", vec![], none),
+        ("blanks", b" \n\r\n\t\n".to_vec(), none),
+        ("garbage", (0..=255).cycle().take(100_000).collect(), none),
+        ("cut UTF-8", b"\xe2\x82".to_vec(), none),
+        ("HTML", b"<html><body>404</body></html>".to_vec(), none),
+        ("an error of the JVM", b"java.io.IOException: Too many open files\n".to_vec(), none),
+        ("OpenJ9 javacore", javacore, "the JVM's answer is no thread dump: OpenJ9 javacore: not supported"),
+    ];
+    let mut judge = Judge::default();
+    for (name, bytes, golden) in &cases {
+        let dump = RawDump { bytes: bytes.clone(), duration: Duration::ZERO, pause: None, paused: None };
+        judge.case(name, golden, &report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap_err().message);
+    }
+    judge.verdict(7, cases.len());
+}
+
+type Case = (&'static str, fn(&Host), &'static str);
+
+#[tokio::test]
+async fn jvms_that_are_left_alone() {
+    #[rustfmt::skip] // a case a line
+    let cases: [Case; 8] = [
+        ("OpenJ9", |host| host.replace("maps", "server/libjvm.so", "j9vm/libj9vm29.so"), "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it"),
+        ("no JVM at all", |host| host.replace("maps", "libjvm.so", "libc.so.6"), "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it"),
+        ("attaching disabled", |host| host.replace("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism"), "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"),
+        ("-Xrs", |host| host.replace("status", "5ccd", "5cc9"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
+        ("stopped", |host| host.replace("stat", ") S ", ") T "), "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it"),
+        ("status without signals", |host| host.replace("status", "SigCgt", "Other"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
+        ("a file where the socket should be", |host| host.write("tree/tmp/.java_pid77", ""), "/tmp/.java_pid77 in the JVM's file system is no socket of the JVM's user (uid *, mode *): somebody else made it, remove it"),
+        ("another process by now", |host| host.replace("stat", " 5000 ", " 5001 "), "the process ended, or its pid now belongs to another"),
+    ];
+    let mut judge = Judge::default();
+    for (name, spoil, golden) in &cases {
+        let host = Host::new((5, 4));
+        let broker = host.discovery().scan().unwrap().remove(0);
+        spoil(&host);
+        let mut collector = ThreadCollector::new(EXE, host.folder.path(), broker, Duration::from_secs(5));
+        let text = collector.collect().await.unwrap_err().message;
+        judge.case(name, &format!("thread dump of broker 7 (pid 77): {golden}"), &text);
+    }
+    judge.verdict(8, cases.len());
+}
+
+/// This process plays the JVM: its attach socket gives the same answer to every request.
+#[tokio::test]
+async fn answers_of_a_jvm() {
+    #[rustfmt::skip] // a case a line
+    let cases: [(&str, &[u8], &str); 5] = [
+        ("error code", b"101\nNo such operation\n", "the JVM answered code 101 to `threaddump`: No such operation"),
+        ("no code", b"\xff\xfe\0 threads", "the reply does not begin with a code: \"\u{fffd}\u{fffd}\\0 threads\""),
+        ("code without a line", b"0", "the reply does not begin with a code: \"0\""),
+        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n", "the reply does not begin with a code: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\""),
+        ("nothing", b"", "the JVM closed the connection without an answer: the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the exporter CAP_SYS_PTRACE"),
+    ];
+    let pid = std::process::id();
+    let start_ticks = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;
+    let broker = Arc::new(Broker { id: Some(3), ..Broker::unknown(ProcessKey { pid, start_ticks }) });
+    let socket = format!("/tmp/.java_pid{pid}");
+    let mut judge = Judge::default();
+    for (name, answer, golden) in cases {
+        let listener = UnixListener::bind(&socket).unwrap();
+        let serving = std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut request = [0; 64];
+                // An empty request: the test is over.
+                if stream.read(&mut request).unwrap_or_default() == 0 {
+                    return;
+                }
+                let _ = stream.write_all(answer);
+            }
+        });
+        let mut collector = ThreadCollector::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
+        let text = collector.collect().await.unwrap_err().message;
+        drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
+        serving.join().unwrap();
+        std::fs::remove_file(&socket).unwrap();
+        judge.case(name, &format!("thread dump of broker 3 (pid {pid}): {golden}"), &text);
+    }
+    judge.verdict(5, 5);
+}

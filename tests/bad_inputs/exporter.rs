@@ -1,0 +1,198 @@
+//! The running exporter: bad requests, rights that it lacks, and how often it says so.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use crate::host::{Host, skip};
+use crate::running::{Exporter, send, wait_for};
+use crate::{EXE, Judge};
+
+#[test]
+fn requests() {
+    let host = Host::new((5, 4));
+    let mut command = Command::new(EXE);
+    command.arg("--path.procfs").arg(host.folder.path()).arg("--web.max-requests=18446744073709551615");
+    let exporter = Exporter::start(command);
+    let with = |head: &str| format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes();
+    #[rustfmt::skip] // a case a line
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("right", with("GET /-/healthy HTTP/1.1"), "HTTP/1.1 200 OK"),
+        ("unknown method", with("BREW /metrics HTTP/1.1"), "HTTP/1.1 405 Method Not Allowed"),
+        ("POST", with("POST /metrics HTTP/1.1\r\nContent-Length: 99999999999"), "HTTP/1.1 405 Method Not Allowed"),
+        ("unknown page", with("GET /../../etc/passwd HTTP/1.1"), "HTTP/1.1 404 Not Found"),
+        ("broken escape", with("GET /%zz%00 HTTP/1.1"), "HTTP/1.1 404 Not Found"),
+        ("huge URL", with(&format!("GET /{} HTTP/1.1", "x".repeat(70_000))), "HTTP/1.1 4*"),
+        ("huge header", with(&format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(200_000))), "HTTP/1.1 431 Request Header Fields Too Large"),
+        ("many headers", with(&format!("GET / HTTP/1.1{}", "\r\nX: y".repeat(1000))), "HTTP/1.1 431 Request Header Fields Too Large"),
+        ("a header without a name", with("GET / HTTP/1.1\r\n: x"), "HTTP/1.1 400 Bad Request"),
+        ("two lengths", with("GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2"), "HTTP/1.1 400 Bad Request"),
+        ("length below zero", with("GET / HTTP/1.1\r\nContent-Length: -1"), "HTTP/1.1 400 Bad Request"),
+        ("another version", with("GET / HTTP/7.3"), "HTTP/1.1 400 Bad Request"),
+        ("no version", b"GET /\r\n\r\n".to_vec(), "HTTP/1.1 400 Bad Request"),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), "*"),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), "HTTP/1.1 400 Bad Request"),
+        ("garbage", (0..=255).rev().cycle().take(100_000).collect(), "HTTP/1.1 400 Bad Request"),
+        ("nothing", vec![], ""),
+        ("half a request", b"GET /metrics HT".to_vec(), ""),
+    ];
+    let mut judge = Judge::default();
+    for (name, request, golden) in &cases {
+        judge.case(name, golden, exporter.send(request).lines().next().unwrap_or_default());
+    }
+    judge.verdict(18, cases.len());
+    assert!(exporter.get("/-/healthy").starts_with("HTTP/1.1 200"), "it still serves");
+    assert_eq!(exporter.logged("panicked"), [""; 0]);
+}
+
+/// Rounds of 100 ms: what were logged each time would be there many times.
+#[test]
+fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
+    let host = Host::new((5, 4));
+    host.properties("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=SSL://:1\n");
+    host.broker(88);
+    let config = host.folder.path().join("config.yml");
+    let pid_file = host.folder.path().join("88.pid");
+    fs::write(&pid_file, "88\n").unwrap();
+    let text = format!(
+        "rounds: {{pulse: 100ms, discovery: 100ms, probe: 100ms}}\nbrokers:\n  - match: {{id: 4711}}\n  \
+         - match: {{pid_file: /nowhere/broker.pid}}\n  - match: {{pid_file: {}}}\n    bootstrap: 127.0.0.1:1\n",
+        pid_file.display()
+    );
+    fs::write(&config, text).unwrap();
+    host.write("limits", "garbage");
+    let mut command = Command::new(EXE);
+    command
+        .arg("--path.procfs")
+        .arg(host.folder.path())
+        .arg("--config.file")
+        .arg(&config)
+        .arg("--no-collector.threads");
+    let exporter = Exporter::start(command);
+    let once = [
+        "WARN brokers[0] of the config file matches no broker that runs on this host: id 4711; start that broker, or mend or remove the entry",
+        "WARN pid file /nowhere/broker.pid: does not exist; is the broker down?",
+        "WARN 2 brokers of this host have the id 7; their label `broker` is: 7@1 (pid 77), 7@9092 (pid 88)",
+        "INFO found a broker broker=\"7@1\" pid=77 version=\"2.8.2\"",
+        "WARN broker 7 (pid 88): nothing listens on 127.0.0.1:1: ",
+        "limits: not in the form that Linux writes it (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
+        "PLAINTEXT is spoken for now, and its listeners (SSL) are not: add one on loopback, or name one that is as `probe_listener` broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
+    ];
+    for text in once {
+        wait_for(text, || !exporter.logged(text).is_empty());
+    }
+    let page = exporter.get("/");
+    for text in ["brokers[0] of the config file", "/nowhere/broker.pid", "2 brokers of this host", "no Max open files"]
+    {
+        assert!(page.contains(text), "{text} is not on the page: {page}");
+    }
+    host.write("limits", "Max open files  1000  2000  files\n");
+    fs::write(&config, "").unwrap();
+    let again = "INFO the collector works again broker=\"7@1\" collector=\"process\"";
+    wait_for(again, || !exporter.logged(again).is_empty());
+    fs::remove_dir_all(host.path("")).unwrap();
+    let gone = "WARN the broker's process 77 has ended broker=\"7@1\"";
+    wait_for(gone, || !exporter.logged(gone).is_empty());
+    let unique = "INFO no longer so: 2 brokers of this host have the id 7";
+    wait_for(unique, || !exporter.logged(unique).is_empty());
+    for text in once.into_iter().chain([again, gone, unique]) {
+        assert_eq!(exporter.logged(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_log_ends_nothing() {
+    let host = Host::new((5, 4));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(EXE);
+    command.arg("--path.procfs").arg(host.folder.path()).arg(format!("--web.listen-address={address}")).stderr(full);
+    let mut exporter = Guard(command.spawn().unwrap());
+    // By then it has logged that it listens and that it found a broker.
+    let request = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    wait_for("it to be ready", || {
+        assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
+        std::net::TcpStream::connect(address).is_ok() && send(address, request).starts_with("HTTP/1.1 200")
+    });
+}
+
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A real process that looks like a broker, and an exporter that may not read what is its own.
+#[test]
+fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("another_user_is_told_which_right_is_missing_in_log_page_and_metric", "needs root");
+    }
+    let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    // What nobody may run: the build's own folder may be closed to it.
+    let exe = folder.path().join("kafka-vitals");
+    assert!(Command::new("cp").arg(EXE).arg(&exe).status().unwrap().success());
+    fs::write(folder.path().join("kafka.Kafka"), "read -r line\n").unwrap();
+    fs::write(folder.path().join("server.properties"), "broker.id=7\n").unwrap();
+    let mut broker = Command::new("bash");
+    broker
+        .args(["-c", "exec -a java sh kafka.Kafka server.properties"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped());
+    let broker = Guard(broker.spawn().unwrap());
+    let pid = broker.0.id();
+    wait_for("the broker to be itself", || {
+        fs::read(format!("/proc/{pid}/cmdline")).unwrap() == b"java\0kafka.Kafka\0server.properties\0"
+    });
+    let config = folder.path().join("config.yml");
+    fs::write(&config, "").unwrap();
+    fs::set_permissions(&config, PermissionsExt::from_mode(0o600)).unwrap();
+    let as_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&exe).arg("--config.file").arg(&config);
+        command
+    };
+    let output = as_nobody().arg("--config.check").output().unwrap();
+    let golden = "config.yml: Permission denied (os error 13); check the path and that uid 65534 may read it\n";
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with(golden), "{output:?}");
+    assert_eq!(output.status.code(), Some(2));
+    fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
+    fs::write(&config, "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms, thread_dump: 100ms, slow: 100ms}\n")
+        .unwrap();
+    let exporter = Exporter::start(as_nobody());
+    let right = format!(
+        "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+    );
+    let handles = format!(
+        "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
+    );
+    let files =
+        format!("WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\"");
+    let threads = format!(
+        "this process runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
+    );
+    for text in [&handles, &files, &threads] {
+        wait_for(text, || !exporter.logged(text).is_empty());
+    }
+    // Failed dumps are counted: by the fifth, the other rounds have failed several times as well.
+    let failures = format!("kafka_vitals_thread_dump_failures_total{{broker=\"pid-{pid}\",reason=\"denied\"}} ");
+    let dumps = || exporter.get("/metrics").lines().find_map(|line| line.strip_prefix(&failures)?.parse::<f64>().ok());
+    wait_for("five dumps", || dumps().is_some_and(|dumps| dumps >= 5.0));
+    for text in [&handles, &files, &threads] {
+        assert_eq!(exporter.logged(text).len(), 1, "{text}");
+    }
+    let page = exporter.get("/");
+    assert!(page.contains(&format!("/proc/{pid}/fd {right}")), "{page}");
+    let metrics = exporter.get("/metrics");
+    for (collector, value) in [("handles", 0), ("threads", 0), ("process", 1)] {
+        let line =
+            format!("kafka_vitals_collector_success{{broker=\"pid-{pid}\",collector=\"{collector}\"}} {value}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}

@@ -1,0 +1,135 @@
+//! A `/proc` made of plain files, with one broker, for a test to spoil.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kafka_vitals::discover::{Broker, Discovery, Mode};
+use kafka_vitals::sys::proc::ProcRoot;
+
+pub struct Host {
+    pub folder: tempfile::TempDir,
+    kernel: (u32, u32),
+}
+
+pub const PROPERTIES: &str = "tree/opt/kafka/config/server.properties";
+/// What is told of the broker while nothing is spoilt.
+pub const RIGHT: &str = "id 7, ZooKeeper, listeners PLAINTEXT@*:9092, folders /data";
+
+impl Host {
+    /// Process 77 is a broker with id 7; its files are older than its start.
+    pub fn new(kernel: (u32, u32)) -> Host {
+        let host = Host { folder: tempfile::tempdir().unwrap(), kernel };
+        fs::write(host.folder.path().join("stat"), "btime 1000000\n").unwrap();
+        fs::write(host.folder.path().join("uptime"), "100000.00 1.0\n").unwrap();
+        host.broker(77);
+        host
+    }
+
+    /// One more broker with the same files.
+    pub fn broker(&self, pid: u32) {
+        let base = self.folder.path().join(pid.to_string());
+        for folder in ["fd", "cwd", "net", "task/78", "tree/opt/kafka/config", "tree/opt/jdk", "tree/tmp"] {
+            fs::create_dir_all(base.join(folder)).unwrap();
+        }
+        fs::remove_dir(base.join("cwd")).unwrap();
+        for (link, target) in
+            [("root", "tree"), ("cwd", "/opt/kafka"), ("exe", "/opt/jdk/bin/java"), ("fd/5", "/l/kafka_2.13-2.8.2.jar")]
+        {
+            symlink(target, base.join(link)).unwrap();
+        }
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let status = format!(
+            "Name:\tjava\nState:\tS (sleeping)\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\n\
+             NSpid:\t{pid}\nVmRSS:\t1024 kB\nSigCgt:\t0000000101005ccd\n"
+        );
+        let files = [
+            ("stat", format!("{pid} (java) S 1 {pid} {pid} 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 4 0 5000 99999 5\n")),
+            ("status", status),
+            ("cmdline", "java\0-Xmx1g\0kafka.Kafka\0config/server.properties\0".to_owned()),
+            ("limits", "Max open files            1000                 2000                 files\n".to_owned()),
+            ("maps", "7f79a8a00000-7f79a9c8e000 r-xp 00000000 fe:00 4711 /opt/jdk/lib/server/libjvm.so\n".to_owned()),
+            ("task/78/comm", "VM Thread\n".to_owned()),
+            ("tree/opt/jdk/release", "JAVA_VERSION=\"17.0.15\"\n".to_owned()),
+            (PROPERTIES, "broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n".to_owned()),
+        ];
+        for (name, text) in files {
+            fs::write(base.join(name), text).unwrap();
+        }
+        self.age(&base.join(PROPERTIES));
+    }
+
+    fn age(&self, path: &Path) {
+        fs::File::options().write(true).open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("77").join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.path(name), bytes).unwrap();
+        self.age(&self.path(name));
+    }
+
+    pub fn replace(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from), "{text}");
+        self.write(name, text.replace(from, to));
+    }
+
+    pub fn properties(&self, bytes: impl AsRef<[u8]>) {
+        self.write(PROPERTIES, bytes);
+    }
+
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    pub fn proc(&self) -> ProcRoot {
+        ProcRoot::with_kernel(self.folder.path(), self.kernel)
+    }
+
+    pub fn discovery(&self) -> Discovery {
+        Discovery::new(self.proc(), Vec::new())
+    }
+
+    /// All that one scan tells: brokers, below each its problems, then doubts after `?`, or the failure after `!`.
+    pub fn told(&self, pid_files: Vec<PathBuf>) -> String {
+        loop {
+            let told = self.told_once(pid_files.clone());
+            // On a busy machine the bounds on reading may be passed; that is not what is tested here.
+            if !told.contains("took longer than") {
+                return told;
+            }
+        }
+    }
+
+    fn told_once(&self, pid_files: Vec<PathBuf>) -> String {
+        let mut discovery = Discovery::new(self.proc(), pid_files);
+        let mut lines: Vec<String> = match discovery.scan() {
+            Ok(brokers) => brokers.iter().flat_map(shown).collect(),
+            Err(failure) => vec![format!("! {}: {failure}", failure.reason)],
+        };
+        lines.extend(discovery.doubts().iter().map(|doubt| format!("? {doubt}")));
+        lines.join("\n").replace(self.folder.path().to_str().unwrap(), "PROC")
+    }
+}
+
+fn shown(broker: &Arc<Broker>) -> Vec<String> {
+    let id = broker.id.map_or("unknown".to_owned(), |id| id.to_string());
+    let mode = match broker.mode {
+        Some(Mode::ZooKeeper) => "ZooKeeper",
+        Some(Mode::KRaft) => "KRaft",
+        None => "mode unknown",
+    };
+    let or_unknown = |texts: Vec<String>| if texts.is_empty() { "unknown".to_owned() } else { texts.join(" ") };
+    let listeners = broker.listeners.iter();
+    let listeners = listeners.map(|l| format!("{}@{}:{}", l.name, l.host.as_deref().unwrap_or("*"), l.port)).collect();
+    let folders = broker.log_dirs.iter().map(|folder| folder.display().to_string()).collect();
+    let first = format!("id {id}, {mode}, listeners {}, folders {}", or_unknown(listeners), or_unknown(folders));
+    std::iter::once(first).chain(broker.problems.iter().cloned()).collect()
+}
+
+pub use lab::skip;

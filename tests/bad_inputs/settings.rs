@@ -1,0 +1,203 @@
+//! Flags and config files, by the real command.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory as _;
+use kafka_vitals::cli::Cli;
+
+use crate::{EXE, Judge};
+
+/// Ends at the latest after ten seconds, with code 124.
+fn run(arguments: &[&str]) -> Output {
+    let command = ["10", EXE].iter().chain(arguments).copied().collect::<Vec<_>>();
+    Command::new("timeout").args(command).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Code and first line, as a person sees them.
+fn told(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("panicked"), "{text}");
+    format!("{}: {}", output.status.code().unwrap(), text.lines().next().unwrap_or_default())
+}
+
+#[test]
+fn config_files() {
+    let mut judge = Judge::default();
+    let mut cases = 0;
+    for entry in fs::read_dir("tests/bad_inputs/config").unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let golden = text.lines().next().unwrap().strip_prefix("# ").unwrap();
+        let path = path.to_str().unwrap();
+        let output = run(&["--config.check", "--config.file", path]);
+        judge.case(path, &format!("2: kafka-vitals: config file {path}: {golden}"), &told(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{path}");
+        cases += 1;
+    }
+    judge.verdict(24, cases);
+}
+
+#[test]
+fn config_files_of_odd_bytes_and_kinds() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |n: usize, item: &str| vec![item; n].join(",");
+    let (nine_a, nine_b) = (list(9, "*a"), list(9, "*b"));
+    let bomb = format!(
+        "brokers: [{}]\nrounds: &a [x,x]\ncollectors: &b [{nine_a}]\nx: [{nine_b}]\n",
+        list(9, "&c {match: {id: 1}}")
+    );
+    let files: [(&str, Vec<u8>, &str); 8] = [
+        ("not-utf8", b"rounds: {}\n# K\xf6ln\n".to_vec(), "not UTF-8 at line 2; save it as UTF-8"),
+        ("utf16", b"\xff\xfer\0o\0".to_vec(), "not UTF-8 at line 1; save it as UTF-8"),
+        ("nul", b"\0".to_vec(), "unexpected character: *at line 1, column 1"),
+        ("huge", vec![b'#'; (1 << 20) + 1], "larger than 1048576 bytes; this is not a config file of kafka-vitals"),
+        ("deep", vec![b'['; 500_000], "recursion limit exceeded at line 1, column *"),
+        ("many", brokers(300).into(), "brokers: 300 entries, at most 256 are taken"),
+        ("bomb", bomb.into(), "`key: value` lines are expected at line 2, column 12"),
+        ("folded-bomb", folded_bomb().into(), "`key: value` lines are expected at line 3, column 9"),
+    ];
+    let mut judge = Judge::default();
+    let mut check = |path: &str, golden: &str| {
+        let begun = Instant::now();
+        let output = run(&["--config.check", "--config.file", path]);
+        judge.case(path, &format!("2: kafka-vitals: config file {path}: {golden}"), &told(&output));
+        assert!(begun.elapsed() < Duration::from_secs(9), "{path} took {:?}", begun.elapsed());
+    };
+    for (name, bytes, golden) in &files {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        check(path.to_str().unwrap(), golden);
+    }
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    check(fifo.to_str().unwrap(), "is no regular file; name the file itself");
+    check(folder.path().to_str().unwrap(), "is no regular file; name the file itself");
+    check("/dev/zero", "is no regular file; name the file itself");
+    check("/nowhere/x.yml", "No such file or directory (os error 2); check the path and that uid * may read it");
+    judge.verdict(12, files.len() + 4);
+}
+
+fn brokers(count: u32) -> String {
+    (0..count).fold("brokers:\n".to_owned(), |text, id| text + &format!("  - match: {{id: {id}}}\n"))
+}
+
+/// A valid file but for what it unfolds to: 9 to the power of 7 entries.
+fn folded_bomb() -> String {
+    let mut text = "brokers:\n  - &a0 {match: {id: 1}}\n".to_owned();
+    for level in 1..8 {
+        let inner = vec![format!("*a{}", level - 1); 9].join(",");
+        text += &format!("  - &a{level} [{inner}]\n");
+    }
+    text
+}
+
+#[test]
+fn flags_and_commands() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("--web.listen-address={}", taken.local_addr().unwrap());
+    let listen = "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 0.0.0.0:10052";
+    let path = "only letters, digits and / - . _ ~ may stand in it, e.g. /metrics";
+    let procfs = "/nowhere: no procfs is mounted there (/nowhere/uptime: No such file or directory (os error 2)); leave it at /proc";
+    let cases: Vec<(Vec<&str>, String)> = vec![
+        (vec!["--web.listen-addres=:1"], "2: error: unexpected argument '--web.listen-addres' found".into()),
+        (vec!["--web.listen-address=localhost:1"], format!("2: error: invalid value 'localhost:1' for '--web.listen-address <ADDRESS>': {listen}")),
+        (vec!["--web.listen-address=:99999"], format!("2: error: invalid value ':99999' for '--web.listen-address <ADDRESS>': {listen}")),
+        (vec!["--web.listen-address="], format!("2: error: invalid value '' for '--web.listen-address <ADDRESS>': {listen}")),
+        (vec!["--web.telemetry-path=metrics"], "2: kafka-vitals: --web.telemetry-path \"metrics\": must begin with / and name a path, e.g. /metrics".into()),
+        (vec!["--web.telemetry-path=/"], "2: kafka-vitals: --web.telemetry-path \"/\": must begin with / and name a path, e.g. /metrics".into()),
+        (vec!["--web.telemetry-path=/:x"], format!("2: kafka-vitals: --web.telemetry-path \"/:x\": {path}")),
+        (vec!["--web.telemetry-path=/{x}"], format!("2: kafka-vitals: --web.telemetry-path \"/{{x}}\": {path}")),
+        (vec!["--web.telemetry-path=/-/ready"], "2: kafka-vitals: --web.telemetry-path \"/-/ready\": is taken, choose another".into()),
+        (vec!["--web.max-requests=many"], "2: error: invalid value 'many' for '--web.max-requests <N>': invalid digit found in string".into()),
+        (vec!["--log.level=loud"], "2: error: invalid value 'loud' for '--log.level <LEVEL>'".into()),
+        (vec!["--path.procfs=/nowhere"], format!("2: kafka-vitals: --path.procfs {procfs}")),
+        (vec!["thread", "1"], "2: error: unrecognized subcommand 'thread'".into()),
+        (vec!["threads"], "2: error: the following required arguments were not provided:".into()),
+        (vec!["threads", "0"], "2: error: invalid value '0' for '<PID>': 0 is not in 1..=4294967295".into()),
+        (vec!["threads", "4294967295"], "2: kafka-vitals: process 4294967295 is gone".into()),
+        (vec!["threads", "1", "--path.procfs=/nowhere"], format!("2: kafka-vitals: --path.procfs {procfs}")),
+        (vec!["analyze"], "2: error: the following required arguments were not provided:".into()),
+        (vec!["analyze", "/nowhere"], "2: kafka-vitals: /nowhere: No such file or directory (os error 2)".into()),
+        (vec!["analyze", "tests"], "2: kafka-vitals: tests: Is a directory (os error 21)".into()),
+        (vec!["analyze", "/dev/null"], "2: kafka-vitals: /dev/null: no thread dump in this text: take one with `jstack PID` or `jcmd PID Thread.print`".into()),
+        (vec!["analyze", "/dev/zero"], "2: kafka-vitals: /dev/zero: more than 268435456 bytes; give it in parts".into()),
+        (vec!["attach-child"], "2: kafka-vitals attach-child is started by kafka-vitals itself; for a dump: kafka-vitals threads PID".into()),
+        (vec![&taken], "1: kafka-vitals: cannot listen on *: Address already in use (os error 98); another process has this port: end it, or choose another with --web.listen-address".into()),
+        (vec!["--web.listen-address=203.0.113.1:10052"], "1: kafka-vitals: cannot listen on 203.0.113.1:10052: Cannot assign requested address (os error 99); this host has no such address: choose another with --web.listen-address".into()),
+    ];
+    let mut judge = Judge::default();
+    for (arguments, golden) in &cases {
+        judge.case(&arguments.join(" "), golden, &told(&run(arguments)));
+    }
+    judge.verdict(25, cases.len());
+}
+
+/// Without rights every port below 1024 is refused; a namespace of its own takes them from root as well.
+#[test]
+fn a_privileged_port() {
+    let mut command = Command::new("timeout");
+    command.arg("10");
+    if rustix::process::geteuid().is_root() {
+        command.args(["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]);
+    }
+    let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if start.trim().parse::<u16>().unwrap() <= 1 {
+        return crate::host::skip("a_privileged_port", "every port of this host may be bound by anybody");
+    }
+    let output = command.args([EXE, "--web.listen-address=127.0.0.1:1"]).output().unwrap();
+    let golden = "1: kafka-vitals: cannot listen on 127.0.0.1:1: Permission denied (os error 13); ports below 1024 \
+                  need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address";
+    assert_eq!(told(&output), golden);
+}
+
+#[test]
+fn right_settings_are_told_and_a_full_disk_is_no_panic() {
+    let output = run(&["--config.check"]);
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(0), &b"kafka-vitals: the settings are right\n"[..])
+    );
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = Command::new(EXE).arg("--config.check").stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let status = Command::new(EXE).arg("--config.file=/nowhere").stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn the_readme_tells_every_flag_and_no_other() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let (_, rest) = readme.split_once("\n## Flags\n").unwrap();
+    let table = rest.split_once("\n## ").unwrap().0.lines().filter_map(|line| line.strip_prefix("| `--"));
+    let mut told: Vec<String> = Vec::new();
+    for row in table {
+        let mut cells = row.split('|').map(str::trim);
+        let (names, default) = (cells.next().unwrap(), cells.next().unwrap().trim_matches('`'));
+        for name in names.split("`, `--").map(|name| name.trim_end_matches('`')) {
+            let all = ["sockets", "threads", "cluster"].map(|x| name.replace(".X", &format!(".{x}")));
+            told.extend(
+                if name.contains(".X") { &all[..] } else { &all[..1] }.iter().map(|name| format!("{name}={default}")),
+            );
+        }
+    }
+    told.sort();
+    let command = Cli::command();
+    let default = |argument: &clap::Arg| {
+        let values = argument.get_default_values().join(" ".as_ref());
+        if argument.get_long().is_some_and(|name| name.contains("collector.")) {
+            "on".to_owned()
+        } else if argument.get_action().takes_values() {
+            values.into_string().unwrap()
+        } else {
+            String::new()
+        }
+    };
+    let flags =
+        command.get_arguments().filter_map(|argument| Some(format!("{}={}", argument.get_long()?, default(argument))));
+    let mut flags: Vec<String> = flags.filter(|flag| !["help=", "version="].contains(&flag.as_str())).collect();
+    flags.sort();
+    assert_eq!(told, flags);
+}

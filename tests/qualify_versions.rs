@@ -1,0 +1,147 @@
+//! Three real brokers of every version and mode: all well, one stopped, one killed, one under SIGSTOP; what other tools
+//! say each time, and what the exporter says. Takes longer than CI has: `make qualify`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use lab::Cluster;
+use lab::jars::java_of;
+use lab::versions::Mode;
+use support::agree::agree_on_everything;
+use support::versions::Case;
+use support::{Exporter, wait_for};
+
+const SICK: i32 = 2;
+
+fn tools_agree_in_trouble(case: &Case) {
+    let begun = Instant::now();
+    let (mut cluster, exporter) = case.start(&[1, SICK, 3]);
+    agree_on_everything(&cluster, &exporter);
+    let step = |name: &str| println!("{} {:?} {name}: agreed after {:.1?}", case.version, case.mode, begun.elapsed());
+    step("healthy");
+
+    cluster.stop(SICK).unwrap();
+    its_absence_is_told(&cluster, &exporter);
+    step("one stopped");
+    come_back(&mut cluster, &exporter);
+
+    cluster.kill(SICK).unwrap();
+    its_absence_is_told(&cluster, &exporter);
+    step("one killed");
+    come_back(&mut cluster, &exporter);
+
+    cluster.pause(SICK).unwrap();
+    wait_without(&cluster);
+    wait_for("the paused broker to be told", Duration::from_secs(60), || {
+        let success = |collector: &str| {
+            exporter.metrics().get(&format!("collector_success{{broker=\"{SICK}\",collector=\"{collector}\"}}"))
+        };
+        exporter.page().contains("stopped (SIGSTOP)")
+            && exporter.page().contains("(told by broker ")
+            && success("threads") == Some(0.0)
+            && success("cluster") == Some(1.0)
+    });
+    agree_on_everything(&cluster, &exporter);
+    step("one paused");
+    cluster.resume(SICK).unwrap();
+    cluster.wait_whole(Duration::from_secs(120)).unwrap();
+    all_well(&exporter);
+    agree_on_everything(&cluster, &exporter);
+    step("all well again");
+}
+
+/// Until the brokers that answer have given up the sick one. They tell shrunken ISRs one by one, up to a minute late.
+fn wait_without(cluster: &Cluster) {
+    let others: Vec<i32> = cluster.brokers().map(|broker| broker.id()).filter(|id| *id != SICK).collect();
+    wait_for("the other brokers to give it up", Duration::from_secs(120), || {
+        others.iter().all(|id| {
+            let Ok(metadata) = cluster.metadata(*id) else { return false };
+            !metadata.partitions.is_empty()
+                && metadata.partitions.iter().all(|one| one.leader != Some(SICK) && !one.isr.contains(&SICK))
+        })
+    });
+}
+
+fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
+    wait_without(cluster);
+    wait_for("its absence to be told", Duration::from_secs(15), || {
+        let metrics = exporter.metrics();
+        metrics.get(&format!("collector_success{{broker=\"{SICK}\",collector=\"process\"}}")) == Some(0.0)
+            && ["open_file_handles", "deadlock_detected", "leader_partitions"]
+                .iter()
+                .all(|series| metrics.of(series, SICK).is_none())
+    });
+    agree_on_everything(cluster, exporter);
+    let metrics = exporter.metrics();
+    let others = cluster.brokers().map(|broker| broker.id()).filter(|id| *id != SICK);
+    let under_replicated: f64 = others.map(|id| metrics.of("under_replicated_partitions", id).unwrap()).sum();
+    assert!(under_replicated > 0.0, "nothing was compared of a broker that is missing");
+}
+
+fn come_back(cluster: &mut Cluster, exporter: &Exporter) {
+    cluster.start_again(SICK).unwrap();
+    cluster.wait_whole(Duration::from_secs(120)).unwrap();
+    all_well(exporter);
+}
+
+fn all_well(exporter: &Exporter) {
+    wait_for("all collectors to succeed", Duration::from_secs(60), || {
+        let metrics = exporter.metrics();
+        let mut told = metrics.0.iter().filter(|(series, _)| series.starts_with("collector_success"));
+        told.all(|(_, success)| *success == 1.0) && metrics.of("deadlock_detected", SICK) == Some(0.0)
+    });
+}
+
+#[test]
+fn kafka_0_10_1_0_on_jdk_11() {
+    let java = java_of(11..12).expect("a JDK 11: run through `make qualify`, which fetches it");
+    tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("0.10.1.0", Mode::ZooKeeper) });
+}
+
+#[test]
+fn kafka_0_10_1_1() {
+    tools_agree_in_trouble(&Case::new("0.10.1.1", Mode::ZooKeeper));
+}
+
+#[test]
+fn kafka_2_1_0() {
+    tools_agree_in_trouble(&Case::new("2.1.0", Mode::ZooKeeper));
+}
+
+#[test]
+fn kafka_2_8_2() {
+    tools_agree_in_trouble(&Case::new("2.8.2", Mode::ZooKeeper));
+}
+
+#[test]
+fn kafka_3_9_1_with_zookeeper() {
+    tools_agree_in_trouble(&Case::new("3.9.1", Mode::ZooKeeper));
+}
+
+#[test]
+fn kafka_3_9_1_combined() {
+    tools_agree_in_trouble(&Case::new("3.9.1", Mode::KraftCombined));
+}
+
+#[test]
+fn kafka_3_9_1_with_a_dedicated_controller() {
+    tools_agree_in_trouble(&Case::new("3.9.1", Mode::KraftDedicated));
+}
+
+#[test]
+fn kafka_4_3_0_combined() {
+    tools_agree_in_trouble(&Case::new("4.3.0", Mode::KraftCombined));
+}
+
+#[test]
+fn kafka_4_3_0_with_a_dedicated_controller() {
+    tools_agree_in_trouble(&Case::new("4.3.0", Mode::KraftDedicated));
+}
+
+#[test]
+fn kafka_4_3_0_on_a_newer_jdk() {
+    let java = java_of(24..).expect("a JDK 24 or later: run through `make qualify`, which fetches it");
+    tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("4.3.0", Mode::KraftCombined) });
+}

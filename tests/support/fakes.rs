@@ -1,0 +1,78 @@
+//! Processes that look like brokers to discovery and live for milliseconds.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lab::Cell;
+
+use super::Metrics;
+
+/// Their broker ids count up from here: no other broker of this machine has such an id.
+const FIRST_ID: u64 = 900_000;
+
+pub fn is_fake(id: Option<i32>) -> bool {
+    id.is_some_and(|id| id as u64 >= FIRST_ID)
+}
+
+/// A shell named `java` that runs a script named `kafka.Kafka`, with some open handles: it waits for its end.
+const SCRIPT: &str = "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null\nread line\n";
+const PROPERTIES: &str = "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n";
+
+/// Starts and kills them, until it is dropped.
+pub struct Fakes {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fakes {
+    pub fn start(cell: &Cell) -> Fakes {
+        let over = Arc::new(AtomicBool::new(false));
+        let (cell, told) = (cell.clone(), Arc::clone(&over));
+        let thread = std::thread::spawn(move || {
+            let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            fs::write(folder.path().join("kafka.Kafka"), SCRIPT).unwrap();
+            fs::write(folder.path().join("server.properties"), PROPERTIES).unwrap();
+            let mut alive = VecDeque::new();
+            for id in FIRST_ID.. {
+                if told.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut fake = Command::new("sh");
+                fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override"]);
+                fake.arg(format!("broker.id={id}")).current_dir(folder.path());
+                fake.stdin(Stdio::piped()).stdout(Stdio::null());
+                alive.push_back(cell.spawn(fake).unwrap());
+                // Lives of many lengths, so that they end at every point of a reading.
+                std::thread::sleep(Duration::from_micros(id * 7919 % 20_000));
+                if alive.len() > 3 {
+                    drop(alive.pop_front());
+                }
+            }
+        });
+        Fakes { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Fakes {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) && !std::thread::panicking() {
+            panic!("the fake brokers could not be started");
+        }
+    }
+}
+
+/// What is told of a process that has ended meanwhile is absent, never zero.
+pub fn never_zero(scrape: &str) {
+    let metrics = Metrics::parse(scrape);
+    let never_none = ["open_file_handles{", "resident_memory_bytes{", "memory_maps{", "file_handle_limit{"];
+    for (series, value) in &metrics.0 {
+        assert!(!never_none.iter().any(|name| series.starts_with(name)) || *value > 0.0, "{series} {value}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Brokers whose threads are looked at again and again.
+#![allow(dead_code)] // each test binary uses a part
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::{Duration, Instant};
+
+use lab::versions::Mode;
+use lab::{Cluster, ClusterOptions, Load, LoadOptions};
+
+use super::{Exporter, wait_for};
+
+/// More often than by default, so that more is compared.
+const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
+const AT_REST: Duration = Duration::from_secs(15);
+
+/// Three brokers and an exporter that takes dumps often. The mode is the version's usual one when not given.
+pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
+    let cluster = Cluster::start(ClusterOptions { mode, ..ClusterOptions::new(version) }).unwrap();
+    cluster.create_topic("t32", 32, 3).unwrap();
+    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    let exporter = Exporter::start_configured(cluster.cell(), CONFIG);
+    (cluster, exporter)
+}
+
+/// Waits until these pools of every broker can be judged.
+pub fn judged(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
+    wait_for("every pool to be judged", Duration::from_secs(30), || {
+        let metrics = exporter.metrics();
+        cluster.brokers().all(|broker| {
+            let of = |name: &str, pool: &str| format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id());
+            let known = |series: String| metrics.get(&series).is_some();
+            pools.iter().all(|pool| known(of("stalled_threads", pool)) && known(of("missing_threads", pool)))
+        })
+    });
+}
+
+/// Looks at every broker again and again until `over`.
+pub fn nothing_found(exporter: &Exporter, over: impl Fn() -> bool) -> usize {
+    let mut series = 0;
+    loop {
+        let last = over();
+        for (name, value) in exporter.metrics().0 {
+            if ["stalled_threads", "missing_threads", "deadlock_detected"].iter().any(|start| name.starts_with(start)) {
+                assert_eq!(value, 0.0, "{name}: {}", exporter.page());
+                series += 1;
+            }
+        }
+        if last {
+            return series;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// At rest, under load for so long, while a broker restarts, and after that: no stall, no missing thread, no deadlock.
+pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Duration) {
+    let (mut cluster, exporter) = start(version, mode);
+    judged(&cluster, &exporter, pools);
+    let begun = Instant::now();
+    let at_rest = nothing_found(&exporter, || begun.elapsed() > AT_REST);
+    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let begun = Instant::now();
+    let loaded = nothing_found(&exporter, || begun.elapsed() > under_load);
+    println!("{version}: {at_rest} readings at rest, {loaded} under load, {} rounds answered", clients.answered());
+    assert!(clients.answered() > 100);
+    drop(clients);
+    // Its peers' fetchers end, and its own threads one after the other.
+    let id = cluster.brokers().next().unwrap().id();
+    let restarted = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (cluster, restarted) = (&mut cluster, &restarted);
+        scope.spawn(move || {
+            cluster.restart(id).unwrap();
+            restarted.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        nothing_found(&exporter, || restarted.load(std::sync::atomic::Ordering::Relaxed));
+    });
+    judged(&cluster, &exporter, pools);
+    let begun = Instant::now();
+    nothing_found(&exporter, || begun.elapsed() > AT_REST);
+}
+
+/// Of every version.
+pub const POOLS: [&str; 5] = ["request_handler", "network", "acceptor", "expiration_reaper", "log_cleaner"];

@@ -1,0 +1,138 @@
+//! What goes wrong with brokers, and what the exporter must say of it meanwhile.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lab::{Cluster, ClusterOptions, Form, deadlock};
+
+use super::{Exporter, wait_for};
+
+pub const BROKERS: [i32; 3] = [217, 218, 219];
+
+/// Three brokers of the incident's version, with the topic that the deadlock is made with.
+pub fn cluster() -> Cluster {
+    let options = ClusterOptions { brokers: BROKERS.to_vec(), ..ClusterOptions::new("0.10.1.0") };
+    let cluster = Cluster::start(options).unwrap();
+    cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
+    cluster.wait_whole(Duration::from_secs(30)).unwrap();
+    cluster
+}
+
+/// Scrapes 20 times a second on a thread of its own while `trouble` goes on, and 200 times at least; all are answered,
+/// and in time. `check` sees each answer.
+pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl FnOnce()) {
+    const APART: Duration = Duration::from_millis(50);
+    /// Tells the scraper that the trouble is over, also when it panicked.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    let (network, port) = (exporter.cell.network().unwrap(), exporter.port);
+    let begun = Instant::now();
+    let times = std::thread::scope(|scope| {
+        let (over, check) = (&over, &check);
+        let scraper = scope.spawn(move || {
+            network.enter().unwrap();
+            let (mut times, mut next) = (Vec::new(), Instant::now());
+            while !over.load(Ordering::Relaxed) || times.len() < 200 {
+                let begun = Instant::now();
+                let (status, body) = super::get(port, "/metrics");
+                times.push(begun.elapsed());
+                assert_eq!(status, 200);
+                assert!(body.contains("kafka_vitals_build_info"));
+                check(&body);
+                // At its own times, whether the last one was slow or not.
+                next += APART;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            times
+        });
+        let told = Over(over);
+        trouble();
+        drop(told);
+        scraper.join().unwrap()
+    });
+    let (took, count) = (begun.elapsed(), times.len());
+    let (p99, worst) = p99_and_worst(times);
+    let told = format!("{count} scrapes in {took:.1?}: p99 {p99:.1?}, worst {worst:.1?}");
+    println!("{told}");
+    assert!(p99 < Duration::from_millis(100) && worst < Duration::from_secs(1), "{told}");
+}
+
+fn p99_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() * 99 / 100], times[times.len() - 1])
+}
+
+fn success(exporter: &Exporter, id: i32, collector: &str) -> Option<f64> {
+    exporter.metrics().get(&format!("collector_success{{broker=\"{id}\",collector=\"{collector}\"}}"))
+}
+
+/// Until every broker's threads are known, and no deadlock.
+pub fn all_well(exporter: &Exporter) {
+    wait_for("all brokers to be well", Duration::from_secs(40), || {
+        let metrics = exporter.metrics();
+        BROKERS.iter().all(|id| {
+            let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
+            metrics.of("deadlock_detected", *id) == Some(0.0) && metrics.get(&success) == Some(1.0)
+        })
+    });
+}
+
+/// SIGSTOP: its own listener is silent, a dump is not tried, and the page says so. Then SIGCONT.
+pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
+    let told = |text: &str| exporter.page().contains(text);
+    cluster.pause(id).unwrap();
+    wait_for("the stopped process to be told", Duration::from_secs(5), || told("stopped (SIGSTOP)"));
+    wait_for("the thread dump to be unknown", Duration::from_secs(20), || {
+        success(exporter, id, "threads") == Some(0.0)
+    });
+    wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("(told by broker "));
+    cluster.resume(id).unwrap();
+    wait_for("it to be well again", Duration::from_secs(40), || {
+        success(exporter, id, "threads") == Some(1.0) && !told("(told by broker ")
+    });
+}
+
+/// SIGKILL, and started again: another process with the same id.
+pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32) {
+    cluster.kill(id).unwrap();
+    wait_for("the killed process to be told", Duration::from_secs(15), || {
+        success(exporter, id, "process") == Some(0.0)
+    });
+    cluster.start_again(id).unwrap();
+    let started = Instant::now();
+    let pid = cluster.broker(id).unwrap().cell_pid().unwrap();
+    let (label, of) = (format!("pid=\"{pid}\""), format!("broker_info{{broker=\"{id}\""));
+    wait_for("the new process to be followed", Duration::from_secs(10), || {
+        exporter.scrape().lines().any(|line| line.contains(&of) && line.contains(&label))
+    });
+    println!("the new process was followed {:.1?} after it had started", started.elapsed());
+    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+}
+
+/// Told within 20 s, of the sick broker alone, with the threads that `jstack` names; the sick broker's id.
+pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 {
+    let made = deadlock::make(cluster, form).unwrap();
+    wait_for("the deadlock to be told", Duration::from_secs(25), || {
+        exporter.metrics().of("deadlock_detected", made.broker) == Some(1.0)
+    });
+    let seconds = made.followers_continued.elapsed().as_secs_f64();
+    println!("{form:?}: deadlock told {seconds:.1} s after the last follower's SIGCONT, {} round(s)", made.rounds);
+    assert!(seconds <= 20.0, "told only after {seconds:.1} s");
+    let metrics = exporter.metrics();
+    for id in BROKERS.into_iter().filter(|id| *id != made.broker) {
+        assert_eq!(metrics.of("deadlock_detected", id), Some(0.0), "{id}");
+    }
+    assert_eq!(metrics.of("deadlocked_threads", made.broker), Some(2.0));
+    let page = exporter.page();
+    assert!(page.contains(&format!("Broker {} is alive but deadlocked", made.broker)), "{page}");
+    for holder in made.report.lines().filter_map(|line| line.trim().strip_prefix("which is held by \"")) {
+        let holder = holder.trim_end_matches('"');
+        assert!(page.contains(&format!("<strong>{holder}</strong> wants")), "{holder} in {page}");
+    }
+    made.broker
+}

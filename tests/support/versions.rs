@@ -1,0 +1,113 @@
+//! One cluster of the lab for each version and mode, and what the exporter must say of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lab::versions::Mode;
+use lab::{Cell, Cluster, ClusterOptions};
+
+use super::{Exporter, wait_for};
+
+/// A version, in a mode, on a JDK.
+pub struct Case {
+    pub version: &'static str,
+    pub mode: Mode,
+    /// The usual one where not given.
+    pub java: Option<PathBuf>,
+}
+
+impl Case {
+    pub fn new(version: &'static str, mode: Mode) -> Case {
+        Case { version, mode, java: None }
+    }
+
+    /// Brokers with a topic that all of them have, and the exporter beside them.
+    pub fn start(&self, brokers: &[i32]) -> (Cluster, Exporter) {
+        let begun = Instant::now();
+        let options = ClusterOptions {
+            mode: Some(self.mode),
+            brokers: brokers.to_vec(),
+            java: self.java.clone(),
+            ..ClusterOptions::new(self.version)
+        };
+        let cluster = Cluster::start(options).unwrap();
+        let started = begun.elapsed();
+        cluster.create_topic("orders", 6, brokers.len()).unwrap();
+        cluster.wait_whole(Duration::from_secs(60)).unwrap();
+        let exporter = fast_exporter(cluster.cell());
+        self.is_told(&cluster, &exporter);
+        println!(
+            "{} {:?}: started in {started:.1?}, told {:.1?} after",
+            self.version,
+            self.mode,
+            begun.elapsed() - started
+        );
+        (cluster, exporter)
+    }
+
+    /// Ids, versions, mode and roles; every collector succeeds, and a dedicated controller has none of the cluster.
+    fn is_told(&self, cluster: &Cluster, exporter: &Exporter) {
+        let ids: Vec<(i32, bool)> = cluster.nodes().iter().map(|node| (node.id(), node.is_broker())).collect();
+        wait_for("all collectors to succeed", Duration::from_secs(40), || {
+            let metrics = exporter.metrics();
+            ids.iter().all(|(id, is_broker)| {
+                let told = collectors(&metrics.0, *id);
+                let all = ["connections", "handles", "process", "sockets", "threads"];
+                all.into_iter().all(|name| told.contains_key(name))
+                    && told.contains_key("cluster") == *is_broker
+                    && told.values().all(|success| *success == 1.0)
+            })
+        });
+        let metrics = exporter.metrics();
+        let java = java_version(self.java.as_deref().unwrap_or(Path::new("java")));
+        for node in cluster.nodes() {
+            let (mode, roles) = match self.mode {
+                Mode::ZooKeeper => ("zookeeper", "broker"),
+                Mode::KraftCombined => ("kraft", "broker,controller"),
+                Mode::KraftDedicated => ("kraft", if node.is_broker() { "broker" } else { "controller" }),
+            };
+            let (id, pid, version) = (node.id(), node.cell_pid().unwrap(), self.version);
+            let info = format!(
+                "broker_info{{broker=\"{id}\",kafka_version=\"{version}\",java_version=\"{java}\",mode=\"{mode}\",roles=\"{roles}\",pid=\"{pid}\"}}"
+            );
+            assert_eq!(metrics.get(&info), Some(1.0), "{info} in\n{}", exporter.scrape());
+            assert_eq!(metrics.of("deadlock_detected", id), Some(0.0), "{id}");
+            let isr = ["leader_partitions", "under_replicated_partitions", "not_in_isr_partitions"];
+            for series in isr {
+                assert_eq!(metrics.of(series, id).is_some(), node.is_broker(), "{series} of {id}");
+            }
+        }
+    }
+}
+
+/// An exporter whose slow rounds are fast.
+pub fn fast_exporter(cell: &Cell) -> Exporter {
+    Exporter::start_with(cell, |command| {
+        command.arg(format!("--config.file={}", rounds()));
+    })
+}
+
+/// A config file with fast rounds.
+pub fn rounds() -> &'static str {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fast-rounds.yml")
+}
+
+/// The collectors that told of a broker, with their success.
+pub fn collectors(metrics: &BTreeMap<String, f64>, id: impl std::fmt::Display) -> BTreeMap<String, f64> {
+    let of_broker = format!("collector_success{{broker=\"{id}\",collector=\"");
+    let told = metrics.iter().filter_map(|(series, success)| {
+        let name = series.strip_prefix(&of_broker)?.strip_suffix("\"}")?;
+        Some((name.to_owned(), *success))
+    });
+    told.collect()
+}
+
+/// As the JVM itself tells it: `openjdk version "17.0.15" 2025-04-15`.
+pub fn java_version(java: &Path) -> String {
+    let output = Command::new(java).arg("-version").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let version = text.lines().find_map(|line| line.split_once("version \"")?.1.split('"').next());
+    version.expect("a version in the first lines of java -version").to_owned()
+}

@@ -1,0 +1,146 @@
+//! Damaged and hostile text: no panic, and time that grows with the length alone.
+
+use std::time::{Duration, Instant};
+
+use kafka_vitals::diagnose::wait_graph::WaitGraph;
+use kafka_vitals::parse::thread_dump::{DumpError, Thread, decode, parse};
+use proptest::prelude::*;
+
+use super::fixture;
+
+/// Everything that can be asked of a text.
+fn read_all(bytes: &[u8]) -> usize {
+    let text = decode(bytes);
+    let Ok(dumps) = parse(&text) else { return 0 };
+    let read = |thread: &Thread<'_>| {
+        let (header, state) = (thread.header(), thread.state());
+        let told = [header.number.is_some(), header.nid.is_some(), header.cpu_ms.is_some(), state.is_some()];
+        thread.frames().count() + thread.locks().count() + told.iter().filter(|told| **told).count()
+    };
+    dumps
+        .iter()
+        .map(|dump| {
+            let graph = WaitGraph::of(dump);
+            let reported =
+                dump.reported.iter().flat_map(|deadlock| &deadlock.threads).filter_map(|thread| thread.stack);
+            graph.deadlocks().len()
+                + graph.convoys().len()
+                + dump.threads.iter().map(read).sum::<usize>()
+                + reported.map(|thread| read(&thread)).sum::<usize>()
+        })
+        .sum()
+}
+
+#[test]
+fn cut_after_any_byte() {
+    let whole = fixture("incident/jstack/219.txt");
+    let small = fixture("thread-dumps/own/rwlock-cycle-jdk11-l.txt");
+    let report = fixture("thread-dumps/own/jhsdb-jdk17.txt");
+    for bytes in [&whole[..], &small[..], &report[..2000], &fixture("thread-dumps/own/dump_to_file-jdk25.json")[..3000]]
+    {
+        for length in 0..bytes.len() {
+            read_all(&bytes[..length]);
+        }
+    }
+    for length in 0..small.len() - "JNI global refs: 4, weak refs: 0\n\n".len() {
+        let text = decode(&small[..length]);
+        if let Ok(dumps) = parse(&text)
+            && dumps[0].vm.is_some_and(|vm| vm.ends_with(')'))
+        {
+            assert!(dumps[0].truncated, "cut after {length} bytes");
+        }
+    }
+    assert!(!parse(&decode(&small)).unwrap()[0].truncated);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn lines_lost_doubled_cut_and_mixed(seed in prop::collection::vec((any::<u16>(), 0u8..6, any::<u16>()), 1..40)) {
+        let bytes = fixture("thread-dumps/own/zoo-jdk17-l.txt");
+        let mut lines: Vec<Vec<u8>> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+        for (at, what, with) in seed {
+            let (at, with) = (usize::from(at) % lines.len(), usize::from(with));
+            let other = lines[with % lines.len()].clone();
+            let line = &mut lines[at];
+            match what {
+                0 => line.clear(),
+                1 => line.extend(other),
+                2 => line.truncate(with % (line.len() + 1)),
+                3 => line.insert(with % (line.len() + 1), b"\"<-@\xe2("[with % 6]),
+                4 => *line = other,
+                _ => lines.swap(at, with % (at + 1)),
+            }
+        }
+        read_all(&lines.join(&b'\n'));
+    }
+
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        read_all(&bytes);
+    }
+
+    #[test]
+    fn any_text_of_the_words_of_dumps(words in prop::collection::vec(prop::sample::select(vec![
+        "\"a\"", "\"b\"", ":", "\n", "\n\n", " #1", " prio=5", " tid=0x1", "Full thread dump X VM (17):", "\tat a.b(c)",
+        "\t- locked <0x1> (a C)", "\t- waiting to lock <0x1> (a C)", "\t- waiting on <no object reference available>",
+        "Found one Java-level deadlock:", "  waiting to lock monitor 0x1 (object 0x1, a C),", "  which is held by \"a\"",
+        "  which is held by \"b\"", "Java stack information for the threads listed above:", "Found 1 deadlock.", "JNI global refs: 1",
+        "   java.lang.Thread.State: BLOCKED", "\t- waiting on the Class initialization monitor for C", "\tat C.<clinit>(C.java)",
+        "\u{2022}", "\r", "2026-11-22 14:33:28", "2026-11-22T14:33:28Z", "#3 ", "<0x", "os_prio=1 tid=0x2",
+    ]), 0..80)) {
+        read_all(words.concat().as_bytes());
+    }
+}
+
+#[test]
+fn no_text_makes_it_slow() {
+    // Each of these would take minutes where something is done again for each line, quote or name.
+    let megabyte = |piece: &str| piece.repeat(1_000_000 / piece.len());
+    let banner = "Full thread dump OpenJDK 64-Bit Server VM (17):\n\n";
+    let report = format!("{banner}Found one Java-level deadlock:\n====\n");
+    let entry = "\"a\":\n  waiting to lock monitor 0x1 (object 0x1, a C),\n  which is held by \"a\"\n";
+    let texts = [
+        megabyte("\""),
+        megabyte("\"\n"),
+        megabyte("- "),
+        megabyte("\n"),
+        megabyte("\u{2022}"),
+        banner.to_owned() + &megabyte("\"a\" #1 prio=5 tid=0x1 nid=0x1 runnable\n"),
+        banner.to_owned() + &megabyte("\"a\" #1 prio=5\n\t- waiting to lock <0x1> (a C)\n\t- locked <0x2> (a C)\n"),
+        banner.to_owned() + "\"a\" #1 prio=5 tid=0x1\n" + &megabyte("\t- locked <0x1> (a C)\n"),
+        banner.to_owned() + "\"a\" #1 prio=5 tid=0x1\n" + &megabyte(" - "),
+        banner.to_owned() + "\"a\" #1 prio=5 tid=0x1\n" + &megabyte("\u{2022}- "),
+        banner.to_owned()
+            + &megabyte(
+                "\"a\" #1 tid=0x1\n\t- waiting on the Class initialization monitor for C\n\tat C.<clinit>(C.java)\n",
+            ),
+        report.clone() + &megabyte(entry),
+        report.clone()
+            + &megabyte(entry)
+            + "Java stack information for the threads listed above:\n"
+            + &megabyte("\"a\":\n\tat b.c(d)\n"),
+        megabyte(banner),
+        megabyte(&report),
+        "x ".to_owned() + banner + &megabyte("x y\n"),
+        "{\"threadDump\":".repeat(70_000),
+    ];
+    for text in texts {
+        let start = Instant::now();
+        read_all(text.as_bytes());
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?} for {:?}...", text.get(..80).unwrap_or_default());
+    }
+}
+
+#[test]
+fn what_is_no_dump_says_so() {
+    let javacore = "NULL           ------------------------------------------------------------------------\n\
+        0SECTION       TITLE subcomponent dump routine\n1TISIGINFO     Dump Event \"user\" (00004000) received\n\
+        3XMTHREADINFO      \"main\" J9VMThread:0x0000000000017200, java/lang/Thread:0x00000000E0000000, state:CW, prio=5\n";
+    assert_eq!(parse(javacore), Err(DumpError::OpenJ9));
+    assert_eq!(parse(javacore).unwrap_err().to_string(), "OpenJ9 javacore: not supported");
+    assert_eq!(parse("101\n"), Err(DumpError::NoDump));
+    assert_eq!(parse(""), Err(DumpError::NoDump));
+}

@@ -1,0 +1,21 @@
+//! Saved thread dumps: what is read of them, which deadlocks they show, and which known issue each of those is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod counts;
+mod forms;
+mod graph;
+mod hostile;
+mod known_issues;
+
+use kafka_vitals::diagnose::wait_graph::WaitGraph;
+use kafka_vitals::parse::thread_dump::{decode, parse};
+use kafka_vitals::snapshot::Deadlock;
+
+fn fixture(path: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/thread_dumps/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+fn deadlocks_of(bytes: &[u8]) -> Vec<Deadlock> {
+    parse(&decode(bytes)).unwrap().iter().flat_map(|dump| WaitGraph::of(dump).deadlocks()).collect()
+}
