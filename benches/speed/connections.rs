@@ -41,8 +41,10 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         Ok((per_run(cpu), states_of(&printed)))
     };
     let ours = |what: &str| cost_of(cell, worker::command([what, &each, &port], &[]));
+    // The kernel goes on from where it stood in a table that the whole machine shares: when others' connections end
+    // between two parts of its answer, it may leave out one that is there.
     let expected = |counted: usize, wanted: usize| -> Result<()> {
-        ensure!(counted == wanted, "counted {counted}, not {wanted}");
+        ensure!(counted.abs_diff(wanted) <= wanted / 1000 + 1, "counted {counted}, not {wanted}");
         Ok(())
     };
     let whole = |states: &BTreeMap<u8, u64>| -> Result<()> {
