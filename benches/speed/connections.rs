@@ -2,6 +2,7 @@
 //! network namespace; the peers are in another.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,10 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         Ok((per_run(cpu), states_of(&printed)))
     };
     let ours = |what: &str| cost_of(cell, worker::command([what, &each, &port], &[]));
+    // The kernel goes on from where it stood in a table that the whole machine shares: when others' connections end
+    // between two parts of its answer, it may leave out one that is there.
     let expected = |counted: usize, wanted: usize| -> Result<()> {
-        ensure!(counted == wanted, "counted {counted}, not {wanted}");
+        ensure!(counted.abs_diff(wanted) <= wanted / 1000 + 1, "counted {counted}, not {wanted}");
         Ok(())
     };
     let whole = |states: &BTreeMap<u8, u64>| -> Result<()> {
@@ -235,10 +238,15 @@ impl NodeExporter {
         Ok(Some(exporter))
     }
 
+    /// By HTTP/1.0, which has no chunks: the page ends with the connection.
     fn scrape(&self) -> Result<String> {
-        let (status, page) = self.cell.http_get(self.port, "/metrics", Duration::from_secs(20))?;
-        ensure!(status == 200, "status {status}");
-        Ok(page)
+        let mut stream = self.cell.connect(self.port)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.contains(" 200 OK\r\n"), "node_exporter answered {answer:.80}");
+        Ok(answer)
     }
 
     fn cpu(&self) -> Result<Duration> {

@@ -14,8 +14,8 @@ use crate::worker;
 
 const VERSION: &str = "0.10.1.0";
 /// The rounds with the seconds between two of them, by default.
-const ROUNDS: [(&str, f64); 5] =
-    [("discovery", 5.0), ("pulse", 1.0), ("slow", 30.0), ("probe", 5.0), ("thread_dump", 15.0)];
+const ROUNDS: [(&str, f64); 6] =
+    [("progress", 0.25), ("discovery", 5.0), ("pulse", 1.0), ("slow", 30.0), ("probe", 5.0), ("thread_dump", 15.0)];
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let cluster = Cluster::start(ClusterOptions { brokers: vec![1], ..ClusterOptions::new(VERSION) })?;

@@ -73,11 +73,26 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         contestant("`jstack -l`", || Ok(of_tool("jstack", &["-l"])?.1)),
     ];
     contest(bench.count(25, 3), &mut pause)?;
+    let mut progress = vec![contestant("ours", || {
+        let (_, printed) = cost_of(&cell, worker::command(["progress", &bench.count(40, 8).to_string(), &pid], &[]))?;
+        let (sampled, cost) = printed.trim().split_once(' ').context("no cost")?;
+        ensure!(sampled.parse::<usize>()? >= threads, "{sampled} threads sampled, not {threads}");
+        Ok(cost.parse()?)
+    })];
+    contest(bench.count(5, 1), &mut progress)?;
     let subject = format!("dump of {threads} threads x {DEPTH} frames: taken, parsed, judged");
     Ok(vec![
         row(subject, "ms", "jstack", Bar::Ratio(1.0 / 25.0), &cpu),
         // Nothing is added to what the JVM needs: so much do two runs of the same differ.
         row("the same: pause of the JVM", "ms", "bare request", Bar::Ratio(1.15), &pause),
+        Row {
+            subject: format!("progress of {threads} threads sampled and judged, 4 times a second"),
+            unit: "ms",
+            ours: progress[0].median(),
+            floor: None,
+            bar: Bar::Most(0.25),
+            beside: Vec::new(),
+        },
     ])
 }
 

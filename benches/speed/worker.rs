@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kafka_vitals::collect::cluster::ClusterCollector;
+use kafka_vitals::collect::progress::ProgressCollector;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{self, ThreadCollector, ThreadHistory};
 use kafka_vitals::collect::{exporter, process};
@@ -20,6 +21,7 @@ use kafka_vitals::discover::{Broker, Discovery, Listener, ProcessKey, SecurityPr
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::snapshot::{Moment, StateCounts, TcpState};
 use kafka_vitals::sys::proc::ProcRoot;
+use kafka_vitals::sys::schedstat::Allowance;
 use kafka_vitals::sys::sock_diag::{Ports, States, dump};
 use lab::usage;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -51,6 +53,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
         ["owners", rounds, port] => owners(number(rounds)?, number(port)?),
         ["dump", rounds, pid] => thread_dumps(number(rounds)?, number(pid)?),
+        ["progress", passes, pid] => progress(number(passes)?, number(pid)?),
         ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
         ["metadata", rounds, address] => metadata(number(rounds)?, address.parse()?),
         ["rounds", rounds] => rounds_of_broker(number(rounds)?),
@@ -154,6 +157,27 @@ fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
     Ok(())
 }
 
+/// The exporter's passes over the threads of one process, four a second as in earnest: prints the threads, and the CPU
+/// time of one pass in milliseconds.
+fn progress(passes: u32, pid: u32) -> Result<()> {
+    let proc = ProcRoot::new("/proc");
+    let broker = Arc::new(broker_of(pid)?);
+    let mut collector = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
+    let dump = runtime()?.block_on(collector.collect())?;
+    let (_, names) = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?;
+    let names = Arc::new(names);
+    let mut progress = ProgressCollector::new(proc, broker, Allowance::of_own_limit());
+    // The first one opens the files.
+    progress.pass(&names).progress?;
+    let before = usage::own_cpu()?;
+    for _ in 0..passes {
+        std::thread::sleep(Duration::from_millis(250));
+        progress.pass(&names).progress?;
+    }
+    println!("{} {}", names.len(), milliseconds((usage::own_cpu()? - before) / passes));
+    Ok(())
+}
+
 /// The request alone, to a JVM whose attach socket is open.
 fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
     let mut reply = Vec::with_capacity(16 << 20);
@@ -220,8 +244,17 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
         runtime.block_on(cluster.collect())?;
         Ok(())
     })?;
+    let mut names = Arc::default();
     tell("thread_dump", &mut || {
-        threads::report(&runtime.block_on(dumps.collect())?, &mut ThreadHistory::default(), None, Moment(0))?;
+        let dump = runtime.block_on(dumps.collect())?;
+        names = Arc::new(threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?.1);
+        Ok(())
+    })?;
+    let mut progress = ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
+    tell("progress", &mut || {
+        // Every eighth looks for new threads, by the clock.
+        std::thread::sleep(Duration::from_millis(250));
+        progress.pass(&names).progress?;
         Ok(())
     })
 }
