@@ -170,14 +170,14 @@ fn selects(frames: &[Frame<'_>]) -> bool {
 
 /// Waits for the next task of its executor, or in its own loop for an element of a queue or for a condition.
 fn is_idle_wait(frames: &[Frame<'_>]) -> bool {
-    let is_condition = |frame: &Frame<'_>| frame.class_method.contains("Synchronizer$ConditionObject.await");
+    let is_condition = |frame: &Frame<'_>| of_synchronizer(frame, "Synchronizer$ConditionObject.await");
     let Some(condition) = frames.iter().position(is_condition) else {
         // An executor without a queue of its own hands tasks over.
         return frames.iter().any(is_get_task);
     };
     let (above, below) = frames.split_at(condition);
     // Once signalled it queues for the condition's lock.
-    if above.iter().any(|frame| frame.class_method.contains("Synchronizer.acquire")) {
+    if above.iter().any(|frame| of_synchronizer(frame, "Synchronizer.acquire")) {
         return false;
     }
     let mut in_loop = 0;
@@ -195,6 +195,12 @@ fn is_idle_wait(frames: &[Frame<'_>]) -> bool {
         }
     }
     in_loop <= LOOP_FRAMES
+}
+
+/// `AbstractQueuedSynchronizer` or its form of 64 bits. The beginning is looked at first: most frames lack it.
+fn of_synchronizer(frame: &Frame<'_>, method: &str) -> bool {
+    let class = frame.class_method.strip_prefix("java.util.concurrent.locks.AbstractQueued");
+    class.is_some_and(|class| class.contains(method))
 }
 
 fn is_get_task(frame: &Frame<'_>) -> bool {

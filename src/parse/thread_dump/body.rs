@@ -140,9 +140,11 @@ fn frame_line(line: &str) -> Option<Frame<'_>> {
 
 fn frame(text: &str) -> Option<Frame<'_>> {
     let text = text.trim_end();
-    let (method, rest) = text.split_once('(')?;
+    // A dump has tens of thousands of frames: these searches are most of what reading them costs.
+    let open = memchr(b'(', text.as_bytes())?;
+    let (method, rest) = (text.get(..open)?, text.get(open + 1..)?);
     let location = match rest.strip_suffix(')') {
-        Some(inside) if !inside.contains(") @bci=") => inside,
+        Some(inside) if memchr(b')', inside.as_bytes()).is_none() || !inside.contains(") @bci=") => inside,
         _ => rest.split_once(')').map_or(rest, |(_, after)| after.trim_start()),
     };
     Some(Frame { class_method: without_module(method), location })
@@ -150,8 +152,8 @@ fn frame(text: &str) -> Option<Frame<'_>> {
 
 /// Takes `java.base/`, `app//` off, but not the address in `Load$$Lambda/0x00007f53c002a28.run`.
 fn without_module(method: &str) -> &str {
-    match method.split_once('/') {
-        Some((_, rest)) => {
+    match memchr(b'/', method.as_bytes()).and_then(|slash| method.get(slash + 1..)) {
+        Some(rest) => {
             let rest = rest.trim_start_matches('/');
             if rest.starts_with(|c: char| c.is_ascii_digit()) { method } else { rest }
         }
