@@ -62,6 +62,7 @@ fn deadlocked(server: &Server) -> Snapshot {
                 thread("group-metadata-manager-0", list, "kafka-request-handler-3"),
             ],
             waiting: vec![thread("executor-Heartbeat", group, "group-metadata-manager-0")],
+            reported: true,
         }],
     });
     broker.handles = Reading::unknown("/proc/81068/fd: permission denied");

@@ -55,7 +55,7 @@ fn dump(pid: u32, deadlocked: bool) -> Update {
         frames: vec![],
     };
     let cycle = vec![thread("a", "b"), thread("b", "a")];
-    let deadlock = Deadlock { cycle, waiting: vec![thread("c", "a")] };
+    let deadlock = Deadlock { cycle, waiting: vec![thread("c", "a")], reported: true };
     let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
     round(pid, 7, Told::Threads(Ok(ThreadReport { deadlocks, ..ThreadReport::default() })))
 }
