@@ -1,7 +1,9 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::{Read as _, Write as _};
+mod analyze;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFo
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
+use kafka_vitals::diagnose::saved;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
@@ -117,26 +120,6 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
-const MAX_SAVED_BYTES: u64 = 256 << 20;
-
-fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let mut analysis = Analysis::default();
-    for path in &args.files {
-        let source = path.display().to_string();
-        // A pipe (`<(jstack PID)`) has no length, and a device no end.
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).with_context(|| source.clone())?;
-        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
-        anyhow::ensure!(
-            bytes.len() as u64 <= MAX_SAVED_BYTES,
-            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
-        );
-        add_dumps(&mut analysis, &source, &bytes)?;
-    }
-    print(&analysis, args.output)
-}
-
 fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let text = thread_dump::decode(bytes);
     let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
@@ -144,12 +127,23 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => analysis::text(analysis),
-        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+        OutputFormat::Text => text(told),
+        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let (saved, mut not_read) = analyze::read(&args.files);
+    let mut explanation = saved::explain(&saved);
+    explanation.not_recognised.append(&mut not_read);
+    if explanation.files.is_empty() {
+        let reasons = explanation.not_recognised.iter().map(|file| format!("\n  {}: {}", file.source, file.reason));
+        anyhow::bail!("nothing here can be explained:{}", reasons.collect::<String>());
+    }
+    print(&explanation, args.output, analysis::explained)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,9 +157,9 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let dump = runtime.block_on(collector.collect())?;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
-    let code = print(&analysis, args.output)?;
+    print(&analysis, args.output, analysis::text)?;
     if args.output == OutputFormat::Text {
         std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }

@@ -5,5 +5,6 @@ pub mod known_issues;
 pub mod missing;
 pub mod pools;
 pub mod progress;
+pub mod saved;
 pub mod stalls;
 pub mod wait_graph;
