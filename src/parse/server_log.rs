@@ -66,6 +66,8 @@ pub fn parse(text: &str) -> Option<Log<'_>> {
 impl<'a> Log<'a> {
     fn setting(&mut self, line: &'a str) {
         let Some((key, value)) = line.split_once(" = ") else { return };
+        // Lists stand in brackets from 4.0 on.
+        let value = value.strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or(value);
         match key {
             "broker.id" | "node.id" => self.ids.extend(value.parse::<i32>().ok().filter(|id| *id >= 0)),
             "listeners" => self.listeners = Some(value),
@@ -130,9 +132,10 @@ impl<'a> Log<'a> {
 
     /// Mostly on a line of its own, below the one with the time.
     fn exception(&mut self, text: &'a str) {
+        // Connections that were refused are no such sign: a broker that starts or is down refuses them.
         if let Some((_, rest)) = text.split_once("Connection to ")
-            && let Some(id) = number(rest.strip_prefix("node ").unwrap_or(rest))
-            && ["was disconnected before the response", "could not be established"].iter().any(|end| rest.contains(end))
+            && let Some(id) = number(rest)
+            && rest.contains("was disconnected before the response")
             && self.disconnects.len() < KEPT
         {
             let times = self.disconnects.entry(id).or_insert(Times { first: self.last, ..Times::default() });
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn what_the_lines_tell() {
         let text = "[2026-11-22 14:33:06,485] INFO KafkaConfig values: \n\
-                    \tbroker.id = 2\n\tlisteners = PLAINTEXT://127.0.0.1:59093\n\tlog.dirs = /srv/data2\n (kafka.server.KafkaConfig)\n\
+                    \tbroker.id = 2\n\tlisteners = PLAINTEXT://127.0.0.1:59093\n\tlog.dirs = [/srv/data2]\n (kafka.server.KafkaConfig)\n\
                     2026-11-22 14:33:07,000 INFO Kafka version : 0.10.1.0 (org.apache.kafka.common.utils.AppInfoParser)\n\
                     [2026-11-22 14:33:07,261] INFO [Controller-1-to-broker-2-send-thread], Controller 1 connected to 127.0.0.1:59092 (id: 1 rack: null) for sending state change requests (kafka.controller.RequestSendThread)\n\
                     [2026-11-22 14:33:37,080] INFO Partition [t,21] on broker 2: Shrinking ISR for partition [t,21] from 2,1,3 to 2 (kafka.cluster.Partition)\n\
@@ -192,7 +195,7 @@ mod tests {
         assert_eq!((log.ids, log.version), (BTreeSet::from([2]), Some("0.10.1.0")));
         assert_eq!((log.listeners, log.log_dirs), (Some("PLAINTEXT://127.0.0.1:59093"), Some("/srv/data2")));
         assert_eq!(log.addresses, BTreeMap::from([("127.0.0.1:59092".parse().unwrap(), 1)]));
-        let times = Times { count: 2, first: "2026-11-22 14:33:54", last: "2026-11-22 14:33:55" };
+        let times = Times { count: 1, first: "2026-11-22 14:33:54", last: "2026-11-22 14:33:54" };
         assert_eq!(log.disconnects, BTreeMap::from([(3, times)]));
         let shrunk = IsrChange { time: "2026-11-22 14:33:37", from: "2,1,3", to: "2" };
         let grown = IsrChange { time: "2026-11-22 14:33:39", from: "2", to: "2,1" };
