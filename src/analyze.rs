@@ -1,11 +1,14 @@
-//! Reads what `analyze` is given: files, and folders of them, within bounds.
+//! `kafka-vitals analyze`: reads files, and folders of them, within bounds, and prints what they tell together.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use kafka_vitals::diagnose::saved::NotRecognised;
+use kafka_vitals::cli::AnalyzeArgs;
+use kafka_vitals::diagnose::saved::{self, NotRecognised};
+use kafka_vitals::expose::analysis;
 
 /// All files together: a broker's dump has 0.1 to 2 MB, a day's log 1 to 100 MB.
 const MAX_BYTES: u64 = 256 << 20;
@@ -18,8 +21,23 @@ const NO_FILE: &str = "no file, not opened";
 /// A name for people, with its bytes.
 type Saved = (String, Vec<u8>);
 
+/// # Errors
+/// Nothing in the files is known, or nobody takes the answer.
+pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let (saved, mut left_out) = read(&args.files);
+    let mut explanation = saved::explain(&saved);
+    explanation.not_recognised.append(&mut left_out);
+    if explanation.files.is_empty() {
+        let reasons = explanation.not_recognised.iter().take(20);
+        let reasons = reasons.map(|file| format!("\n  {}: {}", file.source, file.reason));
+        anyhow::bail!("nothing here can be explained:{}", reasons.collect::<String>());
+    }
+    crate::print(&explanation, args.output, analysis::explained)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// What could not be read is told with its reason and stops nothing.
-pub fn read(paths: &[PathBuf]) -> (Vec<Saved>, Vec<NotRecognised>) {
+fn read(paths: &[PathBuf]) -> (Vec<Saved>, Vec<NotRecognised>) {
     let mut saved = Vec::new();
     let mut left_out = Vec::new();
     let mut left = MAX_BYTES;

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
-use kafka_vitals::diagnose::saved;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
-use kafka_vitals::snapshot::{Clock, Snapshot};
-use kafka_vitals::{collect, sys};
+use kafka_vitals::snapshot::Clock;
+use kafka_vitals::{collect, judging, sys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -31,13 +31,22 @@ fn main() -> ExitCode {
         // Before anything else: the child switches the user ids of its one thread.
         return sys::attach::child::child_main(arguments);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // A probe with a misspelt flag must not have the broker restarted.
+            let probe = std::env::args_os().nth(1).is_some_and(|first| first == "live");
+            return if probe || !error.use_stderr() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
     let serves = cli.command.is_none();
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
-        Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Analyze(args)) => analyze::run(&args),
+        Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
         Ok(code) => code,
@@ -79,12 +88,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         listeners.push(listener);
     }
     let clock = Clock::start();
-    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let router = server::router(Served { snapshot, clock }, &config.telemetry_path, config.max_requests);
+    let (publish, snapshots) = watch::channel(Arc::default());
+    let (publish_view, view) = watch::channel(Arc::default());
+    let router = server::router(Served { view, clock }, &config.telemetry_path, config.max_requests);
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
+    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -120,6 +131,17 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
     }
 }
 
+/// Only the exit code counts: where nobody takes the text the probe must not fail for that.
+fn live(args: &LiveArgs) -> ExitCode {
+    let (text, code) = match exec_probe::ask(args.address, args.broker.as_deref(), args.timeout) {
+        Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
+        Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
+        Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    code
+}
+
 fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let text = thread_dump::decode(bytes);
     let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
@@ -133,18 +155,6 @@ fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> St
         OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
-}
-
-fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let (saved, mut not_read) = analyze::read(&args.files);
-    let mut explanation = saved::explain(&saved);
-    explanation.not_recognised.append(&mut not_read);
-    if explanation.files.is_empty() {
-        let reasons = explanation.not_recognised.iter().map(|file| format!("\n  {}: {}", file.source, file.reason));
-        anyhow::bail!("nothing here can be explained:{}", reasons.collect::<String>());
-    }
-    print(&explanation, args.output, analysis::explained)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {

@@ -78,7 +78,7 @@ pub struct Fact {
     pub kind: &'static str,
     pub source: String,
     /// Null: it explains, and speaks against nobody.
-    pub against: Option<View>,
+    pub against: Option<Witness>,
     pub text: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<&'static str, u64>,
@@ -105,7 +105,7 @@ pub struct NotRecognised {
 /// Where something that speaks against a broker was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum View {
+pub enum Witness {
     Dump,
     /// Its own sockets and handles.
     Own,
@@ -225,7 +225,6 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
         });
     }
     let dumps = first_dump..analysis.dumps.len();
-    drop(log);
     Ok(File { source, text, forms, dumps, dump_ids, properties })
 }
 
@@ -235,9 +234,9 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
     for by_dump in [true, false] {
         let decided = |(name, told): (_, &Told)| {
             let views = views(told, &gray);
-            let dump = views.contains(&View::Dump);
-            let agreeing = views.iter().filter(|view| **view != View::Dump).count();
-            let alive = views.contains(&View::Own) || told.facts.iter().any(|charge| charge.fact.kind == REGISTERED);
+            let dump = views.contains(&Witness::Dump);
+            let agreeing = views.iter().filter(|view| **view != Witness::Dump).count();
+            let alive = views.contains(&Witness::Own) || told.facts.iter().any(|charge| charge.fact.kind == REGISTERED);
             let is_gray = if by_dump { dump && (told.surely_its_dump || agreeing > 0) } else { alive && agreeing > 1 };
             is_gray.then_some(name)
         };
@@ -269,9 +268,15 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         }
     };
     let mut brokers: Vec<BrokerFacts> = told.iter().map(broker).collect();
+    let mut suffers_from: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
+    for name in &gray {
+        let charges = told.get(*name).into_iter().flat_map(|told| &told.facts);
+        for sufferer in charges.flat_map(|charge| &charge.sufferers) {
+            suffers_from.entry(sufferer).or_default().insert(name);
+        }
+    }
     for (broker, name) in brokers.iter_mut().zip(told.keys()).filter(|(_, name)| !gray.contains(name)) {
-        let suffers = |told: &Told| told.facts.iter().any(|charge| charge.sufferers.contains(name));
-        let from = gray.iter().filter(|other| told.get(**other).is_some_and(suffers));
+        let from = suffers_from.get(name).into_iter().flatten();
         broker.suffers_from = from.map(|other| other.to_string()).collect();
     }
     brokers.sort_by_key(|broker| broker.verdict);
@@ -279,7 +284,7 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
 }
 
 /// Without what only brokers to blame suffer by.
-fn views(told: &Told, gray: &BTreeSet<&Name>) -> BTreeSet<View> {
+fn views(told: &Told, gray: &BTreeSet<&Name>) -> BTreeSet<Witness> {
     let counts = |charge: &&Charge| {
         charge.sufferers.is_empty() || charge.sufferers.iter().any(|sufferer| !gray.contains(sufferer))
     };

@@ -1,8 +1,9 @@
 //! What thread dumps and other saved output tell, as text for a terminal.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::diagnose::dump::{Analysis, ConvoyFacts, DeadlockFacts};
+use crate::diagnose::dump::{Analysis, ConvoyFacts, DeadlockFacts, Member};
 use crate::diagnose::saved::{Address, BrokerFacts, By, Explanation, Fact, Verdict};
 use crate::snapshot::NamedIssue;
 
@@ -75,6 +76,7 @@ fn fact(out: &mut String, found: &Fact) {
 /// Plain text, a paragraph for each dump and each finding.
 pub fn text(analysis: &Analysis) -> String {
     let mut out = String::new();
+    let mut told: HashMap<&[Member], &str> = HashMap::new();
     // Writing to a String cannot fail, here and below.
     for (index, dump) in analysis.dumps.iter().enumerate() {
         let _ = match dump.threads {
@@ -85,21 +87,22 @@ pub fn text(analysis: &Analysis) -> String {
             let _ = write!(out, ", {detail}");
         }
         out.push_str(if dump.truncated { ", cut off\n" } else { "\n" });
-        let deadlocks: Vec<_> = analysis.deadlocks.iter().filter(|deadlock| deadlock.dump == index).collect();
-        let convoys: Vec<_> = analysis.convoys.iter().filter(|convoy| convoy.dump == index).collect();
-        if deadlocks.is_empty() {
+        if analysis.deadlocks_of(index).next().is_none() {
             out.push_str("No deadlock.\n");
         }
-        for found in deadlocks {
+        for (_, found) in analysis.deadlocks_of(index) {
             // Dumps some time apart show the same threads at the same place.
-            let same = |other: &&DeadlockFacts| other.dump < index && other.cycle == found.cycle;
-            let before = analysis.deadlocks.iter().find(same).and_then(|other| analysis.dumps.get(other.dump));
-            match before {
-                Some(before) => drop(writeln!(out, "The same deadlock as in {}", before.source)),
+            match told.insert(found.cycle.as_slice(), dump.source.as_str()) {
+                Some(before) => {
+                    let _ = writeln!(out, "The same deadlock as in {before}");
+                    waiting(&mut out, found);
+                }
                 None => deadlock(&mut out, found),
             }
         }
-        convoys.into_iter().for_each(|found| convoy(&mut out, found));
+        let first = analysis.convoys.partition_point(|convoy| convoy.dump < index);
+        let convoys = analysis.convoys.iter().skip(first).take_while(|convoy| convoy.dump == index);
+        convoys.for_each(|found| convoy(&mut out, found));
         out.push('\n');
     }
     out
@@ -113,13 +116,17 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
             let _ = writeln!(out, "      at {frame}");
         }
     }
-    if !found.waiting.is_empty() {
-        let _ = writeln!(out, "  merely waiting for them: {}", found.waiting.join(", "));
-    }
+    waiting(out, found);
     if found.known_issues.is_empty() {
         out.push_str("  no known issue of Kafka looks like this\n");
     }
     found.known_issues.iter().for_each(|known| issue(out, known));
+}
+
+fn waiting(out: &mut String, found: &DeadlockFacts) {
+    if !found.waiting.is_empty() {
+        let _ = writeln!(out, "  merely waiting for them: {}", found.waiting.join(", "));
+    }
 }
 
 fn issue(out: &mut String, known: &NamedIssue) {

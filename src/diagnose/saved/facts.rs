@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::names::{Name, Names};
-use super::{By, Charge, Fact, File, REGISTERED, SOCKETS, Told, View};
+use super::{By, Charge, Fact, File, REGISTERED, SOCKETS, Told, Witness};
 use crate::diagnose::dump::Analysis;
 use crate::parse::server_log::Log;
 use crate::parse::topics::{self, Partition};
@@ -65,7 +65,7 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 
 impl Gathering<'_> {
     /// Of names beyond the bound of [`Names`] nothing is kept.
-    fn charge(&mut self, name: &Name, against: Option<View>, sufferers: BTreeSet<Name>, fact: Fact) {
+    fn charge(&mut self, name: &Name, against: Option<Witness>, sufferers: BTreeSet<Name>, fact: Fact) {
         if let Some(told) = self.told.get_mut(name) {
             told.facts.push(Charge { fact: Fact { against, ..fact }, sufferers });
         }
@@ -79,13 +79,11 @@ impl Gathering<'_> {
         let Some((name, by)) = owner else { return };
         for index in file.dumps.clone() {
             let Some(dump) = analysis.dumps.get(index) else { continue };
-            let found = analysis.deadlocks.iter().enumerate().filter(|(_, deadlock)| deadlock.dump == index);
-            let found: Vec<_> = found.collect();
             let at = dump.time.as_ref().map(|time| format!(" at {time}")).unwrap_or_default();
-            if found.is_empty() {
+            if analysis.deadlocks_of(index).next().is_none() {
                 self.explain(name, fact("no_deadlock", file, format!("no deadlock in its dump{at}"), &[]));
             }
-            for (number, deadlock) in found {
+            for (number, deadlock) in analysis.deadlocks_of(index) {
                 let members = list(deadlock.cycle.iter().map(|member| &member.thread));
                 let hint = if *by == By::FileName { ", its dump by the file's name alone" } else { "" };
                 let text = format!("deadlock of {members}{at}{hint}");
@@ -94,7 +92,7 @@ impl Gathering<'_> {
                     told.surely_its_dump |= *by != By::FileName;
                 }
                 let figures = [("threads", deadlock.cycle.len() as u64)];
-                self.charge(name, Some(View::Dump), BTreeSet::new(), fact("deadlock", file, text, &figures));
+                self.charge(name, Some(Witness::Dump), BTreeSet::new(), fact("deadlock", file, text, &figures));
             }
         }
     }
@@ -137,7 +135,7 @@ impl Gathering<'_> {
             let (kind, against, text) = match (serves, state) {
                 (true, Some(TcpState::CloseWait)) => (
                     "close_wait",
-                    (queued > 0 || sockets >= MANY).then_some(View::Own),
+                    (queued > 0 || sockets >= MANY).then_some(Witness::Own),
                     format!("{connections} in CLOSE_WAIT, closed by the other side and not by it{unread}"),
                 ),
                 (true, Some(TcpState::Established)) if queued > 0 => {
@@ -148,7 +146,7 @@ impl Gathering<'_> {
                 }
                 (false, Some(TcpState::FinWait1)) if queued > 0 => (
                     "fin_wait1_towards_it",
-                    Some(View::Peers),
+                    Some(Witness::Peers),
                     format!("{connections}{of} to it in FIN_WAIT1, with {bytes} bytes that it does not take"),
                 ),
                 (false, Some(TcpState::FinWait2)) => (
@@ -179,7 +177,7 @@ impl Gathering<'_> {
         }
         let told = fact("handles", file, text, &[("handles", handles), ("sockets", sockets), ("untracked", untracked)]);
         match owner {
-            Some((name, _)) => self.charge(name, (untracked >= MANY).then_some(View::Own), BTreeSet::new(), told),
+            Some((name, _)) => self.charge(name, (untracked >= MANY).then_some(Witness::Own), BTreeSet::new(), told),
             None => self.elsewhere.push(told),
         }
     }
@@ -230,13 +228,13 @@ impl Gathering<'_> {
             let mut told = fact("leader_alone", file, text, &figures);
             told.partitions = alone.iter().map(|row| format!("{}-{}", row.topic, row.partition)).collect();
             let without = without.into_iter().map(Name::Id).collect();
-            self.charge(&Name::Id(*leader), own_fault.then_some(View::Isr), without, told);
+            self.charge(&Name::Id(*leader), own_fault.then_some(Witness::Isr), without, told);
         }
         for id in gone {
             let Some(Missing { partitions, leaders }) = missing.get(&id) else { continue };
             let text = format!("missing from the ISR of {}, led by {}", count(*partitions, "partition"), list(leaders));
             let told = fact("missing_from_isr", file, text, &[("partitions", *partitions)]);
-            self.charge(&Name::Id(id), Some(View::Isr), BTreeSet::new(), told);
+            self.charge(&Name::Id(id), Some(Witness::Isr), BTreeSet::new(), told);
         }
     }
 
@@ -245,7 +243,7 @@ impl Gathering<'_> {
             let who = own.map_or("a client".to_owned(), |own| format!("broker {own}"));
             let text = format!("{who} lost its connection to it {}", times_of(times.count, times.first, times.last));
             let told = fact("disconnects", file, text, &[("times", times.count)]);
-            self.charge(&Name::Id(*id), Some(View::Peers), own.cloned().into_iter().collect(), told);
+            self.charge(&Name::Id(*id), Some(Witness::Peers), own.cloned().into_iter().collect(), told);
         }
         let Some(own) = own else { return };
         if let (Some(told), Some(version)) = (self.told.get_mut(own), log.version) {
@@ -264,7 +262,7 @@ impl Gathering<'_> {
             let mut told = fact("shrank_to_itself", file, text, &[("partitions", partitions)]);
             let plain = |name: &str| name.trim_matches(['[', ']']).replace(',', "-");
             told.partitions = alone().map(|(partition, _)| plain(partition)).collect();
-            self.charge(own, Some(View::Isr), out.collect(), told);
+            self.charge(own, Some(Witness::Isr), out.collect(), told);
         }
     }
 
