@@ -1,14 +1,16 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::{Read as _, Write as _};
+mod analyze;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
-        Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Analyze(args)) => analyze::run(&args),
         Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
@@ -140,26 +142,6 @@ fn live(args: &LiveArgs) -> ExitCode {
     code
 }
 
-/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
-const MAX_SAVED_BYTES: u64 = 256 << 20;
-
-fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let mut analysis = Analysis::default();
-    for path in &args.files {
-        let source = path.display().to_string();
-        // A pipe (`<(jstack PID)`) has no length, and a device no end.
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).with_context(|| source.clone())?;
-        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
-        anyhow::ensure!(
-            bytes.len() as u64 <= MAX_SAVED_BYTES,
-            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
-        );
-        add_dumps(&mut analysis, &source, &bytes)?;
-    }
-    print(&analysis, args.output)
-}
-
 fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let text = thread_dump::decode(bytes);
     let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
@@ -167,13 +149,12 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => analysis::text(analysis),
-        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+        OutputFormat::Text => text(told),
+        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
@@ -186,9 +167,9 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let dump = runtime.block_on(collector.collect())?;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
-    let code = print(&analysis, args.output)?;
+    print(&analysis, args.output, analysis::text)?;
     if args.output == OutputFormat::Text {
         std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }
