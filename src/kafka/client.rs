@@ -16,12 +16,24 @@ struct Question {
     frame: fn(i32) -> Vec<u8>,
     /// Most bytes of the answer.
     cap: usize,
+    /// Asked after a pause, in which the broker may have closed the idle connection.
+    after_pause: bool,
 }
 
-/// The longest known answer has less than 1 KiB.
-const API_VERSIONS: Question = Question { name: "ApiVersions", frame: wire::api_versions_request, cap: 1024 * 1024 };
-/// More than a million partitions.
-const METADATA: Question = Question { name: "Metadata", frame: wire::metadata_request, cap: 64 * 1024 * 1024 };
+const API_VERSIONS: Question = Question {
+    name: "ApiVersions",
+    frame: wire::api_versions_request,
+    // The longest known answer has less than 1 KiB.
+    cap: 1024 * 1024,
+    after_pause: true,
+};
+const METADATA: Question = Question {
+    name: "Metadata",
+    frame: wire::metadata_request,
+    // More than a million partitions.
+    cap: 64 * 1024 * 1024,
+    after_pause: false,
+};
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,12 +169,13 @@ impl Client {
         drop(self.kept.take_if(silent));
     }
 
-    /// Asks ApiVersions: whether the broker answers at all, and [`Client::metadata`].
+    /// Asks ApiVersions: whether the broker answers at all, and whether it can be asked for Metadata.
     pub async fn api(&mut self) -> Asked<()> {
         self.ask(API_VERSIONS, understood).await
     }
 
     /// What `read` makes of the body of a Metadata response about all topics, version [`wire::METADATA_VERSION`].
+    /// For a broker that has just answered [`Client::api`].
     pub async fn metadata<T>(&mut self, read: impl FnOnce(&[u8]) -> Result<T, WireError>) -> Asked<T> {
         let read = |address: &str, body: &[u8]| {
             let wire = |source| ClientError::Wire { address: address.to_owned(), request: METADATA.name, source };
@@ -179,10 +192,10 @@ impl Client {
         let mut begun = Instant::now();
         let deadline = begun + self.timing.deadline;
         self.forget_silent();
-        let reused = self.kept.is_some();
+        let idle = question.after_pause && self.kept.is_some();
         let mut answer = self.attempt(question, deadline, &mut begun).await;
-        if reused && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
-            // Brokers close idle connections, and a reset frees what the old one held.
+        if idle && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
+            // A reset frees what the old one held.
             self.kept = None;
             answer = self.attempt(question, deadline, &mut begun).await;
         }
