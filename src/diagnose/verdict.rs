@@ -12,7 +12,7 @@ use super::finding::{
     Severity,
 };
 use super::forecast::Series;
-use super::rules::{Case, Judgement, RULES, Rule, span};
+use super::rules::{Case, Judgement, RULES, Rule, is_silent, span};
 use crate::discover::ProcessKey;
 use crate::snapshot::{BrokerSnapshot, Moment, NamedIssue, Reading, Snapshot, Stall};
 
@@ -343,7 +343,7 @@ impl Memory {
             return BrokerState::Down;
         }
         let suspects = broker.progress.fresh(now).is_some_and(|progress| !progress.suspects.is_empty());
-        let failing = probe.is_some_and(|probe| probe.error.as_ref().is_some_and(|error| error.accepted));
+        let failing = probe.is_some_and(|probe| probe.error.as_ref().is_some_and(is_silent));
         let acquitted = self.last_probe_success.min(self.last_clean_dump);
         let level = SUSPICIOUS.into_iter().filter_map(|id| self.findings.get(&id)?.active.as_ref());
         let unexplained = level.into_iter().any(|finding| acquitted.is_none_or(|at| at < finding.since));

@@ -145,7 +145,7 @@ fn a_deadlock_is_gray_at_once_and_for_a_restart_once_two_dumps_show_the_same() {
 fn probes_and_signals_must_last_and_levels_are_acquitted() {
     type Change = fn(&mut BrokerSnapshot, Moment);
     let silent: Change = |broker, now| broker.probes = known(probe(Some(("timeout", true))), now);
-    let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", false))), now);
+    let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", true))), now);
     let stopped: Change = |broker, now| {
         let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
         broker.process = known(vitals, now);
