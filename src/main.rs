@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{
+    AnalyzeArgs, BundleArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
+};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
@@ -17,7 +19,7 @@ use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::{Clock, Snapshot};
-use kafka_vitals::{collect, sys};
+use kafka_vitals::{collect, evidence, sys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
+        Some(Command::Bundle(args)) => bundle(args),
         Some(Command::Analyze(args)) => analyze(&args),
     };
     match result {
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args)?;
     if args.config_check {
         writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
@@ -151,6 +154,45 @@ fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> 
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the path of each bundle; 1 where one could not be written.
+fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let serve = ServeArgs {
+        config_file: args.config_file,
+        procfs: args.procfs,
+        evidence_dir: args.output,
+        ..Cli::parse_from(["kafka-vitals"]).serve
+    };
+    let config = Config::load(&serve)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let taken = runtime.block_on(evidence::take_now(config, args.broker.as_deref()));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let mut code = ExitCode::SUCCESS;
+    match taken {
+        Ok(taken) => {
+            for (label, result) in taken {
+                match result {
+                    Ok(path) => {
+                        writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?
+                    }
+                    Err(why) => {
+                        code = ExitCode::from(1);
+                        let _ = writeln!(std::io::stderr(), "kafka-vitals: no bundle of broker {label}: {why}");
+                    }
+                }
+            }
+        }
+        Err(why) => {
+            code = ExitCode::from(1);
+            let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+        }
+    }
+    Ok(code)
 }
 
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
