@@ -26,8 +26,8 @@ pub const MANIFEST: &str = "manifest.json";
 const TEMPORARY: &str = ".partial";
 /// A bundle may take this part of `max_bytes`.
 const SHARE: u64 = 4;
-/// Left for the manifest, within the share.
-const MANIFEST_ROOM: u64 = 64 << 10;
+/// Left for the manifest, which has some 3 KiB.
+const MANIFEST_ROOM: u64 = 16 << 10;
 /// Folders in the evidence folder that are looked at.
 const MOST_ENTRIES: usize = 10_000;
 
@@ -245,7 +245,9 @@ impl Writer {
                 return Err(format!("its {bytes} bytes are more than the limits of the evidence leave"));
             }
             match free_above_floor(&self.folder, self.settings.min_free) {
-                Ok(free) if free < bytes => Err(format!("its {bytes} bytes would go below evidence.min_free")),
+                Ok(free) if free < bytes + MANIFEST_ROOM => {
+                    Err(format!("its {bytes} bytes would go below evidence.min_free"))
+                }
                 Ok(_) => write(&self.folder, name, &content),
                 Err(error) => Err(error.to_string()),
             }
@@ -289,7 +291,7 @@ impl Writer {
             // The bundle before this one was the newest of its broker until now.
             tracing::warn!(%error, "cannot look through old evidence");
         }
-        committed
+        committed.map_err(|why| format!("{why}; make space there, or name another folder by --evidence.dir"))
     }
 }
 
