@@ -40,6 +40,8 @@ const DUMP_DEADLINE: Duration = Duration::from_secs(5);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// For all that a bundle is made of; what is not had by then is missing.
 const BUNDLE_DEADLINE: Duration = Duration::from_secs(45);
+/// For a whole bundle, its writing included: then it is given up.
+const SAVE_DEADLINE: Duration = Duration::from_secs(90);
 /// How often a snapshot is kept, how many, and how many bytes of them.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 const KEPT: usize = 360;
@@ -187,8 +189,9 @@ async fn save(
             continue;
         };
         let at = saver.clock.now();
-        let snapshots = || lock(ring).lines.iter().flatten().copied().collect();
-        let result = saver.save(&view, broker, &snapshots).await;
+        let slow = || format!("not done after {} s: the disk of the evidence folder is slow", SAVE_DEADLINE.as_secs());
+        let save = timeout(SAVE_DEADLINE, saver.save(&view, broker, ring));
+        let result = save.await.unwrap_or_else(|_| Err(slow()));
         let entry = saved.brokers.entry(broker.label.clone());
         let entry = entry.or_insert(SavedOf { process: broker.process, newest: None, total: 0, failure: None });
         if std::mem::replace(&mut entry.process, broker.process) != broker.process {
@@ -280,13 +283,8 @@ impl Saver {
         done.map(|(result, _)| result).map_err(|failure| failure.message)
     }
 
-    /// Writes one bundle. Takes some seconds, and 65 at most.
-    async fn save(
-        &mut self,
-        view: &View,
-        broker: &BrokerDiagnosis,
-        snapshots: &dyn Fn() -> Vec<u8>,
-    ) -> Result<PathBuf, String> {
+    /// Writes one bundle, in some 7 seconds.
+    async fn save(&mut self, view: &View, broker: &BrokerDiagnosis, ring: &Mutex<Ring>) -> Result<PathBuf, String> {
         let (begun, at) = (Instant::now(), self.clock.now());
         let readings = view.snapshot.brokers.iter().find(|known| known.broker.process == broker.process);
         let readings = readings.ok_or("there are no readings of the broker any more")?;
@@ -328,7 +326,8 @@ impl Saver {
         for (name, content) in bundle::of_view(view, broker) {
             self.add(name, content).await?;
         }
-        self.add("snapshots.jsonl", Ok(snapshots())).await?;
+        let snapshots = lock(ring).lines.make_contiguous().concat();
+        self.add("snapshots.jsonl", Ok(snapshots)).await?;
         let manifest = Manifest {
             made_by: concat!("kafka-vitals ", env!("CARGO_PKG_VERSION")).to_owned(),
             broker: broker.label.clone(),
@@ -405,13 +404,12 @@ pub async fn take_now(config: Config, wanted: Option<&str>) -> Result<Vec<(Strin
         let why = view.snapshot.discovery.error.clone().unwrap_or_else(|| format!("found: {}", found.join(", ")));
         return Err(format!("{what} runs on this host ({why})"));
     }
-    let mut ring = Ring::default();
-    ring.push(&view.snapshot);
-    let lines: Vec<u8> = ring.lines.into_iter().flatten().collect();
+    let ring = Mutex::new(Ring::default());
+    lock(&ring).push(&view.snapshot);
     let mut saver = Saver::new(settings, proc, clock, false);
     let mut results = Vec::new();
     for broker in view.diagnosis.brokers.iter().filter(|broker| wanted_processes.contains(&broker.process)) {
-        results.push((broker.label.clone(), saver.save(&view, broker, &|| lines.clone()).await));
+        results.push((broker.label.clone(), saver.save(&view, broker, &ring).await));
     }
     Ok(results)
 }
