@@ -173,23 +173,15 @@ fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
     let taken = runtime.block_on(evidence::take_now(config, args.broker.as_deref()));
     runtime.shutdown_timeout(Duration::from_millis(100));
     let mut code = ExitCode::SUCCESS;
-    match taken {
-        Ok(taken) => {
-            for (label, result) in taken {
-                match result {
-                    Ok(path) => {
-                        writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?
-                    }
-                    Err(why) => {
-                        code = ExitCode::from(1);
-                        let _ = writeln!(std::io::stderr(), "kafka-vitals: no bundle of broker {label}: {why}");
-                    }
-                }
+    for result in taken {
+        match result {
+            Ok(path) => {
+                writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
             }
-        }
-        Err(why) => {
-            code = ExitCode::from(1);
-            let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+            Err(why) => {
+                code = ExitCode::from(1);
+                let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+            }
         }
     }
     Ok(code)

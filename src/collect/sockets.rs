@@ -30,19 +30,8 @@ pub struct Sockets {
 }
 
 /// [`TcpState::ALL`] as `ss` spells them.
-const SS_STATES: [&str; 11] = [
-    "ESTAB",
-    "SYN-SENT",
-    "SYN-RECV",
-    "FIN-WAIT-1",
-    "FIN-WAIT-2",
-    "TIME-WAIT",
-    "UNCONN",
-    "CLOSE-WAIT",
-    "LAST-ACK",
-    "LISTEN",
-    "CLOSING",
-];
+const SS_STATES: &str =
+    "ESTAB SYN-SENT SYN-RECV FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT UNCONN CLOSE-WAIT LAST-ACK LISTEN CLOSING";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -189,7 +178,7 @@ impl Sockets {
                     let peer = remote.to_string();
                     // Of a listener any peer, of which `ss` says so.
                     let peer = peer.strip_suffix(":0").map_or(peer.clone(), |host| format!("{host}:*"));
-                    let state = SS_STATES.get(*state as usize - 1).unwrap_or(&"UNKNOWN");
+                    let state = SS_STATES.split(' ').nth(*state as usize - 1).unwrap_or_default();
                     // Writing into a string cannot fail.
                     let _ = writeln!(
                         text,

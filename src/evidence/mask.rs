@@ -11,30 +11,12 @@ use crate::discover::properties::{MalformedEscape, Properties, comes_from_provid
 pub const HIDDEN: &str = "[hidden]";
 
 /// Parts of names whose values are secret: Kafka's settings of type `password`, Java's options, HTTP, tools.
-const MARKS: [&str; 18] = [
-    "passw",
-    "passphrase",
-    "pwd",
-    "secret",
-    "credential",
-    "token",
-    "jaas",
-    "authorization",
-    "license",
-    "user.info",
-    "apikey",
-    "api.key",
-    "api_key",
-    "private",
-    "storepass",
-    "keypass",
-    "certificate.chain",
-    "truststore.certificates",
-];
+const MARKS: &str = "passw passphrase pwd secret credential token jaas authorization license user.info apikey api.key \
+                     api_key private storepass keypass certificate.chain truststore.certificates";
 
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    MARKS.iter().any(|mark| name.contains(mark))
+    MARKS.split_ascii_whitespace().any(|mark| name.contains(mark))
         || [".key", "_key", "-key"].iter().any(|end| name.ends_with(end))
         // `user_alice="PASSWORD"` of PlainLoginModule.
         || name.starts_with("user_")

@@ -360,14 +360,12 @@ impl Saver {
 }
 
 /// One bundle now of each broker of this host, or of the one that is `wanted` by id or label, without a running
-/// exporter: discovers, takes every reading once, judges, saves. Nothing older is removed.
-///
-/// # Errors
-/// No such broker is found.
-pub async fn take_now(config: Config, wanted: Option<&str>) -> Result<Vec<(String, Result<PathBuf, String>)>, String> {
+/// exporter: discovers, takes every reading once, judges, saves. Nothing older is removed. Of each its path, or why
+/// there is none.
+pub async fn take_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, String>> {
     let clock = Clock::start();
     let (publish, mut snapshots) = watch::channel(Arc::new(Snapshot::default()));
-    let (settings, proc) = (config.evidence.clone(), ProcRoot::new(&config.procfs));
+    let mut saver = Saver::new(config.evidence.clone(), ProcRoot::new(&config.procfs), clock, false);
     let collectors = config.collectors;
     let rounds = tokio::spawn(collect::run(Arc::new(config), publish, clock));
     let is_wanted = |broker: &BrokerSnapshot| {
@@ -379,13 +377,12 @@ pub async fn take_now(config: Config, wanted: Option<&str>) -> Result<Vec<(Strin
         let asked = collectors.cluster && broker.broker.roles != BTreeSet::from([Role::Controller]);
         told("process") && told("handles") && (!asked || told("cluster")) && (!collectors.threads || told("threads"))
     };
-    let mut judge = Judge::default();
-    let mut view = View::default();
+    let (mut judge, mut view) = (Judge::default(), View::default());
     let all_read = async {
         while snapshots.changed().await.is_ok() {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let done = snapshot.discovery.success.is_some()
-                && snapshot.brokers.iter().filter(|b| is_wanted(b)).all(|b| is_read(b));
+            let mut awaited = snapshot.brokers.iter().filter(|broker| is_wanted(broker));
+            let done = snapshot.discovery.success.is_some() && awaited.all(|broker| is_read(broker));
             view = View { diagnosis: Arc::new(judge.judge(&snapshot, clock.now())), snapshot };
             if done {
                 return;
@@ -396,22 +393,22 @@ pub async fn take_now(config: Config, wanted: Option<&str>) -> Result<Vec<(Strin
     let _ = timeout(ROUND_DEADLINE, all_read).await;
     // Its dumps and the bundle's would wait for each other.
     rounds.abort();
-    let wanted_processes: Vec<ProcessKey> =
-        view.snapshot.brokers.iter().filter(|b| is_wanted(b)).map(|b| b.broker.process).collect();
-    if wanted_processes.is_empty() {
-        let found: Vec<&str> = view.snapshot.brokers.iter().map(|broker| broker.label.as_str()).collect();
-        let what = wanted.map_or("no broker".to_owned(), |wanted| format!("no broker {wanted}"));
-        let why = view.snapshot.discovery.error.clone().unwrap_or_else(|| format!("found: {}", found.join(", ")));
-        return Err(format!("{what} runs on this host ({why})"));
-    }
     let ring = Mutex::new(Ring::default());
     lock(&ring).push(&view.snapshot);
-    let mut saver = Saver::new(settings, proc, clock, false);
     let mut results = Vec::new();
-    for broker in view.diagnosis.brokers.iter().filter(|broker| wanted_processes.contains(&broker.process)) {
-        results.push((broker.label.clone(), saver.save(&view, broker, &ring).await));
+    // Both are in the same order.
+    for (readings, broker) in std::iter::zip(&view.snapshot.brokers, &view.diagnosis.brokers) {
+        if is_wanted(readings) {
+            let saved = saver.save(&view, broker, &ring).await;
+            results.push(saved.map_err(|why| format!("no bundle of broker {}: {why}", broker.label)));
+        }
     }
-    Ok(results)
+    if results.is_empty() {
+        let found: Vec<&str> = view.snapshot.brokers.iter().map(|broker| broker.label.as_str()).collect();
+        let why = view.snapshot.discovery.error.clone().unwrap_or_else(|| format!("found: {}", found.join(", ")));
+        results.push(Err(format!("no broker {} runs on this host ({why})", wanted.unwrap_or("at all"))));
+    }
+    results
 }
 
 #[cfg(test)]

@@ -108,24 +108,23 @@ pub fn kill_in_a_loop(times: u32) {
         command.arg("--config.file").arg(&config).stdout(Stdio::null());
         command
     };
-    let writer = || cell.spawn(command()).unwrap();
-    // From the temporary folder to the whole bundle.
-    let mut first = writer();
-    super::wait_for("the first writing", Duration::from_secs(20), || !names().is_empty());
-    let begun = Instant::now();
-    assert!(first.wait_timeout(Duration::from_secs(60)).unwrap().unwrap().success());
-    let takes = begun.elapsed();
-    let (mut whole_before, mut killed_midway) = (1, 0);
+    let (mut whole_before, mut killed_midway) = (0, 0);
     for round in 0..times {
         let before = names();
-        let mut writer = writer();
-        let until = Instant::now() + Duration::from_secs(20);
-        while names().iter().all(|name| before.contains(name)) {
+        let mut writer = cell.spawn(command()).unwrap();
+        // Killed with every number of files, from none to all; some only when they have ended.
+        let files = (16 * (times - 1 - round) / times) as usize;
+        let far_enough = || match names().iter().find(|name| !before.contains(name)) {
+            Some(name) if name.starts_with('.') => {
+                fs::read_dir(dir.join(name)).map_or(true, |now| now.count() >= files)
+            }
+            other => other.is_some(),
+        };
+        let until = Instant::now() + Duration::from_secs(30);
+        while !far_enough() {
             assert!(Instant::now() < until, "nothing is written");
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(Duration::from_micros(100));
         }
-        // Evenly over the time of the writing, from somewhat beyond it down to its begin.
-        std::thread::sleep(takes.mul_f64(1.2 * f64::from(times - 1 - round) / f64::from(times)));
         writer.kill().unwrap();
         let now = whole(dir);
         now.iter().for_each(|bundle| drop(verified(bundle)));
@@ -133,9 +132,9 @@ pub fn kill_in_a_loop(times: u32) {
         killed_midway += u32::from(now.len() == whole_before);
         whole_before = now.len();
     }
-    println!("{killed_midway} of {times} killed while they wrote ({takes:?}), {} had ended", times - killed_midway);
-    assert!(killed_midway >= times / 2 && killed_midway < times);
-    assert!(names().iter().any(|name| name.starts_with('.')), "no writer was killed midway");
+    println!("{killed_midway} of {times} killed while they wrote, {} had ended", times - killed_midway);
+    assert!(killed_midway >= times / 5 && killed_midway < times);
+    assert!(names().iter().any(|name| name.starts_with('.')), "nothing is left to sweep");
     assert_eq!(run(&cell, command()).0, Some(0));
     let left: Vec<String> = names().into_iter().filter(|name| name.starts_with('.')).collect();
     assert_eq!(left, Vec::<String>::new(), "what was left over is swept");
