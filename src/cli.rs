@@ -19,10 +19,38 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look once at every broker of this host and say how it is; the exit code is that of a monitoring plugin.
+    ///
+    /// Needs no running exporter. Takes some seconds, and up to 30 where something is suspicious.
+    /// Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or the look failed.
+    Check(CheckArgs),
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
     /// Explain saved thread dumps, of any form: deadlocks, their members, the known issue that each is.
     Analyze(AnalyzeArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Settings that discovery cannot know, in YAML, as for the exporter.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Form of the answer.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+impl CheckArgs {
+    /// What an exporter with these settings would do.
+    pub fn as_serving(&self) -> ServeArgs {
+        let mut serve = Cli::parse_from(["kafka-vitals"]).serve;
+        serve.config_file.clone_from(&self.config_file);
+        serve.procfs.clone_from(&self.procfs);
+        serve
+    }
 }
 
 #[derive(Debug, Args)]

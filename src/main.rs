@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{AnalyzeArgs, CheckArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::expose::analysis;
+use kafka_vitals::expose::{analysis, check};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::Clock;
@@ -28,11 +28,24 @@ fn main() -> ExitCode {
         // Before anything else: the child switches the user ids of its one thread.
         return sys::attach::child::child_main(arguments);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // A monitoring plugin that cannot look says "unknown", never "critical".
+        Err(error) if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| first == "check") => {
+            let _ = error.print();
+            return ExitCode::from(3);
+        }
+        Err(error) => error.exit(),
+    };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
-    let serves = cli.command.is_none();
+    let failed = match cli.command {
+        None => 1,
+        Some(Command::Check(_)) => 3,
+        Some(_) => 2,
+    };
     let result = match cli.command {
         None => serve(&cli.serve),
+        Some(Command::Check(args)) => look(&args),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Analyze(args)) => analyze(&args),
     };
@@ -41,7 +54,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
             let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-            ExitCode::from(if serves && !error.is::<ConfigError>() { 1 } else { 2 })
+            ExitCode::from(if failed == 1 && error.is::<ConfigError>() { 2 } else { failed })
         }
     }
 }
@@ -98,6 +111,32 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         // Both kinds of task run for ever: an end is a fault that a supervisor should see.
         Some(_) => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
     }
+}
+
+fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = Arc::new(Config::load(&args.as_serving())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let clock = Clock::start();
+    let view = runtime.block_on(judging::once(config, clock));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let text = match args.output {
+        OutputFormat::Text => check::text(&view, clock.now(), coloured()),
+        OutputFormat::Json => serde_json::to_string_pretty(&*view.diagnosis)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::from(check::exit_code(&view)))
+}
+
+/// A terminal that can, unless somebody said otherwise (<https://no-color.org>).
+fn coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stdout())
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn log_to_stderr(level: LogLevel, format: LogFormat) {

@@ -132,7 +132,7 @@ fn rendered() -> (Snapshot, String, String) {
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
     let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
-    let page = page::render(&view, now).into_string().replace("><", ">\n<");
+    let page = page::render(&view, now, |_| None).into_string().replace("><", ">\n<");
     (snapshot.clone(), metrics::render(&view, now), page)
 }
 

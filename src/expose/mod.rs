@@ -1,6 +1,9 @@
 //! The newest snapshot as metrics, page and health.
 
 pub mod analysis;
+pub mod check;
 pub mod metrics;
+pub mod overview;
 pub mod page;
 pub mod server;
+pub mod vitals;

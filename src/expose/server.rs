@@ -79,7 +79,7 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 
 async fn landing_page(State(served): State<Served>) -> Response {
     let view = Arc::clone(&served.view.borrow());
-    let html = page::render(&view, served.clock.now());
+    let html = page::render(&view, served.clock.now(), |_| None);
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
