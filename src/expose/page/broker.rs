@@ -7,7 +7,7 @@ use super::{TEXT, class};
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
 use crate::diagnose::verdict::clock;
 use crate::expose::overview::Level;
-use crate::expose::vitals::{Vital, cut, number, span, unknown, vitals};
+use crate::expose::vitals::{Vital, cut, span, unknown, vitals};
 use crate::snapshot::{
     BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Snapshot, Stall, StandingDeadlock, ThreadReport,
 };
@@ -37,16 +37,16 @@ pub fn section(
                 span.badge { (diagnosis.state.name()) }
             }
             p {
-                // The bare sentence of a healthy one says no more than the badge.
-                @if diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some() {
+                // The headline has said that of the first; of a healthy one it says no more than the badge.
+                @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
                     (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
                 }
                 span.dim { (diagnosis.state.name()) " since " (clock(diagnosis.since)) "." }
             }
             @if let Some(only) = &diagnosis.only_restart {
                 p {
-                    "Only a restart cures it: "
-                    @if only.last > only.first { "dumps " (span(only.seen_for())) " apart show that " } @else { "one dump so far shows that " }
+                    @if only.last > only.first { "Only a restart cures it: dumps " (span(only.seen_for())) " apart show that " }
+                    @else { "One thread dump so far shows that " }
                     (cut(&only.what, TEXT)) "."
                 }
             }
@@ -92,25 +92,27 @@ fn tile(vital: &Vital) -> Markup {
 
 fn finding(found: &Finding) -> Markup {
     let kind = found.id.kind();
-    let facts = html! {
+    let told = html! {
         ul {
             @for fact in found.facts.iter().take(LINES) { li { (cut(fact, TEXT)) } }
             (more(found.facts.len(), LINES))
         }
+        p { (kind.meaning) }
+        p { b { "What to do: " } (kind.what_to_do) " " a href={ "/runbooks/" (found.id.runbook()) } { "Runbook: " (found.id.runbook()) } }
     };
     html! {
         article class=(kind.severity.name()) {
-            header {
-                h4 { (kind.title) }
-                span.badge { (kind.severity.name()) }
-                span.dim { "since " (clock(found.since)) }
-            }
             // What is no trouble yet takes no room from what is.
             @if kind.severity == Severity::Info {
-                details { summary { (number(found.facts.len() as u64)) " of them" } (facts) }
-            } @else { (facts) }
-            p { (kind.meaning) }
-            p { b { "What to do: " } (kind.what_to_do) " " a href={ "/runbooks/" (found.id.runbook()) } { "Runbook: " (found.id.runbook()) } }
+                details { summary { (kind.title) " " span.badge { (kind.severity.name()) } } (told) }
+            } @else {
+                header {
+                    h4 { (kind.title) }
+                    span.badge { (kind.severity.name()) }
+                    span.dim { "since " (clock(found.since)) }
+                }
+                (told)
+            }
         }
     }
 }
