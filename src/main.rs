@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, CheckArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{
+    AnalyzeArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs,
+};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::expose::{analysis, check};
+use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::expose::{analysis, api, check};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::Clock;
 use kafka_vitals::{collect, judging, sys};
@@ -30,12 +33,18 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // A monitoring plugin that cannot look says "unknown", never "critical".
-        Err(error) if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| first == "check") => {
+        Err(error) => {
             let _ = error.print();
-            return ExitCode::from(3);
+            // A probe with a misspelt flag must not have the broker restarted, and a monitoring plugin that cannot
+            // look says "unknown", never "critical".
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            return match command.to_str() {
+                _ if !error.use_stderr() => ExitCode::SUCCESS,
+                Some("live") => ExitCode::SUCCESS,
+                Some("check") => ExitCode::from(3),
+                _ => ExitCode::from(2),
+            };
         }
-        Err(error) => error.exit(),
     };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
     let failed = match cli.command {
@@ -48,6 +57,7 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => look(&args),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
         Ok(code) => code,
@@ -96,7 +106,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, clock));
+    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -125,7 +135,7 @@ fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     runtime.shutdown_timeout(Duration::from_millis(100));
     let text = match args.output {
         OutputFormat::Text => check::text(&view, clock.now(), coloured()),
-        OutputFormat::Json => serde_json::to_string_pretty(&*view.diagnosis)? + "\n",
+        OutputFormat::Json => serde_json::to_string_pretty(&api::brokers(&view))? + "\n",
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(ExitCode::from(check::exit_code(&view)))
@@ -156,6 +166,17 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
         LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => subscriber.json().init(),
     }
+}
+
+/// Only the exit code counts: where nobody takes the text the probe must not fail for that.
+fn live(args: &LiveArgs) -> ExitCode {
+    let (text, code) = match exec_probe::ask(args.address, args.broker.as_deref(), args.timeout) {
+        Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
+        Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
+        Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    code
 }
 
 /// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.

@@ -40,7 +40,8 @@ pub fn text(view: &View, now: Moment, colour: bool) -> String {
         let mut words = Vec::new();
         if broker.ended.is_none() {
             for vital in vitals(&view.snapshot, broker, diagnosis, now) {
-                let notes = if vital.notes.is_empty() { String::new() } else { format!(" ({})", vital.notes.join(", ")) };
+                let notes =
+                    if vital.notes.is_empty() { String::new() } else { format!(" ({})", vital.notes.join(", ")) };
                 words.push(format!("{} {}{notes}", vital.name, vital.value));
             }
         }

@@ -49,7 +49,8 @@ pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDi
         let slowest = probes.peers.iter().filter_map(|peer| Some(peer.api.as_ref()?.duration)).max();
         if !probes.peers.is_empty() {
             let note = (!silent.is_empty()).then(|| format!("silent: {}", silent.join(", ")));
-            let peers = Vital::new("Peers", Some(told)).note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
+            let peers =
+                Vital::new("Peers", Some(told)).note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
             list.push(peers.note(note).about(diagnosis, &[FindingId::PeerUnreachable]));
         }
     }
@@ -121,10 +122,7 @@ fn levels(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagno
     let limit = broker.process.fresh(now).and_then(|vitals| vitals.handle_limit_soft);
     let handles = against("File handles", broker.handles.fresh(now).copied(), limit, &forecasts.file_handles)
         .note(untracked.map(|count| format!("{} sockets that no table shows", number(*count))))
-        .about(
-            diagnosis,
-            &[FindingId::FileHandleExhaustion, FindingId::FileHandleLeak, FindingId::DeadSocketPileup],
-        );
+        .about(diagnosis, &[FindingId::FileHandleExhaustion, FindingId::FileHandleLeak, FindingId::DeadSocketPileup]);
     let limit = snapshot.memory_map_limit.fresh(now).copied();
     let maps = against("Memory maps", broker.memory_maps.fresh(now).copied(), limit, &forecasts.memory_maps)
         .about(diagnosis, &[FindingId::MemoryMapsExhaustion]);
@@ -159,10 +157,8 @@ fn connections(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment
     }
     let waiting = pulse.map(|pulse| number(pulse.server.get(TcpState::CloseWait).connections));
     let unread = pulse.map(|pulse| format!("{} with unread bytes", number(pulse.unread_close_wait)));
-    let mut list = vec![
-        clients,
-        Vital::new("CLOSE_WAIT", waiting).note(unread).about(diagnosis, &[FindingId::CloseWaitPileup]),
-    ];
+    let mut list =
+        vec![clients, Vital::new("CLOSE_WAIT", waiting).note(unread).about(diagnosis, &[FindingId::CloseWaitPileup])];
     for queue in pulse.into_iter().flat_map(|pulse| &pulse.accept_queues).take(4) {
         let of = queue.limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
         let vital = Vital::new("Accept queue", Some(format!("{}{of}", queue.length)));

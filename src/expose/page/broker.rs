@@ -4,12 +4,13 @@ use maud::{Markup, html};
 
 use super::graph::{self, DRAWN};
 use super::{TEXT, class};
+use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
 use crate::diagnose::verdict::clock;
 use crate::expose::overview::Level;
 use crate::expose::vitals::{Vital, cut, span, unknown, vitals};
 use crate::snapshot::{
-    BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Snapshot, Stall, StandingDeadlock, ThreadReport,
+    BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock, ThreadReport,
 };
 
 /// Deadlocks, stalls and queues told, of each.
@@ -21,7 +22,7 @@ const FRAMES: usize = 12;
 const FRAME: usize = 160;
 
 pub fn section(
-    snapshot: &Snapshot,
+    view: &View,
     broker: &BrokerSnapshot,
     diagnosis: &BrokerDiagnosis,
     evidence: Option<String>,
@@ -29,6 +30,7 @@ pub fn section(
     now: Moment,
 ) -> Markup {
     let unknown = unknown(broker, now);
+    let live = view.live.iter().find(|answer| answer.process == diagnosis.process);
     let report = broker.threads.fresh(now);
     html! {
         section id={ "broker-" (index) } class=(class(Level::of(diagnosis))) {
@@ -50,13 +52,16 @@ pub fn section(
                     (cut(&only.what, TEXT)) "."
                 }
             }
+            @if diagnosis.state == BrokerState::Gray && let Some(answer) = live {
+                p { "Liveness probe: " (if answer.restart { "fails. " } else { "passes. " }) (cut(&answer.reason, TEXT)) }
+            }
             @if let Some(path) = evidence { p { strong { "Evidence saved: " } code { (path) } } }
             @if let Some(Recovery { from, back, whole: None }) = &diagnosis.recovery {
                 p { "It was " (from.name()) ", is back since " (clock(*back)) " and not yet in every ISR." }
             }
             @if broker.ended.is_none() {
                 h3 { "Vitals" }
-                dl.vitals { @for vital in vitals(snapshot, broker, diagnosis, now) { (tile(&vital)) } }
+                dl.vitals { @for vital in vitals(&view.snapshot, broker, diagnosis, now) { (tile(&vital)) } }
             }
             @if !diagnosis.findings.is_empty() {
                 h3 { "Findings" }

@@ -73,7 +73,7 @@ pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String
                         }
                     }
                     @for (index, (broker, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
-                        (broker::section(snapshot, broker, diagnosis, evidence(&diagnosis.label), index, now))
+                        (broker::section(view, broker, diagnosis, evidence(&diagnosis.label), index, now))
                     }
                     @if brokers.len() > BROKERS { p { (brokers.len() - BROKERS) " more brokers: see the metrics." } }
                     (timeline(view, now))
