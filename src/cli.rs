@@ -19,9 +19,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look once at every broker of this host and say how it is; the exit code is that of a monitoring plugin.
+    /// Say how every broker of this host is, on one page; the exit code is that of a monitoring plugin.
     ///
-    /// Needs no running exporter. Takes some seconds, and up to 30 where something is suspicious.
+    /// Asks the exporter. Where none answers it looks itself, for 4 seconds, and up to 30 where something is suspicious.
     /// Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or the look failed.
     Check(CheckArgs),
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
@@ -48,6 +48,9 @@ pub struct LiveArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
+    /// Address of the exporter.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
+    pub address: SocketAddr,
     /// Settings that discovery cannot know, in YAML, as for the exporter.
     #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,

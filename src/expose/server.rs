@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::{api, metrics, page};
+use super::{api, check, metrics, page};
 use crate::diagnose::View;
 use crate::diagnose::live::answer_for;
 use crate::snapshot::Clock;
@@ -44,13 +44,14 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
+        .route("/check", get(check_page))
         .route("/api/v1/brokers", get(api_brokers))
         .route("/api/v1/findings", get(api_findings))
         .route("/live", get(live_only))
         .route("/brokers/{name}/live", get(live_of))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /api/v1/brokers, /api/v1/findings, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /check, /api/v1/brokers, /api/v1/findings, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
@@ -93,6 +94,13 @@ async fn landing_page(State(served): State<Served>) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, html.into_string()).into_response()
+}
+
+/// What `kafka-vitals check` prints.
+async fn check_page(State(served): State<Served>) -> Response {
+    let view = Arc::clone(&served.view.borrow());
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (headers, check::text(&view, served.clock.now(), |_| None)).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {

@@ -13,13 +13,16 @@ use crate::snapshot::{
     BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock, ThreadReport,
 };
 
-/// Deadlocks, stalls and queues told, of each.
-const FOUND: usize = 4;
+/// Deadlocks, stalls and queues told, of each; the first deadlock is drawn as well.
+const FOUND: usize = 2;
 /// Facts of one finding, names of threads in a row, things unknown.
-const LINES: usize = 12;
+const LINES: usize = 8;
+const LINE: usize = 240;
 const NAME: usize = 80;
-const FRAMES: usize = 12;
-const FRAME: usize = 160;
+/// Members of a deadlock whose stacks are told.
+const STACKS: usize = 4;
+const FRAMES: usize = 10;
+const FRAME: usize = 120;
 
 pub fn section(
     view: &View,
@@ -72,7 +75,7 @@ pub fn section(
             @if !unknown.is_empty() {
                 h3 { "Unknown, and why" }
                 ul {
-                    @for (what, why) in unknown.iter().take(LINES) { li { strong { (what) } ": " (cut(why, TEXT)) } }
+                    @for (what, why) in unknown.iter().take(LINES) { li { strong { (what) } ": " (cut(why, LINE)) } }
                     (more(unknown.len(), LINES))
                 }
             }
@@ -99,7 +102,7 @@ fn finding(found: &Finding) -> Markup {
     let kind = found.id.kind();
     let told = html! {
         ul {
-            @for fact in found.facts.iter().take(LINES) { li { (cut(fact, TEXT)) } }
+            @for fact in found.facts.iter().take(LINES) { li { (cut(fact, LINE)) } }
             (more(found.facts.len(), LINES))
         }
         p { (kind.meaning) }
@@ -127,11 +130,11 @@ fn deadlocks(standing: &StandingDeadlock, broker: usize) -> Markup {
         @for (index, deadlock) in standing.deadlocks.iter().enumerate().take(FOUND) {
             h3 { (deadlock.cycle.len()) " threads wait for each other" }
             div.deadlock {
-                figure { (graph::draw(deadlock, &format!("graph-{broker}-{index}"))) }
+                @if index == 0 { figure { (graph::draw(deadlock, &format!("graph-{broker}"))) } }
                 (in_words(deadlock))
             }
         }
-        @if standing.deadlocks.len() > FOUND { p { "and " (standing.deadlocks.len() - FOUND) " more deadlocks" } }
+        @if standing.deadlocks.len() > FOUND { p { "and " (standing.deadlocks.len() - FOUND) " more" } }
         @for known in standing.known_issues.iter().take(FOUND) { (issue(known)) }
         @if standing.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
     }
@@ -148,7 +151,9 @@ fn in_words(deadlock: &Deadlock) -> Markup {
     html! {
         div {
             ul {
-                @for thread in deadlock.cycle.iter().take(DRAWN) { li { (waiting(thread)) (stack(&thread.frames)) } }
+                @for (index, thread) in deadlock.cycle.iter().enumerate().take(DRAWN) {
+                    li { (waiting(thread)) @if index < STACKS { (stack(&thread.frames)) } }
+                }
                 (more(deadlock.cycle.len(), DRAWN))
             }
             @if !deadlock.waiting.is_empty() {
