@@ -17,11 +17,11 @@ use crate::snapshot::{
 const FOUND: usize = 2;
 /// Facts of one finding, names of threads in a row, things unknown.
 const LINES: usize = 8;
-const LINE: usize = 240;
+const LINE: usize = 200;
 const NAME: usize = 80;
 /// Members of a deadlock whose stacks are told.
 const STACKS: usize = 4;
-const FRAMES: usize = 10;
+const FRAMES: usize = 8;
 const FRAME: usize = 120;
 
 pub fn section(
