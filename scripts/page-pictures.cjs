@@ -5,7 +5,8 @@ const { chromium } = require('playwright-core');
 const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
 const csp = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-const pages = { gray: 'tests/golden/page.html', healthy: 'tests/golden/page-healthy.html' };
+const [folder, ...named] = process.argv.slice(2);
+const pages = Object.fromEntries(named.map(pair => pair.split('=', 2)));
 const views = {
   light: { viewport: { width: 1100, height: 900 }, colorScheme: 'light' },
   dark: { viewport: { width: 1100, height: 900 }, colorScheme: 'dark' },
@@ -30,13 +31,12 @@ const views = {
       const context = await browser.newContext({ ...options, bypassCSP: false });
       const page = await context.newPage();
       page.on('console', message => message.type() === 'error' && complain(`${name} ${view}: ${message.text()}`));
-      // A browser looks for an icon by itself.
       const own = url => url.startsWith(`${origin}/`);
       page.on('request', request => own(request.url()) || complain(`${name} ${view}: asks ${request.url()}`));
       await page.goto(`${origin}/${name}`);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       if (wide > 0) complain(`${name} ${view}: ${wide} pixels wider than the screen`);
-      await page.screenshot({ path: `docs/pictures/${name}-${view}.png` });
+      await page.screenshot({ path: `${folder}/${name}-${view}.png` });
       if (process.env.WHOLE) await page.screenshot({ path: `${process.env.WHOLE}/${name}-${view}.png`, fullPage: true });
       // With every fold open, or what is in them would not be looked at.
       await page.evaluate(() => document.querySelectorAll('details').forEach(fold => { fold.open = true; }));

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Draws the page as the golden files hold it in a real Chromium, light, dark and on a phone, and lets axe look at it.
-# Ends with 1 where axe finds something serious, where a phone would scroll sideways, or where the page asks for
-# anything of another address. The pictures go to docs/pictures. By hand: `make pictures`.
+# page-pictures.sh FOLDER NAME=FILE...: draws saved pages of the exporter in a real Chromium, light, dark and on a phone,
+# and lets axe look at them. Ends with 1 where axe finds something serious, where a screen would scroll sideways, or
+# where a page asks for anything. Pictures: FOLDER/NAME-light.png, -dark, -phone, -phone-dark.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -33,5 +33,6 @@ else
     LD_LIBRARY_PATH=$(find "$root/usr/lib" -maxdepth 2 -type d | paste -s -d :)
     export LD_LIBRARY_PATH
 fi
-mkdir -p docs/pictures
-NODE_PATH=$tools/node_modules BROWSER=$browser node scripts/page-pictures.cjs
+[ $# -ge 2 ] || die "usage: page-pictures.sh FOLDER NAME=FILE..."
+mkdir -p "$1"
+NODE_PATH=$tools/node_modules BROWSER=$browser node scripts/page-pictures.cjs "$@"

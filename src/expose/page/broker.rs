@@ -15,7 +15,8 @@ use crate::snapshot::{
 
 /// Deadlocks, stalls and queues told, of each; the first deadlock is drawn as well.
 const FOUND: usize = 2;
-/// Facts of one finding, names of threads in a row, things unknown.
+const UNKNOWN: usize = 16;
+/// Facts of one finding, names of threads in a row.
 const LINES: usize = 8;
 const LINE: usize = 200;
 const NAME: usize = 80;
@@ -46,7 +47,7 @@ pub fn section(
                 @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
                     (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
                 }
-                span.dim { (diagnosis.state.name()) " since " (clock(diagnosis.since)) "." }
+                span.dim { "So since " (clock(diagnosis.since)) ", " (span(now.since(diagnosis.since))) " ago." }
             }
             @if let Some(only) = &diagnosis.only_restart {
                 p {
@@ -56,7 +57,8 @@ pub fn section(
                 }
             }
             @if diagnosis.state == BrokerState::Gray && let Some(answer) = live {
-                p { "Liveness probe: " (if answer.restart { "fails. " } else { "passes. " }) (cut(&answer.reason, TEXT)) }
+                @let reason = answer.reason.strip_prefix(&diagnosis.sentence).unwrap_or(&answer.reason);
+                p { "The liveness probe " (if answer.restart { "fails. " } else { "passes. " }) (cut(reason.trim(), TEXT)) }
             }
             @if let Some(path) = evidence { p { strong { "Evidence saved: " } code { (path) } } }
             @if let Some(Recovery { from, back, whole: None }) = &diagnosis.recovery {
@@ -75,8 +77,8 @@ pub fn section(
             @if !unknown.is_empty() {
                 h3 { "Unknown, and why" }
                 ul {
-                    @for (what, why) in unknown.iter().take(LINES) { li { strong { (what) } ": " (cut(why, LINE)) } }
-                    (more(unknown.len(), LINES))
+                    @for (what, why) in unknown.iter().take(UNKNOWN) { li { strong { (what) } ": " (cut(why, TEXT)) } }
+                    (more(unknown.len(), UNKNOWN))
                 }
             }
         }
