@@ -3,4 +3,5 @@
 pub mod analysis;
 pub mod metrics;
 pub mod page;
+pub mod runbooks;
 pub mod server;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::{metrics, page};
+use super::{metrics, page, runbooks};
 use crate::snapshot::{Clock, Snapshot};
 
 /// What the handlers read.
@@ -41,9 +41,11 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
+        .route("/runbooks", get(|| async { html_page(runbooks::list()) }))
+        .route("/runbooks/{name}", get(runbook))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /-/healthy, /-/ready\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /runbooks, /-/healthy, /-/ready\n") })
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
@@ -78,14 +80,24 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 
 async fn landing_page(State(served): State<Served>) -> Response {
     let snapshot = Arc::clone(&served.snapshot.borrow());
-    let html = page::render(&snapshot, served.clock.now());
+    html_page(page::render(&snapshot, served.clock.now()))
+}
+
+async fn runbook(Path(name): Path<String>) -> Response {
+    match runbooks::page(&name) {
+        Some(page) => html_page(page),
+        None => (StatusCode::NOT_FOUND, "No such runbook. /runbooks lists them.\n").into_response(),
+    }
+}
+
+fn html_page(page: maud::Markup) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, html.into_string()).into_response()
+    (headers, page.into_string()).into_response()
 }
 
 async fn ready(State(served): State<Served>) -> Response {
