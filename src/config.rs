@@ -164,7 +164,7 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
         return fail("must begin with / and name a path, e.g. /metrics");
     } else if !path.chars().all(plain) {
         return fail("only letters, digits and / - . _ ~ may stand in it, e.g. /metrics");
-    } else if ["/-/healthy", "/-/ready"].contains(&path) {
+    } else if ["/runbooks", "/-/healthy", "/-/ready"].contains(&path) {
         return fail("is taken, choose another");
     }
     Ok(())

@@ -31,6 +31,8 @@ pub mod expose;
 #[forbid(unsafe_code)]
 pub mod failure;
 #[forbid(unsafe_code)]
+pub mod judging;
+#[forbid(unsafe_code)]
 pub mod kafka;
 #[forbid(unsafe_code)]
 pub mod parse;

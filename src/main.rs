@@ -16,8 +16,8 @@ use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
-use kafka_vitals::snapshot::{Clock, Snapshot};
-use kafka_vitals::{collect, sys};
+use kafka_vitals::snapshot::Clock;
+use kafka_vitals::{collect, judging, sys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -76,12 +76,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         listeners.push(listener);
     }
     let clock = Clock::start();
-    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let router = server::router(Served { snapshot, clock }, &config.telemetry_path, config.max_requests);
+    let (publish, snapshots) = watch::channel(Arc::default());
+    let (publish_view, view) = watch::channel(Arc::default());
+    let router = server::router(Served { view, clock }, &config.telemetry_path, config.max_requests);
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
+    tasks.spawn(judging::run(snapshots, publish_view, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
+use kafka_vitals::diagnose::View;
+use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::snapshot::{BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock};
@@ -15,7 +17,7 @@ use tokio::sync::watch;
 /// A server on a free port, for as long as it is held.
 struct Server {
     address: SocketAddr,
-    publish: watch::Sender<Arc<Snapshot>>,
+    publish: watch::Sender<Arc<View>>,
     clock: Clock,
     _runtime: tokio::runtime::Runtime,
 }
@@ -23,10 +25,10 @@ struct Server {
 fn start() -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let clock = Clock::start();
-    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let (publish, view) = watch::channel(Arc::default());
     let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(server::serve(listener, server::router(Served { snapshot, clock }, "/metrics", 2)));
+    runtime.spawn(server::serve(listener, server::router(Served { view, clock }, "/metrics", 2)));
     Server { address, publish, clock, _runtime: runtime }
 }
 
@@ -41,7 +43,7 @@ fn get(address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
     (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
 }
 
-fn deadlocked(server: &Server) -> Snapshot {
+fn deadlocked(server: &Server) -> View {
     let broker = Broker { id: Some(219), ..Broker::unknown(ProcessKey { pid: 81068, start_ticks: 1 }) };
     let mut broker = BrokerSnapshot::new(Arc::new(broker), "219".into());
     let thread = |thread: &str, wants: &str, held_by: &str| DeadlockedThread {
@@ -62,12 +64,13 @@ fn deadlocked(server: &Server) -> Snapshot {
                 thread("group-metadata-manager-0", list, "kafka-request-handler-3"),
             ],
             waiting: vec![thread("executor-Heartbeat", group, "group-metadata-manager-0")],
+            reported: true,
         }],
     });
     broker.handles = Reading::unknown("/proc/81068/fd: permission denied");
     let mut snapshot = Snapshot { at: now, brokers: vec![Arc::new(broker)], ..Snapshot::default() };
     snapshot.discovery.success = Some(true);
-    snapshot
+    View::of(&mut Judge::default(), Arc::new(snapshot), now)
 }
 
 #[test]

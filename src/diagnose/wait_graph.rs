@@ -7,7 +7,7 @@
 //! Not to be seen in one dump, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a
 //! pool that waits for itself, a nested `wait`, class initialisation before JDK 17.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
 use crate::snapshot::{Deadlock, DeadlockedThread};
@@ -47,6 +47,8 @@ pub struct WaitGraph<'d, 'a> {
     strangers: Vec<&'a str>,
     /// The stacks that the report repeats.
     reported: HashMap<usize, Thread<'a>>,
+    /// Threads that the report calls deadlocked, those that merely wait included.
+    in_report: BTreeSet<usize>,
     edges: Vec<Edge<'a>>,
     /// For each cycle its members, each waiting for the next, the last for the first.
     cycles: Vec<Vec<usize>>,
@@ -83,6 +85,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             threads: &dump.threads,
             strangers: Vec::new(),
             reported: HashMap::new(),
+            in_report: BTreeSet::new(),
             edges: Vec::with_capacity(dump.threads.len()),
             cycles: Vec::new(),
             leads_to: Vec::new(),
@@ -110,6 +113,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .map(|(members, waiting)| Deadlock {
                 cycle: members.iter().map(|&member| self.deadlocked(member, CYCLE_FRAMES)).collect(),
                 waiting,
+                reported: members.iter().any(|member| self.in_report.contains(member)),
             })
             .collect()
     }
@@ -227,6 +231,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 let index = self.node_of(reported, &mut by_name);
                 first_of_name.entry(reported.name).or_insert(index);
                 entries.push(index);
+                self.in_report.insert(index);
             }
             let mut holder_of = HashMap::new();
             for (position, reported) in deadlock.threads.iter().enumerate() {

@@ -19,12 +19,13 @@ use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use super::{metrics, page, runbooks};
-use crate::snapshot::{Clock, Snapshot};
+use crate::diagnose::View;
+use crate::snapshot::Clock;
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub struct Served {
-    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub view: watch::Receiver<Arc<View>>,
     pub clock: Clock,
 }
 
@@ -51,8 +52,8 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
-    let snapshot = Arc::clone(&served.snapshot.borrow());
-    let text = metrics::render(&snapshot, served.clock.now());
+    let view = Arc::clone(&served.view.borrow());
+    let text = metrics::render(&view, served.clock.now());
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     if accepts_gzip(&headers)
         && let Ok(packed) = gzip(text.as_bytes())
@@ -79,8 +80,8 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Response {
-    let snapshot = Arc::clone(&served.snapshot.borrow());
-    html_page(page::render(&snapshot, served.clock.now()))
+    let view = Arc::clone(&served.view.borrow());
+    html_page(page::render(&view, served.clock.now()))
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
@@ -102,7 +103,7 @@ fn html_page(page: maud::Markup) -> Response {
 
 async fn ready(State(served): State<Served>) -> Response {
     // The first discovery round tells which brokers there are; before it nothing is known.
-    if served.snapshot.borrow().discovery.success.is_some() {
+    if served.view.borrow().snapshot.discovery.success.is_some() {
         "kafka-vitals is ready.\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "The first discovery round has not ended yet.\n").into_response()
