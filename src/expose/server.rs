@@ -46,7 +46,9 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
         .route("/runbooks/{name}", get(runbook))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /runbooks, /-/healthy, /-/ready\n") })
+        .fallback(|| async {
+            (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /runbooks, /-/healthy, /-/ready\n")
+        })
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
