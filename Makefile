@@ -14,7 +14,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## three real brokers, the deadlock, and what the exporter says as it unfolds
-	@scripts/prerequisites.sh build brokers
+	@scripts/prerequisites.sh build brokers prometheus
 	@$(in_shell) cargo build --locked --release
 	@$(in_shell) cargo run --locked -p lab -- demo
 

@@ -35,12 +35,9 @@ fn wait_told(told: &mut Vec<Told>, monitoring: &Monitoring, time: Duration, name
         let left = deadline.saturating_duration_since(Instant::now());
         let notification = monitoring.notifications.recv_timeout(left);
         let notification = notification.unwrap_or_else(|_| panic!("{name} {status} was not told within {time:?}"));
-        let body: Value = serde_json::from_str(&notification.body).unwrap();
-        told.extend(body["alerts"].as_array().unwrap().iter().map(|alert| Told {
-            at: notification.at,
-            receiver: notification.path.clone(),
-            alert: alert.clone(),
-        }));
+        let (at, path) = (notification.at, &notification.path);
+        let alerts = notification.alerts().unwrap().into_iter();
+        told.extend(alerts.map(|alert| Told { at, receiver: path.clone(), alert }));
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::{Cell, Process};
 
@@ -24,6 +25,17 @@ pub struct Notification {
     pub path: String,
     /// JSON
     pub body: String,
+}
+
+impl Notification {
+    /// The alerts in it, each with `status`, `labels` and `annotations`.
+    pub fn alerts(&self) -> Result<Vec<Value>> {
+        let mut body: Value = serde_json::from_str(&self.body)?;
+        match body["alerts"].take() {
+            Value::Array(alerts) => Ok(alerts),
+            _ => anyhow::bail!("a notification without alerts: {:.200}", self.body),
+        }
+    }
 }
 
 /// Both, running; they end when it is dropped.
