@@ -98,8 +98,15 @@ install_packages() {
 
 prometheus_tools="promtool prometheus amtool alertmanager"
 
-have_prometheus() {
+# Where Debian's Alertmanager reads its templates, wherever it is itself.
+templates=/usr/share/prometheus/alertmanager
+
+have_prometheus_tools() {
     for tool in $prometheus_tools; do have "$tool" || return 1; done
+}
+
+have_prometheus() {
+    have_prometheus_tools && { [ ! -d "$cache/prometheus$templates" ] || [ -e "$templates/default.tmpl" ]; }
 }
 
 # unpack FOLDER TOOL REMEDY PACKAGE...: Debian packages into the cache, for which one of their tools must run.
@@ -125,9 +132,15 @@ unpack() {
 get_prometheus() {
     have_prometheus && return 0
     remedy="install promtool, prometheus, amtool and alertmanager so that they are on the PATH"
-    unpack prometheus promtool "$remedy" prometheus prometheus-alertmanager
-    for tool in promtool prometheus amtool; do ln -sfn "../prometheus/usr/bin/$tool" "$cache/bin/$tool"; done
-    ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
+    if ! have_prometheus_tools; then
+        unpack prometheus promtool "$remedy" prometheus prometheus-alertmanager
+        for tool in promtool prometheus amtool; do ln -sfn "../prometheus/usr/bin/$tool" "$cache/bin/$tool"; done
+        ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
+    fi
+    [ ! -e "$templates/default.tmpl" ] || return 0
+    say "copying Alertmanager's templates to $templates"
+    { quietly as_root mkdir -p "$templates" && quietly as_root cp "$cache/prometheus$templates"/*.tmpl "$templates"; } ||
+        die "Alertmanager's templates cannot be put into $templates; or $remedy"
 }
 
 # In Python: its packages are unpacked as well, for the python3 that is there.

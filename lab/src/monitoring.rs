@@ -69,7 +69,6 @@ impl Monitoring {
         let run = |program: &str, port: u16, arguments: &[String]| -> Result<Process> {
             let mut command = Command::new(program);
             command.args(arguments).arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=error");
-            // Debian's looks there for pages that its package leaves out.
             command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
             cell.spawn(command).with_context(|| format!("start {program}: scripts/prerequisites.sh prometheus gets it"))
         };
@@ -85,7 +84,6 @@ impl Monitoring {
             &[
                 format!("--config.file={}", at("alertmanager.yml")),
                 format!("--storage.path={}", at("notified")),
-                format!("--web.ui-path={}", folder.display()),
                 // Alone: it would look for others, and listen on every address.
                 "--cluster.listen-address=".to_owned(),
             ],
