@@ -21,7 +21,9 @@ pub struct Cli {
 pub enum Command {
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
-    /// Explain saved thread dumps, of any form: deadlocks, their members, the known issue that each is.
+    /// Save the evidence of a broker, or of each broker of this host, now: dumps, sockets, handles, log, findings.
+    Bundle(BundleArgs),
+    /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
     /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
     /// when the exporter does not answer.
@@ -55,8 +57,24 @@ pub struct ThreadsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// Id of the broker, or its label (`ID@PORT`, `pid-N`); default: each broker of this host.
+    #[arg(long, value_name = "ID")]
+    pub broker: Option<String>,
+    /// Folder in which the bundle is made; default: that of the exporter's --evidence.dir.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// The exporter's config file.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct AnalyzeArgs {
-    /// Files with dumps: of jstack, jcmd, SIGQUIT or jhsdb, also among log lines.
+    /// Files of jstack, jcmd, netstat, ss, lsof, kafka-topics and others, known by what they hold; folders of them.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Form of the answer.
@@ -104,6 +122,9 @@ pub struct ServeArgs {
     /// Folder where the proc file system is mounted.
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
+    /// Folder for evidence, saved when a broker is found gray; default: below STATE_DIRECTORY, XDG_STATE_HOME or HOME.
+    #[arg(long = "evidence.dir", value_name = "DIR")]
+    pub evidence_dir: Option<PathBuf>,
     /// Least severe messages that are logged.
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerState, Diagnosis};
-use crate::diagnose::live::{self, Evidence, Liveness};
+use crate::diagnose::live::{self, Liveness};
 use crate::diagnose::verdict::Judge;
+use crate::evidence::Saved;
 use crate::snapshot::{Clock, Snapshot};
 
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -19,6 +20,7 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 pub async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     publish: watch::Sender<Arc<View>>,
+    saved: watch::Receiver<Arc<Saved>>,
     live: live::Settings,
     clock: Clock,
 ) {
@@ -28,7 +30,8 @@ pub async fn run(
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let now = clock.now();
         let mut view = View::of(&mut judge, snapshot, now);
-        let evidence = |_| Evidence::None;
+        let saved = Arc::clone(&saved.borrow());
+        let evidence = |process| saved.progress(process);
         view.live = liveness.judge(&view.snapshot, &view.diagnosis, evidence, now).into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));

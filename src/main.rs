@@ -1,14 +1,18 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::{Read as _, Write as _};
+mod analyze;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{
+    BundleArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
+};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
@@ -18,7 +22,8 @@ use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::Clock;
-use kafka_vitals::{collect, judging, sys};
+use kafka_vitals::{collect, evidence, judging, sys};
+use sys::proc::ProcRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -43,7 +48,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
-        Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Bundle(args)) => bundle(args),
+        Some(Command::Analyze(args)) => analyze::run(&args),
         Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
@@ -56,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args)?;
     if args.config_check {
         writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
@@ -88,12 +94,19 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
-    let router = server::router(Served { view, clock }, &config.telemetry_path, config.max_requests);
+    let (publish_saved, saved) = watch::channel(Arc::default());
+    let router = server::router(
+        Served { view: view.clone(), saved: saved.clone(), clock },
+        &config.telemetry_path,
+        config.max_requests,
+    );
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock));
+    tasks.spawn(judging::run(snapshots, publish_view, saved, config.live, clock));
+    let proc = ProcRoot::new(&config.procfs);
+    tasks.spawn(evidence::run(view, publish_saved, config.evidence.clone(), proc, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -140,26 +153,6 @@ fn live(args: &LiveArgs) -> ExitCode {
     code
 }
 
-/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
-const MAX_SAVED_BYTES: u64 = 256 << 20;
-
-fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let mut analysis = Analysis::default();
-    for path in &args.files {
-        let source = path.display().to_string();
-        // A pipe (`<(jstack PID)`) has no length, and a device no end.
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).with_context(|| source.clone())?;
-        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
-        anyhow::ensure!(
-            bytes.len() as u64 <= MAX_SAVED_BYTES,
-            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
-        );
-        add_dumps(&mut analysis, &source, &bytes)?;
-    }
-    print(&analysis, args.output)
-}
-
 fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let text = thread_dump::decode(bytes);
     let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
@@ -167,13 +160,43 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => analysis::text(analysis),
-        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+        OutputFormat::Text => text(told),
+        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// Prints the path of each bundle; 1 where one could not be written.
+fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let serve = ServeArgs {
+        config_file: args.config_file,
+        procfs: args.procfs,
+        evidence_dir: args.output,
+        ..Cli::parse_from(["kafka-vitals"]).serve
+    };
+    let config = Config::load(&serve)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let taken = runtime.block_on(evidence::take_now(config, args.broker.as_deref()));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let mut code = ExitCode::SUCCESS;
+    for result in taken {
+        match result {
+            Ok(path) => {
+                writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
+            }
+            Err(why) => {
+                code = ExitCode::from(1);
+                let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+            }
+        }
+    }
+    Ok(code)
 }
 
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
@@ -186,9 +209,9 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let dump = runtime.block_on(collector.collect())?;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
-    let code = print(&analysis, args.output)?;
+    print(&analysis, args.output, analysis::text)?;
     if args.output == OutputFormat::Text {
         std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }

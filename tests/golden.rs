@@ -19,6 +19,7 @@ use kafka_vitals::collect::{Failure, cluster, process, threads};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{self, Broker, Discovery};
+use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::snapshot::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::sys::proc::ProcRoot;
@@ -133,7 +134,7 @@ fn rendered() -> (Snapshot, String, String) {
     let now = moment().plus(Duration::from_secs(2));
     let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
     let page = page::render(&view, now).into_string().replace("><", ">\n<");
-    (snapshot.clone(), metrics::render(&view, now), page)
+    (snapshot.clone(), metrics::render(&view, &Saved::default(), now), page)
 }
 
 fn compare(file: &str, text: &str) {

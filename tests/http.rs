@@ -30,7 +30,10 @@ fn start() -> Server {
     let (publish, view) = watch::channel(Arc::default());
     let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(server::serve(listener, server::router(Served { view, clock }, "/metrics", 2)));
+    runtime.spawn(server::serve(
+        listener,
+        server::router(Served { view, saved: watch::channel(Arc::default()).1, clock }, "/metrics", 2),
+    ));
     Server { address, publish, clock, _runtime: runtime }
 }
 

@@ -10,6 +10,7 @@ use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, Mode, ProcessKey, Role};
+use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::metrics;
 use kafka_vitals::snapshot::{
     AcceptQueue, ClusterCounts, ClusterSource, ExporterVitals, HandleKinds, Moment, PartitionState, ProcessVitals,
@@ -24,14 +25,14 @@ const NOW: Moment = Moment(1_700_000_000_000);
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let view = View::of(&mut Judge::default(), Arc::new(snapshot()), NOW);
-    let page = metrics::render(&view, NOW);
+    let page = metrics::render(&view, &Saved::default(), NOW);
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     ensure!(series > 300, "only {series} series: something is unknown\n{page}");
     let all = within(
         bench,
         "metrics",
         &mut [("ours", &mut || {
-            black_box(metrics::render(black_box(&view), NOW));
+            black_box(metrics::render(black_box(&view), &Saved::default(), NOW));
         })],
     )?;
     Ok(vec![Row {

@@ -22,12 +22,14 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use super::{api, metrics, page};
 use crate::diagnose::View;
 use crate::diagnose::live::answer_for;
+use crate::evidence::Saved;
 use crate::snapshot::Clock;
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
+    pub saved: watch::Receiver<Arc<Saved>>,
     pub clock: Clock,
 }
 
@@ -57,7 +59,8 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
     let view = Arc::clone(&served.view.borrow());
-    let text = metrics::render(&view, served.clock.now());
+    let saved = Arc::clone(&served.saved.borrow());
+    let text = metrics::render(&view, &saved, served.clock.now());
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     if accepts_gzip(&headers)
         && let Ok(packed) = gzip(text.as_bytes())
