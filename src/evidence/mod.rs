@@ -1,7 +1,7 @@
 //! What a verdict rests on, saved in a folder before anybody restarts the broker.
 //!
 //! A bundle begins when a broker's state becomes gray. Everything that it is made of has a deadline, and whatever can
-//! hang does so on a thread of its own: of each broker for readings, of the evidence folder for writing.
+//! hang does so on a thread of its own: one for each reading of a broker, one for the evidence folder.
 
 pub mod bundle;
 pub mod mask;
@@ -215,7 +215,7 @@ async fn save(
         saved.brokers.retain(|label, saved| {
             here(&saved.process) || view.diagnosis.brokers.iter().any(|broker| broker.label == *label)
         });
-        saver.readers.retain(|process, _| here(process));
+        saver.readers.retain(|(process, _), _| here(process));
         publish.send_replace(Arc::new(saved.clone()));
     }
 }
@@ -228,8 +228,8 @@ struct Saver {
     /// Whether older bundles may go.
     may_remove: bool,
     folder: Lane<Option<Writer>>,
-    /// One for each broker: one that hangs keeps only itself from being read.
-    readers: HashMap<ProcessKey, Lane<()>>,
+    /// One for each part of each broker: a log on a hung disk keeps only itself from being read.
+    readers: HashMap<(ProcessKey, &'static str), Lane<()>>,
 }
 
 impl Saver {
@@ -344,16 +344,17 @@ impl Saver {
 
     async fn read(&mut self, subject: &Subject, part: bundle::Part, until: Instant) -> Result<Vec<u8>, String> {
         let time = READ_DEADLINE.min(until.saturating_duration_since(Instant::now()));
-        let reader = self.readers.entry(subject.broker.process).or_insert_with(|| Lane::new(()));
+        let reader = self.readers.entry((subject.broker.process, part.0)).or_insert_with(|| Lane::new(()));
         let own = subject.clone();
         let read = reader.run(time, &subject.broker.name(), move |()| own.read(part)).await;
         read.map_err(|failure| failure.message)?.0
     }
 
     async fn add(&mut self, name: &'static str, content: Result<Vec<u8>, String>) -> Result<(), String> {
-        let add = move |open: &mut Option<Writer>| match open {
-            Some(writer) => writer.add(name, content),
-            None => {}
+        let add = move |open: &mut Option<Writer>| {
+            if let Some(writer) = open {
+                writer.add(name, content);
+            }
         };
         self.in_folder(add).await
     }
@@ -381,10 +382,13 @@ pub async fn take_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBu
     let all_read = async {
         while snapshots.changed().await.is_ok() {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let mut awaited = snapshot.brokers.iter().filter(|broker| is_wanted(broker));
-            let done = snapshot.discovery.success.is_some() && awaited.all(|broker| is_read(broker));
-            view = View { diagnosis: Arc::new(judge.judge(&snapshot, clock.now())), snapshot };
-            if done {
+            let diagnosis = judge.judge(&snapshot, clock.now());
+            // Some findings take a few seconds to be sure of.
+            let is_decided = |state| !matches!(state, BrokerState::Suspect | BrokerState::Unknown);
+            let done = std::iter::zip(&snapshot.brokers, &diagnosis.brokers)
+                .all(|(readings, broker)| !is_wanted(readings) || is_read(readings) && is_decided(broker.state));
+            view = View { diagnosis: Arc::new(diagnosis), snapshot };
+            if done && view.snapshot.discovery.success.is_some() {
                 return;
             }
         }
