@@ -1,7 +1,9 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::{Read as _, Write as _};
+mod analyze;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +11,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{
-    AnalyzeArgs, BundleArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
+    BundleArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
 };
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
-use kafka_vitals::snapshot::{Clock, Snapshot};
-use kafka_vitals::{collect, evidence, sys};
+use kafka_vitals::snapshot::Clock;
+use kafka_vitals::{collect, evidence, judging, sys};
+use sys::proc::ProcRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -30,14 +34,23 @@ fn main() -> ExitCode {
         // Before anything else: the child switches the user ids of its one thread.
         return sys::attach::child::child_main(arguments);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // A probe with a misspelt flag must not have the broker restarted.
+            let probe = std::env::args_os().nth(1).is_some_and(|first| first == "live");
+            return if probe || !error.use_stderr() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
     let serves = cli.command.is_none();
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Bundle(args)) => bundle(args),
-        Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Analyze(args)) => analyze::run(&args),
+        Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
         Ok(code) => code,
@@ -79,12 +92,21 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         listeners.push(listener);
     }
     let clock = Clock::start();
-    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let router = server::router(Served { snapshot, clock }, &config.telemetry_path, config.max_requests);
+    let (publish, snapshots) = watch::channel(Arc::default());
+    let (publish_view, view) = watch::channel(Arc::default());
+    let (publish_saved, saved) = watch::channel(Arc::default());
+    let router = server::router(
+        Served { view: view.clone(), saved: saved.clone(), clock },
+        &config.telemetry_path,
+        config.max_requests,
+    );
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
+    tasks.spawn(judging::run(snapshots, publish_view, saved, config.live, clock));
+    let proc = ProcRoot::new(&config.procfs);
+    tasks.spawn(evidence::run(view, publish_saved, config.evidence.clone(), proc, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -120,24 +142,15 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
-const MAX_SAVED_BYTES: u64 = 256 << 20;
-
-fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let mut analysis = Analysis::default();
-    for path in &args.files {
-        let source = path.display().to_string();
-        // A pipe (`<(jstack PID)`) has no length, and a device no end.
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).with_context(|| source.clone())?;
-        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
-        anyhow::ensure!(
-            bytes.len() as u64 <= MAX_SAVED_BYTES,
-            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
-        );
-        add_dumps(&mut analysis, &source, &bytes)?;
-    }
-    print(&analysis, args.output)
+/// Only the exit code counts: where nobody takes the text the probe must not fail for that.
+fn live(args: &LiveArgs) -> ExitCode {
+    let (text, code) = match exec_probe::ask(args.address, args.broker.as_deref(), args.timeout) {
+        Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
+        Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
+        Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    code
 }
 
 fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
@@ -147,13 +160,12 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => analysis::text(analysis),
-        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+        OutputFormat::Text => text(told),
+        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
 /// Prints the path of each bundle; 1 where one could not be written.
@@ -197,9 +209,9 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let dump = runtime.block_on(collector.collect())?;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
-    let code = print(&analysis, args.output)?;
+    print(&analysis, args.output, analysis::text)?;
     if args.output == OutputFormat::Text {
         std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }

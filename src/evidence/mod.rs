@@ -21,6 +21,7 @@ use crate::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use crate::config::{Config, EvidenceSettings};
 use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, FindingId, Severity};
+use crate::diagnose::live::Evidence;
 use crate::diagnose::verdict::Judge;
 use crate::discover::{ProcessKey, Role};
 use crate::snapshot::{BrokerSnapshot, Clock, Moment, Snapshot};
@@ -80,6 +81,17 @@ pub struct SavedBundle {
 }
 
 impl Saved {
+    /// How far it is, for the liveness probe.
+    pub fn progress(&self, process: ProcessKey) -> Evidence {
+        match self.of(process) {
+            _ if self.off.is_some() => Evidence::None,
+            None => Evidence::Pending,
+            Some(SavedOf { newest: Some(_), .. }) => Evidence::Saved,
+            Some(SavedOf { failure: Some(_), .. }) => Evidence::None,
+            Some(_) => Evidence::Pending,
+        }
+    }
+
     /// Of one process; None while it has none and none was tried.
     pub fn of(&self, process: ProcessKey) -> Option<&SavedOf> {
         self.brokers.values().find(|saved| saved.process == process)
@@ -382,12 +394,11 @@ pub async fn take_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBu
     let all_read = async {
         while snapshots.changed().await.is_ok() {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let diagnosis = judge.judge(&snapshot, clock.now());
+            view = View::of(&mut judge, snapshot, clock.now());
             // Some findings take a few seconds to be sure of.
             let is_decided = |state| !matches!(state, BrokerState::Suspect | BrokerState::Unknown);
-            let done = std::iter::zip(&snapshot.brokers, &diagnosis.brokers)
+            let done = std::iter::zip(&view.snapshot.brokers, &view.diagnosis.brokers)
                 .all(|(readings, broker)| !is_wanted(readings) || is_read(readings) && is_decided(broker.state));
-            view = View { diagnosis: Arc::new(diagnosis), snapshot };
             if done && view.snapshot.discovery.success.is_some() {
                 return;
             }

@@ -32,7 +32,8 @@ fn view_of(brokers: Vec<BrokerDiagnosis>, proc: &ProcRoot) -> View {
         Arc::new(BrokerSnapshot::new(Arc::new(known), broker.label.clone()))
     });
     let snapshot = Snapshot { brokers: readings.collect(), ..Snapshot::default() };
-    View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(Diagnosis { brokers, ..Diagnosis::default() }) }
+    let diagnosis = Diagnosis { brokers, ..Diagnosis::default() };
+    View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(diagnosis), ..View::default() }
 }
 
 #[test]

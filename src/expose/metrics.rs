@@ -8,9 +8,12 @@ use std::fmt::Write as _;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use crate::diagnose::known_issues;
+use crate::diagnose::finding::{BrokerDiagnosis, BrokerState};
+use crate::diagnose::forecast::Forecast;
+use crate::diagnose::{View, known_issues};
 use crate::discover::Mode;
-use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Reading, Snapshot, StateCounts, TcpState};
+use crate::evidence::Saved;
+use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState};
 
 /// One metric family: names and labels are an API.
 #[derive(Debug)]
@@ -47,12 +50,18 @@ catalogue! {
     BUILD_INFO = gauge("kafka_vitals_build_info", ["version"], "1; the version of this exporter.");
     BROKER_INFO = gauge("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with what its command line, properties and jars say; a label is empty where that is unknown.");
+    BROKER_STATE = gauge("kafka_vitals_broker_state", ["broker", "state"],
+        "1 for the state that the broker is judged to be in, 0 for the others. state is healthy, suspect (something speaks against it and is being looked at), gray (alive but not working), down (ended, or not serving yet) or unknown.");
+    FINDING = gauge("kafka_vitals_finding_active", ["broker", "finding", "severity"],
+        "1 if the finding holds of the broker, 0 if not; absent while it cannot be judged. The severity of a finding is fixed.");
     START_TIME = gauge("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = gauge("kafka_vitals_open_file_handles", ["broker"],
         "Open file handles of the broker process, read every pulse. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = gauge("kafka_vitals_file_handle_limit", ["broker", "bound"],
         "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
+    HANDLE_EXHAUSTION = gauge("kafka_vitals_file_handle_exhaustion_seconds", ["broker"],
+        "Time until the soft limit of file handles is reached if they grow as they do, +Inf if that is not ahead; absent while unknown.");
     HANDLE_KINDS = gauge("kafka_vitals_file_handles", ["broker", "kind"],
         "Open file handles by what they lead to; read on the slow round. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
     UNTRACKED = gauge("kafka_vitals_untracked_sockets", ["broker"],
@@ -61,6 +70,10 @@ catalogue! {
         "Memory mappings of the broker process, which maps every index; read on the slow round.");
     MEMORY_MAP_LIMIT = gauge("kafka_vitals_memory_map_limit", [],
         "Most memory mappings that a process of this host may have (vm.max_map_count).");
+    MAP_EXHAUSTION = gauge("kafka_vitals_memory_map_exhaustion_seconds", ["broker"],
+        "Time until memory_map_limit is reached if the mappings grow as they do, +Inf if that is not ahead; absent while unknown.");
+    LOG_DIR_EXHAUSTION = gauge("kafka_vitals_log_dir_exhaustion_seconds", ["broker", "dir"],
+        "Time until the file system of the log dir is full if it fills as it does, +Inf if that is not ahead; absent while unknown.");
     RESIDENT = gauge("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
     CONNECTIONS = gauge("kafka_vitals_connections", ["broker", "role", "state"],
@@ -113,6 +126,16 @@ catalogue! {
         "Replicas in the ISR, only of partitions that are not whole, told by the exporter of their leader; bounded, see series_left_out.");
     LEFT_OUT = gauge("kafka_vitals_series_left_out", ["what"],
         "Series that were not exported because their number is bounded.");
+    PROBE_SUCCESS = gauge("kafka_vitals_probe_success", ["broker", "path"],
+        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
+    PROBE_DURATION = gauge("kafka_vitals_probe_duration_seconds", ["broker", "path"],
+        "Time until that answer, or until the failure; while an answer is owed, how long it has been.");
+    PEER_PROBE_SUCCESS = gauge("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
+        "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
+    LOG_DIR_FREE = gauge("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
+        "Bytes that the broker may still write to the file system of this log dir; read on the slow round.");
+    BUNDLES = counter("kafka_vitals_evidence_bundles_total", ["broker"],
+        "Bundles of evidence saved of this broker since the exporter started; absent for a broker that was never gray.");
     COLLECTOR_SUCCESS = gauge("kafka_vitals_collector_success", ["broker", "collector"],
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, the page / tells the reason.");
     COLLECTOR_DURATION = gauge("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
@@ -190,8 +213,9 @@ impl Families {
     }
 }
 
-/// The snapshot in the text format, as it stands at `now`.
-pub fn render(snapshot: &Snapshot, now: Moment) -> String {
+/// The readings and their diagnosis in the text format, as they stand at `now`.
+pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
+    let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
     f.add(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -210,6 +234,7 @@ pub fn render(snapshot: &Snapshot, now: Moment) -> String {
             sockets(f, broker, now);
             threads(f, broker, now);
             cluster(f, broker, now);
+            probes(f, broker, now);
         }
         exporter_rounds(f, broker, now);
     }
@@ -218,6 +243,10 @@ pub fn render(snapshot: &Snapshot, now: Moment) -> String {
         f.add(&OFFLINE, &[], most as f64);
     }
     partitions(f, snapshot, now);
+    view.diagnosis.brokers.iter().for_each(|broker| diagnosis(f, broker));
+    for (label, saved) in &saved.brokers {
+        f.add(&BUNDLES, &[label], saved.total as f64);
+    }
     families.encode()
 }
 
@@ -389,6 +418,30 @@ fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     f.add(&NOT_IN_ISR, &[label], counts.not_in_isr as f64);
 }
 
+fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    let success = |probe: &Probe| f64::from(u8::from(probe.success()));
+    if let Some(report) = broker.probes.fresh(now) {
+        for (path, probe) in [("api", Some(&report.api)), ("metadata", report.metadata.as_ref())] {
+            if let Some(probe) = probe {
+                f.add(&PROBE_SUCCESS, &[label, path], success(probe));
+                f.add(&PROBE_DURATION, &[label, path], probe.duration.as_secs_f64());
+            }
+        }
+        for of in &report.peers {
+            let peer = of.peer.id.to_string();
+            for (stage, probe) in [("connect", Some(&of.connect)), ("api", of.api.as_ref())] {
+                if let Some(probe) = probe {
+                    f.add(&PEER_PROBE_SUCCESS, &[label, &peer, stage], success(probe));
+                }
+            }
+        }
+    }
+    for space in broker.log_dirs.fresh(now).iter().flat_map(|spaces| spaces.iter()) {
+        f.add(&LOG_DIR_FREE, &[label, &space.dir.display().to_string()], space.free_bytes as f64);
+    }
+}
+
 fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     let mut seen = BTreeSet::new();
     let mut left_out = 0;
@@ -409,6 +462,37 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     }
     if known {
         f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
+    }
+}
+
+fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
+    let label = broker.label.as_str();
+    for state in BrokerState::ALL {
+        f.add(&BROKER_STATE, &[label, state.name()], f64::from(u8::from(state == broker.state)));
+    }
+    for id in &broker.judged {
+        let active = broker.findings.iter().any(|finding| finding.id == *id);
+        f.add(&FINDING, &[label, id.kind().name, id.kind().severity.name()], f64::from(u8::from(active)));
+    }
+    let forecasts = &broker.forecasts;
+    if let Some(left) = seconds_left(&forecasts.file_handles) {
+        f.add(&HANDLE_EXHAUSTION, &[label], left);
+    }
+    if let Some(left) = seconds_left(&forecasts.memory_maps) {
+        f.add(&MAP_EXHAUSTION, &[label], left);
+    }
+    for (dir, forecast) in &forecasts.log_dirs {
+        if let Some(left) = seconds_left(forecast) {
+            f.add(&LOG_DIR_EXHAUSTION, &[label, dir], left);
+        }
+    }
+}
+
+fn seconds_left(forecast: &Forecast) -> Option<f64> {
+    match forecast {
+        Forecast::NoneAhead => Some(f64::INFINITY),
+        Forecast::SecondsLeft(left) => Some(*left),
+        Forecast::Unknown => None,
     }
 }
 
@@ -441,6 +525,8 @@ fn exporter_rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("progress", at(&broker.progress)),
         ("jvm_pauses", at(&broker.jvm_pauses)),
         ("cluster", at(&broker.cluster)),
+        ("probes", at(&broker.probes)),
+        ("log_dirs", at(&broker.log_dirs)),
     ];
     for (reading, at) in ages {
         if let Some(at) = at {
@@ -499,7 +585,7 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_counts_nothing() {
-        let text = render(&Snapshot::default(), Moment(1000));
+        let text = render(&View::default(), &Saved::default(), Moment(1000));
         let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(families, [format!("kafka_vitals_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))]);
     }
