@@ -80,6 +80,8 @@ fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
         page.contains("kafka.server.DelayedOperationPurgatory") && page.contains("ReentrantReadWriteLock$"),
         "{page}"
     );
+    // No dump without `-l` names the holder, and the JVM reports nothing: one with it was taken, and later ones remember.
+    assert!(page.contains("held by <strong>holder</strong>"), "{page}");
     let metrics = exporter.metrics();
     for other in cluster.brokers().map(|broker| broker.id()) {
         assert_eq!(metrics.of("deadlock_detected", other), Some(0.0));

@@ -221,6 +221,7 @@ fn stalled(stall: &Stall, now: Moment) -> Markup {
             strong { (stall.threads.join(", ")) } ", for at least " (ago(now, stall.since))
             @if let Some(frame) = &stall.frame { ", in " code { (frame) } }
             @if let Some(class) = &stall.lock_class { ", waiting for " code { (class) } }
+            @for holder in &stall.holders { ", held by " strong { (holder) } }
             (stack(&stall.frames))
             @for known in &stall.known_issues { (issue(known)) }
         }
