@@ -55,8 +55,8 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
     let followers: Vec<i32> = cluster.brokers().map(|broker| broker.id()).filter(|other| *other != id).collect();
     let commits = || -> std::io::Result<Connection> {
         let mut connection = Connection::open(broker.port(), Duration::from_secs(10))?;
-        connection.send_join("quiet", deadlock::TOPIC, Duration::from_secs(7))?;
-        let member = connection.receive_join("quiet")?;
+        connection.send_join(0, "quiet", deadlock::TOPIC, Duration::from_secs(7))?;
+        let member = connection.receive_join(0, "quiet")?;
         connection.send_sync(&member, deadlock::TOPIC)?;
         connection.receive_sync(&member)?;
         followers.iter().for_each(|id| cluster.pause(*id).unwrap());

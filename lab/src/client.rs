@@ -147,16 +147,21 @@ impl Connection {
         Ok(Metadata { brokers, partitions: topics.into_iter().flatten().collect() })
     }
 
-    /// Asks to join a group as its only member.
-    pub fn send_join(&mut self, group: &str, topic: &str, session: Duration) -> io::Result<()> {
+    /// Asks to join a group, in version 0 or 2 of the request.
+    pub fn send_join(&mut self, version: i16, group: &str, topic: &str, session: Duration) -> io::Result<()> {
         let subscription = Body::default().i16(0).i32(1).string(topic).i32(0);
-        let body = Body::default().string(group).i32(session.as_millis() as i32).string("").string("consumer");
-        self.send(JOIN_GROUP, 0, body.i32(1).string("range").bytes(&subscription))
+        let session = session.as_millis() as i32;
+        let body = Body::default().string(group).i32(session);
+        let body = if version > 0 { body.i32(session) } else { body }.string("").string("consumer");
+        self.send(JOIN_GROUP, version, body.i32(1).string("range").bytes(&subscription))
     }
 
     /// The answer to [`Connection::send_join`].
-    pub fn receive_join(&mut self, group: &str) -> io::Result<Member> {
+    pub fn receive_join(&mut self, version: i16, group: &str) -> io::Result<Member> {
         let mut reply = self.receive(Instant::now() + self.time)?;
+        if version > 0 {
+            let _throttled_ms = reply.i32()?;
+        }
         check("JoinGroup", group, reply.i16()?)?;
         let generation = reply.i32()?;
         let (_protocol, _leader, id) = (reply.string()?, reply.string()?, reply.string()?);
@@ -187,6 +192,18 @@ impl Connection {
     /// Sends the member's leave and does not wait for its answer.
     pub fn send_leave(&mut self, member: &Member) -> io::Result<()> {
         self.send(LEAVE_GROUP, 0, Body::default().string(&member.group).string(&member.id))
+    }
+
+    /// Joins a group, commits an offset and leaves: two rebalances, and more where others do so at the same time.
+    pub fn rebalance(&mut self, version: i16, group: &str, topic: &str) -> io::Result<()> {
+        self.send_join(version, group, topic, Duration::from_secs(6))?;
+        let member = self.receive_join(version, group)?;
+        self.send_sync(&member, topic)?;
+        // Refused where another member has joined meanwhile.
+        let _ = self.receive_sync(&member);
+        self.commit(&member, topic)?;
+        self.send_leave(&member)?;
+        self.receive(Instant::now() + self.time).map(drop)
     }
 
     /// Commits one offset and waits for the answer.

@@ -124,9 +124,9 @@ pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
 /// Each connection becomes the only member of its group.
 fn join(connections: &mut [Connection], groups: &[String], session: Duration) -> io::Result<Vec<Member>> {
     for (connection, group) in connections.iter_mut().zip(groups) {
-        connection.send_join(group, TOPIC, session)?;
+        connection.send_join(0, group, TOPIC, session)?;
     }
-    let joined = connections.iter_mut().zip(groups).map(|(connection, group)| connection.receive_join(group));
+    let joined = connections.iter_mut().zip(groups).map(|(connection, group)| connection.receive_join(0, group));
     let members = joined.collect::<io::Result<Vec<_>>>()?;
     for (connection, member) in connections.iter_mut().zip(&members) {
         connection.send_sync(member, TOPIC)?;

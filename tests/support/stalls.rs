@@ -10,7 +10,7 @@ use lab::{Cluster, ClusterOptions, Load, LoadOptions};
 use super::{Exporter, wait_for};
 
 /// More often than by default, so that more is compared.
-const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
+pub const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
 const AT_REST: Duration = Duration::from_secs(15);
 
 /// Three brokers and an exporter that takes dumps often. The mode is the version's usual one when not given.
