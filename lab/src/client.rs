@@ -214,10 +214,24 @@ impl Connection {
 
     /// Fetches at most 1,000 bytes of a partition from offset 0, waiting at most 100 ms.
     pub fn fetch(&mut self, version: i16, topic: &str, partition: i32) -> io::Result<()> {
-        let body = Body::default().i32(-1).i32(100).i32(1);
+        self.send_fetch(version, topic, &[partition], Duration::from_millis(100), 1)?;
+        self.receive(Instant::now() + self.time).map(drop)
+    }
+
+    /// Asks for partitions from offset 0, to be answered when they have `least` bytes or at the end of `wait`.
+    pub fn send_fetch(
+        &mut self,
+        version: i16,
+        topic: &str,
+        partitions: &[i32],
+        wait: Duration,
+        least: i32,
+    ) -> io::Result<()> {
+        let body = Body::default().i32(-1).i32(wait.as_millis() as i32).i32(least);
         let body = if version >= 4 { body.i32(1000).i8(0) } else { body };
-        let body = body.i32(1).string(topic).i32(1).i32(partition).i64(0).i32(1000);
-        self.call(FETCH, version, body).map(drop)
+        let body = body.i32(1).string(topic).i32(partitions.len() as i32);
+        let body = partitions.iter().fold(body, |body, partition| body.i32(*partition).i64(0).i32(1000));
+        self.send(FETCH, version, body)
     }
 
     /// Reads a group's offset of the topic's partition 0.

@@ -145,7 +145,7 @@ fn group_names(round: u32, offsets_partitions: u32) -> Vec<String> {
 }
 
 /// As the broker does it: Java's `String.hashCode`, its absolute value modulo the number of partitions.
-fn offsets_partition(group: &str, partitions: u32) -> u32 {
+pub fn offsets_partition(group: &str, partitions: u32) -> u32 {
     let hash = group.bytes().fold(0i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
     hash.checked_abs().unwrap_or(0) as u32 % partitions
 }
