@@ -27,9 +27,13 @@ pub mod diagnose;
 #[forbid(unsafe_code)]
 pub mod discover;
 #[forbid(unsafe_code)]
+pub mod exec_probe;
+#[forbid(unsafe_code)]
 pub mod expose;
 #[forbid(unsafe_code)]
 pub mod failure;
+#[forbid(unsafe_code)]
+pub mod judging;
 #[forbid(unsafe_code)]
 pub mod kafka;
 #[forbid(unsafe_code)]

@@ -3,13 +3,20 @@
 //! A [`Reading`] is a known value with the time at which it was taken, or unknown with the reason. There is no
 //! third state: what was not counted is never zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod threads;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::discover::Broker;
+pub use threads::{
+    Deadlock, DeadlockedThread, LockQueue, MissingThread, NamedIssue, PoolFindings, ProgressReport, Stall,
+    StandingDeadlock, Suspect, ThreadReport,
+};
 
 /// Milliseconds since 1970, from a clock that never goes back while the exporter runs (see [`Clock`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -148,6 +155,9 @@ pub struct BrokerSnapshot {
     pub sockets: Reading<SocketPulse>,
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
+    pub probes: Reading<ProbeReport>,
+    /// Free space of each log dir's file system.
+    pub log_dirs: Reading<Vec<LogDirSpace>>,
     pub threads: Reading<ThreadReport>,
     pub progress: Reading<ProgressReport>,
     /// Time that the JVM has spent at safepoints since it started.
@@ -176,6 +186,8 @@ impl BrokerSnapshot {
             sockets: Reading::default(),
             connections: Reading::default(),
             cluster: Reading::default(),
+            probes: Reading::default(),
+            log_dirs: Reading::default(),
             threads: Reading::default(),
             progress: Reading::default(),
             jvm_pauses: Reading::default(),
@@ -404,150 +416,56 @@ pub struct PartitionState {
     pub isr: u32,
 }
 
-/// What one thread dump said.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ThreadReport {
-    /// Java threads by `java.lang.Thread.State`, lower case: `runnable`, `blocked` ...
-    pub by_state: BTreeMap<String, u64>,
-    pub deadlocks: Vec<Deadlock>,
-    /// The longest queues for one lock that no deadlock explains.
-    pub convoys: Vec<LockQueue>,
-    /// None until two dumps of the process lie far enough apart.
-    pub stalls: Option<PoolFindings<Stall>>,
-    /// None until two dumps of the process lie far enough apart, and while the broker shuts down.
-    pub missing: Option<PoolFindings<MissingThread>>,
-    /// From the request to the last byte.
-    pub duration: Duration,
-    pub bytes: u64,
-}
-
-/// What was found in the pools that could be judged.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolFindings<T> {
-    pub found: Vec<T>,
-    /// The labels of the pools that could be judged.
-    pub pools: BTreeSet<String>,
-}
-
-/// Threads of one pool that stand at one place and do nothing, over several dumps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stall {
-    pub pool: String,
-    pub threads: Vec<String>,
-    /// The first dump that showed one of them there.
-    pub since: Moment,
-    /// Class of what they wait for: `java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync`.
-    pub lock_class: Option<String>,
-    /// Who holds it; empty where no dump told it.
-    #[serde(default)]
-    pub holders: BTreeSet<String>,
-    /// The topmost frame of Kafka's own, `Class.method`.
-    pub frame: Option<String>,
-    /// The stack of one of them, topmost frame first.
-    pub frames: Vec<String>,
-    /// What is known of it; empty is unknown.
-    pub known_issues: Vec<NamedIssue>,
-}
-
-/// Threads of one name that were there, have gone, and cannot have ended because their work had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MissingThread {
-    pub pool: String,
-    pub thread: String,
-    /// How many of this name are missing: the reapers of 0.10 share one.
-    pub count: usize,
-    /// The first dump that lacked it.
-    pub since: Moment,
-}
-
-/// Threads that wait for one lock, whose holder waits for no lock itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockQueue {
-    pub lock_class: String,
-    pub waiters: Vec<String>,
-    /// None where the dump does not tell: a `java.util.concurrent` lock.
-    pub owner: Option<String>,
-    /// What the owner does: its topmost frames.
-    pub owner_frames: Vec<String>,
-}
-
-/// Which threads move, told without attaching. A suspicion is no verdict: a thread dump decides.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProgressReport {
-    pub suspects: Vec<Suspect>,
-    /// How many threads were looked at.
-    pub threads: u64,
-}
-
-/// A thread that does not move as its kind must.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspect {
-    /// The kernel's id.
-    pub thread_id: u32,
-    pub thread: String,
-    pub pool: String,
-}
-
-/// One cycle of threads that wait for each other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deadlock {
-    /// The true members, in the order of waiting: each wants what the next one holds.
-    pub cycle: Vec<DeadlockedThread>,
-    /// Threads that are in no cycle and wait for one of its members, directly or through others.
-    pub waiting: Vec<DeadlockedThread>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadlockedThread {
-    pub thread: String,
-    /// Class of the lock it wants, e.g. `kafka.coordinator.GroupMetadata`.
-    pub wants: String,
-    /// Who holds that lock.
-    pub held_by: String,
-    /// Where it waits: its topmost frames, `Class.method(File:line)`.
-    pub frames: Vec<String>,
-}
-
-/// A deadlock with the time at which it was first seen.
+/// How the last round of requests went: to the broker itself, and to its peers on the ring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StandingDeadlock {
-    pub since: Moment,
-    pub confirmed: Moment,
-    pub deadlocks: Vec<Deadlock>,
-    /// What is known of it; empty is unknown.
-    pub known_issues: Vec<NamedIssue>,
+pub struct ProbeReport {
+    /// ApiVersions.
+    pub api: Probe,
+    /// Metadata; None while the broker owes the answer to `api`, so that it was not asked.
+    pub metadata: Option<Probe>,
+    /// The next brokers by id, each asked over one kept connection.
+    pub peers: Vec<PeerProbe>,
 }
 
-/// A fault of Kafka that is known by its key in Kafka's JIRA.
+/// One request, or one attempt to connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Until the answer, or until the probe was given up; of an answer that is still owed, how long it has been owed.
+    pub duration: Duration,
+    /// None is success.
+    pub error: Option<ProbeError>,
+}
+
+impl Probe {
+    pub fn success(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedIssue {
-    /// `KAFKA-3994`
-    pub issue: String,
-    /// Threads, locks and frames match; else threads and locks only.
-    #[serde(rename = "match", with = "likeness")]
-    pub exact: bool,
-    pub title: String,
-    /// First releases with the fix; empty is unknown.
-    pub fixed_in: Vec<String>,
-    /// What to move to, where that is more than the first fix.
-    pub advise: Option<String>,
-    /// Reports of the same fault, and faults that look the same.
-    pub relatives: Vec<String>,
+pub struct ProbeError {
+    /// One word: `timeout`, `refused`, `closed`, `unreachable`, `protocol`, `unsupported` ...
+    pub reason: String,
+    /// Whether TCP accepted the connection: a silent broker differs from one that is not there.
+    pub accepted: bool,
+    /// Which broker and address, what happened, what to do.
+    pub message: String,
 }
 
-/// `"exact"` or `"likeness"`.
-mod likeness {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerProbe {
+    pub peer: Peer,
+    pub connect: Probe,
+    /// None where no connection could be made.
+    pub api: Option<Probe>,
+}
 
-    pub fn serialize<S: Serializer>(exact: &bool, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if *exact { "exact" } else { "likeness" })
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "exact" => Ok(true),
-            "likeness" => Ok(false),
-            other => Err(D::Error::custom(format!("`{other}` is neither exact nor likeness"))),
-        }
-    }
+/// The file system of one log dir.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDirSpace {
+    /// As the broker names it.
+    pub dir: PathBuf,
+    /// Bytes that the broker's user may still write.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
 }

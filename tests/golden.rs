@@ -16,6 +16,8 @@ use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{RawDump, ThreadHistory};
 use kafka_vitals::collect::{Failure, cluster, process, threads};
+use kafka_vitals::diagnose::View;
+use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{self, Broker, Discovery};
 use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::snapshot::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
@@ -129,8 +131,9 @@ fn rendered() -> (Snapshot, String, String) {
     let (_folder, proc) = copy();
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
-    let page = page::render(&snapshot, now).into_string().replace("><", ">\n<");
-    (snapshot.clone(), metrics::render(&snapshot, now), page)
+    let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
+    let page = page::render(&view, now).into_string().replace("><", ">\n<");
+    (snapshot.clone(), metrics::render(&view, now), page)
 }
 
 fn compare(file: &str, text: &str) {

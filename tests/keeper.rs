@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use kafka_vitals::collect::Failure;
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
+use kafka_vitals::diagnose::View;
+use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::expose::metrics;
 use kafka_vitals::snapshot::{
@@ -55,7 +57,7 @@ fn dump(pid: u32, deadlocked: bool) -> Update {
         frames: vec![],
     };
     let cycle = vec![thread("a", "b"), thread("b", "a")];
-    let deadlock = Deadlock { cycle, waiting: vec![thread("c", "a")] };
+    let deadlock = Deadlock { cycle, waiting: vec![thread("c", "a")], reported: true };
     let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
     round(pid, 7, Told::Threads(Ok(ThreadReport { deadlocks, ..ThreadReport::default() })))
 }
@@ -66,7 +68,7 @@ fn failed_dump(pid: u32) -> Update {
 
 /// The value of one series, None where it is absent.
 fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
-    let text = metrics::render(snapshot, now);
+    let text = metrics::render(&View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now), now);
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
+use kafka_vitals::diagnose::View;
+use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, Mode, ProcessKey, Role};
 use kafka_vitals::expose::metrics;
 use kafka_vitals::snapshot::{
@@ -21,15 +23,15 @@ use crate::within::within;
 const NOW: Moment = Moment(1_700_000_000_000);
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
-    let snapshot = snapshot();
-    let page = metrics::render(&snapshot, NOW);
+    let view = View::of(&mut Judge::default(), Arc::new(snapshot()), NOW);
+    let page = metrics::render(&view, NOW);
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     ensure!(series > 300, "only {series} series: something is unknown\n{page}");
     let all = within(
         bench,
         "metrics",
         &mut [("ours", &mut || {
-            black_box(metrics::render(black_box(&snapshot), NOW));
+            black_box(metrics::render(black_box(&view), NOW));
         })],
     )?;
     Ok(vec![Row {

@@ -21,7 +21,7 @@ use kafka_vitals::discover::{Broker, Discovery, Listener, ProcessKey, SecurityPr
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::snapshot::{Moment, StateCounts, TcpState};
 use kafka_vitals::sys::proc::ProcRoot;
-use kafka_vitals::sys::schedstat::Allowance;
+use kafka_vitals::sys::schedstat::{Allowance, Tasks};
 use kafka_vitals::sys::sock_diag::{Ports, States, dump};
 use lab::usage;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -157,8 +157,8 @@ fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// The exporter's passes over the threads of one process, four a second as in earnest: prints the threads, and the CPU
-/// time of one pass in milliseconds.
+/// The exporter's passes over the threads of one process: prints how many threads, the CPU time of sampling them once,
+/// over and over, and that of a whole pass, four a second as in earnest; both in milliseconds.
 fn progress(passes: u32, pid: u32) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let broker = Arc::new(broker_of(pid)?);
@@ -166,6 +166,24 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     let dump = runtime()?.block_on(collector.collect())?;
     let (_, names) = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?;
     let names = Arc::new(names);
+    let key = broker.process;
+    let mut tasks = Tasks::open(&proc, key.pid, key.start_ticks, Allowance::of_own_limit())?;
+    tasks.scan()?;
+    let named = tasks.iter().filter(|(_, task)| names.contains_key(&task.inner_id)).map(|(thread, _)| thread);
+    let threads: Vec<u32> = named.collect();
+    let mut sample = |passes: u32| -> Result<f64> {
+        let before = usage::own_cpu()?;
+        for _ in 0..passes {
+            for thread in &threads {
+                ensure!(tasks.counts(*thread)?.is_some(), "thread {thread} has ended");
+            }
+        }
+        Ok(milliseconds((usage::own_cpu()? - before) / passes))
+    };
+    // The first one opens the files.
+    sample(1)?;
+    let sampled = sample(passes * 20)?;
+    drop(tasks);
     let mut progress = ProgressCollector::new(proc, broker, Allowance::of_own_limit());
     // The first one opens the files.
     progress.pass(&names).progress?;
@@ -174,7 +192,8 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
         std::thread::sleep(Duration::from_millis(250));
         progress.pass(&names).progress?;
     }
-    println!("{} {}", names.len(), milliseconds((usage::own_cpu()? - before) / passes));
+    let pass = milliseconds((usage::own_cpu()? - before) / passes);
+    println!("{} {sampled} {pass}", threads.len());
     Ok(())
 }
 

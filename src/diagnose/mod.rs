@@ -1,9 +1,43 @@
 //! What the readings mean. No input or output; time is an argument.
 
 pub mod dump;
+pub mod finding;
+pub mod forecast;
 pub mod known_issues;
+pub mod live;
 pub mod missing;
 pub mod pools;
 pub mod progress;
+pub mod rules;
 pub mod stalls;
+pub mod verdict;
 pub mod wait_graph;
+
+use std::sync::Arc;
+
+use crate::snapshot::{BrokerSnapshot, Moment, Snapshot};
+use finding::{BrokerDiagnosis, Diagnosis};
+use verdict::Judge;
+
+/// What pages, metrics, probes and evidence are made of: readings, and what they mean.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    pub diagnosis: Arc<Diagnosis>,
+    /// What a liveness probe is told of each running broker.
+    pub live: Arc<[live::Answer]>,
+}
+
+impl View {
+    /// The next snapshot, judged after all that `judge` has seen.
+    pub fn of(judge: &mut Judge, snapshot: Arc<Snapshot>, now: Moment) -> View {
+        let diagnosis = Arc::new(judge.judge(&snapshot, now));
+        View { snapshot, diagnosis, live: Arc::default() }
+    }
+
+    /// Each broker's readings with its verdict.
+    pub fn brokers(&self) -> impl Iterator<Item = (&BrokerSnapshot, &BrokerDiagnosis)> {
+        let known = |broker: &'_ BrokerSnapshot| self.diagnosis.of(broker.broker.process);
+        self.snapshot.brokers.iter().filter_map(move |broker| Some((&**broker, known(broker)?)))
+    }
+}

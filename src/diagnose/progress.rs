@@ -29,6 +29,8 @@ const LEAST_CLOCK: f64 = 3.25;
 const CANDIDATE: Duration = Duration::from_secs(1);
 /// For so long it must be seen asleep, and nothing else.
 const ASLEEP: Duration = Duration::from_millis(500);
+/// Whose state is looked at in one pass: where more threads stand still, these few are enough to suspect.
+const CANDIDATES: usize = 32;
 /// Passes come a little early or late.
 const TOLERANCE: Duration = Duration::from_millis(25);
 
@@ -152,16 +154,18 @@ impl Watch {
             track.add(now, sample);
             self.threads.insert(sample.thread, track);
         }
-        self.threads.iter().filter(|(_, track)| track.candidate).map(|(thread, _)| *thread).collect()
+        let candidates = self.threads.iter().filter(|(_, track)| track.candidate).map(|(thread, _)| *thread);
+        candidates.take(CANDIDATES).collect()
     }
 
-    /// The suspicions of the newest pass, with the states (`S`, `D` ...) of the threads that [`Watch::take`] named.
+    /// The suspicions of the newest pass, with the states (`S`, `D` ...) of the threads that [`Watch::take`] named, in
+    /// the same order.
     pub fn judge(&mut self, states: &[(u32, char)]) -> Vec<Suspicion> {
         let now = self.now;
         let runs = self.clock().is_some_and(|rate| rate >= LEAST_CLOCK);
         let mut suspicions = Vec::new();
         for (thread, track) in &mut self.threads {
-            let asleep = track.candidate && states.contains(&(*thread, 'S'));
+            let asleep = track.candidate && states.binary_search(&(*thread, 'S')).is_ok();
             track.asleep_since = asleep.then(|| track.asleep_since.unwrap_or(now));
             let sign = if track.hardly_moves(now) && runs {
                 Sign::HardlyMoves

@@ -51,6 +51,8 @@ pub struct WaitGraph<'d, 'a> {
     strangers: Vec<&'a str>,
     /// The stacks that the report repeats.
     reported: HashMap<usize, Thread<'a>>,
+    /// Threads that the report calls deadlocked, those that merely wait included.
+    in_report: BTreeSet<usize>,
     edges: Vec<Edge<'a>>,
     /// For each cycle its members, each waiting for the next, the last for the first.
     cycles: Vec<Vec<usize>>,
@@ -99,6 +101,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             threads: &dump.threads,
             strangers: Vec::new(),
             reported: HashMap::new(),
+            in_report: BTreeSet::new(),
             edges: Vec::with_capacity(dump.threads.len()),
             cycles: Vec::new(),
             leads_to: Vec::new(),
@@ -127,6 +130,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .map(|(members, waiting)| Deadlock {
                 cycle: members.iter().map(|&member| self.deadlocked(member, CYCLE_FRAMES)).collect(),
                 waiting,
+                reported: members.iter().any(|member| self.in_report.contains(member)),
             })
             .collect()
     }
@@ -271,6 +275,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 let index = self.node_of(reported, &mut by_name);
                 first_of_name.entry(reported.name).or_insert(index);
                 entries.push(index);
+                self.in_report.insert(index);
             }
             let mut holder_of = HashMap::new();
             for (position, reported) in deadlock.threads.iter().enumerate() {

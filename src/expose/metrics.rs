@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use crate::diagnose::known_issues;
+use crate::diagnose::finding::{BrokerDiagnosis, BrokerState};
+use crate::diagnose::forecast::Forecast;
+use crate::diagnose::{View, known_issues};
 use crate::discover::Mode;
 use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Reading, Snapshot, StateCounts, TcpState};
 
@@ -47,12 +49,18 @@ catalogue! {
     BUILD_INFO = gauge("kafka_vitals_build_info", ["version"], "1; the version of this exporter.");
     BROKER_INFO = gauge("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with what its command line, properties and jars say; a label is empty where that is unknown.");
+    BROKER_STATE = gauge("kafka_vitals_broker_state", ["broker", "state"],
+        "1 for the state that the broker is judged to be in, 0 for the others. state is healthy, suspect (something speaks against it and is being looked at), gray (alive but not working), down (ended, or not serving yet) or unknown.");
+    FINDING = gauge("kafka_vitals_finding_active", ["broker", "finding", "severity"],
+        "1 if the finding holds of the broker, 0 if not; absent while it cannot be judged. The severity of a finding is fixed.");
     START_TIME = gauge("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = gauge("kafka_vitals_open_file_handles", ["broker"],
         "Open file handles of the broker process, read every pulse. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = gauge("kafka_vitals_file_handle_limit", ["broker", "bound"],
         "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
+    HANDLE_EXHAUSTION = gauge("kafka_vitals_file_handle_exhaustion_seconds", ["broker"],
+        "Time until the soft limit of file handles is reached if they grow as they do, +Inf if that is not ahead; absent while unknown.");
     HANDLE_KINDS = gauge("kafka_vitals_file_handles", ["broker", "kind"],
         "Open file handles by what they lead to; read on the slow round. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
     UNTRACKED = gauge("kafka_vitals_untracked_sockets", ["broker"],
@@ -61,6 +69,10 @@ catalogue! {
         "Memory mappings of the broker process, which maps every index; read on the slow round.");
     MEMORY_MAP_LIMIT = gauge("kafka_vitals_memory_map_limit", [],
         "Most memory mappings that a process of this host may have (vm.max_map_count).");
+    MAP_EXHAUSTION = gauge("kafka_vitals_memory_map_exhaustion_seconds", ["broker"],
+        "Time until memory_map_limit is reached if the mappings grow as they do, +Inf if that is not ahead; absent while unknown.");
+    LOG_DIR_EXHAUSTION = gauge("kafka_vitals_log_dir_exhaustion_seconds", ["broker", "dir"],
+        "Time until the file system of the log dir is full if it fills as it does, +Inf if that is not ahead; absent while unknown.");
     RESIDENT = gauge("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
     CONNECTIONS = gauge("kafka_vitals_connections", ["broker", "role", "state"],
@@ -190,8 +202,9 @@ impl Families {
     }
 }
 
-/// The snapshot in the text format, as it stands at `now`.
-pub fn render(snapshot: &Snapshot, now: Moment) -> String {
+/// The readings and their diagnosis in the text format, as they stand at `now`.
+pub fn render(view: &View, now: Moment) -> String {
+    let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
     f.add(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -218,6 +231,7 @@ pub fn render(snapshot: &Snapshot, now: Moment) -> String {
         f.add(&OFFLINE, &[], most as f64);
     }
     partitions(f, snapshot, now);
+    view.diagnosis.brokers.iter().for_each(|broker| diagnosis(f, broker));
     families.encode()
 }
 
@@ -412,6 +426,37 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     }
 }
 
+fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
+    let label = broker.label.as_str();
+    for state in BrokerState::ALL {
+        f.add(&BROKER_STATE, &[label, state.name()], f64::from(u8::from(state == broker.state)));
+    }
+    for id in &broker.judged {
+        let active = broker.findings.iter().any(|finding| finding.id == *id);
+        f.add(&FINDING, &[label, id.kind().name, id.kind().severity.name()], f64::from(u8::from(active)));
+    }
+    let forecasts = &broker.forecasts;
+    if let Some(left) = seconds_left(&forecasts.file_handles) {
+        f.add(&HANDLE_EXHAUSTION, &[label], left);
+    }
+    if let Some(left) = seconds_left(&forecasts.memory_maps) {
+        f.add(&MAP_EXHAUSTION, &[label], left);
+    }
+    for (dir, forecast) in &forecasts.log_dirs {
+        if let Some(left) = seconds_left(forecast) {
+            f.add(&LOG_DIR_EXHAUSTION, &[label, dir], left);
+        }
+    }
+}
+
+fn seconds_left(forecast: &Forecast) -> Option<f64> {
+    match forecast {
+        Forecast::NoneAhead => Some(f64::INFINITY),
+        Forecast::SecondsLeft(left) => Some(*left),
+        Forecast::Unknown => None,
+    }
+}
+
 fn exporter_rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     for (collector, status) in &broker.collectors {
@@ -499,7 +544,7 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_counts_nothing() {
-        let text = render(&Snapshot::default(), Moment(1000));
+        let text = render(&View::default(), Moment(1000));
         let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(families, [format!("kafka_vitals_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))]);
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::diagnose::View;
 use crate::snapshot::{
     BrokerSnapshot, ClusterSource, Deadlock, DeadlockedThread, Moment, NamedIssue, Snapshot, Stall, StandingDeadlock,
     TcpState, ThreadReport,
@@ -19,7 +20,8 @@ dl{display:grid;grid-template-columns:minmax(9rem,max-content) 1fr;gap:.15rem 1r
 code{font-size:.9em;overflow-wrap:anywhere}pre{overflow-x:auto;font-size:.8em}li{margin:.4rem 0}
 ";
 
-pub fn render(snapshot: &Snapshot, now: Moment) -> Markup {
+pub fn render(view: &View, now: Moment) -> Markup {
+    let snapshot = &*view.snapshot;
     let summary = summary(snapshot);
     html! {
         (DOCTYPE)

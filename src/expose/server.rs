@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,17 +14,20 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::{metrics, page};
-use crate::snapshot::{Clock, Snapshot};
+use super::{api, metrics, page};
+use crate::diagnose::View;
+use crate::diagnose::live::answer_for;
+use crate::snapshot::Clock;
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub struct Served {
-    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub view: watch::Receiver<Arc<View>>,
     pub clock: Clock,
 }
 
@@ -41,16 +44,20 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
+        .route("/api/v1/brokers", get(api_brokers))
+        .route("/api/v1/findings", get(api_findings))
+        .route("/live", get(live_only))
+        .route("/brokers/{name}/live", get(live_of))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /-/healthy, /-/ready\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /api/v1/brokers, /api/v1/findings, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
-    let snapshot = Arc::clone(&served.snapshot.borrow());
-    let text = metrics::render(&snapshot, served.clock.now());
+    let view = Arc::clone(&served.view.borrow());
+    let text = metrics::render(&view, served.clock.now());
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     if accepts_gzip(&headers)
         && let Ok(packed) = gzip(text.as_bytes())
@@ -77,8 +84,8 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Response {
-    let snapshot = Arc::clone(&served.snapshot.borrow());
-    let html = page::render(&snapshot, served.clock.now());
+    let view = Arc::clone(&served.view.borrow());
+    let html = page::render(&view, served.clock.now());
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
@@ -88,9 +95,47 @@ async fn landing_page(State(served): State<Served>) -> Response {
     (headers, html.into_string()).into_response()
 }
 
+async fn api_brokers(State(served): State<Served>) -> Response {
+    json(&api::brokers(&Arc::clone(&served.view.borrow())))
+}
+
+async fn api_findings(State(served): State<Served>) -> Response {
+    json(&api::findings(&Arc::clone(&served.view.borrow())))
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => {
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+            (headers, text + "\n").into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn live_only(State(served): State<Served>) -> Response {
+    live(&served, None)
+}
+
+async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Response {
+    live(&served, Some(&name))
+}
+
+/// 503 where only a restart cures the broker and nothing forbids it, else 200: what is unknown is no reason.
+fn live(served: &Served, name: Option<&str>) -> Response {
+    let view = Arc::clone(&served.view.borrow());
+    match answer_for(&view.live, name) {
+        Ok(answer) if answer.restart => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", answer.reason)).into_response()
+        }
+        Ok(answer) => format!("{}\n", answer.reason).into_response(),
+        Err(reason) => format!("{reason}\n").into_response(),
+    }
+}
+
 async fn ready(State(served): State<Served>) -> Response {
     // The first discovery round tells which brokers there are; before it nothing is known.
-    if served.snapshot.borrow().discovery.success.is_some() {
+    if served.view.borrow().snapshot.discovery.success.is_some() {
         "kafka-vitals is ready.\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "The first discovery round has not ended yet.\n").into_response()

@@ -82,10 +82,9 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     for text in once {
         wait_for(text, || !exporter.logged(text).is_empty());
     }
-    let page = exporter.get("/");
     for text in ["brokers[0] of the config file", "/nowhere/broker.pid", "2 brokers of this host", "no Max open files"]
     {
-        assert!(page.contains(text), "{text} is not on the page: {page}");
+        wait_for(&format!("{text} on the page"), || exporter.get("/").contains(text));
     }
     host.write("limits", "Max open files  1000  2000  files\n");
     fs::write(&config, "").unwrap();

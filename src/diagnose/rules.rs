@@ -1,0 +1,314 @@
+//! The table of rules: what each finding rests on, how long that must hold, and how long it must be gone.
+//!
+//! A rule looks at one broker at one moment. That it lasts is looked at by [`super::verdict`].
+
+use std::time::Duration;
+
+use super::finding::FindingId;
+use super::forecast::Forecast;
+use super::known_issues;
+use super::verdict::Memory;
+use crate::snapshot::{
+    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Snapshot, TcpState,
+};
+
+/// What one rule says of one broker now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// What would tell could not be read.
+    Unknown,
+    Absent,
+    /// With the facts, a sentence each.
+    Present(Vec<String>),
+}
+
+use Judgement::{Absent, Present, Unknown};
+
+/// All that a rule may look at.
+#[derive(Debug)]
+pub struct Case<'a> {
+    pub snapshot: &'a Snapshot,
+    pub broker: &'a BrokerSnapshot,
+    pub memory: &'a Memory,
+    pub now: Moment,
+}
+
+#[derive(Debug)]
+pub struct Rule {
+    pub id: FindingId,
+    /// How long it must hold before it counts.
+    pub begins_after: Duration,
+    /// How long it must be gone before it counts no more.
+    pub ends_after: Duration,
+    pub judge: fn(&Case<'_>) -> Judgement,
+}
+
+const fn rule(id: FindingId, begins: u64, ends: u64, judge: fn(&Case<'_>) -> Judgement) -> Rule {
+    Rule { id, begins_after: Duration::from_secs(begins), ends_after: Duration::from_secs(ends), judge }
+}
+
+/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice (they come every 5 s),
+/// levels must last. What comes and goes with a restart of a follower gets a minute.
+pub const RULES: [Rule; 18] = [
+    rule(FindingId::JvmDeadlock, 0, 0, |case| deadlocks(case, |deadlock| deadlock.reported)),
+    rule(FindingId::LockCycle, 0, 0, |case| deadlocks(case, |deadlock| !deadlock.reported)),
+    rule(FindingId::StalledPool, 0, 0, stalled_pool),
+    rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::ApiUnresponsive, 4, 4, api_unresponsive),
+    rule(FindingId::FileHandleExhaustion, 10, 60, file_handle_exhaustion),
+    rule(FindingId::MemoryMapsExhaustion, 60, 60, memory_maps_exhaustion),
+    rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
+    rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
+    rule(FindingId::IsrLeaderAlone, 15, 10, isr_leader_alone),
+    rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
+    rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
+    rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
+    rule(FindingId::AcceptQueueFull, 3, 10, accept_queue_full),
+    rule(FindingId::UnderReplicated, 60, 10, under_replicated),
+    rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
+    rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
+];
+
+fn present_if(facts: Vec<String>) -> Judgement {
+    if facts.is_empty() { Absent } else { Present(facts) }
+}
+
+fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
+    let Some(standing) = &case.broker.deadlock else {
+        return if case.broker.threads.fresh(case.now).is_some() { Absent } else { Unknown };
+    };
+    let mut facts = Vec::new();
+    for deadlock in standing.deadlocks.iter().filter(|deadlock| wanted(deadlock)) {
+        for member in &deadlock.cycle {
+            let (thread, wants, holder) = (&member.thread, &member.wants, &member.held_by);
+            facts.push(format!("{thread} wants {wants}, which {holder} holds"));
+        }
+        if !deadlock.waiting.is_empty() {
+            let waiting: Vec<&str> = deadlock.waiting.iter().map(|thread| thread.thread.as_str()).take(8).collect();
+            let more = match deadlock.waiting.len().saturating_sub(waiting.len()) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            facts.push(format!("merely waiting for them: {}{more}", waiting.join(", ")));
+        }
+    }
+    if !facts.is_empty() {
+        for known in &standing.known_issues {
+            let by = if known.exact { "is" } else { "looks like" };
+            facts.push(format!("it {by} {}: {}", known.issue, known.title));
+        }
+    }
+    present_if(facts)
+}
+
+fn stalled_pool(case: &Case<'_>) -> Judgement {
+    let Some(stalls) = case.broker.threads.fresh(case.now).and_then(|report| report.stalls.as_ref()) else {
+        return Unknown;
+    };
+    let facts = stalls.found.iter().map(|stall| {
+        let place = stall.frame.as_deref().map(|frame| format!(" in {frame}")).unwrap_or_default();
+        let lock = stall.lock_class.as_deref().map(|class| format!(", waiting for {class}")).unwrap_or_default();
+        format!("{} threads of {} stand still{place}{lock}", stall.threads.len(), stall.pool)
+    });
+    present_if(facts.collect())
+}
+
+fn missing_thread(case: &Case<'_>) -> Judgement {
+    let Some(missing) = case.broker.threads.fresh(case.now).and_then(|report| report.missing.as_ref()) else {
+        return Unknown;
+    };
+    present_if(missing.found.iter().map(|gone| format!("{} ({}) has ended", gone.thread, gone.pool)).collect())
+}
+
+fn process_stopped(case: &Case<'_>) -> Judgement {
+    match case.broker.process.fresh(case.now).map(|vitals| vitals.state) {
+        None => Unknown,
+        Some('T' | 't') => Present(vec![format!("process {} is in state T", case.broker.broker.process.pid)]),
+        Some(_) => Absent,
+    }
+}
+
+fn api_unresponsive(case: &Case<'_>) -> Judgement {
+    let Some(probes) = case.broker.probes.fresh(case.now) else { return Unknown };
+    let silent = |path: &str, probe: &Probe| {
+        Some(format!("{path}: {}", probe.error.as_ref().filter(|error| is_silent(error))?.message))
+    };
+    let metadata = probes.metadata.as_ref().and_then(|probe| silent("metadata", probe));
+    present_if(silent("api", &probes.api).into_iter().chain(metadata).collect())
+}
+
+/// Whether clients get no answer either: TCP accepts, and it was not only our question that was wrong.
+pub fn is_silent(error: &ProbeError) -> bool {
+    error.accepted && ["timeout", "closed"].contains(&error.reason.as_str())
+}
+
+/// Share of a limit that must be used before a forecast is believed: a young broker opens its segments fast.
+const USED_FOR_FORECAST: f64 = 0.5;
+/// Share of a limit that is too near whatever the slope.
+const USED_UP: f64 = 0.95;
+const HANDLES_AHEAD: f64 = 3600.0;
+const MAPS_AHEAD: f64 = 4.0 * 3600.0;
+const DISK_AHEAD: f64 = 4.0 * 3600.0;
+
+/// One level against its limit.
+fn exhaustion(what: &str, used: f64, limit: f64, forecast: &Forecast, ahead: f64) -> Option<String> {
+    let near = used >= limit * USED_UP;
+    let soon = used >= limit * USED_FOR_FORECAST && matches!(forecast, Forecast::SecondsLeft(left) if *left <= ahead);
+    let left = match forecast {
+        Forecast::SecondsLeft(left) => format!(", about {} left", span(*left)),
+        _ => String::new(),
+    };
+    (near || soon).then(|| format!("{what}: {used:.0} of {limit:.0}{left}"))
+}
+
+fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
+    let (Some(count), Some(vitals)) = (case.broker.handles.fresh(case.now), case.broker.process.fresh(case.now)) else {
+        return Unknown;
+    };
+    let Some(limit) = vitals.handle_limit_soft else { return Absent };
+    let forecast = &case.memory.forecasts.file_handles;
+    let fact = exhaustion("open file handles", *count as f64, limit as f64, forecast, HANDLES_AHEAD);
+    present_if(fact.into_iter().collect())
+}
+
+fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
+    let maps = case.broker.memory_maps.fresh(case.now);
+    let (Some(maps), Some(limit)) = (maps, case.snapshot.memory_map_limit.fresh(case.now)) else { return Unknown };
+    let forecast = &case.memory.forecasts.memory_maps;
+    present_if(exhaustion("memory maps", *maps as f64, *limit as f64, forecast, MAPS_AHEAD).into_iter().collect())
+}
+
+fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
+    let Some(dirs) = case.broker.log_dirs.fresh(case.now) else { return Unknown };
+    let facts = dirs.iter().filter_map(|space| {
+        let dir = space.dir.display().to_string();
+        let forecasts = case.memory.forecasts.log_dirs.iter();
+        let forecast = forecasts.into_iter().find(|(name, _)| *name == dir).map(|(_, forecast)| forecast);
+        let used = space.total_bytes.saturating_sub(space.free_bytes) as f64;
+        let unknown = Forecast::Unknown;
+        let what = format!("bytes of the file system of {dir}");
+        exhaustion(&what, used, space.total_bytes as f64, forecast.unwrap_or(&unknown), DISK_AHEAD)
+    });
+    present_if(facts.collect())
+}
+
+fn file_handle_leak(case: &Case<'_>) -> Judgement {
+    let Some(count) = case.broker.handles.fresh(case.now) else { return Unknown };
+    match case.memory.handles.leak() {
+        Some(grown) => {
+            Present(vec![format!("{count} open, growing for {} without coming down", span(grown.as_secs_f64()))])
+        }
+        None => Absent,
+    }
+}
+
+fn cluster<'a>(case: &'a Case<'_>) -> Option<&'a ClusterCounts> {
+    case.broker.cluster.fresh(case.now)
+}
+
+fn offline_partitions(case: &Case<'_>) -> Judgement {
+    let Some(counts) = cluster(case) else { return Unknown };
+    match counts.leaderless {
+        0 => Absent,
+        n => Present(vec![format!("{n} of {} partitions of the cluster have no leader", counts.partitions)]),
+    }
+}
+
+fn isr_leader_alone(case: &Case<'_>) -> Judgement {
+    let Some(counts) = cluster(case) else { return Unknown };
+    if counts.isr_leader_alone == 0 {
+        return Absent;
+    }
+    let mut facts = vec![format!("{} of {} partitions that it leads", counts.isr_leader_alone, counts.leader)];
+    facts.extend(blame(case, counts));
+    Present(facts)
+}
+
+fn under_replicated(case: &Case<'_>) -> Judgement {
+    let Some(counts) = cluster(case) else { return Unknown };
+    if counts.under_replicated == 0 {
+        return Absent;
+    }
+    let mut facts = vec![format!("{} of {} partitions that it leads", counts.under_replicated, counts.leader)];
+    facts.extend(blame(case, counts));
+    Present(facts)
+}
+
+/// Whom to look at: a stuck leader throws its healthy followers out, so the replicas that miss name the wrong brokers.
+fn blame(case: &Case<'_>, counts: &ClusterCounts) -> Option<String> {
+    if let ClusterSource::Peer(peer) = counts.source {
+        return Some(format!("told by broker {peer}, for this one is silent: look at this one, not at its followers"));
+    }
+    let away: Vec<String> = case.memory.away.iter().map(i32::to_string).collect();
+    if !away.is_empty() {
+        return Some(format!("away from the cluster: broker {}", away.join(", ")));
+    }
+    Some("every broker of the cluster lives".into())
+}
+
+/// So many sockets without a table entry are no accident of reading.
+const DEAD_SOCKETS: u64 = 50;
+
+fn dead_socket_pileup(case: &Case<'_>) -> Judgement {
+    match case.broker.untracked_sockets.fresh(case.now) {
+        None => Unknown,
+        Some(count) if *count >= DEAD_SOCKETS => {
+            Present(vec![format!("{count} socket handles are in no socket table of the kernel")])
+        }
+        Some(_) => Absent,
+    }
+}
+
+/// A broker that works closes at once what its clients have closed.
+const CLOSE_WAIT: u64 = 20;
+const UNREAD_CLOSE_WAIT: u64 = 5;
+
+fn close_wait_pileup(case: &Case<'_>) -> Judgement {
+    let Some(pulse) = case.broker.sockets.fresh(case.now) else { return Unknown };
+    let waiting = pulse.server.get(TcpState::CloseWait);
+    if waiting.connections < CLOSE_WAIT && pulse.unread_close_wait < UNREAD_CLOSE_WAIT {
+        return Absent;
+    }
+    Present(vec![format!(
+        "{} connections in CLOSE_WAIT, {} of them with unread bytes ({} bytes)",
+        waiting.connections, pulse.unread_close_wait, waiting.receive_bytes
+    )])
+}
+
+fn accept_queue_full(case: &Case<'_>) -> Judgement {
+    let Some(pulse) = case.broker.sockets.fresh(case.now) else { return Unknown };
+    let facts = pulse.accept_queues.iter().filter_map(|queue| {
+        let limit = queue.limit.filter(|limit| queue.length >= (*limit).max(1))?;
+        Some(format!("listener {}: {} connections wait, its limit is {limit}", queue.listener, queue.length))
+    });
+    present_if(facts.collect())
+}
+
+fn peer_unreachable(case: &Case<'_>) -> Judgement {
+    let Some(probes) = case.broker.probes.fresh(case.now) else { return Unknown };
+    let facts = probes.peers.iter().filter_map(|peer| {
+        let error = peer.connect.error.as_ref().or(peer.api.as_ref()?.error.as_ref())?;
+        Some(format!("from broker {} to broker {}: {}", case.broker.label, peer.peer.id, error.message))
+    });
+    present_if(facts.collect())
+}
+
+fn known_issue_exposed(case: &Case<'_>) -> Judgement {
+    let Some(version) = &case.broker.broker.kafka_version else { return Unknown };
+    let fact = |known: &&known_issues::KnownIssue| match known.fixed_in.first() {
+        Some(fixed) => format!("{}: {}, fixed in {fixed}", known.key, known.title),
+        None => format!("{}: {}", known.key, known.title),
+    };
+    present_if(known_issues::exposed(version).iter().map(fact).collect())
+}
+
+/// `90 s`, `12 min`, `5 h`, `3 d`.
+pub fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
