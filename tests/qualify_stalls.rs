@@ -132,7 +132,7 @@ impl SlowDisk {
         let disk = SlowDisk { cell: cell.clone(), folder: "/tmp/disk".into(), group };
         let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.img", disk.group));
         let made = disk.run(&["make", image.to_str()?, "/tmp/disk"]);
-        made.map_err(|why| println!("no slow disk: {why}")).ok().map(|()| disk)
+        made.map_err(|why| lab::skip("a slow disk", why.trim())).ok().map(|()| disk)
     }
 
     fn limit(&self, kind: &str, most: &str, cluster: &Cluster) {
