@@ -19,6 +19,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say how every broker of this host is, on one page; the exit code is that of a monitoring plugin.
+    ///
+    /// Asks the exporter. Where none answers it looks itself, for 4 seconds, and up to 30 where something is suspicious.
+    /// Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or the look failed.
+    Check(CheckArgs),
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
     /// Save the evidence of a broker, or of each broker of this host, now: dumps, sockets, handles, log, findings.
@@ -41,6 +46,32 @@ pub struct LiveArgs {
     /// Give up after so long, and pass. Must be less than the probe's own time-out.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub timeout: std::time::Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Address of the exporter.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
+    pub address: SocketAddr,
+    /// Settings that discovery cannot know, in YAML, as for the exporter.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Form of the answer.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+impl CheckArgs {
+    /// What an exporter with these settings would do.
+    pub fn as_serving(&self) -> ServeArgs {
+        let mut serve = Cli::parse_from(["kafka-vitals"]).serve;
+        serve.config_file.clone_from(&self.config_file);
+        serve.procfs.clone_from(&self.procfs);
+        serve
+    }
 }
 
 #[derive(Debug, Args)]

@@ -11,15 +11,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{
-    BundleArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
+    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
 };
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::exec_probe::{self, Outcome};
-use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::expose::{analysis, api, check};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::Clock;
 use kafka_vitals::{collect, evidence, judging, sys};
@@ -38,15 +38,26 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            // A probe with a misspelt flag must not have the broker restarted.
-            let probe = std::env::args_os().nth(1).is_some_and(|first| first == "live");
-            return if probe || !error.use_stderr() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+            // A probe with a misspelt flag must not have the broker restarted, and a monitoring plugin that cannot
+            // look says "unknown", never "critical".
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            return match command.to_str() {
+                _ if !error.use_stderr() => ExitCode::SUCCESS,
+                Some("live") => ExitCode::SUCCESS,
+                Some("check") => ExitCode::from(3),
+                _ => ExitCode::from(2),
+            };
         }
     };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
-    let serves = cli.command.is_none();
+    let failed = match cli.command {
+        None => 1,
+        Some(Command::Check(_)) => 3,
+        Some(_) => 2,
+    };
     let result = match cli.command {
         None => serve(&cli.serve),
+        Some(Command::Check(args)) => look(&args),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Bundle(args)) => bundle(args),
         Some(Command::Analyze(args)) => analyze::run(&args),
@@ -57,7 +68,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
             let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-            ExitCode::from(if serves && !error.is::<ConfigError>() { 1 } else { 2 })
+            ExitCode::from(if failed == 1 && error.is::<ConfigError>() { 2 } else { failed })
         }
     }
 }
@@ -121,6 +132,55 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         // Both kinds of task run for ever: an end is a fault that a supervisor should see.
         Some(_) => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
     }
+}
+
+fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let (text, json) = match told_by_exporter(args) {
+        Some(told) => told,
+        None => {
+            let config = Arc::new(Config::load(&args.as_serving())?);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            let clock = Clock::start();
+            let view = runtime.block_on(judging::once(config, clock));
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            (check::text(&view, clock.now(), |_| None), serde_json::to_string(&api::brokers(&view))? + "\n")
+        }
+    };
+    let code = check::exit_code(&text).context("the answer has no level")?;
+    let text = match args.output {
+        OutputFormat::Json => json,
+        OutputFormat::Text if coloured() => check::coloured(&text),
+        OutputFormat::Text => text,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::from(code))
+}
+
+/// What a running exporter says, as text and JSON: it has seen what came before. None where none answers, or one that
+/// has not looked yet.
+fn told_by_exporter(args: &CheckArgs) -> Option<(String, String)> {
+    let get = |path| match exec_probe::get(args.address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
+        Ok((status, body)) if status == "200" => Some(body),
+        _ => None,
+    };
+    get("/-/ready")?;
+    let text = get("/check").filter(|text| check::exit_code(text).is_some())?;
+    Some((text, get("/api/v1/brokers")?))
+}
+
+const EXPORTER_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_TOLD_BYTES: usize = 4 << 20;
+
+/// A terminal that can, unless somebody said otherwise (<https://no-color.org>).
+fn coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stdout())
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn log_to_stderr(level: LogLevel, format: LogFormat) {

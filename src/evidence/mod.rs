@@ -15,15 +15,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::collect;
 use crate::collect::round::Lane;
 use crate::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use crate::config::{Config, EvidenceSettings};
 use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, FindingId, Severity};
 use crate::diagnose::live::Evidence;
-use crate::diagnose::verdict::Judge;
-use crate::discover::{ProcessKey, Role};
+use crate::discover::ProcessKey;
+use crate::judging;
 use crate::snapshot::{BrokerSnapshot, Clock, Moment, Snapshot};
 use crate::sys::proc::ProcRoot;
 use bundle::{PARTS, READ_DEADLINE, Subject};
@@ -49,8 +48,6 @@ const KEPT: usize = 360;
 const KEPT_BYTES: usize = 16 << 20;
 /// How often the limits of the folder are looked after while nothing is written.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
-/// For the readings of `kafka-vitals bundle`.
-const ROUND_DEADLINE: Duration = Duration::from_secs(12);
 
 /// What has been saved, and where.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,6 +78,11 @@ pub struct SavedBundle {
 }
 
 impl Saved {
+    /// Where the newest bundle of this label's process is.
+    pub fn path(&self, label: &str) -> Option<String> {
+        Some(self.brokers.get(label)?.newest.as_ref()?.path.display().to_string())
+    }
+
     /// How far it is, for the liveness probe.
     pub fn progress(&self, process: ProcessKey) -> Evidence {
         match self.of(process) {
@@ -363,9 +365,10 @@ impl Saver {
     }
 
     async fn add(&mut self, name: &'static str, content: Result<Vec<u8>, String>) -> Result<(), String> {
-        let add = move |open: &mut Option<Writer>| match open {
-            Some(writer) => writer.add(name, content),
-            None => {}
+        let add = move |open: &mut Option<Writer>| {
+            if let Some(writer) = open {
+                writer.add(name, content);
+            }
         };
         self.in_folder(add).await
     }
@@ -376,35 +379,13 @@ impl Saver {
 /// there is none.
 pub async fn take_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, String>> {
     let clock = Clock::start();
-    let (publish, mut snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let mut saver = Saver::new(config.evidence.clone(), ProcRoot::new(&config.procfs), clock, false);
-    let collectors = config.collectors;
-    let rounds = tokio::spawn(collect::run(Arc::new(config), publish, clock));
     let is_wanted = |broker: &BrokerSnapshot| {
         wanted
             .is_none_or(|wanted| broker.label == wanted || broker.broker.id.is_some_and(|id| id.to_string() == wanted))
     };
-    let is_read = |broker: &BrokerSnapshot| {
-        let told = |name| broker.collectors.contains_key(name);
-        let asked = collectors.cluster && broker.broker.roles != BTreeSet::from([Role::Controller]);
-        told("process") && told("handles") && (!asked || told("cluster")) && (!collectors.threads || told("threads"))
-    };
-    let (mut judge, mut view) = (Judge::default(), View::default());
-    let all_read = async {
-        while snapshots.changed().await.is_ok() {
-            let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let mut awaited = snapshot.brokers.iter().filter(|broker| is_wanted(broker));
-            let done = snapshot.discovery.success.is_some() && awaited.all(|broker| is_read(broker));
-            view = View::of(&mut judge, snapshot, clock.now());
-            if done {
-                return;
-            }
-        }
-    };
-    // What is not read by then is told as unknown.
-    let _ = timeout(ROUND_DEADLINE, all_read).await;
-    // Its dumps and the bundle's would wait for each other.
-    rounds.abort();
+    // Its own dumps are over then: they and the bundle's would wait for each other.
+    let view = judging::once(Arc::new(config), clock).await;
     let ring = Mutex::new(Ring::default());
     lock(&ring).push(&view.snapshot);
     let mut results = Vec::new();
