@@ -61,6 +61,11 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 qualify: ## the tests that take longer than CI has: by hand, before a release
 	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
 	@$(in_shell) cargo test --workspace --locked --no-fail-fast --test 'qualify*' -- --nocapture --test-threads=1
+	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
+
+.PHONY: pictures
+pictures: ## docs/pictures anew, from the pages that the last `make test` left (gets Chromium by apt, axe by npm)
+	@scripts/page-pictures.sh docs/pictures gray=target/tmp/page-gray.html healthy=target/tmp/page-healthy.html
 
 .PHONY: bench
 bench: ## figures of speed, beside the floor and the tools people use
