@@ -59,7 +59,7 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 
 .PHONY: qualify
 qualify: ## the tests that take longer than CI has: by hand, before a release
-	@scripts/prerequisites.sh build brokers new-java old-java prometheus
+	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
 	@$(in_shell) cargo test --workspace --locked --no-fail-fast --test 'qualify*' -- --nocapture --test-threads=1
 
 .PHONY: bench

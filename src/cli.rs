@@ -23,6 +23,22 @@ pub enum Command {
     Threads(ThreadsArgs),
     /// Explain saved thread dumps, of any form: deadlocks, their members, the known issue that each is.
     Analyze(AnalyzeArgs),
+    /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
+    /// when the exporter does not answer.
+    Live(LiveArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct LiveArgs {
+    /// Address of the exporter.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
+    pub address: SocketAddr,
+    /// The broker's id or label; not needed where one broker runs on the host.
+    #[arg(long, value_name = "BROKER")]
+    pub broker: Option<String>,
+    /// Give up after so long, and pass. Must be less than the probe's own time-out.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub timeout: std::time::Duration,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cli::{LogFormat, LogLevel, ServeArgs};
+use crate::diagnose::live;
 use crate::sys::proc::ProcRoot;
 
 /// Checked settings of a serving exporter.
@@ -23,6 +24,7 @@ pub struct Config {
     pub rounds: Rounds,
     pub collectors: Collectors,
     pub brokers: Vec<BrokerSettings>,
+    pub live: live::Settings,
 }
 
 /// Intervals of the rounds.
@@ -106,6 +108,25 @@ struct File {
     rounds: Rounds,
     collectors: Collectors,
     brokers: Vec<BrokerSettings>,
+    live: Live,
+}
+
+/// When a liveness probe may fail.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Live {
+    enabled: bool,
+    #[serde(deserialize_with = "span")]
+    hold_off: Duration,
+    #[serde(deserialize_with = "span")]
+    wait_for_evidence: Duration,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        let live::Settings { enabled, hold_off, wait_for_evidence } = live::Settings::default();
+        Live { enabled, hold_off, wait_for_evidence }
+    }
 }
 
 /// A config file or a flag that cannot be used; the message tells where and how to mend it.
@@ -152,9 +173,17 @@ impl Config {
                 cluster: on(args.cluster, args.no_cluster).unwrap_or(file.collectors.cluster),
             },
             brokers: file.brokers,
+            live: live::Settings {
+                enabled: file.live.enabled,
+                hold_off: file.live.hold_off,
+                wait_for_evidence: file.live.wait_for_evidence,
+            },
         })
     }
 }
+
+/// Paths that are served already.
+const TAKEN: [&str; 5] = ["/-/healthy", "/-/ready", "/live", "/api/v1/brokers", "/api/v1/findings"];
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
 fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
@@ -164,7 +193,7 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
         return fail("must begin with / and name a path, e.g. /metrics");
     } else if !path.chars().all(plain) {
         return fail("only letters, digits and / - . _ ~ may stand in it, e.g. /metrics");
-    } else if ["/-/healthy", "/-/ready"].contains(&path) {
+    } else if TAKEN.contains(&path) {
         return fail("is taken, choose another");
     }
     Ok(())

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerState, Diagnosis};
+use crate::diagnose::live::{self, Evidence, Liveness};
 use crate::diagnose::verdict::Judge;
 use crate::snapshot::{Clock, Snapshot};
 
@@ -15,11 +16,20 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
 /// Ends when nobody publishes snapshots any more.
-pub async fn run(mut snapshots: watch::Receiver<Arc<Snapshot>>, publish: watch::Sender<Arc<View>>, clock: Clock) {
+pub async fn run(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    publish: watch::Sender<Arc<View>>,
+    live: live::Settings,
+    clock: Clock,
+) {
     let mut judge = Judge::default();
+    let mut liveness = Liveness::new(live);
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
-        let view = View::of(&mut judge, snapshot, clock.now());
+        let now = clock.now();
+        let mut view = View::of(&mut judge, snapshot, now);
+        let evidence = |_| Evidence::None;
+        view.live = liveness.judge(&view.snapshot, &view.diagnosis, evidence, now).into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));
         tokio::time::sleep(AT_MOST_EVERY).await;

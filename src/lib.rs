@@ -27,6 +27,8 @@ pub mod diagnose;
 #[forbid(unsafe_code)]
 pub mod discover;
 #[forbid(unsafe_code)]
+pub mod exec_probe;
+#[forbid(unsafe_code)]
 pub mod expose;
 #[forbid(unsafe_code)]
 pub mod failure;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
@@ -28,13 +29,22 @@ fn main() -> ExitCode {
         // Before anything else: the child switches the user ids of its one thread.
         return sys::attach::child::child_main(arguments);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // A probe with a misspelt flag must not have the broker restarted.
+            let probe = std::env::args_os().nth(1).is_some_and(|first| first == "live");
+            return if probe || !error.use_stderr() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
     let serves = cli.command.is_none();
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
         Ok(code) => code,
@@ -83,7 +93,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, clock));
+    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -117,6 +127,17 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
         LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => subscriber.json().init(),
     }
+}
+
+/// Only the exit code counts: where nobody takes the text the probe must not fail for that.
+fn live(args: &LiveArgs) -> ExitCode {
+    let (text, code) = match exec_probe::ask(args.address, args.broker.as_deref(), args.timeout) {
+        Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
+        Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
+        Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    code
 }
 
 /// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use kafka_vitals::diagnose::View;
+use kafka_vitals::diagnose::live::Answer;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::snapshot::{BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock};
 use tokio::sync::watch;
@@ -132,4 +134,64 @@ fn a_taken_port_is_told_with_its_remedy() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let error = runtime.block_on(server::bind(server.address)).unwrap_err().to_string();
     assert!(error.contains("another process has this port") && error.contains("--web.listen-address"), "{error}");
+}
+
+#[test]
+fn the_liveness_probe_s_answers() {
+    let server = start();
+    let status = |path: &str| {
+        let (head, body) = get(server.address, path, "");
+        (head.split(' ').nth(1).unwrap().to_owned(), String::from_utf8(body).unwrap())
+    };
+    let ask = |broker| exec_probe::ask(server.address, broker, Duration::from_secs(5));
+    // Nothing is known yet.
+    for path in ["/live", "/brokers/219/live"] {
+        assert_eq!(status(path).0, "200", "{path}");
+    }
+    let mut view = deadlocked(&server);
+    let answer = |restart, label: &str| Answer {
+        process: ProcessKey { pid: 1, start_ticks: 1 },
+        label: label.into(),
+        id: Some(219),
+        restart,
+        reason: format!("reason of {label}"),
+    };
+    view.live = [answer(true, "219")].into();
+    server.publish.send_replace(Arc::new(view.clone()));
+    assert_eq!(status("/live"), ("503".into(), "reason of 219\n".into()));
+    assert_eq!(status("/brokers/219/live").0, "503");
+    assert_eq!(status("/brokers/218/live").0, "200", "an unknown id");
+    assert_eq!(ask(None), Outcome::Restart("reason of 219".into()));
+    assert!(matches!(ask(Some("218")), Outcome::Live(_)));
+    // Two brokers that share an id on one host.
+    view.live = [answer(true, "219@9092"), answer(false, "219@9093")].into();
+    server.publish.send_replace(Arc::new(view));
+    for (path, expected) in [
+        ("/live", "200"),
+        ("/brokers/219/live", "200"),
+        ("/brokers/219@9092/live", "503"),
+        ("/brokers/219@9093/live", "200"),
+    ] {
+        assert_eq!(status(path).0, expected, "{path}");
+    }
+}
+
+#[test]
+fn the_api_tells_the_verdict_with_its_findings() {
+    let server = start();
+    server.publish.send_replace(Arc::new(deadlocked(&server)));
+    let json = |path: &str| -> serde_json::Value {
+        let (head, body) = get(server.address, path, "");
+        assert!(head.contains("content-type: application/json"), "{head}");
+        serde_json::from_slice(&body).unwrap()
+    };
+    let brokers = json("/api/v1/brokers");
+    let broker = &brokers["brokers"][0];
+    assert_eq!((broker["broker"].as_str(), broker["state"].as_str()), (Some("219"), Some("gray")));
+    assert_eq!(broker["deadlock"]["deadlocks"][0]["cycle"][0]["thread"], "kafka-request-handler-3");
+    assert_eq!(broker["findings"][0]["finding"], "jvm_deadlock");
+    let finding = &json("/api/v1/findings")["findings"][0];
+    assert_eq!((finding["broker"].as_str(), finding["severity"].as_str()), (Some("219"), Some("critical")));
+    let since = humantime::parse_rfc3339(finding["since"].as_str().unwrap()).unwrap();
+    assert!(since.elapsed().unwrap() < Duration::from_secs(60));
 }

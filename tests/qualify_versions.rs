@@ -95,6 +95,13 @@ fn all_well(exporter: &Exporter) {
 }
 
 #[test]
+fn kafka_0_10_1_0_on_jdk_8_as_in_the_incident() {
+    // It calls itself 1.8.0.
+    let Some(java) = java_of(1..2) else { return lab::skip("kafka_0_10_1_0_on_jdk_8", "no JDK 8 could be had") };
+    tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("0.10.1.0", Mode::ZooKeeper) });
+}
+
+#[test]
 fn kafka_0_10_1_0_on_jdk_11() {
     let java = java_of(11..12).expect("a JDK 11: run through `make qualify`, which fetches it");
     tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("0.10.1.0", Mode::ZooKeeper) });

@@ -4,6 +4,7 @@ pub mod dump;
 pub mod finding;
 pub mod forecast;
 pub mod known_issues;
+pub mod live;
 pub mod missing;
 pub mod pools;
 pub mod progress;
@@ -23,13 +24,15 @@ use verdict::Judge;
 pub struct View {
     pub snapshot: Arc<Snapshot>,
     pub diagnosis: Arc<Diagnosis>,
+    /// What a liveness probe is told of each running broker.
+    pub live: Arc<[live::Answer]>,
 }
 
 impl View {
     /// The next snapshot, judged after all that `judge` has seen.
     pub fn of(judge: &mut Judge, snapshot: Arc<Snapshot>, now: Moment) -> View {
         let diagnosis = Arc::new(judge.judge(&snapshot, now));
-        View { snapshot, diagnosis }
+        View { snapshot, diagnosis, live: Arc::default() }
     }
 
     /// Each broker's readings with its verdict.

@@ -8,7 +8,9 @@ use super::finding::FindingId;
 use super::forecast::Forecast;
 use super::known_issues;
 use super::verdict::Memory;
-use crate::snapshot::{BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, Snapshot, TcpState};
+use crate::snapshot::{
+    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Snapshot, TcpState,
+};
 
 /// What one rule says of one broker now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,15 +132,16 @@ fn process_stopped(case: &Case<'_>) -> Judgement {
 fn api_unresponsive(case: &Case<'_>) -> Judgement {
     let Some(probes) = case.broker.probes.fresh(case.now) else { return Unknown };
     let silent = |path: &str, probe: &Probe| {
-        let error = probe.error.as_ref().filter(|error| error.accepted && SILENT.contains(&error.reason.as_str()))?;
-        Some(format!("{path}: {}", error.message))
+        Some(format!("{path}: {}", probe.error.as_ref().filter(|error| is_silent(error))?.message))
     };
     let metadata = probes.metadata.as_ref().and_then(|probe| silent("metadata", probe));
     present_if(silent("api", &probes.api).into_iter().chain(metadata).collect())
 }
 
-/// Reasons of a failed probe after which clients hang as well.
-const SILENT: [&str; 2] = ["timeout", "closed"];
+/// Whether clients get no answer either: TCP accepts, and it was not only our question that was wrong.
+pub fn is_silent(error: &ProbeError) -> bool {
+    error.accepted && ["timeout", "closed"].contains(&error.reason.as_str())
+}
 
 /// Share of a limit that must be used before a forecast is believed: a young broker opens its segments fast.
 const USED_FOR_FORECAST: f64 = 0.5;

@@ -12,7 +12,7 @@ use super::finding::{
     Severity,
 };
 use super::forecast::Series;
-use super::rules::{Case, Judgement, RULES, Rule, span};
+use super::rules::{Case, Judgement, RULES, Rule, is_silent, span};
 use crate::discover::ProcessKey;
 use crate::snapshot::{BrokerSnapshot, Moment, NamedIssue, Reading, Snapshot, Stall};
 
@@ -81,8 +81,10 @@ struct Standing {
 #[derive(Debug)]
 struct Past {
     process: ProcessKey,
-    /// The worst that it was since it was last whole.
+    /// What it was since it was last healthy: `Gray`, or else `Down`.
     trouble: Option<BrokerState>,
+    /// Whether it is another process since.
+    restarted: bool,
     recovery: Option<Recovery>,
 }
 
@@ -213,9 +215,9 @@ impl Judge {
     ) -> Option<Recovery> {
         let process = broker.broker.process;
         let past = self.labels.entry(broker.label.clone());
-        let past = past.or_insert(Past { process, trouble: None, recovery: None });
+        let past = past.or_insert(Past { process, trouble: None, restarted: false, recovery: None });
         if past.process != process {
-            past.process = process;
+            (past.process, past.restarted) = (process, true);
             past.trouble = past.trouble.or(Some(BrokerState::Down));
             events.insert(0, (format!("restarted as process {}", process.pid), None));
         }
@@ -226,7 +228,9 @@ impl Judge {
             }
             BrokerState::Healthy => {
                 if let Some(from) = past.trouble.take() {
-                    past.recovery = Some(Recovery { from, back: broker.broker.started.unwrap_or(now), whole: None });
+                    let started = broker.broker.started.filter(|_| past.restarted);
+                    past.recovery = Some(Recovery { from, back: started.unwrap_or(now), whole: None });
+                    past.restarted = false;
                 }
                 let whole = broker.cluster.fresh(now).is_some_and(|counts| counts.not_in_isr == 0);
                 if let Some(recovery) = past.recovery.as_mut().filter(|recovery| recovery.whole.is_none() && whole) {
@@ -339,7 +343,7 @@ impl Memory {
             return BrokerState::Down;
         }
         let suspects = broker.progress.fresh(now).is_some_and(|progress| !progress.suspects.is_empty());
-        let failing = probe.is_some_and(|probe| probe.error.as_ref().is_some_and(|error| error.accepted));
+        let failing = probe.is_some_and(|probe| probe.error.as_ref().is_some_and(is_silent));
         let acquitted = self.last_probe_success.min(self.last_clean_dump);
         let level = SUSPICIOUS.into_iter().filter_map(|id| self.findings.get(&id)?.active.as_ref());
         let unexplained = level.into_iter().any(|finding| acquitted.is_none_or(|at| at < finding.since));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,12 +14,14 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::{metrics, page};
+use super::{api, metrics, page};
 use crate::diagnose::View;
+use crate::diagnose::live::answer_for;
 use crate::snapshot::Clock;
 
 /// What the handlers read.
@@ -42,9 +44,13 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
+        .route("/api/v1/brokers", get(api_brokers))
+        .route("/api/v1/findings", get(api_findings))
+        .route("/live", get(live_only))
+        .route("/brokers/{name}/live", get(live_of))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /-/healthy, /-/ready\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /api/v1/brokers, /api/v1/findings, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
@@ -87,6 +93,44 @@ async fn landing_page(State(served): State<Served>) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, html.into_string()).into_response()
+}
+
+async fn api_brokers(State(served): State<Served>) -> Response {
+    json(&api::brokers(&Arc::clone(&served.view.borrow())))
+}
+
+async fn api_findings(State(served): State<Served>) -> Response {
+    json(&api::findings(&Arc::clone(&served.view.borrow())))
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => {
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+            (headers, text + "\n").into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn live_only(State(served): State<Served>) -> Response {
+    live(&served, None)
+}
+
+async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Response {
+    live(&served, Some(&name))
+}
+
+/// 503 where only a restart cures the broker and nothing forbids it, else 200: what is unknown is no reason.
+fn live(served: &Served, name: Option<&str>) -> Response {
+    let view = Arc::clone(&served.view.borrow());
+    match answer_for(&view.live, name) {
+        Ok(answer) if answer.restart => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", answer.reason)).into_response()
+        }
+        Ok(answer) => format!("{}\n", answer.reason).into_response(),
+        Err(reason) => format!("{reason}\n").into_response(),
+    }
 }
 
 async fn ready(State(served): State<Served>) -> Response {

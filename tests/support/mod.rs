@@ -70,7 +70,12 @@ impl Exporter {
     }
 
     pub fn page(&self) -> String {
-        self.cell.http_get(self.port, "/", Duration::from_secs(5)).unwrap().1
+        self.get("/").1
+    }
+
+    /// Status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.cell.http_get(self.port, path, Duration::from_secs(5)).unwrap()
     }
 }
 

@@ -145,7 +145,7 @@ fn a_deadlock_is_gray_at_once_and_for_a_restart_once_two_dumps_show_the_same() {
 fn probes_and_signals_must_last_and_levels_are_acquitted() {
     type Change = fn(&mut BrokerSnapshot, Moment);
     let silent: Change = |broker, now| broker.probes = known(probe(Some(("timeout", true))), now);
-    let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", false))), now);
+    let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", true))), now);
     let stopped: Change = |broker, now| {
         let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
         broker.process = known(vitals, now);
@@ -219,6 +219,15 @@ fn a_restart_is_followed_until_the_isr_has_grown_back() {
         "recovered: it is in every ISR again",
     ];
     assert_eq!(told, expected);
+    // A process that was only stopped came back when it went on.
+    let stopped = |broker: &mut BrokerSnapshot, now| {
+        let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
+        broker.process = known(vitals, now);
+    };
+    scene.after(5, stopped);
+    let went_on = scene.after(5, |_, _| {});
+    // Judged so once the finding has been gone for 2 s, in the third second.
+    assert_eq!(scene.now.since(went_on.recovery.unwrap().back), Duration::from_secs(2));
     // An hour later nobody asks any more.
     scene.now = scene.now.plus(REMEMBERED);
     scene.well();

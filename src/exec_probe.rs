@@ -1,0 +1,105 @@
+//! `kafka-vitals live`: asks the exporter beside the broker, for an exec probe. It fails on a 503 and on nothing else:
+//! an exporter that is gone, hangs or refuses must never have a broker restarted.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Longer answers are not read.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// What the exporter said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Restart the broker, for this reason.
+    Restart(String),
+    /// The exporter's words.
+    Live(String),
+    /// No answer that tells: passes as well.
+    NoAnswer(String),
+}
+
+/// Asks `address` of `broker`, or of the only one, within `time`.
+pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
+    let deadline = Instant::now() + time;
+    match answer(address, broker, deadline) {
+        Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),
+        Ok(bytes) => read(&bytes).unwrap_or_else(|| Outcome::NoAnswer(format!("{address}: no HTTP answer"))),
+    }
+}
+
+fn answer(address: SocketAddr, broker: Option<&str>, deadline: Instant) -> std::io::Result<Vec<u8>> {
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok::<Duration, std::io::Error>(left) }
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    let path = broker.map_or_else(|| "/live".to_owned(), |broker| format!("/brokers/{broker}/live"));
+    stream.set_write_timeout(Some(left()?))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    while bytes.len() < MAX_ANSWER {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut buffer)? {
+            0 => break,
+            count => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    Ok(bytes)
+}
+
+fn read(bytes: &[u8]) -> Option<Outcome> {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
+    let reason = body.trim().to_owned();
+    Some(match status {
+        "503" => Outcome::Restart(reason),
+        "200" => Outcome::Live(reason),
+        _ => Outcome::NoAnswer(format!("the exporter answered {status}: {reason}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers one request with these bytes; a hanging one keeps the connection for a while.
+    fn serving(bytes: &'static [u8], hangs: bool) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(bytes).unwrap();
+            // Until the probe has gone.
+            let mut rest = Vec::new();
+            let _ = if hangs { stream.read_to_end(&mut rest) } else { stream.read(&mut [0; 512]) };
+        });
+        address
+    }
+
+    #[test]
+    fn fails_on_a_503_and_on_nothing_else() {
+        let table: [(&[u8], bool, fn(&Outcome) -> bool); 8] = [
+            (b"HTTP/1.1 503 x\r\n\r\ndeadlocked\n", false, |o| *o == Outcome::Restart("deadlocked".into())),
+            (b"HTTP/1.1 200 OK\r\n\r\nwell\n", false, |o| *o == Outcome::Live("well".into())),
+            (b"HTTP/1.1 401 Unauthorized\r\n\r\n", false, |o| matches!(o, Outcome::NoAnswer(_))),
+            (b"HTTP/1.1 404 Not Found\r\n\r\n503", false, |o| matches!(o, Outcome::NoAnswer(_))),
+            (b"HTTP/1.1 500 503\r\n\r\n", false, |o| matches!(o, Outcome::NoAnswer(_))),
+            (b"503", false, |o| matches!(o, Outcome::NoAnswer(_))),
+            (b"", false, |o| matches!(o, Outcome::NoAnswer(_))),
+            (b"HTTP/1.1 503 x\r\n\r\ncut", true, |o| matches!(o, Outcome::NoAnswer(_))),
+        ];
+        for (bytes, hangs, expected) in table {
+            let outcome = ask(serving(bytes, hangs), None, Duration::from_millis(500));
+            assert!(expected(&outcome), "{:?}: {outcome:?}", String::from_utf8_lossy(bytes));
+        }
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(matches!(ask(closed, Some("1"), Duration::from_secs(1)), Outcome::NoAnswer(_)));
+    }
+}

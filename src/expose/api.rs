@@ -1,0 +1,163 @@
+//! `/api/v1/brokers` and `/api/v1/findings`: the diagnosis for programs, documented in `docs/api.md`.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::diagnose::View;
+use crate::diagnose::finding::{BrokerState, Finding, Forecasts, Severity};
+use crate::diagnose::forecast::Forecast;
+use crate::snapshot::{Moment, NamedIssue, StandingDeadlock};
+
+/// The answer of `/api/v1/brokers` and of `check --output json`.
+#[derive(Debug, Serialize)]
+pub struct Brokers<'a> {
+    at: String,
+    brokers: Vec<BrokerEntry<'a>>,
+    timeline: Vec<EventEntry<'a>>,
+    /// Where discovery may have missed a broker.
+    doubts: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct BrokerEntry<'a> {
+    broker: &'a str,
+    id: Option<i32>,
+    pid: u32,
+    kafka_version: Option<&'a str>,
+    java_version: Option<&'a str>,
+    state: BrokerState,
+    since: String,
+    verdict: &'a str,
+    what_to_do: &'a str,
+    findings: Vec<FindingEntry<'a>>,
+    known_issues: &'a [NamedIssue],
+    deadlock: Option<&'a StandingDeadlock>,
+    forecasts: ForecastEntry<'a>,
+    recovery: Option<RecoveryEntry>,
+    /// Whether the liveness probe asks for a restart, and why or why not; null for a process that has ended.
+    live: Option<LiveEntry<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingEntry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'a str>,
+    finding: &'static str,
+    severity: Severity,
+    since: String,
+    title: &'static str,
+    facts: &'a [String],
+    meaning: &'static str,
+    what_to_do: &'static str,
+    runbook: String,
+}
+
+/// Seconds left: a number, null where nothing runs out, absent while unknown.
+#[derive(Debug, Serialize)]
+struct ForecastEntry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_handles: Option<Option<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_maps: Option<Option<f64>>,
+    log_dirs: std::collections::BTreeMap<&'a str, Option<f64>>,
+}
+
+#[derive(Debug, Serialize)]
+struct RecoveryEntry {
+    from: BrokerState,
+    back: String,
+    whole: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LiveEntry<'a> {
+    restart: bool,
+    reason: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct EventEntry<'a> {
+    at: String,
+    broker: &'a str,
+    what: &'a str,
+}
+
+pub fn brokers(view: &View) -> Brokers<'_> {
+    let brokers = view.brokers().map(|(broker, judged)| BrokerEntry {
+        broker: &judged.label,
+        id: broker.broker.id,
+        pid: judged.process.pid,
+        kafka_version: broker.broker.kafka_version.as_deref(),
+        java_version: broker.broker.java_version.as_deref(),
+        state: judged.state,
+        since: time(judged.since),
+        verdict: &judged.sentence,
+        what_to_do: &judged.remedy,
+        findings: judged.findings.iter().map(|finding| finding_entry(None, finding)).collect(),
+        known_issues: &judged.known_issues,
+        deadlock: broker.deadlock.as_ref(),
+        forecasts: forecasts(&judged.forecasts),
+        recovery: judged.recovery.as_ref().map(|recovery| RecoveryEntry {
+            from: recovery.from,
+            back: time(recovery.back),
+            whole: recovery.whole.map(time),
+        }),
+        live: view
+            .live
+            .iter()
+            .find(|answer| answer.process == judged.process)
+            .map(|answer| LiveEntry { restart: answer.restart, reason: &answer.reason }),
+    });
+    let timeline = view.diagnosis.timeline.iter();
+    Brokers {
+        at: time(view.diagnosis.at),
+        brokers: brokers.collect(),
+        timeline: timeline.map(|e| EventEntry { at: time(e.at), broker: &e.broker, what: &e.what }).collect(),
+        doubts: &view.snapshot.doubts,
+    }
+}
+
+/// The answer of `/api/v1/findings`: every active one, the worst first.
+pub fn findings(view: &View) -> impl Serialize {
+    let brokers = view.diagnosis.brokers.iter();
+    let of_broker = brokers.flat_map(|broker| broker.findings.iter().map(|finding| (broker.label.as_str(), finding)));
+    let mut all: Vec<FindingEntry<'_>> =
+        of_broker.map(|(label, finding)| finding_entry(Some(label), finding)).collect();
+    all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    serde_json::json!({ "at": time(view.diagnosis.at), "findings": all })
+}
+
+fn finding_entry<'a>(broker: Option<&'a str>, finding: &'a Finding) -> FindingEntry<'a> {
+    let kind = finding.id.kind();
+    FindingEntry {
+        broker,
+        finding: kind.name,
+        severity: kind.severity,
+        since: time(finding.since),
+        title: kind.title,
+        facts: &finding.facts,
+        meaning: kind.meaning,
+        what_to_do: kind.what_to_do,
+        runbook: format!("/runbooks/{}", finding.id.runbook()),
+    }
+}
+
+fn forecasts(forecasts: &Forecasts) -> ForecastEntry<'_> {
+    let left = |forecast: &Forecast| match forecast {
+        Forecast::Unknown => None,
+        Forecast::NoneAhead => Some(None),
+        Forecast::SecondsLeft(left) => Some(Some(*left)),
+    };
+    let dirs = forecasts.log_dirs.iter();
+    ForecastEntry {
+        file_handles: left(&forecasts.file_handles),
+        memory_maps: left(&forecasts.memory_maps),
+        log_dirs: dirs.filter_map(|(dir, forecast)| Some((dir.as_str(), left(forecast)?))).collect(),
+    }
+}
+
+/// RFC 3339, in UTC, with milliseconds.
+fn time(at: Moment) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0)).to_string()
+}
