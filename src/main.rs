@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ThreadsArgs};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::dump::Analysis;
@@ -18,7 +18,7 @@ use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::snapshot::Clock;
-use kafka_vitals::{collect, judging, sys};
+use kafka_vitals::{record, collect, judging, sys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         None => serve(&cli.serve),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Replay(args)) => replay(&args),
         Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
@@ -88,12 +89,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
-    let router = server::router(Served { view, clock }, &config.telemetry_path, config.max_requests);
+    let router = server::router(Served { view, clock: clock.clone() }, &config.telemetry_path, config.max_requests);
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         tasks.spawn(server::serve(listener, router.clone()));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock));
+    if let Some(settings) = config.record.clone() {
+        tasks.spawn(record::run(settings, snapshots.clone(), clock.clone()));
+    }
+    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock.clone()));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -192,3 +196,6 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(code)
 }
+
+fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> { todo_replay(args) }
+fn todo_replay(_: &ReplayArgs) -> anyhow::Result<ExitCode> { anyhow::bail!("x") }

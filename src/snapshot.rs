@@ -8,6 +8,7 @@ mod threads;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -39,20 +40,35 @@ impl Moment {
 }
 
 /// Wall time at start plus monotonic time since: a step of the system clock makes no reading young or old.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     wall: Duration,
     start: Instant,
+    /// In a replay: the milliseconds at which it stands.
+    replayed: Option<Arc<AtomicU64>>,
 }
 
 impl Clock {
     pub fn start() -> Clock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { wall, start: Instant::now() }
+        Clock { wall, start: Instant::now(), replayed: None }
+    }
+
+    /// One that stands, for all its clones, where [`Clock::set`] put it last.
+    pub fn replayed() -> Clock {
+        Clock { replayed: Some(Arc::default()), ..Clock::start() }
+    }
+
+    /// Nothing on a clock that runs by itself.
+    pub fn set(&self, now: Moment) {
+        self.replayed.iter().for_each(|at| at.store(now.0, Ordering::Relaxed));
     }
 
     pub fn now(&self) -> Moment {
-        Moment(0).plus(self.wall + self.start.elapsed())
+        match &self.replayed {
+            Some(at) => Moment(at.load(Ordering::Relaxed)),
+            None => Moment(0).plus(self.wall + self.start.elapsed()),
+        }
     }
 }
 
@@ -111,7 +127,7 @@ impl<T> Default for Reading<T> {
 }
 
 /// Everything known at one moment.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub at: Moment,
     /// By `Broker::process`; sorted by label for a stable output.
@@ -140,7 +156,7 @@ pub struct ExporterVitals {
 }
 
 /// All readings of one broker process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
