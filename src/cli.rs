@@ -21,7 +21,7 @@ pub struct Cli {
 pub enum Command {
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
-    /// Explain saved thread dumps, of any form: deadlocks, their members, the known issue that each is.
+    /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
     /// Judge recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
     Replay(ReplayArgs),
@@ -58,7 +58,7 @@ pub struct ThreadsArgs {
 
 #[derive(Debug, Args)]
 pub struct AnalyzeArgs {
-    /// Files with dumps: of jstack, jcmd, SIGQUIT or jhsdb, also among log lines.
+    /// Files of jstack, jcmd, netstat, ss, lsof, kafka-topics and others, known by what they hold; folders of them.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Form of the answer.

@@ -166,7 +166,10 @@ impl Config {
             telemetry_path: args.telemetry_path.clone(),
             max_requests: args.max_requests,
             procfs: args.procfs.clone(),
-            record: args.record.clone().map(|file| record::Settings { file, max_bytes: u64::from(args.record_max_size) << 20 }),
+            record: args
+                .record
+                .clone()
+                .map(|file| record::Settings { file, max_bytes: u64::from(args.record_max_size) << 20 }),
             log_level: args.log_level,
             log_format: args.log_format,
             rounds: file.rounds,

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::discover::{Broker, ProcessKey};
-use crate::snapshot::{HandleKinds, ProcessVitals};
+use crate::snapshot::{HandleKinds, LogDirSpace, ProcessVitals};
 use crate::sys::proc::{self, Deadline, ProcError, ProcRoot, Stat};
+use crate::sys::rooted::{Rooted, RootedError};
 
 /// What is read every second.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +73,37 @@ pub fn slow(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Slow {
         socket_inodes: handles.map(|(_, inodes)| inodes),
         memory_maps: maps.map_err(|error| failure(broker, &error)),
     }
+}
+
+/// The file systems of the log dirs, and why one of them is unknown. Can block for as long as a sick disk does.
+pub fn log_dirs(proc: &ProcRoot, broker: &Broker) -> (Vec<LogDirSpace>, Option<Failure>) {
+    let (pid, name) = (broker.process.pid, broker.name());
+    let mut spaces = Vec::new();
+    let mut unknown = None;
+    match Rooted::open(&proc.file(pid, "root")) {
+        Ok(root) => {
+            for dir in &broker.log_dirs {
+                match root.space(dir) {
+                    Ok((free_bytes, total_bytes)) => {
+                        spaces.push(LogDirSpace { dir: dir.clone(), free_bytes, total_bytes });
+                    }
+                    Err(error) => drop(unknown.get_or_insert(error)),
+                }
+            }
+        }
+        Err(error) => unknown = Some(error),
+    }
+    if let Err(error) = same_process(proc, broker.process) {
+        return (Vec::new(), Some(failure(broker, &error)));
+    }
+    let unknown = unknown.map(|error| match error {
+        RootedError::Denied { .. } => {
+            Failure::new("denied", format!("{name}: {error}: run kafka-vitals as the broker's user"))
+        }
+        error => Failure::new("io", format!("{name}: {error}")),
+    });
+    let none = || Failure::new("io", format!("{name}: its log dirs are unknown: {}", broker.problems.join("; ")));
+    (spaces, unknown.or_else(|| broker.log_dirs.is_empty().then(none)))
 }
 
 /// Memory mappings that a process of this kernel may have.
