@@ -29,8 +29,8 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     explanation.not_recognised.append(&mut left_out);
     if explanation.files.is_empty() {
         let reasons = explanation.not_recognised.iter().take(20);
-        let reasons = reasons.map(|file| format!("\n  {}: {}", file.source, file.reason));
-        anyhow::bail!("nothing here can be explained:{}", reasons.collect::<String>());
+        let reasons: Vec<String> = reasons.map(|file| format!("{}: {}", file.source, file.reason)).collect();
+        anyhow::bail!("nothing here can be explained: {}", reasons.join("; "));
     }
     crate::print(&explanation, args.output, analysis::explained)?;
     Ok(ExitCode::SUCCESS)

@@ -19,8 +19,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say how every broker of this host is, on one page; the exit code is that of a monitoring plugin.
+    ///
+    /// Asks the exporter. Where none answers it looks itself, for 4 seconds, and up to 30 where something is suspicious.
+    /// Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or the look failed.
+    Check(CheckArgs),
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
+    /// Save the evidence of a broker, or of each broker of this host, now: dumps, sockets, handles, log, findings.
+    Bundle(BundleArgs),
     /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
     /// Judge recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
@@ -44,6 +51,32 @@ pub struct LiveArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Address of the exporter.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
+    pub address: SocketAddr,
+    /// Settings that discovery cannot know, in YAML, as for the exporter.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Form of the answer.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+impl CheckArgs {
+    /// What an exporter with these settings would do.
+    pub fn as_serving(&self) -> ServeArgs {
+        let mut serve = Cli::parse_from(["kafka-vitals"]).serve;
+        serve.config_file.clone_from(&self.config_file);
+        serve.procfs.clone_from(&self.procfs);
+        serve
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct ThreadsArgs {
     /// Process id of the JVM, as this host's /proc numbers it.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -54,6 +87,22 @@ pub struct ThreadsArgs {
     /// Form of the answer; json leaves the dump itself out.
     #[arg(long, default_value = "text")]
     pub output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// Id of the broker, or its label (`ID@PORT`, `pid-N`); default: each broker of this host.
+    #[arg(long, value_name = "ID")]
+    pub broker: Option<String>,
+    /// Folder in which the bundle is made; default: that of the exporter's --evidence.dir.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// The exporter's config file.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +176,9 @@ pub struct ServeArgs {
     /// Folder where the proc file system is mounted.
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
+    /// Folder for evidence, saved when a broker is found gray; default: below STATE_DIRECTORY, XDG_STATE_HOME or HOME.
+    #[arg(long = "evidence.dir", value_name = "DIR")]
+    pub evidence_dir: Option<PathBuf>,
     /// Least severe messages that are logged.
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,

@@ -11,19 +11,23 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ThreadsArgs};
+use kafka_vitals::cli::{
+    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ServeArgs,
+    ThreadsArgs,
+};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::exec_probe::{self, Outcome};
-use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::expose::{analysis, api, check};
 use kafka_vitals::parse::thread_dump;
 use kafka_vitals::replay::{Recording, Replayed};
 use kafka_vitals::snapshot::Clock;
-use kafka_vitals::{collect, judging, record, replay, sys};
+use kafka_vitals::{collect, evidence, judging, record, replay, sys};
+use sys::proc::ProcRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -39,16 +43,28 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            // A probe with a misspelt flag must not have the broker restarted.
-            let probe = std::env::args_os().nth(1).is_some_and(|first| first == "live");
-            return if probe || !error.use_stderr() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+            // A probe with a misspelt flag must not have the broker restarted, and a monitoring plugin that cannot
+            // look says "unknown", never "critical".
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            return match command.to_str() {
+                _ if !error.use_stderr() => ExitCode::SUCCESS,
+                Some("live") => ExitCode::SUCCESS,
+                Some("check") => ExitCode::from(3),
+                _ => ExitCode::from(2),
+            };
         }
     };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
-    let serves = cli.command.is_none();
+    let failed = match cli.command {
+        None => 1,
+        Some(Command::Check(_)) => 3,
+        Some(_) => 2,
+    };
     let result = match cli.command {
         None => serve(&cli.serve),
+        Some(Command::Check(args)) => look(&args),
         Some(Command::Threads(args)) => threads(&args),
+        Some(Command::Bundle(args)) => bundle(args),
         Some(Command::Analyze(args)) => analyze::run(&args),
         Some(Command::Replay(args)) => replay_recording(&args),
         Some(Command::Live(args)) => Ok(live(&args)),
@@ -58,12 +74,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
             let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-            ExitCode::from(if serves && !error.is::<ConfigError>() { 1 } else { 2 })
+            ExitCode::from(if failed == 1 && error.is::<ConfigError>() { 2 } else { failed })
         }
     }
 }
 
-fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args)?;
     if args.config_check {
         writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
@@ -91,12 +107,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
-    let served = Served { view, clock: clock.clone() };
+    let (publish_saved, saved) = watch::channel(Arc::default());
+    let served = Served { view: view.clone(), saved: saved.clone(), clock };
     let mut tasks = listen(&config.listen, served, &config.telemetry_path, config.max_requests).await?;
     if let Some(settings) = config.record.clone() {
-        tasks.spawn(record::run(settings, snapshots.clone(), clock.clone()));
+        tasks.spawn(record::run(settings, snapshots.clone(), clock));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock.clone()));
+    tasks.spawn(judging::run(snapshots, publish_view, saved, config.live, clock));
+    let proc = ProcRoot::new(&config.procfs);
+    tasks.spawn(evidence::run(view, publish_saved, config.evidence.clone(), proc, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     tokio::select! {
         () = stopped => {
@@ -130,6 +149,55 @@ async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize
         tasks.spawn(server::serve(listener, router.clone()));
     }
     Ok(tasks)
+}
+
+fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let (text, json) = match told_by_exporter(args) {
+        Some(told) => told,
+        None => {
+            let config = Arc::new(Config::load(&args.as_serving())?);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            let clock = Clock::start();
+            let view = runtime.block_on(judging::once(config, clock));
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            (check::text(&view, clock.now(), |_| None), serde_json::to_string(&api::brokers(&view))? + "\n")
+        }
+    };
+    let code = check::exit_code(&text).context("the answer has no level")?;
+    let text = match args.output {
+        OutputFormat::Json => json,
+        OutputFormat::Text if coloured() => check::coloured(&text),
+        OutputFormat::Text => text,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::from(code))
+}
+
+/// What a running exporter says, as text and JSON: it has seen what came before. None where none answers, or one that
+/// has not looked yet.
+fn told_by_exporter(args: &CheckArgs) -> Option<(String, String)> {
+    let get = |path| match exec_probe::get(args.address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
+        Ok((status, body)) if status == "200" => Some(body),
+        _ => None,
+    };
+    get("/-/ready")?;
+    let text = get("/check").filter(|text| check::exit_code(text).is_some())?;
+    Some((text, get("/api/v1/brokers")?))
+}
+
+const EXPORTER_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_TOLD_BYTES: usize = 4 << 20;
+
+/// A terminal that can, unless somebody said otherwise (<https://no-color.org>).
+fn coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stdout())
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn log_to_stderr(level: LogLevel, format: LogFormat) {
@@ -177,6 +245,37 @@ fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> St
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
+/// Prints the path of each bundle; 1 where one could not be written.
+fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let serve = ServeArgs {
+        config_file: args.config_file,
+        procfs: args.procfs,
+        evidence_dir: args.output,
+        ..Cli::parse_from(["kafka-vitals"]).serve
+    };
+    let config = Config::load(&serve)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let taken = runtime.block_on(evidence::take_now(config, args.broker.as_deref()));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let mut code = ExitCode::SUCCESS;
+    for result in taken {
+        match result {
+            Ok(path) => {
+                writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
+            }
+            Err(why) => {
+                code = ExitCode::from(1);
+                let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+            }
+        }
+    }
+    Ok(code)
+}
+
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     check_procfs(&args.procfs)?;
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
@@ -216,7 +315,9 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let stopped = stopped()?;
         let clock = Clock::replayed();
         let (publish, view) = watch::channel(Arc::default());
-        let mut tasks = listen(&args.listen, Served { view, clock: clock.clone() }, "/metrics", 40).await?;
+        // Nothing is saved while old readings are looked at.
+        let (_, saved) = watch::channel(Arc::default());
+        let mut tasks = listen(&args.listen, Served { view, saved, clock }, "/metrics", 40).await?;
         let speed = args.speed;
         let show = move |view: View| {
             clock.set(view.diagnosis.at);

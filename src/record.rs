@@ -31,7 +31,7 @@ pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot
             return;
         }
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
-        if let Err(TrySendError::Disconnected(_)) = lines.try_send((snapshot, clock.clone())) {
+        if let Err(TrySendError::Disconnected(_)) = lines.try_send((snapshot, clock)) {
             return std::future::pending().await;
         }
         tokio::time::sleep(AT_MOST_EVERY).await;

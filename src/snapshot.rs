@@ -40,12 +40,12 @@ impl Moment {
 }
 
 /// Wall time at start plus monotonic time since: a step of the system clock makes no reading young or old.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Clock {
     wall: Duration,
     start: Instant,
     /// In a replay: the milliseconds at which it stands.
-    replayed: Option<Arc<AtomicU64>>,
+    replayed: Option<&'static AtomicU64>,
 }
 
 impl Clock {
@@ -54,18 +54,20 @@ impl Clock {
         Clock { wall, start: Instant::now(), replayed: None }
     }
 
-    /// One that stands, for all its clones, where [`Clock::set`] put it last.
+    /// One that stands, with all its copies, where [`Clock::set`] put it last. A process needs one at most.
     pub fn replayed() -> Clock {
-        Clock { replayed: Some(Arc::default()), ..Clock::start() }
+        Clock { replayed: Some(Box::leak(Box::default())), ..Clock::start() }
     }
 
     /// Nothing on a clock that runs by itself.
     pub fn set(&self, now: Moment) {
-        self.replayed.iter().for_each(|at| at.store(now.0, Ordering::Relaxed));
+        if let Some(at) = self.replayed {
+            at.store(now.0, Ordering::Relaxed);
+        }
     }
 
     pub fn now(&self) -> Moment {
-        match &self.replayed {
+        match self.replayed {
             Some(at) => Moment(at.load(Ordering::Relaxed)),
             None => Moment(0).plus(self.wall + self.start.elapsed()),
         }

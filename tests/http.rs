@@ -30,7 +30,10 @@ fn start() -> Server {
     let (publish, view) = watch::channel(Arc::default());
     let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(server::serve(listener, server::router(Served { view, clock }, "/metrics", 2)));
+    runtime.spawn(server::serve(
+        listener,
+        server::router(Served { view, saved: watch::channel(Arc::default()).1, clock }, "/metrics", 2),
+    ));
     Server { address, publish, clock, _runtime: runtime }
 }
 
@@ -98,8 +101,8 @@ fn the_page_names_members_and_those_who_merely_wait() {
     let (head, body) = get(server.address, "/", "");
     assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
     let body = String::from_utf8(body).unwrap();
-    assert!(body.contains("<h1>Broker 219 is alive but deadlocked</h1>"), "{body}");
-    let merely = body.find("Merely waiting").unwrap();
+    assert!(body.contains("<h1>Broker 219 is alive but deadlocked since "), "{body}");
+    let merely = body.find("merely wait for them</summary>").unwrap();
     let at = |name: &str| body.find(&format!("<strong>{name}</strong> wants")).unwrap();
     assert!(at("kafka-request-handler-3") < merely && at("group-metadata-manager-0") < merely);
     assert!(at("executor-Heartbeat") > merely);

@@ -9,6 +9,7 @@ use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::metrics;
 use kafka_vitals::snapshot::{
     Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe,
@@ -68,7 +69,8 @@ fn failed_dump(pid: u32) -> Update {
 
 /// The value of one series, None where it is absent.
 fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
-    let text = metrics::render(&View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now), now);
+    let text =
+        metrics::render(&View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now), &Saved::default(), now);
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }

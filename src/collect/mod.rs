@@ -39,7 +39,7 @@ const UPDATES: usize = 256;
 /// Watches every broker of this host until it is dropped.
 pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
     let (tell, updates) = mpsc::channel(UPDATES);
-    tokio::join!(keeper::keep(updates, publish, clock.clone()), discovery(config, tell, clock));
+    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell, clock));
 }
 
 /// The rounds of one broker process, ended when dropped.
@@ -102,7 +102,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                     tell: tell.clone(),
                     dumping: watch::Sender::new(false),
                     behind: watch::Sender::new(None),
-                    clock: clock.clone(),
+                    clock,
                     kept_descriptors: kept_descriptors.clone(),
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),

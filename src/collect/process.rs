@@ -129,7 +129,7 @@ fn handles_by_kind(proc: &ProcRoot, pid: u32, deadline: Deadline) -> Result<(Han
 }
 
 /// Where a handle's link is counted.
-fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
+pub(crate) fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
     if link.starts_with(b"socket:") {
         return &mut kinds.socket;
     } else if link.starts_with(b"pipe:") {

@@ -12,6 +12,7 @@ use crate::diagnose::finding::{BrokerDiagnosis, BrokerState};
 use crate::diagnose::forecast::Forecast;
 use crate::diagnose::{View, known_issues};
 use crate::discover::Mode;
+use crate::evidence::Saved;
 use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState};
 
 /// One metric family: names and labels are an API.
@@ -133,6 +134,8 @@ catalogue! {
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = gauge("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
         "Bytes that the broker may still write to the file system of this log dir; read on the slow round.");
+    BUNDLES = counter("kafka_vitals_evidence_bundles_total", ["broker"],
+        "Bundles of evidence saved of this broker since the exporter started; absent for a broker that was never gray.");
     COLLECTOR_SUCCESS = gauge("kafka_vitals_collector_success", ["broker", "collector"],
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, the page / tells the reason.");
     COLLECTOR_DURATION = gauge("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
@@ -211,7 +214,7 @@ impl Families {
 }
 
 /// The readings and their diagnosis in the text format, as they stand at `now`.
-pub fn render(view: &View, now: Moment) -> String {
+pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
     let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
@@ -241,6 +244,9 @@ pub fn render(view: &View, now: Moment) -> String {
     }
     partitions(f, snapshot, now);
     view.diagnosis.brokers.iter().for_each(|broker| diagnosis(f, broker));
+    for (label, saved) in &saved.brokers {
+        f.add(&BUNDLES, &[label], saved.total as f64);
+    }
     families.encode()
 }
 
@@ -579,7 +585,7 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_counts_nothing() {
-        let text = render(&View::default(), Moment(1000));
+        let text = render(&View::default(), &Saved::default(), Moment(1000));
         let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(families, [format!("kafka_vitals_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))]);
     }

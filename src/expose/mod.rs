@@ -2,6 +2,9 @@
 
 pub mod analysis;
 pub mod api;
+pub mod check;
 pub mod metrics;
+pub mod overview;
 pub mod page;
 pub mod server;
+pub mod vitals;

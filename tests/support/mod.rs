@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agree;
+pub mod evidence;
 pub mod fakes;
 pub mod stalls;
 pub mod tools;

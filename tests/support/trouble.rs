@@ -102,17 +102,17 @@ pub fn all_well(exporter: &Exporter) {
 pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     let told = |text: &str| exporter.page().contains(text);
     cluster.pause(id).unwrap();
-    wait_for("the stopped process to be told", Duration::from_secs(5), || told("stopped (SIGSTOP)"));
+    wait_for("the stopped process to be told", Duration::from_secs(5), || told("is stopped by a signal"));
     wait_for("the thread dump to be unknown", Duration::from_secs(20), || {
         success(exporter, id, "threads") == Some(0.0)
     });
     wait_for("the probes to tell its silence", Duration::from_secs(15), || {
         probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2])
     });
-    wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("(told by broker "));
+    wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("<small>told by broker "));
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        success(exporter, id, "threads") == Some(1.0) && !told("(told by broker ")
+        success(exporter, id, "threads") == Some(1.0) && !told("<small>told by broker ")
     });
 }
 
