@@ -65,7 +65,7 @@ fn a_healthy_run_gives_nothing_but_healthy() {
 }
 
 #[test]
-fn a_replay_is_served_at_its_own_time_and_its_end_stays() {
+fn a_replay_is_served_at_its_own_time() {
     let cell = Cell::new().unwrap();
     let port = cell.free_ports(1).unwrap()[0];
     let address = format!("127.0.0.1:{port}");
