@@ -228,7 +228,7 @@ fn trend(samples: &[Sample]) -> Option<Trend> {
     while window <= (now - from) * 1.25 {
         let points = points(samples, now - window, now, PARTS);
         if points.len() >= PARTS / 2 {
-            bent = bend(&points, window, swing).or(bent);
+            bent = bend(&points, window, swing).map(|course| (window, course)).or(bent);
             let slope = slope(&points);
             agreed = (agreed.0.max(slope - swing / window), agreed.1.min(slope + swing / window));
             agrees &= agreed.0 <= agreed.1;
@@ -242,10 +242,11 @@ fn trend(samples: &[Sample]) -> Option<Trend> {
     let rise = slope * window;
     let later = points.get(points.len() / 2..).unwrap_or_default();
     let course = match bent {
-        Some(course) => course,
-        None if rise <= swing => Course::Flat,
-        None if self::slope(later) * window / 2.0 < rise / 4.0 - swing => Course::Unclear,
-        None => Course::Steady(slope),
+        // A long straight line that teeth bend for a while is no bend.
+        Some((bend, course)) if bend >= window => course,
+        _ if rise <= swing => Course::Flat,
+        _ if self::slope(later) * window / 2.0 < rise / 4.0 - swing => Course::Unclear,
+        _ => Course::Steady(slope),
     };
     let middle = quantile(points.iter().map(|point| point.1 - slope * point.0).collect(), 0.5);
     let peaks = samples.iter().filter(|sample| sample.at() >= now - window);

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -113,7 +114,8 @@ fn what_does_not_grow_towards_the_limit_is_not_foreseen() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    // The same series in every run: of any such series, one in a thousand is foreseen worse than to a fifth.
+    #![proptest_config(ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(7), ..Default::default() })]
 
     /// Teeth come in whole periods, so that of these no more than an eighth of the notice long can be foreseen.
     #[test]
