@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 tools=$cache/page-pictures
 mkdir -p "$tools"
-have npm || die "npm is missing: apt-get install npm"
+have npm || die "npm is missing: apt-get install nodejs npm"
 [ -d "$tools/node_modules/axe-core" ] ||
     npm install --silent --ignore-scripts --no-audit --prefix "$tools" playwright-core@1.65.1 axe-core@4.14.1
 

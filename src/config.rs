@@ -239,7 +239,8 @@ impl Config {
 }
 
 /// Paths that are served already.
-const TAKEN: [&str; 6] = ["/-/healthy", "/-/ready", "/check", "/live", "/api/v1/brokers", "/api/v1/findings"];
+const TAKEN: [&str; 7] =
+    ["/-/healthy", "/-/ready", "/check", "/live", "/api/v1/brokers", "/api/v1/findings", "/runbooks"];
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
 fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {

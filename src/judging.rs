@@ -94,9 +94,9 @@ fn has_told(config: &Config, broker: &BrokerSnapshot) -> bool {
     let collectors = config.collectors;
     let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
     let expected = [
-        (true, &["process", "handles"][..]),
+        (true, &["process", "handles", "log_dirs"][..]),
         (collectors.sockets, &["sockets", "connections"]),
-        (collectors.cluster && is_broker, &["cluster"]),
+        (collectors.cluster && is_broker, &["cluster", "probes"]),
         (collectors.threads, &["threads", "progress"]),
     ];
     broker.ended.is_some()

@@ -21,9 +21,9 @@ const LINES: usize = 8;
 const LINE: usize = 200;
 const NAME: usize = 80;
 /// Members of a deadlock whose stacks are told.
-const STACKS: usize = 4;
+const STACKS: usize = 2;
 const FRAMES: usize = 8;
-const FRAME: usize = 120;
+const FRAME: usize = 200;
 
 pub fn section(
     view: &View,
@@ -47,7 +47,7 @@ pub fn section(
                 @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
                     (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
                 }
-                span.dim { "So since " (clock(diagnosis.since)) ", " (span(now.since(diagnosis.since))) " ago." }
+                span.dim { "Since " (clock(diagnosis.since)) ", " (span(now.since(diagnosis.since))) " ago." }
             }
             @if let Some(only) = &diagnosis.only_restart {
                 p {
@@ -215,6 +215,7 @@ fn stalled(stall: &Stall, now: Moment) -> Markup {
             ", for at least " (span(now.since(stall.since)))
             @if let Some(frame) = &stall.frame { ", in " code { (cut(frame, FRAME)) } }
             @if let Some(class) = &stall.lock_class { ", waiting for " code { (cut(class, NAME)) } }
+            @for holder in stall.holders.iter().take(LINES) { ", held by " strong { (cut(holder, NAME)) } }
             (stack(&stall.frames))
             @for known in stall.known_issues.iter().take(FOUND) { (issue(known)) }
         }
