@@ -14,13 +14,13 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## three real brokers, the deadlock, and what the exporter says as it unfolds
-	@scripts/prerequisites.sh build brokers
+	@scripts/prerequisites.sh build brokers prometheus
 	@$(in_shell) cargo build --locked --release
 	@$(in_shell) cargo run --locked -p lab -- demo
 
 .PHONY: test
 test: lint deny minimum-rust-stated ## everything that a change must pass (real brokers; at most 30 minutes on 2 cores)
-	@scripts/prerequisites.sh build brokers new-java prometheus
+	@scripts/prerequisites.sh build brokers new-java prometheus yamllint
 	@scripts/run-tests.sh
 
 .PHONY: build

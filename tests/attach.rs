@@ -32,8 +32,15 @@ fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCol
 }
 
 fn request(pid: u32) -> Request {
-    let start_ticks = start_ticks(pid);
-    Request { proc_root: "/proc".into(), pid, start_ticks, deadline: DEADLINE, max_bytes: 64 << 20, may_signal: true }
+    Request {
+        proc_root: "/proc".into(),
+        pid,
+        start_ticks: start_ticks(pid),
+        deadline: DEADLINE,
+        max_bytes: 64 << 20,
+        may_signal: true,
+        with_locks: false,
+    }
 }
 
 /// The child alone, without the collector.

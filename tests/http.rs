@@ -120,6 +120,18 @@ fn ready_only_after_the_first_discovery() {
 }
 
 #[test]
+fn runbooks_are_pages_that_link_to_each_other() {
+    let server = start();
+    let (head, body) = get(server.address, "/runbooks/lock_cycle", "");
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-security-policy: default-src 'none'"), "{head}");
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains("<h2>Mitigation</h2>") && body.contains("<a href=\"/runbooks/jvm_deadlock\">"), "{body}");
+    let list = String::from_utf8(get(server.address, "/runbooks", "").1).unwrap();
+    assert!(list.contains("<a href=\"/runbooks/lock_cycle\">Deadlock that the JVM does not report</a>"), "{list}");
+    assert!(get(server.address, "/runbooks/nothing", "").0.starts_with("http/1.1 404"));
+}
+
+#[test]
 fn idle_connections_hold_up_nobody() {
     let server = start();
     let idle: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(server.address).unwrap()).collect();

@@ -3,8 +3,12 @@
 
 mod support;
 
-use lab::Form;
-use support::verdict::{load, seconds_to_verdict, start};
+use std::time::{Duration, Instant};
+
+use lab::client::Connection;
+use lab::{Cluster, ClusterOptions, Form, deadlock, jars};
+use support::verdict::{followed, load, seconds_to_verdict, start};
+use support::{Exporter, wait_for};
 
 fn deadlock_is_told_soon(form: Form) {
     let (cluster, exporter) = start();
@@ -23,4 +27,55 @@ fn a_deadlock_of_leaving_members_is_told_within_5_s() {
 #[test]
 fn a_deadlock_of_expiring_sessions_is_told_within_5_s() {
     deadlock_is_told_soon(Form::Expire);
+}
+
+/// Only two threads are in it, which sleep for minutes in a healthy broker; the API answers on.
+#[test]
+fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-5970.btm");
+    let agent = format!("-javaagent:{}=script:{rules}", jars::byteman().unwrap().display());
+    // The followers may pause until the ISR shrinks, and the commit waits for them meanwhile.
+    let properties = [
+        ("offsets.commit.timeout.ms", "60000"),
+        ("replica.lag.time.max.ms", "2000"),
+        ("zookeeper.session.timeout.ms", "60000"),
+    ];
+    let cluster = Cluster::start(ClusterOptions {
+        jvm_options: vec![agent],
+        properties: properties.map(|(name, value)| (name.into(), value.into())).into(),
+        ..ClusterOptions::new("0.10.1.1")
+    })
+    .unwrap();
+    cluster.create_topic(deadlock::TOPIC, 1, 3).unwrap();
+    let id = deadlock::coordinator(&cluster, "quiet").unwrap();
+    cluster.wait_whole(Duration::from_secs(30)).unwrap();
+    let exporter = Exporter::start(cluster.cell());
+    followed(&cluster, &exporter);
+    let broker = cluster.broker(id).unwrap();
+    let followers: Vec<i32> = cluster.brokers().map(|broker| broker.id()).filter(|other| *other != id).collect();
+    let commits = || -> std::io::Result<Connection> {
+        let mut connection = Connection::open(broker.port(), Duration::from_secs(10))?;
+        connection.send_join(0, "quiet", deadlock::TOPIC, Duration::from_secs(7))?;
+        let member = connection.receive_join(0, "quiet")?;
+        connection.send_sync(&member, deadlock::TOPIC)?;
+        connection.receive_sync(&member)?;
+        followers.iter().for_each(|id| cluster.pause(*id).unwrap());
+        connection.send_commit(&member, deadlock::TOPIC, 1)?;
+        Ok(connection)
+    };
+    let unanswered = cluster.cell().in_network(commits).unwrap().unwrap();
+    // The session ends, and the group is empty.
+    let formed = || broker.log().unwrap().contains("each holds what the other wants");
+    wait_for("the deadlock to form", Duration::from_secs(30), formed);
+    let begun = Instant::now();
+    followers.iter().for_each(|id| cluster.resume(*id).unwrap());
+    let told = || exporter.metrics().of("deadlock_detected", id) == Some(1.0);
+    wait_for("the deadlock to be told", Duration::from_secs(16), told);
+    println!("KAFKA-5970: told {:.2?} after it formed, {}", begun.elapsed(), load());
+    let named = format!("known_issue_detected{{broker=\"{id}\",issue=\"KAFKA-5970\",fixed_in=\"0.11.0.2,1.0.0\"}}");
+    assert_eq!(exporter.metrics().get(&named), Some(1.0), "{}", exporter.scrape());
+    let report = cluster.jstack(id).unwrap();
+    assert!(report.contains("Found one Java-level deadlock"), "{report}");
+    assert!(cluster.metadata(id).is_ok(), "the API answers on");
+    drop(unanswered);
 }

@@ -3,13 +3,9 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use lab::Cluster;
-use support::stalls::{POOLS, healthy, judged, nothing_found, start};
+use support::stalls::{POOLS, harm, healthy, judged, nothing_found, start};
 use support::wait_for;
 
 const UNDER_LOAD: Duration = Duration::from_secs(60);
@@ -24,32 +20,6 @@ fn healthy_brokers_of_the_incident_neither_stall_nor_lack_threads() {
 fn healthy_brokers_without_zookeeper_neither_stall_nor_lack_threads() {
     let pools = [&POOLS[..], &["raft_io", "metadata_loader", "event_processor", "replica_fetcher"]].concat();
     healthy("4.3.0", None, &pools, UNDER_LOAD);
-}
-
-/// The agent that harms a broker from inside, as a jar.
-static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("agent");
-    let run = |mut command: Command| {
-        let Output { status, stderr, .. } = command.output().unwrap();
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    };
-    let mut javac = Command::new("javac");
-    javac.arg("-d").arg(&folder).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/agent/Harm.java"));
-    run(javac);
-    std::fs::write(folder.join("manifest"), "Agent-Class: Harm\n").unwrap();
-    let jar = folder.join("agent.jar");
-    let mut pack = Command::new("jar");
-    pack.arg("cfm").arg(&jar).arg(folder.join("manifest")).arg("-C").arg(&folder).arg("Harm.class");
-    run(pack);
-    jar
-});
-
-fn harm(cluster: &Cluster, id: i32, what: &str) {
-    let mut java = Command::new("java");
-    let pid = cluster.broker(id).unwrap().cell_pid().unwrap();
-    java.arg("-cp").arg(&*AGENT).arg("Harm").arg(pid.to_string()).arg(&*AGENT).arg(what);
-    let output = cluster.cell().run_tool(java, Duration::from_secs(20)).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// No cycle, and the holder of the lock sleeps: the JVM has nothing to report.
@@ -80,6 +50,8 @@ fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
         page.contains("kafka.server.DelayedOperationPurgatory") && page.contains("ReentrantReadWriteLock$"),
         "{page}"
     );
+    // No dump without `-l` names the holder, and the JVM reports nothing: one with it was taken, and later ones remember.
+    assert!(page.contains("held by <strong>holder</strong>"), "{page}");
     let metrics = exporter.metrics();
     for other in cluster.brokers().map(|broker| broker.id()) {
         assert_eq!(metrics.of("deadlock_detected", other), Some(0.0));

@@ -1,21 +1,312 @@
-//! Healthy brokers of every version, watched for long: no stall, no missing thread, no deadlock: `make qualify`.
+//! Healthy brokers of every version under what hurts, watched for long: no stall, no missing thread, no deadlock:
+//! `make qualify`. `KAFKA_VITALS_QUALIFY_MINUTES` is the time for each version and mode, 10 by default.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use lab::versions::VERSIONS;
-use support::stalls::{POOLS, healthy};
+use lab::client::{Connection, Member};
+use lab::deadlock::offsets_partition;
+use lab::versions::{self, Mode};
+use lab::{Cell, Cluster, ClusterOptions, Load, LoadOptions, Process};
+use support::stalls::{CONFIG, POOLS, harm, judged, nothing_found};
+use support::{Exporter, wait_for};
 
-const UNDER_LOAD: Duration = Duration::from_secs(600);
+/// Writes a second of all brokers on the slow disk: an append, which here waits for its fsync, takes a tenth of a second
+/// and more.
+const SLOW_WRITES: &str = "30";
+
+fn healthy_in_every_mode(version: &str) {
+    let minutes = std::env::var("KAFKA_VITALS_QUALIFY_MINUTES").map_or(10.0, |minutes| minutes.parse().unwrap());
+    for mode in versions::find(version).unwrap().modes {
+        healthy(version, *mode, Duration::from_secs_f64(minutes * 60.0));
+    }
+}
+
+fn healthy(version: &str, mode: Mode, time: Duration) {
+    let cell = Cell::new().unwrap();
+    let disk = SlowDisk::new(&cell);
+    let mut cluster = Cluster::start(ClusterOptions {
+        mode: Some(mode),
+        folder: disk.as_ref().map(|disk| disk.folder.clone()),
+        cell: Some(cell.clone()),
+        properties: vec![("log.flush.interval.messages".into(), "1".into())],
+        ..ClusterOptions::new(version)
+    })
+    .unwrap();
+    cluster.create_topic("t32", 32, 3).unwrap();
+    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (exporter, log) = watched(&cluster, folder.path());
+    // On 0.10.1.0 rebalances may truly deadlock.
+    let rebalancers = if version == "0.10.1.0" { 0 } else { 4 };
+    let options = LoadOptions { rebalancers, ..LoadOptions::incident("t32") };
+    let clients = Load::start(&cluster, &options).unwrap();
+    let span = time / 4;
+    let told = |what: &str, begun: Instant, readings: usize| {
+        let (answered, failed, rebalanced) = (clients.answered(), clients.failed(), clients.rebalanced());
+        println!(
+            "{version} {mode:?} {what}: {readings} readings in {:.0?}; until now {answered} rounds answered, {failed} \
+             failed, {rebalanced} rebalances, suspicions: {:#?}",
+            begun.elapsed(),
+            suspicions(&log)
+        );
+    };
+    let begun = Instant::now();
+    told("under load", begun, nothing_found(&exporter, || begun.elapsed() > span));
+    let begun = Instant::now();
+    told("in rolling restarts", begun, rolling_restarts(&mut cluster, &exporter, span));
+    judged(&cluster, &exporter, &POOLS);
+    let begun = Instant::now();
+    let busy: Vec<Process> = (0..std::thread::available_parallelism().unwrap().get()).map(|_| spin(&cell)).collect();
+    told("beside busy processes", begun, nothing_found(&exporter, || begun.elapsed() > span));
+    drop(busy);
+    if let Some(disk) = &disk {
+        let begun = Instant::now();
+        disk.limit("iops", SLOW_WRITES, &cluster);
+        told("on a slow disk", begun, nothing_found(&exporter, || begun.elapsed() > span));
+        disk.limit("iops", "max", &cluster);
+    }
+    judged(&cluster, &exporter, &POOLS);
+    assert!(clients.answered() > 100 && (rebalancers == 0 || clients.rebalanced() > 50));
+}
+
+/// An exporter that takes dumps often and tells its log what it suspects, and that log.
+fn watched(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
+    let (config, log) = (folder.join("config"), folder.join("log"));
+    std::fs::write(&config, CONFIG).unwrap();
+    let to = std::fs::File::create(&log).unwrap();
+    let exporter = Exporter::start_with(cluster.cell(), |command| {
+        command.arg("--log.level=debug").arg("--config.file").arg(&config).stderr(to);
+    });
+    judged(cluster, &exporter, &POOLS);
+    (exporter, log)
+}
+
+fn suspicions(log: &Path) -> Vec<String> {
+    let log = std::fs::read_to_string(log).unwrap();
+    let lines = log.lines().filter(|line| line.contains("hardly move") && !line.contains("suspects=[]"));
+    lines.map(|line| line.split_once("broker=").unwrap().1.to_owned()).collect()
+}
+
+/// One broker after the other, again and again.
+fn rolling_restarts(cluster: &mut Cluster, exporter: &Exporter, time: Duration) -> usize {
+    let over = AtomicBool::new(false);
+    let ids: Vec<i32> = cluster.brokers().map(|broker| broker.id()).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let begun = Instant::now();
+            while begun.elapsed() < time {
+                for id in &ids {
+                    cluster.restart(*id).unwrap();
+                    cluster.wait_whole(Duration::from_secs(90)).unwrap();
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        nothing_found(exporter, || over.load(Ordering::Relaxed))
+    })
+}
+
+fn spin(cell: &Cell) -> Process {
+    let mut command = Command::new("sh");
+    command.args(["-c", "while :; do :; done"]);
+    cell.spawn(command).unwrap()
+}
+
+/// A file system whose writes a control group holds up.
+struct SlowDisk {
+    cell: Cell,
+    folder: PathBuf,
+    group: String,
+}
+
+impl SlowDisk {
+    /// None, told, where mounting is not allowed.
+    fn new(cell: &Cell) -> Option<SlowDisk> {
+        let group = format!("kafka-vitals-lab-{}", std::process::id());
+        let disk = SlowDisk { cell: cell.clone(), folder: "/tmp/disk".into(), group };
+        let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.img", disk.group));
+        let made = disk.run(&["make", image.to_str()?, "/tmp/disk"]);
+        made.map_err(|why| lab::skip("a slow disk", why.trim())).ok().map(|()| disk)
+    }
+
+    fn limit(&self, kind: &str, most: &str, cluster: &Cluster) {
+        let pids: Vec<String> = cluster.brokers().map(|broker| broker.cell_pid().unwrap().to_string()).collect();
+        let mut arguments = vec!["limit", "/tmp/disk", &self.group, kind, most];
+        arguments.extend(pids.iter().map(String::as_str));
+        self.run(&arguments).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<(), String> {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-disk.sh"));
+        command.args(arguments);
+        let output = self.cell.run_tool(command, Duration::from_secs(60)).map_err(|error| error.to_string())?;
+        let failed = || String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or_else(failed)
+    }
+}
+
+impl Drop for SlowDisk {
+    fn drop(&mut self) {
+        // Held-up writes would hold up their processes' end.
+        for kind in ["iops", "bps"] {
+            let _ = self.run(&["limit", "/tmp/disk", &self.group, kind, "max"]);
+        }
+        let _ = self.run(&["remove", &self.group]);
+    }
+}
+
+/// A broker in one full garbage collection after the other, and one that is stopped for a while.
+fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
+    let cluster = Cluster::start(ClusterOptions {
+        java,
+        brokers: vec![1],
+        heap: "1500m".into(),
+        jvm_options: collector.iter().map(|option| (*option).to_owned()).collect(),
+        ..ClusterOptions::new("4.3.0")
+    })
+    .unwrap();
+    cluster.create_topic("t32", 32, 1).unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (exporter, log) = watched(&cluster, folder.path());
+    let _clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let paused = || exporter.metrics().of("jvm_pause_seconds_total", 1).unwrap();
+    let before = paused();
+    harm(&cluster, 1, "fill:600");
+    let begun = Instant::now();
+    nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(30));
+    println!("{collector:?}: {:.1} s at safepoints in 30 s, suspicions: {:#?}", paused() - before, suspicions(&log));
+    cluster.pause(1).unwrap();
+    let begun = Instant::now();
+    nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(25));
+    cluster.resume(1).unwrap();
+    nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(40));
+    println!("{collector:?}: stopped for 25 s, suspicions: {:#?}", suspicions(&log));
+    assert!(suspicions(&log).is_empty());
+}
 
 #[test]
-fn healthy_brokers_of_every_version_neither_stall_nor_lack_threads() {
-    for version in VERSIONS {
-        for mode in version.modes {
-            println!("{} {mode:?}", version.name);
-            healthy(version.name, Some(*mode), &POOLS, UNDER_LOAD);
+fn garbage_collection_and_stops_accuse_nobody() {
+    pauses_accuse_nobody(None, &[]);
+    let Some(java) = lab::jars::java_of(24..) else {
+        return lab::skip("garbage_collection_and_stops_accuse_nobody", "no JDK 24 or later");
+    };
+    // The lab's own choice is the serial collector.
+    pauses_accuse_nobody(Some(java.clone()), &["-XX:-UseSerialGC", "-XX:+UseG1GC"]);
+    pauses_accuse_nobody(Some(java), &["-XX:-UseSerialGC", "-XX:+UseZGC"]);
+}
+
+/// Which no JVM reports: of read locks nobody is known as the owner. Found on a real broker, where writers close the ring.
+#[test]
+fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-7697.btm");
+    let cluster = Cluster::start(ClusterOptions {
+        jvm_options: vec![format!("-javaagent:{}=script:{rules}", lab::jars::byteman().unwrap().display())],
+        offsets_partitions: 2,
+        ..ClusterOptions::new("2.1.0")
+    })
+    .unwrap();
+    // Two leaders' worth of appends on one broker, and for each partition a follower of its own that wants to write.
+    let assignment = ["--replica-assignment", "1:2,1:3", "--config", "cleanup.policy=compact"];
+    cluster.topics(&[&["--create", "--topic", "__consumer_offsets"], &assignment[..]].concat()).unwrap();
+    cluster.create_topic("t32", 1, 3).unwrap();
+    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (exporter, log) = watched(&cluster, folder.path());
+    let group =
+        |partition| (0..).map(|n| format!("g{n}")).find(|name| offsets_partition(name, 2) == partition).unwrap();
+    let time = Duration::from_secs(10);
+    let connect = || Connection::open(cluster.broker(1).unwrap().port(), time).unwrap();
+    let asks = || {
+        wait_for("the coordinator", time, || (0..2).all(|n| connect().coordinator(&group(n)).is_ok()));
+        let mut fetches = [connect(), connect()];
+        for fetch in &mut fetches {
+            fetch.send_fetch(0, "__consumer_offsets", &[0, 1], Duration::from_secs(100), 1 << 20).unwrap();
         }
-    }
+        // They wait in the purgatory.
+        assert!(fetches[1].receive(Instant::now() + Duration::from_secs(1)).is_err());
+        let commits = [0, 1].map(|partition| {
+            let mut commit = connect();
+            commit.send_commit(&Member::simple(&group(partition)), "t32", 1).unwrap();
+            commit
+        });
+        (fetches, commits)
+    };
+    let _unanswered = cluster.cell().in_network(asks).unwrap();
+    let begun = Instant::now();
+    let handlers = "stalled_threads{broker=\"1\",pool=\"request_handler\"}";
+    let named = "known_issue_detected{broker=\"1\",issue=\"KAFKA-7697\",fixed_in=\"2.1.1,2.2.0\"}";
+    let told = || {
+        let metrics = exporter.metrics();
+        metrics.get(handlers) >= Some(2.0) && metrics.get(named) == Some(1.0)
+    };
+    wait_for("the stall to be told", Duration::from_secs(60), told);
+    println!("told {:.1?} after the commits, suspicions: {:#?}", begun.elapsed(), suspicions(&log));
+    let dump = cluster.jstack(1).unwrap();
+    assert!(!dump.contains("Java-level deadlock"));
+    assert!(dump.matches("kafka.cluster.Partition.fetchOffsetSnapshot").count() >= 2, "{dump}");
+    assert_eq!(exporter.metrics().of("deadlock_detected", 1), Some(0.0));
+}
+
+/// A disk that takes no byte any more.
+#[test]
+fn handlers_that_wait_for_a_dead_disk_are_a_stall() {
+    let cell = Cell::new().unwrap();
+    let Some(disk) = SlowDisk::new(&cell) else { return };
+    let cluster = Cluster::start(ClusterOptions {
+        brokers: vec![1],
+        folder: Some(disk.folder.clone()),
+        cell: Some(cell.clone()),
+        properties: vec![("log.flush.interval.messages".into(), "1".into())],
+        ..ClusterOptions::new("4.3.0")
+    })
+    .unwrap();
+    cluster.create_topic("t32", 32, 1).unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (exporter, log) = watched(&cluster, folder.path());
+    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    wait_for("the group's offsets to be committed", Duration::from_secs(30), || clients.answered() > 50);
+    disk.limit("bps", "1", &cluster);
+    let begun = Instant::now();
+    let stalled = || exporter.metrics().get("stalled_threads{broker=\"1\",pool=\"request_handler\"}") > Some(0.0);
+    wait_for("the stall to be told", Duration::from_secs(60), stalled);
+    println!("told {:.1?} after the disk's end, suspicions: {:#?}", begun.elapsed(), suspicions(&log));
+    let page = exporter.page();
+    assert!(page.contains("sun.nio.ch.FileDispatcherImpl.force0"), "{page}");
+    disk.limit("bps", "max", &cluster);
+}
+
+#[test]
+fn healthy_brokers_of_0_10_1_0_neither_stall_nor_lack_threads() {
+    healthy_in_every_mode("0.10.1.0");
+}
+
+#[test]
+fn healthy_brokers_of_0_10_1_1_neither_stall_nor_lack_threads() {
+    healthy_in_every_mode("0.10.1.1");
+}
+
+#[test]
+fn healthy_brokers_of_2_1_neither_stall_nor_lack_threads() {
+    healthy_in_every_mode("2.1.0");
+}
+
+#[test]
+fn healthy_brokers_of_2_8_neither_stall_nor_lack_threads() {
+    healthy_in_every_mode("2.8.2");
+}
+
+#[test]
+fn healthy_brokers_of_3_9_neither_stall_nor_lack_threads() {
+    healthy_in_every_mode("3.9.1");
+}
+
+#[test]
+fn healthy_brokers_of_4_3_neither_stall_nor_lack_threads() {
+    healthy_in_every_mode("4.3.0");
 }

@@ -98,18 +98,23 @@ fn shown(report: &ThreadReport, threads: &BTreeSet<String>) -> BTreeSet<&'static
 
 async fn shapes_are_found(jdk: &Jdk) {
     let shapes = Shapes::start(jdk);
-    assert_eq!(shapes.threads.len(), 16);
+    assert_eq!(shapes.threads.len(), 17);
     let may_stall: BTreeSet<&String> = shapes.threads.values().flatten().collect();
     let mut collector = collector(EXE, shapes.process.id(), DEADLINE);
     let mut history = ThreadHistory::default();
     let begun = Instant::now();
     let mut last = BTreeMap::new();
     // Dumps follow each other faster than the times that they are given: what makes a stall is that nothing moved.
+    let mut now = Moment(0);
+    let mut look = |with_locks| {
+        let dump = async { if with_locks { collector.collect_with_locks().await } else { collector.collect().await } };
+        let dump = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(dump)).unwrap();
+        now = now.plus(Duration::from_secs(25));
+        report(&dump, &mut history, None, now).unwrap().0
+    };
     let report = (0u64..)
-        .map(|dump| Moment(dump * 25_000))
-        .find_map(|now| {
-            let dump = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(collector.collect()));
-            let (report, _) = report(&dump.unwrap(), &mut history, None, now).unwrap();
+        .find_map(|_| {
+            let report = look(false);
             let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
             for thread in stalls.flat_map(|stall| &stall.threads) {
                 assert!(may_stall.contains(thread), "{thread} is idle");
@@ -130,7 +135,9 @@ async fn shapes_are_found(jdk: &Jdk) {
         assert!(last[shape].contains("cycle"), "{shape}");
     }
     // Those of whose holders no text tells.
-    for shape in ["stamped-locks", "semaphores", "readers", "join", "pool-for-itself", "lock-across-await"] {
+    for shape in
+        ["stamped-locks", "semaphores", "readers", "join", "pool-for-itself", "lock-across-await", "lock-class"]
+    {
         assert!(!last[shape].contains("cycle"), "{shape}");
     }
     let of_readers = report.stalls.as_ref().unwrap().found.iter();
@@ -150,6 +157,20 @@ async fn shapes_are_found(jdk: &Jdk) {
     assert_eq!(writers.unwrap().threads, ["kafka-scheduler-4", "kafka-scheduler-5"]);
     let pools = &report.stalls.as_ref().unwrap().pools;
     assert!(pools.contains("network") && pools.contains("expiration_reaper"), "{pools:?}");
+    let holders = |report: &ThreadReport, waiter: &str| {
+        let mut stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
+        stalls.find(|stall| stall.threads.iter().any(|thread| thread == waiter)).unwrap().holders.clone()
+    };
+    assert!(holders(&report, "controller-event-thread").is_empty());
+    // Once told, the owners stay known in dumps that do not tell them.
+    for with_locks in [true, false, false] {
+        let report = look(with_locks);
+        assert_eq!(shown(&report, &shapes.threads["lock-class"]), BTreeSet::from(["cycle", "stall"]));
+        assert_eq!(holders(&report, "controller-event-thread"), BTreeSet::from(["kafka-scheduler-1".to_owned()]));
+        for shape in ["stamped-locks", "semaphores", "readers", "lock-across-await"] {
+            assert!(!shown(&report, &shapes.threads[shape]).contains("cycle"), "{shape}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,6 @@
 //! Any bytes as a thread dump: decoded, parsed, judged, every lazy part read.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kafka_vitals::diagnose::dump::read_all(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    kafka_vitals::diagnose::dump::read_all(bytes);
+});

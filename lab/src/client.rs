@@ -147,16 +147,21 @@ impl Connection {
         Ok(Metadata { brokers, partitions: topics.into_iter().flatten().collect() })
     }
 
-    /// Asks to join a group as its only member.
-    pub fn send_join(&mut self, group: &str, topic: &str, session: Duration) -> io::Result<()> {
+    /// Asks to join a group, in version 0 or 2 of the request.
+    pub fn send_join(&mut self, version: i16, group: &str, topic: &str, session: Duration) -> io::Result<()> {
         let subscription = Body::default().i16(0).i32(1).string(topic).i32(0);
-        let body = Body::default().string(group).i32(session.as_millis() as i32).string("").string("consumer");
-        self.send(JOIN_GROUP, 0, body.i32(1).string("range").bytes(&subscription))
+        let session = session.as_millis() as i32;
+        let body = Body::default().string(group).i32(session);
+        let body = if version > 0 { body.i32(session) } else { body }.string("").string("consumer");
+        self.send(JOIN_GROUP, version, body.i32(1).string("range").bytes(&subscription))
     }
 
     /// The answer to [`Connection::send_join`].
-    pub fn receive_join(&mut self, group: &str) -> io::Result<Member> {
+    pub fn receive_join(&mut self, version: i16, group: &str) -> io::Result<Member> {
         let mut reply = self.receive(Instant::now() + self.time)?;
+        if version > 0 {
+            let _throttled_ms = reply.i32()?;
+        }
         check("JoinGroup", group, reply.i16()?)?;
         let generation = reply.i32()?;
         let (_protocol, _leader, id) = (reply.string()?, reply.string()?, reply.string()?);
@@ -189,6 +194,18 @@ impl Connection {
         self.send(LEAVE_GROUP, 0, Body::default().string(&member.group).string(&member.id))
     }
 
+    /// Joins a group, commits an offset and leaves: two rebalances, and more where others do so at the same time.
+    pub fn rebalance(&mut self, version: i16, group: &str, topic: &str) -> io::Result<()> {
+        self.send_join(version, group, topic, Duration::from_secs(6))?;
+        let member = self.receive_join(version, group)?;
+        self.send_sync(&member, topic)?;
+        // Refused where another member has joined meanwhile.
+        let _ = self.receive_sync(&member);
+        self.commit(&member, topic)?;
+        self.send_leave(&member)?;
+        self.receive(Instant::now() + self.time).map(drop)
+    }
+
     /// Commits one offset and waits for the answer.
     pub fn commit(&mut self, member: &Member, topic: &str) -> io::Result<()> {
         self.send_commit(member, topic, 1)?;
@@ -197,10 +214,24 @@ impl Connection {
 
     /// Fetches at most 1,000 bytes of a partition from offset 0, waiting at most 100 ms.
     pub fn fetch(&mut self, version: i16, topic: &str, partition: i32) -> io::Result<()> {
-        let body = Body::default().i32(-1).i32(100).i32(1);
+        self.send_fetch(version, topic, &[partition], Duration::from_millis(100), 1)?;
+        self.receive(Instant::now() + self.time).map(drop)
+    }
+
+    /// Asks for partitions from offset 0, to be answered when they have `least` bytes or at the end of `wait`.
+    pub fn send_fetch(
+        &mut self,
+        version: i16,
+        topic: &str,
+        partitions: &[i32],
+        wait: Duration,
+        least: i32,
+    ) -> io::Result<()> {
+        let body = Body::default().i32(-1).i32(wait.as_millis() as i32).i32(least);
         let body = if version >= 4 { body.i32(1000).i8(0) } else { body };
-        let body = body.i32(1).string(topic).i32(1).i32(partition).i64(0).i32(1000);
-        self.call(FETCH, version, body).map(drop)
+        let body = body.i32(1).string(topic).i32(partitions.len() as i32);
+        let body = partitions.iter().fold(body, |body, partition| body.i32(*partition).i64(0).i32(1000));
+        self.send(FETCH, version, body)
     }
 
     /// Reads a group's offset of the topic's partition 0.

@@ -48,6 +48,8 @@ pub struct ClusterOptions {
     pub user: Option<u32>,
     /// The cell to start in; else a new one.
     pub cell: Option<Cell>,
+    /// A folder of the cell in which the cluster's own is made; else `/tmp`.
+    pub folder: Option<PathBuf>,
 }
 
 impl ClusterOptions {
@@ -64,6 +66,7 @@ impl ClusterOptions {
             java: None,
             user: None,
             cell: None,
+            folder: None,
         }
     }
 }
@@ -159,7 +162,7 @@ impl Cluster {
         let java = options.java.clone().map_or_else(jars::java, Ok)?;
         let mut jars = jars::jars(version)?;
         let cell = options.cell.clone().map_or_else(Cell::new, Ok)?;
-        let (holder, folder) = temporary_folder(&cell)?;
+        let (holder, folder) = temporary_folder(&cell, options.folder.as_deref())?;
         launch::write_logging(holder.path())?;
         if options.user.is_some() {
             // Another user may not read the cache.
@@ -401,8 +404,9 @@ impl Cluster {
 }
 
 /// In the cell's own `/tmp` where it has one: then it goes with the cell, however this process ends. As seen from outside, and from the cell.
-fn temporary_folder(cell: &Cell) -> Result<(TempDir, PathBuf)> {
-    let base = if cell.isolated() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+fn temporary_folder(cell: &Cell, folder: Option<&Path>) -> Result<(TempDir, PathBuf)> {
+    let usual = if cell.isolated() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+    let base = folder.map_or(usual, Path::to_path_buf);
     let holder = tempfile::Builder::new().prefix("kafka-vitals-lab-").tempdir_in(cell.host_path(&base))?;
     let folder = base.join(holder.path().file_name().context("a temporary folder has a name")?);
     Ok((holder, folder))

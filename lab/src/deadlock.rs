@@ -124,9 +124,9 @@ pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
 /// Each connection becomes the only member of its group.
 fn join(connections: &mut [Connection], groups: &[String], session: Duration) -> io::Result<Vec<Member>> {
     for (connection, group) in connections.iter_mut().zip(groups) {
-        connection.send_join(group, TOPIC, session)?;
+        connection.send_join(0, group, TOPIC, session)?;
     }
-    let joined = connections.iter_mut().zip(groups).map(|(connection, group)| connection.receive_join(group));
+    let joined = connections.iter_mut().zip(groups).map(|(connection, group)| connection.receive_join(0, group));
     let members = joined.collect::<io::Result<Vec<_>>>()?;
     for (connection, member) in connections.iter_mut().zip(&members) {
         connection.send_sync(member, TOPIC)?;
@@ -145,7 +145,7 @@ fn group_names(round: u32, offsets_partitions: u32) -> Vec<String> {
 }
 
 /// As the broker does it: Java's `String.hashCode`, its absolute value modulo the number of partitions.
-fn offsets_partition(group: &str, partitions: u32) -> u32 {
+pub fn offsets_partition(group: &str, partitions: u32) -> u32 {
     let hash = group.bytes().fold(0i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
     hash.checked_abs().unwrap_or(0) as u32 % partitions
 }

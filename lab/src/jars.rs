@@ -25,12 +25,23 @@ pub fn cache_folder() -> Result<PathBuf> {
     std::path::absolute(&folder).with_context(|| format!("cache folder {}", folder.display()))
 }
 
-/// The jars of `version`, sorted; resolved with Maven when the cache lacks them.
-///
-/// A lock in the cache folder keeps two processes from resolving at once, and the folder of a version appears whole or not at all.
+/// The jars of `version`, sorted.
 pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
+    resolved(version.name, || broker(version))
+}
+
+/// The Java agent that holds a thread up where a rule says, so that a race is lost for certain.
+pub fn byteman() -> Result<PathBuf> {
+    let jars = resolved("byteman-4.0.24", || dependency("org.jboss.byteman", "byteman", "4.0.24", ""))?;
+    jars.into_iter().next().context("a jar of Byteman")
+}
+
+/// The jars of what is kept in the cache under that name; resolved with Maven when the cache lacks them.
+///
+/// A lock in the cache folder keeps two processes from resolving at once, and the folder appears whole or not at all.
+fn resolved(name: &str, dependencies: impl Fn() -> String) -> Result<Vec<PathBuf>> {
     let cache = cache_folder()?;
-    let folder = cache.join(version.name);
+    let folder = cache.join(name);
     if !folder.is_dir() {
         fs::create_dir_all(&cache).with_context(|| format!("create the cache folder {}", cache.display()))?;
         let lock_path = cache.join("lock");
@@ -38,7 +49,7 @@ pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)
             .with_context(|| format!("lock {}", lock_path.display()))?;
         if !folder.is_dir() {
-            resolve(version, &cache, &folder)?;
+            resolve(name, &dependencies(), &cache, &folder)?;
         }
     }
     let mut jars = Vec::new();
@@ -55,11 +66,11 @@ pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
     Ok(jars)
 }
 
-fn resolve(version: &Version, cache: &Path, folder: &Path) -> Result<()> {
-    eprintln!("lab: resolving the jars of Kafka {} with Maven into {}", version.name, folder.display());
+fn resolve(name: &str, dependencies: &str, cache: &Path, folder: &Path) -> Result<()> {
+    eprintln!("lab: resolving the jars of {name} with Maven into {}", folder.display());
     let work = tempfile::Builder::new().prefix(".resolving-").tempdir_in(cache)?;
     let output = work.path().join("jars");
-    fs::write(work.path().join("pom.xml"), project(version))?;
+    fs::write(work.path().join("pom.xml"), project(dependencies))?;
     let mut maven = Command::new("mvn")
         .args(["--batch-mode", "-Dstyle.color=never", "--file"])
         .arg(work.path().join("pom.xml"))
@@ -83,7 +94,7 @@ fn resolve(version: &Version, cache: &Path, folder: &Path) -> Result<()> {
     let status = maven.wait()?;
     if !status.success() {
         told.truncate(8);
-        bail!("Maven could not resolve Kafka {} ({status}):\n{}", version.name, told.join("\n"));
+        bail!("Maven could not resolve {name} ({status}):\n{}", told.join("\n"));
     }
     fs::rename(&output, folder).with_context(|| format!("move the resolved jars to {}", folder.display()))
 }
@@ -97,7 +108,8 @@ fn downloaded_jar(line: &str) -> Option<&str> {
     if file.ends_with(".jar") { address_and_rate.get(folder.len() + 1..) } else { None }
 }
 
-fn project(version: &Version) -> String {
+/// Its own artifact and what that needs beside its dependencies.
+fn broker(version: &Version) -> String {
     let mut extra = String::new();
     for coordinates in version.extra {
         let mut parts = coordinates.splitn(3, ':');
@@ -110,11 +122,14 @@ fn project(version: &Version) -> String {
             format!("<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>")
         })
         .concat();
-    let broker = dependency("org.apache.kafka", &format!("kafka_{}", version.scala), version.name, &exclusions);
+    dependency("org.apache.kafka", &format!("kafka_{}", version.scala), version.name, &exclusions) + &extra
+}
+
+fn project(dependencies: &str) -> String {
     format!(
         "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\n\
          <groupId>lab</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>\n\
-         <dependencies>\n{broker}{extra}</dependencies></project>\n"
+         <dependencies>\n{dependencies}</dependencies></project>\n"
     )
 }
 

@@ -1,5 +1,6 @@
 //! Impatient clients, as real ones are: no answer within the time-out, and they close the socket and connect again.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,8 @@ pub struct LoadOptions {
     pub readers: usize,
     /// Clients of each broker that commit an offset every 2 s, each for a group of its own.
     pub committers: usize,
+    /// Clients of each broker that join groups, each group with one of each other broker, and leave them again. (0.10.1.0 may deadlock by it.)
+    pub rebalancers: usize,
     /// How long they wait for an answer.
     pub time_out: Duration,
 }
@@ -27,7 +30,7 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// As many as in the recorded incident: per broker 3 readers and 4 committers, with time-outs of 5 s.
     pub fn incident(topic: &str) -> LoadOptions {
-        LoadOptions { topic: topic.into(), readers: 3, committers: 4, time_out: Duration::from_secs(5) }
+        LoadOptions { topic: topic.into(), readers: 3, committers: 4, rebalancers: 0, time_out: Duration::from_secs(5) }
     }
 }
 
@@ -38,6 +41,7 @@ pub struct Load(Arc<Counts>);
 struct Counts {
     stop: AtomicBool,
     answered: AtomicU64,
+    rebalanced: AtomicU64,
     failed: AtomicU64,
     first_failure: OnceLock<Instant>,
 }
@@ -48,13 +52,27 @@ impl Load {
         let counts = Arc::new(Counts::default());
         let load = Load(Arc::clone(&counts));
         let fetch_version = cluster.version().fetch_version;
+        let join_version = if fetch_version >= 4 { 2 } else { 0 };
+        let ports: BTreeMap<i32, u16> = cluster.brokers().map(|broker| (broker.id(), broker.port())).collect();
         for broker in cluster.brokers() {
-            for client in 0..options.readers + options.committers {
+            for client in 0..options.readers + options.committers + options.rebalancers {
                 let (counts, network, topic) = (Arc::clone(&counts), cluster.cell().network()?, options.topic.clone());
                 let (port, time_out, commits) = (broker.port(), options.time_out, client >= options.readers);
+                let rebalances = client >= options.readers + options.committers;
                 let group = format!("load-{client}");
-                let pause = Duration::from_millis(if commits { 2_000 } else { 500 });
+                let pause = Duration::from_millis(if commits && !rebalances { 2_000 } else { 500 });
+                let (ports, counted) = (ports.clone(), Arc::clone(&counts));
                 let request = move |connection: &mut Connection| -> io::Result<()> {
+                    if rebalances {
+                        let id = connection.coordinator(&group)?;
+                        let port = ports.get(&id).ok_or(io::ErrorKind::NotFound)?;
+                        let mut coordinator = Connection::open(*port, 2 * time_out)?;
+                        // Refused while the coordinator moves.
+                        if coordinator.rebalance(join_version, &group, &topic).is_ok() {
+                            counted.rebalanced.fetch_add(1, Ordering::Relaxed);
+                        }
+                        return Ok(());
+                    }
                     if commits {
                         return connection.commit(&Member::simple(&group), &topic);
                     }
@@ -76,6 +94,11 @@ impl Load {
     /// Rounds of requests that were answered.
     pub fn answered(&self) -> u64 {
         self.0.answered.load(Ordering::Relaxed)
+    }
+
+    /// Groups that were joined and left.
+    pub fn rebalanced(&self) -> u64 {
+        self.0.rebalanced.load(Ordering::Relaxed)
     }
 
     /// Requests and connects without an answer in time, or refused.

@@ -15,11 +15,11 @@ use super::process;
 use super::progress::{Names, ProgressCollector, TELL_EVERY, UNNAMED};
 use super::round::{Lane, Pace};
 use super::sockets::Sockets;
-use super::threads::{self, ThreadCollector, ThreadHistory};
+use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
 use crate::kafka::conn::OwnConnections;
-use crate::snapshot::{Clock, ProbeReport};
+use crate::snapshot::{Clock, ProbeReport, ThreadReport};
 use crate::sys::proc::ProcRoot;
 use crate::sys::proc_net;
 use crate::sys::schedstat::Allowance;
@@ -286,6 +286,8 @@ async fn thread_dump(watched: Watched) {
     let mut lane = Lane::new(ThreadHistory::default());
     let name = watched.broker.name();
     let mut suspected = watched.suspects.subscribe();
+    // Once for each process: its pause of seconds is charged to no budget, as the broker is stuck anyway.
+    let mut asked_for_owners = false;
     loop {
         let begun = Instant::now();
         let suspects = suspected.borrow_and_update().clone();
@@ -294,16 +296,13 @@ async fn thread_dump(watched: Watched) {
         let took = begun.elapsed();
         // Where the JVM does not publish its pauses, all of the time counts as pause.
         let pause = dump.as_ref().ok().map(|dump| dump.pause.unwrap_or(dump.duration));
-        let report = match dump {
-            Ok(dump) => {
-                let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
-                let work = move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
-                let report = lane.run(DUMP_DEADLINE, &name, work).await;
-                let named = |failure: Failure| Failure::new(failure.reason, format!("{name}: {}", failure.message));
-                report.and_then(|(report, _)| report.map_err(named))
-            }
-            Err(failure) => Err(failure),
-        };
+        let mut report = judged(&watched, &mut lane, &name, dump).await;
+        if !asked_for_owners && report.as_ref().is_ok_and(|(report, _)| threads::lacks_owners(report)) {
+            asked_for_owners = true;
+            tracing::info!(broker = %name, "threads stand still at a lock: one dump that tells its owner");
+            let dump = collector.collect_with_locks().await;
+            report = judged(&watched, &mut lane, &name, dump).await.or(report);
+        }
         let report = report.map(|(report, names)| {
             watched.names.send_replace(Some(Arc::new(names)));
             report
@@ -327,4 +326,18 @@ async fn thread_dump(watched: Watched) {
             }
         }
     }
+}
+
+/// What a dump says.
+async fn judged(
+    watched: &Watched,
+    lane: &mut Lane<ThreadHistory>,
+    name: &str,
+    dump: Result<RawDump, Failure>,
+) -> Result<(ThreadReport, Names), Failure> {
+    let dump = dump?;
+    let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
+    let work = move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
+    let (report, _) = lane.run(DUMP_DEADLINE, name, work).await?;
+    report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
 }

@@ -15,7 +15,7 @@ use super::progress::Names;
 use crate::diagnose::missing::Census;
 use crate::diagnose::pools::Pool;
 use crate::diagnose::stalls::StallWatch;
-use crate::diagnose::wait_graph::{Convoy, WaitGraph};
+use crate::diagnose::wait_graph::{Convoy, Owners, WaitGraph, is_exclusive_lock};
 use crate::discover::Broker;
 use crate::parse::thread_dump;
 use crate::snapshot::{LockQueue, Moment, PoolFindings, ThreadReport};
@@ -25,6 +25,8 @@ use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 const MAX_DUMP_BYTES: usize = 32 << 20;
 /// What the child gets beyond its own deadline, to say what it waited for.
 const GRACE: Duration = Duration::from_millis(500);
+/// For a dump with locks: the JVM walks a heap of some GB a second.
+const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
 /// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
 const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
 /// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
@@ -66,6 +68,7 @@ const MAX_CONVOYS: usize = 8;
 pub struct ThreadHistory {
     stalls: StallWatch,
     census: Census,
+    owners: Owners,
 }
 
 /// What a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond or
@@ -88,9 +91,14 @@ pub fn report(
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
         *by_state.entry(state).or_default() += 1;
     }
-    let graph = WaitGraph::of(newest);
+    let graph = WaitGraph::knowing(newest, &history.owners);
+    // What has moved since is forgotten for good.
+    history.owners = graph.owners();
     let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
-    let stalls = history.stalls.observe(newest, dump.paused, now);
+    let mut stalls = history.stalls.observe(newest, dump.paused, now);
+    for stall in stalls.iter_mut().flat_map(|told| &mut told.stalls) {
+        stall.holders = graph.holders_of(&stall.threads);
+    }
     let missing = history.census.observe(newest, behind, now);
     let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
     let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
@@ -105,6 +113,13 @@ pub fn report(
         bytes: dump.bytes.len() as u64,
     };
     Ok((report, names))
+}
+
+/// Whether threads stand still at a lock whose owner only a dump with locks can tell.
+pub fn lacks_owners(report: &ThreadReport) -> bool {
+    let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
+    let mut unowned = stalls.filter(|stall| stall.holders.is_empty()).flat_map(|stall| &stall.lock_class);
+    report.deadlocks.is_empty() && unowned.any(|class| is_exclusive_lock(class))
 }
 
 fn queue(convoy: Convoy) -> LockQueue {
@@ -144,6 +159,19 @@ impl ThreadCollector {
     /// With one of these reasons: `timeout`, `denied`, `disabled`, `stopped`, `gone`, `refused`, `listener_dead`,
     /// `not_hotspot`, `no_signal_handler`, `protocol`.
     pub async fn collect(&mut self) -> Result<RawDump, Failure> {
+        self.take(false, self.deadline).await
+    }
+
+    /// As [`ThreadCollector::collect`], with the owners of `java.util.concurrent` locks. The JVM walks its heap for it
+    /// in a pause of seconds: only for a broker that is stuck anyway.
+    ///
+    /// # Errors
+    /// As of [`ThreadCollector::collect`].
+    pub async fn collect_with_locks(&mut self) -> Result<RawDump, Failure> {
+        self.take(true, LOCKS_DEADLINE).await
+    }
+
+    async fn take(&mut self, with_locks: bool, deadline: Duration) -> Result<RawDump, Failure> {
         if let Some(child) = &mut self.stuck {
             if matches!(child.try_wait(), Ok(None)) {
                 return Err(self.failure("timeout", "the previous attach was killed and hangs in the kernel still"));
@@ -154,9 +182,10 @@ impl ThreadCollector {
             proc_root: self.proc_root.clone(),
             pid: self.broker.process.pid,
             start_ticks: self.broker.process.start_ticks,
-            deadline: self.deadline,
+            deadline,
             max_bytes: MAX_DUMP_BYTES,
             may_signal: self.no_signal_until.is_none_or(|until| Instant::now() >= until),
+            with_locks,
         };
         let mut child = Command::new(&self.exe)
             .args(request.arguments())
@@ -168,7 +197,7 @@ impl ThreadCollector {
             .spawn()
             .map_err(|error| self.failure("protocol", &format!("cannot start {}: {error}", self.exe.display())))?;
         let output = match child.stdout.take() {
-            Some(stdout) => timeout(self.deadline + GRACE, read_output(stdout)).await,
+            Some(stdout) => timeout(deadline + GRACE, read_output(stdout)).await,
             None => Ok(Err("it has no standard output".into())),
         };
         self.end(child).await;

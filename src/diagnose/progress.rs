@@ -37,13 +37,16 @@ const TOLERANCE: Duration = Duration::from_millis(25);
 /// Gaps between the looks at a contended monitor.
 const GAP: (f64, f64) = (0.89, 1.11);
 const GAPS: usize = 4;
+/// Where passes are so far apart that a wake-up at another time may look the same.
+const COARSE_GAPS: usize = 8;
+const COARSE: Duration = Duration::from_millis(400);
 /// Switches and CPU of one look.
 const LOOK_SWITCHES: u64 = 2;
 const LOOK_CPU: u64 = 2_000_000;
 /// A woken thread may have to wait for a CPU, so that a look comes late.
 const LATE: f64 = 0.05;
-/// Passes further apart cannot tell one gap from another.
-const COARSE: Duration = Duration::from_millis(400);
+/// Passes further apart cannot tell one look from two.
+const TOO_COARSE: Duration = Duration::from_millis(800);
 
 /// One thread in one pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,11 +233,11 @@ impl Track {
     /// Takes in what happened between two passes.
     fn look(&mut self, last: Point, point: Point) {
         let switches = point.switches - last.switches;
-        if point.at.since(last.at) > COARSE || switches > LOOK_SWITCHES || point.cpu - last.cpu >= LOOK_CPU {
+        if point.at.since(last.at) > TOO_COARSE || switches > LOOK_SWITCHES || point.cpu - last.cpu >= LOOK_CPU {
             self.looks.clear();
         } else if switches > 0 {
             self.looks.push_back((last.at, point.at));
-            while self.looks.len() > GAPS + 1 || !evenly_spaced(&self.looks) {
+            while self.looks.len() > self.gaps_needed() + 1 || !evenly_spaced(&self.looks) {
                 self.looks.pop_front();
             }
         } else if self.looks.back().is_some_and(|(begin, _)| last.at.since(*begin).as_secs_f64() > GAP.1 + LATE) {
@@ -243,7 +246,12 @@ impl Track {
     }
 
     fn has_rhythm(&self) -> bool {
-        self.looks.len() > GAPS
+        self.looks.len() > self.gaps_needed()
+    }
+
+    fn gaps_needed(&self) -> usize {
+        let coarse = self.looks.iter().any(|(begin, end)| end.since(*begin) > COARSE);
+        if coarse { COARSE_GAPS } else { GAPS }
     }
 }
 

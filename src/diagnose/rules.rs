@@ -109,7 +109,9 @@ fn stalled_pool(case: &Case<'_>) -> Judgement {
     let facts = stalls.found.iter().map(|stall| {
         let place = stall.frame.as_deref().map(|frame| format!(" in {frame}")).unwrap_or_default();
         let lock = stall.lock_class.as_deref().map(|class| format!(", waiting for {class}")).unwrap_or_default();
-        format!("{} threads of {} stand still{place}{lock}", stall.threads.len(), stall.pool)
+        let mut told = format!("{} threads of {} stand still{place}{lock}", stall.threads.len(), stall.pool);
+        stall.holders.iter().for_each(|holder| told += &format!(", held by {holder}"));
+        told
     });
     present_if(facts.collect())
 }

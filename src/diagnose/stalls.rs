@@ -101,8 +101,13 @@ impl StallWatch {
             }
             let header = thread.header();
             let key = (pool, thread.name.to_owned(), header.number);
-            let here =
-                Still { stack: hash(&frames), since: now, time: Duration::ZERO, dumps: 1, cpu_ms: header.cpu_ms };
+            let here = Still {
+                stack: stack_hash(frames.iter().copied()),
+                since: now,
+                time: Duration::ZERO,
+                dumps: 1,
+                cpu_ms: header.cpu_ms,
+            };
             let before = self.still.get(&key).filter(|before| before.stack == here.stack);
             let here = match before.filter(|before| stood_still(before.cpu_ms, here.cpu_ms, state, between)) {
                 Some(before) if ran.is_zero() => *before,
@@ -217,6 +222,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Vec<Frame<'_>>, Moment)]) -> Vec<Stall> {
             threads: Vec::new(),
             since: *since,
             lock_class,
+            holders: BTreeSet::new(),
             frame: frame.map(str::to_owned),
             frames: frames.iter().take(KEPT_FRAMES).map(Frame::to_string).collect(),
             known_issues: Vec::new(),
@@ -252,7 +258,7 @@ fn wanted_class(thread: &Thread<'_>) -> Option<String> {
 }
 
 /// Equal for equal frames; the addresses of locks, which garbage collection changes, are not in it.
-fn hash(frames: &[Frame<'_>]) -> u64 {
+pub(super) fn stack_hash<'a>(frames: impl Iterator<Item = Frame<'a>>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for frame in frames {
         (frame.class_method, frame.location).hash(&mut hasher);

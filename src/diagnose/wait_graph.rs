@@ -4,11 +4,15 @@
 //! walking. The JVM's own report adds the owners of `java.util.concurrent` locks, which a stack does not show; its
 //! word on who belongs to a cycle is not taken, because it lists threads that merely wait for one as well.
 //!
+//! Where a dump with `-l` has told the owners of such locks, they are known of later dumps too, as long as waiter and
+//! owner both stand where they stood ([`Owners`]).
+//!
 //! Not to be seen in one dump, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a
 //! pool that waits for itself, a nested `wait`, class initialisation before JDK 17.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use super::stalls::stack_hash;
 use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
 use crate::snapshot::{Deadlock, DeadlockedThread};
 
@@ -79,8 +83,20 @@ enum Lock<'a> {
     Reported,
 }
 
+/// What tells a thread from others, and from itself at another place: its name, Java's number of it, its stack.
+type Place = (String, Option<u64>, u64);
+
+/// Who owns the `java.util.concurrent` lock that a thread waits for, as a dump with `-l` told it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owners(HashMap<Place, Place>);
+
 impl<'d, 'a> WaitGraph<'d, 'a> {
     pub fn of(dump: &'d ThreadDump<'a>) -> WaitGraph<'d, 'a> {
+        Self::knowing(dump, &Owners::default())
+    }
+
+    /// With what an earlier dump of the process told of owners.
+    pub fn knowing(dump: &'d ThreadDump<'a>, owners: &Owners) -> WaitGraph<'d, 'a> {
         let mut graph = WaitGraph {
             threads: &dump.threads,
             strangers: Vec::new(),
@@ -92,6 +108,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         };
         graph.read_stacks();
         graph.read_report(dump);
+        graph.recall(owners);
         graph.find_cycles();
         graph
     }
@@ -131,6 +148,33 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         let mut queues: Vec<Vec<usize>> = queues.into_values().filter(|queue| queue.len() >= CONVOY_WAITERS).collect();
         queues.sort_unstable_by_key(|queue| (std::cmp::Reverse(queue.len()), queue.first().copied()));
         queues.iter().filter_map(|queue| self.convoy(queue)).collect()
+    }
+
+    /// For later dumps, which do not tell them.
+    pub fn owners(&self) -> Owners {
+        let of = |edge: &Edge<'a>| matches!(edge.wants?.lock, Lock::Synchronizer(_)).then_some(edge.holder?);
+        let edges = self.edges.iter().zip(self.threads);
+        let known = edges.filter_map(|(edge, waiter)| Some((place(waiter), place(self.threads.get(of(edge)?)?))));
+        Owners(known.collect())
+    }
+
+    /// Who holds what these threads wait for, all by their names; empty where nobody is known to.
+    pub fn holders_of(&self, waiters: &[String]) -> BTreeSet<String> {
+        let edges = self.threads.iter().zip(&self.edges).filter(|(thread, _)| waiters.iter().any(|w| w == thread.name));
+        edges.filter_map(|(_, edge)| Some(self.name(edge.holder?).to_owned())).collect()
+    }
+
+    fn recall(&mut self, owners: &Owners) {
+        if owners.0.is_empty() {
+            return;
+        }
+        let places: HashMap<Place, usize> =
+            self.threads.iter().enumerate().map(|(index, thread)| (place(thread), index)).collect();
+        for (waiter, owner) in &owners.0 {
+            if let (Some(&waiter), Some(&owner)) = (places.get(waiter), places.get(owner)) {
+                self.edges[waiter].holder.get_or_insert(owner);
+            }
+        }
     }
 
     fn convoy(&self, queue: &[usize]) -> Option<Convoy> {
@@ -330,6 +374,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 }
 
+fn place(thread: &Thread<'_>) -> Place {
+    (thread.name.to_owned(), thread.header().number, stack_hash(thread.frames()))
+}
+
 /// What the thread waits for; tells `holds` every lock that it holds.
 fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Option<Want<'a>> {
     let mut wants = None;
@@ -375,7 +423,7 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Optio
 }
 
 /// Whether threads parked on it wait for a holder. Not so for conditions, queues, latches, futures.
-fn is_exclusive_lock(class: &str) -> bool {
+pub fn is_exclusive_lock(class: &str) -> bool {
     ["ReentrantLock$", "ReentrantReadWriteLock$"].iter().any(|lock| class.contains(lock))
 }
 

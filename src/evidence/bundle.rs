@@ -40,8 +40,7 @@ pub struct Subject {
 /// One file, and how its content is read. It may block.
 pub type Part = (&'static str, fn(&Subject) -> Result<Vec<u8>, String>);
 
-/// In the order of their worth; those that can hang at the broker's memory lock are last, for what hangs takes those
-/// behind it along.
+/// In the order of their worth, should the room not do for all.
 pub const PARTS: [Part; 8] = [
     ("sockets.txt", sockets),
     ("handles.txt", handles),

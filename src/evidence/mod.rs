@@ -1,7 +1,7 @@
 //! What a verdict rests on, saved in a folder before anybody restarts the broker.
 //!
 //! A bundle begins when a broker's state becomes gray. Everything that it is made of has a deadline, and whatever can
-//! hang does so on a thread of its own: of each broker for readings, of the evidence folder for writing.
+//! hang does so on a thread of its own: one for each reading of a broker, one for the evidence folder.
 
 pub mod bundle;
 pub mod mask;
@@ -229,7 +229,7 @@ async fn save(
         saved.brokers.retain(|label, saved| {
             here(&saved.process) || view.diagnosis.brokers.iter().any(|broker| broker.label == *label)
         });
-        saver.readers.retain(|process, _| here(process));
+        saver.readers.retain(|(process, _), _| here(process));
         publish.send_replace(Arc::new(saved.clone()));
     }
 }
@@ -242,8 +242,8 @@ struct Saver {
     /// Whether older bundles may go.
     may_remove: bool,
     folder: Lane<Option<Writer>>,
-    /// One for each broker: one that hangs keeps only itself from being read.
-    readers: HashMap<ProcessKey, Lane<()>>,
+    /// One for each part of each broker: a log on a hung disk keeps only itself from being read.
+    readers: HashMap<(ProcessKey, &'static str), Lane<()>>,
 }
 
 impl Saver {
@@ -358,7 +358,7 @@ impl Saver {
 
     async fn read(&mut self, subject: &Subject, part: bundle::Part, until: Instant) -> Result<Vec<u8>, String> {
         let time = READ_DEADLINE.min(until.saturating_duration_since(Instant::now()));
-        let reader = self.readers.entry(subject.broker.process).or_insert_with(|| Lane::new(()));
+        let reader = self.readers.entry((subject.broker.process, part.0)).or_insert_with(|| Lane::new(()));
         let own = subject.clone();
         let read = reader.run(time, &subject.broker.name(), move |()| own.read(part)).await;
         read.map_err(|failure| failure.message)?.0

@@ -6,5 +6,6 @@ pub mod check;
 pub mod metrics;
 pub mod overview;
 pub mod page;
+pub mod runbooks;
 pub mod server;
 pub mod vitals;

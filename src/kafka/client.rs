@@ -203,7 +203,9 @@ impl Client {
         let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
         let mut duration = begun.elapsed();
         match &answer {
-            Ok(_) => self.failed = None,
+            // A connection that outlives its round is a good one.
+            Ok(_) if idle => self.failed = None,
+            Ok(_) => {}
             // Still connected, and the question still stands.
             Err(ClientError::Conn(ConnError::Timeout { waited, .. })) => duration = *waited,
             Err(ClientError::Waiting { .. }) => {

@@ -41,6 +41,9 @@ pub struct Stall {
     pub since: Moment,
     /// Class of what they wait for: `java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync`.
     pub lock_class: Option<String>,
+    /// Who holds it; empty where no dump told it.
+    #[serde(default)]
+    pub holders: BTreeSet<String>,
     /// The topmost frame of Kafka's own, `Class.method`.
     pub frame: Option<String>,
     /// The stack of one of them, topmost frame first.

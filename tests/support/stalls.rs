@@ -2,6 +2,9 @@
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use lab::versions::Mode;
@@ -10,7 +13,7 @@ use lab::{Cluster, ClusterOptions, Load, LoadOptions};
 use super::{Exporter, wait_for};
 
 /// More often than by default, so that more is compared.
-const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
+pub const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
 const AT_REST: Duration = Duration::from_secs(15);
 
 /// Three brokers and an exporter that takes dumps often. The mode is the version's usual one when not given.
@@ -82,3 +85,29 @@ pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Du
 
 /// Of every version.
 pub const POOLS: [&str; 5] = ["request_handler", "network", "acceptor", "expiration_reaper", "log_cleaner"];
+
+/// The agent that harms a broker from inside, as a jar.
+static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("agent");
+    let run = |mut command: Command| {
+        let Output { status, stderr, .. } = command.output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    };
+    let mut javac = Command::new("javac");
+    javac.arg("-d").arg(&folder).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/agent/Harm.java"));
+    run(javac);
+    std::fs::write(folder.join("manifest"), "Agent-Class: Harm\n").unwrap();
+    let jar = folder.join("agent.jar");
+    let mut pack = Command::new("jar");
+    pack.arg("cfm").arg(&jar).arg(folder.join("manifest")).arg("-C").arg(&folder).arg("Harm.class");
+    run(pack);
+    jar
+});
+
+pub fn harm(cluster: &Cluster, id: i32, what: &str) {
+    let mut java = Command::new("java");
+    let pid = cluster.broker(id).unwrap().cell_pid().unwrap();
+    java.arg("-cp").arg(&*AGENT).arg("Harm").arg(pid.to_string()).arg(&*AGENT).arg(what);
+    let output = cluster.cell().run_tool(java, Duration::from_secs(20)).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

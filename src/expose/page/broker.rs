@@ -215,6 +215,7 @@ fn stalled(stall: &Stall, now: Moment) -> Markup {
             ", for at least " (span(now.since(stall.since)))
             @if let Some(frame) = &stall.frame { ", in " code { (cut(frame, FRAME)) } }
             @if let Some(class) = &stall.lock_class { ", waiting for " code { (cut(class, NAME)) } }
+            @for holder in stall.holders.iter().take(LINES) { ", held by " strong { (cut(holder, NAME)) } }
             (stack(&stall.frames))
             @for known in stall.known_issues.iter().take(FOUND) { (issue(known)) }
         }

@@ -41,6 +41,8 @@ pub struct Request {
     pub max_bytes: usize,
     /// Whether SIGQUIT may be sent to open the attach socket.
     pub may_signal: bool,
+    /// [`Limits::with_locks`].
+    pub with_locks: bool,
 }
 
 /// The first line of the child's output.
@@ -128,7 +130,8 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
     let perf_file = PerfFile::open(&target).ok();
     let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
     let before = paused();
-    let limits = Limits { deadline: request.deadline, max_bytes: request.max_bytes, may_signal: request.may_signal };
+    let Request { deadline, max_bytes, may_signal, with_locks, .. } = *request;
+    let limits = Limits { deadline, max_bytes, may_signal, with_locks };
     let dump = thread_dump(&target, limits, signalled)?;
     Ok((dump, Paused { before, after: paused() }))
 }

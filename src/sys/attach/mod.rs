@@ -106,6 +106,9 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Whether SIGQUIT may be sent to open the socket.
     pub may_signal: bool,
+    /// Whether to ask for the owners of `java.util.concurrent` locks (`-l`), for which the JVM walks its whole heap in
+    /// a pause.
+    pub with_locks: bool,
 }
 
 /// One reply of the JVM.
@@ -126,7 +129,7 @@ impl Dump {
     }
 }
 
-/// Takes one thread dump; never with locks (`-l`), for which the JVM walks its whole heap in a pause.
+/// Takes one thread dump.
 ///
 /// `signalled` becomes true when SIGQUIT was sent, also if this fails afterwards.
 ///
@@ -148,7 +151,12 @@ pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Res
     // to buffer it. Older ones refuse this question.
     let version = socket.request(target, b"1\0getversion\0options\0\0\0", 4096, deadline)?;
     let buffers = version.code == 0 && protocol::offers_unstreamed(version.body());
-    let request: &[u8] = if buffers { b"2\x0023\0threaddump streaming=0\0" } else { b"1\0threaddump\0\0\0\0" };
+    let request: &[u8] = match (buffers, limits.with_locks) {
+        (true, false) => b"2\x0023\0threaddump streaming=0\0",
+        (true, true) => b"2\x0026\0threaddump streaming=0\0-l\0",
+        (false, false) => b"1\0threaddump\0\0\0\0",
+        (false, true) => b"1\0threaddump\0-l\0\0\0",
+    };
     let start = Instant::now();
     let reply = socket.request(target, request, limits.max_bytes, deadline)?;
     if reply.code != 0 {
