@@ -81,7 +81,8 @@ pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String
                 footer {
                     p {
                         "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
-                        a href="/metrics" { "Metrics" } ", "
+                        a href="/runbooks" { "Runbooks" } ", "
+                        a href="/metrics" { "metrics" } ", "
                         a href="/-/healthy" { "health" } ", "
                         a href="/-/ready" { "readiness" } ". The page does not reload by itself."
                     }
