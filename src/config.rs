@@ -1,5 +1,6 @@
 //! What the settings mean: flags and config file, checked once, with a default for everything.
 
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use crate::cli::{LogFormat, LogLevel, ServeArgs};
 use crate::diagnose::live;
+use crate::record;
 use crate::sys::proc::ProcRoot;
 
 /// Checked settings of a serving exporter.
@@ -19,12 +21,53 @@ pub struct Config {
     /// 0 is no limit.
     pub max_requests: usize,
     pub procfs: PathBuf,
+    pub record: Option<record::Settings>,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     pub rounds: Rounds,
     pub collectors: Collectors,
     pub brokers: Vec<BrokerSettings>,
     pub live: live::Settings,
+    pub evidence: EvidenceSettings,
+}
+
+/// Where evidence is saved, and how much of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvidenceSettings {
+    /// None: evidence is off.
+    pub dir: Option<PathBuf>,
+    /// Of all bundles together.
+    #[serde(deserialize_with = "size")]
+    pub max_bytes: u64,
+    pub max_bundles: usize,
+    /// None: for ever.
+    #[serde(deserialize_with = "some_span")]
+    pub max_age: Option<Duration>,
+    /// Bytes that remain free on the folder's file system.
+    #[serde(deserialize_with = "size")]
+    pub min_free: u64,
+}
+
+impl Default for EvidenceSettings {
+    fn default() -> Self {
+        EvidenceSettings { dir: None, max_bytes: 500 << 20, max_bundles: 20, max_age: None, min_free: 1 << 30 }
+    }
+}
+
+impl EvidenceSettings {
+    /// Where evidence goes if nobody says so: as systemd tells its services, else as the XDG specification has it.
+    fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        // systemd parts several folders by colons. A relative path is as good as none, XDG says.
+        let folder = |name: &str| {
+            let value = variable(name)?.into_string().ok()?;
+            let first = PathBuf::from(value.split(':').next().unwrap_or_default());
+            first.is_absolute().then_some(first)
+        };
+        let of_user = || folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
+        let state = folder("STATE_DIRECTORY").or_else(|| Some(of_user()?.join("kafka-vitals")))?;
+        Some(state.join("evidence"))
+    }
 }
 
 /// Intervals of the rounds.
@@ -108,6 +151,7 @@ struct File {
     rounds: Rounds,
     collectors: Collectors,
     brokers: Vec<BrokerSettings>,
+    evidence: EvidenceSettings,
     live: Live,
 }
 
@@ -164,6 +208,10 @@ impl Config {
             telemetry_path: args.telemetry_path.clone(),
             max_requests: args.max_requests,
             procfs: args.procfs.clone(),
+            record: args
+                .record
+                .clone()
+                .map(|file| record::Settings { file, max_bytes: u64::from(args.record_max_size) << 20 }),
             log_level: args.log_level,
             log_format: args.log_format,
             rounds: file.rounds,
@@ -178,12 +226,21 @@ impl Config {
                 hold_off: file.live.hold_off,
                 wait_for_evidence: file.live.wait_for_evidence,
             },
+            evidence: EvidenceSettings {
+                dir: args
+                    .evidence_dir
+                    .clone()
+                    .or(file.evidence.dir)
+                    .or_else(|| EvidenceSettings::default_dir(|name| std::env::var_os(name))),
+                ..file.evidence
+            },
         })
     }
 }
 
 /// Paths that are served already.
-const TAKEN: [&str; 5] = ["/-/healthy", "/-/ready", "/live", "/api/v1/brokers", "/api/v1/findings"];
+const TAKEN: [&str; 7] =
+    ["/-/healthy", "/-/ready", "/check", "/live", "/api/v1/brokers", "/api/v1/findings", "/runbooks"];
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
 fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
@@ -269,6 +326,12 @@ fn parse(text: &str) -> Result<File, String> {
             return Err(format!("brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"));
         }
     }
+    let e = &file.evidence;
+    if e.max_bytes < 10 << 20 {
+        return Err("evidence.max_bytes: a bundle takes some megabytes, must be 10MiB or more".to_owned());
+    } else if e.max_bundles == 0 {
+        return Err("evidence.max_bundles: must be 1 or more".to_owned());
+    }
     Ok(file)
 }
 
@@ -316,6 +379,21 @@ fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D
         .map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration, write e.g. 250ms, 15s or 10m")))
 }
 
+/// `30d`.
+fn some_span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    span(deserializer).map(Some)
+}
+
+/// `500MiB`, `1GiB`; a bare number is bytes.
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let units = [("", 0), ("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let unit = units.into_iter().find(|(name, _)| *name == unit.trim()).map(|(_, shift)| 1_u64 << shift);
+    let bytes = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, count)| unit.checked_mul(count));
+    bytes.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no size, write e.g. 500MiB or 1GiB")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +422,35 @@ mod tests {
     }
 
     #[test]
+    fn evidence_settings_and_where_it_goes_by_default() {
+        let file = parse("evidence: {dir: /e, max_bytes: 2GiB, max_age: 30d, min_free: 0}\n").unwrap();
+        let thirty_days = Some(Duration::from_secs(30 * 86_400));
+        let wanted = EvidenceSettings {
+            dir: Some("/e".into()),
+            max_bytes: 2_147_483_648,
+            max_age: thirty_days,
+            min_free: 0,
+            ..Default::default()
+        };
+        assert_eq!(file.evidence, wanted);
+        let table: [(&[(&str, &str)], _); 6] = [
+            (&[("STATE_DIRECTORY", "/var/lib/kv:/var/lib/b"), ("HOME", "/h")], Some("/var/lib/kv/evidence")),
+            (&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/kafka-vitals/evidence")),
+            (&[("HOME", "/h")], Some("/h/.local/state/kafka-vitals/evidence")),
+            (
+                &[("XDG_STATE_HOME", "x"), ("STATE_DIRECTORY", ""), ("HOME", "/h")],
+                Some("/h/.local/state/kafka-vitals/evidence"),
+            ),
+            (&[("HOME", "")], None),
+            (&[], None),
+        ];
+        for (variables, wanted) in table {
+            let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
+            assert_eq!(EvidenceSettings::default_dir(variable), wanted.map(PathBuf::from), "{variables:?}");
+        }
+    }
+
+    #[test]
     fn errors_tell_line_and_remedy() {
         let table = [
             ("rounds:\n  puls: 1s\n", "line 2", "did you mean `pulse`?"),
@@ -354,6 +461,9 @@ mod tests {
             ("brokers:\n  - match: {id: 1, port: 2}\n", "brokers[0].match", "2 are given"),
             ("collectors: {sockets: perhaps}\n", "line 1", "boolean"),
             ("rounds: [\n", "line", ""),
+            ("evidence: {max_bytes: 5MB}\n", "line 1", "write e.g. 500MiB"),
+            ("evidence: {max_bytes: 1MiB}\n", "evidence.max_bytes", "10MiB or more"),
+            ("evidence: {min_free: 99999999999TiB}\n", "line 1", "no size"),
         ];
         for (text, place, remedy) in table {
             let message = parse(text).unwrap_err();

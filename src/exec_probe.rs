@@ -21,44 +21,50 @@ pub enum Outcome {
 
 /// Asks `address` of `broker`, or of the only one, within `time`.
 pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
-    let deadline = Instant::now() + time;
-    match answer(address, broker, deadline) {
+    let path = broker.map_or_else(|| "/live".to_owned(), |broker| format!("/brokers/{broker}/live"));
+    match get(address, &path, time, MAX_ANSWER) {
         Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),
-        Ok(bytes) => read(&bytes).unwrap_or_else(|| Outcome::NoAnswer(format!("{address}: no HTTP answer"))),
+        Ok((status, body)) => {
+            let reason = body.trim().to_owned();
+            match status.as_str() {
+                "503" => Outcome::Restart(reason),
+                "200" => Outcome::Live(reason),
+                _ => Outcome::NoAnswer(format!("the exporter answered {status}: {reason}")),
+            }
+        }
     }
 }
 
-fn answer(address: SocketAddr, broker: Option<&str>, deadline: Instant) -> std::io::Result<Vec<u8>> {
+/// Status and body of the exporter's page at `path`, read within `time` and of fewer than `most` bytes.
+///
+/// # Errors
+/// Nobody answers in time, or what answers speaks no HTTP or says more.
+pub fn get(address: SocketAddr, path: &str, time: Duration, most: usize) -> std::io::Result<(String, String)> {
+    let deadline = Instant::now() + time;
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok::<Duration, std::io::Error>(left) }
     };
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    let path = broker.map_or_else(|| "/live".to_owned(), |broker| format!("/brokers/{broker}/live"));
     stream.set_write_timeout(Some(left()?))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
-    while bytes.len() < MAX_ANSWER {
+    while bytes.len() < most {
         stream.set_read_timeout(Some(left()?))?;
         match stream.read(&mut buffer)? {
             0 => break,
             count => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
         }
     }
-    Ok(bytes)
-}
-
-fn read(bytes: &[u8]) -> Option<Outcome> {
-    let text = String::from_utf8_lossy(bytes);
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
-    let reason = body.trim().to_owned();
-    Some(match status {
-        "503" => Outcome::Restart(reason),
-        "200" => Outcome::Live(reason),
-        _ => Outcome::NoAnswer(format!("the exporter answered {status}: {reason}")),
-    })
+    let parts = || {
+        let text = String::from_utf8_lossy(&bytes);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
+        Some((status.to_owned(), body.to_owned()))
+    };
+    let whole = parts().filter(|_| bytes.len() < most);
+    whole.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no HTTP answer"))
 }
 
 #[cfg(test)]
@@ -85,7 +91,8 @@ mod tests {
 
     #[test]
     fn fails_on_a_503_and_on_nothing_else() {
-        let table: [(&[u8], bool, fn(&Outcome) -> bool); 8] = [
+        type Expected = fn(&Outcome) -> bool;
+        let table: [(&[u8], bool, Expected); 8] = [
             (b"HTTP/1.1 503 x\r\n\r\ndeadlocked\n", false, |o| *o == Outcome::Restart("deadlocked".into())),
             (b"HTTP/1.1 200 OK\r\n\r\nwell\n", false, |o| *o == Outcome::Live("well".into())),
             (b"HTTP/1.1 401 Unauthorized\r\n\r\n", false, |o| matches!(o, Outcome::NoAnswer(_))),

@@ -12,6 +12,7 @@
 //! - [`collect`] runs them in rounds with deadlines and turns what they say into readings.
 //! - [`snapshot`] holds the newest readings; a reading is known with its age, or unknown with its reason.
 //! - [`diagnose`] does no input or output and takes time as an argument.
+//! - [`evidence`] saves what a verdict rests on before anybody restarts the broker.
 //! - [`expose`] decides nothing: it renders the newest snapshot and never touches the broker.
 //!
 //! `unsafe` lives in [`sys`] alone.
@@ -27,6 +28,8 @@ pub mod diagnose;
 #[forbid(unsafe_code)]
 pub mod discover;
 #[forbid(unsafe_code)]
+pub mod evidence;
+#[forbid(unsafe_code)]
 pub mod exec_probe;
 #[forbid(unsafe_code)]
 pub mod expose;
@@ -38,6 +41,10 @@ pub mod judging;
 pub mod kafka;
 #[forbid(unsafe_code)]
 pub mod parse;
+#[forbid(unsafe_code)]
+pub mod record;
+#[forbid(unsafe_code)]
+pub mod replay;
 #[forbid(unsafe_code)]
 pub mod snapshot;
 pub mod sys;

@@ -1,26 +1,36 @@
 #![forbid(unsafe_code)]
 //! The command: reads the flags, then serves, checks or prints.
 
-use std::io::{Read as _, Write as _};
+mod analyze;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kafka_vitals::cli::{AnalyzeArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ThreadsArgs};
+use kafka_vitals::cli::{
+    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ServeArgs,
+    ThreadsArgs,
+};
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
+use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::exec_probe::{self, Outcome};
-use kafka_vitals::expose::analysis;
 use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::expose::{analysis, api, check};
 use kafka_vitals::parse::thread_dump;
+use kafka_vitals::replay::{Recording, Replayed};
 use kafka_vitals::snapshot::Clock;
-use kafka_vitals::{collect, judging, sys};
+use kafka_vitals::{collect, evidence, judging, record, replay, sys};
+use sys::proc::ProcRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
@@ -33,17 +43,30 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            // A probe with a misspelt flag must not have the broker restarted.
-            let probe = std::env::args_os().nth(1).is_some_and(|first| first == "live");
-            return if probe || !error.use_stderr() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+            // A probe with a misspelt flag must not have the broker restarted, and a monitoring plugin that cannot
+            // look says "unknown", never "critical".
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            return match command.to_str() {
+                _ if !error.use_stderr() => ExitCode::SUCCESS,
+                Some("live") => ExitCode::SUCCESS,
+                Some("check") => ExitCode::from(3),
+                _ => ExitCode::from(2),
+            };
         }
     };
     // A service that cannot start (1) is worth another try, wrong settings (2) are not.
-    let serves = cli.command.is_none();
+    let failed = match cli.command {
+        None => 1,
+        Some(Command::Check(_)) => 3,
+        Some(_) => 2,
+    };
     let result = match cli.command {
         None => serve(&cli.serve),
+        Some(Command::Check(args)) => look(&args),
         Some(Command::Threads(args)) => threads(&args),
-        Some(Command::Analyze(args)) => analyze(&args),
+        Some(Command::Bundle(args)) => bundle(args),
+        Some(Command::Analyze(args)) => analyze::run(&args),
+        Some(Command::Replay(args)) => replay_recording(&args),
         Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
@@ -51,12 +74,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
             let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-            ExitCode::from(if serves && !error.is::<ConfigError>() { 1 } else { 2 })
+            ExitCode::from(if failed == 1 && error.is::<ConfigError>() { 2 } else { failed })
         }
     }
 }
 
-fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args)?;
     if args.config_check {
         writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
@@ -64,50 +87,117 @@ fn serve(args: &kafka_vitals::cli::ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
+    serving(run(config))
+}
+
+fn serving(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let code = runtime.block_on(run(config));
+    let code = runtime.block_on(work);
     // Reads that hang in the kernel never end: they must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let listener = server::bind(*address).await?;
-        let address = listener.local_addr().context("cannot tell the address listened on")?;
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
-        listeners.push(listener);
-    }
+    let stopped = stopped()?;
     let clock = Clock::start();
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
-    let router = server::router(Served { view, clock }, &config.telemetry_path, config.max_requests);
-    let mut tasks = tokio::task::JoinSet::new();
-    for listener in listeners {
-        tasks.spawn(server::serve(listener, router.clone()));
+    let (publish_saved, saved) = watch::channel(Arc::default());
+    let served = Served { view: view.clone(), saved: saved.clone(), clock };
+    let mut tasks = listen(&config.listen, served, &config.telemetry_path, config.max_requests).await?;
+    if let Some(settings) = config.record.clone() {
+        tasks.spawn(record::run(settings, snapshots.clone(), clock));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, config.live, clock));
+    tasks.spawn(judging::run(snapshots, publish_view, saved, config.live, clock));
+    let proc = ProcRoot::new(&config.procfs);
+    tasks.spawn(evidence::run(view, publish_saved, config.evidence.clone(), proc, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
-    let ended = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = tasks.join_next() => Some(ended),
-    };
-    match ended {
-        None => {
+    tokio::select! {
+        () = stopped => {
             tracing::info!("ending");
             Ok(ExitCode::SUCCESS)
         }
-        // Both kinds of task run for ever: an end is a fault that a supervisor should see.
-        Some(_) => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
+        // Every task runs for ever: an end is a fault that a supervisor should see.
+        _ = tasks.join_next() => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
     }
+}
+
+/// Ends with SIGTERM or SIGINT from now on.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let router = server::router(served, path, max);
+    for address in addresses {
+        let listener = server::bind(*address).await?;
+        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        tasks.spawn(server::serve(listener, router.clone()));
+    }
+    Ok(tasks)
+}
+
+fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let (text, json) = match told_by_exporter(args) {
+        Some(told) => told,
+        None => {
+            let config = Arc::new(Config::load(&args.as_serving())?);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            let clock = Clock::start();
+            let view = runtime.block_on(judging::once(config, clock));
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            (check::text(&view, clock.now(), |_| None), serde_json::to_string(&api::brokers(&view))? + "\n")
+        }
+    };
+    let code = check::exit_code(&text).context("the answer has no level")?;
+    let text = match args.output {
+        OutputFormat::Json => json,
+        OutputFormat::Text if coloured() => check::coloured(&text),
+        OutputFormat::Text => text,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::from(code))
+}
+
+/// What a running exporter says, as text and JSON: it has seen what came before. None where none answers, or one that
+/// has not looked yet.
+fn told_by_exporter(args: &CheckArgs) -> Option<(String, String)> {
+    let get = |path| match exec_probe::get(args.address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
+        Ok((status, body)) if status == "200" => Some(body),
+        _ => None,
+    };
+    get("/-/ready")?;
+    let text = get("/check").filter(|text| check::exit_code(text).is_some())?;
+    Some((text, get("/api/v1/brokers")?))
+}
+
+const EXPORTER_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_TOLD_BYTES: usize = 4 << 20;
+
+/// A terminal that can, unless somebody said otherwise (<https://no-color.org>).
+fn coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stdout())
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn log_to_stderr(level: LogLevel, format: LogFormat) {
@@ -140,26 +230,6 @@ fn live(args: &LiveArgs) -> ExitCode {
     code
 }
 
-/// A file of dumps longer than this is refused: a broker's dump has 0.1 to 2 MB.
-const MAX_SAVED_BYTES: u64 = 256 << 20;
-
-fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let mut analysis = Analysis::default();
-    for path in &args.files {
-        let source = path.display().to_string();
-        // A pipe (`<(jstack PID)`) has no length, and a device no end.
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).with_context(|| source.clone())?;
-        file.take(MAX_SAVED_BYTES + 1).read_to_end(&mut bytes).with_context(|| source.clone())?;
-        anyhow::ensure!(
-            bytes.len() as u64 <= MAX_SAVED_BYTES,
-            "{source}: more than {MAX_SAVED_BYTES} bytes; give it in parts"
-        );
-        add_dumps(&mut analysis, &source, &bytes)?;
-    }
-    print(&analysis, args.output)
-}
-
 fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let text = thread_dump::decode(bytes);
     let dumps = thread_dump::parse(&text).with_context(|| source.to_owned())?;
@@ -167,13 +237,43 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print(analysis: &Analysis, output: OutputFormat) -> anyhow::Result<ExitCode> {
+fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => analysis::text(analysis),
-        OutputFormat::Json => serde_json::to_string_pretty(analysis)? + "\n",
+        OutputFormat::Text => text(told),
+        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// Prints the path of each bundle; 1 where one could not be written.
+fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let serve = ServeArgs {
+        config_file: args.config_file,
+        procfs: args.procfs,
+        evidence_dir: args.output,
+        ..Cli::parse_from(["kafka-vitals"]).serve
+    };
+    let config = Config::load(&serve)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let taken = runtime.block_on(evidence::take_now(config, args.broker.as_deref()));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let mut code = ExitCode::SUCCESS;
+    for result in taken {
+        match result {
+            Ok(path) => {
+                writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
+            }
+            Err(why) => {
+                code = ExitCode::from(1);
+                let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+            }
+        }
+    }
+    Ok(code)
 }
 
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
@@ -186,9 +286,53 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let dump = runtime.block_on(collector.collect())?;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
-    let code = print(&analysis, args.output)?;
+    print(&analysis, args.output, analysis::text)?;
     if args.output == OutputFormat::Text {
         std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let source = args.file.display().to_string();
+    let recording = Recording::open(&args.file).with_context(|| source.clone())?;
+    let checked = |replayed: Replayed| {
+        let why = "no line of it is a snapshot; give a file that `kafka-vitals --record FILE` wrote";
+        anyhow::ensure!(replayed.snapshots > 0, "{source}: {}", replayed.broken.as_deref().unwrap_or(why));
+        Ok(replayed)
+    };
+    if let Some(output) = args.output {
+        let replayed = checked(replay::play(recording, f64::INFINITY, drop))?;
+        let text = match output {
+            OutputFormat::Text => replay::text(&replayed),
+            OutputFormat::Json => serde_json::to_string_pretty(&replayed)? + "\n",
+        };
+        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(LogLevel::Info, LogFormat::Text);
+    serving(async {
+        let stopped = stopped()?;
+        let clock = Clock::replayed();
+        let (publish, view) = watch::channel(Arc::default());
+        // Nothing is saved while old readings are looked at.
+        let (_, saved) = watch::channel(Arc::default());
+        let mut tasks = listen(&args.listen, Served { view, saved, clock }, "/metrics", 40).await?;
+        let speed = args.speed;
+        let show = move |view: View| {
+            clock.set(view.diagnosis.at);
+            publish.send_replace(Arc::new(view));
+        };
+        let play = async {
+            let played = tokio::task::spawn_blocking(move || replay::play(recording, speed, show)).await;
+            let Replayed { snapshots, skipped, broken, .. } = checked(played.context("the replay ended by a fault")?)?;
+            tracing::info!(snapshots, skipped, broken, "the recording is at its end; its last view stays");
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = stopped => Ok(ExitCode::SUCCESS),
+            ended = play => ended,
+            _ = tasks.join_next() => anyhow::bail!("serving ended by itself; the log above tells why"),
+        }
+    })
 }

@@ -2,19 +2,49 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Output};
 
+use kafka_vitals::diagnose::saved;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
+const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/saved");
+
 fn analyze(arguments: &[&str]) -> Output {
-    let dumps = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/thread_dumps/incident/jstack");
-    Command::new(env!("CARGO_BIN_EXE_kafka-vitals")).arg("analyze").args(arguments).current_dir(dumps).output().unwrap()
+    analyze_in(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/thread_dumps/incident/jstack").as_ref(), arguments)
+}
+
+fn analyze_in(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
+    command.arg("analyze").args(arguments).current_dir(folder).output().unwrap()
 }
 
 fn as_json(file: &str) -> Value {
-    let output = analyze(&[file, "--output", "json"]);
+    as_json_in(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/thread_dumps/incident/jstack").as_ref(), file)
+}
+
+fn as_json_in(folder: &Path, file: &str) -> Value {
+    let output = analyze_in(folder, &[file, "--output", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn broker<'a>(answer: &'a Value, name: &str) -> &'a Value {
+    let brokers = answer["brokers"].as_array().unwrap();
+    brokers.iter().find(|broker| broker["broker"] == name).unwrap_or_else(|| panic!("no {name} in {answer}"))
+}
+
+/// The facts of one kind: each source's last part, with its figures.
+fn facts(told: &Value, kind: &str) -> Vec<(String, Value)> {
+    let facts = told.as_array().unwrap().iter().filter(|fact| fact["kind"] == kind);
+    let name = |fact: &Value| fact["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    facts.map(|fact| (name(fact), fact["figures"].clone())).collect()
+}
+
+fn partitions(told: &Value, kind: &str) -> Value {
+    told.as_array().unwrap().iter().find(|fact| fact["kind"] == kind).unwrap()["partitions"].clone()
 }
 
 /// Thread, what it holds, what it wants.
@@ -67,5 +97,205 @@ fn what_is_no_dump_is_told_with_its_name() {
         let output = analyze(&[file]);
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8(output.stderr).unwrap().contains(file));
+    }
+}
+
+/// The whole answers; `make docs` writes them anew. That they are right is the next two tests' matter.
+#[test]
+fn golden_answers_for_the_incident_and_its_recording() {
+    for folder in ["incident", "incident-0.10.1.0"] {
+        for form in ["text", "json"] {
+            let output = analyze_in(SAVED.as_ref(), &[folder, "--output", form]);
+            assert!(output.status.success());
+            let path = format!("{}/tests/golden/analyze-{folder}.{form}", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("KAFKA_VITALS_REFRESH").is_some() {
+                std::fs::write(&path, &output.stdout).unwrap();
+            }
+            let golden = std::fs::read_to_string(&path).unwrap();
+            let told = String::from_utf8(output.stdout).unwrap();
+            let differs = std::iter::zip(golden.lines(), told.lines()).find(|(golden, now)| golden != now);
+            assert!(golden == told, "{path} differs, first in {differs:?}; if that is meant: make docs");
+        }
+    }
+}
+
+/// What people found in a day (the incident's README), with counts made by hand, by the commands beside them.
+#[test]
+fn the_incident_is_told_as_people_found_it() {
+    let answer = as_json_in(SAVED.as_ref(), "incident");
+    let stuck = broker(&answer, "219");
+    assert_eq!((&answer["brokers"][0], &stuck["verdict"]), (stuck, &json!("gray")));
+    let [known] = stuck["known_issues"].as_array().unwrap().as_slice() else { panic!("{stuck}") };
+    assert_eq!(
+        (&known["issue"], &known["match"], &known["fixed_in"][0]),
+        (&json!("KAFKA-4399"), &json!("exact"), &json!("0.10.1.1"))
+    );
+    assert_eq!(known["relatives"], json!(["KAFKA-3994", "KAFKA-4478", "KAFKA-4562"]));
+    for follower in ["217", "218"] {
+        let follower = broker(&answer, follower);
+        assert_eq!((&follower["verdict"], &follower["suffers_from"]), (&json!("no_finding"), &json!(["219"])));
+    }
+    let of = |kind| facts(&stuck["facts"], kind);
+    let sockets =
+        |connections: u32, bytes: u32| json!({"connections": connections, "with_bytes": connections, "bytes": bytes});
+    // awk '$6=="CLOSE_WAIT"{n++; s+=$2-1; if($2>1)u++} END{print n,u,s}' netstat-antp-219.txt: 10 10 45588
+    assert_eq!(of("close_wait"), [("netstat-antp-219.txt".to_owned(), sockets(10, 45588))]);
+    // awk '$6=="FIN_WAIT1" && /219:9092/{n++; s+=$3} END{print n,s}' netstat-antp-217.txt: 7 368983
+    assert_eq!(of("fin_wait1_towards_it"), [("netstat-antp-217.txt".to_owned(), sockets(7, 368_983))]);
+    // grep -c FIN_WAIT2 netstat-an-218-grep-219.txt: 5
+    assert_eq!(of("fin_wait2_towards_it")[0].1["connections"], 5);
+    // awk '/Partition:/ && $6==219{l++; if($10==219)a=a" "$4} END{print l, a}' kafka-topics-describe.txt: 11  1 7 10 25
+    assert_eq!(of("leader_alone"), [("kafka-topics-describe.txt".to_owned(), json!({"leads": 11, "alone": 4}))]);
+    let alone = [1, 7, 10, 25].map(|partition| format!("st.topic.yery.test-{partition}"));
+    assert_eq!(partitions(&stuck["facts"], "leader_alone"), json!(alone));
+    // grep -c 'Connection to 219 was disconnected' 217-server.log 218-server.log: 1 1
+    let once = json!({"times": 1});
+    assert_eq!(of("disconnects"), [("217-server.log".to_owned(), once.clone()), ("218-server.log".to_owned(), once)]);
+    // grep -c 'Error: NETWORK_EXCEPTION' and grep -c 'server disconnected' console-producer.log: 12 4
+    let [(_, produced)] = facts(&answer["elsewhere"], "produce_errors").try_into().unwrap();
+    assert_eq!(produced, json!({"times": 12, "partitions": 4, "unanswered": 4}));
+    // After the upgrade: another deadlock, of a broker that nothing names.
+    let file = |name: &str| {
+        let files = answer["files"].as_array().unwrap();
+        files.iter().find(|file| file["source"].as_str().unwrap().ends_with(name)).unwrap()
+    };
+    assert_eq!(file("after-upgrade.txt")["broker"], Value::Null);
+    let after = &answer["deadlocks"][1]["known_issues"][0];
+    assert_eq!((&after["issue"], &after["match"]), (&json!("KAFKA-5970"), &json!("likeness")));
+    assert_eq!(file("jstack/219.txt")["by"], "file_name");
+    assert_eq!((&file("217.txt")["broker"], &file("217.txt")["by"]), (&json!("217"), &json!("last_part_of_address")));
+    let left_out = answer["not_recognised"].as_array().unwrap().iter().map(|file| file["source"].as_str().unwrap());
+    let left_out: Vec<&str> = left_out.map(|source| source.rsplit('/').next().unwrap()).collect();
+    assert_eq!(left_out, ["README.md", "figures.tsv", "consumer-groups-list.txt", "ping.txt", "telnet-from-218.txt"]);
+}
+
+/// `events.txt` of the recording says broker 2; the counts are made by hand.
+#[test]
+fn the_recording_is_told_as_it_was_made() {
+    let answer = as_json_in(SAVED.as_ref(), "incident-0.10.1.0");
+    let stuck = broker(&answer, "2");
+    assert_eq!(
+        (&stuck["verdict"], &stuck["version"], &stuck["deadlocks"]),
+        (&json!("gray"), &json!("0.10.1.0"), &json!([0, 1, 2, 3]))
+    );
+    assert_eq!(
+        (&stuck["known_issues"][0]["issue"], &stuck["known_issues"][0]["match"]),
+        (&json!("KAFKA-3994"), &json!("exact"))
+    );
+    for other in ["1", "3"] {
+        assert_eq!(broker(&answer, other)["suffers_from"], json!(["2"]));
+    }
+    let of = |kind| facts(&stuck["facts"], kind);
+    // awk '$1=="CLOSE-WAIT" && $4 ~ /:59093$/' ss-at-deadlock.txt | wc -l: 1, ss-end.txt: 154; with $2>1: 0
+    assert_eq!(of("close_wait").iter().map(|(_, figures)| &figures["connections"]).collect::<Vec<_>>(), [154, 1]);
+    // grep -c -- ' -> ' and ' -> socket' fd-at-deadlock.txt: 139 17, fd-end.txt: 293 171
+    let handles = |handles: u32, sockets: u32| json!({"handles": handles, "sockets": sockets, "untracked": 0});
+    assert_eq!(
+        of("handles").into_iter().map(|(_, figures)| figures).collect::<Vec<_>>(),
+        [handles(139, 17), handles(293, 171)]
+    );
+    // grep -c 'Connection to 2 was disconnected' broker1.log broker3.log: 5 3
+    assert_eq!(of("disconnects").iter().map(|(_, figures)| &figures["times"]).collect::<Vec<_>>(), [5, 3]);
+    // awk '/Partition:/ && $6==2{l++; if($10==2)a=a" "$2"-"$4} END{print l, a}' topics-describe.txt: 27 and these four
+    assert_eq!(of("leader_alone")[0].1, json!({"leads": 27, "alone": 4}));
+    let alone = json!(["__consumer_offsets-14", "__consumer_offsets-32", "t32-15", "t32-21"]);
+    assert_eq!(partitions(&stuck["facts"], "leader_alone"), alone);
+    // The log tells of five; it grew back one of them.
+    assert_eq!(partitions(&stuck["facts"], "shrank_to_itself"), alone);
+    // Each file of one broker is known by what it holds.
+    let files = answer["files"].as_array().unwrap().iter().filter(|file| file["broker"] != Value::Null);
+    assert_eq!(files.map(|file| &file["by"]).filter(|by| **by == "content").count(), 9);
+}
+
+/// The same files under names that tell nothing: the verdict stands, only the dump has lost its broker.
+#[test]
+fn names_of_files_are_not_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["cli", "config", "jstack", "logs", "sockets"] {
+        for (number, entry) in std::fs::read_dir(format!("{SAVED}/incident/{part}")).unwrap().enumerate() {
+            let name = char::from(b'a' + u8::try_from(number).unwrap());
+            std::fs::copy(entry.unwrap().path(), folder.path().join(format!("{part}-{name}"))).unwrap();
+        }
+    }
+    let answer = as_json_in(folder.path(), ".");
+    let verdicts = ["219", "217", "218"].map(|name| broker(&answer, name)["verdict"].as_str().unwrap());
+    assert_eq!(verdicts, ["gray", "no_finding", "no_finding"]);
+    assert_eq!(broker(&answer, "219")["deadlocks"], json!([]));
+    assert_eq!(answer["deadlocks"].as_array().unwrap().len(), 2);
+}
+
+/// A stopped broker is missing under every leader: those that are left alone with themselves are not to blame.
+#[test]
+fn a_broker_that_is_gone_is_not_confused_with_its_leaders() {
+    let kafka = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka");
+    for file in ["0.10.1.0-one-stopped.describe.txt", "4.3.0-one-stopped.describe.txt"] {
+        let answer = as_json_in(kafka.as_ref(), file);
+        let verdicts = ["1", "2", "3"].map(|name| broker(&answer, name)["verdict"].as_str().unwrap());
+        assert_eq!(verdicts, ["no_finding", "suspect", "no_finding"], "{file}");
+    }
+    let healthy = as_json_in(kafka.as_ref(), "0.10.1.0-healthy.describe.txt");
+    assert!(healthy["brokers"].as_array().unwrap().iter().all(|broker| broker["verdict"] == "no_finding"));
+}
+
+#[test]
+fn a_hostile_folder_is_walked_within_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("1/2/3/4/5/6/7/8/9/10")).unwrap();
+    std::fs::copy(format!("{SAVED}/incident/jstack/219.txt"), at("1/2/\u{1b}[31mdump")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), at("1/loop")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+    let _listener = UnixListener::bind(at("socket")).unwrap();
+    std::fs::write(at("empty"), "").unwrap();
+    std::fs::write(at("binary"), [0, 159, 146, 150]).unwrap();
+    // Takes no place on the disk.
+    std::fs::File::create(at("huge")).unwrap().set_len(257 << 20).unwrap();
+    let output = analyze_in(folder.path(), &[".", "no-such-file"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("KAFKA-4399") && !text.contains('\u{1b}'), "{text}");
+    for (name, reason) in [
+        ("no-such-file", "No such file"),
+        ("1/2/3/4/5/6/7/8/9", "folders deep"),
+        ("1/loop", "a link, not followed"),
+        ("fifo", "not opened"),
+        ("socket", "not opened"),
+        ("empty", "empty"),
+        ("binary", "not text"),
+        ("huge", "too big"),
+    ] {
+        let told = text.lines().any(|line| line.contains(&format!("{name}: ")) && line.contains(reason));
+        assert!(told, "{name}: {reason} is not in {text}");
+    }
+    let alone = analyze_in(folder.path(), &["huge"]);
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(String::from_utf8(alone.stderr).unwrap().contains("huge"));
+}
+
+fn pieces() -> Vec<Vec<u8>> {
+    let files = [
+        "sockets/netstat-antp-219.txt",
+        "cli/kafka-topics-describe.txt",
+        "logs/console-producer.log",
+        "jstack/219.txt",
+    ];
+    let more = ["cli/zk-ls-brokers-ids.txt", "config/server-218.properties", "logs/217-server.log"];
+    files.into_iter().chain(more).map(|file| std::fs::read(format!("{SAVED}/incident/{file}")).unwrap()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Pieces of real files, cut anywhere and with any bytes between them, are explained somehow.
+    #[test]
+    fn no_bytes_are_too_much(cuts in prop::collection::vec((0..7_usize, any::<prop::sample::Index>(), any::<[u8; 6]>()), 1..6)) {
+        let pieces = pieces();
+        let mut bytes = Vec::new();
+        for (piece, cut, noise) in cuts {
+            let piece = &pieces[piece];
+            bytes.extend(&piece[cut.index(piece.len())..]);
+            bytes.extend(noise);
+        }
+        let told = saved::explain(&[("219.txt".to_owned(), bytes.clone()), ("218.txt".to_owned(), bytes)]);
+        prop_assert_eq!(told.files.len() + told.not_recognised.len(), 2);
     }
 }

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use kafka_vitals::diagnose::dump::read_all;
+use kafka_vitals::diagnose::saved;
 use kafka_vitals::sys::perf_data::PerfData;
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -23,7 +24,9 @@ fn files(folder: &str) -> Vec<PathBuf> {
 #[test]
 fn thread_dumps() {
     for file in files("fuzz/corpus/thread_dump").into_iter().chain(files("tests/fixtures/thread_dumps")) {
-        read_all(&std::fs::read(file).unwrap());
+        let bytes = std::fs::read(&file).unwrap();
+        read_all(&bytes);
+        saved::explain(&[(file.display().to_string(), bytes)]);
     }
 }
 

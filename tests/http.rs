@@ -30,7 +30,10 @@ fn start() -> Server {
     let (publish, view) = watch::channel(Arc::default());
     let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(server::serve(listener, server::router(Served { view, clock }, "/metrics", 2)));
+    runtime.spawn(server::serve(
+        listener,
+        server::router(Served { view, saved: watch::channel(Arc::default()).1, clock }, "/metrics", 2),
+    ));
     Server { address, publish, clock, _runtime: runtime }
 }
 
@@ -98,8 +101,8 @@ fn the_page_names_members_and_those_who_merely_wait() {
     let (head, body) = get(server.address, "/", "");
     assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
     let body = String::from_utf8(body).unwrap();
-    assert!(body.contains("<h1>Broker 219 is alive but deadlocked</h1>"), "{body}");
-    let merely = body.find("Merely waiting").unwrap();
+    assert!(body.contains("<h1>Broker 219 is alive but deadlocked since "), "{body}");
+    let merely = body.find("merely wait for them</summary>").unwrap();
     let at = |name: &str| body.find(&format!("<strong>{name}</strong> wants")).unwrap();
     assert!(at("kafka-request-handler-3") < merely && at("group-metadata-manager-0") < merely);
     assert!(at("executor-Heartbeat") > merely);
@@ -114,6 +117,18 @@ fn ready_only_after_the_first_discovery() {
     server.publish.send_replace(Arc::new(deadlocked(&server)));
     assert!(get(server.address, "/-/ready", "").0.starts_with("http/1.1 200"));
     assert!(get(server.address, "/nothing", "").0.starts_with("http/1.1 404"));
+}
+
+#[test]
+fn runbooks_are_pages_that_link_to_each_other() {
+    let server = start();
+    let (head, body) = get(server.address, "/runbooks/lock_cycle", "");
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-security-policy: default-src 'none'"), "{head}");
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains("<h2>Mitigation</h2>") && body.contains("<a href=\"/runbooks/jvm_deadlock\">"), "{body}");
+    let list = String::from_utf8(get(server.address, "/runbooks", "").1).unwrap();
+    assert!(list.contains("<a href=\"/runbooks/lock_cycle\">Deadlock that the JVM does not report</a>"), "{list}");
+    assert!(get(server.address, "/runbooks/nothing", "").0.starts_with("http/1.1 404"));
 }
 
 #[test]

@@ -9,10 +9,11 @@ use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::metrics;
 use kafka_vitals::snapshot::{
-    Deadlock, DeadlockedThread, LockQueue, MissingThread, Moment, PoolFindings, ProcessVitals, ProgressReport,
-    Snapshot, Stall, ThreadReport,
+    Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe,
+    ProbeError, ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -68,7 +69,8 @@ fn failed_dump(pid: u32) -> Update {
 
 /// The value of one series, None where it is absent.
 fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
-    let text = metrics::render(&View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now), now);
+    let text =
+        metrics::render(&View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now), &Saved::default(), now);
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
@@ -252,6 +254,61 @@ fn progress_that_cannot_be_read_is_told_with_its_reason() {
     assert_eq!(s.brokers[0].progress.reason(Moment(1000)).as_deref(), Some("run as its user"));
     apply(&mut s, round(10, 7, Told::Progress(Ok(ProgressReport::default()))), Moment(2000));
     assert_eq!(series(&s, Moment(2000), name), Some(1.0));
+}
+
+#[test]
+fn probes_and_space_are_told_as_far_as_they_are_known() {
+    let failed =
+        |reason: &str| ProbeError { reason: reason.into(), accepted: reason == "timeout", message: "m".into() };
+    let probe = |reason: &str| Probe {
+        duration: Duration::from_millis(1500),
+        error: (!reason.is_empty()).then(|| failed(reason)),
+    };
+    let peer = |id, connect, api: Option<&str>| PeerProbe {
+        peer: Peer { id, host: "h".into(), port: 1 },
+        connect: probe(connect),
+        api: api.map(probe),
+    };
+    let report = ProbeReport {
+        api: probe("timeout"),
+        metadata: None,
+        peers: vec![peer(2, "", Some("")), peer(3, "", Some("timeout")), peer(4, "refused", None)],
+    };
+    let space = LogDirSpace { dir: "/data/a".into(), free_bytes: 5 << 30, total_bytes: 9 << 30 };
+    let missing = Failure::new("io", "/data/b does not exist");
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    apply(&mut s, round(10, 7, Told::Probes(Ok(report))), Moment(0));
+    apply(&mut s, round(10, 7, Told::LogDirs(vec![space], Some(missing.clone()))), Moment(0));
+    let table = [
+        ("probe_success{broker=\"1\",path=\"api\"}", Some(0.0)),
+        ("probe_duration_seconds{broker=\"1\",path=\"api\"}", Some(1.5)),
+        ("probe_success{broker=\"1\",path=\"metadata\"}", None),
+        ("peer_probe_success{broker=\"1\",peer=\"2\",stage=\"api\"}", Some(1.0)),
+        ("peer_probe_success{broker=\"1\",peer=\"3\",stage=\"connect\"}", Some(1.0)),
+        ("peer_probe_success{broker=\"1\",peer=\"3\",stage=\"api\"}", Some(0.0)),
+        ("peer_probe_success{broker=\"1\",peer=\"4\",stage=\"connect\"}", Some(0.0)),
+        ("peer_probe_success{broker=\"1\",peer=\"4\",stage=\"api\"}", None),
+        ("log_dir_free_bytes{broker=\"1\",dir=\"/data/a\"}", Some(5368709120.0)),
+    ];
+    for (name, expected) in table {
+        let name = format!("kafka_vitals_{name}");
+        assert_eq!(series(&s, Moment(3000), &name), expected, "{name}");
+        assert_eq!(series(&s, Moment(3001), &name), None, "{name}, too old");
+    }
+    let success = |s: &Snapshot, collector: &str| {
+        series(s, Moment(1), &format!("kafka_vitals_collector_success{{broker=\"1\",collector=\"{collector}\"}}"))
+    };
+    assert_eq!([success(&s, "probes"), success(&s, "log_dirs")], [Some(1.0), Some(0.0)], "/data/b is unknown");
+    apply(&mut s, round(10, 7, Told::LogDirs(vec![], Some(missing))), Moment(1));
+    assert_eq!(s.brokers[0].log_dirs.reason(Moment(1)).as_deref(), Some("/data/b does not exist"));
+
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    apply(&mut s, round(10, 7, Told::NotAsked("a dedicated controller")), Moment(0));
+    assert_eq!(s.brokers[0].probes.reason(Moment(0)).as_deref(), Some("a dedicated controller"));
+    assert_eq!(s.brokers[0].cluster.reason(Moment(0)).as_deref(), Some("a dedicated controller"));
+    assert_eq!(success(&s, "probes"), None, "nothing failed");
 }
 
 /// What is logged meanwhile, without the time, a line each.

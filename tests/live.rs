@@ -3,9 +3,10 @@
 
 mod support;
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use lab::Form;
+use lab::{Cluster, Form};
 use support::agree::agree_on_everything;
 use support::{Exporter, trouble, wait_for};
 
@@ -55,16 +56,34 @@ fn scrapes_are_answered_whatever_the_brokers_do() {
     assert!(ended.success() && begun.elapsed() < Duration::from_secs(1), "{ended}, {:?}", begun.elapsed());
 }
 
+/// One of three healthy brokers seems silent, as the exporter asks a listener that nobody serves: it alone is looked at.
+fn silence_calls_for_a_dump(cluster: &Cluster) {
+    let silent = cluster.cell().in_network(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let address = silent.local_addr().unwrap();
+    let config =
+        format!("rounds: {{thread_dump: 10m}}\nbrokers:\n  - {{match: {{id: 217}}, bootstrap: \"{address}\"}}\n");
+    let exporter = Exporter::start_configured(cluster.cell(), &config);
+    wait_for("a dump of the silent broker alone", Duration::from_secs(30), || {
+        let metrics = exporter.metrics();
+        let [silent, others @ ..] = trouble::BROKERS.map(|id| metrics.of("thread_dump_age_seconds", id));
+        others.iter().all(|other| silent.zip(*other).is_some_and(|(silent, other)| silent + 3.0 < other))
+    });
+    assert_eq!(exporter.metrics().get("probe_success{broker=\"217\",path=\"api\"}"), Some(0.0));
+}
+
 #[test]
-fn promtool_finds_nothing_wrong() {
+fn promtool_finds_nothing_wrong_and_silence_calls_for_a_dump() {
     use std::io::Write as _;
     let cluster = trouble::cluster();
+    silence_calls_for_a_dump(&cluster);
     let exporter = Exporter::start(cluster.cell());
     wait_for("all collectors", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
-        ["process", "handles", "sockets", "connections", "cluster", "threads"].iter().all(|collector| {
-            metrics.get(&format!("collector_success{{broker=\"219\",collector=\"{collector}\"}}")) == Some(1.0)
-        })
+        ["process", "handles", "sockets", "connections", "cluster", "probes", "log_dirs", "threads"].iter().all(
+            |collector| {
+                metrics.get(&format!("collector_success{{broker=\"219\",collector=\"{collector}\"}}")) == Some(1.0)
+            },
+        )
     });
     let mut promtool = std::process::Command::new("promtool")
         .args(["check", "metrics"])

@@ -45,7 +45,7 @@ fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
         exporter.metrics().get(&series).is_some_and(|count| count >= waiting.len() as f64)
     });
     let page = exporter.page();
-    assert!(page.contains(&format!("Broker {id} has threads that do not move")), "{page}");
+    assert!(page.contains(&format!("Broker {id} is alive but stalled since ")), "{page}");
     assert!(
         page.contains("kafka.server.DelayedOperationPurgatory") && page.contains("ReentrantReadWriteLock$"),
         "{page}"

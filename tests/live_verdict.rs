@@ -1,11 +1,12 @@
-//! A real deadlock from the verdict to the recovery: state, page, API and liveness probe agree at every step.
+//! A real deadlock from the verdict to the recovery: state, page, API, `check` and liveness probe agree at every step.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Form, deadlock};
+use lab::{Cluster, Form, deadlock};
 use serde_json::Value;
 use support::verdict::{load, start};
 use support::{Exporter, wait_for};
@@ -22,6 +23,22 @@ fn state(exporter: &Exporter, id: i32) -> String {
     broker(&api(exporter), id)["state"].as_str().unwrap().to_owned()
 }
 
+/// Runs `kafka-vitals check` in the cell: what it prints, and its exit code. Where `port` is of no exporter it looks itself.
+fn check(cluster: &Cluster, port: u16, arguments: &[&str]) -> (String, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
+    command.arg("check").arg(format!("--address=127.0.0.1:{port}")).args(arguments);
+    let output = cluster.cell().run_tool(command, Duration::from_secs(60)).unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+/// For `make pictures`.
+fn keep(exporter: &Exporter, name: &str) {
+    let page = exporter.page();
+    assert!(page.len() < 100_000, "{} bytes", page.len());
+    std::fs::write(format!("{}/page-{name}.html", env!("CARGO_TARGET_TMPDIR")), page).unwrap();
+}
+
 #[test]
 fn from_the_deadlock_to_the_recovery() {
     let (mut cluster, exporter) = start();
@@ -31,6 +48,17 @@ fn from_the_deadlock_to_the_recovery() {
         wait_for("healthy brokers", Duration::from_secs(20), || state(&exporter, *id) == "healthy");
         assert_eq!(live(*id).0, 200);
     }
+    keep(&exporter, "healthy");
+    let closed = cluster.cell().free_ports(1).unwrap()[0];
+    for port in [exporter.port, closed] {
+        let (text, code) = check(&cluster, port, &[]);
+        assert!(
+            text.starts_with("OK: All 3 brokers of this host are healthy.\n") && code == Some(0),
+            "{code:?} {text}"
+        );
+        assert!(text.lines().count() <= 24, "{text}");
+    }
+    assert_eq!(check(&cluster, closed, &["--no-such-flag"]).1, Some(3));
 
     let made = deadlock::make(&cluster, Form::Expire).unwrap();
     let sick = made.broker;
@@ -39,8 +67,14 @@ fn from_the_deadlock_to_the_recovery() {
     let verdict = broker(&answer, sick)["verdict"].as_str().unwrap();
     let begin = format!("Broker {sick} is alive but deadlocked since ");
     assert!(verdict.starts_with(&begin) && verdict.contains("KAFKA-3994, fixed in 0.10.1.1"), "{verdict}");
-    if std::env::var_os("SKIP_PAGE").is_none() {
-        assert!(exporter.page().contains(verdict), "the page says something else than {verdict}");
+    assert!(exporter.page().contains(verdict), "the page says something else than {verdict}");
+    for port in [exporter.port, closed] {
+        let (text, code) = check(&cluster, port, &[]);
+        let told = text.starts_with(&format!("CRITICAL: {begin}")) && text.contains("KAFKA-3994, fixed in 0.10.1.1");
+        assert!(told && code == Some(2), "{code:?} {text}");
+        let (json, code) = check(&cluster, port, &["--output=json"]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((broker(&json, sick)["state"].as_str(), code), (Some("gray"), Some(2)));
     }
     let others: Vec<i32> = ids.iter().copied().filter(|id| *id != sick).collect();
 
@@ -49,6 +83,7 @@ fn from_the_deadlock_to_the_recovery() {
     println!("503 {:.1} s after the followers went on, {}", made.followers_continued.elapsed().as_secs_f64(), load());
     let (_, reason) = live(sick);
     assert!(reason.contains("Only a restart cures it") && reason.contains("wait for each other"), "{reason}");
+    keep(&exporter, "gray");
     for id in &others {
         assert_eq!(live(*id).0, 200);
         assert_ne!(state(&exporter, *id), "gray", "a healthy broker is accused");
@@ -68,11 +103,21 @@ fn from_the_deadlock_to_the_recovery() {
     assert_eq!((recovered["state"].as_str(), recovered["recovery"]["from"].as_str()), (Some("healthy"), Some("gray")));
     // Grown back by that broker's own tools as well.
     cluster.wait_whole(Duration::from_secs(30)).unwrap();
-    let events = answer["timeline"].as_array().unwrap().iter().filter(|event| event["broker"] == sick.to_string());
+    let label = sick.to_string();
+    let events = answer["timeline"].as_array().unwrap().iter().filter(|event| event["broker"].as_str() == Some(&label));
     let events: Vec<&str> = events.map(|event| event["what"].as_str().unwrap()).collect();
     let mut expected =
         ["is gray", "is down", "is healthy", "recovered: it is in every ISR again"].into_iter().peekable();
-    events.iter().for_each(|event| drop(expected.next_if_eq(event)));
+    for event in &events {
+        let _ = expected.next_if_eq(event);
+    }
     assert_eq!(expected.next(), None, "missing in the timeline {events:?}");
     assert_eq!(live(sick).0, 200);
+
+    // Only stopped: what decides is read from outside.
+    cluster.pause(others[0]).unwrap();
+    let (text, code) = check(&cluster, closed, &[]);
+    cluster.resume(others[0]).unwrap();
+    let told = text.starts_with(&format!("CRITICAL: Broker {} is stopped by a signal since ", others[0]));
+    assert!(told && code == Some(2), "{code:?} {text}");
 }

@@ -38,8 +38,8 @@ fn tools_agree_in_trouble(case: &Case) {
         let success = |collector: &str| {
             exporter.metrics().get(&format!("collector_success{{broker=\"{SICK}\",collector=\"{collector}\"}}"))
         };
-        exporter.page().contains("stopped (SIGSTOP)")
-            && exporter.page().contains("(told by broker ")
+        exporter.page().contains("is stopped by a signal")
+            && exporter.page().contains("<small>told by broker ")
             && success("threads") == Some(0.0)
             && success("cluster") == Some(1.0)
     });

@@ -81,11 +81,9 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
 /// Three replicas each; every seventh partition is not whole.
 fn response() -> Result<Vec<u8>> {
     let text = |text: String| StrBytes::from_string(text);
+    // They are probed as peers: nobody listens on tcpmux.
     let brokers = (1..=BROKERS).map(|id| {
-        MetadataResponseBroker::default()
-            .with_node_id(BrokerId(id))
-            .with_host(text(format!("kafka-{id}.example.com")))
-            .with_port(9092)
+        MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(text("127.0.0.1".into())).with_port(1)
     });
     let partition = |index: usize| {
         let replica = |offset: usize| BrokerId(((index + offset) % BROKERS as usize) as i32 + 1);

@@ -1,4 +1,4 @@
-//! `/metrics` for three brokers of which everything is known.
+//! `/metrics` and the page for three brokers of which everything is known.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -8,12 +8,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::diagnose::View;
+use kafka_vitals::diagnose::finding::{Event, FindingId};
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, Mode, ProcessKey, Role};
-use kafka_vitals::expose::metrics;
+use kafka_vitals::evidence::Saved;
+use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::snapshot::{
-    AcceptQueue, ClusterCounts, ClusterSource, ExporterVitals, HandleKinds, Moment, PartitionState, ProcessVitals,
-    Snapshot, SocketOwners, SocketPulse, StateCounts, TcpState, ThreadReport,
+    AcceptQueue, ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, ExporterVitals, HandleKinds, Moment,
+    PartitionState, ProcessVitals, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, StateCounts, TcpState,
+    ThreadReport,
 };
 
 use crate::contest::Bench;
@@ -24,24 +27,51 @@ const NOW: Moment = Moment(1_700_000_000_000);
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let view = View::of(&mut Judge::default(), Arc::new(snapshot()), NOW);
-    let page = metrics::render(&view, NOW);
+    let page = metrics::render(&view, &Saved::default(), NOW);
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     ensure!(series > 300, "only {series} series: something is unknown\n{page}");
     let all = within(
         bench,
         "metrics",
         &mut [("ours", &mut || {
-            black_box(metrics::render(black_box(&view), NOW));
+            black_box(metrics::render(black_box(&view), &Saved::default(), NOW));
         })],
     )?;
-    Ok(vec![Row {
-        subject: format!("`/metrics` for 3 brokers: {series} series, {} KB", page.len() / 1000),
-        unit: "ms",
-        ours: all[0].median(),
-        floor: None,
-        bar: Bar::Most(2.0),
-        beside: Vec::new(),
-    }])
+    let view = deadlocked(&view);
+    let render = || page::render(black_box(&view), NOW, |_| None).into_string();
+    let html = render();
+    ensure!(html.contains(">200 more merely wait for them<"), "{html}");
+    let of_page = within(bench, "page", &mut [("ours", &mut || drop(black_box(render())))])?;
+    let row =
+        |subject, ours, most| Row { subject, unit: "ms", ours, floor: None, bar: Bar::Most(most), beside: Vec::new() };
+    let metrics = format!("`/metrics` for 3 brokers: {series} series, {} KB", page.len() / 1000);
+    let page = format!("the page for 3 deadlocked brokers, 200 threads waiting in each: {} KB", html.len() / 1000);
+    Ok(vec![row(metrics, all[0].median(), 2.0), row(page, of_page[0].median(), 10.0)])
+}
+
+/// The same with all that makes the page long.
+fn deadlocked(view: &View) -> View {
+    let thread = |thread: String, held_by: &str| DeadlockedThread {
+        thread,
+        wants: "kafka.coordinator.GroupMetadata".into(),
+        held_by: held_by.into(),
+        frames: vec!["kafka.coordinator.GroupMetadataManager.doneExpiring(GroupMetadataManager.scala:123)".into(); 40],
+    };
+    let deadlock = Deadlock {
+        cycle: vec![thread("a".into(), "b"), thread("b".into(), "a")],
+        waiting: (0..200).map(|n| thread(format!("kafka-request-handler-{n}"), "a")).collect(),
+        reported: true,
+    };
+    let mut snapshot = Snapshot::clone(&view.snapshot);
+    for broker in &mut snapshot.brokers {
+        let deadlocks = vec![deadlock.clone()];
+        let standing = StandingDeadlock { since: NOW, confirmed: NOW, deadlocks, known_issues: Vec::new() };
+        Arc::make_mut(broker).deadlock = Some(standing);
+    }
+    let mut view = View::of(&mut Judge::default(), Arc::new(snapshot), NOW);
+    let event = Event { at: NOW, broker: "1".into(), what: "is gray".into(), finding: Some(FindingId::JvmDeadlock) };
+    Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|_| Arc::new(event.clone())).collect();
+    view
 }
 
 fn snapshot() -> Snapshot {

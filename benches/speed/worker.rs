@@ -217,7 +217,7 @@ fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     let runtime = runtime()?;
     let mut partitions = 0;
     for _ in 0..rounds {
-        partitions = runtime.block_on(collector.collect())?.partitions;
+        partitions = runtime.block_on(collector.probe())?.1?.partitions;
     }
     println!("{partitions}");
     Ok(())
@@ -257,10 +257,10 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
     tell("slow", &mut || {
         let inodes = || process::slow(&proc, &broker, PATIENCE).socket_inodes;
         sockets.owners(&broker, &inodes()?, &mut || inodes(), &|_| false)?;
-        Ok(())
+        process::log_dirs(&proc, &broker).1.map_or(Ok(()), |failure| Err(failure.into()))
     })?;
     tell("probe", &mut || {
-        runtime.block_on(cluster.collect())?;
+        runtime.block_on(cluster.probe())?.1?;
         Ok(())
     })?;
     let mut names = Arc::default();

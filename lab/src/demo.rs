@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, Process, deadlock, hand};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, Monitoring, Process, deadlock, hand};
 
 const BROKERS: [i32; 3] = [217, 218, 219];
 /// The exporter's own port; another free one where it is taken.
@@ -25,7 +25,11 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     let cluster = Cluster::start(options)?;
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     let exporter = Exporter::start(&cell, exporter)?;
-    println!("\n  page     http://127.0.0.1:{0}/\n  metrics  http://127.0.0.1:{0}/metrics\n", exporter.port);
+    let folder = tempfile::tempdir()?;
+    let monitoring = Monitoring::start(&cell, Path::new("alerts"), folder.path(), exporter.port)?;
+    println!("\n  page          http://127.0.0.1:{0}/\n  metrics       http://127.0.0.1:{0}/metrics", exporter.port);
+    println!("  Prometheus    http://127.0.0.1:{}/", monitoring.prometheus);
+    println!("  Alertmanager  http://127.0.0.1:{}/\n", monitoring.alertmanager);
     println!("Clients produce load: each sends requests and gives up after 5 s without an answer.");
     let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
 
@@ -55,6 +59,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     header();
     while formed.elapsed() < time {
         look(&cluster, Some(&exporter), Some(formed))?;
+        pager(&monitoring, formed);
         if paused(stop, TICK) {
             return Ok(());
         }
@@ -67,6 +72,18 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
         begun.elapsed().as_secs_f32()
     );
     Ok(())
+}
+
+/// What has reached the pager since the last look.
+fn pager(monitoring: &Monitoring, formed: Instant) {
+    let notifications = monitoring.notifications.try_iter().filter(|notification| notification.path == "/pager");
+    for notification in notifications {
+        let after = notification.at.saturating_duration_since(formed).as_secs_f32();
+        for alert in notification.alerts().unwrap_or_default() {
+            let (name, text) = (&alert["labels"]["alertname"], &alert["annotations"]["description"]);
+            println!("  pager, {after:.0} s after the deadlock: {name} {}: {text}\n", alert["status"]);
+        }
+    }
 }
 
 /// True when the user wants it to end.

@@ -12,6 +12,7 @@ pub mod hand;
 mod http;
 pub mod jars;
 pub mod load;
+pub mod monitoring;
 pub mod usage;
 pub mod versions;
 
@@ -19,6 +20,7 @@ pub use cell::{Cell, Process};
 pub use cluster::{Cluster, ClusterOptions};
 pub use deadlock::{Deadlock, Form};
 pub use load::{Load, LoadOptions};
+pub use monitoring::Monitoring;
 pub use rustix::process::Signal;
 
 use std::sync::atomic::{AtomicBool, Ordering};

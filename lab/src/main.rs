@@ -2,6 +2,7 @@
 
 mod demo;
 mod record;
+mod record_alerts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,14 @@ enum Command {
         /// The exporter that takes the thread dumps; the one built beside this program when not given
         #[arg(long)]
         exporter: Option<PathBuf>,
+    },
+    /// Record the incident as Prometheus has it into a test of the alerts (10 minutes)
+    RecordAlerts {
+        #[arg(default_value = "alerts/tests/incident.yml")]
+        test: PathBuf,
+        /// The exporter to run
+        #[arg(long, default_value = "target/debug/kafka-vitals")]
+        exporter: PathBuf,
     },
 }
 
@@ -106,6 +115,7 @@ fn run() -> Result<()> {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
         }
+        Command::RecordAlerts { test, exporter } => record_alerts::record_alerts(&test, "alerts".as_ref(), &exporter),
         Command::RecordHost { folder, exporter } => {
             let beside = std::env::current_exe()?.with_file_name("kafka-vitals");
             record::record_host(&folder, &exporter.unwrap_or(beside))

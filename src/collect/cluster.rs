@@ -1,23 +1,28 @@
-//! ISR and leaders of the cluster, from one Metadata request a round to the broker's own listener; while the broker is
-//! silent, from the peers that it named last.
+//! Requests to the broker's own listener and to the peers that it named last: who answers, and, from Metadata, the ISR
+//! and leaders of the cluster; while the broker is silent, as a peer tells them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::time::{Duration, Instant};
 
 use super::Failure;
 use crate::discover::{Broker, Listener, Role, SecurityProtocol};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::OwnConnections;
 use crate::kafka::wire::{Item, Metadata, WireError};
-use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState, Peer};
+use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport};
 
 /// Entries of [`ClusterCounts::not_whole`]; the rest is only counted.
 const NOT_WHOLE_LISTED: usize = 100;
-/// Peers that are asked in turn while the own broker is silent.
-const PEERS_ASKED: usize = 8;
-/// Kept connections to peers, those to brokers that left the cluster and still owe an answer included.
-const PEER_CONNECTIONS: usize = 2 * PEERS_ASKED;
+/// Peers that are probed.
+const PEERS: usize = 8;
+/// Kept connections to peers, those to brokers that left the ring and still owe an answer included.
+const PEER_CONNECTIONS: usize = 2 * PEERS;
+/// A broker that Metadata lists no more is probed for so long: it may be down, or gone for good.
+const UNLISTED: Duration = Duration::from_secs(600);
 
 /// Asks one broker process; a restarted broker needs a new one.
 #[derive(Debug)]
@@ -46,13 +51,8 @@ impl ClusterCollector {
         own: OwnConnections,
         timing: Timing,
     ) -> Self {
-        let (same_network, peers) = (Ok(true), Peers::default());
-        ClusterCollector { broker, bootstrap, listener, own, timing, same_network, client: None, peers }
-    }
-
-    /// Takes what discovery learned since, of the same process: the id of a broker that had none, its listeners.
-    pub fn update(&mut self, broker: Arc<Broker>) {
-        self.broker = broker;
+        let (same_network, client, peers) = (Ok(true), None, Peers::default());
+        ClusterCollector { broker, bootstrap, listener, own, timing, same_network, client, peers }
     }
 
     /// Whether the broker runs in our network namespace. If not, nothing on loopback is asked: it may be another broker.
@@ -60,65 +60,81 @@ impl ClusterCollector {
         self.same_network = same;
     }
 
-    /// One round: at most one question to the broker and one to a peer, with 2 s for each.
+    /// One round: ApiVersions, then Metadata to the broker, and meanwhile ApiVersions to each peer on the ring, with
+    /// 2 s for each. How that went, and what the broker said of the cluster; a failure tells why nobody was asked.
     ///
     /// May be dropped at any time; a question that is then unanswered is not asked again.
-    pub async fn collect(&mut self) -> Result<ClusterCounts, Failure> {
-        let name = name(&self.broker);
+    pub async fn probe(&mut self) -> Result<(ProbeReport, Result<ClusterCounts, Failure>), Failure> {
+        let name = self.broker.name();
         let Some(id) = self.broker.id else {
-            return Err(Failure::new(
-                "no_id",
-                format!(
-                    "{name}: its id is unknown, so its partitions cannot be told from others': {}",
-                    hint(&self.broker)
-                ),
-            ));
+            let message = format!(
+                "{name}: its id is unknown, so its partitions cannot be told from others': {}",
+                hint(&self.broker)
+            );
+            return Err(Failure::new("no_id", message));
         };
         let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
         let address = own_address(&self.broker, bootstrap, listener, &self.same_network)?;
-        let elsewhere = self.same_network != Ok(true);
         let client = match self.client.take() {
             Some(client) if client.address() == address => self.client.insert(client),
             _ => self.client.insert(Client::new(address, self.own.clone(), self.timing)),
         };
-        let own = match ask(client, id, ClusterSource::Own, None).await {
-            Ok(counts) => {
-                self.peers.elsewhere = elsewhere;
-                self.peers.remember(id, &counts.live_brokers);
-                self.peers.leave().await;
-                return Ok(counts);
-            }
-            Err(error) => Failure::new(error.reason(), format!("{name}: {error}")),
+        let own = async {
+            let api = client.api().await;
+            let asked = match api.answer {
+                Ok(()) => client.metadata(|body| count(body, id, ClusterSource::Own, None)).await,
+                Err(error) => return (told(&name, api.connected_in, api.duration, Some(&error)), None, Err(error)),
+            };
+            let metadata = told(&name, asked.connected_in, asked.duration, asked.answer.as_ref().err());
+            (told(&name, api.connected_in, api.duration, None), Some(metadata), asked.answer)
         };
-        match self.peers.ask(id, &own.message, &self.own, self.timing).await {
-            None => Err(own),
-            Some(Ok(counts)) => Ok(counts),
-            Some(Err(peer)) => Err(Failure::new(own.reason, format!("{}; {peer}", own.message))),
+        let ((api, metadata, counts), peers) = tokio::join!(own, self.peers.probe(&self.own, self.timing));
+        if let Ok(counts) = &counts {
+            self.peers.elsewhere = self.same_network != Ok(true);
+            self.peers.remember(id, &counts.live_brokers);
         }
+        let counts = counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
+        Ok((ProbeReport { api, metadata, peers }, counts))
+    }
+
+    /// What the first peer that answered the probe says of the cluster, because the broker itself failed so.
+    pub async fn ask_peer(&mut self, silence: Failure, probed: &[PeerProbe]) -> Result<ClusterCounts, Failure> {
+        let answers = |peer: &&PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
+        let chosen = probed.iter().find(answers).map(|probe| probe.peer.id);
+        if let (Some(id), Some(peer)) = (self.broker.id, chosen)
+            && let Some(client) = self.peers.clients.get_mut(&peer)
+        {
+            let (source, told) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
+            return match client.metadata(|body| count(body, id, source, told)).await.answer {
+                Ok(counts) => {
+                    self.peers.remember(id, &counts.live_brokers);
+                    Ok(counts)
+                }
+                Err(error) => Err(Failure::new(silence.reason, format!("{}; peer {peer}: {error}", silence.message))),
+            };
+        }
+        let failed = probed.iter().find_map(|probe| probe.api.as_ref().unwrap_or(&probe.connect).error.as_ref());
+        Err(match failed {
+            Some(error) => Failure::new(silence.reason, format!("{}; {}", silence.message, error.message)),
+            None => silence,
+        })
     }
 }
 
-async fn ask(
-    client: &mut Client,
-    id: i32,
-    source: ClusterSource,
-    own_silence: Option<String>,
-) -> Result<ClusterCounts, ClientError> {
-    let body = client.metadata().await?;
-    count(&body, id, source, own_silence).map_err(|source| ClientError::Wire {
-        address: client.address().to_owned(),
-        request: "Metadata",
-        source,
-    })
+fn told(who: &str, connected_in: Option<Duration>, duration: Duration, error: Option<&ClientError>) -> Probe {
+    let error = error.map(|error| ProbeError {
+        reason: error.reason().to_owned(),
+        accepted: connected_in.is_some(),
+        message: format!("{who}: {error}"),
+    });
+    Probe { duration, error }
 }
 
-/// The brokers that may be asked instead, each over one kept connection.
+/// The brokers beside the own one, each asked over one kept connection.
 #[derive(Debug, Default)]
 struct Peers {
-    /// In the order of asking: ids above the own one, then those below.
-    ring: Vec<Peer>,
-    /// Whose turn it is: stays while it answers.
-    turn: usize,
+    /// Ids above the own one, then those below, each with when Metadata last listed it.
+    ring: Vec<(Peer, Instant)>,
     clients: BTreeMap<i32, Client>,
     /// In another network than ours: those on its loopback are not for us.
     elsewhere: bool,
@@ -126,58 +142,43 @@ struct Peers {
 
 impl Peers {
     fn remember(&mut self, own_id: i32, live: &[Peer]) {
-        let current = self.ring.get(self.turn).map(|peer| peer.id);
-        let mut ring: Vec<Peer> = {
-            let for_us = |peer: &&Peer| peer.id != own_id && !(self.elsewhere && is_local(Some(&peer.host)));
-            live.iter().filter(for_us).cloned().collect()
-        };
-        if ring.is_empty() {
-            // A broker cut off from its cluster knows itself alone: the older list is the better one.
-            return;
-        }
-        ring.sort_by_key(|peer| (peer.id < own_id, peer.id));
-        ring.dedup_by_key(|peer| peer.id);
-        ring.truncate(PEERS_ASKED);
-        self.turn = ring.iter().position(|peer| Some(peer.id) == current).unwrap_or(0);
+        let now = Instant::now();
+        let for_us = |peer: &&Peer| peer.id != own_id && !(self.elsewhere && is_local(Some(&peer.host)));
+        let mut ring: Vec<(Peer, Instant)> = live.iter().filter(for_us).map(|peer| (peer.clone(), now)).collect();
+        // A broker cut off from its cluster knows itself alone: then the older list is the better one.
+        let alone = ring.is_empty();
+        ring.extend(self.ring.drain(..).filter(|(_, listed)| alone || now - *listed < UNLISTED));
+        // Stable: of two entries the one now listed stays.
+        ring.sort_by_key(|(peer, _)| (peer.id < own_id, peer.id));
+        ring.dedup_by_key(|(peer, _)| peer.id);
+        ring.truncate(PEERS);
         self.ring = ring;
     }
 
-    /// Asks the peer whose turn it is; None while no peer is known.
-    async fn ask(
-        &mut self,
-        id: i32,
-        own_silence: &str,
-        own: &OwnConnections,
-        timing: Timing,
-    ) -> Option<Result<ClusterCounts, String>> {
-        let peer = self.ring.get(self.turn)?.clone();
-        let address = address(&peer.host, peer.port);
-        if self.clients.get(&peer.id).is_none_or(|client| client.address() != address) {
-            if self.clients.len() >= PEER_CONNECTIONS {
-                self.leave().await;
-            }
-            if self.clients.len() >= PEER_CONNECTIONS {
-                return Some(Err(format!("{PEER_CONNECTIONS} peers owe an answer, so no further one is asked")));
-            }
-            self.clients.insert(peer.id, Client::new(address, own.clone(), timing));
-        }
-        let client = self.clients.get_mut(&peer.id)?;
-        match ask(client, id, ClusterSource::Peer(peer.id), Some(own_silence.to_owned())).await {
-            Ok(counts) => {
-                self.remember(id, &counts.live_brokers);
-                Some(Ok(counts))
-            }
-            Err(error) => {
-                self.turn = (self.turn + 1) % self.ring.len().max(1);
-                Some(Err(format!("peer {}: {error}", peer.id)))
+    async fn probe(&mut self, own: &OwnConnections, timing: Timing) -> Vec<PeerProbe> {
+        self.leave().await;
+        for (peer, _) in &self.ring {
+            let address = address(&peer.host, peer.port);
+            let known = self.clients.get(&peer.id);
+            // An id at another address is another process.
+            if known.is_none_or(|client| client.address() != address)
+                && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
+            {
+                self.clients.insert(peer.id, Client::new(address, own.clone(), timing));
             }
         }
+        let on_ring = |id: &i32| self.ring.iter().find(|(peer, _)| peer.id == *id).map(|(peer, _)| peer);
+        let asked = self.clients.iter_mut().filter_map(|(id, client)| Some((on_ring(id)?, client)));
+        let mut probes = join_all(asked.map(|(peer, client)| probe_peer(peer, client))).await;
+        probes.sort_by_key(|probe| self.ring.iter().position(|(peer, _)| peer.id == probe.peer.id));
+        probes
     }
 
-    /// Closes the connections on which nothing is owed.
+    /// Closes the connections to brokers that left the ring and owe nothing.
     async fn leave(&mut self) {
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            if let Some(client) = self.clients.get_mut(&id)
+            if !self.ring.iter().any(|(peer, _)| peer.id == id)
+                && let Some(client) = self.clients.get_mut(&id)
                 && !client.owes_answer().await
             {
                 self.clients.remove(&id);
@@ -186,11 +187,14 @@ impl Peers {
     }
 }
 
-fn name(broker: &Broker) -> String {
-    match broker.id {
-        Some(id) => format!("broker {id} (pid {})", broker.process.pid),
-        None => format!("broker of pid {}", broker.process.pid),
-    }
+async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
+    let asked = client.api().await;
+    let probe = told(&format!("peer {}", peer.id), asked.connected_in, asked.duration, asked.answer.as_ref().err());
+    let (connect, api) = match asked.connected_in {
+        Some(duration) => (Probe { duration, error: None }, Some(probe)),
+        None => (probe, None),
+    };
+    PeerProbe { peer: peer.clone(), connect, api }
 }
 
 fn hint(broker: &Broker) -> String {
@@ -212,7 +216,7 @@ fn own_address(
     same_network: &Result<bool, Failure>,
 ) -> Result<String, Failure> {
     if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
-        let message = format!("{}: a dedicated controller leads no partitions and answers no Metadata", name(broker));
+        let message = format!("{}: a dedicated controller leads no partitions and answers no Metadata", broker.name());
         return Err(Failure::new("controller", message));
     }
     if let Some(bootstrap) = bootstrap {
@@ -225,7 +229,7 @@ fn own_address(
         Some(wanted) => served().find(|listener| listener.name == wanted).ok_or_else(|| {
             let message = format!(
                 "{}: the config's `probe_listener` {wanted} is none of its listeners ({})",
-                name(broker),
+                broker.name(),
                 names()
             );
             Failure::new("config", message)
@@ -237,7 +241,7 @@ fn own_address(
             .ok_or_else(|| {
                 let message = format!(
                     "{}: its listeners are unknown, so name its address as `bootstrap` in the config: {}",
-                    name(broker),
+                    broker.name(),
                     hint(broker)
                 );
                 Failure::new("no_listener", message)
@@ -251,7 +255,7 @@ fn own_address(
         let message = format!(
             "{}: it runs in another network namespace (a container), so {address} here is not its listener {}: name an \
              address that reaches it from here as `brokers[].bootstrap` in the config file",
-            name(broker),
+            broker.name(),
             chosen.name
         );
         Err(Failure::new("other_network", message))
@@ -263,7 +267,7 @@ fn own_address(
         _ => {
             let message = format!(
                 "{}: PLAINTEXT is spoken for now, and its listeners ({}) are not: add one on loopback, or name one that is as `probe_listener`",
-                name(broker),
+                broker.name(),
                 names()
             );
             Err(Failure::new("unsupported", message))

@@ -7,6 +7,8 @@ use super::round::Pace;
 
 /// Between two dumps, the newer of them on suspicion.
 const FLOOR: Duration = Duration::from_secs(2);
+/// Stands among the suspects for a broker that owes an answer: the kernel gives this id to no thread.
+pub const SILENCE: u32 = 0;
 /// Pauses that were not taken may be taken later: those of so long a time.
 const SAVED: Duration = Duration::from_secs(60);
 

@@ -10,8 +10,9 @@ use super::{Failure, progress};
 use crate::diagnose;
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
-    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, Deadlock, ExporterVitals, HandleKinds, Moment, NamedIssue,
-    ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, Deadlock, ExporterVitals, HandleKinds, LogDirSpace, Moment,
+    NamedIssue, ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse,
+    StandingDeadlock, ThreadReport,
 };
 
 /// What one run of one round tells of one broker.
@@ -35,10 +36,15 @@ pub enum Told {
         kinds: Result<HandleKinds, Failure>,
         memory_maps: Result<u64, Failure>,
     },
+    /// Of the log dirs that could be looked at, and why another could not.
+    LogDirs(Vec<LogDirSpace>, Option<Failure>),
     Sockets(Result<SocketPulse, Failure>),
     /// With the number of untracked sockets.
     Connections(Result<(SocketOwners, u64), Failure>),
     Cluster(Result<ClusterCounts, Failure>),
+    Probes(Result<ProbeReport, Failure>),
+    /// Nobody is to ask this broker, for this reason: no collector has failed.
+    NotAsked(&'static str),
     Threads(Result<ThreadReport, Failure>),
     Progress(Result<ProgressReport, Failure>),
     /// Of the progress round as well, but told apart: the one may be known without the other.
@@ -159,7 +165,9 @@ fn end(broker: &mut BrokerSnapshot, now: Moment) {
 
 fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
     let valid = end.interval * VALID_INTERVALS;
-    broker.rounds.insert(end.round.to_owned(), end.interval);
+    if !matches!(end.told, Told::NotAsked(_)) {
+        broker.rounds.insert(end.round.to_owned(), end.interval);
+    }
     let (collector, error) = match end.told {
         Told::Process { handles, vitals } => {
             let error = vitals.as_ref().err().or(handles.as_ref().err()).cloned();
@@ -172,6 +180,11 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             broker.handle_kinds = reading(kinds, now, valid);
             broker.memory_maps = reading(memory_maps, now, valid);
             ("handles", error)
+        }
+        Told::LogDirs(spaces, error) => {
+            let known = if spaces.is_empty() { error.clone().map_or(Ok(spaces), Err) } else { Ok(spaces) };
+            broker.log_dirs = reading(known, now, valid);
+            ("log_dirs", error)
         }
         Told::Sockets(pulse) => {
             let error = pulse.as_ref().err().cloned();
@@ -192,6 +205,15 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             let error = counts.as_ref().err().cloned();
             broker.cluster = reading(counts, now, valid);
             ("cluster", error)
+        }
+        Told::Probes(report) => {
+            let error = report.as_ref().err().cloned();
+            broker.probes = reading(report, now, valid);
+            ("probes", error)
+        }
+        Told::NotAsked(reason) => {
+            (broker.cluster, broker.probes) = (Reading::unknown(reason), Reading::unknown(reason));
+            return;
         }
         Told::Threads(report) => {
             let error = report.as_ref().err().cloned();

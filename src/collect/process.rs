@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::discover::{Broker, ProcessKey};
-use crate::snapshot::{HandleKinds, ProcessVitals};
+use crate::snapshot::{HandleKinds, LogDirSpace, ProcessVitals};
 use crate::sys::proc::{self, Deadline, ProcError, ProcRoot, Stat};
+use crate::sys::rooted::{Rooted, RootedError};
 
 /// What is read every second.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +75,37 @@ pub fn slow(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Slow {
     }
 }
 
+/// The file systems of the log dirs, and why one of them is unknown. Can block for as long as a sick disk does.
+pub fn log_dirs(proc: &ProcRoot, broker: &Broker) -> (Vec<LogDirSpace>, Option<Failure>) {
+    let (pid, name) = (broker.process.pid, broker.name());
+    let mut spaces = Vec::new();
+    let mut unknown = None;
+    match Rooted::open(&proc.file(pid, "root")) {
+        Ok(root) => {
+            for dir in &broker.log_dirs {
+                match root.space(dir) {
+                    Ok((free_bytes, total_bytes)) => {
+                        spaces.push(LogDirSpace { dir: dir.clone(), free_bytes, total_bytes });
+                    }
+                    Err(error) => drop(unknown.get_or_insert(error)),
+                }
+            }
+        }
+        Err(error) => unknown = Some(error),
+    }
+    if let Err(error) = same_process(proc, broker.process) {
+        return (Vec::new(), Some(failure(broker, &error)));
+    }
+    let unknown = unknown.map(|error| match error {
+        RootedError::Denied { .. } => {
+            Failure::new("denied", format!("{name}: {error}: run kafka-vitals as the broker's user"))
+        }
+        error => Failure::new("io", format!("{name}: {error}")),
+    });
+    let none = || Failure::new("io", format!("{name}: its log dirs are unknown: {}", broker.problems.join("; ")));
+    (spaces, unknown.or_else(|| broker.log_dirs.is_empty().then(none)))
+}
+
 /// Memory mappings that a process of this kernel may have.
 pub fn memory_map_limit(proc: &ProcRoot) -> Result<u64, Failure> {
     proc.memory_map_limit().map_err(|error| Failure::new(reason(&error), error.to_string()))
@@ -97,7 +129,7 @@ fn handles_by_kind(proc: &ProcRoot, pid: u32, deadline: Deadline) -> Result<(Han
 }
 
 /// Where a handle's link is counted.
-fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
+pub(crate) fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
     if link.starts_with(b"socket:") {
         return &mut kinds.socket;
     } else if link.starts_with(b"pipe:") {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use super::cluster::ClusterCollector;
-use super::demand::Demand;
+use super::demand::{Demand, SILENCE};
 use super::keeper::{RoundEnd, Told, Update};
 use super::process;
 use super::progress::{Names, ProgressCollector, TELL_EVERY, UNNAMED};
@@ -19,7 +19,7 @@ use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
 use crate::kafka::conn::OwnConnections;
-use crate::snapshot::{Clock, ThreadReport};
+use crate::snapshot::{Clock, ProbeReport, ThreadReport};
 use crate::sys::proc::ProcRoot;
 use crate::sys::proc_net;
 use crate::sys::schedstat::Allowance;
@@ -35,7 +35,7 @@ const PROBE_CEILING: f64 = 1.0;
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 const SLOW_DEADLINE: Duration = Duration::from_secs(20);
-const PROBE_DEADLINE: Duration = Duration::from_secs(8);
+const DISK_DEADLINE: Duration = Duration::from_secs(2);
 const DUMP_DEADLINE: Duration = Duration::from_secs(5);
 const DUMP_SETTLES: Duration = Duration::from_millis(50);
 /// A usual dump takes some 10 ms.
@@ -61,7 +61,7 @@ pub struct Watched {
     pub kept_descriptors: Allowance,
     /// From the dumps to the progress round: whose thread is whose. None until the first dump has ended or failed.
     pub names: watch::Sender<Option<Arc<Names>>>,
-    /// From the progress round to the dumps: threads that do not move, by the kernel's id.
+    /// From the progress round and the probes to the dumps: threads that do not move, by the kernel's id; [`SILENCE`].
     pub suspects: watch::Sender<BTreeSet<u32>>,
 }
 
@@ -73,20 +73,17 @@ impl Watched {
         let is_broker = self.broker.roles.is_empty() || self.broker.roles.contains(&Role::Broker);
         tasks.spawn(pulse(self.clone()));
         tasks.spawn(slow(self.clone()));
-        // A dedicated controller speaks Raft: it has no ISR to tell of.
-        if collectors.cluster && is_broker {
-            tasks.spawn(probe(self.clone()));
-        }
+        let not_asked = if !is_broker {
+            Some("a dedicated controller speaks Raft: it has no ISR to tell of and answers no clients")
+        } else {
+            (!collectors.cluster).then_some("the collector `cluster` is switched off")
+        };
+        tasks.spawn(probe(self.clone(), not_asked));
         if collectors.threads {
             tasks.spawn(progress(self.clone()));
             tasks.spawn(thread_dump(self));
         }
         tasks
-    }
-
-    fn name(&self) -> String {
-        let pid = self.broker.process.pid;
-        self.broker.id.map_or_else(|| format!("pid {pid}"), |id| format!("broker {id} (pid {pid})"))
     }
 
     async fn tell(&self, round: &'static str, pace: &Pace, took: Duration, told: Told) {
@@ -112,7 +109,7 @@ async fn pulse(watched: Watched) {
     let mut pace = Pace::new(watched.config.rounds.pulse, PULSE_CEILING);
     let mut process_lane = Lane::new(());
     let mut sockets_lane = Lane::new(Sockets::new(watched.proc.path(), PULSE_DEADLINE));
-    let name = watched.name();
+    let name = watched.broker.name();
     loop {
         let begun = Instant::now();
         no_dump(&watched).await;
@@ -151,7 +148,9 @@ async fn pulse(watched: Watched) {
 async fn slow(watched: Watched) {
     let mut pace = Pace::new(watched.config.rounds.slow, SLOW_CEILING);
     let mut lane = Lane::new(Sockets::new(watched.proc.path(), SLOW_DEADLINE));
-    let name = watched.name();
+    // A sick disk hurts nothing else.
+    let mut disks = Lane::new(());
+    let name = watched.broker.name();
     loop {
         let begun = Instant::now();
         no_dump(&watched).await;
@@ -166,9 +165,14 @@ async fn slow(watched: Watched) {
             });
             (read, owners)
         };
-        let (handles, owners) = match lane.run(SLOW_DEADLINE, &name, work).await {
+        let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
+        let space = disks.run(DISK_DEADLINE, &name, move |(): &mut ()| process::log_dirs(&proc, &broker));
+        let (read, space) = tokio::join!(lane.run(SLOW_DEADLINE, &name, work), space);
+        let ((spaces, unknown), mut cost) =
+            space.unwrap_or_else(|failure| ((Vec::new(), Some(failure)), Duration::ZERO));
+        let (handles, owners) = match read {
             Ok(((read, owners), cpu)) => {
-                pace.spent(cpu);
+                cost += cpu;
                 (Told::Handles { kinds: read.kinds, memory_maps: read.memory_maps }, owners)
             }
             Err(failure) => {
@@ -176,8 +180,10 @@ async fn slow(watched: Watched) {
                 (Told::Handles { kinds: Err(failure.clone()), memory_maps: Err(failure) }, owners)
             }
         };
+        pace.spent(cost);
         let took = begun.elapsed();
         watched.tell("slow", &pace, took, handles).await;
+        watched.tell("slow", &pace, took, Told::LogDirs(spaces, unknown)).await;
         if let Some(owners) = owners {
             watched.tell("slow", &pace, took, Told::Connections(owners)).await;
         }
@@ -185,13 +191,16 @@ async fn slow(watched: Watched) {
     }
 }
 
-async fn probe(watched: Watched) {
+async fn probe(watched: Watched, not_asked: Option<&'static str>) {
     let pace = Pace::new(watched.config.rounds.probe, PROBE_CEILING);
+    if let Some(reason) = not_asked {
+        return watched.tell("probe", &pace, Duration::ZERO, Told::NotAsked(reason)).await;
+    }
     let (bootstrap, listener) =
         watched.settings.clone().map_or((None, None), |settings| (settings.bootstrap, settings.probe_listener));
     let mut collector = ClusterCollector::new(Arc::clone(&watched.broker), bootstrap, listener, watched.own.clone());
     let mut lane = Lane::new(());
-    let name = watched.name();
+    let name = watched.broker.name();
     loop {
         let begun = Instant::now();
         let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
@@ -200,14 +209,29 @@ async fn probe(watched: Watched) {
             same.map_err(|error| Failure::new("io", format!("{name}: its network namespace is unknown: {error}")))
         });
         collector.set_network(same);
-        let counts = tokio::time::timeout(PROBE_DEADLINE, collector.collect()).await.unwrap_or_else(|_| {
-            let seconds = PROBE_DEADLINE.as_secs();
-            Err(Failure::new("timeout", format!("{name}: no cluster state within {seconds} s")))
-        });
+        let (probes, counts) = match collector.probe().await {
+            Ok((probes, counts)) => (Ok(probes), counts),
+            Err(failure) => (Err(failure.clone()), Err(failure)),
+        };
+        // At once: to ask a peer may take its time.
+        let silent = probes.as_ref().is_ok_and(silent);
+        watched.suspects.send_if_modified(|known| if silent { known.insert(SILENCE) } else { known.remove(&SILENCE) });
+        watched.tell("probe", &pace, begun.elapsed(), Told::Probes(probes.clone())).await;
+        let counts = match (counts, &probes) {
+            (Err(silence), Ok(probes)) => collector.ask_peer(silence, &probes.peers).await,
+            (counts, _) => counts,
+        };
         watched.behind.send_replace(counts.as_ref().ok().map(|counts| counts.not_in_isr_by_leader.clone()));
         watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;
         rest(begun, &pace).await;
     }
+}
+
+/// Whether the broker took the connection and answers nothing: what a thread dump may explain.
+fn silent(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut errors = own.into_iter().flatten().filter_map(|probe| probe.error.as_ref());
+    errors.any(|error| error.accepted && error.reason == "timeout")
 }
 
 async fn progress(watched: Watched) {
@@ -215,7 +239,7 @@ async fn progress(watched: Watched) {
     let collector =
         ProgressCollector::new(watched.proc.clone(), Arc::clone(&watched.broker), watched.kept_descriptors.clone());
     let mut lane = Lane::new(collector);
-    let name = watched.name();
+    let name = watched.broker.name();
     let mut told: Option<Instant> = None;
     loop {
         let begun = Instant::now();
@@ -230,9 +254,13 @@ async fn progress(watched: Watched) {
             Err(failure) => (Err(failure), None),
         };
         let took = begun.elapsed();
-        let suspects: BTreeSet<u32> =
+        let mut suspects: BTreeSet<u32> =
             report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread_id).collect();
-        let news = watched.suspects.send_if_modified(|known| std::mem::replace(known, suspects.clone()) != suspects);
+        let news = watched.suspects.send_if_modified(|known| {
+            // Not ours to take back.
+            suspects.extend(known.get(&SILENCE));
+            std::mem::replace(known, suspects.clone()) != suspects
+        });
         if news {
             let names: Vec<&str> =
                 report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread.as_str()).collect();
@@ -256,7 +284,7 @@ async fn thread_dump(watched: Watched) {
     let mut collector =
         ThreadCollector::new(threads::THIS_PROGRAM, watched.proc.path(), Arc::clone(&watched.broker), DUMP_DEADLINE);
     let mut lane = Lane::new(ThreadHistory::default());
-    let name = watched.name();
+    let name = watched.broker.name();
     let mut suspected = watched.suspects.subscribe();
     // Once for each process: its pause of seconds is charged to no budget, as the broker is stuck anyway.
     let mut asked_for_owners = false;

@@ -4,6 +4,7 @@
 //! Blocking: a dump of 50,000 sockets takes some 40 ms. Both rounds end by their time limit.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,6 +28,10 @@ pub struct Sockets {
     /// It told a socket once. Kernels of the 3.x line answer with an empty list where the module for TCP is missing.
     diag_proven: bool,
 }
+
+/// [`TcpState::ALL`] as `ss` spells them.
+const SS_STATES: &str =
+    "ESTAB SYN-SENT SYN-RECV FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT UNCONN CLOSE-WAIT LAST-ACK LISTEN CLOSING";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -158,6 +163,33 @@ impl Sockets {
             untracked.retain(|inode| still_open.contains(inode));
         }
         Ok((owners, untracked.len() as u64))
+    }
+
+    /// Every TCP socket of the broker's network namespace, a line each in the columns of `ss -tane`, of which the last
+    /// tells user and inode. Beyond `most` lines the last one tells how many were left out.
+    pub fn lines(&mut self, broker: &Broker, most: usize) -> Result<String, Failure> {
+        let fresh = || ("State Recv-Q Send-Q Local Address:Port Peer Address:Port\n".to_owned(), 0_usize);
+        let deadline = Instant::now() + self.time_limit;
+        let ((mut text, count), _) =
+            self.read(broker, States::ALL, None, deadline, fresh, |(text, count), socket| {
+                *count += 1;
+                if *count <= most {
+                    let Socket { state, local, remote, receive_queue, send_queue, inode, uid } = socket;
+                    let peer = remote.to_string();
+                    // Of a listener any peer, of which `ss` says so.
+                    let peer = peer.strip_suffix(":0").map_or(peer.clone(), |host| format!("{host}:*"));
+                    let state = SS_STATES.split(' ').nth(*state as usize - 1).unwrap_or_default();
+                    // Writing into a string cannot fail.
+                    let _ = writeln!(
+                        text,
+                        "{state:<10} {receive_queue:<6} {send_queue:<6} {local:>21} {peer:>21} uid:{uid} ino:{inode}"
+                    );
+                }
+            })?;
+        if count > most {
+            let _ = writeln!(text, "# {} further sockets are left out", count - most);
+        }
+        Ok(text)
     }
 
     /// Folds the TCP sockets of the broker's network namespace, beginning anew with `fresh` when one way fails midway.

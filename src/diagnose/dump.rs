@@ -38,7 +38,7 @@ pub struct DeadlockFacts {
     pub known_issues: Vec<NamedIssue>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Member {
     pub thread: String,
     /// Class of the lock that the member before it wants.
@@ -59,6 +59,13 @@ pub struct ConvoyFacts {
 }
 
 impl Analysis {
+    /// The deadlocks of one dump, with their indexes.
+    pub fn deadlocks_of(&self, dump: usize) -> impl Iterator<Item = (usize, &DeadlockFacts)> {
+        // They stand in the order of their dumps.
+        let first = self.deadlocks.partition_point(|deadlock| deadlock.dump < dump);
+        self.deadlocks.iter().enumerate().skip(first).take_while(move |(_, deadlock)| deadlock.dump == dump)
+    }
+
     /// Adds one dump. `source` is the file or process that it came from.
     pub fn add(&mut self, source: &str, dump: &ThreadDump<'_>) {
         let index = self.dumps.len();

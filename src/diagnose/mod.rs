@@ -9,6 +9,7 @@ pub mod missing;
 pub mod pools;
 pub mod progress;
 pub mod rules;
+pub mod saved;
 pub mod stalls;
 pub mod verdict;
 pub mod wait_graph;

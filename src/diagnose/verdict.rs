@@ -47,6 +47,8 @@ pub struct Judge {
     labels: BTreeMap<String, Past>,
     timeline: VecDeque<Arc<Event>>,
     absences: BTreeMap<i32, Absence>,
+    /// Nothing needs to last longer before it counts; None for as long as its rule says.
+    hurry: Option<Duration>,
 }
 
 /// What is remembered of one broker process.
@@ -89,6 +91,17 @@ struct Past {
 }
 
 impl Judge {
+    /// For one look: what must last longer than `longest` counts after that.
+    pub fn in_a_hurry(longest: Duration) -> Judge {
+        Judge { hurry: Some(longest), ..Judge::default() }
+    }
+
+    /// Whether something is seen that does not count yet.
+    pub fn is_undecided(&self) -> bool {
+        let mut standings = self.processes.values().flat_map(|memory| memory.findings.values());
+        standings.any(|standing| standing.turning.is_some() && standing.active.is_none())
+    }
+
     /// The diagnosis of `snapshot` at `now`, which is not before that of the last one.
     pub fn judge(&mut self, snapshot: &Snapshot, now: Moment) -> Diagnosis {
         self.absences(snapshot, now);
@@ -112,7 +125,7 @@ impl Judge {
                 None => (rule.judge)(&Case { snapshot, broker, memory: &memory, now }),
             };
             let standing = memory.findings.entry(rule.id).or_default();
-            if let Some(began) = standing.take(rule, judgement, now)
+            if let Some(began) = standing.take(rule, judgement, self.hurry, now)
                 && rule.id.kind().severity > Severity::Info
             {
                 let what = format!("{}{}", rule.id.kind().title, if began { "" } else { ": over" });
@@ -247,7 +260,7 @@ impl Judge {
 
 impl Standing {
     /// Takes a judgement in; whether the finding has begun (true) or ended with it.
-    fn take(&mut self, rule: &Rule, judgement: Judgement, now: Moment) -> Option<bool> {
+    fn take(&mut self, rule: &Rule, judgement: Judgement, hurry: Option<Duration>, now: Moment) -> Option<bool> {
         let facts = match judgement {
             Judgement::Unknown => {
                 let forget = self.judged.is_none_or(|at| now.since(at) > FROZEN);
@@ -266,6 +279,7 @@ impl Standing {
         }
         let since = *self.turning.get_or_insert(now);
         let needed = if facts.is_some() { rule.begins_after } else { rule.ends_after };
+        let needed = hurry.map_or(needed, |longest| needed.min(longest));
         if now.since(since) < needed {
             return None;
         }

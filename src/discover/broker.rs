@@ -12,7 +12,7 @@ use super::properties::{self, Properties};
 use super::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 use crate::snapshot::Moment;
 use crate::sys::proc::{self, Deadline, ProcError, ProcRoot};
-use crate::sys::rooted::{Rooted, RootedError};
+use crate::sys::rooted::{FileContent, Rooted, RootedError};
 
 /// Listeners, log folders and class path folders that are looked at.
 const MOST_ENTRIES: usize = 64;
@@ -157,13 +157,28 @@ impl Files {
     }
 }
 
-fn read_server_properties(launch: &Launch, files: &Files, broker: &mut Broker) -> Result<Properties, String> {
+/// The bytes of the `server.properties` that the command line names, as the file is now.
+///
+/// # Errors
+/// What could not be read, and why.
+pub fn server_properties(proc: &ProcRoot, pid: u32, launch: &Launch) -> Result<Vec<u8>, String> {
+    let uid = proc.status(pid).ok().map(|status| status.uid);
+    let files = Files::open(proc, pid, uid).map_err(|error| error.to_string())?;
+    Ok(properties_file(launch, &files)?.1.bytes)
+}
+
+fn properties_file(launch: &Launch, files: &Files) -> Result<(PathBuf, FileContent), String> {
     let given =
         launch.properties.as_ref().ok_or("the command line names no file; name the broker in the config file")?;
     let path = files
         .absolute(given)
         .ok_or_else(|| format!("{} is relative to a working folder that is unknown", given.display()))?;
     let file = files.root.read(&path, properties::FILE_CAP).map_err(|error| files.remedy(error))?;
+    Ok((path, file))
+}
+
+fn read_server_properties(launch: &Launch, files: &Files, broker: &mut Broker) -> Result<Properties, String> {
+    let (path, file) = properties_file(launch, files)?;
     let properties = Properties::parse(&file.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     if broker.started.is_some_and(|started| file.modified > (started.0 / 1000) as i64 + 1) {
         broker.problems.push(format!(

@@ -325,6 +325,20 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
     }
 }
 
+/// How a broker was started, read anew.
+///
+/// # Errors
+/// What could not be read, and why.
+pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, String> {
+    let stat = proc.stat(pid).map_err(|error| error.to_string())?;
+    let line = proc.command_line(pid).map_err(|error| error.to_string())?;
+    match jvm::judge(&stat.comm, &line, |name| read_argument_file(proc, pid, name)) {
+        Verdict::Kafka(launch) => Ok(launch),
+        Verdict::Unclear(reason) => Err(reason),
+        Verdict::Other => Err("its command line is not that of a Kafka broker".to_owned()),
+    }
+}
+
 fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, String> {
     let folder = proc.link(pid, "cwd").unwrap_or_default();
     let root = Rooted::open(&proc.file(pid, "root")).map_err(|error| error.to_string())?;

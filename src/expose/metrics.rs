@@ -12,7 +12,8 @@ use crate::diagnose::finding::{BrokerDiagnosis, BrokerState};
 use crate::diagnose::forecast::Forecast;
 use crate::diagnose::{View, known_issues};
 use crate::discover::Mode;
-use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Reading, Snapshot, StateCounts, TcpState};
+use crate::evidence::Saved;
+use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState};
 
 /// One metric family: names and labels are an API.
 #[derive(Debug)]
@@ -125,6 +126,16 @@ catalogue! {
         "Replicas in the ISR, only of partitions that are not whole, told by the exporter of their leader; bounded, see series_left_out.");
     LEFT_OUT = gauge("kafka_vitals_series_left_out", ["what"],
         "Series that were not exported because their number is bounded.");
+    PROBE_SUCCESS = gauge("kafka_vitals_probe_success", ["broker", "path"],
+        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
+    PROBE_DURATION = gauge("kafka_vitals_probe_duration_seconds", ["broker", "path"],
+        "Time until that answer, or until the failure; while an answer is owed, how long it has been.");
+    PEER_PROBE_SUCCESS = gauge("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
+        "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
+    LOG_DIR_FREE = gauge("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
+        "Bytes that the broker may still write to the file system of this log dir; read on the slow round.");
+    BUNDLES = counter("kafka_vitals_evidence_bundles_total", ["broker"],
+        "Bundles of evidence saved of this broker since the exporter started; absent for a broker that was never gray.");
     COLLECTOR_SUCCESS = gauge("kafka_vitals_collector_success", ["broker", "collector"],
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, the page / tells the reason.");
     COLLECTOR_DURATION = gauge("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
@@ -203,7 +214,7 @@ impl Families {
 }
 
 /// The readings and their diagnosis in the text format, as they stand at `now`.
-pub fn render(view: &View, now: Moment) -> String {
+pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
     let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
@@ -223,6 +234,7 @@ pub fn render(view: &View, now: Moment) -> String {
             sockets(f, broker, now);
             threads(f, broker, now);
             cluster(f, broker, now);
+            probes(f, broker, now);
         }
         exporter_rounds(f, broker, now);
     }
@@ -232,6 +244,9 @@ pub fn render(view: &View, now: Moment) -> String {
     }
     partitions(f, snapshot, now);
     view.diagnosis.brokers.iter().for_each(|broker| diagnosis(f, broker));
+    for (label, saved) in &saved.brokers {
+        f.add(&BUNDLES, &[label], saved.total as f64);
+    }
     families.encode()
 }
 
@@ -403,6 +418,30 @@ fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     f.add(&NOT_IN_ISR, &[label], counts.not_in_isr as f64);
 }
 
+fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    let success = |probe: &Probe| f64::from(u8::from(probe.success()));
+    if let Some(report) = broker.probes.fresh(now) {
+        for (path, probe) in [("api", Some(&report.api)), ("metadata", report.metadata.as_ref())] {
+            if let Some(probe) = probe {
+                f.add(&PROBE_SUCCESS, &[label, path], success(probe));
+                f.add(&PROBE_DURATION, &[label, path], probe.duration.as_secs_f64());
+            }
+        }
+        for of in &report.peers {
+            let peer = of.peer.id.to_string();
+            for (stage, probe) in [("connect", Some(&of.connect)), ("api", of.api.as_ref())] {
+                if let Some(probe) = probe {
+                    f.add(&PEER_PROBE_SUCCESS, &[label, &peer, stage], success(probe));
+                }
+            }
+        }
+    }
+    for space in broker.log_dirs.fresh(now).iter().flat_map(|spaces| spaces.iter()) {
+        f.add(&LOG_DIR_FREE, &[label, &space.dir.display().to_string()], space.free_bytes as f64);
+    }
+}
+
 fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     let mut seen = BTreeSet::new();
     let mut left_out = 0;
@@ -486,6 +525,8 @@ fn exporter_rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("progress", at(&broker.progress)),
         ("jvm_pauses", at(&broker.jvm_pauses)),
         ("cluster", at(&broker.cluster)),
+        ("probes", at(&broker.probes)),
+        ("log_dirs", at(&broker.log_dirs)),
     ];
     for (reading, at) in ages {
         if let Some(at) = at {
@@ -544,7 +585,7 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_counts_nothing() {
-        let text = render(&View::default(), Moment(1000));
+        let text = render(&View::default(), &Saved::default(), Moment(1000));
         let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(families, [format!("kafka_vitals_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))]);
     }

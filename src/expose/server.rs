@@ -19,15 +19,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::{api, metrics, page};
+use super::{api, check, metrics, page, runbooks};
 use crate::diagnose::View;
 use crate::diagnose::live::answer_for;
+use crate::evidence::Saved;
 use crate::snapshot::Clock;
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
+    pub saved: watch::Receiver<Arc<Saved>>,
     pub clock: Clock,
 }
 
@@ -44,20 +46,23 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
     Router::new()
         .route(telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
+        .route("/check", get(check_page))
         .route("/api/v1/brokers", get(api_brokers))
         .route("/api/v1/findings", get(api_findings))
+        .route("/runbooks", get(|| async { html_page(runbooks::list()) }))
+        .route("/runbooks/{name}", get(runbook))
         .route("/live", get(live_only))
         .route("/brokers/{name}/live", get(live_of))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /api/v1/brokers, /api/v1/findings, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
-    let view = Arc::clone(&served.view.borrow());
-    let text = metrics::render(&view, served.clock.now());
+    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
+    let text = metrics::render(&view, &saved, served.clock.now());
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     if accepts_gzip(&headers)
         && let Ok(packed) = gzip(text.as_bytes())
@@ -84,15 +89,32 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Response {
-    let view = Arc::clone(&served.view.borrow());
-    let html = page::render(&view, served.clock.now());
+    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
+    html_page(page::render(&view, served.clock.now(), |label| saved.path(label)))
+}
+
+async fn runbook(Path(name): Path<String>) -> Response {
+    match runbooks::page(&name) {
+        Some(page) => html_page(page),
+        None => (StatusCode::NOT_FOUND, "No such runbook. /runbooks lists them.\n").into_response(),
+    }
+}
+
+fn html_page(page: maud::Markup) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, html.into_string()).into_response()
+    (headers, page.into_string()).into_response()
+}
+
+/// What `kafka-vitals check` prints.
+async fn check_page(State(served): State<Served>) -> Response {
+    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (headers, check::text(&view, served.clock.now(), |label| saved.path(label))).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {

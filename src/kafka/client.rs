@@ -10,10 +10,30 @@ use tokio::time::Instant;
 use super::conn::{Conn, ConnError, OwnConnections};
 use super::wire::{self, WireError};
 
-/// Of an ApiVersions answer; the longest known one has less than 1 KiB.
-const API_VERSIONS_CAP: usize = 1024 * 1024;
-/// Of a Metadata answer: more than a million partitions.
-const METADATA_CAP: usize = 64 * 1024 * 1024;
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    name: &'static str,
+    frame: fn(i32) -> Vec<u8>,
+    /// Most bytes of the answer.
+    cap: usize,
+    /// Asked after a pause, in which the broker may have closed the idle connection.
+    after_pause: bool,
+}
+
+const API_VERSIONS: Question = Question {
+    name: "ApiVersions",
+    frame: wire::api_versions_request,
+    // The longest known answer has less than 1 KiB.
+    cap: 1024 * 1024,
+    after_pause: true,
+};
+const METADATA: Question = Question {
+    name: "Metadata",
+    frame: wire::metadata_request,
+    // More than a million partitions.
+    cap: 64 * 1024 * 1024,
+    after_pause: false,
+};
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,17 +108,28 @@ impl ClientError {
     }
 }
 
+/// How one question went; while a broker that failed is left alone, how the last one did.
+#[derive(Debug)]
+pub struct Asked<T> {
+    /// How long the connection took when it was made; None where there is none.
+    pub connected_in: Option<Duration>,
+    /// From the question to the answer, or to the failure; how long an answer has been owed where one is.
+    pub duration: Duration,
+    pub answer: Result<T, ClientError>,
+}
+
 #[derive(Debug)]
 struct Kept {
     conn: Conn,
-    /// The broker said that it speaks what we speak.
-    negotiated: bool,
+    connected_in: Duration,
 }
 
 #[derive(Debug)]
 struct Failed {
     message: String,
     reason: &'static str,
+    connected_in: Option<Duration>,
+    duration: Duration,
     in_a_row: u32,
     until: Instant,
 }
@@ -126,14 +157,9 @@ impl Client {
     /// Whether the broker still owes an answer, after a look for a late one. For a broker that is asked no more.
     pub async fn owes_answer(&mut self) -> bool {
         self.forget_silent();
-        let Some(kept) = &mut self.kept else { return false };
-        match kept.conn.settle(Instant::now()).await {
-            Ok(()) => false,
-            Err(ConnError::Timeout { .. }) => true,
-            Err(error) => {
-                self.give_up(&error.into());
-                false
-            }
+        match &mut self.kept {
+            Some(kept) => matches!(kept.conn.settle(Instant::now()).await, Err(ConnError::Timeout { .. })),
+            None => false,
         }
     }
 
@@ -143,26 +169,55 @@ impl Client {
         drop(self.kept.take_if(silent));
     }
 
-    /// The body of a Metadata response about all topics, version [`wire::METADATA_VERSION`].
-    pub async fn metadata(&mut self) -> Result<Vec<u8>, ClientError> {
-        let deadline = Instant::now() + self.timing.deadline;
-        let reused = self.kept.is_some();
-        let mut answer = self.attempt(deadline).await;
-        if reused && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
-            // Brokers close idle connections, and a reset frees what the old one held.
-            self.kept = None;
-            answer = self.attempt(deadline).await;
-        }
-        match &answer {
-            Ok(_) => self.failed = None,
-            // Still connected, and the question still stands.
-            Err(ClientError::Conn(ConnError::Timeout { .. }) | ClientError::Waiting { .. }) => {}
-            Err(error) => self.give_up(error),
-        }
-        answer
+    /// Asks ApiVersions: whether the broker answers at all, and whether it can be asked for Metadata.
+    pub async fn api(&mut self) -> Asked<()> {
+        self.ask(API_VERSIONS, understood).await
     }
 
-    fn give_up(&mut self, error: &ClientError) {
+    /// What `read` makes of the body of a Metadata response about all topics, version [`wire::METADATA_VERSION`].
+    /// For a broker that has just answered [`Client::api`].
+    pub async fn metadata<T>(&mut self, read: impl FnOnce(&[u8]) -> Result<T, WireError>) -> Asked<T> {
+        let read = |address: &str, body: &[u8]| {
+            let wire = |source| ClientError::Wire { address: address.to_owned(), request: METADATA.name, source };
+            read(body).map_err(wire)
+        };
+        self.ask(METADATA, read).await
+    }
+
+    async fn ask<T>(
+        &mut self,
+        question: Question,
+        read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError>,
+    ) -> Asked<T> {
+        let mut begun = Instant::now();
+        let deadline = begun + self.timing.deadline;
+        self.forget_silent();
+        let idle = question.after_pause && self.kept.is_some();
+        let mut answer = self.attempt(question, deadline, &mut begun).await;
+        if idle && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
+            // A reset frees what the old one held.
+            self.kept = None;
+            answer = self.attempt(question, deadline, &mut begun).await;
+        }
+        let answer = answer.and_then(|body| read(&self.address, &body));
+        let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
+        let mut duration = begun.elapsed();
+        match &answer {
+            // A connection that outlives its round is a good one.
+            Ok(_) if idle => self.failed = None,
+            Ok(_) => {}
+            // Still connected, and the question still stands.
+            Err(ClientError::Conn(ConnError::Timeout { waited, .. })) => duration = *waited,
+            Err(ClientError::Waiting { .. }) => {
+                (connected_in, duration) =
+                    self.failed.as_ref().map_or((None, duration), |failed| (failed.connected_in, failed.duration));
+            }
+            Err(error) => self.give_up(error, connected_in, duration),
+        }
+        Asked { connected_in, duration, answer }
+    }
+
+    fn give_up(&mut self, error: &ClientError, connected_in: Option<Duration>, duration: Duration) {
         self.kept = None;
         let in_a_row = self.failed.as_ref().map_or(0, |failed| failed.in_a_row).saturating_add(1);
         // The kernel alone refuses: that costs the broker nothing, and one that starts is to be seen soon.
@@ -170,12 +225,17 @@ impl Client {
             ClientError::Conn(ConnError::Refused { .. }) => self.timing.retry_first,
             _ => self.timing.retry_after(in_a_row),
         };
-        self.failed =
-            Some(Failed { message: error.to_string(), reason: error.reason(), in_a_row, until: Instant::now() + wait });
+        let (message, reason, until) = (error.to_string(), error.reason(), Instant::now() + wait);
+        self.failed = Some(Failed { message, reason, connected_in, duration, in_a_row, until });
     }
 
-    async fn attempt(&mut self, deadline: Instant) -> Result<Vec<u8>, ClientError> {
-        self.forget_silent();
+    /// `begun` becomes the time of the question, where one could be sent.
+    async fn attempt(
+        &mut self,
+        question: Question,
+        deadline: Instant,
+        begun: &mut Instant,
+    ) -> Result<Vec<u8>, ClientError> {
         let kept = match &mut self.kept {
             Some(kept) => {
                 kept.conn.settle(deadline.min(Instant::now() + self.timing.late)).await?;
@@ -188,15 +248,11 @@ impl Client {
                     return Err(ClientError::Waiting { last, reason: failed.reason, wait });
                 }
                 let conn = Conn::connect(&self.address, deadline - now, &self.own).await?;
-                none.insert(Kept { conn, negotiated: false })
+                none.insert(Kept { conn, connected_in: now.elapsed() })
             }
         };
-        if !kept.negotiated {
-            let answer = kept.conn.ask("ApiVersions", wire::api_versions_request, API_VERSIONS_CAP, deadline).await?;
-            understood(&self.address, &answer)?;
-            kept.negotiated = true;
-        }
-        Ok(kept.conn.ask("Metadata", wire::metadata_request, METADATA_CAP, deadline).await?)
+        *begun = Instant::now();
+        Ok(kept.conn.ask(question.name, question.frame, question.cap, deadline).await?)
     }
 }
 
@@ -205,7 +261,7 @@ fn understood(address: &str, answer: &[u8]) -> Result<(), ClientError> {
     let address = address.to_owned();
     let versions = match wire::api_versions(answer) {
         Ok(versions) => versions,
-        Err(source) => return Err(ClientError::Wire { address, request: "ApiVersions", source }),
+        Err(source) => return Err(ClientError::Wire { address, request: API_VERSIONS.name, source }),
     };
     if versions.error != 0 {
         return Err(ClientError::Refusal { address, code: versions.error });

@@ -310,12 +310,22 @@ impl ProcRoot {
         deadline: Deadline,
         mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), ProcError> {
+        self.visit_numbered_links(pid, deadline, |_, link| visit(link))
+    }
+
+    /// The same, with the number of each handle before its link.
+    pub fn visit_numbered_links(
+        &self,
+        pid: u32,
+        deadline: Deadline,
+        mut visit: impl FnMut(&str, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ProcError> {
         let path = self.file(pid, "fd");
         let mut target = [MaybeUninit::uninit(); 4096];
         let mut failure = None;
         self.visit_handles(pid, Some(deadline), |folder, name| {
             match rustix::fs::readlinkat_raw(folder, name, &mut target) {
-                Ok((link, _)) => visit(link),
+                Ok((link, _)) => visit(name.to_str().unwrap_or_default(), link),
                 Err(Errno::NOENT) => ControlFlow::Continue(()),
                 Err(errno) => {
                     failure = Some(failed(pid, &path, errno));
@@ -353,7 +363,8 @@ impl ProcRoot {
         Ok(())
     }
 
-    fn small(&self, pid: u32, name: &str) -> Result<(PathBuf, Vec<u8>), ProcError> {
+    /// A file of the process as it is, up to 64 KiB: `status`, `limits`.
+    pub fn small(&self, pid: u32, name: &str) -> Result<(PathBuf, Vec<u8>), ProcError> {
         let path = self.file(pid, name);
         let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(pid, &path, errno))?;
         Ok((path, bytes))

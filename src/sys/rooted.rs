@@ -110,6 +110,15 @@ impl Rooted {
         Ok(names)
     }
 
+    /// Bytes of the file system on which a folder lies: those that an ordinary user may still write, and all.
+    pub fn space(&self, path: &Path) -> Result<(u64, u64), RootedError> {
+        let folder = self.folder(path)?;
+        // By way of its reference, because fstatfs takes none before Linux 3.12.
+        let of = rustix::fs::statvfs(format!("/proc/self/fd/{}", folder.as_raw_fd()))
+            .map_err(|errno| failed(&self.show(path), errno))?;
+        Ok((of.f_bavail.saturating_mul(of.f_frsize), of.f_blocks.saturating_mul(of.f_frsize)))
+    }
+
     fn show(&self, path: &Path) -> PathBuf {
         self.shown.join(path.strip_prefix("/").unwrap_or(path))
     }

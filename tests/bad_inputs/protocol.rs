@@ -149,7 +149,7 @@ async fn answers() {
 async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
     let mut collector = ClusterCollector::new(broker, Some(address.to_owned()), None, OwnConnections::default());
     loop {
-        match collector.collect().await {
+        match collector.probe().await.unwrap().1 {
             Ok(counts) => return format!("{} partitions", counts.partitions),
             // On a busy machine this test's own listener may be late; the next round takes its answer.
             Err(failure) if failure.reason == "timeout" && !silent => {}
@@ -183,7 +183,8 @@ async fn no_listener_and_none_that_can_be_asked() {
         let host = Host::new((5, 4));
         host.properties(format!("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n{text}"));
         let broker = host.discovery().scan().unwrap().remove(0);
-        let failure = ClusterCollector::new(broker, None, None, OwnConnections::default()).collect().await.unwrap_err();
+        let probed = ClusterCollector::new(broker, None, None, OwnConnections::default()).probe().await;
+        let failure = probed.and_then(|(_, counts)| counts).unwrap_err();
         assert_eq!(failure.message, format!("broker 7 (pid 77): {golden}"));
     }
 }

@@ -71,29 +71,48 @@ fn success(exporter: &Exporter, id: i32, collector: &str) -> Option<f64> {
     exporter.metrics().get(&format!("collector_success{{broker=\"{id}\",collector=\"{collector}\"}}"))
 }
 
-/// Until every broker's threads are known, and no deadlock.
+/// What the probes of the exporter say of a broker: api and metadata of its own, and by each other broker as a peer how
+/// far it was reached.
+fn probed(exporter: &Exporter, id: i32) -> ([Option<f64>; 2], [[Option<f64>; 2]; 2]) {
+    let metrics = exporter.metrics();
+    let own = |path| metrics.get(&format!("probe_success{{broker=\"{id}\",path=\"{path}\"}}"));
+    let by = |other: i32, stage| {
+        metrics.get(&format!("peer_probe_success{{broker=\"{other}\",peer=\"{id}\",stage=\"{stage}\"}}"))
+    };
+    let mut others = BROKERS.into_iter().filter(|other| *other != id);
+    let others = [(); 2].map(|()| others.next().unwrap());
+    (["api", "metadata"].map(own), others.map(|other| ["connect", "api"].map(|stage| by(other, stage))))
+}
+
+/// Until every broker's threads are known, and no deadlock, and all probes are answered.
 pub fn all_well(exporter: &Exporter) {
+    let answered = Some(1.0);
     wait_for("all brokers to be well", Duration::from_secs(40), || {
         let metrics = exporter.metrics();
-        BROKERS.iter().all(|id| {
-            let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
-            metrics.of("deadlock_detected", *id) == Some(0.0) && metrics.get(&success) == Some(1.0)
-        })
+        let answers = |id: &i32| probed(exporter, *id) == ([answered; 2], [[answered; 2]; 2]);
+        BROKERS.iter().all(answers)
+            && BROKERS.iter().all(|id| {
+                let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
+                metrics.of("deadlock_detected", *id) == Some(0.0) && metrics.get(&success) == Some(1.0)
+            })
     });
 }
 
-/// SIGSTOP: its own listener is silent, a dump is not tried, and the page says so. Then SIGCONT.
+/// SIGSTOP: its own listener takes connections and is silent, a dump is not tried, and the page says so. Then SIGCONT.
 pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     let told = |text: &str| exporter.page().contains(text);
     cluster.pause(id).unwrap();
-    wait_for("the stopped process to be told", Duration::from_secs(5), || told("stopped (SIGSTOP)"));
+    wait_for("the stopped process to be told", Duration::from_secs(5), || told("is stopped by a signal"));
     wait_for("the thread dump to be unknown", Duration::from_secs(20), || {
         success(exporter, id, "threads") == Some(0.0)
     });
-    wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("(told by broker "));
+    wait_for("the probes to tell its silence", Duration::from_secs(15), || {
+        probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2])
+    });
+    wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("<small>told by broker "));
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        success(exporter, id, "threads") == Some(1.0) && !told("(told by broker ")
+        success(exporter, id, "threads") == Some(1.0) && !told("<small>told by broker ")
     });
 }
 
@@ -102,6 +121,9 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
     cluster.kill(id).unwrap();
     wait_for("the killed process to be told", Duration::from_secs(15), || {
         success(exporter, id, "process") == Some(0.0)
+    });
+    wait_for("the peers to be refused", Duration::from_secs(15), || {
+        probed(exporter, id) == ([None; 2], [[Some(0.0), None]; 2])
     });
     cluster.start_again(id).unwrap();
     let started = Instant::now();

@@ -1,9 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock};
 
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -13,7 +12,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
 use crate::discover::ProcessKey;
-use crate::kafka::fake_broker::{Answer, FakeBroker};
+use crate::kafka::fake_broker::{Answer, FakeBroker, offers_metadata};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -215,7 +214,7 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
     );
     assert_eq!(
         failure(&broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]), None),
-        "no_listener: broker of pid 77: its listeners are unknown, so name its address as `bootstrap` in the config: it has none yet, or its server.properties and meta.properties could not be read"
+        "no_listener: the broker with pid 77: its listeners are unknown, so name its address as `bootstrap` in the config: it has none yet, or its server.properties and meta.properties could not be read"
     );
     let controller = Broker { roles: BTreeSet::from([Role::Controller]), ..all };
     assert_eq!(
@@ -247,6 +246,14 @@ fn collector(own: &FakeBroker) -> ClusterCollector {
     )
 }
 
+/// One round as `rounds` does it.
+async fn collect(collector: &mut ClusterCollector) -> Result<ClusterCounts, Failure> {
+    match collector.probe().await? {
+        (report, Err(silence)) => collector.ask_peer(silence, &report.peers).await,
+        (_, counts) => counts,
+    }
+}
+
 #[tokio::test]
 async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() {
     let silent = Arc::new(AtomicBool::new(false));
@@ -267,28 +274,59 @@ async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() 
     .await;
 
     let mut collector = collector(&own);
-    let first = collector.collect().await.unwrap();
+    let first = collect(&mut collector).await.unwrap();
     assert_eq!((first.source, first.own_silence), (ClusterSource::Own, None));
     assert_eq!((first.leader, first.isr_leader_alone, first.not_in_isr), (1, 1, 1));
-    assert_eq!((dead.asked().len(), alive.asked().len()), (0, 0), "nobody else is asked without need");
+    assert_eq!((dead.asked().len(), alive.asked().len()), (0, 0), "no peer is known before");
 
     silent.store(true, Ordering::SeqCst);
-    let failure = collector.collect().await.unwrap_err();
-    assert_eq!(failure.reason, "closed");
-    assert!(failure.message.starts_with("broker 2 (pid 77): 127.0.0.1:"), "{}", failure.message);
-    assert!(failure.message.contains("; peer 3: 127.0.0.1:"), "{}", failure.message);
-    assert_eq!((dead.asked().len(), alive.asked().len()), (1, 0), "one peer a round");
-
-    let second = collector.collect().await.unwrap();
+    let second = collect(&mut collector).await.unwrap();
     assert_eq!(second.source, ClusterSource::Peer(1));
-    assert!(second.own_silence.unwrap().contains("closed the connection before it answered Metadata"));
+    let silence = second.own_silence.unwrap();
+    assert!(silence.starts_with("broker 2 (pid 77): 127.0.0.1:"), "{silence}");
+    assert!(silence.contains("closed the connection before it answered Metadata"), "{silence}");
     assert_eq!((second.leader, second.isr_leader_alone, second.not_in_isr), (1, 1, 1));
 
     silent.store(false, Ordering::SeqCst);
-    while collector.collect().await.is_ok_and(|counts| counts.source != ClusterSource::Own) {}
-    assert_eq!(collector.collect().await.unwrap().source, ClusterSource::Own);
+    while collect(&mut collector).await.is_ok_and(|counts| counts.source != ClusterSource::Own) {}
     assert_eq!(dead.asked().len(), 1, "the silent peer was asked once");
-    assert_eq!(collector.peers.clients.keys().collect::<Vec<_>>(), [&3], "only what owes an answer is kept");
+    let metadata = |broker: &FakeBroker| broker.asked().iter().filter(|asked| asked.api == 3).count();
+    assert!(metadata(&alive) >= 1 && alive.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[tokio::test]
+async fn each_peer_is_told_by_how_far_it_was_reached() {
+    let silent = FakeBroker::start(|_| Answer::Silence).await;
+    let closing = FakeBroker::start(|_| Answer::Close).await;
+    let well = FakeBroker::with_metadata(|_| Answer::Silence).await;
+    let gone = peer_of(6, &FakeBroker::start(|_| Answer::Silence).await);
+    let all = [gone, peer_of(5, &closing), peer_of(4, &silent), peer_of(3, &well), peer_of(2, &well)];
+    let listed = Arc::new(Mutex::new(response(&all, &[])));
+    let listing = listed.clone();
+    let own = FakeBroker::with_metadata(move |_| Answer::Body(listing.lock().unwrap().clone())).await;
+    let mut collector = collector(&own);
+    assert_eq!(collector.probe().await.unwrap().0.peers, []);
+    // A broker that went is listed no more, and stays on the ring.
+    *listed.lock().unwrap() = response(&all[1..], &[]);
+    let expected = [
+        (3, "", true, Some(("", false))),
+        (4, "", true, Some(("timeout", true))),
+        (5, "", true, Some(("closed", true))),
+        (6, "refused", false, None),
+    ];
+    for _ in 0..3 {
+        let (report, _) = collector.probe().await.unwrap();
+        let seen = report.peers.iter().map(|probe| {
+            let [connect, api] = [Some(&probe.connect), probe.api.as_ref()].map(|probe| {
+                probe.map(|probe| probe.error.as_ref().map_or(("", false), |e| (e.reason.as_str(), e.accepted)))
+            });
+            let (reason, _) = connect.unwrap();
+            (probe.peer.id, reason, probe.connect.success(), api)
+        });
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+        assert!(report.api.success() && report.metadata.unwrap().success());
+    }
+    assert_eq!(silent.asked().len(), 1);
 }
 
 #[tokio::test]
@@ -303,14 +341,65 @@ async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
     })
     .await;
     let mut collector = collector(&own);
-    assert_eq!(collector.collect().await.unwrap().source, ClusterSource::Own);
+    assert_eq!(collect(&mut collector).await.unwrap().source, ClusterSource::Own);
     for _ in 0..20 {
-        let counts = collector.collect().await.unwrap();
+        let counts = collect(&mut collector).await.unwrap();
         assert_eq!((counts.source, counts.isr_leader_alone), (ClusterSource::Peer(1), 1));
         assert!(counts.own_silence.unwrap().contains("has not answered Metadata for"));
     }
-    assert_eq!(own.asked().len(), 3, "ApiVersions, Metadata, and the one without an answer");
+    assert_eq!(own.asked().len(), 4, "twice ApiVersions and Metadata, the last without an answer");
     assert!(peer.asked().iter().all(|asked| asked.connection == 0));
+}
+
+/// The promise of the design: what a broker that hangs for ten minutes loses to one exporter, which watches it as its
+/// own and as the peer of another.
+#[tokio::test]
+async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_that_watches() {
+    let mute = Arc::new(AtomicBool::new(false));
+    let listed = Arc::new(OnceLock::new());
+    let broker_that_falls_silent = || {
+        let (mute, listed) = (mute.clone(), listed.clone());
+        FakeBroker::start(move |asked| match asked.api {
+            _ if mute.load(Ordering::SeqCst) => Answer::Silence,
+            18 => Answer::Body(offers_metadata()),
+            _ => Answer::Body(Vec::clone(listed.get().unwrap())),
+        })
+    };
+    let brokers = [broker_that_falls_silent().await, broker_that_falls_silent().await];
+    listed.set(response(&[peer_of(1, &brokers[0]), peer_of(2, &brokers[1])], &[])).unwrap();
+    let mut watching = [1, 2].map(|id| {
+        let address = brokers[id as usize - 1].address.clone();
+        ClusterCollector::new(Arc::new(broker(Some(id), &[])), Some(address), None, OwnConnections::default())
+    });
+    for _ in 0..2 {
+        for collector in &mut watching {
+            assert!(collect(collector).await.is_ok());
+        }
+    }
+    let before = brokers.each_ref().map(|broker| broker.asked().len());
+    mute.store(true, Ordering::SeqCst);
+    // Nothing is answered from here on, so nothing can be missed while time jumps.
+    tokio::time::pause();
+    let silence = Instant::now();
+    let mut most_open = [BTreeSet::new(), BTreeSet::new()];
+    while silence.elapsed() < Duration::from_secs(660) {
+        let next = Instant::now() + Duration::from_secs(5);
+        for collector in &mut watching {
+            let (report, counts) = collector.probe().await.unwrap();
+            let error = report.api.error.as_ref().unwrap();
+            assert_eq!((error.reason.as_str(), error.accepted, &report.metadata), ("timeout", true, &None));
+            assert!(collector.ask_peer(counts.unwrap_err(), &report.peers).await.is_err());
+        }
+        for (broker, (before, connections)) in std::iter::zip(&brokers, std::iter::zip(before, &mut most_open)) {
+            let unanswered: Vec<usize> = broker.asked()[before..].iter().map(|asked| asked.connection).collect();
+            connections.extend(broker.asked().iter().map(|asked| asked.connection));
+            let most = if silence.elapsed() < Duration::from_secs(600) { 2 } else { 4 };
+            assert!(unanswered.len() <= most && connections.len() <= most, "{:?}: {unanswered:?}", silence.elapsed());
+            assert_eq!(unanswered.iter().collect::<BTreeSet<_>>().len(), unanswered.len(), "one for each connection");
+        }
+        tokio::time::sleep_until(next).await;
+    }
+    assert_eq!(most_open.map(|connections| connections.len()), [4, 4], "after ten minutes each is tried anew");
 }
 
 #[test]
@@ -351,16 +440,16 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
     .await;
     let mut collector = collector(&own);
     collector.set_network(Ok(false));
-    assert_eq!(collector.collect().await.unwrap().source, ClusterSource::Own);
+    assert_eq!(collect(&mut collector).await.unwrap().source, ClusterSource::Own);
     silent.store(true, Ordering::SeqCst);
-    assert_eq!(collector.collect().await.unwrap_err().reason, "closed");
+    assert_eq!(collect(&mut collector).await.unwrap_err().reason, "closed");
     assert_eq!(other.asked().len(), 0);
 }
 
 #[tokio::test]
 async fn a_silent_broker_without_known_peers_is_a_failure_that_says_so() {
     let own = FakeBroker::start(|_| Answer::Silence).await;
-    let failure = collector(&own).collect().await.unwrap_err();
+    let failure = collect(&mut collector(&own)).await.unwrap_err();
     assert_eq!(failure.reason, "timeout");
     assert!(failure.message.contains("has not answered ApiVersions for"), "{}", failure.message);
 }
@@ -368,7 +457,7 @@ async fn a_silent_broker_without_known_peers_is_a_failure_that_says_so() {
 #[tokio::test]
 async fn nonsense_instead_of_metadata_is_a_failure_that_says_where() {
     let own = FakeBroker::with_metadata(|_| Answer::Body(vec![0, 0, 0, 1, 0, 0, 0, 7, 0, 5, b'h'])).await;
-    let failure = collector(&own).collect().await.unwrap_err();
+    let failure = collect(&mut collector(&own)).await.unwrap_err();
     assert_eq!(failure.reason, "protocol");
     let expected = "answered Metadata with what is no such answer: brokers at byte 0: 1 elements of 12 bytes or more expected, 7 bytes left";
     assert!(failure.message.contains(expected), "{}", failure.message);
@@ -378,20 +467,23 @@ async fn nonsense_instead_of_metadata_is_a_failure_that_says_where() {
 async fn a_broker_without_an_id_is_not_asked() {
     let own = FakeBroker::start(|_| Answer::Silence).await;
     let mut collector = collector(&own);
-    collector.update(Arc::new(broker(None, &[])));
-    assert_eq!(collector.collect().await.unwrap_err().reason, "no_id");
+    collector.broker = Arc::new(broker(None, &[]));
+    assert_eq!(collect(&mut collector).await.unwrap_err().reason, "no_id");
     assert_eq!(own.asked(), []);
 }
 
-#[test]
-fn the_ring_starts_above_the_own_id_and_keeps_its_turn() {
+#[tokio::test(start_paused = true)]
+async fn the_ring_starts_above_the_own_id_and_keeps_who_was_listed_lately() {
     let mut ring = Peers::default();
+    let ids = |ring: &Peers| ring.ring.iter().map(|(peer, _)| peer.id).collect::<Vec<_>>();
     ring.remember(5, &peers(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
-    let ids = |ring: &Peers| ring.ring.iter().map(|peer| peer.id).collect::<Vec<_>>();
     assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2]);
-    ring.turn = 3;
-    ring.remember(5, &peers(&[4, 9, 7]));
-    assert_eq!((ids(&ring), ring.turn), (vec![7, 9, 4], 1));
+    tokio::time::advance(UNLISTED / 2).await;
+    ring.remember(5, &peers(&[4, 9, 7, 5]));
+    assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2], "those that are listed no more may come back");
+    tokio::time::advance(UNLISTED / 2).await;
     ring.remember(5, &peers(&[5]));
-    assert_eq!(ids(&ring), [7, 9, 4], "a broker that sees itself alone does not empty the list");
+    assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2], "a broker that sees itself alone empties no list");
+    ring.remember(5, &peers(&[4, 9, 7, 5]));
+    assert_eq!(ids(&ring), [7, 9, 4]);
 }

@@ -61,6 +61,44 @@ fn a_pid_that_was_given_to_another_process_is_gone() {
     assert_eq!(slow(&proc, &other, BUDGET), expected);
 }
 
+/// As coreutils tells it: blocks that anybody may still use, all blocks, bytes of a block.
+fn space_by_stat(dir: &str) -> (u64, u64) {
+    let output = Command::new("stat").args(["-f", "-c", "%a %b %S", dir]).output().unwrap();
+    let words = String::from_utf8(output.stdout).unwrap();
+    let [free, all, size] = words.split_whitespace().map(|word| word.parse().unwrap()).collect::<Vec<u64>>()[..] else {
+        panic!("{words}")
+    };
+    (free * size, all * size)
+}
+
+#[test]
+fn space_is_what_stat_tells_and_one_bad_dir_hides_no_other() {
+    let proc = ProcRoot::new("/proc");
+    let me = std::process::id();
+    let dirs = ["/", "/dev/shm", "/no/such/dir"];
+    let log_dirs_at = dirs.map(Into::into).to_vec();
+    let mut broker = Broker { log_dirs: log_dirs_at, ..broker(me, proc.stat(me).unwrap().start_ticks) };
+    let until = Instant::now() + BUDGET;
+    // Others may write between two looks.
+    let (spaces, failure) = loop {
+        let before = [space_by_stat("/"), space_by_stat("/dev/shm")];
+        let (spaces, failure) = log_dirs(&proc, &broker);
+        if before == [space_by_stat("/"), space_by_stat("/dev/shm")] {
+            let ours: Vec<_> = spaces.iter().map(|space| (space.free_bytes, space.total_bytes)).collect();
+            assert_eq!(ours, before);
+            break (spaces, failure);
+        }
+        assert!(Instant::now() < until, "no quiet moment on these file systems");
+    };
+    assert_eq!(spaces[1].dir.to_str(), Some("/dev/shm"));
+    let message = format!("broker 3 (pid {me}): /proc/{me}/root/no/such/dir does not exist");
+    assert_eq!(failure, Some(Failure::new("io", message)));
+
+    broker.process.start_ticks -= 1;
+    let (spaces, failure) = log_dirs(&proc, &broker);
+    assert_eq!((spaces.len(), failure.unwrap().reason), (0, "gone"));
+}
+
 struct Killed(std::process::Child);
 
 impl Drop for Killed {

@@ -20,18 +20,24 @@ fn client(broker: &FakeBroker, timing: Timing) -> Client {
     Client::new(broker.address.clone(), OwnConnections::default(), timing)
 }
 
+/// A round of the own broker's: ApiVersions, then Metadata.
+async fn round(client: &mut Client) -> Result<Vec<u8>, ClientError> {
+    client.api().await.answer?;
+    client.metadata(|body| Ok(body.to_vec())).await.answer
+}
+
 fn apis(broker: &FakeBroker) -> Vec<(usize, i16, i16)> {
     broker.asked().iter().map(|asked| (asked.connection, asked.api, asked.version)).collect()
 }
 
 #[tokio::test]
-async fn versions_are_negotiated_once_per_connection() {
+async fn every_question_goes_over_the_kept_connection() {
     let broker = FakeBroker::with_metadata(|_| Answer::Body(b"metadata".to_vec())).await;
     let mut client = client(&broker, Timing::default());
-    for _ in 0..3 {
-        assert_eq!(client.metadata().await.unwrap(), b"metadata");
+    for _ in 0..2 {
+        assert_eq!(round(&mut client).await.unwrap(), b"metadata");
     }
-    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (0, 3, 1), (0, 3, 1)]);
+    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (0, 18, 0), (0, 3, 1)]);
 }
 
 #[tokio::test]
@@ -42,8 +48,8 @@ async fn an_idle_connection_that_the_broker_closed_is_made_anew_at_once() {
     })
     .await;
     let mut client = client(&broker, Timing::default());
-    assert_eq!(client.metadata().await.unwrap(), b"first");
-    assert_eq!(client.metadata().await.unwrap(), b"second");
+    assert_eq!(round(&mut client).await.unwrap(), b"first");
+    assert_eq!(round(&mut client).await.unwrap(), b"second");
     assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (1, 18, 0), (1, 3, 1)]);
 }
 
@@ -52,8 +58,10 @@ async fn a_silent_broker_has_one_unanswered_request_and_one_connection() {
     let broker = FakeBroker::with_metadata(|_| Answer::Silence).await;
     let mut client = client(&broker, FAST);
     for _ in 0..20 {
-        assert_eq!(client.metadata().await.unwrap_err().reason(), "timeout");
+        assert_eq!(round(&mut client).await.unwrap_err().reason(), "timeout");
     }
+    let asked = client.api().await;
+    assert!(asked.connected_in.is_some() && asked.duration > FAST.deadline, "{asked:?}");
     assert!(client.owes_answer().await);
     assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1)]);
 }
@@ -64,7 +72,7 @@ async fn after_the_longest_silence_there_is_one_new_connection() {
     let mut client = client(&broker, Timing { silence: Duration::from_millis(300), ..FAST });
     let begin = Instant::now();
     while broker.asked().len() < 2 {
-        client.metadata().await.unwrap_err();
+        client.api().await.answer.unwrap_err();
     }
     assert!(begin.elapsed() >= Duration::from_millis(300));
     assert_eq!(apis(&broker), [(0, 18, 0), (1, 18, 0)]);
@@ -80,11 +88,11 @@ async fn a_late_answer_is_never_taken_for_the_new_one() {
     })
     .await;
     let mut client = client(&broker, FAST);
-    client.metadata().await.unwrap_err();
+    round(&mut client).await.unwrap_err();
     assert!(client.owes_answer().await);
     go.notify_one();
     let answer = loop {
-        if let Ok(answer) = client.metadata().await {
+        if let Ok(answer) = round(&mut client).await {
             break answer;
         }
     };
@@ -95,18 +103,20 @@ async fn a_late_answer_is_never_taken_for_the_new_one() {
 
 #[tokio::test]
 async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_longer() {
-    let broker = FakeBroker::start(|_| Answer::Close).await;
-    let mut client = client(&broker, FAST);
-    let begin = Instant::now();
-    let mut waited = false;
-    while broker.asked().len() < 4 {
-        let error = client.metadata().await.unwrap_err();
-        assert_eq!(error.reason(), "closed");
-        waited |= matches!(error, ClientError::Waiting { .. }) && error.to_string().contains("next connection in 1 s");
-        tokio::task::yield_now().await;
+    for broker in [FakeBroker::start(|_| Answer::Close).await, FakeBroker::with_metadata(|_| Answer::Close).await] {
+        let mut client = client(&broker, FAST);
+        let begin = Instant::now();
+        let mut waited = false;
+        while broker.asked().last().is_none_or(|asked| asked.connection < 3) {
+            let error = round(&mut client).await.unwrap_err();
+            assert_eq!(error.reason(), "closed");
+            waited |=
+                matches!(error, ClientError::Waiting { .. }) && error.to_string().contains("next connection in 1 s");
+            tokio::task::yield_now().await;
+        }
+        assert!(waited);
+        assert!(begin.elapsed() >= Duration::from_millis(40 + 80 + 160), "{:?}", begin.elapsed());
     }
-    assert!(waited);
-    assert!(begin.elapsed() >= Duration::from_millis(40 + 80 + 160), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -142,7 +152,7 @@ async fn what_is_no_broker_of_ours_is_told() {
     ];
     for (body, reason, message) in cases {
         let broker = FakeBroker::start(move |_| Answer::Body(body.to_vec())).await;
-        let error = client(&broker, Timing::default()).metadata().await.unwrap_err();
+        let error = client(&broker, Timing::default()).api().await.answer.unwrap_err();
         assert_eq!(error.to_string().replace(&broker.address, "ADDRESS"), message);
         assert_eq!(error.reason(), reason);
     }

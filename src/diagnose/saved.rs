@@ -1,0 +1,292 @@
+//! Saved output of many tools explained together: which broker is to blame, by what, and who merely suffers from it.
+//!
+//! A deadlock in a broker's own dump decides; without one at least two views that know nothing of each other must agree:
+//! its own sockets and handles, what its peers saw of it, what the ISRs say.
+
+mod facts;
+mod names;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use self::names::{Name, Names};
+use super::dump::Analysis;
+use crate::discover::properties::{FILE_CAP, Properties};
+use crate::parse::server_log::{self, Log};
+use crate::parse::{groups, handles_text, sockets_text, thread_dump, topics, zookeeper};
+use crate::snapshot::NamedIssue;
+
+/// The shape of `--output json`, documented in `docs/analyze.md`.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// Those to blame first.
+    pub brokers: Vec<BrokerFacts>,
+    /// What no one broker can be charged with.
+    pub elsewhere: Vec<Fact>,
+    #[serde(flatten)]
+    pub analysis: Analysis,
+    pub files: Vec<FileFacts>,
+    pub not_recognised: Vec<NotRecognised>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct BrokerFacts {
+    /// Its id, or its address where no file tells the id.
+    pub broker: String,
+    pub verdict: Verdict,
+    pub addresses: Vec<Address>,
+    pub version: Option<String>,
+    /// Indexes into [`Analysis::deadlocks`].
+    pub deadlocks: Vec<usize>,
+    pub known_issues: Vec<NamedIssue>,
+    /// Brokers to blame whose connections it lost or whose ISRs it is missing from.
+    pub suffers_from: Vec<String>,
+    pub facts: Vec<Fact>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Alive but not working.
+    Gray,
+    /// Something speaks against it, which is not enough for a verdict.
+    Suspect,
+    NoFinding,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Address {
+    pub address: String,
+    pub by: By,
+}
+
+/// How a file or an address was given to a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    Content,
+    /// The last part of the address is an id that has no other address: a guess.
+    LastPartOfAddress,
+    /// A hint, no more.
+    FileName,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Fact {
+    pub kind: &'static str,
+    pub source: String,
+    /// Null: it explains, and speaks against nobody.
+    pub against: Option<Witness>,
+    pub text: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<&'static str, u64>,
+    /// `topic-partition`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct FileFacts {
+    pub source: String,
+    pub forms: Vec<&'static str>,
+    /// Null: it is about no one broker, or nothing tells which.
+    pub broker: Option<String>,
+    pub by: Option<By>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct NotRecognised {
+    pub source: String,
+    pub reason: String,
+}
+
+/// Where something that speaks against a broker was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Witness {
+    Dump,
+    /// Its own sockets and handles.
+    Own,
+    /// What others' logs and sockets say of it.
+    Peers,
+    Isr,
+}
+
+/// What was gathered of one broker.
+#[derive(Default)]
+struct Told {
+    facts: Vec<Charge>,
+    /// Indexes into [`Analysis::deadlocks`].
+    deadlocks: Vec<usize>,
+    /// A dump with a deadlock is this broker's by more than its file's name.
+    surely_its_dump: bool,
+    version: Option<String>,
+}
+
+struct Charge {
+    fact: Fact,
+    /// Brokers that suffer by it, where any are known.
+    sufferers: BTreeSet<Name>,
+}
+
+/// A file with what was found in it.
+struct File<'a> {
+    source: &'a str,
+    text: Cow<'a, str>,
+    forms: Vec<&'static str>,
+    /// Dumps of it in [`Analysis::dumps`].
+    dumps: std::ops::Range<usize>,
+    dump_ids: BTreeSet<i32>,
+    properties: Option<Properties>,
+}
+
+impl File<'_> {
+    fn is(&self, form: &str) -> bool {
+        self.forms.contains(&form)
+    }
+}
+
+/// Kind of the fact that ZooKeeper knows a broker: its session lives.
+const REGISTERED: &str = "registered";
+
+const DUMP: &str = "thread dump";
+const SOCKETS: &str = "sockets";
+const TOPICS: &str = "topics";
+const GROUPS: &str = "consumer groups";
+const HANDLES: &str = "open handles";
+const ZOOKEEPER: &str = "registered brokers";
+const BROKER_LOG: &str = "broker log";
+const CLIENT_LOG: &str = "client log";
+const SETTINGS: &str = "broker settings";
+
+/// Explains files, each with its name and its bytes.
+pub fn explain(saved: &[(String, Vec<u8>)]) -> Explanation {
+    let mut analysis = Analysis::default();
+    let mut not_recognised = Vec::new();
+    let mut files = Vec::new();
+    for (source, bytes) in saved {
+        match recognise(source, bytes, &mut analysis) {
+            Ok(file) => files.push(file),
+            Err(reason) => not_recognised.push(NotRecognised { source: source.clone(), reason }),
+        }
+    }
+    let logs: Vec<Option<Log<'_>>> = files.iter().map(|file| server_log::parse(&file.text)).collect();
+    let names = Names::learn(&files, &logs);
+    let owners: Vec<_> = files.iter().zip(&logs).map(|(file, log)| names.owner(file, log.as_ref())).collect();
+    let (told, elsewhere) = facts::gather(&files, &logs, &owners, &names, &analysis);
+    let brokers = judge(told, &names, &analysis);
+    let files = files.into_iter().zip(owners).map(|(file, owner)| {
+        let (broker, by) = owner.map(|(name, by)| (name.to_string(), by)).unzip();
+        FileFacts { source: file.source.to_owned(), forms: file.forms, broker, by }
+    });
+    Explanation { brokers, elsewhere, files: files.collect(), analysis, not_recognised }
+}
+
+/// Every form is looked for in every file: a terminal's record may hold several.
+fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> Result<File<'a>, String> {
+    let text = thread_dump::decode(bytes);
+    if text.trim().is_empty() {
+        return Err("empty: a command that hung prints nothing".to_owned());
+    }
+    if text.bytes().take(4096).any(|byte| byte == 0) {
+        return Err("not text".to_owned());
+    }
+    let first_dump = analysis.dumps.len();
+    let mut dump_ids = BTreeSet::new();
+    let dumps = thread_dump::parse(&text);
+    for dump in dumps.iter().flatten() {
+        dump_ids.extend(dump.threads.iter().filter_map(|thread| names::id_of_thread(thread.name)));
+        analysis.add(source, dump);
+    }
+    let log = server_log::parse(&text);
+    // A log lists the settings as well, each on a line of its own.
+    let other = dumps.is_err() && log.is_none() && text.len() <= FILE_CAP;
+    let properties = other.then(|| Properties::parse(text.as_bytes()).ok()).flatten();
+    let properties = properties.filter(|settings| names::own_id(settings).is_some());
+    let group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
+    let found = [
+        (DUMP, dumps.is_ok()),
+        (SOCKETS, sockets_text::sockets(&text).next().is_some()),
+        (TOPICS, topics::partitions(&text).next().is_some()),
+        (GROUPS, groups::lines(&text).any(group)),
+        (HANDLES, handles_text::handles(&text).next().is_some()),
+        (ZOOKEEPER, zookeeper::registered(&text).is_some()),
+        (BROKER_LOG, log.as_ref().is_some_and(|log| log.broker)),
+        (CLIENT_LOG, log.as_ref().is_some_and(|log| !log.broker)),
+        (SETTINGS, properties.is_some()),
+    ];
+    let forms: Vec<_> = found.into_iter().filter_map(|(form, is_it)| is_it.then_some(form)).collect();
+    if forms.is_empty() {
+        return Err(match dumps {
+            Err(error @ thread_dump::DumpError::OpenJ9) => error.to_string(),
+            _ => "of no form that is known here".to_owned(),
+        });
+    }
+    let dumps = first_dump..analysis.dumps.len();
+    Ok(File { source, text, forms, dumps, dump_ids, properties })
+}
+
+fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<BrokerFacts> {
+    let mut gray: BTreeSet<&Name> = BTreeSet::new();
+    // Those whose dump decides come first: what they did to others speaks against no other.
+    for by_dump in [true, false] {
+        let decided = |(name, told): (_, &Told)| {
+            let views = views(told, &gray);
+            let dump = views.contains(&Witness::Dump);
+            let agreeing = views.iter().filter(|view| **view != Witness::Dump).count();
+            let alive = views.contains(&Witness::Own) || told.facts.iter().any(|charge| charge.fact.kind == REGISTERED);
+            let is_gray = if by_dump { dump && (told.surely_its_dump || agreeing > 0) } else { alive && agreeing > 1 };
+            is_gray.then_some(name)
+        };
+        let found: Vec<&Name> = told.iter().filter_map(decided).collect();
+        gray.extend(found);
+    }
+    let broker = |(name, told): (&Name, &Told)| {
+        let mut facts: Vec<Fact> = told.facts.iter().map(|charge| charge.fact.clone()).collect();
+        facts.sort_by_key(|fact| (fact.against.is_none(), fact.against));
+        let deadlocks = told.deadlocks.iter().filter_map(|index| analysis.deadlocks.get(*index));
+        let mut known_issues: Vec<NamedIssue> = deadlocks.flat_map(|found| found.known_issues.clone()).collect();
+        // A report cut short is like what a whole dump matches.
+        known_issues.sort_by_key(|issue| !issue.exact);
+        let mut seen = BTreeSet::new();
+        known_issues.retain(|issue| seen.insert(issue.issue.clone()));
+        BrokerFacts {
+            broker: name.to_string(),
+            verdict: match () {
+                () if gray.contains(name) => Verdict::Gray,
+                () if views(told, &gray).is_empty() => Verdict::NoFinding,
+                () => Verdict::Suspect,
+            },
+            addresses: names.addresses(name),
+            version: told.version.clone(),
+            deadlocks: told.deadlocks.clone(),
+            known_issues,
+            suffers_from: Vec::new(),
+            facts,
+        }
+    };
+    let mut brokers: Vec<BrokerFacts> = told.iter().map(broker).collect();
+    let mut suffers_from: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
+    for name in &gray {
+        let charges = told.get(*name).into_iter().flat_map(|told| &told.facts);
+        for sufferer in charges.flat_map(|charge| &charge.sufferers) {
+            suffers_from.entry(sufferer).or_default().insert(name);
+        }
+    }
+    for (broker, name) in brokers.iter_mut().zip(told.keys()).filter(|(_, name)| !gray.contains(name)) {
+        let from = suffers_from.get(name).into_iter().flatten();
+        broker.suffers_from = from.map(|other| other.to_string()).collect();
+    }
+    brokers.sort_by_key(|broker| broker.verdict);
+    brokers
+}
+
+/// Without what only brokers to blame suffer by.
+fn views(told: &Told, gray: &BTreeSet<&Name>) -> BTreeSet<Witness> {
+    let counts = |charge: &&Charge| {
+        charge.sufferers.is_empty() || charge.sufferers.iter().any(|sufferer| !gray.contains(sufferer))
+    };
+    told.facts.iter().filter(counts).filter_map(|charge| charge.fact.against).collect()
+}

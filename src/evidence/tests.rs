@@ -1,0 +1,208 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::mpsc;
+
+use super::*;
+use crate::diagnose::finding::{Diagnosis, Finding, Forecasts};
+use crate::discover::Broker;
+
+fn gray(process: ProcessKey, label: &str, since: Moment, findings: &[FindingId]) -> BrokerDiagnosis {
+    BrokerDiagnosis {
+        label: label.into(),
+        process,
+        state: BrokerState::Gray,
+        since,
+        sentence: format!("Broker {label} is alive but not working."),
+        remedy: "Restart it.".into(),
+        findings: findings.iter().map(|id| Finding { id: *id, since, facts: vec!["a fact".into()] }).collect(),
+        judged: Vec::new(),
+        known_issues: Vec::new(),
+        forecasts: Forecasts::default(),
+        only_restart: None,
+        recovery: None,
+    }
+}
+
+fn view_of(brokers: Vec<BrokerDiagnosis>, proc: &ProcRoot) -> View {
+    let readings = brokers.iter().map(|broker| {
+        let started = proc.started(broker.process.start_ticks).ok().map(|since_1970| Moment(0).plus(since_1970));
+        let known = Broker { started, ..Broker::unknown(broker.process) };
+        Arc::new(BrokerSnapshot::new(Arc::new(known), broker.label.clone()))
+    });
+    let snapshot = Snapshot { brokers: readings.collect(), ..Snapshot::default() };
+    let diagnosis = Diagnosis { brokers, ..Diagnosis::default() };
+    View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(diagnosis), ..View::default() }
+}
+
+#[test]
+fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join() {
+    use FindingId::{ApiUnresponsive, CloseWaitPileup, JvmDeadlock};
+    let [one, two] = [1, 2].map(|pid| ProcessKey { pid, start_ticks: 1 });
+    let at = |seconds: u64| Moment(seconds * 1000);
+    let saved = |failed| HashMap::from([(one, Tried { findings: BTreeSet::from([JvmDeadlock]), at: at(100), failed })]);
+    let table: [(&str, &[FindingId], _, _, bool); 7] = [
+        ("new", &[JvmDeadlock], HashMap::new(), 100, true),
+        ("saved", &[JvmDeadlock], saved(false), 5000, false),
+        ("joined too early", &[JvmDeadlock, ApiUnresponsive], saved(false), 699, false),
+        ("joined", &[JvmDeadlock, ApiUnresponsive], saved(false), 700, true),
+        ("joined by a warning", &[JvmDeadlock, CloseWaitPileup], saved(false), 5000, false),
+        ("failed a moment ago", &[JvmDeadlock], saved(true), 159, false),
+        ("failed", &[JvmDeadlock], saved(true), 160, true),
+    ];
+    for (name, findings, tried, now, wanted) in table {
+        let view = view_of(vec![gray(one, "1", at(90), findings)], &ProcRoot::new("/proc"));
+        assert_eq!(due(&view, &tried, at(now)).is_some(), wanted, "{name}");
+    }
+    let suspect = BrokerDiagnosis { state: BrokerState::Suspect, ..gray(one, "1", at(1), &[]) };
+    let brokers = vec![suspect, gray(one, "1", at(9), &[]), gray(two, "2", at(8), &[])];
+    let view = view_of(brokers, &ProcRoot::new("/proc"));
+    assert_eq!(due(&view, &HashMap::new(), at(10)).unwrap().label, "2", "the one that is gray for longest");
+}
+
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start(proc: &ProcRoot) -> (Sleeper, ProcessKey) {
+        let sleeper = Sleeper(Command::new("sleep").arg("600").spawn().unwrap());
+        let pid = sleeper.0.id();
+        (sleeper, ProcessKey { pid, start_ticks: proc.stat(pid).unwrap().start_ticks })
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn settings(dir: &Path) -> EvidenceSettings {
+    EvidenceSettings { dir: Some(dir.join("state/evidence")), min_free: 0, ..EvidenceSettings::default() }
+}
+
+fn names(settings: &EvidenceSettings) -> Vec<String> {
+    let entries = fs::read_dir(settings.dir.as_ref().unwrap()).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn two_verdicts_at_once_are_both_saved_and_not_again_after_a_restart() {
+    let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
+    let settings = settings(folder.path());
+    let ((_one, first), (_two, second)) = (Sleeper::start(&proc), Sleeper::start(&proc));
+    let brokers = [(first, "217"), (second, "219@9092")];
+    let brokers = brokers.map(|(process, label)| gray(process, label, Moment(1), &[FindingId::ApiUnresponsive]));
+    let (tell, views) = watch::channel(Arc::new(View::default()));
+    let (publish, mut saved) = watch::channel(Arc::new(Saved::default()));
+    let task = tokio::spawn(run(views, publish, settings.clone(), proc.clone(), Clock::start()));
+    tell.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
+    let both = |saved: &Arc<Saved>| brokers.iter().all(|b| saved.of(b.process).is_some_and(|s| s.newest.is_some()));
+    let told = timeout(Duration::from_secs(30), saved.wait_for(both)).await.unwrap().unwrap().clone();
+    for broker in &brokers {
+        let of = told.of(broker.process).unwrap();
+        assert_eq!((of.total, &of.failure), (1, &None));
+        let path = &of.newest.as_ref().unwrap().path;
+        assert!(path.is_dir() && path.to_str().unwrap().ends_with(&format!("Z-broker-{}", broker.label)), "{path:?}");
+        assert!(fs::read_to_string(path.join("findings.txt")).unwrap().starts_with(&broker.sentence));
+    }
+    assert_eq!(names(&settings).len(), 2);
+    tell.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
+    drop(tell);
+    timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+
+    // Another exporter finds what this one saved; a third broker shows that it looked at the verdicts.
+    let (_three, third) = Sleeper::start(&proc);
+    let more = [brokers.to_vec(), vec![gray(third, "220", Moment(2), &[])]].concat();
+    let (_tell, views) = watch::channel(Arc::new(view_of(more, &proc)));
+    let (publish, mut saved) = watch::channel(Arc::new(Saved::default()));
+    let task = tokio::spawn(run(views, publish, settings.clone(), proc.clone(), Clock::start()));
+    let has_third = |saved: &Arc<Saved>| saved.of(third).is_some();
+    let told = timeout(Duration::from_secs(30), saved.wait_for(has_third)).await.unwrap().unwrap().clone();
+    task.abort();
+    let of = told.of(first).unwrap();
+    assert_eq!((of.total, of.newest.is_some()), (0, true));
+    assert_eq!(names(&settings).len(), 3);
+}
+
+#[tokio::test]
+async fn a_hung_disk_holds_nothing_up() {
+    let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
+    let mut saver = Saver::new(settings(folder.path()), proc.clone(), Clock::start(), true);
+    let (_release, hang) = mpsc::channel::<()>();
+    timeout(Duration::from_millis(20), saver.in_folder(move |_| hang.recv().is_ok())).await.unwrap_err();
+    let process = ProcessKey { pid: std::process::id(), start_ticks: 1 };
+    let view = view_of(vec![gray(process, "1", Moment(1), &[])], &proc);
+    let ring = Mutex::default();
+    let save = saver.save(&view, &view.diagnosis.brokers[0], &ring);
+    let why = timeout(Duration::from_secs(1), save).await.unwrap().unwrap_err();
+    assert!(why.contains("state/evidence: an earlier") && why.contains("still hangs"), "{why}");
+}
+
+fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) -> store::ListedFile {
+    let at = Moment(0).plus(Duration::from_secs(3600 * hour));
+    let mut writer = Writer::begin(settings, label, at, true).unwrap();
+    writer.add("big.txt", Ok(vec![b'x'; content]));
+    writer.add("small.txt", Ok(b"abc".to_vec()));
+    let manifest = Manifest {
+        made_by: String::new(),
+        broker: label.into(),
+        process: ProcessKey { pid: 1, start_ticks: 1 },
+        started: None,
+        at,
+        verdict: String::new(),
+        findings: Vec::new(),
+        files: Vec::new(),
+        missing: Vec::new(),
+    };
+    writer.commit(manifest).unwrap();
+    let (_, manifest) = store::manifests(settings.dir.as_ref().unwrap()).pop().unwrap();
+    assert_eq!(manifest.files.len() + manifest.missing.len(), 2);
+    manifest.files.last().unwrap().clone()
+}
+
+#[test]
+fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = EvidenceSettings { max_bundles: 3, ..settings(folder.path()) };
+    write(&all, "2", 1, 10);
+    fs::create_dir(all.dir.as_ref().unwrap().join("of-somebody-else")).unwrap();
+    (2..6).for_each(|hour| drop(write(&all, "1", hour, 10)));
+    let small = write(&all, "1", 6, 10);
+    // The hash of `abc` as FIPS 180-2 gives it.
+    assert_eq!(small.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    let hours = |hours: &[u64]| -> Vec<String> {
+        let mut names: Vec<String> = hours
+            .iter()
+            .map(|hour| format!("1970-01-01T0{hour}-00-00Z-broker-{}", if *hour == 1 { 2 } else { 1 }))
+            .collect();
+        names.push("of-somebody-else".into());
+        names
+    };
+    assert_eq!(names(&all), hours(&[1, 5, 6]));
+
+    // One that is being written stays, one that was left over goes.
+    let writer = Writer::begin(&all, "1", Moment(0).plus(Duration::from_secs(7 * 3600)), true).unwrap();
+    fs::create_dir(all.dir.as_ref().unwrap().join(".left-over.partial")).unwrap();
+    store::tidy(&all).unwrap();
+    let hidden = |settings: &EvidenceSettings| names(settings).into_iter().filter(|name| name.starts_with('.')).count();
+    assert_eq!(hidden(&all), 1);
+    drop(writer);
+    store::tidy(&EvidenceSettings { max_age: Some(Duration::from_secs(60)), ..all.clone() }).unwrap();
+    assert_eq!(names(&all), hours(&[1, 6]));
+
+    // At most a quarter of all bytes for one, and all bytes for all.
+    let bytes = EvidenceSettings { max_bytes: 400 << 10, ..settings(folder.path()) };
+    for hour in 10..20 {
+        write(&bytes, "1", hour, 80 << 10);
+    }
+    let du = Command::new("du").args(["--bytes", "--summarize"]).arg(bytes.dir.as_ref().unwrap()).output().unwrap();
+    let used: u64 = String::from_utf8(du.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    assert!((300 << 10..400 << 10).contains(&used), "{used} bytes, {:?}", names(&bytes));
+    write(&bytes, "1", 20, 90 << 10);
+    let (_, newest) = store::manifests(bytes.dir.as_ref().unwrap()).pop().unwrap();
+    assert_eq!((newest.files[0].name.as_str(), newest.missing[0].name.as_str()), ("small.txt", "big.txt"));
+}

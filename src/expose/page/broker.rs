@@ -1,0 +1,250 @@
+//! One broker: its vitals, what is found, the deadlock, the threads that stand still, what is unknown.
+
+use maud::{Markup, html};
+
+use super::graph::{self, DRAWN};
+use super::{TEXT, class};
+use crate::diagnose::View;
+use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
+use crate::diagnose::verdict::clock;
+use crate::expose::overview::Level;
+use crate::expose::vitals::{Vital, cut, span, unknown, vitals};
+use crate::snapshot::{
+    BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock, ThreadReport,
+};
+
+/// Deadlocks, stalls and queues told, of each; the first deadlock is drawn as well.
+const FOUND: usize = 2;
+const UNKNOWN: usize = 16;
+/// Facts of one finding, names of threads in a row.
+const LINES: usize = 8;
+const LINE: usize = 200;
+const NAME: usize = 80;
+/// Members of a deadlock whose stacks are told.
+const STACKS: usize = 2;
+const FRAMES: usize = 8;
+const FRAME: usize = 200;
+
+pub fn section(
+    view: &View,
+    broker: &BrokerSnapshot,
+    diagnosis: &BrokerDiagnosis,
+    evidence: Option<String>,
+    index: usize,
+    now: Moment,
+) -> Markup {
+    let unknown = unknown(broker, now);
+    let live = view.live.iter().find(|answer| answer.process == diagnosis.process);
+    let report = broker.threads.fresh(now);
+    html! {
+        section id={ "broker-" (index) } class=(class(Level::of(diagnosis))) {
+            h2 {
+                span { "Broker " (broker.label) } " "
+                span.badge { (diagnosis.state.name()) }
+            }
+            p {
+                // The headline has said that of the first; of a healthy one it says no more than the badge.
+                @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
+                    (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
+                }
+                span.dim { "Since " (clock(diagnosis.since)) ", " (span(now.since(diagnosis.since))) " ago." }
+            }
+            @if let Some(only) = &diagnosis.only_restart {
+                p {
+                    @if only.last > only.first { "Only a restart cures it: dumps " (span(only.seen_for())) " apart show that " }
+                    @else { "One thread dump so far shows that " }
+                    (cut(&only.what, TEXT)) "."
+                }
+            }
+            @if diagnosis.state == BrokerState::Gray && let Some(answer) = live {
+                @let reason = answer.reason.strip_prefix(&diagnosis.sentence).unwrap_or(&answer.reason);
+                p { "The liveness probe " (if answer.restart { "fails. " } else { "passes. " }) (cut(reason.trim(), TEXT)) }
+            }
+            @if let Some(path) = evidence { p { strong { "Evidence saved: " } code { (path) } } }
+            @if let Some(Recovery { from, back, whole: None }) = &diagnosis.recovery {
+                p { "It was " (from.name()) ", is back since " (clock(*back)) " and not yet in every ISR." }
+            }
+            @if broker.ended.is_none() {
+                h3 { "Vitals" }
+                dl.vitals { @for vital in vitals(&view.snapshot, broker, diagnosis, now) { (tile(&vital)) } }
+            }
+            @if !diagnosis.findings.is_empty() {
+                h3 { "Findings" }
+                @for found in &diagnosis.findings { (finding(found)) }
+            }
+            @if let Some(standing) = &broker.deadlock { (deadlocks(standing, index)) }
+            @if let Some(report) = report { (still(report, now)) }
+            @if !unknown.is_empty() {
+                h3 { "Unknown, and why" }
+                ul {
+                    @for (what, why) in unknown.iter().take(UNKNOWN) { li { strong { (what) } ": " (cut(why, TEXT)) } }
+                    (more(unknown.len(), UNKNOWN))
+                }
+            }
+        }
+    }
+}
+
+fn tile(vital: &Vital) -> Markup {
+    html! {
+        div class=[vital.concern.map(Severity::name)] {
+            dt { (vital.name) }
+            dd {
+                (vital.value)
+                @if let Some(used) = vital.used {
+                    span.bar aria-hidden="true" { i style={ "width:" (format!("{:.0}", 100.0 * used.clamp(0.0, 1.0))) "%" } {} }
+                }
+                @for note in &vital.notes { small { (cut(note, NAME)) } }
+            }
+        }
+    }
+}
+
+fn finding(found: &Finding) -> Markup {
+    let kind = found.id.kind();
+    let told = html! {
+        ul {
+            @for fact in found.facts.iter().take(LINES) { li { (cut(fact, LINE)) } }
+            (more(found.facts.len(), LINES))
+        }
+        p { (kind.meaning) }
+        p { b { "What to do: " } (kind.what_to_do) " " a href={ "/runbooks/" (found.id.runbook()) } { "Runbook: " (found.id.runbook()) } }
+    };
+    html! {
+        article class=(kind.severity.name()) {
+            // What is no trouble yet takes no room from what is.
+            @if kind.severity == Severity::Info {
+                details { summary { (kind.title) " " span.badge { (kind.severity.name()) } } (told) }
+            } @else {
+                header {
+                    h4 { (kind.title) }
+                    span.badge { (kind.severity.name()) }
+                    span.dim { "since " (clock(found.since)) }
+                }
+                (told)
+            }
+        }
+    }
+}
+
+fn deadlocks(standing: &StandingDeadlock, broker: usize) -> Markup {
+    html! {
+        @for (index, deadlock) in standing.deadlocks.iter().enumerate().take(FOUND) {
+            h3 { (deadlock.cycle.len()) " threads wait for each other" }
+            div.deadlock {
+                @if index == 0 { figure { (graph::draw(deadlock, &format!("graph-{broker}"))) } }
+                (in_words(deadlock))
+            }
+        }
+        @if standing.deadlocks.len() > FOUND { p { "and " (standing.deadlocks.len() - FOUND) " more" } }
+        @for known in standing.known_issues.iter().take(FOUND) { (issue(known)) }
+        @if standing.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
+    }
+}
+
+/// The same as the drawing, with the stacks.
+fn in_words(deadlock: &Deadlock) -> Markup {
+    let waiting = |thread: &DeadlockedThread| {
+        html! {
+            strong { (cut(&thread.thread, NAME)) } " wants " code { (cut(&thread.wants, NAME)) }
+            ", which " strong { (cut(&thread.held_by, NAME)) } " holds"
+        }
+    };
+    html! {
+        div {
+            ul {
+                @for (index, thread) in deadlock.cycle.iter().enumerate().take(DRAWN) {
+                    li { (waiting(thread)) @if index < STACKS { (stack(&thread.frames)) } }
+                }
+                (more(deadlock.cycle.len(), DRAWN))
+            }
+            @if !deadlock.waiting.is_empty() {
+                details {
+                    summary { (deadlock.waiting.len()) " more merely wait for them" }
+                    ul {
+                        @for thread in deadlock.waiting.iter().take(DRAWN) { li { (waiting(thread)) } }
+                        (more(deadlock.waiting.len(), DRAWN))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Threads that do not move, that are gone, that queue.
+fn still(report: &ThreadReport, now: Moment) -> Markup {
+    let stalls = report.stalls.as_ref().map_or(&[][..], |stalls| &stalls.found);
+    let missing = report.missing.as_ref().map_or(&[][..], |missing| &missing.found);
+    html! {
+        @if !stalls.is_empty() {
+            h3 { "Threads that stand still" }
+            ul { @for stall in stalls.iter().take(FOUND) { (stalled(stall, now)) } (more(stalls.len(), FOUND)) }
+        }
+        @if !missing.is_empty() {
+            h3 { "Threads that have ended though their work has not" }
+            ul {
+                @for thread in missing.iter().take(LINES) {
+                    li {
+                        strong { (cut(&thread.thread, NAME)) } @if thread.count > 1 { " (" (thread.count) ")" }
+                        ", gone for " (span(now.since(thread.since)))
+                    }
+                }
+                (more(missing.len(), LINES))
+            }
+        }
+        @if !report.convoys.is_empty() {
+            h3 { "Queues for locks" }
+            ul {
+                @for queue in report.convoys.iter().take(FOUND) {
+                    li {
+                        (queue.waiters.len()) " threads wait for " code { (cut(&queue.lock_class, NAME)) }
+                        @if let Some(owner) = &queue.owner { ", which " strong { (cut(owner, NAME)) } " holds" (stack(&queue.owner_frames)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stalled(stall: &Stall, now: Moment) -> Markup {
+    let names: Vec<String> = stall.threads.iter().take(LINES).map(|name| cut(name, NAME)).collect();
+    html! {
+        li {
+            strong { (names.join(", ")) }
+            @if stall.threads.len() > LINES { " and " (stall.threads.len() - LINES) " more" }
+            ", for at least " (span(now.since(stall.since)))
+            @if let Some(frame) = &stall.frame { ", in " code { (cut(frame, FRAME)) } }
+            @if let Some(class) = &stall.lock_class { ", waiting for " code { (cut(class, NAME)) } }
+            @for holder in stall.holders.iter().take(LINES) { ", held by " strong { (cut(holder, NAME)) } }
+            (stack(&stall.frames))
+            @for known in stall.known_issues.iter().take(FOUND) { (issue(known)) }
+        }
+    }
+}
+
+fn stack(frames: &[String]) -> Markup {
+    html! {
+        @if !frames.is_empty() {
+            details {
+                summary { "Where" }
+                pre { @for frame in frames.iter().take(FRAMES) { (cut(frame, FRAME)) "\n" } }
+            }
+        }
+    }
+}
+
+fn issue(known: &NamedIssue) -> Markup {
+    html! {
+        p {
+            strong { (known.issue) } @if !known.exact { " (by likeness)" } ": " (known.title) ". "
+            @if known.fixed_in.is_empty() { "No release with a fix is known." }
+            @else { "Fixed in " (known.fixed_in.join(", ")) "." }
+            @if let Some(advise) = &known.advise { " Move to " (advise) "." }
+            @if !known.relatives.is_empty() { " Relatives: " (known.relatives.join(", ")) "." }
+        }
+    }
+}
+
+fn more(all: usize, told: usize) -> Markup {
+    html! { @if all > told { li { "and " (all - told) " more" } } }
+}

@@ -1,0 +1,129 @@
+//! The page `/`: the verdict in a sentence, then what it rests on, what to do, and what is unknown and why.
+//!
+//! For an operator at night: no script, nothing from another host, nothing that moves by itself. Whatever a broker can
+//! make long (names of threads, messages) is cut, and lists end with how many more there are.
+
+mod broker;
+mod graph;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::overview::{Level, overview, worst_first};
+use super::vitals::{cut, span};
+use crate::diagnose::View;
+use crate::diagnose::finding::Event;
+use crate::diagnose::verdict::clock;
+use crate::snapshot::Moment;
+
+const STYLE: &str = include_str!("style.css");
+
+/// Brokers told in full, the worst first.
+const BROKERS: usize = 8;
+const EVENTS: usize = 50;
+const TEXT: usize = 400;
+
+/// `evidence` tells where the evidence of the broker with this label is saved.
+pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String>) -> Markup {
+    let snapshot = &*view.snapshot;
+    let overview = overview(view, &evidence);
+    let headline = overview.sentences.first().map(|sentence| cut(sentence, TEXT)).unwrap_or_default();
+    let brokers = worst_first(view);
+    let away: Vec<_> = view.diagnosis.absences.iter().filter(|absence| absence.until.is_none()).take(BROKERS).collect();
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width,initial-scale=1";
+                title { (overview.level.name()) ": " (headline) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    p.top {
+                        span { strong { "kafka-vitals" } ", as of " (clock(snapshot.at)) }
+                        a href="/" { "Reload" }
+                    }
+                    div class={ "verdict " (class(overview.level)) } {
+                        p { span.badge { (overview.level.name().to_lowercase()) } }
+                        h1 { (headline) }
+                        @for sentence in overview.sentences.iter().skip(1).take(BROKERS) { p { (cut(sentence, TEXT)) } }
+                    }
+                    @if brokers.len() > 1 {
+                        nav aria-label="Brokers" {
+                            @for (index, (_, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
+                                a href={ "#broker-" (index) } class=(class(Level::of(diagnosis))) {
+                                    (diagnosis.label) " " span.badge { (diagnosis.state.name()) }
+                                }
+                            }
+                        }
+                    }
+                }
+                main {
+                    @if snapshot.discovery.error.is_some() || !snapshot.doubts.is_empty() || !away.is_empty() {
+                        section {
+                            h2 { "This host" }
+                            ul {
+                                @if let Some(error) = &snapshot.discovery.error { li { "Discovery: " (cut(error, TEXT)) } }
+                                @for doubt in snapshot.doubts.iter().take(BROKERS) { li { (cut(doubt, TEXT)) } }
+                                @for absence in away {
+                                    li { "Broker " (absence.id) " of the cluster is away since " (clock(absence.since)) "." }
+                                }
+                            }
+                        }
+                    }
+                    @for (index, (broker, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
+                        (broker::section(view, broker, diagnosis, evidence(&diagnosis.label), index, now))
+                    }
+                    @if brokers.len() > BROKERS { p { (brokers.len() - BROKERS) " more brokers: see the metrics." } }
+                    (timeline(view, now))
+                }
+                footer {
+                    p {
+                        "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
+                        a href="/metrics" { "Metrics" } ", "
+                        a href="/-/healthy" { "health" } ", "
+                        a href="/-/ready" { "readiness" } ". The page does not reload by itself."
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Newest first.
+fn timeline(view: &View, now: Moment) -> Markup {
+    let events = &view.diagnosis.timeline;
+    let level = |event: &Event| match event.finding {
+        Some(finding) => finding.kind().severity.name(),
+        None => "",
+    };
+    html! {
+        section {
+            h2 { "Timeline" }
+            @if events.is_empty() { p.dim { "Nothing has happened since the exporter started." } }
+            ol.timeline {
+                @for event in events.iter().rev().take(EVENTS) {
+                    li class=(level(event)) {
+                        span.dim { (clock(event.at)) ", " (span(now.since(event.at))) " ago" } " "
+                        span { "Broker " (event.broker) ": " strong { (cut(&event.what, TEXT)) } }
+                        @if !level(event).is_empty() { span.dim { " (" (level(event)) ")" } }
+                    }
+                }
+            }
+            @if events.len() > EVENTS { p.dim { "and " (events.len() - EVENTS) " older ones" } }
+        }
+    }
+}
+
+fn class(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "ok",
+        Level::Unknown => "unknown",
+        Level::Warning => "warning",
+        Level::Critical => "critical",
+    }
+}
+
+#[cfg(test)]
+mod tests;

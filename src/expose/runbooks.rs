@@ -1,0 +1,102 @@
+//! The runbooks of `docs/runbooks/`, built in, so that an alert's link opens on a network without the internet.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use pulldown_cmark::{Event, Options, Parser, Tag};
+
+macro_rules! runbooks {
+    ($($name:literal),* $(,)?) => {
+        /// Names, below `/runbooks/` and of findings where there is one, with the texts in Markdown.
+        pub static RUNBOOKS: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../docs/runbooks/", $name, ".md")))),*];
+    };
+}
+
+// From cause to symptom, as a list of them is read.
+runbooks![
+    "jvm_deadlock",
+    "lock_cycle",
+    "stalled_pool",
+    "process_stopped",
+    "broker_down",
+    "api_unresponsive",
+    "offline_partitions",
+    "isr_leader_alone",
+    "under_replicated",
+    "peer_unreachable",
+    "file_handle_exhaustion",
+    "file_handle_leak",
+    "dead_socket_pileup",
+    "close_wait_pileup",
+    "accept_queue_full",
+    "missing_thread",
+    "memory_maps_exhaustion",
+    "log_dir_exhaustion",
+    "known_issue_exposed",
+    "reading_unknown",
+    "exporter_down",
+    "watchdog",
+];
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--line:#8884}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:46rem}
+h1{font-size:1.4rem}h2{font-size:1.15rem;margin-top:1.6rem}h3{font-size:1rem}
+code{font-size:.9em;overflow-wrap:anywhere}pre{overflow-x:auto;border:1px solid var(--line);padding:.5rem}li{margin:.3rem 0}
+table{border-collapse:collapse}th,td{border:1px solid var(--line);padding:.2rem .6rem;text-align:left}
+";
+
+/// The page of one runbook; None if there is none of that name.
+pub fn page(name: &str) -> Option<Markup> {
+    let (_, text) = RUNBOOKS.iter().find(|(known, _)| *known == name)?;
+    let mut body = String::with_capacity(2 * text.len());
+    pulldown_cmark::html::push_html(&mut body, events(text));
+    Some(shell(title(text), html! { (PreEscaped(body)) }))
+}
+
+/// A link to each.
+pub fn list() -> Markup {
+    shell(
+        "Runbooks",
+        html! {
+            h1 { "Runbooks" }
+            ul { @for (name, text) in RUNBOOKS { li { a href={ "/runbooks/" (name) } { (title(text)) } } } }
+        },
+    )
+}
+
+/// The first line, which is the heading.
+pub fn title(text: &'static str) -> &'static str {
+    text.lines().next().unwrap_or_default().trim_start_matches("# ")
+}
+
+/// Links among the files, `name.md`, lead to the pages.
+fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
+    Parser::new_ext(text, Options::ENABLE_TABLES).map(|event| match event {
+        Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
+            let dest_url = match dest_url.strip_suffix(".md") {
+                Some(name) => format!("/runbooks/{name}").into(),
+                None => dest_url,
+            };
+            Event::Start(Tag::Link { link_type, dest_url, title, id })
+        }
+        other => other,
+    })
+}
+
+fn shell(title: &str, content: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width,initial-scale=1";
+                title { "kafka-vitals: " (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                nav { a href="/" { "Brokers of this host" } " · " a href="/runbooks" { "Runbooks" } }
+                main { (content) }
+            }
+        }
+    }
+}

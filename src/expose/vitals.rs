@@ -1,0 +1,265 @@
+//! The vital signs of one broker in a few words each, for the page and the terminal.
+
+use std::time::Duration;
+
+use crate::diagnose::finding::{BrokerDiagnosis, FindingId, Severity};
+use crate::diagnose::forecast::Forecast;
+use crate::diagnose::rules;
+use crate::snapshot::{BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState};
+
+/// One reading, or `unknown`: [`unknown`] tells why.
+#[derive(Debug)]
+pub struct Vital {
+    pub name: String,
+    pub value: String,
+    pub notes: Vec<String>,
+    /// The share of the limit that is used.
+    pub used: Option<f64>,
+    /// How bad what was found about it is.
+    pub concern: Option<Severity>,
+}
+
+impl Vital {
+    fn new(name: impl Into<String>, value: Option<String>) -> Vital {
+        let value = value.unwrap_or_else(|| "unknown".into());
+        Vital { name: name.into(), value, notes: Vec::new(), used: None, concern: None }
+    }
+
+    fn note(mut self, note: impl Into<Option<String>>) -> Vital {
+        self.notes.extend(note.into());
+        self
+    }
+
+    /// Marks it where one of these is found.
+    fn about(mut self, diagnosis: &BrokerDiagnosis, ids: &[FindingId]) -> Vital {
+        let found = diagnosis.findings.iter().filter(|finding| ids.contains(&finding.id));
+        self.concern = found.map(|finding| finding.id.kind().severity).max();
+        self
+    }
+}
+
+/// Of a broker whose process runs.
+pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+    let mut list = vec![requests(broker, diagnosis, now)];
+    if let Some(probes) = broker.probes.fresh(now) {
+        let answer = |peer: &&crate::snapshot::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
+        let silent: Vec<String> =
+            probes.peers.iter().filter(|peer| !answer(peer)).take(8).map(|peer| peer.peer.id.to_string()).collect();
+        let told = format!("{} of {} answer", probes.peers.iter().filter(answer).count(), probes.peers.len());
+        let slowest = probes.peers.iter().filter_map(|peer| Some(peer.api.as_ref()?.duration)).max();
+        if !probes.peers.is_empty() {
+            let note = (!silent.is_empty()).then(|| format!("silent: {}", silent.join(", ")));
+            let peers =
+                Vital::new("Peers", Some(told)).note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
+            list.push(peers.note(note).about(diagnosis, &[FindingId::PeerUnreachable]));
+        }
+    }
+    list.push(partitions(broker, diagnosis, now));
+    list.extend(levels(snapshot, broker, diagnosis, now));
+    list.extend(connections(broker, diagnosis, now));
+    list.push(threads(broker, diagnosis, now));
+    let process = broker.process.fresh(now);
+    let stopped = process.filter(|vitals| matches!(vitals.state, 'T' | 't')).map(|_| "stopped by a signal".to_owned());
+    let about = Vital::new("Process", Some(broker.broker.process.pid.to_string()))
+        .note(stopped)
+        .note(broker.broker.started.map(|started| format!("up {}", span(now.since(started)))))
+        .note(process.map(|vitals| format!("{} resident", bytes(vitals.resident_bytes))))
+        .about(diagnosis, &[FindingId::ProcessStopped]);
+    list.push(about);
+    let version = |version: &Option<String>| version.as_deref().unwrap_or("unknown").to_owned();
+    let java = format!("Java {}", version(&broker.broker.java_version));
+    list.push(Vital::new("Kafka", Some(version(&broker.broker.kafka_version))).note(java));
+    list
+}
+
+fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
+    let probes = broker.probes.fresh(now);
+    let told = |probe: &Probe| match &probe.error {
+        None => format!("answers in {}", brief(probe.duration)),
+        Some(error) => format!("{} after {}", error.reason, brief(probe.duration)),
+    };
+    let metadata = probes.map(|probes| match &probes.metadata {
+        Some(probe) => format!("metadata {}", told(probe)),
+        None => "metadata not asked".to_owned(),
+    });
+    Vital::new("API", probes.map(|probes| told(&probes.api)))
+        .note(metadata)
+        .about(diagnosis, &[FindingId::ApiUnresponsive])
+}
+
+fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
+    let counts = broker.cluster.fresh(now);
+    let mut vital = Vital::new("Partitions", counts.map(|counts| format!("leads {}", number(counts.leader))));
+    if let Some(counts) = counts {
+        let told = [
+            (counts.under_replicated, "under-replicated"),
+            (counts.isr_leader_alone, "with the leader alone in the ISR"),
+            (counts.not_in_isr, "miss this broker in the ISR"),
+            (counts.leaderless, "of the cluster without a leader"),
+        ];
+        vital.notes = told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", number(*n))).collect();
+        if vital.notes.is_empty() {
+            vital.notes.push("every ISR whole".into());
+        }
+        if let ClusterSource::Peer(id) = counts.source {
+            vital.notes.push(format!("told by broker {id}"));
+        }
+    }
+    let about = [FindingId::OfflinePartitions, FindingId::IsrLeaderAlone, FindingId::UnderReplicated];
+    vital.about(diagnosis, &about)
+}
+
+/// What can run out.
+fn levels(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+    let against = |name: &str, count: Option<u64>, limit: Option<u64>, forecast: &Forecast| {
+        let of = limit.map(|limit| format!(" of {}", number(limit))).unwrap_or_default();
+        let mut vital = Vital::new(name, count.map(|count| format!("{}{of}", number(count)))).note(left(forecast));
+        vital.used = count.zip(limit).map(|(count, limit)| count as f64 / limit.max(1) as f64);
+        vital
+    };
+    let forecasts = &diagnosis.forecasts;
+    let untracked = broker.untracked_sockets.fresh(now).filter(|count| **count > 0);
+    let limit = broker.process.fresh(now).and_then(|vitals| vitals.handle_limit_soft);
+    let handles = against("File handles", broker.handles.fresh(now).copied(), limit, &forecasts.file_handles)
+        .note(untracked.map(|count| format!("{} sockets that no table shows", number(*count))))
+        .about(diagnosis, &[FindingId::FileHandleExhaustion, FindingId::FileHandleLeak, FindingId::DeadSocketPileup]);
+    let limit = snapshot.memory_map_limit.fresh(now).copied();
+    let maps = against("Memory maps", broker.memory_maps.fresh(now).copied(), limit, &forecasts.memory_maps)
+        .about(diagnosis, &[FindingId::MemoryMapsExhaustion]);
+    let mut list = vec![handles, maps];
+    // Of many disks the fullest.
+    let mut spaces: Vec<_> = broker.log_dirs.fresh(now).into_iter().flatten().collect();
+    spaces.sort_by_key(|space| space.free_bytes);
+    for space in spaces.into_iter().take(4) {
+        let dir = space.dir.display().to_string();
+        let forecast = forecasts.log_dirs.iter().find(|(name, _)| *name == dir).map(|(_, forecast)| forecast);
+        let free = format!("{} free of {}", bytes(space.free_bytes), bytes(space.total_bytes));
+        let mut vital = Vital::new(format!("Log dir {}", cut(&dir, 40)), Some(free)).note(forecast.and_then(left));
+        vital.used = Some(1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64);
+        list.push(vital.about(diagnosis, &[FindingId::LogDirExhaustion]));
+    }
+    list
+}
+
+fn connections(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+    let pulse = broker.sockets.fresh(now);
+    let owners = broker.connections.fresh(now);
+    let mut clients = Vital::new(
+        "Connections",
+        owners.map(|owners| format!("{} from clients", number(owners.server_established.connections))),
+    )
+    .note(owners.map(|owners| format!("{} of its own", number(owners.client.get(TcpState::Established).connections))));
+    for state in TcpState::ALL.into_iter().filter(|state| !matches!(state, TcpState::CloseWait | TcpState::Listen)) {
+        let count = pulse.map_or(0, |pulse| pulse.server.get(state).connections);
+        if count > 0 {
+            clients.notes.push(format!("{} {}", number(count), state.name().to_uppercase()));
+        }
+    }
+    let waiting = pulse.map(|pulse| number(pulse.server.get(TcpState::CloseWait).connections));
+    let unread = pulse.map(|pulse| format!("{} with unread bytes", number(pulse.unread_close_wait)));
+    let mut list =
+        vec![clients, Vital::new("CLOSE_WAIT", waiting).note(unread).about(diagnosis, &[FindingId::CloseWaitPileup])];
+    for queue in pulse.into_iter().flat_map(|pulse| &pulse.accept_queues).take(4) {
+        let of = queue.limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+        let vital = Vital::new("Accept queue", Some(format!("{}{of}", queue.length)));
+        list.push(vital.note(Some(cut(&queue.listener, 40))).about(diagnosis, &[FindingId::AcceptQueueFull]));
+    }
+    list
+}
+
+fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
+    let dump = broker.threads.last();
+    let suspects = broker.progress.fresh(now).map_or(0, |progress| progress.suspects.len());
+    Vital::new("Threads", dump.map(|(report, _)| number(report.by_state.values().sum())))
+        .note(dump.map(|(report, at)| format!("dump {} ago, took {}", span(now.since(at)), brief(report.duration))))
+        .note((suspects > 0).then(|| format!("{suspects} hardly move")))
+        .note(broker.jvm_pauses.fresh(now).map(|pauses| format!("JVM paused {} since its start", brief(*pauses))))
+        .about(
+            diagnosis,
+            &[FindingId::JvmDeadlock, FindingId::LockCycle, FindingId::StalledPool, FindingId::MissingThread],
+        )
+}
+
+fn left(forecast: &Forecast) -> Option<String> {
+    match forecast {
+        Forecast::SecondsLeft(seconds) => Some(format!("about {} left", rules::span(*seconds))),
+        Forecast::NoneAhead => Some("does not run out".into()),
+        Forecast::Unknown => None,
+    }
+}
+
+/// What is unknown of this broker, and why.
+pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
+    let readings = [
+        ("process", snapshot.process.reason(now)),
+        ("open file handles", snapshot.handles.reason(now)),
+        ("handles by kind", snapshot.handle_kinds.reason(now)),
+        ("memory maps", snapshot.memory_maps.reason(now)),
+        ("log dirs", snapshot.log_dirs.reason(now)),
+        ("sockets", snapshot.sockets.reason(now)),
+        ("connections by owner", snapshot.connections.reason(now)),
+        ("answers to requests", snapshot.probes.reason(now)),
+        ("cluster state", snapshot.cluster.reason(now)),
+        ("threads", snapshot.threads.reason(now)),
+        ("progress of threads", snapshot.progress.reason(now)),
+        ("pauses of the JVM", snapshot.jvm_pauses.reason(now)),
+    ];
+    let mut list: Vec<(String, String)> = Vec::new();
+    if snapshot.ended.is_none() {
+        let told = readings.into_iter().filter_map(|(what, why)| Some((what.to_owned(), why?)));
+        list.extend(told);
+    }
+    for (collector, status) in &snapshot.collectors {
+        if let Some(error) = &status.error
+            && !list.iter().any(|(_, why)| why == error)
+        {
+            list.push((format!("collector {collector}"), error.clone()));
+        }
+    }
+    list.extend(snapshot.broker.problems.iter().map(|problem| ("discovery".to_owned(), problem.clone())));
+    list
+}
+
+/// `42 s`, `3 min`, `5 h`, `2 d`.
+pub fn span(span: Duration) -> String {
+    rules::span(span.as_secs() as f64)
+}
+
+/// `3 ms`, `2.0 s`, `40 s`
+fn brief(span: Duration) -> String {
+    match span.as_millis() {
+        0 => "under 1 ms".into(),
+        millis @ 1..1000 => format!("{millis} ms"),
+        _ if span.as_secs() < 10 => format!("{:.1} s", span.as_secs_f64()),
+        _ => self::span(span),
+    }
+}
+
+/// `1,234,567`
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        n if n >= 10 << 40 => format!("{} TiB", n >> 40),
+        n if n >= 10 << 30 => format!("{} GiB", n >> 30),
+        n => format!("{} MiB", n >> 20),
+    }
+}
+
+/// At most `most` characters: names and messages are others' work.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}

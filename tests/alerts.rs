@@ -1,0 +1,196 @@
+//! The shipped rules, examples and runbooks, by Prometheus' own tools and against the catalogue.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/promql.rs"]
+mod promql;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kafka_vitals::diagnose::finding::FindingId;
+use kafka_vitals::expose::runbooks::{self, RUNBOOKS};
+use promql::{labels_of, names_after};
+use serde_json::Value;
+
+const RULES: &str = "alerts/kafka-vitals.rules.yml";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn yaml(file: &str) -> Value {
+    serde_saphyr::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap()
+}
+
+fn files(folder: &str, extension: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = entries.map(|name| name.into_string().unwrap());
+    names.filter(|name| name.ends_with(extension)).map(|name| format!("{folder}/{name}")).collect()
+}
+
+/// Runs a tool that must succeed; what it printed.
+#[track_caller]
+fn tool(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(root()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `make test` fetches it"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{said}{complained}", output.status);
+    said
+}
+
+#[test]
+fn promtool_takes_the_rules_and_the_configurations() {
+    tool("promtool", &["check", "rules", "--lint=all", "--lint-fatal", RULES]);
+    for config in ["alerts/prometheus.yml", "alerts/prometheus-file.yml"] {
+        tool("promtool", &["check", "config", config]);
+    }
+    // Debian builds its Prometheus without Kubernetes: all but those two lines is checked.
+    let kubernetes = std::fs::read_to_string(root().join("alerts/prometheus-kubernetes.yml")).unwrap();
+    let discovery = "kubernetes_sd_configs:\n      - role: pod\n";
+    assert!(kubernetes.contains(discovery));
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::copy(root().join(RULES), folder.path().join("kafka-vitals.rules.yml")).unwrap();
+    let file = folder.path().join("prometheus.yml");
+    std::fs::write(&file, kubernetes.replace(discovery, "static_configs: [{targets: [a]}]\n")).unwrap();
+    tool("promtool", &["check", "config", file.to_str().unwrap()]);
+}
+
+#[test]
+fn promtool_tests_of_the_rules_pass() {
+    let tests = files("alerts/tests", ".yml");
+    let tests = ["test", "rules"].into_iter().chain(tests.iter().map(String::as_str));
+    tool("promtool", &tests.collect::<Vec<_>>());
+}
+
+#[test]
+fn amtool_routes_each_severity() {
+    tool("amtool", &["check-config", "alerts/alertmanager.yml"]);
+    let table: [(&[&str], &str); 5] = [
+        (&["severity=critical", "alertname=KafkaVitalsJvmDeadlock"], "pager"),
+        (&["severity=warning"], "tickets"),
+        (&["severity=info"], "digest"),
+        (&["severity=none", "alertname=KafkaVitalsWatchdog"], "watchdog"),
+        (&["severity=of another rule"], "tickets"),
+    ];
+    for (labels, receiver) in table {
+        let verify = format!("--verify.receivers={receiver}");
+        let arguments = ["config", "routes", "test", "--config.file=alerts/alertmanager.yml", &verify];
+        tool("amtool", &[&arguments, labels].concat());
+    }
+}
+
+#[test]
+fn yamllint_finds_nothing() {
+    let said = tool("yamllint", &["--strict", "-c", "alerts/.yamllint", "alerts"]);
+    assert!(said.is_empty(), "{said}");
+}
+
+/// Every alerting rule.
+fn rules() -> Vec<Value> {
+    let file = yaml(RULES);
+    let groups = file["groups"].as_array().unwrap();
+    groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+}
+
+fn name(rule: &Value) -> &str {
+    rule["alert"].as_str().unwrap()
+}
+
+/// `KafkaVitalsJvmDeadlock` is `jvm_deadlock`.
+fn runbook_of(alert: &str) -> String {
+    let words = alert.strip_prefix("KafkaVitals").expect(alert);
+    let parts = words.char_indices().map(|(at, c)| match c {
+        _ if at > 0 && c.is_ascii_uppercase() => format!("_{}", c.to_ascii_lowercase()),
+        _ => c.to_ascii_lowercase().to_string(),
+    });
+    parts.collect()
+}
+
+#[test]
+fn every_rule_is_complete_and_names_only_what_there_is() {
+    for rule in rules() {
+        let (alert, expression) = (name(&rule), rule["expr"].as_str().unwrap());
+        let mut labels = labels_of(expression);
+        labels.extend(rule["labels"].as_object().unwrap().keys().cloned());
+        let severity = rule["labels"]["severity"].as_str().unwrap();
+        assert!(["critical", "warning", "info", "none"].contains(&severity), "{alert}: {severity}");
+        let layer = rule["labels"]["layer"].as_str().unwrap();
+        assert!(["cause", "symptom", "outage", "resource", "plan", "watch"].contains(&layer), "{alert}: {layer}");
+        let annotations = rule["annotations"].as_object().unwrap();
+        let keys: Vec<&str> = annotations.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["dashboard_url", "description", "runbook_url", "summary"], "{alert}");
+        assert!(!annotations["summary"].as_str().unwrap().contains("{{"), "{alert}: a summary is fixed");
+        let runbook = annotations["runbook_url"].as_str().unwrap();
+        assert!(runbook.ends_with(&format!("/runbooks/{}", runbook_of(alert))), "{alert}: {runbook}");
+        // One exporter's address: the series' own, or that of one that a query finds.
+        let instance = runbook.contains("{{ $labels.instance }}") || runbook.contains("(first .).Labels.instance");
+        assert!(instance, "{alert}: {runbook}");
+        for text in annotations.values() {
+            let text = text.as_str().unwrap();
+            for used in names_after(text, "$labels.") {
+                assert!(labels.contains(used), "{alert}: no label {used} in {labels:?}");
+            }
+            for query in text.split("query (printf \"").skip(1) {
+                let end = query.replace("\\\"", "''").find('"').unwrap();
+                let query_labels = labels_of(&query[..end].replace("%q", "\"\"").replace("\\\"", "\""));
+                for used in names_after(text, ".Labels.") {
+                    assert!(query_labels.contains(used), "{alert}: no label {used} in {query_labels:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn alerts_runbooks_and_findings_belong_together() {
+    let alerts: BTreeSet<String> = rules().iter().map(|rule| runbook_of(name(rule))).collect();
+    let served: BTreeSet<String> = RUNBOOKS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let stem = |file: String| PathBuf::from(file).file_stem().unwrap().to_str().unwrap().to_owned();
+    let written: BTreeSet<String> = files("docs/runbooks", ".md").into_iter().map(stem).collect();
+    assert_eq!(alerts, served);
+    assert_eq!(served, written);
+    for finding in FindingId::ALL {
+        assert!(served.contains(finding.runbook()), "finding {} has no runbook", finding.kind().name);
+        let of_finding = |rule: &&Value| runbook_of(name(rule)) == finding.runbook();
+        let severities: Vec<Value> =
+            rules().iter().filter(of_finding).map(|rule| rule["labels"]["severity"].clone()).collect();
+        assert!(severities.contains(&finding.kind().severity.name().into()), "{}: {severities:?}", finding.runbook());
+    }
+    for (name, text) in RUNBOOKS {
+        let parts: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        assert_eq!(parts, ["Meaning", "Impact", "Diagnosis", "Mitigation"], "{name}");
+        let page = runbooks::page(name).unwrap().into_string();
+        for link in page.split("href=\"/runbooks/").skip(1) {
+            assert!(served.contains(link.split('"').next().unwrap()), "{name}: {link:.40}");
+        }
+    }
+}
+
+/// Each alert fires in one of promtool's tests, and must not in another.
+#[test]
+fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_must_not() {
+    let mut fires = BTreeMap::<String, [bool; 2]>::new();
+    for file in files("alerts/tests", ".yml") {
+        for case in yaml(&file)["tests"].as_array().unwrap() {
+            let list = |key: &str| case[key].as_array().cloned().unwrap_or_default();
+            for check in list("alert_rule_test") {
+                let some = !check["exp_alerts"].as_array().unwrap().is_empty();
+                fires.entry(check["alertname"].as_str().unwrap().into()).or_default()[usize::from(some)] = true;
+            }
+            for check in list("promql_expr_test") {
+                let expression = check["expr"].as_str().unwrap();
+                for alert in names_after(expression, "alertname=\"") {
+                    let some = !check["exp_samples"].as_array().unwrap().is_empty();
+                    fires.entry(alert.into()).or_default()[usize::from(some)] = true;
+                }
+            }
+        }
+    }
+    for rule in rules() {
+        // The watchdog always fires.
+        let wanted = [name(&rule) != "KafkaVitalsWatchdog", true];
+        assert_eq!(fires.get(name(&rule)), Some(&wanted), "{}: [must not, fires]", name(&rule));
+    }
+}

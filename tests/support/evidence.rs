@@ -1,0 +1,141 @@
+//! Bundles of evidence, judged by other tools.
+#![allow(dead_code)] // each test binary uses a part
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::{Cell, Process};
+use tempfile::TempDir;
+
+/// A folder that cells see as well.
+pub fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A shell that discovery takes for a broker. No JVM: it cannot be attached to, so a bundle of it takes no time.
+pub fn fake_broker(cell: &Cell, folder: &Path, id: i32) -> Process {
+    fs::write(folder.join("kafka.Kafka"), "exec 3</dev/null\nread line\n").unwrap();
+    fs::write(folder.join("server.properties"), "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n")
+        .unwrap();
+    let mut fake = Command::new("sh");
+    fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override", &format!("broker.id={id}")]);
+    cell.spawn({
+        fake.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null());
+        fake
+    })
+    .unwrap()
+}
+
+/// `kafka-vitals bundle` of one broker.
+pub fn bundle_command(broker: i32, output: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
+    command.args(["bundle", "--broker", &broker.to_string(), "--output"]).arg(output);
+    command
+}
+
+pub fn run(cell: &Cell, command: Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = cell.run_tool(command, Duration::from_secs(90)).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// The folders that count: those whose names do not begin with a dot.
+pub fn whole(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut whole: Vec<PathBuf> =
+        entries.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.')).collect();
+    whole.sort();
+    whole
+}
+
+/// Every file is listed, nothing else is, `sha256sum` agrees, nobody else may read; the manifest.
+#[track_caller]
+pub fn verified(bundle: &Path) -> serde_json::Value {
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(bundle.join("manifest.json")).unwrap()).unwrap();
+    let listed = manifest["files"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let sums: String =
+        listed.iter().map(|file| format!("{}  {}\n", text(&file["sha256"]), text(&file["name"]))).collect();
+    let mut tool = Command::new("sha256sum");
+    tool.args(["--check", "--strict", "-"]).current_dir(bundle).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut tool = tool.spawn().unwrap();
+    tool.stdin.take().unwrap().write_all(sums.as_bytes()).unwrap();
+    let output = tool.wait_with_output().unwrap();
+    // No file is a case of its own: the tool wants at least one line.
+    assert!(listed.is_empty() || output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let mut names: Vec<String> = listed.iter().map(|file| text(&file["name"])).collect();
+    names.push("manifest.json".to_owned());
+    names.sort();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(bundle).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+        found.push(entry.file_name().into_string().unwrap());
+    }
+    found.sort();
+    assert_eq!(found, names);
+    assert_eq!(fs::metadata(bundle).unwrap().permissions().mode() & 0o777, 0o700);
+    manifest
+}
+
+/// Why a file is missing; None where it is there.
+pub fn why_missing(manifest: &serde_json::Value, name: &str) -> Option<String> {
+    let missing = manifest["missing"].as_array().unwrap();
+    let found = missing.iter().find(|missing| missing["name"] == name)?;
+    Some(found["why"].as_str().unwrap().to_owned())
+}
+
+/// Kills writers at every moment of their writing; what counts is whole, and of the rest the next writer leaves nothing.
+pub fn kill_in_a_loop(times: u32) {
+    const ID: i32 = 890_100;
+    let cell = Cell::new().unwrap();
+    let (home, dir) = (folder(), folder());
+    let _fake = fake_broker(&cell, home.path(), ID);
+    let dir = dir.path();
+    let names = || -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let config = home.path().join("no-floor.yml");
+    fs::write(&config, "evidence: {min_free: 0}\n").unwrap();
+    let command = || {
+        let mut command = bundle_command(ID, dir);
+        command.arg("--config.file").arg(&config).stdout(Stdio::null());
+        command
+    };
+    let (mut whole_before, mut killed_midway) = (0, 0);
+    for round in 0..times {
+        let before = names();
+        let mut writer = cell.spawn(command()).unwrap();
+        // Killed with every number of files, from none to all; some only when they have ended.
+        let files = (16 * (times - 1 - round) / times) as usize;
+        let far_enough = || match names().iter().find(|name| !before.contains(name)) {
+            Some(name) if name.starts_with('.') => {
+                fs::read_dir(dir.join(name)).map_or(true, |now| now.count() >= files)
+            }
+            other => other.is_some(),
+        };
+        let until = Instant::now() + Duration::from_secs(30);
+        while !far_enough() {
+            assert!(Instant::now() < until, "nothing is written");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        writer.kill().unwrap();
+        let now = whole(dir);
+        now.iter().for_each(|bundle| drop(verified(bundle)));
+        assert!(now.len() - whole_before <= 1, "{now:?}");
+        killed_midway += u32::from(now.len() == whole_before);
+        whole_before = now.len();
+    }
+    println!("{killed_midway} of {times} killed while they wrote, {} had ended", times - killed_midway);
+    assert!(killed_midway >= times / 5 && killed_midway < times);
+    assert!(names().iter().any(|name| name.starts_with('.')), "nothing is left to sweep");
+    assert_eq!(run(&cell, command()).0, Some(0));
+    let left: Vec<String> = names().into_iter().filter(|name| name.starts_with('.')).collect();
+    assert_eq!(left, Vec::<String>::new(), "what was left over is swept");
+}
