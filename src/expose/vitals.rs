@@ -75,7 +75,7 @@ pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDi
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
     let told = |probe: &Probe| match &probe.error {
-        None => format!("answers in {}", brief(probe.duration)),
+        None => brief(probe.duration),
         Some(error) => format!("{} after {}", error.reason, brief(probe.duration)),
     };
     let metadata = probes.map(|probes| match &probes.metadata {
