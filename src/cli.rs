@@ -30,6 +30,8 @@ pub enum Command {
     Bundle(BundleArgs),
     /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
+    /// Judge recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
+    Replay(ReplayArgs),
     /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
     /// when the exporter does not answer.
     Live(LiveArgs),
@@ -113,6 +115,21 @@ pub struct AnalyzeArgs {
     pub output: OutputFormat,
 }
 
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// What `--record` wrote, or that compressed by gzip.
+    pub file: PathBuf,
+    /// How many times as fast as it happened; or max, as fast as it can be judged.
+    #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed)]
+    pub speed: f64,
+    /// Serve nothing: print the timeline and the last verdicts, and exit; at --speed max.
+    #[arg(long, conflicts_with = "listen")]
+    pub output: Option<OutputFormat>,
+    /// Address to serve metrics and pages on; may be given more than once.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:10052", value_parser = listen_address)]
+    pub listen: Vec<SocketAddr>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     Text,
@@ -150,6 +167,12 @@ pub struct ServeArgs {
     /// Check the config file and the flags, then exit: 0 if they are right, 2 if not.
     #[arg(long = "config.check")]
     pub config_check: bool,
+    /// Write each second's readings to this file, for `kafka-vitals replay`.
+    #[arg(long = "record", value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// MiB after which the file becomes FILE.1.
+    #[arg(long = "record.max-size", value_name = "MIB", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub record_max_size: u32,
     /// Folder where the proc file system is mounted.
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
@@ -187,6 +210,12 @@ pub struct ServeArgs {
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
     full.parse().map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 0.0.0.0:10052".to_owned())
+}
+
+/// `max` is infinity.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = if text == "max" { f64::INFINITY } else { text.parse().unwrap_or(0.0) };
+    if speed >= 0.01 { Ok(speed) } else { Err("expected a number of at least 0.01, or max".to_owned()) }
 }
 
 impl ServeArgs {

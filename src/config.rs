@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::cli::{LogFormat, LogLevel, ServeArgs};
 use crate::diagnose::live;
+use crate::record;
 use crate::sys::proc::ProcRoot;
 
 /// Checked settings of a serving exporter.
@@ -20,6 +21,7 @@ pub struct Config {
     /// 0 is no limit.
     pub max_requests: usize,
     pub procfs: PathBuf,
+    pub record: Option<record::Settings>,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     pub rounds: Rounds,
@@ -206,6 +208,10 @@ impl Config {
             telemetry_path: args.telemetry_path.clone(),
             max_requests: args.max_requests,
             procfs: args.procfs.clone(),
+            record: args
+                .record
+                .clone()
+                .map(|file| record::Settings { file, max_bytes: u64::from(args.record_max_size) << 20 }),
             log_level: args.log_level,
             log_format: args.log_format,
             rounds: file.rounds,

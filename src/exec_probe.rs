@@ -47,7 +47,8 @@ pub fn get(address: SocketAddr, path: &str, time: Duration, most: usize) -> std:
     };
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     while bytes.len() < most {
@@ -75,16 +76,18 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers one request with these bytes; a hanging one keeps the connection for a while.
+    /// A server that answers one request with these bytes; a hanging one keeps the connection until the probe goes.
     fn serving(bytes: &'static [u8], hangs: bool) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            // The request comes in one piece.
+            let _ = stream.read(&mut [0; 512]).unwrap();
             stream.write_all(bytes).unwrap();
-            // Until the probe has gone.
-            let mut rest = Vec::new();
-            let _ = if hangs { stream.read_to_end(&mut rest) } else { stream.read(&mut [0; 512]) };
+            if hangs {
+                let _ = stream.read(&mut [0; 512]);
+            }
         });
         address
     }

@@ -42,5 +42,9 @@ pub mod kafka;
 #[forbid(unsafe_code)]
 pub mod parse;
 #[forbid(unsafe_code)]
+pub mod record;
+#[forbid(unsafe_code)]
+pub mod replay;
+#[forbid(unsafe_code)]
 pub mod snapshot;
 pub mod sys;

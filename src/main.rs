@@ -4,6 +4,7 @@
 mod analyze;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +12,25 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{
-    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ServeArgs, ThreadsArgs,
+    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ServeArgs,
+    ThreadsArgs,
 };
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
+use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::expose::{analysis, api, check};
 use kafka_vitals::parse::thread_dump;
+use kafka_vitals::replay::{Recording, Replayed};
 use kafka_vitals::snapshot::Clock;
-use kafka_vitals::{collect, evidence, judging, sys};
+use kafka_vitals::{collect, evidence, judging, record, replay, sys};
 use sys::proc::ProcRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Bundle(args)) => bundle(args),
         Some(Command::Analyze(args)) => analyze::run(&args),
+        Some(Command::Replay(args)) => replay_recording(&args),
         Some(Command::Live(args)) => Ok(live(&args)),
     };
     match result {
@@ -81,57 +87,68 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
+    serving(run(config))
+}
+
+fn serving(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let code = runtime.block_on(run(config));
+    let code = runtime.block_on(work);
     // Reads that hang in the kernel never end: they must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let listener = server::bind(*address).await?;
-        let address = listener.local_addr().context("cannot tell the address listened on")?;
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
-        listeners.push(listener);
-    }
+    let stopped = stopped()?;
     let clock = Clock::start();
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
-    let router = server::router(
-        Served { view: view.clone(), saved: saved.clone(), clock },
-        &config.telemetry_path,
-        config.max_requests,
-    );
-    let mut tasks = tokio::task::JoinSet::new();
-    for listener in listeners {
-        tasks.spawn(server::serve(listener, router.clone()));
+    let served = Served { view: view.clone(), saved: saved.clone(), clock };
+    let mut tasks = listen(&config.listen, served, &config.telemetry_path, config.max_requests).await?;
+    if let Some(settings) = config.record.clone() {
+        tasks.spawn(record::run(settings, snapshots.clone(), clock));
     }
     tasks.spawn(judging::run(snapshots, publish_view, saved, config.live, clock));
     let proc = ProcRoot::new(&config.procfs);
     tasks.spawn(evidence::run(view, publish_saved, config.evidence.clone(), proc, clock));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
-    let ended = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = tasks.join_next() => Some(ended),
-    };
-    match ended {
-        None => {
+    tokio::select! {
+        () = stopped => {
             tracing::info!("ending");
             Ok(ExitCode::SUCCESS)
         }
-        // Both kinds of task run for ever: an end is a fault that a supervisor should see.
-        Some(_) => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
+        // Every task runs for ever: an end is a fault that a supervisor should see.
+        _ = tasks.join_next() => anyhow::bail!("a part of the exporter ended by itself; the log above tells why"),
     }
+}
+
+/// Ends with SIGTERM or SIGINT from now on.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let router = server::router(served, path, max);
+    for address in addresses {
+        let listener = server::bind(*address).await?;
+        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        tasks.spawn(server::serve(listener, router.clone()));
+    }
+    Ok(tasks)
 }
 
 fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -274,4 +291,48 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
         std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let source = args.file.display().to_string();
+    let recording = Recording::open(&args.file).with_context(|| source.clone())?;
+    let checked = |replayed: Replayed| {
+        let why = "no line of it is a snapshot; give a file that `kafka-vitals --record FILE` wrote";
+        anyhow::ensure!(replayed.snapshots > 0, "{source}: {}", replayed.broken.as_deref().unwrap_or(why));
+        Ok(replayed)
+    };
+    if let Some(output) = args.output {
+        let replayed = checked(replay::play(recording, f64::INFINITY, drop))?;
+        let text = match output {
+            OutputFormat::Text => replay::text(&replayed),
+            OutputFormat::Json => serde_json::to_string_pretty(&replayed)? + "\n",
+        };
+        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(LogLevel::Info, LogFormat::Text);
+    serving(async {
+        let stopped = stopped()?;
+        let clock = Clock::replayed();
+        let (publish, view) = watch::channel(Arc::default());
+        // Nothing is saved while old readings are looked at.
+        let (_, saved) = watch::channel(Arc::default());
+        let mut tasks = listen(&args.listen, Served { view, saved, clock }, "/metrics", 40).await?;
+        let speed = args.speed;
+        let show = move |view: View| {
+            clock.set(view.diagnosis.at);
+            publish.send_replace(Arc::new(view));
+        };
+        let play = async {
+            let played = tokio::task::spawn_blocking(move || replay::play(recording, speed, show)).await;
+            let Replayed { snapshots, skipped, broken, .. } = checked(played.context("the replay ended by a fault")?)?;
+            tracing::info!(snapshots, skipped, broken, "the recording is at its end; its last view stays");
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = stopped => Ok(ExitCode::SUCCESS),
+            ended = play => ended,
+            _ = tasks.join_next() => anyhow::bail!("serving ended by itself; the log above tells why"),
+        }
+    })
 }

@@ -8,6 +8,7 @@ mod threads;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -43,16 +44,33 @@ impl Moment {
 pub struct Clock {
     wall: Duration,
     start: Instant,
+    /// In a replay: the milliseconds at which it stands.
+    replayed: Option<&'static AtomicU64>,
 }
 
 impl Clock {
     pub fn start() -> Clock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { wall, start: Instant::now() }
+        Clock { wall, start: Instant::now(), replayed: None }
+    }
+
+    /// One that stands, with all its copies, where [`Clock::set`] put it last. A process needs one at most.
+    pub fn replayed() -> Clock {
+        Clock { replayed: Some(Box::leak(Box::default())), ..Clock::start() }
+    }
+
+    /// Nothing on a clock that runs by itself.
+    pub fn set(&self, now: Moment) {
+        if let Some(at) = self.replayed {
+            at.store(now.0, Ordering::Relaxed);
+        }
     }
 
     pub fn now(&self) -> Moment {
-        Moment(0).plus(self.wall + self.start.elapsed())
+        match self.replayed {
+            Some(at) => Moment(at.load(Ordering::Relaxed)),
+            None => Moment(0).plus(self.wall + self.start.elapsed()),
+        }
     }
 }
 
@@ -111,7 +129,7 @@ impl<T> Default for Reading<T> {
 }
 
 /// Everything known at one moment.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub at: Moment,
     /// By `Broker::process`; sorted by label for a stable output.
@@ -140,7 +158,7 @@ pub struct ExporterVitals {
 }
 
 /// All readings of one broker process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.

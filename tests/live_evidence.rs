@@ -16,8 +16,10 @@ use support::{Exporter, wait_for};
 const SECRET: &str = "s3cret-of-the-test";
 
 #[track_caller]
-fn take(cluster: &Cluster, broker: i32, dir: &Path) -> (std::path::PathBuf, serde_json::Value) {
-    let (code, stdout, stderr) = run(cluster.cell(), bundle_command(broker, dir));
+fn take(cluster: &Cluster, broker: i32, dir: &Path, home: &Path) -> (std::path::PathBuf, serde_json::Value) {
+    let mut command = bundle_command(broker, dir);
+    command.arg("--config.file").arg(home.join("config.yml"));
+    let (code, stdout, stderr) = run(cluster.cell(), command);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
     let path = std::path::PathBuf::from(stdout.trim_end());
     assert!(path.starts_with(dir) && path.to_str().unwrap().ends_with(&format!("Z-broker-{broker}")), "{stdout}");
@@ -36,10 +38,12 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
     cluster.wait_whole(Duration::from_secs(30)).unwrap();
-    let (dir, own) = (folder(), folder());
+    let (home, dir, own) = (folder(), folder(), folder());
+    // However full the disk is.
+    fs::write(home.path().join("config.yml"), "evidence: {min_free: 0}\n").unwrap();
     let start = || {
         Exporter::start_with(cluster.cell(), |command| {
-            command.arg("--evidence.dir").arg(own.path());
+            command.arg("--evidence.dir").arg(own.path()).arg("--config.file").arg(home.path().join("config.yml"));
         })
     };
     let exporter = start();
@@ -61,7 +65,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     assert_eq!(verified(bundle)["missing"], serde_json::json!([]));
     drop(exporter);
 
-    let (path, manifest) = take(&cluster, broker.id(), dir.path());
+    let (path, manifest) = take(&cluster, broker.id(), dir.path(), home.path());
     let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
     assert_eq!(manifest["missing"], serde_json::json!([]), "{manifest:#}");
     let verdict = manifest["verdict"].as_str().unwrap();
@@ -80,6 +84,9 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
         let common = quoted(report).intersection(&quoted(&deadlock.report)).count();
         assert!(common >= 2, "{name}: {report}\n{}", deadlock.report);
     }
+    let analysis = Command::new(env!("CARGO_BIN_EXE_kafka-vitals")).arg("analyze").arg(&path).output().unwrap();
+    let analysis = String::from_utf8(analysis.stdout).unwrap();
+    assert!(analysis.contains("KAFKA-3994") && analysis.contains("deadlock"), "{analysis}");
     // It does not accept, connect or close anything by itself: what the tools tell now is what they told then.
     let established = |text: &str, port: u16| {
         let lines = text.lines().filter(|line| line.starts_with("ESTAB") && line.contains(&format!(":{port} ")));
@@ -112,7 +119,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     // Another one hangs: it cannot be attached to, and everything else is there.
     let hung = cluster.brokers().map(|broker| broker.id()).find(|id| *id != broker.id()).unwrap();
     cluster.pause(hung).unwrap();
-    let (_, manifest) = take(&cluster, hung, dir.path());
+    let (_, manifest) = take(&cluster, hung, dir.path(), home.path());
     assert!(manifest["verdict"].as_str().unwrap().contains("stopped by a signal"), "{manifest:#}");
     assert!(why_missing(&manifest, "thread-dump-1.txt").unwrap().contains("stopped"), "{manifest:#}");
     assert!(why_missing(&manifest, "thread-dump-3.txt").is_some());

@@ -48,6 +48,7 @@ fn from_the_deadlock_to_the_recovery() {
         wait_for("healthy brokers", Duration::from_secs(20), || state(&exporter, *id) == "healthy");
         assert_eq!(live(*id).0, 200);
     }
+    wait_for("every round", Duration::from_secs(20), || !exporter.page().contains("not read yet"));
     keep(&exporter, "healthy");
     let closed = cluster.cell().free_ports(1).unwrap()[0];
     for port in [exporter.port, closed] {

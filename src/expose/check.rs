@@ -4,13 +4,13 @@
 use std::fmt::Write as _;
 
 use super::overview::{Level, overview, worst_first};
-use super::vitals::{cut, unknown, vitals};
+use super::vitals::{Vital, cut, unknown, vitals};
 use crate::diagnose::View;
 use crate::diagnose::finding::Severity;
 use crate::diagnose::verdict::clock;
 use crate::snapshot::Moment;
 
-const COLUMNS: usize = 110;
+const COLUMNS: usize = 116;
 /// Brokers told in full, the worst first.
 const BROKERS: usize = 8;
 const FACTS: usize = 6;
@@ -35,22 +35,18 @@ pub fn text(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String>)
     }
     let brokers = worst_first(view);
     for (broker, diagnosis) in brokers.iter().take(BROKERS) {
+        let mut vitals = match broker.ended {
+            None => vitals(&view.snapshot, broker, diagnosis, now),
+            Some(_) => Vec::new(),
+        };
         let mut head = format!("Broker {}: {}", broker.label, diagnosis.state.name());
+        vitals.pop().iter().for_each(|kafka| head.extend(["; ", &words(kafka)]));
         for found in diagnosis.findings.iter().filter(|found| found.id.kind().severity == Severity::Info) {
-            // Writing to a String cannot fail.
-            let _ = write!(head, "; {}", found.id.kind().title);
+            head.extend(["; ", found.id.kind().title]);
         }
         line("");
         line(&head);
-        if broker.ended.is_none() {
-            let vitals = vitals(&view.snapshot, broker, diagnosis, now);
-            let words = vitals.iter().map(|vital| {
-                let notes =
-                    if vital.notes.is_empty() { String::new() } else { format!(" ({})", vital.notes.join(", ")) };
-                format!("{} {}{notes}", vital.name, vital.value)
-            });
-            flow(words).iter().for_each(|words| line(&format!("  {words}")));
-        }
+        flow(vitals.iter().map(words)).iter().for_each(|words| line(&format!("  {words}")));
         if let Some(path) = evidence(&diagnosis.label) {
             line(&format!("  evidence: {path}"));
         }
@@ -100,6 +96,11 @@ pub fn coloured(text: &str) -> String {
         let _ = writeln!(out, "{colour}{line}{end}");
     }
     out
+}
+
+fn words(vital: &Vital) -> String {
+    let notes = if vital.notes.is_empty() { String::new() } else { format!(" ({})", vital.notes.join(", ")) };
+    format!("{} {}{notes}", vital.name, vital.value)
 }
 
 /// One after the other, as many in a line as fit.

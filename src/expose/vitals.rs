@@ -38,7 +38,7 @@ impl Vital {
     }
 }
 
-/// Of a broker whose process runs.
+/// Of a broker whose process runs; the last is its version.
 pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
     let mut list = vec![requests(broker, diagnosis, now)];
     if let Some(probes) = broker.probes.fresh(now) {
@@ -75,7 +75,7 @@ pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDi
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
     let told = |probe: &Probe| match &probe.error {
-        None => format!("answers in {}", brief(probe.duration)),
+        None => brief(probe.duration),
         Some(error) => format!("{} after {}", error.reason, brief(probe.duration)),
     };
     let metadata = probes.map(|probes| match &probes.metadata {
@@ -134,7 +134,10 @@ fn levels(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagno
         let dir = space.dir.display().to_string();
         let forecast = forecasts.log_dirs.iter().find(|(name, _)| *name == dir).map(|(_, forecast)| forecast);
         let free = format!("{} free of {}", bytes(space.free_bytes), bytes(space.total_bytes));
-        let mut vital = Vital::new(format!("Log dir {}", cut(&dir, 40)), Some(free)).note(forecast.and_then(left));
+        // Its end tells it from the others.
+        let end: String = dir.chars().skip(dir.chars().count().saturating_sub(20)).collect();
+        let name = if end == dir { end } else { format!("…{end}") };
+        let mut vital = Vital::new(format!("Log dir {name}"), Some(free)).note(forecast.and_then(left));
         vital.used = Some(1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64);
         list.push(vital.about(diagnosis, &[FindingId::LogDirExhaustion]));
     }

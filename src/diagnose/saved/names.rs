@@ -210,14 +210,17 @@ impl Names {
         told.pop_first().filter(|_| told.is_empty())
     }
 
-    /// The one known id that a file's name holds, else its folder's: `217-server.log`, `broker3.log`; in `0.10.1.0` is none.
+    /// The one known id that a file's name or its folder's holds after the word broker, as `2026-11-22T10-14-02Z-broker-219`,
+    /// else anywhere, as `217-server.log`; in `0.10.1.0` is none.
     fn hint(&self, source: &str) -> Option<i32> {
         let ids = |part: &str| -> BTreeSet<i32> {
             let words = part.split(|c: char| !c.is_ascii_digit() && c != '.');
             let numbers = words.map(|word| word.trim_matches('.')).filter_map(|word| word.parse().ok());
             numbers.filter(|id| self.ids.contains(id)).collect()
         };
-        source.rsplit('/').take(2).map(ids).find(|ids| !ids.is_empty()).and_then(|ids| only(&ids))
+        let parts = || source.rsplit('/').take(2);
+        let after_broker = parts().filter_map(|part| Some(part.rsplit_once("broker")?.1));
+        after_broker.chain(parts()).map(ids).find(|ids| !ids.is_empty()).and_then(|ids| only(&ids))
     }
 }
 
@@ -240,4 +243,44 @@ fn one_of<K: Ord>(map: &mut BTreeMap<K, Option<Name>>, key: K, name: Name) {
 fn the_one<'a>(mut owners: impl Iterator<Item = &'a (Name, By)>) -> Option<&'a (Name, By)> {
     let first = owners.next()?;
     owners.all(|(name, _)| *name == first.0).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_of_names() {
+        let names = Names { ids: BTreeSet::from([1, 2, 219]), ..Names::default() };
+        let table = [
+            ("logs/219-server.log", Some(219)),
+            ("broker2.log", Some(2)),
+            ("broker2.log.1", None),
+            ("2026-11-02T10-14-02Z-broker-219/thread-dump-1.txt", Some(219)),
+            ("host-219/jstack.txt", Some(219)),
+            ("219/deeper/jstack.txt", None),
+            ("incident-2.1.0/jstack.txt", None),
+            ("netstat-219-grep-2.txt", None),
+            ("218.txt", None),
+        ];
+        for (source, id) in table {
+            assert_eq!(names.hint(source), id, "{source}");
+        }
+    }
+
+    #[test]
+    fn ids_in_names_of_threads() {
+        // Of 0.10.1.0, 2.8.2 and 4.3.0.
+        let table = [
+            ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
+            ("data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0", Some(1)),
+            ("ExpirationReaper-2", Some(2)),
+            ("ExpirationReaper-219-AlterAcls", Some(219)),
+            ("ReplicaFetcherThread-0-3", None),
+            ("kafka-request-handler-4", None),
+        ];
+        for (thread, id) in table {
+            assert_eq!(id_of_thread(thread), id, "{thread}");
+        }
+    }
 }

@@ -81,7 +81,8 @@ pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String
                 footer {
                     p {
                         "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
-                        a href="/metrics" { "Metrics" } ", "
+                        a href="/runbooks" { "Runbooks" } ", "
+                        a href="/metrics" { "metrics" } ", "
                         a href="/-/healthy" { "health" } ", "
                         a href="/-/ready" { "readiness" } ". The page does not reload by itself."
                     }
@@ -94,9 +95,10 @@ pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String
 /// Newest first.
 fn timeline(view: &View, now: Moment) -> Markup {
     let events = &view.diagnosis.timeline;
+    // What is over is no trouble any more.
     let level = |event: &Event| match event.finding {
-        Some(finding) => finding.kind().severity.name(),
-        None => "",
+        Some(finding) if !event.what.ends_with(": over") => finding.kind().severity.name(),
+        _ => "",
     };
     html! {
         section {

@@ -1,0 +1,108 @@
+//! Snapshots as lines of JSON, for a post-mortem and for [`crate::replay`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::snapshot::{Clock, Snapshot};
+
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+
+/// Where to, and how much: when the file is full it becomes `FILE.1`, so that twice as much stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub file: PathBuf,
+    pub max_bytes: u64,
+}
+
+/// Hands each second's newest snapshot to a thread of its own, where a disk that hangs harms nobody: what comes
+/// meanwhile is left out. Ends when nobody publishes snapshots any more.
+pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
+    let Some(lines) = start(settings) else { return std::future::pending().await };
+    loop {
+        if let Ok(Err(_)) = tokio::time::timeout(AT_LEAST_EVERY, snapshots.changed()).await {
+            return;
+        }
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        if let Err(TrySendError::Disconnected(_)) = lines.try_send((snapshot, clock)) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(AT_MOST_EVERY).await;
+    }
+}
+
+fn start(settings: Settings) -> Option<SyncSender<(Arc<Snapshot>, Clock)>> {
+    let (send, lines) = sync_channel::<(Arc<Snapshot>, Clock)>(1);
+    let mut recorder = Recorder { settings, open: None, failed: false };
+    let work = move || {
+        for (snapshot, clock) in lines {
+            recorder.take(&Snapshot { at: clock.now(), ..(*snapshot).clone() });
+        }
+    };
+    let started = std::thread::Builder::new().name("record".into()).spawn(work);
+    started.map_err(|error| tracing::error!(%error, "cannot start the thread that records")).ok()?;
+    Some(send)
+}
+
+struct Recorder {
+    settings: Settings,
+    open: Option<(File, u64)>,
+    failed: bool,
+}
+
+impl Recorder {
+    fn take(&mut self, snapshot: &Snapshot) {
+        let file = self.settings.file.display().to_string();
+        match self.write(snapshot) {
+            Ok(()) if self.failed => tracing::info!(file, "records again"),
+            Ok(()) => {}
+            Err(error) => {
+                // Half a line may stand there: the next one begins with a line's end.
+                self.open = None;
+                if !self.failed {
+                    tracing::warn!(file, "cannot record: {error}; check its folder, rights and free space");
+                }
+                self.failed = true;
+                return;
+            }
+        }
+        self.failed = false;
+    }
+
+    fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let mut line = serde_json::to_vec(snapshot)?;
+        line.push(b'\n');
+        let Settings { file: path, max_bytes } = &self.settings;
+        if self.open.as_ref().is_some_and(|(_, bytes)| bytes + line.len() as u64 > *max_bytes) {
+            self.open = None;
+            let mut full = path.clone().into_os_string();
+            full.push(".1");
+            std::fs::rename(path, full)?;
+        }
+        let (file, bytes) = match &mut self.open {
+            Some(open) => open,
+            closed => {
+                // Not for everybody's eyes: hosts, paths and topics are named in it.
+                let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+                let bytes = file.metadata()?.len();
+                if bytes > 0 {
+                    file.write_all(b"\n")?;
+                }
+                closed.insert((file, bytes))
+            }
+        };
+        file.write_all(&line)?;
+        *bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Recordings of real brokers judged anew: what was done to them, and when, is told by the lab and by `jstack`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use lab::Cell;
+use serde_json::Value;
+use support::{Metrics, wait_for};
+
+fn command(file: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
+    let recordings = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recordings");
+    command.arg("replay").arg(file).args(arguments).current_dir(recordings);
+    command
+}
+
+fn replayed(file: &str) -> Value {
+    let output: Output = command(file, &["--output", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// `key value` of what the lab told.
+fn told(key: &str) -> f64 {
+    let told = include_str!("fixtures/recordings/incident.txt");
+    told.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).unwrap()
+}
+
+#[test]
+fn the_incident_is_told_in_time_and_of_the_right_broker() {
+    let answer = replayed("incident.jsonl.gz");
+    assert_eq!((&answer["skipped"], &answer["broken"]), (&Value::from(0), &Value::Null));
+    let (sick, formed) = (told("broker").to_string(), told("followers_continued"));
+    let events = answer["timeline"].as_array().unwrap();
+    // That the lab stops the followers for a moment is told as well.
+    let deadlocks: Vec<&Value> = events.iter().filter(|event| event["finding"] == "jvm_deadlock").collect();
+    let [deadlock] = deadlocks.as_slice() else { panic!("{events:#?}") };
+    assert_eq!(deadlock["broker"].as_str().unwrap(), sick);
+    let after = deadlock["at"].as_f64().unwrap() / 1000.0 - formed;
+    assert!((0.0..told("first_given_up_after")).contains(&after), "told {after:.1} s after it can have formed");
+    for broker in answer["brokers"].as_array().unwrap() {
+        let is_sick = broker["label"].as_str().unwrap() == sick;
+        assert_eq!(broker["state"] == "gray", is_sick, "{broker:#}");
+        let issues: Vec<&str> =
+            broker["known_issues"].as_array().unwrap().iter().map(|known| known["issue"].as_str().unwrap()).collect();
+        assert_eq!(issues, if is_sick { &["KAFKA-3994"][..] } else { &[] });
+    }
+    let text = command("incident.jsonl.gz", &["--output", "text"]).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(&format!("Broker {sick} is alive but deadlocked since")), "{text}");
+}
+
+#[test]
+fn a_healthy_run_gives_nothing_but_healthy() {
+    let answer = replayed("healthy.jsonl.gz");
+    let brokers = answer["brokers"].as_array().unwrap();
+    assert_eq!(brokers.len(), 3);
+    assert!(brokers.iter().all(|broker| broker["state"] == "healthy"), "{brokers:#?}");
+    let events = answer["timeline"].as_array().unwrap();
+    assert_eq!(events.len(), 3, "{events:#?}");
+    assert!(events.iter().all(|event| event["what"] == "is healthy"), "{events:#?}");
+}
+
+#[test]
+fn a_replay_is_served_at_its_own_time() {
+    let cell = Cell::new().unwrap();
+    let port = cell.free_ports(1).unwrap()[0];
+    let address = format!("127.0.0.1:{port}");
+    let mut command = command("incident.jsonl.gz", &["--speed", "200", "--web.listen-address", &address]);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let _replay = cell.spawn(command).unwrap();
+    let get = |path: &str| cell.http_get(port, path, Duration::from_secs(5)).ok().filter(|(status, _)| *status == 200);
+    let sick = told("broker") as i32;
+    let state = |name: &str| {
+        let metrics = Metrics::parse(&get("/metrics")?.1);
+        metrics.get(&format!("broker_state{{broker=\"{sick}\",state=\"{name}\"}}"))
+    };
+    wait_for("the verdict", Duration::from_secs(60), || state("gray") == Some(1.0));
+    // The readings would be unknown by now, were their age told by the clock of this machine.
+    assert!(get("/").unwrap().1.contains("deadlocked"));
+    assert!(Metrics::parse(&get("/metrics").unwrap().1).of("open_file_handles", sick).is_some());
+}
