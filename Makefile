@@ -28,6 +28,12 @@ build: ## the exporter, optimised: target/release/kafka-vitals
 	@scripts/prerequisites.sh build
 	@$(in_shell) cargo build --locked --release
 
+.PHONY: static
+static: ## the exporter as one file that needs nothing of its host: target/TRIPLE/release/kafka-vitals
+	@scripts/prerequisites.sh build
+	@$(in_shell) RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release \
+		--target "$$(rustc -vV | sed -n 's/^host: //p')"
+
 .PHONY: lint
 lint: ## rustfmt, clippy without a warning, the scripts' own tests
 	@scripts/prerequisites.sh build lint

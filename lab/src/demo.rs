@@ -1,5 +1,6 @@
 //! The demonstration: the incident on three real brokers, looked at by hand and by the exporter, side by side.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -25,7 +26,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     let mut cluster = Cluster::start(options)?;
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     let folder = tempfile::tempdir()?;
-    let exporter = Exporter::start(&cell, exporter, folder.path())?;
+    let exporter = Exporter::start(&cluster, exporter, folder.path())?;
     let monitoring = Monitoring::start(&cell, Path::new("alerts"), folder.path(), exporter.port)?;
     println!("\n  page          http://127.0.0.1:{0}/\n  metrics       http://127.0.0.1:{0}/metrics", exporter.port);
     println!("  Prometheus    http://127.0.0.1:{}/", monitoring.prometheus);
@@ -83,7 +84,8 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
 /// Page, `check`, evidence and liveness probe say the same.
 fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
     let title = exporter.page_title()?;
-    let verdict = format!("Broker {sick} is alive but deadlocked since ");
+    let label = exporter.label(sick)?;
+    let verdict = format!("Broker {label} is alive but deadlocked since ");
     println!("\nWhat each of them says now:\n  page   {title}");
     let check = exporter.command("check")?;
     let first = check.lines().next().unwrap_or_default();
@@ -91,14 +93,14 @@ fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
     let bundle = exporter.bundle()?;
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(bundle.join("manifest.json"))?)?;
     println!("  bundle {} files in {}", manifest["files"].as_array().map_or(0, Vec::len), bundle.display());
-    let path = format!("/brokers/{sick}/live");
+    let path = format!("/brokers/{label}/live");
     let (status, reason) = exporter.cell.http_get(exporter.port, &path, Duration::from_secs(5))?;
     println!("  live   {status}: {}", reason.trim());
     let told = manifest["verdict"].as_str().unwrap_or_default();
     for (what, text) in [("page", title.as_str()), ("check", first), ("bundle", told), ("live", reason.as_str())] {
         ensure!(text.contains(&verdict), "the {what} says something else than \"{verdict}...\": {text}");
     }
-    ensure!(status == 503, "the liveness probe of broker {sick} passes");
+    ensure!(status == 503, "the liveness probe of broker {label} passes");
     Ok(())
 }
 
@@ -108,7 +110,8 @@ fn cure(cluster: &mut Cluster, exporter: &Exporter, sick: i32, stop: &Receiver<(
     cluster.kill(sick)?;
     cluster.start_again(sick)?;
     let begun = Instant::now();
-    let recovered = format!("Broker {sick} has recovered");
+    let label = exporter.label(sick)?;
+    let recovered = format!("Broker {label} has recovered");
     let mut told = String::new();
     while !told.starts_with(&recovered) {
         ensure!(begun.elapsed() < Duration::from_secs(120), "the recovery was not told: {told}");
@@ -117,7 +120,8 @@ fn cure(cluster: &mut Cluster, exporter: &Exporter, sick: i32, stop: &Receiver<(
         }
         let answer: serde_json::Value = serde_json::from_str(&exporter.get("/api/v1/brokers")?)?;
         let brokers = answer["brokers"].as_array().into_iter().flatten();
-        let verdict = brokers.filter(|broker| broker["id"] == sick).find_map(|broker| broker["verdict"].as_str());
+        let verdict =
+            brokers.filter(|broker| broker["broker"] == label.as_str()).find_map(|broker| broker["verdict"].as_str());
         let verdict = verdict.unwrap_or_default();
         if verdict != told {
             println!("  +{:.0} s  {verdict}", begun.elapsed().as_secs_f32());
@@ -215,18 +219,22 @@ pub struct Exporter {
     program: PathBuf,
     /// Where it keeps its evidence.
     state: PathBuf,
+    /// Of the brokers, by id.
+    ports: BTreeMap<i32, u16>,
     port: u16,
 }
 
 impl Exporter {
-    fn start(cell: &Cell, program: &Path, state: &Path) -> Result<Exporter> {
+    fn start(cluster: &Cluster, program: &Path, state: &Path) -> Result<Exporter> {
+        let cell = cluster.cell();
+        let ports = cluster.brokers().map(|node| (node.id(), node.port())).collect();
         let (program, state) = (program.canonicalize()?, state.to_owned());
         let usual = std::net::TcpListener::bind(("0.0.0.0", PORT)).is_ok();
         let port = if usual { PORT } else { *cell.free_ports(1)?.first().context("no free port")? };
         let mut command = Command::new(&program);
         command.env_remove("STATE_DIRECTORY").env("XDG_STATE_HOME", &state);
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=error").stdin(Stdio::null());
-        let exporter = Exporter { _process: cell.spawn(command)?, cell: cell.clone(), program, state, port };
+        let exporter = Exporter { _process: cell.spawn(command)?, cell: cell.clone(), program, state, ports, port };
         let begun = Instant::now();
         while !exporter.metrics().is_ok_and(|metrics| metrics.of("deadlock_detected", BROKERS[2]).is_some()) {
             ensure!(begun.elapsed() < Duration::from_secs(20), "the exporter did not find the brokers");
@@ -239,6 +247,13 @@ impl Exporter {
         let (status, body) = self.cell.http_get(self.port, path, Duration::from_secs(5))?;
         ensure!(status == 200, "GET {path}: status {status}");
         Ok(body)
+    }
+
+    /// The label of a broker: `217@PORT` where another cluster on this host has the same id.
+    fn label(&self, broker: i32) -> Result<String> {
+        let port = self.ports.get(&broker).context("no such broker")?;
+        let shared = format!("{broker}@{port}");
+        Ok(if self.get("/metrics")?.contains(&format!("broker=\"{shared}\"")) { shared } else { broker.to_string() })
     }
 
     /// What a command of the program prints about this exporter.
@@ -257,8 +272,8 @@ impl Exporter {
         bundles.max().with_context(|| format!("no bundle in {}", folder.display()))
     }
 
-    fn metrics(&self) -> Result<Metrics> {
-        Ok(Metrics(self.get("/metrics")?))
+    fn metrics(&self) -> Result<Metrics<'_>> {
+        Ok(Metrics { text: self.get("/metrics")?, ports: &self.ports })
     }
 
     /// The page's first line.
@@ -269,21 +284,25 @@ impl Exporter {
     }
 }
 
-struct Metrics(String);
+struct Metrics<'a> {
+    text: String,
+    ports: &'a BTreeMap<i32, u16>,
+}
 
-impl Metrics {
+impl Metrics<'_> {
     fn of(&self, name: &str, broker: i32) -> Option<f64> {
         self.with(name, broker, "")
     }
 
     /// The label is `217@PORT` where somebody else's broker on this host has the same id.
     fn with(&self, name: &str, broker: i32, labels: &str) -> Option<f64> {
-        let mut lines = self.0.lines();
+        let own = self.ports.get(&broker).map(|port| format!("@{port}")).unwrap_or_default();
+        let mut lines = self.text.lines();
         let value = lines.find_map(|line| {
             let rest = line.strip_prefix("kafka_vitals_")?.strip_prefix(name)?.strip_prefix("{broker=\"")?;
             let rest = rest.strip_prefix(&broker.to_string())?;
             let (at, rest) = rest.split_once('"')?;
-            let ours = at.is_empty() || at.starts_with('@');
+            let ours = at.is_empty() || at == own;
             (ours && rest.contains(labels)).then(|| rest.rsplit_once(' ')).flatten().map(|(_, value)| value)
         });
         value?.parse().ok()

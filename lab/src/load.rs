@@ -64,7 +64,11 @@ impl Load {
                 let (ports, counted) = (ports.clone(), Arc::clone(&counts));
                 let request = move |connection: &mut Connection| -> io::Result<()> {
                     if rebalances {
-                        let id = connection.coordinator(&group)?;
+                        let id = match connection.coordinator(&group) {
+                            // There is none yet.
+                            Err(error) if error.kind() == io::ErrorKind::Other => return Ok(()),
+                            found => found?,
+                        };
                         let port = ports.get(&id).ok_or(io::ErrorKind::NotFound)?;
                         let mut coordinator = Connection::open(*port, 2 * time_out)?;
                         // Refused while the coordinator moves.

@@ -52,7 +52,7 @@ enum Command {
         #[arg(long)]
         exporter: Option<PathBuf>,
     },
-    /// Record the incident as Prometheus has it into a test of the alerts (10 minutes)
+    /// Record the incident as Prometheus has it into a test of the alerts (9 minutes)
     RecordAlerts {
         #[arg(default_value = "alerts/tests/incident.yml")]
         test: PathBuf,

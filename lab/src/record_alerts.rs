@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, Monitoring, deadlock};
 use serde_json::Value;
 
-const SICK: Duration = Duration::from_secs(300);
-const AFTER: Duration = Duration::from_secs(240);
+const SICK: Duration = Duration::from_secs(220);
+const AFTER: Duration = Duration::from_secs(150);
 /// As Prometheus scrapes.
 const STEP: u64 = 10;
 
@@ -35,11 +35,11 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let folder = tempfile::tempdir_in(exporter.parent().context("no folder")?)?;
     let monitoring = Monitoring::start(&cell, alerts, folder.path(), port)?;
     let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
-    sleep(Duration::from_secs(40));
+    sleep(Duration::from_secs(30));
 
     let begun = SystemTime::now();
     let since = || begun.elapsed().map(|time| time.as_secs());
-    sleep(Duration::from_secs(50));
+    sleep(Duration::from_secs(45));
     let made = deadlock::make(&cluster, Form::Expire)?;
     println!("broker {} is deadlocked; jstack said so {} s after the begin", made.broker, since()?);
     sleep(SICK);
