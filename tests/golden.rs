@@ -1,5 +1,5 @@
-//! The whole of `/metrics` and of the page for a recorded host: three brokers of 0.10.1.0, one of them deadlocked and
-//! silent, recorded by `cargo run -p lab -- record-host DIR`. `make docs` writes the two golden files anew; that they
+//! The whole of `/metrics`, of the page and of `check` for a recorded host: three brokers of 0.10.1.0, one of them deadlocked and
+//! silent, recorded by `cargo run -p lab -- record-host DIR`. `make docs` writes the golden files anew; that they
 //! are right, and not only unchanged, is what other tools said at the same moment (`tests/fixtures/host/tools`).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,7 +20,7 @@ use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{self, Broker, Discovery};
 use kafka_vitals::evidence::Saved;
-use kafka_vitals::expose::{metrics, page};
+use kafka_vitals::expose::{check, metrics, page};
 use kafka_vitals::snapshot::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::sys::proc::ProcRoot;
 use support::Metrics;
@@ -128,13 +128,14 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
 }
 
 /// Two seconds after everything was read: within every interval's time.
-fn rendered() -> (Snapshot, String, String) {
+fn rendered() -> (Snapshot, String, String, String) {
     let (_folder, proc) = copy();
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
     let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
     let page = page::render(&view, now, |_| None).into_string().replace("><", ">\n<");
-    (snapshot.clone(), metrics::render(&view, &Saved::default(), now), page)
+    let check = check::text(&view, now, |_| None);
+    (snapshot.clone(), metrics::render(&view, &Saved::default(), now), page, check)
 }
 
 fn compare(file: &str, text: &str) {
@@ -149,8 +150,9 @@ fn compare(file: &str, text: &str) {
 }
 
 #[test]
-fn golden_metrics_and_page_of_a_recorded_host() {
-    let (_, metrics, page) = rendered();
+fn golden_metrics_page_and_check_of_a_recorded_host() {
+    let (_, metrics, page, check) = rendered();
+    compare("check.txt", &check);
     compare("metrics.txt", &metrics);
     compare("page.html", &page);
 }
@@ -158,7 +160,7 @@ fn golden_metrics_and_page_of_a_recorded_host() {
 /// Each figure that another tool told as well, against that tool.
 #[test]
 fn other_tools_said_the_same_of_the_recorded_host() {
-    let (snapshot, text, page) = rendered();
+    let (snapshot, text, page, _) = rendered();
     let told = Metrics::parse(&text);
     let mut compared = 0;
     let mut same = |series: &str, value: u64| {

@@ -13,7 +13,7 @@ use lab::client::{Connection, Member};
 use lab::deadlock::offsets_partition;
 use lab::versions::{self, Mode};
 use lab::{Cell, Cluster, ClusterOptions, Load, LoadOptions, Process};
-use support::stalls::{CONFIG, POOLS, harm, judged, nothing_found};
+use support::stalls::{CONFIG, POOLS, all_well, harm, judged, nothing_found};
 use support::{Exporter, wait_for};
 
 /// Writes a second of all brokers on the slow disk: an append, which here waits for its fsync, takes a tenth of a second
@@ -57,18 +57,18 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
         );
     };
     let begun = Instant::now();
-    told("under load", begun, nothing_found(&exporter, || begun.elapsed() > span));
+    told("under load", begun, all_well(&exporter, || begun.elapsed() > span));
     let begun = Instant::now();
     told("in rolling restarts", begun, rolling_restarts(&mut cluster, &exporter, span));
     judged(&cluster, &exporter, &POOLS);
     let begun = Instant::now();
     let busy: Vec<Process> = (0..std::thread::available_parallelism().unwrap().get()).map(|_| spin(&cell)).collect();
-    told("beside busy processes", begun, nothing_found(&exporter, || begun.elapsed() > span));
+    told("beside busy processes", begun, all_well(&exporter, || begun.elapsed() > span));
     drop(busy);
     if let Some(disk) = &disk {
         let begun = Instant::now();
         disk.limit("iops", SLOW_WRITES, &cluster);
-        told("on a slow disk", begun, nothing_found(&exporter, || begun.elapsed() > span));
+        told("on a slow disk", begun, all_well(&exporter, || begun.elapsed() > span));
         disk.limit("iops", "max", &cluster);
     }
     judged(&cluster, &exporter, &POOLS);
@@ -108,7 +108,7 @@ fn rolling_restarts(cluster: &mut Cluster, exporter: &Exporter, time: Duration) 
             }
             over.store(true, Ordering::Relaxed);
         });
-        nothing_found(exporter, || over.load(Ordering::Relaxed))
+        all_well(exporter, || over.load(Ordering::Relaxed))
     })
 }
 

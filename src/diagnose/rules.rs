@@ -54,7 +54,7 @@ pub const RULES: [Rule; 18] = [
     rule(FindingId::LockCycle, 0, 0, |case| deadlocks(case, |deadlock| !deadlock.reported)),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
-    rule(FindingId::ApiUnresponsive, 4, 4, api_unresponsive),
+    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive),
     rule(FindingId::FileHandleExhaustion, 10, 60, file_handle_exhaustion),
     rule(FindingId::MemoryMapsExhaustion, 60, 60, memory_maps_exhaustion),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),

@@ -10,7 +10,7 @@ use crate::diagnose::finding::Severity;
 use crate::diagnose::verdict::clock;
 use crate::snapshot::Moment;
 
-const COLUMNS: usize = 116;
+const COLUMNS: usize = 120;
 /// Brokers told in full, the worst first.
 const BROKERS: usize = 8;
 const FACTS: usize = 6;

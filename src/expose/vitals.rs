@@ -176,7 +176,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
     Vital::new("Threads", dump.map(|(report, _)| number(report.by_state.values().sum())))
         .note(dump.map(|(report, at)| format!("dump {} ago, took {}", span(now.since(at)), brief(report.duration))))
         .note((suspects > 0).then(|| format!("{suspects} hardly move")))
-        .note(broker.jvm_pauses.fresh(now).map(|pauses| format!("JVM paused {} since its start", brief(*pauses))))
+        .note(broker.jvm_pauses.fresh(now).map(|pauses| format!("paused {} in all", brief(*pauses))))
         .about(
             diagnosis,
             &[FindingId::JvmDeadlock, FindingId::LockCycle, FindingId::StalledPool, FindingId::MissingThread],
@@ -186,7 +186,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
 fn left(forecast: &Forecast) -> Option<String> {
     match forecast {
         Forecast::SecondsLeft(seconds) => Some(format!("about {} left", rules::span(*seconds))),
-        Forecast::NoneAhead => Some("does not run out".into()),
+        Forecast::NoneAhead => Some("steady".into()),
         Forecast::Unknown => None,
     }
 }

@@ -168,8 +168,8 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     let (piled, explained) = (close_wait(false), close_wait(true));
     type Changed<'a> = &'a dyn Fn(&mut BrokerSnapshot, Moment);
     let table: [(&str, u64, Changed, BrokerState); 9] = [
-        ("one failed probe", 2, &silent, BrokerState::Suspect),
-        ("two failed probes", 6, &silent, BrokerState::Gray),
+        ("one failed probe, until the next", 5, &silent, BrokerState::Suspect),
+        ("two failed probes", 8, &silent, BrokerState::Gray),
         ("a listener that cannot be asked", 20, &unsupported, BrokerState::Healthy),
         ("a moment in state T", 1, &stopped, BrokerState::Healthy),
         ("stopped", 4, &stopped, BrokerState::Gray),
