@@ -90,7 +90,7 @@ fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
     let check = exporter.command("check")?;
     let first = check.lines().next().unwrap_or_default();
     println!("  check  {first}");
-    let bundle = exporter.bundle()?;
+    let bundle = exporter.bundle(&label)?;
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(bundle.join("manifest.json"))?)?;
     println!("  bundle {} files in {}", manifest["files"].as_array().map_or(0, Vec::len), bundle.display());
     let path = format!("/brokers/{label}/live");
@@ -264,11 +264,12 @@ impl Exporter {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The newest bundle.
-    fn bundle(&self) -> Result<PathBuf> {
+    /// The newest bundle of the broker with this label.
+    fn bundle(&self, label: &str) -> Result<PathBuf> {
         let folder = self.state.join("kafka-vitals/evidence");
         let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-        let bundles = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("manifest.json").is_file());
+        let own = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!("-broker-{label}")));
+        let bundles = own.map(|entry| entry.path()).filter(|path| path.join("manifest.json").is_file());
         bundles.max().with_context(|| format!("no bundle in {}", folder.display()))
     }
 

@@ -29,10 +29,11 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     cluster.wait_whole(Duration::from_secs(30))?;
     let port = *cell.free_ports(1)?.first().context("no free port")?;
+    let folder = tempfile::tempdir_in(exporter.parent().context("no folder")?)?;
     let mut command = Command::new(exporter.canonicalize()?);
     command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
+    command.arg("--evidence.dir").arg(folder.path().join("evidence"));
     let _exporter = cell.spawn(command)?;
-    let folder = tempfile::tempdir_in(exporter.parent().context("no folder")?)?;
     let monitoring = Monitoring::start(&cell, alerts, folder.path(), port)?;
     let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
     sleep(Duration::from_secs(30));
