@@ -276,8 +276,8 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     wait_for("the group's offsets to be committed", Duration::from_secs(30), || clients.answered() > 50);
     disk.limit("bps", "1", &cluster);
     let begun = Instant::now();
-    // Of this version it is the coordinator's own threads that append what groups commit.
-    let stalled = || exporter.metrics().get("stalled_threads{broker=\"1\",pool=\"event_processor\"}") > Some(0.0);
+    // First of the node's metadata; what it leads comes after it, if at all.
+    let stalled = || exporter.metrics().get("stalled_threads{broker=\"1\",pool=\"raft_io\"}") > Some(0.0);
     wait_for("the stall to be told", Duration::from_secs(60), stalled);
     println!("told {:.1?} after the disk's end, suspicions: {:#?}", begun.elapsed(), suspicions(&log));
     let page = exporter.page();
