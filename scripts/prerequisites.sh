@@ -219,7 +219,10 @@ get_oldest_java() (
     mkdir -p lists/partial cache/archives/partial state debs patchelf
     : >state/status
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [signed-by=$keyring] http://deb.debian.org/debian unstable main" >sources.list
+    # From the mirror that this machine has its own packages from.
+    mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | sed -n '/security/d; s/^Debian //p' | head -n 1)
+    [ -n "$mirror" ] || exit 1
+    echo "deb [signed-by=$keyring] $mirror unstable main" >sources.list
     apt() {
         apt-get -q -o Dir::Etc::sourcelist="$new/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State="$new/state" \
             -o Dir::State::status="$new/state/status" -o Dir::State::lists="$new/lists" -o Dir::Cache="$new/cache" \
