@@ -56,6 +56,8 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
             suspicions(&log)
         );
     };
+    // Dropped before the cluster.
+    let disk = disk;
     let begun = Instant::now();
     told("under load", begun, all_well(&exporter, || begun.elapsed() > span));
     let begun = Instant::now();
@@ -153,7 +155,6 @@ impl SlowDisk {
 
 impl Drop for SlowDisk {
     fn drop(&mut self) {
-        // Held-up writes would hold up their processes' end.
         for kind in ["iops", "bps"] {
             let _ = self.run(&["limit", "/tmp/disk", &self.group, kind, "max"]);
         }
@@ -255,7 +256,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
 
 /// A disk that takes no byte any more.
 #[test]
-fn handlers_that_wait_for_a_dead_disk_are_a_stall() {
+fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     let cell = Cell::new().unwrap();
     let Some(disk) = SlowDisk::new(&cell) else { return };
     let cluster = Cluster::start(ClusterOptions {
@@ -269,11 +270,14 @@ fn handlers_that_wait_for_a_dead_disk_are_a_stall() {
     cluster.create_topic("t32", 32, 1).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (exporter, log) = watched(&cluster, folder.path());
+    // Dropped before the cluster: held-up writes hold up their processes' end.
+    let disk = disk;
     let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
     wait_for("the group's offsets to be committed", Duration::from_secs(30), || clients.answered() > 50);
     disk.limit("bps", "1", &cluster);
     let begun = Instant::now();
-    let stalled = || exporter.metrics().get("stalled_threads{broker=\"1\",pool=\"request_handler\"}") > Some(0.0);
+    // First of the node's metadata; what it leads comes after it, if at all.
+    let stalled = || exporter.metrics().get("stalled_threads{broker=\"1\",pool=\"raft_io\"}") > Some(0.0);
     wait_for("the stall to be told", Duration::from_secs(60), stalled);
     println!("told {:.1?} after the disk's end, suspicions: {:#?}", begun.elapsed(), suspicions(&log));
     let page = exporter.page();
