@@ -34,7 +34,7 @@ pub async fn run(
         let now = clock.now();
         let mut view = View::of(&mut judge, snapshot, now);
         let saved = Arc::clone(&saved.borrow());
-        let evidence = |process| saved.progress(process);
+        let evidence = |judged: &_| saved.progress(judged);
         view.live = liveness.judge(&view.snapshot, &view.diagnosis, evidence, now).into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));

@@ -5,7 +5,7 @@
 
 mod threads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -396,6 +396,9 @@ pub struct ClusterCounts {
     pub own_silence: Option<String>,
     /// Brokers that the response lists.
     pub live_brokers: Vec<Peer>,
+    /// Brokers that hold replicas and are not among those, the first few.
+    #[serde(default)]
+    pub absent: BTreeSet<i32>,
     /// Partitions that this broker leads.
     pub leader: u64,
     /// Of those, with fewer replicas in the ISR than assigned.

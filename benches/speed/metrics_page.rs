@@ -146,6 +146,7 @@ fn told(id: i32) -> Vec<(&'static str, Told)> {
         partitions: 5000,
         not_whole: not_whole.collect(),
         not_whole_left_out: 30,
+        absent: Default::default(),
     };
     let by_state: BTreeMap<String, u64> =
         ["runnable", "blocked", "waiting", "timed_waiting"].iter().map(|state| ((*state).to_owned(), 40)).collect();

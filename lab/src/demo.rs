@@ -268,7 +268,9 @@ impl Exporter {
     fn bundle(&self, label: &str) -> Result<PathBuf> {
         let folder = self.state.join("kafka-vitals/evidence");
         let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-        let own = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!("-broker-{label}")));
+        let own = entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!("-broker-{label}")));
         let bundles = own.map(|entry| entry.path()).filter(|path| path.join("manifest.json").is_file());
         bundles.max().with_context(|| format!("no bundle in {}", folder.display()))
     }

@@ -1,7 +1,7 @@
 //! Requests to the broker's own listener and to the peers that it named last: who answers, and, from Metadata, the ISR
 //! and leaders of the cluster; while the broker is silent, as a peer tells them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use crate::kafka::conn::OwnConnections;
 use crate::kafka::wire::{Item, Metadata, WireError};
 use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport};
 
+/// Entries of [`ClusterCounts::absent`].
+const ABSENT_LISTED: usize = 64;
 /// Entries of [`ClusterCounts::not_whole`]; the rest is only counted.
 const NOT_WHOLE_LISTED: usize = 100;
 /// Peers that are probed.
@@ -94,6 +96,11 @@ impl ClusterCollector {
             self.peers.remember(id, &counts.live_brokers);
         }
         let counts = counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
+        // It answers before it was told who is there: then no broker and no partition means nothing.
+        let counts = counts.and_then(|counts| match counts.live_brokers.is_empty() {
+            true => Err(Failure::new("starting", format!("{name}: it has not heard of its cluster yet"))),
+            false => Ok(counts),
+        });
         Ok((ProbeReport { api, metadata, peers }, counts))
     }
 
@@ -303,6 +310,7 @@ pub fn count(
         source,
         own_silence,
         live_brokers: Vec::new(),
+        absent: BTreeSet::new(),
         leader: 0,
         under_replicated: 0,
         isr_leader_alone: 0,
@@ -330,6 +338,11 @@ pub fn count(
             Item::Partition(partition) => partition,
         };
         counts.partitions += 1;
+        for replica in partition.replicas.iter() {
+            if counts.absent.len() < ABSENT_LISTED && !counts.live_brokers.iter().any(|peer| peer.id == replica) {
+                counts.absent.insert(replica);
+            }
+        }
         // The error code repeats what leader and ISR say, and differs between versions: it decides nothing.
         let leader = (partition.leader >= 0).then_some(partition.leader);
         let short = partition.isr.len() < partition.replicas.len();

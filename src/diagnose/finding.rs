@@ -186,6 +186,8 @@ pub struct BrokerDiagnosis {
     /// What will run out, as far as it is known.
     pub forecasts: Forecasts,
     pub only_restart: Option<OnlyRestart>,
+    /// Other brokers of its cluster: since when each is away, and until when where it is back.
+    pub absences: Vec<Absence>,
     pub recovery: Option<Recovery>,
 }
 
@@ -244,9 +246,6 @@ pub struct Diagnosis {
     pub brokers: Vec<BrokerDiagnosis>,
     /// The oldest first, bounded.
     pub timeline: Vec<Arc<Event>>,
-    /// Brokers of the cluster that were missing in Metadata or refused connections lately: id, since when, and until
-    /// when where they are back.
-    pub absences: Vec<Absence>,
 }
 
 /// Another broker of the cluster that was or is away.

@@ -15,8 +15,9 @@ const CONFIRMED: Duration = Duration::from_secs(10);
 const AWAY_COUNTS: Duration = Duration::from_secs(600);
 /// One that is back takes so long to be of use again.
 const SETTLES: Duration = Duration::from_secs(60);
-/// Of several silent brokers each waits so long for those with lower ids.
-const TURN: Duration = Duration::from_secs(60);
+/// Of several silent brokers each waits so long for every one with a higher id: longer than a probe's three failures and
+/// the time that a container has to end take together.
+const TURN: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -88,7 +89,7 @@ impl Liveness {
         &mut self,
         snapshot: &Snapshot,
         diagnosis: &Diagnosis,
-        evidence: impl Fn(ProcessKey) -> Evidence,
+        evidence: impl Fn(&BrokerDiagnosis) -> Evidence,
         now: Moment,
     ) -> Vec<Answer> {
         let hold_off = self.settings.hold_off;
@@ -99,7 +100,7 @@ impl Liveness {
             if broker.ended.is_some() {
                 continue;
             }
-            let verdict = self.verdict(snapshot, diagnosis, broker, judged, evidence(judged.process), now);
+            let verdict = self.verdict(snapshot, diagnosis, broker, judged, evidence(judged), now);
             if verdict.is_ok() {
                 self.asked.insert(judged.label.clone(), (judged.process, now));
             }
@@ -129,6 +130,10 @@ impl Liveness {
             return Err(format!("{} (live.enabled is false: no restart is asked for)", judged.sentence));
         }
         let wait = |why: String| Err(format!("{} No restart yet: {why}.", judged.sentence));
+        // A deadlock stands until another dump says otherwise, and the process may have ended meanwhile.
+        if broker.process.fresh(now).is_none() {
+            return wait("its process cannot be read now".into());
+        }
         if cause.seen_for() < CONFIRMED {
             return wait("a second thread dump has to show the same".into());
         }
@@ -137,8 +142,9 @@ impl Liveness {
             return wait("the evidence is being saved".into());
         }
         let own = broker.broker.id;
-        let away = diagnosis.absences.iter().filter(|absence| Some(absence.id) != own);
-        for absence in away {
+        // All of them together hold it up for so long: one that comes and goes for ever must not forbid the cure.
+        let counts = now.since(since) < AWAY_COUNTS;
+        for absence in judged.absences.iter().filter(|_| counts) {
             match absence.until {
                 None if now.since(absence.since) < AWAY_COUNTS => {
                     return wait(format!("broker {} is down or restarting", absence.id));
@@ -149,9 +155,10 @@ impl Liveness {
                 _ => {}
             }
         }
-        let before = own.map_or(0, |own| silent(snapshot, diagnosis, own, now).filter(|id| *id < own).count());
+        // Each broker sees the next higher ids of the ring, so those go first: every two near each other agree.
+        let before = own.map_or(0, |own| silent(snapshot, diagnosis, own, now).filter(|id| *id > own).count());
         if now.since(since) < TURN * u32::try_from(before).unwrap_or(u32::MAX) {
-            return wait(format!("{before} silent brokers with lower ids go first"));
+            return wait(format!("{before} silent brokers with higher ids go first"));
         }
         if let Some((process, last)) = self.asked.get(&judged.label)
             && *process != judged.process
@@ -191,7 +198,7 @@ mod tests {
     use super::*;
     use crate::diagnose::finding::{Absence, Forecasts, OnlyRestart};
     use crate::discover::Broker;
-    use crate::snapshot::{Peer, PeerProbe, Probe, ProbeError, ProbeReport, Reading};
+    use crate::snapshot::{Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals, Reading};
 
     const START: Moment = Moment(10_000_000);
 
@@ -205,7 +212,10 @@ mod tests {
 
     fn broker(pid: u32) -> BrokerSnapshot {
         let broker = Broker { id: Some(2), ..Broker::unknown(ProcessKey { pid, start_ticks: 1 }) };
-        BrokerSnapshot::new(Arc::new(broker), "2".into())
+        let vitals = ProcessVitals { state: 'S', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
+        let valid_for = Duration::from_secs(100_000);
+        let process = Reading::Known { value: vitals, at: START, valid_for };
+        BrokerSnapshot { process, ..BrokerSnapshot::new(Arc::new(broker), "2".into()) }
     }
 
     fn judged(pid: u32, state: BrokerState, seen_for: Option<u64>) -> BrokerDiagnosis {
@@ -221,6 +231,7 @@ mod tests {
             judged: Vec::new(),
             known_issues: Vec::new(),
             forecasts: Forecasts::default(),
+            absences: Vec::new(),
             only_restart: seen_for.map(|s| OnlyRestart { what: "they hang".into(), first: START, last: last(s) }),
             recovery: None,
         }
@@ -305,12 +316,12 @@ mod tests {
     fn another_broker_that_is_away_forbids_it_for_ten_minutes_at_most() {
         let mut scene = deadlocked();
         let absence = |id, until| Absence { id, since: START, until };
-        scene.diagnosis.absences = vec![absence(3, None)];
+        scene.diagnosis.brokers[0].absences = vec![absence(3, None)];
         assert!(scene.later(10).reason.contains("broker 3 is down or restarting"));
         assert!(!scene.later(589).restart);
         assert!(scene.later(1).restart);
         let mut scene = deadlocked();
-        scene.diagnosis.absences = vec![absence(3, Some(START)), absence(2, None), absence(1, Some(Moment(0)))];
+        scene.diagnosis.brokers[0].absences = vec![absence(3, Some(START)), absence(1, Some(Moment(0)))];
         assert!(scene.answer().reason.contains("broker 3 has just come back"));
         assert!(scene.later(60).restart);
     }
@@ -318,13 +329,13 @@ mod tests {
     #[test]
     fn several_silent_brokers_go_one_at_a_time_in_the_order_of_their_ids() {
         let mut scene = deadlocked();
-        scene.peers(&[0, 1, 3]);
-        assert!(scene.answer().reason.contains("2 silent brokers with lower ids go first"));
-        assert!(!scene.later(119).restart);
+        scene.peers(&[1, 3, 4]);
+        assert!(scene.answer().reason.contains("2 silent brokers with higher ids go first"));
+        assert!(!scene.later(359).restart);
         assert!(scene.later(1).restart);
         let mut scene = deadlocked();
-        scene.peers(&[3, 4]);
-        assert!(scene.answer().restart, "the lowest id goes first");
+        scene.peers(&[0, 1]);
+        assert!(scene.answer().restart, "the highest id goes first");
     }
 
     #[test]
@@ -355,6 +366,7 @@ mod tests {
             partitions: 9,
             not_whole: Vec::new(),
             not_whole_left_out: 0,
+            absent: Default::default(),
         };
         let reading = Reading::Known { value: body, at: START, valid_for: Duration::ZERO };
         Arc::make_mut(&mut scene.snapshot.brokers[0]).cluster = reading;

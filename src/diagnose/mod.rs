@@ -1,5 +1,6 @@
 //! What the readings mean. No input or output; time is an argument.
 
+pub mod absences;
 pub mod dump;
 pub mod finding;
 pub mod forecast;

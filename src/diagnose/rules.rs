@@ -133,11 +133,19 @@ fn process_stopped(case: &Case<'_>) -> Judgement {
 
 fn api_unresponsive(case: &Case<'_>) -> Judgement {
     let Some(probes) = case.broker.probes.fresh(case.now) else { return Unknown };
+    let known = case.memory.is_active(FindingId::ApiUnresponsive);
     let silent = |path: &str, probe: &Probe| {
-        Some(format!("{path}: {}", probe.error.as_ref().filter(|error| is_silent(error))?.message))
+        // Ten minutes later the kept connection is given up, and a new one finds the accept queue full.
+        let is_it = |error: &&ProbeError| is_silent(error) || known && is_unreachable(error);
+        Some(format!("{path}: {}", probe.error.as_ref().filter(is_it)?.message))
     };
     let metadata = probes.metadata.as_ref().and_then(|probe| silent("metadata", probe));
     present_if(silent("api", &probes.api).into_iter().chain(metadata).collect())
+}
+
+/// Whether TCP itself got no answer.
+pub fn is_unreachable(error: &ProbeError) -> bool {
+    !error.accepted && ["timeout", "unreachable"].contains(&error.reason.as_str())
 }
 
 /// Whether clients get no answer either: TCP accepts, and it was not only our question that was wrong.
@@ -153,9 +161,15 @@ const HANDLES_AHEAD: f64 = 3600.0;
 const MAPS_AHEAD: f64 = 4.0 * 3600.0;
 const DISK_AHEAD: f64 = 4.0 * 3600.0;
 
-/// One level against its limit.
-fn exhaustion(what: &str, used: f64, limit: f64, forecast: &Forecast, ahead: f64) -> Option<String> {
-    let near = used >= limit * USED_UP;
+/// Less than this is left of a disk that is as good as full, however large it is.
+const DISK_LEFT: u64 = 1 << 30;
+
+fn is_near(used: u64, limit: u64) -> bool {
+    used as f64 >= limit as f64 * USED_UP
+}
+
+/// One level against its limit; one that is `near` needs no slope.
+fn exhaustion(what: &str, used: f64, limit: f64, near: bool, forecast: &Forecast, ahead: f64) -> Option<String> {
     let soon = used >= limit * USED_FOR_FORECAST && matches!(forecast, Forecast::SecondsLeft(left) if *left <= ahead);
     let left = match forecast {
         Forecast::SecondsLeft(left) => format!(", about {} left", span(*left)),
@@ -170,7 +184,8 @@ fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
     };
     let Some(limit) = vitals.handle_limit_soft else { return Absent };
     let forecast = &case.memory.forecasts.file_handles;
-    let fact = exhaustion("open file handles", *count as f64, limit as f64, forecast, HANDLES_AHEAD);
+    let fact =
+        exhaustion("open file handles", *count as f64, limit as f64, is_near(*count, limit), forecast, HANDLES_AHEAD);
     present_if(fact.into_iter().collect())
 }
 
@@ -178,7 +193,11 @@ fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
     let maps = case.broker.memory_maps.fresh(case.now);
     let (Some(maps), Some(limit)) = (maps, case.snapshot.memory_map_limit.fresh(case.now)) else { return Unknown };
     let forecast = &case.memory.forecasts.memory_maps;
-    present_if(exhaustion("memory maps", *maps as f64, *limit as f64, forecast, MAPS_AHEAD).into_iter().collect())
+    present_if(
+        exhaustion("memory maps", *maps as f64, *limit as f64, is_near(*maps, *limit), forecast, MAPS_AHEAD)
+            .into_iter()
+            .collect(),
+    )
 }
 
 fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
@@ -190,7 +209,14 @@ fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
         let used = space.total_bytes.saturating_sub(space.free_bytes) as f64;
         let unknown = Forecast::Unknown;
         let what = format!("bytes of the file system of {dir}");
-        exhaustion(&what, used, space.total_bytes as f64, forecast.unwrap_or(&unknown), DISK_AHEAD)
+        exhaustion(
+            &what,
+            used,
+            space.total_bytes as f64,
+            space.free_bytes < DISK_LEFT,
+            forecast.unwrap_or(&unknown),
+            DISK_AHEAD,
+        )
     });
     present_if(facts.collect())
 }
@@ -290,7 +316,7 @@ fn accept_queue_full(case: &Case<'_>) -> Judgement {
 fn peer_unreachable(case: &Case<'_>) -> Judgement {
     let Some(probes) = case.broker.probes.fresh(case.now) else { return Unknown };
     let facts = probes.peers.iter().filter_map(|peer| {
-        let error = peer.connect.error.as_ref().or(peer.api.as_ref()?.error.as_ref())?;
+        let error = peer.connect.error.as_ref().or_else(|| peer.api.as_ref()?.error.as_ref())?;
         Some(format!("from broker {} to broker {}: {}", case.broker.label, peer.peer.id, error.message))
     });
     present_if(facts.collect())

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::absences::Absences;
 use super::finding::{
-    Absence, BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId, Forecasts, OnlyRestart, Recovery,
-    Severity,
+    BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId, Forecasts, OnlyRestart, Recovery, Severity,
 };
 use super::forecast::Series;
-use super::rules::{Case, Judgement, RULES, Rule, is_silent, span};
+use super::rules::{Case, Judgement, RULES, Rule, is_silent, is_unreachable, span};
 use crate::discover::ProcessKey;
-use crate::snapshot::{BrokerSnapshot, Moment, NamedIssue, Reading, Snapshot, Stall};
+use crate::snapshot::{BrokerSnapshot, LockQueue, Moment, NamedIssue, Reading, Snapshot, Stall};
 
 /// Entries of the timeline; older ones fall out.
 const TIMELINE: usize = 200;
@@ -24,8 +24,6 @@ const FROZEN: Duration = Duration::from_secs(120);
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A process that is younger and has not answered yet is starting.
 const STARTING: Duration = Duration::from_secs(600);
-/// A broker of the cluster counts as away when it was missing for so long: one look may be of a moment of change.
-const AWAY_AFTER: Duration = Duration::from_secs(8);
 
 /// Findings that make a broker gray.
 const DECIDING: [FindingId; 5] = [
@@ -46,7 +44,6 @@ pub struct Judge {
     /// By label, over restarts.
     labels: BTreeMap<String, Past>,
     timeline: VecDeque<Arc<Event>>,
-    absences: BTreeMap<i32, Absence>,
     /// Nothing needs to last longer before it counts; None for as long as its rule says.
     hurry: Option<Duration>,
 }
@@ -59,6 +56,7 @@ pub struct Memory {
     /// Bytes in use, by log dir.
     disks: BTreeMap<String, Series>,
     pub forecasts: Forecasts,
+    absences: Absences,
     /// Other brokers that are away now.
     pub away: Vec<i32>,
     findings: BTreeMap<FindingId, Standing>,
@@ -104,20 +102,18 @@ impl Judge {
 
     /// The diagnosis of `snapshot` at `now`, which is not before that of the last one.
     pub fn judge(&mut self, snapshot: &Snapshot, now: Moment) -> Diagnosis {
-        self.absences(snapshot, now);
         self.processes.retain(|process, _| snapshot.brokers.iter().any(|broker| broker.broker.process == *process));
         let brokers = snapshot.brokers.iter().map(|broker| self.broker(snapshot, broker, now)).collect();
         self.labels.retain(|label, _| snapshot.brokers.iter().any(|broker| broker.label == *label));
         let timeline = self.timeline.iter().cloned().collect();
-        Diagnosis { at: now, brokers, timeline, absences: self.absences.values().copied().collect() }
+        Diagnosis { at: now, brokers, timeline }
     }
 
     fn broker(&mut self, snapshot: &Snapshot, broker: &BrokerSnapshot, now: Moment) -> BrokerDiagnosis {
         let mut memory = self.processes.remove(&broker.broker.process).unwrap_or_default();
         memory.take(snapshot, broker, now);
-        let own = broker.broker.id;
-        let away = self.absences.values().filter(|absence| absence.until.is_none() && Some(absence.id) != own);
-        memory.away = away.filter(|absence| now.since(absence.since) >= AWAY_AFTER).map(|absence| absence.id).collect();
+        memory.absences.take(broker, now);
+        memory.away = memory.absences.away(now);
         let mut events = Vec::new();
         for rule in &RULES {
             let judgement = match broker.ended {
@@ -165,6 +161,7 @@ impl Judge {
             known_issues,
             forecasts: memory.forecasts.clone(),
             only_restart: memory.only_restart(broker, now),
+            absences: memory.absences.list(),
             recovery,
         };
         self.processes.insert(broker.broker.process, memory);
@@ -176,46 +173,6 @@ impl Judge {
             self.timeline.pop_front();
         }
         self.timeline.push_back(Arc::new(Event { at, broker: broker.to_owned(), what, finding }));
-    }
-
-    /// Which other brokers of the cluster are away, by the newest Metadata and by the connections to the peers.
-    fn absences(&mut self, snapshot: &Snapshot, now: Moment) {
-        let mut live = BTreeSet::new();
-        let mut refused = BTreeSet::new();
-        let mut known = false;
-        for broker in snapshot.brokers.iter().filter(|broker| broker.ended.is_none()) {
-            if let Some(counts) = broker.cluster.fresh(now) {
-                known = true;
-                live.extend(counts.live_brokers.iter().map(|peer| peer.id));
-            }
-            for probe in broker.probes.fresh(now).iter().flat_map(|probes| &probes.peers) {
-                if probe.connect.error.as_ref().is_some_and(|error| error.reason == "refused") {
-                    refused.insert(probe.peer.id);
-                }
-            }
-        }
-        if !known {
-            return;
-        }
-        live.retain(|id| !refused.contains(id));
-        let here = |id: &i32| snapshot.brokers.iter().any(|b| b.broker.id == Some(*id) && b.ended.is_none());
-        for absence in self.absences.values_mut() {
-            match live.contains(&absence.id) {
-                true if absence.until.is_none() => absence.until = Some(now),
-                false if absence.until.is_some() => *absence = Absence { id: absence.id, since: now, until: None },
-                _ => {}
-            }
-        }
-        for id in &live {
-            // A broker that was never away is there since ever.
-            self.absences.entry(*id).or_insert(Absence { id: *id, since: Moment(0), until: Some(Moment(0)) });
-        }
-        for id in refused {
-            self.absences.entry(id).or_insert(Absence { id, since: now, until: None });
-        }
-        self.absences.retain(|id, absence| {
-            here(id) || live.contains(id) || absence.until.is_none() && now.since(absence.since) < REMEMBERED
-        });
     }
 
     /// Follows a label over its processes: what was gray or down and is whole again has recovered.
@@ -264,6 +221,9 @@ impl Standing {
         let facts = match judgement {
             Judgement::Unknown => {
                 let forget = self.judged.is_none_or(|at| now.since(at) > FROZEN);
+                if forget {
+                    self.turning = None;
+                }
                 return (forget && self.active.take().is_some()).then_some(false);
             }
             Judgement::Absent => None,
@@ -338,7 +298,7 @@ impl Memory {
         }
     }
 
-    fn is_active(&self, id: FindingId) -> bool {
+    pub(super) fn is_active(&self, id: FindingId) -> bool {
         self.findings.get(&id).is_some_and(|standing| standing.active.is_some())
     }
 
@@ -357,7 +317,8 @@ impl Memory {
             return BrokerState::Down;
         }
         let suspects = broker.progress.fresh(now).is_some_and(|progress| !progress.suspects.is_empty());
-        let failing = probe.is_some_and(|probe| probe.error.as_ref().is_some_and(is_silent));
+        let failing =
+            probe.is_some_and(|probe| probe.error.as_ref().is_some_and(|e| is_silent(e) || is_unreachable(e)));
         let acquitted = self.last_probe_success.min(self.last_clean_dump);
         let level = SUSPICIOUS.into_iter().filter_map(|id| self.findings.get(&id)?.active.as_ref());
         let unexplained = level.into_iter().any(|finding| acquitted.is_none_or(|at| at < finding.since));
@@ -380,12 +341,28 @@ impl Memory {
         }
         broker.threads.fresh(now)?;
         let (report, at) = broker.threads.last()?;
-        let locked = |stall: &&Stall| stall.lock_class.is_some();
+        let convoys = &report.convoys;
+        let locked = |stall: &&Stall| is_at_lock(stall) && !convoys.iter().any(|queue| waits_for_outside(stall, queue));
         let stall = report.stalls.as_ref()?.found.iter().filter(locked).min_by_key(|stall| stall.since)?;
         let lock = stall.lock_class.as_deref().unwrap_or_default();
         let what = format!("{} threads of {} wait for {lock} and do not move", stall.threads.len(), stall.pool);
         Some(OnlyRestart { what, first: stall.since, last: at })
     }
+}
+
+/// Not so for what an event ends: a condition, a latch, a permit, a notification.
+fn is_at_lock(stall: &Stall) -> bool {
+    let events = ["ConditionObject", "CountDownLatch", "Semaphore", "CompletableFuture", "FutureTask"];
+    let class = stall.lock_class.as_deref();
+    let notified = stall.frames.first().is_some_and(|frame| frame.starts_with("java.lang.Object.wait"));
+    class.is_some_and(|class| !events.iter().any(|event| class.contains(event))) && !notified
+}
+
+/// Whether the lock's owner waits for a disk or for ZooKeeper: the threads go on when that does.
+fn waits_for_outside(stall: &Stall, queue: &LockQueue) -> bool {
+    let outside = ["zookeeper", "zkclient", "FileChannel", "FileDispatcher"];
+    stall.lock_class.as_ref() == Some(&queue.lock_class)
+        && queue.owner_frames.iter().any(|frame| outside.iter().any(|part| frame.contains(part)))
 }
 
 fn members(cycle: &[crate::snapshot::DeadlockedThread]) -> Vec<String> {

@@ -78,19 +78,20 @@ pub struct SavedBundle {
 }
 
 impl Saved {
-    /// Where the newest bundle of this label's process is.
-    pub fn path(&self, label: &str) -> Option<String> {
-        Some(self.brokers.get(label)?.newest.as_ref()?.path.display().to_string())
+    /// Where the evidence of this verdict is.
+    pub fn path(&self, broker: &BrokerDiagnosis) -> Option<String> {
+        let newest = self.of(broker.process)?.newest.as_ref().filter(|newest| newest.at >= broker.since)?;
+        Some(newest.path.display().to_string())
     }
 
-    /// How far it is, for the liveness probe.
-    pub fn progress(&self, process: ProcessKey) -> Evidence {
-        match self.of(process) {
+    /// How far it is, for the liveness probe: what was saved before the deadlock or stall does not count.
+    pub fn progress(&self, broker: &BrokerDiagnosis) -> Evidence {
+        let first = broker.only_restart.as_ref().map_or(broker.since, |cause| cause.first);
+        match self.of(broker.process) {
             _ if self.off.is_some() => Evidence::None,
-            None => Evidence::Pending,
-            Some(SavedOf { newest: Some(_), .. }) => Evidence::Saved,
+            Some(SavedOf { newest: Some(newest), .. }) if newest.at >= first => Evidence::Saved,
             Some(SavedOf { failure: Some(_), .. }) => Evidence::None,
-            Some(_) => Evidence::Pending,
+            _ => Evidence::Pending,
         }
     }
 
@@ -135,7 +136,12 @@ fn due<'a>(view: &'a View, tried: &HashMap<ProcessKey, Tried>, now: Moment) -> O
         _ if broker.state != BrokerState::Gray => false,
         None => true,
         Some(before) if before.failed => now.since(before.at) >= RETRY,
-        Some(before) => now.since(before.at) >= FLOOR && !critical(broker).is_subset(&before.findings),
+        Some(before) => {
+            let new = &critical(broker) - &before.findings;
+            // What a restart is asked for does not wait: its traces go with the process.
+            let urgent = [FindingId::JvmDeadlock, FindingId::LockCycle, FindingId::StalledPool];
+            !new.is_empty() && (now.since(before.at) >= FLOOR || urgent.iter().any(|id| new.contains(id)))
+        }
     };
     view.diagnosis.brokers.iter().filter(is_due).min_by_key(|broker| broker.since)
 }

@@ -20,6 +20,7 @@ fn gray(process: ProcessKey, label: &str, since: Moment, findings: &[FindingId])
         judged: Vec::new(),
         known_issues: Vec::new(),
         forecasts: Forecasts::default(),
+        absences: Vec::new(),
         only_restart: None,
         recovery: None,
     }

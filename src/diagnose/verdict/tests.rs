@@ -3,8 +3,9 @@
 use super::*;
 use crate::discover::Broker;
 use crate::snapshot::{
-    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, Peer, Probe, ProbeError, ProbeReport, ProcessVitals,
-    ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LockQueue, Peer, PeerProbe, PoolFindings, Probe,
+    ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState,
+    ThreadReport,
 };
 
 const VALID: Duration = Duration::from_secs(15);
@@ -53,6 +54,7 @@ fn cluster(live: &[i32]) -> ClusterCounts {
         partitions: 30,
         not_whole: Vec::new(),
         not_whole_left_out: 0,
+        absent: BTreeSet::new(),
     }
 }
 
@@ -146,6 +148,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     type Change = fn(&mut BrokerSnapshot, Moment);
     let silent: Change = |broker, now| broker.probes = known(probe(Some(("timeout", true))), now);
     let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", true))), now);
+    let unreachable: Change = |broker, now| broker.probes = known(probe(Some(("timeout", false))), now);
     let stopped: Change = |broker, now| {
         let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
         broker.process = known(vitals, now);
@@ -167,11 +170,12 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     };
     let (piled, explained) = (close_wait(false), close_wait(true));
     type Changed<'a> = &'a dyn Fn(&mut BrokerSnapshot, Moment);
-    let table: [(&str, u64, Changed, BrokerState); 9] = [
+    let table: [(&str, u64, Changed, BrokerState); 10] = [
         ("one failed probe, until the next", 5, &silent, BrokerState::Suspect),
         ("two failed probes", 8, &silent, BrokerState::Gray),
         ("a listener that cannot be asked", 20, &unsupported, BrokerState::Healthy),
         ("a moment in state T", 1, &stopped, BrokerState::Healthy),
+        ("a connection that times out", 20, &unreachable, BrokerState::Suspect),
         ("stopped", 4, &stopped, BrokerState::Gray),
         ("threads that hardly move", 1, &suspects, BrokerState::Suspect),
         ("a burst of CLOSE_WAIT", 10, &piled, BrokerState::Healthy),
@@ -249,7 +253,8 @@ fn followers_that_are_away_explain_what_their_leader_lacks() {
     assert!(diagnosis.findings[0].facts[1].contains("away from the cluster: broker 3"), "{diagnosis:?}");
     let diagnosis = scene.after(1, lacking(&[1, 2, 3]));
     assert_eq!(diagnosis.findings[0].facts[1], "every broker of the cluster lives");
-    let absence = scene.judge.absences[&3];
+    let absences = scene.judged().absences;
+    let absence = absences.iter().find(|absence| absence.id == 3).unwrap();
     assert_eq!((absence.id, absence.until), (3, Some(scene.now)));
     // Told by a peer, for this one is silent: it is itself to blame.
     let diagnosis = scene.after(1, |broker, now| {
@@ -270,4 +275,70 @@ fn what_cannot_be_judged_any_more_stands_for_a_while() {
     assert_eq!(active(&scene.after(100, unread)), [FindingId::OfflinePartitions]);
     let diagnosis = scene.after(30, unread);
     assert!(active(&diagnosis).is_empty() && !diagnosis.judged.contains(&FindingId::OfflinePartitions));
+}
+
+#[test]
+fn a_peer_that_cannot_be_connected_to_is_found_with_its_direction() {
+    let mut scene = scene();
+    let refused = |broker: &mut BrokerSnapshot, now| {
+        let mut report = probe(None);
+        let peer = Peer { id: 3, host: "h".into(), port: 9092 };
+        let connect = probe(Some(("refused", false))).api;
+        report.peers.push(PeerProbe { peer, connect, api: None });
+        broker.probes = known(report, now);
+    };
+    let diagnosis = scene.after(16, refused);
+    assert_eq!((diagnosis.state, active(&diagnosis)), (BrokerState::Healthy, vec![FindingId::PeerUnreachable]));
+    assert_eq!(diagnosis.findings[0].facts, ["from broker 2 to broker 3: 127.0.0.1:9092: refused"]);
+    let absence = diagnosis.absences.iter().find(|absence| absence.id == 3).unwrap();
+    assert_eq!(absence.until, None);
+}
+
+#[test]
+fn a_broker_that_was_never_seen_and_holds_replicas_is_away() {
+    let mut scene = scene();
+    let diagnosis = scene.after(9, |broker, now| {
+        broker.cluster = known(ClusterCounts { absent: [7].into(), ..cluster(&[1, 2]) }, now);
+    });
+    let away: Vec<i32> = diagnosis.absences.iter().filter(|absence| absence.until.is_none()).map(|a| a.id).collect();
+    assert_eq!(away, [7]);
+}
+
+#[test]
+fn a_restart_is_for_stalls_at_locks_and_not_for_what_waits_for_others() {
+    let stall = |class: &str, frame: &str| Stall {
+        pool: "request_handler".into(),
+        threads: vec!["kafka-request-handler-0".into()],
+        since: Moment(36_842_000),
+        lock_class: Some(class.into()),
+        frame: None,
+        holders: BTreeSet::new(),
+        frames: vec![frame.into()],
+        known_issues: Vec::new(),
+    };
+    let park = "jdk.internal.misc.Unsafe.park(Native Method)";
+    let read_lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";
+    let table = [
+        (stall(read_lock, park), "kafka.log.Log.append", true),
+        (stall("java.util.concurrent.CountDownLatch$Sync", park), "", false),
+        (stall("java.util.concurrent.locks.AbstractQueuedSynchronizer$ConditionObject", park), "", false),
+        (stall("org.apache.zookeeper.ClientCnxn$Packet", "java.lang.Object.wait(Native Method)"), "", false),
+        // The lock's owner waits for a disk.
+        (stall(read_lock, park), "sun.nio.ch.FileDispatcherImpl.force0(Native Method)", false),
+        (stall(read_lock, park), "kafka.zookeeper.ZooKeeperClient.handleRequests(ZooKeeperClient.scala:150)", false),
+    ];
+    for (stall, owner, expected) in table {
+        let mut scene = scene();
+        let queue = LockQueue {
+            lock_class: stall.lock_class.clone().unwrap(),
+            waiters: Vec::new(),
+            owner: Some("owner".into()),
+            owner_frames: vec![owner.into()],
+        };
+        let stalls = Some(PoolFindings { found: vec![stall.clone()], pools: ["request_handler".into()].into() });
+        let report = ThreadReport { stalls, convoys: vec![queue], ..ThreadReport::default() };
+        let diagnosis = scene.after(15, |broker, now| broker.threads = known(report.clone(), now));
+        assert_eq!(diagnosis.state, BrokerState::Gray);
+        assert_eq!(diagnosis.only_restart.is_some(), expected, "{stall:?} {owner}");
+    }
 }

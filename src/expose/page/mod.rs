@@ -28,7 +28,11 @@ pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String
     let overview = overview(view, &evidence);
     let headline = overview.sentences.first().map(|sentence| cut(sentence, TEXT)).unwrap_or_default();
     let brokers = worst_first(view);
-    let away: Vec<_> = view.diagnosis.absences.iter().filter(|absence| absence.until.is_none()).take(BROKERS).collect();
+    let absences = view.diagnosis.brokers.iter().flat_map(|broker| &broker.absences);
+    let mut away: Vec<_> = absences.filter(|absence| absence.until.is_none()).collect();
+    away.sort_by_key(|absence| absence.id);
+    away.dedup_by_key(|absence| absence.id);
+    away.truncate(BROKERS);
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -54,6 +54,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             judged: Vec::new(),
             known_issues: Vec::new(),
             forecasts: Forecasts::default(),
+            absences: Vec::new(),
             only_restart: None,
             recovery: None,
         });

@@ -1,0 +1,55 @@
+//! Which other brokers of its cluster are away, as one broker's readings tell it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::finding::Absence;
+use crate::snapshot::{BrokerSnapshot, Moment};
+
+/// One look may be of a moment of change.
+const AWAY_AFTER: Duration = Duration::from_secs(8);
+/// A broker that nobody names any more is forgotten after so long.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// By id: every broker of the cluster that was seen or named.
+#[derive(Debug, Default)]
+pub struct Absences(BTreeMap<i32, Absence>);
+
+impl Absences {
+    /// Takes in the newest Metadata and the connections to the peers.
+    pub fn take(&mut self, broker: &BrokerSnapshot, now: Moment) {
+        let Some(counts) = broker.cluster.fresh(now) else { return };
+        let peers = broker.probes.fresh(now).map_or(&[][..], |probes| &probes.peers);
+        let refused = peers.iter().filter(|peer| peer.connect.error.as_ref().is_some_and(|e| e.reason == "refused"));
+        let refused: BTreeSet<i32> = refused.map(|peer| peer.peer.id).collect();
+        let is_other = |id: &i32| Some(*id) != broker.broker.id;
+        let listed = counts.live_brokers.iter().map(|peer| peer.id);
+        let live: BTreeSet<i32> = listed.filter(|id| is_other(id) && !refused.contains(id)).collect();
+        let gone: BTreeSet<i32> = refused.iter().chain(&counts.absent).copied().filter(is_other).collect();
+        for absence in self.0.values_mut() {
+            match live.contains(&absence.id) {
+                true if absence.until.is_none() => absence.until = Some(now),
+                false if absence.until.is_some() => *absence = Absence { id: absence.id, since: now, until: None },
+                _ => {}
+            }
+        }
+        for &id in &live {
+            // A broker that was never away is there since ever.
+            self.0.entry(id).or_insert(Absence { id, since: Moment(0), until: Some(Moment(0)) });
+        }
+        for &id in &gone {
+            self.0.entry(id).or_insert(Absence { id, since: now, until: None });
+        }
+        self.0.retain(|id, absence| live.contains(id) || gone.contains(id) || now.since(absence.since) < REMEMBERED);
+    }
+
+    /// Those that are away, and not only for a moment.
+    pub fn away(&self, now: Moment) -> Vec<i32> {
+        let away = self.0.values().filter(|absence| absence.until.is_none());
+        away.filter(|absence| now.since(absence.since) >= AWAY_AFTER).map(|absence| absence.id).collect()
+    }
+
+    pub fn list(&self) -> Vec<Absence> {
+        self.0.values().copied().collect()
+    }
+}
