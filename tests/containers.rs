@@ -142,7 +142,8 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_told() {
         let metrics = exporter.metrics();
         [&first, &second].iter().all(|container| {
             let told = collectors(&metrics.0, &container.label);
-            told.len() >= 6 && told.iter().all(|(name, success)| (*success == 1.0) == (name != "cluster"))
+            let asked = |name: &str| ["cluster", "probes"].contains(&name);
+            told.len() >= 8 && told.iter().all(|(name, success)| (*success == 1.0) != asked(name))
         })
     });
     let page = exporter.page();
@@ -184,7 +185,7 @@ fn told_to(cell: &Cell, program: &Path, setpriv: &[&str]) -> (Exporter, String, 
         label = infos.next().and_then(|series| series.split('"').next()).unwrap_or_default().to_owned();
         let told = collectors(&metrics, &label);
         failed = told.iter().filter(|(_, success)| **success != 1.0).map(|(name, _)| name.clone()).collect();
-        ["cluster", "connections", "handles", "process", "sockets", "threads"]
+        ["cluster", "connections", "handles", "log_dirs", "probes", "process", "sockets", "threads"]
             .iter()
             .all(|name| told.contains_key(*name))
     });
@@ -228,7 +229,7 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
         ),
         (
             as_third.to_vec(),
-            &["cluster", "connections", "handles", "sockets", "threads"],
+            &["cluster", "connections", "handles", "log_dirs", "probes", "sockets", "threads"],
             &["/root may not be read by uid 65533", "id, versions, listeners and log folders unknown"],
         ),
     ];
