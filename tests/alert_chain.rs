@@ -66,8 +66,8 @@ fn the_deadlock_reaches_the_pager_and_its_symptoms_do_not() {
     let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
     let monitoring = Monitoring::start(&cell, &alerts, folder.path(), exporter.port).unwrap();
     let mut told = Vec::new();
-    wait_told(&mut told, &monitoring, Duration::from_secs(60), "KafkaVitalsWatchdog", "firing");
-    wait_for("Prometheus to have all brokers", Duration::from_secs(30), || {
+    wait_told(&mut told, &monitoring, Duration::from_secs(180), "KafkaVitalsWatchdog", "firing");
+    wait_for("Prometheus to have all brokers", Duration::from_secs(60), || {
         query(&cell, &monitoring, "count(kafka_vitals_deadlock_detected == 0) == 3") != Value::Array(vec![])
     });
 

@@ -7,9 +7,8 @@
 //! a queue or for a condition. What waits deeper than that works on something. A timed wait ends by itself, so it counts
 //! only for threads that have nothing else to wait for than their queue.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::Hasher;
 use std::time::Duration;
 
 use super::known_issues;
@@ -259,11 +258,32 @@ fn wanted_class(thread: &Thread<'_>) -> Option<String> {
 
 /// Equal for equal frames; the addresses of locks, which garbage collection changes, are not in it.
 pub(super) fn stack_hash<'a>(frames: impl Iterator<Item = Frame<'a>>) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = StackHasher(0);
     for frame in frames {
-        (frame.class_method, frame.location).hash(&mut hasher);
+        hasher.write(frame.class_method.as_bytes());
+        hasher.write(frame.location.as_bytes());
     }
     hasher.finish()
+}
+
+/// Eight bytes at a time, as rustc's own tables are hashed: a dump has tens of thousands of frames, and nobody who could
+/// choose their names gains by two that are taken for one.
+struct StackHasher(u64);
+
+impl Hasher for StackHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        for word in words.iter().chain([&last]) {
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+        self.0 = self.0.rotate_left(5) ^ bytes.len() as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]
