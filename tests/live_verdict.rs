@@ -87,9 +87,10 @@ fn from_the_deadlock_to_the_recovery() {
     }
 
     // A second dump that shows the same, the evidence, then the probe fails, for this broker alone.
+    // A broker that knew less than the whole cluster at the first look has just come back: that takes a minute.
     let begun = Instant::now();
     while live(sick).0 != 503 {
-        assert!(begun.elapsed() < Duration::from_secs(45), "the probe passes: {}", live(sick).1);
+        assert!(begun.elapsed() < Duration::from_secs(120), "the probe passes: {}", live(sick).1);
         std::thread::sleep(Duration::from_millis(200));
     }
     println!("503 {:.1} s after the followers went on, {}", made.followers_continued.elapsed().as_secs_f64(), load());
