@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::{Failure, progress};
-use crate::diagnose;
+use crate::diagnose::dump::{each_once, named};
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
-    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, Deadlock, ExporterVitals, HandleKinds, LogDirSpace, Moment,
-    NamedIssue, ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse,
-    StandingDeadlock, ThreadReport,
+    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, HandleKinds, LogDirSpace, Moment,
+    ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock,
+    ThreadReport,
 };
 
 /// What one run of one round tells of one broker.
@@ -254,7 +254,7 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
             broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
                 since: broker.deadlock.as_ref().map_or(now, |standing| standing.since),
                 confirmed: now,
-                known_issues: known_issues(&report.deadlocks),
+                known_issues: each_once(report.deadlocks.iter().flat_map(named)),
                 deadlocks: report.deadlocks.clone(),
             });
             broker.threads = Reading::Known { value: report, at: now, valid_for: valid };
@@ -311,17 +311,6 @@ fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
 /// Paths and answers in a message are others' work: they must not begin a line of the log themselves.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// What all of them are known as, each name once.
-fn known_issues(deadlocks: &[Deadlock]) -> Vec<NamedIssue> {
-    let mut known: Vec<NamedIssue> = Vec::new();
-    for issue in deadlocks.iter().flat_map(diagnose::dump::named) {
-        if !known.iter().any(|other| other.issue == issue.issue) {
-            known.push(issue);
-        }
-    }
-    known
 }
 
 fn reading<T>(result: Result<T, Failure>, at: Moment, valid_for: Duration) -> Reading<T> {

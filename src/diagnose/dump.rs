@@ -105,6 +105,17 @@ pub fn named(deadlock: &Deadlock) -> Vec<NamedIssue> {
     known_issues::matching(deadlock).into_iter().map(NamedIssue::from).collect()
 }
 
+/// Each name once, in the order of its first appearance.
+pub fn each_once(issues: impl Iterator<Item = NamedIssue>) -> Vec<NamedIssue> {
+    let mut known: Vec<NamedIssue> = Vec::new();
+    for issue in issues {
+        if !known.iter().any(|other| other.issue == issue.issue) {
+            known.push(issue);
+        }
+    }
+    known
+}
+
 impl From<known_issues::IssueMatch> for NamedIssue {
     fn from(found: known_issues::IssueMatch) -> NamedIssue {
         NamedIssue {

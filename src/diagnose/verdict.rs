@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::absences::Absences;
+use super::dump::each_once;
 use super::finding::{
     BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId, Forecasts, OnlyRestart, Recovery, Severity,
 };
@@ -61,8 +62,6 @@ pub struct Memory {
     pub away: Vec<i32>,
     findings: BTreeMap<FindingId, Standing>,
     state: Option<(BrokerState, Moment)>,
-    /// Whether a probe was ever answered.
-    served: bool,
     /// By the threads of the cycle: the first and the newest dump that shows it.
     cycles: BTreeMap<Vec<String>, (Moment, Moment)>,
     last_probe_success: Option<Moment>,
@@ -279,7 +278,6 @@ impl Memory {
         if let Reading::Known { value: probes, at, .. } = &broker.probes
             && probes.api.success()
         {
-            self.served = true;
             self.last_probe_success = Some(*at);
         }
         if let Reading::Known { value: report, at, .. } = &broker.threads
@@ -376,13 +374,7 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
     let stalls = broker.threads.fresh(now).and_then(|report| report.stalls.as_ref());
     let of_stalls = stalls.into_iter().flat_map(|stalls| &stalls.found).flat_map(|stall| &stall.known_issues);
     let of_deadlock = broker.deadlock.iter().flat_map(|standing| &standing.known_issues);
-    let mut known: Vec<NamedIssue> = Vec::new();
-    for issue in of_deadlock.chain(of_stalls) {
-        if !known.iter().any(|other| other.issue == issue.issue) {
-            known.push(issue.clone());
-        }
-    }
-    known
+    each_once(of_deadlock.chain(of_stalls).cloned())
 }
 
 /// The verdict for a person, and what to do.

@@ -355,13 +355,6 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);
     }
-    let of_deadlock = broker.deadlock.iter().flat_map(|standing| &standing.known_issues);
-    let stalls = report.iter().filter_map(|report| report.stalls.as_ref()).flat_map(|stalls| &stalls.found);
-    let known = of_deadlock.chain(stalls.flat_map(|stall| &stall.known_issues));
-    // A stall may be known as what the deadlock is.
-    for (issue, fixed_in) in known.map(|known| (&known.issue, known.fixed_in.join(","))).collect::<BTreeSet<_>>() {
-        f.add(&KNOWN_DETECTED, &[label, issue, &fixed_in], 1.0);
-    }
     if let Some(report) = report {
         for (state, count) in &report.by_state {
             f.add(&THREADS, &[label, state], *count as f64);
@@ -473,6 +466,9 @@ fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
     for id in &broker.judged {
         let active = broker.findings.iter().any(|finding| finding.id == *id);
         f.add(&FINDING, &[label, id.kind().name, id.kind().severity.name()], f64::from(u8::from(active)));
+    }
+    for known in &broker.known_issues {
+        f.add(&KNOWN_DETECTED, &[label, &known.issue, &known.fixed_in.join(",")], 1.0);
     }
     let forecasts = &broker.forecasts;
     if let Some(left) = seconds_left(&forecasts.file_handles) {
