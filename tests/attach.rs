@@ -204,6 +204,26 @@ async fn a_jvm_whose_options_hide_that_it_forbids_attaching_is_signalled_once() 
     assert_eq!(jvm.trigger_files(), 0);
 }
 
+#[test]
+fn a_jvm_that_opens_its_socket_too_late_is_dumped_the_next_time() {
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How::default());
+        let ask = |deadline, may_signal| {
+            let request = Request { deadline, may_signal, ..request(jvm.pid) };
+            run_child(Command::new(EXE).args(request.arguments())).0
+        };
+        // Over when the signal is sent.
+        let header = ask(Duration::ZERO, true);
+        let timed_out = matches!(&header.outcome, Outcome::Error { reason, .. } if reason == "timeout");
+        assert!(header.signalled && timed_out, "{header:?}");
+        wait_until("its socket is open", || jvm.socket().exists());
+        assert_eq!(jvm.trigger_files(), 1);
+        let header = ask(DEADLINE, false);
+        assert!(matches!(header.outcome, Outcome::Ok { .. }), "{header:?}");
+        assert_eq!((jvm.output().trim(), jvm.trigger_files()), ("READY", 0));
+    }
+}
+
 #[tokio::test]
 async fn reduced_signals_never_kill() {
     for jdk in &*JDKS {

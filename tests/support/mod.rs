@@ -114,6 +114,21 @@ pub fn wait_for(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Asks again and again until nothing is amiss; a fault is told with what is.
+#[track_caller]
+pub fn wait_until_none<T: std::fmt::Debug>(what: &str, time: Duration, mut amiss: impl FnMut() -> Vec<T>) {
+    let mut last = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        last = amiss();
+        if last.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("waited {time:?} for {what}: {last:#?}");
+}
+
 /// One request from the calling thread's own network; for threads that entered the cell's.
 pub fn get(port: u16, path: &str) -> (u16, String) {
     use std::io::{Read as _, Write as _};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Cluster, ClusterOptions, Form, deadlock};
 
-use super::{Exporter, wait_for};
+use super::{Exporter, wait_for, wait_until_none};
 
 pub const BROKERS: [i32; 3] = [217, 218, 219];
 
@@ -87,14 +87,14 @@ fn probed(exporter: &Exporter, id: i32) -> ([Option<f64>; 2], [[Option<f64>; 2];
 /// Until every broker's threads are known, and no deadlock, and all probes are answered.
 pub fn all_well(exporter: &Exporter) {
     let answered = Some(1.0);
-    wait_for("all brokers to be well", Duration::from_secs(40), || {
+    wait_until_none("all brokers to be well", Duration::from_secs(40), || {
         let metrics = exporter.metrics();
-        let answers = |id: &i32| probed(exporter, *id) == ([answered; 2], [[answered; 2]; 2]);
-        BROKERS.iter().all(answers)
-            && BROKERS.iter().all(|id| {
-                let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
-                metrics.of("deadlock_detected", *id) == Some(0.0) && metrics.get(&success) == Some(1.0)
-            })
+        let state = |id: &i32| {
+            let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
+            (probed(exporter, *id), metrics.of("deadlock_detected", *id), metrics.get(&success))
+        };
+        let well = (([answered; 2], [[answered; 2]; 2]), Some(0.0), Some(1.0));
+        BROKERS.iter().map(|id| (id, state(id))).filter(|(_, state)| *state != well).collect()
     });
 }
 

@@ -134,10 +134,15 @@ impl Dump {
 /// `signalled` becomes true when SIGQUIT was sent, also if this fails afterwards.
 ///
 /// # Errors
-/// See [`AttachError`]. After any of them the trigger file is gone and the connection closed.
+/// See [`AttachError`]. After any of them the connection is closed, and the trigger file gone: but after `Timeout` it
+/// stays for a JVM that comes late, until the next call without `may_signal`.
 pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Result<Dump, AttachError> {
     let deadline = Deadline { start: Instant::now(), limit: limits.deadline };
-    let socket = match Socket::find(target)? {
+    let found = Socket::find(target)?;
+    if !limits.may_signal {
+        trigger::clear(target);
+    }
+    let socket = match found {
         Some(socket) if target.listener() != Listener::Dead => socket,
         found => {
             target.check_signal_is_safe()?;

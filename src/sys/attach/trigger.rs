@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
@@ -15,13 +15,20 @@ use super::{AttachError, Deadline};
 /// Makes the JVM open its socket, or open it again after its listener died. The caller has made sure that the signal
 /// is safe.
 pub(super) fn open_socket(target: &Target, deadline: Deadline, signalled: &mut bool) -> Result<Socket, AttachError> {
-    let _trigger = TriggerFile::create(target)?;
+    let mut trigger = TriggerFile::create(target)?;
     target.check_running()?;
     send_sigquit(target)?;
     *signalled = true;
     let mut pause = Duration::from_millis(2);
     loop {
-        sleep(pause.min(deadline.left(STAGE).or_else(|timeout| after_timeout(target, timeout))?));
+        let left = deadline.left(STAGE).or_else(|timeout| {
+            after_timeout(target)?;
+            // A JVM without CPU looks for the file after our deadline, and once only: without it, it would print a dump
+            // to its output and open no socket.
+            trigger.stays = true;
+            Err(timeout)
+        })?;
+        sleep(pause.min(left));
         pause = (pause * 3 / 2).min(Duration::from_millis(100));
         if let Some(socket) = Socket::find(target)?
             && target.listener() != Listener::Dead
@@ -31,24 +38,41 @@ pub(super) fn open_socket(target: &Target, deadline: Deadline, signalled: &mut b
     }
 }
 
-const STAGE: &str = "waiting for the JVM to open its attach socket";
-
-/// What the waiting was really for, as far as it can be seen now.
-fn after_timeout(target: &Target, timeout: AttachError) -> Result<Duration, AttachError> {
-    target.check_running()?;
-    if Socket::find(target)?.is_some() { Err(AttachError::ListenerDead) } else { Err(timeout) }
+/// Removes what an attempt that ended too early left for the JVM.
+pub(super) fn clear(target: &Target) {
+    let working_folder = target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok());
+    let name = file_name(target);
+    for folder in [working_folder, target.tmp().ok()].into_iter().flatten() {
+        let stat = statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| is_usable(target, &stat)) {
+            drop(TriggerFile { folder, name: name.clone(), stays: false });
+        }
+    }
 }
 
-/// `.attach_pid<NSpid>`, where the JVM looks for it; removed when dropped.
+const STAGE: &str = "waiting for the JVM to open its attach socket";
+
+/// What the waiting was really for, as far as it can be seen now, if not for the JVM.
+fn after_timeout(target: &Target) -> Result<(), AttachError> {
+    target.check_running()?;
+    if Socket::find(target)?.is_some() { Err(AttachError::ListenerDead) } else { Ok(()) }
+}
+
+/// `.attach_pid<NSpid>`, where the JVM looks for it; removed when dropped, unless it `stays`.
 struct TriggerFile {
     folder: OwnedFd,
     name: String,
+    stays: bool,
+}
+
+fn file_name(target: &Target) -> String {
+    format!(".attach_pid{}", target.ns_pid)
 }
 
 impl TriggerFile {
     /// In the JVM's working folder, else in its /tmp: it looks in that order.
     fn create(target: &Target) -> Result<TriggerFile, AttachError> {
-        let name = format!(".attach_pid{}", target.ns_pid);
+        let name = file_name(target);
         let working_folder = target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok());
         let tmp = target.tmp().ok();
         let mut failures = Vec::new();
@@ -72,19 +96,24 @@ fn create_in(target: &Target, folder: OwnedFd, name: &str) -> Result<TriggerFile
         Err(errno) => Err(errno),
     };
     let stat = stat.map_err(|errno| errno.to_string())?;
-    let usable = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        && (stat.st_uid == target.uid || stat.st_uid == 0);
-    if usable {
-        Ok(TriggerFile { folder, name: name.to_owned() })
+    if is_usable(target, &stat) {
+        Ok(TriggerFile { folder, name: name.to_owned(), stays: false })
     } else {
         Err(format!("what is there belongs to uid {} or is no file", stat.st_uid))
     }
 }
 
+/// The JVM heeds only what its own user or root made.
+fn is_usable(target: &Target, stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && (stat.st_uid == target.uid || stat.st_uid == 0)
+}
+
 impl Drop for TriggerFile {
     fn drop(&mut self) {
-        // If it cannot be removed it does no harm: an empty file that a later attach uses again.
-        let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
+        if !self.stays {
+            // If it cannot be removed it does no harm: an empty file that a later attach uses again.
+            let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
+        }
     }
 }
 
