@@ -95,10 +95,7 @@ pub fn report(
     // What has moved since is forgotten for good.
     history.owners = graph.owners();
     let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
-    let mut stalls = history.stalls.observe(newest, dump.paused, now);
-    for stall in stalls.iter_mut().flat_map(|told| &mut told.stalls) {
-        stall.holders = graph.holders_of(&stall.threads);
-    }
+    let stalls = history.stalls.observe(newest, &graph, dump.paused, now);
     let missing = history.census.observe(newest, behind, now);
     let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
     let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());

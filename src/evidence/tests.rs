@@ -21,6 +21,7 @@ fn gray(process: ProcessKey, label: &str, since: Moment, findings: &[FindingId])
         known_issues: Vec::new(),
         forecasts: Forecasts::default(),
         absences: Vec::new(),
+        alone: false,
         only_restart: None,
         recovery: None,
     }
