@@ -300,6 +300,9 @@ fn connect_without_waiting(path: &Path) -> std::os::fd::OwnedFd {
     socket
 }
 
+/// The record HEAP DUMP END, which is empty.
+const END_OF_HEAP_DUMP: &[u8] = &[0x2c, 0, 0, 0, 0, 0, 0, 0, 0];
+
 #[tokio::test]
 async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
     for jdk in &*JDKS {
@@ -326,8 +329,7 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
         let written = fs::read(&file).unwrap();
         assert_eq!(written.len() as u64, bytes);
         assert!(written.starts_with(b"JAVA PROFILE 1.0.2\0"));
-        // The record that ends it: HEAP DUMP END, which is empty.
-        assert!(written[written.len() - 9] == 0x2c && written.ends_with(&[0; 4]));
+        assert!(written.ends_with(END_OF_HEAP_DUMP));
         assert!(written.windows(12).any(|window| window == b"monitor-left"));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let listed: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -342,6 +344,15 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
         stream.read_to_string(&mut reply).unwrap();
         assert!(reply.starts_with("0\n") && reply.contains("File exists"), "{reply}");
         assert_eq!(fs::read(&file).unwrap(), written);
+
+        // Who does not wait for the end has it written all the same.
+        let second = folder.path().join("second.hprof");
+        let mut stream = UnixStream::connect(jvm.socket()).unwrap();
+        stream.write_all(format!("1\0dumpheap\0{}\0-all\0\0", second.display()).as_bytes()).unwrap();
+        drop(stream);
+        wait_until("the second is whole", || fs::read(&second).is_ok_and(|bytes| bytes.ends_with(END_OF_HEAP_DUMP)));
+        collector.collect().await.unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 
         let nowhere = folder.path().join("nowhere/a.hprof");
         let failure = collector.heap_dump(&nowhere, 0, DEADLINE).await.unwrap_err();
