@@ -295,7 +295,10 @@ async fn thread_dump(watched: Watched) {
         let dump = collector.collect().await;
         let took = begun.elapsed();
         // Where the JVM does not publish its pauses, all of the time counts as pause.
-        let pause = dump.as_ref().ok().map(|dump| dump.pause.unwrap_or(dump.duration));
+        let pause = match &dump {
+            Ok(dump) => Some(dump.pause.unwrap_or(dump.duration)),
+            Err(_) => collector.failed_pause(),
+        };
         let mut report = judged(&watched, &mut lane, &name, dump).await;
         if !asked_for_owners && report.as_ref().is_ok_and(|(report, _)| threads::lacks_owners(report)) {
             asked_for_owners = true;
