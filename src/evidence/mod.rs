@@ -356,6 +356,7 @@ impl Saver {
         let manifest = Manifest {
             made_by: concat!("kafka-vitals ", env!("CARGO_PKG_VERSION")).to_owned(),
             broker: broker.label.clone(),
+            kafka_version: readings.broker.kafka_version.clone(),
             process: broker.process,
             started: readings.broker.started,
             at,
