@@ -7,6 +7,9 @@ use super::round::Pace;
 
 /// Between two dumps, the newer of them on suspicion.
 const FLOOR: Duration = Duration::from_secs(2);
+/// After the first dump that shows a deadlock, whatever the budget: it is no fault of a dump that nothing moves any more,
+/// and a probe may restart the broker only when two dumps 10 s apart show the same.
+const CONFIRM: Duration = Duration::from_secs(11);
 /// Stands among the suspects for a broker that owes an answer: the kernel gives this id to no thread.
 pub const SILENCE: u32 = 0;
 /// Pauses that were not taken may be taken later: those of so long a time.
@@ -27,6 +30,8 @@ pub struct Demand {
     cleared: BTreeSet<u32>,
     clean: u32,
     deadlocked: bool,
+    /// Shown by one dump only.
+    unconfirmed: bool,
 }
 
 impl Demand {
@@ -40,6 +45,7 @@ impl Demand {
             cleared: BTreeSet::new(),
             clean: 0,
             deadlocked: false,
+            unconfirmed: false,
         }
     }
 
@@ -57,7 +63,10 @@ impl Demand {
             self.cost = pause.as_secs_f64().max(self.cost * 0.7);
             self.credit -= pause.as_secs_f64();
         }
-        self.deadlocked = deadlocked.unwrap_or(self.deadlocked);
+        if let Some(deadlocked) = deadlocked {
+            self.unconfirmed = deadlocked && !self.deadlocked;
+            self.deadlocked = deadlocked;
+        }
         if suspects.is_empty() || self.deadlocked {
             self.clean = 0;
             self.cleared.clear();
@@ -72,6 +81,9 @@ impl Demand {
     /// When the next dump is due if these threads remain suspected.
     pub fn due(&self, suspects: &BTreeSet<u32>) -> Option<Instant> {
         let last = self.last?;
+        if self.unconfirmed {
+            return Some(last + CONFIRM);
+        }
         let regular = last + self.pace.interval();
         // Of a deadlock nothing new is to be learnt at once: it only draws in more threads.
         if suspects.is_empty() || self.deadlocked {
@@ -139,13 +151,23 @@ mod tests {
     }
 
     #[test]
-    fn a_known_deadlock_is_looked_at_at_the_interval_only() {
+    fn a_deadlock_is_confirmed_once_and_then_looked_at_at_the_interval_only() {
         let start = Instant::now();
         let mut demand = Demand::new(INTERVAL, CEILING);
-        demand.taken(start, Some(Duration::from_millis(2)), &suspects(&[1, 2]), Some(true));
-        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, INTERVAL);
-        // A failed dump takes nothing back.
+        // Dearer than all that was saved.
+        let pause = Duration::from_millis(400);
+        demand.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
+        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, CONFIRM);
+        // A failed dump takes nothing back, and confirms nothing.
         demand.taken(start, None, &suspects(&[1, 2]), None);
+        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, CONFIRM);
+        demand.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
+        assert!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start >= pause.div_f64(CEILING));
+
+        let mut demand = Demand::new(INTERVAL, CEILING);
+        for _ in 0..2 {
+            demand.taken(start, Some(Duration::from_millis(2)), &suspects(&[1]), Some(true));
+        }
         assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, INTERVAL);
     }
 

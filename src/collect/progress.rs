@@ -107,7 +107,12 @@ impl ProgressCollector {
         }
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.judged.len());
+        let mut resting = 0;
         for (thread, pool) in &self.judged {
+            if self.watch.may_rest(*thread) {
+                resting += 1;
+                continue;
+            }
             match tasks.counts(*thread)? {
                 Some(counts) => {
                     samples.push(Sample { thread: *thread, pool: *pool, cpu: counts.cpu, switches: counts.switches });
@@ -125,9 +130,9 @@ impl ProgressCollector {
             thread: self.name(&tasks, suspicion.thread),
             pool: suspicion.pool.name().to_owned(),
         });
-        let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 };
+        let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 + resting };
         self.tasks = Some(tasks);
-        let known = |wanted: fn(Pool) -> bool| samples.iter().any(|sample| wanted(sample.pool));
+        let known = |wanted: fn(Pool) -> bool| self.judged.iter().any(|(_, pool)| wanted(*pool));
         Ok((known(must_move) && known(is_clock)).then_some(report))
     }
 

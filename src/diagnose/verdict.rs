@@ -1,7 +1,8 @@
 //! The verdict per broker: from each snapshot and what came before it, without input or output.
 //!
 //! Levels explain or forecast; probes, progress and thread dumps decide. A deciding finding makes a broker gray, what
-//! is not confirmed yet makes it suspect, and a thread dump and a probe that find nothing acquit it.
+//! is not confirmed yet makes it suspect, and a thread dump and a probe that find nothing acquit it. Threads that hardly
+//! move call for a dump at once: only when that does not come is a broker suspect for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -25,6 +26,9 @@ const FROZEN: Duration = Duration::from_secs(120);
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A process that is younger and has not answered yet is starting.
 const STARTING: Duration = Duration::from_secs(600);
+
+/// A dump of threads that hardly move is taken at once; so long it may take.
+const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
 const DECIDING: [FindingId; 5] = [
@@ -66,6 +70,8 @@ pub struct Memory {
     cycles: BTreeMap<Vec<String>, (Moment, Moment)>,
     last_probe_success: Option<Moment>,
     last_clean_dump: Option<Moment>,
+    /// Since when threads have hardly moved.
+    still: Option<Moment>,
 }
 
 /// Where one rule stands.
@@ -286,6 +292,8 @@ impl Memory {
         {
             self.last_clean_dump = Some(*at);
         }
+        let still = broker.progress.fresh(now).is_some_and(|progress| !progress.suspects.is_empty());
+        self.still = still.then(|| self.still.unwrap_or(now));
         let standing = broker.deadlock.as_ref();
         let cycles: BTreeSet<Vec<String>> =
             standing.iter().flat_map(|standing| &standing.deadlocks).map(|deadlock| members(&deadlock.cycle)).collect();
@@ -314,7 +322,8 @@ impl Memory {
         {
             return BrokerState::Down;
         }
-        let suspects = broker.progress.fresh(now).is_some_and(|progress| !progress.suspects.is_empty());
+        let still = self.still.filter(|since| now.since(*since) >= DUMP_TIME);
+        let suspects = still.is_some_and(|since| self.last_clean_dump.is_none_or(|at| at < since));
         let failing =
             probe.is_some_and(|probe| probe.error.as_ref().is_some_and(|e| is_silent(e) || is_unreachable(e)));
         let acquitted = self.last_probe_success.min(self.last_clean_dump);

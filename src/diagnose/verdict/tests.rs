@@ -153,9 +153,13 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
         let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
         broker.process = known(vitals, now);
     };
-    let suspects: Change = |broker, now| {
+    let still: Change = |broker, now| {
         let suspect = Suspect { thread_id: 1, thread: "t".into(), pool: "request_handler".into() };
         broker.progress = known(ProgressReport { suspects: vec![suspect], threads: 9 }, now);
+    };
+    let no_dump = |broker: &mut BrokerSnapshot, now| {
+        still(broker, now);
+        broker.threads = known(ThreadReport::default(), Moment(36_842_000));
     };
     let close_wait = |acquitted: bool| {
         move |broker: &mut BrokerSnapshot, now: Moment| {
@@ -170,14 +174,16 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     };
     let (piled, explained) = (close_wait(false), close_wait(true));
     type Changed<'a> = &'a dyn Fn(&mut BrokerSnapshot, Moment);
-    let table: [(&str, u64, Changed, BrokerState); 10] = [
+    let table: [(&str, u64, Changed, BrokerState); 12] = [
         ("one failed probe, until the next", 5, &silent, BrokerState::Suspect),
         ("two failed probes", 8, &silent, BrokerState::Gray),
         ("a listener that cannot be asked", 20, &unsupported, BrokerState::Healthy),
         ("a moment in state T", 1, &stopped, BrokerState::Healthy),
         ("a connection that times out", 20, &unreachable, BrokerState::Suspect),
         ("stopped", 4, &stopped, BrokerState::Gray),
-        ("threads that hardly move", 1, &suspects, BrokerState::Suspect),
+        ("threads that hardly move, before their dump", 3, &no_dump, BrokerState::Healthy),
+        ("threads that hardly move, and no dump comes", 5, &no_dump, BrokerState::Suspect),
+        ("threads that hardly move, and the dump is clean", 5, &still, BrokerState::Healthy),
         ("a burst of CLOSE_WAIT", 10, &piled, BrokerState::Healthy),
         ("CLOSE_WAIT that stays", 17, &piled, BrokerState::Suspect),
         ("CLOSE_WAIT with a clean dump since", 20, &explained, BrokerState::Healthy),
