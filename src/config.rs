@@ -47,11 +47,21 @@ pub struct EvidenceSettings {
     /// Bytes that remain free on the folder's file system.
     #[serde(deserialize_with = "size")]
     pub min_free: u64,
+    /// Where a deadlocked or stalled broker writes its heap, as it sees that folder; None: nowhere.
+    #[serde(deserialize_with = "folder_of_a_broker")]
+    pub heap_dump: Option<PathBuf>,
 }
 
 impl Default for EvidenceSettings {
     fn default() -> Self {
-        EvidenceSettings { dir: None, max_bytes: 500 << 20, max_bundles: 20, max_age: None, min_free: 1 << 30 }
+        EvidenceSettings {
+            dir: None,
+            max_bytes: 500 << 20,
+            max_bundles: 20,
+            max_age: None,
+            min_free: 1 << 30,
+            heap_dump: None,
+        }
     }
 }
 
@@ -384,6 +394,21 @@ fn some_span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option
     span(deserializer).map(Some)
 }
 
+/// `/var/lib/kafka-heap-dumps`
+fn folder_of_a_broker<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    /// HotSpot takes 1,024 bytes, the file's name included.
+    const MOST_BYTES: usize = 900;
+    let text = String::deserialize(deserializer)?;
+    if text.starts_with('/') && text.len() <= MOST_BYTES && !text.contains(char::is_control) {
+        return Ok(Some(text.into()));
+    }
+    let shown: String = text.chars().take(60).collect();
+    Err(serde::de::Error::custom(format!(
+        "{shown:?} is no absolute path of a folder, write e.g. heap_dump: /var/lib/kafka-heap-dumps, as the broker \
+         sees it, or leave it out for none"
+    )))
+}
+
 /// `500MiB`, `1GiB`; a bare number is bytes.
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -423,13 +448,14 @@ mod tests {
 
     #[test]
     fn evidence_settings_and_where_it_goes_by_default() {
-        let file = parse("evidence: {dir: /e, max_bytes: 2GiB, max_age: 30d, min_free: 0}\n").unwrap();
+        let file = parse("evidence: {dir: /e, max_bytes: 2GiB, max_age: 30d, min_free: 0, heap_dump: /h}\n").unwrap();
         let thirty_days = Some(Duration::from_secs(30 * 86_400));
         let wanted = EvidenceSettings {
             dir: Some("/e".into()),
             max_bytes: 2_147_483_648,
             max_age: thirty_days,
             min_free: 0,
+            heap_dump: Some("/h".into()),
             ..Default::default()
         };
         assert_eq!(file.evidence, wanted);

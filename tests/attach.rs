@@ -6,6 +6,7 @@ mod jvm;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use kafka_vitals::collect::Failure;
 use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::sys::attach::Ask;
 use kafka_vitals::sys::attach::child::{Header, Outcome, Request};
 
 use jvm::{How, JDKS, Jdk, Jvm, can_unshare, is_root, newest_jdk, start_ticks, wait_until};
@@ -39,7 +41,7 @@ fn request(pid: u32) -> Request {
         deadline: DEADLINE,
         max_bytes: 64 << 20,
         may_signal: true,
-        with_locks: false,
+        ask: Ask::ThreadDump { with_locks: false },
     }
 }
 
@@ -296,6 +298,96 @@ fn connect_without_waiting(path: &Path) -> std::os::fd::OwnedFd {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
     let _ = connect(&socket, &SocketAddrUnix::new(path).unwrap());
     socket
+}
+
+/// The record HEAP DUMP END, which is empty.
+const END_OF_HEAP_DUMP: &[u8] = &[0x2c, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[tokio::test]
+async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
+    for jdk in &*JDKS {
+        let jvm = Jvm::start(jdk, How::default());
+        let mut collector = jvm.collector();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kafka-vitals-broker-3.hprof");
+        let failure = collector.heap_dump(&file, 1 << 60, DEADLINE).await.unwrap_err();
+        assert_eq!(failure.reason, "refused");
+        let times = if jdk.major < 22 { "2 times the memory" } else { "4 times the memory" };
+        let told = &failure.message;
+        assert!(
+            told.contains("heap dump of broker 3") && told.contains("MiB are free") && told.contains(times),
+            "{told}"
+        );
+        assert!(!file.exists());
+
+        collector.collect().await.unwrap();
+        let before = (jdk.collections(jvm.pid), jdk.safepoint_time(jvm.pid));
+        let (bytes, took) = collector.heap_dump(&file, 0, DEADLINE).await.unwrap();
+        let after = (jdk.collections(jvm.pid), jdk.safepoint_time(jvm.pid));
+        println!("JDK {}: {bytes} bytes in {took:?}, stood {:?}", jdk.major, after.1 - before.1);
+        assert_eq!(before.0, after.0, "it collected first");
+        let written = fs::read(&file).unwrap();
+        assert_eq!(written.len() as u64, bytes);
+        assert!(written.starts_with(b"JAVA PROFILE 1.0.2\0"));
+        assert!(written.ends_with(END_OF_HEAP_DUMP));
+        assert!(written.windows(12).any(|window| window == b"monitor-left"));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let listed: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(listed, ["kafka-vitals-broker-3.hprof"]);
+
+        let failure = collector.heap_dump(&file, 0, DEADLINE).await.unwrap_err();
+        assert!(failure.message.contains(&format!("is there already ({bytes} bytes)")), "{}", failure.message);
+        // The JVM itself says no as well.
+        let mut stream = UnixStream::connect(jvm.socket()).unwrap();
+        stream.write_all(format!("1\0dumpheap\0{}\0-all\0\0", file.display()).as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("0\n") && reply.contains("File exists"), "{reply}");
+        assert_eq!(fs::read(&file).unwrap(), written);
+
+        // Who does not wait for the end has it written all the same.
+        let second = folder.path().join("second.hprof");
+        let mut stream = UnixStream::connect(jvm.socket()).unwrap();
+        stream.write_all(format!("1\0dumpheap\0{}\0-all\0\0", second.display()).as_bytes()).unwrap();
+        drop(stream);
+        wait_until("the second is whole", || fs::read(&second).is_ok_and(|bytes| bytes.ends_with(END_OF_HEAP_DUMP)));
+        collector.collect().await.unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+
+        let nowhere = folder.path().join("nowhere/a.hprof");
+        let failure = collector.heap_dump(&nowhere, 0, DEADLINE).await.unwrap_err();
+        assert!(failure.message.contains("nowhere does not exist; make that folder"), "{}", failure.message);
+    }
+}
+
+#[tokio::test]
+async fn a_heap_is_dumped_where_the_jvm_may_write_and_sees_the_folder() {
+    let name = "a_heap_is_dumped_where_the_jvm_may_write_and_sees_the_folder";
+    if !is_root(name) || !can_unshare(name) {
+        return;
+    }
+    for jdk in &*JDKS {
+        let file = Path::new("/tmp/kafka-vitals-broker-of-the-test.hprof");
+        let jvm = Jvm::start(jdk, How { own_namespaces: true, ..How::default() });
+        let (bytes, _) = jvm.collector().heap_dump(file, 0, DEADLINE).await.unwrap();
+        assert!(!file.exists(), "it is in its own /tmp");
+        assert_eq!(fs::metadata(format!("/proc/{}/root{}", jvm.pid, file.display())).unwrap().len(), bytes);
+
+        let jvm = Jvm::start(jdk, How { uid: Some(NOBODY), ..How::default() });
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let file = folder.path().join("a.hprof");
+        let failure = jvm.collector().heap_dump(&file, 0, DEADLINE).await.unwrap_err();
+        assert!(
+            failure.message.contains("Permission denied; look whether its user (uid 65534)"),
+            "{}",
+            failure.message
+        );
+        std::os::unix::fs::chown(folder.path(), Some(NOBODY), None).unwrap();
+        let (bytes, _) = jvm.collector().heap_dump(&file, 0, DEADLINE).await.unwrap();
+        let written = fs::metadata(&file).unwrap();
+        assert_eq!((written.len(), std::os::unix::fs::MetadataExt::uid(&written)), (bytes, NOBODY));
+    }
 }
 
 #[tokio::test]

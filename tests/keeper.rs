@@ -150,6 +150,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
         since: Moment(1000),
         lock_class: Some("kafka.Lock".into()),
         holders: std::collections::BTreeSet::new(),
+        goes_on_with: None,
         frame: Some(frame.into()),
         frames: vec![],
         known_issues: vec![],

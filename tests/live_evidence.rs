@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use support::{Exporter, wait_for};
 const SECRET: &str = "s3cret-of-the-test";
 
 #[track_caller]
-fn take(cluster: &Cluster, broker: i32, dir: &Path, home: &Path) -> (std::path::PathBuf, serde_json::Value) {
+fn take(cluster: &Cluster, broker: i32, dir: &Path, config: &Path) -> (std::path::PathBuf, serde_json::Value) {
     let mut command = bundle_command(broker, dir);
-    command.arg("--config.file").arg(home.join("config.yml"));
+    command.arg("--config.file").arg(config);
     let (code, stdout, stderr) = run(cluster.cell(), command);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
     let path = std::path::PathBuf::from(stdout.trim_end());
@@ -38,12 +39,21 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
     cluster.wait_whole(Duration::from_secs(30)).unwrap();
-    let (home, dir, own) = (folder(), folder(), folder());
+    let (home, dir, own, heaps) = (folder(), folder(), folder(), folder());
     // However full the disk is.
-    fs::write(home.path().join("config.yml"), "evidence: {min_free: 0}\n").unwrap();
+    let config = |name: &str, heap_dump: Option<&Path>| {
+        let path = home.path().join(name);
+        let heap_dump = heap_dump.map(|folder| format!(", heap_dump: {}", folder.display())).unwrap_or_default();
+        fs::write(&path, format!("evidence: {{min_free: 0{heap_dump}}}\n")).unwrap();
+        path
+    };
+    let without = config("config.yml", None);
+    let with_heap_dump = config("heap-dump.yml", Some(heaps.path()));
+    // Nothing is ever free there.
+    let no_room = config("no-room.yml", Some(Path::new("/proc")));
     let start = || {
         Exporter::start_with(cluster.cell(), |command| {
-            command.arg("--evidence.dir").arg(own.path()).arg("--config.file").arg(home.path().join("config.yml"));
+            command.arg("--evidence.dir").arg(own.path()).arg("--config.file").arg(&with_heap_dump);
         })
     };
     let exporter = start();
@@ -62,12 +72,32 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     });
     wait_for("the bundle to be remembered", Duration::from_secs(10), || total(&exporter) == Some(0.0));
     let [bundle] = &whole(own.path())[..] else { panic!("{:?}", whole(own.path())) };
-    assert_eq!(verified(bundle)["missing"], serde_json::json!([]));
+    let manifest = verified(bundle);
+    assert_eq!(manifest["missing"], serde_json::json!([]));
     drop(exporter);
 
-    let (path, manifest) = take(&cluster, broker.id(), dir.path(), home.path());
+    // Its heap, and that of no broker that works.
+    let files: Vec<_> = fs::read_dir(heaps.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let file = heaps.path().join(format!("kafka-vitals-broker-{}.hprof", broker.id()));
+    assert_eq!(files, std::slice::from_ref(&file));
+    println!("{}", manifest["heap_dump"]);
+    assert_eq!(manifest["heap_dump"]["path"], file.to_str().unwrap());
+    assert_eq!(manifest["heap_dump"]["bytes"], fs::metadata(&file).unwrap().len());
+    let mut start_of_file = [0; 19];
+    fs::File::open(&file).unwrap().read_exact(&mut start_of_file).unwrap();
+    assert_eq!(&start_of_file, b"JAVA PROFILE 1.0.2\0");
+    let (_, manifest) = take(&cluster, broker.id(), dir.path(), &no_room);
+    let why = why_missing(&manifest, "heap dump").unwrap();
+    assert!(why.contains("/proc: 0 MiB are free") && manifest["heap_dump"].is_null(), "{manifest:#}");
+    let well = cluster.brokers().map(|broker| broker.id()).find(|id| *id != broker.id()).unwrap();
+    let (_, manifest) = take(&cluster, well, dir.path(), &with_heap_dump);
+    assert!(why_missing(&manifest, "heap dump").unwrap().contains("is not stopped for one"), "{manifest:#}");
+    assert_eq!(fs::read_dir(heaps.path()).unwrap().count(), 1);
+
+    let (path, manifest) = take(&cluster, broker.id(), dir.path(), &without);
     let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
     assert_eq!(manifest["missing"], serde_json::json!([]), "{manifest:#}");
+    assert!(manifest.get("heap_dump").is_none());
     let verdict = manifest["verdict"].as_str().unwrap();
     assert!(verdict.contains("alive but deadlocked") && verdict.contains("KAFKA-3994"), "{verdict}");
 
@@ -122,7 +152,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     // Another one hangs: it cannot be attached to, and everything else is there.
     let hung = cluster.brokers().map(|broker| broker.id()).find(|id| *id != broker.id()).unwrap();
     cluster.pause(hung).unwrap();
-    let (_, manifest) = take(&cluster, hung, dir.path(), home.path());
+    let (_, manifest) = take(&cluster, hung, dir.path(), &without);
     assert!(manifest["verdict"].as_str().unwrap().contains("stopped by a signal"), "{manifest:#}");
     assert!(why_missing(&manifest, "thread-dump-1.txt").unwrap().contains("stopped"), "{manifest:#}");
     assert!(why_missing(&manifest, "thread-dump-3.txt").is_some());

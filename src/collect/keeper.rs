@@ -128,6 +128,8 @@ fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: M
     for (broker, label) in found {
         log_found(&snapshot.brokers, &broker, &label);
         match snapshot.brokers.iter_mut().find(|known| known.broker.process == broker.process) {
+            // One look could not read it: it had not ended.
+            Some(known) if known.ended.is_some() => *known = Arc::new(BrokerSnapshot::new(broker, label)),
             Some(known) if known.broker == broker && known.label == label => {}
             Some(known) => {
                 let known = Arc::make_mut(known);

@@ -1,7 +1,7 @@
-//! Thread dumps: each taken by a child process that attaches to the JVM and is ended at its deadline.
+//! Thread dumps, and heap dumps: each by a child process that attaches to the JVM and is ended at its deadline.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::diagnose::wait_graph::{Convoy, Owners, WaitGraph, is_exclusive_lock};
 use crate::discover::Broker;
 use crate::parse::thread_dump;
 use crate::snapshot::{LockQueue, Moment, PoolFindings, ThreadReport};
+use crate::sys::attach::Ask;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 
 /// A broker's dump has 0.1 to 2 MiB. Child and exporter hold it once each.
@@ -95,10 +96,7 @@ pub fn report(
     // What has moved since is forgotten for good.
     history.owners = graph.owners();
     let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
-    let mut stalls = history.stalls.observe(newest, dump.paused, now);
-    for stall in stalls.iter_mut().flat_map(|told| &mut told.stalls) {
-        stall.holders = graph.holders_of(&stall.threads);
-    }
+    let stalls = history.stalls.observe(newest, &graph, dump.paused, now);
     let missing = history.census.observe(newest, behind, now);
     let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
     let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
@@ -172,9 +170,40 @@ impl ThreadCollector {
     }
 
     async fn take(&mut self, with_locks: bool, deadline: Duration) -> Result<RawDump, Failure> {
+        let ask = Ask::ThreadDump { with_locks };
+        let duration = Duration::from_micros;
+        match self.ask(ask, deadline).await.map_err(|failure| self.of("thread dump", failure))? {
+            (Outcome::Ok { micros, pause_micros, paused_micros, .. }, bytes) => {
+                let [pause, paused] = [pause_micros, paused_micros].map(|micros| micros.map(duration));
+                Ok(RawDump { bytes, duration: duration(micros), pause, paused })
+            }
+            _ => Err(self.of("thread dump", Failure::new("protocol", "the attach child took something else"))),
+        }
+    }
+
+    /// Has the JVM write its heap into a new file, as it sees that path, where what it may write and `min_free` bytes
+    /// are free: how many bytes it wrote, in what time. It stands still meanwhile; after `timeout` it writes on.
+    ///
+    /// # Errors
+    /// As of [`ThreadCollector::collect`]; `refused` as well where there is no room, no folder, or a file already.
+    pub async fn heap_dump(
+        &mut self,
+        file: &Path,
+        min_free: u64,
+        deadline: Duration,
+    ) -> Result<(u64, Duration), Failure> {
+        let ask = Ask::HeapDump { file: file.to_owned(), min_free };
+        match self.ask(ask, deadline).await.map_err(|failure| self.of("heap dump", failure))? {
+            (Outcome::Heap { bytes, micros }, _) => Ok((bytes, Duration::from_micros(micros))),
+            _ => Err(self.of("heap dump", Failure::new("protocol", "the attach child took something else"))),
+        }
+    }
+
+    /// What the child tells, with the text of a thread dump.
+    async fn ask(&mut self, ask: Ask, deadline: Duration) -> Result<(Outcome, Vec<u8>), Failure> {
         if let Some(child) = &mut self.stuck {
             if matches!(child.try_wait(), Ok(None)) {
-                return Err(self.failure("timeout", "the previous attach was killed and hangs in the kernel still"));
+                return Err(Failure::new("timeout", "the previous attach was killed and hangs in the kernel still"));
             }
             self.stuck = None;
         }
@@ -185,7 +214,7 @@ impl ThreadCollector {
             deadline,
             max_bytes: MAX_DUMP_BYTES,
             may_signal: self.no_signal_until.is_none_or(|until| Instant::now() >= until),
-            with_locks,
+            ask,
         };
         let mut child = Command::new(&self.exe)
             .args(request.arguments())
@@ -195,7 +224,7 @@ impl ThreadCollector {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| self.failure("protocol", &format!("cannot start {}: {error}", self.exe.display())))?;
+            .map_err(|error| Failure::new("protocol", format!("cannot start {}: {error}", self.exe.display())))?;
         let output = match child.stdout.take() {
             Some(stdout) => timeout(deadline + GRACE, read_output(stdout)).await,
             None => Ok(Err("it has no standard output".into())),
@@ -203,24 +232,21 @@ impl ThreadCollector {
         self.end(child).await;
         let (header, bytes) = match output {
             Err(_) => {
-                return Err(self.failure("timeout", "the attach child did not end at its deadline; it was killed"));
+                return Err(Failure::new("timeout", "the attach child did not end at its deadline; it was killed"));
             }
-            Ok(Err(cause)) => return Err(self.failure("protocol", &format!("the attach child failed: {cause}"))),
+            Ok(Err(cause)) => return Err(Failure::new("protocol", format!("the attach child failed: {cause}"))),
             Ok(Ok(output)) => output,
         };
         match header.outcome {
-            Outcome::Ok { micros, pause_micros, paused_micros, .. } => {
-                let [pause, paused] = [pause_micros, paused_micros].map(|micros| micros.map(Duration::from_micros));
-                Ok(RawDump { bytes, duration: Duration::from_micros(micros), pause, paused })
-            }
             Outcome::Error { reason, message } => {
                 let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");
                 if header.signalled {
                     let pause = if reason == "listener_dead" { REVIVAL_PAUSE } else { SIGNAL_PAUSE };
                     self.no_signal_until = Some(Instant::now() + pause);
                 }
-                Err(self.failure(reason, &message))
+                Err(Failure::new(reason, message))
             }
+            outcome => Ok((outcome, bytes)),
         }
     }
 
@@ -233,11 +259,12 @@ impl ThreadCollector {
         }
     }
 
-    fn failure(&self, reason: &'static str, message: &str) -> Failure {
+    /// With what was wanted and of whom.
+    fn of(&self, what: &str, Failure { reason, message }: Failure) -> Failure {
         let pid = self.broker.process.pid;
         match self.broker.id {
-            Some(id) => Failure::new(reason, format!("thread dump of broker {id} (pid {pid}): {message}")),
-            None => Failure::new(reason, format!("thread dump of pid {pid}: {message}")),
+            Some(id) => Failure::new(reason, format!("{what} of broker {id} (pid {pid}): {message}")),
+            None => Failure::new(reason, format!("{what} of pid {pid}: {message}")),
         }
     }
 }

@@ -11,14 +11,19 @@ const AWAY_AFTER: Duration = Duration::from_secs(8);
 /// A broker that nobody names any more is forgotten after so long.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// By id: every broker of the cluster that was seen or named.
+/// By id: every other broker of the cluster that was seen or named.
 #[derive(Debug, Default)]
-pub struct Absences(BTreeMap<i32, Absence>);
+pub struct Absences {
+    others: BTreeMap<i32, Absence>,
+    /// Whether anybody has told yet who there is.
+    told: bool,
+}
 
 impl Absences {
     /// Takes in the newest Metadata and the connections to the peers.
     pub fn take(&mut self, broker: &BrokerSnapshot, now: Moment) {
         let Some(counts) = broker.cluster.fresh(now) else { return };
+        self.told = true;
         let peers = broker.probes.fresh(now).map_or(&[][..], |probes| &probes.peers);
         let refused = peers.iter().filter(|peer| peer.connect.error.as_ref().is_some_and(|e| e.reason == "refused"));
         let refused: BTreeSet<i32> = refused.map(|peer| peer.peer.id).collect();
@@ -26,7 +31,7 @@ impl Absences {
         let listed = counts.live_brokers.iter().map(|peer| peer.id);
         let live: BTreeSet<i32> = listed.filter(|id| is_other(id) && !refused.contains(id)).collect();
         let gone: BTreeSet<i32> = refused.iter().chain(&counts.absent).copied().filter(is_other).collect();
-        for absence in self.0.values_mut() {
+        for absence in self.others.values_mut() {
             match live.contains(&absence.id) {
                 true if absence.until.is_none() => absence.until = Some(now),
                 false if absence.until.is_some() => *absence = Absence { id: absence.id, since: now, until: None },
@@ -35,21 +40,27 @@ impl Absences {
         }
         for &id in &live {
             // A broker that was never away is there since ever.
-            self.0.entry(id).or_insert(Absence { id, since: Moment(0), until: Some(Moment(0)) });
+            self.others.entry(id).or_insert(Absence { id, since: Moment(0), until: Some(Moment(0)) });
         }
         for &id in &gone {
-            self.0.entry(id).or_insert(Absence { id, since: now, until: None });
+            self.others.entry(id).or_insert(Absence { id, since: now, until: None });
         }
-        self.0.retain(|id, absence| live.contains(id) || gone.contains(id) || now.since(absence.since) < REMEMBERED);
+        self.others
+            .retain(|id, absence| live.contains(id) || gone.contains(id) || now.since(absence.since) < REMEMBERED);
     }
 
     /// Those that are away, and not only for a moment.
     pub fn away(&self, now: Moment) -> Vec<i32> {
-        let away = self.0.values().filter(|absence| absence.until.is_none());
+        let away = self.others.values().filter(|absence| absence.until.is_none());
         away.filter(|absence| now.since(absence.since) >= AWAY_AFTER).map(|absence| absence.id).collect()
     }
 
+    /// Whether it was the only broker of its cluster when that was last told.
+    pub fn is_alone(&self) -> bool {
+        self.told && self.others.is_empty()
+    }
+
     pub fn list(&self) -> Vec<Absence> {
-        self.0.values().copied().collect()
+        self.others.values().copied().collect()
     }
 }

@@ -188,6 +188,8 @@ pub struct BrokerDiagnosis {
     pub only_restart: Option<OnlyRestart>,
     /// Other brokers of its cluster: since when each is away, and until when where it is back.
     pub absences: Vec<Absence>,
+    /// Whether it was the only broker of its cluster when that was last told.
+    pub alone: bool,
     pub recovery: Option<Recovery>,
 }
 

@@ -144,6 +144,9 @@ impl Liveness {
         let own = broker.broker.id;
         // All of them together hold it up for so long: one that comes and goes for ever must not forbid the cure.
         let counts = now.since(since) < AWAY_COUNTS;
+        if counts && broker.cluster.fresh(now).is_none() && !judged.alone {
+            return wait("whether another broker is away is unknown".into());
+        }
         for absence in judged.absences.iter().filter(|_| counts) {
             match absence.until {
                 None if now.since(absence.since) < AWAY_COUNTS => {
@@ -198,7 +201,9 @@ mod tests {
     use super::*;
     use crate::diagnose::finding::{Absence, Forecasts, OnlyRestart};
     use crate::discover::Broker;
-    use crate::snapshot::{Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals, Reading};
+    use crate::snapshot::{
+        ClusterCounts, ClusterSource, Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals, Reading,
+    };
 
     const START: Moment = Moment(10_000_000);
 
@@ -232,12 +237,20 @@ mod tests {
             known_issues: Vec::new(),
             forecasts: Forecasts::default(),
             absences: Vec::new(),
+            alone: false,
             only_restart: seen_for.map(|s| OnlyRestart { what: "they hang".into(), first: START, last: last(s) }),
             recovery: None,
         }
     }
 
     fn deadlocked() -> Scene {
+        let mut scene = blind();
+        scene.cluster(0);
+        scene
+    }
+
+    /// Without a word of the cluster.
+    fn blind() -> Scene {
         let diagnosis =
             Diagnosis { brokers: vec![judged(10, BrokerState::Gray, Some(15))], at: START, ..Diagnosis::default() };
         let snapshot = Snapshot { brokers: vec![Arc::new(broker(10))], ..Snapshot::default() };
@@ -253,6 +266,27 @@ mod tests {
         fn later(&mut self, seconds: u64) -> Answer {
             self.now = self.now.plus(Duration::from_secs(seconds));
             self.answer()
+        }
+
+        fn cluster(&mut self, isr_leader_alone: u64) {
+            let counts = ClusterCounts {
+                source: ClusterSource::Own,
+                own_silence: None,
+                live_brokers: Vec::new(),
+                leader: 9,
+                under_replicated: 4,
+                isr_leader_alone,
+                not_in_isr: 0,
+                not_in_isr_by_leader: BTreeMap::new(),
+                leaderless: 0,
+                partitions: 9,
+                not_whole: Vec::new(),
+                not_whole_left_out: 0,
+                absent: Default::default(),
+            };
+            let valid_for = Duration::from_secs(100_000);
+            Arc::make_mut(&mut self.snapshot.brokers[0]).cluster =
+                Reading::Known { value: counts, at: START, valid_for };
         }
 
         fn peers(&mut self, silent: &[i32]) {
@@ -327,6 +361,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_cannot_tell_who_is_away_waits_as_long_unless_it_was_alone() {
+        let mut scene = blind();
+        assert!(scene.answer().reason.contains("whether another broker is away is unknown"));
+        assert!(!scene.later(599).restart);
+        assert!(scene.later(1).restart);
+        let mut scene = blind();
+        scene.diagnosis.brokers[0].alone = true;
+        assert!(scene.answer().restart);
+    }
+
+    #[test]
     fn several_silent_brokers_go_one_at_a_time_in_the_order_of_their_ids() {
         let mut scene = deadlocked();
         scene.peers(&[1, 3, 4]);
@@ -344,6 +389,7 @@ mod tests {
         assert!(scene.answer().restart);
         assert!(scene.later(30).restart, "the same process until it is restarted");
         scene.snapshot.brokers = vec![Arc::new(broker(11))];
+        scene.cluster(0);
         scene.diagnosis.brokers = vec![judged(11, BrokerState::Gray, Some(15))];
         assert!(scene.later(60).reason.contains("restarted for the same lately"));
         assert!(!scene.later(539).restart);
@@ -353,23 +399,7 @@ mod tests {
     #[test]
     fn alone_in_the_isr_is_told_and_forbids_nothing() {
         let mut scene = deadlocked();
-        let body = crate::snapshot::ClusterCounts {
-            source: crate::snapshot::ClusterSource::Own,
-            own_silence: None,
-            live_brokers: Vec::new(),
-            leader: 9,
-            under_replicated: 4,
-            isr_leader_alone: 4,
-            not_in_isr: 0,
-            not_in_isr_by_leader: BTreeMap::new(),
-            leaderless: 0,
-            partitions: 9,
-            not_whole: Vec::new(),
-            not_whole_left_out: 0,
-            absent: Default::default(),
-        };
-        let reading = Reading::Known { value: body, at: START, valid_for: Duration::ZERO };
-        Arc::make_mut(&mut scene.snapshot.brokers[0]).cluster = reading;
+        scene.cluster(4);
         let answer = scene.later(100);
         assert!(answer.restart && answer.reason.contains("Of 4 partitions it alone is in the ISR"), "{answer:?}");
     }

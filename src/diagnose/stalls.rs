@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::known_issues;
 use super::pools::Pool;
+use super::wait_graph::WaitGraph;
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
 use crate::snapshot::{Moment, NamedIssue, Stall};
 
@@ -37,6 +38,19 @@ const RUNNING_CPU_MS: f64 = 0.1;
 const LOOP_FRAMES: usize = 3;
 /// Frames kept of a stalled thread: enough to know the bug by them.
 const KEPT_FRAMES: usize = 64;
+/// Topmost frames in which a disk or ZooKeeper shows.
+const OUTSIDE_FRAMES: usize = 16;
+/// What waits there goes on when that does.
+const OUTSIDE: [&str; 8] = [
+    "zookeeper",
+    "zkclient",
+    "FileChannel",
+    "FileDispatcher",
+    "FileDescriptor.sync",
+    "MappedByteBuffer.force",
+    "MappedMemoryUtils.force",
+    "UnixNativeDispatcher",
+];
 /// Most threads that are followed.
 const MAX_THREADS: usize = 10_000;
 
@@ -70,6 +84,8 @@ struct Still {
     time: Duration,
     dumps: u32,
     cpu_ms: Option<f64>,
+    /// Of the owner of the monitor at which it is blocked.
+    owner_cpu_ms: Option<f64>,
 }
 
 /// What the dumps until now say.
@@ -81,16 +97,23 @@ pub struct Stalls {
 }
 
 impl StallWatch {
-    /// Takes in the next dump. `paused` is the JVM's time at safepoints since it started, where known. None until two
-    /// dumps lie far enough apart.
-    pub fn observe(&mut self, dump: &ThreadDump<'_>, paused: Option<Duration>, now: Moment) -> Option<Stalls> {
+    /// Takes in the next dump and its graph. `paused` is the JVM's time at safepoints since it started, where known.
+    /// None until two dumps lie far enough apart.
+    pub fn observe(
+        &mut self,
+        dump: &ThreadDump<'_>,
+        graph: &WaitGraph<'_, '_>,
+        paused: Option<Duration>,
+        now: Moment,
+    ) -> Option<Stalls> {
         let clock = Clock { at: now, paused, reapers_cpu_ms: reapers_cpu_ms(dump) };
         let between = self.last.map_or(Duration::ZERO, |last| now.since(last.at));
         let ran = self.last.map_or(Duration::ZERO, |last| clock.ran_since(&last));
         let mut still = HashMap::new();
         let mut pools = BTreeSet::new();
         let mut stalled = Vec::new();
-        for thread in &dump.threads {
+        let mut outside = None;
+        for (index, thread) in dump.threads.iter().enumerate() {
             let Some(pool) = Pool::of(thread.name) else { continue };
             pools.insert(pool);
             let frames: Vec<Frame<'_>> = thread.frames().collect();
@@ -100,19 +123,30 @@ impl StallWatch {
             }
             let header = thread.header();
             let key = (pool, thread.name.to_owned(), header.number);
+            // Those who take turns at a monitor wait at one place as well.
+            let owner = graph.holder(index).filter(|_| state == Some(State::Blocked));
             let here = Still {
-                stack: stack_hash(frames.iter().copied()),
+                stack: owner.map_or(0, place_hash) ^ stack_hash(frames.iter().copied()),
                 since: now,
                 time: Duration::ZERO,
                 dumps: 1,
                 cpu_ms: header.cpu_ms,
+                owner_cpu_ms: owner.and_then(|owner| owner.header().cpu_ms),
             };
-            let before = self.still.get(&key).filter(|before| before.stack == here.stack);
-            let here = match before.filter(|before| stood_still(before.cpu_ms, here.cpu_ms, state, between)) {
+            let stands = |before: &&Still| {
+                let owner_state = owner.and_then(Thread::state);
+                before.stack == here.stack
+                    && stood_still(before.cpu_ms, here.cpu_ms, state, between)
+                    && stood_still(before.owner_cpu_ms, here.owner_cpu_ms, owner_state, between)
+            };
+            let here = match self.still.get(&key).filter(stands) {
                 Some(before) if ran.is_zero() => *before,
                 Some(before) => Still { since: before.since, time: before.time + ran, dumps: before.dumps + 1, ..here },
                 None => here,
             };
+            if here.dumps >= DUMPS && is_outside(&frames) {
+                outside = Some(thread.name);
+            }
             if is_stalled(&here, state) {
                 stalled.push((pool, *thread, frames, here.since));
             }
@@ -121,8 +155,25 @@ impl StallWatch {
         self.still = still;
         self.last = Some(clock);
         let first = *self.first_dump.get_or_insert(now);
-        (now.since(first) >= WAITING_SPAN).then(|| Stalls { stalls: group(&stalled), pools })
+        let mut stalls = group(&stalled);
+        for stall in &mut stalls {
+            stall.holders = graph.holders_of(&stall.threads);
+            let ends = graph.ends_of(&stall.threads).into_iter().find(|end| goes_on(end)).map(|end| end.name);
+            stall.goes_on_with = ends.or(outside).map(str::to_owned);
+        }
+        (now.since(first) >= WAITING_SPAN).then_some(Stalls { stalls, pools })
     }
+}
+
+/// Whether a thread that others wait for is at work, sleeps, or waits for a disk or ZooKeeper.
+fn goes_on(thread: &Thread<'_>) -> bool {
+    let runs = matches!(thread.state(), Some(State::Runnable | State::TimedWaiting));
+    runs || is_outside(&thread.frames().take(OUTSIDE_FRAMES).collect::<Vec<_>>())
+}
+
+fn is_outside(frames: &[Frame<'_>]) -> bool {
+    let mut top = frames.iter().take(OUTSIDE_FRAMES);
+    top.any(|frame| OUTSIDE.iter().any(|part| frame.class_method.contains(part)))
 }
 
 impl Clock {
@@ -222,6 +273,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Vec<Frame<'_>>, Moment)]) -> Vec<Stall> {
             since: *since,
             lock_class,
             holders: BTreeSet::new(),
+            goes_on_with: None,
             frame: frame.map(str::to_owned),
             frames: frames.iter().take(KEPT_FRAMES).map(Frame::to_string).collect(),
             known_issues: Vec::new(),
@@ -254,6 +306,13 @@ fn wanted_class(thread: &Thread<'_>) -> Option<String> {
     let wants = |kind| !matches!(kind, LockKind::Locked | LockKind::Eliminated | LockKind::OwnedSynchronizer);
     let lock = thread.locks().find(|lock| wants(lock.kind))?;
     (!lock.class.is_empty()).then(|| lock.class.replace('/', "."))
+}
+
+fn place_hash(thread: &Thread<'_>) -> u64 {
+    let mut hasher = StackHasher(stack_hash(thread.frames()));
+    hasher.write(thread.name.as_bytes());
+    hasher.write(&thread.header().number.unwrap_or_default().to_le_bytes());
+    hasher.finish()
 }
 
 /// Equal for equal frames; the addresses of locks, which garbage collection changes, are not in it.

@@ -16,7 +16,7 @@ use super::finding::{
 use super::forecast::Series;
 use super::rules::{Case, Judgement, RULES, Rule, is_silent, is_unreachable, span};
 use crate::discover::ProcessKey;
-use crate::snapshot::{BrokerSnapshot, LockQueue, Moment, NamedIssue, Reading, Snapshot, Stall};
+use crate::snapshot::{BrokerSnapshot, ClusterCounts, Moment, NamedIssue, Reading, Snapshot, Stall};
 
 /// Entries of the timeline; older ones fall out.
 const TIMELINE: usize = 200;
@@ -126,7 +126,7 @@ impl Judge {
                 None => (rule.judge)(&Case { snapshot, broker, memory: &memory, now }),
             };
             let standing = memory.findings.entry(rule.id).or_default();
-            if let Some(began) = standing.take(rule, judgement, self.hurry, now)
+            if let Some(began) = standing.take(rule, judgement, begins_after(rule, broker), self.hurry, now)
                 && rule.id.kind().severity > Severity::Info
             {
                 let what = format!("{}{}", rule.id.kind().title, if began { "" } else { ": over" });
@@ -167,6 +167,7 @@ impl Judge {
             forecasts: memory.forecasts.clone(),
             only_restart: memory.only_restart(broker, now),
             absences: memory.absences.list(),
+            alone: memory.absences.is_alone(),
             recovery,
         };
         self.processes.insert(broker.broker.process, memory);
@@ -207,7 +208,8 @@ impl Judge {
                     past.recovery = Some(Recovery { from, back: started.unwrap_or(now), whole: None });
                     past.restarted = false;
                 }
-                let whole = broker.cluster.fresh(now).is_some_and(|counts| counts.not_in_isr == 0);
+                let is_whole = |counts: &ClusterCounts| counts.not_in_isr == 0 && counts.isr_leader_alone == 0;
+                let whole = broker.cluster.fresh(now).is_some_and(is_whole);
                 if let Some(recovery) = past.recovery.as_mut().filter(|recovery| recovery.whole.is_none() && whole) {
                     recovery.whole = Some(now);
                     events.push(("recovered: it is in every ISR again".into(), None));
@@ -220,9 +222,25 @@ impl Judge {
     }
 }
 
+/// One failed probe is none, however seldom they are made.
+fn begins_after(rule: &Rule, broker: &BrokerSnapshot) -> Duration {
+    let second = |probe: &Duration| *probe + Duration::from_secs(1);
+    match rule.id {
+        FindingId::ApiUnresponsive => broker.rounds.get("probe").map_or(rule.begins_after, second),
+        _ => rule.begins_after,
+    }
+}
+
 impl Standing {
     /// Takes a judgement in; whether the finding has begun (true) or ended with it.
-    fn take(&mut self, rule: &Rule, judgement: Judgement, hurry: Option<Duration>, now: Moment) -> Option<bool> {
+    fn take(
+        &mut self,
+        rule: &Rule,
+        judgement: Judgement,
+        begins_after: Duration,
+        hurry: Option<Duration>,
+        now: Moment,
+    ) -> Option<bool> {
         let facts = match judgement {
             Judgement::Unknown => {
                 let forget = self.judged.is_none_or(|at| now.since(at) > FROZEN);
@@ -243,7 +261,7 @@ impl Standing {
             return None;
         }
         let since = *self.turning.get_or_insert(now);
-        let needed = if facts.is_some() { rule.begins_after } else { rule.ends_after };
+        let needed = if facts.is_some() { begins_after } else { rule.ends_after };
         let needed = hurry.map_or(needed, |longest| needed.min(longest));
         if now.since(since) < needed {
             return None;
@@ -316,9 +334,12 @@ impl Memory {
             return BrokerState::Gray;
         }
         let probe = broker.probes.fresh(now).map(|probes| &probes.api);
-        // Nobody listens: it is starting, or on its way down.
+        // Nobody listens: it is starting, or on its way down. Where the kernel shows its listener, it was another's
+        // address that was asked.
+        let listens = broker.sockets.fresh(now).is_some_and(|pulse| !pulse.accept_queues.is_empty());
         if let Some(error) = probe.and_then(|probe| probe.error.as_ref())
             && error.reason == "refused"
+            && !listens
         {
             return BrokerState::Down;
         }
@@ -348,8 +369,7 @@ impl Memory {
         }
         broker.threads.fresh(now)?;
         let (report, at) = broker.threads.last()?;
-        let convoys = &report.convoys;
-        let locked = |stall: &&Stall| is_at_lock(stall) && !convoys.iter().any(|queue| waits_for_outside(stall, queue));
+        let locked = |stall: &&Stall| is_at_lock(stall) && stall.goes_on_with.is_none();
         let stall = report.stalls.as_ref()?.found.iter().filter(locked).min_by_key(|stall| stall.since)?;
         let lock = stall.lock_class.as_deref().unwrap_or_default();
         let what = format!("{} threads of {} wait for {lock} and do not move", stall.threads.len(), stall.pool);
@@ -363,13 +383,6 @@ fn is_at_lock(stall: &Stall) -> bool {
     let class = stall.lock_class.as_deref();
     let notified = stall.frames.first().is_some_and(|frame| frame.starts_with("java.lang.Object.wait"));
     class.is_some_and(|class| !events.iter().any(|event| class.contains(event))) && !notified
-}
-
-/// Whether the lock's owner waits for a disk or for ZooKeeper: the threads go on when that does.
-fn waits_for_outside(stall: &Stall, queue: &LockQueue) -> bool {
-    let outside = ["zookeeper", "zkclient", "FileChannel", "FileDispatcher"];
-    stall.lock_class.as_ref() == Some(&queue.lock_class)
-        && queue.owner_frames.iter().any(|frame| outside.iter().any(|part| frame.contains(part)))
 }
 
 fn members(cycle: &[crate::snapshot::DeadlockedThread]) -> Vec<String> {
@@ -429,6 +442,10 @@ fn sentence(
                 told(text, "See what is found below.")
             }
         }
+        BrokerState::Suspect if of(FindingId::MissingThread).is_some() => {
+            let facts = of(FindingId::MissingThread).map(|finding| finding.facts.join("; ")).unwrap_or_default();
+            told(format!("{name} works in part only since {}: {facts}.", clock(since)), "See what is found below.")
+        }
         BrokerState::Suspect => told(format!("{name} is suspect since {}; looking closer.", clock(since)), ""),
         BrokerState::Unknown => told(
             format!("{name}: what would tell whether it works could not be read."),
@@ -440,9 +457,14 @@ fn sentence(
                 told(format!("{name} has recovered: back since {}, in every ISR {took} later.", clock(*back)), "")
             }
             Some(Recovery { back, .. }) => {
-                let behind = broker.cluster.fresh(now).map_or(0, |counts| counts.not_in_isr);
+                let counts = broker.cluster.fresh(now);
+                let [behind, alone] = [counts.map_or(0, |c| c.not_in_isr), counts.map_or(0, |c| c.isr_leader_alone)];
                 let back = clock(*back);
-                told(format!("{name} is back since {back} and still missing in {behind} ISRs."), "Wait.")
+                let what = match (behind, alone) {
+                    (0, 1..) => format!("still alone in {alone} ISRs"),
+                    _ => format!("still missing in {behind} ISRs"),
+                };
+                told(format!("{name} is back since {back} and {what}."), "Wait.")
             }
             None => told(format!("{name} is healthy."), ""),
         },

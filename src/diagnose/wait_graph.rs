@@ -164,6 +164,22 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         edges.filter_map(|(_, edge)| Some(self.name(edge.holder?).to_owned())).collect()
     }
 
+    /// The thread that holds what the one at `index` waits for, where it is in the dump.
+    pub fn holder(&self, index: usize) -> Option<&'d Thread<'a>> {
+        self.threads.get(self.edges.get(index)?.holder?)
+    }
+
+    /// For whom these threads, all by their names, wait in the end: holders that wait for no known holder themselves.
+    pub fn ends_of(&self, waiters: &[String]) -> Vec<&'d Thread<'a>> {
+        let is_meant =
+            |index: &usize| self.leads_to[*index].is_none() && waiters.iter().any(|w| w == self.name(*index));
+        let waiting = (0..self.threads.len()).filter(is_meant);
+        let ends: BTreeSet<usize> = waiting
+            .filter_map(|index| std::iter::successors(self.edges[index].holder, |at| self.edges[*at].holder).last())
+            .collect();
+        ends.into_iter().filter_map(|end| self.threads.get(end)).collect()
+    }
+
     fn recall(&mut self, owners: &Owners) {
         if owners.0.is_empty() {
             return;

@@ -26,7 +26,7 @@ use crate::judging;
 use crate::snapshot::{BrokerSnapshot, Clock, Moment, Snapshot};
 use crate::sys::proc::ProcRoot;
 use bundle::{PARTS, READ_DEADLINE, Subject};
-use store::{Manifest, Writer};
+use store::{HeapDump, Manifest, Writer};
 
 /// Between two bundles of one process.
 const FLOOR: Duration = Duration::from_secs(600);
@@ -42,6 +42,9 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 const BUNDLE_DEADLINE: Duration = Duration::from_secs(45);
 /// For a whole bundle, its writing included: then it is given up.
 const SAVE_DEADLINE: Duration = Duration::from_secs(90);
+/// For the heap dump, which comes last: 6 GiB, more than Kafka's heaps have as a rule, at 100 MiB a second. A JVM that
+/// needs longer writes on, and the bundle is done without it.
+const HEAP_DUMP_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a snapshot is kept, how many, and how many bytes of them.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 const KEPT: usize = 360;
@@ -143,12 +146,18 @@ fn due<'a>(view: &'a View, tried: &HashMap<ProcessKey, Tried>, now: Moment) -> O
         Some(before) if before.failed => now.since(before.at) >= RETRY,
         Some(before) => {
             let new = &critical(broker) - &before.findings;
-            // What a restart is asked for does not wait: its traces go with the process.
-            let urgent = [FindingId::JvmDeadlock, FindingId::LockCycle, FindingId::StalledPool];
-            !new.is_empty() && (now.since(before.at) >= FLOOR || urgent.iter().any(|id| new.contains(id)))
+            !new.is_empty() && (now.since(before.at) >= FLOOR || STUCK.iter().any(|id| new.contains(id)))
         }
     };
     view.diagnosis.brokers.iter().filter(is_due).min_by_key(|broker| broker.since)
+}
+
+/// What a restart is asked for: its traces go with the process, so they do not wait.
+const STUCK: [FindingId; 3] = [FindingId::JvmDeadlock, FindingId::LockCycle, FindingId::StalledPool];
+
+/// Whether the broker is deadlocked or stalled: only such a one is stopped for a heap dump.
+fn is_stuck(broker: &BrokerDiagnosis) -> bool {
+    broker.state == BrokerState::Gray && broker.findings.iter().any(|finding| STUCK.contains(&finding.id))
 }
 
 /// The kind of verdict.
@@ -214,9 +223,8 @@ async fn save(
             continue;
         };
         let at = saver.clock.now();
-        let slow = || format!("not done after {} s: the disk of the evidence folder is slow", SAVE_DEADLINE.as_secs());
-        let save = timeout(SAVE_DEADLINE, saver.save(&view, broker, ring));
-        let result = save.await.unwrap_or_else(|_| Err(slow()));
+        let still_stuck = || views.borrow().diagnosis.of(broker.process).is_some_and(is_stuck);
+        let result = saver.save(&view, broker, ring, still_stuck).await;
         let entry = saved.brokers.entry(broker.label.clone());
         let entry = entry.or_insert(SavedOf { process: broker.process, newest: None, total: 0, failure: None });
         if std::mem::replace(&mut entry.process, broker.process) != broker.process {
@@ -308,8 +316,49 @@ impl Saver {
         done.map(|(result, _)| result).map_err(|failure| failure.message)
     }
 
-    /// Writes one bundle, in some 7 seconds.
-    async fn save(&mut self, view: &View, broker: &BrokerDiagnosis, ring: &Mutex<Ring>) -> Result<PathBuf, String> {
+    /// Saves one bundle: in some 7 seconds, and a heap dump after that where one is wanted of a broker that `is_stuck`
+    /// then still.
+    async fn save(
+        &mut self,
+        view: &View,
+        broker: &BrokerDiagnosis,
+        ring: &Mutex<Ring>,
+        is_stuck: impl Fn() -> bool,
+    ) -> Result<PathBuf, String> {
+        let slow = || format!("not done after {} s: the disk of the evidence folder is slow", SAVE_DEADLINE.as_secs());
+        let written = timeout(SAVE_DEADLINE, self.write(view, broker, ring)).await;
+        let (mut manifest, dumps) = written.unwrap_or_else(|_| Err(slow()))?;
+        if let Some(folder) = self.settings.heap_dump.as_ref() {
+            let path = folder.join(store::heap_dump_name(&broker.label));
+            let taken = match dumps {
+                _ if !is_stuck() => {
+                    Err("the broker is neither deadlocked nor stalled: it is not stopped for one".into())
+                }
+                Err(why) => Err(format!("not tried, as the last thread dump could not be had: {why}")),
+                Ok(collector) => heap_dump(collector, path, self.settings.min_free).await,
+            };
+            match taken {
+                Ok(taken) => {
+                    let HeapDump { path, bytes, seconds } = &taken;
+                    tracing::warn!(broker = broker.label, path = %path.display(), bytes, seconds, "took a heap dump");
+                    manifest.heap_dump = Some(taken);
+                }
+                Err(why) => {
+                    tracing::warn!(broker = broker.label, "no heap dump: {why}");
+                    self.add("heap dump", Err(why)).await?;
+                }
+            }
+        }
+        self.in_folder(move |open| open.take().ok_or("it was given up")?.commit(manifest)).await?
+    }
+
+    /// Writes all but the manifest. With it whoever took the thread dumps, or why the last could not be had.
+    async fn write(
+        &mut self,
+        view: &View,
+        broker: &BrokerDiagnosis,
+        ring: &Mutex<Ring>,
+    ) -> Result<(Manifest, Result<ThreadCollector, String>), String> {
         let (begun, at) = (Instant::now(), self.clock.now());
         let readings = view.snapshot.brokers.iter().find(|known| known.broker.process == broker.process);
         let readings = readings.ok_or("there are no readings of the broker any more")?;
@@ -325,6 +374,7 @@ impl Saver {
         let mut dumps =
             ThreadCollector::new(THIS_PROGRAM, self.proc.path(), Arc::clone(&subject.broker), DUMP_DEADLINE);
         let mut no_more_dumps: Option<String> = None;
+        let mut last = Ok(());
         for (index, name) in (0..).zip(DUMPS) {
             if no_more_dumps.is_none() {
                 sleep_until(begun + DUMPS_APART * index).await;
@@ -340,6 +390,7 @@ impl Saver {
                     failure.message
                 }),
             };
+            last = dump.as_ref().map(drop).map_err(String::clone);
             self.add(name, dump).await?;
             if index == 0 {
                 for part in PARTS {
@@ -363,9 +414,10 @@ impl Saver {
             verdict: broker.sentence.clone(),
             findings: broker.findings.iter().map(|finding| finding.id).collect(),
             files: Vec::new(),
+            heap_dump: None,
             missing: Vec::new(),
         };
-        self.in_folder(move |open| open.take().ok_or("it was given up")?.commit(manifest)).await?
+        Ok((manifest, last.map(|()| dumps)))
     }
 
     async fn read(&mut self, subject: &Subject, part: bundle::Part, until: Instant) -> Result<Vec<u8>, String> {
@@ -383,6 +435,18 @@ impl Saver {
             }
         };
         self.in_folder(add).await
+    }
+}
+
+async fn heap_dump(mut collector: ThreadCollector, path: PathBuf, min_free: u64) -> Result<HeapDump, String> {
+    match collector.heap_dump(&path, min_free, HEAP_DUMP_DEADLINE).await {
+        Ok((bytes, took)) => Ok(HeapDump { path, bytes, seconds: took.as_secs_f64() }),
+        Err(failure) if failure.reason == "timeout" => Err(format!(
+            "{}; if the JVM still writes {}, it is whole when the broker answers thread dumps again",
+            failure.message,
+            path.display()
+        )),
+        Err(failure) => Err(failure.message),
     }
 }
 
@@ -404,7 +468,7 @@ pub async fn take_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBu
     // Both are in the same order.
     for (readings, broker) in std::iter::zip(&view.snapshot.brokers, &view.diagnosis.brokers) {
         if is_wanted(readings) {
-            let saved = saver.save(&view, broker, &ring).await;
+            let saved = saver.save(&view, broker, &ring, || is_stuck(broker)).await;
             results.push(saved.map_err(|why| format!("no bundle of broker {}: {why}", broker.label)));
         }
     }

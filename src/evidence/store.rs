@@ -51,7 +51,20 @@ pub struct Manifest {
     /// Active findings at the time.
     pub findings: Vec<FindingId>,
     pub files: Vec<ListedFile>,
+    /// Beside the bundle. Without it `missing` tells why, where heap dumps are switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heap_dump: Option<HeapDump>,
     pub missing: Vec<Missing>,
+}
+
+/// The heap of the broker, which its JVM wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeapDump {
+    /// As the broker sees it.
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// From the request to the answer.
+    pub seconds: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,9 +116,18 @@ pub fn time(at: Moment) -> String {
 
 /// `2026-11-22T10-14-02Z-broker-219`
 fn name_of(label: &str, at: Moment) -> String {
-    let time = time(at);
+    format!("{}-broker-{}", time(at).replace(':', "-"), plain(label))
+}
+
+/// `kafka-vitals-broker-219.hprof`: one of each broker, for each is as large as a heap and none is ever removed.
+pub fn heap_dump_name(label: &str) -> String {
+    format!("kafka-vitals-broker-{}.hprof", plain(label))
+}
+
+/// Fit for the name of a file.
+fn plain(label: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '@' | '-' | '.') { c } else { '_' };
-    format!("{}-broker-{}", time.replace(':', "-"), label.chars().map(plain).take(64).collect::<String>())
+    label.chars().map(plain).take(64).collect()
 }
 
 /// Time and label of a bundle's name.

@@ -21,6 +21,7 @@ fn gray(process: ProcessKey, label: &str, since: Moment, findings: &[FindingId])
         known_issues: Vec::new(),
         forecasts: Forecasts::default(),
         absences: Vec::new(),
+        alone: false,
         only_restart: None,
         recovery: None,
     }
@@ -138,9 +139,30 @@ async fn a_hung_disk_holds_nothing_up() {
     let process = ProcessKey { pid: std::process::id(), start_ticks: 1 };
     let view = view_of(vec![gray(process, "1", Moment(1), &[])], &proc);
     let ring = Mutex::default();
-    let save = saver.save(&view, &view.diagnosis.brokers[0], &ring);
+    let save = saver.save(&view, &view.diagnosis.brokers[0], &ring, || true);
     let why = timeout(Duration::from_secs(1), save).await.unwrap().unwrap_err();
     assert!(why.contains("state/evidence: an earlier") && why.contains("still hangs"), "{why}");
+}
+
+#[tokio::test]
+async fn a_heap_dump_that_is_wanted_and_not_had_is_told() {
+    let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
+    let (_sleeper, process) = Sleeper::start(&proc);
+    let view = view_of(vec![gray(process, "1", Moment(1), &[FindingId::JvmDeadlock])], &proc);
+    // What it is by now, and what is said of the heap dump.
+    let table = [(None, true, None), (Some("/"), false, Some("is not stopped")), (Some("/"), true, Some("not tried"))];
+    for (heap_dump, stuck, said) in table {
+        let settings = EvidenceSettings { heap_dump: heap_dump.map(PathBuf::from), ..settings(folder.path()) };
+        let mut saver = Saver::new(settings, proc.clone(), Clock::start(), true);
+        let path = saver.save(&view, &view.diagnosis.brokers[0], &Mutex::default(), || stuck).await.unwrap();
+        let manifest: Manifest = serde_json::from_slice(&fs::read(path.join("manifest.json")).unwrap()).unwrap();
+        let why = manifest.missing.iter().find(|missing| missing.name == "heap dump").map(|missing| &missing.why);
+        assert_eq!((manifest.heap_dump, why.is_some()), (None, said.is_some()));
+        assert!(why.is_none_or(|why| why.contains(said.unwrap())), "{why:?}");
+    }
+    let healthy = BrokerDiagnosis { state: BrokerState::Healthy, ..gray(process, "1", Moment(1), &[]) };
+    let silent = gray(process, "1", Moment(1), &[FindingId::ApiUnresponsive, FindingId::ProcessStopped]);
+    assert!(!is_stuck(&healthy) && !is_stuck(&silent) && is_stuck(&view.diagnosis.brokers[0]));
 }
 
 fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) -> store::ListedFile {
@@ -158,6 +180,7 @@ fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) ->
         verdict: String::new(),
         findings: Vec::new(),
         files: Vec::new(),
+        heap_dump: None,
         missing: Vec::new(),
     };
     writer.commit(manifest).unwrap();

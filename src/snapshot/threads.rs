@@ -44,6 +44,10 @@ pub struct Stall {
     /// Who holds it; empty where no dump told it.
     #[serde(default)]
     pub holders: BTreeSet<String>,
+    /// A thread for which they may be waiting in the end and that goes on by itself: it runs, sleeps, or waits for a
+    /// disk or ZooKeeper. None where only a restart is known to help.
+    #[serde(default)]
+    pub goes_on_with: Option<String>,
     /// The topmost frame of Kafka's own, `Class.method`.
     pub frame: Option<String>,
     /// The stack of one of them, topmost frame first.

@@ -93,6 +93,8 @@ pub struct Status {
     pub catches_sigquit: bool,
     /// None for a process without memory of its own (ended, kernel thread).
     pub resident_bytes: Option<u64>,
+    /// None as well before Linux 2.6.34.
+    pub swapped_bytes: Option<u64>,
 }
 
 /// How many files a process may open; None is unlimited.
@@ -461,13 +463,14 @@ pub(super) fn parse_status(bytes: &[u8]) -> Option<Status> {
     let id = |word: &[u8]| number(word).and_then(|id| u32::try_from(id).ok());
     let caught = field(b"SigCgt:").and_then(|mut words| std::str::from_utf8(words.next()?).ok());
     let caught = caught.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    let resident_kib = field(b"VmRSS:").and_then(|mut words| number(words.next()?));
+    let bytes = |name| Some(number(field(name)?.next()?)?.saturating_mul(1024));
     Some(Status {
         uid: field(b"Uid:")?.nth(1).and_then(id)?,
         gid: field(b"Gid:")?.nth(1).and_then(id)?,
         namespace_pid: field(b"NSpid:").and_then(|words| words.last().and_then(id)),
         catches_sigquit: caught.is_some_and(|signals| signals & 1 << (libc::SIGQUIT - 1) != 0),
-        resident_bytes: resident_kib.map(|kib| kib.saturating_mul(1024)),
+        resident_bytes: bytes(b"VmRSS:"),
+        swapped_bytes: bytes(b"VmSwap:"),
     })
 }
 

@@ -110,6 +110,12 @@ impl Rooted {
         Ok(names)
     }
 
+    /// Bytes of a regular file, by its name alone.
+    pub fn size(&self, path: &Path) -> Result<u64, RootedError> {
+        let (_, stat) = self.find(path, FileType::RegularFile)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
     /// Bytes of the file system on which a folder lies: those that an ordinary user may still write, and all.
     pub fn space(&self, path: &Path) -> Result<(u64, u64), RootedError> {
         let folder = self.folder(path)?;

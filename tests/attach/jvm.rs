@@ -32,10 +32,23 @@ impl Jdk {
 
     /// What `jcmd` reads from the performance data, without attaching.
     pub fn safepoint_time(&self, pid: u32) -> Duration {
-        let output = Command::new(self.tool("jcmd")).args([&pid.to_string(), "PerfCounter.print"]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = self.counters(pid);
         let nanos = text.lines().find_map(|line| line.strip_prefix("sun.rt.safepointTime=")).unwrap();
         Duration::from_nanos(nanos.parse().unwrap())
+    }
+
+    /// How often each collector has run.
+    pub fn collections(&self, pid: u32) -> Vec<String> {
+        let text = self.counters(pid);
+        let is_one = |line: &&str| line.starts_with("sun.gc.collector.") && line.contains(".invocations=");
+        let told: Vec<String> = text.lines().filter(is_one).map(str::to_owned).collect();
+        assert!(!told.is_empty(), "{text}");
+        told
+    }
+
+    fn counters(&self, pid: u32) -> String {
+        let output = Command::new(self.tool("jcmd")).args([&pid.to_string(), "PerfCounter.print"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

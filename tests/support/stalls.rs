@@ -27,7 +27,8 @@ pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
 
 /// Waits until these pools of every broker can be judged.
 pub fn judged(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
-    wait_for("every pool to be judged", Duration::from_secs(30), || {
+    // Two dumps 10 s apart; on a busy machine the budget of pauses stretches what is between them.
+    wait_for("every pool to be judged", Duration::from_secs(120), || {
         let metrics = exporter.metrics();
         cluster.brokers().all(|broker| {
             let of = |name: &str, pool: &str| format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id());

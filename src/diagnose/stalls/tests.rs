@@ -3,10 +3,15 @@
 use super::*;
 use crate::parse::thread_dump::parse;
 
+fn observe(watch: &mut StallWatch, text: &str, paused: Option<Duration>, seconds: u64) -> Option<Stalls> {
+    let dumps = parse(text).unwrap();
+    let dump = dumps.last().unwrap();
+    watch.observe(dump, &WaitGraph::of(dump), paused, Moment(seconds * 1000))
+}
+
 /// Stalled threads, by name.
 fn stalled(watch: &mut StallWatch, text: &str, seconds: u64) -> Option<Vec<String>> {
-    let dumps = parse(text).unwrap();
-    let told = watch.observe(dumps.last().unwrap(), None, Moment(seconds * 1000))?;
+    let told = observe(watch, text, None, seconds)?;
     Some(told.stalls.into_iter().flat_map(|stall| stall.threads).collect())
 }
 
@@ -226,9 +231,9 @@ fn a_stall_tells_what_its_threads_share() {
     let text =
         |address: &str| format!("{banner}{}{}JNI global refs: 1, weak refs: 0\n", of(0, address), of(1, address));
     let mut watch = StallWatch::default();
-    watch.observe(&parse(&text("0x00000000e1")).unwrap()[0], None, Moment(1_000));
+    observe(&mut watch, &text("0x00000000e1"), None, 1);
     // Garbage collection has moved the lock meanwhile.
-    let told = watch.observe(&parse(&text("0x00000000f2")).unwrap()[0], None, Moment(16_000)).unwrap();
+    let told = observe(&mut watch, &text("0x00000000f2"), None, 16).unwrap();
     let [stall] = &told.stalls[..] else { panic!("{told:?}") };
     assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
     assert_eq!(stall.frame.as_deref(), Some("kafka.cluster.Partition.fetchOffsetSnapshot"));
@@ -250,9 +255,47 @@ fn while_the_jvm_stands_nobody_is_stalled() {
         let mut watch = StallWatch::default();
         let told = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
             let text = later(text, moved);
-            let told = watch.observe(&parse(&text).unwrap()[0], paused, Moment(at * 1000));
+            let told = observe(&mut watch, &text, paused, at);
             told.map(|told| told.stalls.iter().map(|stall| stall.threads.len()).sum::<usize>())
         });
         assert_eq!(told.collect::<Vec<_>>(), [None, Some(0), Some(4)], "{clocks:?}");
     }
+}
+
+/// Handlers at one monitor, and its owner in an fsync; CPU in milliseconds.
+fn convoy(owner: (&str, &str), waiter_cpu: f64) -> String {
+    let (name, cpu) = owner;
+    let fsync = "\tat sun.nio.ch.FileDispatcherImpl.force0(Native Method)\n\tat kafka.log.Log.append(Log.scala:9)\n";
+    format!(
+        "2026-11-22 10:00:00\nFull thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n\
+         \"kafka-request-handler-7\" #47 prio=5 os_prio=0 cpu={waiter_cpu:.2}ms tid=0x00007f7 nid=0x7 waiting [0x0]\n   \
+         java.lang.Thread.State: BLOCKED (on object monitor)\n\tat kafka.log.Log.append(Log.scala:7)\n\
+         \t- waiting to lock <0x00000000e1> (a java.lang.Object)\n\n\
+         \"{name}\" #41 prio=5 os_prio=0 cpu={cpu}ms tid=0x00007f1 nid=0x2 runnable [0x0]\n   \
+         java.lang.Thread.State: RUNNABLE\n{fsync}\t- locked <0x00000000e1> (a java.lang.Object)\n\n\
+         JNI global refs: 1, weak refs: 0\n"
+    )
+}
+
+#[test]
+fn those_who_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_disk_do() {
+    let mut turns = StallWatch::default();
+    for time in 0..6 {
+        // Another owner each time, and once the same one that has worked meanwhile.
+        let owner = [("kafka-request-handler-0", "5.00"), ("kafka-request-handler-1", "5.00")][time % 2];
+        let told = stalled(&mut turns, &convoy(owner, 9.0 + time as f64), time as u64 * 15);
+        assert!(told.is_none_or(|told| told.is_empty()), "{time}");
+    }
+    let mut same = StallWatch::default();
+    for (time, cpu) in [(0, "5.00"), (15, "6.20"), (30, "7.40")] {
+        let told = stalled(&mut same, &convoy(("kafka-request-handler-0", cpu), 9.0 + time as f64 / 10.0), time);
+        assert!(told.is_none_or(|told| told.is_empty()), "{time}");
+    }
+    let mut dead = StallWatch::default();
+    observe(&mut dead, &convoy(("kafka-request-handler-0", "5.00"), 9.0), None, 0);
+    let told = observe(&mut dead, &convoy(("kafka-request-handler-0", "5.00"), 9.8), None, 15).unwrap();
+    assert_eq!(told.stalls.len(), 1);
+    assert_eq!(told.stalls[0].threads, ["kafka-request-handler-7"]);
+    // A restart would not help.
+    assert_eq!(told.stalls[0].goes_on_with.as_deref(), Some("kafka-request-handler-0"));
 }

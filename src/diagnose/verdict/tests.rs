@@ -3,9 +3,8 @@
 use super::*;
 use crate::discover::Broker;
 use crate::snapshot::{
-    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LockQueue, Peer, PeerProbe, PoolFindings, Probe,
-    ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState,
-    ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, Peer, PeerProbe, PoolFindings, Probe, ProbeError,
+    ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
 
 const VALID: Duration = Duration::from_secs(15);
@@ -311,40 +310,33 @@ fn a_broker_that_was_never_seen_and_holds_replicas_is_away() {
 }
 
 #[test]
-fn a_restart_is_for_stalls_at_locks_and_not_for_what_waits_for_others() {
-    let stall = |class: &str, frame: &str| Stall {
+fn a_restart_is_for_stalls_at_locks_and_not_for_what_goes_on_by_itself() {
+    let stall = |class: &str, frame: &str, goes_on_with: Option<&str>| Stall {
         pool: "request_handler".into(),
         threads: vec!["kafka-request-handler-0".into()],
         since: Moment(36_842_000),
         lock_class: Some(class.into()),
         frame: None,
         holders: BTreeSet::new(),
+        goes_on_with: goes_on_with.map(str::to_owned),
         frames: vec![frame.into()],
         known_issues: Vec::new(),
     };
     let park = "jdk.internal.misc.Unsafe.park(Native Method)";
     let read_lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";
     let table = [
-        (stall(read_lock, park), "kafka.log.Log.append", true),
-        (stall("java.util.concurrent.CountDownLatch$Sync", park), "", false),
-        (stall("java.util.concurrent.locks.AbstractQueuedSynchronizer$ConditionObject", park), "", false),
-        (stall("org.apache.zookeeper.ClientCnxn$Packet", "java.lang.Object.wait(Native Method)"), "", false),
-        // The lock's owner waits for a disk.
-        (stall(read_lock, park), "sun.nio.ch.FileDispatcherImpl.force0(Native Method)", false),
-        (stall(read_lock, park), "kafka.zookeeper.ZooKeeperClient.handleRequests(ZooKeeperClient.scala:150)", false),
+        (stall(read_lock, park, None), true),
+        (stall("java.util.concurrent.CountDownLatch$Sync", park, None), false),
+        (stall("java.util.concurrent.locks.AbstractQueuedSynchronizer$ConditionObject", park, None), false),
+        (stall("org.apache.zookeeper.ClientCnxn$Packet", "java.lang.Object.wait(Native Method)", None), false),
+        (stall(read_lock, park, Some("kafka-scheduler-0")), false),
     ];
-    for (stall, owner, expected) in table {
+    for (stall, expected) in table {
         let mut scene = scene();
-        let queue = LockQueue {
-            lock_class: stall.lock_class.clone().unwrap(),
-            waiters: Vec::new(),
-            owner: Some("owner".into()),
-            owner_frames: vec![owner.into()],
-        };
         let stalls = Some(PoolFindings { found: vec![stall.clone()], pools: ["request_handler".into()].into() });
-        let report = ThreadReport { stalls, convoys: vec![queue], ..ThreadReport::default() };
+        let report = ThreadReport { stalls, ..ThreadReport::default() };
         let diagnosis = scene.after(15, |broker, now| broker.threads = known(report.clone(), now));
         assert_eq!(diagnosis.state, BrokerState::Gray);
-        assert_eq!(diagnosis.only_restart.is_some(), expected, "{stall:?} {owner}");
+        assert_eq!(diagnosis.only_restart.is_some(), expected, "{stall:?}");
     }
 }

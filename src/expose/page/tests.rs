@@ -56,6 +56,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             known_issues: Vec::new(),
             forecasts: Forecasts::default(),
             absences: Vec::new(),
+            alone: false,
             only_restart: None,
             recovery: None,
         });

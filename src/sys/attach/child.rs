@@ -2,7 +2,7 @@
 //!
 //! `kafka-vitals attach-child` takes one argument: a [`Request`] and the exporter's pid, as JSON.
 //!
-//! Standard output holds one line of JSON ([`Header`]) and then exactly `bytes` bytes of dump.
+//! Standard output holds one line of JSON ([`Header`]) and then exactly `bytes` bytes of thread dump.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 use super::target::denied;
-use super::{AttachError, Dump, Limits, Target, thread_dump};
+use super::{Ask, AttachError, Limits, Target, heap_dump, thread_dump};
 use crate::sys::perf_data::PerfFile;
 
 /// The hidden subcommand.
@@ -41,8 +41,7 @@ pub struct Request {
     pub max_bytes: usize,
     /// Whether SIGQUIT may be sent to open the attach socket.
     pub may_signal: bool,
-    /// [`Limits::with_locks`].
-    pub with_locks: bool,
+    pub ask: Ask,
 }
 
 /// The first line of the child's output.
@@ -51,7 +50,7 @@ pub struct Header {
     pub outcome: Outcome,
     /// Whether SIGQUIT was sent.
     pub signalled: bool,
-    /// Bytes of dump after the line.
+    /// Bytes of thread dump after the line.
     pub bytes: usize,
 }
 
@@ -69,6 +68,13 @@ pub enum Outcome {
         paused_micros: Option<u64>,
         /// Of the attach protocol.
         protocol: u8,
+    },
+    /// The JVM has written its heap.
+    Heap {
+        /// Of the file.
+        bytes: u64,
+        /// From the request to the answer.
+        micros: u64,
     },
     Error {
         /// [`AttachError::reason`].
@@ -108,7 +114,8 @@ pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump, Paused), AttachError> {
+/// With the text of a thread dump.
+fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outcome, Vec<u8>), AttachError> {
     let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
     let target = match open() {
         // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
@@ -127,13 +134,30 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Dump,
         Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
     }
     end_with(parent)?;
-    let perf_file = PerfFile::open(&target).ok();
-    let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
-    let before = paused();
-    let Request { deadline, max_bytes, may_signal, with_locks, .. } = *request;
-    let limits = Limits { deadline, max_bytes, may_signal, with_locks };
-    let dump = thread_dump(&target, limits, signalled)?;
-    Ok((dump, Paused { before, after: paused() }))
+    let Request { deadline, max_bytes, may_signal, .. } = *request;
+    let limits = Limits { deadline, max_bytes, may_signal };
+    match &request.ask {
+        Ask::ThreadDump { with_locks } => {
+            let perf_file = PerfFile::open(&target).ok();
+            // The JVM's time at safepoints since it started.
+            let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
+            let before = paused();
+            let dump = thread_dump(&target, *with_locks, limits, signalled)?;
+            let after = paused();
+            let pause = before.and_then(|before| after?.checked_sub(before));
+            let (pause_micros, paused_micros) = (pause.map(micros), after.map(micros));
+            let (micros, protocol) = (micros(dump.duration), dump.protocol);
+            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol }, dump.into_text()))
+        }
+        Ask::HeapDump { file, min_free } => {
+            let written = heap_dump(&target, file, *min_free, limits, signalled)?;
+            Ok((Outcome::Heap { bytes: written.bytes, micros: micros(written.duration) }, Vec::new()))
+        }
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Once more: the kernel forgets it whenever ids change.
@@ -141,33 +165,16 @@ fn end_with(parent: u32) -> Result<(), AttachError> {
     die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })
 }
 
-/// The JVM's time at safepoints since it started, before and after the dump.
-struct Paused {
-    before: Option<Duration>,
-    after: Option<Duration>,
-}
-
-fn write_result(result: Result<(Dump, Paused), AttachError>, signalled: bool) -> io::Result<()> {
-    let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-    let (outcome, text) = match &result {
-        Ok((dump, Paused { before, after })) => {
-            let pause = before.and_then(|before| after.as_ref()?.checked_sub(before));
-            let (pause_micros, paused_micros) = (pause.map(micros), after.map(micros));
-            (
-                Outcome::Ok { micros: micros(dump.duration), pause_micros, paused_micros, protocol: dump.protocol },
-                dump.text(),
-            )
-        }
-        Err(error) => {
-            let message = error.to_string().chars().take(2000).collect();
-            (Outcome::Error { reason: error.reason().into(), message }, &[][..])
-        }
-    };
+fn write_result(result: Result<(Outcome, Vec<u8>), AttachError>, signalled: bool) -> io::Result<()> {
+    let (outcome, text) = result.unwrap_or_else(|error| {
+        let message = error.to_string().chars().take(2000).collect();
+        (Outcome::Error { reason: error.reason().into(), message }, Vec::new())
+    });
     let mut header = serde_json::to_vec(&Header { outcome, signalled, bytes: text.len() })?;
     header.push(b'\n');
     let mut out = io::stdout().lock();
     out.write_all(&header)?;
-    out.write_all(text)?;
+    out.write_all(&text)?;
     out.flush()
 }
 

@@ -1,4 +1,4 @@
-//! HotSpot's dynamic attach, spoken from outside: one `threaddump` of one JVM.
+//! HotSpot's dynamic attach, spoken from outside: one `threaddump` or `dumpheap` of one JVM.
 //!
 //! The order is what keeps it harmless. A [`Target`] pins the process by a descriptor of its `/proc` folder, so a pid
 //! that is given out again is never read, signalled or asked. A SIGQUIT, which opens the JVM's attach socket, is sent
@@ -8,17 +8,21 @@
 //! runs in a child process of one request each ([`child`]), never in the exporter itself.
 
 pub mod child;
+mod heap_dump;
 mod protocol;
 mod target;
 mod trigger;
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use child::child_main;
 pub use target::Target;
 
+use heap_dump::heap_dump;
 use protocol::Socket;
+use serde::{Deserialize, Serialize};
 use target::Listener;
 
 /// Why there is no dump. The text lacks the pid, which the caller knows.
@@ -97,6 +101,24 @@ impl Deadline {
     }
 }
 
+/// What a JVM is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    ThreadDump {
+        /// Whether to ask for the owners of `java.util.concurrent` locks (`-l`), for which the JVM walks its whole heap
+        /// in a pause.
+        with_locks: bool,
+    },
+    /// The JVM stands still while it writes its heap.
+    HeapDump {
+        /// As the JVM sees it.
+        file: PathBuf,
+        /// Bytes that remain free on the file's disk.
+        min_free: u64,
+    },
+}
+
 /// What one attach may do.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -106,9 +128,6 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Whether SIGQUIT may be sent to open the socket.
     pub may_signal: bool,
-    /// Whether to ask for the owners of `java.util.concurrent` locks (`-l`), for which the JVM walks its whole heap in
-    /// a pause.
-    pub with_locks: bool,
 }
 
 /// One reply of the JVM.
@@ -124,8 +143,9 @@ pub struct Dump {
 
 impl Dump {
     /// The text of the dump.
-    pub fn text(&self) -> &[u8] {
-        self.reply.get(self.body..).unwrap_or_default()
+    pub fn into_text(mut self) -> Vec<u8> {
+        self.reply.drain(..self.body.min(self.reply.len()));
+        self.reply
     }
 }
 
@@ -136,27 +156,19 @@ impl Dump {
 /// # Errors
 /// See [`AttachError`]. After any of them the connection is closed, and the trigger file gone: but after `Timeout` it
 /// stays for a JVM that comes late, until the next call without `may_signal`.
-pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Result<Dump, AttachError> {
+pub fn thread_dump(
+    target: &Target,
+    with_locks: bool,
+    limits: Limits,
+    signalled: &mut bool,
+) -> Result<Dump, AttachError> {
     let deadline = Deadline { start: Instant::now(), limit: limits.deadline };
-    let found = Socket::find(target)?;
-    if !limits.may_signal {
-        trigger::clear(target);
-    }
-    let socket = match found {
-        Some(socket) if target.listener() != Listener::Dead => socket,
-        found => {
-            target.check_signal_is_safe()?;
-            if !limits.may_signal {
-                return Err(if found.is_some() { AttachError::ListenerDead } else { AttachError::SignalHeldBack });
-            }
-            trigger::open_socket(target, deadline, signalled)?
-        }
-    };
+    let socket = open_socket(target, limits.may_signal, deadline, signalled)?;
     // JDK 24 and later stream a dump from inside the safepoint, where a slow reader lengthens the pause, unless asked
     // to buffer it. Older ones refuse this question.
     let version = socket.request(target, b"1\0getversion\0options\0\0\0", 4096, deadline)?;
     let buffers = version.code == 0 && protocol::offers_unstreamed(version.body());
-    let request: &[u8] = match (buffers, limits.with_locks) {
+    let request: &[u8] = match (buffers, with_locks) {
         (true, false) => b"2\x0023\0threaddump streaming=0\0",
         (true, true) => b"2\x0026\0threaddump streaming=0\0-l\0",
         (false, false) => b"1\0threaddump\0\0\0\0",
@@ -165,8 +177,8 @@ pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Res
     let start = Instant::now();
     let reply = socket.request(target, request, limits.max_bytes, deadline)?;
     if reply.code != 0 {
-        let text = String::from_utf8_lossy(reply.body()).trim().chars().take(200).collect::<String>();
-        return Err(AttachError::Refused(format!("the JVM answered code {} to `threaddump`: {text}", reply.code)));
+        let (code, text) = (reply.code, reply.words());
+        return Err(AttachError::Refused(format!("the JVM answered code {code} to `threaddump`: {text}")));
     }
     // The end of the process ends the reply as well: then it is a piece.
     if let Err(AttachError::Gone) = target.check_running() {
@@ -174,6 +186,29 @@ pub fn thread_dump(target: &Target, limits: Limits, signalled: &mut bool) -> Res
     }
     let (reply, body) = reply.into_parts();
     Ok(Dump { reply, body, duration: start.elapsed(), protocol: if buffers { 2 } else { 1 } })
+}
+
+/// The JVM's socket, which it is made to open if it has none.
+fn open_socket(
+    target: &Target,
+    may_signal: bool,
+    deadline: Deadline,
+    signalled: &mut bool,
+) -> Result<Socket, AttachError> {
+    let found = Socket::find(target)?;
+    if !may_signal {
+        trigger::clear(target);
+    }
+    match found {
+        Some(socket) if target.listener() != Listener::Dead => Ok(socket),
+        found => {
+            target.check_signal_is_safe()?;
+            if !may_signal {
+                return Err(if found.is_some() { AttachError::ListenerDead } else { AttachError::SignalHeldBack });
+            }
+            trigger::open_socket(target, deadline, signalled)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ impl Reply {
         self.bytes.get(self.body..).unwrap_or_default()
     }
 
+    /// The beginning of what it says, for a message.
+    pub fn words(&self) -> String {
+        String::from_utf8_lossy(self.body()).trim().replace('\n', " ").chars().take(200).collect()
+    }
+
     pub fn into_parts(self) -> (Vec<u8>, usize) {
         (self.bytes, self.body)
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::AttachError;
 use crate::sys::perf_data::PerfFile;
-use crate::sys::proc::{Stat, parse_stat, parse_status, read_in};
+use crate::sys::proc::{Stat, Status, parse_stat, parse_status, read_in};
 use crate::sys::rooted::{Rooted, RootedError};
 
 /// One process, pinned: after its end every read fails, also when its pid is given out again.
@@ -28,7 +28,7 @@ pub struct Target {
     pub(super) proc_root: PathBuf,
     /// Its `/proc` folder: no O_PATH descriptor, because it also serves as a pidfd.
     pub(super) folder: OwnedFd,
-    root: Rooted,
+    pub(super) root: Rooted,
     pub(super) working_folder: Option<OwnedFd>,
     /// Opened before ids are switched, read only when a signal may have to be sent.
     maps: Option<OwnedFd>,
@@ -96,6 +96,10 @@ impl Target {
         runs(&read_stat(&self.folder)?)
     }
 
+    pub(super) fn status(&self) -> Result<Status, AttachError> {
+        read(&self.folder, "status", parse_status)
+    }
+
     /// SIGQUIT prints a dump or opens the attach socket where HotSpot catches it, and kills everywhere else.
     pub(super) fn check_signal_is_safe(&self) -> Result<(), AttachError> {
         let maps = self.maps.as_ref().ok_or_else(|| self.denied("cannot read the process's memory map"))?;
@@ -108,7 +112,7 @@ impl Target {
             return Err(AttachError::Disabled);
         }
         self.check_running()?;
-        let status = read(&self.folder, "status", parse_status)?;
+        let status = self.status()?;
         if status.catches_sigquit { Ok(()) } else { Err(AttachError::NoSignalHandler) }
     }
 

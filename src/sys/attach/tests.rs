@@ -62,8 +62,8 @@ impl FakeProc {
 
     fn dump(&self, may_signal: bool) -> (AttachError, bool) {
         let mut signalled = false;
-        let limits = Limits { deadline: Duration::from_secs(2), max_bytes: 1 << 20, may_signal, with_locks: false };
-        let error = self.open().and_then(|target| thread_dump(&target, limits, &mut signalled)).unwrap_err();
+        let limits = Limits { deadline: Duration::from_secs(2), max_bytes: 1 << 20, may_signal };
+        let error = self.open().and_then(|target| thread_dump(&target, false, limits, &mut signalled)).unwrap_err();
         (error, signalled)
     }
 

@@ -180,10 +180,10 @@ fn status_and_limits_want_what_they_need() {
     assert_eq!(parse_status(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), None);
     assert_eq!(parse_status(b"Uid:\t1\nGid:\t1\t1\n"), None);
     // As JVMs have it: handlers for 2, 3, 11 and others, that is SIGQUIT among them; without it under -Xrs.
-    let text = "Name:\tUid:\t9\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t310\t1\nVmRSS:\t  12 kB\nSigCgt:\t0000000101005ccd\n";
+    let text = "Name:\tUid:\t9\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t310\t1\nVmRSS:\t  12 kB\nVmSwap:\t       3 kB\nSigCgt:\t0000000101005ccd\n";
     let status = parse_status(text.as_bytes()).unwrap();
     assert_eq!((status.uid, status.gid, status.namespace_pid), (2, 6, Some(1)));
-    assert_eq!((status.catches_sigquit, status.resident_bytes), (true, Some(12288)));
+    assert_eq!((status.catches_sigquit, status.resident_bytes, status.swapped_bytes), (true, Some(12288), Some(3072)));
     let other = |from, to| parse_status(text.replace(from, to).as_bytes()).unwrap();
     assert!(!other("5ccd", "5cc9").catches_sigquit && !other("SigCgt", "Other").catches_sigquit);
     assert_eq!(other("NSpid", "Other").namespace_pid, None);

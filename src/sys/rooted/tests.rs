@@ -42,6 +42,17 @@ fn tree() -> (tempfile::TempDir, Rooted) {
 }
 
 #[test]
+fn sizes_are_of_regular_files_inside() {
+    let (_folder, root) = tree();
+    for (path, size) in [("/sparse", 1 << 40), ("/up", 6), ("/etc/kafka/server.properties", 11)] {
+        assert_eq!(root.size(Path::new(path)).unwrap(), size, "{path}");
+    }
+    for path in ["/fifo", "/etc", "/nothing", "/loop"] {
+        assert!(root.size(Path::new(path)).is_err(), "{path}");
+    }
+}
+
+#[test]
 fn reads_inside_and_never_outside() {
     let (_folder, root) = tree();
     let table = [
