@@ -50,7 +50,7 @@ impl<'a> Bundle<'a> {
     }
 
     pub fn fact(&self) -> Fact {
-        let Manifest { made_by, broker, at, verdict, files, missing, .. } = &self.manifest;
+        let Manifest { made_by, broker, at, verdict, files, missing, heap_dump, .. } = &self.manifest;
         let begun = time(*at);
         let whole = files.len() - self.changed.len() - self.absent.len();
         let mut text = format!("{made_by} saved the evidence of broker {broker} at {begun}: {verdict}");
@@ -64,6 +64,9 @@ impl<'a> Bundle<'a> {
             if !names.is_empty() {
                 text += &format!("; {what}: {}", names.join(", "));
             }
+        }
+        if let Some(heap) = heap_dump {
+            text += &format!("; its heap was written to {}", heap.path.display());
         }
         let count = |names: &[&str]| names.len() as u64;
         let figures = [
