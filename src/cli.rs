@@ -125,8 +125,8 @@ pub struct ReplayArgs {
     /// Serve nothing: print the timeline and the last verdicts, and exit; at --speed max.
     #[arg(long, conflicts_with = "listen")]
     pub output: Option<OutputFormat>,
-    /// Address to serve metrics and pages on; may be given more than once.
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:10052", value_parser = listen_address)]
+    /// Address to serve metrics and pages on; may be given more than once. By default no other host can take them for now.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:10052", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
 }
 

@@ -20,6 +20,7 @@ use kafka_vitals::config::{Config, ConfigError, check_procfs};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::dump::Analysis;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::evidence::Saved;
 use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::expose::{analysis, api, check};
@@ -158,7 +159,7 @@ fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             let config = Arc::new(Config::load(&args.as_serving())?);
             let clock = Clock::start();
             let view = awaited(judging::once(config, clock))?;
-            (check::text(&view, clock.now(), |_| None), serde_json::to_string(&api::brokers(&view))? + "\n")
+            (check::text(&view, &Saved::default(), clock.now()), serde_json::to_string(&api::brokers(&view))? + "\n")
         }
     };
     let code = check::exit_code(&text).context("the answer has no level")?;

@@ -109,7 +109,7 @@ pub fn play(mut recording: Recording, speed: f64, mut show: impl FnMut(View)) ->
         played.from.get_or_insert(now);
         played.snapshots += 1;
         // Its answers to liveness probes stay empty: an old recording must not have a broker of today restarted.
-        let view = View::of(&mut judge, Arc::new(snapshot), now);
+        let view = View { replayed: true, ..View::of(&mut judge, Arc::new(snapshot), now) };
         played.diagnosis = Arc::clone(&view.diagnosis);
         show(view);
     }

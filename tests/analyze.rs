@@ -224,6 +224,58 @@ fn names_of_files_are_not_needed() {
     assert_eq!(answer["deadlocks"].as_array().unwrap().len(), 2);
 }
 
+/// The dump's own content tells no broker and its name none either; `sha256sum` lists the files.
+#[test]
+fn a_bundle_is_verified_and_says_whose_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(format!("{SAVED}/incident/jstack/219.txt"), at("thread-dump-1.txt")).unwrap();
+    for name in ["limits.txt", "status.txt", "timeline.txt"] {
+        std::fs::write(at(name), format!("of no form that is known: {name}")).unwrap();
+    }
+    let mut sha256sum = Command::new("sha256sum");
+    sha256sum.args(["thread-dump-1.txt", "limits.txt", "status.txt", "timeline.txt"]);
+    let sums = sha256sum.current_dir(folder.path()).output().unwrap().stdout;
+    let listed = |line: &str| {
+        let (sum, name) = line.split_once("  ").unwrap();
+        json!({"name": name, "bytes": std::fs::metadata(at(name)).unwrap().len(), "sha256": sum})
+    };
+    let manifest = json!({
+        "made_by": "kafka-vitals 0.1.0",
+        "broker": "219@9092",
+        "kafka_version": "0.10.1.0",
+        "process": {"pid": 81068, "start_ticks": 1},
+        "started": null,
+        // date --utc --date 2017-10-12T10:14:02Z +%s000
+        "at": 1_507_803_242_000_u64,
+        "verdict": "Broker 219 is alive but deadlocked.",
+        "findings": ["jvm_deadlock"],
+        "files": String::from_utf8(sums).unwrap().lines().map(listed).collect::<Vec<_>>(),
+        "missing": [{"name": "server.log", "why": "the disk hangs"}],
+    });
+    std::fs::write(at("manifest.json"), manifest.to_string()).unwrap();
+    let bundle = |answer: &Value| facts(&broker(answer, "219")["facts"], "bundle")[0].1.clone();
+    let answer = as_json_in(folder.path(), ".");
+    let stuck = broker(&answer, "219");
+    assert_eq!((&stuck["verdict"], &stuck["version"]), (&json!("gray"), &json!("0.10.1.0")));
+    assert_eq!(bundle(&answer), json!({"files": 4, "changed": 0, "absent": 0, "missing": 1}));
+    assert!(answer["files"].as_array().unwrap().iter().all(|file| file["by"] == "manifest"), "{answer}");
+    assert_eq!(answer["not_recognised"], json!([]));
+
+    std::fs::write(at("status.txt"), "of no form that is known: Status.txt").unwrap();
+    std::fs::remove_file(at("limits.txt")).unwrap();
+    let answer = as_json_in(folder.path(), ".");
+    assert_eq!(bundle(&answer), json!({"files": 4, "changed": 1, "absent": 1, "missing": 1}));
+    let text = String::from_utf8(analyze_in(folder.path(), &["."]).stdout).unwrap();
+    for told in [
+        "kafka-vitals 0.1.0 saved the evidence of broker 219@9092 at 2017-10-12T10:14:02Z: Broker 219 is alive but",
+        "2 of its 4 files are here as they were saved; changed since: status.txt; not among the files given: limits.txt",
+        "could not be had: server.log (the disk hangs)",
+    ] {
+        assert!(text.contains(told), "{told} is not in {text}");
+    }
+}
+
 /// A stopped broker is missing under every leader: those that are left alone with themselves are not to blame.
 #[test]
 fn a_broker_that_is_gone_is_not_confused_with_its_leaders() {

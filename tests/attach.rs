@@ -149,7 +149,7 @@ async fn another_user_is_told_which_right_is_missing() {
     let mut child = Command::new(exe);
     child.args(request(jvm.pid).arguments()).uid(NOBODY).gid(NOBODY).current_dir("/");
     let (header, bytes) = run_child(&mut child);
-    let Outcome::Error { reason, message } = header.outcome else { panic!("attached to root's JVM as nobody") };
+    let Outcome::Error { reason, message, .. } = header.outcome else { panic!("attached to root's JVM as nobody") };
     assert_eq!((reason.as_str(), bytes.len(), header.signalled), ("denied", 0, false));
     for part in ["uid 65534", "the JVM as uid 0", "CAP_SETUID", "CAP_SYS_PTRACE"] {
         assert!(message.contains(part), "{part} in {message}");
@@ -426,7 +426,7 @@ async fn a_reply_is_bounded() {
     let jvm = Jvm::start(&JDKS[0], How::default());
     let request = Request { max_bytes: 5000, ..request(jvm.pid) };
     let (header, bytes) = run_child(Command::new(EXE).args(request.arguments()));
-    let Outcome::Error { reason, message } = header.outcome else { panic!("too long a reply was taken") };
+    let Outcome::Error { reason, message, .. } = header.outcome else { panic!("too long a reply was taken") };
     assert_eq!((reason.as_str(), bytes.len()), ("protocol", 0));
     assert!(message.contains("longer than 5000 bytes"), "{message}");
 }

@@ -133,8 +133,8 @@ fn rendered() -> (Snapshot, String, String, String) {
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
     let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
-    let page = page::render(&view, now, |_| None).into_string().replace("><", ">\n<");
-    let check = check::text(&view, now, |_| None);
+    let page = page::render(&view, &Saved::default(), now).into_string().replace("><", ">\n<");
+    let check = check::text(&view, &Saved::default(), now);
     (snapshot.clone(), metrics::render(&view, &Saved::default(), now), page, check)
 }
 

@@ -12,6 +12,7 @@ use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::live::Answer;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::evidence::{Saved, SavedBundle, SavedOf};
 use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
 use kafka_vitals::snapshot::{BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock};
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 struct Server {
     address: SocketAddr,
     publish: watch::Sender<Arc<View>>,
+    saved: watch::Sender<Arc<Saved>>,
     clock: Clock,
     _runtime: tokio::runtime::Runtime,
 }
@@ -29,13 +31,11 @@ fn start() -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let clock = Clock::start();
     let (publish, view) = watch::channel(Arc::default());
+    let (saved, what_is_saved) = watch::channel(Arc::default());
     let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(server::serve(
-        listener,
-        server::router(Served { view, saved: watch::channel(Arc::default()).1, clock }, "/metrics", 2),
-    ));
-    Server { address, publish, clock, _runtime: runtime }
+    runtime.spawn(server::serve(listener, server::router(Served { view, saved: what_is_saved, clock }, "/metrics", 2)));
+    Server { address, publish, saved, clock, _runtime: runtime }
 }
 
 /// Head and body of the answer to one request.
@@ -108,6 +108,40 @@ fn the_page_names_members_and_those_who_merely_wait() {
     assert!(at("kafka-request-handler-3") < merely && at("group-metadata-manager-0") < merely);
     assert!(at("executor-Heartbeat") > merely);
     assert!(body.contains("permission denied") && !body.contains("<script>"), "{body}");
+}
+
+#[test]
+fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
+    let server = start();
+    let view = deadlocked(&server);
+    let process = view.diagnosis.brokers[0].process;
+    server.publish.send_replace(Arc::new(view));
+    let told = |saved: Saved| {
+        server.saved.send_replace(Arc::new(saved));
+        ["/", "/check"].map(|path| String::from_utf8(get(server.address, path, "").1).unwrap())
+    };
+    let of = |newest, failure: Option<&str>| {
+        let of = SavedOf { process, newest, total: 0, failure: failure.map(str::to_owned) };
+        Saved { off: None, brokers: [("219".to_owned(), of)].into() }
+    };
+    let off = Saved { off: Some("no folder <for> it".into()), ..Saved::default() };
+    for (saved, why) in [(off, "no folder <for> it"), (of(None, Some("/evidence: disk full")), "/evidence: disk full")]
+    {
+        let [page, check] = told(saved);
+        let why_escaped = why.replace('<', "&lt;").replace('>', "&gt;");
+        assert!(page.contains("No evidence is saved. Restart it."), "{page}");
+        assert!(page.contains(&format!("<strong>No evidence is saved: </strong>{why_escaped}</p>")), "{page}");
+        assert!(check.contains(&format!("\n  no evidence is saved: {why}\n")), "{check}");
+    }
+    // A bundle of this verdict is worth more than the failure of a later one; before the first nothing is said.
+    let bundle = SavedBundle { path: "/evidence/219".into(), at: server.clock.now() };
+    let [page, check] = told(of(Some(bundle), Some("disk full")));
+    assert!(page.contains("Evidence saved. Restart it.") && !page.contains("disk full"), "{page}");
+    assert!(check.contains("\n  evidence: /evidence/219\n"), "{check}");
+    let [page, check] = told(Saved::default());
+    for text in ["Evidence saved", "No evidence", "  evidence:", "  no evidence"] {
+        assert!(!page.contains(text) && !check.contains(text), "{text}");
+    }
 }
 
 #[test]

@@ -117,6 +117,9 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     let analysis = Command::new(env!("CARGO_BIN_EXE_kafka-vitals")).arg("analyze").arg(&path).output().unwrap();
     let analysis = String::from_utf8(analysis.stdout).unwrap();
     assert!(analysis.contains("KAFKA-3994") && analysis.contains("deadlock"), "{analysis}");
+    // All but the manifest itself.
+    let files = fs::read_dir(&path).unwrap().count() - 1;
+    assert!(analysis.contains(&format!(" {files} of its {files} files are here as they were saved [")), "{analysis}");
     // It does not accept, connect or close anything by itself: what the tools tell now is what they told then.
     let established = |text: &str, port: u16| {
         let lines = text.lines().filter(|line| line.starts_with("ESTAB") && line.contains(&format!(":{port} ")));

@@ -4,7 +4,7 @@
 mod support;
 
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use lab::Cell;
 use serde_json::Value;
@@ -82,4 +82,11 @@ fn a_replay_is_served_at_its_own_time() {
     // The readings would be unknown by now, were their age told by the clock of this machine.
     assert!(get("/").unwrap().1.contains("deadlocked"));
     assert!(Metrics::parse(&get("/metrics").unwrap().1).of("open_file_handles", sick).is_some());
+    // And nobody takes it for now: the day of the recording is in the page's title and headline, and first elsewhere.
+    let day = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs_f64(told("followers_continued")));
+    let said = format!("Replay of {}", &day.to_string()[..10]);
+    for (path, begin) in [("/", "<title>CRITICAL: "), ("/", "<h1>"), ("/check", "CRITICAL: "), ("/metrics", "# ")] {
+        let text = get(path).unwrap().1;
+        assert!(text.contains(&format!("{begin}{said}")), "{path}: {text}");
+    }
 }

@@ -42,7 +42,9 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     }
     look(&cluster, Some(&exporter), None)?;
 
-    println!("\nMaking the deadlock by requests alone (offset commits that meet expiring sessions, KAFKA-3994) ...");
+    println!(
+        "\nMaking the deadlock by requests alone (offset commits that meet expiring sessions, KAFKA-3994; meanwhile its followers are stopped for a moment) ..."
+    );
     let made = deadlock::make(&cluster, Form::Expire)?;
     let formed = made.followers_continued;
     let told = wait_until_told(&exporter, made.broker, formed, stop)?;

@@ -33,6 +33,8 @@ const DUMP_CEILING: f64 = 0.002;
 const PROBE_CEILING: f64 = 1.0;
 
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
+/// For so long a broker that starts or ends may be without the threads that are judged.
+const STARTS_OR_ENDS: Duration = Duration::from_secs(60);
 const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 const SLOW_DEADLINE: Duration = Duration::from_secs(20);
 const DISK_DEADLINE: Duration = Duration::from_secs(2);
@@ -241,6 +243,7 @@ async fn progress(watched: Watched) {
     let mut lane = Lane::new(collector);
     let name = watched.broker.name();
     let mut told: Option<Instant> = None;
+    let mut judged: Option<Instant> = None;
     loop {
         let begun = Instant::now();
         let names = watched.names.borrow().clone();
@@ -266,8 +269,15 @@ async fn progress(watched: Watched) {
                 report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread.as_str()).collect();
             tracing::debug!(broker = %name, suspects = ?names, "threads that hardly move");
         }
-        // Most versions need the names of the first dump, which is under way: nothing has failed yet.
-        let too_early = before_names && report.as_ref().is_err_and(|failure| failure.reason == UNNAMED);
+        // Most versions need the names of the first dump, which is under way. A broker that starts has no such threads
+        // yet, and one that ends none any more. Nothing has failed.
+        let unnamed = report.as_ref().is_err_and(|failure| failure.reason == UNNAMED);
+        if report.is_ok() {
+            judged = Some(begun);
+        }
+        let starts = watched.broker.started.is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
+        let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
+        let too_early = unnamed && (before_names || starts || ends);
         if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
             told = Some(begun);
             watched.tell("progress", &pace, took, Told::Progress(report)).await;
@@ -295,7 +305,10 @@ async fn thread_dump(watched: Watched) {
         let dump = collector.collect().await;
         let took = begun.elapsed();
         // Where the JVM does not publish its pauses, all of the time counts as pause.
-        let pause = dump.as_ref().ok().map(|dump| dump.pause.unwrap_or(dump.duration));
+        let pause = match &dump {
+            Ok(dump) => Some(dump.pause.unwrap_or(dump.duration)),
+            Err(_) => collector.failed_pause(),
+        };
         let mut report = judged(&watched, &mut lane, &name, dump).await;
         if !asked_for_owners && report.as_ref().is_ok_and(|(report, _)| threads::lacks_owners(report)) {
             asked_for_owners = true;

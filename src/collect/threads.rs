@@ -52,7 +52,7 @@ pub struct RawDump {
     pub bytes: Vec<u8>,
     /// From the request to the last byte.
     pub duration: Duration,
-    /// How long the JVM stood at safepoints meanwhile; None where it publishes no performance data.
+    /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where it publishes no performance data.
     pub pause: Option<Duration>,
     /// How long it has stood at safepoints since it started.
     pub paused: Option<Duration>,
@@ -136,6 +136,7 @@ pub struct ThreadCollector {
     /// A child that was killed and has not ended: the kernel holds it at the sick process.
     stuck: Option<Child>,
     no_signal_until: Option<Instant>,
+    failed_pause: Option<Duration>,
 }
 
 impl ThreadCollector {
@@ -148,7 +149,7 @@ impl ThreadCollector {
         deadline: Duration,
     ) -> Self {
         let (exe, proc_root) = (exe.into(), proc_root.into());
-        ThreadCollector { exe, proc_root, broker, deadline, stuck: None, no_signal_until: None }
+        ThreadCollector { exe, proc_root, broker, deadline, stuck: None, no_signal_until: None, failed_pause: None }
     }
 
     /// Takes one dump. Ends at the latest a second after the deadline; if it is dropped earlier, so is the child.
@@ -232,13 +233,18 @@ impl ThreadCollector {
         self.end(child).await;
         let (header, bytes) = match output {
             Err(_) => {
+                self.may_have_signalled(&request);
                 return Err(Failure::new("timeout", "the attach child did not end at its deadline; it was killed"));
             }
-            Ok(Err(cause)) => return Err(Failure::new("protocol", format!("the attach child failed: {cause}"))),
+            Ok(Err(cause)) => {
+                self.may_have_signalled(&request);
+                return Err(Failure::new("protocol", format!("the attach child failed: {cause}")));
+            }
             Ok(Ok(output)) => output,
         };
         match header.outcome {
-            Outcome::Error { reason, message } => {
+            Outcome::Error { reason, message, pause_micros } => {
+                self.failed_pause = pause_micros.map(Duration::from_micros);
                 let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");
                 if header.signalled {
                     let pause = if reason == "listener_dead" { REVIVAL_PAUSE } else { SIGNAL_PAUSE };
@@ -248,6 +254,17 @@ impl ThreadCollector {
             }
             outcome => Ok((outcome, bytes)),
         }
+    }
+
+    fn may_have_signalled(&mut self, request: &Request) {
+        if request.may_signal {
+            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
+        }
+    }
+
+    /// How long the JVM stood at safepoints during the last dump, which failed; None where that is unknown.
+    pub fn failed_pause(&mut self) -> Option<Duration> {
+        self.failed_pause.take()
     }
 
     /// Kills the child if it has not ended, and reaps it.

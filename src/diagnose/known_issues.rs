@@ -13,26 +13,13 @@ use crate::snapshot::{Deadlock, DeadlockedThread, Stall};
 pub struct KnownIssue {
     pub key: String,
     pub title: String,
-    pub sure: Sureness,
     pub affected: Vec<String>,
     pub fixed_in: Vec<String>,
     pub advise: Option<String>,
     pub relatives: Vec<String>,
-    pub jvm_reports: Option<bool>,
     #[serde(default, rename = "thread")]
     threads: Vec<Signature>,
     stall: Option<Signature>,
-}
-
-/// What a row rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Sureness {
-    /// A real thread dump, or the code and its fix.
-    A,
-    /// The text of a commit or pull request.
-    B,
-    /// The report of operators who met it.
-    R,
 }
 
 /// How one member of the deadlock looks.

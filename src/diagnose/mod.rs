@@ -28,13 +28,15 @@ pub struct View {
     pub diagnosis: Arc<Diagnosis>,
     /// What a liveness probe is told of each running broker.
     pub live: Arc<[live::Answer]>,
+    /// The readings are those of a recording: nothing here is of now.
+    pub replayed: bool,
 }
 
 impl View {
     /// The next snapshot, judged after all that `judge` has seen.
     pub fn of(judge: &mut Judge, snapshot: Arc<Snapshot>, now: Moment) -> View {
         let diagnosis = Arc::new(judge.judge(&snapshot, now));
-        View { snapshot, diagnosis, live: Arc::default() }
+        View { snapshot, diagnosis, live: Arc::default(), replayed: false }
     }
 
     /// Each broker's readings with its verdict.

@@ -3,6 +3,7 @@
 //! A deadlock in a broker's own dump decides; without one at least two views that know nothing of each other must agree:
 //! its own sockets and handles, what its peers saw of it, what the ISRs say.
 
+mod bundle;
 mod facts;
 mod names;
 
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use self::bundle::Bundle;
 use self::names::{Name, Names};
 use super::dump::Analysis;
 use crate::discover::properties::{FILE_CAP, Properties};
@@ -67,6 +69,8 @@ pub struct Address {
 #[serde(rename_all = "snake_case")]
 pub enum By {
     Content,
+    /// The manifest of the bundle that it is in.
+    Manifest,
     /// The last part of the address is an id that has no other address: a guess.
     LastPartOfAddress,
     /// A hint, no more.
@@ -132,6 +136,7 @@ struct Charge {
 }
 
 /// A file with what was found in it.
+#[derive(Default)]
 struct File<'a> {
     source: &'a str,
     text: Cow<'a, str>,
@@ -160,22 +165,34 @@ const ZOOKEEPER: &str = "registered brokers";
 const BROKER_LOG: &str = "broker log";
 const CLIENT_LOG: &str = "client log";
 const SETTINGS: &str = "broker settings";
+const EVIDENCE: &str = "part of an evidence bundle";
 
 /// Explains files, each with its name and its bytes.
 pub fn explain(saved: &[(String, Vec<u8>)]) -> Explanation {
     let mut analysis = Analysis::default();
     let mut not_recognised = Vec::new();
     let mut files = Vec::new();
+    let bundles = Bundle::find(saved);
     for (source, bytes) in saved {
         match recognise(source, bytes, &mut analysis) {
             Ok(file) => files.push(file),
+            Err(_) if Bundle::with(&bundles, source).is_some() => {
+                files.push(File { source, forms: vec![EVIDENCE], ..File::default() });
+            }
             Err(reason) => not_recognised.push(NotRecognised { source: source.clone(), reason }),
         }
     }
     let logs: Vec<Option<Log<'_>>> = files.iter().map(|file| server_log::parse(&file.text)).collect();
-    let names = Names::learn(&files, &logs);
-    let owners: Vec<_> = files.iter().zip(&logs).map(|(file, log)| names.owner(file, log.as_ref())).collect();
-    let (told, elsewhere) = facts::gather(&files, &logs, &owners, &names, &analysis);
+    let names = Names::learn(&files, &logs, &bundles);
+    let owners: Vec<_> = files
+        .iter()
+        .zip(&logs)
+        .map(|(file, log)| {
+            let of_bundle = Bundle::with(&bundles, file.source).and_then(Bundle::id);
+            names.owner(file, log.as_ref(), of_bundle)
+        })
+        .collect();
+    let (told, elsewhere) = facts::gather(&files, &logs, &owners, &names, &analysis, &bundles);
     let brokers = judge(told, &names, &analysis);
     let files = files.into_iter().zip(owners).map(|(file, owner)| {
         let (broker, by) = owner.map(|(name, by)| (name.to_string(), by)).unzip();

@@ -81,10 +81,15 @@ pub struct SavedBundle {
 }
 
 impl Saved {
-    /// Where the evidence of this verdict is.
-    pub fn path(&self, broker: &BrokerDiagnosis) -> Option<String> {
-        let newest = self.of(broker.process)?.newest.as_ref().filter(|newest| newest.at >= broker.since)?;
-        Some(newest.path.display().to_string())
+    /// Where the evidence of this verdict is, or why there is none; None: none is asked for, or it is being saved.
+    pub fn evidence(&self, broker: &BrokerDiagnosis) -> Option<Result<String, &str>> {
+        let saved = self.of(broker.process);
+        let newest = saved.and_then(|saved| saved.newest.as_ref()).filter(|newest| newest.at >= broker.since);
+        if let Some(newest) = newest {
+            return Some(Ok(newest.path.display().to_string()));
+        }
+        let why = self.off.as_ref().or(saved.and_then(|saved| saved.failure.as_ref()));
+        why.filter(|_| broker.state == BrokerState::Gray).map(|why| Err(why.as_str()))
     }
 
     /// How far it is, for the liveness probe: what was saved before the deadlock or stall does not count.
@@ -402,6 +407,7 @@ impl Saver {
         let manifest = Manifest {
             made_by: concat!("kafka-vitals ", env!("CARGO_PKG_VERSION")).to_owned(),
             broker: broker.label.clone(),
+            kafka_version: readings.broker.kafka_version.clone(),
             process: broker.process,
             started: readings.broker.started,
             at,

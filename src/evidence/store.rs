@@ -28,6 +28,8 @@ const TEMPORARY: &str = ".partial";
 const SHARE: u64 = 4;
 /// Left for the manifest, which has some 3 KiB.
 const MANIFEST_ROOM: u64 = 16 << 10;
+/// A larger manifest is none.
+pub const MANIFEST_CAP: u64 = MANIFEST_ROOM * 4;
 /// Folders in the evidence folder that are looked at.
 const MOST_ENTRIES: usize = 10_000;
 
@@ -38,6 +40,8 @@ pub struct Manifest {
     pub made_by: String,
     /// Label of the broker.
     pub broker: String,
+    #[serde(default)]
+    pub kafka_version: Option<String>,
     pub process: ProcessKey,
     pub started: Option<Moment>,
     /// When the bundle was begun.
@@ -139,7 +143,7 @@ fn parse_name(name: Option<&str>) -> Option<(u64, String)> {
 pub fn manifests(dir: &Path) -> Vec<(PathBuf, Manifest)> {
     let of = |bundle: Whole| {
         let path = bundle.path.join(MANIFEST);
-        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MANIFEST_ROOM * 4);
+        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MANIFEST_CAP);
         Some((bundle.path, serde_json::from_slice(&fs::read(&path).ok().filter(|_| small)?).ok()?))
     };
     whole(dir).unwrap_or_default().into_iter().filter_map(of).collect()
@@ -328,6 +332,10 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String
         let _ = fs::remove_file(&path);
         return Err(format!("{}: {error}", path.display()));
     }
-    let sha256 = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(ListedFile { name: name.to_owned(), bytes: content.len() as u64, sha256 })
+    Ok(ListedFile { name: name.to_owned(), bytes: content.len() as u64, sha256: sha256(content) })
+}
+
+/// In hexadecimal digits, as `sha256sum` writes it.
+pub fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }

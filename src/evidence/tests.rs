@@ -173,6 +173,7 @@ fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) ->
     let manifest = Manifest {
         made_by: String::new(),
         broker: label.into(),
+        kafka_version: None,
         process: ProcessKey { pid: 1, start_ticks: 1 },
         started: None,
         at,

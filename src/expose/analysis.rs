@@ -39,6 +39,7 @@ pub fn explained(told: &Explanation) -> String {
 fn known_by(by: By) -> &'static str {
     match by {
         By::Content => "by what it holds",
+        By::Manifest => "by its bundle's manifest",
         By::LastPartOfAddress => "by the last part of its address",
         By::FileName => "by the file's name alone",
     }

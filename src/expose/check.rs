@@ -8,6 +8,7 @@ use super::vitals::{Vital, cut, unknown, vitals};
 use crate::diagnose::View;
 use crate::diagnose::finding::Severity;
 use crate::diagnose::verdict::clock;
+use crate::evidence::Saved;
 use crate::snapshot::Moment;
 
 const COLUMNS: usize = 120;
@@ -18,8 +19,8 @@ const UNKNOWN: usize = 6;
 const TEXT: usize = 300;
 
 /// Plain text that begins with `OK: `, `WARNING: `, `CRITICAL: ` or `UNKNOWN: `.
-pub fn text(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String>) -> String {
-    let overview = overview(view, &evidence);
+pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
+    let overview = overview(view, saved);
     let mut out = String::new();
     let mut line = |text: &str| {
         // Names of threads are the broker's to choose: none of them is to steer the terminal.
@@ -47,8 +48,10 @@ pub fn text(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String>)
         line("");
         line(&head);
         flow(vitals.iter().map(words)).iter().for_each(|words| line(&format!("  {words}")));
-        if let Some(path) = evidence(&diagnosis.label) {
-            line(&format!("  evidence: {path}"));
+        match saved.evidence(diagnosis) {
+            Some(Ok(path)) => line(&format!("  evidence: {path}")),
+            Some(Err(why)) => line(&format!("  no evidence is saved: {}", cut(why, TEXT))),
+            None => {}
         }
         for found in diagnosis.findings.iter().filter(|found| found.id.kind().severity > Severity::Info) {
             let kind = found.id.kind();

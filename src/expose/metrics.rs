@@ -13,6 +13,7 @@ use crate::diagnose::forecast::Forecast;
 use crate::diagnose::{View, known_issues};
 use crate::discover::Mode;
 use crate::evidence::Saved;
+use crate::evidence::store::time;
 use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState};
 
 /// One metric family: names and labels are an API.
@@ -247,7 +248,9 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
     for (label, saved) in &saved.brokers {
         f.add(&BUNDLES, &[label], saved.total as f64);
     }
-    families.encode()
+    let text = families.encode();
+    // A comment: for people, as no metric could keep a server from taking these for now.
+    if view.replayed { format!("# Replay of {}, not now.\n{text}", time(view.diagnosis.at)) } else { text }
 }
 
 fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {

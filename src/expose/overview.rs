@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 
 use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Severity};
+use crate::evidence::Saved;
+use crate::evidence::store::time;
 use crate::snapshot::BrokerSnapshot;
 
 /// How bad it is, from good to bad.
@@ -52,8 +54,15 @@ pub fn worst_first(view: &View) -> Vec<(&BrokerSnapshot, &BrokerDiagnosis)> {
     brokers
 }
 
-/// `evidence` tells where that of a broker is saved.
-pub fn overview(view: &View, evidence: &impl Fn(&str) -> Option<String>) -> Overview {
+pub fn overview(view: &View, saved: &Saved) -> Overview {
+    let mut overview = of_brokers(view, saved);
+    if let Some(first) = overview.sentences.first_mut().filter(|_| view.replayed) {
+        *first = format!("Replay of {}, not now: {first}", time(view.diagnosis.at));
+    }
+    overview
+}
+
+fn of_brokers(view: &View, saved: &Saved) -> Overview {
     let brokers = worst_first(view);
     let discovery = &view.snapshot.discovery;
     if brokers.is_empty() {
@@ -78,8 +87,10 @@ pub fn overview(view: &View, evidence: &impl Fn(&str) -> Option<String>) -> Over
             let told: Vec<&str> = found.filter(|kind| kind.severity > Severity::Info).map(|kind| kind.title).collect();
             sentence = format!("Broker {} answers, but: {}.", diagnosis.label, told.join("; "));
         }
-        if level == Level::Critical && evidence(&diagnosis.label).is_some() {
-            sentence.push_str(" Evidence saved.");
+        match saved.evidence(diagnosis).filter(|_| level == Level::Critical) {
+            Some(Ok(_)) => sentence.push_str(" Evidence saved."),
+            Some(Err(_)) => sentence.push_str(" No evidence is saved."),
+            None => {}
         }
         if !diagnosis.remedy.is_empty() {
             sentence.push(' ');

@@ -1,7 +1,9 @@
 //! The runbooks of `docs/runbooks/`, built in, so that an alert's link opens on a network without the internet.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 use pulldown_cmark::{Event, Options, Parser, Tag};
+
+use super::page;
 
 macro_rules! runbooks {
     ($($name:literal),* $(,)?) => {
@@ -37,27 +39,19 @@ runbooks![
     "watchdog",
 ];
 
-const STYLE: &str = "
-:root{color-scheme:light dark;--line:#8884}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:46rem}
-h1{font-size:1.4rem}h2{font-size:1.15rem;margin-top:1.6rem}h3{font-size:1rem}
-code{font-size:.9em;overflow-wrap:anywhere}pre{overflow-x:auto;border:1px solid var(--line);padding:.5rem}li{margin:.3rem 0}
-table{border-collapse:collapse}th,td{border:1px solid var(--line);padding:.2rem .6rem;text-align:left}
-";
-
 /// The page of one runbook; None if there is none of that name.
 pub fn page(name: &str) -> Option<Markup> {
     let (_, text) = RUNBOOKS.iter().find(|(known, _)| *known == name)?;
     let mut body = String::with_capacity(2 * text.len());
     pulldown_cmark::html::push_html(&mut body, events(text));
-    Some(shell(title(text), html! { (PreEscaped(body)) }))
+    Some(shell(title(text), &PreEscaped(body)))
 }
 
 /// A link to each.
 pub fn list() -> Markup {
     shell(
         "Runbooks",
-        html! {
+        &html! {
             h1 { "Runbooks" }
             ul { @for (name, text) in RUNBOOKS { li { a href={ "/runbooks/" (name) } { (title(text)) } } } }
         },
@@ -83,20 +77,12 @@ fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
     })
 }
 
-fn shell(title: &str, content: Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width,initial-scale=1";
-                title { "kafka-vitals: " (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                nav { a href="/" { "Brokers of this host" } " · " a href="/runbooks" { "Runbooks" } }
-                main { (content) }
-            }
-        }
-    }
+fn shell(title: &str, content: &Markup) -> Markup {
+    page::shell(
+        &format!("kafka-vitals: {title}"),
+        &html! {
+            nav { a href="/" { "Brokers of this host" } a href="/runbooks" { "Runbooks" } }
+            main.text { (content) }
+        },
+    )
 }

@@ -92,7 +92,7 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 
 async fn landing_page(State(served): State<Served>) -> Response {
     let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
-    html_page(page::render(&view, served.clock.now(), |label| evidence(&view, &saved, label)))
+    html_page(page::render(&view, &saved, served.clock.now()))
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
@@ -112,15 +112,11 @@ fn html_page(page: maud::Markup) -> Response {
     (headers, page.into_string()).into_response()
 }
 
-fn evidence(view: &View, saved: &Saved, label: &str) -> Option<String> {
-    saved.path(view.diagnosis.brokers.iter().find(|broker| broker.label == label)?)
-}
-
 /// What `kafka-vitals check` prints.
 async fn check_page(State(served): State<Served>) -> Response {
     let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (headers, check::text(&view, served.clock.now(), |label| evidence(&view, &saved, label))).into_response()
+    (headers, check::text(&view, &saved, served.clock.now())).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {

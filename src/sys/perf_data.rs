@@ -164,7 +164,21 @@ impl PerfData {
 
     /// Time that the JVM has spent at safepoints (`sun.rt.safepointTime`), since it started.
     pub fn safepoint_time(&self) -> Option<Duration> {
-        let ticks = u128::try_from(self.long("sun.rt.safepointTime")?).ok()?;
+        self.time(self.long("sun.rt.safepointTime")?)
+    }
+
+    /// Time that the JVM has stood still for garbage collection (`sun.gc.collector.*.time`), since it started.
+    pub fn collection_time(&self) -> Option<Duration> {
+        let is_time = |name: &str| name.starts_with("sun.gc.collector.") && name.ends_with(".time");
+        let times = self.iter().filter_map(|(name, value)| match value {
+            Value::Long(ticks) if is_time(name) => Some(ticks),
+            _ => None,
+        });
+        self.time(times.fold(0, i64::saturating_add))
+    }
+
+    fn time(&self, ticks: i64) -> Option<Duration> {
+        let ticks = u128::try_from(ticks).ok()?;
         let frequency = u128::try_from(self.long("sun.os.hrt.frequency")?).ok().filter(|frequency| *frequency > 0)?;
         Some(Duration::from_nanos(u64::try_from(ticks * 1_000_000_000 / frequency).ok()?))
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::bundle::Bundle;
 use super::names::{Name, Names};
 use super::{By, Charge, Fact, File, REGISTERED, SOCKETS, Told, Witness};
 use crate::diagnose::dump::Analysis;
@@ -28,9 +29,11 @@ pub fn gather(
     owners: &[Owner],
     names: &Names,
     analysis: &Analysis,
+    bundles: &[Bundle<'_>],
 ) -> (BTreeMap<Name, Told>, Vec<Fact>) {
     let told = names.all().into_iter().map(|name| (name, Told::default())).collect();
     let mut all = Gathering { told, elsewhere: Vec::new(), names };
+    bundles.iter().for_each(|bundle| all.bundle(bundle));
     let sizes = topic_sizes(files);
     for ((file, log), owner) in files.iter().zip(logs).zip(owners) {
         all.dumps(file, owner, analysis);
@@ -73,6 +76,18 @@ impl Gathering<'_> {
 
     fn explain(&mut self, name: &Name, fact: Fact) {
         self.charge(name, None, BTreeSet::new(), fact);
+    }
+
+    fn bundle(&mut self, bundle: &Bundle<'_>) {
+        match bundle.id().map(Name::Id) {
+            Some(name) => {
+                if let Some(told) = self.told.get_mut(&name) {
+                    told.version.clone_from(&bundle.manifest.kafka_version);
+                }
+                self.explain(&name, bundle.fact());
+            }
+            None => self.elsewhere.push(bundle.fact()),
+        }
     }
 
     fn dumps(&mut self, file: &File<'_>, owner: &Owner, analysis: &Analysis) {

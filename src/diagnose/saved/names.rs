@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::bundle::Bundle;
 use super::{Address, By, DUMP, File, HANDLES, SOCKETS};
 use crate::discover::properties::{self, Properties};
 use crate::parse::server_log::Log;
@@ -58,8 +59,9 @@ fn only(ids: &BTreeSet<i32>) -> Option<i32> {
 }
 
 impl Names {
-    pub fn learn(files: &[File<'_>], logs: &[Option<Log<'_>>]) -> Names {
+    pub fn learn(files: &[File<'_>], logs: &[Option<Log<'_>>], bundles: &[Bundle<'_>]) -> Names {
         let mut names = Names::default();
+        names.know(bundles.iter().filter_map(Bundle::id));
         let mut ports = BTreeSet::new();
         for (file, log) in files.iter().zip(logs) {
             let partitions = topics::partitions(&file.text);
@@ -167,8 +169,8 @@ impl Names {
         own.map(|(address, (_, by))| Address { address: address.to_string(), by: *by }).collect()
     }
 
-    /// The broker that a file is about.
-    pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>) -> Option<(Name, By)> {
+    /// The broker that a file is about; the id is that of the bundle which it is in.
+    pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>, of_bundle: Option<i32>) -> Option<(Name, By)> {
         let ids = log.map(|log| &log.ids).into_iter().chain([&file.dump_ids]).flatten().copied();
         let ids: BTreeSet<i32> = ids.chain(file.properties.as_ref().and_then(own_id)).collect();
         if !ids.is_empty() {
@@ -180,6 +182,7 @@ impl Names {
             () => None,
         };
         let one_broker_s = file.is(SOCKETS) || file.is(HANDLES) || file.is(DUMP) || log.is_some_and(|log| log.broker);
+        let told = told.or_else(|| Some((Name::Id(of_bundle?), By::Manifest)));
         told.or_else(|| Some((Name::Id(self.hint(file.source).filter(|_| one_broker_s)?), By::FileName)))
     }
 

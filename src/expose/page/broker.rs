@@ -29,7 +29,7 @@ pub fn section(
     view: &View,
     broker: &BrokerSnapshot,
     diagnosis: &BrokerDiagnosis,
-    evidence: Option<String>,
+    evidence: Option<Result<String, &str>>,
     index: usize,
     now: Moment,
 ) -> Markup {
@@ -60,7 +60,11 @@ pub fn section(
                 @let reason = answer.reason.strip_prefix(&diagnosis.sentence).unwrap_or(&answer.reason);
                 p { "The liveness probe " (if answer.restart { "fails. " } else { "passes. " }) (cut(reason.trim(), TEXT)) }
             }
-            @if let Some(path) = evidence { p { strong { "Evidence saved: " } code { (path) } } }
+            @match evidence {
+                Some(Ok(path)) => p { strong { "Evidence saved: " } code { (path) } }
+                Some(Err(why)) => p { strong { "No evidence is saved: " } (cut(why, TEXT)) }
+                None => {}
+            }
             @if let Some(Recovery { from, back, whole: None }) = &diagnosis.recovery {
                 p { "It was " (from.name()) ", is back since " (clock(*back)) " and not yet in every ISR." }
             }

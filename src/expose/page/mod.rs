@@ -13,6 +13,7 @@ use super::vitals::{cut, span};
 use crate::diagnose::View;
 use crate::diagnose::finding::Event;
 use crate::diagnose::verdict::clock;
+use crate::evidence::Saved;
 use crate::snapshot::Moment;
 
 const STYLE: &str = include_str!("style.css");
@@ -22,10 +23,9 @@ const BROKERS: usize = 8;
 const EVENTS: usize = 50;
 const TEXT: usize = 400;
 
-/// `evidence` tells where the evidence of the broker with this label is saved.
-pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String>) -> Markup {
+pub fn render(view: &View, saved: &Saved, now: Moment) -> Markup {
     let snapshot = &*view.snapshot;
-    let overview = overview(view, &evidence);
+    let overview = overview(view, saved);
     let headline = overview.sentences.first().map(|sentence| cut(sentence, TEXT)).unwrap_or_default();
     let brokers = worst_first(view);
     let absences = view.diagnosis.brokers.iter().flat_map(|broker| &broker.absences);
@@ -33,65 +33,74 @@ pub fn render(view: &View, now: Moment, evidence: impl Fn(&str) -> Option<String
     away.sort_by_key(|absence| absence.id);
     away.dedup_by_key(|absence| absence.id);
     away.truncate(BROKERS);
+    let title = format!("{}: {headline}", overview.level.name());
+    shell(
+        &title,
+        &html! {
+            header {
+                p.top {
+                    span { strong { "kafka-vitals" } ", as of " (clock(snapshot.at)) }
+                    a href="/" { "Reload" }
+                }
+                div class={ "verdict " (class(overview.level)) } {
+                    p { span.badge { (overview.level.name().to_lowercase()) } }
+                    h1 { (headline) }
+                    @for sentence in overview.sentences.iter().skip(1).take(BROKERS) { p { (cut(sentence, TEXT)) } }
+                }
+                @if brokers.len() > 1 {
+                    nav aria-label="Brokers" {
+                        @for (index, (_, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
+                            a href={ "#broker-" (index) } class=(class(Level::of(diagnosis))) {
+                                (diagnosis.label) " " span.badge { (diagnosis.state.name()) }
+                            }
+                        }
+                    }
+                }
+            }
+            main {
+                @if snapshot.discovery.error.is_some() || !snapshot.doubts.is_empty() || !away.is_empty() {
+                    section {
+                        h2 { "This host" }
+                        ul {
+                            @if let Some(error) = &snapshot.discovery.error { li { "Discovery: " (cut(error, TEXT)) } }
+                            @for doubt in snapshot.doubts.iter().take(BROKERS) { li { (cut(doubt, TEXT)) } }
+                            @for absence in away {
+                                li { "Broker " (absence.id) " of the cluster is away since " (clock(absence.since)) "." }
+                            }
+                        }
+                    }
+                }
+                @for (index, (broker, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
+                    (broker::section(view, broker, diagnosis, saved.evidence(diagnosis), index, now))
+                }
+                @if brokers.len() > BROKERS { p { (brokers.len() - BROKERS) " more brokers: see the metrics." } }
+                (timeline(view, now))
+            }
+            footer {
+                p {
+                    "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
+                    a href="/runbooks" { "Runbooks" } ", "
+                    a href="/metrics" { "metrics" } ", "
+                    a href="/-/healthy" { "health" } ", "
+                    a href="/-/ready" { "readiness" } ". The page does not reload by itself."
+                }
+            }
+        },
+    )
+}
+
+/// What every page of the exporter is put into.
+pub fn shell(title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width,initial-scale=1";
-                title { (overview.level.name()) ": " (headline) }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                header {
-                    p.top {
-                        span { strong { "kafka-vitals" } ", as of " (clock(snapshot.at)) }
-                        a href="/" { "Reload" }
-                    }
-                    div class={ "verdict " (class(overview.level)) } {
-                        p { span.badge { (overview.level.name().to_lowercase()) } }
-                        h1 { (headline) }
-                        @for sentence in overview.sentences.iter().skip(1).take(BROKERS) { p { (cut(sentence, TEXT)) } }
-                    }
-                    @if brokers.len() > 1 {
-                        nav aria-label="Brokers" {
-                            @for (index, (_, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
-                                a href={ "#broker-" (index) } class=(class(Level::of(diagnosis))) {
-                                    (diagnosis.label) " " span.badge { (diagnosis.state.name()) }
-                                }
-                            }
-                        }
-                    }
-                }
-                main {
-                    @if snapshot.discovery.error.is_some() || !snapshot.doubts.is_empty() || !away.is_empty() {
-                        section {
-                            h2 { "This host" }
-                            ul {
-                                @if let Some(error) = &snapshot.discovery.error { li { "Discovery: " (cut(error, TEXT)) } }
-                                @for doubt in snapshot.doubts.iter().take(BROKERS) { li { (cut(doubt, TEXT)) } }
-                                @for absence in away {
-                                    li { "Broker " (absence.id) " of the cluster is away since " (clock(absence.since)) "." }
-                                }
-                            }
-                        }
-                    }
-                    @for (index, (broker, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
-                        (broker::section(view, broker, diagnosis, evidence(&diagnosis.label), index, now))
-                    }
-                    @if brokers.len() > BROKERS { p { (brokers.len() - BROKERS) " more brokers: see the metrics." } }
-                    (timeline(view, now))
-                }
-                footer {
-                    p {
-                        "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
-                        a href="/runbooks" { "Runbooks" } ", "
-                        a href="/metrics" { "metrics" } ", "
-                        a href="/-/healthy" { "health" } ", "
-                        a href="/-/ready" { "readiness" } ". The page does not reload by itself."
-                    }
-                }
-            }
+            body { (body) }
         }
     }
 }

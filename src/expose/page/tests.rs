@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId, Forecasts};
 use crate::discover::{Broker, ProcessKey};
+use crate::evidence::{SavedBundle, SavedOf};
 use crate::expose::check;
 use crate::snapshot::{BrokerSnapshot, Deadlock, DeadlockedThread, Snapshot, StandingDeadlock};
 
@@ -60,7 +61,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             recovery: None,
         });
     }
-    View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(diagnosis), live: Arc::default() }
+    View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(diagnosis), ..View::default() }
 }
 
 fn found(id: FindingId) -> Finding {
@@ -73,7 +74,7 @@ fn a_page_full_of_trouble_stays_below_100_kb() {
     let mut view = view(&vec![(BrokerState::Gray, findings, Some(deadlock(40, 200))); 3]);
     let event = |n: u64| Event { at: Moment(NOW.0 + n), broker: "1".into(), what: format!("event {n}"), finding: None };
     Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|n| Arc::new(event(n))).collect();
-    let page = render(&view, NOW, |_| None).into_string();
+    let page = render(&view, &Saved::default(), NOW).into_string();
     println!("{} bytes", page.len());
     assert!(page.len() < 100_000, "{} bytes", page.len());
     // Cut, and told how much of it: members, who waits for them, facts, events.
@@ -94,6 +95,18 @@ fn the_drawing_hangs_each_waiting_thread_on_the_member_that_it_waits_for() {
     assert!(row.map(place).is_sorted(), "{drawing}");
     assert!(drawing.contains(">wants GroupMetadata<") && drawing.contains(">holds GroupMetadata<"));
     assert!(drawing.contains("<title") && drawing.contains("2 threads in a ring"), "{drawing}");
+}
+
+/// A bundle of each broker's verdict.
+fn saved_of_all(view: &View) -> Saved {
+    let saved = |broker: &BrokerDiagnosis| SavedOf {
+        process: broker.process,
+        newest: Some(SavedBundle { path: "/evidence/folder".into(), at: broker.since }),
+        total: 1,
+        failure: None,
+    };
+    let brokers = view.diagnosis.brokers.iter();
+    Saved { off: None, brokers: brokers.map(|broker| (broker.label.clone(), saved(broker))).collect() }
 }
 
 #[test]
@@ -119,9 +132,10 @@ fn the_first_line_and_the_exit_code_tell_the_worst() {
     ];
     for (brokers, first, code) in table {
         let view = view(&brokers);
-        let text = check::text(&view, NOW.plus(Duration::from_secs(1)), |_| Some("/evidence/folder".into()));
+        let saved = saved_of_all(&view);
+        let text = check::text(&view, &saved, NOW.plus(Duration::from_secs(1)));
         assert_eq!((text.lines().next().unwrap(), check::exit_code(&text)), (first, Some(code)));
-        let page = render(&view, NOW, |_| Some("/evidence/folder".into())).into_string();
+        let page = render(&view, &saved, NOW).into_string();
         let (_, headline) = first.split_once(": ").unwrap();
         assert!(page.contains(&format!("<h1>{headline}</h1>")), "{headline} in {page}");
         assert!(brokers.is_empty() || page.contains("/evidence/folder"));
@@ -137,9 +151,9 @@ fn names_of_threads_steer_neither_browser_nor_terminal() {
     let mut deadlock = deadlock(2, 0);
     deadlock.cycle[0].thread = hostile.into();
     let view = view(&[(BrokerState::Gray, vec![finding], Some(deadlock))]);
-    let page = render(&view, NOW, |_| None).into_string();
+    let page = render(&view, &Saved::default(), NOW).into_string();
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "{page}");
-    let text = check::text(&view, NOW, |_| None);
+    let text = check::text(&view, &Saved::default(), NOW);
     assert!(text.contains("alert(1)") && !text.contains('\x1b'), "{text}");
     assert!(check::coloured(&text).starts_with("\x1b[1;31mCRITICAL: "));
 }

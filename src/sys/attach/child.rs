@@ -60,8 +60,8 @@ pub enum Outcome {
     Ok {
         /// From the request to the last byte.
         micros: u64,
-        /// How long the JVM stood at safepoints meanwhile, for this dump or something else; None where the JVM
-        /// publishes no performance data.
+        /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where the JVM publishes no
+        /// performance data.
         pause_micros: Option<u64>,
         /// How long it has stood at safepoints since it started.
         #[serde(default)]
@@ -80,8 +80,14 @@ pub enum Outcome {
         /// [`AttachError::reason`].
         reason: String,
         message: String,
+        /// As of `Ok`: the JVM may have stood still all the same.
+        #[serde(default)]
+        pause_micros: Option<u64>,
     },
 }
+
+/// Why there is no dump, and how long the JVM stood at safepoints for it.
+type Failed = (AttachError, Option<Duration>);
 
 impl Request {
     /// The arguments after the program's name.
@@ -115,7 +121,38 @@ pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// With the text of a thread dump.
-fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outcome, Vec<u8>), AttachError> {
+fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outcome, Vec<u8>), Failed> {
+    let target = reach(request, parent).map_err(|error| (error, None))?;
+    let Request { deadline, max_bytes, may_signal, .. } = *request;
+    let limits = Limits { deadline, max_bytes, may_signal };
+    match &request.ask {
+        Ask::ThreadDump { with_locks } => {
+            let perf_file = PerfFile::open(&target).ok();
+            // The JVM's time at safepoints since it started, and that for garbage collection.
+            let stood = || {
+                let data = perf_file.as_ref()?.read().ok()?;
+                Some((data.safepoint_time()?, data.collection_time()?))
+            };
+            let before = stood();
+            let dump = thread_dump(&target, *with_locks, limits, signalled);
+            let after = stood();
+            let pause = before.zip(after).and_then(|((before, collected_before), (after, collected))| {
+                Some(after.checked_sub(before)?.saturating_sub(collected.checked_sub(collected_before)?))
+            });
+            let dump = dump.map_err(|error| (error, pause))?;
+            let (pause_micros, paused_micros) = (pause.map(micros), after.map(|(paused, _)| micros(paused)));
+            let (micros, protocol) = (micros(dump.duration), dump.protocol);
+            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol }, dump.into_text()))
+        }
+        Ask::HeapDump { file, min_free } => {
+            let written = heap_dump(&target, file, *min_free, limits, signalled).map_err(|error| (error, None))?;
+            Ok((Outcome::Heap { bytes: written.bytes, micros: micros(written.duration) }, Vec::new()))
+        }
+    }
+}
+
+/// The process, as its own user.
+fn reach(request: &Request, parent: u32) -> Result<Target, AttachError> {
     let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
     let target = match open() {
         // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
@@ -134,26 +171,7 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outco
         Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
     }
     end_with(parent)?;
-    let Request { deadline, max_bytes, may_signal, .. } = *request;
-    let limits = Limits { deadline, max_bytes, may_signal };
-    match &request.ask {
-        Ask::ThreadDump { with_locks } => {
-            let perf_file = PerfFile::open(&target).ok();
-            // The JVM's time at safepoints since it started.
-            let paused = || perf_file.as_ref()?.read().ok()?.safepoint_time();
-            let before = paused();
-            let dump = thread_dump(&target, *with_locks, limits, signalled)?;
-            let after = paused();
-            let pause = before.and_then(|before| after?.checked_sub(before));
-            let (pause_micros, paused_micros) = (pause.map(micros), after.map(micros));
-            let (micros, protocol) = (micros(dump.duration), dump.protocol);
-            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol }, dump.into_text()))
-        }
-        Ask::HeapDump { file, min_free } => {
-            let written = heap_dump(&target, file, *min_free, limits, signalled)?;
-            Ok((Outcome::Heap { bytes: written.bytes, micros: micros(written.duration) }, Vec::new()))
-        }
-    }
+    Ok(target)
 }
 
 fn micros(span: Duration) -> u64 {
@@ -165,10 +183,11 @@ fn end_with(parent: u32) -> Result<(), AttachError> {
     die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })
 }
 
-fn write_result(result: Result<(Outcome, Vec<u8>), AttachError>, signalled: bool) -> io::Result<()> {
-    let (outcome, text) = result.unwrap_or_else(|error| {
+fn write_result(result: Result<(Outcome, Vec<u8>), Failed>, signalled: bool) -> io::Result<()> {
+    let (outcome, text) = result.unwrap_or_else(|(error, pause)| {
         let message = error.to_string().chars().take(2000).collect();
-        (Outcome::Error { reason: error.reason().into(), message }, Vec::new())
+        let reason = error.reason().into();
+        (Outcome::Error { reason, message, pause_micros: pause.map(micros) }, Vec::new())
     });
     let mut header = serde_json::to_vec(&Header { outcome, signalled, bytes: text.len() })?;
     header.push(b'\n');

@@ -40,6 +40,8 @@ fn reads_every_counter_of_jdk_25() {
 fn tells_safepoint_time_in_the_counters_own_unit() {
     let data = PerfData::parse(fixture("jdk17.hsperfdata")).unwrap();
     assert_eq!(data.safepoint_time(), Some(Duration::from_nanos(137_180_345)));
+    // The sum of what jstat tells of both collectors.
+    assert_eq!(data.collection_time(), Some(Duration::from_nanos(136_470_428)));
     assert_eq!(data.long("no.such.counter"), None);
     assert_eq!(data.long("sun.gc.cause"), None, "text is no number");
 }

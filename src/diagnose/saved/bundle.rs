@@ -1,0 +1,80 @@
+//! What the manifest of an evidence bundle says of the files beside it.
+
+use std::collections::HashMap;
+
+use super::Fact;
+use crate::evidence::store::{MANIFEST, MANIFEST_CAP, Manifest, sha256, time};
+
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    /// Where its files are, with the last slash.
+    folder: &'a str,
+    pub source: &'a str,
+    pub manifest: Manifest,
+    changed: Vec<&'a str>,
+    absent: Vec<String>,
+}
+
+impl<'a> Bundle<'a> {
+    /// Each manifest among the files, compared with those beside it.
+    pub fn find(saved: &'a [(String, Vec<u8>)]) -> Vec<Bundle<'a>> {
+        let files: HashMap<&str, &[u8]> = saved.iter().map(|(source, bytes)| (&**source, &**bytes)).collect();
+        let of = |(source, bytes): &'a (String, Vec<u8>)| {
+            let folder = source.strip_suffix(MANIFEST).filter(|folder| folder.is_empty() || folder.ends_with('/'))?;
+            let small = Some(bytes).filter(|bytes| bytes.len() as u64 <= MANIFEST_CAP)?;
+            let manifest: Manifest = serde_json::from_slice(small).ok()?;
+            let (mut changed, mut absent) = (Vec::new(), Vec::new());
+            for listed in &manifest.files {
+                match files.get_key_value(&*format!("{folder}{}", listed.name)) {
+                    Some((_, bytes)) if sha256(bytes) == listed.sha256 => {}
+                    Some((source, _)) => changed.push(&source[folder.len()..]),
+                    None => absent.push(listed.name.clone()),
+                }
+            }
+            Some(Bundle { folder, source, manifest, changed, absent })
+        };
+        saved.iter().filter_map(of).collect()
+    }
+
+    /// That of a file which is in it.
+    pub fn with<'b>(all: &'b [Bundle<'a>], source: &str) -> Option<&'b Bundle<'a>> {
+        all.iter().find(|bundle| {
+            let name = source.strip_prefix(bundle.folder);
+            name.is_some_and(|name| name == MANIFEST || bundle.manifest.files.iter().any(|listed| listed.name == name))
+        })
+    }
+
+    /// In the label, which is ID@PORT where several brokers of a host share one.
+    pub fn id(&self) -> Option<i32> {
+        self.manifest.broker.split('@').next()?.parse().ok().filter(|id| *id >= 0)
+    }
+
+    pub fn fact(&self) -> Fact {
+        let Manifest { made_by, broker, at, verdict, files, missing, heap_dump, .. } = &self.manifest;
+        let begun = time(*at);
+        let whole = files.len() - self.changed.len() - self.absent.len();
+        let mut text = format!("{made_by} saved the evidence of broker {broker} at {begun}: {verdict}");
+        text += &format!(" {whole} of its {} files are here as they were saved", files.len());
+        let missing: Vec<String> = missing.iter().map(|file| format!("{} ({})", file.name, file.why)).collect();
+        let absent: Vec<&str> = self.absent.iter().map(String::as_str).collect();
+        let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+        for (what, names) in
+            [("changed since", &self.changed), ("not among the files given", &absent), ("could not be had", &missing)]
+        {
+            if !names.is_empty() {
+                text += &format!("; {what}: {}", names.join(", "));
+            }
+        }
+        if let Some(heap) = heap_dump {
+            text += &format!("; its heap was written to {}", heap.path.display());
+        }
+        let count = |names: &[&str]| names.len() as u64;
+        let figures = [
+            ("files", files.len() as u64),
+            ("changed", count(&self.changed)),
+            ("absent", count(&absent)),
+            ("missing", count(&missing)),
+        ];
+        Fact { kind: "bundle", source: self.source.to_owned(), text, figures: figures.into(), ..Fact::default() }
+    }
+}
