@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Failure, progress};
+use super::{Failure, cluster, progress};
 use crate::diagnose::dump::{each_once, named};
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
@@ -210,7 +210,10 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             ("connections", error)
         }
         Told::Cluster(counts) => {
-            let error = counts.as_ref().err().cloned();
+            let error = match &counts {
+                Ok(counts) => cluster::no_topic(&broker.broker, counts),
+                Err(failure) => Some(failure.clone()),
+            };
             broker.cluster = reading(counts, now, valid);
             ("cluster", error)
         }
