@@ -1,9 +1,12 @@
-//! `kafka-vitals live`: asks the exporter beside the broker, for an exec probe. It fails on a 503 and on nothing else:
-//! an exporter that is gone, hangs or refuses must never have a broker restarted.
+//! `kafka-vitals live`: asks the exporter beside the broker, for an exec probe. It fails on the exporter's own 503 and on
+//! nothing else: an exporter that is gone, hangs or refuses must never have a broker restarted.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+/// Header and value of a verdict to restart: a proxy before an exporter that is gone answers 503 as well.
+pub const MARK: (&str, &str) = ("kafka-vitals", "restart");
 
 /// Longer answers are not read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -24,22 +27,27 @@ pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome
     let path = broker.map_or_else(|| "/live".to_owned(), |broker| format!("/brokers/{broker}/live"));
     match get(address, &path, time, MAX_ANSWER) {
         Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),
-        Ok((status, body)) => {
+        Ok((status, headers, body)) => {
             let reason = body.trim().to_owned();
             match status.as_str() {
-                "503" => Outcome::Restart(reason),
+                "503" if is_marked(&headers) => Outcome::Restart(reason),
                 "200" => Outcome::Live(reason),
-                _ => Outcome::NoAnswer(format!("the exporter answered {status}: {reason}")),
+                _ => Outcome::NoAnswer(format!("{address} answered {status}, which is no verdict: {reason}")),
             }
         }
     }
 }
 
-/// Status and body of the exporter's page at `path`, read within `time` and of fewer than `most` bytes.
+fn is_marked(headers: &str) -> bool {
+    let mut headers = headers.lines().filter_map(|line| line.split_once(':'));
+    headers.any(|(name, value)| name.eq_ignore_ascii_case(MARK.0) && value.trim() == MARK.1)
+}
+
+/// Status, headers and body of the exporter's page at `path`, read within `time` and of fewer than `most` bytes.
 ///
 /// # Errors
 /// Nobody answers in time, or what answers speaks no HTTP or says more.
-pub fn get(address: SocketAddr, path: &str, time: Duration, most: usize) -> std::io::Result<(String, String)> {
+pub fn get(address: SocketAddr, path: &str, time: Duration, most: usize) -> std::io::Result<(String, String, String)> {
     let deadline = Instant::now() + time;
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -62,7 +70,7 @@ pub fn get(address: SocketAddr, path: &str, time: Duration, most: usize) -> std:
         let text = String::from_utf8_lossy(&bytes);
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
-        Some((status.to_owned(), body.to_owned()))
+        Some((status.to_owned(), head.to_owned(), body.to_owned()))
     };
     let whole = parts().filter(|_| bytes.len() < most);
     whole.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no HTTP answer"))
@@ -93,17 +101,27 @@ mod tests {
     }
 
     #[test]
-    fn fails_on_a_503_and_on_nothing_else() {
+    fn fails_on_the_exporter_s_own_503_and_on_nothing_else() {
         type Expected = fn(&Outcome) -> bool;
-        let table: [(&[u8], bool, Expected); 8] = [
-            (b"HTTP/1.1 503 x\r\n\r\ndeadlocked\n", false, |o| *o == Outcome::Restart("deadlocked".into())),
+        let table: [(&[u8], bool, Expected); 11] = [
+            (b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ndeadlocked\n", false, |o| {
+                *o == Outcome::Restart("deadlocked".into())
+            }),
+            (b"HTTP/1.1 503 x\r\nKafka-Vitals:restart\r\nA: b\r\n\r\ndeadlocked\n", false, |o| {
+                *o == Outcome::Restart("deadlocked".into())
+            }),
+            // Of a proxy that misses the exporter.
+            (b"HTTP/1.1 503 Service Unavailable\r\nServer: nginx\r\n\r\nx", false, |o| {
+                matches!(o, Outcome::NoAnswer(_))
+            }),
+            (b"HTTP/1.1 503 x\r\n\r\nkafka-vitals: restart\r\n", false, |o| matches!(o, Outcome::NoAnswer(_))),
             (b"HTTP/1.1 200 OK\r\n\r\nwell\n", false, |o| *o == Outcome::Live("well".into())),
             (b"HTTP/1.1 401 Unauthorized\r\n\r\n", false, |o| matches!(o, Outcome::NoAnswer(_))),
             (b"HTTP/1.1 404 Not Found\r\n\r\n503", false, |o| matches!(o, Outcome::NoAnswer(_))),
             (b"HTTP/1.1 500 503\r\n\r\n", false, |o| matches!(o, Outcome::NoAnswer(_))),
             (b"503", false, |o| matches!(o, Outcome::NoAnswer(_))),
             (b"", false, |o| matches!(o, Outcome::NoAnswer(_))),
-            (b"HTTP/1.1 503 x\r\n\r\ncut", true, |o| matches!(o, Outcome::NoAnswer(_))),
+            (b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ncut", true, |o| matches!(o, Outcome::NoAnswer(_))),
         ];
         for (bytes, hangs, expected) in table {
             let outcome = ask(serving(bytes, hangs), None, Duration::from_millis(500));

@@ -182,7 +182,7 @@ fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 /// has not looked yet.
 fn told_by_exporter(args: &CheckArgs) -> Option<(String, String)> {
     let get = |path| match exec_probe::get(args.address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
-        Ok((status, body)) if status == "200" => Some(body),
+        Ok((status, _, body)) if status == "200" => Some(body),
         _ => None,
     };
     get("/-/ready")?;

@@ -112,7 +112,7 @@ fn the_deadlock_reaches_the_pager_and_its_symptoms_do_not() {
     println!("resolved {:.0?} after the restart", at.saturating_duration_since(restarted));
     for one in &told {
         let (labels, text) = (&one.alert["labels"], one.alert["annotations"].to_string());
-        assert!(labels["layer"] != "symptom" || labels["broker"] != sick.as_str(), "{labels} was told");
+        assert!(labels["layer"] != "symptom" || labels["broker"] != sick.as_str(), "was told: {}", one.alert);
         assert!(!text.contains("error expanding") && !text.contains("<no value>"), "{text}");
     }
 }

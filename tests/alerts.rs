@@ -6,10 +6,12 @@ mod promql;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use kafka_vitals::diagnose::finding::FindingId;
 use kafka_vitals::expose::runbooks::{self, RUNBOOKS};
+use lab::Cell;
 use promql::{labels_of, names_after};
 use serde_json::Value;
 
@@ -79,6 +81,78 @@ fn amtool_routes_each_severity() {
         let arguments = ["config", "routes", "test", "--config.file=alerts/alertmanager.yml", &verify];
         tool("amtool", &[&arguments, labels].concat());
     }
+}
+
+/// The shipped example, asked which of these it holds back.
+#[test]
+fn alertmanager_holds_back_what_a_cause_explains() {
+    let cell = Cell::new().unwrap();
+    let port = cell.free_ports(1).unwrap()[0];
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut alertmanager = Command::new("alertmanager");
+    alertmanager.args(["--cluster.listen-address=", "--log.level=error"]).stdin(Stdio::null()).stdout(Stdio::null());
+    alertmanager.arg(format!("--config.file={}", root().join("alerts/alertmanager.yml").display()));
+    alertmanager.arg(format!("--storage.path={}", folder.path().display()));
+    alertmanager.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let _running = cell.spawn(alertmanager).unwrap();
+    let (time, begun) = (Duration::from_secs(5), Instant::now());
+    let patient = || {
+        assert!(begun.elapsed() < Duration::from_secs(30), "Alertmanager took 30 s");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    while !cell.http_get(port, "/-/ready", time).is_ok_and(|(status, _)| status == 200) {
+        patient();
+    }
+    let amtool = |arguments: &[String]| {
+        let mut amtool = Command::new("amtool");
+        amtool.arg(format!("--alertmanager.url=http://127.0.0.1:{port}")).arg("alert").args(arguments);
+        let output = cell.run_tool(amtool, time).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let rules = rules();
+    // Alert, cluster, broker, whether it is held back.
+    let table = [
+        // With two replicas a broker that is down leaves every other one alone in the ISR.
+        ("BrokerDown", "orders", "219", false),
+        ("IsrLeaderAlone", "orders", "217", true),
+        ("UnderReplicated", "orders", "217", true),
+        ("OfflinePartitions", "orders", "", false),
+        ("StalledPool", "orders", "218", false),
+        ("ProcessStopped", "payments", "2", false),
+        ("IsrLeaderAlone", "payments", "1", true),
+        ("ApiUnresponsive", "payments", "2", true),
+        // Nothing explains it.
+        ("IsrLeaderAlone", "billing", "1", false),
+        ("JvmDeadlock", "stock", "1", false),
+        ("LockCycle", "stock", "1", true),
+        ("LockCycle", "stock", "2", false),
+    ];
+    let mut expected = BTreeSet::new();
+    for (alert, cluster, broker, held) in table {
+        let alert = format!("KafkaVitals{alert}");
+        let labels = &rules.iter().find(|rule| name(rule) == alert).unwrap()["labels"];
+        let severity_and_layer =
+            ["severity", "layer"].map(|label| format!("{label}={}", labels[label].as_str().unwrap()));
+        let named = [format!("alertname={alert}"), format!("cluster={cluster}"), format!("broker={broker}")];
+        amtool(&["add".to_owned()].into_iter().chain(named).chain(severity_and_layer).collect::<Vec<_>>());
+        expected.insert([alert, cluster.into(), broker.into(), held.to_string()]);
+    }
+    let told = || -> BTreeSet<[String; 4]> {
+        let query = ["query", "--active", "--inhibited", "--unprocessed", "--output=json"].map(str::to_owned);
+        let alerts: Vec<Value> = serde_json::from_str(&amtool(&query)).unwrap();
+        let of = |alert: &Value| {
+            let held = !alert["status"]["inhibitedBy"].as_array().unwrap().is_empty();
+            let label = |name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
+            [label("alertname"), label("cluster"), label("broker"), held.to_string()]
+        };
+        alerts.iter().map(of).collect()
+    };
+    // Inhibition follows the alerts a moment later.
+    while begun.elapsed() < Duration::from_secs(25) && told() != expected {
+        patient();
+    }
+    assert_eq!(told(), expected);
 }
 
 #[test]

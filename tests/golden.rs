@@ -238,7 +238,8 @@ fn other_tools_said_the_same_of_the_recorded_host() {
         same(&series, count);
     }
     for partition in lab::hand::described_partitions(&topics).iter().filter(|partition| !partition.whole()) {
-        let labels = format!("{{topic=\"{}\",partition=\"{}\"}}", partition.topic, partition.partition);
+        let (leader, topic, number) = (partition.leader.unwrap(), &partition.topic, partition.partition);
+        let labels = format!("{{broker=\"{leader}\",topic=\"{topic}\",partition=\"{number}\"}}");
         same(&format!("partition_isr_replicas{labels}"), partition.isr.len() as u64);
     }
 

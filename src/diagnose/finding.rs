@@ -75,11 +75,11 @@ findings! {
         "Over several thread dumps threads of a pool stood at one place, used no CPU and were not idle: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
         "Look at the lock or frame that they share. Where it is a lock, save the evidence and restart this broker; where it is a disk or network call, mend that first.";
     ProcessStopped = "process_stopped", Critical, "Process stopped by a signal",
-        "The process was stopped (SIGSTOP, a debugger, a frozen cgroup): it accepts connections and answers nothing.",
+        "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
         "Find who stopped it. `kill -CONT PID` lets it go on; nothing was lost but time.";
     ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
         "The broker's port accepts connections and its API does not answer: clients hang without an error.",
-        "See the thread findings for the cause. Without one, look at garbage collection, CPU and disk of the host.";
+        "See the thread findings for the cause. Without one, look at garbage collection, CPU and disk of the host, and whether the container is paused.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
         "At the rate at which they grow the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
         "Find what grows (handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";

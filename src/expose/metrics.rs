@@ -2,7 +2,7 @@
 //!
 //! `docs/metrics.md` is generated from [`CATALOGUE`]; a test holds the two equal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
@@ -123,8 +123,8 @@ catalogue! {
         "Partitions of which the broker is a replica and in whose ISR it is missing. A stuck leader throws out healthy followers: look at the leader first.");
     OFFLINE = gauge("kafka_vitals_offline_partitions", [],
         "Partitions of the whole cluster without a leader; aggregate over exporters with max.");
-    PARTITION_ISR = gauge("kafka_vitals_partition_isr_replicas", ["topic", "partition"],
-        "Replicas in the ISR, only of partitions that are not whole, told by the exporter of their leader; bounded, see series_left_out.");
+    PARTITION_ISR = gauge("kafka_vitals_partition_isr_replicas", ["broker", "topic", "partition"],
+        "Replicas in the ISR, only of partitions that are not whole. broker leads the partition; of one without a leader it is the lowest live id of the cluster. Bounded, see series_left_out.");
     LEFT_OUT = gauge("kafka_vitals_series_left_out", ["what"],
         "Series that were not exported because their number is bounded.");
     PROBE_SUCCESS = gauge("kafka_vitals_probe_success", ["broker", "path"],
@@ -439,21 +439,20 @@ fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
 }
 
 fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
-    let mut seen = BTreeSet::new();
+    let mut told = 0;
     let mut left_out = 0;
     let mut known = false;
-    for counts in snapshot.brokers.iter().filter_map(|b| b.cluster.fresh(now)) {
+    for (broker, counts) in snapshot.brokers.iter().filter_map(|b| Some((b, b.cluster.fresh(now)?))) {
         known = true;
         left_out += counts.not_whole_left_out;
         for state in &counts.not_whole {
-            if !seen.insert((&state.topic, state.partition)) {
-                continue;
-            }
-            if seen.len() > MAX_PARTITION_SERIES {
+            if told == MAX_PARTITION_SERIES {
                 left_out += 1;
                 continue;
             }
-            f.add(&PARTITION_ISR, &[&state.topic, &state.partition.to_string()], f64::from(state.isr));
+            told += 1;
+            let labels = [&broker.label, &state.topic, &state.partition.to_string()];
+            f.add(&PARTITION_ISR, &labels.map(String::as_str), f64::from(state.isr));
         }
     }
     if known {
@@ -556,7 +555,13 @@ pub fn reference() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::discover::{Broker, ProcessKey};
+    use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState};
 
     #[test]
     fn names_follow_the_manners() {
@@ -580,6 +585,39 @@ mod tests {
         }
         let written = std::fs::read_to_string(path).unwrap();
         assert!(written == reference(), "docs/metrics.md is not what the catalogue says: make docs");
+    }
+
+    /// Two clusters on one host may have partitions of one name.
+    #[test]
+    fn every_broker_tells_its_partitions() {
+        let led_by = |id: i32, isr: u32| {
+            let key = ProcessKey { pid: id as u32, start_ticks: 1 };
+            let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
+            let state = PartitionState { topic: "t".into(), partition: 0, leader: Some(id), replicas: 3, isr };
+            let value = ClusterCounts {
+                source: ClusterSource::Own,
+                own_silence: None,
+                live_brokers: Vec::new(),
+                absent: BTreeSet::new(),
+                leader: 1,
+                under_replicated: 1,
+                isr_leader_alone: 0,
+                not_in_isr: 0,
+                not_in_isr_by_leader: BTreeMap::new(),
+                leaderless: 0,
+                partitions: 1,
+                not_whole: vec![state],
+                not_whole_left_out: 0,
+            };
+            broker.cluster = Reading::Known { value, at: Moment(0), valid_for: Duration::from_secs(15) };
+            Arc::new(broker)
+        };
+        let snapshot = Snapshot { brokers: vec![led_by(1, 1), led_by(9, 2)], ..Snapshot::default() };
+        let view = View { snapshot: Arc::new(snapshot), ..View::default() };
+        let text = render(&view, &Saved::default(), Moment(1000));
+        for told in ["{broker=\"1\",topic=\"t\",partition=\"0\"} 1", "{broker=\"9\",topic=\"t\",partition=\"0\"} 2"] {
+            assert!(text.contains(&format!("kafka_vitals_partition_isr_replicas{told}\n")), "{told}: {text}");
+        }
     }
 
     #[test]

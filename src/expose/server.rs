@@ -23,6 +23,7 @@ use super::{api, check, metrics, page, runbooks};
 use crate::diagnose::View;
 use crate::diagnose::live::answer_for;
 use crate::evidence::Saved;
+use crate::exec_probe::MARK;
 use crate::snapshot::Clock;
 
 /// What the handlers read.
@@ -143,12 +144,13 @@ async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Resp
     live(&served, Some(&name))
 }
 
-/// 503 where only a restart cures the broker and nothing forbids it, else 200: what is unknown is no reason.
+/// 503, marked as ours, where only a restart cures the broker and nothing forbids it, else 200: what is unknown is no
+/// reason.
 fn live(served: &Served, name: Option<&str>) -> Response {
     let view = Arc::clone(&served.view.borrow());
     match answer_for(&view.live, name) {
         Ok(answer) if answer.restart => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", answer.reason)).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [MARK], format!("{}\n", answer.reason)).into_response()
         }
         Ok(answer) => format!("{}\n", answer.reason).into_response(),
         Err(reason) => format!("{reason}\n").into_response(),
