@@ -60,16 +60,17 @@ fn ss(filter: &str) -> BTreeMap<&'static str, (u64, u64, u64)> {
     sums
 }
 
-/// Our reading between two of ss that agree, until it is as expected or time is up.
-fn settled<T>(
+/// Our reading between two of ss that agree, until it is as expected or time is up. Read twice: `/proc/net/tcp` comes in
+/// pieces, and other tests' sockets come and go between them.
+fn settled<T: PartialEq>(
     filter: &str,
     mut read: impl FnMut() -> T,
     done: impl Fn(&BTreeMap<&str, (u64, u64, u64)>) -> bool,
 ) -> (BTreeMap<&'static str, (u64, u64, u64)>, T) {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let (before, ours, after) = (ss(filter), read(), ss(filter));
-        if before == after && done(&before) {
+        let (before, ours, again, after) = (ss(filter), read(), read(), ss(filter));
+        if before == after && ours == again && done(&before) {
             return (before, ours);
         }
         assert!(Instant::now() < deadline, "ss does not settle: {before:?}, {after:?}");
@@ -279,6 +280,9 @@ fn owners_tell_roles_and_untracked_sockets() {
     let held: HashSet<u64> =
         held.into_iter().chain([inode(&unix.0), inode(&udp), inode(&scene.listener), inode(&jmx.listener)]).collect();
     let before: HashSet<u64> = held.iter().copied().chain([closed_meanwhile]).collect();
+
+    // A reset takes its time on a busy machine.
+    settled(&format!("sport = :{}", scene.port()), || (), |states| states["established"].0 == 10);
 
     let entry = vec![format!("127.0.0.1:{}", zookeeper.port())];
     let broker = broker(std::process::id(), &[("PLAINTEXT", None, scene.port())], &entry);
