@@ -19,10 +19,11 @@ pub struct StoodStill {
     pub until: String,
 }
 
+/// Its broker, its JVM, and the lowest id of a thread: the first threads of a JVM live as long as it does.
+type Process<'a> = (Option<&'a Name>, Option<&'a str>, u64);
+
 pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
-    // By broker, JVM, and the lowest id of a thread: the first threads of a JVM live as long as it does.
-    let mut processes: BTreeMap<(Option<&Name>, Option<&str>, u64), Vec<(Moment, usize, ThreadDump<'_>)>> =
-        BTreeMap::new();
+    let mut processes: BTreeMap<Process<'_>, Vec<(Moment, usize, ThreadDump<'_>)>> = BTreeMap::new();
     for (index, (file, owner)) in files.iter().zip(owners).enumerate().filter(|(_, (file, _))| file.is(DUMP)) {
         for dump in thread_dump::parse(&file.text).into_iter().flatten() {
             let first_thread = dump.threads.iter().filter_map(|thread| thread.header().nid).min();
