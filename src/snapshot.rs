@@ -163,7 +163,8 @@ pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
     pub label: String,
-    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed.
+    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed;
+    /// without an id a minute, as it would come back under another label.
     pub ended: Option<Moment>,
     pub process: Reading<ProcessVitals>,
     pub handles: Reading<u64>,
@@ -214,6 +215,11 @@ impl BrokerSnapshot {
             collectors: BTreeMap::new(),
             rounds: BTreeMap::new(),
         }
+    }
+
+    /// The counts of partitions, unknown where no topic was visible: `cluster` then tells who lives, and no more.
+    pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
+        self.cluster.fresh(now).filter(|counts| counts.partitions > 0)
     }
 }
 
@@ -411,7 +417,7 @@ pub struct ClusterCounts {
     pub not_in_isr_by_leader: BTreeMap<i32, u64>,
     /// Partitions of the whole cluster without a leader.
     pub leaderless: u64,
-    /// Partitions of the whole cluster.
+    /// Partitions of the whole cluster; with 0 no topic was visible, and no count above means anything.
     pub partitions: u64,
     /// Partitions led by this broker (or leaderless, if it is the lowest live id) that are not whole, the first few.
     pub not_whole: Vec<PartitionState>,
@@ -451,7 +457,8 @@ pub struct ProbeReport {
 /// One request, or one attempt to connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Until the answer, or until the probe was given up; of an answer that is still owed, how long it has been owed.
+    /// Until the answer, or until the probe was given up; of an answer that is still owed, how long it has been owed; of
+    /// a broker that is slow, how long its last answer took.
     pub duration: Duration,
     /// None is success.
     pub error: Option<ProbeError>,
@@ -465,7 +472,7 @@ impl Probe {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeError {
-    /// One word: `timeout`, `refused`, `closed`, `unreachable`, `protocol`, `unsupported` ...
+    /// One word: `timeout`, `slow` (it answers after the deadline), `refused`, `closed`, `unreachable`, `protocol`, `unsupported` ...
     pub reason: String,
     /// Whether TCP accepted the connection: a silent broker differs from one that is not there.
     pub accepted: bool,

@@ -21,6 +21,7 @@ use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{self, Broker, Discovery};
 use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::{check, metrics, page};
+use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::snapshot::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::sys::proc::ProcRoot;
 use support::Metrics;
@@ -64,7 +65,7 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
             (body(peer).unwrap(), ClusterSource::Peer(peer), Some(silence))
         }
     };
-    Ok(cluster::count(&body, id, source, silence).unwrap())
+    Ok(cluster::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
 }
 
 /// One run of every round over the recorded host, as `collect::rounds` does it.

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kafka_vitals::collect::Failure;
+use kafka_vitals::collect::cluster::count;
 use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::verdict::Judge;
 use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::metrics;
+use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::snapshot::{
-    Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe,
-    ProbeError, ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
+    ClusterSource, Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer, PeerProbe,
+    PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -312,6 +314,33 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
     assert_eq!(success(&s, "probes"), None, "nothing failed");
 }
 
+#[test]
+fn zeros_that_nobody_counted_are_not_told() {
+    // Metadata 1: brokers 1 and 2 at h:9092 without a rack, controller 1; then no topic, or t with partition 0 of 1.
+    let broker_at = |id| [&[0, 0, 0, id, 0, 1, b'h', 0, 0, 0x23, 0x84, 0xff, 0xff][..]].concat();
+    let brokers = [&[0, 0, 0, 2][..], &broker_at(1), &broker_at(2), &[0, 0, 0, 1]].concat();
+    let whole = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
+    let topic = [&[0, 0, 0, 1, 0, 0, 0, 1, b't', 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &whole].concat();
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    for (topics, counted) in [(&[0; 4][..], None), (&topic[..], Some(0.0))] {
+        let body = [&brokers, topics].concat();
+        let counts = count(Metadata::new(&body, METADATA_VERSION), 1, ClusterSource::Own, None).unwrap();
+        apply(&mut s, round(10, 7, Told::Cluster(Ok(counts))), Moment(1));
+        let offline = "kafka_vitals_offline_partitions";
+        for name in ["under_replicated_partitions", "isr_leader_alone_partitions", "not_in_isr_partitions"] {
+            let name = format!("kafka_vitals_{name}{{broker=\"1\"}}");
+            assert_eq!(series(&s, Moment(1), &name), counted, "{name}");
+        }
+        assert_eq!(series(&s, Moment(1), offline), counted);
+        let success = "kafka_vitals_collector_success{broker=\"1\",collector=\"cluster\"}";
+        assert_eq!(series(&s, Moment(1), success), Some(counted.map_or(0.0, |_| 1.0)));
+        let error = s.brokers[0].collectors["cluster"].error.as_deref().unwrap_or("");
+        assert_eq!(error.contains("no topic is visible"), counted.is_none(), "{error}");
+        assert_eq!(s.brokers[0].cluster.fresh(Moment(1)).unwrap().live_brokers.len(), 2, "who lives is known");
+    }
+}
+
 /// What is logged meanwhile, without the time, a line each.
 fn logged(work: impl FnOnce()) -> Vec<String> {
     #[derive(Clone, Default)]
@@ -351,6 +380,18 @@ fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
     assert_eq!(ends, ["INFO the collector works again broker=\"1\" collector=\"process\""]);
     let gone = logged(|| (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000))));
     assert_eq!(gone, ["WARN the broker's process 10 has ended broker=\"1\""]);
+}
+
+#[test]
+fn a_broker_without_an_id_is_forgotten_a_minute_after_its_end() {
+    let unnamed = Broker::unknown(ProcessKey { pid: 10, start_ticks: 7 });
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![(Arc::new(unnamed), "pid-10".into()), broker(1, 11, 7)]), Moment(0));
+    let labels = |s: &Snapshot| s.brokers.iter().map(|broker| broker.label.clone()).collect::<Vec<_>>();
+    for (at, expected) in [(1000, &["1", "pid-10"][..]), (60_999, &["1", "pid-10"]), (61_000, &["1"])] {
+        apply(&mut s, discovered(vec![]), Moment(at));
+        assert_eq!(labels(&s), expected, "{at}");
+    }
 }
 
 #[test]

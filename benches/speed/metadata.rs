@@ -14,6 +14,7 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, StrBytes};
 use kafka_vitals::collect::cluster::count;
+use kafka_vitals::kafka::wire::Metadata;
 use kafka_vitals::snapshot::ClusterSource;
 use lab::Cell;
 
@@ -29,14 +30,14 @@ const BROKERS: i32 = 6;
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let body = response()?;
-    let counts = count(&body, 1, ClusterSource::Own, None)?;
+    let counts = count(Metadata::new(&body, VERSION), 1, ClusterSource::Own, None)?;
     ensure!(counts.partitions == PARTITIONS as u64 && counts.under_replicated > 0, "{counts:?}");
     let decoding = within(
         bench,
         "metadata",
         &mut [
             ("ours", &mut || {
-                black_box(count(black_box(&body), 1, ClusterSource::Own, None).ok());
+                black_box(count(Metadata::new(black_box(&body), VERSION), 1, ClusterSource::Own, None).ok());
             }),
             ("kafka-protocol", &mut || {
                 let mut bytes = black_box(&body).as_slice();

@@ -12,7 +12,7 @@ use super::Failure;
 use crate::discover::{Broker, Listener, Role, SecurityProtocol};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::OwnConnections;
-use crate::kafka::wire::{Item, Metadata, WireError};
+use crate::kafka::wire::{self, Item, Metadata, WireError};
 use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport};
 
 /// Entries of [`ClusterCounts::absent`].
@@ -84,7 +84,7 @@ impl ClusterCollector {
         let own = async {
             let api = client.api().await;
             let asked = match api.answer {
-                Ok(()) => client.metadata(|body| count(body, id, ClusterSource::Own, None)).await,
+                Ok(()) => client.metadata(move |metadata| count(metadata, id, ClusterSource::Own, None)).await,
                 Err(error) => return (told(&name, api.connected_in, api.duration, Some(&error)), None, Err(error)),
             };
             let metadata = told(&name, asked.connected_in, asked.duration, asked.answer.as_ref().err());
@@ -93,7 +93,7 @@ impl ClusterCollector {
         let ((api, metadata, counts), peers) = tokio::join!(own, self.peers.probe(&self.own, self.timing));
         if let Ok(counts) = &counts {
             self.peers.elsewhere = self.same_network != Ok(true);
-            self.peers.remember(id, &counts.live_brokers);
+            self.peers.remember(id, client.address(), &counts.live_brokers);
         }
         let counts = counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
         // It answers before it was told who is there: then no broker and no partition means nothing.
@@ -112,9 +112,10 @@ impl ClusterCollector {
             && let Some(client) = self.peers.clients.get_mut(&peer)
         {
             let (source, told) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
-            return match client.metadata(|body| count(body, id, source, told)).await.answer {
+            return match client.metadata(move |metadata| count(metadata, id, source, told)).await.answer {
                 Ok(counts) => {
-                    self.peers.remember(id, &counts.live_brokers);
+                    let asked = self.client.as_ref().map_or("", Client::address);
+                    self.peers.remember(id, asked, &counts.live_brokers);
                     Ok(counts)
                 }
                 Err(error) => Err(Failure::new(silence.reason, format!("{}; peer {peer}: {error}", silence.message))),
@@ -126,6 +127,24 @@ impl ClusterCollector {
             None => silence,
         })
     }
+
+    /// Reads what is owed as it comes, until then: a broker that answers late is slow, and not silent.
+    pub async fn read_late(&mut self, until: Instant) {
+        let asked = self.client.iter_mut().chain(self.peers.clients.values_mut());
+        join_all(asked.map(|client| client.read_late(until))).await;
+    }
+}
+
+/// Why no partition was counted, where none was: zeros that nobody counted must not be told.
+pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
+    let message = || {
+        format!(
+            "{}: no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics: \
+             allow it that in the ACLs",
+            broker.name()
+        )
+    };
+    (counts.partitions == 0).then(|| Failure::new("no_topic", message()))
 }
 
 fn told(who: &str, connected_in: Option<Duration>, duration: Duration, error: Option<&ClientError>) -> Probe {
@@ -148,9 +167,17 @@ struct Peers {
 }
 
 impl Peers {
-    fn remember(&mut self, own_id: i32, live: &[Peer]) {
+    /// `asked` is where the own broker is.
+    fn remember(&mut self, own_id: i32, asked: &str, live: &[Peer]) {
         let now = Instant::now();
-        let for_us = |peer: &&Peer| peer.id != own_id && !(self.elsewhere && is_local(Some(&peer.host)));
+        let own = live.iter().find(|peer| peer.id == own_id);
+        // Where every broker advertises the same address, whoever asks there asks the own one.
+        let is_own = |peer: &Peer| {
+            own.is_some_and(|own| (&own.host, own.port) == (&peer.host, peer.port))
+                || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
+        };
+        let for_us =
+            |peer: &&Peer| peer.id != own_id && !is_own(peer) && !(self.elsewhere && is_local(Some(&peer.host)));
         let mut ring: Vec<(Peer, Instant)> = live.iter().filter(for_us).map(|peer| (peer.clone(), now)).collect();
         // A broker cut off from its cluster knows itself alone: then the older list is the better one.
         let alone = ring.is_empty();
@@ -233,7 +260,7 @@ fn own_address(
     let plain = || served().filter(|listener| listener.protocol == Some(SecurityProtocol::Plaintext));
     let names = || served().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
     let chosen = match listener {
-        Some(wanted) => served().find(|listener| listener.name == wanted).ok_or_else(|| {
+        Some(wanted) => served().find(|listener| listener.name.eq_ignore_ascii_case(wanted)).ok_or_else(|| {
             let message = format!(
                 "{}: the config's `probe_listener` {wanted} is none of its listeners ({})",
                 broker.name(),
@@ -273,7 +300,9 @@ fn own_address(
         None if listener.is_some() => reachable(),
         _ => {
             let message = format!(
-                "{}: PLAINTEXT is spoken for now, and its listeners ({}) are not: add one on loopback, or name one that is as `probe_listener`",
+                "{}: PLAINTEXT is spoken for now, and its listeners ({}) are not: name one that is as `probe_listener`, or \
+                 add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must \
+                 advertise an address of its own",
                 broker.name(),
                 names()
             );
@@ -292,16 +321,12 @@ fn is_local(host: Option<&str>) -> bool {
 }
 
 fn loopback_if_any(listener: &Listener) -> String {
-    let host = match listener.host.as_deref() {
-        None | Some("" | "0.0.0.0" | "::" | "[::]") => "127.0.0.1",
-        Some(host) => host.trim_start_matches('[').trim_end_matches(']'),
-    };
-    address(host, listener.port)
+    address(listener.host.as_deref().unwrap_or("127.0.0.1"), listener.port)
 }
 
-/// What the body of a Metadata response (version 1) says from the point of view of broker `id`.
+/// What a Metadata response says from the point of view of broker `id`.
 pub fn count(
-    body: &[u8],
+    metadata: Metadata<'_>,
     id: i32,
     source: ClusterSource,
     own_silence: Option<String>,
@@ -322,15 +347,18 @@ pub fn count(
         not_whole_left_out: 0,
     };
     let mut lowest_live = false;
-    for item in Metadata::new(body) {
+    let mut live = Vec::new();
+    for item in metadata {
         let partition = match item? {
-            Item::Broker { id, host, port, .. } => {
+            Item::Broker { id, host, port } => {
+                live.push(id);
                 counts.live_brokers.push(Peer { id, host: host.to_owned(), port });
                 continue;
             }
             // The brokers are told before the controller.
             Item::Controller(_) => {
-                lowest_live = counts.live_brokers.iter().map(|peer| peer.id).min() == Some(id);
+                live.sort_unstable();
+                lowest_live = live.first() == Some(&id);
                 continue;
             }
             // A topic in error (just made, being deleted) has no partitions yet, or no more.
@@ -339,22 +367,24 @@ pub fn count(
         };
         counts.partitions += 1;
         for replica in partition.replicas.iter() {
-            if counts.absent.len() < ABSENT_LISTED && !counts.live_brokers.iter().any(|peer| peer.id == replica) {
+            if counts.absent.len() < ABSENT_LISTED && live.binary_search(&replica).is_err() {
                 counts.absent.insert(replica);
             }
         }
-        // The error code repeats what leader and ISR say, and differs between versions: it decides nothing.
+        // Every other error repeats what leader and ISR say, and differs between versions: it decides nothing.
         let leader = (partition.leader >= 0).then_some(partition.leader);
         let short = partition.isr.len() < partition.replicas.len();
         // Without a leader the ISR is mostly told as empty. No broker that lives is in it then: it would lead.
         if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
             // As many at most as the response lists brokers.
-            if let Some(leader) = leader.filter(|leader| counts.live_brokers.iter().any(|peer| peer.id == *leader)) {
+            if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
                 *counts.not_in_isr_by_leader.entry(leader).or_default() += 1;
             }
         }
         let listed = match leader {
+            // Its leader lives, and is not told.
+            None if partition.error == wire::LISTENER_NOT_FOUND => false,
             None => {
                 counts.leaderless += 1;
                 lowest_live

@@ -18,8 +18,9 @@ use super::sockets::Sockets;
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
+use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
-use crate::snapshot::{Clock, ProbeReport, ThreadReport};
+use crate::snapshot::{Clock, Probe, ProbeReport, ThreadReport};
 use crate::sys::proc::ProcRoot;
 use crate::sys::proc_net;
 use crate::sys::schedstat::Allowance;
@@ -29,8 +30,8 @@ const PROGRESS_CEILING: f64 = 0.001;
 const PULSE_CEILING: f64 = 0.005;
 const SLOW_CEILING: f64 = 0.002;
 const DUMP_CEILING: f64 = 0.002;
-/// No requests are sent less often than configured: what they cost the broker does not grow with their number.
-const PROBE_CEILING: f64 = 1.0;
+/// A share of the time that the broker may need to tell of its cluster: that of a large one is asked for less often.
+const PROBE_CEILING: f64 = 0.2;
 
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// For so long a broker that starts or ends may be without the threads that are judged.
@@ -194,7 +195,7 @@ async fn slow(watched: Watched) {
 }
 
 async fn probe(watched: Watched, not_asked: Option<&'static str>) {
-    let pace = Pace::new(watched.config.rounds.probe, PROBE_CEILING);
+    let mut pace = Pace::new(watched.config.rounds.probe, PROBE_CEILING);
     if let Some(reason) = not_asked {
         return watched.tell("probe", &pace, Duration::ZERO, Told::NotAsked(reason)).await;
     }
@@ -215,6 +216,9 @@ async fn probe(watched: Watched, not_asked: Option<&'static str>) {
             Ok((probes, counts)) => (Ok(probes), counts),
             Err(failure) => (Err(failure.clone()), Err(failure)),
         };
+        if let Some(took) = probes.as_ref().ok().and_then(metadata_took) {
+            pace.spent(took);
+        }
         // At once: to ask a peer may take its time.
         let silent = probes.as_ref().is_ok_and(silent);
         watched.suspects.send_if_modified(|known| if silent { known.insert(SILENCE) } else { known.remove(&SILENCE) });
@@ -223,10 +227,18 @@ async fn probe(watched: Watched, not_asked: Option<&'static str>) {
             (Err(silence), Ok(probes)) => collector.ask_peer(silence, &probes.peers).await,
             (counts, _) => counts,
         };
-        watched.behind.send_replace(counts.as_ref().ok().map(|counts| counts.not_in_isr_by_leader.clone()));
+        let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
+        watched.behind.send_replace(counted.map(|counts| counts.not_in_isr_by_leader.clone()));
         watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;
-        rest(begun, &pace).await;
+        tokio::join!(rest(begun, &pace), collector.read_late((begun + pace.interval()).into()));
     }
+}
+
+/// What Metadata cost a broker that answers, were it late: one that hangs is asked nothing new.
+fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
+    let answered = |probe: &&Probe| probe.error.as_ref().is_none_or(|error| error.reason == "slow");
+    let took = probes.metadata.as_ref().filter(answered)?.duration;
+    Some(took.min(Timing::default().deadline))
 }
 
 /// Whether the broker took the connection and answers nothing: what a thread dump may explain.

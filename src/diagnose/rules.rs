@@ -228,7 +228,7 @@ fn file_handle_leak(case: &Case<'_>) -> Judgement {
 }
 
 fn cluster<'a>(case: &'a Case<'_>) -> Option<&'a ClusterCounts> {
-    case.broker.cluster.fresh(case.now)
+    case.broker.partitions(case.now)
 }
 
 fn offline_partitions(case: &Case<'_>) -> Judgement {

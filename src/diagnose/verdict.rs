@@ -209,7 +209,7 @@ impl Judge {
                     past.restarted = false;
                 }
                 let is_whole = |counts: &ClusterCounts| counts.not_in_isr == 0 && counts.isr_leader_alone == 0;
-                let whole = broker.cluster.fresh(now).is_some_and(is_whole);
+                let whole = broker.partitions(now).is_some_and(is_whole);
                 if let Some(recovery) = past.recovery.as_mut().filter(|recovery| recovery.whole.is_none() && whole) {
                     recovery.whole = Some(now);
                     events.push(("recovered: it is in every ISR again".into(), None));
@@ -457,14 +457,14 @@ fn sentence(
                 told(format!("{name} has recovered: back since {}, in every ISR {took} later.", clock(*back)), "")
             }
             Some(Recovery { back, .. }) => {
-                let counts = broker.cluster.fresh(now);
-                let [behind, alone] = [counts.map_or(0, |c| c.not_in_isr), counts.map_or(0, |c| c.isr_leader_alone)];
+                let counts = broker.partitions(now);
                 let back = clock(*back);
-                let what = match (behind, alone) {
-                    (0, 1..) => format!("still alone in {alone} ISRs"),
-                    _ => format!("still missing in {behind} ISRs"),
+                let what = match counts.map(|counts| (counts.not_in_isr, counts.isr_leader_alone)) {
+                    None => "; whether it is in every ISR is unknown".to_owned(),
+                    Some((0, alone)) => format!(" and still alone in {alone} ISRs"),
+                    Some((behind, _)) => format!(" and still missing in {behind} ISRs"),
                 };
-                told(format!("{name} is back since {back} and {what}."), "Wait.")
+                told(format!("{name} is back since {back}{what}."), "Wait.")
             }
             None => told(format!("{name} is healthy."), ""),
         },

@@ -130,7 +130,7 @@ catalogue! {
     PROBE_SUCCESS = gauge("kafka_vitals_probe_success", ["broker", "path"],
         "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
     PROBE_DURATION = gauge("kafka_vitals_probe_duration_seconds", ["broker", "path"],
-        "Time until that answer, or until the failure; while an answer is owed, how long it has been.");
+        "Time until that answer, or until the failure; while an answer is owed, how long it has been; of a broker that answers after the 2 s, how long its last answer took.");
     PEER_PROBE_SUCCESS = gauge("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = gauge("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
@@ -239,7 +239,7 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
         }
         exporter_rounds(f, broker, now);
     }
-    let cluster = snapshot.brokers.iter().filter_map(|b| b.cluster.fresh(now));
+    let cluster = snapshot.brokers.iter().filter_map(|b| b.partitions(now));
     if let Some(most) = cluster.map(|c| c.leaderless).max() {
         f.add(&OFFLINE, &[], most as f64);
     }
@@ -406,7 +406,7 @@ fn by_pool<T>(
 }
 
 fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(counts) = broker.cluster.fresh(now) else { return };
+    let Some(counts) = broker.partitions(now) else { return };
     let label = broker.label.as_str();
     f.add(&LEADER, &[label], counts.leader as f64);
     f.add(&UNDER_REPLICATED, &[label], counts.under_replicated as f64);
@@ -442,7 +442,7 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     let mut told = 0;
     let mut left_out = 0;
     let mut known = false;
-    for (broker, counts) in snapshot.brokers.iter().filter_map(|b| Some((b, b.cluster.fresh(now)?))) {
+    for (broker, counts) in snapshot.brokers.iter().filter_map(|b| Some((b, b.partitions(now)?))) {
         known = true;
         left_out += counts.not_whole_left_out;
         for state in &counts.not_whole {

@@ -88,7 +88,7 @@ fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -
 }
 
 fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
-    let counts = broker.cluster.fresh(now);
+    let counts = broker.partitions(now);
     let mut vital = Vital::new("Partitions", counts.map(|counts| format!("leads {}", number(counts.leader))));
     if let Some(counts) = counts {
         let told = [

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conn::{Conn, ConnError, OwnConnections};
-use super::wire::{self, WireError};
+use super::conn::{Conn, ConnError, Late, OwnConnections};
+use super::wire::{self, Metadata, WireError};
 
 #[derive(Debug, Clone, Copy)]
 struct Question {
@@ -34,6 +34,7 @@ const METADATA: Question = Question {
     cap: 64 * 1024 * 1024,
     after_pause: false,
 };
+const METADATA_WITH_LISTENERS: Question = Question { frame: wire::metadata_with_listeners_request, ..METADATA };
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,11 @@ impl Timing {
 pub enum ClientError {
     #[error(transparent)]
     Conn(#[from] ConnError),
+    #[error(
+        "{address} answers {request} too late: the last answer took {} ms, and the next was not there after {} ms either; the broker works and is slow, so look at its load, its disks and its garbage collections",
+        took.as_millis(), within.as_millis()
+    )]
+    Slow { address: String, request: &'static str, took: Duration, within: Duration },
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
     Waiting { last: String, reason: &'static str, wait: Duration },
     #[error(
@@ -95,12 +101,15 @@ impl ClientError {
         match self {
             ClientError::Conn(error) => match error {
                 ConnError::Refused { .. } => "refused",
-                ConnError::ConnectTimeout { .. } | ConnError::Timeout { .. } => "timeout",
+                ConnError::NameTimeout { .. } | ConnError::ConnectTimeout { .. } | ConnError::Timeout { .. } => {
+                    "timeout"
+                }
                 ConnError::Connect { .. } | ConnError::Io { .. } => "unreachable",
                 ConnError::Closed { .. } => "closed",
                 ConnError::Tls { .. } => "unsupported",
                 ConnError::Http { .. } | ConnError::FrameLength { .. } | ConnError::Correlation { .. } => "protocol",
             },
+            ClientError::Slow { .. } => "slow",
             ClientError::Waiting { reason, .. } => reason,
             ClientError::Wire { .. } => "protocol",
             ClientError::Refusal { .. } | ClientError::Version { .. } => "unsupported",
@@ -113,7 +122,8 @@ impl ClientError {
 pub struct Asked<T> {
     /// How long the connection took when it was made; None where there is none.
     pub connected_in: Option<Duration>,
-    /// From the question to the answer, or to the failure; how long an answer has been owed where one is.
+    /// From the question to the answer, or to the failure; how long an answer has been owed where one is; of a broker
+    /// that is slow, how long its last answer took.
     pub duration: Duration,
     pub answer: Result<T, ClientError>,
 }
@@ -142,12 +152,16 @@ pub struct Client {
     timing: Timing,
     kept: Option<Kept>,
     failed: Option<Failed>,
+    /// The newest answer that came too late, until one to the same request comes in time.
+    late: Option<Late>,
+    /// Whether the broker offers [`wire::METADATA_WITH_LISTENERS`].
+    tells_listeners: bool,
 }
 
 impl Client {
     /// Connects at the first question.
     pub fn new(address: String, own: OwnConnections, timing: Timing) -> Client {
-        Client { address, own, timing, kept: None, failed: None }
+        Client { address, own, timing, kept: None, failed: None, late: None, tells_listeners: false }
     }
 
     pub fn address(&self) -> &str {
@@ -169,25 +183,40 @@ impl Client {
         drop(self.kept.take_if(silent));
     }
 
+    /// Reads an answer that is owed as it comes, until then: only so is it known how long it took.
+    pub async fn read_late(&mut self, until: Instant) {
+        if let Some(kept) = &mut self.kept {
+            kept.conn.read_late(until).await;
+        }
+    }
+
     /// Asks ApiVersions: whether the broker answers at all, and whether it can be asked for Metadata.
     pub async fn api(&mut self) -> Asked<()> {
-        self.ask(API_VERSIONS, understood).await
+        let Asked { connected_in, duration, answer } = self.ask(API_VERSIONS, understood).await;
+        let answer = answer.map(|tells_listeners| self.tells_listeners = tells_listeners);
+        Asked { connected_in, duration, answer }
     }
 
-    /// What `read` makes of the body of a Metadata response about all topics, version [`wire::METADATA_VERSION`].
-    /// For a broker that has just answered [`Client::api`].
-    pub async fn metadata<T>(&mut self, read: impl FnOnce(&[u8]) -> Result<T, WireError>) -> Asked<T> {
-        let read = |address: &str, body: &[u8]| {
-            let wire = |source| ClientError::Wire { address: address.to_owned(), request: METADATA.name, source };
-            read(body).map_err(wire)
+    /// What `read` makes of a Metadata response about all topics. For a broker that has just answered [`Client::api`].
+    pub async fn metadata<T: Send + 'static>(
+        &mut self,
+        read: impl FnOnce(Metadata<'_>) -> Result<T, WireError> + Send + 'static,
+    ) -> Asked<T> {
+        let (question, version) = match self.tells_listeners {
+            true => (METADATA_WITH_LISTENERS, wire::METADATA_WITH_LISTENERS),
+            false => (METADATA, wire::METADATA_VERSION),
         };
-        self.ask(METADATA, read).await
+        let read = move |address: &str, body: &[u8]| {
+            let wire = |source| ClientError::Wire { address: address.to_owned(), request: METADATA.name, source };
+            read(Metadata::new(body, version)).map_err(wire)
+        };
+        self.ask(question, read).await
     }
 
-    async fn ask<T>(
+    async fn ask<T: Send + 'static>(
         &mut self,
         question: Question,
-        read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError>,
+        read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Asked<T> {
         let mut begun = Instant::now();
         let deadline = begun + self.timing.deadline;
@@ -199,15 +228,21 @@ impl Client {
             self.kept = None;
             answer = self.attempt(question, deadline, &mut begun).await;
         }
-        let answer = answer.and_then(|body| read(&self.address, &body));
-        let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
         let mut duration = begun.elapsed();
+        let answer = match answer {
+            Ok(body) => self.read(question, body, read).await,
+            Err(error) => Err(error),
+        };
+        let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
         match &answer {
-            // A connection that outlives its round is a good one.
-            Ok(_) if idle => self.failed = None,
-            Ok(_) => {}
+            Ok(_) => {
+                self.late = self.late.filter(|late| late.request != question.name);
+                // A connection that outlives its round is a good one.
+                drop(self.failed.take_if(|_| idle));
+            }
             // Still connected, and the question still stands.
             Err(ClientError::Conn(ConnError::Timeout { waited, .. })) => duration = *waited,
+            Err(ClientError::Slow { took, .. }) => duration = *took,
             Err(ClientError::Waiting { .. }) => {
                 (connected_in, duration) =
                     self.failed.as_ref().map_or((None, duration), |failed| (failed.connected_in, failed.duration));
@@ -217,8 +252,22 @@ impl Client {
         Asked { connected_in, duration, answer }
     }
 
+    /// A big answer takes its time, and no scrape is to wait for it.
+    async fn read<T: Send + 'static>(
+        &self,
+        question: Question,
+        body: Vec<u8>,
+        read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let address = self.address.clone();
+        tokio::task::spawn_blocking(move || read(&address, &body)).await.unwrap_or_else(|ended| {
+            let (address, source) = (self.address.clone(), ended.into());
+            Err(ConnError::Io { address, request: question.name, source }.into())
+        })
+    }
+
     fn give_up(&mut self, error: &ClientError, connected_in: Option<Duration>, duration: Duration) {
-        self.kept = None;
+        (self.kept, self.late) = (None, None);
         let in_a_row = self.failed.as_ref().map_or(0, |failed| failed.in_a_row).saturating_add(1);
         // The kernel alone refuses: that costs the broker nothing, and one that starts is to be seen soon.
         let wait = match error {
@@ -238,7 +287,9 @@ impl Client {
     ) -> Result<Vec<u8>, ClientError> {
         let kept = match &mut self.kept {
             Some(kept) => {
-                kept.conn.settle(deadline.min(Instant::now() + self.timing.late)).await?;
+                // Unless it settles, the broker hangs, however well it did before.
+                let late = self.late.take();
+                self.late = kept.conn.settle(deadline.min(Instant::now() + self.timing.late)).await?.or(late);
                 kept
             }
             none => {
@@ -252,12 +303,19 @@ impl Client {
             }
         };
         *begun = Instant::now();
-        Ok(kept.conn.ask(question.name, question.frame, question.cap, deadline).await?)
+        let asked = kept.conn.ask(question.name, question.frame, question.cap, deadline).await;
+        asked.map_err(|error| match (error, self.late) {
+            (ConnError::Timeout { address, request, .. }, Some(late)) if late.request == request => {
+                ClientError::Slow { address, request, took: late.took, within: self.timing.deadline }
+            }
+            (error, _) => error.into(),
+        })
     }
 }
 
-/// Whether a broker that answered ApiVersions so can be asked.
-fn understood(address: &str, answer: &[u8]) -> Result<(), ClientError> {
+/// Whether a broker that answered ApiVersions so can be asked; if so, whether in
+/// [`wire::METADATA_WITH_LISTENERS`].
+fn understood(address: &str, answer: &[u8]) -> Result<bool, ClientError> {
     let address = address.to_owned();
     let versions = match wire::api_versions(answer) {
         Ok(versions) => versions,
@@ -267,7 +325,9 @@ fn understood(address: &str, answer: &[u8]) -> Result<(), ClientError> {
         return Err(ClientError::Refusal { address, code: versions.error });
     }
     match versions.metadata {
-        Some((oldest, newest)) if (oldest..=newest).contains(&wire::METADATA_VERSION) => Ok(()),
+        Some((oldest, newest)) if (oldest..=newest).contains(&wire::METADATA_VERSION) => {
+            Ok(newest >= wire::METADATA_WITH_LISTENERS)
+        }
         Some((oldest, newest)) => Err(ClientError::Version { address, offered: format!("{oldest} to {newest}") }),
         None => Err(ClientError::Version { address, offered: "none: a dedicated controller, or no broker".into() }),
     }

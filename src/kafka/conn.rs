@@ -1,16 +1,18 @@
 //! One kept connection to a broker: bounded frames, one request at a time, a deadline for each.
 //!
 //! A connection that is given up while its request is unanswered costs a hanging broker a file handle, so a time-out
-//! closes nothing: the request stays outstanding, and its answer is read and thrown away whenever it comes.
+//! closes nothing: the request stays outstanding, and its answer is read whenever it comes; how late it was is kept, and
+//! the rest thrown away.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 /// Read at most this much before the buffer grows: it grows with what arrived, not with what was announced.
@@ -25,6 +27,11 @@ pub enum ConnError {
     Refused { address: String },
     #[error("cannot connect to {address}: {source}")]
     Connect { address: String, source: io::Error },
+    #[error(
+        "the name of {address} was not resolved within {} ms: the name service does not answer; name an IP address as `bootstrap` in the config, or as what the broker advertises",
+        within.as_millis()
+    )]
+    NameTimeout { address: String, within: Duration },
     #[error("{address} took no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
     ConnectTimeout { address: String, within: Duration },
     #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
@@ -84,6 +91,16 @@ struct Outstanding {
     correlation: i32,
     cap: usize,
     since: Instant,
+    /// How long the answer took; None until it is there.
+    took: Option<Duration>,
+}
+
+/// An answer that came after its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late {
+    pub request: &'static str,
+    /// Until it was read: what waits in the kernel's buffer may have come earlier.
+    pub took: Duration,
 }
 
 /// A connection to one broker with at most one unanswered request.
@@ -101,9 +118,22 @@ pub struct Conn {
 impl Conn {
     /// Connects to `address` (`host:port`) and registers the local address as the exporter's own.
     pub async fn connect(address: &str, within: Duration, own: &OwnConnections) -> Result<Conn, ConnError> {
-        let connected = timeout_at(Instant::now() + within, TcpStream::connect(address)).await;
-        let address = address.to_owned();
-        let stream = match connected {
+        Conn::connect_to(address, lookup_host(address), within, own).await
+    }
+
+    async fn connect_to<A: Iterator<Item = SocketAddr>>(
+        address: &str,
+        resolved: impl Future<Output = io::Result<A>>,
+        within: Duration,
+        own: &OwnConnections,
+    ) -> Result<Conn, ConnError> {
+        let (deadline, address) = (Instant::now() + within, address.to_owned());
+        let addresses: Vec<SocketAddr> = match timeout_at(deadline, resolved).await {
+            Err(_) => return Err(ConnError::NameTimeout { address, within }),
+            Ok(Err(source)) => return Err(ConnError::Connect { address, source }),
+            Ok(Ok(addresses)) => addresses.collect(),
+        };
+        let stream = match timeout_at(deadline, TcpStream::connect(addresses.as_slice())).await {
             Err(_) => return Err(ConnError::ConnectTimeout { address, within }),
             Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {
                 return Err(ConnError::Refused { address });
@@ -137,21 +167,26 @@ impl Conn {
         self.settle(deadline).await?;
         self.correlation = self.correlation.wrapping_add(1);
         self.unsent = frame(self.correlation);
-        self.outstanding = Some(Outstanding { request, correlation: self.correlation, cap, since: Instant::now() });
-        self.answer(deadline).await
+        self.outstanding =
+            Some(Outstanding { request, correlation: self.correlation, cap, since: Instant::now(), took: None });
+        self.answer(deadline).await.map(|(body, _)| body)
     }
 
-    /// Reads what is still owed of an earlier answer and throws it away.
-    pub async fn settle(&mut self, deadline: Instant) -> Result<(), ConnError> {
-        match self.outstanding {
-            Some(_) => self.answer(deadline).await.map(drop),
-            None => Ok(()),
-        }
+    /// Reads what is still owed of an earlier answer and throws it away, but for how late it was.
+    pub async fn settle(&mut self, deadline: Instant) -> Result<Option<Late>, ConnError> {
+        let Some(Outstanding { request, .. }) = self.outstanding else { return Ok(None) };
+        self.answer(deadline).await.map(|(_, took)| Some(Late { request, took }))
     }
 
-    async fn answer(&mut self, deadline: Instant) -> Result<Vec<u8>, ConnError> {
-        match timeout_at(deadline, self.advance()).await {
-            Ok(answer) => answer,
+    /// Reads what is still owed as it comes, until then, so that the next [`Conn::settle`] knows how long it took.
+    pub async fn read_late(&mut self, until: Instant) {
+        // A failure ended the connection: whoever uses it next is told so as well.
+        let _ = timeout_at(until, self.receive()).await;
+    }
+
+    async fn answer(&mut self, deadline: Instant) -> Result<(Vec<u8>, Duration), ConnError> {
+        match timeout_at(deadline, self.receive()).await {
+            Ok(received) => received.and_then(|took| Ok((self.taken()?, took))),
             Err(_) => Err(ConnError::Timeout {
                 address: self.address.clone(),
                 request: self.outstanding.as_ref().map_or("", |outstanding| outstanding.request),
@@ -160,11 +195,13 @@ impl Conn {
         }
     }
 
-    /// Sends and reads on from wherever the last call stopped: it may be dropped at any await and called again.
-    async fn advance(&mut self) -> Result<Vec<u8>, ConnError> {
-        let Some(&Outstanding { request, correlation, cap, .. }) = self.outstanding.as_ref() else {
-            return Ok(Vec::new());
+    /// Sends and reads on from wherever the last call stopped, until the whole answer is there: it may be dropped at any
+    /// await and called again. How long the answer took.
+    async fn receive(&mut self) -> Result<Duration, ConnError> {
+        let Some(Outstanding { request, cap, since, took, .. }) = &mut self.outstanding else {
+            return Ok(Duration::ZERO);
         };
+        let (request, cap) = (*request, *cap);
         let address = &self.address;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -191,12 +228,18 @@ impl Conn {
                 return Err(ConnError::Closed { address: address.clone(), request });
             }
         }
+        Ok(*took.get_or_insert_with(|| since.elapsed()))
+    }
+
+    /// The body of the answer that was received.
+    fn taken(&mut self) -> Result<Vec<u8>, ConnError> {
         let mut answer = std::mem::take(&mut self.received);
-        self.outstanding = None;
+        let Some(Outstanding { request, correlation, .. }) = self.outstanding.take() else { return Ok(answer) };
         // frame_length() lets no answer through that is shorter than its correlation id.
         let found = answer.get(4..8).and_then(|id| id.first_chunk()).map_or(0, |id| i32::from_be_bytes(*id));
         if found != correlation {
-            return Err(ConnError::Correlation { address: address.clone(), request, expected: correlation, found });
+            let address = self.address.clone();
+            return Err(ConnError::Correlation { address, request, expected: correlation, found });
         }
         answer.drain(..8);
         Ok(answer)

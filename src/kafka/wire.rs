@@ -3,8 +3,9 @@
 //! Responses are read in place. Nothing is allocated by a number that came over the wire, and a response that is cut
 //! off, too long or nonsense is an error that says which field at which byte.
 //!
-//! Metadata is spoken in version 1 alone: every broker since 0.10.0 answers it. Version 0 would lie, because there
-//! brokers leave dead replicas out of the replica list, so that a partition with a dead follower looks whole.
+//! Metadata is spoken in version 6 (Kafka 2.0) where it is offered: before it, brokers tell a leader that lacks the asked
+//! listener as none. Else in version 1: every broker since 0.10.0 answers it. Version 0 would lie, because there brokers
+//! leave dead replicas out of the replica list, so that a partition with a dead follower looks whole.
 
 use std::iter::FusedIterator;
 
@@ -13,6 +14,10 @@ pub const METADATA: i16 = 3;
 /// Every broker answers this one; a newer version may be answered by an error in an older encoding.
 pub const API_VERSIONS_VERSION: i16 = 0;
 pub const METADATA_VERSION: i16 = 1;
+pub const METADATA_WITH_LISTENERS: i16 = 6;
+
+/// Error of a partition whose leader lives and has no listener of the name that was asked.
+pub const LISTENER_NOT_FOUND: i16 = 72;
 
 /// A cluster has fewer brokers, and those who keep a list of them need a bound.
 pub const MAX_BROKERS: usize = 10_000;
@@ -79,10 +84,6 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         self.offset += N;
         Ok(*taken)
-    }
-
-    fn int8(&mut self, field: &'static str) -> Result<i8, WireError> {
-        self.array(field).map(i8::from_be_bytes)
     }
 
     fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
@@ -166,6 +167,11 @@ pub fn metadata_request(correlation: i32) -> Vec<u8> {
     frame(METADATA, METADATA_VERSION, correlation, &(-1_i32).to_be_bytes())
 }
 
+/// The same in version 6, where it has to be said that no topic is to be made.
+pub fn metadata_with_listeners_request(correlation: i32) -> Vec<u8> {
+    frame(METADATA, METADATA_WITH_LISTENERS, correlation, &[0xff, 0xff, 0xff, 0xff, 0])
+}
+
 /// What the broker says of its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiVersions {
@@ -220,21 +226,20 @@ pub enum Item<'a> {
         id: i32,
         host: &'a str,
         port: u16,
-        rack: Option<&'a str>,
     },
     /// -1 while there is none.
     Controller(i32),
     Topic {
         error: i16,
         name: &'a str,
-        internal: bool,
     },
     Partition(Partition<'a>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition<'a> {
-    /// Kafka's error code: 5 no leader, 9 a replica is not available (told by brokers of old to old clients).
+    /// Kafka's error code: 5 no leader, 9 a replica is not available (told by brokers of old to old clients),
+    /// [`LISTENER_NOT_FOUND`].
     pub error: i16,
     pub topic: &'a str,
     pub index: i32,
@@ -245,10 +250,11 @@ pub struct Partition<'a> {
     pub isr: Ids<'a>,
 }
 
-/// Walks over the body of a Metadata response, version 1, without allocating. Ends after the first error.
+/// Walks over the body of a Metadata response without allocating. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Metadata<'a> {
     reader: Reader<'a>,
+    with_listeners: bool,
     next: Next,
     topic: &'a str,
     topics: usize,
@@ -264,8 +270,10 @@ enum Next {
 }
 
 impl<'a> Metadata<'a> {
-    pub fn new(body: &'a [u8]) -> Self {
-        Metadata { reader: Reader::new(body), next: Next::Start, topic: "", topics: 0 }
+    /// `version` is [`METADATA_VERSION`] or [`METADATA_WITH_LISTENERS`].
+    pub fn new(body: &'a [u8], version: i16) -> Self {
+        let with_listeners = version == METADATA_WITH_LISTENERS;
+        Metadata { reader: Reader::new(body), with_listeners, next: Next::Start, topic: "", topics: 0 }
     }
 
     fn read(&mut self) -> Result<Option<Item<'a>>, WireError> {
@@ -273,6 +281,9 @@ impl<'a> Metadata<'a> {
         loop {
             match self.next {
                 Next::Start => {
+                    if self.with_listeners {
+                        reader.int32("throttle time")?;
+                    }
                     let start = reader.clone();
                     let left = reader.count(12, "brokers")?;
                     if left > MAX_BROKERS {
@@ -281,6 +292,9 @@ impl<'a> Metadata<'a> {
                     self.next = Next::Brokers { left };
                 }
                 Next::Brokers { left: 0 } => {
+                    if self.with_listeners {
+                        reader.nullable_string("cluster id")?;
+                    }
                     let controller = reader.int32("controller id")?;
                     self.topics = reader.count(9, "topics")?;
                     self.next = Next::Topic;
@@ -288,12 +302,10 @@ impl<'a> Metadata<'a> {
                 }
                 Next::Brokers { left } => {
                     self.next = Next::Brokers { left: left - 1 };
-                    return Ok(Some(Item::Broker {
-                        id: reader.int32("broker id")?,
-                        host: reader.string("broker host")?,
-                        port: reader.port("broker port")?,
-                        rack: reader.nullable_string("broker rack")?,
-                    }));
+                    let id = reader.int32("broker id")?;
+                    let (host, port) = (reader.string("broker host")?, reader.port("broker port")?);
+                    reader.nullable_string("broker rack")?;
+                    return Ok(Some(Item::Broker { id, host, port }));
                 }
                 Next::Topic if self.topics == 0 => {
                     reader.end("metadata")?;
@@ -303,22 +315,26 @@ impl<'a> Metadata<'a> {
                     self.topics -= 1;
                     let error = reader.int16("topic error code")?;
                     let name = reader.string("topic name")?;
-                    let internal = reader.int8("topic is internal")? != 0;
+                    reader.array::<1>("topic is internal")?;
                     self.topic = name;
                     self.next = Next::Partitions { left: reader.count(18, "partitions")? };
-                    return Ok(Some(Item::Topic { error, name, internal }));
+                    return Ok(Some(Item::Topic { error, name }));
                 }
                 Next::Partitions { left: 0 } => self.next = Next::Topic,
                 Next::Partitions { left } => {
                     self.next = Next::Partitions { left: left - 1 };
-                    return Ok(Some(Item::Partition(Partition {
+                    let partition = Partition {
                         error: reader.int16("partition error code")?,
                         topic: self.topic,
                         index: reader.int32("partition")?,
                         leader: reader.int32("leader id")?,
                         replicas: reader.ids("replicas")?,
                         isr: reader.ids("isr")?,
-                    })));
+                    };
+                    if self.with_listeners {
+                        reader.ids("offline replicas")?;
+                    }
+                    return Ok(Some(Item::Partition(partition)));
                 }
                 Next::Done => return Ok(None),
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kafka_vitals::collect::cluster::{ClusterCollector, count};
 use kafka_vitals::discover::Broker;
 use kafka_vitals::kafka::conn::OwnConnections;
+use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::snapshot::ClusterSource;
 
 use crate::Judge;
@@ -164,9 +165,10 @@ async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
 #[test]
 fn metadata_cut_at_any_byte_is_an_error_that_says_where() {
     let whole = metadata();
-    assert_eq!(count(&whole, 7, ClusterSource::Own, None).unwrap().leader, 1);
+    assert_eq!(count(Metadata::new(&whole, METADATA_VERSION), 7, ClusterSource::Own, None).unwrap().leader, 1);
     for length in 0..whole.len() {
-        let error = count(&whole[..length], 7, ClusterSource::Own, None).unwrap_err();
+        let cut = Metadata::new(&whole[..length], METADATA_VERSION);
+        let error = count(cut, 7, ClusterSource::Own, None).unwrap_err();
         assert!(error.offset <= length, "cut at {length}: {error}");
     }
 }
@@ -176,7 +178,7 @@ async fn no_listener_and_none_that_can_be_asked() {
     #[rustfmt::skip] // a case a line
     let cases = [
         ("listeners=PLAINTEXT://127.0.0.1:1\n", "nothing listens on 127.0.0.1:1: the broker is starting or gone, or `bootstrap` in the config should name another address"),
-        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "PLAINTEXT is spoken for now, and its listeners (SSL, SASL_SSL) are not: add one on loopback, or name one that is as `probe_listener`"),
+        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "PLAINTEXT is spoken for now, and its listeners (SSL, SASL_SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own"),
         ("listeners=junk\n", "its listeners are unknown, so name its address as `bootstrap` in the config: entry 1 of listeners is not of the form NAME://HOST:PORT"),
     ];
     for (text, golden) in cases {

@@ -10,6 +10,8 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
+use tokio::sync::Notify;
+
 use super::*;
 use crate::discover::ProcessKey;
 use crate::kafka::fake_broker::{Answer, FakeBroker, offers_metadata};
@@ -74,7 +76,11 @@ fn response(live: &[Peer], partitions: &[Described]) -> Vec<u8> {
 }
 
 fn peers(ids: &[i32]) -> Vec<Peer> {
-    ids.iter().map(|id| Peer { id: *id, host: format!("192.168.1.{id}"), port: 9092 }).collect()
+    ids.iter().copied().map(elsewhere).collect()
+}
+
+fn elsewhere(id: i32) -> Peer {
+    Peer { id, host: format!("192.168.1.{id}"), port: 9092 }
 }
 
 fn partition(index: i32, leader: i32, replicas: &[i32], isr: &[i32]) -> Described {
@@ -82,7 +88,11 @@ fn partition(index: i32, leader: i32, replicas: &[i32], isr: &[i32]) -> Describe
 }
 
 fn counted(live: &[i32], partitions: &[Described], id: i32) -> ClusterCounts {
-    count(&response(&peers(live), partitions), id, ClusterSource::Own, None).unwrap()
+    counted_in(&response(&peers(live), partitions), id)
+}
+
+fn counted_in(body: &[u8], id: i32) -> ClusterCounts {
+    count(Metadata::new(body, 1), id, ClusterSource::Own, None).unwrap()
 }
 
 /// Leader, under-replicated, leader alone, not in ISR, leaderless, partitions.
@@ -110,7 +120,7 @@ fn the_incident_is_counted_as_kafka_topics_showed_it() {
 #[test]
 fn a_healthy_0_10_1_0_counts_as_its_own_tool_does() {
     let body = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-healthy.metadata-v1.bin");
-    let figures = |id| figures(&count(body, id, ClusterSource::Own, None).unwrap());
+    let figures = |id| figures(&counted_in(body, id));
     assert_eq!(figures(1), [31, 0, 0, 0, 0, 94]);
     assert_eq!(figures(2), [31, 0, 0, 0, 0, 94]);
     assert_eq!(figures(3), [32, 0, 0, 0, 0, 94]);
@@ -119,7 +129,7 @@ fn a_healthy_0_10_1_0_counts_as_its_own_tool_does() {
 #[test]
 fn a_0_10_1_0_with_one_broker_stopped_counts_as_its_own_tool_does() {
     let body = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-one-stopped.metadata-v1.bin");
-    let count = |id| count(body, id, ClusterSource::Own, None).unwrap();
+    let count = |id| counted_in(body, id);
     // Two partitions have their only replica on broker 2: `--unavailable-partitions` lists both.
     assert_eq!(figures(&count(1)), [45, 42, 2, 0, 2, 94]);
     assert_eq!(figures(&count(3)), [47, 44, 2, 0, 2, 94]);
@@ -132,7 +142,7 @@ fn a_0_10_1_0_with_one_broker_stopped_counts_as_its_own_tool_does() {
 #[test]
 fn a_4_3_0_with_one_broker_stopped_counts_as_its_own_tool_does() {
     let body = include_bytes!("../../../tests/fixtures/kafka/4.3.0-one-stopped.metadata-v1.bin");
-    let figures = |id| figures(&count(body, id, ClusterSource::Own, None).unwrap());
+    let figures = |id| figures(&counted_in(body, id));
     assert_eq!(figures(1), [43, 41, 2, 0, 2, 94]);
     assert_eq!(figures(2), [0, 0, 0, 88, 2, 94]);
     assert_eq!(figures(3), [49, 45, 2, 0, 2, 94]);
@@ -151,6 +161,43 @@ fn the_list_of_what_is_not_whole_is_bounded() {
     let counts = counted(&[1], &partitions, 1);
     assert_eq!((counts.not_whole.len(), counts.not_whole_left_out), (100, 30));
     assert_eq!(counts.under_replicated, 130);
+}
+
+#[test]
+fn a_leader_without_the_asked_listener_is_no_missing_leader() {
+    let partition = |index, leader, error| {
+        let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        MetadataResponsePartition::default()
+            .with_partition_index(index)
+            .with_leader_id(BrokerId(leader))
+            .with_error_code(error)
+            .with_replica_nodes(ids(&[1, 2]))
+            .with_isr_nodes(ids(&[1, 2]))
+    };
+    let topic = MetadataResponseTopic::default().with_name(Some(TopicName(text("t")))).with_partitions(vec![
+        partition(0, 1, 0),
+        partition(1, -1, 72),
+        partition(2, -1, 5),
+    ]);
+    let broker = MetadataResponseBroker::default().with_node_id(BrokerId(1)).with_host(text("h"));
+    let response = MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic]);
+    let mut body = Vec::new();
+    response.encode(&mut body, 6).unwrap();
+    let counts = count(Metadata::new(&body, 6), 1, ClusterSource::Own, None).unwrap();
+    assert_eq!(figures(&counts), [1, 0, 0, 0, 1, 3]);
+    let listed: Vec<_> = counts.not_whole.iter().map(|state| state.partition).collect();
+    assert_eq!(listed, [2]);
+}
+
+#[test]
+fn the_largest_answer_is_counted_in_seconds() {
+    // One by one that were 20,000 million comparisons.
+    let live: Vec<i32> = (0..10_000).collect();
+    let replicas: Vec<i32> = live.iter().rev().cycle().take(4_000_000).copied().collect();
+    let body = response(&peers(&live), &[partition(0, 0, &replicas, &[0])]);
+    let begun = std::time::Instant::now();
+    assert_eq!(counted_in(&body, 0).under_replicated, 1);
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 fn broker(id: Option<i32>, listeners: &[(&str, Option<SecurityProtocol>, Option<&str>, u16)]) -> Broker {
@@ -172,7 +219,6 @@ fn broker(id: Option<i32>, listeners: &[(&str, Option<SecurityProtocol>, Option<
                 controller: *name == "CONTROLLER",
             })
             .collect(),
-        advertised: Vec::new(),
         log_dirs: Vec::new(),
         zookeeper: Vec::new(),
         uid: None,
@@ -189,7 +235,7 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
         &[
             ("CONTROLLER", Some(Plaintext), None, 9093),
             ("SSL", Some(Ssl), Some("10.0.0.1"), 9094),
-            ("INTERNAL", Some(Plaintext), Some("0.0.0.0"), 9092),
+            ("INTERNAL", Some(Plaintext), None, 9092),
             ("OUTSIDE", Some(Plaintext), Some("2001:db8::1"), 9095),
             ("ODD", None, Some("host"), 9096),
         ],
@@ -197,6 +243,7 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
     let at = |listener| own_address(&all, None, listener, &Ok(true)).unwrap();
     assert_eq!(at(None), "127.0.0.1:9092");
     assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
+    assert_eq!(at(Some("Outside")), "[2001:db8::1]:9095", "discovery knows every name in capitals");
     assert_eq!(at(Some("ODD")), "host:9096");
     assert_eq!(own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(), "elsewhere:1");
 
@@ -210,7 +257,7 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
     );
     assert_eq!(
         failure(&broker(Some(1), &[("SSL", Some(Ssl), None, 1), ("SASL", Some(SaslSsl), None, 2)]), None),
-        "unsupported: broker 1 (pid 77): PLAINTEXT is spoken for now, and its listeners (SSL, SASL) are not: add one on loopback, or name one that is as `probe_listener`"
+        "unsupported: broker 1 (pid 77): PLAINTEXT is spoken for now, and its listeners (SSL, SASL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own"
     );
     assert_eq!(
         failure(&broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]), None),
@@ -300,7 +347,7 @@ async fn each_peer_is_told_by_how_far_it_was_reached() {
     let closing = FakeBroker::start(|_| Answer::Close).await;
     let well = FakeBroker::with_metadata(|_| Answer::Silence).await;
     let gone = peer_of(6, &FakeBroker::start(|_| Answer::Silence).await);
-    let all = [gone, peer_of(5, &closing), peer_of(4, &silent), peer_of(3, &well), peer_of(2, &well)];
+    let all = [gone, peer_of(5, &closing), peer_of(4, &silent), peer_of(3, &well), elsewhere(2)];
     let listed = Arc::new(Mutex::new(response(&all, &[])));
     let listing = listed.clone();
     let own = FakeBroker::with_metadata(move |_| Answer::Body(listing.lock().unwrap().clone())).await;
@@ -334,7 +381,7 @@ async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
     let partitions = [partition(0, 2, &[2, 1], &[2])];
     let body = response(&peers(&[2]), &partitions);
     let peer = FakeBroker::with_metadata(move |_| Answer::Body(body.clone())).await;
-    let body = response(&[peer_of(2, &peer), peer_of(1, &peer)], &partitions);
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &partitions);
     let own = FakeBroker::with_metadata(move |asked| match asked.correlation {
         2 => Answer::Body(body.clone()),
         _ => Answer::Silence,
@@ -430,7 +477,7 @@ fn loopback_of_another_network_is_not_asked() {
 async fn peers_on_the_loopback_of_another_network_are_not_asked() {
     let partitions = [partition(0, 2, &[2, 1], &[2])];
     let other = FakeBroker::start(|_| Answer::Silence).await;
-    let body = response(&[peer_of(2, &other), peer_of(1, &other)], &partitions);
+    let body = response(&[elsewhere(2), peer_of(1, &other)], &partitions);
     let silent = Arc::new(AtomicBool::new(false));
     let mute = silent.clone();
     let own = FakeBroker::with_metadata(move |_| match mute.load(Ordering::SeqCst) {
@@ -444,6 +491,59 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
     silent.store(true, Ordering::SeqCst);
     assert_eq!(collect(&mut collector).await.unwrap_err().reason, "closed");
     assert_eq!(other.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn a_broker_at_the_own_address_is_no_peer() {
+    let listed = Arc::new(Mutex::new(Vec::new()));
+    let listing = listed.clone();
+    let own = FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(&listing.lock().unwrap()))).await;
+    let mut collector = collector(&own);
+    // What each broker of KRaft says on a listener that all of them advertise so; then a list without the own entry;
+    // then one with the own entry at another name of the own address.
+    let named = |id| Peer { host: "LocalHost".into(), ..peer_of(id, &own) };
+    let lists = [vec![peer_of(1, &own), peer_of(2, &own)], vec![peer_of(1, &own)], vec![named(1), named(2)]];
+    for list in lists {
+        *listed.lock().unwrap() = response(&list, &[partition(0, 2, &[2, 1], &[2, 1])]);
+        assert_eq!(collect(&mut collector).await.unwrap().live_brokers, list);
+        assert_eq!(collector.probe().await.unwrap().0.peers, []);
+    }
+    assert!(own.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[tokio::test]
+async fn where_no_topic_is_visible_that_is_told_and_the_peers_are_known() {
+    let peer = FakeBroker::with_metadata(|_| Answer::Silence).await;
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &[]);
+    let own = FakeBroker::with_metadata(move |_| Answer::Body(body.clone())).await;
+    let mut collector = collector(&own);
+    let counts = collect(&mut collector).await.unwrap();
+    assert_eq!(collector.probe().await.unwrap().0.peers.len(), 1, "the ring has heard of it");
+    let failure = no_topic(&collector.broker, &counts).unwrap();
+    let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics: allow it that in the ACLs";
+    assert_eq!((failure.reason, failure.message.as_str()), ("no_topic", expected));
+}
+
+#[tokio::test]
+async fn a_broker_that_answers_late_is_slow_and_not_silent() {
+    let go = Arc::new(Notify::new());
+    let late = go.clone();
+    let own = FakeBroker::start(move |_| Answer::Held(late.clone(), offers_metadata())).await;
+    let mut collector = collector(&own);
+    let error = |report: ProbeReport| report.api.error.map(|error| error.reason).unwrap();
+    assert_eq!(error(collector.probe().await.unwrap().0), "timeout", "nothing is known of it yet");
+    for _ in 0..2 {
+        go.notify_one();
+        let until = Instant::now() + Duration::from_secs(60);
+        collector.read_late(until).await;
+        assert!(Instant::now() < until, "it ends with the answer");
+        let (report, counts) = collector.probe().await.unwrap();
+        let (took, failure) = (report.api.duration, counts.unwrap_err());
+        assert!(took > FAST.deadline && failure.message.contains(&format!("took {} ms", took.as_millis())));
+        assert_eq!((error(report).as_str(), failure.reason), ("slow", "slow"));
+    }
+    // Now it hangs.
+    assert_eq!(error(collector.probe().await.unwrap().0), "timeout");
 }
 
 #[tokio::test]
@@ -476,14 +576,14 @@ async fn a_broker_without_an_id_is_not_asked() {
 async fn the_ring_starts_above_the_own_id_and_keeps_who_was_listed_lately() {
     let mut ring = Peers::default();
     let ids = |ring: &Peers| ring.ring.iter().map(|(peer, _)| peer.id).collect::<Vec<_>>();
-    ring.remember(5, &peers(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
+    ring.remember(5, "127.0.0.1:9092", &peers(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
     assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2]);
     tokio::time::advance(UNLISTED / 2).await;
-    ring.remember(5, &peers(&[4, 9, 7, 5]));
+    ring.remember(5, "127.0.0.1:9092", &peers(&[4, 9, 7, 5]));
     assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2], "those that are listed no more may come back");
     tokio::time::advance(UNLISTED / 2).await;
-    ring.remember(5, &peers(&[5]));
+    ring.remember(5, "127.0.0.1:9092", &peers(&[5]));
     assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2], "a broker that sees itself alone empties no list");
-    ring.remember(5, &peers(&[4, 9, 7, 5]));
+    ring.remember(5, "127.0.0.1:9092", &peers(&[4, 9, 7, 5]));
     assert_eq!(ids(&ring), [7, 9, 4]);
 }

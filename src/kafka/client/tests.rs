@@ -23,7 +23,7 @@ fn client(broker: &FakeBroker, timing: Timing) -> Client {
 /// A round of the own broker's: ApiVersions, then Metadata.
 async fn round(client: &mut Client) -> Result<Vec<u8>, ClientError> {
     client.api().await.answer?;
-    client.metadata(|body| Ok(body.to_vec())).await.answer
+    client.ask(METADATA, |_, body| Ok(body.to_vec())).await.answer
 }
 
 fn apis(broker: &FakeBroker) -> Vec<(usize, i16, i16)> {
@@ -119,6 +119,49 @@ async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_long
     }
 }
 
+#[tokio::test]
+async fn metadata_is_asked_in_the_version_that_tells_listeners_where_it_is_offered() {
+    for (offered, asked) in [(5, 1), (6, 6), (13, 6)] {
+        let broker = FakeBroker::start(move |request| match request.api {
+            18 => Answer::Body(vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, offered]),
+            _ => Answer::Silence,
+        })
+        .await;
+        let mut client = client(&broker, FAST);
+        client.api().await.answer.unwrap();
+        client.metadata(|_| Ok(())).await.answer.unwrap_err();
+        assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, asked)]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_where_it_holds_up_nobody() {
+    let broker = FakeBroker::with_metadata(|_| Answer::Body(vec![0; 12])).await;
+    let mut client = client(&broker, Timing::default());
+    client.api().await.answer.unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let read = client.metadata(move |_| Ok(told.recv_timeout(Duration::from_secs(60))));
+    // This test has one thread: a reader on it would wait in vain.
+    let (asked, ()) = tokio::join!(read, async { while tell.send(()).is_err() {} });
+    asked.answer.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn metadata_that_is_late_is_told_as_slow_while_the_broker_answers() {
+    let go = Arc::new(Notify::new());
+    let late = go.clone();
+    let broker = FakeBroker::with_metadata(move |_| Answer::Held(late.clone(), b"late".to_vec())).await;
+    let mut client = client(&broker, FAST);
+    assert_eq!(round(&mut client).await.unwrap_err().reason(), "timeout");
+    go.notify_one();
+    client.read_late(Instant::now() + Duration::from_secs(60)).await;
+    client.api().await.answer.unwrap();
+    let asked = client.ask(METADATA, |_, _| Ok(())).await;
+    assert_eq!(asked.answer.unwrap_err().reason(), "slow");
+    assert!(asked.duration >= FAST.deadline, "{:?}", asked.duration);
+    assert_eq!(client.api().await.answer.unwrap_err().reason(), "timeout", "what is owed still is not there");
+}
+
 #[test]
 fn failed_connections_become_rarer_down_to_one_a_minute() {
     let seconds: Vec<u64> = (1..8).map(|failures| Timing::default().retry_after(failures).as_secs()).collect();
@@ -156,5 +199,5 @@ async fn what_is_no_broker_of_ours_is_told() {
         assert_eq!(error.to_string().replace(&broker.address, "ADDRESS"), message);
         assert_eq!(error.reason(), reason);
     }
-    assert_eq!(understood("a:1", &offers_metadata()).map_err(|error| error.to_string()), Ok(()));
+    assert_eq!(understood("a:1", &offers_metadata()).map_err(|error| error.to_string()), Ok(false));
 }

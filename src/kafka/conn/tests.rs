@@ -106,6 +106,14 @@ async fn a_name_that_does_not_resolve_is_told() {
     assert!(error.to_string().starts_with("cannot connect to no such host:9092: "), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_service_that_hangs_is_told_as_such() {
+    let never = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
+    let own = OwnConnections::default();
+    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own).await.unwrap_err();
+    assert!(error.to_string().starts_with("the name of kafka-1:9092 was not resolved within 2000 ms: "), "{error}");
+}
+
 #[tokio::test]
 async fn a_time_out_keeps_the_connection_and_the_late_answer_is_thrown_away() {
     let go = Arc::new(Notify::new());

@@ -22,25 +22,21 @@ fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
     bytes
 }
 
-/// Our walk, put back together as the oracle's message.
-fn reassembled(body: &[u8]) -> Result<MetadataResponse, WireError> {
+/// Our walk, put back together as the oracle's message, without what we do not read.
+fn reassembled(body: &[u8], version: i16) -> Result<MetadataResponse, WireError> {
     let mut message = MetadataResponse::default();
-    for item in Metadata::new(body) {
+    for item in Metadata::new(body, version) {
         match item? {
-            Item::Broker { id, host, port, rack } => message.brokers.push(
+            Item::Broker { id, host, port } => message.brokers.push(
                 MetadataResponseBroker::default()
                     .with_node_id(BrokerId(id))
                     .with_host(text(host))
-                    .with_port(port.into())
-                    .with_rack(rack.map(text)),
+                    .with_port(port.into()),
             ),
             Item::Controller(id) => message.controller_id = BrokerId(id),
-            Item::Topic { error, name, internal } => message.topics.push(
-                MetadataResponseTopic::default()
-                    .with_error_code(error)
-                    .with_name(Some(TopicName(text(name))))
-                    .with_is_internal(internal),
-            ),
+            Item::Topic { error, name } => message
+                .topics
+                .push(MetadataResponseTopic::default().with_error_code(error).with_name(Some(TopicName(text(name))))),
             Item::Partition(partition) => {
                 let topic = message.topics.last_mut().unwrap();
                 assert_eq!(topic.name.as_ref().unwrap().as_str(), partition.topic);
@@ -95,27 +91,50 @@ prop_compose! {
     }
 }
 
+/// What version 6 has and version 1 has not.
+fn with_listeners(
+    message: &MetadataResponse,
+    throttled: i32,
+    cluster: Option<&str>,
+    offline: &[i32],
+) -> MetadataResponse {
+    let mut message = message.clone().with_throttle_time_ms(throttled).with_cluster_id(cluster.map(text));
+    for partition in message.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        partition.offline_replicas = offline.iter().copied().map(BrokerId).collect();
+    }
+    message
+}
+
 proptest! {
     #[test]
-    fn metadata_reads_as_the_oracle_wrote_it(message in any_metadata()) {
-        let body = encoded(&message, 1);
-        prop_assert_eq!(reassembled(&body).unwrap(), message);
+    fn metadata_reads_as_the_oracle_wrote_it(
+        message in any_metadata(), throttled: i32, cluster in prop::option::of("\\PC{0,8}"),
+        offline in prop::collection::vec(any::<i32>(), 0..6),
+    ) {
+        let mut expected = message.clone();
+        expected.brokers.iter_mut().for_each(|broker| broker.rack = None);
+        expected.topics.iter_mut().for_each(|topic| topic.is_internal = false);
+        prop_assert_eq!(&reassembled(&encoded(&message, 1), 1).unwrap(), &expected);
+        let body = encoded(&with_listeners(&message, throttled, cluster.as_deref(), &offline), 6);
+        prop_assert_eq!(&reassembled(&body, 6).unwrap(), &expected);
     }
 
     #[test]
-    fn metadata_cut_off_anywhere_is_an_error(message in any_metadata()) {
-        let body = encoded(&message, 1);
+    fn metadata_cut_off_anywhere_is_an_error(message in any_metadata(), version in prop_oneof![Just(1), Just(6)]) {
+        let body = encoded(&message, version);
         for length in 0..body.len() {
-            prop_assert!(reassembled(&body[..length]).is_err(), "cut to {} of {} bytes", length, body.len());
+            prop_assert!(reassembled(&body[..length], version).is_err(), "cut to {} of {} bytes", length, body.len());
         }
     }
 
     #[test]
-    fn metadata_with_bytes_after_it_is_an_error(message in any_metadata(), extra in 1_usize..9) {
-        let mut body = encoded(&message, 1);
+    fn metadata_with_bytes_after_it_is_an_error(
+        message in any_metadata(), version in prop_oneof![Just(1), Just(6)], extra in 1_usize..9,
+    ) {
+        let mut body = encoded(&message, version);
         let end = body.len();
         body.resize(end + extra, 0);
-        let error = reassembled(&body).unwrap_err();
+        let error = reassembled(&body, version).unwrap_err();
         prop_assert_eq!(error, WireError { field: "metadata", offset: end, problem: Problem::Trailing(extra) });
     }
 
@@ -127,12 +146,14 @@ proptest! {
             body[index] = byte;
         }
         // Each item but the controller takes bytes, so a walk can be no longer than the message.
-        prop_assert!(Metadata::new(&body).count() <= body.len());
+        prop_assert!(Metadata::new(&body, 1).count() <= body.len());
     }
 
     #[test]
     fn random_bytes_end(body in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Metadata::new(&body).count() <= body.len() + 1);
+        for version in [1, 6] {
+            prop_assert!(Metadata::new(&body, version).count() <= body.len() + 1);
+        }
         let _ = api_versions(&body);
     }
 
@@ -165,6 +186,12 @@ proptest! {
         prop_assert_eq!(MetadataRequest::decode(&mut body, 1).unwrap().topics, None);
         prop_assert!(body.is_empty());
 
+        let frame = metadata_with_listeners_request(correlation);
+        let mut body = after_header(&frame, (3, 6), correlation);
+        let request = MetadataRequest::decode(&mut body, 6).unwrap();
+        prop_assert_eq!((request.topics, request.allow_auto_topic_creation), (None, false));
+        prop_assert!(body.is_empty());
+
         let frame = api_versions_request(correlation);
         let mut body = after_header(&frame, (18, 0), correlation);
         ApiVersionsRequest::decode(&mut body, 0).unwrap();
@@ -186,9 +213,9 @@ fn after_header(frame: &[u8], api: (i16, i16), correlation: i32) -> &[u8] {
 #[test]
 fn counts_that_the_message_cannot_hold_are_refused_at_once() {
     // Two thousand million brokers announced in a message of four bytes.
-    let error = Metadata::new(&[0x7f, 0xff, 0xff, 0xff]).next().unwrap().unwrap_err();
+    let error = Metadata::new(&[0x7f, 0xff, 0xff, 0xff], 1).next().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 0 bytes left");
-    let error = Metadata::new(&[0xff, 0xff, 0xff, 0xff]).next().unwrap().unwrap_err();
+    let error = Metadata::new(&[0xff, 0xff, 0xff, 0xff], 1).next().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "brokers at byte 0: length -1, where none may be negative");
     let error = api_versions(&[0, 0, 0, 1, 0, 0, 1]).unwrap_err();
     assert_eq!(error.to_string(), "api keys at byte 2: 65536 elements of 6 bytes or more expected, 1 bytes left");
@@ -196,7 +223,7 @@ fn counts_that_the_message_cannot_hold_are_refused_at_once() {
 
 #[test]
 fn a_walk_ends_after_its_first_error() {
-    let mut walk = Metadata::new(&[0, 0, 0, 0, 0, 0]);
+    let mut walk = Metadata::new(&[0, 0, 0, 0, 0, 0], 1);
     assert_eq!(walk.next().unwrap().unwrap_err().field, "controller id");
     assert_eq!(walk.next(), None);
 }
@@ -208,16 +235,16 @@ fn names_that_are_no_text_are_an_error() {
     let mut body = encoded(&message, 1);
     let at = body.windows(2).position(|pair| pair == b"ab").unwrap();
     body[at] = 0xff;
-    let error = reassembled(&body).unwrap_err();
+    let error = reassembled(&body, 1).unwrap_err();
     assert_eq!(error, WireError { field: "broker host", offset: at - 2, problem: Problem::NotUtf8 });
 }
 
 #[test]
 fn ports_and_numbers_of_brokers_have_bounds() {
     let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default().with_port(65536)]);
-    let error = reassembled(&encoded(&message, 1)).unwrap_err();
+    let error = reassembled(&encoded(&message, 1), 1).unwrap_err();
     assert_eq!(error.to_string(), "broker port at byte 10: 65536 is no port");
     let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default(); 10_001]);
-    let error = reassembled(&encoded(&message, 1)).unwrap_err();
+    let error = reassembled(&encoded(&message, 1), 1).unwrap_err();
     assert_eq!(error.to_string(), "brokers at byte 0: at most 10000 expected, 10001 announced");
 }
