@@ -19,7 +19,7 @@ pub struct StoodStill {
     pub until: String,
 }
 
-/// Broker, JVM, and the lowest id of a thread: the first threads of a JVM live as long as it does.
+/// Its broker, its JVM, and the lowest id of a thread: the first threads of a JVM live as long as it does.
 type Process<'a> = (Option<&'a Name>, Option<&'a str>, u64);
 
 pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
