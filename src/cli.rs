@@ -153,7 +153,7 @@ pub enum LogLevel {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Address to serve metrics and pages on; may be given more than once.
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:10052", value_parser = listen_address)]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10052", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
     /// Path of the metrics.
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
@@ -206,10 +206,10 @@ pub struct ServeArgs {
     pub no_cluster: bool,
 }
 
-/// `ADDRESS:PORT`, or `:PORT` for every address, as Prometheus' own exporters take it.
+/// `ADDRESS:PORT`, or `:PORT` for every address of both kinds, as Prometheus' own exporters take it.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    full.parse().map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 0.0.0.0:10052".to_owned())
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    full.parse().map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 127.0.0.1:10052".to_owned())
 }
 
 /// `max` is infinity.

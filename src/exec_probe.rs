@@ -124,7 +124,8 @@ mod tests {
             (b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ncut", true, |o| matches!(o, Outcome::NoAnswer(_))),
         ];
         for (bytes, hangs, expected) in table {
-            let outcome = ask(serving(bytes, hangs), None, Duration::from_millis(500));
+            let time = Duration::from_millis(if hangs { 500 } else { 10_000 });
+            let outcome = ask(serving(bytes, hangs), None, time);
             assert!(expected(&outcome), "{:?}: {outcome:?}", String::from_utf8_lossy(bytes));
         }
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -88,19 +88,19 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
-    serving(run(config))
+    awaited(run(config))?
 }
 
-fn serving(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+fn awaited<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let code = runtime.block_on(work);
+    let result = runtime.block_on(work);
     // Reads that hang in the kernel never end: they must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    code
+    Ok(result)
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -157,14 +157,8 @@ fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Some(told) => told,
         None => {
             let config = Arc::new(Config::load(&args.as_serving())?);
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .context("cannot start the runtime")?;
             let clock = Clock::start();
-            let view = runtime.block_on(judging::once(config, clock));
-            runtime.shutdown_timeout(Duration::from_millis(100));
+            let view = awaited(judging::once(config, clock))?;
             (check::text(&view, &Saved::default(), clock.now()), serde_json::to_string(&api::brokers(&view))? + "\n")
         }
     };
@@ -255,13 +249,7 @@ fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
         ..Cli::parse_from(["kafka-vitals"]).serve
     };
     let config = Config::load(&serve)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let taken = runtime.block_on(evidence::take_now(config, args.broker.as_deref()));
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    let taken = awaited(evidence::take_now(config, args.broker.as_deref()))?;
     let mut code = ExitCode::SUCCESS;
     for result in taken {
         match result {
@@ -312,7 +300,7 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(LogLevel::Info, LogFormat::Text);
-    serving(async {
+    awaited(async {
         let stopped = stopped()?;
         let clock = Clock::replayed();
         let (publish, view) = watch::channel(Arc::default());
@@ -335,5 +323,5 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             ended = play => ended,
             _ = tasks.join_next() => anyhow::bail!("serving ended by itself; the log above tells why"),
         }
-    })
+    })?
 }

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -80,28 +80,34 @@ impl Recorder {
         let mut line = serde_json::to_vec(snapshot)?;
         line.push(b'\n');
         let Settings { file: path, max_bytes } = &self.settings;
-        if self.open.as_ref().is_some_and(|(_, bytes)| bytes + line.len() as u64 > *max_bytes) {
-            self.open = None;
+        let is_reopened = self.open.is_none();
+        let mut open = self.open.take().map_or_else(|| open(path), Ok)?;
+        // Also one that was full when it was opened: while it cannot be renamed nothing is added to it.
+        if open.1 > 0 && open.1 + line.len() as u64 > *max_bytes {
             let mut full = path.clone().into_os_string();
             full.push(".1");
-            std::fs::rename(path, full)?;
+            std::fs::rename(path, &full).map_err(|error| {
+                let full = full.display();
+                io::Error::other(format!(
+                    "it is full and cannot become {full} ({error}): mount its folder, not it alone"
+                ))
+            })?;
+            open = self::open(path)?;
+        } else if is_reopened && open.1 > 0 {
+            line.insert(0, b'\n');
         }
-        let (file, bytes) = match &mut self.open {
-            Some(open) => open,
-            closed => {
-                // Not for everybody's eyes: hosts, paths and topics are named in it.
-                let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-                let bytes = file.metadata()?.len();
-                if bytes > 0 {
-                    file.write_all(b"\n")?;
-                }
-                closed.insert((file, bytes))
-            }
-        };
+        let (file, bytes) = self.open.insert(open);
         file.write_all(&line)?;
         *bytes += line.len() as u64;
         Ok(())
     }
+}
+
+/// With its size. Not for everybody's eyes: hosts, paths and topics are named in it.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
 }
 
 #[cfg(test)]

@@ -163,7 +163,8 @@ pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
     pub label: String,
-    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed.
+    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed;
+    /// without an id a minute, as it would come back under another label.
     pub ended: Option<Moment>,
     pub process: Reading<ProcessVitals>,
     pub handles: Reading<u64>,

@@ -276,6 +276,97 @@ fn a_bundle_is_verified_and_says_whose_it_is() {
     }
 }
 
+fn copied(numbers: &[u32]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for number in numbers {
+        let name = format!("thread-dump-{number}.txt");
+        std::fs::copy(format!("{SAVED}/stall-7697/{name}"), folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+/// No cycle is in any of them: that nothing moves from one to the next is what tells.
+#[test]
+fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
+    let answer = as_json_in(copied(&[1, 2, 3]).path(), ".");
+    let stuck = broker(&answer, "1");
+    assert_eq!((&stuck["verdict"], &stuck["deadlocks"]), (&json!("gray"), &json!([])));
+    let [known] = stuck["known_issues"].as_array().unwrap().as_slice() else { panic!("{stuck:#}") };
+    assert_eq!((&known["issue"], &known["match"]), (&json!("KAFKA-7697"), &json!("likeness")));
+    let stall = |threads: u32| ("thread-dump-3.txt".to_owned(), json!({"threads": threads}));
+    assert_eq!(facts(&stuck["facts"], "stall"), [stall(2), stall(2)]);
+    let text = String::from_utf8(analyze_in(copied(&[1, 3]).path(), &["."]).stdout).unwrap();
+    for told in [
+        "Broker 1: alive but not working\n  KAFKA-7697 (by likeness)",
+        "2 threads of request_handler stand still in kafka.cluster.Partition.fetchOffsetSnapshot, waiting for \
+         java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync, 2026-11-22 23:58:00 to 2026-11-22 23:58:15",
+    ] {
+        assert!(text.contains(told), "{told} is not in {text}");
+    }
+    // 8 s, and 7 s; the same one twice; one process, and another one as it would be if it stood at the same place.
+    let copies = copied(&[1, 3]);
+    let first = std::fs::read_to_string(copies.path().join("thread-dump-1.txt")).unwrap();
+    std::fs::write(copies.path().join("thread-dump-1.txt"), first.replace(" nid=0x77", " nid=0x78")).unwrap();
+    let twice = copied(&[1]);
+    std::fs::copy(twice.path().join("thread-dump-1.txt"), twice.path().join("again.txt")).unwrap();
+    for folder in [copied(&[1, 2]), copied(&[2, 3]), twice, copies] {
+        let answer = as_json_in(folder.path(), ".");
+        assert_eq!(broker(&answer, "1")["verdict"], "no_finding", "{answer:#}");
+    }
+}
+
+/// What the exporter found stands, also where the files beside it show nothing of it.
+#[test]
+fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
+    use kafka_vitals::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Forecasts};
+    use kafka_vitals::discover::ProcessKey;
+    use kafka_vitals::snapshot::Moment;
+
+    let diagnosis = |state| BrokerDiagnosis {
+        label: "1@9092".into(),
+        process: ProcessKey { pid: 7, start_ticks: 1 },
+        state,
+        since: Moment(1),
+        sentence: "Broker 1@9092 accepts connections and answers nothing since 10:14:02 UTC.".into(),
+        remedy: String::new(),
+        findings: vec![Finding {
+            id: FindingId::ApiUnresponsive,
+            since: Moment(1),
+            facts: vec!["api: no answer within 2 s".into()],
+        }],
+        judged: Vec::new(),
+        known_issues: Vec::new(),
+        forecasts: Forecasts::default(),
+        only_restart: None,
+        absences: Vec::new(),
+        alone: false,
+        recovery: None,
+    };
+    let folder = copied(&[1]);
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    for (state, verdict) in
+        [(BrokerState::Gray, "gray"), (BrokerState::Suspect, "suspect"), (BrokerState::Healthy, "no_finding")]
+    {
+        write("findings.json", serde_json::to_string_pretty(&diagnosis(state)).unwrap());
+        let answer = as_json_in(folder.path(), ".");
+        assert_eq!((&broker(&answer, "1")["verdict"], &answer["not_recognised"]), (&json!(verdict), &json!([])));
+    }
+    let text = String::from_utf8(analyze_in(folder.path(), &["."]).stdout).unwrap();
+    let told =
+        "accepts connections and answers nothing since 10:14:02 UTC. api_unresponsive: api: no answer within 2 s.";
+    assert!(text.contains(told), "{text}");
+
+    std::fs::remove_file(folder.path().join("findings.json")).unwrap();
+    for (finding, verdict) in [("api_unresponsive", "gray"), ("isr_leader_alone", "no_finding")] {
+        let manifest = json!({
+            "made_by": "kafka-vitals 0.1.0", "broker": "1@9092", "process": {"pid": 7, "start_ticks": 1},
+            "started": null, "at": 1, "verdict": "", "findings": [finding], "files": [], "missing": [],
+        });
+        write("manifest.json", manifest.to_string());
+        assert_eq!(broker(&as_json_in(folder.path(), "."), "1")["verdict"], verdict, "{finding}");
+    }
+}
+
 /// A stopped broker is missing under every leader: those that are left alone with themselves are not to blame.
 #[test]
 fn a_broker_that_is_gone_is_not_confused_with_its_leaders() {

@@ -42,6 +42,8 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
         ("room for all", tmpfs("size=10m"), no_floor, 0, "", true),
         // Blocks of 4 KiB: some files fit and some do not.
         ("room for some", tmpfs("size=36k"), no_floor, 0, "", true),
+        // As much as a manifest needs.
+        ("room for nothing", tmpfs("size=16k"), no_floor, 1, "not one file could be saved", false),
         ("no room", tmpfs("size=4k"), no_floor, 1, "less is free there than evidence.min_free (0 MiB)", false),
         (
             "full meanwhile",

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Parser as _;
 use flate2::read::GzDecoder;
 use kafka_vitals::diagnose::View;
 use kafka_vitals::diagnose::live::Answer;
@@ -175,6 +176,19 @@ fn idle_connections_hold_up_nobody() {
     assert!(get(server.address, "/metrics", "").0.starts_with("http/1.1 200"));
     assert!(begun.elapsed() < Duration::from_secs(1));
     drop((idle, half));
+}
+
+#[test]
+fn a_port_alone_is_every_address_of_both_kinds() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cli = kafka_vitals::cli::Cli::try_parse_from(["kafka-vitals", "--web.listen-address=:0"]).unwrap();
+    let _entered = runtime.enter();
+    let listener = runtime.block_on(server::bind(cli.serve.listen[0])).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        TcpStream::connect(("::1", port)).unwrap();
+    }
 }
 
 #[test]

@@ -383,6 +383,18 @@ fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
 }
 
 #[test]
+fn a_broker_without_an_id_is_forgotten_a_minute_after_its_end() {
+    let unnamed = Broker::unknown(ProcessKey { pid: 10, start_ticks: 7 });
+    let mut s = Snapshot::default();
+    apply(&mut s, discovered(vec![(Arc::new(unnamed), "pid-10".into()), broker(1, 11, 7)]), Moment(0));
+    let labels = |s: &Snapshot| s.brokers.iter().map(|broker| broker.label.clone()).collect::<Vec<_>>();
+    for (at, expected) in [(1000, &["1", "pid-10"][..]), (60_999, &["1", "pid-10"]), (61_000, &["1"])] {
+        apply(&mut s, discovered(vec![]), Moment(at));
+        assert_eq!(labels(&s), expected, "{at}");
+    }
+}
+
+#[test]
 fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
     let mut s = Snapshot::default();
     apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));

@@ -72,6 +72,9 @@ const VALID_INTERVALS: u32 = 3;
 /// How long a broker that is gone, and not back as another process, stays in sight.
 const GONE_IN_SIGHT: Duration = Duration::from_secs(3600);
 
+/// One without an id has its process' as label, under which nobody comes back.
+const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
+
 /// Takes in updates until every sender is gone.
 pub async fn keep(mut updates: mpsc::Receiver<Update>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
     let mut snapshot = Snapshot::default();
@@ -143,7 +146,10 @@ fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: M
         snapshot.brokers.iter().filter(|b| b.ended.is_none()).map(|b| b.label.clone()).collect();
     snapshot.brokers.retain(|broker| match broker.ended {
         None => true,
-        Some(ended) => now.since(ended) < GONE_IN_SIGHT && !labels.contains(&broker.label),
+        Some(ended) => {
+            let in_sight = if broker.broker.id.is_some() { GONE_IN_SIGHT } else { UNNAMED_IN_SIGHT };
+            now.since(ended) < in_sight && !labels.contains(&broker.label)
+        }
     });
     snapshot.brokers.sort_by(|a, b| {
         let key = |x: &BrokerSnapshot| (x.broker.id.is_none(), x.broker.id, x.label.clone(), x.broker.process);

@@ -45,6 +45,8 @@ pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clo
 /// The rounds of one broker process, ended when dropped.
 struct Running {
     broker: Arc<Broker>,
+    /// The entry of the config file that is about it.
+    entry: Option<usize>,
     _rounds: JoinSet<()>,
 }
 
@@ -90,11 +92,13 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
         if let Some(alive) = alive {
             running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
             for (broker, _) in alive {
-                if running.get(&broker.process).is_some_and(|known| suits(&known.broker, &broker)) {
+                let known = running.get(&broker.process);
+                let entry = entry_of(&config.brokers, &pids, &broker, known.and_then(|known| known.entry));
+                if known.is_some_and(|known| known.entry == entry && suits(&known.broker, &broker)) {
                     continue;
                 }
                 let watched = Watched {
-                    settings: settings_of(&config.brokers, &pids, &broker),
+                    settings: entry.and_then(|entry| config.brokers.get(entry)).cloned(),
                     broker: Arc::clone(&broker),
                     config: Arc::clone(&config),
                     proc: proc.clone(),
@@ -107,7 +111,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
                 };
-                running.insert(broker.process, Running { broker, _rounds: watched.start() });
+                running.insert(broker.process, Running { broker, entry, _rounds: watched.start() });
             }
         }
         tokio::time::sleep_until((begun + pace.interval()).into()).await;
@@ -123,10 +127,20 @@ fn is_meant(settings: &BrokerSettings, pid: Option<u32>, broker: &Broker) -> boo
     discover::matches(broker, settings.matches.id, settings.matches.port, pid)
 }
 
-/// What the config file says of this broker. `pids` are those of the entries' pid files.
-fn settings_of(settings: &[BrokerSettings], pids: &[Option<u32>], broker: &Broker) -> Option<BrokerSettings> {
-    let meant = std::iter::zip(settings, pids).find(|(settings, pid)| is_meant(settings, **pid, broker));
-    meant.map(|(settings, _)| settings.clone())
+/// Which entry of the config file is about this broker. `pids` are those of the entries' pid files: while that of the
+/// entry `before` is missing or half written, nothing says that this is about another broker.
+fn entry_of(
+    settings: &[BrokerSettings],
+    pids: &[Option<u32>],
+    broker: &Broker,
+    before: Option<usize>,
+) -> Option<usize> {
+    let meant = std::iter::zip(settings, pids).position(|(settings, pid)| is_meant(settings, *pid, broker));
+    let untold = |entry: &usize| {
+        settings.get(*entry).is_some_and(|settings| settings.matches.pid_file.is_some())
+            && pids.get(*entry) == Some(&None)
+    };
+    meant.or(before.filter(untold))
 }
 
 /// Entries of the config file that are about no broker of this host.
@@ -168,9 +182,13 @@ fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
 }
 
 /// Whether rounds that were begun for `known` may go on. To begin them anew costs a hanging broker a connection and a
-/// request, so the wording of a problem, which changes when somebody edits a file, is no reason.
+/// request, and all that was seen over time: only what they use is a reason.
 fn suits(known: &Broker, found: &Broker) -> bool {
-    *found == Broker { problems: found.problems.clone(), ..known.clone() }
+    fn used(broker: &Broker) -> impl PartialEq + '_ {
+        let Broker { id, roles, listeners, log_dirs, zookeeper, uid, gid, .. } = broker;
+        (id, roles, listeners, log_dirs, zookeeper, uid, gid)
+    }
+    used(known) == used(found)
 }
 
 #[cfg(test)]
@@ -180,8 +198,38 @@ mod tests {
     #[test]
     fn rounds_go_on_until_something_they_need_changes() {
         let known = Broker::unknown(ProcessKey { pid: 1, start_ticks: 1 });
-        let edited = Broker { problems: vec!["server.properties was changed".into()], ..known.clone() };
-        assert!(suits(&known, &edited));
-        assert!(!suits(&known, &Broker { id: Some(1), ..edited }));
+        let told = Broker {
+            problems: vec!["server.properties was changed".into()],
+            started: Some(crate::snapshot::Moment(1)),
+            kafka_version: Some("3.9.1".into()),
+            java_version: Some("17.0.15".into()),
+            ..known.clone()
+        };
+        assert!(suits(&known, &told));
+        let needed = [
+            Broker { id: Some(1), ..known.clone() },
+            Broker { roles: [discover::Role::Controller].into(), ..known.clone() },
+            Broker { log_dirs: vec!["/data".into()], ..known.clone() },
+            Broker { zookeeper: vec!["z:2181".into()], ..known.clone() },
+            Broker { uid: Some(1), ..known.clone() },
+            Broker { gid: Some(1), ..known.clone() },
+        ];
+        assert!(needed.iter().all(|found| !suits(&known, found)));
+    }
+
+    #[test]
+    fn a_pid_file_may_come_late_and_be_away_for_a_moment() {
+        let entry = |matches| BrokerSettings { matches, probe_listener: None, bootstrap: None };
+        let by_file = entry(BrokerMatch { pid_file: Some("/run/kafka.pid".into()), ..BrokerMatch::default() });
+        let by_id = entry(BrokerMatch { id: Some(3), ..BrokerMatch::default() });
+        let settings = [by_file, by_id];
+        let broker = Broker::unknown(ProcessKey { pid: 7, start_ticks: 1 });
+        let entry_of = |pid, id, before| entry_of(&settings, &[pid, None], &Broker { id, ..broker.clone() }, before);
+        assert_eq!(entry_of(None, None, None), None);
+        assert_eq!(entry_of(Some(7), None, None), Some(0));
+        assert_eq!(entry_of(None, None, Some(0)), Some(0), "the file is being written anew");
+        assert_eq!(entry_of(Some(8), None, Some(0)), None, "it names another process");
+        assert_eq!(entry_of(None, Some(3), Some(1)), Some(1));
+        assert_eq!(entry_of(None, None, Some(1)), None);
     }
 }

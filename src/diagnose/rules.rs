@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::finding::FindingId;
 use super::forecast::Forecast;
 use super::known_issues;
+use super::stalls::stand_still;
 use super::verdict::Memory;
 use crate::snapshot::{
     BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Snapshot, TcpState,
@@ -106,14 +107,7 @@ fn stalled_pool(case: &Case<'_>) -> Judgement {
     let Some(stalls) = case.broker.threads.fresh(case.now).and_then(|report| report.stalls.as_ref()) else {
         return Unknown;
     };
-    let facts = stalls.found.iter().map(|stall| {
-        let place = stall.frame.as_deref().map(|frame| format!(" in {frame}")).unwrap_or_default();
-        let lock = stall.lock_class.as_deref().map(|class| format!(", waiting for {class}")).unwrap_or_default();
-        let mut told = format!("{} threads of {} stand still{place}{lock}", stall.threads.len(), stall.pool);
-        stall.holders.iter().for_each(|holder| told += &format!(", held by {holder}"));
-        told
-    });
-    present_if(facts.collect())
+    present_if(stalls.found.iter().map(stand_still).collect())
 }
 
 fn missing_thread(case: &Case<'_>) -> Judgement {

@@ -1,18 +1,20 @@
 //! Saved output of many tools explained together: which broker is to blame, by what, and who merely suffers from it.
 //!
-//! A deadlock in a broker's own dump decides; without one at least two views that know nothing of each other must agree:
+//! A deadlock in a broker's own dump decides, so do threads that stand still over several, and what the exporter judged
+//! when it saved a bundle; without these at least two views that know nothing of each other must agree:
 //! its own sockets and handles, what its peers saw of it, what the ISRs say.
 
 mod bundle;
 mod facts;
 mod names;
+mod stalls;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use self::bundle::Bundle;
+use self::bundle::{Bundle, Found};
 use self::names::{Name, Names};
 use super::dump::Analysis;
 use crate::discover::properties::{FILE_CAP, Properties};
@@ -116,6 +118,8 @@ pub enum Witness {
     /// What others' logs and sockets say of it.
     Peers,
     Isr,
+    /// The exporter that saved the bundle.
+    Exporter,
 }
 
 /// What was gathered of one broker.
@@ -124,8 +128,12 @@ struct Told {
     facts: Vec<Charge>,
     /// Indexes into [`Analysis::deadlocks`].
     deadlocks: Vec<usize>,
-    /// A dump with a deadlock is this broker's by more than its file's name.
+    /// Of stalls, and those that an exporter named.
+    known_issues: Vec<NamedIssue>,
+    /// A dump with a deadlock, or with a stall, is this broker's by more than its file's name.
     surely_its_dump: bool,
+    /// It was gray when its bundle was saved.
+    judged_gray: bool,
     version: Option<String>,
 }
 
@@ -145,6 +153,7 @@ struct File<'a> {
     dumps: std::ops::Range<usize>,
     dump_ids: BTreeSet<i32>,
     properties: Option<Properties>,
+    found: Option<Found>,
 }
 
 impl File<'_> {
@@ -165,6 +174,7 @@ const ZOOKEEPER: &str = "registered brokers";
 const BROKER_LOG: &str = "broker log";
 const CLIENT_LOG: &str = "client log";
 const SETTINGS: &str = "broker settings";
+const FINDINGS: &str = "findings of kafka-vitals";
 const EVIDENCE: &str = "part of an evidence bundle";
 
 /// Explains files, each with its name and its bytes.
@@ -222,6 +232,7 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
     let other = dumps.is_err() && log.is_none() && text.len() <= FILE_CAP;
     let properties = other.then(|| Properties::parse(text.as_bytes()).ok()).flatten();
     let properties = properties.filter(|settings| names::own_id(settings).is_some());
+    let found_by_exporter = Found::parse(&text);
     let group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
     let found = [
         (DUMP, dumps.is_ok()),
@@ -233,6 +244,7 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
         (BROKER_LOG, log.as_ref().is_some_and(|log| log.broker)),
         (CLIENT_LOG, log.as_ref().is_some_and(|log| !log.broker)),
         (SETTINGS, properties.is_some()),
+        (FINDINGS, found_by_exporter.is_some()),
     ];
     let forms: Vec<_> = found.into_iter().filter_map(|(form, is_it)| is_it.then_some(form)).collect();
     if forms.is_empty() {
@@ -242,7 +254,7 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
         });
     }
     let dumps = first_dump..analysis.dumps.len();
-    Ok(File { source, text, forms, dumps, dump_ids, properties })
+    Ok(File { source, text, forms, dumps, dump_ids, properties, found: found_by_exporter })
 }
 
 fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<BrokerFacts> {
@@ -252,9 +264,12 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         let decided = |(name, told): (_, &Told)| {
             let views = views(told, &gray);
             let dump = views.contains(&Witness::Dump);
-            let agreeing = views.iter().filter(|view| **view != Witness::Dump).count();
+            let agreeing = views.iter().filter(|view| !matches!(view, Witness::Dump | Witness::Exporter)).count();
             let alive = views.contains(&Witness::Own) || told.facts.iter().any(|charge| charge.fact.kind == REGISTERED);
-            let is_gray = if by_dump { dump && (told.surely_its_dump || agreeing > 0) } else { alive && agreeing > 1 };
+            let is_gray = match by_dump {
+                true => told.judged_gray || dump && (told.surely_its_dump || agreeing > 0),
+                false => alive && agreeing > 1,
+            };
             is_gray.then_some(name)
         };
         let found: Vec<&Name> = told.iter().filter_map(decided).collect();
@@ -264,7 +279,8 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         let mut facts: Vec<Fact> = told.facts.iter().map(|charge| charge.fact.clone()).collect();
         facts.sort_by_key(|fact| (fact.against.is_none(), fact.against));
         let deadlocks = told.deadlocks.iter().filter_map(|index| analysis.deadlocks.get(*index));
-        let mut known_issues: Vec<NamedIssue> = deadlocks.flat_map(|found| found.known_issues.clone()).collect();
+        let of_deadlocks = deadlocks.flat_map(|found| &found.known_issues);
+        let mut known_issues: Vec<NamedIssue> = of_deadlocks.chain(&told.known_issues).cloned().collect();
         // A report cut short is like what a whole dump matches.
         known_issues.sort_by_key(|issue| !issue.exact);
         let mut seen = BTreeSet::new();

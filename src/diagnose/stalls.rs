@@ -165,6 +165,15 @@ impl StallWatch {
     }
 }
 
+/// `2 threads of request_handler stand still in kafka.A.b, waiting for java.util.X, held by holder`
+pub fn stand_still(stall: &Stall) -> String {
+    let place = stall.frame.as_deref().map(|frame| format!(" in {frame}")).unwrap_or_default();
+    let lock = stall.lock_class.as_deref().map(|class| format!(", waiting for {class}")).unwrap_or_default();
+    let mut told = format!("{} threads of {} stand still{place}{lock}", stall.threads.len(), stall.pool);
+    stall.holders.iter().for_each(|holder| told += &format!(", held by {holder}"));
+    told
+}
+
 /// Whether a thread that others wait for is at work, sleeps, or waits for a disk or ZooKeeper.
 fn goes_on(thread: &Thread<'_>) -> bool {
     let runs = matches!(thread.state(), Some(State::Runnable | State::TimedWaiting));

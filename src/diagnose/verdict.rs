@@ -31,7 +31,7 @@ const STARTING: Duration = Duration::from_secs(600);
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-const DECIDING: [FindingId; 5] = [
+pub(super) const DECIDING: [FindingId; 5] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,

@@ -22,17 +22,22 @@ const MOST_JARS: usize = 4096;
 const MOST_HANDLES: usize = 4096;
 const SMALL_FILE_CAP: usize = 64 << 10;
 
-/// Reads everything about a Kafka process that can be read; what cannot is None, with a line in `problems`.
+/// Reads everything about a Kafka process that can be read; what cannot is None, with a line in `problems`. What was
+/// read `earlier` stays: none of it changes while a process lives, whatever becomes of the clock and the files.
 ///
 /// # Errors
 /// Only if the process is gone, or another one has its id.
-pub fn describe(proc: &ProcRoot, key: ProcessKey, launch: &Launch) -> Result<Broker, ProcError> {
+pub fn describe(
+    proc: &ProcRoot,
+    key: ProcessKey,
+    launch: &mut Launch,
+    earlier: Option<&Broker>,
+) -> Result<Broker, ProcError> {
     let pid = key.pid;
-    let mut broker = Broker {
-        started: proc.started(key.start_ticks).ok().map(|since_1970| Moment(0).plus(since_1970)),
-        problems: launch.problem.iter().cloned().collect(),
-        ..Broker::unknown(key)
-    };
+    let mut broker = earlier.cloned().unwrap_or_else(|| Broker::unknown(key));
+    let started = || proc.started(key.start_ticks).ok().map(|since_1970| Moment(0).plus(since_1970));
+    broker.started = broker.started.or_else(started);
+    broker.problems = launch.problem.iter().cloned().collect();
     match proc.status(pid) {
         Ok(status) => (broker.uid, broker.gid) = (Some(status.uid), Some(status.gid)),
         Err(error) => broker.problems.push(format!("user unknown: {error}")),
@@ -40,8 +45,12 @@ pub fn describe(proc: &ProcRoot, key: ProcessKey, launch: &Launch) -> Result<Bro
     match Files::open(proc, pid, broker.uid) {
         Ok(files) => read_files(proc, launch, &files, &mut broker),
         Err(error) => {
-            broker.kafka_version = launch.class_path.as_deref().and_then(class_path_version);
-            broker.problems.push(format!("id, versions, listeners and log folders unknown: {error}"));
+            let class_path = launch.class_path.as_deref();
+            broker.kafka_version = broker.kafka_version.or_else(|| class_path_version(class_path?));
+            broker.problems.push(match launch.read {
+                Some(_) => format!("its files are unknown, what was read before counts: {error}"),
+                None => format!("id, versions, listeners and log folders unknown: {error}"),
+            });
         }
     }
     if proc.stat(pid).is_ok_and(|stat| stat.start_ticks == key.start_ticks && !stat.ended) {
@@ -51,38 +60,37 @@ pub fn describe(proc: &ProcRoot, key: ProcessKey, launch: &Launch) -> Result<Bro
     }
 }
 
-fn read_files(proc: &ProcRoot, launch: &Launch, files: &Files, broker: &mut Broker) {
-    match kafka_version(proc, broker.process.pid, launch, files) {
-        Ok(version) => broker.kafka_version = Some(version),
-        Err(problem) => broker.problems.push(format!("Kafka version unknown: {problem}")),
-    }
-    match java_version(proc, broker.process.pid, files) {
-        Ok(version) => broker.java_version = Some(version),
-        Err(problem) => broker.problems.push(format!("Java version unknown: {problem}")),
-    }
-    let mut properties = match read_server_properties(launch, files, broker) {
-        Ok(properties) => Some(properties),
-        Err(problem) => {
-            broker.problems.push(format!("server.properties unknown: {problem}"));
-            None
+fn read_files(proc: &ProcRoot, launch: &mut Launch, files: &Files, broker: &mut Broker) {
+    let pid = broker.process.pid;
+    if broker.kafka_version.is_none() {
+        match kafka_version(proc, pid, launch, files) {
+            Ok(version) => broker.kafka_version = Some(version),
+            Err(problem) => broker.problems.push(format!("Kafka version unknown: {problem}")),
         }
-    };
-    if let Some(properties) = &mut properties {
-        for (key, value) in &launch.overrides {
-            properties.set(key.as_str(), value.as_str());
+    }
+    if broker.java_version.is_none() {
+        match java_version(proc, pid, files) {
+            Ok(version) => broker.java_version = Some(version),
+            Err(problem) => broker.problems.push(format!("Java version unknown: {problem}")),
         }
-        interpret(properties, broker);
-    } else {
+    }
+    if let Err(problem) = read_server_properties(launch, files, broker) {
+        let before = if launch.read.is_some() { ", what was read before counts" } else { "" };
+        broker.problems.push(format!("server.properties unknown{before}: {problem}"));
+    }
+    let earlier_id = broker.id.take();
+    match &launch.read {
+        Some(properties) => interpret(properties, broker),
         // Without the file the defaults say nothing: its lock in each log folder does.
-        broker.log_dirs = locked_folders(proc, broker.process.pid, files);
+        None => broker.log_dirs = locked_folders(proc, pid, files),
     }
     broker.log_dirs = broker.log_dirs.iter().filter_map(|dir| files.absolute(dir)).collect();
-    remember_id(files, broker);
+    remember_id(files, broker, earlier_id);
 }
 
-/// The id that `meta.properties` has counts: a broker ends at its start if the two differ, so when they do, somebody
-/// has changed `server.properties` since.
-fn remember_id(files: &Files, broker: &mut Broker) {
+/// The id that `meta.properties` has, or had `earlier`, counts: a broker ends at its start if the two differ, so when
+/// they do, somebody has changed `server.properties` since.
+fn remember_id(files: &Files, broker: &mut Broker, earlier: Option<i32>) {
     let mut remembered = None;
     let mut reasons = Vec::new();
     for dir in broker.log_dirs.iter().take(MOST_ENTRIES) {
@@ -95,7 +103,7 @@ fn remember_id(files: &Files, broker: &mut Broker) {
             Err(error) => reasons.push(files.remedy(error)),
         }
     }
-    match (broker.id, remembered) {
+    match (broker.id, remembered.or(earlier)) {
         (Some(configured), Some(remembered)) if configured != remembered => {
             broker.id = Some(remembered);
             broker.problems.push(format!(
@@ -177,16 +185,26 @@ fn properties_file(launch: &Launch, files: &Files) -> Result<(PathBuf, FileConte
     Ok((path, file))
 }
 
-fn read_server_properties(launch: &Launch, files: &Files, broker: &mut Broker) -> Result<Properties, String> {
+/// What the file says is kept in `launch` when it is read for the first time.
+fn read_server_properties(launch: &mut Launch, files: &Files, broker: &mut Broker) -> Result<(), String> {
     let (path, file) = properties_file(launch, files)?;
-    let properties = Properties::parse(&file.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    if broker.started.is_some_and(|started| file.modified > (started.0 / 1000) as i64 + 1) {
-        broker.problems.push(format!(
-            "{} was changed after the broker started: what it says may not be what runs until a restart",
-            path.display()
-        ));
+    let mut properties = Properties::parse(&file.bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    for (key, value) in &launch.overrides {
+        properties.set(key.as_str(), value.as_str());
     }
-    Ok(properties)
+    let properties = properties.only(&KEYS);
+    let why = if launch.read.as_ref().is_some_and(|before| *before != properties) {
+        "what was read before counts until a restart"
+    } else if broker.started.is_some_and(|started| file.modified > (started.0 / 1000) as i64 + 1) {
+        "what it says may not be what runs until a restart"
+    } else {
+        ""
+    };
+    if !why.is_empty() {
+        broker.problems.push(format!("{} was changed after the broker started: {why}", path.display()));
+    }
+    launch.read.get_or_insert(properties);
+    Ok(())
 }
 
 /// Everything that `server.properties` and Kafka's defaults tell; pure.
@@ -247,27 +265,11 @@ fn interpret(properties: &Properties, broker: &mut Broker) {
         (None, None) => Some("PLAINTEXT://:9092".to_owned()),
     };
     broker.listeners = listeners.map(|text| protocols.listeners("listeners", &text, &mut problems)).unwrap_or_default();
-
-    let plain = pair("advertised.host.name", "advertised.port").filter(|_| old);
-    let advertised = match (known("advertised.listeners"), plain) {
-        _ if provided.contains("advertised.listeners") => None,
-        (Some(listeners), _) => Some(listeners.to_owned()),
-        (None, Some((host, port))) => {
-            let port = port.or(known("port")).unwrap_or("9092");
-            Some(format!("PLAINTEXT://{host}:{port}"))
-        }
-        (None, None) => None,
-    };
-    broker.advertised = match advertised {
-        Some(text) => protocols.listeners("advertised.listeners", &text, &mut problems),
-        None if provided.contains("advertised.listeners") => Vec::new(),
-        None => broker.listeners.iter().filter(|listener| !listener.controller).cloned().collect(),
-    };
     broker.problems.append(&mut problems);
 }
 
 /// The keys that we read: an unreadable value of another one is none of our business.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 11] = [
     "broker.id",
     "node.id",
     "process.roles",
@@ -277,9 +279,6 @@ const KEYS: [&str; 14] = [
     "listeners",
     "host.name",
     "port",
-    "advertised.listeners",
-    "advertised.host.name",
-    "advertised.port",
     "listener.security.protocol.map",
     "controller.listener.names",
 ];

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::properties::Properties;
 use crate::sys::proc::CommandLine;
 
 /// What the distributions start: Apache and those that follow it, Confluent Platform 3 to 5, Cloudera.
@@ -39,6 +40,8 @@ pub struct Launch {
     pub properties: Option<PathBuf>,
     /// `--override key=value`.
     pub overrides: Vec<(String, String)>,
+    /// What `server.properties` said of us when it was first read: an edit changes nothing of a broker that runs.
+    pub read: Option<Properties>,
     /// Why some of it is unknown.
     pub problem: Option<String>,
 }

@@ -56,7 +56,7 @@ pub enum SecurityProtocol {
     SaslSsl,
 }
 
-/// One entry of `listeners` or `advertised.listeners`.
+/// One entry of `listeners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// `PLAINTEXT` in `PLAINTEXT://127.0.0.1:9092`.
@@ -85,7 +85,6 @@ pub struct Broker {
     pub mode: Option<Mode>,
     pub roles: BTreeSet<Role>,
     pub listeners: Vec<Listener>,
-    pub advertised: Vec<Listener>,
     /// As the broker sees them: below `/proc/PID/root` for us.
     pub log_dirs: Vec<PathBuf>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
@@ -115,7 +114,6 @@ impl Broker {
             mode: None,
             roles: BTreeSet::new(),
             listeners: Vec::new(),
-            advertised: Vec::new(),
             log_dirs: Vec::new(),
             zookeeper: Vec::new(),
             uid: None,

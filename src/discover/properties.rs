@@ -50,6 +50,12 @@ impl Properties {
         self.0.insert(key.into(), value.into());
     }
 
+    /// Without every other key.
+    pub fn only(mut self, keys: &[&str]) -> Properties {
+        self.0.retain(|key, _| keys.contains(&key.as_str()));
+        self
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }

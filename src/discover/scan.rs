@@ -21,7 +21,7 @@ use crate::sys::rooted::{Rooted, RootedError};
 const YOUNG: Duration = Duration::from_secs(10);
 /// Any process may exec something else under the same name; so verdicts are renewed.
 const RENEW_OTHER: Duration = Duration::from_secs(60);
-/// A broker's files change seldom, while it runs hardly ever.
+/// What could not be read may be readable by now, and whether its file was edited is told.
 const RENEW_BROKER: Duration = Duration::from_secs(300);
 /// `meta.properties` of a broker without an id yet appears early or never.
 const ID_EXPECTED: Duration = Duration::from_secs(600);
@@ -65,7 +65,8 @@ struct Job {
     comm: String,
     /// Named by a pid file: a broker whatever its command line says.
     named: bool,
-    launch: Option<Arc<Launch>>,
+    /// What it was found to be before, where nothing says that it is another program now.
+    known: Option<(Arc<Launch>, Arc<Broker>)>,
 }
 
 impl Discovery {
@@ -126,9 +127,10 @@ impl Discovery {
                 // A broker's child shows the broker's command line until it becomes what it was made for.
                 None if brokers.contains(&stat.parent) => {}
                 known => {
-                    let same = known.as_ref().filter(|known| known.comm == stat.comm && known.named == named);
-                    let launch = same.and_then(Known::launch);
-                    jobs.push(Job { key, comm: stat.comm, named, launch });
+                    // To be named by a pid file makes no less of a broker of it.
+                    let same = |known: &&Known| known.comm == stat.comm && (named || !known.named);
+                    let same = known.as_ref().filter(same).and_then(Known::kafka);
+                    jobs.push(Job { key, comm: stat.comm, named, known: same });
                     alive.extend(known.map(|known| (key, known)));
                 }
             }
@@ -141,7 +143,7 @@ impl Discovery {
             self.doubts.push(what.to_owned());
         }
         // Brokers last: a renewal that hangs must not keep a new one from being found.
-        jobs.sort_by_key(|job| job.launch.is_some());
+        jobs.sort_by_key(|job| job.known.is_some());
         self.run(jobs, now);
 
         let mut found: Vec<Arc<Broker>> = self.known.values().filter_map(Known::broker).cloned().collect();
@@ -256,9 +258,9 @@ impl Known {
         }
     }
 
-    fn launch(&self) -> Option<Arc<Launch>> {
+    fn kafka(&self) -> Option<(Arc<Launch>, Arc<Broker>)> {
         match &self.what {
-            What::Kafka(launch, _) => Some(launch.clone()),
+            What::Kafka(launch, broker) => Some((launch.clone(), broker.clone())),
             _ => None,
         }
     }
@@ -282,8 +284,8 @@ impl Known {
 /// What a process is; None if it is gone.
 fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
     let pid = job.key.pid;
-    let launch = match &job.launch {
-        Some(launch) => launch.clone(),
+    let mut launch = match &job.known {
+        Some((launch, _)) => launch.clone(),
         None => match look(proc, job) {
             Ok(Verdict::Kafka(launch)) => Arc::new(launch),
             Ok(Verdict::Other) => return Some(What::Other),
@@ -300,7 +302,8 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
             }
         },
     };
-    match broker::describe(proc, job.key, &launch) {
+    let earlier = job.known.as_ref().map(|(_, broker)| &**broker);
+    match broker::describe(proc, job.key, Arc::make_mut(&mut launch), earlier) {
         Ok(broker) => Some(What::Kafka(launch, Arc::new(broker))),
         Err(_) => None,
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
+use memchr::memchr3;
 
 use crate::discover::properties::{MalformedEscape, Properties, comes_from_provider};
 
@@ -48,12 +48,14 @@ pub fn text(text: &str) -> String {
 pub fn line(text: &str, to_its_end: bool) -> String {
     let mut masked = String::with_capacity(text.len());
     let (mut at, mut copied) = (0, 0);
-    while let Some(found) = text.as_bytes().get(at..).and_then(|rest| memchr2(b'=', b':', rest)) {
+    while let Some(found) = text.as_bytes().get(at..).and_then(|rest| memchr3(b'=', b':', b' ', rest)) {
         let separator = at + found;
         at = separator + 1;
-        let Some(value) = secret_behind(text, separator, to_its_end).filter(|value| !value.is_empty()) else {
-            continue;
+        let value = match text.as_bytes().get(separator) {
+            Some(b' ') => value_of_option(text, separator, to_its_end),
+            _ => secret_behind(text, separator, to_its_end),
         };
+        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
         masked.push_str(text.get(copied..value.start).unwrap_or_default());
         masked.push_str(HIDDEN);
         (at, copied) = (value.end, value.end);
@@ -65,14 +67,13 @@ pub fn line(text: &str, to_its_end: bool) -> String {
 /// Where the secret stands whose name or scheme ends at the `=` or `:`.
 fn secret_behind(text: &str, separator: usize, to_its_end: bool) -> Option<Range<usize>> {
     let (before, behind) = (text.get(..separator)?, text.get(separator + 1..)?);
-    // `https://user:password@host`
+    // `https://user:password@host`, `https://token@host`
     if let Some(authority) = behind.strip_prefix("//") {
         let end =
             authority.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'')).unwrap_or(authority.len());
         let (user_info, start) = (authority.get(..end)?, separator + 3);
-        let at = user_info.rfind('@')?;
-        let colon = user_info.get(..at)?.find(':')?;
-        return Some(start + colon + 1..start + at);
+        // A token may stand alone, or where the user stands.
+        return Some(start..start + user_info.rfind('@')?);
     }
     // `"password" : "..."`, also quoted once more.
     let name = before.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\'));
@@ -88,12 +89,34 @@ fn secret_behind(text: &str, separator: usize, to_its_end: bool) -> Option<Range
         line_end
     } else if let Some(quote) = ["\\\"", "\"", "'"].into_iter().find(|quote| value.starts_with(quote)) {
         closing(value, quote).unwrap_or(line_end)
+    } else if let Some((_, close)) = [('[', ']'), ('{', '}')].into_iter().find(|(open, _)| value.starts_with(*open))
+        && !value.starts_with(HIDDEN)
+    {
+        // A list, up to the last bracket: one may stand in a value.
+        value.rfind(close).map_or(line_end, |end| end + 1)
     } else {
         value.find(char::is_whitespace).unwrap_or(value.len())
     };
     // Kafka logs what is not set, and hides what is, itself.
     let known_harmless = value.get(..end).is_some_and(|value| matches!(value, "null" | "[hidden]" | "[REDACTED]"));
     (!known_harmless).then_some(start..start + end)
+}
+
+/// Where the value of `--password VALUE` stands.
+fn value_of_option(text: &str, space: usize, to_its_end: bool) -> Option<Range<usize>> {
+    let (before, behind) = (text.get(..space)?, text.get(space + 1..)?);
+    let name = before.rsplit(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).next()?;
+    if !is_secret_option(name) {
+        return None;
+    }
+    let value = behind.trim_start_matches(' ');
+    let start = text.len() - value.len();
+    let ends = |c: char| !to_its_end && c.is_whitespace() || c == '\n';
+    Some(start..start + value.find(ends).unwrap_or(value.len()))
+}
+
+fn is_secret_option(argument: &str) -> bool {
+    argument.starts_with('-') && !argument.contains('=') && is_secret(argument)
 }
 
 /// Behind the quote that ends a value which begins with it.
@@ -114,10 +137,7 @@ pub fn arguments(arguments: &[String]) -> String {
     let mut value_of_secret = false;
     for argument in arguments {
         // `--password VALUE`
-        let hide = std::mem::replace(
-            &mut value_of_secret,
-            argument.starts_with('-') && !argument.contains('=') && is_secret(argument),
-        );
+        let hide = std::mem::replace(&mut value_of_secret, is_secret_option(argument));
         match argument.split_once('=') {
             _ if hide => masked.push_str(HIDDEN),
             Some((name, _)) if is_secret(name) => masked.push_str(&format!("{name}={HIDDEN}")),
@@ -182,7 +202,15 @@ mod tests {
             ),
             (r#"{"api.secret": "s3cret", "id": 7}"#, r#"{"api.secret": [hidden], "id": 7}"#),
             (r#"{\"password\":\"s3cret\",\"id\":7}"#, r#"{\"password\":[hidden],\"id\":7}"#),
-            ("GET https://bob:s3cret@registry:8081/x", "GET https://bob:[hidden]@registry:8081/x"),
+            (r#"{"passwords": ["s3", "cr]et"], "id": 7}"#, r#"{"passwords": [hidden], "id": 7}"#),
+            (r#"{\"passwords\":[\"s3\", \"cret\"],\"id\":7}"#, r#"{\"passwords\":[hidden],\"id\":7}"#),
+            (r#"{"credentials": {"user": "bob", "word": "s3cret"}}"#, r#"{"credentials": [hidden]"#),
+            ("passwords: [s3, cr\n", "passwords: [hidden]\n"),
+            ("password=[hidden] ids=[1]", "password=[hidden] ids=[1]"),
+            ("GET https://bob:s3cret@registry:8081/x", "GET https://[hidden]@registry:8081/x"),
+            ("GET https://s3cret@registry:8081/x", "GET https://[hidden]@registry:8081/x"),
+            ("GET https://s3cret:@registry:8081/a@b", "GET https://[hidden]@registry:8081/a@b"),
+            ("ran 'tool --password s3cret -v' - token is - 7\n", "ran 'tool --password [hidden] -v' - token is - 7\n"),
             ("Authorization: Basic czNjcmV0 x", "Authorization: [hidden]"),
             ("listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093", "listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093"),
             (
@@ -206,6 +234,9 @@ mod tests {
         let line: Vec<String> = line.iter().map(|argument| (*argument).to_owned()).collect();
         let wanted = "java\n-Dpassword=[hidden]\n--password\n[hidden]\nkafka.Kafka\n--override\nx.secret=[hidden]\n";
         assert_eq!(arguments(&line), wanted);
+        // As `sun.rt.javaCommand` has the same.
+        let wanted = "kafka.Kafka server.properties --password [hidden]";
+        assert_eq!(super::line("kafka.Kafka server.properties --password s3 cret --id 7", true), wanted);
 
         let file = b"# old.password=s3cret\nbroker.id=1\nssl.key.password : s3cret\\\n  s3cret\nssl.key\\u0073tore.password s3cret\n\
             a.password=${file:/x:y}\nssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/,\\\\d\nempty.password=\nb\\ c=\\ d\n";

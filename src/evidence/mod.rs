@@ -32,8 +32,9 @@ use store::{HeapDump, Manifest, Writer};
 const FLOOR: Duration = Duration::from_secs(600);
 /// After a bundle that could not be written.
 const RETRY: Duration = Duration::from_secs(60);
-/// From one thread dump to the next.
-const DUMPS_APART: Duration = Duration::from_secs(3);
+/// From one thread dump to the next: all three span the 10 s for which threads stand still that `analyze` calls stalled,
+/// and are had before a liveness probe that waits 15 s for the evidence goes on without it.
+const DUMPS_APART: Duration = Duration::from_secs(5);
 const DUMPS: [&str; 3] = ["thread-dump-1.txt", "thread-dump-2.txt", "thread-dump-3.txt"];
 const DUMP_DEADLINE: Duration = Duration::from_secs(5);
 /// For one access to the evidence folder.
@@ -130,12 +131,21 @@ impl Ring {
     }
 }
 
-/// What is remembered of one process: whether it is saved, and for which findings.
+/// What is remembered of one process: how often it is saved, and for which findings.
 #[derive(Debug, Clone, Default)]
 struct Tried {
     findings: BTreeSet<FindingId>,
+    bundles: u32,
     at: Moment,
     failed: bool,
+}
+
+impl Tried {
+    /// Until a bundle of a later episode: twice as long after each bundle, up to 21 hours, so that a broker which is
+    /// gray on and off does not drive out what was saved of others.
+    fn floor(&self) -> Duration {
+        FLOOR * 2_u32.pow(self.bundles.saturating_sub(1).min(7))
+    }
 }
 
 /// The gray broker whose evidence is to be saved now, of several the one that has been gray for longest.
@@ -145,8 +155,9 @@ fn due<'a>(view: &'a View, tried: &HashMap<ProcessKey, Tried>, now: Moment) -> O
         None => true,
         Some(before) if before.failed => now.since(before.at) >= RETRY,
         Some(before) => {
-            let new = &critical(broker) - &before.findings;
-            !new.is_empty() && (now.since(before.at) >= FLOOR || STUCK.iter().any(|id| new.contains(id)))
+            let (new, apart) = (&critical(broker) - &before.findings, now.since(before.at));
+            let joined = !new.is_empty() && (apart >= FLOOR || STUCK.iter().any(|id| new.contains(id)));
+            joined || (broker.since > before.at && apart >= before.floor())
         }
     };
     view.diagnosis.brokers.iter().filter(is_due).min_by_key(|broker| broker.since)
@@ -236,6 +247,7 @@ async fn save(
             Ok(path) => {
                 tracing::warn!(broker = broker.label, path = %path.display(), "saved the evidence");
                 known.findings.extend(critical(broker));
+                known.bundles += 1;
                 (entry.total, entry.newest, entry.failure) = (entry.total + 1, Some(SavedBundle { path, at }), None);
             }
             Err(why) => {
@@ -292,6 +304,7 @@ impl Saver {
             let known = tried.entry(manifest.process).or_default();
             known.at = manifest.at;
             known.findings.extend(manifest.findings);
+            known.bundles += 1;
             let newest = Some(SavedBundle { path, at: manifest.at });
             let entry = SavedOf { process: manifest.process, newest, total: 0, failure: None };
             saved.brokers.insert(manifest.broker, entry);
@@ -316,7 +329,7 @@ impl Saver {
         done.map(|(result, _)| result).map_err(|failure| failure.message)
     }
 
-    /// Saves one bundle: in some 7 seconds, and a heap dump after that where one is wanted of a broker that `is_stuck`
+    /// Saves one bundle: in some 11 seconds, and a heap dump after that where one is wanted of a broker that `is_stuck`
     /// then still.
     async fn save(
         &mut self,
@@ -375,9 +388,11 @@ impl Saver {
             ThreadCollector::new(THIS_PROGRAM, self.proc.path(), Arc::clone(&subject.broker), DUMP_DEADLINE);
         let mut no_more_dumps: Option<String> = None;
         let mut last = Ok(());
+        // The first one had, so that a slow one does not shorten the span.
+        let mut first_had = begun;
         for (index, name) in (0..).zip(DUMPS) {
             if no_more_dumps.is_none() {
-                sleep_until(begun + DUMPS_APART * index).await;
+                sleep_until(first_had + DUMPS_APART * index).await;
             }
             let dump = match &no_more_dumps {
                 Some(why) => Err(why.clone()),
@@ -393,6 +408,7 @@ impl Saver {
             last = dump.as_ref().map(drop).map_err(String::clone);
             self.add(name, dump).await?;
             if index == 0 {
+                first_had = Instant::now();
                 for part in PARTS {
                     let content = self.read(&subject, part, begun + BUNDLE_DEADLINE).await;
                     self.add(part.0, content).await?;

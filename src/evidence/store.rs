@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::DUMPS;
 use crate::config::EvidenceSettings;
 use crate::diagnose::finding::FindingId;
 use crate::discover::ProcessKey;
@@ -160,10 +161,9 @@ pub fn tidy(settings: &EvidenceSettings) -> io::Result<()> {
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.take(MOST_ENTRIES).filter_map(Result::ok) {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
-        if is_ours
-            && File::open(entry.path())
-                .is_ok_and(|folder| flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok())
-        {
+        let Some(folder) = is_ours.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        // Held until all is gone: a writer that has just made the folder must not take it for its own meanwhile.
+        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
             // Another one may be at it; what remains is tried again.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -223,6 +223,8 @@ pub struct Writer {
     room: u64,
     files: Vec<ListedFile>,
     missing: Vec<Missing>,
+    /// Why a thread dump that was had could not be written.
+    refused_dump: Option<String>,
 }
 
 impl Writer {
@@ -260,11 +262,13 @@ impl Writer {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| fail(errno.into()))?;
         let (files, missing) = (Vec::new(), Vec::new());
         let settings = settings.clone();
-        Ok(Writer { dir, folder, name, _lock: lock, settings, may_remove, room, files, missing })
+        let refused_dump = None;
+        Ok(Writer { dir, folder, name, _lock: lock, settings, may_remove, room, files, missing, refused_dump })
     }
 
     /// Writes one file and syncs it; what cannot be had or written is listed with its reason.
     pub fn add(&mut self, name: &str, content: Result<Vec<u8>, String>) {
+        let is_dump = DUMPS.contains(&name) && content.is_ok();
         let written = content.and_then(|content| {
             let bytes = content.len() as u64;
             if bytes > self.room {
@@ -283,8 +287,23 @@ impl Writer {
                 self.room -= file.bytes;
                 self.files.push(file);
             }
-            Err(why) => self.missing.push(Missing { name: name.to_owned(), why }),
+            Err(why) => {
+                if is_dump {
+                    self.refused_dump = Some(format!("{}: no thread dump fits: {why}", self.dir.display()));
+                }
+                self.missing.push(Missing { name: name.to_owned(), why });
+            }
         }
+    }
+
+    /// Why what was written is not worth the name of evidence: it is tried again when there is more room.
+    fn worthless(&self) -> Option<String> {
+        if self.files.iter().all(|file| file.bytes == 0) {
+            let why = self.missing.last().map_or("nothing was had", |missing| &missing.why);
+            return Some(format!("{}: not one file could be saved: {why}", self.dir.display()));
+        }
+        let has_dump = self.files.iter().any(|file| DUMPS.contains(&&*file.name));
+        self.refused_dump.clone().filter(|_| !has_dump)
     }
 
     /// Writes the manifest, to which what was written and what is missing is added, and gives the bundle its name.
@@ -292,9 +311,11 @@ impl Writer {
     /// # Errors
     /// Then there is no bundle.
     pub fn commit(self, manifest: Manifest) -> Result<PathBuf, String> {
+        let worthless = self.worthless();
         let manifest = Manifest { files: self.files, missing: self.missing, ..manifest };
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
-        let committed = write(&self.folder, MANIFEST, &text).and_then(|_| {
+        let written = worthless.map_or_else(|| write(&self.folder, MANIFEST, &text), Err);
+        let committed = written.and_then(|_| {
             let named = File::open(&self.folder).and_then(|folder| folder.sync_all()).and_then(|()| {
                 // A folder is not renamed onto one that holds something.
                 let mut names = (1..100).map(|n| if n == 1 { self.name.clone() } else { format!("{}+{n}", self.name) });

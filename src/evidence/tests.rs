@@ -39,11 +39,12 @@ fn view_of(brokers: Vec<BrokerDiagnosis>, proc: &ProcRoot) -> View {
 }
 
 #[test]
-fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join() {
+fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join_or_it_returns() {
     use FindingId::{ApiUnresponsive, CloseWaitPileup, JvmDeadlock};
     let [one, two] = [1, 2].map(|pid| ProcessKey { pid, start_ticks: 1 });
     let at = |seconds: u64| Moment(seconds * 1000);
-    let saved = |failed| HashMap::from([(one, Tried { findings: BTreeSet::from([JvmDeadlock]), at: at(100), failed })]);
+    let tried = |bundles, failed| Tried { findings: BTreeSet::from([JvmDeadlock]), bundles, at: at(100), failed };
+    let saved = |failed| HashMap::from([(one, tried(1, failed))]);
     let table: [(&str, &[FindingId], _, _, bool); 7] = [
         ("new", &[JvmDeadlock], HashMap::new(), 100, true),
         ("saved", &[JvmDeadlock], saved(false), 5000, false),
@@ -56,6 +57,20 @@ fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join() {
     for (name, findings, tried, now, wanted) in table {
         let view = view_of(vec![gray(one, "1", at(90), findings)], &ProcRoot::new("/proc"));
         assert_eq!(due(&view, &tried, at(now)).is_some(), wanted, "{name}");
+    }
+    // Bundles until now, when it became gray, now.
+    let later = [
+        ("the same episode", 1, 100, 9_000_000, false),
+        ("again too early", 1, 101, 699, false),
+        ("again", 1, 101, 700, true),
+        ("a third time too early", 2, 101, 1299, false),
+        ("a third time", 2, 101, 1300, true),
+        ("gray on and off for long", 1000, 101, 76_899, false),
+        ("gray on and off until the next day", 1000, 101, 76_900, true),
+    ];
+    for (name, bundles, since, now, wanted) in later {
+        let view = view_of(vec![gray(one, "1", at(since), &[JvmDeadlock])], &ProcRoot::new("/proc"));
+        assert_eq!(due(&view, &HashMap::from([(one, tried(bundles, false))]), at(now)).is_some(), wanted, "{name}");
     }
     let suspect = BrokerDiagnosis { state: BrokerState::Suspect, ..gray(one, "1", at(1), &[]) };
     let brokers = vec![suspect, gray(one, "1", at(9), &[]), gray(two, "2", at(8), &[])];
@@ -165,12 +180,8 @@ async fn a_heap_dump_that_is_wanted_and_not_had_is_told() {
     assert!(!is_stuck(&healthy) && !is_stuck(&silent) && is_stuck(&view.diagnosis.brokers[0]));
 }
 
-fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) -> store::ListedFile {
-    let at = Moment(0).plus(Duration::from_secs(3600 * hour));
-    let mut writer = Writer::begin(settings, label, at, true).unwrap();
-    writer.add("big.txt", Ok(vec![b'x'; content]));
-    writer.add("small.txt", Ok(b"abc".to_vec()));
-    let manifest = Manifest {
+fn manifest(label: &str, at: Moment) -> Manifest {
+    Manifest {
         made_by: String::new(),
         broker: label.into(),
         kafka_version: None,
@@ -182,8 +193,15 @@ fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) ->
         files: Vec::new(),
         heap_dump: None,
         missing: Vec::new(),
-    };
-    writer.commit(manifest).unwrap();
+    }
+}
+
+fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) -> store::ListedFile {
+    let at = Moment(0).plus(Duration::from_secs(3600 * hour));
+    let mut writer = Writer::begin(settings, label, at, true).unwrap();
+    writer.add("big.txt", Ok(vec![b'x'; content]));
+    writer.add("small.txt", Ok(b"abc".to_vec()));
+    writer.commit(manifest(label, at)).unwrap();
     let (_, manifest) = store::manifests(settings.dir.as_ref().unwrap()).pop().unwrap();
     assert_eq!(manifest.files.len() + manifest.missing.len(), 2);
     manifest.files.last().unwrap().clone()
@@ -230,4 +248,55 @@ fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
     write(&bytes, "1", 20, 90 << 10);
     let (_, newest) = store::manifests(bytes.dir.as_ref().unwrap()).pop().unwrap();
     assert_eq!((newest.files[0].name.as_str(), newest.missing[0].name.as_str()), ("small.txt", "big.txt"));
+}
+
+#[test]
+fn a_bundle_without_room_for_a_dump_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = EvidenceSettings { max_bytes: 400 << 10, ..settings(folder.path()) };
+    let had = |bytes: usize| Ok(vec![b'x'; bytes]);
+    let no_jvm = || Err("no JVM".to_owned());
+    // The dumps and another file as they are had, and what is said.
+    let table = [
+        ("all fit", [had(10), had(10), had(10), had(10)], None),
+        ("one dump fits", [had(10), had(90 << 10), had(90 << 10), had(10)], None),
+        (
+            "no dump fits",
+            [had(90 << 10), had(90 << 10), no_jvm(), had(10)],
+            Some("no thread dump fits: its 92160 bytes"),
+        ),
+        ("no dump is had", [no_jvm(), no_jvm(), no_jvm(), had(10)], None),
+        ("nothing is had", [no_jvm(), no_jvm(), no_jvm(), no_jvm()], Some("not one file could be saved: no JVM")),
+        ("nothing but empty files", [no_jvm(), no_jvm(), no_jvm(), had(0)], Some("not one file could be saved")),
+    ];
+    for (index, (name, contents, wanted)) in table.into_iter().enumerate() {
+        let mut writer = Writer::begin(&small, "1", Moment(index as u64 * 1000), true).unwrap();
+        std::iter::zip([DUMPS.as_slice(), &["limits.txt"]].concat(), contents).for_each(|(n, c)| writer.add(n, c));
+        let before = names(&small).len();
+        let committed = writer.commit(manifest("1", Moment(0)));
+        assert_eq!(committed.is_ok(), wanted.is_none(), "{name}: {committed:?}");
+        assert!(committed.as_ref().err().is_none_or(|why| why.contains(wanted.unwrap())), "{name}: {committed:?}");
+        assert_eq!(names(&small).len() + usize::from(wanted.is_some()), before, "{name}: nothing half is left");
+    }
+}
+
+/// Otherwise a writer whose folder is just being swept takes it for its own, and commits what is left of it.
+#[test]
+fn who_sweeps_holds_the_lock_until_all_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let left_over = settings.dir.as_ref().unwrap().join(".left-over.partial");
+    fs::create_dir_all(&left_over).unwrap();
+    const FILES: usize = 5_000;
+    (0..FILES).for_each(|n| fs::write(left_over.join(n.to_string()), "").unwrap());
+    let lock = fs::File::open(&left_over).unwrap();
+    let count = || fs::read_dir(&left_over).map_or(0, Iterator::count);
+    let sweeper = std::thread::spawn(move || store::tidy(&settings));
+    while count() == FILES {
+        std::thread::yield_now();
+    }
+    let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    assert!(locked.is_err() || count() == 0, "{} files are left", count());
+    sweeper.join().unwrap().unwrap();
+    assert!(!left_over.exists());
 }

@@ -1,7 +1,7 @@
 //! HTTP: metrics, the page, health. Every answer comes from the newest snapshot in memory.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use flate2::write::GzEncoder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
@@ -40,6 +40,8 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// Connections held at a time: each costs a handle of ours.
 const MAX_CONNECTIONS: usize = 512;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
 
 /// The routes. `max_requests` of 0 is no limit. `telemetry_path` was checked by [`crate::config`].
 pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Router {
@@ -233,8 +235,27 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// `[::]` is every address of both kinds; those of IPv4 alone where the host has no IPv6.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
+    let bound = match address {
+        SocketAddr::V6(every) if every.ip().is_unspecified() => match bind_both_kinds(address) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            }
+            bound => bound,
+        },
+        _ => TcpListener::bind(address).await,
+    };
+    bound.map_err(|cause| BindError { address, cause })
+}
+
+fn bind_both_kinds(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    // The host's own setting (`net.ipv6.bindv6only`) may be the other one.
+    rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

@@ -70,6 +70,26 @@ fn what_cannot_be_written_is_told_once_and_taken_up_again() {
     assert!(to_full_disk.failed && to_full_disk.open.is_none());
 }
 
+/// As a file that is mounted alone: nothing can take its place.
+#[test]
+fn a_full_file_that_cannot_be_renamed_does_not_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, in_the_way) = (folder.path().join("r.jsonl"), folder.path().join("r.jsonl.1/x"));
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let line = serde_json::to_vec(&snapshot(1)).unwrap().len() as u64 + 1;
+    let mut recorder = recorder(&file, line * 2);
+    for second in 1..10 {
+        recorder.take(&snapshot(second));
+        assert_eq!(recorder.failed, second > 2, "it fails once and stays so");
+    }
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), line * 2);
+    std::fs::remove_dir_all(in_the_way.parent().unwrap()).unwrap();
+    recorder.take(&snapshot(11));
+    assert!(!recorder.failed);
+    assert_eq!(read(&file), [snapshot(11)]);
+    assert_eq!(read(&folder.path().join("r.jsonl.1")), [snapshot(1), snapshot(2)]);
+}
+
 #[test]
 fn bad_lines_are_skipped_and_counted() {
     let good = |at| serde_json::to_string(&snapshot(at)).unwrap();

@@ -98,7 +98,7 @@ fn folded_bomb() -> String {
 fn flags_and_commands() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("--web.listen-address={}", taken.local_addr().unwrap());
-    let listen = "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 0.0.0.0:10052";
+    let listen = "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 127.0.0.1:10052";
     let path = "only letters, digits and / - . _ ~ may stand in it, e.g. /metrics";
     let procfs = "/nowhere: no procfs is mounted there (/nowhere/uptime: No such file or directory (os error 2)); leave it at /proc";
     let cases: Vec<(Vec<&str>, String)> = vec![

@@ -219,7 +219,6 @@ fn broker(id: Option<i32>, listeners: &[(&str, Option<SecurityProtocol>, Option<
                 controller: *name == "CONTROLLER",
             })
             .collect(),
-        advertised: Vec::new(),
         log_dirs: Vec::new(),
         zookeeper: Vec::new(),
         uid: None,

@@ -1,9 +1,17 @@
-//! What the manifest of an evidence bundle says of the files beside it.
+//! What the manifest of an evidence bundle says of the files beside it, and what the exporter found.
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
+
 use super::Fact;
+use crate::diagnose::finding::BrokerState;
+use crate::diagnose::verdict::DECIDING;
 use crate::evidence::store::{MANIFEST, MANIFEST_CAP, Manifest, sha256, time};
+use crate::snapshot::NamedIssue;
+
+/// A larger `findings.json` is none.
+const FINDINGS_CAP: usize = 4 << 20;
 
 #[derive(Debug)]
 pub struct Bundle<'a> {
@@ -46,7 +54,12 @@ impl<'a> Bundle<'a> {
 
     /// In the label, which is ID@PORT where several brokers of a host share one.
     pub fn id(&self) -> Option<i32> {
-        self.manifest.broker.split('@').next()?.parse().ok().filter(|id| *id >= 0)
+        id_in(&self.manifest.broker)
+    }
+
+    /// The broker was gray when the bundle was made.
+    pub fn says_gray(&self) -> bool {
+        self.manifest.findings.iter().any(|id| DECIDING.contains(id))
     }
 
     pub fn fact(&self) -> Fact {
@@ -77,4 +90,45 @@ impl<'a> Bundle<'a> {
         ];
         Fact { kind: "bundle", source: self.source.to_owned(), text, figures: figures.into(), ..Fact::default() }
     }
+}
+
+/// What is read of `findings.json`.
+#[derive(Debug, Deserialize)]
+pub struct Found {
+    label: String,
+    pub state: BrokerState,
+    sentence: String,
+    pub findings: Vec<FoundOne>,
+    #[serde(default)]
+    pub known_issues: Vec<NamedIssue>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct FoundOne {
+    /// Also one that this version does not know.
+    id: String,
+    facts: Vec<String>,
+}
+
+impl Found {
+    pub fn parse(text: &str) -> Option<Found> {
+        let may_be = text.len() <= FINDINGS_CAP && text.trim_start().starts_with('{');
+        may_be.then(|| serde_json::from_str(text).ok()).flatten()
+    }
+
+    pub fn id(&self) -> Option<i32> {
+        id_in(&self.label)
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = format!("kafka-vitals found then: {}", self.sentence);
+        for FoundOne { id, facts } in &self.findings {
+            text += &format!(" {id}{}", if facts.is_empty() { ".".into() } else { format!(": {}.", facts.join("; ")) });
+        }
+        text
+    }
+}
+
+fn id_in(label: &str) -> Option<i32> {
+    label.split('@').next()?.parse().ok().filter(|id| *id >= 0)
 }

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::bundle::Bundle;
-use super::names::{Name, Names};
+use super::bundle::{Bundle, Found};
+use super::names::{Name, Names, Owner};
+use super::stalls::{self, StoodStill};
 use super::{By, Charge, Fact, File, REGISTERED, SOCKETS, Told, Witness};
 use crate::diagnose::dump::Analysis;
+use crate::diagnose::finding::BrokerState;
+use crate::diagnose::stalls::stand_still;
 use crate::parse::server_log::Log;
 use crate::parse::topics::{self, Partition};
 use crate::parse::{groups, handles_text, sockets_text, zookeeper};
@@ -14,8 +17,6 @@ use crate::snapshot::TcpState;
 
 /// A broker that works closes what its clients closed at once: so many that it has not closed are no accident.
 const MANY: u64 = 10;
-
-type Owner = Option<(Name, By)>;
 
 struct Gathering<'a> {
     told: BTreeMap<Name, Told>,
@@ -36,6 +37,7 @@ pub fn gather(
     bundles.iter().for_each(|bundle| all.bundle(bundle));
     let sizes = topic_sizes(files);
     for ((file, log), owner) in files.iter().zip(logs).zip(owners) {
+        all.found(file, owner);
         all.dumps(file, owner, analysis);
         all.topics(file);
         all.sockets(file);
@@ -47,6 +49,7 @@ pub fn gather(
             all.client_log(file, log);
         }
     }
+    stalls::find(files, owners).into_iter().for_each(|stood| all.stall(stood, files, owners));
     all.ends_of_logs(files, logs, owners);
     (all.told, all.elsewhere)
 }
@@ -83,11 +86,42 @@ impl Gathering<'_> {
             Some(name) => {
                 if let Some(told) = self.told.get_mut(&name) {
                     told.version.clone_from(&bundle.manifest.kafka_version);
+                    told.judged_gray |= bundle.says_gray();
                 }
-                self.explain(&name, bundle.fact());
+                let against = bundle.says_gray().then_some(Witness::Exporter);
+                self.charge(&name, against, BTreeSet::new(), bundle.fact());
             }
             None => self.elsewhere.push(bundle.fact()),
         }
+    }
+
+    /// What an exporter found at the time.
+    fn found(&mut self, file: &File<'_>, owner: &Owner) {
+        let Some(found @ Found { state, .. }) = &file.found else { return };
+        let told = fact("found", file, found.text(), &[("findings", found.findings.len() as u64)]);
+        let Some((name, _)) = owner else { return self.elsewhere.push(told) };
+        if let Some(told) = self.told.get_mut(name) {
+            told.judged_gray |= *state == BrokerState::Gray;
+            told.known_issues.extend(found.known_issues.iter().cloned());
+        }
+        let against = matches!(state, BrokerState::Gray | BrokerState::Suspect).then_some(Witness::Exporter);
+        self.charge(name, against, BTreeSet::new(), told);
+    }
+
+    fn stall(&mut self, stood: StoodStill, files: &[File<'_>], owners: &[Owner]) {
+        let StoodStill { stall, file, from, until } = stood;
+        let (Some(file), Some(owner)) = (files.get(file), owners.get(file)) else { return };
+        let mut text = format!("{}, {from} to {until}", stand_still(&stall));
+        if let Some(thread) = &stall.goes_on_with {
+            let _ = write!(text, "; perhaps until {thread} is done");
+        }
+        let told = fact("stall", file, text, &[("threads", stall.threads.len() as u64)]);
+        let Some((name, by)) = owner else { return self.elsewhere.push(told) };
+        if let Some(told) = self.told.get_mut(name) {
+            told.surely_its_dump |= *by != By::FileName;
+            told.known_issues.extend(stall.known_issues);
+        }
+        self.charge(name, Some(Witness::Dump), BTreeSet::new(), told);
     }
 
     fn dumps(&mut self, file: &File<'_>, owner: &Owner, analysis: &Analysis) {

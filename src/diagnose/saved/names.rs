@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Found};
 use super::{Address, By, DUMP, File, HANDLES, SOCKETS};
 use crate::discover::properties::{self, Properties};
 use crate::parse::server_log::Log;
@@ -30,6 +30,9 @@ impl fmt::Display for Name {
         }
     }
 }
+
+/// The broker that a file is about, where anything tells it.
+pub type Owner = Option<(Name, By)>;
 
 /// The brokers that the files speak of.
 #[derive(Debug, Default)]
@@ -67,7 +70,8 @@ impl Names {
             let partitions = topics::partitions(&file.text);
             let in_topics = partitions.flat_map(|row| topics::ids(row.replicas).chain(row.leader));
             let registered = zookeeper::registered(&file.text).into_iter().flatten();
-            names.know(in_topics.chain(registered).chain(file.dump_ids.iter().copied()));
+            let found = file.found.as_ref().and_then(Found::id);
+            names.know(in_topics.chain(registered).chain(file.dump_ids.iter().copied()).chain(found));
             if let Some(log) = log {
                 let others = log.disconnects.keys().chain(log.addresses.values()).chain(&log.ids);
                 names.know(others.copied());
@@ -170,9 +174,10 @@ impl Names {
     }
 
     /// The broker that a file is about; the id is that of the bundle which it is in.
-    pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>, of_bundle: Option<i32>) -> Option<(Name, By)> {
+    pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>, of_bundle: Option<i32>) -> Owner {
         let ids = log.map(|log| &log.ids).into_iter().chain([&file.dump_ids]).flatten().copied();
-        let ids: BTreeSet<i32> = ids.chain(file.properties.as_ref().and_then(own_id)).collect();
+        let stated = [file.properties.as_ref().and_then(own_id), file.found.as_ref().and_then(Found::id)];
+        let ids: BTreeSet<i32> = ids.chain(stated.into_iter().flatten()).collect();
         if !ids.is_empty() {
             return Some((Name::Id(only(&ids)?), By::Content));
         }

