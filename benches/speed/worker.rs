@@ -174,9 +174,9 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     let mut sample = |passes: u32| -> Result<f64> {
         let before = usage::own_cpu()?;
         for _ in 0..passes {
-            for thread in &threads {
-                ensure!(tasks.counts(*thread)?.is_some(), "thread {thread} has ended");
-            }
+            let mut told = 0;
+            tasks.counts(threads.iter().copied(), |_, _| told += 1)?;
+            ensure!(told == threads.len(), "{} threads have ended", threads.len() - told);
         }
         Ok(milliseconds((usage::own_cpu()? - before) / passes))
     };

@@ -14,7 +14,7 @@ use crate::snapshot::{Clock, Moment, ProgressReport, Suspect};
 use crate::sys::attach::Target;
 use crate::sys::perf_data::PerfFile;
 use crate::sys::proc::{ProcError, ProcRoot};
-use crate::sys::schedstat::{Allowance, Tasks};
+use crate::sys::schedstat::{Allowance, Counts, Tasks};
 
 /// A report without news is told so often.
 pub const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -107,19 +107,17 @@ impl ProgressCollector {
         }
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.judged.len());
-        let mut resting = 0;
-        for (thread, pool) in &self.judged {
-            if self.watch.may_rest(*thread) {
-                resting += 1;
-                continue;
-            }
-            match tasks.counts(*thread)? {
-                Some(counts) => {
-                    samples.push(Sample { thread: *thread, pool: *pool, cpu: counts.cpu, switches: counts.switches });
-                }
-                // It ended: look at once what came in its place.
-                None => self.scanned = Moment::default(),
-            }
+        let looked_at: Vec<_> = self.judged.iter().filter(|(thread, _)| !self.watch.may_rest(*thread)).collect();
+        let resting = (self.judged.len() - looked_at.len()) as u64;
+        let mut pools = looked_at.iter();
+        tasks.counts(looked_at.iter().map(|(thread, _)| *thread), |thread, counts| {
+            let pool = pools.find(|(id, _)| *id == thread).map(|(_, pool)| *pool);
+            let Counts { cpu, switches, .. } = counts;
+            samples.extend(pool.map(|pool| Sample { thread, pool, cpu, switches }));
+        })?;
+        if samples.len() < looked_at.len() {
+            // One ended: look at once what came in its place.
+            self.scanned = Moment::default();
         }
         let mut states = Vec::new();
         for thread in self.watch.take(now, &samples) {

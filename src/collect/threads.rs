@@ -288,6 +288,8 @@ impl ThreadCollector {
 
 /// The header line and as many bytes as it announces.
 async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
+    // Fewer turns between child and reader; where it is refused, it takes some more.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, 1 << 20);
     let mut reader = BufReader::with_capacity(64 << 10, stdout);
     let mut line = Vec::new();
     let read = (&mut reader).take(MAX_HEADER_BYTES as u64).read_until(b'\n', &mut line).await;
@@ -296,7 +298,7 @@ async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
     if header.bytes > MAX_DUMP_BYTES {
         return Err(format!("it announces {} bytes", header.bytes));
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(header.bytes);
     let read = reader.take(header.bytes as u64 + 1).read_to_end(&mut bytes).await;
     read.map_err(|error| error.to_string())?;
     if bytes.len() == header.bytes {

@@ -112,7 +112,7 @@ impl StallWatch {
         let mut still = HashMap::new();
         let mut pools = BTreeSet::new();
         let mut stalled = Vec::new();
-        let mut outside = None;
+        let mut standing = Vec::new();
         for (index, thread) in dump.threads.iter().enumerate() {
             let Some(pool) = Pool::of(thread.name) else { continue };
             pools.insert(pool);
@@ -144,8 +144,8 @@ impl StallWatch {
                 Some(before) => Still { since: before.since, time: before.time + ran, dumps: before.dumps + 1, ..here },
                 None => here,
             };
-            if here.dumps >= DUMPS && is_outside(&frames) {
-                outside = Some(thread.name);
+            if here.dumps >= DUMPS {
+                standing.push(thread);
             }
             if is_stalled(&here, state) {
                 stalled.push((pool, *thread, frames, here.since));
@@ -156,6 +156,8 @@ impl StallWatch {
         self.last = Some(clock);
         let first = *self.first_dump.get_or_insert(now);
         let mut stalls = group(&stalled);
+        let at_a_disk = || standing.iter().find(|thread| is_outside(thread)).map(|thread| thread.name);
+        let outside = if stalls.is_empty() { None } else { at_a_disk() };
         for stall in &mut stalls {
             stall.holders = graph.holders_of(&stall.threads);
             let ends = graph.ends_of(&stall.threads).into_iter().find(|end| goes_on(end)).map(|end| end.name);
@@ -177,11 +179,11 @@ pub fn stand_still(stall: &Stall) -> String {
 /// Whether a thread that others wait for is at work, sleeps, or waits for a disk or ZooKeeper.
 fn goes_on(thread: &Thread<'_>) -> bool {
     let runs = matches!(thread.state(), Some(State::Runnable | State::TimedWaiting));
-    runs || is_outside(&thread.frames().take(OUTSIDE_FRAMES).collect::<Vec<_>>())
+    runs || is_outside(thread)
 }
 
-fn is_outside(frames: &[Frame<'_>]) -> bool {
-    let mut top = frames.iter().take(OUTSIDE_FRAMES);
+fn is_outside(thread: &Thread<'_>) -> bool {
+    let mut top = thread.frames().take(OUTSIDE_FRAMES);
     top.any(|frame| OUTSIDE.iter().any(|part| frame.class_method.contains(part)))
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fd::{AsFd, OwnedFd};
@@ -137,30 +137,40 @@ impl Tasks {
         Ok(())
     }
 
-    /// What is counted of one thread until now; None after its end, and then it is forgotten.
+    /// What is counted until now of these threads, whose ids ascend. One that has ended is not told, and forgotten.
     ///
     /// # Errors
     /// `Denied`, `Io`, `Malformed`.
-    pub fn counts(&mut self, id: u32) -> Result<Option<Counts>, ProcError> {
-        let Some(task) = self.tasks.get_mut(&id) else { return Ok(None) };
-        let counts = match &task.kept {
-            Some((file, _)) => read_counts(file),
-            None => match self.allowance.take() {
-                Some(permit) => open_file(&self.folder, id, "schedstat").and_then(|file| {
-                    let counts = read_counts(&file);
-                    task.kept = Some((file, permit));
-                    counts
-                }),
-                None => open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)),
-            },
-        };
-        match self.told(id, counts)? {
-            Some(counts) => Ok(Some(counts)),
-            None => {
-                self.tasks.remove(&id);
-                Ok(None)
+    pub fn counts(
+        &mut self,
+        ids: impl IntoIterator<Item = u32>,
+        mut tell: impl FnMut(u32, Counts),
+    ) -> Result<(), ProcError> {
+        let Tasks { pid, path, folder, tasks, allowance } = self;
+        let mut ended = Vec::new();
+        // Side by side, and no search for each: that took a tenth of the time.
+        let mut known = tasks.iter_mut().peekable();
+        for id in ids {
+            while known.next_if(|(known, _)| **known < id).is_some() {}
+            let Some((_, task)) = known.next_if(|(known, _)| **known == id) else { continue };
+            let counts = match &task.kept {
+                Some((file, _)) => read_counts(file),
+                None => match allowance.take() {
+                    Some(permit) => open_file(folder, id, "schedstat").and_then(|file| {
+                        let counts = read_counts(&file);
+                        task.kept = Some((file, permit));
+                        counts
+                    }),
+                    None => open_file(folder, id, "schedstat").and_then(|file| read_counts(&file)),
+                },
+            };
+            match told(*pid, path, id, counts)? {
+                Some(counts) => tell(id, counts),
+                None => ended.push(id),
             }
         }
+        ended.iter().for_each(|id| drop(tasks.remove(id)));
+        Ok(())
     }
 
     /// Closes the descriptors of threads that are not wanted any more.
@@ -180,17 +190,17 @@ impl Tasks {
         let mut buffer = [0; 1024];
         let read = open_file(&self.folder, id, "stat").and_then(|file| rustix::io::read(&file, &mut buffer));
         let stat = read.map(|length| parse_stat(buffer.get(..length).unwrap_or_default()).map(|stat| stat.state));
-        self.told(id, stat)
+        told(self.pid, &self.path, id, stat)
     }
 
     /// Counts of one thread, by a descriptor that is not kept.
     fn read(&self, id: u32) -> Result<Option<Counts>, ProcError> {
-        self.told(id, open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)))
+        told(self.pid, &self.path, id, open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)))
     }
 
     fn learn(&self, id: u32) -> Result<Option<Task>, ProcError> {
         let status = open_file(&self.folder, id, "status").and_then(|file| read_open_file(&file, 8 << 10));
-        let Some(status) = self.told(id, status.map(Some))? else { return Ok(None) };
+        let Some(status) = told(self.pid, &self.path, id, status.map(Some))? else { return Ok(None) };
         let field = |name: &[u8]| lines(&status).find_map(|line| line.strip_prefix(name));
         let inner = words(field(b"NSpid:").unwrap_or_default()).last().and_then(number);
         let name = field(b"Name:").unwrap_or_default().trim_ascii_start();
@@ -200,18 +210,18 @@ impl Tasks {
             kept: None,
         }))
     }
+}
 
-    /// The end of a thread is no error, and text of another form is one.
-    fn told<T>(&self, id: u32, read: Result<Option<T>, Errno>) -> Result<Option<T>, ProcError> {
-        match read {
-            Ok(Some(told)) => Ok(Some(told)),
-            Ok(None) => {
-                let what = "no scheduler's counts or no state";
-                Err(ProcError::Malformed { path: self.path.join(id.to_string()), what })
-            }
-            Err(Errno::SRCH | Errno::NOENT) => Ok(None),
-            Err(errno) => Err(failed(self.pid, &self.path.join(id.to_string()), errno)),
+/// The end of a thread is no error, and text of another form is one.
+fn told<T>(pid: u32, path: &Path, id: u32, read: Result<Option<T>, Errno>) -> Result<Option<T>, ProcError> {
+    match read {
+        Ok(Some(told)) => Ok(Some(told)),
+        Ok(None) => {
+            let what = "no scheduler's counts or no state";
+            Err(ProcError::Malformed { path: path.join(id.to_string()), what })
         }
+        Err(Errno::SRCH | Errno::NOENT) => Ok(None),
+        Err(errno) => Err(failed(pid, &path.join(id.to_string()), errno)),
     }
 }
 
