@@ -32,6 +32,8 @@ pub struct Demand {
     deadlocked: bool,
     /// Shown by one dump only.
     unconfirmed: bool,
+    /// The process was stopped, so that nothing was asked.
+    stopped: bool,
 }
 
 impl Demand {
@@ -46,6 +48,7 @@ impl Demand {
             clean: 0,
             deadlocked: false,
             unconfirmed: false,
+            stopped: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Demand {
     pub fn taken(&mut self, at: Instant, pause: Option<Duration>, suspects: &BTreeSet<u32>, deadlocked: Option<bool>) {
         self.credit = self.credit_at(at);
         self.last = Some(at);
+        self.stopped = false;
         if let Some(pause) = pause {
             self.pace.spent(pause);
             self.cost = pause.as_secs_f64().max(self.cost * 0.7);
@@ -78,9 +82,19 @@ impl Demand {
         }
     }
 
+    /// Takes in that the process was stopped at `at`: nothing was asked of it, so that it may soon be tried again.
+    pub fn stopped(&mut self, at: Instant) {
+        self.credit = self.credit_at(at);
+        self.last = Some(at);
+        self.stopped = true;
+    }
+
     /// When the next dump is due if these threads remain suspected.
     pub fn due(&self, suspects: &BTreeSet<u32>) -> Option<Instant> {
         let last = self.last?;
+        if self.stopped {
+            return Some((last + FLOOR).max(self.affordable()?));
+        }
         if self.unconfirmed {
             return Some(last + CONFIRM);
         }
@@ -169,6 +183,16 @@ mod tests {
             demand.taken(start, Some(Duration::from_millis(2)), &suspects(&[1]), Some(true));
         }
         assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, INTERVAL);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_is_soon_tried_again() {
+        let start = Instant::now();
+        let mut demand = Demand::new(INTERVAL, CEILING);
+        demand.stopped(start);
+        assert_eq!(demand.due(&suspects(&[])).unwrap() - start, FLOOR);
+        demand.taken(start + FLOOR, Some(Duration::from_millis(2)), &suspects(&[]), Some(false));
+        assert_eq!(demand.due(&suspects(&[])).unwrap() - start, FLOOR + INTERVAL);
     }
 
     #[test]

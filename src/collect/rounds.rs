@@ -335,7 +335,10 @@ async fn thread_dump(watched: Watched) {
         // A failed dump takes no names back.
         watched.names.send_modify(|names| *names = Some(names.take().unwrap_or_default()));
         let deadlocked = report.as_ref().ok().map(|report| !report.deadlocks.is_empty());
-        demand.taken(begun, pause, &suspects, deadlocked);
+        match &report {
+            Err(failure) if failure.reason == "stopped" => demand.stopped(begun),
+            _ => demand.taken(begun, pause, &suspects, deadlocked),
+        }
         tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
         watched.tell("thread_dump", demand.pace(), took, Told::Threads(report)).await;
         // The JVM ends the answer before it closes its handle.

@@ -134,6 +134,7 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
     });
     println!("the new process was followed {:.1?} after it had started", started.elapsed());
     cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    all_well(exporter);
 }
 
 /// Told within 20 s, of the sick broker alone, with the threads that `jstack` names; the sick broker's id.
