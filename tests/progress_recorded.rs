@@ -34,7 +34,6 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
         if row_number % every != 0 {
             continue;
         }
-        samples.retain(|sample| !watch.may_rest(sample.thread));
         let asked = watch.take(Moment(ms), &samples);
         let states: Vec<_> = asked.into_iter().map(|thread| (thread, states[&thread])).collect();
         for suspicion in watch.judge(&states) {

@@ -107,15 +107,13 @@ impl ProgressCollector {
         }
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.judged.len());
-        let looked_at: Vec<_> = self.judged.iter().filter(|(thread, _)| !self.watch.may_rest(*thread)).collect();
-        let resting = (self.judged.len() - looked_at.len()) as u64;
-        let mut pools = looked_at.iter();
-        tasks.counts(looked_at.iter().map(|(thread, _)| *thread), |thread, counts| {
+        let mut pools = self.judged.iter();
+        tasks.counts(self.judged.iter().map(|(thread, _)| *thread), |thread, counts| {
             let pool = pools.find(|(id, _)| *id == thread).map(|(_, pool)| *pool);
             let Counts { cpu, switches, .. } = counts;
             samples.extend(pool.map(|pool| Sample { thread, pool, cpu, switches }));
         })?;
-        if samples.len() < looked_at.len() {
+        if samples.len() < self.judged.len() {
             // One ended: look at once what came in its place.
             self.scanned = Moment::default();
         }
@@ -128,7 +126,7 @@ impl ProgressCollector {
             thread: self.name(&tasks, suspicion.thread),
             pool: suspicion.pool.name().to_owned(),
         });
-        let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 + resting };
+        let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 };
         self.tasks = Some(tasks);
         let known = |wanted: fn(Pool) -> bool| self.judged.iter().any(|(_, pool)| wanted(*pool));
         Ok((known(must_move) && known(is_clock)).then_some(report))

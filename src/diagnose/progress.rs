@@ -94,8 +94,6 @@ pub fn is_clock(pool: Pool) -> bool {
 #[derive(Debug, Default)]
 pub struct Watch {
     now: Moment,
-    /// From the pass before to the newest.
-    gap: Duration,
     threads: BTreeMap<u32, Track>,
 }
 
@@ -109,8 +107,6 @@ struct Track {
     /// Each single wake-up, between two passes.
     looks: VecDeque<(Moment, Moment)>,
     candidate: bool,
-    /// Left out of this pass.
-    rests: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,17 +144,9 @@ impl Gain {
 }
 
 impl Watch {
-    /// Whether a thread may be left out of the next pass: one that plainly moves is looked at every other time, which
-    /// spares half of the readings.
-    pub fn may_rest(&mut self, thread: u32) -> bool {
-        self.gap <= COARSE && self.threads.get_mut(&thread).is_some_and(Track::may_rest)
-    }
-
-    /// Takes one pass in; threads that are not in it, and were not to rest, are forgotten. Returns those whose state
-    /// [`Watch::judge`] needs.
+    /// Takes one pass in; threads that are not in it are forgotten. Returns those whose state [`Watch::judge`] needs.
     pub fn take(&mut self, now: Moment, samples: &[Sample]) -> Vec<u32> {
         let mut before = std::mem::take(&mut self.threads);
-        self.gap = now.since(self.now);
         self.now = now;
         for sample in samples {
             let known = before.remove(&sample.thread).filter(|track| track.continues(sample, now));
@@ -166,7 +154,6 @@ impl Watch {
             track.add(now, sample);
             self.threads.insert(sample.thread, track);
         }
-        self.threads.extend(before.into_iter().filter(|(_, track)| track.rests));
         let candidates = self.threads.iter().filter(|(_, track)| track.candidate).map(|(thread, _)| *thread);
         candidates.take(CANDIDATES).collect()
     }
@@ -203,14 +190,7 @@ impl Watch {
 
 impl Track {
     fn new(pool: Pool) -> Track {
-        Track {
-            pool,
-            points: VecDeque::new(),
-            asleep_since: None,
-            looks: VecDeque::new(),
-            candidate: false,
-            rests: false,
-        }
+        Track { pool, points: VecDeque::new(), asleep_since: None, looks: VecDeque::new(), candidate: false }
     }
 
     /// Not so for another thread of the same id.
@@ -218,14 +198,6 @@ impl Track {
         let last = self.points.back();
         self.pool == sample.pool
             && last.is_none_or(|last| last.switches <= sample.switches && last.cpu <= sample.cpu && last.at < now)
-    }
-
-    /// Not twice in a row; nor where single wake-ups count, or the JVM's clock is told.
-    fn may_rest(&mut self) -> bool {
-        let newest = self.points.back().map(|point| point.at);
-        let judged = newest.and_then(|newest| self.over(newest, CANDIDATE)).is_some();
-        self.rests = !self.rests && must_move(self.pool) && judged && !self.candidate && self.looks.len() < 2;
-        self.rests
     }
 
     fn add(&mut self, now: Moment, sample: &Sample) {
