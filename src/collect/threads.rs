@@ -52,7 +52,8 @@ pub struct RawDump {
     pub bytes: Vec<u8>,
     /// From the request to the last byte.
     pub duration: Duration,
-    /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where it publishes no performance data.
+    /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where it publishes no performance
+    /// data.
     pub pause: Option<Duration>,
     /// How long it has stood at safepoints since it started.
     pub paused: Option<Duration>,
@@ -202,6 +203,8 @@ impl ThreadCollector {
 
     /// What the child tells, with the text of a thread dump.
     async fn ask(&mut self, ask: Ask, deadline: Duration) -> Result<(Outcome, Vec<u8>), Failure> {
+        // That of an earlier one is no cost of this.
+        self.failed_pause = None;
         if let Some(child) = &mut self.stuck {
             if matches!(child.try_wait(), Ok(None)) {
                 return Err(Failure::new("timeout", "the previous attach was killed and hangs in the kernel still"));

@@ -302,16 +302,15 @@ fn close_wait_pileup(case: &Case<'_>) -> Judgement {
 
 fn accept_queue_full(case: &Case<'_>) -> Judgement {
     let Some(pulse) = case.broker.sockets.fresh(case.now) else { return Unknown };
+    // Without a limit, as in another network namespace, no length is too long.
+    if pulse.accept_queues.iter().all(|queue| queue.limit.is_none()) {
+        return Unknown;
+    }
     let facts = pulse.accept_queues.iter().filter_map(|queue| {
         let limit = queue.limit.filter(|limit| queue.length >= (*limit).max(1))?;
         Some(format!("listener {}: {} connections wait, its limit is {limit}", queue.listener, queue.length))
     });
-    let facts: Vec<String> = facts.collect();
-    // Without a limit, as in another network namespace, no length is too long.
-    match pulse.accept_queues.iter().all(|queue| queue.limit.is_none()) {
-        true => Unknown,
-        false => present_if(facts),
-    }
+    present_if(facts.collect())
 }
 
 fn peer_unreachable(case: &Case<'_>) -> Judgement {

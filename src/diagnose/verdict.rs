@@ -442,11 +442,13 @@ fn sentence(
                 told(text, "See what is found below.")
             }
         }
-        BrokerState::Suspect if of(FindingId::MissingThread).is_some() => {
-            let facts = of(FindingId::MissingThread).map(|finding| finding.facts.join("; ")).unwrap_or_default();
-            told(format!("{name} works in part only since {}: {facts}.", clock(since)), "See what is found below.")
-        }
-        BrokerState::Suspect => told(format!("{name} is suspect since {}; looking closer.", clock(since)), ""),
+        BrokerState::Suspect => match of(FindingId::MissingThread) {
+            Some(finding) => told(
+                format!("{name} works in part only since {}: {}.", clock(since), finding.facts.join("; ")),
+                "See what is found below.",
+            ),
+            None => told(format!("{name} is suspect since {}; looking closer.", clock(since)), ""),
+        },
         BrokerState::Unknown => told(
             format!("{name}: what would tell whether it works could not be read."),
             "See what is unknown, and why.",
