@@ -175,7 +175,7 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
         let before = usage::own_cpu()?;
         for _ in 0..passes {
             let mut told = 0;
-            tasks.counts(threads.iter().copied(), |_, _| told += 1)?;
+            tasks.counts(threads.iter().map(|thread| (*thread, ())), |_, (), _| told += 1)?;
             ensure!(told == threads.len(), "{} threads have ended", threads.len() - told);
         }
         Ok(milliseconds((usage::own_cpu()? - before) / passes))

@@ -107,11 +107,8 @@ impl ProgressCollector {
         }
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.judged.len());
-        let mut pools = self.judged.iter();
-        tasks.counts(self.judged.iter().map(|(thread, _)| *thread), |thread, counts| {
-            let pool = pools.find(|(id, _)| *id == thread).map(|(_, pool)| *pool);
-            let Counts { cpu, switches, .. } = counts;
-            samples.extend(pool.map(|pool| Sample { thread, pool, cpu, switches }));
+        tasks.counts(self.judged.iter().copied(), |thread, pool, Counts { cpu, switches, .. }| {
+            samples.push(Sample { thread, pool, cpu, switches });
         })?;
         if samples.len() < self.judged.len() {
             // One ended: look at once what came in its place.
@@ -128,7 +125,7 @@ impl ProgressCollector {
         });
         let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 };
         self.tasks = Some(tasks);
-        let known = |wanted: fn(Pool) -> bool| self.judged.iter().any(|(_, pool)| wanted(*pool));
+        let known = |wanted: fn(Pool) -> bool| samples.iter().any(|sample| wanted(sample.pool));
         Ok((known(must_move) && known(is_clock)).then_some(report))
     }
 

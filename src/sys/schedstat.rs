@@ -137,20 +137,21 @@ impl Tasks {
         Ok(())
     }
 
-    /// What is counted until now of these threads, whose ids ascend. One that has ended is not told, and forgotten.
+    /// What is counted until now of these threads, whose ids ascend, told with what stands beside each id. One that has
+    /// ended is not told, and forgotten.
     ///
     /// # Errors
     /// `Denied`, `Io`, `Malformed`.
-    pub fn counts(
+    pub fn counts<T>(
         &mut self,
-        ids: impl IntoIterator<Item = u32>,
-        mut tell: impl FnMut(u32, Counts),
+        threads: impl IntoIterator<Item = (u32, T)>,
+        mut tell: impl FnMut(u32, T, Counts),
     ) -> Result<(), ProcError> {
         let Tasks { pid, path, folder, tasks, allowance } = self;
         let mut ended = Vec::new();
         // Side by side, and no search for each: that took a tenth of the time.
         let mut known = tasks.iter_mut().peekable();
-        for id in ids {
+        for (id, beside) in threads {
             while known.next_if(|(known, _)| **known < id).is_some() {}
             let Some((_, task)) = known.next_if(|(known, _)| **known == id) else { continue };
             let counts = match &task.kept {
@@ -165,7 +166,7 @@ impl Tasks {
                 },
             };
             match told(*pid, path, id, counts)? {
-                Some(counts) => tell(id, counts),
+                Some(counts) => tell(id, beside, counts),
                 None => ended.push(id),
             }
         }

@@ -73,7 +73,7 @@ impl Sleeper {
 
 fn counts_of(tasks: &mut Tasks, id: u32) -> Option<Counts> {
     let mut counts = None;
-    tasks.counts([id], |_, told| counts = Some(told)).unwrap();
+    tasks.counts([(id, ())], |_, (), told| counts = Some(told)).unwrap();
     counts
 }
 
@@ -169,7 +169,7 @@ fn a_pass_over_500_threads_is_cheap() {
         .map(|_| {
             let before = cpu();
             let mut told = Vec::new();
-            tasks.counts(ids.iter().copied(), |id, _| told.push(id)).unwrap();
+            tasks.counts(ids.iter().map(|id| (*id, ())), |id, (), _| told.push(id)).unwrap();
             assert_eq!(told, ids);
             std::time::Duration::try_from(cpu() - before).unwrap()
         })
