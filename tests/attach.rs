@@ -41,6 +41,7 @@ fn request(pid: u32) -> Request {
         deadline: DEADLINE,
         max_bytes: 64 << 20,
         may_signal: true,
+        listener: None,
         ask: Ask::ThreadDump { with_locks: false },
     }
 }

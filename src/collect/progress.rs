@@ -107,7 +107,7 @@ impl ProgressCollector {
         }
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.judged.len());
-        tasks.counts(self.judged.iter().copied(), |thread, pool, Counts { cpu, switches, .. }| {
+        tasks.counts(self.judged.iter().copied(), |thread, pool, Counts { cpu, switches }| {
             samples.push(Sample { thread, pool, cpu, switches });
         })?;
         if samples.len() < self.judged.len() {

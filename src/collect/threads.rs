@@ -136,6 +136,8 @@ pub struct ThreadCollector {
     deadline: Duration,
     /// A child that was killed and has not ended: the kernel holds it at the sick process.
     stuck: Option<Child>,
+    /// The JVM's thread that served the last dump.
+    listener: Option<u32>,
     no_signal_until: Option<Instant>,
     failed_pause: Option<Duration>,
 }
@@ -150,7 +152,8 @@ impl ThreadCollector {
         deadline: Duration,
     ) -> Self {
         let (exe, proc_root) = (exe.into(), proc_root.into());
-        ThreadCollector { exe, proc_root, broker, deadline, stuck: None, no_signal_until: None, failed_pause: None }
+        let (stuck, listener, no_signal_until, failed_pause) = (None, None, None, None);
+        ThreadCollector { exe, proc_root, broker, deadline, stuck, listener, no_signal_until, failed_pause }
     }
 
     /// Takes one dump. Ends at the latest a second after the deadline; if it is dropped earlier, so is the child.
@@ -175,7 +178,8 @@ impl ThreadCollector {
         let ask = Ask::ThreadDump { with_locks };
         let duration = Duration::from_micros;
         match self.ask(ask, deadline).await.map_err(|failure| self.of("thread dump", failure))? {
-            (Outcome::Ok { micros, pause_micros, paused_micros, .. }, bytes) => {
+            (Outcome::Ok { micros, pause_micros, paused_micros, listener, .. }, bytes) => {
+                self.listener = listener;
                 let [pause, paused] = [pause_micros, paused_micros].map(|micros| micros.map(duration));
                 Ok(RawDump { bytes, duration: duration(micros), pause, paused })
             }
@@ -218,6 +222,7 @@ impl ThreadCollector {
             deadline,
             max_bytes: MAX_DUMP_BYTES,
             may_signal: self.no_signal_until.is_none_or(|until| Instant::now() >= until),
+            listener: self.listener,
             ask,
         };
         let mut child = Command::new(&self.exe)

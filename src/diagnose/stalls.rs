@@ -116,9 +116,8 @@ impl StallWatch {
         for (index, thread) in dump.threads.iter().enumerate() {
             let Some(pool) = Pool::of(thread.name) else { continue };
             pools.insert(pool);
-            let frames: Vec<Frame<'_>> = thread.frames().collect();
             let state = thread.state();
-            if still.len() >= MAX_THREADS || !may_stall(pool, state, &frames) {
+            if still.len() >= MAX_THREADS || !may_stall(pool, state, thread) {
                 continue;
             }
             let header = thread.header();
@@ -126,7 +125,7 @@ impl StallWatch {
             // Those who take turns at a monitor wait at one place as well.
             let owner = graph.holder(index).filter(|_| state == Some(State::Blocked));
             let here = Still {
-                stack: owner.map_or(0, place_hash) ^ stack_hash(frames.iter().copied()),
+                stack: owner.map_or(0, place_hash) ^ stack_hash(thread),
                 since: now,
                 time: Duration::ZERO,
                 dumps: 1,
@@ -148,7 +147,7 @@ impl StallWatch {
                 standing.push(thread);
             }
             if is_stalled(&here, state) {
-                stalled.push((pool, *thread, frames, here.since));
+                stalled.push((pool, *thread, here.since));
             }
             still.insert(key, here);
         }
@@ -217,25 +216,26 @@ fn stood_still(before: Option<f64>, now: Option<f64>, state: Option<State>, betw
     now - before <= STILL_CPU_MS + ticks
 }
 
-fn may_stall(pool: Pool, state: Option<State>, frames: &[Frame<'_>]) -> bool {
+fn may_stall(pool: Pool, state: Option<State>, thread: &Thread<'_>) -> bool {
     let waits_for_its_queue_alone = matches!(pool, Pool::RequestHandler | Pool::Network | Pool::EventProcessor);
     match state {
-        Some(State::Runnable) => !frames.is_empty() && !selects(frames),
+        Some(State::Runnable) => thread.frames().next().is_some() && !selects(thread),
         Some(State::Blocked) => true,
-        Some(State::Waiting) => !is_idle_wait(frames),
-        Some(State::TimedWaiting) => waits_for_its_queue_alone && !is_idle_wait(frames),
+        Some(State::Waiting) => !is_idle_wait(thread),
+        Some(State::TimedWaiting) => waits_for_its_queue_alone && !is_idle_wait(thread),
         Some(State::New | State::Terminated) | None => false,
     }
 }
 
 /// In the selector, whoever called it: waits for peers.
-fn selects(frames: &[Frame<'_>]) -> bool {
-    let mut in_nio = frames.iter().take_while(|frame| frame.class_method.starts_with("sun.nio.ch."));
+fn selects(thread: &Thread<'_>) -> bool {
+    let mut in_nio = thread.frames().take_while(|frame| frame.class_method.starts_with("sun.nio.ch."));
     in_nio.any(|frame| frame.class_method.starts_with("sun.nio.ch.SelectorImpl."))
 }
 
 /// Waits for the next task of its executor, or in its own loop for an element of a queue or for a condition.
-fn is_idle_wait(frames: &[Frame<'_>]) -> bool {
+fn is_idle_wait(thread: &Thread<'_>) -> bool {
+    let frames: Vec<Frame<'_>> = thread.frames().collect();
     let is_condition = |frame: &Frame<'_>| of_synchronizer(frame, "Synchronizer$ConditionObject.await");
     let Some(condition) = frames.iter().position(is_condition) else {
         // An executor without a queue of its own hands tasks over.
@@ -274,10 +274,11 @@ fn is_get_task(frame: &Frame<'_>) -> bool {
 }
 
 /// Stalled threads of one pool at one place make one stall.
-fn group(stalled: &[(Pool, Thread<'_>, Vec<Frame<'_>>, Moment)]) -> Vec<Stall> {
+fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
     let mut stalls: BTreeMap<(Pool, Option<&str>, Option<String>), Stall> = BTreeMap::new();
-    for (pool, thread, frames, since) in stalled {
-        let (frame, lock_class) = (shared_frame(frames), wanted_class(thread));
+    for (pool, thread, since) in stalled {
+        let frames: Vec<Frame<'_>> = thread.frames().collect();
+        let (frame, lock_class) = (shared_frame(&frames), wanted_class(thread));
         let stall = stalls.entry((*pool, frame, lock_class.clone())).or_insert_with(|| Stall {
             pool: pool.name().to_owned(),
             threads: Vec::new(),
@@ -320,19 +321,16 @@ fn wanted_class(thread: &Thread<'_>) -> Option<String> {
 }
 
 fn place_hash(thread: &Thread<'_>) -> u64 {
-    let mut hasher = StackHasher(stack_hash(thread.frames()));
+    let mut hasher = StackHasher(stack_hash(thread));
     hasher.write(thread.name.as_bytes());
     hasher.write(&thread.header().number.unwrap_or_default().to_le_bytes());
     hasher.finish()
 }
 
 /// Equal for equal frames; the addresses of locks, which garbage collection changes, are not in it.
-pub(super) fn stack_hash<'a>(frames: impl Iterator<Item = Frame<'a>>) -> u64 {
+pub(super) fn stack_hash(thread: &Thread<'_>) -> u64 {
     let mut hasher = StackHasher(0);
-    for frame in frames {
-        hasher.write(frame.class_method.as_bytes());
-        hasher.write(frame.location.as_bytes());
-    }
+    thread.frame_lines().for_each(|line| hasher.write(line.as_bytes()));
     hasher.finish()
 }
 

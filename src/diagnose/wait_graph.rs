@@ -154,7 +154,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     pub fn owners(&self) -> Owners {
         let of = |edge: &Edge<'a>| matches!(edge.wants?.lock, Lock::Synchronizer(_)).then_some(edge.holder?);
         let edges = self.edges.iter().zip(self.threads);
-        let known = edges.filter_map(|(edge, waiter)| Some((place(waiter), place(self.threads.get(of(edge)?)?))));
+        let known = edges.filter_map(|(edge, waiter)| {
+            let owner = self.threads.get(of(edge)?)?;
+            Some((place(waiter), place(owner)))
+        });
         Owners(known.collect())
     }
 
@@ -391,7 +394,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 }
 
 fn place(thread: &Thread<'_>) -> Place {
-    (thread.name.to_owned(), thread.header().number, stack_hash(thread.frames()))
+    (thread.name.to_owned(), thread.header().number, stack_hash(thread))
 }
 
 /// What the thread waits for; tells `holds` every lock that it holds.

@@ -41,6 +41,8 @@ pub struct Request {
     pub max_bytes: usize,
     /// Whether SIGQUIT may be sent to open the attach socket.
     pub may_signal: bool,
+    /// The thread that served the last dump, as its outcome told: spares a look at every thread.
+    pub listener: Option<u32>,
     pub ask: Ask,
 }
 
@@ -64,10 +66,11 @@ pub enum Outcome {
         /// performance data.
         pause_micros: Option<u64>,
         /// How long it has stood at safepoints since it started.
-        #[serde(default)]
         paused_micros: Option<u64>,
         /// Of the attach protocol.
         protocol: u8,
+        /// The thread that serves the attach socket.
+        listener: Option<u32>,
     },
     /// The JVM has written its heap.
     Heap {
@@ -81,7 +84,6 @@ pub enum Outcome {
         reason: String,
         message: String,
         /// As of `Ok`: the JVM may have stood still all the same.
-        #[serde(default)]
         pause_micros: Option<u64>,
     },
 }
@@ -123,6 +125,7 @@ pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// With the text of a thread dump.
 fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outcome, Vec<u8>), Failed> {
     let target = reach(request, parent).map_err(|error| (error, None))?;
+    target.listener_id.set(request.listener);
     let Request { deadline, max_bytes, may_signal, .. } = *request;
     let limits = Limits { deadline, max_bytes, may_signal };
     match &request.ask {
@@ -141,8 +144,8 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outco
             });
             let dump = dump.map_err(|error| (error, pause))?;
             let (pause_micros, paused_micros) = (pause.map(micros), after.map(|(paused, _)| micros(paused)));
-            let (micros, protocol) = (micros(dump.duration), dump.protocol);
-            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol }, dump.into_text()))
+            let (micros, protocol, listener) = (micros(dump.duration), dump.protocol, target.listener_id.get());
+            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol, listener }, dump.into_text()))
         }
         Ask::HeapDump { file, min_free } => {
             let written = heap_dump(&target, file, *min_free, limits, signalled).map_err(|error| (error, None))?;

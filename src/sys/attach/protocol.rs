@@ -1,11 +1,12 @@
 //! The socket of a JVM's attach listener, and one question with its answer.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -143,30 +144,23 @@ fn send(stream: &mut UnixStream, request: &[u8], deadline: Deadline) -> io::Resu
 
 /// As fast as it comes and nothing else meanwhile: the JVM may stand still until the last byte is read.
 fn receive(stream: &mut UnixStream, max: usize, deadline: Deadline) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; max.min(256 << 10)];
-    let mut length = 0;
+    let mut reply = Vec::with_capacity(max.min(256 << 10));
     loop {
         let left = deadline.left("").map_err(|_| io::ErrorKind::TimedOut)?;
         stream.set_read_timeout(Some(left))?;
-        let free = buffer.get_mut(length..).unwrap_or_default();
-        match stream.read(free) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match rustix::io::read(&mut *stream, spare_capacity(&mut reply)) {
+            Ok(0) => return Ok(reply),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        if length == buffer.len() {
-            if length >= max {
-                return Err(io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("the reply is longer than {max} bytes"),
-                ));
-            }
-            buffer.resize((length * 2).min(max), 0);
+        if reply.len() >= max {
+            let message = format!("the reply is longer than {max} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        if reply.len() == reply.capacity() {
+            reply.reserve_exact(reply.len().min(max - reply.len()));
         }
     }
-    buffer.truncate(length);
-    Ok(buffer)
 }
 
 fn explain(target: &Target, error: io::Error, stage: &'static str, deadline: Deadline) -> AttachError {

@@ -1,5 +1,6 @@
 //! The process to attach to, as `/proc` tells it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::OwnedFd;
@@ -32,6 +33,8 @@ pub struct Target {
     pub(super) working_folder: Option<OwnedFd>,
     /// Opened before ids are switched, read only when a signal may have to be sent.
     maps: Option<OwnedFd>,
+    /// The thread that served the socket when it was last looked for.
+    pub(super) listener_id: Cell<Option<u32>>,
 }
 
 /// Whether a thread of the JVM serves the attach socket.
@@ -78,6 +81,7 @@ impl Target {
             root: Rooted::of(root, path.join("root")),
             working_folder,
             maps,
+            listener_id: Cell::new(None),
         })
     }
 
@@ -127,30 +131,40 @@ impl Target {
             || disables_attach(told("java.rt.vmFlags").split(u8::is_ascii_whitespace))
     }
 
-    /// Looks for the thread that serves the socket, by name.
+    /// Looks for the thread that serves the socket, by name: first where it was last.
     pub(super) fn listener(&self) -> Listener {
+        const NAME: &[u8] = b"Attach Listener\n";
+        let known = self.listener_id.take();
+        if known.is_some_and(|id| matches!(self.thread_name(id, &mut [0; 32]), Ok(NAME))) {
+            self.listener_id.set(known);
+            return Listener::Alive;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(Ok(tasks)) = openat(&self.folder, "task", flags, Mode::empty()).map(Dir::new) else {
             return Listener::Unknown;
         };
         let mut named = false;
         for task in tasks.filter_map(Result::ok) {
-            let Ok(id) = task.file_name().to_str() else { continue };
-            if !id.bytes().all(|byte| byte.is_ascii_digit()) {
-                continue;
-            }
-            // One short read each: there may be thousands of threads.
-            let mut name = [0; 32];
-            let comm = openat(&self.folder, format!("task/{id}/comm"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            match comm.and_then(|comm| rustix::io::read(comm, &mut name)).map(|length| name.get(..length)) {
-                Ok(Some(b"Attach Listener\n")) => return Listener::Alive,
-                Ok(Some(b"VM Thread\n")) => named = true,
+            let Some(id) = task.file_name().to_str().ok().and_then(|id| id.parse().ok()) else { continue };
+            match self.thread_name(id, &mut [0; 32]) {
+                Ok(NAME) => {
+                    self.listener_id.set(Some(id));
+                    return Listener::Alive;
+                }
+                Ok(b"VM Thread\n") => named = true,
                 Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
                 // What could not be read may have been the thread that is looked for.
                 Err(_) => return Listener::Unknown,
             }
         }
         if named { Listener::Dead } else { Listener::Unknown }
+    }
+
+    /// With a line break. One short read: there may be thousands of threads.
+    fn thread_name<'b>(&self, id: u32, buffer: &'b mut [u8; 32]) -> Result<&'b [u8], Errno> {
+        let comm = openat(&self.folder, format!("task/{id}/comm"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let length = rustix::io::read(comm, &mut *buffer)?;
+        Ok(buffer.get(..length).unwrap_or_default())
     }
 }
 

@@ -147,6 +147,14 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     fake.write("task/78/comm", "VM Thread\n");
     fake.write("task/79/comm", "Attach Listener\n");
     assert_eq!(fake.reason(), "refused");
+    // Nothing but the name tells it, whoever served the last time.
+    let target = fake.open().unwrap();
+    for served_last in [Some(78), Some(77), Some(79), None] {
+        target.listener_id.set(served_last);
+        assert_eq!((target.listener(), target.listener_id.get()), (Listener::Alive, Some(79)), "{served_last:?}");
+    }
+    fake.write("task/79/comm", "C2 CompilerThre\n");
+    assert_eq!((target.listener(), target.listener_id.get()), (Listener::Dead, None));
 }
 
 #[test]

@@ -143,11 +143,11 @@ fn another_process_and_a_kernel_that_does_not_count_are_told() {
 }
 
 #[test]
-fn counts_are_three_numbers() {
-    let counts = |cpu, waited, switches| Some(Counts { cpu, waited, switches });
+fn counts_are_the_first_and_the_last_of_three_numbers() {
+    let counts = |cpu, switches| Some(Counts { cpu, switches });
     for (text, expected) in [
-        ("31415926 271828 42\n", counts(31_415_926, 271_828, 42)),
-        ("18446744073709551615 0 1", counts(u64::MAX, 0, 1)),
+        ("31415926 271828 42\n", counts(31_415_926, 42)),
+        ("9999999999999999999 0 1", counts(9_999_999_999_999_999_999, 1)),
         ("18446744073709551616 0 1", None),
         ("1 2\n", None),
         ("", None),
