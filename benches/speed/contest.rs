@@ -89,6 +89,22 @@ pub fn contestant<'a>(name: impl Into<String>, run: impl FnMut() -> Result<f64> 
     Contestant { name: name.into(), run: Box::new(run), costs: Vec::new() }
 }
 
+/// One that runs within this process: what a call costs, of as many calls as take a while.
+pub fn call<'a>(bench: &Bench, name: &str, mut run: impl FnMut() + 'a) -> Contestant<'a> {
+    let (least, mut calls) = (Duration::from_millis(bench.count(200, 20) as u64), 1_u32);
+    contestant(name, move || {
+        loop {
+            let before = usage::own_cpu()?;
+            (0..calls).for_each(|_| run());
+            let spent = usage::own_cpu()? - before;
+            if spent >= least {
+                return Ok(milliseconds(spent) / f64::from(calls));
+            }
+            calls *= 2;
+        }
+    })
+}
+
 /// Lets all run in turn, `rounds` times, every other round in reverse order, after one run that does not count.
 pub fn contest(rounds: usize, contestants: &mut [Contestant<'_>]) -> Result<()> {
     for round in 0..=rounds {

@@ -14,7 +14,6 @@ mod metrics_page;
 mod report;
 mod rest;
 mod thread_dumps;
-mod within;
 mod worker;
 
 use std::process::ExitCode;

@@ -18,9 +18,8 @@ use kafka_vitals::kafka::wire::Metadata;
 use kafka_vitals::snapshot::ClusterSource;
 use lab::Cell;
 
-use crate::contest::{Bench, contest, contestant, cost_of, milliseconds};
+use crate::contest::{Bench, call, contest, contestant, cost_of, milliseconds, row};
 use crate::report::{Bar, Row};
-use crate::within::{Within, within};
 use crate::worker;
 
 const VERSION: i16 = 1;
@@ -32,19 +31,19 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let body = response()?;
     let counts = count(Metadata::new(&body, VERSION), 1, ClusterSource::Own, None)?;
     ensure!(counts.partitions == PARTITIONS as u64 && counts.under_replicated > 0, "{counts:?}");
-    let decoding = within(
-        bench,
-        "metadata",
-        &mut [
-            ("ours", &mut || {
-                black_box(count(Metadata::new(black_box(&body), VERSION), 1, ClusterSource::Own, None).ok());
-            }),
-            ("kafka-protocol", &mut || {
-                let mut bytes = black_box(&body).as_slice();
-                black_box(MetadataResponse::decode(&mut bytes, VERSION).ok());
-            }),
-        ],
-    )?;
+    let mut decoding = [
+        call(bench, "ours", || {
+            black_box(count(Metadata::new(black_box(&body), VERSION), 1, ClusterSource::Own, None).ok());
+        }),
+        call(bench, "kafka-protocol", || {
+            let mut bytes = black_box(&body).as_slice();
+            black_box(MetadataResponse::decode(&mut bytes, VERSION).ok());
+        }),
+    ];
+    contest(bench.count(15, 1), &mut decoding)?;
+    let alone = "the same, decoded and counted alone";
+    let alone = row(alone, "ms", "kafka-protocol, decoded", Bar::None, &decoding);
+    drop(decoding);
 
     let rounds = bench.count(50, 5);
     let broker = Broker::start(body)?;
@@ -68,14 +67,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             bar: Bar::Most(10.0),
             beside: Vec::new(),
         },
-        Row {
-            subject: "the same, decoded and counted alone".into(),
-            unit: "ms",
-            ours: decoding[0].median(),
-            floor: Some(Within::floor(&decoding[0], &decoding[1], "kafka-protocol, decoded")),
-            bar: Bar::None,
-            beside: Vec::new(),
-        },
+        alone,
     ])
 }
 
