@@ -164,6 +164,8 @@ impl Jvm {
         if how.own_namespaces {
             let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", jvm.pid)).unwrap();
             jvm.pid = children.trim().parse().unwrap();
+            // Not its own, which is in its own /tmp: an earlier JVM of that pid may have been killed.
+            let _ = fs::remove_file(jvm.socket());
         }
         jvm
     }

@@ -145,7 +145,7 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outco
             let dump = dump.map_err(|error| (error, pause))?;
             let (pause_micros, paused_micros) = (pause.map(micros), after.map(|(paused, _)| micros(paused)));
             let (micros, protocol, listener) = (micros(dump.duration), dump.protocol, target.listener_id.get());
-            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol, listener }, dump.into_text()))
+            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol, listener }, dump.text))
         }
         Ask::HeapDump { file, min_free } => {
             let written = heap_dump(&target, file, *min_free, limits, signalled).map_err(|error| (error, None))?;
