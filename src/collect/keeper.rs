@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Failure, cluster, progress};
+use super::{Failure, GONE, cluster, progress};
 use crate::diagnose::dump::{each_once, named};
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
@@ -284,11 +284,12 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
 /// Thread names in one line of the log.
 const THREADS_LOGGED: usize = 20;
 
-/// A failure is logged when it begins and when it ends; rounds run every second.
+/// A failure is logged when it begins and when it ends; rounds run every second. That a process is gone, discovery tells
+/// once for all collectors.
 fn log_change(broker: &str, collector: &str, before: Option<bool>, failure: Option<&Failure>) {
     match (before, failure) {
         (Some(false), None) => tracing::info!(broker, collector, "the collector works again"),
-        (None | Some(true), Some(failure)) => {
+        (None | Some(true), Some(failure)) if failure.reason != GONE => {
             tracing::warn!(broker, collector, reason = failure.reason, "{}", one_line(&failure.message));
         }
         _ => {}

@@ -225,6 +225,8 @@ impl ThreadCollector {
             listener: self.listener,
             ask,
         };
+        // Not by a blocking thread, though this waits for exec: the child is killed when the thread that started it ends,
+        // and those end when they are idle.
         let mut child = Command::new(&self.exe)
             .args(request.arguments())
             .env_clear()
@@ -239,17 +241,13 @@ impl ThreadCollector {
             None => Ok(Err("it has no standard output".into())),
         };
         self.end(child).await;
-        let (header, bytes) = match output {
-            Err(_) => {
-                self.may_have_signalled(&request);
-                return Err(Failure::new("timeout", "the attach child did not end at its deadline; it was killed"));
-            }
-            Ok(Err(cause)) => {
-                self.may_have_signalled(&request);
-                return Err(Failure::new("protocol", format!("the attach child failed: {cause}")));
-            }
-            Ok(Ok(output)) => output,
-        };
+        if !matches!(output, Ok(Ok(_))) && request.may_signal {
+            // It may have signalled.
+            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
+        }
+        let (header, bytes) = output
+            .map_err(|_| Failure::new("timeout", "the attach child did not end at its deadline; it was killed"))?
+            .map_err(|cause| Failure::new("protocol", format!("the attach child failed: {cause}")))?;
         match header.outcome {
             Outcome::Error { reason, message, pause_micros } => {
                 self.failed_pause = pause_micros.map(Duration::from_micros);
@@ -261,12 +259,6 @@ impl ThreadCollector {
                 Err(Failure::new(reason, message))
             }
             outcome => Ok((outcome, bytes)),
-        }
-    }
-
-    fn may_have_signalled(&mut self, request: &Request) {
-        if request.may_signal {
-            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
         }
     }
 

@@ -368,7 +368,7 @@ fn locked_folders(proc: &ProcRoot, pid: u32, files: &Files) -> Vec<PathBuf> {
     let mut folders = BTreeSet::new();
     let mut seen = 0;
     // What cannot be read leaves the list empty, and the id unknown with its reason.
-    let _ = proc.visit_handle_links(pid, Deadline::after(Duration::from_millis(200)), |link| {
+    let _ = proc.visit_numbered_links(pid, Deadline::after(Duration::from_millis(200)), |_, link| {
         seen += 1;
         if let Some(folder) = link.strip_suffix(b"/.lock").and_then(|folder| std::str::from_utf8(folder).ok()) {
             folders.insert(files.inside(Path::new(folder)));
@@ -386,7 +386,7 @@ fn locked_folders(proc: &ProcRoot, pid: u32, files: &Files) -> Vec<PathBuf> {
 fn kafka_version(proc: &ProcRoot, pid: u32, launch: &Launch, files: &Files) -> Result<String, String> {
     let mut best = None;
     let mut seen = 0;
-    let handles = proc.visit_handle_links(pid, Deadline::after(Duration::from_millis(200)), |link| {
+    let handles = proc.visit_numbered_links(pid, Deadline::after(Duration::from_millis(200)), |_, link| {
         seen += 1;
         best = better(best.take(), std::str::from_utf8(proc::file_name(link)).ok().and_then(jar_version));
         if seen < MOST_HANDLES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
