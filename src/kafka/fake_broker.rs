@@ -25,8 +25,6 @@ pub enum Answer {
     Body(Vec<u8>),
     /// The same once the test says so.
     Held(Arc<Notify>, Vec<u8>),
-    /// These bytes as they are.
-    Raw(Vec<u8>),
     /// These bytes, then the connection is closed.
     RawThenClose(Vec<u8>),
     /// One byte each time.
@@ -114,7 +112,6 @@ async fn serve(
                 until.notified().await;
                 stream.write_all(&framed(asked.correlation, &body)).await
             }
-            Answer::Raw(bytes) => stream.write_all(&bytes).await,
             Answer::RawThenClose(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 return;

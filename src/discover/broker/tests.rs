@@ -194,28 +194,10 @@ fn the_id_comes_with_meta_properties_and_that_counts() {
     assert!(broker.problems.iter().any(|found| found == problem), "{:?}", broker.problems);
 }
 
+/// What is told of properties that cannot be read: `tests/bad_inputs/discovery.rs`.
 #[test]
-fn properties_that_cannot_be_read_leave_the_broker_known_and_its_defaults_unknown() {
+fn without_properties_the_lock_of_a_log_folder_is_told_by_the_handles() {
     let (_folder, proc) = host();
-    let path = proc.file(77, "tree/opt/kafka/config/server.properties");
-    let problem = |setup: &dyn Fn(&Path)| {
-        let _ = fs::remove_file(&path);
-        setup(&path);
-        let broker = describe(&proc, KEY, &mut launch(), None).unwrap();
-        assert_eq!((broker.id, broker.mode, broker.listeners.len(), broker.uid), (None, None, 0, Some(1001)));
-        broker.problems.into_iter().find(|problem| problem.starts_with("server.properties unknown")).unwrap()
-    };
-    let ends = |found: String, expected: &str| assert!(found.ends_with(expected), "{found}");
-    ends(problem(&|_| {}), "server.properties does not exist");
-    ends(problem(&|path| symlink("/dev/zero", path).unwrap()), "does not exist");
-    ends(problem(&|path| fs::write(path, vec![b'#'; (1 << 20) + 1]).unwrap()), "has more than 1048576 bytes");
-    ends(problem(&|path| fs::write(path, "a=\\u12").unwrap()), "Java refuses the file");
-    ends(
-        problem(&|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
-        "is a socket, not a regular file",
-    );
-
-    // The lock of a log folder is still told by the handles.
     symlink("/var/kafka/.lock", proc.file(77, "fd/12")).unwrap();
     fs::create_dir_all(proc.file(77, "tree/var/kafka")).unwrap();
     fs::write(proc.file(77, "tree/var/kafka/meta.properties"), "node.id=8\n").unwrap();

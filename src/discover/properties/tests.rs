@@ -137,17 +137,6 @@ fn agrees_with_java() {
 }
 
 #[test]
-fn the_incidents_file_reads_right() {
-    let properties =
-        Properties::parse(include_bytes!("../../../tests/fixtures/properties/server-218.properties")).unwrap();
-    assert_eq!(properties.get("broker.id"), Some("218"));
-    assert_eq!(properties.get("host.name"), Some("192.168.1.218"));
-    assert_eq!(properties.get("message.max.byte"), Some("1"));
-    assert_eq!(properties.get("message.max.bytes"), None);
-    assert_eq!(properties.iter().count(), 29);
-}
-
-#[test]
 fn values_are_trimmed_as_kafka_does() {
     let properties = Properties::parse(b"broker.id= 7 \t\nlog.dirs= /a , /b,,/c ,\nempty=   \n").unwrap();
     assert_eq!(properties.get("broker.id"), Some("7"));
