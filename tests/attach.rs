@@ -459,7 +459,7 @@ async fn a_child_that_hangs_is_killed_at_the_deadline_and_reaped() {
 #[tokio::test]
 async fn a_child_that_talks_nonsense_is_a_failure() {
     let folder = tempfile::tempdir().unwrap();
-    let header = r#"{"outcome":{"ok":{"micros":1,"pause_micros":null,"protocol":1}},"signalled":false,"bytes":SIZE}"#;
+    let header = r#"{"outcome":{"ok":{"duration":{"secs":0,"nanos":1},"protocol":1}},"signalled":false,"bytes":SIZE}"#;
     let say = |size: &str| format!("echo '{}'; echo hello", header.replace("SIZE", size));
     let cases = [
         ("silent", "exit 1".to_owned(), "no header"),

@@ -72,24 +72,6 @@ fn listeners() {
 }
 
 #[test]
-fn problems_name_the_key_and_never_the_value() {
-    let text =
-        "broker.id=s3cret\nlisteners=PLAINTEXT://a:0,s3cret\nlog.dirs=${file:/s3cret:k}\nssl.key.password=s3cret\n";
-    let broker = interpreted(None, text);
-    assert_eq!(
-        broker.problems,
-        [
-            "log.dirs comes from a config provider, which is not asked: see the broker's log",
-            "broker.id in server.properties is no number that an id can be",
-            "mode unknown: server.properties has neither process.roles nor zookeeper.connect",
-            "port of PLAINTEXT unknown: listeners says 0, so the kernel chose one; set a fixed port",
-            "entry 2 of listeners is not of the form NAME://HOST:PORT",
-        ]
-    );
-    assert!(broker.log_dirs.is_empty());
-}
-
-#[test]
 fn ids_roles_and_folders() {
     let controller = interpreted(None, "process.roles=controller\nnode.id=9\nbroker.id=9\nlog.dir=/one\n");
     assert_eq!((controller.id, controller.mode), (Some(9), Some(Mode::KRaft)));
