@@ -1,4 +1,5 @@
-//! A broker that answers as a test tells it: silence, nonsense, one byte at a time.
+//! A broker that answers as a test tells it: silence, nonsense, one byte at a time. `tests/bad_inputs` and the benches
+//! take it in as well.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,6 +21,7 @@ pub struct Asked {
     pub correlation: i32,
 }
 
+#[derive(Clone)]
 pub enum Answer {
     /// A frame with the right length and correlation id.
     Body(Vec<u8>),

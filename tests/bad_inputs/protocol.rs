@@ -1,7 +1,5 @@
 //! What a port may answer that is no broker, or one that is sick.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use kafka_vitals::collect::cluster::ClusterCollector;
@@ -9,52 +7,9 @@ use kafka_vitals::discover::Broker;
 use kafka_vitals::kafka::conn::OwnConnections;
 
 use crate::Judge;
+use crate::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
+use crate::fake_broker::{FakeBroker, offers_metadata};
 use crate::host::Host;
-
-/// An answer to ApiVersions or Metadata.
-#[derive(Clone)]
-enum Answer {
-    /// Framed, with the right correlation id.
-    Body(Vec<u8>),
-    /// As it is; then the connection is closed.
-    Raw(Vec<u8>),
-    Silence,
-}
-use Answer::{Body, Raw, Silence};
-
-/// Serves one connection; ends with it.
-fn listener(answers: [Answer; 2]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        for answer in answers {
-            let Some(correlation) = correlation_of_request(&mut stream) else { return };
-            // The other end may be gone already.
-            let _ = match answer {
-                Body(body) => {
-                    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-                    stream.write_all(&[&length, correlation.as_slice(), &body].concat())
-                }
-                Raw(bytes) => return stream.write_all(&bytes).unwrap_or_default(),
-                Silence => Ok(()),
-            };
-        }
-        correlation_of_request(&mut stream);
-    });
-    address
-}
-
-fn correlation_of_request(stream: &mut TcpStream) -> Option<[u8; 4]> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).ok()?;
-    let mut request = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut request).ok()?;
-    request.get(4..8)?.try_into().ok()
-}
-
-/// ApiVersions: no error; Metadata in versions 0 to 2.
-const OFFERS: [u8; 12] = [0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 2];
 
 /// Metadata 1: broker 7 at h:9092 without a rack, controller 7, topic t with partition 0: leader, replicas and ISR 7.
 fn metadata() -> Vec<u8> {
@@ -95,7 +50,7 @@ async fn answers() {
         )
     };
     let first = |answer: Answer| [answer, Silence];
-    let second = |answer: Answer| [Body(OFFERS.to_vec()), answer];
+    let second = |answer: Answer| [Body(offers_metadata()), answer];
     let trailing = [metadata(), vec![1, 2, 3]].concat();
     let old = "Kafka 0.10.0 or later is needed";
     let cases: Vec<(&str, [Answer; 2], String)> = vec![
@@ -108,7 +63,7 @@ async fn answers() {
         ("frame of 0", first(frame(0)), length(0)),
         ("frame of 3", first(frame(3)), length(3)),
         ("frame of 2 GiB", first(frame(i32::MAX)), length(i32::MAX)),
-        ("another correlation id", first(Raw([[0, 0, 0, 16], [0, 0, 0, 99]].concat().into_iter().chain(OFFERS).collect())), "protocol: answered request 99 where ApiVersions was request 1: the port is no Kafka listener, or something between garbles the connection".into()),
+        ("another correlation id", first(Raw([[0, 0, 0, 16], [0, 0, 0, 99]].concat().into_iter().chain(offers_metadata()).collect())), "protocol: answered request 99 where ApiVersions was request 1: the port is no Kafka listener, or something between garbles the connection".into()),
         ("closed at once", first(Raw(vec![])), closed.into()),
         ("closed in the frame's length", first(Raw(vec![0, 0])), closed.into()),
         ("closed in the frame", first(Raw(vec![0, 0, 0, 20, 0, 0, 0, 1, 5])), closed.into()),
@@ -133,9 +88,10 @@ async fn answers() {
     let broker = Host::new().discovery().scan().unwrap().remove(0);
     let mut running = tokio::task::JoinSet::new();
     for (name, answers, golden) in cases {
-        let (address, broker) = (listener(answers), Arc::clone(&broker));
+        let broker = Arc::clone(&broker);
         running.spawn(async move {
-            let text = told(&address, broker, golden.starts_with("timeout")).await;
+            let port = FakeBroker::start(move |asked| answers[usize::from(asked.api == 3)].clone()).await;
+            let text = told(&port.address, broker, golden.starts_with("timeout")).await;
             (name, golden, text)
         });
     }
