@@ -26,6 +26,8 @@ const FROZEN: Duration = Duration::from_secs(120);
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A process that is younger, and has been asked and has not answered yet, is starting: its port may be open long before.
 const STARTING: Duration = Duration::from_secs(600);
+/// The first probe of a process ends within so long.
+const FIRST_PROBE: Duration = Duration::from_secs(30);
 
 /// A dump of threads that hardly move is taken at once; so long it may take.
 const DUMP_TIME: Duration = Duration::from_secs(3);
@@ -370,7 +372,11 @@ impl Memory {
         if suspects || failing || unexplained || self.is_active(FindingId::MissingThread) {
             return BrokerState::Suspect;
         }
-        let decided = probe.is_some_and(|probe| probe.success()) || broker.threads.fresh(now).is_some();
+        // The threads of one that starts stand well before it serves: its first probe, which ends soon, is waited for.
+        let age = broker.broker.started.map(|started| now.since(started));
+        let may_start = broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
+        let threads_tell = !may_start && broker.threads.fresh(now).is_some();
+        let decided = threads_tell || probe.is_some_and(|probe| probe.success());
         if decided { BrokerState::Healthy } else { BrokerState::Unknown }
     }
 

@@ -200,6 +200,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
 fn a_young_process_is_starting_until_it_has_answered() {
     let mut scene = scene();
     scene.broker = process(11, scene.now);
+    assert_eq!(scene.after(1, |broker, _| broker.probes = Reading::default()).state, BrokerState::Unknown);
     let silent = |broker: &mut BrokerSnapshot, now| broker.probes = known(probe(Some(("timeout", true))), now);
     let starting = scene.after(60, silent);
     assert_eq!((starting.state, starting.findings.len()), (BrokerState::Down, 0));
