@@ -385,17 +385,18 @@ pub struct SocketOwners {
 }
 
 /// Whom the cluster's state was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClusterSource {
     /// The broker itself.
+    #[default]
     Own,
     /// Another broker of the cluster, by id, because this one is silent.
     Peer(i32),
 }
 
 /// Counts over one Metadata response, from the point of view of one broker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ClusterCounts {
     pub source: ClusterSource,
     /// Why the broker itself was not the source.

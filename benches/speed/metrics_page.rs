@@ -14,9 +14,8 @@ use kafka_vitals::discover::{Broker, Mode, ProcessKey, Role};
 use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::snapshot::{
-    AcceptQueue, ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, ExporterVitals, HandleKinds, Moment,
-    PartitionState, ProcessVitals, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, StateCounts, TcpState,
-    ThreadReport,
+    AcceptQueue, ClusterCounts, Deadlock, DeadlockedThread, ExporterVitals, HandleKinds, Moment, PartitionState,
+    ProcessVitals, Snapshot, SocketOwners, SocketPulse, StandingDeadlock, StateCounts, TcpState, ThreadReport,
 };
 
 use crate::contest::Bench;
@@ -134,9 +133,6 @@ fn told(id: i32) -> Vec<(&'static str, Told)> {
         isr: 1,
     });
     let cluster = ClusterCounts {
-        source: ClusterSource::Own,
-        own_silence: None,
-        live_brokers: Vec::new(),
         leader: 1600,
         under_replicated: 130,
         isr_leader_alone: 100,
@@ -146,7 +142,7 @@ fn told(id: i32) -> Vec<(&'static str, Told)> {
         partitions: 5000,
         not_whole: not_whole.collect(),
         not_whole_left_out: 30,
-        absent: Default::default(),
+        ..ClusterCounts::default()
     };
     let by_state: BTreeMap<String, u64> =
         ["runnable", "blocked", "waiting", "timed_waiting"].iter().map(|state| ((*state).to_owned(), 40)).collect();

@@ -1,5 +1,9 @@
 //! Which pool a broker's thread belongs to, by its Java name, from Kafka 0.10 to 4.x.
 
+use std::collections::BTreeSet;
+
+use crate::snapshot::PoolFindings;
+
 /// What the threads of a broker do. Threads of the JVM, of libraries and of plug-ins belong to no pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pool {
@@ -77,6 +81,11 @@ impl Pool {
             Pool::LifecycleManager => "lifecycle_manager",
             Pool::ThrottledReaper => "throttled_reaper",
         }
+    }
+
+    /// What was found in the pools that could be judged, as readings carry it.
+    pub fn findings<T>(found: Vec<T>, pools: BTreeSet<Pool>) -> PoolFindings<T> {
+        PoolFindings { found, pools: pools.into_iter().map(|pool| pool.name().to_owned()).collect() }
     }
 
     /// The pool of a thread by its full Java name.
@@ -231,7 +240,7 @@ mod tests {
 
     #[test]
     fn each_pool_has_a_name_of_its_own() {
-        let names: std::collections::BTreeSet<_> = Pool::ALL.iter().map(|pool| pool.name()).collect();
+        let names: BTreeSet<_> = Pool::ALL.iter().map(|pool| pool.name()).collect();
         assert_eq!(names.len(), Pool::ALL.len());
     }
 }

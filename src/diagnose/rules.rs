@@ -38,24 +38,39 @@ pub struct Case<'a> {
 pub struct Rule {
     pub id: FindingId,
     /// How long it must hold before it counts.
-    pub begins_after: Duration,
+    begins_after: Duration,
+    /// The round that must find it twice before it counts, however seldom it runs.
+    twice_in: Option<&'static str>,
     /// How long it must be gone before it counts no more.
     pub ends_after: Duration,
     pub judge: fn(&Case<'_>) -> Judgement,
 }
 
 const fn rule(id: FindingId, begins: u64, ends: u64, judge: fn(&Case<'_>) -> Judgement) -> Rule {
-    Rule { id, begins_after: Duration::from_secs(begins), ends_after: Duration::from_secs(ends), judge }
+    let (begins_after, ends_after) = (Duration::from_secs(begins), Duration::from_secs(ends));
+    Rule { id, begins_after, twice_in: None, ends_after, judge }
 }
 
-/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice (they come every 5 s),
-/// levels must last. What comes and goes with a restart of a follower gets a minute.
+impl Rule {
+    const fn twice_in(self, round: &'static str) -> Rule {
+        Rule { twice_in: Some(round), ..self }
+    }
+
+    /// How long it must hold before it counts.
+    pub fn begins_after(&self, broker: &BrokerSnapshot) -> Duration {
+        let interval = self.twice_in.and_then(|round| broker.rounds.get(round));
+        interval.map_or(self.begins_after, |interval| *interval + Duration::from_secs(1))
+    }
+}
+
+/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice, levels must last. What comes
+/// and goes with a restart of a follower gets a minute.
 pub const RULES: [Rule; 18] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| deadlocks(case, |deadlock| deadlock.reported)),
     rule(FindingId::LockCycle, 0, 0, |case| deadlocks(case, |deadlock| !deadlock.reported)),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
-    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive),
+    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in("probe"),
     rule(FindingId::FileHandleExhaustion, 10, 60, file_handle_exhaustion),
     rule(FindingId::MemoryMapsExhaustion, 60, 60, memory_maps_exhaustion),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),

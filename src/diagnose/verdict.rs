@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::absences::Absences;
-use super::dump::each_once;
 use super::finding::{
     BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId, Forecasts, OnlyRestart, Recovery, Severity,
 };
 use super::forecast::Series;
+use super::known_issues::each_once;
 use super::rules::{Case, Judgement, RULES, Rule, is_silent, is_unreachable, span};
 use crate::discover::ProcessKey;
 use crate::snapshot::{BrokerSnapshot, ClusterCounts, Moment, NamedIssue, Reading, Snapshot, Stall};
@@ -126,7 +126,7 @@ impl Judge {
                 None => (rule.judge)(&Case { snapshot, broker, memory: &memory, now }),
             };
             let standing = memory.findings.entry(rule.id).or_default();
-            if let Some(began) = standing.take(rule, judgement, begins_after(rule, broker), self.hurry, now)
+            if let Some(began) = standing.take(rule, judgement, rule.begins_after(broker), self.hurry, now)
                 && rule.id.kind().severity > Severity::Info
             {
                 let what = format!("{}{}", rule.id.kind().title, if began { "" } else { ": over" });
@@ -219,15 +219,6 @@ impl Judge {
         }
         past.recovery = past.recovery.take().filter(|recovery| now.since(recovery.back) <= REMEMBERED);
         past.recovery.clone()
-    }
-}
-
-/// One failed probe is none, however seldom they are made.
-fn begins_after(rule: &Rule, broker: &BrokerSnapshot) -> Duration {
-    let second = |probe: &Duration| *probe + Duration::from_secs(1);
-    match rule.id {
-        FindingId::ApiUnresponsive => broker.rounds.get("probe").map_or(rule.begins_after, second),
-        _ => rule.begins_after,
     }
 }
 
@@ -372,7 +363,11 @@ impl Memory {
         let locked = |stall: &&Stall| is_at_lock(stall) && stall.goes_on_with.is_none();
         let stall = report.stalls.as_ref()?.found.iter().filter(locked).min_by_key(|stall| stall.since)?;
         let lock = stall.lock_class.as_deref().unwrap_or_default();
-        let what = format!("{} threads of {} wait for {lock} and do not move", stall.threads.len(), stall.pool);
+        let (threads, pool) = (stall.threads.len(), &stall.pool);
+        let what = match threads {
+            1 => format!("1 thread of {pool} waits for {lock} and does not move"),
+            _ => format!("{threads} threads of {pool} wait for {lock} and do not move"),
+        };
         Some(OnlyRestart { what, first: stall.since, last: at })
     }
 }

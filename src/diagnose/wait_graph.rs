@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::stalls::stack_hash;
 use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
-use crate::snapshot::{Deadlock, DeadlockedThread};
+use crate::snapshot::{Deadlock, DeadlockedThread, LockQueue};
 
 /// Frames kept of a member of a cycle: enough to know the bug by them.
 const CYCLE_FRAMES: usize = 64;
@@ -24,24 +24,6 @@ const WAITING_FRAMES: usize = 16;
 const SAME_NAME: usize = 64;
 /// Fewer waiters than this are everyday contention.
 const CONVOY_WAITERS: usize = 2;
-
-/// Threads that queue for one lock whose holder waits for no lock itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Convoy {
-    pub lock_class: String,
-    /// Their names, in the order of the dump.
-    pub waiters: Vec<String>,
-    /// None where the dump does not tell: a `java.util.concurrent` lock in a dump without `-l`.
-    pub owner: Option<ConvoyOwner>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConvoyOwner {
-    pub thread: String,
-    pub state: Option<State>,
-    /// What it does: its topmost frames, `Class.method(File:line)`.
-    pub frames: Vec<String>,
-}
 
 /// The wait-for graph of one dump. Its nodes are the dump's threads and after them those that only the report names;
 /// an index tells threads of one name apart. Every index in it is a position in `edges`, and none is removed.
@@ -136,7 +118,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 
     /// Locks that several threads wait for and that no deadlock explains, the longest queue first.
-    pub fn convoys(&self) -> Vec<Convoy> {
+    pub fn convoys(&self) -> Vec<LockQueue> {
         let mut queues: HashMap<Lock<'a>, Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
             let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else { continue };
@@ -196,21 +178,17 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
     }
 
-    fn convoy(&self, queue: &[usize]) -> Option<Convoy> {
-        let first = &self.edges[*queue.first()?];
-        let owner = match first.holder {
-            Some(owner) if self.edges[owner].holder.is_some() => return None,
-            Some(owner) => Some(ConvoyOwner {
-                thread: self.name(owner).to_owned(),
-                state: self.threads.get(owner).and_then(Thread::state),
-                frames: self.frames(owner, WAITING_FRAMES),
-            }),
-            None => None,
-        };
-        Some(Convoy {
-            lock_class: first.wants.map(|want| class_name(want.class))?,
+    /// None where the holder waits for a lock itself.
+    fn convoy(&self, queue: &[usize]) -> Option<LockQueue> {
+        let Edge { wants, holder } = self.edges[*queue.first()?];
+        if holder.is_some_and(|holder| self.edges[holder].holder.is_some()) {
+            return None;
+        }
+        Some(LockQueue {
+            lock_class: class_name(wants?.class),
             waiters: queue.iter().map(|&waiter| self.name(waiter).to_owned()).collect(),
-            owner,
+            owner: holder.map(|holder| self.name(holder).to_owned()),
+            owner_frames: holder.map(|holder| self.frames(holder, WAITING_FRAMES)).unwrap_or_default(),
         })
     }
 

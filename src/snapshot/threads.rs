@@ -33,7 +33,7 @@ pub struct PoolFindings<T> {
 }
 
 /// Threads of one pool that stand at one place and do nothing, over several dumps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     pub pool: String,
     pub threads: Vec<String>,

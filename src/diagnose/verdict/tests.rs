@@ -40,21 +40,8 @@ fn process(pid: u32, started: Moment) -> BrokerSnapshot {
 
 fn cluster(live: &[i32]) -> ClusterCounts {
     let peer = |id: &i32| Peer { id: *id, host: "h".into(), port: 9092 };
-    ClusterCounts {
-        source: ClusterSource::Own,
-        own_silence: None,
-        live_brokers: live.iter().map(peer).collect(),
-        leader: 10,
-        under_replicated: 0,
-        isr_leader_alone: 0,
-        not_in_isr: 0,
-        not_in_isr_by_leader: BTreeMap::new(),
-        leaderless: 0,
-        partitions: 30,
-        not_whole: Vec::new(),
-        not_whole_left_out: 0,
-        absent: BTreeSet::new(),
-    }
+    let live_brokers = live.iter().map(peer).collect();
+    ClusterCounts { live_brokers, leader: 10, partitions: 30, ..ClusterCounts::default() }
 }
 
 fn probe(failure: Option<(&str, bool)>) -> ProbeReport {
@@ -316,11 +303,9 @@ fn a_restart_is_for_stalls_at_locks_and_not_for_what_goes_on_by_itself() {
         threads: vec!["kafka-request-handler-0".into()],
         since: Moment(36_842_000),
         lock_class: Some(class.into()),
-        frame: None,
-        holders: BTreeSet::new(),
         goes_on_with: goes_on_with.map(str::to_owned),
         frames: vec![frame.into()],
-        known_issues: Vec::new(),
+        ..Stall::default()
     };
     let park = "jdk.internal.misc.Unsafe.park(Native Method)";
     let read_lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";
