@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::discover::Broker;
+use crate::named::named;
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MissingThread, NamedIssue, PoolFindings, ProgressReport, Stall,
+    Deadlock, DeadlockedThread, Likeness, LockQueue, MissingThread, NamedIssue, PoolFindings, ProgressReport, Stall,
     StandingDeadlock, Suspect, ThreadReport,
 };
 
@@ -275,57 +276,32 @@ impl HandleKinds {
     }
 }
 
-/// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
-/// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum TcpState {
-    Established = 1,
-    SynSent,
-    SynRecv,
-    FinWait1,
-    FinWait2,
-    TimeWait,
-    Close,
-    CloseWait,
-    LastAck,
-    Listen,
-    Closing,
+named! {
+    /// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
+    /// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
+    #[derive(Serialize, Deserialize)]
+    pub enum TcpState {
+        Established = "established",
+        SynSent = "syn_sent",
+        SynRecv = "syn_recv",
+        FinWait1 = "fin_wait1",
+        FinWait2 = "fin_wait2",
+        TimeWait = "time_wait",
+        Close = "close",
+        CloseWait = "close_wait",
+        LastAck = "last_ack",
+        Listen = "listen",
+        Closing = "closing",
+    }
 }
 
 impl TcpState {
-    pub const ALL: [TcpState; 11] = [
-        TcpState::Established,
-        TcpState::SynSent,
-        TcpState::SynRecv,
-        TcpState::FinWait1,
-        TcpState::FinWait2,
-        TcpState::TimeWait,
-        TcpState::Close,
-        TcpState::CloseWait,
-        TcpState::LastAck,
-        TcpState::Listen,
-        TcpState::Closing,
-    ];
-
-    /// As the label spells it: `close_wait`.
-    pub fn name(self) -> &'static str {
-        match self {
-            TcpState::Established => "established",
-            TcpState::SynSent => "syn_sent",
-            TcpState::SynRecv => "syn_recv",
-            TcpState::FinWait1 => "fin_wait1",
-            TcpState::FinWait2 => "fin_wait2",
-            TcpState::TimeWait => "time_wait",
-            TcpState::Close => "close",
-            TcpState::CloseWait => "close_wait",
-            TcpState::LastAck => "last_ack",
-            TcpState::Listen => "listen",
-            TcpState::Closing => "closing",
-        }
+    /// As `/proc/net/tcp` and sock_diag count them.
+    pub fn number(self) -> u8 {
+        self as u8 + 1
     }
 
-    /// From the number that `/proc/net/tcp` and sock_diag use.
+    /// From its [`TcpState::number`].
     pub fn from_number(number: u8) -> Option<TcpState> {
         TcpState::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
@@ -347,11 +323,11 @@ pub struct StateCounts([StateCount; 11]);
 
 impl StateCounts {
     pub fn get(&self, state: TcpState) -> &StateCount {
-        &self.0[state as usize - 1]
+        &self.0[state as usize]
     }
 
     pub fn get_mut(&mut self, state: TcpState) -> &mut StateCount {
-        &mut self.0[state as usize - 1]
+        &mut self.0[state as usize]
     }
 }
 
@@ -497,4 +473,10 @@ pub struct LogDirSpace {
     /// Bytes that the broker's user may still write.
     pub free_bytes: u64,
     pub total_bytes: u64,
+}
+
+impl LogDirSpace {
+    pub fn used_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.free_bytes)
+    }
 }

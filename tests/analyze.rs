@@ -297,29 +297,19 @@ fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
 /// What the exporter found stands, also where the files beside it show nothing of it.
 #[test]
 fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
-    use kafka_vitals::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Forecasts};
-    use kafka_vitals::discover::ProcessKey;
+    use kafka_vitals::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId};
     use kafka_vitals::snapshot::Moment;
 
     let diagnosis = |state| BrokerDiagnosis {
         label: "1@9092".into(),
-        process: ProcessKey { pid: 7, start_ticks: 1 },
         state,
-        since: Moment(1),
         sentence: "Broker 1@9092 accepts connections and answers nothing since 10:14:02 UTC.".into(),
-        remedy: String::new(),
         findings: vec![Finding {
             id: FindingId::ApiUnresponsive,
             since: Moment(1),
             facts: vec!["api: no answer within 2 s".into()],
         }],
-        judged: Vec::new(),
-        known_issues: Vec::new(),
-        forecasts: Forecasts::default(),
-        only_restart: None,
-        absences: Vec::new(),
-        alone: false,
-        recovery: None,
+        ..BrokerDiagnosis::default()
     };
     let folder = copied(&[1]);
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::snapshot::{Deadlock, DeadlockedThread, NamedIssue, Stall};
+use crate::snapshot::{Deadlock, DeadlockedThread, Likeness, NamedIssue, Stall};
 
 /// A row of `known_issues.toml`, which explains the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -31,15 +31,6 @@ struct Signature {
     wants: String,
     #[serde(default)]
     frames: Vec<String>,
-}
-
-/// How much of an issue is the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Likeness {
-    /// Threads, locks and frames.
-    Exact,
-    /// Threads and locks; the frames are unknown, or some of them are not the same.
-    Likeness,
 }
 
 /// Every known issue, in the order of the data.
@@ -67,8 +58,8 @@ pub fn exposed(version: &str) -> Vec<&'static KnownIssue> {
 pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
     let matches = known_issues().iter().filter_map(|issue| Some(issue.named(issue.likeness(&deadlock.cycle)?)));
     let mut matches: Vec<NamedIssue> = matches.collect();
-    if matches.iter().any(|found| found.exact) {
-        matches.retain(|found| found.exact);
+    if matches.iter().any(NamedIssue::is_exact) {
+        matches.retain(NamedIssue::is_exact);
     }
     matches
 }
@@ -98,7 +89,7 @@ impl KnownIssue {
     fn named(&self, by: Likeness) -> NamedIssue {
         NamedIssue {
             issue: self.key.clone(),
-            exact: by == Likeness::Exact,
+            by,
             title: self.title.clone(),
             fixed_in: self.fixed_in.clone(),
             advise: self.advise.clone(),

@@ -201,7 +201,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::diagnose::finding::{Absence, Forecasts, OnlyRestart};
+    use crate::diagnose::finding::{Absence, OnlyRestart};
     use crate::discover::Broker;
     use crate::snapshot::{ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading};
 
@@ -231,15 +231,8 @@ mod tests {
             state,
             since: START,
             sentence: format!("Broker 2 is {}.", state.name()),
-            remedy: String::new(),
-            findings: Vec::new(),
-            judged: Vec::new(),
-            known_issues: Vec::new(),
-            forecasts: Forecasts::default(),
-            absences: Vec::new(),
-            alone: false,
             only_restart: seen_for.map(|s| OnlyRestart { what: "they hang".into(), first: START, last: last(s) }),
-            recovery: None,
+            ..BrokerDiagnosis::default()
         }
     }
 

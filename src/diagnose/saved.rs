@@ -283,7 +283,7 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         let of_deadlocks = deadlocks.flat_map(|found| &found.known_issues);
         let mut known_issues: Vec<&NamedIssue> = of_deadlocks.chain(&told.known_issues).collect();
         // A report cut short is like what a whole dump matches.
-        known_issues.sort_by_key(|issue| !issue.exact);
+        known_issues.sort_by_key(|issue| issue.by);
         BrokerFacts {
             broker: name.to_string(),
             verdict: match () {

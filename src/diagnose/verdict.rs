@@ -273,8 +273,8 @@ impl Memory {
         }
         if let Some((spaces, at)) = broker.log_dirs.last() {
             for space in spaces {
-                let used = space.total_bytes.saturating_sub(space.free_bytes) as f64;
-                self.disks.entry(space.dir.display().to_string()).or_default().push(at, used);
+                let disk = self.disks.entry(space.dir.display().to_string()).or_default();
+                disk.push(at, space.used_bytes() as f64);
             }
         }
         let handle_limit = broker.process.fresh(now).map(|vitals| vitals.handle_limit_soft);
@@ -470,7 +470,7 @@ fn sentence(
 
 /// ` by KAFKA-4399, fixed in 0.10.1.1`
 fn by_issue(known: &NamedIssue) -> String {
-    let likely = if known.exact { "by" } else { "by what looks like" };
+    let likely = if known.is_exact() { "by" } else { "by what looks like" };
     let fixed = known.fixed_in.first().map(|version| format!(", fixed in {version}")).unwrap_or_default();
     format!(" {likely} {}{fixed}", known.issue)
 }

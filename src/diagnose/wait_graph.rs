@@ -107,8 +107,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 waiting[cycle].push(self.deadlocked(index, WAITING_FRAMES));
             }
         }
-        let cycles = self.cycles.iter().zip(waiting);
+        let mut cycles: Vec<_> = self.cycles.iter().zip(waiting).collect();
+        cycles.sort_unstable_by_key(|(members, _)| members.first().copied());
         cycles
+            .into_iter()
             .map(|(members, waiting)| Deadlock {
                 cycle: members.iter().map(|&member| self.deadlocked(member, CYCLE_FRAMES)).collect(),
                 waiting,
@@ -354,20 +356,6 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 self.leads_to[index] = cycle;
             }
         }
-        self.order_cycles();
-    }
-
-    fn order_cycles(&mut self) {
-        let mut order: Vec<usize> = (0..self.cycles.len()).collect();
-        order.sort_unstable_by_key(|&cycle| self.cycles[cycle].first().copied());
-        let mut position = vec![0; order.len()];
-        for (new, &old) in order.iter().enumerate() {
-            position[old] = new;
-        }
-        for cycle in self.leads_to.iter_mut().flatten() {
-            *cycle = position[*cycle];
-        }
-        self.cycles.sort_unstable_by_key(|members| members.first().copied());
     }
 }
 

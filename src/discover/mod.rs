@@ -15,7 +15,7 @@ pub use scan::{Discovery, labels, matches, read_pid_file};
 use crate::snapshot::Moment;
 
 /// A process for as long as it lives: a process id alone is given out again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`: clock ticks after boot.

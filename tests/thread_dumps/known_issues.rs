@@ -11,7 +11,7 @@ fn deadlocks(path: &str) -> Vec<Deadlock> {
 
 /// Key, and whether it is more than a likeness.
 fn named(deadlock: &Deadlock) -> Vec<(String, bool)> {
-    matching(deadlock).into_iter().map(|known| (known.issue, known.exact)).collect()
+    matching(deadlock).iter().map(|known| (known.issue.clone(), known.is_exact())).collect()
 }
 
 #[test]

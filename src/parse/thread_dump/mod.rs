@@ -15,6 +15,8 @@ pub use decode::decode;
 pub use header::Header;
 pub use scan::parse;
 
+use crate::named::named;
+
 /// What [`parse`] cannot turn into dumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DumpError {
@@ -54,42 +56,24 @@ pub struct Thread<'a> {
     body: &'a str,
 }
 
-/// `java.lang.Thread.State`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    New,
-    Runnable,
-    Blocked,
-    Waiting,
-    TimedWaiting,
-    Terminated,
+named! {
+    /// `java.lang.Thread.State`.
+    pub enum State {
+        New = "new",
+        Runnable = "runnable",
+        Blocked = "blocked",
+        Waiting = "waiting",
+        TimedWaiting = "timed_waiting",
+        Terminated = "terminated",
+    }
 }
 
 impl State {
-    /// As a label spells it: `timed_waiting`.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::New => "new",
-            State::Runnable => "runnable",
-            State::Blocked => "blocked",
-            State::Waiting => "waiting",
-            State::TimedWaiting => "timed_waiting",
-            State::Terminated => "terminated",
-        }
-    }
-
     /// From text that begins with the state's name as Java prints it.
     fn at_start_of(text: &str) -> Option<State> {
         let end = text.find(|c: char| !(c.is_ascii_uppercase() || c == '_')).unwrap_or(text.len());
-        match text.get(..end)? {
-            "NEW" => Some(State::New),
-            "RUNNABLE" => Some(State::Runnable),
-            "BLOCKED" => Some(State::Blocked),
-            "WAITING" => Some(State::Waiting),
-            "TIMED_WAITING" => Some(State::TimedWaiting),
-            "TERMINATED" => Some(State::Terminated),
-            _ => None,
-        }
+        let name = text.get(..end)?;
+        State::ALL.into_iter().find(|state| state.name().eq_ignore_ascii_case(name))
     }
 }
 
