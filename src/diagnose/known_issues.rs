@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use super::pools::without_plane;
 use crate::snapshot::{Deadlock, DeadlockedThread, Likeness, NamedIssue, Stall};
 
 /// A row of `known_issues.toml`, which explains the fields.
@@ -115,9 +116,7 @@ impl KnownIssue {
 
 impl Signature {
     fn likeness(&self, thread: &DeadlockedThread) -> Option<Likeness> {
-        // `data-plane-kafka-request-handler-3` since 2.x.
-        let name = ["data-plane-", "control-plane-"].iter().find_map(|plane| thread.thread.strip_prefix(plane));
-        let name = name.unwrap_or(&thread.thread);
+        let name = without_plane(&thread.thread);
         let class = thread.wants.rsplit(['.', '/']).next().unwrap_or("");
         if !self.name.split('|').any(|start| name.starts_with(start))
             || !self.wants.split('|').any(|wanted| wanted == class)

@@ -45,9 +45,7 @@ impl Pool {
 
     /// The pool of a thread by its full Java name.
     pub fn of(thread: &str) -> Option<Pool> {
-        // From 2.1 on the planes have names of their own.
-        let name = ["data-plane-", "control-plane-"].iter().find_map(|plane| thread.strip_prefix(plane));
-        let name = name.unwrap_or(thread);
+        let name = without_plane(thread);
         // Later names carry the node's id in the middle: `kafka-1-raft-io-thread`.
         let by_end = [
             ("raft-io-thread", Pool::RaftIo),
@@ -95,6 +93,12 @@ impl Pool {
         ];
         table.iter().find(|(known, _)| *known == name).map(|(_, pool)| *pool)
     }
+}
+
+/// From 2.1 on the threads of each plane have its name before theirs: `data-plane-kafka-request-handler-3`.
+pub fn without_plane(thread: &str) -> &str {
+    let planes = ["data-plane-", "control-plane-"];
+    planes.iter().find_map(|plane| thread.strip_prefix(plane)).unwrap_or(thread)
 }
 
 #[cfg(test)]

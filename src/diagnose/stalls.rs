@@ -5,7 +5,7 @@
 //!
 //! Idle is a thread that waits in a selector, for a task of its executor, or in the loop of its own for an element of
 //! a queue or for a condition. What waits deeper than that works on something. A timed wait ends by itself, so it counts
-//! only for threads that have nothing else to wait for than their queue.
+//! only for threads that have nothing else to wait for than their queue: those that must move.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hasher;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::known_issues;
 use super::pools::Pool;
+use super::progress::must_move;
 use super::wait_graph::WaitGraph;
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
 use crate::snapshot::{Moment, PoolFindings, Stall};
@@ -212,12 +213,11 @@ fn stood_still(before: Option<f64>, now: Option<f64>, state: Option<State>, betw
 }
 
 fn may_stall(pool: Pool, state: Option<State>, thread: &Thread<'_>) -> bool {
-    let waits_for_its_queue_alone = matches!(pool, Pool::RequestHandler | Pool::Network | Pool::EventProcessor);
     match state {
         Some(State::Runnable) => thread.frames().next().is_some() && !selects(thread),
         Some(State::Blocked) => true,
         Some(State::Waiting) => !is_idle_wait(thread),
-        Some(State::TimedWaiting) => waits_for_its_queue_alone && !is_idle_wait(thread),
+        Some(State::TimedWaiting) => must_move(pool) && !is_idle_wait(thread),
         Some(State::New | State::Terminated) | None => false,
     }
 }
@@ -282,7 +282,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
             holders: BTreeSet::new(),
             goes_on_with: None,
             frame: frame.map(str::to_owned),
-            frames: frames.iter().take(KEPT_FRAMES).map(Frame::to_string).collect(),
+            frames: frames.iter().take(KEPT_FRAMES).map(Frame::text).collect(),
             known_issues: Vec::new(),
         });
         stall.threads.push(thread.name.to_owned());

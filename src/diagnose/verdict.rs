@@ -120,13 +120,15 @@ impl Judge {
         memory.absences.take(broker, now);
         memory.away = memory.absences.away(now);
         let mut events = Vec::new();
+        // Of a process that has ended nothing stands.
+        let hurry = broker.ended.map_or(self.hurry, |_| Some(Duration::ZERO));
         for rule in &RULES {
             let judgement = match broker.ended {
                 Some(_) => Judgement::Absent,
                 None => (rule.judge)(&Case { snapshot, broker, memory: &memory, now }),
             };
             let standing = memory.findings.entry(rule.id).or_default();
-            if let Some(began) = standing.take(rule, judgement, rule.begins_after(broker), self.hurry, now)
+            if let Some(began) = standing.take(rule, judgement, rule.begins_after(broker), hurry, now)
                 && rule.id.kind().severity > Severity::Info
             {
                 let what = format!("{}{}", rule.id.kind().title, if began { "" } else { ": over" });
@@ -152,24 +154,22 @@ impl Judge {
         findings.sort_by_key(|finding| (std::cmp::Reverse(finding.id.kind().severity), finding.id));
         let fresh = |standing: &Standing| standing.judged.is_some_and(|at| now.since(at) <= FROZEN);
         let judged = memory.findings.iter().filter(|(_, standing)| fresh(standing)).map(|(id, _)| *id).collect();
-        let known_issues = known_issues(broker, now);
-        let (sentence, remedy) = sentence(broker, state, since, &findings, &known_issues, recovery.as_ref(), now);
-        let diagnosis = BrokerDiagnosis {
+        let mut diagnosis = BrokerDiagnosis {
             label: broker.label.clone(),
             process: broker.broker.process,
             state,
             since,
-            sentence,
-            remedy,
             findings,
             judged: if broker.ended.is_some() { Vec::new() } else { judged },
-            known_issues,
+            known_issues: known_issues(broker, now),
             forecasts: memory.forecasts.clone(),
             only_restart: memory.only_restart(broker, now),
             absences: memory.absences.list(),
             alone: memory.absences.is_alone(),
             recovery,
+            ..BrokerDiagnosis::default()
         };
+        (diagnosis.sentence, diagnosis.remedy) = sentence(broker, &diagnosis, now);
         self.processes.insert(broker.broker.process, memory);
         diagnosis
     }
@@ -395,20 +395,13 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
 }
 
 /// The verdict for a person, and what to do.
-fn sentence(
-    broker: &BrokerSnapshot,
-    state: BrokerState,
-    since: Moment,
-    findings: &[Finding],
-    known: &[NamedIssue],
-    recovery: Option<&Recovery>,
-    now: Moment,
-) -> (String, String) {
+fn sentence(broker: &BrokerSnapshot, judged: &BrokerDiagnosis, now: Moment) -> (String, String) {
     let name = format!("Broker {}", broker.label);
-    let by = known.first().map(by_issue).unwrap_or_default();
-    let of = |wanted: FindingId| findings.iter().find(|finding| finding.id == wanted);
+    let since = judged.since;
+    let by = judged.known_issues.first().map(by_issue).unwrap_or_default();
+    let of = |wanted: FindingId| judged.findings.iter().find(|finding| finding.id == wanted);
     let told = |text: String, remedy: &str| (text, remedy.to_owned());
-    match state {
+    match judged.state {
         BrokerState::Down => match broker.ended {
             Some(ended) => told(format!("{name} is down: its process ended at {}.", clock(ended)), "Start it."),
             None => match broker.broker.started.filter(|started| now.since(*started) < STARTING) {
@@ -448,7 +441,7 @@ fn sentence(
             format!("{name}: what would tell whether it works could not be read."),
             "See what is unknown, and why.",
         ),
-        BrokerState::Healthy => match recovery {
+        BrokerState::Healthy => match &judged.recovery {
             Some(Recovery { whole: Some(whole), back, .. }) => {
                 let took = span(whole.since(*back).as_secs_f64());
                 told(format!("{name} has recovered: back since {}, in every ISR {took} later.", clock(*back)), "")

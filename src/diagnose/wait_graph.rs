@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::stalls::stack_hash;
-use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
+use crate::parse::thread_dump::{LockKind, ReportedThread, State, Thread, ThreadDump};
 use crate::snapshot::{Deadlock, DeadlockedThread, LockQueue};
 
 /// Frames kept of a member of a cycle: enough to know the bug by them.
@@ -307,8 +307,8 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut BTreeMap<&'a str, VecDeque<usize>>) -> usize {
         let address = reported.wants.and_then(|lock| {
             lock.address.map(match lock.kind {
-                ReportedLockKind::Monitor => Lock::Monitor,
-                ReportedLockKind::OwnableSynchronizer => Lock::Synchronizer,
+                LockKind::ParkingToWaitFor => Lock::Synchronizer,
+                _ => Lock::Monitor,
             })
         });
         let same_name = by_name.entry(reported.name).or_default();

@@ -1,7 +1,7 @@
 //! The forms of a dump, line by line as JVMs print them; the values were read off the lines by eye.
 
 use kafka_vitals::diagnose::wait_graph::WaitGraph;
-use kafka_vitals::parse::thread_dump::{LockKind, ReportedLockKind, State, ThreadDump, decode, parse};
+use kafka_vitals::parse::thread_dump::{LockKind, State, ThreadDump, decode, parse};
 
 const BANNER: &str = "Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6-Debian-1deb12u1 mixed mode, sharing):\n\n";
 
@@ -193,8 +193,8 @@ fn owners_that_the_report_cannot_name_and_threads_of_one_name() {
     assert_eq!(
         kinds,
         [
-            Some((ReportedLockKind::OwnableSynchronizer, Some(0xa), Some("t"))),
-            Some((ReportedLockKind::Monitor, Some(0xb), Some("t"))),
+            Some((LockKind::ParkingToWaitFor, Some(0xa), Some("t"))),
+            Some((LockKind::WaitingToLock, Some(0xb), Some("t"))),
         ]
     );
     assert_eq!(alone.threads[0].held_by, None);

@@ -65,14 +65,19 @@ fn deadlock(threads: [&str; 2], since: Moment, confirmed: Moment) -> StandingDea
     StandingDeadlock { since, confirmed, deadlocks, known_issues: Vec::new() }
 }
 
+fn vitals(state: char) -> ProcessVitals {
+    ProcessVitals { state, resident_bytes: 1, handle_limit_soft: Some(1000), handle_limit_hard: None }
+}
+
+fn stopped(broker: &mut BrokerSnapshot, now: Moment) {
+    broker.process = known(vitals('T'), now);
+}
+
 impl Scene {
     /// Everything is read and well.
     fn well(&mut self) {
         let now = self.now;
-        self.broker.process = known(
-            ProcessVitals { state: 'S', resident_bytes: 1, handle_limit_soft: Some(1000), handle_limit_hard: None },
-            now,
-        );
+        self.broker.process = known(vitals('S'), now);
         self.broker.handles = known(100, now);
         self.broker.sockets = known(SocketPulse::default(), now);
         self.broker.cluster = known(cluster(&[1, 2, 3]), now);
@@ -135,10 +140,6 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     let silent: Change = |broker, now| broker.probes = known(probe(Some(("timeout", true))), now);
     let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", true))), now);
     let unreachable: Change = |broker, now| broker.probes = known(probe(Some(("timeout", false))), now);
-    let stopped: Change = |broker, now| {
-        let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
-        broker.process = known(vitals, now);
-    };
     let still: Change = |broker, now| {
         let suspect = Suspect { thread_id: 1, thread: "t".into(), pool: "request_handler".into() };
         broker.progress = known(ProgressReport { suspects: vec![suspect], threads: 9 }, now);
@@ -182,6 +183,16 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     }
 }
 
+/// One failed probe is none, however seldom they are made.
+#[test]
+fn a_second_probe_is_waited_for() {
+    let silent = |broker: &mut BrokerSnapshot, now| broker.probes = known(probe(Some(("timeout", true))), now);
+    let mut scene = scene();
+    scene.broker.rounds.insert("probe".into(), Duration::from_secs(20));
+    assert_eq!(scene.after(20, silent).state, BrokerState::Suspect);
+    assert_eq!(scene.after(2, silent).state, BrokerState::Gray);
+}
+
 #[test]
 fn a_restart_is_followed_until_the_isr_has_grown_back() {
     let mut scene = scene();
@@ -217,10 +228,6 @@ fn a_restart_is_followed_until_the_isr_has_grown_back() {
     ];
     assert_eq!(told, expected);
     // A process that was only stopped came back when it went on.
-    let stopped = |broker: &mut BrokerSnapshot, now| {
-        let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
-        broker.process = known(vitals, now);
-    };
     scene.after(5, stopped);
     let went_on = scene.after(5, |_, _| {});
     // Judged so once the finding has been gone for 2 s, in the third second.
@@ -267,6 +274,10 @@ fn what_cannot_be_judged_any_more_stands_for_a_while() {
     assert_eq!(active(&scene.after(100, unread)), [FindingId::OfflinePartitions]);
     let diagnosis = scene.after(30, unread);
     assert!(active(&diagnosis).is_empty() && !diagnosis.judged.contains(&FindingId::OfflinePartitions));
+    // Nothing stands of a process that has ended.
+    assert_eq!(active(&scene.after(16, offline)), [FindingId::OfflinePartitions]);
+    scene.broker.ended = Some(scene.now);
+    assert_eq!(active(&scene.judged()), []);
 }
 
 #[test]

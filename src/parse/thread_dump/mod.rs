@@ -26,9 +26,6 @@ pub enum DumpError {
     NoDump,
 }
 
-/// The dumps of one text, in its order.
-pub type ThreadDumps<'a> = Vec<ThreadDump<'a>>;
-
 /// One dump. Object addresses are comparable within one dump only: garbage collection moves objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ThreadDump<'a> {
@@ -87,27 +84,13 @@ pub struct ReportedDeadlock<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedThread<'a> {
     pub name: &'a str,
-    /// What it waits for; None where the text ends before it says so.
-    pub wants: Option<ReportedLock<'a>>,
+    /// What it waits for, `WaitingToLock` or `ParkingToWaitFor`, by the object's address (not its monitor's); None where
+    /// the text ends before it says so.
+    pub wants: Option<Lock<'a>>,
     /// The holder's name; None is an owner that the JVM could not name.
     pub held_by: Option<&'a str>,
     /// Its stack as the report repeats it, as a thread without a header.
     pub stack: Option<Thread<'a>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReportedLock<'a> {
-    pub kind: ReportedLockKind,
-    /// Of the object, not of its monitor.
-    pub address: Option<u64>,
-    /// As printed: with `/` for `.` where `jhsdb` printed it.
-    pub class: &'a str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportedLockKind {
-    Monitor,
-    OwnableSynchronizer,
 }
 
 /// Blanks, and the bullets of pasted pages, with which lines begin.

@@ -6,15 +6,14 @@
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 use super::{
-    DumpError, ReportedDeadlock, ReportedLock, ReportedLockKind, ReportedThread, Thread, ThreadDump, ThreadDumps,
-    hex_at_start_of, trim_indent,
+    DumpError, Lock, LockKind, ReportedDeadlock, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
 };
 
-/// Finds every dump in `text`. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
+/// Finds every dump in `text`, in its order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
 /// # Errors
 /// An OpenJ9 javacore, and a text without any dump.
-pub fn parse(text: &str) -> Result<ThreadDumps<'_>, DumpError> {
+pub fn parse(text: &str) -> Result<Vec<ThreadDump<'_>>, DumpError> {
     // The slices below cannot panic: each bound is 0, the end, or beside an ASCII byte that was found, in this order.
     let bytes = text.as_bytes();
     let mut scanner = Scanner::default();
@@ -91,7 +90,7 @@ enum Mark<'a> {
 
 #[derive(Default)]
 struct Scanner<'a> {
-    dumps: ThreadDumps<'a>,
+    dumps: Vec<ThreadDump<'a>>,
     open: Option<ThreadDump<'a>>,
     time: Option<&'a str>,
     /// Time and version of a `Thread.dump_to_file` whose first thread has not come yet.
@@ -311,16 +310,16 @@ fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
 
 /// `waiting to lock monitor 0x.. (object 0x.., a C),`, `waiting to lock Monitor@0x.. (Object@0x.., a C),` and
 /// `waiting for ownable synchronizer 0x.., (a C),`.
-fn reported_lock(line: &str) -> Option<ReportedLock<'_>> {
+fn reported_lock(line: &str) -> Option<Lock<'_>> {
     let class = |text| -> &str { str::trim_end_matches(text, [',', ')']) };
     if let Some(rest) = line.strip_prefix("waiting for ownable synchronizer ") {
         let (address, of) = rest.split_once(", (a ")?;
         let address = hex_at_start_of(address).map(|(address, _)| address);
-        return Some(ReportedLock { kind: ReportedLockKind::OwnableSynchronizer, address, class: class(of) });
+        return Some(Lock { kind: LockKind::ParkingToWaitFor, address, class: class(of) });
     }
     let (_, object) = line.strip_prefix("waiting to lock ")?.split_once('(')?;
     let (address, of) = object.split_once(", a ")?;
     let address = address.strip_prefix("object ").or_else(|| address.strip_prefix("Object@"))?;
     let address = hex_at_start_of(address).map(|(address, _)| address);
-    Some(ReportedLock { kind: ReportedLockKind::Monitor, address, class: class(of) })
+    Some(Lock { kind: LockKind::WaitingToLock, address, class: class(of) })
 }
