@@ -159,7 +159,7 @@ pub struct ExporterVitals {
 }
 
 /// All readings of one broker process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
@@ -194,28 +194,7 @@ pub struct BrokerSnapshot {
 impl BrokerSnapshot {
     /// A broker of which nothing has been read yet.
     pub fn new(broker: Arc<Broker>, label: String) -> Self {
-        BrokerSnapshot {
-            broker,
-            label,
-            ended: None,
-            process: Reading::default(),
-            handles: Reading::default(),
-            handle_kinds: Reading::default(),
-            untracked_sockets: Reading::default(),
-            memory_maps: Reading::default(),
-            sockets: Reading::default(),
-            connections: Reading::default(),
-            cluster: Reading::default(),
-            probes: Reading::default(),
-            log_dirs: Reading::default(),
-            threads: Reading::default(),
-            progress: Reading::default(),
-            jvm_pauses: Reading::default(),
-            deadlock: None,
-            dump_failures: BTreeMap::new(),
-            collectors: BTreeMap::new(),
-            rounds: BTreeMap::new(),
-        }
+        BrokerSnapshot { broker, label, ..BrokerSnapshot::default() }
     }
 
     /// The counts of partitions, unknown where no topic was visible: `cluster` then tells who lives, and no more.

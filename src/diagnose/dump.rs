@@ -103,7 +103,7 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
 pub fn read_all(bytes: &[u8]) -> Analysis {
     let mut analysis = Analysis::default();
     for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
-        let reported = dump.reported.iter().flat_map(|deadlock| &deadlock.threads);
+        let reported = dump.reported.iter().flatten();
         for thread in dump.threads.iter().chain(reported.filter_map(|thread| thread.stack.as_ref())) {
             let _ = (thread.header(), thread.state());
             let _ = (thread.frames().count(), thread.locks().count(), thread.initialising_classes().count());

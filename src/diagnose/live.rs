@@ -162,7 +162,10 @@ impl Liveness {
         // Each broker sees the next higher ids of the ring, so those go first: every two near each other agree.
         let before = own.map_or(0, |own| silent(snapshot, diagnosis, own, now).filter(|id| *id > own).count());
         if now.since(since) < TURN * u32::try_from(before).unwrap_or(u32::MAX) {
-            return wait(format!("{before} silent brokers with higher ids go first"));
+            return wait(match before {
+                1 => "a silent broker with a higher id goes first".to_owned(),
+                _ => format!("{before} silent brokers with higher ids go first"),
+            });
         }
         if let Some((process, last)) = self.asked.get(&judged.label)
             && *process != judged.process

@@ -211,7 +211,8 @@ fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
 
 fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
     let Some(dirs) = case.broker.log_dirs.fresh(case.now) else { return Unknown };
-    let facts = dirs.iter().filter_map(|space| {
+    // Some file systems tell no size.
+    let facts = dirs.iter().filter(|space| space.total_bytes > 0).filter_map(|space| {
         let dir = space.dir.display().to_string();
         let forecast = case.memory.forecasts.log_dirs.iter().find(|(name, _)| *name == dir);
         let forecast = forecast.map_or(&Forecast::Unknown, |(_, forecast)| forecast);

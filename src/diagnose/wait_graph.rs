@@ -258,7 +258,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         if dump.reported.is_empty() {
             return;
         }
-        let reported = dump.reported.iter().flat_map(|deadlock| &deadlock.threads);
+        let reported = dump.reported.iter().flatten();
         let names = reported.flat_map(|thread| [Some(thread.name), thread.held_by]).flatten();
         // Of each name the threads that no entry has been found to mean yet.
         let mut by_name: BTreeMap<&str, VecDeque<usize>> = names.map(|name| (name, VecDeque::new())).collect();
@@ -269,20 +269,20 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
         for deadlock in &dump.reported {
             let mut first_of_name: HashMap<&str, usize> = HashMap::new();
-            let mut entries = Vec::with_capacity(deadlock.threads.len());
-            for reported in &deadlock.threads {
+            let mut entries = Vec::with_capacity(deadlock.len());
+            for reported in deadlock {
                 let index = self.node_of(reported, &mut by_name);
                 first_of_name.entry(reported.name).or_insert(index);
                 entries.push(index);
                 self.in_report.insert(index);
             }
             let mut holder_of = HashMap::new();
-            for (position, reported) in deadlock.threads.iter().enumerate() {
+            for (position, reported) in deadlock.iter().enumerate() {
                 let Some(holder) = reported.held_by else { continue };
                 let lock = reported.wants.and_then(|lock| lock.address);
                 // The report walks along the cycle: the holder comes next, except for the last one's. That one may
                 // want what an earlier one wants; else only the name is left.
-                let holder = match deadlock.threads.get(position + 1).filter(|next| next.name == holder) {
+                let holder = match deadlock.get(position + 1).filter(|next| next.name == holder) {
                     Some(_) => entries.get(position + 1).copied(),
                     None => {
                         let known = lock.and_then(|lock| holder_of.get(&lock)).or_else(|| first_of_name.get(holder));

@@ -265,8 +265,8 @@ impl Gathering<'_> {
             let without: BTreeSet<i32> = alone.iter().flat_map(|row| out_of_sync(row)).collect();
             let own_fault = !without.is_subset(&gone);
             let text = format!(
-                "leads {} partitions and is alone in the ISR of {}: {}; missing there: {}{}",
-                rows.len(),
+                "leads {} and is alone in the ISR of {}: {}; missing there: {}{}",
+                count(rows.len() as u64, "partition"),
                 alone.len(),
                 by_topic(alone.iter().map(|row| (row.topic, row.partition))),
                 list(&without),
@@ -383,8 +383,8 @@ impl Gathering<'_> {
         }
         for ((group, topic), partitions) in listed {
             let mut text = format!(
-                "{group}: {} partitions told: {}",
-                partitions.len(),
+                "{group}: {} told: {}",
+                count(partitions.len() as u64, "partition"),
                 by_topic(partitions.iter().map(|number| (topic, *number)))
             );
             let mut figures = vec![("partitions", partitions.len() as u64)];

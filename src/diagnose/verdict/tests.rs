@@ -3,8 +3,9 @@
 use super::*;
 use crate::discover::Broker;
 use crate::snapshot::{
-    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, Peer, PeerProbe, PoolFindings, Probe, ProbeError,
-    ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LogDirSpace, Peer, PeerProbe, PoolFindings, Probe,
+    ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState,
+    ThreadReport,
 };
 
 const VALID: Duration = Duration::from_secs(15);
@@ -261,6 +262,15 @@ fn followers_that_are_away_explain_what_their_leader_lacks() {
         broker.cluster = known(counts, now);
     });
     assert!(diagnosis.findings[0].facts[1].contains("look at this one, not at its followers"));
+}
+
+#[test]
+fn a_disk_below_1_gib_is_full_and_one_without_a_size_is_not() {
+    for (free_bytes, total_bytes, full) in [(1 << 20, 1 << 40, true), (2 << 30, 1 << 40, false), (0, 0, false)] {
+        let space = LogDirSpace { dir: "/data".into(), free_bytes, total_bytes };
+        let filled = |broker: &mut BrokerSnapshot, now| broker.log_dirs = known(vec![space.clone()], now);
+        assert_eq!(!active(&scene().after(61, filled)).is_empty(), full, "{free_bytes} of {total_bytes}");
+    }
 }
 
 #[test]

@@ -34,8 +34,10 @@ pub struct ThreadDump<'a> {
     /// The virtual machine, as printed: `OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode, sharing)`.
     pub vm: Option<&'a str>,
     pub threads: Vec<Thread<'a>>,
-    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block.
-    pub reported: Vec<ReportedDeadlock<'a>>,
+    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block. Its threads stand in the order
+    /// in which the JVM walked: each waits for the next, the last one for one of those before it. Those before that one
+    /// only wait for the cycle.
+    pub reported: Vec<Vec<ReportedThread<'a>>>,
     /// The text ends before the dump does. Known only for the forms that print an end; false where unknown.
     pub truncated: bool,
 }
@@ -74,13 +76,7 @@ impl State {
     }
 }
 
-/// One `Found one Java-level deadlock` block. Its threads stand in the order in which the JVM walked: each waits for
-/// the next, the last one for one of those before it. Those before that one only wait for the cycle.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReportedDeadlock<'a> {
-    pub threads: Vec<ReportedThread<'a>>,
-}
-
+/// One thread of the JVM's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedThread<'a> {
     pub name: &'a str,

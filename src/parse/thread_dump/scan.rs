@@ -5,9 +5,7 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::{
-    DumpError, Lock, LockKind, ReportedDeadlock, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
-};
+use super::{DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent};
 
 /// Finds every dump in `text`, in its order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
@@ -159,11 +157,11 @@ impl<'a> Scanner<'a> {
         let Some(deadlock) = self.open.as_mut().and_then(|dump| dump.reported.last_mut()) else { return };
         match report {
             Report::Outside => return,
-            Report::Entries => return deadlock.threads.push(entry(name, body)),
+            Report::Entries => return deadlock.push(entry(name, body)),
             Report::Stacks => {}
         }
         // In the order of the entries; where lines are lost, a few may be missing.
-        let ahead = deadlock.threads.iter_mut().enumerate().skip(next).take(8);
+        let ahead = deadlock.iter_mut().enumerate().skip(next).take(8);
         if let Some((index, thread)) = ahead.into_iter().find(|(_, thread)| thread.name == name) {
             thread.stack = Some(Thread { name, before: "", attributes: "", body });
             self.next_stack = index + 1;
@@ -195,7 +193,7 @@ impl<'a> Scanner<'a> {
             Some(Mark::ReportStart) => {
                 self.report = Report::Entries;
                 self.report_ended = false;
-                self.dump().reported.push(ReportedDeadlock::default());
+                self.dump().reported.push(Vec::new());
             }
             Some(Mark::ReportStacks) => {
                 self.report = Report::Stacks;
