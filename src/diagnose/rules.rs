@@ -251,7 +251,7 @@ fn blame(case: &Case<'_>, counts: &ClusterCounts) -> String {
     if let ClusterSource::Peer(peer) = counts.source {
         return format!("told by broker {peer}, for this one is silent: look at this one, not at its followers");
     }
-    let away: Vec<String> = case.memory.away.iter().map(i32::to_string).collect();
+    let away: Vec<String> = case.memory.absences.away(case.now).iter().map(i32::to_string).collect();
     match away.is_empty() {
         true => "every broker of the cluster lives".into(),
         false => format!("away from the cluster: broker {}", away.join(", ")),

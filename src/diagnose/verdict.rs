@@ -61,9 +61,7 @@ pub struct Memory {
     /// Bytes in use, by log dir.
     disks: BTreeMap<String, Series>,
     pub forecasts: Forecasts,
-    absences: Absences,
-    /// Other brokers that are away now.
-    pub away: Vec<i32>,
+    pub absences: Absences,
     findings: BTreeMap<FindingId, Standing>,
     state: Option<(BrokerState, Moment)>,
     /// By the threads of the cycle: the first and the newest dump that shows it.
@@ -118,7 +116,6 @@ impl Judge {
         let mut memory = self.processes.remove(&broker.broker.process).unwrap_or_default();
         memory.take(snapshot, broker, now);
         memory.absences.take(broker, now);
-        memory.away = memory.absences.away(now);
         let mut events = Vec::new();
         // Of a process that has ended nothing stands.
         let hurry = broker.ended.map_or(self.hurry, |_| Some(Duration::ZERO));
