@@ -40,6 +40,8 @@ pub mod judging;
 #[forbid(unsafe_code)]
 pub mod kafka;
 #[forbid(unsafe_code)]
+mod named;
+#[forbid(unsafe_code)]
 pub mod parse;
 #[forbid(unsafe_code)]
 pub mod record;

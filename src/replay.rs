@@ -51,7 +51,7 @@ impl Recording {
         if self.lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        if line.len() as u64 == MAX_LINE {
+        if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
             self.lines.skip_until(b'\n')?;
         }
         Ok(Some(line))

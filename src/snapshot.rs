@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::discover::Broker;
+use crate::named::named;
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MissingThread, NamedIssue, PoolFindings, ProgressReport, Stall,
+    Deadlock, DeadlockedThread, Likeness, LockQueue, MissingThread, NamedIssue, PoolFindings, ProgressReport, Stall,
     StandingDeadlock, Suspect, ThreadReport,
 };
 
@@ -158,7 +159,7 @@ pub struct ExporterVitals {
 }
 
 /// All readings of one broker process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
@@ -193,28 +194,7 @@ pub struct BrokerSnapshot {
 impl BrokerSnapshot {
     /// A broker of which nothing has been read yet.
     pub fn new(broker: Arc<Broker>, label: String) -> Self {
-        BrokerSnapshot {
-            broker,
-            label,
-            ended: None,
-            process: Reading::default(),
-            handles: Reading::default(),
-            handle_kinds: Reading::default(),
-            untracked_sockets: Reading::default(),
-            memory_maps: Reading::default(),
-            sockets: Reading::default(),
-            connections: Reading::default(),
-            cluster: Reading::default(),
-            probes: Reading::default(),
-            log_dirs: Reading::default(),
-            threads: Reading::default(),
-            progress: Reading::default(),
-            jvm_pauses: Reading::default(),
-            deadlock: None,
-            dump_failures: BTreeMap::new(),
-            collectors: BTreeMap::new(),
-            rounds: BTreeMap::new(),
-        }
+        BrokerSnapshot { broker, label, ..BrokerSnapshot::default() }
     }
 
     /// The counts of partitions, unknown where no topic was visible: `cluster` then tells who lives, and no more.
@@ -275,57 +255,32 @@ impl HandleKinds {
     }
 }
 
-/// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
-/// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum TcpState {
-    Established = 1,
-    SynSent,
-    SynRecv,
-    FinWait1,
-    FinWait2,
-    TimeWait,
-    Close,
-    CloseWait,
-    LastAck,
-    Listen,
-    Closing,
+named! {
+    /// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
+    /// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
+    #[derive(Serialize, Deserialize)]
+    pub enum TcpState {
+        Established = "established",
+        SynSent = "syn_sent",
+        SynRecv = "syn_recv",
+        FinWait1 = "fin_wait1",
+        FinWait2 = "fin_wait2",
+        TimeWait = "time_wait",
+        Close = "close",
+        CloseWait = "close_wait",
+        LastAck = "last_ack",
+        Listen = "listen",
+        Closing = "closing",
+    }
 }
 
 impl TcpState {
-    pub const ALL: [TcpState; 11] = [
-        TcpState::Established,
-        TcpState::SynSent,
-        TcpState::SynRecv,
-        TcpState::FinWait1,
-        TcpState::FinWait2,
-        TcpState::TimeWait,
-        TcpState::Close,
-        TcpState::CloseWait,
-        TcpState::LastAck,
-        TcpState::Listen,
-        TcpState::Closing,
-    ];
-
-    /// As the label spells it: `close_wait`.
-    pub fn name(self) -> &'static str {
-        match self {
-            TcpState::Established => "established",
-            TcpState::SynSent => "syn_sent",
-            TcpState::SynRecv => "syn_recv",
-            TcpState::FinWait1 => "fin_wait1",
-            TcpState::FinWait2 => "fin_wait2",
-            TcpState::TimeWait => "time_wait",
-            TcpState::Close => "close",
-            TcpState::CloseWait => "close_wait",
-            TcpState::LastAck => "last_ack",
-            TcpState::Listen => "listen",
-            TcpState::Closing => "closing",
-        }
+    /// As `/proc/net/tcp` and sock_diag count them.
+    pub fn number(self) -> u8 {
+        self as u8 + 1
     }
 
-    /// From the number that `/proc/net/tcp` and sock_diag use.
+    /// From its [`TcpState::number`].
     pub fn from_number(number: u8) -> Option<TcpState> {
         TcpState::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
@@ -347,11 +302,11 @@ pub struct StateCounts([StateCount; 11]);
 
 impl StateCounts {
     pub fn get(&self, state: TcpState) -> &StateCount {
-        &self.0[state as usize - 1]
+        &self.0[state as usize]
     }
 
     pub fn get_mut(&mut self, state: TcpState) -> &mut StateCount {
-        &mut self.0[state as usize - 1]
+        &mut self.0[state as usize]
     }
 }
 
@@ -385,17 +340,18 @@ pub struct SocketOwners {
 }
 
 /// Whom the cluster's state was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClusterSource {
     /// The broker itself.
+    #[default]
     Own,
     /// Another broker of the cluster, by id, because this one is silent.
     Peer(i32),
 }
 
 /// Counts over one Metadata response, from the point of view of one broker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ClusterCounts {
     pub source: ClusterSource,
     /// Why the broker itself was not the source.
@@ -496,4 +452,10 @@ pub struct LogDirSpace {
     /// Bytes that the broker's user may still write.
     pub free_bytes: u64,
     pub total_bytes: u64,
+}
+
+impl LogDirSpace {
+    pub fn used_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.free_bytes)
+    }
 }

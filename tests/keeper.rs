@@ -154,11 +154,8 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
         threads: threads.iter().map(|thread| (*thread).to_owned()).collect(),
         since: Moment(1000),
         lock_class: Some("kafka.Lock".into()),
-        holders: std::collections::BTreeSet::new(),
-        goes_on_with: None,
         frame: Some(frame.into()),
-        frames: vec![],
-        known_issues: vec![],
+        ..Stall::default()
     };
     let queue = |waiters: &[&str]| LockQueue {
         lock_class: "java.lang.Object".into(),

@@ -36,8 +36,8 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
         }
         let asked = watch.take(Moment(ms), &samples);
         let states: Vec<_> = asked.into_iter().map(|thread| (thread, states[&thread])).collect();
-        for suspicion in watch.judge(&states) {
-            suspected.entry(names[suspicion.thread as usize].to_owned()).or_insert(ms);
+        for (thread, _) in watch.judge(&states) {
+            suspected.entry(names[thread as usize].to_owned()).or_insert(ms);
         }
         passes += 1;
     }

@@ -148,7 +148,7 @@ async fn shapes_are_found(jdk: &Jdk) {
     assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
     let lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";
     assert_eq!(stall.lock_class.as_deref(), Some(lock));
-    let named: Vec<_> = stall.known_issues.iter().map(|known| (known.issue.as_str(), known.exact)).collect();
+    let named: Vec<_> = stall.known_issues.iter().map(|known| (known.issue.as_str(), known.is_exact())).collect();
     assert_eq!(named, [("KAFKA-7697", false)]);
     let mut others = report.stalls.as_ref().unwrap().found.iter().filter(|other| *other != stall);
     assert!(others.all(|other| other.known_issues.is_empty()));

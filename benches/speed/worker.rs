@@ -96,7 +96,7 @@ fn count_states(rounds: usize, port: u16) -> Result<()> {
     for state in TcpState::ALL {
         let count = counts.get(state);
         if count.connections > 0 {
-            println!("{} {} {} {}", state as u8, count.connections, count.receive_bytes, count.send_bytes);
+            println!("{} {} {} {}", state.number(), count.connections, count.receive_bytes, count.send_bytes);
         }
     }
     println!("{}", status_megabytes("self", "VmHWM")?);

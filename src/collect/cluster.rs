@@ -1,7 +1,7 @@
 //! Requests to the broker's own listener and to the peers that it named last: who answers, and, from Metadata, the ISR
 //! and leaders of the cluster; while the broker is silent, as a peer tells them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -321,21 +321,7 @@ pub fn count(
     source: ClusterSource,
     own_silence: Option<String>,
 ) -> Result<ClusterCounts, WireError> {
-    let mut counts = ClusterCounts {
-        source,
-        own_silence,
-        live_brokers: Vec::new(),
-        absent: BTreeSet::new(),
-        leader: 0,
-        under_replicated: 0,
-        isr_leader_alone: 0,
-        not_in_isr: 0,
-        not_in_isr_by_leader: BTreeMap::new(),
-        leaderless: 0,
-        partitions: 0,
-        not_whole: Vec::new(),
-        not_whole_left_out: 0,
-    };
+    let mut counts = ClusterCounts { source, own_silence, ..ClusterCounts::default() };
     let mut lowest_live = false;
     let mut live = Vec::new();
     for item in metadata {

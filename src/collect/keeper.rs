@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::{Failure, GONE, cluster, progress};
-use crate::diagnose::dump::{each_once, named};
+use crate::diagnose::known_issues::{each_once, matching};
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
     BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, HandleKinds, LogDirSpace, Moment,
@@ -243,7 +243,7 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
             broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
                 since: broker.deadlock.as_ref().map_or(now, |standing| standing.since),
                 confirmed: now,
-                known_issues: each_once(report.deadlocks.iter().flat_map(named)),
+                known_issues: each_once(report.deadlocks.iter().flat_map(matching)),
                 deadlocks: report.deadlocks.clone(),
             });
             broker.threads = Reading::Known { value: report, at: now, valid_for: valid };

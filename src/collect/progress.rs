@@ -118,10 +118,10 @@ impl ProgressCollector {
         for thread in self.watch.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
-        let suspects = self.watch.judge(&states).into_iter().map(|suspicion| Suspect {
-            thread_id: suspicion.thread,
-            thread: self.name(&tasks, suspicion.thread),
-            pool: suspicion.pool.name().to_owned(),
+        let suspects = self.watch.judge(&states).into_iter().map(|(thread_id, pool)| Suspect {
+            thread_id,
+            thread: self.name(&tasks, thread_id),
+            pool: pool.name().to_owned(),
         });
         let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 };
         self.tasks = Some(tasks);

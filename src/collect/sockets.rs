@@ -178,7 +178,7 @@ impl Sockets {
                     let peer = remote.to_string();
                     // Of a listener any peer, of which `ss` says so.
                     let peer = peer.strip_suffix(":0").map_or(peer.clone(), |host| format!("{host}:*"));
-                    let state = SS_STATES.split(' ').nth(*state as usize - 1).unwrap_or_default();
+                    let state = SS_STATES.split(' ').nth(*state as usize).unwrap_or_default();
                     // Writing into a string cannot fail.
                     let _ = writeln!(
                         text,

@@ -1,6 +1,6 @@
 //! Thread dumps, and heap dumps: each by a child process that attaches to the JVM and is ended at its deadline.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::progress::Names;
 use crate::diagnose::missing::Census;
 use crate::diagnose::pools::Pool;
 use crate::diagnose::stalls::StallWatch;
-use crate::diagnose::wait_graph::{Convoy, Owners, WaitGraph, is_exclusive_lock};
+use crate::diagnose::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
 use crate::discover::Broker;
 use crate::parse::thread_dump;
-use crate::snapshot::{LockQueue, Moment, PoolFindings, ThreadReport};
+use crate::snapshot::{Moment, ThreadReport};
 use crate::sys::attach::Ask;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
 
@@ -96,18 +96,15 @@ pub fn report(
     let graph = WaitGraph::knowing(newest, &history.owners);
     // What has moved since is forgotten for good.
     history.owners = graph.owners();
-    let labels = |pools: BTreeSet<Pool>| pools.into_iter().map(|pool| pool.name().to_owned()).collect();
-    let stalls = history.stalls.observe(newest, &graph, dump.paused, now);
-    let missing = history.census.observe(newest, behind, now);
     let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
     let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
     let names = pooled.filter_map(|thread| Some((id(thread)?, thread.name.into()))).collect();
     let report = ThreadReport {
         by_state: by_state.into_iter().map(|(state, count)| (state.name().to_owned(), count)).collect(),
         deadlocks: graph.deadlocks(),
-        convoys: graph.convoys().into_iter().take(MAX_CONVOYS).map(queue).collect(),
-        stalls: stalls.map(|told| PoolFindings { found: told.stalls, pools: labels(told.pools) }),
-        missing: missing.map(|told| PoolFindings { found: told.threads, pools: labels(told.pools) }),
+        convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
+        stalls: history.stalls.observe(newest, &graph, dump.paused, now),
+        missing: history.census.observe(newest, behind, now),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
     };
@@ -119,12 +116,6 @@ pub fn lacks_owners(report: &ThreadReport) -> bool {
     let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
     let mut unowned = stalls.filter(|stall| stall.holders.is_empty()).flat_map(|stall| &stall.lock_class);
     report.deadlocks.is_empty() && unowned.any(|class| is_exclusive_lock(class))
-}
-
-fn queue(convoy: Convoy) -> LockQueue {
-    let (owner, owner_frames) = convoy.owner.map(|owner| (owner.thread, owner.frames)).unzip();
-    let Convoy { lock_class, waiters, .. } = convoy;
-    LockQueue { lock_class, waiters, owner, owner_frames: owner_frames.unwrap_or_default() }
 }
 
 /// Takes the dumps of one broker.

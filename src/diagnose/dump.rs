@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::known_issues::{self, Likeness};
+use super::known_issues;
 use super::wait_graph::WaitGraph;
 use crate::parse::thread_dump::{self, ThreadDump};
-use crate::snapshot::{Deadlock, NamedIssue};
+use crate::snapshot::{Deadlock, LockQueue, NamedIssue};
 
 /// The shape of `--output json`, documented in `docs/analyze.md`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -78,16 +78,15 @@ impl Analysis {
         });
         let graph = WaitGraph::of(dump);
         self.deadlocks.extend(graph.deadlocks().into_iter().map(|deadlock| facts(index, deadlock)));
-        self.convoys.extend(graph.convoys().into_iter().map(|convoy| {
-            let (owner, owner_frames) = convoy.owner.map(|owner| (owner.thread, owner.frames)).unzip();
-            let (lock, waiters) = (convoy.lock_class, convoy.waiters);
-            ConvoyFacts { dump: index, lock, waiters, owner, owner_frames: owner_frames.unwrap_or_default() }
+        self.convoys.extend(graph.convoys().into_iter().map(|queue| {
+            let LockQueue { lock_class: lock, waiters, owner, owner_frames } = queue;
+            ConvoyFacts { dump: index, lock, waiters, owner, owner_frames }
         }));
     }
 }
 
 fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
-    let known_issues = named(&deadlock);
+    let known_issues = known_issues::matching(&deadlock);
     let before = deadlock.cycle.iter().cycle().skip(deadlock.cycle.len().saturating_sub(1));
     let held: Vec<String> = before.take(deadlock.cycle.len()).map(|member| member.wants.clone()).collect();
     let members = std::iter::zip(deadlock.cycle, held).map(|(member, holds)| Member {
@@ -100,40 +99,12 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
     DeadlockFacts { dump, cycle: members.collect(), waiting, known_issues }
 }
 
-/// The known issues that a deadlock is, as readings and reports carry them.
-pub fn named(deadlock: &Deadlock) -> Vec<NamedIssue> {
-    known_issues::matching(deadlock).into_iter().map(NamedIssue::from).collect()
-}
-
-/// Each name once, in the order of its first appearance.
-pub fn each_once(issues: impl Iterator<Item = NamedIssue>) -> Vec<NamedIssue> {
-    let mut known: Vec<NamedIssue> = Vec::new();
-    for issue in issues {
-        if !known.iter().any(|other| other.issue == issue.issue) {
-            known.push(issue);
-        }
-    }
-    known
-}
-
-impl From<known_issues::IssueMatch> for NamedIssue {
-    fn from(found: known_issues::IssueMatch) -> NamedIssue {
-        NamedIssue {
-            issue: found.issue.key.clone(),
-            exact: found.by == Likeness::Exact,
-            title: found.issue.title.clone(),
-            fixed_in: found.issue.fixed_in.clone(),
-            advise: found.issue.advise.clone(),
-            relatives: found.issue.relatives.clone(),
-        }
-    }
-}
-
 /// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.
 pub fn read_all(bytes: &[u8]) -> Analysis {
     let mut analysis = Analysis::default();
     for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
-        for thread in &dump.threads {
+        let reported = dump.reported.iter().flatten();
+        for thread in dump.threads.iter().chain(reported.filter_map(|thread| thread.stack.as_ref())) {
             let _ = (thread.header(), thread.state());
             let _ = (thread.frames().count(), thread.locks().count(), thread.initialising_classes().count());
         }

@@ -7,27 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::forecast::Forecast;
 use crate::discover::ProcessKey;
+use crate::named::named;
 use crate::snapshot::{Moment, NamedIssue};
 
-/// How much a finding matters; fixed for each [`FindingId`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Nothing is wrong now.
-    Info,
-    /// Look today.
-    Warning,
-    /// Act now.
-    Critical,
-}
-
-impl Severity {
-    pub fn name(self) -> &'static str {
-        match self {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Critical => "critical",
-        }
+named! {
+    /// How much a finding matters; fixed for each [`FindingId`].
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Severity {
+        /// Nothing is wrong now.
+        Info = "info",
+        /// Look today.
+        Warning = "warning",
+        /// Act now.
+        Critical = "critical",
     }
 }
 
@@ -137,38 +130,26 @@ pub struct Finding {
     pub facts: Vec<String>,
 }
 
-/// The verdict on one broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BrokerState {
-    Healthy,
-    /// Something speaks against it and nothing has confirmed it yet.
-    Suspect,
-    /// Alive but not working.
-    Gray,
-    /// Ended, or not serving yet.
-    Down,
-    /// What would decide could not be read.
-    Unknown,
-}
-
-impl BrokerState {
-    pub const ALL: [BrokerState; 5] =
-        [BrokerState::Healthy, BrokerState::Suspect, BrokerState::Gray, BrokerState::Down, BrokerState::Unknown];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            BrokerState::Healthy => "healthy",
-            BrokerState::Suspect => "suspect",
-            BrokerState::Gray => "gray",
-            BrokerState::Down => "down",
-            BrokerState::Unknown => "unknown",
-        }
+named! {
+    /// The verdict on one broker.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum BrokerState {
+        Healthy = "healthy",
+        /// Something speaks against it and nothing has confirmed it yet.
+        Suspect = "suspect",
+        /// Alive but not working.
+        Gray = "gray",
+        /// Ended, or not serving yet.
+        Down = "down",
+        /// What would decide could not be read.
+        #[default]
+        Unknown = "unknown",
     }
 }
 
 /// All that is judged of one broker process.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BrokerDiagnosis {
     pub label: String,
     pub process: ProcessKey,

@@ -1,11 +1,13 @@
 //! Which known fault of Kafka a deadlock or a stall is. The knowledge is data, in `known_issues.toml`; what matches none of it is
 //! unknown, never given the nearest name.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::snapshot::{Deadlock, DeadlockedThread, Stall};
+use super::pools::without_plane;
+use crate::snapshot::{Deadlock, DeadlockedThread, Likeness, NamedIssue, Stall};
 
 /// A row of `known_issues.toml`, which explains the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,21 +34,6 @@ struct Signature {
     frames: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Likeness {
-    /// Threads, locks and frames.
-    Exact,
-    /// Threads and locks; the frames are unknown, or some of them are not the same.
-    Likeness,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IssueMatch {
-    pub issue: &'static KnownIssue,
-    pub by: Likeness,
-}
-
 /// Every known issue, in the order of the data.
 pub fn known_issues() -> &'static [KnownIssue] {
     #[derive(Deserialize)]
@@ -69,19 +56,18 @@ pub fn exposed(version: &str) -> Vec<&'static KnownIssue> {
 
 /// The known issues that this deadlock is: those that match exactly, else those that match by likeness. Empty is
 /// unknown.
-pub fn matching(deadlock: &Deadlock) -> Vec<IssueMatch> {
-    let matches =
-        known_issues().iter().filter_map(|issue| Some(IssueMatch { issue, by: issue.likeness(&deadlock.cycle)? }));
-    let mut matches: Vec<IssueMatch> = matches.collect();
-    if let Some(best) = matches.iter().map(|found| found.by).min() {
-        matches.retain(|found| found.by == best);
+pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
+    let matches = known_issues().iter().filter_map(|issue| Some(issue.named(issue.likeness(&deadlock.cycle)?)));
+    let mut matches: Vec<NamedIssue> = matches.collect();
+    if matches.iter().any(NamedIssue::is_exact) {
+        matches.retain(NamedIssue::is_exact);
     }
     matches
 }
 
 /// The known issues whose threads stand still as these do. No dump tells who holds what they wait for, so it is never
 /// more than a likeness.
-pub fn matching_stall(stall: &Stall) -> Vec<IssueMatch> {
+pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
     let thread = DeadlockedThread {
         thread: stall.threads.first().cloned().unwrap_or_default(),
         wants: stall.lock_class.clone().unwrap_or_default(),
@@ -91,10 +77,27 @@ pub fn matching_stall(stall: &Stall) -> Vec<IssueMatch> {
     let is_it = |issue: &&KnownIssue| {
         issue.stall.as_ref().is_some_and(|signature| signature.likeness(&thread) == Some(Likeness::Exact))
     };
-    known_issues().iter().filter(is_it).map(|issue| IssueMatch { issue, by: Likeness::Likeness }).collect()
+    known_issues().iter().filter(is_it).map(|issue| issue.named(Likeness::Likeness)).collect()
+}
+
+/// Each name once, in the order of its first appearance.
+pub fn each_once(issues: impl Iterator<Item = NamedIssue>) -> Vec<NamedIssue> {
+    let mut seen = BTreeSet::new();
+    issues.filter(|issue| seen.insert(issue.issue.clone())).collect()
 }
 
 impl KnownIssue {
+    fn named(&self, by: Likeness) -> NamedIssue {
+        NamedIssue {
+            issue: self.key.clone(),
+            by,
+            title: self.title.clone(),
+            fixed_in: self.fixed_in.clone(),
+            advise: self.advise.clone(),
+            relatives: self.relatives.clone(),
+        }
+    }
+
     /// Each member must be one of the signatures', and the other way round; the cycle may begin anywhere.
     fn likeness(&self, cycle: &[DeadlockedThread]) -> Option<Likeness> {
         if self.threads.is_empty() || self.threads.len() != cycle.len() {
@@ -113,9 +116,7 @@ impl KnownIssue {
 
 impl Signature {
     fn likeness(&self, thread: &DeadlockedThread) -> Option<Likeness> {
-        // `data-plane-kafka-request-handler-3` since 2.x.
-        let name = ["data-plane-", "control-plane-"].iter().find_map(|plane| thread.thread.strip_prefix(plane));
-        let name = name.unwrap_or(&thread.thread);
+        let name = without_plane(&thread.thread);
         let class = thread.wants.rsplit(['.', '/']).next().unwrap_or("");
         if !self.name.split('|').any(|start| name.starts_with(start))
             || !self.wants.split('|').any(|wanted| wanted == class)

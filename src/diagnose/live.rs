@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
+use super::rules::is_silent;
 use crate::discover::ProcessKey;
-use crate::snapshot::{BrokerSnapshot, Moment, Snapshot};
+use crate::snapshot::{BrokerSnapshot, Moment, PeerProbe, Snapshot};
 
 /// The dumps that show the same deadlock or stall lie at least so far apart.
 const CONFIRMED: Duration = Duration::from_secs(10);
@@ -161,7 +162,10 @@ impl Liveness {
         // Each broker sees the next higher ids of the ring, so those go first: every two near each other agree.
         let before = own.map_or(0, |own| silent(snapshot, diagnosis, own, now).filter(|id| *id > own).count());
         if now.since(since) < TURN * u32::try_from(before).unwrap_or(u32::MAX) {
-            return wait(format!("{before} silent brokers with higher ids go first"));
+            return wait(match before {
+                1 => "a silent broker with a higher id goes first".to_owned(),
+                _ => format!("{before} silent brokers with higher ids go first"),
+            });
         }
         if let Some((process, last)) = self.asked.get(&judged.label)
             && *process != judged.process
@@ -185,7 +189,8 @@ impl Liveness {
 fn silent(snapshot: &Snapshot, diagnosis: &Diagnosis, own: i32, now: Moment) -> impl Iterator<Item = i32> {
     let probes = snapshot.brokers.iter().filter(|broker| broker.broker.id == Some(own));
     let peers = probes.filter_map(|broker| broker.probes.fresh(now)).flat_map(|probes| &probes.peers);
-    let mute = peers.filter(|peer| peer.api.as_ref().is_some_and(|api| !api.success())).map(|peer| peer.peer.id);
+    let is_mute = |peer: &&PeerProbe| peer.api.as_ref().and_then(|api| api.error.as_ref()).is_some_and(is_silent);
+    let mute = peers.filter(is_mute).map(|peer| peer.peer.id);
     let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers);
     let gray = here.filter(|(_, judged)| judged.state == BrokerState::Gray).filter_map(|(broker, _)| broker.broker.id);
     let silent: std::collections::BTreeSet<i32> = mute.chain(gray).filter(|id| *id != own).collect();
@@ -199,11 +204,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::diagnose::finding::{Absence, Forecasts, OnlyRestart};
+    use crate::diagnose::finding::{Absence, OnlyRestart};
     use crate::discover::Broker;
-    use crate::snapshot::{
-        ClusterCounts, ClusterSource, Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals, Reading,
-    };
+    use crate::snapshot::{ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading};
 
     const START: Moment = Moment(10_000_000);
 
@@ -231,15 +234,8 @@ mod tests {
             state,
             since: START,
             sentence: format!("Broker 2 is {}.", state.name()),
-            remedy: String::new(),
-            findings: Vec::new(),
-            judged: Vec::new(),
-            known_issues: Vec::new(),
-            forecasts: Forecasts::default(),
-            absences: Vec::new(),
-            alone: false,
             only_restart: seen_for.map(|s| OnlyRestart { what: "they hang".into(), first: START, last: last(s) }),
-            recovery: None,
+            ..BrokerDiagnosis::default()
         }
     }
 
@@ -269,29 +265,15 @@ mod tests {
         }
 
         fn cluster(&mut self, isr_leader_alone: u64) {
-            let counts = ClusterCounts {
-                source: ClusterSource::Own,
-                own_silence: None,
-                live_brokers: Vec::new(),
-                leader: 9,
-                under_replicated: 4,
-                isr_leader_alone,
-                not_in_isr: 0,
-                not_in_isr_by_leader: BTreeMap::new(),
-                leaderless: 0,
-                partitions: 9,
-                not_whole: Vec::new(),
-                not_whole_left_out: 0,
-                absent: Default::default(),
-            };
+            let counts = ClusterCounts { leader: 9, isr_leader_alone, partitions: 9, ..ClusterCounts::default() };
             let valid_for = Duration::from_secs(100_000);
             Arc::make_mut(&mut self.snapshot.brokers[0]).cluster =
                 Reading::Known { value: counts, at: START, valid_for };
         }
 
-        fn peers(&mut self, silent: &[i32]) {
+        fn peers(&mut self, silent: &[i32], reason: &str) {
             let peer = |id: &i32| {
-                let error = ProbeError { reason: "timeout".into(), accepted: true, message: "no answer".into() };
+                let error = ProbeError { reason: reason.into(), accepted: true, message: "no answer".into() };
                 let well = Probe { duration: Duration::ZERO, error: None };
                 PeerProbe {
                     peer: Peer { id: *id, host: "h".into(), port: 1 },
@@ -374,13 +356,16 @@ mod tests {
     #[test]
     fn several_silent_brokers_go_one_at_a_time_in_the_order_of_their_ids() {
         let mut scene = deadlocked();
-        scene.peers(&[1, 3, 4]);
+        scene.peers(&[1, 3, 4], "timeout");
         assert!(scene.answer().reason.contains("2 silent brokers with higher ids go first"));
         assert!(!scene.later(359).restart);
         assert!(scene.later(1).restart);
         let mut scene = deadlocked();
-        scene.peers(&[0, 1]);
+        scene.peers(&[0, 1], "timeout");
         assert!(scene.answer().restart, "the highest id goes first");
+        let mut scene = deadlocked();
+        scene.peers(&[3, 4], "slow");
+        assert!(scene.answer().restart, "they answer, late");
     }
 
     #[test]

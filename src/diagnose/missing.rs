@@ -12,12 +12,12 @@
 //!
 //! While the broker shuts down nothing is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pools::Pool;
 use crate::parse::thread_dump::ThreadDump;
-use crate::snapshot::{MissingThread, Moment};
+use crate::snapshot::{MissingThread, Moment, PoolFindings};
 
 /// Dumps that must lack a thread, and how far apart: a pool that is made anew is empty for a moment.
 const DUMPS: u32 = 2;
@@ -48,23 +48,15 @@ struct Seen {
     since: Moment,
 }
 
-/// What the dumps until now say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Missing {
-    pub threads: Vec<MissingThread>,
-    /// Every pool that was judged.
-    pub pools: BTreeSet<Pool>,
-}
-
 impl Census {
-    /// Takes in the next dump. `behind` tells for each leader in how many of its partitions' ISRs this broker is missing;
+    /// Takes in the next dump, and says what the dumps until now say. `behind` tells for each leader in how many of its partitions' ISRs this broker is missing;
     /// without it fetchers are not judged. None until two dumps lie far enough apart, and in a shutdown.
     pub fn observe(
         &mut self,
         dump: &ThreadDump<'_>,
         behind: Option<&BTreeMap<i32, u64>>,
         now: Moment,
-    ) -> Option<Missing> {
+    ) -> Option<PoolFindings<MissingThread>> {
         if dump.truncated || dump.threads.iter().any(|thread| SHUTDOWN.contains(&thread.name)) {
             return None;
         }
@@ -77,10 +69,9 @@ impl Census {
             }
         }
         self.remember(&present, now);
-        let mut missing = Missing::default();
-        let judged =
-            self.seen.values().map(|seen| seen.pool).filter(|pool| *pool != Pool::ReplicaFetcher || behind.is_some());
-        missing.pools = judged.collect();
+        let pools = self.seen.values().map(|seen| seen.pool);
+        let judged = pools.filter(|pool| *pool != Pool::ReplicaFetcher || behind.is_some()).collect();
+        let mut missing = Vec::new();
         let mut lacked = Vec::new();
         for (name, seen) in self.seen.iter().filter(|(_, seen)| seen.last != self.dumps) {
             if self.cannot_have_ended(name, seen, &present, behind) {
@@ -100,10 +91,10 @@ impl Census {
                 let pool = seen.pool.name().to_owned();
                 let there = present.get(name.as_str()).map_or(0, |(_, count)| *count);
                 let count = seen.most - there;
-                missing.threads.push(MissingThread { pool, thread: name.clone(), count, since: seen.since });
+                missing.push(MissingThread { pool, thread: name.clone(), count, since: seen.since });
             }
         }
-        (now.since(first) >= SPAN).then_some(missing)
+        (now.since(first) >= SPAN).then(|| Pool::findings(missing, judged))
     }
 
     fn remember(&mut self, present: &BTreeMap<&str, (Pool, usize)>, now: Moment) {

@@ -1,89 +1,51 @@
 //! Which pool a broker's thread belongs to, by its Java name, from Kafka 0.10 to 4.x.
 
-/// What the threads of a broker do. Threads of the JVM, of libraries and of plug-ins belong to no pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Pool {
-    RequestHandler,
-    Network,
-    Acceptor,
-    /// `ExpirationReaper-*` of the purgatories and their kin (`*-reaper`): each polls a timer every 200 ms.
-    ExpirationReaper,
-    /// Of the group and share coordinators, from 3.7 on.
-    EventProcessor,
-    ReplicaFetcher,
-    /// Moves replicas between the log dirs of one broker.
-    LogDirFetcher,
-    Scheduler,
-    GroupMetadataManager,
-    TransactionLogManager,
-    /// `executor-Heartbeat`: completes what expires in the heartbeat purgatory, up to 3.x.
-    Heartbeat,
-    /// `executor-*` of the other timers.
-    Executor,
-    LogCleaner,
-    /// The ZooKeeper controller and its senders, and the quorum controller.
-    Controller,
-    RaftIo,
-    RaftOutbound,
-    MetadataLoader,
-    LifecycleManager,
-    /// `ThrottledRequestReaper-*`, `ThrottledChannelReaper-*`: a timer of one second.
-    ThrottledReaper,
+use std::collections::BTreeSet;
+
+use crate::named::named;
+use crate::snapshot::PoolFindings;
+
+named! {
+    /// What the threads of a broker do. Threads of the JVM, of libraries and of plug-ins belong to no pool.
+    pub enum Pool {
+        RequestHandler = "request_handler",
+        Network = "network",
+        Acceptor = "acceptor",
+        /// `ExpirationReaper-*` of the purgatories and their kin (`*-reaper`): each polls a timer every 200 ms.
+        ExpirationReaper = "expiration_reaper",
+        /// Of the group and share coordinators, from 3.7 on.
+        EventProcessor = "event_processor",
+        ReplicaFetcher = "replica_fetcher",
+        /// Moves replicas between the log dirs of one broker.
+        LogDirFetcher = "log_dir_fetcher",
+        Scheduler = "scheduler",
+        GroupMetadataManager = "group_metadata_manager",
+        TransactionLogManager = "transaction_log_manager",
+        /// `executor-Heartbeat`: completes what expires in the heartbeat purgatory, up to 3.x.
+        Heartbeat = "heartbeat",
+        /// `executor-*` of the other timers.
+        Executor = "executor",
+        LogCleaner = "log_cleaner",
+        /// The ZooKeeper controller and its senders, and the quorum controller.
+        Controller = "controller",
+        RaftIo = "raft_io",
+        RaftOutbound = "raft_outbound",
+        MetadataLoader = "metadata_loader",
+        LifecycleManager = "lifecycle_manager",
+        /// `ThrottledRequestReaper-*`, `ThrottledChannelReaper-*`: a timer of one second.
+        ThrottledReaper = "throttled_reaper",
+    }
 }
 
 impl Pool {
-    pub const ALL: [Pool; 19] = [
-        Pool::RequestHandler,
-        Pool::Network,
-        Pool::Acceptor,
-        Pool::ExpirationReaper,
-        Pool::EventProcessor,
-        Pool::ReplicaFetcher,
-        Pool::LogDirFetcher,
-        Pool::Scheduler,
-        Pool::GroupMetadataManager,
-        Pool::TransactionLogManager,
-        Pool::Heartbeat,
-        Pool::Executor,
-        Pool::LogCleaner,
-        Pool::Controller,
-        Pool::RaftIo,
-        Pool::RaftOutbound,
-        Pool::MetadataLoader,
-        Pool::LifecycleManager,
-        Pool::ThrottledReaper,
-    ];
-
-    /// As a label spells it: `request_handler`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pool::RequestHandler => "request_handler",
-            Pool::Network => "network",
-            Pool::Acceptor => "acceptor",
-            Pool::ExpirationReaper => "expiration_reaper",
-            Pool::EventProcessor => "event_processor",
-            Pool::ReplicaFetcher => "replica_fetcher",
-            Pool::LogDirFetcher => "log_dir_fetcher",
-            Pool::Scheduler => "scheduler",
-            Pool::GroupMetadataManager => "group_metadata_manager",
-            Pool::TransactionLogManager => "transaction_log_manager",
-            Pool::Heartbeat => "heartbeat",
-            Pool::Executor => "executor",
-            Pool::LogCleaner => "log_cleaner",
-            Pool::Controller => "controller",
-            Pool::RaftIo => "raft_io",
-            Pool::RaftOutbound => "raft_outbound",
-            Pool::MetadataLoader => "metadata_loader",
-            Pool::LifecycleManager => "lifecycle_manager",
-            Pool::ThrottledReaper => "throttled_reaper",
-        }
+    /// What was found in the pools that could be judged, as readings carry it.
+    pub fn findings<T>(found: Vec<T>, pools: BTreeSet<Pool>) -> PoolFindings<T> {
+        PoolFindings { found, pools: pools.into_iter().map(|pool| pool.name().to_owned()).collect() }
     }
 
     /// The pool of a thread by its full Java name.
     pub fn of(thread: &str) -> Option<Pool> {
-        // From 2.1 on the planes have names of their own.
-        let name = ["data-plane-", "control-plane-"].iter().find_map(|plane| thread.strip_prefix(plane));
-        let name = name.unwrap_or(thread);
+        let name = without_plane(thread);
         // Later names carry the node's id in the middle: `kafka-1-raft-io-thread`.
         let by_end = [
             ("raft-io-thread", Pool::RaftIo),
@@ -131,6 +93,12 @@ impl Pool {
         ];
         table.iter().find(|(known, _)| *known == name).map(|(_, pool)| *pool)
     }
+}
+
+/// From 2.1 on the threads of each plane have its name before theirs: `data-plane-kafka-request-handler-3`.
+pub fn without_plane(thread: &str) -> &str {
+    let planes = ["data-plane-", "control-plane-"];
+    planes.iter().find_map(|plane| thread.strip_prefix(plane)).unwrap_or(thread)
 }
 
 #[cfg(test)]
@@ -231,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_pool_has_a_name_of_its_own() {
-        let names: std::collections::BTreeSet<_> = Pool::ALL.iter().map(|pool| pool.name()).collect();
+        let names: BTreeSet<_> = Pool::ALL.iter().map(|pool| pool.name()).collect();
         assert_eq!(names.len(), Pool::ALL.len());
     }
 }

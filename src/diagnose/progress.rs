@@ -60,21 +60,6 @@ pub struct Sample {
     pub switches: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sign {
-    /// Of a pool that polls, and hardly moves while the JVM's clock does.
-    HardlyMoves,
-    /// Wakes once a second, as the first waiter on a contended monitor does.
-    MonitorRhythm,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Suspicion {
-    pub thread: u32,
-    pub pool: Pool,
-    pub sign: Sign,
-}
-
 /// Whether threads of a pool move at a rate of their own, whatever the broker's load.
 pub fn must_move(pool: Pool) -> bool {
     matches!(pool, Pool::RequestHandler | Pool::Network | Pool::EventProcessor)
@@ -158,25 +143,20 @@ impl Watch {
         candidates.take(CANDIDATES).collect()
     }
 
-    /// The suspicions of the newest pass, with the states (`S`, `D` ...) of the threads that [`Watch::take`] named, in
-    /// the same order.
-    pub fn judge(&mut self, states: &[(u32, char)]) -> Vec<Suspicion> {
+    /// The suspected threads of the newest pass, with the states (`S`, `D` ...) of the threads that [`Watch::take`] named,
+    /// in the same order.
+    pub fn judge(&mut self, states: &[(u32, char)]) -> Vec<(u32, Pool)> {
         let now = self.now;
         let runs = self.clock().is_some_and(|rate| rate >= LEAST_CLOCK);
-        let mut suspicions = Vec::new();
+        let mut suspected = Vec::new();
         for (thread, track) in &mut self.threads {
             let asleep = track.candidate && states.binary_search(&(*thread, 'S')).is_ok();
             track.asleep_since = asleep.then(|| track.asleep_since.unwrap_or(now));
-            let sign = if track.hardly_moves(now) && runs {
-                Sign::HardlyMoves
-            } else if asleep && track.has_rhythm() {
-                Sign::MonitorRhythm
-            } else {
-                continue;
-            };
-            suspicions.push(Suspicion { thread: *thread, pool: track.pool, sign });
+            if runs && track.hardly_moves(now) || asleep && track.has_rhythm() {
+                suspected.push((*thread, track.pool));
+            }
         }
-        suspicions
+        suspected
     }
 
     /// Switches a second of the median expiration reaper over the window; None while there is none to tell.

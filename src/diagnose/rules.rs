@@ -38,40 +38,56 @@ pub struct Case<'a> {
 pub struct Rule {
     pub id: FindingId,
     /// How long it must hold before it counts.
-    pub begins_after: Duration,
+    begins_after: Duration,
+    /// The round that must find it twice before it counts, however seldom it runs.
+    twice_in: Option<&'static str>,
     /// How long it must be gone before it counts no more.
     pub ends_after: Duration,
     pub judge: fn(&Case<'_>) -> Judgement,
 }
 
 const fn rule(id: FindingId, begins: u64, ends: u64, judge: fn(&Case<'_>) -> Judgement) -> Rule {
-    Rule { id, begins_after: Duration::from_secs(begins), ends_after: Duration::from_secs(ends), judge }
+    let (begins_after, ends_after) = (Duration::from_secs(begins), Duration::from_secs(ends));
+    Rule { id, begins_after, twice_in: None, ends_after, judge }
 }
 
-/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice (they come every 5 s),
-/// levels must last. What comes and goes with a restart of a follower gets a minute.
+impl Rule {
+    const fn twice_in(self, round: &'static str) -> Rule {
+        Rule { twice_in: Some(round), ..self }
+    }
+
+    /// How long it must hold before it counts.
+    pub fn begins_after(&self, broker: &BrokerSnapshot) -> Duration {
+        let interval = self.twice_in.and_then(|round| broker.rounds.get(round));
+        interval.map_or(self.begins_after, |interval| *interval + Duration::from_secs(1))
+    }
+}
+
+/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice, levels must last. What comes
+/// and goes with a restart of a follower gets a minute.
 pub const RULES: [Rule; 18] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| deadlocks(case, |deadlock| deadlock.reported)),
     rule(FindingId::LockCycle, 0, 0, |case| deadlocks(case, |deadlock| !deadlock.reported)),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
-    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive),
+    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in("probe"),
     rule(FindingId::FileHandleExhaustion, 10, 60, file_handle_exhaustion),
     rule(FindingId::MemoryMapsExhaustion, 60, 60, memory_maps_exhaustion),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
     rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
-    rule(FindingId::IsrLeaderAlone, 15, 10, isr_leader_alone),
+    rule(FindingId::IsrLeaderAlone, 15, 10, |case| followers_lack(case, |counts| counts.isr_leader_alone)),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
     rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
     rule(FindingId::AcceptQueueFull, 3, 10, accept_queue_full),
-    rule(FindingId::UnderReplicated, 60, 10, under_replicated),
+    rule(FindingId::UnderReplicated, 60, 10, |case| followers_lack(case, |counts| counts.under_replicated)),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
-fn present_if(facts: Vec<String>) -> Judgement {
+fn present_if(facts: impl IntoIterator<Item = String>) -> Judgement {
+    let facts: Vec<String> = facts.into_iter().collect();
     if facts.is_empty() { Absent } else { Present(facts) }
 }
 
@@ -96,7 +112,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
     }
     if !facts.is_empty() {
         for known in &standing.known_issues {
-            let by = if known.exact { "is" } else { "looks like" };
+            let by = if known.is_exact() { "is" } else { "looks like" };
             facts.push(format!("it {by} {}: {}", known.issue, known.title));
         }
     }
@@ -107,14 +123,14 @@ fn stalled_pool(case: &Case<'_>) -> Judgement {
     let Some(stalls) = case.broker.threads.fresh(case.now).and_then(|report| report.stalls.as_ref()) else {
         return Unknown;
     };
-    present_if(stalls.found.iter().map(stand_still).collect())
+    present_if(stalls.found.iter().map(stand_still))
 }
 
 fn missing_thread(case: &Case<'_>) -> Judgement {
     let Some(missing) = case.broker.threads.fresh(case.now).and_then(|report| report.missing.as_ref()) else {
         return Unknown;
     };
-    present_if(missing.found.iter().map(|gone| format!("{} ({}) has ended", gone.thread, gone.pool)).collect())
+    present_if(missing.found.iter().map(|gone| format!("{} ({}) has ended", gone.thread, gone.pool)))
 }
 
 fn process_stopped(case: &Case<'_>) -> Judgement {
@@ -139,7 +155,7 @@ fn api_unresponsive(case: &Case<'_>) -> Judgement {
     // One that answers ApiVersions and then hangs up wants a login first.
     let is_open = |probe: &&Probe| probe.error.as_ref().is_none_or(|error| error.reason != "closed");
     let metadata = probes.metadata.as_ref().filter(is_open).and_then(|probe| silent("metadata", probe));
-    present_if(silent("api", &probes.api).into_iter().chain(metadata).collect())
+    present_if(silent("api", &probes.api).into_iter().chain(metadata))
 }
 
 /// Whether TCP itself got no answer.
@@ -168,13 +184,14 @@ fn is_near(used: u64, limit: u64) -> bool {
 }
 
 /// One level against its limit; one that is `near` needs no slope.
-fn exhaustion(what: &str, used: f64, limit: f64, near: bool, forecast: &Forecast, ahead: f64) -> Option<String> {
-    let soon = used >= limit * USED_FOR_FORECAST && matches!(forecast, Forecast::SecondsLeft(left) if *left <= ahead);
+fn exhaustion(what: &str, used: u64, limit: u64, near: bool, forecast: &Forecast, ahead: f64) -> Option<String> {
+    let enough = used as f64 >= limit as f64 * USED_FOR_FORECAST;
+    let soon = enough && matches!(forecast, Forecast::SecondsLeft(left) if *left <= ahead);
     let left = match forecast {
         Forecast::SecondsLeft(left) => format!(", about {} left", span(*left)),
         _ => String::new(),
     };
-    (near || soon).then(|| format!("{what}: {used:.0} of {limit:.0}{left}"))
+    (near || soon).then(|| format!("{what}: {used} of {limit}{left}"))
 }
 
 fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
@@ -183,95 +200,65 @@ fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
     };
     let Some(limit) = vitals.handle_limit_soft else { return Absent };
     let forecast = &case.memory.forecasts.file_handles;
-    let fact =
-        exhaustion("open file handles", *count as f64, limit as f64, is_near(*count, limit), forecast, HANDLES_AHEAD);
-    present_if(fact.into_iter().collect())
+    let fact = exhaustion("open file handles", *count, limit, is_near(*count, limit), forecast, HANDLES_AHEAD);
+    present_if(fact)
 }
 
 fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
     let maps = case.broker.memory_maps.fresh(case.now);
     let (Some(maps), Some(limit)) = (maps, case.snapshot.memory_map_limit.fresh(case.now)) else { return Unknown };
     let forecast = &case.memory.forecasts.memory_maps;
-    present_if(
-        exhaustion("memory maps", *maps as f64, *limit as f64, is_near(*maps, *limit), forecast, MAPS_AHEAD)
-            .into_iter()
-            .collect(),
-    )
+    let fact = exhaustion("memory maps", *maps, *limit, is_near(*maps, *limit), forecast, MAPS_AHEAD);
+    present_if(fact)
 }
 
 fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
     let Some(dirs) = case.broker.log_dirs.fresh(case.now) else { return Unknown };
-    let facts = dirs.iter().filter_map(|space| {
+    // Some file systems tell no size.
+    let facts = dirs.iter().filter(|space| space.total_bytes > 0).filter_map(|space| {
         let dir = space.dir.display().to_string();
-        let forecasts = case.memory.forecasts.log_dirs.iter();
-        let forecast = forecasts.into_iter().find(|(name, _)| *name == dir).map(|(_, forecast)| forecast);
-        let used = space.total_bytes.saturating_sub(space.free_bytes) as f64;
-        let unknown = Forecast::Unknown;
+        let forecast = case.memory.forecasts.log_dirs.iter().find(|(name, _)| *name == dir);
+        let forecast = forecast.map_or(&Forecast::Unknown, |(_, forecast)| forecast);
+        let (total, full) = (space.total_bytes, space.free_bytes < DISK_LEFT);
         let what = format!("bytes of the file system of {dir}");
-        exhaustion(
-            &what,
-            used,
-            space.total_bytes as f64,
-            space.free_bytes < DISK_LEFT,
-            forecast.unwrap_or(&unknown),
-            DISK_AHEAD,
-        )
+        exhaustion(&what, space.used_bytes(), total, full, forecast, DISK_AHEAD)
     });
-    present_if(facts.collect())
+    present_if(facts)
 }
 
 fn file_handle_leak(case: &Case<'_>) -> Judgement {
     let Some(count) = case.broker.handles.fresh(case.now) else { return Unknown };
-    match case.memory.handles.leak() {
-        Some(grown) => {
-            Present(vec![format!("{count} open, growing for {} without coming down", span(grown.as_secs_f64()))])
-        }
-        None => Absent,
-    }
-}
-
-fn cluster<'a>(case: &'a Case<'_>) -> Option<&'a ClusterCounts> {
-    case.broker.partitions(case.now)
+    let fact = |grown: Duration| format!("{count} open, growing for {} without coming down", span(grown.as_secs_f64()));
+    present_if(case.memory.handles.leak().map(fact))
 }
 
 fn offline_partitions(case: &Case<'_>) -> Judgement {
-    let Some(counts) = cluster(case) else { return Unknown };
+    let Some(counts) = case.broker.partitions(case.now) else { return Unknown };
     match counts.leaderless {
         0 => Absent,
         n => Present(vec![format!("{n} of {} partitions of the cluster have no leader", counts.partitions)]),
     }
 }
 
-fn isr_leader_alone(case: &Case<'_>) -> Judgement {
-    let Some(counts) = cluster(case) else { return Unknown };
-    if counts.isr_leader_alone == 0 {
-        return Absent;
+/// Partitions that this broker leads and whose followers are not in the ISR.
+fn followers_lack(case: &Case<'_>, of: fn(&ClusterCounts) -> u64) -> Judgement {
+    let Some(counts) = case.broker.partitions(case.now) else { return Unknown };
+    match of(counts) {
+        0 => Absent,
+        n => Present(vec![format!("{n} of {} partitions that it leads", counts.leader), blame(case, counts)]),
     }
-    let mut facts = vec![format!("{} of {} partitions that it leads", counts.isr_leader_alone, counts.leader)];
-    facts.extend(blame(case, counts));
-    Present(facts)
-}
-
-fn under_replicated(case: &Case<'_>) -> Judgement {
-    let Some(counts) = cluster(case) else { return Unknown };
-    if counts.under_replicated == 0 {
-        return Absent;
-    }
-    let mut facts = vec![format!("{} of {} partitions that it leads", counts.under_replicated, counts.leader)];
-    facts.extend(blame(case, counts));
-    Present(facts)
 }
 
 /// Whom to look at: a stuck leader throws its healthy followers out, so the replicas that miss name the wrong brokers.
-fn blame(case: &Case<'_>, counts: &ClusterCounts) -> Option<String> {
+fn blame(case: &Case<'_>, counts: &ClusterCounts) -> String {
     if let ClusterSource::Peer(peer) = counts.source {
-        return Some(format!("told by broker {peer}, for this one is silent: look at this one, not at its followers"));
+        return format!("told by broker {peer}, for this one is silent: look at this one, not at its followers");
     }
-    let away: Vec<String> = case.memory.away.iter().map(i32::to_string).collect();
-    if !away.is_empty() {
-        return Some(format!("away from the cluster: broker {}", away.join(", ")));
+    let away: Vec<String> = case.memory.absences.away(case.now).iter().map(i32::to_string).collect();
+    match away.is_empty() {
+        true => "every broker of the cluster lives".into(),
+        false => format!("away from the cluster: broker {}", away.join(", ")),
     }
-    Some("every broker of the cluster lives".into())
 }
 
 /// So many sockets without a table entry are no accident of reading.
@@ -313,7 +300,7 @@ fn accept_queue_full(case: &Case<'_>) -> Judgement {
         let limit = queue.limit.filter(|limit| queue.length >= (*limit).max(1))?;
         Some(format!("listener {}: {} connections wait, its limit is {limit}", queue.listener, queue.length))
     });
-    present_if(facts.collect())
+    present_if(facts)
 }
 
 fn peer_unreachable(case: &Case<'_>) -> Judgement {
@@ -322,7 +309,7 @@ fn peer_unreachable(case: &Case<'_>) -> Judgement {
         let error = peer.connect.error.as_ref().or_else(|| peer.api.as_ref()?.error.as_ref())?;
         Some(format!("from broker {} to broker {}: {}", case.broker.label, peer.peer.id, error.message))
     });
-    present_if(facts.collect())
+    present_if(facts)
 }
 
 fn known_issue_exposed(case: &Case<'_>) -> Judgement {
@@ -331,7 +318,7 @@ fn known_issue_exposed(case: &Case<'_>) -> Judgement {
         Some(fixed) => format!("{}: {}, fixed in {fixed}", known.key, known.title),
         None => format!("{}: {}", known.key, known.title),
     };
-    present_if(known_issues::exposed(version).iter().map(fact).collect())
+    present_if(known_issues::exposed(version).iter().map(fact))
 }
 
 /// `90 s`, `12 min`, `5 h`, `3 d`.

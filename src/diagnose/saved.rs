@@ -17,6 +17,7 @@ use serde::Serialize;
 use self::bundle::{Bundle, Found};
 use self::names::{Name, Names};
 use super::dump::Analysis;
+use super::known_issues::each_once;
 use crate::discover::properties::{FILE_CAP, Properties};
 use crate::parse::server_log::{self, Log};
 use crate::parse::{groups, handles_text, sockets_text, thread_dump, topics, zookeeper};
@@ -280,11 +281,9 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         facts.sort_by_key(|fact| (fact.against.is_none(), fact.against));
         let deadlocks = told.deadlocks.iter().filter_map(|index| analysis.deadlocks.get(*index));
         let of_deadlocks = deadlocks.flat_map(|found| &found.known_issues);
-        let mut known_issues: Vec<NamedIssue> = of_deadlocks.chain(&told.known_issues).cloned().collect();
+        let mut known_issues: Vec<&NamedIssue> = of_deadlocks.chain(&told.known_issues).collect();
         // A report cut short is like what a whole dump matches.
-        known_issues.sort_by_key(|issue| !issue.exact);
-        let mut seen = BTreeSet::new();
-        known_issues.retain(|issue| seen.insert(issue.issue.clone()));
+        known_issues.sort_by_key(|issue| issue.by);
         BrokerFacts {
             broker: name.to_string(),
             verdict: match () {
@@ -295,7 +294,7 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
             addresses: names.addresses(name),
             version: told.version.clone(),
             deadlocks: told.deadlocks.clone(),
-            known_issues,
+            known_issues: each_once(known_issues.into_iter().cloned()),
             suffers_from: Vec::new(),
             facts,
         }

@@ -5,7 +5,7 @@
 //!
 //! Idle is a thread that waits in a selector, for a task of its executor, or in the loop of its own for an element of
 //! a queue or for a condition. What waits deeper than that works on something. A timed wait ends by itself, so it counts
-//! only for threads that have nothing else to wait for than their queue.
+//! only for threads that have nothing else to wait for than their queue: those that must move.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hasher;
@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use super::known_issues;
 use super::pools::Pool;
+use super::progress::must_move;
 use super::wait_graph::WaitGraph;
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
-use crate::snapshot::{Moment, NamedIssue, Stall};
+use crate::snapshot::{Moment, PoolFindings, Stall};
 
 /// A thread that waits for so long, while the JVM runs, is stalled. Everyday waits for locks, for ZooKeeper, for a peer,
 /// for one who writes to a slow disk are shorter.
@@ -88,24 +89,16 @@ struct Still {
     owner_cpu_ms: Option<f64>,
 }
 
-/// What the dumps until now say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stalls {
-    pub stalls: Vec<Stall>,
-    /// Every pool that was looked at.
-    pub pools: BTreeSet<Pool>,
-}
-
 impl StallWatch {
-    /// Takes in the next dump and its graph. `paused` is the JVM's time at safepoints since it started, where known.
-    /// None until two dumps lie far enough apart.
+    /// Takes in the next dump and its graph, and says what the dumps until now say. `paused` is the JVM's time at
+    /// safepoints since it started, where known. None until two dumps lie far enough apart.
     pub fn observe(
         &mut self,
         dump: &ThreadDump<'_>,
         graph: &WaitGraph<'_, '_>,
         paused: Option<Duration>,
         now: Moment,
-    ) -> Option<Stalls> {
+    ) -> Option<PoolFindings<Stall>> {
         let clock = Clock { at: now, paused, reapers_cpu_ms: reapers_cpu_ms(dump) };
         let between = self.last.map_or(Duration::ZERO, |last| now.since(last.at));
         let ran = self.last.map_or(Duration::ZERO, |last| clock.ran_since(&last));
@@ -162,7 +155,7 @@ impl StallWatch {
             let ends = graph.ends_of(&stall.threads).into_iter().find(|end| goes_on(end)).map(|end| end.name);
             stall.goes_on_with = ends.or(outside).map(str::to_owned);
         }
-        (now.since(first) >= WAITING_SPAN).then_some(Stalls { stalls, pools })
+        (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
 }
 
@@ -170,7 +163,10 @@ impl StallWatch {
 pub fn stand_still(stall: &Stall) -> String {
     let place = stall.frame.as_deref().map(|frame| format!(" in {frame}")).unwrap_or_default();
     let lock = stall.lock_class.as_deref().map(|class| format!(", waiting for {class}")).unwrap_or_default();
-    let mut told = format!("{} threads of {} stand still{place}{lock}", stall.threads.len(), stall.pool);
+    let mut told = match stall.threads.len() {
+        1 => format!("1 thread of {} stands still{place}{lock}", stall.pool),
+        threads => format!("{threads} threads of {} stand still{place}{lock}", stall.pool),
+    };
     stall.holders.iter().for_each(|holder| told += &format!(", held by {holder}"));
     told
 }
@@ -217,12 +213,11 @@ fn stood_still(before: Option<f64>, now: Option<f64>, state: Option<State>, betw
 }
 
 fn may_stall(pool: Pool, state: Option<State>, thread: &Thread<'_>) -> bool {
-    let waits_for_its_queue_alone = matches!(pool, Pool::RequestHandler | Pool::Network | Pool::EventProcessor);
     match state {
         Some(State::Runnable) => thread.frames().next().is_some() && !selects(thread),
         Some(State::Blocked) => true,
         Some(State::Waiting) => !is_idle_wait(thread),
-        Some(State::TimedWaiting) => waits_for_its_queue_alone && !is_idle_wait(thread),
+        Some(State::TimedWaiting) => must_move(pool) && !is_idle_wait(thread),
         Some(State::New | State::Terminated) | None => false,
     }
 }
@@ -287,7 +282,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
             holders: BTreeSet::new(),
             goes_on_with: None,
             frame: frame.map(str::to_owned),
-            frames: frames.iter().take(KEPT_FRAMES).map(Frame::to_string).collect(),
+            frames: frames.iter().take(KEPT_FRAMES).map(Frame::text).collect(),
             known_issues: Vec::new(),
         });
         stall.threads.push(thread.name.to_owned());
@@ -295,7 +290,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
     }
     let mut stalls: Vec<Stall> = stalls.into_values().collect();
     for stall in &mut stalls {
-        stall.known_issues = known_issues::matching_stall(stall).into_iter().map(NamedIssue::from).collect();
+        stall.known_issues = known_issues::matching_stall(stall);
     }
     stalls
 }

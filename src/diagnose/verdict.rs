@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::absences::Absences;
-use super::dump::each_once;
 use super::finding::{
     BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId, Forecasts, OnlyRestart, Recovery, Severity,
 };
 use super::forecast::Series;
+use super::known_issues::each_once;
 use super::rules::{Case, Judgement, RULES, Rule, is_silent, is_unreachable, span};
 use crate::discover::ProcessKey;
 use crate::snapshot::{BrokerSnapshot, ClusterCounts, Moment, NamedIssue, Reading, Snapshot, Stall};
@@ -63,9 +63,7 @@ pub struct Memory {
     /// Bytes in use, by log dir.
     disks: BTreeMap<String, Series>,
     pub forecasts: Forecasts,
-    absences: Absences,
-    /// Other brokers that are away now.
-    pub away: Vec<i32>,
+    pub absences: Absences,
     findings: BTreeMap<FindingId, Standing>,
     state: Option<(BrokerState, Moment)>,
     /// By the threads of the cycle: the first and the newest dump that shows it.
@@ -122,15 +120,16 @@ impl Judge {
         let mut memory = self.processes.remove(&broker.broker.process).unwrap_or_default();
         memory.take(snapshot, broker, now);
         memory.absences.take(broker, now);
-        memory.away = memory.absences.away(now);
         let mut events = Vec::new();
+        // Of a process that has ended nothing stands.
+        let hurry = broker.ended.map_or(self.hurry, |_| Some(Duration::ZERO));
         for rule in &RULES {
             let judgement = match broker.ended {
                 Some(_) => Judgement::Absent,
                 None => (rule.judge)(&Case { snapshot, broker, memory: &memory, now }),
             };
             let standing = memory.findings.entry(rule.id).or_default();
-            if let Some(began) = standing.take(rule, judgement, begins_after(rule, broker), self.hurry, now)
+            if let Some(began) = standing.take(rule, judgement, rule.begins_after(broker), hurry, now)
                 && rule.id.kind().severity > Severity::Info
             {
                 let what = format!("{}{}", rule.id.kind().title, if began { "" } else { ": over" });
@@ -156,24 +155,22 @@ impl Judge {
         findings.sort_by_key(|finding| (std::cmp::Reverse(finding.id.kind().severity), finding.id));
         let fresh = |standing: &Standing| standing.judged.is_some_and(|at| now.since(at) <= FROZEN);
         let judged = memory.findings.iter().filter(|(_, standing)| fresh(standing)).map(|(id, _)| *id).collect();
-        let known_issues = known_issues(broker, now);
-        let (sentence, remedy) = sentence(broker, state, since, &findings, &known_issues, recovery.as_ref(), now);
-        let diagnosis = BrokerDiagnosis {
+        let mut diagnosis = BrokerDiagnosis {
             label: broker.label.clone(),
             process: broker.broker.process,
             state,
             since,
-            sentence,
-            remedy,
             findings,
             judged: if broker.ended.is_some() { Vec::new() } else { judged },
-            known_issues,
+            known_issues: known_issues(broker, now),
             forecasts: memory.forecasts.clone(),
             only_restart: memory.only_restart(broker, now),
             absences: memory.absences.list(),
             alone: memory.absences.is_alone(),
             recovery,
+            ..BrokerDiagnosis::default()
         };
+        (diagnosis.sentence, diagnosis.remedy) = sentence(broker, &diagnosis, now);
         self.processes.insert(broker.broker.process, memory);
         diagnosis
     }
@@ -239,15 +236,6 @@ fn young_since(broker: &BrokerSnapshot, now: Moment) -> Option<Moment> {
     broker.broker.started.filter(|started| now.since(*started) < STARTING)
 }
 
-/// One failed probe is none, however seldom they are made.
-fn begins_after(rule: &Rule, broker: &BrokerSnapshot) -> Duration {
-    let second = |probe: &Duration| *probe + Duration::from_secs(1);
-    match rule.id {
-        FindingId::ApiUnresponsive => broker.rounds.get("probe").map_or(rule.begins_after, second),
-        _ => rule.begins_after,
-    }
-}
-
 impl Standing {
     /// Takes a judgement in; whether the finding has begun (true) or ended with it.
     fn take(
@@ -299,8 +287,8 @@ impl Memory {
         }
         if let Some((spaces, at)) = broker.log_dirs.last() {
             for space in spaces {
-                let used = space.total_bytes.saturating_sub(space.free_bytes) as f64;
-                self.disks.entry(space.dir.display().to_string()).or_default().push(at, used);
+                let disk = self.disks.entry(space.dir.display().to_string()).or_default();
+                disk.push(at, space.used_bytes() as f64);
             }
         }
         let handle_limit = broker.process.fresh(now).map(|vitals| vitals.handle_limit_soft);
@@ -395,7 +383,11 @@ impl Memory {
         let locked = |stall: &&Stall| is_at_lock(stall) && stall.goes_on_with.is_none();
         let stall = report.stalls.as_ref()?.found.iter().filter(locked).min_by_key(|stall| stall.since)?;
         let lock = stall.lock_class.as_deref().unwrap_or_default();
-        let what = format!("{} threads of {} wait for {lock} and do not move", stall.threads.len(), stall.pool);
+        let (threads, pool) = (stall.threads.len(), &stall.pool);
+        let what = match threads {
+            1 => format!("1 thread of {pool} waits for {lock} and does not move"),
+            _ => format!("{threads} threads of {pool} wait for {lock} and do not move"),
+        };
         Some(OnlyRestart { what, first: stall.since, last: at })
     }
 }
@@ -423,20 +415,13 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
 }
 
 /// The verdict for a person, and what to do.
-fn sentence(
-    broker: &BrokerSnapshot,
-    state: BrokerState,
-    since: Moment,
-    findings: &[Finding],
-    known: &[NamedIssue],
-    recovery: Option<&Recovery>,
-    now: Moment,
-) -> (String, String) {
+fn sentence(broker: &BrokerSnapshot, judged: &BrokerDiagnosis, now: Moment) -> (String, String) {
     let name = format!("Broker {}", broker.label);
-    let by = known.first().map(by_issue).unwrap_or_default();
-    let of = |wanted: FindingId| findings.iter().find(|finding| finding.id == wanted);
+    let since = judged.since;
+    let by = judged.known_issues.first().map(by_issue).unwrap_or_default();
+    let of = |wanted: FindingId| judged.findings.iter().find(|finding| finding.id == wanted);
     let told = |text: String, remedy: &str| (text, remedy.to_owned());
-    match state {
+    match judged.state {
         BrokerState::Down => match broker.ended {
             Some(ended) => told(format!("{name} is down: its process ended at {}.", clock(ended)), "Start it."),
             None => match young_since(broker, now) {
@@ -476,7 +461,7 @@ fn sentence(
             format!("{name}: what would tell whether it works could not be read."),
             "See what is unknown, and why.",
         ),
-        BrokerState::Healthy => match recovery {
+        BrokerState::Healthy => match &judged.recovery {
             Some(Recovery { whole: Some(whole), back, .. }) => {
                 let took = span(whole.since(*back).as_secs_f64());
                 told(format!("{name} has recovered: back since {}, in every ISR {took} later.", clock(*back)), "")
@@ -498,7 +483,7 @@ fn sentence(
 
 /// ` by KAFKA-4399, fixed in 0.10.1.1`
 fn by_issue(known: &NamedIssue) -> String {
-    let likely = if known.exact { "by" } else { "by what looks like" };
+    let likely = if known.is_exact() { "by" } else { "by what looks like" };
     let fixed = known.fixed_in.first().map(|version| format!(", fixed in {version}")).unwrap_or_default();
     format!(" {likely} {}{fixed}", known.issue)
 }

@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::stalls::stack_hash;
-use crate::parse::thread_dump::{LockKind, ReportedLockKind, ReportedThread, State, Thread, ThreadDump};
-use crate::snapshot::{Deadlock, DeadlockedThread};
+use crate::parse::thread_dump::{LockKind, ReportedThread, State, Thread, ThreadDump};
+use crate::snapshot::{Deadlock, DeadlockedThread, LockQueue};
 
 /// Frames kept of a member of a cycle: enough to know the bug by them.
 const CYCLE_FRAMES: usize = 64;
@@ -24,24 +24,6 @@ const WAITING_FRAMES: usize = 16;
 const SAME_NAME: usize = 64;
 /// Fewer waiters than this are everyday contention.
 const CONVOY_WAITERS: usize = 2;
-
-/// Threads that queue for one lock whose holder waits for no lock itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Convoy {
-    pub lock_class: String,
-    /// Their names, in the order of the dump.
-    pub waiters: Vec<String>,
-    /// None where the dump does not tell: a `java.util.concurrent` lock in a dump without `-l`.
-    pub owner: Option<ConvoyOwner>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConvoyOwner {
-    pub thread: String,
-    pub state: Option<State>,
-    /// What it does: its topmost frames, `Class.method(File:line)`.
-    pub frames: Vec<String>,
-}
 
 /// The wait-for graph of one dump. Its nodes are the dump's threads and after them those that only the report names;
 /// an index tells threads of one name apart. Every index in it is a position in `edges`, and none is removed.
@@ -125,8 +107,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 waiting[cycle].push(self.deadlocked(index, WAITING_FRAMES));
             }
         }
-        let cycles = self.cycles.iter().zip(waiting);
+        let mut cycles: Vec<_> = self.cycles.iter().zip(waiting).collect();
+        cycles.sort_unstable_by_key(|(members, _)| members.first().copied());
         cycles
+            .into_iter()
             .map(|(members, waiting)| Deadlock {
                 cycle: members.iter().map(|&member| self.deadlocked(member, CYCLE_FRAMES)).collect(),
                 waiting,
@@ -136,7 +120,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 
     /// Locks that several threads wait for and that no deadlock explains, the longest queue first.
-    pub fn convoys(&self) -> Vec<Convoy> {
+    pub fn convoys(&self) -> Vec<LockQueue> {
         let mut queues: HashMap<Lock<'a>, Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
             let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else { continue };
@@ -196,21 +180,17 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
     }
 
-    fn convoy(&self, queue: &[usize]) -> Option<Convoy> {
-        let first = &self.edges[*queue.first()?];
-        let owner = match first.holder {
-            Some(owner) if self.edges[owner].holder.is_some() => return None,
-            Some(owner) => Some(ConvoyOwner {
-                thread: self.name(owner).to_owned(),
-                state: self.threads.get(owner).and_then(Thread::state),
-                frames: self.frames(owner, WAITING_FRAMES),
-            }),
-            None => None,
-        };
-        Some(Convoy {
-            lock_class: first.wants.map(|want| class_name(want.class))?,
+    /// None where the holder waits for a lock itself.
+    fn convoy(&self, queue: &[usize]) -> Option<LockQueue> {
+        let Edge { wants, holder } = self.edges[*queue.first()?];
+        if holder.is_some_and(|holder| self.edges[holder].holder.is_some()) {
+            return None;
+        }
+        Some(LockQueue {
+            lock_class: class_name(wants?.class),
             waiters: queue.iter().map(|&waiter| self.name(waiter).to_owned()).collect(),
-            owner,
+            owner: holder.map(|holder| self.name(holder).to_owned()),
+            owner_frames: holder.map(|holder| self.frames(holder, WAITING_FRAMES)).unwrap_or_default(),
         })
     }
 
@@ -278,7 +258,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         if dump.reported.is_empty() {
             return;
         }
-        let reported = dump.reported.iter().flat_map(|deadlock| &deadlock.threads);
+        let reported = dump.reported.iter().flatten();
         let names = reported.flat_map(|thread| [Some(thread.name), thread.held_by]).flatten();
         // Of each name the threads that no entry has been found to mean yet.
         let mut by_name: BTreeMap<&str, VecDeque<usize>> = names.map(|name| (name, VecDeque::new())).collect();
@@ -289,20 +269,20 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
         for deadlock in &dump.reported {
             let mut first_of_name: HashMap<&str, usize> = HashMap::new();
-            let mut entries = Vec::with_capacity(deadlock.threads.len());
-            for reported in &deadlock.threads {
+            let mut entries = Vec::with_capacity(deadlock.len());
+            for reported in deadlock {
                 let index = self.node_of(reported, &mut by_name);
                 first_of_name.entry(reported.name).or_insert(index);
                 entries.push(index);
                 self.in_report.insert(index);
             }
             let mut holder_of = HashMap::new();
-            for (position, reported) in deadlock.threads.iter().enumerate() {
+            for (position, reported) in deadlock.iter().enumerate() {
                 let Some(holder) = reported.held_by else { continue };
                 let lock = reported.wants.and_then(|lock| lock.address);
                 // The report walks along the cycle: the holder comes next, except for the last one's. That one may
                 // want what an earlier one wants; else only the name is left.
-                let holder = match deadlock.threads.get(position + 1).filter(|next| next.name == holder) {
+                let holder = match deadlock.get(position + 1).filter(|next| next.name == holder) {
                     Some(_) => entries.get(position + 1).copied(),
                     None => {
                         let known = lock.and_then(|lock| holder_of.get(&lock)).or_else(|| first_of_name.get(holder));
@@ -327,8 +307,8 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut BTreeMap<&'a str, VecDeque<usize>>) -> usize {
         let address = reported.wants.and_then(|lock| {
             lock.address.map(match lock.kind {
-                ReportedLockKind::Monitor => Lock::Monitor,
-                ReportedLockKind::OwnableSynchronizer => Lock::Synchronizer,
+                LockKind::ParkingToWaitFor => Lock::Synchronizer,
+                _ => Lock::Monitor,
             })
         });
         let same_name = by_name.entry(reported.name).or_default();
@@ -376,20 +356,6 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 self.leads_to[index] = cycle;
             }
         }
-        self.order_cycles();
-    }
-
-    fn order_cycles(&mut self) {
-        let mut order: Vec<usize> = (0..self.cycles.len()).collect();
-        order.sort_unstable_by_key(|&cycle| self.cycles[cycle].first().copied());
-        let mut position = vec![0; order.len()];
-        for (new, &old) in order.iter().enumerate() {
-            position[old] = new;
-        }
-        for cycle in self.leads_to.iter_mut().flatten() {
-            *cycle = position[*cycle];
-        }
-        self.cycles.sort_unstable_by_key(|members| members.first().copied());
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc;
 
 use super::*;
-use crate::diagnose::finding::{Diagnosis, Finding, Forecasts};
+use crate::diagnose::finding::{Diagnosis, Finding};
 use crate::discover::Broker;
 
 fn gray(process: ProcessKey, label: &str, since: Moment, findings: &[FindingId]) -> BrokerDiagnosis {
@@ -17,13 +17,7 @@ fn gray(process: ProcessKey, label: &str, since: Moment, findings: &[FindingId])
         sentence: format!("Broker {label} is alive but not working."),
         remedy: "Restart it.".into(),
         findings: findings.iter().map(|id| Finding { id: *id, since, facts: vec!["a fact".into()] }).collect(),
-        judged: Vec::new(),
-        known_issues: Vec::new(),
-        forecasts: Forecasts::default(),
-        absences: Vec::new(),
-        alone: false,
-        only_restart: None,
-        recovery: None,
+        ..BrokerDiagnosis::default()
     }
 }
 

@@ -131,7 +131,7 @@ fn waiting(out: &mut String, found: &DeadlockFacts) {
 }
 
 fn issue(out: &mut String, known: &NamedIssue) {
-    let by = if known.exact { "threads, locks and frames match" } else { "by likeness" };
+    let by = if known.is_exact() { "threads, locks and frames match" } else { "by likeness" };
     let _ = writeln!(out, "  {} ({by}): {}", known.issue, known.title);
     if known.fixed_in.is_empty() {
         out.push_str("    no release with a fix is known\n");

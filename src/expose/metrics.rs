@@ -561,7 +561,7 @@ mod tests {
 
     use super::*;
     use crate::discover::{Broker, ProcessKey};
-    use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState};
+    use crate::snapshot::{ClusterCounts, PartitionState};
 
     #[test]
     fn names_follow_the_manners() {
@@ -594,21 +594,7 @@ mod tests {
             let key = ProcessKey { pid: id as u32, start_ticks: 1 };
             let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
             let state = PartitionState { topic: "t".into(), partition: 0, leader: Some(id), replicas: 3, isr };
-            let value = ClusterCounts {
-                source: ClusterSource::Own,
-                own_silence: None,
-                live_brokers: Vec::new(),
-                absent: BTreeSet::new(),
-                leader: 1,
-                under_replicated: 1,
-                isr_leader_alone: 0,
-                not_in_isr: 0,
-                not_in_isr_by_leader: BTreeMap::new(),
-                leaderless: 0,
-                partitions: 1,
-                not_whole: vec![state],
-                not_whole_left_out: 0,
-            };
+            let value = ClusterCounts { partitions: 1, not_whole: vec![state], ..ClusterCounts::default() };
             broker.cluster = Reading::Known { value, at: Moment(0), valid_for: Duration::from_secs(15) };
             Arc::new(broker)
         };

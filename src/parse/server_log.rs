@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sockets_text;
+use super::{leading_number, sockets_text};
 
 /// So many different things of one kind are kept of a log; no broker has as many partitions.
 const KEPT: usize = 100_000;
@@ -95,7 +95,7 @@ impl<'a> Log<'a> {
         }
         if let Some((before, after)) = message.split_once(" (id: ")
             && let Some(address) = before.rsplit([' ', '/']).next().and_then(sockets_text::address)
-            && let (Some(id), true) = (number(after), self.addresses.len() < KEPT)
+            && let (Some(id), true) = (leading_number(after), self.addresses.len() < KEPT)
         {
             self.addresses.insert(address, id);
         }
@@ -125,7 +125,7 @@ impl<'a> Log<'a> {
         let Some((from, to)) = after.split_once("from ").and_then(|(_, rest)| rest.split_once(" to ")) else { return };
         let end = to.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(to.len());
         if self.isr_changes.len() < KEPT {
-            self.ids.extend(on.strip_prefix("on broker ").and_then(number));
+            self.ids.extend(on.strip_prefix("on broker ").and_then(leading_number::<i32>));
             self.isr_changes.insert(partition, IsrChange { time, from, to: to.get(..end).unwrap_or(to) });
         }
     }
@@ -134,7 +134,7 @@ impl<'a> Log<'a> {
     fn exception(&mut self, text: &'a str) {
         // Connections that were refused are no such sign: a broker that starts or is down refuses them.
         if let Some((_, rest)) = text.split_once("Connection to ")
-            && let Some(id) = number(rest)
+            && let Some(id) = leading_number(rest)
             && rest.contains("was disconnected before the response")
             && self.disconnects.len() < KEPT
         {
@@ -161,12 +161,7 @@ fn time_and_message(line: &str) -> Option<(&str, &str)> {
 /// The id that a line's first word in brackets gives the broker that wrote it; other ids stand there as well.
 fn own_id(bracket: &str) -> Option<i32> {
     let marks = ["Kafka Server ", "KafkaServer id=", "BrokerServer id=", "n broker ", "n Broker ", " broker="];
-    marks.iter().find_map(|mark| number(bracket.split_once(mark)?.1))
-}
-
-fn number(text: &str) -> Option<i32> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text.get(..end)?.parse().ok()
+    marks.iter().find_map(|mark| leading_number(bracket.split_once(mark)?.1))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub struct PoolFindings<T> {
 }
 
 /// Threads of one pool that stand at one place and do nothing, over several dumps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     pub pool: String,
     pub threads: Vec<String>,
@@ -133,9 +133,8 @@ pub struct StandingDeadlock {
 pub struct NamedIssue {
     /// `KAFKA-3994`
     pub issue: String,
-    /// Threads, locks and frames match; else threads and locks only.
-    #[serde(rename = "match", with = "likeness")]
-    pub exact: bool,
+    #[serde(rename = "match")]
+    pub by: Likeness,
     pub title: String,
     /// First releases with the fix; empty is unknown.
     pub fixed_in: Vec<String>,
@@ -145,19 +144,18 @@ pub struct NamedIssue {
     pub relatives: Vec<String>,
 }
 
-/// `"exact"` or `"likeness"`.
-mod likeness {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+/// How much of a known issue is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Likeness {
+    /// Threads, locks and frames.
+    Exact,
+    /// Threads and locks; the frames are unknown, or some of them are not the same.
+    Likeness,
+}
 
-    pub fn serialize<S: Serializer>(exact: &bool, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if *exact { "exact" } else { "likeness" })
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "exact" => Ok(true),
-            "likeness" => Ok(false),
-            other => Err(D::Error::custom(format!("`{other}` is neither exact nor likeness"))),
-        }
+impl NamedIssue {
+    pub fn is_exact(&self) -> bool {
+        self.by == Likeness::Exact
     }
 }

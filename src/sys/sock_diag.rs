@@ -41,15 +41,15 @@ impl States {
     pub const ALL: States = States(0xffe);
 
     pub fn of(states: &[TcpState]) -> States {
-        States(states.iter().fold(0, |mask, state| mask | 1 << *state as u32))
+        States(states.iter().fold(0, |mask, state| mask | 1 << state.number()))
     }
 
     pub fn without(self, state: TcpState) -> States {
-        States(self.0 & !(1 << state as u32))
+        States(self.0 & !(1 << state.number()))
     }
 
     pub fn contains(self, state: TcpState) -> bool {
-        self.0 & 1 << state as u32 != 0
+        self.0 & 1 << state.number() != 0
     }
 }
 

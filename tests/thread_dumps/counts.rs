@@ -16,7 +16,7 @@ fn find(path: &str) -> Option<PathBuf> {
 const UPSIDE_DOWN: &str = "thread-dumps/parttimenerd-jthreaddump/src/test/resources/thread-dump-jstack.txt";
 
 fn with_report<'a>(dump: &ThreadDump<'a>) -> Vec<Thread<'a>> {
-    let reported = dump.reported.iter().flat_map(|deadlock| &deadlock.threads).filter_map(|thread| thread.stack);
+    let reported = dump.reported.iter().flatten().filter_map(|thread| thread.stack);
     dump.threads.iter().copied().chain(reported).collect()
 }
 

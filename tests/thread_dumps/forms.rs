@@ -1,7 +1,7 @@
 //! The forms of a dump, line by line as JVMs print them; the values were read off the lines by eye.
 
 use kafka_vitals::diagnose::wait_graph::WaitGraph;
-use kafka_vitals::parse::thread_dump::{LockKind, ReportedLockKind, State, ThreadDump, decode, parse};
+use kafka_vitals::parse::thread_dump::{LockKind, State, ThreadDump, decode, parse};
 
 const BANNER: &str = "Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6-Debian-1deb12u1 mixed mode, sharing):\n\n";
 
@@ -189,15 +189,15 @@ fn owners_that_the_report_cannot_name_and_threads_of_one_name() {
     let text = "Found one Java-level deadlock:\n=============================\n\"t\":\n  waiting for ownable synchronizer 0x000000000000000a, (a java.util.concurrent.locks.ReentrantLock$NonfairSync),\n  which is held by \"t\"\n\n\"t\":\n  waiting to lock monitor 0x0000000000000001 (object 0x000000000000000b, a java.lang.Object)\n  in JNI, which is held by \"t\"\n\nJava stack information for the threads listed above:\n===================================================\n\"t\":\n\tat a.first(A.java:1)\n\"t\":\n\tat a.second(A.java:2)\n\nFound 1 deadlock.\n\nFound one Java-level deadlock:\n=============================\n\"u\":\n  waiting to lock monitor 0x0000000000000001 (object 0x000000000000000c, a java.lang.Object),\n  which is held by UNKNOWN_owner_addr=0x00007f0000000000\n\nFound 1 deadlock.\n";
     let dumps = parse(text).unwrap();
     let [pair, alone] = dumps[0].reported.as_slice() else { panic!("{:?}", dumps[0].reported) };
-    let kinds: Vec<_> = pair.threads.iter().map(|t| t.wants.map(|lock| (lock.kind, lock.address, t.held_by))).collect();
+    let kinds: Vec<_> = pair.iter().map(|t| t.wants.map(|lock| (lock.kind, lock.address, t.held_by))).collect();
     assert_eq!(
         kinds,
         [
-            Some((ReportedLockKind::OwnableSynchronizer, Some(0xa), Some("t"))),
-            Some((ReportedLockKind::Monitor, Some(0xb), Some("t"))),
+            Some((LockKind::ParkingToWaitFor, Some(0xa), Some("t"))),
+            Some((LockKind::WaitingToLock, Some(0xb), Some("t"))),
         ]
     );
-    assert_eq!(alone.threads[0].held_by, None);
+    assert_eq!(alone[0].held_by, None);
     let deadlocks = WaitGraph::of(&dumps[0]).deadlocks();
     let tops: Vec<&str> = deadlocks[0].cycle.iter().map(|thread| thread.frames[0].as_str()).collect();
     assert_eq!((deadlocks.len(), tops), (1, vec!["a.first(A.java:1)", "a.second(A.java:2)"]));

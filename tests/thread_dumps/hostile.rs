@@ -2,34 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_vitals::diagnose::wait_graph::WaitGraph;
-use kafka_vitals::parse::thread_dump::{DumpError, Thread, decode, parse};
+use kafka_vitals::diagnose::dump::read_all;
+use kafka_vitals::parse::thread_dump::{DumpError, decode, parse};
 use proptest::prelude::*;
 
 use super::fixture;
-
-/// Everything that can be asked of a text.
-fn read_all(bytes: &[u8]) -> usize {
-    let text = decode(bytes);
-    let Ok(dumps) = parse(&text) else { return 0 };
-    let read = |thread: &Thread<'_>| {
-        let (header, state) = (thread.header(), thread.state());
-        let told = [header.number.is_some(), header.nid.is_some(), header.cpu_ms.is_some(), state.is_some()];
-        thread.frames().count() + thread.locks().count() + told.iter().filter(|told| **told).count()
-    };
-    dumps
-        .iter()
-        .map(|dump| {
-            let graph = WaitGraph::of(dump);
-            let reported =
-                dump.reported.iter().flat_map(|deadlock| &deadlock.threads).filter_map(|thread| thread.stack);
-            graph.deadlocks().len()
-                + graph.convoys().len()
-                + dump.threads.iter().map(read).sum::<usize>()
-                + reported.map(|thread| read(&thread)).sum::<usize>()
-        })
-        .sum()
-}
 
 #[test]
 fn cut_after_any_byte() {

@@ -16,7 +16,12 @@ fn dump(names: &[&str]) -> String {
     format!("{banner}{threads}JNI global refs: 1, weak refs: 0\n")
 }
 
-fn observe(census: &mut Census, names: &[&str], behind: &[(i32, u64)], second: u64) -> Option<Missing> {
+fn observe(
+    census: &mut Census,
+    names: &[&str],
+    behind: &[(i32, u64)],
+    second: u64,
+) -> Option<PoolFindings<MissingThread>> {
     let text = dump(names);
     census.observe(&parse(&text).unwrap()[0], Some(&behind.iter().copied().collect()), Moment(second * 1000))
 }
@@ -26,9 +31,9 @@ fn missing(before: &[&str], after: &[&str], behind: &[(i32, u64)], times: u64) -
     let mut census = Census::default();
     observe(&mut census, before, &[], 0);
     let first = observe(&mut census, before, &[], 15).unwrap();
-    assert_eq!(first.threads, []);
+    assert_eq!(first.found, []);
     let told = (0..times).map(|time| observe(&mut census, after, behind, 30 + time * 15)).last().unwrap();
-    let told = told.unwrap().threads.into_iter();
+    let told = told.unwrap().found.into_iter();
     told.flat_map(|thread| std::iter::repeat_n(thread.thread, thread.count)).collect()
 }
 
@@ -90,7 +95,7 @@ fn a_later_thread_with_a_higher_number_proves_nothing() {
         let present: Vec<&str> = present.iter().map(|name| name.as_str()).collect();
         for again in 0..3 {
             let told = observe(&mut census, &present, &[], time as u64 * 100 + again * 15);
-            assert_eq!(told.map_or(0, |told| told.threads.len()), 0);
+            assert_eq!(told.map_or(0, |told| told.found.len()), 0);
         }
     }
 }
@@ -123,7 +128,7 @@ fn a_thread_that_is_back_is_not_missing() {
         .enumerate()
         .filter_map(|(time, there)| {
             let names = if there { vec!["main", cleaner] } else { vec!["main"] };
-            observe(&mut census, &names, &[], time as u64 * 15).map(|told| told.threads.len())
+            observe(&mut census, &names, &[], time as u64 * 15).map(|told| told.found.len())
         })
         .collect();
     assert_eq!(told, [0, 0, 0, 0, 1, 0]);
@@ -136,5 +141,5 @@ fn fetchers_are_unknown_without_the_cluster() {
     let mut census = Census::default();
     census.observe(&parse(&text).unwrap()[0], None, Moment(0));
     let told = census.observe(&parse(&text).unwrap()[0], None, Moment(15_000)).unwrap();
-    assert_eq!(told.pools, BTreeSet::from([Pool::RequestHandler]));
+    assert_eq!(told.pools, ["request_handler".to_owned()].into());
 }

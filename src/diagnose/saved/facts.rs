@@ -154,11 +154,11 @@ impl Gathering<'_> {
             bytes: u64,
             hosts: BTreeSet<Name>,
         }
-        let mut tallies: BTreeMap<(Name, bool, u8), Tally> = BTreeMap::new();
+        let mut tallies: BTreeMap<(Name, bool, TcpState), Tally> = BTreeMap::new();
         for socket in sockets_text::sockets(&file.text) {
             let served = self.names.at(socket.local);
             let Some(name) = served.or_else(|| self.names.at(socket.peer)) else { continue };
-            let tally = tallies.entry((name.clone(), served.is_some(), socket.state as u8)).or_default();
+            let tally = tallies.entry((name.clone(), served.is_some(), socket.state)).or_default();
             let bytes = match (served, socket.state) {
                 // The peer's FIN counts 1.
                 (Some(_), TcpState::CloseWait) => socket.receive_queue.saturating_sub(1),
@@ -177,28 +177,27 @@ impl Gathering<'_> {
             self.elsewhere.push(fact("sockets_of_no_broker", file, text, &[]));
         }
         for ((name, serves, state), Tally { sockets, queued, bytes, hosts }) in tallies {
-            let state = TcpState::from_number(state);
             let connections = count(sockets, "connection");
             let unread = if queued > 0 { format!("; {queued} with {bytes} unread bytes") } else { String::new() };
             let of = if hosts.is_empty() { String::new() } else { format!(" of broker {}", list(&hosts)) };
             let (kind, against, text) = match (serves, state) {
-                (true, Some(TcpState::CloseWait)) => (
+                (true, TcpState::CloseWait) => (
                     "close_wait",
                     (queued > 0 || sockets >= MANY).then_some(Witness::Own),
                     format!("{connections} in CLOSE_WAIT, closed by the other side and not by it{unread}"),
                 ),
-                (true, Some(TcpState::Established)) if queued > 0 => {
+                (true, TcpState::Established) if queued > 0 => {
                     ("unread", None, format!("{queued} of {sockets} established connections hold {bytes} unread bytes"))
                 }
-                (true, Some(TcpState::Listen)) if bytes > 0 => {
+                (true, TcpState::Listen) if bytes > 0 => {
                     ("accept_queue", None, format!("{bytes} connections wait to be accepted"))
                 }
-                (false, Some(TcpState::FinWait1)) if queued > 0 => (
+                (false, TcpState::FinWait1) if queued > 0 => (
                     "fin_wait1_towards_it",
                     Some(Witness::Peers),
                     format!("{connections}{of} to it in FIN_WAIT1, with {bytes} bytes that it does not take"),
                 ),
-                (false, Some(TcpState::FinWait2)) => (
+                (false, TcpState::FinWait2) => (
                     "fin_wait2_towards_it",
                     None,
                     format!("{connections}{of} to it in FIN_WAIT2: closed by the other side and not by it"),
@@ -266,8 +265,8 @@ impl Gathering<'_> {
             let without: BTreeSet<i32> = alone.iter().flat_map(|row| out_of_sync(row)).collect();
             let own_fault = !without.is_subset(&gone);
             let text = format!(
-                "leads {} partitions and is alone in the ISR of {}: {}; missing there: {}{}",
-                rows.len(),
+                "leads {} and is alone in the ISR of {}: {}; missing there: {}{}",
+                count(rows.len() as u64, "partition"),
                 alone.len(),
                 by_topic(alone.iter().map(|row| (row.topic, row.partition))),
                 list(&without),
@@ -384,8 +383,8 @@ impl Gathering<'_> {
         }
         for ((group, topic), partitions) in listed {
             let mut text = format!(
-                "{group}: {} partitions told: {}",
-                partitions.len(),
+                "{group}: {} told: {}",
+                count(partitions.len() as u64, "partition"),
                 by_topic(partitions.iter().map(|number| (topic, *number)))
             );
             let mut figures = vec![("partitions", partitions.len() as u64)];

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::bundle::{Bundle, Found};
 use super::{Address, By, DUMP, File, HANDLES, SOCKETS};
+use crate::diagnose::pools::without_plane;
 use crate::discover::properties::{self, Properties};
 use crate::parse::server_log::Log;
 use crate::parse::{handles_text, sockets_text, topics, zookeeper};
@@ -46,7 +47,7 @@ pub struct Names {
 
 /// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
 pub fn id_of_thread(thread: &str) -> Option<i32> {
-    let name = thread.strip_prefix("data-plane-").unwrap_or(thread);
+    let name = without_plane(thread);
     let rest = ["kafka-network-thread-", "ExpirationReaper-"].iter().find_map(|start| name.strip_prefix(start))?;
     rest.split('-').next()?.parse().ok()
 }

@@ -41,8 +41,8 @@ pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
         let mut watch = StallWatch::default();
         let mut last_of = BTreeMap::new();
         for (at, file, dump) in &dumps {
-            let told = watch.observe(dump, &WaitGraph::of(dump), None, *at).unwrap_or_default();
-            for stall in told.stalls {
+            let told = watch.observe(dump, &WaitGraph::of(dump), None, *at);
+            for stall in told.into_iter().flat_map(|told| told.found) {
                 let place = (stall.pool.clone(), stall.frame.clone(), stall.lock_class.clone(), stall.since);
                 let (from, until) = (time(&stall.since), time(at));
                 last_of.insert(place, StoodStill { stall, file: *file, from, until });

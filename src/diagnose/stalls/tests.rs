@@ -3,7 +3,7 @@
 use super::*;
 use crate::parse::thread_dump::parse;
 
-fn observe(watch: &mut StallWatch, text: &str, paused: Option<Duration>, seconds: u64) -> Option<Stalls> {
+fn observe(watch: &mut StallWatch, text: &str, paused: Option<Duration>, seconds: u64) -> Option<PoolFindings<Stall>> {
     let dumps = parse(text).unwrap();
     let dump = dumps.last().unwrap();
     watch.observe(dump, &WaitGraph::of(dump), paused, Moment(seconds * 1000))
@@ -12,7 +12,7 @@ fn observe(watch: &mut StallWatch, text: &str, paused: Option<Duration>, seconds
 /// Stalled threads, by name.
 fn stalled(watch: &mut StallWatch, text: &str, seconds: u64) -> Option<Vec<String>> {
     let told = observe(watch, text, None, seconds)?;
-    Some(told.stalls.into_iter().flat_map(|stall| stall.threads).collect())
+    Some(told.found.into_iter().flat_map(|stall| stall.threads).collect())
 }
 
 /// The dump as it would be after these seconds if all threads but the reapers stood still.
@@ -234,12 +234,12 @@ fn a_stall_tells_what_its_threads_share() {
     observe(&mut watch, &text("0x00000000e1"), None, 1);
     // Garbage collection has moved the lock meanwhile.
     let told = observe(&mut watch, &text("0x00000000f2"), None, 16).unwrap();
-    let [stall] = &told.stalls[..] else { panic!("{told:?}") };
+    let [stall] = &told.found[..] else { panic!("{told:?}") };
     assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
     assert_eq!(stall.frame.as_deref(), Some("kafka.cluster.Partition.fetchOffsetSnapshot"));
     assert_eq!(stall.lock_class.as_deref(), Some("java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync"));
     assert_eq!((stall.pool.as_str(), stall.since), ("request_handler", Moment(1_000)));
-    assert_eq!(told.pools, BTreeSet::from([Pool::RequestHandler]));
+    assert_eq!(told.pools, BTreeSet::from(["request_handler".to_owned()]));
 }
 
 /// The first dump and the second stand at both ends of a garbage collection, or of a time for which the process was
@@ -256,7 +256,7 @@ fn while_the_jvm_stands_nobody_is_stalled() {
         let told = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
             let text = later(text, moved);
             let told = observe(&mut watch, &text, paused, at);
-            told.map(|told| told.stalls.iter().map(|stall| stall.threads.len()).sum::<usize>())
+            told.map(|told| told.found.iter().map(|stall| stall.threads.len()).sum::<usize>())
         });
         assert_eq!(told.collect::<Vec<_>>(), [None, Some(0), Some(4)], "{clocks:?}");
     }
@@ -294,8 +294,8 @@ fn those_who_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_disk_d
     let mut dead = StallWatch::default();
     observe(&mut dead, &convoy(("kafka-request-handler-0", "5.00"), 9.0), None, 0);
     let told = observe(&mut dead, &convoy(("kafka-request-handler-0", "5.00"), 9.8), None, 15).unwrap();
-    assert_eq!(told.stalls.len(), 1);
-    assert_eq!(told.stalls[0].threads, ["kafka-request-handler-7"]);
+    assert_eq!(told.found.len(), 1);
+    assert_eq!(told.found[0].threads, ["kafka-request-handler-7"]);
     // A restart would not help.
-    assert_eq!(told.stalls[0].goes_on_with.as_deref(), Some("kafka-request-handler-0"));
+    assert_eq!(told.found[0].goes_on_with.as_deref(), Some("kafka-request-handler-0"));
 }

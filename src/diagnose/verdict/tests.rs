@@ -3,8 +3,9 @@
 use super::*;
 use crate::discover::Broker;
 use crate::snapshot::{
-    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, Peer, PeerProbe, PoolFindings, Probe, ProbeError,
-    ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LogDirSpace, Peer, PeerProbe, PoolFindings, Probe,
+    ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState,
+    ThreadReport,
 };
 
 const VALID: Duration = Duration::from_secs(15);
@@ -40,21 +41,8 @@ fn process(pid: u32, started: Moment) -> BrokerSnapshot {
 
 fn cluster(live: &[i32]) -> ClusterCounts {
     let peer = |id: &i32| Peer { id: *id, host: "h".into(), port: 9092 };
-    ClusterCounts {
-        source: ClusterSource::Own,
-        own_silence: None,
-        live_brokers: live.iter().map(peer).collect(),
-        leader: 10,
-        under_replicated: 0,
-        isr_leader_alone: 0,
-        not_in_isr: 0,
-        not_in_isr_by_leader: BTreeMap::new(),
-        leaderless: 0,
-        partitions: 30,
-        not_whole: Vec::new(),
-        not_whole_left_out: 0,
-        absent: BTreeSet::new(),
-    }
+    let live_brokers = live.iter().map(peer).collect();
+    ClusterCounts { live_brokers, leader: 10, partitions: 30, ..ClusterCounts::default() }
 }
 
 fn probe(failure: Option<(&str, bool)>) -> ProbeReport {
@@ -78,14 +66,19 @@ fn deadlock(threads: [&str; 2], since: Moment, confirmed: Moment) -> StandingDea
     StandingDeadlock { since, confirmed, deadlocks, known_issues: Vec::new() }
 }
 
+fn vitals(state: char) -> ProcessVitals {
+    ProcessVitals { state, resident_bytes: 1, handle_limit_soft: Some(1000), handle_limit_hard: None }
+}
+
+fn stopped(broker: &mut BrokerSnapshot, now: Moment) {
+    broker.process = known(vitals('T'), now);
+}
+
 impl Scene {
     /// Everything is read and well.
     fn well(&mut self) {
         let now = self.now;
-        self.broker.process = known(
-            ProcessVitals { state: 'S', resident_bytes: 1, handle_limit_soft: Some(1000), handle_limit_hard: None },
-            now,
-        );
+        self.broker.process = known(vitals('S'), now);
         self.broker.handles = known(100, now);
         self.broker.sockets = known(SocketPulse::default(), now);
         self.broker.cluster = known(cluster(&[1, 2, 3]), now);
@@ -148,10 +141,6 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     let silent: Change = |broker, now| broker.probes = known(probe(Some(("timeout", true))), now);
     let unsupported: Change = |broker, now| broker.probes = known(probe(Some(("unsupported", true))), now);
     let unreachable: Change = |broker, now| broker.probes = known(probe(Some(("timeout", false))), now);
-    let stopped: Change = |broker, now| {
-        let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
-        broker.process = known(vitals, now);
-    };
     let still: Change = |broker, now| {
         let suspect = Suspect { thread_id: 1, thread: "t".into(), pool: "request_handler".into() };
         broker.progress = known(ProgressReport { suspects: vec![suspect], threads: 9 }, now);
@@ -193,6 +182,16 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
         // What is over is over, after its own time.
         assert_eq!(scene.after(20, |_, _| {}).state, BrokerState::Healthy, "{name}, over");
     }
+}
+
+/// One failed probe is none, however seldom they are made.
+#[test]
+fn a_second_probe_is_waited_for() {
+    let silent = |broker: &mut BrokerSnapshot, now| broker.probes = known(probe(Some(("timeout", true))), now);
+    let mut scene = scene();
+    scene.broker.rounds.insert("probe".into(), Duration::from_secs(20));
+    assert_eq!(scene.after(20, silent).state, BrokerState::Suspect);
+    assert_eq!(scene.after(2, silent).state, BrokerState::Gray);
 }
 
 /// Kafka opens its port seconds before it serves it, longer on a busy machine.
@@ -257,10 +256,6 @@ fn a_restart_is_followed_until_the_isr_has_grown_back() {
     ];
     assert_eq!(told, expected);
     // A process that was only stopped came back when it went on.
-    let stopped = |broker: &mut BrokerSnapshot, now| {
-        let vitals = ProcessVitals { state: 'T', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
-        broker.process = known(vitals, now);
-    };
     scene.after(5, stopped);
     let went_on = scene.after(5, |_, _| {});
     // Judged so once the finding has been gone for 2 s, in the third second.
@@ -297,6 +292,15 @@ fn followers_that_are_away_explain_what_their_leader_lacks() {
 }
 
 #[test]
+fn a_disk_below_1_gib_is_full_and_one_without_a_size_is_not() {
+    for (free_bytes, total_bytes, full) in [(1 << 20, 1 << 40, true), (2 << 30, 1 << 40, false), (0, 0, false)] {
+        let space = LogDirSpace { dir: "/data".into(), free_bytes, total_bytes };
+        let filled = |broker: &mut BrokerSnapshot, now| broker.log_dirs = known(vec![space.clone()], now);
+        assert_eq!(!active(&scene().after(61, filled)).is_empty(), full, "{free_bytes} of {total_bytes}");
+    }
+}
+
+#[test]
 fn what_cannot_be_judged_any_more_stands_for_a_while() {
     let mut scene = scene();
     let offline = |broker: &mut BrokerSnapshot, now| {
@@ -307,6 +311,10 @@ fn what_cannot_be_judged_any_more_stands_for_a_while() {
     assert_eq!(active(&scene.after(100, unread)), [FindingId::OfflinePartitions]);
     let diagnosis = scene.after(30, unread);
     assert!(active(&diagnosis).is_empty() && !diagnosis.judged.contains(&FindingId::OfflinePartitions));
+    // Nothing stands of a process that has ended.
+    assert_eq!(active(&scene.after(16, offline)), [FindingId::OfflinePartitions]);
+    scene.broker.ended = Some(scene.now);
+    assert_eq!(active(&scene.judged()), []);
 }
 
 #[test]
@@ -343,11 +351,9 @@ fn a_restart_is_for_stalls_at_locks_and_not_for_what_goes_on_by_itself() {
         threads: vec!["kafka-request-handler-0".into()],
         since: Moment(36_842_000),
         lock_class: Some(class.into()),
-        frame: None,
-        holders: BTreeSet::new(),
         goes_on_with: goes_on_with.map(str::to_owned),
         frames: vec![frame.into()],
-        known_issues: Vec::new(),
+        ..Stall::default()
     };
     let park = "jdk.internal.misc.Unsafe.park(Native Method)";
     let read_lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";

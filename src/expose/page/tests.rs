@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId, Forecasts};
+use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId};
 use crate::discover::{Broker, ProcessKey};
 use crate::evidence::{SavedBundle, SavedOf};
 use crate::expose::check;
@@ -52,13 +52,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             since: NOW,
             remedy: if *state == BrokerState::Gray { "Restart it.".into() } else { String::new() },
             findings: findings.clone(),
-            judged: Vec::new(),
-            known_issues: Vec::new(),
-            forecasts: Forecasts::default(),
-            absences: Vec::new(),
-            alone: false,
-            only_restart: None,
-            recovery: None,
+            ..BrokerDiagnosis::default()
         });
     }
     View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(diagnosis), ..View::default() }

@@ -14,23 +14,12 @@ pub struct Frame<'a> {
     pub location: &'a str,
 }
 
-impl<'a> Frame<'a> {
-    /// The location without the module that stands before the file.
-    fn file(&self) -> &'a str {
-        self.location.split_once('/').map_or(self.location, |(_, file)| file)
-    }
-
-    /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`.
+impl Frame<'_> {
+    /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`, without the module that stands before the file.
     pub fn text(&self) -> String {
+        let file = self.location.split_once('/').map_or(self.location, |(_, file)| file);
         // A verdict has hundreds of them, and this takes a third of the time of a format.
-        [self.class_method, "(", self.file(), ")"].concat()
-    }
-}
-
-impl std::fmt::Display for Frame<'_> {
-    /// As [`Frame::text`].
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}({})", self.class_method, self.file())
+        [self.class_method, "(", file, ")"].concat()
     }
 }
 

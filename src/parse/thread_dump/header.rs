@@ -1,6 +1,7 @@
 //! The header line of a thread.
 
 use super::{State, Thread, hex_at_start_of};
+use crate::parse::leading_number;
 
 /// What a thread's header line tells; None is what that JVM does not print.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -16,19 +17,19 @@ pub struct Header {
 impl Thread<'_> {
     /// Reads the header line.
     pub fn header(&self) -> Header {
-        let mut header = Header { number: self.before.strip_prefix('#').and_then(number), ..Header::default() };
+        let mut header = Header { number: self.before.strip_prefix('#').and_then(leading_number), ..Header::default() };
         for word in self.attributes.split([' ', '\t']) {
             match word.split_once('=') {
-                Some(("id", value)) => header.number = number(value),
+                Some(("id", value)) => header.number = leading_number(value),
                 Some(("cpu", value)) => header.cpu_ms = value.strip_suffix("ms").and_then(decimal),
                 Some(("nid", value)) if value.starts_with("0x") => {
                     header.nid = hex_at_start_of(value).map(|(nid, _)| nid)
                 }
-                Some(("nid", value)) => header.nid = number(value),
+                Some(("nid", value)) => header.nid = leading_number(value),
                 Some(_) => {}
                 None => {
                     let numbered = word.strip_prefix('#').or_else(|| word.strip_prefix("t@"));
-                    header.number = header.number.or(numbered.and_then(number));
+                    header.number = header.number.or(numbered.and_then(leading_number));
                 }
             }
         }
@@ -56,11 +57,6 @@ impl Thread<'_> {
         }
         self.attributes.split(' ').find_map(State::at_start_of)
     }
-}
-
-fn number(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text.get(..end)?.parse().ok()
 }
 
 /// A decimal with the point or, as some locales have it, the comma.

@@ -15,6 +15,8 @@ pub use decode::decode;
 pub use header::Header;
 pub use scan::parse;
 
+use crate::named::named;
+
 /// What [`parse`] cannot turn into dumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DumpError {
@@ -24,9 +26,6 @@ pub enum DumpError {
     NoDump,
 }
 
-/// The dumps of one text, in its order.
-pub type ThreadDumps<'a> = Vec<ThreadDump<'a>>;
-
 /// One dump. Object addresses are comparable within one dump only: garbage collection moves objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ThreadDump<'a> {
@@ -35,8 +34,10 @@ pub struct ThreadDump<'a> {
     /// The virtual machine, as printed: `OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode, sharing)`.
     pub vm: Option<&'a str>,
     pub threads: Vec<Thread<'a>>,
-    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block.
-    pub reported: Vec<ReportedDeadlock<'a>>,
+    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block. Its threads stand in the order
+    /// in which the JVM walked: each waits for the next, the last one for one of those before it. Those before that one
+    /// only wait for the cycle.
+    pub reported: Vec<Vec<ReportedThread<'a>>>,
     /// The text ends before the dump does. Known only for the forms that print an end; false where unknown.
     pub truncated: bool,
 }
@@ -54,76 +55,38 @@ pub struct Thread<'a> {
     body: &'a str,
 }
 
-/// `java.lang.Thread.State`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    New,
-    Runnable,
-    Blocked,
-    Waiting,
-    TimedWaiting,
-    Terminated,
+named! {
+    /// `java.lang.Thread.State`.
+    pub enum State {
+        New = "new",
+        Runnable = "runnable",
+        Blocked = "blocked",
+        Waiting = "waiting",
+        TimedWaiting = "timed_waiting",
+        Terminated = "terminated",
+    }
 }
 
 impl State {
-    /// As a label spells it: `timed_waiting`.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::New => "new",
-            State::Runnable => "runnable",
-            State::Blocked => "blocked",
-            State::Waiting => "waiting",
-            State::TimedWaiting => "timed_waiting",
-            State::Terminated => "terminated",
-        }
-    }
-
     /// From text that begins with the state's name as Java prints it.
     fn at_start_of(text: &str) -> Option<State> {
         let end = text.find(|c: char| !(c.is_ascii_uppercase() || c == '_')).unwrap_or(text.len());
-        match text.get(..end)? {
-            "NEW" => Some(State::New),
-            "RUNNABLE" => Some(State::Runnable),
-            "BLOCKED" => Some(State::Blocked),
-            "WAITING" => Some(State::Waiting),
-            "TIMED_WAITING" => Some(State::TimedWaiting),
-            "TERMINATED" => Some(State::Terminated),
-            _ => None,
-        }
+        let name = text.get(..end)?;
+        State::ALL.into_iter().find(|state| state.name().eq_ignore_ascii_case(name))
     }
 }
 
-/// One `Found one Java-level deadlock` block. Its threads stand in the order in which the JVM walked: each waits for
-/// the next, the last one for one of those before it. Those before that one only wait for the cycle.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReportedDeadlock<'a> {
-    pub threads: Vec<ReportedThread<'a>>,
-}
-
+/// One thread of the JVM's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedThread<'a> {
     pub name: &'a str,
-    /// What it waits for; None where the text ends before it says so.
-    pub wants: Option<ReportedLock<'a>>,
+    /// What it waits for, `WaitingToLock` or `ParkingToWaitFor`, by the object's address (not its monitor's); None where
+    /// the text ends before it says so.
+    pub wants: Option<Lock<'a>>,
     /// The holder's name; None is an owner that the JVM could not name.
     pub held_by: Option<&'a str>,
     /// Its stack as the report repeats it, as a thread without a header.
     pub stack: Option<Thread<'a>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReportedLock<'a> {
-    pub kind: ReportedLockKind,
-    /// Of the object, not of its monitor.
-    pub address: Option<u64>,
-    /// As printed: with `/` for `.` where `jhsdb` printed it.
-    pub class: &'a str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportedLockKind {
-    Monitor,
-    OwnableSynchronizer,
 }
 
 /// Blanks, and the bullets of pasted pages, with which lines begin.

@@ -5,16 +5,13 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::{
-    DumpError, ReportedDeadlock, ReportedLock, ReportedLockKind, ReportedThread, Thread, ThreadDump, ThreadDumps,
-    hex_at_start_of, trim_indent,
-};
+use super::{DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent};
 
-/// Finds every dump in `text`. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
+/// Finds every dump in `text`, in its order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
 /// # Errors
 /// An OpenJ9 javacore, and a text without any dump.
-pub fn parse(text: &str) -> Result<ThreadDumps<'_>, DumpError> {
+pub fn parse(text: &str) -> Result<Vec<ThreadDump<'_>>, DumpError> {
     // The slices below cannot panic: each bound is 0, the end, or beside an ASCII byte that was found, in this order.
     let bytes = text.as_bytes();
     let mut scanner = Scanner::default();
@@ -91,7 +88,7 @@ enum Mark<'a> {
 
 #[derive(Default)]
 struct Scanner<'a> {
-    dumps: ThreadDumps<'a>,
+    dumps: Vec<ThreadDump<'a>>,
     open: Option<ThreadDump<'a>>,
     time: Option<&'a str>,
     /// Time and version of a `Thread.dump_to_file` whose first thread has not come yet.
@@ -160,11 +157,11 @@ impl<'a> Scanner<'a> {
         let Some(deadlock) = self.open.as_mut().and_then(|dump| dump.reported.last_mut()) else { return };
         match report {
             Report::Outside => return,
-            Report::Entries => return deadlock.threads.push(entry(name, body)),
+            Report::Entries => return deadlock.push(entry(name, body)),
             Report::Stacks => {}
         }
         // In the order of the entries; where lines are lost, a few may be missing.
-        let ahead = deadlock.threads.iter_mut().enumerate().skip(next).take(8);
+        let ahead = deadlock.iter_mut().enumerate().skip(next).take(8);
         if let Some((index, thread)) = ahead.into_iter().find(|(_, thread)| thread.name == name) {
             thread.stack = Some(Thread { name, before: "", attributes: "", body });
             self.next_stack = index + 1;
@@ -196,7 +193,7 @@ impl<'a> Scanner<'a> {
             Some(Mark::ReportStart) => {
                 self.report = Report::Entries;
                 self.report_ended = false;
-                self.dump().reported.push(ReportedDeadlock::default());
+                self.dump().reported.push(Vec::new());
             }
             Some(Mark::ReportStacks) => {
                 self.report = Report::Stacks;
@@ -311,16 +308,16 @@ fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
 
 /// `waiting to lock monitor 0x.. (object 0x.., a C),`, `waiting to lock Monitor@0x.. (Object@0x.., a C),` and
 /// `waiting for ownable synchronizer 0x.., (a C),`.
-fn reported_lock(line: &str) -> Option<ReportedLock<'_>> {
+fn reported_lock(line: &str) -> Option<Lock<'_>> {
     let class = |text| -> &str { str::trim_end_matches(text, [',', ')']) };
     if let Some(rest) = line.strip_prefix("waiting for ownable synchronizer ") {
         let (address, of) = rest.split_once(", (a ")?;
         let address = hex_at_start_of(address).map(|(address, _)| address);
-        return Some(ReportedLock { kind: ReportedLockKind::OwnableSynchronizer, address, class: class(of) });
+        return Some(Lock { kind: LockKind::ParkingToWaitFor, address, class: class(of) });
     }
     let (_, object) = line.strip_prefix("waiting to lock ")?.split_once('(')?;
     let (address, of) = object.split_once(", a ")?;
     let address = address.strip_prefix("object ").or_else(|| address.strip_prefix("Object@"))?;
     let address = hex_at_start_of(address).map(|(address, _)| address);
-    Some(ReportedLock { kind: ReportedLockKind::Monitor, address, class: class(of) })
+    Some(Lock { kind: LockKind::WaitingToLock, address, class: class(of) })
 }

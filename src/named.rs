@@ -1,0 +1,21 @@
+//! Enums whose variants have names.
+
+/// An enum with all its variants, in their order, and a name for each.
+macro_rules! named {
+    ($(#[$of_type:meta])* pub enum $Type:ident { $($(#[$of_variant:meta])* $Variant:ident = $name:literal,)+ }) => {
+        $(#[$of_type])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $Type { $($(#[$of_variant])* $Variant,)+ }
+
+        impl $Type {
+            pub const ALL: [$Type; [$($Type::$Variant),+].len()] = [$($Type::$Variant),+];
+
+            /// As labels spell it.
+            pub fn name(self) -> &'static str {
+                match self { $($Type::$Variant => $name),+ }
+            }
+        }
+    };
+}
+
+pub(crate) use named;
