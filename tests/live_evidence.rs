@@ -38,7 +38,6 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     };
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
     let (home, dir, own, heaps) = (folder(), folder(), folder(), folder());
     // However full the disk is.
     let config = |name: &str, heap_dump: Option<&Path>| {
@@ -52,7 +51,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     // Nothing is ever free there.
     let no_room = config("no-room.yml", Some(Path::new("/proc")));
     let start = || {
-        Exporter::start_with(cluster.cell(), |command| {
+        Exporter::start_with(cluster.cell(), "", |command| {
             command.arg("--evidence.dir").arg(own.path()).arg("--config.file").arg(&with_heap_dump);
         })
     };

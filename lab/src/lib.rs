@@ -9,7 +9,7 @@ pub mod client;
 pub mod cluster;
 pub mod deadlock;
 pub mod hand;
-mod http;
+pub mod http;
 pub mod jars;
 pub mod load;
 pub mod monitoring;

@@ -20,8 +20,7 @@ const AT_REST: Duration = Duration::from_secs(15);
 pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
     let cluster = Cluster::start(ClusterOptions { mode, ..ClusterOptions::new(version) }).unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
-    let exporter = Exporter::start_configured(cluster.cell(), CONFIG);
+    let exporter = Exporter::start_with(cluster.cell(), CONFIG, |_| {});
     (cluster, exporter)
 }
 

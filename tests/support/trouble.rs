@@ -14,7 +14,6 @@ pub fn cluster() -> Cluster {
     let options = ClusterOptions { brokers: BROKERS.to_vec(), ..ClusterOptions::new("0.10.1.0") };
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
     cluster
 }
 
@@ -67,10 +66,6 @@ fn p99_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
     (times[times.len() * 99 / 100], times[times.len() - 1])
 }
 
-fn success(exporter: &Exporter, id: i32, collector: &str) -> Option<f64> {
-    exporter.metrics().get(&format!("collector_success{{broker=\"{id}\",collector=\"{collector}\"}}"))
-}
-
 /// What the probes of the exporter say of a broker: api and metadata of its own, and by each other broker as a peer how
 /// far it was reached.
 fn probed(exporter: &Exporter, id: i32) -> ([Option<f64>; 2], [[Option<f64>; 2]; 2]) {
@@ -89,11 +84,9 @@ pub fn all_well(exporter: &Exporter) {
     let answered = Some(1.0);
     wait_until_none("all brokers to be well", Duration::from_secs(40), || {
         let metrics = exporter.metrics();
-        let state = |id: &i32| {
-            let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
-            (probed(exporter, *id), metrics.of("deadlock_detected", *id), metrics.get(&success))
-        };
-        let well = (([answered; 2], [[answered; 2]; 2]), Some(0.0), Some(1.0));
+        let state =
+            |id: &i32| (probed(exporter, *id), metrics.of("deadlock_detected", *id), metrics.success(*id, "threads"));
+        let well = (([answered; 2], [[answered; 2]; 2]), Some(0.0), Some(true));
         BROKERS.iter().map(|id| (id, state(id))).filter(|(_, state)| *state != well).collect()
     });
 }
@@ -104,7 +97,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     cluster.pause(id).unwrap();
     wait_for("the stopped process to be told", Duration::from_secs(5), || told("is stopped by a signal"));
     wait_for("the thread dump to be unknown", Duration::from_secs(20), || {
-        success(exporter, id, "threads") == Some(0.0)
+        exporter.metrics().success(id, "threads") == Some(false)
     });
     wait_for("the probes to tell its silence", Duration::from_secs(15), || {
         probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2])
@@ -112,7 +105,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("<small>told by broker "));
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        success(exporter, id, "threads") == Some(1.0) && !told("<small>told by broker ")
+        exporter.metrics().success(id, "threads") == Some(true) && !told("<small>told by broker ")
     });
 }
 
@@ -120,7 +113,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
 pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32) {
     cluster.kill(id).unwrap();
     wait_for("the killed process to be told", Duration::from_secs(15), || {
-        success(exporter, id, "process") == Some(0.0)
+        exporter.metrics().success(id, "process") == Some(false)
     });
     wait_for("the peers to be refused", Duration::from_secs(15), || {
         probed(exporter, id) == ([None; 2], [[Some(0.0), None]; 2])

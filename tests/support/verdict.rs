@@ -51,7 +51,6 @@ pub fn seconds_to_verdict(cluster: &Cluster, exporter: &Exporter, form: Form) ->
 pub fn start() -> (Cluster, Exporter) {
     let cluster = lab::Cluster::start(lab::ClusterOptions::new("0.10.1.0")).unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
     let exporter = Exporter::start(cluster.cell());
     followed(&cluster, &exporter);
     (cluster, exporter)
@@ -61,11 +60,8 @@ pub fn start() -> (Cluster, Exporter) {
 pub fn followed(cluster: &Cluster, exporter: &Exporter) {
     wait_for("progress of all brokers", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
-        cluster.brokers().all(|broker| {
-            let of =
-                |collector: &str| format!("collector_success{{broker=\"{}\",collector=\"{collector}\"}}", broker.id());
-            ["progress", "threads"].iter().all(|collector| metrics.get(&of(collector)) == Some(1.0))
-        })
+        let known = |id, collector| metrics.success(id, collector) == Some(true);
+        cluster.brokers().all(|broker| known(broker.id(), "progress") && known(broker.id(), "threads"))
     });
 }
 

@@ -1,13 +1,10 @@
 //! How soon a deadlock is told, over many runs, and how often healthy brokers are suspected: `make qualify`.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::Exporter;
+use crate::support::verdict::{followed, load, seconds_to_verdict, start};
 use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions};
-use support::Exporter;
-use support::verdict::{followed, load, seconds_to_verdict, start};
 
 /// Of each form.
 const RUNS: usize = 10;
@@ -41,12 +38,10 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
 fn watched(version: &str) {
     let cluster = Cluster::start(ClusterOptions::new(version)).unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
-    let file = std::fs::File::create(&log).unwrap();
-    let exporter = Exporter::start_with(cluster.cell(), |command| {
-        command.arg("--log.level=debug").stderr(file);
+    let exporter = Exporter::start_with(cluster.cell(), "", |command| {
+        command.arg("--log.level=debug").stderr(std::fs::File::create(&log).unwrap());
     });
     followed(&cluster, &exporter);
     let begun = Instant::now();

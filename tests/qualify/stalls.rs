@@ -1,20 +1,17 @@
 //! Healthy brokers of every version under what hurts, watched for long: no stall, no missing thread, no deadlock:
 //! `make qualify`. `KAFKA_VITALS_QUALIFY_MINUTES` is the time for each version and mode, 10 by default.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::stalls::{CONFIG, POOLS, all_well, harm, judged, nothing_found};
+use crate::support::{Exporter, wait_for};
 use lab::client::{Connection, Member};
 use lab::deadlock::offsets_partition;
 use lab::versions::{self, Mode};
 use lab::{Cell, Cluster, ClusterOptions, Load, LoadOptions, Process};
-use support::stalls::{CONFIG, POOLS, all_well, harm, judged, nothing_found};
-use support::{Exporter, wait_for};
 
 /// Writes a second of all brokers on the slow disk: an append, which here waits for its fsync, takes a tenth of a second
 /// and more.
@@ -39,7 +36,6 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
     })
     .unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (exporter, log) = watched(&cluster, folder.path());
     // On 0.10.1.0 rebalances may truly deadlock.
@@ -79,11 +75,9 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
 
 /// An exporter that takes dumps often and tells its log what it suspects, and that log.
 fn watched(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
-    let (config, log) = (folder.join("config"), folder.join("log"));
-    std::fs::write(&config, CONFIG).unwrap();
-    let to = std::fs::File::create(&log).unwrap();
-    let exporter = Exporter::start_with(cluster.cell(), |command| {
-        command.arg("--log.level=debug").arg("--config.file").arg(&config).stderr(to);
+    let log = folder.join("log");
+    let exporter = Exporter::start_with(cluster.cell(), CONFIG, |command| {
+        command.arg("--log.level=debug").stderr(std::fs::File::create(&log).unwrap());
     });
     judged(cluster, &exporter, &POOLS);
     (exporter, log)
