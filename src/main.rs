@@ -12,8 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{
-    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ServeArgs,
-    ThreadsArgs,
+    BundleArgs, CheckArgs, Cli, Command, Format, LiveArgs, LogLevel, ReplayArgs, ServeArgs, ThreadsArgs,
 };
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
@@ -62,8 +61,8 @@ fn main() -> ExitCode {
         Some(_) => 2,
     };
     let result = match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Check(args)) => look(&args),
+        None => serve(cli.serve),
+        Some(Command::Check(args)) => look(args),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Bundle(args)) => bundle(args),
         Some(Command::Analyze(args)) => analyze::run(&args),
@@ -80,11 +79,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let only_checked = args.config_check;
     let config = Config::load(args)?;
-    if args.config_check {
-        writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
-            .context("cannot write to standard output")?;
+    if only_checked {
+        tell(b"kafka-vitals: the settings are right\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
@@ -152,30 +151,31 @@ async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize
     Ok(tasks)
 }
 
-fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let (text, json) = match told_by_exporter(args) {
+fn look(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let output = args.output;
+    let (text, json) = match told_by_exporter(args.address) {
         Some(told) => told,
         None => {
-            let config = Arc::new(Config::load(&args.as_serving())?);
+            let config = Arc::new(Config::load(args.as_serving())?);
             let clock = Clock::start();
             let view = awaited(judging::once(config, clock))?;
             (check::text(&view, &Saved::default(), clock.now()), serde_json::to_string(&api::brokers(&view))? + "\n")
         }
     };
     let code = check::exit_code(&text).context("the answer has no level")?;
-    let text = match args.output {
-        OutputFormat::Json => json,
-        OutputFormat::Text if coloured() => check::coloured(&text),
-        OutputFormat::Text => text,
+    let text = match output {
+        Format::Json => json,
+        Format::Text if coloured() => check::coloured(&text),
+        Format::Text => text,
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    tell(text.as_bytes())?;
     Ok(ExitCode::from(code))
 }
 
 /// What a running exporter says, as text and JSON: it has seen what came before. None where none answers, or one that
 /// has not looked yet.
-fn told_by_exporter(args: &CheckArgs) -> Option<(String, String)> {
-    let get = |path| match exec_probe::get(args.address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
+fn told_by_exporter(address: SocketAddr) -> Option<(String, String)> {
+    let get = |path| match exec_probe::get(address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
         Ok((status, _, body)) if status == "200" => Some(body),
         _ => None,
     };
@@ -195,7 +195,7 @@ fn coloured() -> bool {
         && set("TERM").is_some_and(|term| term != "dumb")
 }
 
-fn log_to_stderr(level: LogLevel, format: LogFormat) {
+fn log_to_stderr(level: LogLevel, format: Format) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -209,8 +209,8 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
         // It would say so on standard error, and panic where the disk under that is full or its pipe closed.
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => subscriber.json().init(),
+        Format::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Format::Json => subscriber.json().init(),
     }
 }
 
@@ -232,12 +232,17 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
+fn print<T: serde::Serialize>(told: &T, output: Format, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => text(told),
-        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
+        // Names of threads, and what files hold, must not steer the terminal.
+        Format::Text => text(told).replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"),
+        Format::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+    tell(text.as_bytes())
+}
+
+fn tell(bytes: &[u8]) -> anyhow::Result<()> {
+    std::io::stdout().write_all(bytes).context("cannot write to standard output")
 }
 
 /// Prints the path of each bundle; 1 where one could not be written.
@@ -246,16 +251,14 @@ fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
         config_file: args.config_file,
         procfs: args.procfs,
         evidence_dir: args.output,
-        ..Cli::parse_from(["kafka-vitals"]).serve
+        ..ServeArgs::default()
     };
-    let config = Config::load(&serve)?;
+    let config = Config::load(serve)?;
     let taken = awaited(evidence::take_now(config, args.broker.as_deref()))?;
     let mut code = ExitCode::SUCCESS;
     for result in taken {
         match result {
-            Ok(path) => {
-                writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
-            }
+            Ok(path) => tell(format!("{}\n", path.display()).as_bytes())?,
             Err(why) => {
                 code = ExitCode::from(1);
                 let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
@@ -270,14 +273,12 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
     let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
     let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let dump = runtime.block_on(collector.collect())?;
+    let dump = awaited(collector.collect())??;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
     print(&analysis, args.output, analysis::text)?;
-    if args.output == OutputFormat::Text {
-        std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
+    if args.output == Format::Text {
+        tell(&dump.bytes)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -292,14 +293,10 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     if let Some(output) = args.output {
         let replayed = checked(replay::play(recording, f64::INFINITY, drop))?;
-        let text = match output {
-            OutputFormat::Text => replay::text(&replayed),
-            OutputFormat::Json => serde_json::to_string_pretty(&replayed)? + "\n",
-        };
-        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        print(&replayed, output, replay::text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    log_to_stderr(LogLevel::Info, LogFormat::Text);
+    log_to_stderr(LogLevel::Info, Format::Text);
     awaited(async {
         let stopped = stopped()?;
         let clock = Clock::replayed();

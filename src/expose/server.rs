@@ -24,7 +24,7 @@ use crate::diagnose::View;
 use crate::diagnose::live::answer_for;
 use crate::evidence::Saved;
 use crate::exec_probe::MARK;
-use crate::snapshot::Clock;
+use crate::snapshot::{Clock, Moment};
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
@@ -32,6 +32,13 @@ pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
     pub saved: watch::Receiver<Arc<Saved>>,
     pub clock: Clock,
+}
+
+impl Served {
+    /// What the pages are made of. Copied out: a lock held while a page is made would hold up who publishes.
+    fn now(&self) -> (Arc<View>, Arc<Saved>, Moment) {
+        (Arc::clone(&self.view.borrow()), Arc::clone(&self.saved.borrow()), self.clock.now())
+    }
 }
 
 /// A client that has not sent its whole request head by then is let go.
@@ -64,8 +71,8 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
-    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
-    let text = metrics::render(&view, &saved, served.clock.now());
+    let (view, saved, now) = served.now();
+    let text = metrics::render(&view, &saved, now);
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     if accepts_gzip(&headers)
         && let Ok(packed) = gzip(text.as_bytes())
@@ -92,8 +99,8 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Response {
-    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
-    html_page(page::render(&view, &saved, served.clock.now()))
+    let (view, saved, now) = served.now();
+    html_page(page::render(&view, &saved, now))
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
@@ -115,17 +122,17 @@ fn html_page(page: maud::Markup) -> Response {
 
 /// What `kafka-vitals check` prints.
 async fn check_page(State(served): State<Served>) -> Response {
-    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
+    let (view, saved, now) = served.now();
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (headers, check::text(&view, &saved, served.clock.now())).into_response()
+    (headers, check::text(&view, &saved, now)).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {
-    json(&api::brokers(&Arc::clone(&served.view.borrow())))
+    json(&api::brokers(&served.now().0))
 }
 
 async fn api_findings(State(served): State<Served>) -> Response {
-    json(&api::findings(&Arc::clone(&served.view.borrow())))
+    json(&api::findings(&served.now().0))
 }
 
 fn json(value: &impl Serialize) -> Response {
