@@ -96,21 +96,6 @@ fn metrics_plain_and_packed_are_the_same() {
 }
 
 #[test]
-fn the_page_names_members_and_those_who_merely_wait() {
-    let server = start();
-    server.publish.send_replace(Arc::new(deadlocked(&server)));
-    let (head, body) = get(server.address, "/", "");
-    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
-    let body = String::from_utf8(body).unwrap();
-    assert!(body.contains("<h1>Broker 219 is alive but deadlocked since "), "{body}");
-    let merely = body.find("merely wait for them</summary>").unwrap();
-    let at = |name: &str| body.find(&format!("<strong>{name}</strong> wants")).unwrap();
-    assert!(at("kafka-request-handler-3") < merely && at("group-metadata-manager-0") < merely);
-    assert!(at("executor-Heartbeat") > merely);
-    assert!(body.contains("permission denied") && !body.contains("<script>"), "{body}");
-}
-
-#[test]
 fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
     let server = start();
     let view = deadlocked(&server);

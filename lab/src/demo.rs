@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, Monitoring, Process, deadlock, hand};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, Monitoring, Process, deadlock, hand};
 
 const BROKERS: [i32; 3] = [217, 218, 219];
 /// The exporter's own port; another free one where it is taken.
@@ -32,7 +32,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     println!("  Prometheus    http://127.0.0.1:{}/", monitoring.prometheus);
     println!("  Alertmanager  http://127.0.0.1:{}/\n", monitoring.alertmanager);
     println!("Clients produce load: each sends requests and gives up after 5 s without an answer.");
-    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
+    let load = Load::start(&cluster)?;
 
     let begun = Instant::now();
     header();

@@ -9,7 +9,7 @@ pub mod client;
 pub mod cluster;
 pub mod deadlock;
 pub mod hand;
-pub mod http;
+mod http;
 pub mod jars;
 pub mod load;
 pub mod monitoring;
@@ -19,7 +19,7 @@ pub mod versions;
 pub use cell::{Cell, Process};
 pub use cluster::{Cluster, ClusterOptions};
 pub use deadlock::{Deadlock, Form};
-pub use load::{Load, LoadOptions};
+pub use load::Load;
 pub use monitoring::Monitoring;
 pub use rustix::process::Signal;
 

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, Monitoring, deadlock};
+use lab::{Cluster, ClusterOptions, Form, Load, Monitoring, deadlock};
 use serde_json::Value;
 
 const SICK: Duration = Duration::from_secs(220);
@@ -34,7 +34,7 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     command.arg("--evidence.dir").arg(folder.path().join("evidence"));
     let _exporter = cell.spawn(command)?;
     let monitoring = Monitoring::start(&cell, alerts, folder.path(), port)?;
-    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
+    let load = Load::start(&cluster)?;
     sleep(Duration::from_secs(30));
 
     let begun = SystemTime::now();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::Exporter;
 use crate::support::verdict::{followed, load, seconds_to_verdict, start};
-use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions};
+use lab::{Cluster, ClusterOptions, Form, Load};
 
 /// Of each form.
 const RUNS: usize = 10;
@@ -17,7 +17,7 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
     for form in [Form::Leave, Form::Expire] {
         for run in 0..RUNS {
             let (cluster, exporter) = start();
-            let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+            let clients = Load::start(&cluster).unwrap();
             let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
             // Clients wait 5 s for an answer.
             let noticed =
@@ -47,7 +47,7 @@ fn watched(version: &str) {
     let begun = Instant::now();
     let cpu = exporter.metrics().get("process_cpu_seconds_total").unwrap();
     std::thread::sleep(HEALTHY);
-    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let clients = Load::start(&cluster).unwrap();
     std::thread::sleep(HEALTHY);
     let metrics = exporter.metrics();
     let cpu = metrics.get("process_cpu_seconds_total").unwrap() - cpu;

@@ -123,10 +123,5 @@ pub fn wait_until_none<T: std::fmt::Debug>(what: &str, time: Duration, mut amiss
     panic!("waited {time:?} for {what}: {last:#?}");
 }
 
-/// One request from the calling thread's own network; for threads that entered the cell's.
-pub fn get(port: u16, path: &str) -> (u16, String) {
-    lab::http::get(port, path, Duration::from_secs(5)).unwrap()
-}
-
 #[allow(unused_imports)] // as above
 pub use lab::skip;

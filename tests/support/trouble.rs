@@ -1,6 +1,5 @@
 //! What goes wrong with brokers, and what the exporter must say of it meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Cluster, ClusterOptions, Form, deadlock};
@@ -17,53 +16,32 @@ pub fn cluster() -> Cluster {
     cluster
 }
 
-/// Scrapes 20 times a second on a thread of its own while `trouble` goes on, and 200 times at least; all are answered,
-/// and in time. `check` sees each answer.
-pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl FnOnce()) {
+/// Scrapes 20 times a second while `trouble` goes on, and 200 times at least; all are answered, and in time. `check`
+/// sees each answer.
+pub fn scraped(exporter: &Exporter, check: impl Fn(&str), trouble: impl FnOnce() + Send) {
     const APART: Duration = Duration::from_millis(50);
-    /// Tells the scraper that the trouble is over, also when it panicked.
-    struct Over<'a>(&'a AtomicBool);
-    impl Drop for Over<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let over = AtomicBool::new(false);
-    let (network, port) = (exporter.cell.network().unwrap(), exporter.port);
     let begun = Instant::now();
-    let times = std::thread::scope(|scope| {
-        let (over, check) = (&over, &check);
-        let scraper = scope.spawn(move || {
-            network.enter().unwrap();
-            let (mut times, mut next) = (Vec::new(), Instant::now());
-            while !over.load(Ordering::Relaxed) || times.len() < 200 {
-                let begun = Instant::now();
-                let (status, body) = super::get(port, "/metrics");
-                times.push(begun.elapsed());
-                assert_eq!(status, 200);
-                assert!(body.contains("kafka_vitals_build_info"));
-                check(&body);
-                // At its own times, whether the last one was slow or not.
-                next += APART;
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            }
-            times
-        });
-        let told = Over(over);
-        trouble();
-        drop(told);
-        scraper.join().unwrap()
+    let mut times = Vec::new();
+    std::thread::scope(|scope| {
+        let trouble = scope.spawn(trouble);
+        let mut next = begun;
+        while !trouble.is_finished() || times.len() < 200 {
+            let asked = Instant::now();
+            let body = exporter.scrape();
+            times.push(asked.elapsed());
+            assert!(body.contains("kafka_vitals_build_info"));
+            check(&body);
+            // At its own times, whether the last one was slow or not.
+            next += APART;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
     });
+    times.sort();
     let (took, count) = (begun.elapsed(), times.len());
-    let (p99, worst) = p99_and_worst(times);
+    let (p99, worst) = (times[count * 99 / 100], times[count - 1]);
     let told = format!("{count} scrapes in {took:.1?}: p99 {p99:.1?}, worst {worst:.1?}");
     println!("{told}");
     assert!(p99 < Duration::from_millis(100) && worst < Duration::from_secs(1), "{told}");
-}
-
-fn p99_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
-    times.sort();
-    (times[times.len() * 99 / 100], times[times.len() - 1])
 }
 
 /// What the probes of the exporter say of a broker: api and metadata of its own, and by each other broker as a peer how
