@@ -459,26 +459,4 @@ mod tests {
             assert_eq!(EvidenceSettings::default_dir(variable), wanted.map(PathBuf::from), "{variables:?}");
         }
     }
-
-    #[test]
-    fn errors_tell_line_and_remedy() {
-        let table = [
-            ("rounds:\n  puls: 1s\n", "line 2", "did you mean `pulse`?"),
-            ("colectors: {}\n", "line 1", "did you mean `collectors`?"),
-            ("rounds:\n  pulse: fast\n", "line 2", "write e.g. 250ms"),
-            ("rounds: {pulse: 1ms}\n", "rounds.pulse", "must be 100ms to 1h"),
-            ("brokers:\n  - match: {}\n", "brokers[0].match", "give exactly one"),
-            ("brokers:\n  - match: {id: 1, port: 2}\n", "brokers[0].match", "2 are given"),
-            ("collectors: {sockets: perhaps}\n", "line 1", "boolean"),
-            ("rounds: [\n", "line", ""),
-            ("evidence: {max_bytes: 5MB}\n", "line 1", "write e.g. 500MiB"),
-            ("evidence: {max_bytes: 1MiB}\n", "evidence.max_bytes", "10MiB or more"),
-            ("evidence: {min_free: 99999999999TiB}\n", "line 1", "no size"),
-        ];
-        for (text, place, remedy) in table {
-            let message = parse(text).unwrap_err();
-            assert!(message.contains(place) && message.contains(remedy), "{text:?} gave {message:?}");
-            assert!(!message.contains('\n'), "{message:?}");
-        }
-    }
 }

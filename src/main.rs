@@ -108,8 +108,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
-    let served = Served { view: view.clone(), saved: saved.clone(), clock };
-    let mut tasks = listen(&config.listen, served, &config.telemetry_path, config.max_requests).await?;
+    let telemetry_path = config.telemetry_path.as_str().into();
+    let served = Served { view: view.clone(), saved: saved.clone(), clock, telemetry_path };
+    let mut tasks = listen(&config.listen, served, config.max_requests).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(record::run(settings, snapshots.clone(), clock));
     }
@@ -139,9 +140,9 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize) -> anyhow::Result<JoinSet<()>> {
+async fn listen(addresses: &[SocketAddr], served: Served, max_requests: usize) -> anyhow::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
-    let router = server::router(served, path, max);
+    let router = server::router(served, max_requests);
     for address in addresses {
         let listener = server::bind(*address).await?;
         let address = listener.local_addr().context("cannot tell the address listened on")?;
@@ -303,7 +304,8 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let (publish, view) = watch::channel(Arc::default());
         // Nothing is saved while old readings are looked at.
         let (_, saved) = watch::channel(Arc::default());
-        let mut tasks = listen(&args.listen, Served { view, saved, clock }, "/metrics", 40).await?;
+        let served = Served { view, saved, clock, telemetry_path: "/metrics".into() };
+        let mut tasks = listen(&args.listen, served, 40).await?;
         let speed = args.speed;
         let show = move |view: View| {
             clock.set(view.diagnosis.at);

@@ -38,7 +38,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         })],
     )?;
     let view = deadlocked(&view);
-    let render = || page::render(black_box(&view), &Saved::default(), NOW).into_string();
+    let render = || page::render(black_box(&view), &Saved::default(), NOW, "/metrics").into_string();
     let html = render();
     ensure!(html.contains(">200 more merely wait for them<"), "{html}");
     let of_page = within(bench, "page", &mut [("ours", &mut || drop(black_box(render())))])?;

@@ -32,6 +32,8 @@ pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
     pub saved: watch::Receiver<Arc<Saved>>,
     pub clock: Clock,
+    /// Where the metrics are; checked by [`crate::config`].
+    pub telemetry_path: Arc<str>,
 }
 
 impl Served {
@@ -50,11 +52,16 @@ const MAX_CONNECTIONS: usize = 512;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
 
-/// The routes. `max_requests` of 0 is no limit. `telemetry_path` was checked by [`crate::config`].
-pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Router {
+/// The routes. `max_requests` of 0 is no limit.
+pub fn router(served: Served, max_requests: usize) -> Router {
     let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests.min(Semaphore::MAX_PERMITS) };
+    let not_found = format!(
+        "Not found. Pages: /, {}, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, \
+         /-/healthy, /-/ready\n",
+        served.telemetry_path
+    );
     Router::new()
-        .route(telemetry_path, get(metrics_page))
+        .route(&served.telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
         .route("/check", get(check_page))
         .route("/api/v1/brokers", get(api_brokers))
@@ -65,7 +72,7 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
         .route("/brokers/{name}/live", get(live_of))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
+        .fallback(move || std::future::ready((StatusCode::NOT_FOUND, not_found.clone())))
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
@@ -100,7 +107,7 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 
 async fn landing_page(State(served): State<Served>) -> Response {
     let (view, saved, now) = served.now();
-    html_page(page::render(&view, &saved, now))
+    html_page(page::render(&view, &saved, now, &served.telemetry_path))
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
