@@ -1,8 +1,9 @@
 //! The HTTP side over real sockets, with snapshots made by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -240,4 +241,27 @@ fn the_api_tells_the_verdict_with_its_findings() {
     assert_eq!((finding["broker"].as_str(), finding["severity"].as_str()), (Some("219"), Some("critical")));
     let since = humantime::parse_rfc3339(finding["since"].as_str().unwrap()).unwrap();
     assert!(since.elapsed().unwrap() < Duration::from_secs(60));
+}
+
+/// It goes on for as long as somebody holds the connections: a line each time would fill the log's disk.
+#[test]
+fn running_out_of_handles_is_logged_once() {
+    // A host without processes.
+    let procfs = tempfile::tempdir().unwrap();
+    std::fs::write(procfs.path().join("stat"), "btime 1000000\n").unwrap();
+    std::fs::write(procfs.path().join("uptime"), "100000.00 1.0\n").unwrap();
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=40", env!("CARGO_BIN_EXE_kafka-vitals"), "--web.listen-address=127.0.0.1:0"]);
+    command.arg("--path.procfs").arg(procfs.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut exporter = lab::Cell::outside().unwrap().spawn(command).unwrap();
+    let mut log = BufReader::new(exporter.child().stderr.take().unwrap()).lines().map(Result::unwrap);
+    let listening = log.find(|line| line.contains("listening")).unwrap();
+    let address: SocketAddr =
+        listening.split("address=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
+    let held: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert!(log.any(|line| line.contains("WARN cannot accept connections")));
+    std::thread::sleep(Duration::from_millis(500));
+    drop(held);
+    let rest: Vec<String> = log.by_ref().take_while(|line| !line.contains("accepted again")).collect();
+    assert!(!rest.iter().any(|line| line.contains("cannot accept")), "{rest:#?}");
 }

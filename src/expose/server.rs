@@ -185,11 +185,15 @@ async fn ready(State(served): State<Served>) -> Response {
 /// Answers on `listener` until the task is dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut failing = false;
     loop {
         // The semaphore is never closed; if it were, nothing could be served any more.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("connections are accepted again");
+                }
                 let router = router.clone();
                 tokio::spawn(async move {
                     connection(stream, router).await;
@@ -198,7 +202,9 @@ pub async fn serve(listener: TcpListener, router: Router) {
             }
             Err(error) => {
                 // Out of handles, most likely: the kernel would return the same error at once.
-                tracing::warn!(%error, "cannot accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
