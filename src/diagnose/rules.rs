@@ -127,6 +127,9 @@ fn process_stopped(case: &Case<'_>) -> Judgement {
 
 fn api_unresponsive(case: &Case<'_>) -> Judgement {
     let Some(probes) = case.broker.probes.fresh(case.now) else { return Unknown };
+    if case.memory.is_starting(case.broker, case.now) {
+        return Absent;
+    }
     let known = case.memory.is_active(FindingId::ApiUnresponsive);
     let silent = |path: &str, probe: &Probe| {
         // Ten minutes later the kept connection is given up, and a new one finds the accept queue full.

@@ -24,8 +24,10 @@ const TIMELINE: usize = 200;
 const FROZEN: Duration = Duration::from_secs(120);
 /// How long a recovery, and a broker that was away and is back, are remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// A process that is younger and has not answered yet is starting.
+/// A process that is younger, and has been asked and has not answered yet, is starting: its port may be open long before.
 const STARTING: Duration = Duration::from_secs(600);
+/// The first probe of a process ends within so long.
+const FIRST_PROBE: Duration = Duration::from_secs(30);
 
 /// A dump of threads that hardly move is taken at once; so long it may take.
 const DUMP_TIME: Duration = Duration::from_secs(3);
@@ -69,6 +71,8 @@ pub struct Memory {
     /// By the threads of the cycle: the first and the newest dump that shows it.
     cycles: BTreeMap<Vec<String>, (Moment, Moment)>,
     last_probe_success: Option<Moment>,
+    /// Whether it has answered; None before it was asked.
+    has_answered: Option<bool>,
     last_clean_dump: Option<Moment>,
     /// Since when threads have hardly moved.
     still: Option<Moment>,
@@ -222,6 +226,19 @@ impl Judge {
     }
 }
 
+/// Nobody listens: it is starting, or on its way down. Where the kernel shows its listener, it was another's address that
+/// was asked.
+fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
+    let error = broker.probes.fresh(now).and_then(|probes| probes.api.error.as_ref());
+    let listens = broker.sockets.fresh(now).is_some_and(|pulse| !pulse.accept_queues.is_empty());
+    error.is_some_and(|error| error.reason == "refused") && !listens
+}
+
+/// When the process began, while that is not long ago.
+fn young_since(broker: &BrokerSnapshot, now: Moment) -> Option<Moment> {
+    broker.broker.started.filter(|started| now.since(*started) < STARTING)
+}
+
 /// One failed probe is none, however seldom they are made.
 fn begins_after(rule: &Rule, broker: &BrokerSnapshot) -> Duration {
     let second = |probe: &Duration| *probe + Duration::from_secs(1);
@@ -299,10 +316,14 @@ impl Memory {
         });
         self.forecasts.log_dirs = forecasts.collect();
 
-        if let Reading::Known { value: probes, at, .. } = &broker.probes
-            && probes.api.success()
-        {
-            self.last_probe_success = Some(*at);
+        if let Reading::Known { value: probes, at, .. } = &broker.probes {
+            let error = probes.api.error.as_ref();
+            if error.is_none() {
+                self.last_probe_success = Some(*at);
+            }
+            let waits = error.is_some_and(|error| is_silent(error) && error.reason == "timeout");
+            let answered = !waits && !is_closed(broker, now);
+            self.has_answered = Some(answered || self.has_answered == Some(true));
         }
         if let Reading::Known { value: report, at, .. } = &broker.threads
             && report.deadlocks.is_empty()
@@ -326,6 +347,10 @@ impl Memory {
         self.findings.get(&id).is_some_and(|standing| standing.active.is_some())
     }
 
+    pub(super) fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
+        self.has_answered == Some(false) && young_since(broker, now).is_some()
+    }
+
     fn judge_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
         if broker.ended.is_some() {
             return BrokerState::Down;
@@ -333,16 +358,10 @@ impl Memory {
         if DECIDING.into_iter().any(|id| self.is_active(id)) {
             return BrokerState::Gray;
         }
-        let probe = broker.probes.fresh(now).map(|probes| &probes.api);
-        // Nobody listens: it is starting, or on its way down. Where the kernel shows its listener, it was another's
-        // address that was asked.
-        let listens = broker.sockets.fresh(now).is_some_and(|pulse| !pulse.accept_queues.is_empty());
-        if let Some(error) = probe.and_then(|probe| probe.error.as_ref())
-            && error.reason == "refused"
-            && !listens
-        {
+        if self.is_starting(broker, now) || is_closed(broker, now) {
             return BrokerState::Down;
         }
+        let probe = broker.probes.fresh(now).map(|probes| &probes.api);
         let still = self.still.filter(|since| now.since(*since) >= DUMP_TIME);
         let suspects = still.is_some_and(|since| self.last_clean_dump.is_none_or(|at| at < since));
         let failing =
@@ -353,7 +372,11 @@ impl Memory {
         if suspects || failing || unexplained || self.is_active(FindingId::MissingThread) {
             return BrokerState::Suspect;
         }
-        let decided = probe.is_some_and(|probe| probe.success()) || broker.threads.fresh(now).is_some();
+        // The threads of one that starts stand well before it serves: its first probe, which ends soon, is waited for.
+        let age = broker.broker.started.map(|started| now.since(started));
+        let may_start = broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
+        let threads_tell = !may_start && broker.threads.fresh(now).is_some();
+        let decided = threads_tell || probe.is_some_and(|probe| probe.success());
         if decided { BrokerState::Healthy } else { BrokerState::Unknown }
     }
 
@@ -416,7 +439,7 @@ fn sentence(
     match state {
         BrokerState::Down => match broker.ended {
             Some(ended) => told(format!("{name} is down: its process ended at {}.", clock(ended)), "Start it."),
-            None => match broker.broker.started.filter(|started| now.since(*started) < STARTING) {
+            None => match young_since(broker, now) {
                 Some(started) => told(format!("{name} is starting: its process runs since {}.", clock(started)), ""),
                 None => told(
                     format!("{name} is down: its process runs and nobody listens since {}.", clock(since)),

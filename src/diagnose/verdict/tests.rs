@@ -195,6 +195,33 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     }
 }
 
+/// Kafka opens its port seconds before it serves it, longer on a busy machine.
+#[test]
+fn a_young_process_is_starting_until_it_has_answered() {
+    let mut scene = scene();
+    scene.broker = process(11, scene.now);
+    assert_eq!(scene.after(1, |broker, _| broker.probes = Reading::default()).state, BrokerState::Unknown);
+    let silent = |broker: &mut BrokerSnapshot, now| broker.probes = known(probe(Some(("timeout", true))), now);
+    let starting = scene.after(60, silent);
+    assert_eq!((starting.state, starting.findings.len()), (BrokerState::Down, 0));
+    assert!(starting.sentence.starts_with("Broker 2 is starting"), "{}", starting.sentence);
+    // One that deadlocks meanwhile is not.
+    let since = scene.now;
+    let hangs = scene.after(1, |broker, now| {
+        silent(broker, now);
+        broker.deadlock = Some(deadlock(["a", "b"], since, now));
+    });
+    assert_eq!(hangs.state, BrokerState::Gray);
+    scene.broker.deadlock = None;
+    assert_eq!(scene.after(3, |_, _| {}).state, BrokerState::Healthy);
+    let silent_again = scene.after(20, silent);
+    assert_eq!((silent_again.state, active(&silent_again)), (BrokerState::Gray, vec![FindingId::ApiUnresponsive]));
+    // Nor is one that should have started long ago.
+    scene.broker = process(12, scene.now);
+    assert_eq!(scene.after(STARTING.as_secs() - 5, silent).state, BrokerState::Down);
+    assert_eq!(scene.after(20, silent).state, BrokerState::Gray);
+}
+
 #[test]
 fn a_restart_is_followed_until_the_isr_has_grown_back() {
     let mut scene = scene();

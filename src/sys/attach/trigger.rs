@@ -55,7 +55,8 @@ const STAGE: &str = "waiting for the JVM to open its attach socket";
 /// What the waiting was really for, as far as it can be seen now, if not for the JVM.
 fn after_timeout(target: &Target) -> Result<(), AttachError> {
     target.check_running()?;
-    if Socket::find(target)?.is_some() { Err(AttachError::ListenerDead) } else { Ok(()) }
+    let dead = Socket::find(target)?.is_some() && target.listener() == Listener::Dead;
+    if dead { Err(AttachError::ListenerDead) } else { Ok(()) }
 }
 
 /// `.attach_pid<NSpid>`, where the JVM looks for it; removed when dropped, unless it `stays`.
