@@ -31,10 +31,9 @@ fn take(cluster: &Cluster, broker: i32, dir: &Path, config: &Path) -> (std::path
 #[test]
 fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     let options = ClusterOptions {
-        brokers: vec![217, 218, 219],
         properties: vec![("ssl.keystore.password".into(), SECRET.into())],
         jvm_options: vec![format!("-Djavax.net.ssl.trustStorePassword={SECRET}")],
-        ..ClusterOptions::new("0.10.1.0")
+        ..ClusterOptions::incident()
     };
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();

@@ -26,7 +26,7 @@ const STOP_TIME: Duration = Duration::from_secs(30);
 const TOOL_TIME: Duration = Duration::from_secs(60);
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// What to start. `ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") }`
+/// What to start. `ClusterOptions { brokers: vec![1], ..ClusterOptions::new("4.3.0") }`
 #[derive(Clone)]
 pub struct ClusterOptions {
     pub version: String,
@@ -68,6 +68,11 @@ impl ClusterOptions {
             cell: None,
             folder: None,
         }
+    }
+
+    /// Brokers of the incident's version with its ids, 217 to 219.
+    pub fn incident() -> ClusterOptions {
+        ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") }
     }
 }
 

@@ -21,9 +21,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     ensure!(exporter.exists(), "no exporter at {}: cargo build --release", exporter.display());
     println!("Starting ZooKeeper and three brokers of Kafka 0.10.1.0. Ctrl-C ends everything, at any time.");
     let cell = Cell::outside()?;
-    let options =
-        ClusterOptions { brokers: BROKERS.to_vec(), cell: Some(cell.clone()), ..ClusterOptions::new("0.10.1.0") };
-    let mut cluster = Cluster::start(options)?;
+    let mut cluster = Cluster::start(ClusterOptions { cell: Some(cell.clone()), ..ClusterOptions::incident() })?;
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     let folder = tempfile::tempdir()?;
     let exporter = Exporter::start(&cluster, exporter, folder.path())?;

@@ -29,9 +29,7 @@ pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
     ensure!(exporter.is_file(), "there is no {}: run `cargo build` first", exporter.display());
     ensure!(!to.exists(), "{} exists: remove it first", to.display());
     // Few partitions keep the recording small.
-    let options =
-        ClusterOptions { brokers: vec![217, 218, 219], offsets_partitions: 10, ..ClusterOptions::new("0.10.1.0") };
-    let cluster = Cluster::start(options)?;
+    let cluster = Cluster::start(ClusterOptions { offsets_partitions: 10, ..ClusterOptions::incident() })?;
     ensure!(cluster.cell().isolated(), "a host of its own needs namespaces: run as root");
     cluster.create_topic(deadlock::TOPIC, 8, 3)?;
     let load = Load::start(&cluster)?;

@@ -23,8 +23,7 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let (head, rest) = test.split_once("    input_series:\n").context("no input_series in the test")?;
     let (_, tail) = rest.split_once("    promql_expr_test:\n").context("no promql_expr_test in the test")?;
 
-    let mut cluster =
-        Cluster::start(ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") })?;
+    let mut cluster = Cluster::start(ClusterOptions::incident())?;
     let cell = cluster.cell().clone();
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     let port = *cell.free_ports(1)?.first().context("no free port")?;

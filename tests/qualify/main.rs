@@ -1,6 +1,16 @@
 //! What takes longer than CI has: `make qualify`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+/// A test for each row.
+macro_rules! tests {
+    ($check:ident: $($name:ident($argument:expr);)*) => {
+        $(#[test]
+        fn $name() {
+            $check($argument);
+        })*
+    };
+}
+
 mod stalls;
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,14 +43,9 @@ fn nine_of_ten_in_the_first_round(form: Form) {
     assert!(first_rounds >= 9, "{form:?}: only {first_rounds} of 10 in the first round");
 }
 
-#[test]
-fn deadlock_rate_as_a_session_expires() {
-    nine_of_ten_in_the_first_round(Form::Expire);
-}
-
-#[test]
-fn deadlock_rate_as_a_member_leaves() {
-    nine_of_ten_in_the_first_round(Form::Leave);
+tests! { nine_of_ten_in_the_first_round:
+    deadlock_rate_as_a_session_expires(Form::Expire);
+    deadlock_rate_as_a_member_leaves(Form::Leave);
 }
 
 /// 20 scrapes a second for a minute at least, while all goes wrong that can, and other brokers come and go.

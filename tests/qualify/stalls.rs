@@ -275,32 +275,11 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     disk.limit("bps", "max", &cluster);
 }
 
-#[test]
-fn healthy_brokers_of_0_10_1_0_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("0.10.1.0");
-}
-
-#[test]
-fn healthy_brokers_of_0_10_1_1_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("0.10.1.1");
-}
-
-#[test]
-fn healthy_brokers_of_2_1_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("2.1.0");
-}
-
-#[test]
-fn healthy_brokers_of_2_8_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("2.8.2");
-}
-
-#[test]
-fn healthy_brokers_of_3_9_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("3.9.1");
-}
-
-#[test]
-fn healthy_brokers_of_4_3_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("4.3.0");
+tests! { healthy_in_every_mode:
+    healthy_brokers_of_0_10_1_0_neither_stall_nor_lack_threads("0.10.1.0");
+    healthy_brokers_of_0_10_1_1_neither_stall_nor_lack_threads("0.10.1.1");
+    healthy_brokers_of_2_1_neither_stall_nor_lack_threads("2.1.0");
+    healthy_brokers_of_2_8_neither_stall_nor_lack_threads("2.8.2");
+    healthy_brokers_of_3_9_neither_stall_nor_lack_threads("3.9.1");
+    healthy_brokers_of_4_3_neither_stall_nor_lack_threads("4.3.0");
 }

@@ -67,22 +67,9 @@ fn watched(version: &str) {
     assert!(suspicions.is_empty(), "{suspicions:#?}");
 }
 
-#[test]
-fn healthy_brokers_of_0_10_are_not_suspected() {
-    watched("0.10.1.0");
-}
-
-#[test]
-fn healthy_brokers_of_2_8_are_not_suspected() {
-    watched("2.8.2");
-}
-
-#[test]
-fn healthy_brokers_of_3_9_are_not_suspected() {
-    watched("3.9.1");
-}
-
-#[test]
-fn healthy_brokers_of_4_3_are_not_suspected() {
-    watched("4.3.0");
+tests! { watched:
+    healthy_brokers_of_0_10_are_not_suspected("0.10.1.0");
+    healthy_brokers_of_2_8_are_not_suspected("2.8.2");
+    healthy_brokers_of_3_9_are_not_suspected("3.9.1");
+    healthy_brokers_of_4_3_are_not_suspected("4.3.0");
 }

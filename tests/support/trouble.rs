@@ -8,10 +8,9 @@ use super::{Exporter, wait_for, wait_until_none};
 
 pub const BROKERS: [i32; 3] = [217, 218, 219];
 
-/// Three brokers of the incident's version, with the topic that the deadlock is made with.
+/// The incident's brokers, with the topic that the deadlock is made with.
 pub fn cluster() -> Cluster {
-    let options = ClusterOptions { brokers: BROKERS.to_vec(), ..ClusterOptions::new("0.10.1.0") };
-    let cluster = Cluster::start(options).unwrap();
+    let cluster = Cluster::start(ClusterOptions::incident()).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
     cluster
 }
