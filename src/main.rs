@@ -222,7 +222,7 @@ fn live(args: &LiveArgs) -> ExitCode {
         Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
         Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
     };
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(std::io::stdout(), "{}", harmless(&text));
     code
 }
 
@@ -235,11 +235,15 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
 
 fn print<T: serde::Serialize>(told: &T, output: Format, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        // Names of threads, and what files hold, must not steer the terminal.
-        Format::Text => text(told).replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"),
+        Format::Text => harmless(&text(told)),
         Format::Json => serde_json::to_string_pretty(told)? + "\n",
     };
     tell(text.as_bytes())
+}
+
+/// Names of threads, and what files hold, must not steer the terminal.
+fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 fn tell(bytes: &[u8]) -> anyhow::Result<()> {
