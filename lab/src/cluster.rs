@@ -108,12 +108,6 @@ impl Node {
         &self.ports
     }
 
-    /// Whether it is under SIGSTOP.
-    fn is_paused(&self) -> bool {
-        let stat = self.pid().ok().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-        stat.is_some_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
-    }
-
     /// The pid as the host sees it.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.process()?.pid())
@@ -359,7 +353,8 @@ impl Cluster {
                 tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
             }
             _ => {
-                let answering = self.brokers().filter(|node| node.process.is_some() && !node.is_paused());
+                let goes_on = |process: &Process| process.is_stopped().is_ok_and(|stopped| !stopped);
+                let answering = self.brokers().filter(|node| node.process.as_ref().is_some_and(goes_on));
                 let addresses: Vec<_> = answering.map(|node| format!("127.0.0.1:{}", node.port())).collect();
                 tool.arg("--bootstrap-server").arg(addresses.join(","));
             }
