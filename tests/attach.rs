@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -135,25 +134,6 @@ async fn a_container_with_its_own_tmp_is_attached_to() {
         assert!(String::from_utf8(dump.bytes).unwrap().contains("\"monitor-left\""));
         assert!(!jvm.socket().exists(), "its socket is in its own /tmp");
         assert!(Path::new(&format!("/proc/{}/root/tmp/.java_pid1", jvm.pid)).exists());
-    }
-}
-
-#[tokio::test]
-async fn another_user_is_told_which_right_is_missing() {
-    if !is_root("another_user_is_told_which_right_is_missing") {
-        return;
-    }
-    let jvm = Jvm::start(&JDKS[0], How::default());
-    let exe = jvm.folder.path().join("kafka-vitals");
-    // By another process: a descriptor open for writing here could be inherited and forbid to run the copy.
-    assert!(Command::new("cp").args([EXE.as_ref(), exe.as_os_str()]).status().unwrap().success());
-    let mut child = Command::new(exe);
-    child.args(request(jvm.pid).arguments()).uid(NOBODY).gid(NOBODY).current_dir("/");
-    let (header, bytes) = run_child(&mut child);
-    let Outcome::Error { reason, message, .. } = header.outcome else { panic!("attached to root's JVM as nobody") };
-    assert_eq!((reason.as_str(), bytes.len(), header.signalled), ("denied", 0, false));
-    for part in ["uid 65534", "the JVM as uid 0", "CAP_SETUID", "CAP_SYS_PTRACE"] {
-        assert!(message.contains(part), "{part} in {message}");
     }
 }
 
@@ -479,7 +459,7 @@ async fn a_child_that_hangs_is_killed_at_the_deadline_and_reaped() {
 #[tokio::test]
 async fn a_child_that_talks_nonsense_is_a_failure() {
     let folder = tempfile::tempdir().unwrap();
-    let header = r#"{"outcome":{"ok":{"micros":1,"pause_micros":null,"protocol":1}},"signalled":false,"bytes":SIZE}"#;
+    let header = r#"{"outcome":{"ok":{"duration":{"secs":0,"nanos":1},"protocol":1}},"signalled":false,"bytes":SIZE}"#;
     let say = |size: &str| format!("echo '{}'; echo hello", header.replace("SIZE", size));
     let cases = [
         ("silent", "exit 1".to_owned(), "no header"),
@@ -506,6 +486,4 @@ fn a_child_without_its_parent_does_nothing() {
     arguments[1] = arguments[1].replace(&format!(",{}]", std::process::id()), ",1]");
     let output = Command::new(EXE).args(arguments).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-    let output = Command::new(EXE).arg("attach-child").output().unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
 }

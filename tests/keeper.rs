@@ -69,6 +69,13 @@ fn failed_dump(pid: u32) -> Update {
     round(pid, 7, Told::Threads(Err(Failure::new("timeout", "no dump in time"))))
 }
 
+/// Broker 1 has been found as process 10, and nothing is known of it yet.
+fn with_broker_1() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    apply(&mut snapshot, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    snapshot
+}
+
 /// The value of one series, None where it is absent.
 fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
     let text =
@@ -79,8 +86,7 @@ fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
 
 #[test]
 fn a_reading_older_than_three_intervals_is_absent() {
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     let name = "kafka_vitals_open_file_handles{broker=\"1\"}";
     assert_eq!(series(&s, Moment(0), name), None);
     apply(&mut s, handles(10, 7, 84), Moment(1000));
@@ -98,8 +104,7 @@ fn a_reading_older_than_three_intervals_is_absent() {
 
 #[test]
 fn what_fails_is_unknown_and_says_so() {
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     apply(&mut s, handles(10, 7, 84), Moment(1000));
     let denied = || Failure::new("denied", "/proc/10/fd: permission denied");
     apply(&mut s, round(10, 7, Told::Process { handles: Err(denied()), vitals: Err(denied()) }), Moment(2000));
@@ -114,8 +119,7 @@ fn what_fails_is_unknown_and_says_so() {
 #[test]
 fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
     let name = "kafka_vitals_deadlock_detected{broker=\"1\"}";
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     apply(&mut s, failed_dump(10), Moment(500));
     assert_eq!(series(&s, Moment(500), name), None, "no dump yet: unknown, not 0");
     apply(&mut s, dump(10, false), Moment(1000));
@@ -142,8 +146,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
     let stalled = |pool: &str| format!("kafka_vitals_stalled_threads{{broker=\"1\",pool=\"{pool}\"}}");
     let missing = |pool: &str| format!("kafka_vitals_missing_threads{{broker=\"1\",pool=\"{pool}\"}}");
     let waiters = "kafka_vitals_lock_waiters{broker=\"1\",lock_class=\"java.lang.Object\"}";
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     apply(&mut s, dump(10, false), Moment(1000));
     assert_eq!(series(&s, Moment(1000), &stalled("request_handler")), None, "one dump tells nothing");
     let stall = |threads: &[&str], frame: &str| Stall {
@@ -215,8 +218,7 @@ fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
 
 #[test]
 fn a_failed_discovery_forgets_nobody() {
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     let failed = Update::Discovered {
         found: Err(Failure::new("denied", "/proc: permission denied")),
         doubts: Vec::new(),
@@ -236,8 +238,7 @@ fn a_failed_discovery_forgets_nobody() {
 
 #[test]
 fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     let name = "kafka_vitals_jvm_pause_seconds_total{broker=\"1\"}";
     assert_eq!(series(&s, Moment(0), name), None);
     apply(&mut s, round(10, 7, Told::Pauses(Ok(Duration::from_millis(2250)))), Moment(1000));
@@ -249,8 +250,7 @@ fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
 
 #[test]
 fn progress_that_cannot_be_read_is_told_with_its_reason() {
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     let name = "kafka_vitals_collector_success{broker=\"1\",collector=\"progress\"}";
     apply(&mut s, round(10, 7, Told::Progress(Err(Failure::new("denied", "run as its user")))), Moment(1000));
     assert_eq!(series(&s, Moment(1000), name), Some(0.0));
@@ -279,8 +279,7 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
     };
     let space = LogDirSpace { dir: "/data/a".into(), free_bytes: 5 << 30, total_bytes: 9 << 30 };
     let missing = Failure::new("io", "/data/b does not exist");
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     apply(&mut s, round(10, 7, Told::Probes(Ok(report))), Moment(0));
     apply(&mut s, round(10, 7, Told::LogDirs(vec![space], Some(missing.clone()))), Moment(0));
     let table = [
@@ -306,8 +305,7 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
     apply(&mut s, round(10, 7, Told::LogDirs(vec![], Some(missing))), Moment(1));
     assert_eq!(s.brokers[0].log_dirs.reason(Moment(1)).as_deref(), Some("/data/b does not exist"));
 
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     apply(&mut s, round(10, 7, Told::NotAsked("a dedicated controller")), Moment(0));
     assert_eq!(s.brokers[0].probes.reason(Moment(0)).as_deref(), Some("a dedicated controller"));
     assert_eq!(s.brokers[0].cluster.reason(Moment(0)).as_deref(), Some("a dedicated controller"));
@@ -321,8 +319,7 @@ fn zeros_that_nobody_counted_are_not_told() {
     let brokers = [&[0, 0, 0, 2][..], &broker_at(1), &broker_at(2), &[0, 0, 0, 1]].concat();
     let whole = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
     let topic = [&[0, 0, 0, 1, 0, 0, 0, 1, b't', 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &whole].concat();
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     for (topics, counted) in [(&[0; 4][..], None), (&topic[..], Some(0.0))] {
         let body = [&brokers, topics].concat();
         let counts = count(Metadata::new(&body, METADATA_VERSION), 1, ClusterSource::Own, None).unwrap();
@@ -378,7 +375,11 @@ fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
     assert_eq!(begins, [line]);
     let ends = logged(|| (60..70).for_each(|at| apply(&mut s, handles(10, 7, 84), Moment(at * 1000))));
     assert_eq!(ends, ["INFO the collector works again broker=\"1\" collector=\"process\""]);
-    let gone = logged(|| (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000))));
+    let gone = logged(|| {
+        let gone = || Failure::new("gone", "broker 1 has ended or was restarted");
+        apply(&mut s, round(10, 7, Told::Process { handles: Err(gone()), vitals: Err(gone()) }), Moment(70_000));
+        (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000)));
+    });
     assert_eq!(gone, ["WARN the broker's process 10 has ended broker=\"1\""]);
 }
 
@@ -396,8 +397,7 @@ fn a_broker_without_an_id_is_forgotten_a_minute_after_its_end() {
 
 #[test]
 fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
-    let mut s = Snapshot::default();
-    apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    let mut s = with_broker_1();
     let seen = logged(|| (1..9).for_each(|at| apply(&mut s, dump(10, true), Moment(at))));
     assert_eq!(seen, ["ERROR threads of the broker are deadlocked: restart it broker=\"1\" threads=[\"a\", \"b\"]"]);
     let failed = logged(|| (9..15).for_each(|at| apply(&mut s, failed_dump(10), Moment(at))));

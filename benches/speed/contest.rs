@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Cell, usage};
+use procfs::process::Process;
 
 use crate::report::{Bar, Floor, Row};
 
@@ -89,6 +90,22 @@ pub fn contestant<'a>(name: impl Into<String>, run: impl FnMut() -> Result<f64> 
     Contestant { name: name.into(), run: Box::new(run), costs: Vec::new() }
 }
 
+/// One that runs within this process: what a call costs, of as many calls as take a while.
+pub fn call<'a>(bench: &Bench, name: &str, mut run: impl FnMut() + 'a) -> Contestant<'a> {
+    let (least, mut calls) = (Duration::from_millis(bench.count(200, 20) as u64), 1_u32);
+    contestant(name, move || {
+        loop {
+            let before = usage::own_cpu()?;
+            (0..calls).for_each(|_| run());
+            let spent = usage::own_cpu()? - before;
+            if spent >= least {
+                return Ok(milliseconds(spent) / f64::from(calls));
+            }
+            calls *= 2;
+        }
+    })
+}
+
 /// Lets all run in turn, `rounds` times, every other round in reverse order, after one run that does not count.
 pub fn contest(rounds: usize, contestants: &mut [Contestant<'_>]) -> Result<()> {
     for round in 0..=rounds {
@@ -164,10 +181,7 @@ pub fn status_megabytes(pid: &str, field: &str) -> Result<f64> {
 
 /// CPU time of a running process and of its children that were waited for, in hundredths of a second.
 pub fn process_cpu(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path)?;
-    // utime, stime, cutime, cstime are the fields 14 to 17; the name in field 2 may hold anything.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_ascii_whitespace().skip(11).take(4));
-    let ticks: u64 = fields.with_context(|| path)?.map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    let stat = Process::new(i32::try_from(pid)?)?.stat()?;
+    let ticks = stat.utime + stat.stime + u64::try_from(stat.cutime + stat.cstime)?;
     Ok(Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
 }

@@ -7,9 +7,8 @@ use anyhow::{Context, Result, ensure};
 use kafka_vitals::diagnose::wait_graph::WaitGraph;
 use kafka_vitals::parse::thread_dump;
 
-use crate::contest::Bench;
+use crate::contest::{Bench, call, contest};
 use crate::report::{Bar, Row};
-use crate::within::{Within, within};
 
 const SOURCE: &str = include_str!("../../tests/fixtures/thread_dumps/recordings/deadlock-handlers-0.10.1.0/jstack.txt");
 const BYTES: usize = 1_000_000;
@@ -24,43 +23,38 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         ensure!(judge(dump) == 1, "not the one deadlock of the recording");
     }
     let bytes = plain.as_bytes();
-    let all = within(
-        bench,
-        "text",
-        &mut [
-            ("parsed", &mut || {
-                let text = thread_dump::decode(black_box(bytes));
-                black_box(thread_dump::parse(&text).map(|dumps| dumps.len()).ok());
-            }),
-            ("judged", &mut || {
-                black_box(judge(black_box(&plain)));
-            }),
-            ("lines", &mut || {
-                black_box(memchr::memchr_iter(b'\n', black_box(bytes)).count());
-            }),
-            ("line ends", &mut || {
-                memchr::memchr_iter(b'\n', black_box(bytes)).for_each(|end| _ = black_box(end));
-            }),
-            ("with synchronizers", &mut || {
-                black_box(judge(black_box(&with_synchronizers)));
-            }),
-            ("their lines", &mut || {
-                black_box(memchr::memchr_iter(b'\n', black_box(with_synchronizers.as_bytes())).count());
-            }),
-        ],
-    )?;
+    let lines = |dump: &str| _ = black_box(memchr::memchr_iter(b'\n', black_box(dump.as_bytes())).count());
+    let mut all = [
+        call(bench, "parsed", || {
+            let text = thread_dump::decode(black_box(bytes));
+            black_box(thread_dump::parse(&text).map(|dumps| dumps.len()).ok());
+        }),
+        call(bench, "judged", || _ = black_box(judge(black_box(&plain)))),
+        call(bench, "lines", || lines(&plain)),
+        call(bench, "each line's end by memchr", || {
+            memchr::memchr_iter(b'\n', black_box(bytes)).for_each(|end| _ = black_box(end));
+        }),
+        call(bench, "with synchronizers", || _ = black_box(judge(black_box(&with_synchronizers)))),
+        call(bench, "their lines", || lines(&with_synchronizers)),
+    ];
+    contest(bench.count(15, 1), &mut all)?;
     let megabytes = bytes.len() as f64 / 1e6;
     let row = |subject: String, at: usize, floor: usize, bar, beside| Row {
         subject,
         unit: "ms",
         ours: all[at].median(),
-        floor: Some(Within::floor(&all[at], &all[floor], "lines by memchr")),
+        floor: Some(all[floor].as_floor_of(&all[at], "lines by memchr")),
         bar,
         beside,
     };
-    let ends = ("each line's end by memchr".to_owned(), all[3].median());
     Ok(vec![
-        row(format!("dump of {megabytes:.2} MB, {threads} threads: parsed"), 0, 2, Bar::Ratio(4.0), vec![ends]),
+        row(
+            format!("dump of {megabytes:.2} MB, {threads} threads: parsed"),
+            0,
+            2,
+            Bar::Ratio(4.0),
+            vec![all[3].beside()],
+        ),
         row("the same, parsed and judged by the wait graph".into(), 1, 2, Bar::Ratio(8.0), vec![]),
         row("the same as `-l` prints it, with its lists of synchronizers".into(), 4, 5, Bar::None, vec![]),
     ])

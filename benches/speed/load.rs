@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Cell, Process};
-use rustix::net::{AddressFamily, SocketType, accept, bind, listen, socket};
 
 use crate::worker;
 
@@ -60,11 +58,11 @@ pub fn wait() -> Result<()> {
 
 /// Listens, says so, accepts `count` connections and neither reads nor closes them.
 pub fn serve(address: SocketAddr, count: usize) -> Result<()> {
-    let listener = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    bind(&listener, &address)?;
-    listen(&listener, 4096)?;
+    let listener = TcpListener::bind(address)?;
+    // Anew, with a longer queue.
+    rustix::net::listen(&listener, 4096)?;
     println!("ready");
-    let _held: Vec<OwnedFd> = (0..count).map(|_| accept(&listener)).collect::<Result<_, _>>()?;
+    let _held: Vec<TcpStream> = listener.incoming().take(count).collect::<Result<_, _>>()?;
     loop {
         std::thread::park();
     }

@@ -7,6 +7,9 @@
 mod connections;
 mod contest;
 mod dump_text;
+#[allow(dead_code)] // the unit tests use the rest
+#[path = "../../src/kafka/fake_broker.rs"]
+mod fake_broker;
 mod handles;
 mod load;
 mod metadata;
@@ -14,7 +17,6 @@ mod metrics_page;
 mod report;
 mod rest;
 mod thread_dumps;
-mod within;
 mod worker;
 
 use std::process::ExitCode;

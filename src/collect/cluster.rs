@@ -43,17 +43,7 @@ pub struct ClusterCollector {
 impl ClusterCollector {
     /// `bootstrap` (`host:port`) and `listener` (its name) are the config's, and go before what discovery knows.
     pub fn new(broker: Arc<Broker>, bootstrap: Option<String>, listener: Option<String>, own: OwnConnections) -> Self {
-        Self::with_timing(broker, bootstrap, listener, own, Timing::default())
-    }
-
-    fn with_timing(
-        broker: Arc<Broker>,
-        bootstrap: Option<String>,
-        listener: Option<String>,
-        own: OwnConnections,
-        timing: Timing,
-    ) -> Self {
-        let (same_network, client, peers) = (Ok(true), None, Peers::default());
+        let (timing, same_network, client, peers) = (Timing::default(), Ok(true), None, Peers::default());
         ClusterCollector { broker, bootstrap, listener, own, timing, same_network, client, peers }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Failure, cluster, progress};
+use super::{Failure, GONE, cluster, progress};
 use crate::diagnose::dump::{each_once, named};
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
@@ -94,8 +94,8 @@ pub fn apply(snapshot: &mut Snapshot, update: Update, now: Moment) {
     match update {
         Update::Discovered { found, doubts, memory_map_limit, exporter, took, interval } => {
             let valid = interval * VALID_INTERVALS;
-            snapshot.memory_map_limit = reading(memory_map_limit, now, valid);
-            snapshot.exporter = reading(exporter, now, valid);
+            put(&mut snapshot.memory_map_limit, memory_map_limit, now, valid);
+            put(&mut snapshot.exporter, exporter, now, valid);
             log_change("", "discovery", snapshot.discovery.success, found.as_ref().err());
             snapshot.discovery = status(found.as_ref().err(), took, now);
             if let Ok(found) = found {
@@ -178,50 +178,29 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
     }
     let (collector, error) = match end.told {
         Told::Process { handles, vitals } => {
-            let error = vitals.as_ref().err().or(handles.as_ref().err()).cloned();
-            broker.handles = reading(handles, now, valid);
-            broker.process = reading(vitals, now, valid);
-            ("process", error)
+            let handles = put(&mut broker.handles, handles, now, valid);
+            ("process", put(&mut broker.process, vitals, now, valid).or(handles))
         }
         Told::Handles { kinds, memory_maps } => {
-            let error = kinds.as_ref().err().or(memory_maps.as_ref().err()).cloned();
-            broker.handle_kinds = reading(kinds, now, valid);
-            broker.memory_maps = reading(memory_maps, now, valid);
-            ("handles", error)
+            let memory_maps = put(&mut broker.memory_maps, memory_maps, now, valid);
+            ("handles", put(&mut broker.handle_kinds, kinds, now, valid).or(memory_maps))
         }
         Told::LogDirs(spaces, error) => {
             let known = if spaces.is_empty() { error.clone().map_or(Ok(spaces), Err) } else { Ok(spaces) };
-            broker.log_dirs = reading(known, now, valid);
+            put(&mut broker.log_dirs, known, now, valid);
             ("log_dirs", error)
         }
-        Told::Sockets(pulse) => {
-            let error = pulse.as_ref().err().cloned();
-            broker.sockets = reading(pulse, now, valid);
-            ("sockets", error)
-        }
+        Told::Sockets(pulse) => ("sockets", put(&mut broker.sockets, pulse, now, valid)),
         Told::Connections(owners) => {
-            let error = owners.as_ref().err().cloned();
-            let (owners, untracked) = match owners {
-                Ok((owners, untracked)) => (Ok(owners), Ok(untracked)),
-                Err(failure) => (Err(failure.clone()), Err(failure)),
-            };
-            broker.connections = reading(owners, now, valid);
-            broker.untracked_sockets = reading(untracked, now, valid);
-            ("connections", error)
+            let untracked = owners.as_ref().map(|(_, untracked)| *untracked).map_err(Failure::clone);
+            put(&mut broker.untracked_sockets, untracked, now, valid);
+            ("connections", put(&mut broker.connections, owners.map(|(owners, _)| owners), now, valid))
         }
         Told::Cluster(counts) => {
-            let error = match &counts {
-                Ok(counts) => cluster::no_topic(&broker.broker, counts),
-                Err(failure) => Some(failure.clone()),
-            };
-            broker.cluster = reading(counts, now, valid);
-            ("cluster", error)
+            let no_topic = counts.as_ref().ok().and_then(|counts| cluster::no_topic(&broker.broker, counts));
+            ("cluster", put(&mut broker.cluster, counts, now, valid).or(no_topic))
         }
-        Told::Probes(report) => {
-            let error = report.as_ref().err().cloned();
-            broker.probes = reading(report, now, valid);
-            ("probes", error)
-        }
+        Told::Probes(report) => ("probes", put(&mut broker.probes, report, now, valid)),
         Told::NotAsked(reason) => {
             (broker.cluster, broker.probes) = (Reading::unknown(reason), Reading::unknown(reason));
             return;
@@ -232,12 +211,11 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             ("threads", error)
         }
         Told::Progress(report) => {
-            let error = report.as_ref().err().cloned();
-            broker.progress = reading(report, now, valid.max(progress::TELL_EVERY * VALID_INTERVALS));
-            ("progress", error)
+            let valid = valid.max(progress::TELL_EVERY * VALID_INTERVALS);
+            ("progress", put(&mut broker.progress, report, now, valid))
         }
         Told::Pauses(pauses) => {
-            broker.jvm_pauses = reading(pauses, now, valid.max(progress::PAUSES_EVERY * VALID_INTERVALS));
+            put(&mut broker.jvm_pauses, pauses, now, valid.max(progress::PAUSES_EVERY * VALID_INTERVALS));
             return;
         }
     };
@@ -284,11 +262,12 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
 /// Thread names in one line of the log.
 const THREADS_LOGGED: usize = 20;
 
-/// A failure is logged when it begins and when it ends; rounds run every second.
+/// A failure is logged when it begins and when it ends; rounds run every second. That a process is gone, discovery tells
+/// once for all collectors.
 fn log_change(broker: &str, collector: &str, before: Option<bool>, failure: Option<&Failure>) {
     match (before, failure) {
         (Some(false), None) => tracing::info!(broker, collector, "the collector works again"),
-        (None | Some(true), Some(failure)) => {
+        (None | Some(true), Some(failure)) if failure.reason != GONE => {
             tracing::warn!(broker, collector, reason = failure.reason, "{}", one_line(&failure.message));
         }
         _ => {}
@@ -324,11 +303,14 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn reading<T>(result: Result<T, Failure>, at: Moment, valid_for: Duration) -> Reading<T> {
-    match result {
-        Ok(value) => Reading::Known { value, at, valid_for },
-        Err(failure) => Reading::unknown(failure.message),
-    }
+/// Replaces what was known. Why it is unknown now, if it is.
+fn put<T>(reading: &mut Reading<T>, result: Result<T, Failure>, at: Moment, valid_for: Duration) -> Option<Failure> {
+    let (new, failure) = match result {
+        Ok(value) => (Reading::Known { value, at, valid_for }, None),
+        Err(failure) => (Reading::unknown(failure.message.clone()), Some(failure)),
+    };
+    *reading = new;
+    failure
 }
 
 fn status(error: Option<&Failure>, duration: Duration, at: Moment) -> CollectorStatus {

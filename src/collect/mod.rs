@@ -30,6 +30,9 @@ use keeper::Update;
 use round::{Lane, Pace};
 use rounds::Watched;
 
+/// The reason of a [`Failure`]: the process has ended, or was restarted.
+pub(crate) const GONE: &str = "gone";
+
 /// Share of one core that discovery may cost.
 const DISCOVERY_CEILING: f64 = 0.001;
 const DISCOVERY_DEADLINE: Duration = Duration::from_secs(4);

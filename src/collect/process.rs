@@ -30,31 +30,39 @@ pub struct Slow {
     pub memory_maps: Result<u64, Failure>,
 }
 
+impl Pulse {
+    /// All of it, for one reason.
+    pub fn unknown(failure: Failure) -> Pulse {
+        Pulse { handles: Err(failure.clone()), vitals: Err(failure) }
+    }
+}
+
+impl Slow {
+    /// All of it, for one reason.
+    pub fn unknown(failure: Failure) -> Slow {
+        Slow { kinds: Err(failure.clone()), socket_inodes: Err(failure.clone()), memory_maps: Err(failure) }
+    }
+}
+
 /// Reads what is cheap. Blocking, but only as long as the kernel takes to answer.
 pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
     let pid = broker.process.pid;
-    let handles = proc.open_handle_count(pid);
-    let status = proc.status(pid);
-    let limits = proc.open_file_limits(pid);
-    let stat = same_process(proc, broker.process);
-    let vitals = match (&stat, status, limits) {
-        (Ok(stat), Ok(status), Ok(limits)) => match status.resident_bytes {
-            Some(resident_bytes) => Ok(ProcessVitals {
-                state: stat.state,
-                resident_bytes,
-                handle_limit_soft: limits.soft,
-                handle_limit_hard: limits.hard,
-            }),
-            None => Err(failure(broker, &ProcError::Gone { pid })),
-        },
-        (Err(error), _, _) => Err(failure(broker, error)),
-        (Ok(_), Err(error), _) | (Ok(_), Ok(_), Err(error)) => Err(failure(broker, &error)),
+    let (handles, status, limits) = (proc.open_handle_count(pid), proc.status(pid), proc.open_file_limits(pid));
+    let unknown = |error| failure(broker, &error);
+    let stat = match same_process(proc, broker.process) {
+        Ok(stat) => stat,
+        Err(error) => return Pulse::unknown(unknown(error)),
     };
-    let handles = match (&stat, handles) {
-        (Err(error), _) => Err(failure(broker, error)),
-        (Ok(_), handles) => handles.map_err(|error| failure(broker, &error)),
-    };
-    Pulse { handles, vitals }
+    let vitals = status.and_then(|status| {
+        let limits = limits?;
+        Ok(ProcessVitals {
+            state: stat.state,
+            resident_bytes: status.resident_bytes.ok_or(ProcError::Gone { pid })?,
+            handle_limit_soft: limits.soft,
+            handle_limit_hard: limits.hard,
+        })
+    });
+    Pulse { handles: handles.map_err(unknown), vitals: vitals.map_err(unknown) }
 }
 
 /// Reads handles by kind and memory maps, each for at most `budget`; what takes longer is unknown. Reading the maps
@@ -64,15 +72,13 @@ pub fn slow(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Slow {
     let handles = handles_by_kind(proc, pid, Deadline::after(budget));
     let maps = proc.memory_maps(pid, Deadline::after(budget));
     if let Err(error) = same_process(proc, broker.process) {
-        let failure = failure(broker, &error);
-        return Slow { kinds: Err(failure.clone()), socket_inodes: Err(failure.clone()), memory_maps: Err(failure) };
+        return Slow::unknown(failure(broker, &error));
     }
-    let handles = handles.map_err(|error| failure(broker, &error));
-    Slow {
-        kinds: handles.as_ref().map(|(kinds, _)| *kinds).map_err(Failure::clone),
-        socket_inodes: handles.map(|(_, inodes)| inodes),
-        memory_maps: maps.map_err(|error| failure(broker, &error)),
-    }
+    let (kinds, socket_inodes) = match handles {
+        Ok((kinds, inodes)) => (Ok(kinds), Ok(inodes)),
+        Err(error) => (Err(failure(broker, &error)), Err(failure(broker, &error))),
+    };
+    Slow { kinds, socket_inodes, memory_maps: maps.map_err(|error| failure(broker, &error)) }
 }
 
 /// The file systems of the log dirs, and why one of them is unknown. Can block for as long as a sick disk does.
@@ -120,7 +126,7 @@ fn same_process(proc: &ProcRoot, key: ProcessKey) -> Result<Stat, ProcError> {
 fn handles_by_kind(proc: &ProcRoot, pid: u32, deadline: Deadline) -> Result<(HandleKinds, HashSet<u64>), ProcError> {
     let mut kinds = HandleKinds::default();
     let mut inodes = HashSet::new();
-    proc.visit_handle_links(pid, deadline, |link| {
+    proc.visit_numbered_links(pid, deadline, |_, link| {
         *slot(&mut kinds, link) += 1;
         inodes.extend(proc::socket_inode(link));
         ControlFlow::Continue(())

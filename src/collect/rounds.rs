@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::Failure;
 use super::cluster::ClusterCollector;
 use super::demand::{Demand, SILENCE};
 use super::keeper::{RoundEnd, Told, Update};
-use super::process;
+use super::process::{self, Pulse, Slow};
 use super::progress::{Names, ProgressCollector, TELL_EVERY, UNNAMED};
 use super::round::{Lane, Pace};
 use super::sockets::Sockets;
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
+use super::{Failure, GONE};
 use crate::config::{BrokerSettings, Config};
 use crate::discover::{Broker, Role};
 use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
 use crate::snapshot::{Clock, Probe, ProbeReport, ThreadReport};
 use crate::sys::proc::ProcRoot;
-use crate::sys::proc_net;
+use crate::sys::proc_net::{self, ProcNetError};
 use crate::sys::schedstat::Allowance;
 
 /// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
@@ -128,18 +128,14 @@ async fn pulse(watched: Watched) {
         };
         let (read, table) = tokio::join!(read, table);
         let took = begun.elapsed();
-        let (told, mut cost) = match read {
-            Ok((pulse, cpu)) => (Told::Process { handles: pulse.handles, vitals: pulse.vitals }, cpu),
-            Err(failure) => (Told::Process { handles: Err(failure.clone()), vitals: Err(failure) }, Duration::ZERO),
+        let (pulse, cost) = read.unwrap_or_else(|failure| (Pulse::unknown(failure), Duration::ZERO));
+        let (table, table_cost) = match table {
+            Some(Ok((table, cpu))) => (Some(table), cpu),
+            Some(Err(failure)) => (Some(Err(failure)), Duration::ZERO),
+            None => (None, Duration::ZERO),
         };
-        let table = table.map(|table| match table {
-            Ok((result, cpu)) => {
-                cost += cpu;
-                result
-            }
-            Err(failure) => Err(failure),
-        });
-        pace.spent(cost);
+        pace.spent(cost + table_cost);
+        let told = Told::Process { handles: pulse.handles, vitals: pulse.vitals };
         watched.tell("pulse", &pace, took, told).await;
         if let Some(table) = table {
             watched.tell("pulse", &pace, took, Told::Sockets(table)).await;
@@ -171,20 +167,15 @@ async fn slow(watched: Watched) {
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
         let space = disks.run(DISK_DEADLINE, &name, move |(): &mut ()| process::log_dirs(&proc, &broker));
         let (read, space) = tokio::join!(lane.run(SLOW_DEADLINE, &name, work), space);
-        let ((spaces, unknown), mut cost) =
+        let ((spaces, unknown), disk_cost) =
             space.unwrap_or_else(|failure| ((Vec::new(), Some(failure)), Duration::ZERO));
-        let (handles, owners) = match read {
-            Ok(((read, owners), cpu)) => {
-                cost += cpu;
-                (Told::Handles { kinds: read.kinds, memory_maps: read.memory_maps }, owners)
-            }
-            Err(failure) => {
-                let owners = with_sockets.then(|| Err(failure.clone()));
-                (Told::Handles { kinds: Err(failure.clone()), memory_maps: Err(failure) }, owners)
-            }
-        };
-        pace.spent(cost);
+        let ((read, owners), cost) = read.unwrap_or_else(|failure| {
+            let owners = with_sockets.then(|| Err(failure.clone()));
+            ((Slow::unknown(failure), owners), Duration::ZERO)
+        });
+        pace.spent(cost + disk_cost);
         let took = begun.elapsed();
+        let handles = Told::Handles { kinds: read.kinds, memory_maps: read.memory_maps };
         watched.tell("slow", &pace, took, handles).await;
         watched.tell("slow", &pace, took, Told::LogDirs(spaces, unknown)).await;
         if let Some(owners) = owners {
@@ -209,7 +200,10 @@ async fn probe(watched: Watched, not_asked: Option<&'static str>) {
         let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
         let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
         let same = lane.run(PULSE_DEADLINE, &name, work).await.and_then(|(same, _)| {
-            same.map_err(|error| Failure::new("io", format!("{name}: its network namespace is unknown: {error}")))
+            same.map_err(|error| {
+                let reason = if matches!(error, ProcNetError::Gone(_)) { GONE } else { "io" };
+                Failure::new(reason, format!("{name}: its network namespace is unknown: {error}"))
+            })
         });
         collector.set_network(same);
         let (probes, counts) = match collector.probe().await {

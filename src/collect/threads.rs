@@ -176,12 +176,10 @@ impl ThreadCollector {
 
     async fn take(&mut self, with_locks: bool, deadline: Duration) -> Result<RawDump, Failure> {
         let ask = Ask::ThreadDump { with_locks };
-        let duration = Duration::from_micros;
         match self.ask(ask, deadline).await.map_err(|failure| self.of("thread dump", failure))? {
-            (Outcome::Ok { micros, pause_micros, paused_micros, listener, .. }, bytes) => {
+            (Outcome::Ok { duration, pause, paused, listener, .. }, bytes) => {
                 self.listener = listener;
-                let [pause, paused] = [pause_micros, paused_micros].map(|micros| micros.map(duration));
-                Ok(RawDump { bytes, duration: duration(micros), pause, paused })
+                Ok(RawDump { bytes, duration, pause, paused })
             }
             _ => Err(self.of("thread dump", Failure::new("protocol", "the attach child took something else"))),
         }
@@ -200,7 +198,7 @@ impl ThreadCollector {
     ) -> Result<(u64, Duration), Failure> {
         let ask = Ask::HeapDump { file: file.to_owned(), min_free };
         match self.ask(ask, deadline).await.map_err(|failure| self.of("heap dump", failure))? {
-            (Outcome::Heap { bytes, micros }, _) => Ok((bytes, Duration::from_micros(micros))),
+            (Outcome::Heap { bytes, duration }, _) => Ok((bytes, duration)),
             _ => Err(self.of("heap dump", Failure::new("protocol", "the attach child took something else"))),
         }
     }
@@ -225,6 +223,8 @@ impl ThreadCollector {
             listener: self.listener,
             ask,
         };
+        // Not by a blocking thread, though this waits for exec: the child is killed when the thread that started it ends,
+        // and those end when they are idle.
         let mut child = Command::new(&self.exe)
             .args(request.arguments())
             .env_clear()
@@ -239,20 +239,16 @@ impl ThreadCollector {
             None => Ok(Err("it has no standard output".into())),
         };
         self.end(child).await;
-        let (header, bytes) = match output {
-            Err(_) => {
-                self.may_have_signalled(&request);
-                return Err(Failure::new("timeout", "the attach child did not end at its deadline; it was killed"));
-            }
-            Ok(Err(cause)) => {
-                self.may_have_signalled(&request);
-                return Err(Failure::new("protocol", format!("the attach child failed: {cause}")));
-            }
-            Ok(Ok(output)) => output,
-        };
+        if !matches!(output, Ok(Ok(_))) && request.may_signal {
+            // It may have signalled.
+            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
+        }
+        let (header, bytes) = output
+            .map_err(|_| Failure::new("timeout", "the attach child did not end at its deadline; it was killed"))?
+            .map_err(|cause| Failure::new("protocol", format!("the attach child failed: {cause}")))?;
         match header.outcome {
-            Outcome::Error { reason, message, pause_micros } => {
-                self.failed_pause = pause_micros.map(Duration::from_micros);
+            Outcome::Error { reason, message, pause } => {
+                self.failed_pause = pause;
                 let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");
                 if header.signalled {
                     let pause = if reason == "listener_dead" { REVIVAL_PAUSE } else { SIGNAL_PAUSE };
@@ -261,12 +257,6 @@ impl ThreadCollector {
                 Err(Failure::new(reason, message))
             }
             outcome => Ok((outcome, bytes)),
-        }
-    }
-
-    fn may_have_signalled(&mut self, request: &Request) {
-        if request.may_signal {
-            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
         }
     }
 

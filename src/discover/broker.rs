@@ -366,30 +366,28 @@ fn major_version(version: Option<&str>) -> Option<u32> {
 /// Folders in which the process holds Kafka's `.lock` open.
 fn locked_folders(proc: &ProcRoot, pid: u32, files: &Files) -> Vec<PathBuf> {
     let mut folders = BTreeSet::new();
-    let mut seen = 0;
     // What cannot be read leaves the list empty, and the id unknown with its reason.
-    let _ = proc.visit_handle_links(pid, Deadline::after(Duration::from_millis(200)), |link| {
-        seen += 1;
-        if let Some(folder) = link.strip_suffix(b"/.lock").and_then(|folder| std::str::from_utf8(folder).ok()) {
-            folders.insert(files.inside(Path::new(folder)));
-        }
-        if seen < MOST_HANDLES && folders.len() < MOST_ENTRIES {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
+    let _ = first_handles(proc, pid, |link| {
+        let folder = link.strip_suffix(b"/.lock").and_then(|folder| std::str::from_utf8(folder).ok());
+        folders.extend(folder.map(|folder| files.inside(Path::new(folder))));
     });
-    folders.into_iter().collect()
+    folders.into_iter().take(MOST_ENTRIES).collect()
+}
+
+fn first_handles(proc: &ProcRoot, pid: u32, mut look: impl FnMut(&[u8])) -> Result<(), ProcError> {
+    let mut seen = 0;
+    proc.visit_numbered_links(pid, Deadline::after(Duration::from_millis(200)), |_, link| {
+        look(link);
+        seen += 1;
+        if seen < MOST_HANDLES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
 }
 
 /// From the jars that the JVM holds open, which an upgrade on disk does not change; else from its class path.
 fn kafka_version(proc: &ProcRoot, pid: u32, launch: &Launch, files: &Files) -> Result<String, String> {
     let mut best = None;
-    let mut seen = 0;
-    let handles = proc.visit_handle_links(pid, Deadline::after(Duration::from_millis(200)), |link| {
-        seen += 1;
+    let handles = first_handles(proc, pid, |link| {
         best = better(best.take(), std::str::from_utf8(proc::file_name(link)).ok().and_then(jar_version));
-        if seen < MOST_HANDLES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if let Some((_, version)) = best {
         return Ok(version);

@@ -15,7 +15,7 @@ pub use scan::{Discovery, labels, matches, read_pid_file};
 use crate::snapshot::Moment;
 
 /// A process for as long as it lives: a process id alone is given out again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
@@ -71,7 +71,7 @@ pub struct Listener {
 }
 
 /// What discovery knows of one broker process. `None` is unknown; `problems` tells why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Broker {
     pub process: ProcessKey,
     /// When the process started.
@@ -105,20 +105,6 @@ impl Broker {
 
     /// A broker process of which nothing but its existence is known.
     pub fn unknown(process: ProcessKey) -> Broker {
-        Broker {
-            process,
-            started: None,
-            id: None,
-            kafka_version: None,
-            java_version: None,
-            mode: None,
-            roles: BTreeSet::new(),
-            listeners: Vec::new(),
-            log_dirs: Vec::new(),
-            zookeeper: Vec::new(),
-            uid: None,
-            gid: None,
-            problems: Vec::new(),
-        }
+        Broker { process, ..Broker::default() }
     }
 }

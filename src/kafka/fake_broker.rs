@@ -1,4 +1,5 @@
-//! A broker that answers as a test tells it: silence, nonsense, one byte at a time.
+//! A broker that answers as a test tells it: silence, nonsense, one byte at a time. `tests/bad_inputs` and the benches
+//! take it in as well.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,13 +21,12 @@ pub struct Asked {
     pub correlation: i32,
 }
 
+#[derive(Clone)]
 pub enum Answer {
     /// A frame with the right length and correlation id.
     Body(Vec<u8>),
     /// The same once the test says so.
     Held(Arc<Notify>, Vec<u8>),
-    /// These bytes as they are.
-    Raw(Vec<u8>),
     /// These bytes, then the connection is closed.
     RawThenClose(Vec<u8>),
     /// One byte each time.
@@ -114,7 +114,6 @@ async fn serve(
                 until.notified().await;
                 stream.write_all(&framed(asked.correlation, &body)).await
             }
-            Answer::Raw(bytes) => stream.write_all(&bytes).await,
             Answer::RawThenClose(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 return;

@@ -7,8 +7,6 @@
 //! listener as none. Else in version 1: every broker since 0.10.0 answers it. Version 0 would lie, because there brokers
 //! leave dead replicas out of the replica list, so that a partition with a dead follower looks whole.
 
-use std::iter::FusedIterator;
-
 pub const API_VERSIONS: i16 = 18;
 pub const METADATA: i16 = 3;
 /// Every broker answers this one; a newer version may be answered by an error in an older encoding.
@@ -353,8 +351,6 @@ impl<'a> Iterator for Metadata<'a> {
         item.transpose()
     }
 }
-
-impl FusedIterator for Metadata<'_> {}
 
 #[cfg(test)]
 mod tests;

@@ -204,19 +204,13 @@ impl ProcRoot {
     /// Where `exe`, `cwd` or `root` of the process lead, as the kernel spells it.
     pub fn link(&self, pid: u32, name: &str) -> Result<PathBuf, ProcError> {
         let path = self.file(pid, name);
-        std::fs::read_link(&path).map_err(|cause| match Errno::from_io_error(&cause) {
-            Some(errno) => failed(pid, &path, errno),
-            None => ProcError::Io { path: path.clone(), cause },
-        })
+        std::fs::read_link(&path).map_err(|cause| failed_io(pid, &path, cause))
     }
 
     /// Names of the first `most` threads, as `comm` has them (15 bytes).
     pub fn thread_names(&self, pid: u32, most: usize) -> Result<Vec<String>, ProcError> {
         let path = self.file(pid, "task");
-        let fail = |cause: io::Error| match Errno::from_io_error(&cause) {
-            Some(errno) => failed(pid, &path, errno),
-            None => ProcError::Io { path: path.clone(), cause },
-        };
+        let fail = |cause| failed_io(pid, &path, cause);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(fail)?.take(most) {
             let comm = entry.map_err(fail)?.path().join("comm");
@@ -304,18 +298,8 @@ impl ProcRoot {
         Ok(count)
     }
 
-    /// Shows each open handle's link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to `visit`, in
-    /// ascending order of handles, until it breaks. A handle that is closed meanwhile is left out.
-    pub fn visit_handle_links(
-        &self,
-        pid: u32,
-        deadline: Deadline,
-        mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ProcError> {
-        self.visit_numbered_links(pid, deadline, |_, link| visit(link))
-    }
-
-    /// The same, with the number of each handle before its link.
+    /// Shows the number of each open handle and its link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to
+    /// `visit`, in ascending order, until it breaks. A handle that is closed meanwhile is left out.
     pub fn visit_numbered_links(
         &self,
         pid: u32,
@@ -389,6 +373,13 @@ pub(super) fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
         Errno::NOENT if pid != 0 => ProcError::Gone { pid },
         Errno::ACCESS | Errno::PERM => ProcError::Denied { pid, path: path.to_path_buf() },
         errno => ProcError::Io { path: path.to_path_buf(), cause: errno.into() },
+    }
+}
+
+fn failed_io(pid: u32, path: &Path, cause: io::Error) -> ProcError {
+    match Errno::from_io_error(&cause) {
+        Some(errno) => failed(pid, path, errno),
+        None => ProcError::Io { path: path.to_path_buf(), cause },
     }
 }
 

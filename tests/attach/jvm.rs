@@ -19,7 +19,8 @@ pub struct Jdk {
 }
 
 impl Jdk {
-    fn at(home: PathBuf) -> Option<Jdk> {
+    fn of(java: PathBuf) -> Option<Jdk> {
+        let home = java.canonicalize().ok()?.parent()?.parent()?.to_path_buf();
         let release = fs::read_to_string(home.join("release")).ok()?;
         let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
         let major = version.split(['.', '"', '-']).next()?.parse().ok()?;
@@ -52,22 +53,12 @@ impl Jdk {
     }
 }
 
-/// The JDK in use first, then the newest beside it if that is 24 or later: those speak another version of attach.
+/// The JDK in use first, then one of 24 or later where there is one: those speak another version of attach.
 pub static JDKS: LazyLock<Vec<Jdk>> = LazyLock::new(|| {
-    let variables = std::env::vars().filter(|(name, _)| name.starts_with("JAVA_HOME")).map(|(_, home)| home.into());
-    let on_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .find_map(|folder| Some(fs::canonicalize(folder.join("java")).ok()?.parent()?.parent()?.to_path_buf()));
-    let mut homes: Vec<PathBuf> = std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().collect();
-    homes.extend(on_path.clone());
-    homes.extend(variables);
-    let beside = on_path.and_then(|home| fs::read_dir(home.parent()?).ok());
-    homes.extend(beside.into_iter().flatten().map(|entry| entry.unwrap().path()));
-    let mut found: Vec<Jdk> = homes.into_iter().filter_map(Jdk::at).collect();
-    assert!(!found.is_empty(), "these tests need a JDK (java, javac, jstack): set JAVA_HOME or PATH");
-    let first = found.remove(0);
-    let newest = found.into_iter().filter(|jdk| jdk.major >= 24).max_by_key(|jdk| jdk.major);
-    let mut jdks = vec![first];
-    jdks.extend(newest.filter(|jdk| jdk.major != jdks[0].major));
+    let javas = [lab::jars::java().ok(), lab::jars::java_of(24..)];
+    let mut jdks: Vec<Jdk> = javas.into_iter().flatten().filter_map(Jdk::of).collect();
+    assert!(!jdks.is_empty(), "these tests need a JDK (java, javac, jstack): set JAVA_HOME or PATH");
+    jdks.dedup_by_key(|jdk| jdk.major);
     jdks
 });
 
@@ -164,6 +155,8 @@ impl Jvm {
         if how.own_namespaces {
             let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", jvm.pid)).unwrap();
             jvm.pid = children.trim().parse().unwrap();
+            // Not its own, which is in its own /tmp: an earlier JVM of that pid may have been killed.
+            let _ = fs::remove_file(jvm.socket());
         }
         jvm
     }

@@ -10,7 +10,6 @@ use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::snapshot::Moment;
 use kafka_vitals::sys::proc::ProcRoot;
 
-use crate::host::Host;
 use crate::{EXE, Judge};
 
 #[test]
@@ -32,33 +31,6 @@ fn texts() {
         judge.case(name, golden, &report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap_err().message);
     }
     judge.verdict(7, cases.len());
-}
-
-type Case = (&'static str, fn(&Host), &'static str);
-
-#[tokio::test]
-async fn jvms_that_are_left_alone() {
-    #[rustfmt::skip] // a case a line
-    let cases: [Case; 8] = [
-        ("OpenJ9", |host| host.replace("maps", "server/libjvm.so", "j9vm/libj9vm29.so"), "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it"),
-        ("no JVM at all", |host| host.replace("maps", "libjvm.so", "libc.so.6"), "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it"),
-        ("attaching disabled", |host| host.replace("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism"), "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"),
-        ("-Xrs", |host| host.replace("status", "5ccd", "5cc9"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
-        ("stopped", |host| host.replace("stat", ") S ", ") T "), "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it"),
-        ("status without signals", |host| host.replace("status", "SigCgt", "Other"), "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"),
-        ("a file where the socket should be", |host| host.write("tree/tmp/.java_pid77", ""), "/tmp/.java_pid77 in the JVM's file system is no socket of the JVM's user (uid *, mode *): somebody else made it, remove it"),
-        ("another process by now", |host| host.replace("stat", " 5000 ", " 5001 "), "the process ended, or its pid now belongs to another"),
-    ];
-    let mut judge = Judge::default();
-    for (name, spoil, golden) in &cases {
-        let host = Host::new((5, 4));
-        let broker = host.discovery().scan().unwrap().remove(0);
-        spoil(&host);
-        let mut collector = ThreadCollector::new(EXE, host.folder.path(), broker, Duration::from_secs(5));
-        let text = collector.collect().await.unwrap_err().message;
-        judge.case(name, &format!("thread dump of broker 7 (pid 77): {golden}"), &text);
-    }
-    judge.verdict(8, cases.len());
 }
 
 /// This process plays the JVM: its attach socket gives the same answer to every request.

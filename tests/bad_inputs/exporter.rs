@@ -11,7 +11,7 @@ use crate::{EXE, Judge};
 
 #[test]
 fn requests() {
-    let host = Host::new((5, 4));
+    let host = Host::new();
     let mut command = Command::new(EXE);
     command.arg("--path.procfs").arg(host.folder.path()).arg("--web.max-requests=18446744073709551615");
     let exporter = Exporter::start(command);
@@ -49,7 +49,7 @@ fn requests() {
 /// Rounds of 100 ms: what were logged each time would be there many times.
 #[test]
 fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
-    let host = Host::new((5, 4));
+    let host = Host::new();
     host.properties("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=SSL://:1\n");
     host.broker(88);
     let config = host.folder.path().join("config.yml");
@@ -95,6 +95,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     wait_for(gone, || !exporter.logged(gone).is_empty());
     let unique = "INFO no longer so: 2 brokers of this host have the id 7";
     wait_for(unique, || !exporter.logged(unique).is_empty());
+    assert_eq!(exporter.logged("has ended or was restarted"), [""; 0], "its end is told once");
     for text in once.into_iter().chain([again, gone, unique]) {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
     }
@@ -102,7 +103,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
 
 #[test]
 fn a_full_disk_under_the_log_ends_nothing() {
-    let host = Host::new((5, 4));
+    let host = Host::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

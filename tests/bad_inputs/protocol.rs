@@ -1,62 +1,15 @@
 //! What a port may answer that is no broker, or one that is sick.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use kafka_vitals::collect::cluster::{ClusterCollector, count};
+use kafka_vitals::collect::cluster::ClusterCollector;
 use kafka_vitals::discover::Broker;
 use kafka_vitals::kafka::conn::OwnConnections;
-use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
-use kafka_vitals::snapshot::ClusterSource;
 
 use crate::Judge;
+use crate::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
+use crate::fake_broker::{FakeBroker, offers_metadata};
 use crate::host::Host;
-
-/// An answer to ApiVersions or Metadata.
-#[derive(Clone)]
-enum Answer {
-    /// Framed, with the right correlation id.
-    Body(Vec<u8>),
-    /// As it is; then the connection is closed.
-    Raw(Vec<u8>),
-    Silence,
-}
-use Answer::{Body, Raw, Silence};
-
-/// Serves one connection; ends with it.
-fn listener(answers: [Answer; 2]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        for answer in answers {
-            let Some(correlation) = correlation_of_request(&mut stream) else { return };
-            // The other end may be gone already.
-            let _ = match answer {
-                Body(body) => {
-                    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-                    stream.write_all(&[&length, correlation.as_slice(), &body].concat())
-                }
-                Raw(bytes) => return stream.write_all(&bytes).unwrap_or_default(),
-                Silence => Ok(()),
-            };
-        }
-        correlation_of_request(&mut stream);
-    });
-    address
-}
-
-fn correlation_of_request(stream: &mut TcpStream) -> Option<[u8; 4]> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).ok()?;
-    let mut request = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut request).ok()?;
-    request.get(4..8)?.try_into().ok()
-}
-
-/// ApiVersions: no error; Metadata in versions 0 to 2.
-const OFFERS: [u8; 12] = [0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 2];
 
 /// Metadata 1: broker 7 at h:9092 without a rack, controller 7, topic t with partition 0: leader, replicas and ISR 7.
 fn metadata() -> Vec<u8> {
@@ -84,41 +37,42 @@ fn spoilt(at: usize, bytes: &[u8]) -> Answer {
 
 #[tokio::test]
 async fn answers() {
-    let closed = "closed the connection before it answered ApiVersions: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)";
+    let closed = "closed: closed the connection before it answered ApiVersions: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)";
     let length = |length: i32| {
         format!(
-            "answered ApiVersions with a frame of {length} bytes (4 to 1048576 are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
+            "protocol: answered ApiVersions with a frame of {length} bytes (4 to 1048576 are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
         )
     };
     let frame = |length: i32| Raw(length.to_be_bytes().to_vec());
     let wire = |request: &str, what: &str| {
         format!(
-            "answered {request} with what is no such answer: {what}; the port is no Kafka listener, or this Kafka is newer than the exporter"
+            "protocol: answered {request} with what is no such answer: {what}; the port is no Kafka listener, or this Kafka is newer than the exporter"
         )
     };
     let first = |answer: Answer| [answer, Silence];
-    let second = |answer: Answer| [Body(OFFERS.to_vec()), answer];
+    let second = |answer: Answer| [Body(offers_metadata()), answer];
     let trailing = [metadata(), vec![1, 2, 3]].concat();
     let old = "Kafka 0.10.0 or later is needed";
     let cases: Vec<(&str, [Answer; 2], String)> = vec![
         ("right", second(Body(metadata())), "1 partitions".into()),
-        ("TLS", first(Raw(vec![0x15, 3, 3, 0, 2, 2, 80])), "speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config".into()),
-        ("HTTP", first(Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())), "is a web server and no broker: name the broker's own address as `bootstrap` in the config".into()),
+        ("TLS", first(Raw(vec![0x15, 3, 3, 0, 2, 2, 80])), "unsupported: speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config".into()),
+        ("HTTP", first(Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())), "protocol: is a web server and no broker: name the broker's own address as `bootstrap` in the config".into()),
         ("SSH", first(Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())), length(0x5353_482d)),
         ("frame of -1", first(frame(-1)), length(-1)),
         ("frame of the least", first(frame(i32::MIN)), length(i32::MIN)),
         ("frame of 0", first(frame(0)), length(0)),
         ("frame of 3", first(frame(3)), length(3)),
         ("frame of 2 GiB", first(frame(i32::MAX)), length(i32::MAX)),
-        ("another correlation id", first(Raw([[0, 0, 0, 16], [0, 0, 0, 99]].concat().into_iter().chain(OFFERS).collect())), "answered request 99 where ApiVersions was request 1: the port is no Kafka listener, or something between garbles the connection".into()),
+        ("another correlation id", first(Raw([[0, 0, 0, 16], [0, 0, 0, 99]].concat().into_iter().chain(offers_metadata()).collect())), "protocol: answered request 99 where ApiVersions was request 1: the port is no Kafka listener, or something between garbles the connection".into()),
         ("closed at once", first(Raw(vec![])), closed.into()),
         ("closed in the frame's length", first(Raw(vec![0, 0])), closed.into()),
         ("closed in the frame", first(Raw(vec![0, 0, 0, 20, 0, 0, 0, 1, 5])), closed.into()),
         ("closed after ApiVersions", second(Raw(vec![])), closed.replace("ApiVersions", "Metadata")),
-        ("silence", first(Silence), "took the connection and has not answered ApiVersions for * ms: the broker hangs or is slower than the deadline, or this is no Kafka listener".into()),
-        ("silence after ApiVersions", second(Silence), "took the connection and has not answered Metadata for * ms: *".into()),
-        ("ApiVersions with an error", first(Body(vec![0, 35, 0, 0, 0, 0])), format!("answered ApiVersions with error 35: {old}")),
-        ("no Metadata offered", first(Body(vec![0, 0, 0, 0, 0, 0])), format!("speaks no Metadata version 1 (it offers none: a dedicated controller, or no broker): {old}")),
+        ("silence", first(Silence), "timeout: took the connection and has not answered ApiVersions for * ms: the broker hangs or is slower than the deadline, or this is no Kafka listener".into()),
+        ("silence after ApiVersions", second(Silence), "timeout: took the connection and has not answered Metadata for * ms: *".into()),
+        ("ApiVersions with an error", first(Body(vec![0, 35, 0, 0, 0, 0])), format!("unsupported: answered ApiVersions with error 35: {old}")),
+        ("no Metadata offered", first(Body(vec![0, 0, 0, 0, 0, 0])), format!("unsupported: speaks no Metadata version 1 (it offers none: a dedicated controller, or no broker): {old}")),
+        ("newer Metadata offered", first(Body(vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 2, 0, 20])), format!("unsupported: speaks no Metadata version 1 (it offers 2 to 20): {old}")),
         ("empty ApiVersions", first(Body(vec![])), wire("ApiVersions", "error code at byte 0: 2 bytes expected, 0 left")),
         ("api keys below zero", first(Body(vec![0, 0, 0xff, 0xff, 0xff, 0xfe])), wire("ApiVersions", "api keys at byte 2: length -2, where none may be negative")),
         ("two billion brokers", second(spoilt(0, &[0x7f, 0xff, 0xff, 0xff])), wire("Metadata", "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 57 bytes left")),
@@ -131,12 +85,13 @@ async fn answers() {
         ("more than the message", second(Body(trailing)), wire("Metadata", "metadata at byte 61: end of the message expected, 3 bytes left")),
     ];
     let number = cases.len();
-    let broker = Host::new((5, 4)).discovery().scan().unwrap().remove(0);
+    let broker = Host::new().discovery().scan().unwrap().remove(0);
     let mut running = tokio::task::JoinSet::new();
     for (name, answers, golden) in cases {
-        let (address, broker) = (listener(answers), Arc::clone(&broker));
+        let broker = Arc::clone(&broker);
         running.spawn(async move {
-            let text = told(&address, broker, golden.starts_with("took")).await;
+            let port = FakeBroker::start(move |asked| answers[usize::from(asked.api == 3)].clone()).await;
+            let text = told(&port.address, broker, golden.starts_with("timeout")).await;
             (name, golden, text)
         });
     }
@@ -144,7 +99,7 @@ async fn answers() {
     for (name, golden, text) in running.join_all().await {
         judge.case(name, &golden, &text);
     }
-    judge.verdict(28, number);
+    judge.verdict(29, number);
 }
 
 async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
@@ -156,20 +111,10 @@ async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
             Err(failure) if failure.reason == "timeout" && !silent => {}
             Err(failure) => {
                 let start = format!("broker 7 (pid 77): {address} ");
-                return failure.message.strip_prefix(&start).expect("broker and address are named").to_owned();
+                let text = failure.message.strip_prefix(&start).expect("broker and address are named");
+                return format!("{}: {text}", failure.reason);
             }
         }
-    }
-}
-
-#[test]
-fn metadata_cut_at_any_byte_is_an_error_that_says_where() {
-    let whole = metadata();
-    assert_eq!(count(Metadata::new(&whole, METADATA_VERSION), 7, ClusterSource::Own, None).unwrap().leader, 1);
-    for length in 0..whole.len() {
-        let cut = Metadata::new(&whole[..length], METADATA_VERSION);
-        let error = count(cut, 7, ClusterSource::Own, None).unwrap_err();
-        assert!(error.offset <= length, "cut at {length}: {error}");
     }
 }
 
@@ -182,7 +127,7 @@ async fn no_listener_and_none_that_can_be_asked() {
         ("listeners=junk\n", "its listeners are unknown, so name its address as `bootstrap` in the config: entry 1 of listeners is not of the form NAME://HOST:PORT"),
     ];
     for (text, golden) in cases {
-        let host = Host::new((5, 4));
+        let host = Host::new();
         host.properties(format!("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n{text}"));
         let broker = host.discovery().scan().unwrap().remove(0);
         let probed = ClusterCollector::new(broker, None, None, OwnConnections::default()).probe().await;

@@ -17,7 +17,8 @@ const LINE: &str =
 #[test]
 fn tables() {
     let bad = |line: &str| format!("{HEAD}{LINE}{line}\n");
-    let garbage = |shown: &str| format!("PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}");
+    let garbage =
+        |shown: &str| format!("protocol: PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}");
     #[rustfmt::skip] // a case a line
     let cases: Vec<(&str, Vec<u8>, String)> = vec![
         ("right", bad("").trim_end().into(), "1 listening".into()),
@@ -34,17 +35,17 @@ fn tables() {
     ];
     let mut judge = Judge::default();
     for (name, table, golden) in &cases {
-        let host = Host::new((5, 4));
+        let host = Host::new();
         host.write("net/tcp", table);
         judge.case(name, golden, &told(&host));
     }
-    let host = Host::new((5, 4));
-    judge.case("missing", "PROC/77/net/tcp is gone", &told(&host));
+    let host = Host::new();
+    judge.case("missing", "gone: PROC/77/net/tcp is gone", &told(&host));
     fs::create_dir(host.path("net/tcp")).unwrap();
-    judge.case("folder", "PROC/77/net/tcp: Is a directory (os error 21)", &told(&host));
-    let host = Host::new((5, 4));
+    judge.case("folder", "io: PROC/77/net/tcp: Is a directory (os error 21)", &told(&host));
+    let host = Host::new();
     host.properties("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=junk\n");
-    judge.case("no listener", "no listener's port is known (see its `listeners`)", &told(&host));
+    judge.case("no listener", "unsupported: no listener's port is known (see its `listeners`)", &told(&host));
     judge.verdict(14, cases.len() + 3);
 }
 
@@ -54,7 +55,7 @@ fn told(host: &Host) -> String {
         Ok(pulse) => format!("{} listening", pulse.server.get(TcpState::Listen).connections),
         Err(failure) => {
             let text = failure.message.strip_prefix("sockets of broker 7 (pid 77): ").expect("the broker is named");
-            text.replace(host.folder.path().to_str().unwrap(), "PROC")
+            format!("{}: {}", failure.reason, text.replace(host.folder.path().to_str().unwrap(), "PROC"))
         }
     }
 }

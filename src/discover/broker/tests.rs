@@ -72,24 +72,6 @@ fn listeners() {
 }
 
 #[test]
-fn problems_name_the_key_and_never_the_value() {
-    let text =
-        "broker.id=s3cret\nlisteners=PLAINTEXT://a:0,s3cret\nlog.dirs=${file:/s3cret:k}\nssl.key.password=s3cret\n";
-    let broker = interpreted(None, text);
-    assert_eq!(
-        broker.problems,
-        [
-            "log.dirs comes from a config provider, which is not asked: see the broker's log",
-            "broker.id in server.properties is no number that an id can be",
-            "mode unknown: server.properties has neither process.roles nor zookeeper.connect",
-            "port of PLAINTEXT unknown: listeners says 0, so the kernel chose one; set a fixed port",
-            "entry 2 of listeners is not of the form NAME://HOST:PORT",
-        ]
-    );
-    assert!(broker.log_dirs.is_empty());
-}
-
-#[test]
 fn ids_roles_and_folders() {
     let controller = interpreted(None, "process.roles=controller\nnode.id=9\nbroker.id=9\nlog.dir=/one\n");
     assert_eq!((controller.id, controller.mode), (Some(9), Some(Mode::KRaft)));
@@ -194,28 +176,10 @@ fn the_id_comes_with_meta_properties_and_that_counts() {
     assert!(broker.problems.iter().any(|found| found == problem), "{:?}", broker.problems);
 }
 
+/// What is told of properties that cannot be read: `tests/bad_inputs/discovery.rs`.
 #[test]
-fn properties_that_cannot_be_read_leave_the_broker_known_and_its_defaults_unknown() {
+fn without_properties_the_lock_of_a_log_folder_is_told_by_the_handles() {
     let (_folder, proc) = host();
-    let path = proc.file(77, "tree/opt/kafka/config/server.properties");
-    let problem = |setup: &dyn Fn(&Path)| {
-        let _ = fs::remove_file(&path);
-        setup(&path);
-        let broker = describe(&proc, KEY, &mut launch(), None).unwrap();
-        assert_eq!((broker.id, broker.mode, broker.listeners.len(), broker.uid), (None, None, 0, Some(1001)));
-        broker.problems.into_iter().find(|problem| problem.starts_with("server.properties unknown")).unwrap()
-    };
-    let ends = |found: String, expected: &str| assert!(found.ends_with(expected), "{found}");
-    ends(problem(&|_| {}), "server.properties does not exist");
-    ends(problem(&|path| symlink("/dev/zero", path).unwrap()), "does not exist");
-    ends(problem(&|path| fs::write(path, vec![b'#'; (1 << 20) + 1]).unwrap()), "has more than 1048576 bytes");
-    ends(problem(&|path| fs::write(path, "a=\\u12").unwrap()), "Java refuses the file");
-    ends(
-        problem(&|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
-        "is a socket, not a regular file",
-    );
-
-    // The lock of a log folder is still told by the handles.
     symlink("/var/kafka/.lock", proc.file(77, "fd/12")).unwrap();
     fs::create_dir_all(proc.file(77, "tree/var/kafka")).unwrap();
     fs::write(proc.file(77, "tree/var/kafka/meta.properties"), "node.id=8\n").unwrap();

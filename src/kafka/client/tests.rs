@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::kafka::fake_broker::{Answer, FakeBroker, framed, offers_metadata};
+use crate::kafka::fake_broker::{Answer, FakeBroker, framed};
 
 /// As in earnest, but faster.
 const FAST: Timing = Timing {
@@ -31,16 +31,6 @@ fn apis(broker: &FakeBroker) -> Vec<(usize, i16, i16)> {
 }
 
 #[tokio::test]
-async fn every_question_goes_over_the_kept_connection() {
-    let broker = FakeBroker::with_metadata(|_| Answer::Body(b"metadata".to_vec())).await;
-    let mut client = client(&broker, Timing::default());
-    for _ in 0..2 {
-        assert_eq!(round(&mut client).await.unwrap(), b"metadata");
-    }
-    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (0, 18, 0), (0, 3, 1)]);
-}
-
-#[tokio::test]
 async fn an_idle_connection_that_the_broker_closed_is_made_anew_at_once() {
     let broker = FakeBroker::with_metadata(|asked| match asked.connection {
         0 => Answer::RawThenClose(framed(asked.correlation, b"first")),
@@ -51,31 +41,6 @@ async fn an_idle_connection_that_the_broker_closed_is_made_anew_at_once() {
     assert_eq!(round(&mut client).await.unwrap(), b"first");
     assert_eq!(round(&mut client).await.unwrap(), b"second");
     assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (1, 18, 0), (1, 3, 1)]);
-}
-
-#[tokio::test]
-async fn a_silent_broker_has_one_unanswered_request_and_one_connection() {
-    let broker = FakeBroker::with_metadata(|_| Answer::Silence).await;
-    let mut client = client(&broker, FAST);
-    for _ in 0..20 {
-        assert_eq!(round(&mut client).await.unwrap_err().reason(), "timeout");
-    }
-    let asked = client.api().await;
-    assert!(asked.connected_in.is_some() && asked.duration > FAST.deadline, "{asked:?}");
-    assert!(client.owes_answer().await);
-    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1)]);
-}
-
-#[tokio::test]
-async fn after_the_longest_silence_there_is_one_new_connection() {
-    let broker = FakeBroker::start(|_| Answer::Silence).await;
-    let mut client = client(&broker, Timing { silence: Duration::from_millis(300), ..FAST });
-    let begin = Instant::now();
-    while broker.asked().len() < 2 {
-        client.api().await.answer.unwrap_err();
-    }
-    assert!(begin.elapsed() >= Duration::from_millis(300));
-    assert_eq!(apis(&broker), [(0, 18, 0), (1, 18, 0)]);
 }
 
 #[tokio::test]
@@ -167,37 +132,4 @@ fn failed_connections_become_rarer_down_to_one_a_minute() {
     let seconds: Vec<u64> = (1..8).map(|failures| Timing::default().retry_after(failures).as_secs()).collect();
     assert_eq!(seconds, [4, 8, 16, 32, 60, 60, 60]);
     assert_eq!(Timing::default().retry_after(u32::MAX).as_secs(), 60);
-}
-
-#[tokio::test]
-async fn what_is_no_broker_of_ours_is_told() {
-    let cases: [(&[u8], &str, &str); 4] = [
-        (
-            &[0, 35, 0, 0, 0, 0],
-            "unsupported",
-            "ADDRESS answered ApiVersions with error 35: Kafka 0.10.0 or later is needed",
-        ),
-        (
-            &[0, 0, 0, 0, 0, 1, 0, 3, 0, 2, 0, 20],
-            "unsupported",
-            "ADDRESS speaks no Metadata version 1 (it offers 2 to 20): Kafka 0.10.0 or later is needed",
-        ),
-        (
-            &[0, 0, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4],
-            "unsupported",
-            "ADDRESS speaks no Metadata version 1 (it offers none: a dedicated controller, or no broker): Kafka 0.10.0 or later is needed",
-        ),
-        (
-            &[0, 0, 0x7f, 0xff, 0xff, 0xff],
-            "protocol",
-            "ADDRESS answered ApiVersions with what is no such answer: api keys at byte 2: 2147483647 elements of 6 bytes or more expected, 0 bytes left; the port is no Kafka listener, or this Kafka is newer than the exporter",
-        ),
-    ];
-    for (body, reason, message) in cases {
-        let broker = FakeBroker::start(move |_| Answer::Body(body.to_vec())).await;
-        let error = client(&broker, Timing::default()).api().await.answer.unwrap_err();
-        assert_eq!(error.to_string().replace(&broker.address, "ADDRESS"), message);
-        assert_eq!(error.reason(), reason);
-    }
-    assert_eq!(understood("a:1", &offers_metadata()).map_err(|error| error.to_string()), Ok(false));
 }

@@ -1,3 +1,4 @@
+//! Answers that are none, and their messages: `tests/bad_inputs/protocol.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::Ipv4Addr;
@@ -16,14 +17,6 @@ async fn connected(broker: &FakeBroker) -> Conn {
 
 async fn ask(conn: &mut Conn, within: Duration) -> Result<Vec<u8>, ConnError> {
     conn.ask("Metadata", metadata_request, CAP, Instant::now() + within).await
-}
-
-/// The error that a broker causes which answers so, with the address left out.
-async fn error_of(answer: impl Fn() -> Answer + Send + Sync + 'static) -> String {
-    let broker = FakeBroker::start(move |_| answer()).await;
-    let mut conn = connected(&broker).await;
-    let error = ask(&mut conn, Duration::from_secs(5)).await.unwrap_err();
-    error.to_string().replace(&broker.address, "ADDRESS")
 }
 
 #[tokio::test]
@@ -46,57 +39,6 @@ async fn an_answer_larger_than_the_socket_buffer_comes_in_parts() {
     assert!(conn.ask("Metadata", metadata_request, 5_000_004, deadline).await.unwrap() == body);
     let error = conn.ask("Metadata", metadata_request, 5_000_003, deadline).await.unwrap_err();
     assert!(matches!(error, ConnError::FrameLength { length: 5_000_004, .. }), "{error}");
-}
-
-#[tokio::test]
-async fn a_listener_with_tls_is_told() {
-    // Alert, fatal, as OpenSSL and the JDK send it to a client without TLS.
-    let error = error_of(|| Answer::RawThenClose(vec![0x15, 3, 3, 0, 2, 2, 80])).await;
-    assert_eq!(error, "ADDRESS speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config");
-}
-
-#[tokio::test]
-async fn a_web_server_is_told() {
-    let error = error_of(|| Answer::RawThenClose(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
-    assert!(error.starts_with("ADDRESS is a web server and no broker: "), "{error}");
-}
-
-#[tokio::test]
-async fn frames_of_absurd_length_are_refused_before_they_are_read() {
-    for length in [i32::MIN, -1, 0, 3, CAP as i32 + 1, i32::MAX] {
-        let error = error_of(move || Answer::Raw(length.to_be_bytes().to_vec())).await;
-        let expected = format!("ADDRESS answered Metadata with a frame of {length} bytes (4 to 1000 are taken): ");
-        assert!(error.starts_with(&expected), "{error}");
-    }
-    let error = error_of(|| Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())).await;
-    assert!(error.contains("the port is no Kafka listener"), "{error}");
-}
-
-#[tokio::test]
-async fn the_answer_to_another_request_is_refused() {
-    let error = error_of(|| Answer::Raw(framed(99, b"abc"))).await;
-    assert!(error.starts_with("ADDRESS answered request 99 where Metadata was request 1: "), "{error}");
-}
-
-#[tokio::test]
-async fn a_connection_closed_before_or_within_the_answer_is_told() {
-    for part in [vec![], vec![0, 0], vec![0, 0, 0, 10, 0, 0, 0, 1, 5]] {
-        let error = error_of(move || Answer::RawThenClose(part.clone())).await;
-        assert!(error.starts_with("ADDRESS closed the connection before it answered Metadata: "), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn a_port_without_listener_is_told() {
-    let broker = FakeBroker::start(|_| Answer::Silence).await;
-    let address = broker.address.clone();
-    let mut conn = connected(&broker).await;
-    drop(broker);
-    // The listener is closed once its task is gone, and with it the connection.
-    ask(&mut conn, Duration::from_secs(5)).await.unwrap_err();
-    let error = Conn::connect(&address, Duration::from_secs(5), &OwnConnections::default()).await.unwrap_err();
-    assert!(matches!(error, ConnError::Refused { .. }), "{error}");
-    assert!(error.to_string().starts_with(&format!("nothing listens on {address}: ")), "{error}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 use super::target::denied;
-use super::{Ask, AttachError, Limits, Target, heap_dump, thread_dump};
+use super::{Ask, AttachError, Dump, Limits, Target, heap_dump, thread_dump};
 use crate::sys::perf_data::PerfFile;
 
 /// The hidden subcommand.
@@ -61,12 +61,12 @@ pub struct Header {
 pub enum Outcome {
     Ok {
         /// From the request to the last byte.
-        micros: u64,
+        duration: Duration,
         /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where the JVM publishes no
         /// performance data.
-        pause_micros: Option<u64>,
+        pause: Option<Duration>,
         /// How long it has stood at safepoints since it started.
-        paused_micros: Option<u64>,
+        paused: Option<Duration>,
         /// Of the attach protocol.
         protocol: u8,
         /// The thread that serves the attach socket.
@@ -77,14 +77,14 @@ pub enum Outcome {
         /// Of the file.
         bytes: u64,
         /// From the request to the answer.
-        micros: u64,
+        duration: Duration,
     },
     Error {
         /// [`AttachError::reason`].
         reason: String,
         message: String,
         /// As of `Ok`: the JVM may have stood still all the same.
-        pause_micros: Option<u64>,
+        pause: Option<Duration>,
     },
 }
 
@@ -143,13 +143,14 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outco
                 Some(after.checked_sub(before)?.saturating_sub(collected.checked_sub(collected_before)?))
             });
             let dump = dump.map_err(|error| (error, pause))?;
-            let (pause_micros, paused_micros) = (pause.map(micros), after.map(|(paused, _)| micros(paused)));
-            let (micros, protocol, listener) = (micros(dump.duration), dump.protocol, target.listener_id.get());
-            Ok((Outcome::Ok { micros, pause_micros, paused_micros, protocol, listener }, dump.into_text()))
+            let Dump { text, duration, protocol } = dump;
+            let (paused, listener) = (after.map(|(paused, _)| paused), target.listener_id.get());
+            Ok((Outcome::Ok { duration, pause, paused, protocol, listener }, text))
         }
         Ask::HeapDump { file, min_free } => {
-            let written = heap_dump(&target, file, *min_free, limits, signalled).map_err(|error| (error, None))?;
-            Ok((Outcome::Heap { bytes: written.bytes, micros: micros(written.duration) }, Vec::new()))
+            let written = heap_dump(&target, file, *min_free, limits, signalled);
+            let (bytes, duration) = written.map_err(|error| (error, None))?;
+            Ok((Outcome::Heap { bytes, duration }, Vec::new()))
         }
     }
 }
@@ -177,10 +178,6 @@ fn reach(request: &Request, parent: u32) -> Result<Target, AttachError> {
     Ok(target)
 }
 
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
 /// Once more: the kernel forgets it whenever ids change.
 fn end_with(parent: u32) -> Result<(), AttachError> {
     die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })
@@ -190,7 +187,7 @@ fn write_result(result: Result<(Outcome, Vec<u8>), Failed>, signalled: bool) -> 
     let (outcome, text) = result.unwrap_or_else(|(error, pause)| {
         let message = error.to_string().chars().take(2000).collect();
         let reason = error.reason().into();
-        (Outcome::Error { reason, message, pause_micros: pause.map(micros) }, Vec::new())
+        (Outcome::Error { reason, message, pause }, Vec::new())
     });
     let mut header = serde_json::to_vec(&Header { outcome, signalled, bytes: text.len() })?;
     header.push(b'\n');

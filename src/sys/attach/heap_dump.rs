@@ -7,15 +7,9 @@ use super::{AttachError, Deadline, Limits, Target, open_socket};
 use crate::sys::perf_data::PerfFile;
 use crate::sys::rooted::RootedError;
 
-/// A file that a JVM has written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HeapDump {
-    pub bytes: u64,
-    /// From the request to the answer; the JVM stands still for all of it, one of 22 and later for the first part.
-    pub duration: Duration,
-}
-
-/// Has the whole heap written, what is unreachable included: no collection goes before it.
+/// Has the whole heap written, what is unreachable included: no collection goes before it. Returns the bytes of the file
+/// and the time from the request to the answer; the JVM stands still for all of it, one of 22 and later for the first
+/// part.
 ///
 /// # Errors
 /// See [`AttachError`]. After `Timeout` the JVM writes on.
@@ -25,7 +19,7 @@ pub(super) fn heap_dump(
     min_free: u64,
     limits: Limits,
     signalled: &mut bool,
-) -> Result<HeapDump, AttachError> {
+) -> Result<(u64, Duration), AttachError> {
     let deadline = Deadline { start: Instant::now(), limit: limits.deadline };
     let request = request(file)?;
     let failed = |error| match error {
@@ -64,7 +58,7 @@ pub(super) fn heap_dump(
             "the JVM answered to `dumpheap`: {words}; look whether its user (uid {uid}) may write there"
         )));
     }
-    Ok(HeapDump { bytes: target.root.size(file).map_err(failed)?, duration })
+    Ok((target.root.size(file).map_err(failed)?, duration))
 }
 
 /// Without `-all` the JVM collects first.

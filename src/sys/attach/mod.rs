@@ -133,20 +133,11 @@ pub struct Limits {
 /// One reply of the JVM.
 #[derive(Debug)]
 pub struct Dump {
-    reply: Vec<u8>,
-    body: usize,
+    pub text: Vec<u8>,
     /// From the request to the last byte.
     pub duration: Duration,
     /// Of the attach protocol: 2 where the JVM buffers the dump before it sends it, else 1.
     pub protocol: u8,
-}
-
-impl Dump {
-    /// The text of the dump.
-    pub fn into_text(mut self) -> Vec<u8> {
-        self.reply.drain(..self.body.min(self.reply.len()));
-        self.reply
-    }
 }
 
 /// Takes one thread dump.
@@ -184,8 +175,7 @@ pub fn thread_dump(
     if let Err(AttachError::Gone) = target.check_running() {
         return Err(AttachError::Gone);
     }
-    let (reply, body) = reply.into_parts();
-    Ok(Dump { reply, body, duration: start.elapsed(), protocol: if buffers { 2 } else { 1 } })
+    Ok(Dump { duration: start.elapsed(), text: reply.into_body(), protocol: if buffers { 2 } else { 1 } })
 }
 
 /// The JVM's socket, which it is made to open if it has none.
@@ -206,7 +196,7 @@ fn open_socket(
             if !may_signal {
                 return Err(if found.is_some() { AttachError::ListenerDead } else { AttachError::SignalHeldBack });
             }
-            trigger::open_socket(target, deadline, signalled)
+            trigger::open_socket(target, found.as_ref(), deadline, signalled)
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::sys::rooted::RootedError;
 #[derive(Debug)]
 pub(super) struct Socket {
     file: OwnedFd,
+    /// Given to no other file while this one is pinned.
+    pub inode: u64,
 }
 
 /// What came back, with its first line read.
@@ -39,8 +41,9 @@ impl Reply {
         String::from_utf8_lossy(self.body()).trim().replace('\n', " ").chars().take(200).collect()
     }
 
-    pub fn into_parts(self) -> (Vec<u8>, usize) {
-        (self.bytes, self.body)
+    pub fn into_body(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.body);
+        self.bytes
     }
 }
 
@@ -66,7 +69,7 @@ impl Socket {
                 stat.st_uid, stat.st_mode
             )));
         }
-        Ok(Some(Socket { file }))
+        Ok(Some(Socket { file, inode: stat.st_ino }))
     }
 
     /// One connection, one request, the reply up to its end.

@@ -12,9 +12,14 @@ use super::protocol::Socket;
 use super::target::{Listener, Target, gone_or, read_stat};
 use super::{AttachError, Deadline};
 
-/// Makes the JVM open its socket, or open it again after its listener died. The caller has made sure that the signal
-/// is safe.
-pub(super) fn open_socket(target: &Target, deadline: Deadline, signalled: &mut bool) -> Result<Socket, AttachError> {
+/// Makes the JVM open its socket, or open it again in the place of one that nobody serves. The caller has made sure that
+/// the signal is safe.
+pub(super) fn open_socket(
+    target: &Target,
+    unserved: Option<&Socket>,
+    deadline: Deadline,
+    signalled: &mut bool,
+) -> Result<Socket, AttachError> {
     let mut trigger = TriggerFile::create(target)?;
     target.check_running()?;
     send_sigquit(target)?;
@@ -30,7 +35,9 @@ pub(super) fn open_socket(target: &Target, deadline: Deadline, signalled: &mut b
         })?;
         sleep(pause.min(left));
         pause = (pause * 3 / 2).min(Duration::from_millis(100));
+        // The listener's thread begins before it puts its socket in that place.
         if let Some(socket) = Socket::find(target)?
+            && unserved.is_none_or(|unserved| unserved.inode != socket.inode)
             && target.listener() != Listener::Dead
         {
             return Ok(socket);
@@ -40,9 +47,8 @@ pub(super) fn open_socket(target: &Target, deadline: Deadline, signalled: &mut b
 
 /// Removes what an attempt that ended too early left for the JVM.
 pub(super) fn clear(target: &Target) {
-    let working_folder = target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok());
     let name = file_name(target);
-    for folder in [working_folder, target.tmp().ok()].into_iter().flatten() {
+    for folder in folders(target).into_iter().flatten() {
         let stat = statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW);
         if stat.is_ok_and(|stat| is_usable(target, &stat)) {
             drop(TriggerFile { folder, name: name.clone(), stays: false });
@@ -55,6 +61,7 @@ const STAGE: &str = "waiting for the JVM to open its attach socket";
 /// What the waiting was really for, as far as it can be seen now, if not for the JVM.
 fn after_timeout(target: &Target) -> Result<(), AttachError> {
     target.check_running()?;
+    // One that has just opened its socket is late, not dead.
     let dead = Socket::find(target)?.is_some() && target.listener() == Listener::Dead;
     if dead { Err(AttachError::ListenerDead) } else { Ok(()) }
 }
@@ -66,18 +73,20 @@ struct TriggerFile {
     stays: bool,
 }
 
+/// Where the JVM looks for it, in this order: its working folder, its /tmp.
+fn folders(target: &Target) -> [Option<OwnedFd>; 2] {
+    [target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok()), target.tmp().ok()]
+}
+
 fn file_name(target: &Target) -> String {
     format!(".attach_pid{}", target.ns_pid)
 }
 
 impl TriggerFile {
-    /// In the JVM's working folder, else in its /tmp: it looks in that order.
     fn create(target: &Target) -> Result<TriggerFile, AttachError> {
         let name = file_name(target);
-        let working_folder = target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok());
-        let tmp = target.tmp().ok();
         let mut failures = Vec::new();
-        for (place, folder) in [("its working folder", working_folder), ("its /tmp", tmp)] {
+        for (place, folder) in std::iter::zip(["its working folder", "its /tmp"], folders(target)) {
             match folder.map(|folder| create_in(target, folder, &name)) {
                 Some(Ok(trigger)) => return Ok(trigger),
                 Some(Err(cause)) => failures.push(format!("{place}: {cause}")),

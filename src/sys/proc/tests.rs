@@ -98,7 +98,7 @@ fn five_thousand_handles_are_counted_both_ways_and_shown() {
     let clones: Vec<_> = (0..5000).map(|_| socket.try_clone().unwrap()).collect();
     let me = std::process::id();
     let mut inodes = Vec::new();
-    proc.visit_handle_links(me, Deadline::after(PATIENCE), |link| {
+    proc.visit_numbered_links(me, Deadline::after(PATIENCE), |_, link| {
         inodes.extend(socket_inode(link));
         ControlFlow::Continue(())
     })
@@ -119,7 +119,7 @@ fn a_spent_deadline_stops_long_reads() {
     let spent = Deadline { start: Instant::now() - PATIENCE, budget: Duration::from_millis(30) };
     let maps = proc.memory_maps(me, spent).unwrap_err().to_string();
     assert_eq!(maps, format!("reading /proc/{me}/maps took longer than 30 ms; stopped"));
-    let handles = proc.visit_handle_links(me, spent, |_| ControlFlow::Continue(())).unwrap_err();
+    let handles = proc.visit_numbered_links(me, spent, |_, _| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(handles, ProcError::Timeout { .. }));
 }
 
