@@ -40,7 +40,7 @@ lint: ## rustfmt, clippy without a warning, the scripts' own tests
 	@scripts/test-scripts.sh
 	@$(in_shell) cargo fmt --all --check
 	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
-# Test targets with `test = false` (qualify, qualify_versions) are in no --all-targets.
+# A test target with `test = false` (qualify) is in no --all-targets.
 	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
 
 .PHONY: deny
@@ -67,7 +67,7 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 qualify: ## the tests that take longer than CI has: by hand, before a release
 	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
 # The build that is shipped: an unoptimised one costs more CPU, so that its rounds stretch and detection is later.
-	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test 'qualify*' -- --nocapture --test-threads=1
+	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
 
 .PHONY: pictures

@@ -63,16 +63,13 @@ pub struct CheckArgs {
     pub procfs: PathBuf,
     /// Form of the answer.
     #[arg(long, default_value = "text")]
-    pub output: OutputFormat,
+    pub output: Format,
 }
 
 impl CheckArgs {
     /// What an exporter with these settings would do.
-    pub fn as_serving(&self) -> ServeArgs {
-        let mut serve = Cli::parse_from(["kafka-vitals"]).serve;
-        serve.config_file.clone_from(&self.config_file);
-        serve.procfs.clone_from(&self.procfs);
-        serve
+    pub fn as_serving(self) -> ServeArgs {
+        ServeArgs { config_file: self.config_file, procfs: self.procfs, ..ServeArgs::default() }
     }
 }
 
@@ -86,7 +83,7 @@ pub struct ThreadsArgs {
     pub procfs: PathBuf,
     /// Form of the answer; json leaves the dump itself out.
     #[arg(long, default_value = "text")]
-    pub output: OutputFormat,
+    pub output: Format,
 }
 
 #[derive(Debug, Args)]
@@ -112,7 +109,7 @@ pub struct AnalyzeArgs {
     pub files: Vec<PathBuf>,
     /// Form of the answer.
     #[arg(long, default_value = "text")]
-    pub output: OutputFormat,
+    pub output: Format,
 }
 
 #[derive(Debug, Args)]
@@ -124,20 +121,14 @@ pub struct ReplayArgs {
     pub speed: f64,
     /// Serve nothing: print the timeline and the last verdicts, and exit; at --speed max.
     #[arg(long, conflicts_with = "listen")]
-    pub output: Option<OutputFormat>,
+    pub output: Option<Format>,
     /// Address to serve metrics and pages on; may be given more than once. By default no other host can take them for now.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:10052", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub enum Format {
     Text,
     Json,
 }
@@ -184,7 +175,7 @@ pub struct ServeArgs {
     pub log_level: LogLevel,
     /// Form of the log lines, which go to standard error.
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
+    pub log_format: Format,
 
     /// Count connections by TCP state and read accept queues (default: on).
     #[arg(long = "collector.sockets", overrides_with = "no_sockets")]
@@ -218,13 +209,8 @@ fn speed(text: &str) -> Result<f64, String> {
     if speed >= 0.01 { Ok(speed) } else { Err("expected a number of at least 0.01, or max".to_owned()) }
 }
 
-impl ServeArgs {
-    /// `--collector.X` over `--no-collector.X` by the order typed; None where neither was typed.
-    pub fn switch(on: bool, off: bool) -> Option<bool> {
-        match (on, off) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
-        }
+impl Default for ServeArgs {
+    fn default() -> Self {
+        Cli::parse_from(["kafka-vitals"]).serve
     }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cli::{LogFormat, LogLevel, ServeArgs};
-use crate::diagnose::live;
+use crate::cli::{Format, LogLevel, ServeArgs};
 use crate::record;
 use crate::sys::proc::ProcRoot;
 
@@ -23,11 +22,11 @@ pub struct Config {
     pub procfs: PathBuf,
     pub record: Option<record::Settings>,
     pub log_level: LogLevel,
-    pub log_format: LogFormat,
+    pub log_format: Format,
     pub rounds: Rounds,
     pub collectors: Collectors,
     pub brokers: Vec<BrokerSettings>,
-    pub live: live::Settings,
+    pub live: LiveSettings,
     pub evidence: EvidenceSettings,
 }
 
@@ -162,38 +161,33 @@ struct File {
     collectors: Collectors,
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
-    live: Live,
+    live: LiveSettings,
 }
 
 /// When a liveness probe may fail.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Live {
-    enabled: bool,
+pub struct LiveSettings {
+    pub enabled: bool,
+    /// After a restart was asked for, none is asked for again for so long.
     #[serde(deserialize_with = "span")]
-    hold_off: Duration,
+    pub hold_off: Duration,
+    /// How long a restart waits for the evidence.
     #[serde(deserialize_with = "span")]
-    wait_for_evidence: Duration,
+    pub wait_for_evidence: Duration,
 }
 
-impl Default for Live {
+impl Default for LiveSettings {
     fn default() -> Self {
-        let live::Settings { enabled, hold_off, wait_for_evidence } = live::Settings::default();
-        Live { enabled, hold_off, wait_for_evidence }
+        LiveSettings { enabled: true, hold_off: Duration::from_secs(600), wait_for_evidence: Duration::from_secs(15) }
     }
 }
 
 /// A config file or a flag that cannot be used; the message tells where and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("config file {}: {cause}; check the path and that uid {} may read it", path.display(), rustix::process::geteuid().as_raw())]
-    Unreadable { path: PathBuf, cause: std::io::Error },
-    #[error("config file {}: is no regular file; name the file itself", path.display())]
-    NoFile { path: PathBuf },
-    #[error("config file {}: larger than {limit} bytes; this is not a config file of kafka-vitals", path.display())]
-    TooLarge { path: PathBuf, limit: u64 },
     #[error("config file {}: {message}", path.display())]
-    Invalid { path: PathBuf, message: String },
+    File { path: PathBuf, message: String },
     #[error("{0}")]
     Flag(String),
 }
@@ -205,43 +199,33 @@ const MAX_BROKERS: usize = 256;
 
 impl Config {
     /// The flags together with the file that they name.
-    pub fn load(args: &ServeArgs) -> Result<Config, ConfigError> {
-        let file = match &args.config_file {
+    pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
+        let file = match args.config_file {
             None => File::default(),
-            Some(path) => read_file(path)?,
+            Some(path) => read_file(&path).map_err(|message| ConfigError::File { path, message })?,
         };
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
-        let on = ServeArgs::switch;
+        let max_bytes = u64::from(args.record_max_size) << 20;
+        let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
-            listen: args.listen.clone(),
-            telemetry_path: args.telemetry_path.clone(),
+            listen: args.listen,
+            telemetry_path: args.telemetry_path,
             max_requests: args.max_requests,
-            procfs: args.procfs.clone(),
-            record: args
-                .record
-                .clone()
-                .map(|file| record::Settings { file, max_bytes: u64::from(args.record_max_size) << 20 }),
+            procfs: args.procfs,
+            record: args.record.map(|file| record::Settings { file, max_bytes }),
             log_level: args.log_level,
             log_format: args.log_format,
             rounds: file.rounds,
             collectors: Collectors {
-                sockets: on(args.sockets, args.no_sockets).unwrap_or(file.collectors.sockets),
-                threads: on(args.threads, args.no_threads).unwrap_or(file.collectors.threads),
-                cluster: on(args.cluster, args.no_cluster).unwrap_or(file.collectors.cluster),
+                sockets: args.sockets || file.collectors.sockets && !args.no_sockets,
+                threads: args.threads || file.collectors.threads && !args.no_threads,
+                cluster: args.cluster || file.collectors.cluster && !args.no_cluster,
             },
             brokers: file.brokers,
-            live: live::Settings {
-                enabled: file.live.enabled,
-                hold_off: file.live.hold_off,
-                wait_for_evidence: file.live.wait_for_evidence,
-            },
+            live: file.live,
             evidence: EvidenceSettings {
-                dir: args
-                    .evidence_dir
-                    .clone()
-                    .or(file.evidence.dir)
-                    .or_else(|| EvidenceSettings::default_dir(|name| std::env::var_os(name))),
+                dir: args.evidence_dir.or(file.evidence.dir).or_else(default_dir),
                 ..file.evidence
             },
         })
@@ -277,25 +261,25 @@ pub fn check_procfs(path: &Path) -> Result<(), ConfigError> {
     })
 }
 
-fn read_file(path: &Path) -> Result<File, ConfigError> {
-    let owned = || path.to_owned();
-    let unreadable = |cause| ConfigError::Unreadable { path: owned(), cause };
+fn read_file(path: &Path) -> Result<File, String> {
+    let uid = rustix::process::geteuid().as_raw();
+    let unreadable = |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
     // A FIFO would hold up the start for ever, a device would never end.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(ConfigError::NoFile { path: owned() });
+        return Err("is no regular file; name the file itself".to_owned());
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLarge { path: owned(), limit: MAX_FILE_BYTES });
+        return Err(format!("larger than {MAX_FILE_BYTES} bytes; this is not a config file of kafka-vitals"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = 1 + memchr::memchr_iter(b'\n', valid).count();
-        ConfigError::Invalid { path: owned(), message: format!("not UTF-8 at line {line}; save it as UTF-8") }
+        format!("not UTF-8 at line {line}; save it as UTF-8")
     })?;
-    parse(&text).map_err(|message| ConfigError::Invalid { path: owned(), message })
+    parse(&text)
 }
 
 fn parse(text: &str) -> Result<File, String> {
@@ -473,28 +457,6 @@ mod tests {
         for (variables, wanted) in table {
             let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
             assert_eq!(EvidenceSettings::default_dir(variable), wanted.map(PathBuf::from), "{variables:?}");
-        }
-    }
-
-    #[test]
-    fn errors_tell_line_and_remedy() {
-        let table = [
-            ("rounds:\n  puls: 1s\n", "line 2", "did you mean `pulse`?"),
-            ("colectors: {}\n", "line 1", "did you mean `collectors`?"),
-            ("rounds:\n  pulse: fast\n", "line 2", "write e.g. 250ms"),
-            ("rounds: {pulse: 1ms}\n", "rounds.pulse", "must be 100ms to 1h"),
-            ("brokers:\n  - match: {}\n", "brokers[0].match", "give exactly one"),
-            ("brokers:\n  - match: {id: 1, port: 2}\n", "brokers[0].match", "2 are given"),
-            ("collectors: {sockets: perhaps}\n", "line 1", "boolean"),
-            ("rounds: [\n", "line", ""),
-            ("evidence: {max_bytes: 5MB}\n", "line 1", "write e.g. 500MiB"),
-            ("evidence: {max_bytes: 1MiB}\n", "evidence.max_bytes", "10MiB or more"),
-            ("evidence: {min_free: 99999999999TiB}\n", "line 1", "no size"),
-        ];
-        for (text, place, remedy) in table {
-            let message = parse(text).unwrap_err();
-            assert!(message.contains(place) && message.contains(remedy), "{text:?} gave {message:?}");
-            assert!(!message.contains('\n'), "{message:?}");
         }
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::collect;
-use crate::config::Config;
+use crate::config::{Config, LiveSettings};
 use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerState, Diagnosis};
-use crate::diagnose::live::{self, Liveness};
+use crate::diagnose::live::Liveness;
 use crate::diagnose::verdict::Judge;
 use crate::discover::Role;
 use crate::evidence::Saved;
@@ -24,7 +24,7 @@ pub async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     publish: watch::Sender<Arc<View>>,
     saved: watch::Receiver<Arc<Saved>>,
-    live: live::Settings,
+    live: LiveSettings,
     clock: Clock,
 ) {
     let mut judge = Judge::default();

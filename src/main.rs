@@ -12,8 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{
-    BundleArgs, CheckArgs, Cli, Command, LiveArgs, LogFormat, LogLevel, OutputFormat, ReplayArgs, ServeArgs,
-    ThreadsArgs,
+    BundleArgs, CheckArgs, Cli, Command, Format, LiveArgs, LogLevel, ReplayArgs, ServeArgs, ThreadsArgs,
 };
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
@@ -62,8 +61,8 @@ fn main() -> ExitCode {
         Some(_) => 2,
     };
     let result = match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Check(args)) => look(&args),
+        None => serve(cli.serve),
+        Some(Command::Check(args)) => look(args),
         Some(Command::Threads(args)) => threads(&args),
         Some(Command::Bundle(args)) => bundle(args),
         Some(Command::Analyze(args)) => analyze::run(&args),
@@ -80,11 +79,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let only_checked = args.config_check;
     let config = Config::load(args)?;
-    if args.config_check {
-        writeln!(std::io::stdout(), "kafka-vitals: the settings are right")
-            .context("cannot write to standard output")?;
+    if only_checked {
+        tell(b"kafka-vitals: the settings are right\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
@@ -109,8 +108,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
-    let served = Served { view: view.clone(), saved: saved.clone(), clock };
-    let mut tasks = listen(&config.listen, served, &config.telemetry_path, config.max_requests).await?;
+    let telemetry_path = config.telemetry_path.as_str().into();
+    let served = Served { view: view.clone(), saved: saved.clone(), clock, telemetry_path };
+    let mut tasks = listen(&config.listen, served, config.max_requests).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(record::run(settings, snapshots.clone(), clock));
     }
@@ -140,9 +140,9 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize) -> anyhow::Result<JoinSet<()>> {
+async fn listen(addresses: &[SocketAddr], served: Served, max_requests: usize) -> anyhow::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
-    let router = server::router(served, path, max);
+    let router = server::router(served, max_requests);
     for address in addresses {
         let listener = server::bind(*address).await?;
         let address = listener.local_addr().context("cannot tell the address listened on")?;
@@ -152,30 +152,31 @@ async fn listen(addresses: &[SocketAddr], served: Served, path: &str, max: usize
     Ok(tasks)
 }
 
-fn look(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let (text, json) = match told_by_exporter(args) {
+fn look(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let output = args.output;
+    let (text, json) = match told_by_exporter(args.address) {
         Some(told) => told,
         None => {
-            let config = Arc::new(Config::load(&args.as_serving())?);
+            let config = Arc::new(Config::load(args.as_serving())?);
             let clock = Clock::start();
             let view = awaited(judging::once(config, clock))?;
             (check::text(&view, &Saved::default(), clock.now()), serde_json::to_string(&api::brokers(&view))? + "\n")
         }
     };
     let code = check::exit_code(&text).context("the answer has no level")?;
-    let text = match args.output {
-        OutputFormat::Json => json,
-        OutputFormat::Text if coloured() => check::coloured(&text),
-        OutputFormat::Text => text,
+    let text = match output {
+        Format::Json => json,
+        Format::Text if coloured() => check::coloured(&text),
+        Format::Text => text,
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    tell(text.as_bytes())?;
     Ok(ExitCode::from(code))
 }
 
 /// What a running exporter says, as text and JSON: it has seen what came before. None where none answers, or one that
 /// has not looked yet.
-fn told_by_exporter(args: &CheckArgs) -> Option<(String, String)> {
-    let get = |path| match exec_probe::get(args.address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
+fn told_by_exporter(address: SocketAddr) -> Option<(String, String)> {
+    let get = |path| match exec_probe::get(address, path, EXPORTER_DEADLINE, MAX_TOLD_BYTES) {
         Ok((status, _, body)) if status == "200" => Some(body),
         _ => None,
     };
@@ -195,7 +196,7 @@ fn coloured() -> bool {
         && set("TERM").is_some_and(|term| term != "dumb")
 }
 
-fn log_to_stderr(level: LogLevel, format: LogFormat) {
+fn log_to_stderr(level: LogLevel, format: Format) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -209,8 +210,8 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
         // It would say so on standard error, and panic where the disk under that is full or its pipe closed.
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => subscriber.json().init(),
+        Format::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Format::Json => subscriber.json().init(),
     }
 }
 
@@ -221,7 +222,7 @@ fn live(args: &LiveArgs) -> ExitCode {
         Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
         Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
     };
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(std::io::stdout(), "{}", harmless(&text));
     code
 }
 
@@ -232,12 +233,21 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print<T: serde::Serialize>(told: &T, output: OutputFormat, text: fn(&T) -> String) -> anyhow::Result<()> {
+fn print<T: serde::Serialize>(told: &T, output: Format, text: fn(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        OutputFormat::Text => text(told),
-        OutputFormat::Json => serde_json::to_string_pretty(told)? + "\n",
+        Format::Text => harmless(&text(told)),
+        Format::Json => serde_json::to_string_pretty(told)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+    tell(text.as_bytes())
+}
+
+/// Names of threads, and what files hold, must not steer the terminal.
+fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
+fn tell(bytes: &[u8]) -> anyhow::Result<()> {
+    std::io::stdout().write_all(bytes).context("cannot write to standard output")
 }
 
 /// Prints the path of each bundle; 1 where one could not be written.
@@ -246,16 +256,14 @@ fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
         config_file: args.config_file,
         procfs: args.procfs,
         evidence_dir: args.output,
-        ..Cli::parse_from(["kafka-vitals"]).serve
+        ..ServeArgs::default()
     };
-    let config = Config::load(&serve)?;
+    let config = Config::load(serve)?;
     let taken = awaited(evidence::take_now(config, args.broker.as_deref()))?;
     let mut code = ExitCode::SUCCESS;
     for result in taken {
         match result {
-            Ok(path) => {
-                writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
-            }
+            Ok(path) => tell(format!("{}\n", path.display()).as_bytes())?,
             Err(why) => {
                 code = ExitCode::from(1);
                 let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
@@ -270,14 +278,12 @@ fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
     let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
     let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let dump = runtime.block_on(collector.collect())?;
+    let dump = awaited(collector.collect())??;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
     print(&analysis, args.output, analysis::text)?;
-    if args.output == OutputFormat::Text {
-        std::io::stdout().write_all(&dump.bytes).context("cannot write to standard output")?;
+    if args.output == Format::Text {
+        tell(&dump.bytes)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -292,21 +298,18 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     if let Some(output) = args.output {
         let replayed = checked(replay::play(recording, f64::INFINITY, drop))?;
-        let text = match output {
-            OutputFormat::Text => replay::text(&replayed),
-            OutputFormat::Json => serde_json::to_string_pretty(&replayed)? + "\n",
-        };
-        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        print(&replayed, output, replay::text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    log_to_stderr(LogLevel::Info, LogFormat::Text);
+    log_to_stderr(LogLevel::Info, Format::Text);
     awaited(async {
         let stopped = stopped()?;
         let clock = Clock::replayed();
         let (publish, view) = watch::channel(Arc::default());
         // Nothing is saved while old readings are looked at.
         let (_, saved) = watch::channel(Arc::default());
-        let mut tasks = listen(&args.listen, Served { view, saved, clock }, "/metrics", 40).await?;
+        let served = Served { view, saved, clock, telemetry_path: "/metrics".into() };
+        let mut tasks = listen(&args.listen, served, 40).await?;
         let speed = args.speed;
         let show = move |view: View| {
             clock.set(view.diagnosis.at);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Cell, Form, Load, LoadOptions, Monitoring, deadlock};
+use lab::{Cell, Form, Load, Monitoring, deadlock};
 use serde_json::Value;
 use support::{Exporter, trouble, wait_for};
 
@@ -43,14 +43,8 @@ fn wait_told(told: &mut Vec<Told>, monitoring: &Monitoring, time: Duration, name
 
 fn query(cell: &Cell, monitoring: &Monitoring, expression: &str) -> Value {
     let mut promtool = Command::new("promtool");
-    promtool.args([
-        "query",
-        "instant",
-        "-o",
-        "json",
-        &format!("http://127.0.0.1:{}", monitoring.prometheus),
-        expression,
-    ]);
+    let address = format!("http://127.0.0.1:{}", monitoring.prometheus);
+    promtool.args(["query", "instant", "-o", "json", &address, expression]);
     let output = cell.run_tool(promtool, Duration::from_secs(20)).unwrap();
     assert!(output.status.success(), "{expression}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -63,15 +57,14 @@ fn the_deadlock_reaches_the_pager_and_its_symptoms_do_not() {
     let exporter = Exporter::start(&cell);
     trouble::all_well(&exporter);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
-    let monitoring = Monitoring::start(&cell, &alerts, folder.path(), exporter.port).unwrap();
+    let monitoring = Monitoring::start(&cell, Path::new("alerts"), folder.path(), exporter.port).unwrap();
     let mut told = Vec::new();
     wait_told(&mut told, &monitoring, Duration::from_secs(180), "KafkaVitalsWatchdog", "firing");
     wait_for("Prometheus to have all brokers", Duration::from_secs(60), || {
         query(&cell, &monitoring, "count(kafka_vitals_deadlock_detected == 0) == 3") != Value::Array(vec![])
     });
 
-    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC)).unwrap();
+    let load = Load::start(&cluster).unwrap();
     let made = deadlock::make(&cluster, Form::Expire).unwrap();
     let at = wait_told(&mut told, &monitoring, Duration::from_secs(90), "KafkaVitalsJvmDeadlock", "firing");
     let after = at.saturating_duration_since(made.followers_continued);
@@ -128,8 +121,8 @@ fn may_be_empty(panel: &Value) -> bool {
 fn every_panel_has_data(cell: &Cell, monitoring: &Monitoring) {
     let mut empty = Vec::new();
     for name in ["cluster", "broker"] {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("dashboards/{name}.json"));
-        let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let file = std::fs::read_to_string(format!("dashboards/{name}.json")).unwrap();
+        let dashboard: Value = serde_json::from_str(&file).unwrap();
         for panel in dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row") {
             let told = panel["targets"].as_array().unwrap().iter().any(|target| {
                 let mut expression = target["expr"].as_str().unwrap().to_owned();

@@ -5,7 +5,7 @@
 mod promql;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,12 @@ use serde_json::Value;
 
 const RULES: &str = "alerts/kafka-vitals.rules.yml";
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn yaml(file: &str) -> Value {
-    serde_saphyr::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap()
+    serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 fn files(folder: &str, extension: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.into_string().unwrap());
     names.filter(|name| name.ends_with(extension)).map(|name| format!("{folder}/{name}")).collect()
 }
@@ -34,7 +30,7 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
 /// Runs a tool that must succeed; what it printed.
 #[track_caller]
 fn tool(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(root()).output();
+    let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `make test` fetches it"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complained = String::from_utf8_lossy(&output.stderr);
@@ -49,11 +45,11 @@ fn promtool_takes_the_rules_and_the_configurations() {
         tool("promtool", &["check", "config", config]);
     }
     // Debian builds its Prometheus without Kubernetes: all but those two lines is checked.
-    let kubernetes = std::fs::read_to_string(root().join("alerts/prometheus-kubernetes.yml")).unwrap();
+    let kubernetes = std::fs::read_to_string("alerts/prometheus-kubernetes.yml").unwrap();
     let discovery = "kubernetes_sd_configs:\n      - role: pod\n";
     assert!(kubernetes.contains(discovery));
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    std::fs::copy(root().join(RULES), folder.path().join("kafka-vitals.rules.yml")).unwrap();
+    std::fs::copy(RULES, folder.path().join("kafka-vitals.rules.yml")).unwrap();
     let file = folder.path().join("prometheus.yml");
     std::fs::write(&file, kubernetes.replace(discovery, "static_configs: [{targets: [a]}]\n")).unwrap();
     tool("promtool", &["check", "config", file.to_str().unwrap()]);
@@ -91,7 +87,7 @@ fn alertmanager_holds_back_what_a_cause_explains() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut alertmanager = Command::new("alertmanager");
     alertmanager.args(["--cluster.listen-address=", "--log.level=error"]).stdin(Stdio::null()).stdout(Stdio::null());
-    alertmanager.arg(format!("--config.file={}", root().join("alerts/alertmanager.yml").display()));
+    alertmanager.arg("--config.file=alerts/alertmanager.yml");
     alertmanager.arg(format!("--storage.path={}", folder.path().display()));
     alertmanager.arg(format!("--web.listen-address=127.0.0.1:{port}"));
     let _running = cell.spawn(alertmanager).unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lab::{Cell, Cluster, ClusterOptions, hand};
 use support::agree::{agree, is_of_pulse};
 use support::tools::{Readings, connections_in_ss};
-use support::versions::{collectors, fast_exporter, java_version, rounds};
+use support::versions::{FAST_ROUNDS, collectors, fast_exporter, java_version};
 use support::{Exporter, skip, wait_for};
 
 const NOBODY: u32 = 65534;
@@ -165,14 +165,14 @@ fn exporter_for_others(cell: &Cell) -> PathBuf {
     // By another process: a descriptor open for writing here could be inherited and forbid to run the copy.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_kafka-vitals")).arg(cell.host_path(&inside)).status();
     assert!(copied.unwrap().success());
-    fs::copy(rounds(), cell.host_path(Path::new("/tmp/rounds.yml"))).unwrap();
+    fs::write(cell.host_path(Path::new("/tmp/rounds.yml")), FAST_ROUNDS).unwrap();
     inside
 }
 
 /// An exporter with the rights that `setpriv` leaves it, once all collectors of the one broker have told; the broker's
 /// label, and the collectors that failed.
 fn told_to(cell: &Cell, program: &Path, setpriv: &[&str]) -> (Exporter, String, Vec<String>) {
-    let exporter = Exporter::start_with(cell, |command| {
+    let exporter = Exporter::start_with(cell, "", |command| {
         let mut other = Command::new("setpriv");
         other.args(setpriv).arg(program).args(command.get_args()).arg("--config.file=/tmp/rounds.yml");
         other.current_dir("/").stdin(Stdio::null());

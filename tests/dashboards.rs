@@ -4,22 +4,18 @@
 #[path = "support/promql.rs"]
 mod promql;
 
-use std::path::PathBuf;
-
 use promql::{labels_of, names_after};
 use serde_json::{Value, json};
 
 const VARIABLES: [&str; 5] = ["datasource", "job", "cluster", "instance", "broker"];
 
-fn dashboards() -> Vec<(PathBuf, String, Value)> {
-    ["cluster", "broker"]
-        .map(|name| {
-            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("dashboards/{name}.json"));
-            let text = std::fs::read_to_string(&path).unwrap();
-            let dashboard = serde_json::from_str(&text).unwrap();
-            (path, text, dashboard)
-        })
-        .into()
+/// The path of each, its text and what that holds.
+fn dashboards() -> [(&'static str, String, Value); 2] {
+    ["dashboards/cluster.json", "dashboards/broker.json"].map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let dashboard = serde_json::from_str(&text).unwrap();
+        (path, text, dashboard)
+    })
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -36,17 +32,16 @@ fn golden_form() {
     for (path, text, dashboard) in dashboards() {
         let form = serde_json::to_string_pretty(&dashboard).unwrap() + "\n";
         if std::env::var_os("KAFKA_VITALS_REFRESH").is_some() {
-            std::fs::write(&path, form).unwrap();
+            std::fs::write(path, form).unwrap();
         } else {
-            assert!(text == form, "{}: run `make docs`", path.display());
+            assert!(text == form, "{path}: run `make docs`");
         }
     }
 }
 
 #[test]
 fn a_dashboard_can_be_shared_and_shows_everything_at_first() {
-    for (path, _, dashboard) in dashboards() {
-        let told = path.display();
+    for (told, _, dashboard) in dashboards() {
         assert_eq!((&dashboard["editable"], &dashboard["graphTooltip"]), (&json!(false), &json!(1)), "{told}");
         assert_eq!(dashboard["tags"], json!(["kafka-vitals"]), "{told}");
         let links = list(&dashboard, "links");
@@ -106,14 +101,14 @@ fn every_panel_tells_what_it_shows() {
     for (path, _, dashboard) in dashboards() {
         let panels = list(&dashboard, "panels");
         let stats: Vec<&Value> = panels.iter().take_while(|panel| panel["type"] == "stat").collect();
-        assert_eq!(stats.len(), 8, "{}: the first row answers whether it is well", path.display());
+        assert_eq!(stats.len(), 8, "{path}: the first row answers whether it is well");
         let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), panels.len(), "{}: ids", path.display());
+        assert_eq!(ids.len(), panels.len(), "{path}: ids");
         for panel in panels.iter().filter(|panel| panel["type"] != "row") {
             let title = text(panel, "title");
-            let told = format!("{}: {title}", path.display());
+            let told = format!("{path}: {title}");
             assert!(!title.is_empty() && text(panel, "description").ends_with('.'), "{told}");
             // None of these is deprecated.
             assert!(["timeseries", "stat", "state-timeline", "table"].contains(&text(panel, "type")), "{told}");
@@ -139,11 +134,11 @@ fn panels_do_not_overlap_and_fill_the_width() {
             for line in y..y + h {
                 let line = cells.entry(line).or_insert_with(|| vec![false; 24]);
                 for cell in &mut line[x as usize..(x + w) as usize] {
-                    assert!(!std::mem::replace(cell, true), "{}: {}", path.display(), panel["title"]);
+                    assert!(!std::mem::replace(cell, true), "{path}: {}", panel["title"]);
                 }
             }
         }
         let holes = cells.iter().filter(|(_, line)| line.contains(&false)).map(|(y, _)| y);
-        assert_eq!(holes.collect::<Vec<_>>(), Vec::<&u64>::new(), "{}", path.display());
+        assert_eq!(holes.collect::<Vec<_>>(), Vec::<&u64>::new(), "{path}");
     }
 }

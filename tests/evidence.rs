@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use lab::Cell;
-use support::evidence::{bundle_command, fake_broker, folder, run, verified, whole, why_missing};
+use support::evidence::{bundle_command, folder, run, verified, whole, why_missing};
+use support::fakes::fake_broker;
 use support::skip;
 
 const ID: i32 = 890_001;

@@ -134,7 +134,7 @@ fn rendered() -> (Snapshot, String, String, String) {
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
     let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
-    let page = page::render(&view, &Saved::default(), now).into_string().replace("><", ">\n<");
+    let page = page::render(&view, &Saved::default(), now, "/metrics").into_string().replace("><", ">\n<");
     let check = check::text(&view, &Saved::default(), now);
     (snapshot.clone(), metrics::render(&view, &Saved::default(), now), page, check)
 }

@@ -25,7 +25,7 @@ fn other_tools_agree_and_the_deadlock_is_seen() {
     cluster.stop(218).unwrap();
     wait_for("the stopped broker to be told", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
-        metrics.get("collector_success{broker=\"218\",collector=\"process\"}") == Some(0.0)
+        metrics.success(218, "process") == Some(false)
             && metrics.of("open_file_handles", 218).is_none()
             && metrics.of("deadlock_detected", 218).is_none()
     });
@@ -64,7 +64,7 @@ fn silence_calls_for_a_dump(cluster: &Cluster) {
     let address = silent.local_addr().unwrap();
     let config =
         format!("rounds: {{thread_dump: 10m}}\nbrokers:\n  - {{match: {{id: 217}}, bootstrap: \"{address}\"}}\n");
-    let exporter = Exporter::start_configured(cluster.cell(), &config);
+    let exporter = Exporter::start_with(cluster.cell(), &config, |_| {});
     wait_for("a dump of the silent broker alone", Duration::from_secs(30), || {
         let metrics = exporter.metrics();
         let [silent, others @ ..] = trouble::BROKERS.map(|id| metrics.of("thread_dump_age_seconds", id));
@@ -81,11 +81,8 @@ fn promtool_finds_nothing_wrong_and_silence_calls_for_a_dump() {
     let exporter = Exporter::start(cluster.cell());
     wait_for("all collectors", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
-        ["process", "handles", "sockets", "connections", "cluster", "probes", "log_dirs", "threads"].iter().all(
-            |collector| {
-                metrics.get(&format!("collector_success{{broker=\"219\",collector=\"{collector}\"}}")) == Some(1.0)
-            },
-        )
+        let all = ["process", "handles", "sockets", "connections", "cluster", "probes", "log_dirs", "threads"];
+        all.iter().all(|collector| metrics.success(219, collector) == Some(true))
     });
     let mut promtool = std::process::Command::new("promtool")
         .args(["check", "metrics"])

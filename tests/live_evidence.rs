@@ -31,14 +31,12 @@ fn take(cluster: &Cluster, broker: i32, dir: &Path, config: &Path) -> (std::path
 #[test]
 fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     let options = ClusterOptions {
-        brokers: vec![217, 218, 219],
         properties: vec![("ssl.keystore.password".into(), SECRET.into())],
         jvm_options: vec![format!("-Djavax.net.ssl.trustStorePassword={SECRET}")],
-        ..ClusterOptions::new("0.10.1.0")
+        ..ClusterOptions::incident()
     };
     let cluster = Cluster::start(options).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
     let (home, dir, own, heaps) = (folder(), folder(), folder(), folder());
     // However full the disk is.
     let config = |name: &str, heap_dump: Option<&Path>| {
@@ -52,7 +50,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     // Nothing is ever free there.
     let no_room = config("no-room.yml", Some(Path::new("/proc")));
     let start = || {
-        Exporter::start_with(cluster.cell(), |command| {
+        Exporter::start_with(cluster.cell(), "", |command| {
             command.arg("--evidence.dir").arg(own.path()).arg("--config.file").arg(&with_heap_dump);
         })
     };

@@ -85,11 +85,10 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
 fn a_start_and_an_end_bring_no_warning_of_progress() {
     let mut cluster = Cluster::start(ClusterOptions { brokers: vec![1], ..ClusterOptions::new("4.3.0") }).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (log, config) = (folder.path().join("log"), folder.path().join("config.yml"));
+    let log = folder.path().join("log");
     // Found before it has its threads.
-    std::fs::write(&config, "rounds: {discovery: 200ms}\n").unwrap();
-    let exporter = Exporter::start_with(cluster.cell(), |command| {
-        command.arg("--config.file").arg(&config).stderr(std::fs::File::create(&log).unwrap());
+    let exporter = Exporter::start_with(cluster.cell(), "rounds: {discovery: 200ms}\n", |command| {
+        command.stderr(std::fs::File::create(&log).unwrap());
     });
     followed(&cluster, &exporter);
     cluster.stop(1).unwrap();
@@ -98,9 +97,7 @@ fn a_start_and_an_end_bring_no_warning_of_progress() {
     });
     cluster.start_again(1).unwrap();
     // Its first dump comes before its threads do, the next 15 s later.
-    wait_for("progress again", Duration::from_secs(40), || {
-        exporter.metrics().get("collector_success{broker=\"1\",collector=\"progress\"}") == Some(1.0)
-    });
+    wait_for("progress again", Duration::from_secs(40), || exporter.metrics().success(1, "progress") == Some(true));
     let log = std::fs::read_to_string(log).unwrap();
     let told: Vec<&str> = log.lines().filter(|line| line.contains("reason=\"unnamed\"")).collect();
     assert!(told.is_empty(), "{told:#?}");

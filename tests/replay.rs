@@ -4,8 +4,11 @@
 mod support;
 
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use kafka_vitals::discover::{Broker, ProcessKey};
+use kafka_vitals::snapshot::{BrokerSnapshot, Snapshot};
 use lab::Cell;
 use serde_json::Value;
 use support::{Metrics, wait_for};
@@ -89,4 +92,16 @@ fn a_replay_is_served_at_its_own_time() {
         let text = get(path).unwrap().1;
         assert!(text.contains(&format!("{begin}{said}")), "{path}: {text}");
     }
+}
+
+#[test]
+fn what_a_recording_holds_does_not_steer_the_terminal() {
+    let mut recording = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let unknown = Broker::unknown(ProcessKey { pid: 1, start_ticks: 1 });
+    let broker = BrokerSnapshot::new(Arc::new(unknown), "\x1b[2J".into());
+    let snapshot = Snapshot { brokers: vec![Arc::new(broker)], ..Snapshot::default() };
+    serde_json::to_writer(&mut recording, &snapshot).unwrap();
+    let output = command(recording.path().to_str().unwrap(), &["--output", "text"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("[2J") && !text.contains('\x1b'), "{text:?}");
 }

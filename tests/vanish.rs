@@ -21,11 +21,10 @@ fn told(scrape: &str) -> Vec<i32> {
 fn scrapes_are_answered_while_brokers_come_and_go() {
     let cell = Cell::new().unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (config, log) = (folder.path().join("config.yaml"), folder.path().join("log"));
-    let rounds = ["discovery", "pulse", "slow", "probe"].map(|round| format!("  {round}: 100ms\n"));
-    std::fs::write(&config, format!("rounds:\n{}", rounds.concat())).unwrap();
-    let mut exporter = Exporter::start_with(&cell, |command| {
-        command.arg("--config.file").arg(&config).stderr(std::fs::File::create(&log).unwrap());
+    let log = folder.path().join("log");
+    let rounds = "rounds: {discovery: 100ms, pulse: 100ms, slow: 100ms, probe: 100ms}\n";
+    let mut exporter = Exporter::start_with(&cell, rounds, |command| {
+        command.stderr(std::fs::File::create(&log).unwrap());
     });
     let fakes = Fakes::start(&cell);
     let mut seen = BTreeSet::new();

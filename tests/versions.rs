@@ -1,5 +1,5 @@
 //! Real brokers of every version: what other tools say, and what the exporter says. One start each; with brokers that
-//! are stopped, killed and paused: `tests/qualify_versions.rs`.
+//! are stopped, killed and paused: `tests/qualify/versions.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use lab::versions::Mode;
 use support::agree::agree_on_everything;
-use support::versions::Case;
+use support::versions::{Case, test_each_version};
 
 fn tools_agree(case: &Case) {
     let (cluster, exporter) = case.start(&[1, 2]);
@@ -17,45 +17,7 @@ fn tools_agree(case: &Case) {
     println!("{} {:?}: compared in {:.1?}", case.version, case.mode, begun.elapsed());
 }
 
-#[test]
-fn kafka_0_10_1_1() {
-    tools_agree(&Case::new("0.10.1.1", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_2_1_0() {
-    tools_agree(&Case::new("2.1.0", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_2_8_2() {
-    tools_agree(&Case::new("2.8.2", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_3_9_1_with_zookeeper() {
-    tools_agree(&Case::new("3.9.1", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_3_9_1_combined() {
-    tools_agree(&Case::new("3.9.1", Mode::KraftCombined));
-}
-
-#[test]
-fn kafka_3_9_1_with_a_dedicated_controller() {
-    tools_agree(&Case::new("3.9.1", Mode::KraftDedicated));
-}
-
-#[test]
-fn kafka_4_3_0_combined() {
-    tools_agree(&Case::new("4.3.0", Mode::KraftCombined));
-}
-
-#[test]
-fn kafka_4_3_0_with_a_dedicated_controller() {
-    tools_agree(&Case::new("4.3.0", Mode::KraftDedicated));
-}
+test_each_version!(tools_agree);
 
 #[test]
 fn kafka_4_3_0_on_a_newer_jdk() {

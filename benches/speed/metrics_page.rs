@@ -24,7 +24,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let page_view = deadlocked(&snapshot);
     let view = View::of(&mut Judge::default(), Arc::new(snapshot), now);
     let render_metrics = || metrics::render(black_box(&view), &Saved::default(), now);
-    let render_page = || page::render(black_box(&page_view), &Saved::default(), now).into_string();
+    let render_page = || page::render(black_box(&page_view), &Saved::default(), now, "/metrics").into_string();
     let (text, html) = (render_metrics(), render_page());
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     ensure!(series > 300, "only {series} series: something is unknown\n{text}");

@@ -5,7 +5,6 @@
 //! exits, and the kernel kills the rest. One thread enters the namespaces and starts all processes: they are its
 //! direct children, and also die with it (`PR_SET_PDEATHSIG` is bound to the thread that forked).
 
-use std::any::Any;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Once, mpsc};
@@ -36,7 +35,8 @@ exec cat >/dev/null"#;
 
 static FALLBACK_TOLD: Once = Once::new();
 
-type Job = Box<dyn FnOnce() + Send>;
+/// A process to start, and who waits for it.
+type Job = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// A place to run processes in. Clones share it; it ends when the last clone and the last [`Process`] are dropped.
 #[derive(Clone)]
@@ -97,7 +97,9 @@ impl Cell {
             let good = result.is_ok();
             let _ = entered.send(result);
             if good {
-                inbox.into_iter().for_each(|job| job());
+                for (mut command, told) in inbox {
+                    let _ = told.send(command.spawn());
+                }
             }
         })?;
         let cell = Cell(Arc::new(Inner { jobs: Some(jobs), spawner: Some(spawner), walls }));
@@ -110,17 +112,12 @@ impl Cell {
         self.0.walls.is_some()
     }
 
-    /// Runs `work` on the cell's thread, inside its namespaces: paths and ports are the cell's, and a process started
-    /// there lives in the cell. Jobs run one after another, so `work` must not wait long, and it cannot start threads
-    /// (the kernel refuses them to a thread whose children go to another pid namespace).
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    /// Starts a process on the cell's thread, inside its namespaces.
+    fn start_inside(&self, command: Command) -> io::Result<Child> {
         let gone = || io::Error::other("the cell's thread is gone");
-        let (done, result) = mpsc::channel::<Result<T, Box<dyn Any + Send>>>();
-        let job: Job = Box::new(move || {
-            let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
-        });
-        self.0.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
-        result.recv().map_err(|_| gone())?.or_else(|panic| resume_unwind(panic))
+        let (told, started) = mpsc::channel();
+        self.0.jobs.as_ref().ok_or_else(gone)?.send((command, told)).map_err(|_| gone())?;
+        started.recv().map_err(|_| gone())?
     }
 
     /// Starts a process in the cell, in a process group of its own; it is killed when the handle is dropped.
@@ -142,8 +139,8 @@ impl Cell {
             });
         }
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = self.run(move || command.spawn())??;
-        Ok(Process { name, child, ended: None, cell: self.clone() })
+        let child = self.start_inside(command)?;
+        Ok(Process { name, child, ended: None, _cell: self.clone() })
     }
 
     /// Runs a program in the cell to its end and returns what it printed; it is killed when `time` is over.
@@ -167,7 +164,7 @@ impl Cell {
         Ok(Network(self.0.walls.as_ref().map(|walls| walls.network.try_clone()).transpose()?))
     }
 
-    /// Runs `work` on a thread that is in the cell's network, and waits for it. Unlike [`Cell::run`] many may run at once.
+    /// Runs `work` on a thread that is in the cell's network, and waits for it.
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let network = self.network()?;
         let entered = || network.enter().map(|()| work());
@@ -239,7 +236,7 @@ impl Walls {
             // Ctrl-C at the terminal is for the lab, which then ends the cell in order.
             .process_group(0);
         let keeper = match outer {
-            Some(outer) => outer.run(move || command.spawn())?,
+            Some(outer) => outer.start_inside(command),
             None => command.spawn(),
         };
         let mut keeper = Keeper(keeper.context("start `unshare` (package util-linux)")?);
@@ -328,7 +325,7 @@ pub struct Process {
     name: String,
     child: Child,
     ended: Option<ExitStatus>,
-    cell: Cell,
+    _cell: Cell,
 }
 
 impl Process {
@@ -344,11 +341,6 @@ impl Process {
         let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         pids.and_then(|pids| pids.split_whitespace().last()?.parse().ok())
             .ok_or_else(|| io::Error::other(format!("{path} has no NSpid")))
-    }
-
-    /// The cell that it runs in.
-    pub fn cell(&self) -> &Cell {
-        &self.cell
     }
 
     /// The pipes of the process, where the command asked for them.

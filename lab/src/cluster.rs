@@ -26,7 +26,7 @@ const STOP_TIME: Duration = Duration::from_secs(30);
 const TOOL_TIME: Duration = Duration::from_secs(60);
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// What to start. `ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") }`
+/// What to start. `ClusterOptions { brokers: vec![1], ..ClusterOptions::new("4.3.0") }`
 #[derive(Clone)]
 pub struct ClusterOptions {
     pub version: String,
@@ -69,6 +69,11 @@ impl ClusterOptions {
             folder: None,
         }
     }
+
+    /// Brokers of the incident's version with its ids, 217 to 219.
+    pub fn incident() -> ClusterOptions {
+        ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") }
+    }
 }
 
 /// One Kafka process of a cluster: a broker, a KRaft controller, or both.
@@ -101,12 +106,6 @@ impl Node {
     /// The ports of all its listeners.
     pub fn ports(&self) -> &[u16] {
         &self.ports
-    }
-
-    /// Whether it is under SIGSTOP.
-    fn is_paused(&self) -> bool {
-        let stat = self.pid().ok().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-        stat.is_some_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
     }
 
     /// The pid as the host sees it.
@@ -354,7 +353,8 @@ impl Cluster {
                 tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
             }
             _ => {
-                let answering = self.brokers().filter(|node| node.process.is_some() && !node.is_paused());
+                let goes_on = |process: &Process| process.is_stopped().is_ok_and(|stopped| !stopped);
+                let answering = self.brokers().filter(|node| node.process.as_ref().is_some_and(goes_on));
                 let addresses: Vec<_> = answering.map(|node| format!("127.0.0.1:{}", node.port())).collect();
                 tool.arg("--bootstrap-server").arg(addresses.join(","));
             }

@@ -43,7 +43,6 @@ pub enum Form {
 pub struct Deadlock {
     /// The deadlocked broker: the coordinator of the groups.
     pub broker: i32,
-    pub form: Form,
     /// The last follower's SIGCONT; the deadlock forms 0.1 to 0.2 s after it.
     pub followers_continued: Instant,
     /// When `jstack` had confirmed it.
@@ -82,7 +81,6 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
             if let Some(report) = hand::reported_deadlock(&dump) {
                 return Ok(Deadlock {
                     broker: coordinator,
-                    form,
                     followers_continued,
                     confirmed: Instant::now(),
                     rounds,

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, Monitoring, Process, deadlock, hand};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, Monitoring, Process, deadlock, hand};
 
 const BROKERS: [i32; 3] = [217, 218, 219];
 /// The exporter's own port; another free one where it is taken.
@@ -21,9 +21,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     ensure!(exporter.exists(), "no exporter at {}: cargo build --release", exporter.display());
     println!("Starting ZooKeeper and three brokers of Kafka 0.10.1.0. Ctrl-C ends everything, at any time.");
     let cell = Cell::outside()?;
-    let options =
-        ClusterOptions { brokers: BROKERS.to_vec(), cell: Some(cell.clone()), ..ClusterOptions::new("0.10.1.0") };
-    let mut cluster = Cluster::start(options)?;
+    let mut cluster = Cluster::start(ClusterOptions { cell: Some(cell.clone()), ..ClusterOptions::incident() })?;
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     let folder = tempfile::tempdir()?;
     let exporter = Exporter::start(&cluster, exporter, folder.path())?;
@@ -32,7 +30,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     println!("  Prometheus    http://127.0.0.1:{}/", monitoring.prometheus);
     println!("  Alertmanager  http://127.0.0.1:{}/\n", monitoring.alertmanager);
     println!("Clients produce load: each sends requests and gives up after 5 s without an answer.");
-    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
+    let load = Load::start(&cluster)?;
 
     let begun = Instant::now();
     header();
@@ -86,7 +84,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
 /// Page, `check`, evidence and liveness probe say the same.
 fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
     let title = exporter.page_title()?;
-    let label = exporter.label(sick)?;
+    let label = exporter.label(&exporter.scrape()?, sick);
     let verdict = format!("Broker {label} is alive but deadlocked since ");
     println!("\nWhat each of them says now:\n  page   {title}");
     let check = exporter.command("check")?;
@@ -112,7 +110,7 @@ fn cure(cluster: &mut Cluster, exporter: &Exporter, sick: i32, stop: &Receiver<(
     cluster.kill(sick)?;
     cluster.start_again(sick)?;
     let begun = Instant::now();
-    let label = exporter.label(sick)?;
+    let label = exporter.label(&exporter.scrape()?, sick);
     let recovered = format!("Broker {label} has recovered");
     let mut told = String::new();
     while !told.starts_with(&recovered) {
@@ -155,10 +153,11 @@ fn paused(stop: &Receiver<()>, time: Duration) -> bool {
 
 fn wait_until_told(exporter: &Exporter, sick: i32, formed: Instant, stop: &Receiver<()>) -> Result<Duration> {
     loop {
-        let metrics = exporter.metrics()?;
-        if metrics.of("deadlock_detected", sick) == Some(1.0) {
+        let scrape = exporter.scrape()?;
+        let deadlock = |id| exporter.value(&scrape, "deadlock_detected", id, "");
+        if deadlock(sick) == Some(1.0) {
             for id in BROKERS.into_iter().filter(|id| *id != sick) {
-                let others = metrics.of("deadlock_detected", id);
+                let others = deadlock(id);
                 ensure!(others == Some(0.0), "deadlock_detected of broker {id} is {others:?}, not 0");
             }
             return Ok(formed.elapsed());
@@ -181,7 +180,7 @@ fn header() {
 pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Instant>) -> Result<()> {
     let clock = formed.map_or("before".into(), |formed| format!("+{:.0} s", formed.elapsed().as_secs_f32()));
     let partitions = hand::described_partitions(&cluster.topics_describe()?);
-    let metrics = exporter.map(Exporter::metrics).transpose()?;
+    let scrape = exporter.map(Exporter::scrape).transpose()?.unwrap_or_default();
     for node in cluster.brokers() {
         let led = partitions.iter().filter(|partition| partition.leader == Some(node.id()));
         let alone = led.filter(|partition| partition.isr.len() == 1 && partition.replicas.len() > 1).count();
@@ -190,14 +189,17 @@ pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Insta
             hand::open_handles(node.pid()?)?,
             hand::sockets(cluster.cell(), "close-wait", node.port())?,
         );
-        let ours = metrics.as_ref().map_or(String::new(), |metrics| {
-            let shown = |value: Option<f64>| value.map_or("?".to_owned(), |value| value.to_string());
+        let ours = exporter.map_or(String::new(), |exporter| {
+            let shown = |name, labels| {
+                let value = exporter.value(&scrape, name, node.id(), labels);
+                value.map_or("?".to_owned(), |value| value.to_string())
+            };
             format!(
                 "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}  deadlock {}",
-                shown(metrics.of("open_file_handles", node.id())),
-                shown(metrics.with("connections", node.id(), "role=\"server\",state=\"close_wait\"")),
-                shown(metrics.of("isr_leader_alone_partitions", node.id())),
-                shown(metrics.of("deadlock_detected", node.id()))
+                shown("open_file_handles", ""),
+                shown("connections", ",role=\"server\",state=\"close_wait\""),
+                shown("isr_leader_alone_partitions", ""),
+                shown("deadlock_detected", "")
             )
         });
         println!("{clock:>7} {:>6}   {by_hand:<44} {ours}", node.id());
@@ -238,7 +240,10 @@ impl Exporter {
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=error").stdin(Stdio::null());
         let exporter = Exporter { _process: cell.spawn(command)?, cell: cell.clone(), program, state, ports, port };
         let begun = Instant::now();
-        while !exporter.metrics().is_ok_and(|metrics| metrics.of("deadlock_detected", BROKERS[2]).is_some()) {
+        while !exporter
+            .scrape()
+            .is_ok_and(|scrape| exporter.value(&scrape, "deadlock_detected", BROKERS[2], "").is_some())
+        {
             ensure!(begun.elapsed() < Duration::from_secs(20), "the exporter did not find the brokers");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -249,13 +254,6 @@ impl Exporter {
         let (status, body) = self.cell.http_get(self.port, path, Duration::from_secs(5))?;
         ensure!(status == 200, "GET {path}: status {status}");
         Ok(body)
-    }
-
-    /// The label of a broker: `217@PORT` where another cluster on this host has the same id.
-    fn label(&self, broker: i32) -> Result<String> {
-        let port = self.ports.get(&broker).context("no such broker")?;
-        let shared = format!("{broker}@{port}");
-        Ok(if self.get("/metrics")?.contains(&format!("broker=\"{shared}\"")) { shared } else { broker.to_string() })
     }
 
     /// What a command of the program prints about this exporter.
@@ -277,8 +275,20 @@ impl Exporter {
         bundles.max().with_context(|| format!("no bundle in {}", folder.display()))
     }
 
-    fn metrics(&self) -> Result<Metrics<'_>> {
-        Ok(Metrics { text: self.get("/metrics")?, ports: &self.ports })
+    fn scrape(&self) -> Result<String> {
+        self.get("/metrics")
+    }
+
+    /// A value of a scrape, by the series' name, broker, and what labels follow.
+    fn value(&self, scrape: &str, name: &str, broker: i32, labels: &str) -> Option<f64> {
+        let series = format!("kafka_vitals_{name}{{broker=\"{}\"{labels}}} ", self.label(scrape, broker));
+        scrape.lines().find_map(|line| line.strip_prefix(&series))?.parse().ok()
+    }
+
+    /// The label of a broker: `217@PORT` where another cluster on this host has the same id.
+    fn label(&self, scrape: &str, broker: i32) -> String {
+        let shared = self.ports.get(&broker).map(|port| format!("{broker}@{port}"));
+        shared.filter(|shared| scrape.contains(&format!("broker=\"{shared}\""))).unwrap_or_else(|| broker.to_string())
     }
 
     /// The page's first line.
@@ -286,30 +296,5 @@ impl Exporter {
         let page = self.get("/")?;
         let title = page.split_once("<h1>").and_then(|(_, rest)| rest.split_once("</h1>"));
         Ok(title.context("the page has no first line")?.0.to_owned())
-    }
-}
-
-struct Metrics<'a> {
-    text: String,
-    ports: &'a BTreeMap<i32, u16>,
-}
-
-impl Metrics<'_> {
-    fn of(&self, name: &str, broker: i32) -> Option<f64> {
-        self.with(name, broker, "")
-    }
-
-    /// The label is `217@PORT` where somebody else's broker on this host has the same id.
-    fn with(&self, name: &str, broker: i32, labels: &str) -> Option<f64> {
-        let own = self.ports.get(&broker).map(|port| format!("@{port}")).unwrap_or_default();
-        let mut lines = self.text.lines();
-        let value = lines.find_map(|line| {
-            let rest = line.strip_prefix("kafka_vitals_")?.strip_prefix(name)?.strip_prefix("{broker=\"")?;
-            let rest = rest.strip_prefix(&broker.to_string())?;
-            let (at, rest) = rest.split_once('"')?;
-            let ours = at.is_empty() || at == own;
-            (ours && rest.contains(labels)).then(|| rest.rsplit_once(' ')).flatten().map(|(_, value)| value)
-        });
-        value?.parse().ok()
     }
 }

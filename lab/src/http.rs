@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// More than any page of the exporter has; a body that goes on is an error.
 const BODY_MAX: usize = 64 << 20;
 
+/// Status and body of the answer to `GET path`, whole within `time`.
 pub fn get(port: u16, path: &str, time: Duration) -> io::Result<(u16, String)> {
     let deadline = Instant::now() + time;
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), time)?;

@@ -2,12 +2,11 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::FlockOperation;
 
 use crate::versions::Version;
@@ -67,45 +66,22 @@ fn resolved(name: &str, dependencies: impl Fn() -> String) -> Result<Vec<PathBuf
 }
 
 fn resolve(name: &str, dependencies: &str, cache: &Path, folder: &Path) -> Result<()> {
-    eprintln!("lab: resolving the jars of {name} with Maven into {}", folder.display());
+    eprintln!("lab: resolving the jars of {name} with Maven into {} (up to 60 MB)", folder.display());
     let work = tempfile::Builder::new().prefix(".resolving-").tempdir_in(cache)?;
     let output = work.path().join("jars");
     fs::write(work.path().join("pom.xml"), project(dependencies))?;
-    let mut maven = Command::new("mvn")
-        .args(["--batch-mode", "-Dstyle.color=never", "--file"])
+    let status = Command::new("mvn")
+        .args(["--batch-mode", "--quiet", "-Dstyle.color=never", "--file"])
         .arg(work.path().join("pom.xml"))
         .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
         .arg(format!("-DoutputDirectory={}", output.display()))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
+        // Its errors: of all else it is quiet.
+        .stdout(std::io::stderr())
+        .status()
         .with_context(|| format!("start Maven (`mvn`): {INSTALL}"))?;
-    let mut told = Vec::new();
-    if let Some(stdout) = maven.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            if let Some(jar) = downloaded_jar(&line) {
-                eprintln!("lab:   {jar}");
-            } else if line.contains("ERROR") {
-                told.push(line);
-            }
-        }
-    }
-    let status = maven.wait()?;
-    if !status.success() {
-        told.truncate(8);
-        bail!("Maven could not resolve {name} ({status}):\n{}", told.join("\n"));
-    }
+    ensure!(status.success(), "Maven could not resolve {name} ({status}); why is told above");
     fs::rename(&output, folder).with_context(|| format!("move the resolved jars to {}", folder.display()))
-}
-
-/// `kafka_2.11-0.10.1.0.jar (4.7 MB at 2.1 MB/s)` of Maven's line `[INFO] Downloaded from central: ADDRESS (4.7 MB at 2.1 MB/s)`.
-fn downloaded_jar(line: &str) -> Option<&str> {
-    let (_, rest) = line.split_once("Downloaded from ")?;
-    let (_, address_and_rate) = rest.split_once(": ")?;
-    let (address, _) = address_and_rate.split_once(' ')?;
-    let (folder, file) = address.rsplit_once('/')?;
-    if file.ends_with(".jar") { address_and_rate.get(folder.len() + 1..) } else { None }
 }
 
 /// Its own artifact and what that needs beside its dependencies.

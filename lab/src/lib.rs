@@ -19,7 +19,7 @@ pub mod versions;
 pub use cell::{Cell, Process};
 pub use cluster::{Cluster, ClusterOptions};
 pub use deadlock::{Deadlock, Form};
-pub use load::{Load, LoadOptions};
+pub use load::Load;
 pub use monitoring::Monitoring;
 pub use rustix::process::Signal;
 

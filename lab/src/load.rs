@@ -11,28 +11,14 @@ use anyhow::Result;
 
 use crate::client::{Connection, Member};
 use crate::cluster::Cluster;
+use crate::deadlock::TOPIC;
 
-/// How many clients, and how patient.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// A topic that exists; its first partitions are fetched.
-    pub topic: String,
-    /// Clients of each broker that send Metadata, Fetch and OffsetFetch twice a second.
-    pub readers: usize,
-    /// Clients of each broker that commit an offset every 2 s, each for a group of its own.
-    pub committers: usize,
-    /// Clients of each broker that join groups, each group with one of each other broker, and leave them again. (0.10.1.0 may deadlock by it.)
-    pub rebalancers: usize,
-    /// How long they wait for an answer.
-    pub time_out: Duration,
-}
-
-impl LoadOptions {
-    /// As many as in the recorded incident: per broker 3 readers and 4 committers, with time-outs of 5 s.
-    pub fn incident(topic: &str) -> LoadOptions {
-        LoadOptions { topic: topic.into(), readers: 3, committers: 4, rebalancers: 0, time_out: Duration::from_secs(5) }
-    }
-}
+/// Clients of each broker, as in the recorded incident: those that send Metadata, Fetch and OffsetFetch twice a second,
+/// and those that commit an offset every 2 s, each for a group of its own.
+const READERS: usize = 3;
+const COMMITTERS: usize = 4;
+/// How long they wait for an answer.
+const TIME_OUT: Duration = Duration::from_secs(5);
 
 /// A running load. Dropping it tells the clients to end, which they do within their time-out.
 pub struct Load(Arc<Counts>);
@@ -47,48 +33,39 @@ struct Counts {
 }
 
 impl Load {
-    /// Starts the clients.
-    pub fn start(cluster: &Cluster, options: &LoadOptions) -> Result<Load> {
-        let counts = Arc::new(Counts::default());
-        let load = Load(Arc::clone(&counts));
+    /// Starts the clients of [`TOPIC`], which exists.
+    pub fn start(cluster: &Cluster) -> Result<Load> {
+        Load::start_rebalancing(cluster, 0)
+    }
+
+    /// And so many of each broker that join groups, each group with one of each other broker, and leave them again.
+    /// (0.10.1.0 may deadlock by it.)
+    pub fn start_rebalancing(cluster: &Cluster, rebalancers: usize) -> Result<Load> {
+        let load = Load(Arc::default());
         let fetch_version = cluster.version().fetch_version;
-        let join_version = if fetch_version >= 4 { 2 } else { 0 };
         let ports: BTreeMap<i32, u16> = cluster.brokers().map(|broker| (broker.id(), broker.port())).collect();
-        for broker in cluster.brokers() {
-            for client in 0..options.readers + options.committers + options.rebalancers {
-                let (counts, network, topic) = (Arc::clone(&counts), cluster.cell().network()?, options.topic.clone());
-                let (port, time_out, commits) = (broker.port(), options.time_out, client >= options.readers);
-                let rebalances = client >= options.readers + options.committers;
+        for port in ports.values().copied() {
+            for client in 0..READERS + COMMITTERS + rebalancers {
+                let (counts, network, ports) = (Arc::clone(&load.0), cluster.cell().network()?, ports.clone());
                 let group = format!("load-{client}");
-                let pause = Duration::from_millis(if commits && !rebalances { 2_000 } else { 500 });
-                let (ports, counted) = (ports.clone(), Arc::clone(&counts));
-                let request = move |connection: &mut Connection| -> io::Result<()> {
-                    if rebalances {
-                        let id = match connection.coordinator(&group) {
-                            // There is none yet.
-                            Err(error) if error.kind() == io::ErrorKind::Other => return Ok(()),
-                            found => found?,
-                        };
-                        let port = ports.get(&id).ok_or(io::ErrorKind::NotFound)?;
-                        let mut coordinator = Connection::open(*port, 2 * time_out)?;
-                        // Refused while the coordinator moves.
-                        if coordinator.rebalance(join_version, &group, &topic).is_ok() {
-                            counted.rebalanced.fetch_add(1, Ordering::Relaxed);
-                        }
-                        return Ok(());
-                    }
-                    if commits {
-                        return connection.commit(&Member::simple(&group), &topic);
-                    }
-                    connection.metadata()?;
-                    connection.fetch(fetch_version, &topic, client as i32)?;
-                    connection.fetch_offset(&group, &topic)
-                };
+                let (reads, commits) = (client < READERS, (READERS..READERS + COMMITTERS).contains(&client));
+                let pause = Duration::from_millis(if commits { 2_000 } else { 500 });
                 thread::Builder::new().name("client".into()).spawn(move || {
-                    if network.enter().is_ok() {
-                        drop(network);
-                        run(&counts, port, time_out, pause, request);
+                    if network.enter().is_err() {
+                        return;
                     }
+                    drop(network);
+                    run(&counts, port, pause, |connection| {
+                        if reads {
+                            connection.metadata()?;
+                            connection.fetch(fetch_version, TOPIC, client as i32)?;
+                            connection.fetch_offset(&group, TOPIC)
+                        } else if commits {
+                            connection.commit(&Member::simple(&group), TOPIC)
+                        } else {
+                            rebalance(connection, &group, &ports, fetch_version, &counts)
+                        }
+                    });
                 })?;
             }
         }
@@ -122,18 +99,33 @@ impl Drop for Load {
     }
 }
 
-fn run(
+fn rebalance(
+    connection: &mut Connection,
+    group: &str,
+    ports: &BTreeMap<i32, u16>,
+    fetch_version: i16,
     counts: &Counts,
-    port: u16,
-    time_out: Duration,
-    pause: Duration,
-    request: impl Fn(&mut Connection) -> io::Result<()>,
-) {
+) -> io::Result<()> {
+    let id = match connection.coordinator(group) {
+        // There is none yet.
+        Err(error) if error.kind() == io::ErrorKind::Other => return Ok(()),
+        found => found?,
+    };
+    let mut coordinator = Connection::open(*ports.get(&id).ok_or(io::ErrorKind::NotFound)?, 2 * TIME_OUT)?;
+    let join_version = if fetch_version >= 4 { 2 } else { 0 };
+    // Refused while the coordinator moves.
+    if coordinator.rebalance(join_version, group, TOPIC).is_ok() {
+        counts.rebalanced.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn run(counts: &Counts, port: u16, pause: Duration, request: impl Fn(&mut Connection) -> io::Result<()>) {
     let mut kept: Option<Connection> = None;
     while !counts.stop.load(Ordering::Relaxed) {
         let connection = match kept.take() {
             Some(connection) => Ok(connection),
-            None => Connection::open(port, time_out),
+            None => Connection::open(port, TIME_OUT),
         };
         let connected = connection.is_ok();
         match connection.and_then(|mut connection| request(&mut connection).map(|()| connection)) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use lab::versions::Mode;
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, deadlock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -146,7 +146,7 @@ fn up(options: &UpOptions) -> Result<Cluster> {
 
 fn incident(cluster: &Cluster, form: Form, load: bool, time: Duration, stop: &mpsc::Receiver<()>) -> Result<()> {
     cluster.create_topic(deadlock::TOPIC, 32, cluster.brokers().count().min(3))?;
-    let load = if load { Some(Load::start(cluster, &LoadOptions::incident(deadlock::TOPIC))?) } else { None };
+    let load = if load { Some(Load::start(cluster)?) } else { None };
     demo::look(cluster, None, None)?;
     let deadlock = deadlock::make(cluster, form)?;
     let since = deadlock.followers_continued;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use lab::client::Connection;
 use lab::cluster::Node;
-use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand, jars};
+use lab::{Cluster, ClusterOptions, Form, Load, deadlock, hand, jars};
 
 const TOOL_TIME: Duration = Duration::from_secs(20);
 /// For the deadlock to show in the ISR and in sockets, and for a moment at which nothing moves.
@@ -29,12 +29,10 @@ pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
     ensure!(exporter.is_file(), "there is no {}: run `cargo build` first", exporter.display());
     ensure!(!to.exists(), "{} exists: remove it first", to.display());
     // Few partitions keep the recording small.
-    let options =
-        ClusterOptions { brokers: vec![217, 218, 219], offsets_partitions: 10, ..ClusterOptions::new("0.10.1.0") };
-    let cluster = Cluster::start(options)?;
+    let cluster = Cluster::start(ClusterOptions { offsets_partitions: 10, ..ClusterOptions::incident() })?;
     ensure!(cluster.cell().isolated(), "a host of its own needs namespaces: run as root");
     cluster.create_topic(deadlock::TOPIC, 8, 3)?;
-    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
+    let load = Load::start(&cluster)?;
     let made = deadlock::make(&cluster, Form::Expire)?;
     println!("broker {} is deadlocked", made.broker);
     wait_for_harm(&cluster, made.broker)?;

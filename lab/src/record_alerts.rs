@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, Monitoring, deadlock};
+use lab::{Cluster, ClusterOptions, Form, Load, Monitoring, deadlock};
 use serde_json::Value;
 
 const SICK: Duration = Duration::from_secs(220);
@@ -23,11 +23,9 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let (head, rest) = test.split_once("    input_series:\n").context("no input_series in the test")?;
     let (_, tail) = rest.split_once("    promql_expr_test:\n").context("no promql_expr_test in the test")?;
 
-    let mut cluster =
-        Cluster::start(ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") })?;
+    let mut cluster = Cluster::start(ClusterOptions::incident())?;
     let cell = cluster.cell().clone();
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
-    cluster.wait_whole(Duration::from_secs(30))?;
     let port = *cell.free_ports(1)?.first().context("no free port")?;
     let folder = tempfile::tempdir_in(exporter.parent().context("no folder")?)?;
     let mut command = Command::new(exporter.canonicalize()?);
@@ -35,7 +33,7 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     command.arg("--evidence.dir").arg(folder.path().join("evidence"));
     let _exporter = cell.spawn(command)?;
     let monitoring = Monitoring::start(&cell, alerts, folder.path(), port)?;
-    let load = Load::start(&cluster, &LoadOptions::incident(deadlock::TOPIC))?;
+    let load = Load::start(&cluster)?;
     sleep(Duration::from_secs(30));
 
     let begun = SystemTime::now();

@@ -11,8 +11,7 @@ use lab::{Cluster, ClusterOptions, hand};
 
 #[test]
 fn brokers_can_be_stopped_killed_paused_and_started_again() {
-    let options = ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") };
-    let mut cluster = Cluster::start(options).unwrap();
+    let mut cluster = Cluster::start(ClusterOptions::incident()).unwrap();
     let cell = cluster.cell().clone();
 
     let pid = cluster.broker(218).unwrap().pid().unwrap();

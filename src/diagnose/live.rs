@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use super::rules::is_silent;
+use crate::config::LiveSettings as Settings;
 use crate::discover::ProcessKey;
 use crate::snapshot::{BrokerSnapshot, Moment, PeerProbe, Snapshot};
 
@@ -19,22 +20,6 @@ const SETTLES: Duration = Duration::from_secs(60);
 /// Of several silent brokers each waits so long for every one with a higher id: longer than a probe's three failures and
 /// the time that a container has to end take together.
 const TURN: Duration = Duration::from_secs(180);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    pub enabled: bool,
-    /// After a restart was asked for, none is asked for again for so long.
-    pub hold_off: Duration,
-    /// How long a restart waits for the evidence.
-    pub wait_for_evidence: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let (hold_off, wait_for_evidence) = (Duration::from_secs(600), Duration::from_secs(15));
-        Settings { enabled: true, hold_off, wait_for_evidence }
-    }
-}
 
 /// How far the evidence of one broker process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,17 +137,11 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
         return Err(format!("its log, open as {}, is no regular file", best.1.display()));
     }
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(&best.1).map_err(fail)?;
+    let mut file = File::options().read(true).custom_flags(flags).open(&best.1).map_err(fail)?;
     let start = file.metadata().map_err(fail)?.len().saturating_sub(LOG_TAIL);
-    let mut bytes = vec![0; LOG_TAIL as usize];
-    let mut length = 0;
-    while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, start + length as u64).map_err(fail)? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    bytes.truncate(length);
+    file.seek(SeekFrom::Start(start)).map_err(fail)?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut bytes).map_err(fail)?;
     let text = String::from_utf8_lossy(&bytes);
     // Half a line may lack the name of the secret that it holds.
     let whole = if start == 0 { &text } else { text.split_once('\n').map_or("", |(_, rest)| rest) };

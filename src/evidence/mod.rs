@@ -22,6 +22,7 @@ use crate::diagnose::View;
 use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, FindingId, Severity};
 use crate::diagnose::live::Evidence;
 use crate::discover::ProcessKey;
+use crate::failure::Failure;
 use crate::judging;
 use crate::snapshot::{BrokerSnapshot, Clock, Moment, Snapshot};
 use crate::sys::proc::ProcRoot;
@@ -386,26 +387,22 @@ impl Saver {
         let subject = Subject { broker: Arc::clone(&readings.broker), proc: self.proc.clone() };
         let mut dumps =
             ThreadCollector::new(THIS_PROGRAM, self.proc.path(), Arc::clone(&subject.broker), DUMP_DEADLINE);
-        let mut no_more_dumps: Option<String> = None;
-        let mut last = Ok(());
+        let mut last: Result<(), Failure> = Ok(());
         // The first one had, so that a slow one does not shorten the span.
         let mut first_had = begun;
         for (index, name) in (0..).zip(DUMPS) {
-            if no_more_dumps.is_none() {
-                sleep_until(first_had + DUMPS_APART * index).await;
-            }
-            let dump = match &no_more_dumps {
-                Some(why) => Err(why.clone()),
-                None => dumps.collect().await.map(|dump| dump.bytes).map_err(|failure| {
-                    // What is slow may be faster next time; what may not be attached to may not a little later.
-                    if failure.reason != "timeout" {
-                        no_more_dumps =
-                            Some(format!("not tried, as the dump before could not be had: {}", failure.reason));
-                    }
-                    failure.message
-                }),
+            let dump = match &last {
+                // What is slow may be faster next time; what may not be attached to may not a little later.
+                Err(before) if before.reason != "timeout" => {
+                    Err(format!("not tried, as the dump before could not be had: {}", before.reason))
+                }
+                _ => {
+                    sleep_until(first_had + DUMPS_APART * index).await;
+                    let dump = dumps.collect().await;
+                    last = dump.as_ref().map(drop).map_err(Failure::clone);
+                    dump.map(|dump| dump.bytes).map_err(|failure| failure.message)
+                }
             };
-            last = dump.as_ref().map(drop).map_err(String::clone);
             self.add(name, dump).await?;
             if index == 0 {
                 first_had = Instant::now();
@@ -433,7 +430,7 @@ impl Saver {
             heap_dump: None,
             missing: Vec::new(),
         };
-        Ok((manifest, last.map(|()| dumps)))
+        Ok((manifest, last.map(|()| dumps).map_err(|failure| failure.message)))
     }
 
     async fn read(&mut self, subject: &Subject, part: bundle::Part, until: Instant) -> Result<Vec<u8>, String> {

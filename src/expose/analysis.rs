@@ -32,8 +32,7 @@ pub fn explained(told: &Explanation) -> String {
     for file in &told.not_recognised {
         let _ = writeln!(out, "  {}: {}", file.source, file.reason);
     }
-    // What files hold must not steer the terminal.
-    out.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    out
 }
 
 fn known_by(by: By) -> &'static str {

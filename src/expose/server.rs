@@ -24,7 +24,7 @@ use crate::diagnose::View;
 use crate::diagnose::live::answer_for;
 use crate::evidence::Saved;
 use crate::exec_probe::MARK;
-use crate::snapshot::Clock;
+use crate::snapshot::{Clock, Moment};
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
@@ -32,6 +32,15 @@ pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
     pub saved: watch::Receiver<Arc<Saved>>,
     pub clock: Clock,
+    /// Where the metrics are; checked by [`crate::config`].
+    pub telemetry_path: Arc<str>,
+}
+
+impl Served {
+    /// What the pages are made of. Copied out: a lock held while a page is made would hold up who publishes.
+    fn now(&self) -> (Arc<View>, Arc<Saved>, Moment) {
+        (Arc::clone(&self.view.borrow()), Arc::clone(&self.saved.borrow()), self.clock.now())
+    }
 }
 
 /// A client that has not sent its whole request head by then is let go.
@@ -43,11 +52,16 @@ const MAX_CONNECTIONS: usize = 512;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
 
-/// The routes. `max_requests` of 0 is no limit. `telemetry_path` was checked by [`crate::config`].
-pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Router {
+/// The routes. `max_requests` of 0 is no limit.
+pub fn router(served: Served, max_requests: usize) -> Router {
     let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests.min(Semaphore::MAX_PERMITS) };
+    let not_found = format!(
+        "Not found. Pages: /, {}, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, \
+         /-/healthy, /-/ready\n",
+        served.telemetry_path
+    );
     Router::new()
-        .route(telemetry_path, get(metrics_page))
+        .route(&served.telemetry_path, get(metrics_page))
         .route("/", get(landing_page))
         .route("/check", get(check_page))
         .route("/api/v1/brokers", get(api_brokers))
@@ -58,14 +72,14 @@ pub fn router(served: Served, telemetry_path: &str, max_requests: usize) -> Rout
         .route("/brokers/{name}/live", get(live_of))
         .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. Pages: /, /metrics, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, /-/healthy, /-/ready\n") })
+        .fallback(move || std::future::ready((StatusCode::NOT_FOUND, not_found.clone())))
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
-    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
-    let text = metrics::render(&view, &saved, served.clock.now());
+    let (view, saved, now) = served.now();
+    let text = metrics::render(&view, &saved, now);
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     if accepts_gzip(&headers)
         && let Ok(packed) = gzip(text.as_bytes())
@@ -92,8 +106,8 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Response {
-    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
-    html_page(page::render(&view, &saved, served.clock.now()))
+    let (view, saved, now) = served.now();
+    html_page(page::render(&view, &saved, now, &served.telemetry_path))
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
@@ -115,17 +129,17 @@ fn html_page(page: maud::Markup) -> Response {
 
 /// What `kafka-vitals check` prints.
 async fn check_page(State(served): State<Served>) -> Response {
-    let (view, saved) = (Arc::clone(&served.view.borrow()), Arc::clone(&served.saved.borrow()));
+    let (view, saved, now) = served.now();
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (headers, check::text(&view, &saved, served.clock.now())).into_response()
+    (headers, check::text(&view, &saved, now)).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {
-    json(&api::brokers(&Arc::clone(&served.view.borrow())))
+    json(&api::brokers(&served.now().0))
 }
 
 async fn api_findings(State(served): State<Served>) -> Response {
-    json(&api::findings(&Arc::clone(&served.view.borrow())))
+    json(&api::findings(&served.now().0))
 }
 
 fn json(value: &impl Serialize) -> Response {
@@ -171,11 +185,15 @@ async fn ready(State(served): State<Served>) -> Response {
 /// Answers on `listener` until the task is dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut failing = false;
     loop {
         // The semaphore is never closed; if it were, nothing could be served any more.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("connections are accepted again");
+                }
                 let router = router.clone();
                 tokio::spawn(async move {
                     connection(stream, router).await;
@@ -184,7 +202,9 @@ pub async fn serve(listener: TcpListener, router: Router) {
             }
             Err(error) => {
                 // Out of handles, most likely: the kernel would return the same error at once.
-                tracing::warn!(%error, "cannot accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -37,7 +37,7 @@ fn config_files() {
         assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{path}");
         cases += 1;
     }
-    judge.verdict(27, cases);
+    judge.verdict(31, cases);
 }
 
 #[test]

@@ -5,31 +5,18 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Cell, Process};
+use lab::Cell;
 use tempfile::TempDir;
+
+use super::fakes::fake_broker;
 
 /// A folder that cells see as well.
 pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-/// A shell that discovery takes for a broker. No JVM: it cannot be attached to, so a bundle of it takes no time.
-pub fn fake_broker(cell: &Cell, folder: &Path, id: i32) -> Process {
-    fs::write(folder.join("kafka.Kafka"), "exec 3</dev/null\nread line\n").unwrap();
-    fs::write(folder.join("server.properties"), "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n")
-        .unwrap();
-    let mut fake = Command::new("sh");
-    fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override", &format!("broker.id={id}")]);
-    cell.spawn({
-        fake.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null());
-        fake
-    })
-    .unwrap()
 }
 
 /// `kafka-vitals bundle` of one broker.

@@ -1,15 +1,16 @@
-//! Processes that look like brokers to discovery and live for milliseconds.
+//! Shells that look like brokers to discovery, and such as live for milliseconds.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lab::Cell;
+use lab::{Cell, Process};
 
 use super::Metrics;
 
@@ -24,6 +25,20 @@ pub fn is_fake(id: Option<i32>) -> bool {
 const SCRIPT: &str = "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null\nread line\n";
 const PROPERTIES: &str = "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n";
 
+/// No JVM: it cannot be attached to, so a bundle of it takes no time.
+pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Process {
+    for (name, text) in [("kafka.Kafka", SCRIPT), ("server.properties", PROPERTIES)] {
+        // Not again under one that reads it.
+        if !folder.join(name).exists() {
+            fs::write(folder.join(name), text).unwrap();
+        }
+    }
+    let mut fake = Command::new("sh");
+    fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override", &format!("broker.id={id}")]);
+    fake.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null());
+    cell.spawn(fake).unwrap()
+}
+
 /// Starts and kills them, until it is dropped.
 pub struct Fakes {
     over: Arc<AtomicBool>,
@@ -36,18 +51,12 @@ impl Fakes {
         let (cell, told) = (cell.clone(), Arc::clone(&over));
         let thread = std::thread::spawn(move || {
             let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-            fs::write(folder.path().join("kafka.Kafka"), SCRIPT).unwrap();
-            fs::write(folder.path().join("server.properties"), PROPERTIES).unwrap();
             let mut alive = VecDeque::new();
             for id in FIRST_ID.. {
                 if told.load(Ordering::Relaxed) {
                     break;
                 }
-                let mut fake = Command::new("sh");
-                fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override"]);
-                fake.arg(format!("broker.id={id}")).current_dir(folder.path());
-                fake.stdin(Stdio::piped()).stdout(Stdio::null());
-                alive.push_back(cell.spawn(fake).unwrap());
+                alive.push_back(fake_broker(&cell, folder.path(), id));
                 // Lives of many lengths, so that they end at every point of a reading.
                 std::thread::sleep(Duration::from_micros(id * 7919 % 20_000));
                 if alive.len() > 3 {

@@ -26,33 +26,21 @@ pub struct Exporter {
 
 impl Exporter {
     pub fn start(cell: &Cell) -> Exporter {
-        Exporter::start_with(cell, |_| {})
+        Exporter::start_with(cell, "", |_| {})
     }
 
-    /// Writes all that it does into `log`.
-    pub fn start_logged(cell: &Cell, log: &std::path::Path) -> Exporter {
-        let log = std::fs::File::create(log).unwrap();
-        Exporter::start_with(cell, move |command| {
-            command.arg("--log.level=debug").stderr(log);
-        })
-    }
-
-    /// With a config file of these contents.
-    pub fn start_configured(cell: &Cell, config: &str) -> Exporter {
-        let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
-        Exporter::start_with(cell, |command| {
-            command.arg("--config.file").arg(file.path());
-        })
-    }
-
-    /// With further arguments, or its log elsewhere.
-    pub fn start_with(cell: &Cell, change: impl FnOnce(&mut Command)) -> Exporter {
+    /// With a config file of these contents, where there are any, and further arguments, or its log elsewhere.
+    pub fn start_with(cell: &Cell, config: &str, change: impl FnOnce(&mut Command)) -> Exporter {
         let port = cell.free_ports(1).unwrap()[0];
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
         // Evidence of what is tested does not belong among that of the machine.
         command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR")).env_remove("STATE_DIRECTORY");
+        let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        if !config.is_empty() {
+            std::fs::write(file.path(), config).unwrap();
+            command.arg("--config.file").arg(file.path());
+        }
         change(&mut command);
         let exporter = Exporter { process: cell.spawn(command).unwrap(), port, cell: cell.clone() };
         wait_for("the exporter to be ready", Duration::from_secs(10), || {
@@ -102,6 +90,12 @@ impl Metrics {
     pub fn of(&self, name: &str, broker: i32) -> Option<f64> {
         self.get(&format!("{name}{{broker=\"{broker}\"}}"))
     }
+
+    /// Whether a collector's last run read everything.
+    pub fn success(&self, broker: i32, collector: &str) -> Option<bool> {
+        let success = self.get(&format!("collector_success{{broker=\"{broker}\",collector=\"{collector}\"}}"));
+        success.map(|success| success == 1.0)
+    }
 }
 
 /// Asks again and again until `holds`, with a bound that only a fault reaches.
@@ -127,20 +121,6 @@ pub fn wait_until_none<T: std::fmt::Debug>(what: &str, time: Duration, mut amiss
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("waited {time:?} for {what}: {last:#?}");
-}
-
-/// One request from the calling thread's own network; for threads that entered the cell's.
-pub fn get(port: u16, path: &str) -> (u16, String) {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    // In one piece: the second of several would wait for the acknowledgement of the first.
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 #[allow(unused_imports)] // as above

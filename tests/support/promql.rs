@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use kafka_vitals::expose::metrics::{CATALOGUE, Kind};
+use kafka_vitals::expose::metrics::CATALOGUE;
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
 /// Labels that Prometheus gives to every series of a target.
@@ -27,10 +27,8 @@ pub fn labels_of(expression: &str) -> Labels {
 fn walk(expression: &Expr, wrong: &mut Vec<String>) -> Labels {
     match expression {
         Expr::VectorSelector(selector) => {
-            let counter = CATALOGUE
-                .iter()
-                .any(|metric| Some(metric.name) == selector.name.as_deref() && matches!(metric.kind, Kind::Counter));
-            if counter {
+            let metric = CATALOGUE.iter().find(|metric| Some(metric.name) == selector.name.as_deref());
+            if metric.is_some_and(|metric| metric.is_counter()) {
                 wrong.push(format!("the counter {selector} without rate or increase"));
             }
             of_selector(selector, wrong)

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use lab::versions::Mode;
-use lab::{Cluster, ClusterOptions, Load, LoadOptions};
+use lab::{Cluster, ClusterOptions, Load};
 
 use super::{Exporter, wait_for};
 
@@ -20,8 +20,7 @@ const AT_REST: Duration = Duration::from_secs(15);
 pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
     let cluster = Cluster::start(ClusterOptions { mode, ..ClusterOptions::new(version) }).unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
-    let exporter = Exporter::start_configured(cluster.cell(), CONFIG);
+    let exporter = Exporter::start_with(cluster.cell(), CONFIG, |_| {});
     (cluster, exporter)
 }
 
@@ -75,7 +74,7 @@ pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Du
     judged(&cluster, &exporter, pools);
     let begun = Instant::now();
     let at_rest = all_well(&exporter, || begun.elapsed() > AT_REST);
-    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let clients = Load::start(&cluster).unwrap();
     let begun = Instant::now();
     let loaded = all_well(&exporter, || begun.elapsed() > under_load);
     println!("{version}: {at_rest} readings at rest, {loaded} under load, {} rounds answered", clients.answered());
@@ -83,14 +82,9 @@ pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Du
     drop(clients);
     // Its peers' fetchers end, and its own threads one after the other.
     let id = cluster.brokers().next().unwrap().id();
-    let restarted = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let (cluster, restarted) = (&mut cluster, &restarted);
-        scope.spawn(move || {
-            cluster.restart(id).unwrap();
-            restarted.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
-        all_well(&exporter, || restarted.load(std::sync::atomic::Ordering::Relaxed));
+        let restart = scope.spawn(|| cluster.restart(id).unwrap());
+        all_well(&exporter, || restart.is_finished());
     });
     judged(&cluster, &exporter, pools);
     let begun = Instant::now();

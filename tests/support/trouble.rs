@@ -1,6 +1,5 @@
 //! What goes wrong with brokers, and what the exporter must say of it meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Cluster, ClusterOptions, Form, deadlock};
@@ -9,66 +8,39 @@ use super::{Exporter, wait_for, wait_until_none};
 
 pub const BROKERS: [i32; 3] = [217, 218, 219];
 
-/// Three brokers of the incident's version, with the topic that the deadlock is made with.
+/// The incident's brokers, with the topic that the deadlock is made with.
 pub fn cluster() -> Cluster {
-    let options = ClusterOptions { brokers: BROKERS.to_vec(), ..ClusterOptions::new("0.10.1.0") };
-    let cluster = Cluster::start(options).unwrap();
+    let cluster = Cluster::start(ClusterOptions::incident()).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
     cluster
 }
 
-/// Scrapes 20 times a second on a thread of its own while `trouble` goes on, and 200 times at least; all are answered,
-/// and in time. `check` sees each answer.
-pub fn scraped(exporter: &Exporter, check: impl Fn(&str) + Sync, trouble: impl FnOnce()) {
+/// Scrapes 20 times a second while `trouble` goes on, and 200 times at least; all are answered, and in time. `check`
+/// sees each answer.
+pub fn scraped(exporter: &Exporter, check: impl Fn(&str), trouble: impl FnOnce() + Send) {
     const APART: Duration = Duration::from_millis(50);
-    /// Tells the scraper that the trouble is over, also when it panicked.
-    struct Over<'a>(&'a AtomicBool);
-    impl Drop for Over<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let over = AtomicBool::new(false);
-    let (network, port) = (exporter.cell.network().unwrap(), exporter.port);
     let begun = Instant::now();
-    let times = std::thread::scope(|scope| {
-        let (over, check) = (&over, &check);
-        let scraper = scope.spawn(move || {
-            network.enter().unwrap();
-            let (mut times, mut next) = (Vec::new(), Instant::now());
-            while !over.load(Ordering::Relaxed) || times.len() < 200 {
-                let begun = Instant::now();
-                let (status, body) = super::get(port, "/metrics");
-                times.push(begun.elapsed());
-                assert_eq!(status, 200);
-                assert!(body.contains("kafka_vitals_build_info"));
-                check(&body);
-                // At its own times, whether the last one was slow or not.
-                next += APART;
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            }
-            times
-        });
-        let told = Over(over);
-        trouble();
-        drop(told);
-        scraper.join().unwrap()
+    let mut times = Vec::new();
+    std::thread::scope(|scope| {
+        let trouble = scope.spawn(trouble);
+        let mut next = begun;
+        while !trouble.is_finished() || times.len() < 200 {
+            let asked = Instant::now();
+            let body = exporter.scrape();
+            times.push(asked.elapsed());
+            assert!(body.contains("kafka_vitals_build_info"));
+            check(&body);
+            // At its own times, whether the last one was slow or not.
+            next += APART;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
     });
+    times.sort();
     let (took, count) = (begun.elapsed(), times.len());
-    let (p99, worst) = p99_and_worst(times);
+    let (p99, worst) = (times[count * 99 / 100], times[count - 1]);
     let told = format!("{count} scrapes in {took:.1?}: p99 {p99:.1?}, worst {worst:.1?}");
     println!("{told}");
     assert!(p99 < Duration::from_millis(100) && worst < Duration::from_secs(1), "{told}");
-}
-
-fn p99_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
-    times.sort();
-    (times[times.len() * 99 / 100], times[times.len() - 1])
-}
-
-fn success(exporter: &Exporter, id: i32, collector: &str) -> Option<f64> {
-    exporter.metrics().get(&format!("collector_success{{broker=\"{id}\",collector=\"{collector}\"}}"))
 }
 
 /// What the probes of the exporter say of a broker: api and metadata of its own, and by each other broker as a peer how
@@ -89,11 +61,9 @@ pub fn all_well(exporter: &Exporter) {
     let answered = Some(1.0);
     wait_until_none("all brokers to be well", Duration::from_secs(40), || {
         let metrics = exporter.metrics();
-        let state = |id: &i32| {
-            let success = format!("collector_success{{broker=\"{id}\",collector=\"threads\"}}");
-            (probed(exporter, *id), metrics.of("deadlock_detected", *id), metrics.get(&success))
-        };
-        let well = (([answered; 2], [[answered; 2]; 2]), Some(0.0), Some(1.0));
+        let state =
+            |id: &i32| (probed(exporter, *id), metrics.of("deadlock_detected", *id), metrics.success(*id, "threads"));
+        let well = (([answered; 2], [[answered; 2]; 2]), Some(0.0), Some(true));
         BROKERS.iter().map(|id| (id, state(id))).filter(|(_, state)| *state != well).collect()
     });
 }
@@ -104,7 +74,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     cluster.pause(id).unwrap();
     wait_for("the stopped process to be told", Duration::from_secs(5), || told("is stopped by a signal"));
     wait_for("the thread dump to be unknown", Duration::from_secs(20), || {
-        success(exporter, id, "threads") == Some(0.0)
+        exporter.metrics().success(id, "threads") == Some(false)
     });
     wait_for("the probes to tell its silence", Duration::from_secs(15), || {
         probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2])
@@ -112,7 +82,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("<small>told by broker "));
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        success(exporter, id, "threads") == Some(1.0) && !told("<small>told by broker ")
+        exporter.metrics().success(id, "threads") == Some(true) && !told("<small>told by broker ")
     });
 }
 
@@ -120,7 +90,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
 pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32) {
     cluster.kill(id).unwrap();
     wait_for("the killed process to be told", Duration::from_secs(15), || {
-        success(exporter, id, "process") == Some(0.0)
+        exporter.metrics().success(id, "process") == Some(false)
     });
     wait_for("the peers to be refused", Duration::from_secs(15), || {
         probed(exporter, id) == ([None; 2], [[Some(0.0), None]; 2])

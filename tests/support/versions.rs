@@ -35,7 +35,6 @@ impl Case {
         let cluster = Cluster::start(options).unwrap();
         let started = begun.elapsed();
         cluster.create_topic("orders", 6, brokers.len()).unwrap();
-        cluster.wait_whole(Duration::from_secs(60)).unwrap();
         let exporter = fast_exporter(cluster.cell());
         self.is_told(&cluster, &exporter);
         println!(
@@ -82,17 +81,38 @@ impl Case {
     }
 }
 
+/// A test by `$check` of each version and mode on the usual JDK; the incident's version has its own.
+#[allow(unused_macros)] // each test binary uses a part
+macro_rules! test_each_version {
+    ($check:ident) => {
+        test_each_version! { $check:
+            kafka_0_10_1_1 = "0.10.1.1", ZooKeeper;
+            kafka_2_1_0 = "2.1.0", ZooKeeper;
+            kafka_2_8_2 = "2.8.2", ZooKeeper;
+            kafka_3_9_1_with_zookeeper = "3.9.1", ZooKeeper;
+            kafka_3_9_1_combined = "3.9.1", KraftCombined;
+            kafka_3_9_1_with_a_dedicated_controller = "3.9.1", KraftDedicated;
+            kafka_4_3_0_combined = "4.3.0", KraftCombined;
+            kafka_4_3_0_with_a_dedicated_controller = "4.3.0", KraftDedicated;
+        }
+    };
+    ($check:ident: $($name:ident = $version:literal, $mode:ident;)*) => {
+        $(#[test]
+        fn $name() {
+            $check(&Case::new($version, Mode::$mode));
+        })*
+    };
+}
+#[allow(unused_imports)] // as above
+pub(crate) use test_each_version;
+
 /// An exporter whose slow rounds are fast.
 pub fn fast_exporter(cell: &Cell) -> Exporter {
-    Exporter::start_with(cell, |command| {
-        command.arg(format!("--config.file={}", rounds()));
-    })
+    Exporter::start_with(cell, FAST_ROUNDS, |_| {})
 }
 
-/// A config file with fast rounds.
-pub fn rounds() -> &'static str {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fast-rounds.yml")
-}
+/// A config file.
+pub const FAST_ROUNDS: &str = include_str!("../fixtures/fast-rounds.yml");
 
 /// The collectors that told of a broker, with their success.
 pub fn collectors(metrics: &BTreeMap<String, f64>, id: impl std::fmt::Display) -> BTreeMap<String, f64> {

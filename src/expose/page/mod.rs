@@ -23,7 +23,8 @@ const BROKERS: usize = 8;
 const EVENTS: usize = 50;
 const TEXT: usize = 400;
 
-pub fn render(view: &View, saved: &Saved, now: Moment) -> Markup {
+/// The page as it stands at `now`, with a link to the metrics at `telemetry_path`.
+pub fn render(view: &View, saved: &Saved, now: Moment, telemetry_path: &str) -> Markup {
     let snapshot = &*view.snapshot;
     let overview = overview(view, saved);
     let headline = overview.sentences.first().map(|sentence| cut(sentence, TEXT)).unwrap_or_default();
@@ -80,7 +81,7 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> Markup {
                 p {
                     "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
                     a href="/runbooks" { "Runbooks" } ", "
-                    a href="/metrics" { "metrics" } ", "
+                    a href=(telemetry_path) { "metrics" } ", "
                     a href="/-/healthy" { "health" } ", "
                     a href="/-/ready" { "readiness" } ". The page does not reload by itself."
                 }

@@ -68,7 +68,7 @@ fn a_page_full_of_trouble_stays_below_100_kb() {
     let mut view = view(&vec![(BrokerState::Gray, findings, Some(deadlock(40, 200))); 3]);
     let event = |n: u64| Event { at: Moment(NOW.0 + n), broker: "1".into(), what: format!("event {n}"), finding: None };
     Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|n| Arc::new(event(n))).collect();
-    let page = render(&view, &Saved::default(), NOW).into_string();
+    let page = render(&view, &Saved::default(), NOW, "/metrics").into_string();
     println!("{} bytes", page.len());
     assert!(page.len() < 100_000, "{} bytes", page.len());
     // Cut, and told how much of it: members, who waits for them, facts, events.
@@ -129,7 +129,7 @@ fn the_first_line_and_the_exit_code_tell_the_worst() {
         let saved = saved_of_all(&view);
         let text = check::text(&view, &saved, NOW.plus(Duration::from_secs(1)));
         assert_eq!((text.lines().next().unwrap(), check::exit_code(&text)), (first, Some(code)));
-        let page = render(&view, &saved, NOW).into_string();
+        let page = render(&view, &saved, NOW, "/metrics").into_string();
         let (_, headline) = first.split_once(": ").unwrap();
         assert!(page.contains(&format!("<h1>{headline}</h1>")), "{headline} in {page}");
         assert!(brokers.is_empty() || page.contains("/evidence/folder"));
@@ -145,7 +145,7 @@ fn names_of_threads_steer_neither_browser_nor_terminal() {
     let mut deadlock = deadlock(2, 0);
     deadlock.cycle[0].thread = hostile.into();
     let view = view(&[(BrokerState::Gray, vec![finding], Some(deadlock))]);
-    let page = render(&view, &Saved::default(), NOW).into_string();
+    let page = render(&view, &Saved::default(), NOW, "/metrics").into_string();
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "{page}");
     let text = check::text(&view, &Saved::default(), NOW);
     assert!(text.contains("alert(1)") && !text.contains('\x1b'), "{text}");

@@ -1,13 +1,10 @@
 //! How soon a deadlock is told, over many runs, and how often healthy brokers are suspected: `make qualify`.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions};
-use support::Exporter;
-use support::verdict::{followed, load, seconds_to_verdict, start};
+use crate::support::Exporter;
+use crate::support::verdict::{followed, load, seconds_to_verdict, start};
+use lab::{Cluster, ClusterOptions, Form, Load};
 
 /// Of each form.
 const RUNS: usize = 10;
@@ -20,7 +17,7 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
     for form in [Form::Leave, Form::Expire] {
         for run in 0..RUNS {
             let (cluster, exporter) = start();
-            let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+            let clients = Load::start(&cluster).unwrap();
             let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
             // Clients wait 5 s for an answer.
             let noticed =
@@ -41,18 +38,16 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
 fn watched(version: &str) {
     let cluster = Cluster::start(ClusterOptions::new(version)).unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
-    let file = std::fs::File::create(&log).unwrap();
-    let exporter = Exporter::start_with(cluster.cell(), |command| {
-        command.arg("--log.level=debug").stderr(file);
+    let exporter = Exporter::start_with(cluster.cell(), "", |command| {
+        command.arg("--log.level=debug").stderr(std::fs::File::create(&log).unwrap());
     });
     followed(&cluster, &exporter);
     let begun = Instant::now();
     let cpu = exporter.metrics().get("process_cpu_seconds_total").unwrap();
     std::thread::sleep(HEALTHY);
-    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let clients = Load::start(&cluster).unwrap();
     std::thread::sleep(HEALTHY);
     let metrics = exporter.metrics();
     let cpu = metrics.get("process_cpu_seconds_total").unwrap() - cpu;
@@ -72,22 +67,9 @@ fn watched(version: &str) {
     assert!(suspicions.is_empty(), "{suspicions:#?}");
 }
 
-#[test]
-fn healthy_brokers_of_0_10_are_not_suspected() {
-    watched("0.10.1.0");
-}
-
-#[test]
-fn healthy_brokers_of_2_8_are_not_suspected() {
-    watched("2.8.2");
-}
-
-#[test]
-fn healthy_brokers_of_3_9_are_not_suspected() {
-    watched("3.9.1");
-}
-
-#[test]
-fn healthy_brokers_of_4_3_are_not_suspected() {
-    watched("4.3.0");
+tests! { watched:
+    healthy_brokers_of_0_10_are_not_suspected("0.10.1.0");
+    healthy_brokers_of_2_8_are_not_suspected("2.8.2");
+    healthy_brokers_of_3_9_are_not_suspected("3.9.1");
+    healthy_brokers_of_4_3_are_not_suspected("4.3.0");
 }

@@ -1,17 +1,14 @@
 //! Three real brokers of every version and mode: all well, one stopped, one killed, one under SIGSTOP; what other tools
 //! say each time, and what the exporter says. Takes longer than CI has: `make qualify`.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::agree::agree_on_everything;
+use crate::support::versions::{Case, test_each_version};
+use crate::support::{Exporter, wait_for};
 use lab::Cluster;
 use lab::jars::java_of;
 use lab::versions::Mode;
-use support::agree::agree_on_everything;
-use support::versions::Case;
-use support::{Exporter, wait_for};
 
 const SICK: i32 = 2;
 
@@ -35,13 +32,11 @@ fn tools_agree_in_trouble(case: &Case) {
     cluster.pause(SICK).unwrap();
     wait_without(&cluster);
     wait_for("the paused broker to be told", Duration::from_secs(60), || {
-        let success = |collector: &str| {
-            exporter.metrics().get(&format!("collector_success{{broker=\"{SICK}\",collector=\"{collector}\"}}"))
-        };
+        let success = |collector| exporter.metrics().success(SICK, collector);
         exporter.page().contains("is stopped by a signal")
             && exporter.page().contains("<small>told by broker ")
-            && success("threads") == Some(0.0)
-            && success("cluster") == Some(1.0)
+            && success("threads") == Some(false)
+            && success("cluster") == Some(true)
     });
     agree_on_everything(&cluster, &exporter);
     step("one paused");
@@ -68,7 +63,7 @@ fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
     wait_without(cluster);
     wait_for("its absence to be told", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
-        metrics.get(&format!("collector_success{{broker=\"{SICK}\",collector=\"process\"}}")) == Some(0.0)
+        metrics.success(SICK, "process") == Some(false)
             && ["open_file_handles", "deadlock_detected", "leader_partitions"]
                 .iter()
                 .all(|series| metrics.of(series, SICK).is_none())
@@ -94,6 +89,8 @@ fn all_well(exporter: &Exporter) {
     });
 }
 
+test_each_version!(tools_agree_in_trouble);
+
 #[test]
 fn kafka_0_10_1_0_on_jdk_8_as_in_the_incident() {
     // It calls itself 1.8.0.
@@ -105,46 +102,6 @@ fn kafka_0_10_1_0_on_jdk_8_as_in_the_incident() {
 fn kafka_0_10_1_0_on_jdk_11() {
     let java = java_of(11..12).expect("a JDK 11: run through `make qualify`, which fetches it");
     tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("0.10.1.0", Mode::ZooKeeper) });
-}
-
-#[test]
-fn kafka_0_10_1_1() {
-    tools_agree_in_trouble(&Case::new("0.10.1.1", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_2_1_0() {
-    tools_agree_in_trouble(&Case::new("2.1.0", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_2_8_2() {
-    tools_agree_in_trouble(&Case::new("2.8.2", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_3_9_1_with_zookeeper() {
-    tools_agree_in_trouble(&Case::new("3.9.1", Mode::ZooKeeper));
-}
-
-#[test]
-fn kafka_3_9_1_combined() {
-    tools_agree_in_trouble(&Case::new("3.9.1", Mode::KraftCombined));
-}
-
-#[test]
-fn kafka_3_9_1_with_a_dedicated_controller() {
-    tools_agree_in_trouble(&Case::new("3.9.1", Mode::KraftDedicated));
-}
-
-#[test]
-fn kafka_4_3_0_combined() {
-    tools_agree_in_trouble(&Case::new("4.3.0", Mode::KraftCombined));
-}
-
-#[test]
-fn kafka_4_3_0_with_a_dedicated_controller() {
-    tools_agree_in_trouble(&Case::new("4.3.0", Mode::KraftDedicated));
 }
 
 #[test]

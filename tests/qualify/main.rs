@@ -1,11 +1,25 @@
 //! What takes longer than CI has: `make qualify`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+/// A test for each row.
+macro_rules! tests {
+    ($check:ident: $($name:ident($argument:expr);)*) => {
+        $(#[test]
+        fn $name() {
+            $check($argument);
+        })*
+    };
+}
+
+mod stalls;
+#[path = "../support/mod.rs"]
 mod support;
+mod verdict;
+mod versions;
 
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, ClusterOptions, Form, Load, LoadOptions, deadlock, hand, versions};
+use lab::{Cluster, ClusterOptions, Form, deadlock};
 use support::fakes::{self, Fakes};
 use support::{Exporter, trouble};
 
@@ -29,14 +43,9 @@ fn nine_of_ten_in_the_first_round(form: Form) {
     assert!(first_rounds >= 9, "{form:?}: only {first_rounds} of 10 in the first round");
 }
 
-#[test]
-fn deadlock_rate_as_a_session_expires() {
-    nine_of_ten_in_the_first_round(Form::Expire);
-}
-
-#[test]
-fn deadlock_rate_as_a_member_leaves() {
-    nine_of_ten_in_the_first_round(Form::Leave);
+tests! { nine_of_ten_in_the_first_round:
+    deadlock_rate_as_a_session_expires(Form::Expire);
+    deadlock_rate_as_a_member_leaves(Form::Leave);
 }
 
 /// 20 scrapes a second for a minute at least, while all goes wrong that can, and other brokers come and go.
@@ -62,33 +71,7 @@ fn scrapes_are_answered_for_a_minute_of_trouble() {
     });
 }
 
-/// Every version in every mode starts, keeps topics and serves clients.
 #[test]
-fn all_versions_start_and_serve() {
-    // One alone: LAB_VERSION=3.9.1
-    let wanted = std::env::var("LAB_VERSION");
-    for version in versions::VERSIONS.iter().filter(|one| wanted.as_ref().map_or(true, |name| name == one.name)) {
-        for mode in version.modes {
-            let begin = Instant::now();
-            let options = ClusterOptions { mode: Some(*mode), ..ClusterOptions::new(version.name) };
-            let mut cluster = Cluster::start(options).unwrap();
-            println!("{} {mode:?}: started in {:.1?}", version.name, begin.elapsed());
-            cluster.create_topic("orders", 6, 3).unwrap();
-            let described = hand::described_partitions(&cluster.topics_describe().unwrap());
-            assert_eq!(described.iter().filter(|one| one.topic == "orders" && one.whole()).count(), 6, "{described:?}");
-
-            let load = Load::start(&cluster, &LoadOptions::incident("orders")).unwrap();
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while load.answered() < 100 && load.failed() == 0 && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            assert!(load.answered() >= 100 && load.failed() == 0, "{} and {}", load.answered(), load.failed());
-            drop(load);
-
-            cluster.kill(2).unwrap();
-            cluster.start_again(2).unwrap();
-            cluster.wait_whole(Duration::from_secs(60)).unwrap();
-            println!("{} {mode:?}: all well after {:.1?}", version.name, begin.elapsed());
-        }
-    }
+fn a_writer_killed_a_hundred_times_leaves_whole_bundles_or_none() {
+    support::evidence::kill_in_a_loop(100);
 }

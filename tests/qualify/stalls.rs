@@ -1,20 +1,16 @@
 //! Healthy brokers of every version under what hurts, watched for long: no stall, no missing thread, no deadlock:
 //! `make qualify`. `KAFKA_VITALS_QUALIFY_MINUTES` is the time for each version and mode, 10 by default.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::stalls::{CONFIG, POOLS, all_well, harm, judged, nothing_found};
+use crate::support::{Exporter, wait_for};
 use lab::client::{Connection, Member};
 use lab::deadlock::offsets_partition;
 use lab::versions::{self, Mode};
-use lab::{Cell, Cluster, ClusterOptions, Load, LoadOptions, Process};
-use support::stalls::{CONFIG, POOLS, all_well, harm, judged, nothing_found};
-use support::{Exporter, wait_for};
+use lab::{Cell, Cluster, ClusterOptions, Load, Process};
 
 /// Writes a second of all brokers on the slow disk: an append, which here waits for its fsync, takes a tenth of a second
 /// and more.
@@ -39,13 +35,11 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
     })
     .unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (exporter, log) = watched(&cluster, folder.path());
     // On 0.10.1.0 rebalances may truly deadlock.
     let rebalancers = if version == "0.10.1.0" { 0 } else { 4 };
-    let options = LoadOptions { rebalancers, ..LoadOptions::incident("t32") };
-    let clients = Load::start(&cluster, &options).unwrap();
+    let clients = Load::start_rebalancing(&cluster, rebalancers).unwrap();
     let span = time / 4;
     let told = |what: &str, begun: Instant, readings: usize| {
         let (answered, failed, rebalanced) = (clients.answered(), clients.failed(), clients.rebalanced());
@@ -79,11 +73,9 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
 
 /// An exporter that takes dumps often and tells its log what it suspects, and that log.
 fn watched(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
-    let (config, log) = (folder.join("config"), folder.join("log"));
-    std::fs::write(&config, CONFIG).unwrap();
-    let to = std::fs::File::create(&log).unwrap();
-    let exporter = Exporter::start_with(cluster.cell(), |command| {
-        command.arg("--log.level=debug").arg("--config.file").arg(&config).stderr(to);
+    let log = folder.join("log");
+    let exporter = Exporter::start_with(cluster.cell(), CONFIG, |command| {
+        command.arg("--log.level=debug").stderr(std::fs::File::create(&log).unwrap());
     });
     judged(cluster, &exporter, &POOLS);
     (exporter, log)
@@ -97,10 +89,9 @@ fn suspicions(log: &Path) -> Vec<String> {
 
 /// One broker after the other, again and again.
 fn rolling_restarts(cluster: &mut Cluster, exporter: &Exporter, time: Duration) -> usize {
-    let over = AtomicBool::new(false);
     let ids: Vec<i32> = cluster.brokers().map(|broker| broker.id()).collect();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let restarts = scope.spawn(|| {
             let begun = Instant::now();
             while begun.elapsed() < time {
                 for id in &ids {
@@ -108,9 +99,8 @@ fn rolling_restarts(cluster: &mut Cluster, exporter: &Exporter, time: Duration) 
                     cluster.wait_whole(Duration::from_secs(90)).unwrap();
                 }
             }
-            over.store(true, Ordering::Relaxed);
         });
-        all_well(exporter, || over.load(Ordering::Relaxed))
+        all_well(exporter, || restarts.is_finished())
     })
 }
 
@@ -175,7 +165,7 @@ fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
     cluster.create_topic("t32", 32, 1).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (exporter, log) = watched(&cluster, folder.path());
-    let _clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let _clients = Load::start(&cluster).unwrap();
     let paused = || exporter.metrics().of("jvm_pause_seconds_total", 1).unwrap();
     let before = paused();
     harm(&cluster, 1, "fill:600");
@@ -272,7 +262,7 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     let (exporter, log) = watched(&cluster, folder.path());
     // Dropped before the cluster: held-up writes hold up their processes' end.
     let disk = disk;
-    let clients = Load::start(&cluster, &LoadOptions::incident("t32")).unwrap();
+    let clients = Load::start(&cluster).unwrap();
     wait_for("the group's offsets to be committed", Duration::from_secs(30), || clients.answered() > 50);
     disk.limit("bps", "1", &cluster);
     let begun = Instant::now();
@@ -285,32 +275,11 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     disk.limit("bps", "max", &cluster);
 }
 
-#[test]
-fn healthy_brokers_of_0_10_1_0_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("0.10.1.0");
-}
-
-#[test]
-fn healthy_brokers_of_0_10_1_1_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("0.10.1.1");
-}
-
-#[test]
-fn healthy_brokers_of_2_1_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("2.1.0");
-}
-
-#[test]
-fn healthy_brokers_of_2_8_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("2.8.2");
-}
-
-#[test]
-fn healthy_brokers_of_3_9_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("3.9.1");
-}
-
-#[test]
-fn healthy_brokers_of_4_3_neither_stall_nor_lack_threads() {
-    healthy_in_every_mode("4.3.0");
+tests! { healthy_in_every_mode:
+    healthy_brokers_of_0_10_1_0_neither_stall_nor_lack_threads("0.10.1.0");
+    healthy_brokers_of_0_10_1_1_neither_stall_nor_lack_threads("0.10.1.1");
+    healthy_brokers_of_2_1_neither_stall_nor_lack_threads("2.1.0");
+    healthy_brokers_of_2_8_neither_stall_nor_lack_threads("2.8.2");
+    healthy_brokers_of_3_9_neither_stall_nor_lack_threads("3.9.1");
+    healthy_brokers_of_4_3_neither_stall_nor_lack_threads("4.3.0");
 }

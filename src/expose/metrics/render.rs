@@ -1,0 +1,387 @@
+//! The newest snapshot in Prometheus' text format.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use super::*;
+use crate::diagnose::finding::{BrokerDiagnosis, BrokerState};
+use crate::diagnose::forecast::Forecast;
+use crate::diagnose::{View, known_issues};
+use crate::discover::Mode;
+use crate::evidence::Saved;
+use crate::evidence::store::time;
+use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState};
+
+/// The content type of [`render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Most series of [`PARTITION_ISR`] that one exporter tells.
+const MAX_PARTITION_SERIES: usize = 200;
+
+/// Families by name, each with the series added so far.
+#[derive(Default)]
+struct Families(BTreeMap<&'static str, (&'static Metric, Vec<Series>)>);
+
+impl Families {
+    /// Adds a series; none where the value is unknown.
+    fn add(&mut self, metric: &'static Metric, labels: &[&str], value: impl Into<Option<f64>>) {
+        debug_assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
+        let Some(value) = value.into() else { return };
+        let pairs = metric.labels.iter().zip(labels).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut series = Series::from_label(pairs.collect());
+        if metric.is_counter() {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            series.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            series.set_gauge(gauge);
+        }
+        self.0.entry(metric.name).or_insert((metric, Vec::new())).1.push(series);
+    }
+
+    fn encode(self) -> String {
+        let family = |(metric, series): (&Metric, _)| {
+            let mut family = MetricFamily::default();
+            family.set_name(metric.name.to_owned());
+            family.set_help(metric.help.to_owned());
+            family.set_field_type(if metric.is_counter() { MetricType::COUNTER } else { MetricType::GAUGE });
+            family.set_metric(series);
+            family
+        };
+        let families: Vec<MetricFamily> = self.0.into_values().map(family).collect();
+        let mut out = Vec::with_capacity(16 * 1024);
+        match TextEncoder::new().encode(&families, &mut out) {
+            Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+            // Only a family without a name or without a series is refused, and `add` makes neither.
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}
+
+/// The readings and their diagnosis in the text format, as they stand at `now`.
+pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
+    let snapshot = &*view.snapshot;
+    let mut families = Families::default();
+    let f = &mut families;
+    f.add(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    f.add(&MEMORY_MAP_LIMIT, &[], count(&snapshot.memory_map_limit, now));
+    exporter(f, snapshot, now);
+    if let Some(success) = snapshot.discovery.success {
+        f.add(&COLLECTOR_SUCCESS, &["", "discovery"], f64::from(success));
+        f.add(&COLLECTOR_DURATION, &["", "discovery"], snapshot.discovery.duration.as_secs_f64());
+    }
+    for broker in &snapshot.brokers {
+        if broker.ended.is_none() {
+            info(f, broker);
+            process(f, broker, now);
+            sockets(f, broker, now);
+            threads(f, broker, now);
+            cluster(f, broker, now);
+            probes(f, broker, now);
+        }
+        rounds(f, broker, now);
+    }
+    let leaderless = snapshot.brokers.iter().filter_map(|broker| Some(broker.partitions(now)?.leaderless));
+    f.add(&OFFLINE, &[], leaderless.max().map(|most| most as f64));
+    partitions(f, snapshot, now);
+    view.diagnosis.brokers.iter().for_each(|broker| diagnosis(f, broker));
+    for (label, saved) in &saved.brokers {
+        f.add(&BUNDLES, &[label], saved.total as f64);
+    }
+    let text = families.encode();
+    // A comment: for people, as no metric could keep a server from taking these for now.
+    if view.replayed { format!("# Replay of {}, not now.\n{text}", time(view.diagnosis.at)) } else { text }
+}
+
+/// A reading that is a number.
+fn count(reading: &Reading<u64>, now: Moment) -> Option<f64> {
+    reading.fresh(now).map(|count| *count as f64)
+}
+
+/// `None` is unlimited.
+fn limit(value: Option<u64>) -> f64 {
+    value.map_or(f64::INFINITY, |value| value as f64)
+}
+
+fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    let Some(own) = snapshot.exporter.fresh(now) else { return };
+    f.add(&OWN_CPU, &[], own.cpu_seconds);
+    f.add(&OWN_HANDLES, &[], own.open_handles as f64);
+    f.add(&OWN_HANDLE_LIMIT, &[], limit(own.handle_limit));
+    f.add(&OWN_RESIDENT, &[], own.resident_bytes as f64);
+    f.add(&OWN_VIRTUAL, &[], own.virtual_bytes as f64);
+    f.add(&OWN_START, &[], own.started.seconds());
+    f.add(&OWN_THREADS, &[], own.threads as f64);
+}
+
+fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
+    let (label, broker) = (snapshot.label.as_str(), &snapshot.broker);
+    let mode = match broker.mode {
+        Some(Mode::ZooKeeper) => "zookeeper",
+        Some(Mode::KRaft) => "kraft",
+        None => "",
+    };
+    let roles: Vec<&str> = broker.roles.iter().map(|role| role.name()).collect();
+    let [kafka, java] = [&broker.kafka_version, &broker.java_version].map(|version| version.as_deref().unwrap_or(""));
+    let pid = broker.process.pid.to_string();
+    f.add(&BROKER_INFO, &[label, kafka, java, mode, &roles.join(","), &pid], 1.0);
+    for known in known_issues::exposed(kafka) {
+        f.add(&KNOWN_EXPOSED, &[label, &known.key, &known.fixed_in.join(",")], 1.0);
+    }
+    f.add(&START_TIME, &[label], broker.started.map(Moment::seconds));
+}
+
+fn process(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    f.add(&OPEN_HANDLES, &[label], count(&broker.handles, now));
+    if let Some(vitals) = broker.process.fresh(now) {
+        f.add(&HANDLE_LIMIT, &[label, "soft"], limit(vitals.handle_limit_soft));
+        f.add(&HANDLE_LIMIT, &[label, "hard"], limit(vitals.handle_limit_hard));
+        f.add(&RESIDENT, &[label], vitals.resident_bytes as f64);
+    }
+    for (kind, count) in broker.handle_kinds.fresh(now).into_iter().flat_map(|kinds| kinds.named()) {
+        f.add(&HANDLE_KINDS, &[label, kind], count as f64);
+    }
+    f.add(&UNTRACKED, &[label], count(&broker.untracked_sockets, now));
+    f.add(&MEMORY_MAPS, &[label], count(&broker.memory_maps, now));
+    for space in broker.log_dirs.fresh(now).into_iter().flatten() {
+        f.add(&LOG_DIR_FREE, &[label, &space.dir.display().to_string()], space.free_bytes as f64);
+    }
+}
+
+fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    if let Some(pulse) = broker.sockets.fresh(now) {
+        states(f, label, "server", &pulse.server, |state| state != TcpState::Established);
+        f.add(&UNREAD_CLOSE_WAIT, &[label, "server"], pulse.unread_close_wait as f64);
+        for queue in &pulse.accept_queues {
+            f.add(&ACCEPT_LENGTH, &[label, &queue.listener], f64::from(queue.length));
+            f.add(&ACCEPT_LIMIT, &[label, &queue.listener], queue.limit.map(f64::from));
+        }
+    }
+    if let Some(owners) = broker.connections.fresh(now) {
+        let mut established = StateCounts::default();
+        *established.get_mut(TcpState::Established) = owners.server_established;
+        states(f, label, "server", &established, |state| state == TcpState::Established);
+        states(f, label, "client", &owners.client, |_| true);
+        f.add(&UNREAD_CLOSE_WAIT, &[label, "client"], owners.client_unread_close_wait as f64);
+    }
+}
+
+fn states(f: &mut Families, broker: &str, role: &str, counts: &StateCounts, told: impl Fn(TcpState) -> bool) {
+    for state in TcpState::ALL.into_iter().filter(|state| told(*state)) {
+        let count = counts.get(state);
+        let labels = [broker, role, state.name()];
+        f.add(&CONNECTIONS, &labels, count.connections as f64);
+        // The queues of a listening socket are connections, not bytes.
+        if state != TcpState::Listen {
+            f.add(&RECEIVE_QUEUE, &labels, count.receive_bytes as f64);
+            f.add(&SEND_QUEUE, &labels, count.send_bytes as f64);
+        }
+    }
+}
+
+fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    let report = broker.threads.fresh(now);
+    if let Some(standing) = &broker.deadlock {
+        let members: usize = standing.deadlocks.iter().map(|deadlock| deadlock.cycle.len()).sum();
+        f.add(&DEADLOCK, &[label], 1.0);
+        f.add(&DEADLOCKED_THREADS, &[label], members as f64);
+    } else if report.is_some() {
+        f.add(&DEADLOCK, &[label], 0.0);
+        f.add(&DEADLOCKED_THREADS, &[label], 0.0);
+    }
+    if let Some(report) = report {
+        for (state, count) in &report.by_state {
+            f.add(&THREADS, &[label, state], *count as f64);
+        }
+        if let Some(stalls) = &report.stalls {
+            by_pool(f, &STALLED, label, stalls, |stall| (&stall.pool, stall.threads.len()));
+        }
+        if let Some(missing) = &report.missing {
+            by_pool(f, &MISSING, label, missing, |thread| (&thread.pool, thread.count));
+        }
+        let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
+        for queue in &report.convoys {
+            *waiters.entry(&queue.lock_class).or_default() += queue.waiters.len();
+        }
+        for (class, count) in waiters {
+            f.add(&LOCK_WAITERS, &[label, class], count as f64);
+        }
+        f.add(&DUMP_DURATION, &[label], report.duration.as_secs_f64());
+    }
+    f.add(&JVM_PAUSES, &[label], broker.jvm_pauses.fresh(now).map(Duration::as_secs_f64));
+    f.add(&DUMP_AGE, &[label], age(&broker.threads, now));
+    for (reason, count) in &broker.dump_failures {
+        f.add(&DUMP_FAILURES, &[label, reason], *count as f64);
+    }
+}
+
+/// One series for each pool that could be judged.
+fn by_pool<T>(
+    f: &mut Families,
+    metric: &'static Metric,
+    broker: &str,
+    findings: &PoolFindings<T>,
+    count: impl Fn(&T) -> (&str, usize),
+) {
+    let mut counts: BTreeMap<&str, usize> = findings.pools.iter().map(|pool| (pool.as_str(), 0)).collect();
+    for (pool, threads) in findings.found.iter().map(count) {
+        *counts.entry(pool).or_default() += threads;
+    }
+    for (pool, threads) in counts {
+        f.add(metric, &[broker, pool], threads as f64);
+    }
+}
+
+fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let Some(counts) = broker.partitions(now) else { return };
+    let label = broker.label.as_str();
+    f.add(&LEADER, &[label], counts.leader as f64);
+    f.add(&UNDER_REPLICATED, &[label], counts.under_replicated as f64);
+    f.add(&LEADER_ALONE, &[label], counts.isr_leader_alone as f64);
+    f.add(&NOT_IN_ISR, &[label], counts.not_in_isr as f64);
+}
+
+fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let Some(report) = broker.probes.fresh(now) else { return };
+    let label = broker.label.as_str();
+    let success = |probe: Option<&Probe>| probe.map(|probe| f64::from(probe.success()));
+    for (path, probe) in [("api", Some(&report.api)), ("metadata", report.metadata.as_ref())] {
+        f.add(&PROBE_SUCCESS, &[label, path], success(probe));
+        f.add(&PROBE_DURATION, &[label, path], probe.map(|probe| probe.duration.as_secs_f64()));
+    }
+    for of in &report.peers {
+        let peer = of.peer.id.to_string();
+        f.add(&PEER_PROBE_SUCCESS, &[label, &peer, "connect"], success(Some(&of.connect)));
+        f.add(&PEER_PROBE_SUCCESS, &[label, &peer, "api"], success(of.api.as_ref()));
+    }
+}
+
+fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    let known: Vec<_> = snapshot.brokers.iter().filter_map(|broker| Some((broker, broker.partitions(now)?))).collect();
+    if known.is_empty() {
+        return;
+    }
+    let not_whole = || known.iter().flat_map(|(broker, counts)| counts.not_whole.iter().map(move |one| (broker, one)));
+    for (broker, one) in not_whole().take(MAX_PARTITION_SERIES) {
+        let labels = [&broker.label, &one.topic, &one.partition.to_string()];
+        f.add(&PARTITION_ISR, &labels.map(String::as_str), f64::from(one.isr));
+    }
+    let left_out: u64 = known.iter().map(|(_, counts)| counts.not_whole_left_out).sum();
+    let left_out = left_out + not_whole().skip(MAX_PARTITION_SERIES).count() as u64;
+    f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
+}
+
+fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
+    let label = broker.label.as_str();
+    for state in BrokerState::ALL {
+        f.add(&BROKER_STATE, &[label, state.name()], f64::from(state == broker.state));
+    }
+    for id in &broker.judged {
+        let active = broker.findings.iter().any(|finding| finding.id == *id);
+        f.add(&FINDING, &[label, id.kind().name, id.kind().severity.name()], f64::from(active));
+    }
+    for known in &broker.known_issues {
+        f.add(&KNOWN_DETECTED, &[label, &known.issue, &known.fixed_in.join(",")], 1.0);
+    }
+    let forecasts = &broker.forecasts;
+    f.add(&HANDLE_EXHAUSTION, &[label], seconds_left(&forecasts.file_handles));
+    f.add(&MAP_EXHAUSTION, &[label], seconds_left(&forecasts.memory_maps));
+    for (dir, forecast) in &forecasts.log_dirs {
+        f.add(&LOG_DIR_EXHAUSTION, &[label, dir], seconds_left(forecast));
+    }
+}
+
+fn seconds_left(forecast: &Forecast) -> Option<f64> {
+    match forecast {
+        Forecast::NoneAhead => Some(f64::INFINITY),
+        Forecast::SecondsLeft(left) => Some(*left),
+        Forecast::Unknown => None,
+    }
+}
+
+/// How the exporter's own work on the broker goes.
+fn rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    for (collector, status) in &broker.collectors {
+        let duration = status.success.map(|_| status.duration.as_secs_f64());
+        f.add(&COLLECTOR_SUCCESS, &[label, collector], status.success.map(f64::from));
+        f.add(&COLLECTOR_DURATION, &[label, collector], duration);
+    }
+    if broker.ended.is_some() {
+        return;
+    }
+    for (round, interval) in &broker.rounds {
+        f.add(&ROUND_INTERVAL, &[label, round], interval.as_secs_f64());
+    }
+    let ages = [
+        ("process", age(&broker.process, now)),
+        ("handles", age(&broker.handles, now)),
+        ("handle_kinds", age(&broker.handle_kinds, now)),
+        ("memory_maps", age(&broker.memory_maps, now)),
+        ("sockets", age(&broker.sockets, now)),
+        ("connections", age(&broker.connections, now)),
+        ("untracked_sockets", age(&broker.untracked_sockets, now)),
+        ("threads", age(&broker.threads, now)),
+        ("progress", age(&broker.progress, now)),
+        ("jvm_pauses", age(&broker.jvm_pauses, now)),
+        ("cluster", age(&broker.cluster, now)),
+        ("probes", age(&broker.probes, now)),
+        ("log_dirs", age(&broker.log_dirs, now)),
+    ];
+    for (reading, age) in ages {
+        f.add(&READING_AGE, &[label, reading], age);
+    }
+}
+
+/// In seconds, of a value however old.
+fn age<T>(reading: &Reading<T>, now: Moment) -> Option<f64> {
+    reading.last().map(|(_, at)| now.since(at).as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::discover::{Broker, ProcessKey};
+    use crate::snapshot::{ClusterCounts, PartitionState};
+
+    /// Two clusters on one host may have partitions of one name.
+    #[test]
+    fn every_broker_tells_its_partitions() {
+        let led_by = |id: i32, isr: u32| {
+            let key = ProcessKey { pid: id as u32, start_ticks: 1 };
+            let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
+            let state = PartitionState { topic: "t".into(), partition: 0, leader: Some(id), replicas: 3, isr };
+            let value = ClusterCounts { partitions: 1, not_whole: vec![state], ..ClusterCounts::default() };
+            broker.cluster = Reading::Known { value, at: Moment(0), valid_for: Duration::from_secs(15) };
+            Arc::new(broker)
+        };
+        let snapshot = Snapshot { brokers: vec![led_by(1, 1), led_by(9, 2)], ..Snapshot::default() };
+        let view = View { snapshot: Arc::new(snapshot), ..View::default() };
+        let text = render(&view, &Saved::default(), Moment(1000));
+        for told in ["{broker=\"1\",topic=\"t\",partition=\"0\"} 1", "{broker=\"9\",topic=\"t\",partition=\"0\"} 2"] {
+            assert!(text.contains(&format!("kafka_vitals_partition_isr_replicas{told}\n")), "{told}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_snapshot_counts_nothing() {
+        let text = render(&View::default(), &Saved::default(), Moment(1000));
+        let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(families, [format!("kafka_vitals_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))]);
+    }
+}
