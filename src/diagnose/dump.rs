@@ -106,7 +106,8 @@ pub fn read_all(bytes: &[u8]) -> Analysis {
         let reported = dump.reported.iter().flatten();
         for thread in dump.threads.iter().chain(reported.filter_map(|thread| thread.stack.as_ref())) {
             let _ = (thread.header(), thread.state());
-            let _ = (thread.frames().count(), thread.locks().count(), thread.initialising_classes().count());
+            let _ = (thread.frames().count(), thread.frame_lines().count());
+            let _ = (thread.locks().count(), thread.initialising_classes().count());
         }
         analysis.add("bytes", &dump);
     }

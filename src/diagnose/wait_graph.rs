@@ -121,12 +121,14 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// Locks that several threads wait for and that no deadlock explains, the longest queue first.
     pub fn convoys(&self) -> Vec<LockQueue> {
-        let mut queues: HashMap<Lock<'a>, Vec<usize>> = HashMap::new();
+        let mut queues: HashMap<(Lock<'a>, Option<usize>), Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
             let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else { continue };
             // Without a holder, only the class tells a lock from what idle threads park on.
             if edge.holder.is_some() || is_exclusive_lock(want.class) {
-                queues.entry(want.lock).or_default().push(index);
+                // Without an address, a lock is told from others by its holder.
+                let holder = edge.holder.filter(|_| want.lock == Lock::Reported);
+                queues.entry((want.lock, holder)).or_default().push(index);
             }
         }
         let mut queues: Vec<Vec<usize>> = queues.into_values().filter(|queue| queue.len() >= CONVOY_WAITERS).collect();
