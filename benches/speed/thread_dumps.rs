@@ -9,7 +9,7 @@ use kafka_vitals::sys::perf_data::PerfFile;
 use lab::{Cell, Process, jars};
 
 use crate::contest::{self, Bench, Contestant, KAFKA_VITALS, contest, contestant, cost_of, median, milliseconds, row};
-use crate::report::{Bar, Row};
+use crate::report::{Bar, Floor, Row};
 use crate::{load, worker};
 
 const DEPTH: usize = 60;
@@ -73,12 +73,14 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         contestant("`jstack -l`", || Ok(of_tool("jstack", &["-l"])?.1)),
     ];
     contest(bench.count(25, 3), &mut pause)?;
-    let mut passes = Vec::new();
+    let (mut floors, mut ratios, mut passes) = (Vec::new(), Vec::new(), Vec::new());
     let mut progress = vec![contestant("ours", || {
         let (_, printed) = cost_of(&cell, worker::command(["progress", &bench.count(40, 8).to_string(), &pid], &[]))?;
         let figures: Vec<f64> = printed.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [sampled, once, pass] = figures[..] else { bail!("three figures expected, not {printed}") };
+        let [sampled, once, bare, pass] = figures[..] else { bail!("four figures expected, not {printed}") };
         ensure!(sampled >= threads as f64, "{sampled} threads sampled, not {threads}");
+        floors.push(bare);
+        ratios.push(once / bare);
         passes.push(pass);
         Ok(once)
     })];
@@ -90,7 +92,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         row(subject, "ms", "jstack", Bar::Ratio(1.0 / 25.0), &cpu),
         // Nothing is added to what the JVM needs: so much do two runs of the same differ.
         row("the same: pause of the JVM", "ms", "bare request", Bar::Ratio(1.15), &pause),
-        told(format!("progress of {threads} threads sampled, over and over"), sampled, Bar::Most(0.25)),
+        Row {
+            floor: Some(Floor { name: "bare `pread`s", value: median(floors), ratio: median(ratios) }),
+            ..told(format!("progress of {threads} threads sampled, over and over"), sampled, Bar::Most(0.25))
+        },
         told(
             "the same, a whole pass with its judgement, 4 a second: caches are cold".into(),
             median(passes),
