@@ -29,7 +29,9 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     explanation.not_recognised.append(&mut left_out);
     if explanation.files.is_empty() {
         let reasons = explanation.not_recognised.iter().take(20);
-        let reasons: Vec<String> = reasons.map(|file| format!("{}: {}", file.source, file.reason)).collect();
+        let reasons: Vec<String> = reasons
+            .map(|file| format!("{}: {}", file.source, file.reason))
+            .collect();
         anyhow::bail!("nothing here can be explained: {}", reasons.join("; "));
     }
     crate::print(&explanation, args.output, analysis::explained)?;
@@ -57,11 +59,16 @@ fn read(paths: &[PathBuf]) -> (Vec<Saved>, Vec<NotRecognised>) {
 
 /// A line break in a file's name would forge a line of the answer.
 fn name(path: &Path) -> String {
-    path.display().to_string().replace(char::is_control, "\u{fffd}")
+    path.display()
+        .to_string()
+        .replace(char::is_control, "\u{fffd}")
 }
 
 fn leave_out(path: &Path, reason: impl Into<String>) -> NotRecognised {
-    NotRecognised { source: name(path), reason: reason.into() }
+    NotRecognised {
+        source: name(path),
+        reason: reason.into(),
+    }
 }
 
 /// Takes its size from what is `left`.
@@ -74,7 +81,11 @@ fn contents(file: File, left: &mut u64) -> Result<Vec<u8>, String> {
         // A pipe (`<(jstack PID)`) has no length, and a device no end.
         let mut bytes = Vec::new();
         (&file).take(*left + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > *left { Err(too_much()) } else { Ok(bytes) }
+        if bytes.len() as u64 > *left {
+            Err(too_much())
+        } else {
+            Ok(bytes)
+        }
     };
     let bytes = read().map_err(|error| error.to_string())?;
     *left -= bytes.len() as u64;
@@ -87,7 +98,11 @@ fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec
     let mut met = 0;
     while let Some((path, depth)) = open.pop() {
         let mut entries = match fs::read_dir(&path) {
-            Ok(entries) => entries.take(MAX_FILES + 1 - met).flatten().map(|entry| entry.path()).collect::<Vec<_>>(),
+            Ok(entries) => entries
+                .take(MAX_FILES + 1 - met)
+                .flatten()
+                .map(|entry| entry.path())
+                .collect::<Vec<_>>(),
             Err(error) => {
                 left_out.push(leave_out(&path, error.to_string()));
                 continue;
@@ -98,23 +113,35 @@ fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec
         for path in &entries {
             match fs::symlink_metadata(path).map(|status| status.file_type()) {
                 Ok(kind) if kind.is_dir() && depth == MAX_DEPTH => {
-                    left_out.push(leave_out(path, format!("more than {MAX_DEPTH} folders deep")));
+                    left_out.push(leave_out(
+                        path,
+                        format!("more than {MAX_DEPTH} folders deep"),
+                    ));
                 }
-                Ok(kind) if kind.is_file() => match regular(path).and_then(|file| contents(file, left)) {
-                    Ok(bytes) => saved.push((name(path), bytes)),
-                    Err(reason) => left_out.push(leave_out(path, reason)),
-                },
+                Ok(kind) if kind.is_file() => {
+                    match regular(path).and_then(|file| contents(file, left)) {
+                        Ok(bytes) => saved.push((name(path), bytes)),
+                        Err(reason) => left_out.push(leave_out(path, reason)),
+                    }
+                }
                 Ok(kind) if kind.is_dir() => {}
-                Ok(kind) if kind.is_symlink() => left_out.push(leave_out(path, "a link, not followed")),
+                Ok(kind) if kind.is_symlink() => {
+                    left_out.push(leave_out(path, "a link, not followed"))
+                }
                 Ok(_) => left_out.push(leave_out(path, NO_FILE)),
                 Err(error) => left_out.push(leave_out(path, error.to_string())),
             }
         }
         if met > MAX_FILES {
-            left_out.push(leave_out(top, format!("more than {MAX_FILES} files; some were left out")));
+            left_out.push(leave_out(
+                top,
+                format!("more than {MAX_FILES} files; some were left out"),
+            ));
             break;
         }
-        let folders = entries.into_iter().filter(|path| depth < MAX_DEPTH && path.is_dir() && !path.is_symlink());
+        let folders = entries
+            .into_iter()
+            .filter(|path| depth < MAX_DEPTH && path.is_dir() && !path.is_symlink());
         open.extend(folders.rev().map(|path| (path, depth + 1)));
     }
 }
@@ -122,8 +149,15 @@ fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec
 /// It may have become a pipe or a link since it was looked at.
 fn regular(path: &Path) -> Result<File, String> {
     let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
+    let opened = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path);
     let file = opened.map_err(|error| error.to_string())?;
     let is_file = file.metadata().is_ok_and(|status| status.is_file());
-    if is_file { Ok(file) } else { Err(NO_FILE.to_owned()) }
+    if is_file {
+        Ok(file)
+    } else {
+        Err(NO_FILE.to_owned())
+    }
 }

@@ -69,7 +69,11 @@ pub struct CheckArgs {
 impl CheckArgs {
     /// What an exporter with these settings would do.
     pub fn as_serving(self) -> ServeArgs {
-        ServeArgs { config_file: self.config_file, procfs: self.procfs, ..ServeArgs::default() }
+        ServeArgs {
+            config_file: self.config_file,
+            procfs: self.procfs,
+            ..ServeArgs::default()
+        }
     }
 }
 
@@ -147,7 +151,11 @@ pub struct ServeArgs {
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10052", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
     /// Path of the metrics.
-    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
+    #[arg(
+        long = "web.telemetry-path",
+        value_name = "PATH",
+        default_value = "/metrics"
+    )]
     pub telemetry_path: String,
     /// Requests answered at a time; more wait. 0 is no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
@@ -199,14 +207,27 @@ pub struct ServeArgs {
 
 /// `ADDRESS:PORT`, or `:PORT` for every address of both kinds, as Prometheus' own exporters take it.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
-    full.parse().map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 127.0.0.1:10052".to_owned())
+    let full = if text.starts_with(':') {
+        format!("[::]{text}")
+    } else {
+        text.to_owned()
+    };
+    full.parse()
+        .map_err(|_| "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 127.0.0.1:10052".to_owned())
 }
 
 /// `max` is infinity.
 fn speed(text: &str) -> Result<f64, String> {
-    let speed = if text == "max" { f64::INFINITY } else { text.parse().unwrap_or(0.0) };
-    if speed >= 0.01 { Ok(speed) } else { Err("expected a number of at least 0.01, or max".to_owned()) }
+    let speed = if text == "max" {
+        f64::INFINITY
+    } else {
+        text.parse().unwrap_or(0.0)
+    };
+    if speed >= 0.01 {
+        Ok(speed)
+    } else {
+        Err("expected a number of at least 0.01, or max".to_owned())
+    }
 }
 
 impl Default for ServeArgs {

@@ -73,7 +73,8 @@ impl EvidenceSettings {
             let first = PathBuf::from(value.split(':').next().unwrap_or_default());
             first.is_absolute().then_some(first)
         };
-        let of_user = || folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
+        let of_user =
+            || folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
         let state = folder("STATE_DIRECTORY").or_else(|| Some(of_user()?.join("kafka-vitals")))?;
         Some(state.join("evidence"))
     }
@@ -126,7 +127,11 @@ pub struct Collectors {
 
 impl Default for Collectors {
     fn default() -> Self {
-        Collectors { sockets: true, threads: true, cluster: true }
+        Collectors {
+            sockets: true,
+            threads: true,
+            cluster: true,
+        }
     }
 }
 
@@ -179,7 +184,11 @@ pub struct LiveSettings {
 
 impl Default for LiveSettings {
     fn default() -> Self {
-        LiveSettings { enabled: true, hold_off: Duration::from_secs(600), wait_for_evidence: Duration::from_secs(15) }
+        LiveSettings {
+            enabled: true,
+            hold_off: Duration::from_secs(600),
+            wait_for_evidence: Duration::from_secs(15),
+        }
     }
 }
 
@@ -202,7 +211,9 @@ impl Config {
     pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
         let file = match args.config_file {
             None => File::default(),
-            Some(path) => read_file(&path).map_err(|message| ConfigError::File { path, message })?,
+            Some(path) => {
+                read_file(&path).map_err(|message| ConfigError::File { path, message })?
+            }
         };
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
@@ -233,12 +244,23 @@ impl Config {
 }
 
 /// Paths that are served already.
-const TAKEN: [&str; 7] =
-    ["/-/healthy", "/-/ready", "/check", "/live", "/api/v1/brokers", "/api/v1/findings", "/runbooks"];
+const TAKEN: [&str; 7] = [
+    "/-/healthy",
+    "/-/ready",
+    "/check",
+    "/live",
+    "/api/v1/brokers",
+    "/api/v1/findings",
+    "/runbooks",
+];
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
 fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
-    let fail = |why: &str| Err(ConfigError::Flag(format!("--web.telemetry-path {path:?}: {why}")));
+    let fail = |why: &str| {
+        Err(ConfigError::Flag(format!(
+            "--web.telemetry-path {path:?}: {why}"
+        )))
+    };
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '.' | '_' | '~');
     if !path.starts_with('/') || path.len() < 2 {
         return fail("must begin with / and name a path, e.g. /metrics");
@@ -257,25 +279,35 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
 pub fn check_procfs(path: &Path) -> Result<(), ConfigError> {
     ProcRoot::new(path).uptime().map(drop).map_err(|error| {
         let path = path.display();
-        ConfigError::Flag(format!("--path.procfs {path}: no procfs is mounted there ({error}); leave it at /proc"))
+        ConfigError::Flag(format!(
+            "--path.procfs {path}: no procfs is mounted there ({error}); leave it at /proc"
+        ))
     })
 }
 
 fn read_file(path: &Path) -> Result<File, String> {
     let uid = rustix::process::geteuid().as_raw();
-    let unreadable = |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
+    let unreadable =
+        |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
     // A FIFO would hold up the start for ever, a device would never end.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("is no regular file; name the file itself".to_owned());
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("larger than {MAX_FILE_BYTES} bytes; this is not a config file of kafka-vitals"));
+        return Err(format!(
+            "larger than {MAX_FILE_BYTES} bytes; this is not a config file of kafka-vitals"
+        ));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let valid = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
         let line = 1 + memchr::memchr_iter(b'\n', valid).count();
         format!("not UTF-8 at line {line}; save it as UTF-8")
     })?;
@@ -283,7 +315,10 @@ fn read_file(path: &Path) -> Result<File, String> {
 }
 
 fn parse(text: &str) -> Result<File, String> {
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
         return Ok(File::default());
     }
     let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
@@ -299,30 +334,53 @@ fn parse(text: &str) -> Result<File, String> {
     for (name, interval) in rounds {
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
             let given = humantime::format_duration(interval);
-            return Err(format!("rounds.{name}: {given} is out of range, must be 100ms to 1h"));
+            return Err(format!(
+                "rounds.{name}: {given} is out of range, must be 100ms to 1h"
+            ));
         }
     }
     if file.brokers.len() > MAX_BROKERS {
-        return Err(format!("brokers: {} entries, at most {MAX_BROKERS} are taken", file.brokers.len()));
+        return Err(format!(
+            "brokers: {} entries, at most {MAX_BROKERS} are taken",
+            file.brokers.len()
+        ));
     }
     for (index, broker) in file.brokers.iter().enumerate() {
         let m = &broker.matches;
-        let given = [m.id.is_some(), m.port.is_some(), m.pid_file.is_some()].into_iter().filter(|x| *x).count();
+        let given = [m.id.is_some(), m.port.is_some(), m.pid_file.is_some()]
+            .into_iter()
+            .filter(|x| *x)
+            .count();
         if given != 1 {
-            return Err(format!("brokers[{index}].match: give exactly one of id, port, pid_file; {given} are given"));
+            return Err(format!(
+                "brokers[{index}].match: give exactly one of id, port, pid_file; {given} are given"
+            ));
         }
-        if let Some(first) = file.brokers.iter().take(index).position(|other| other.matches == *m) {
-            return Err(format!("brokers[{index}].match: is that of brokers[{first}] as well; keep one of the two"));
+        if let Some(first) = file
+            .brokers
+            .iter()
+            .take(index)
+            .position(|other| other.matches == *m)
+        {
+            return Err(format!(
+                "brokers[{index}].match: is that of brokers[{first}] as well; keep one of the two"
+            ));
         }
         if let Some(bootstrap) = &broker.bootstrap
-            && !bootstrap.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            && !bootstrap
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         {
-            return Err(format!("brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"));
+            return Err(format!(
+                "brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"
+            ));
         }
     }
     let e = &file.evidence;
     if e.max_bytes < 10 << 20 {
-        return Err("evidence.max_bytes: a bundle takes some megabytes, must be 10MiB or more".to_owned());
+        return Err(
+            "evidence.max_bytes: a bundle takes some megabytes, must be 10MiB or more".to_owned(),
+        );
     } else if e.max_bundles == 0 {
         return Err("evidence.max_bundles: must be 1 or more".to_owned());
     }
@@ -332,7 +390,12 @@ fn parse(text: &str) -> Result<File, String> {
 /// One line of a serde error: its place, what is wrong, and the nearest right key for a misspelt one.
 fn explain(error: &serde_saphyr::Error) -> String {
     let without_snippet = error.without_snippet();
-    let mut message = without_snippet.to_string().lines().next().unwrap_or("not valid YAML").to_owned();
+    let mut message = without_snippet
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or("not valid YAML")
+        .to_owned();
     for (of_the_library, of_ours) in IN_PLAIN_WORDS {
         message = message.replace(of_the_library, of_ours);
     }
@@ -341,8 +404,9 @@ fn explain(error: &serde_saphyr::Error) -> String {
         && let Some((_, known)) = rest.split_once("expected")
     {
         let known = known.split(" at line").next().unwrap_or(known);
-        let keys =
-            known.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !["", "one", "of", "or"].contains(w));
+        let keys = known
+            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .filter(|w| !["", "one", "of", "or"].contains(w));
         let likeness = |key: &&str| strsim::jaro(given, key);
         let nearest = keys.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         // `web` is as near to `brokers` as to anything: no hint is better than a wrong one.
@@ -357,29 +421,54 @@ fn explain(error: &serde_saphyr::Error) -> String {
 /// What the YAML crate says to programmers, for those who write the file.
 const IN_PLAIN_WORDS: [(&str, &str); 8] = [
     ("expected mapping start", "`key: value` lines are expected"),
-    ("expected sequence start", "a list is expected, lines that begin with `- `,"),
-    ("invalid i32", "a whole number is expected, 2147483647 at most,"),
+    (
+        "expected sequence start",
+        "a list is expected, lines that begin with `- `,",
+    ),
+    (
+        "invalid i32",
+        "a whole number is expected, 2147483647 at most,",
+    ),
     ("invalid u16", "a port is expected, 65535 at most,"),
-    (", set DuplicateKeyPolicy in Options if acceptable", ", keep one of them,"),
-    ("; use from_multiple or from_multiple_with_options", ", put everything into one,"),
-    ("tabs disallowed within this context (block indentation)", "a tab in the indentation, use blanks,"),
-    ("recursive references require weak recursion types", "an alias inside of what it stands for"),
+    (
+        ", set DuplicateKeyPolicy in Options if acceptable",
+        ", keep one of them,",
+    ),
+    (
+        "; use from_multiple or from_multiple_with_options",
+        ", put everything into one,",
+    ),
+    (
+        "tabs disallowed within this context (block indentation)",
+        "a tab in the indentation, use blanks,",
+    ),
+    (
+        "recursive references require weak recursion types",
+        "an alias inside of what it stands for",
+    ),
 ];
 
 /// `250ms`, `1s`, `10m`.
 fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration, write e.g. 250ms, 15s or 10m")))
+    humantime::parse_duration(&text).map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is no duration, write e.g. 250ms, 15s or 10m"
+        ))
+    })
 }
 
 /// `30d`.
-fn some_span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+fn some_span<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     span(deserializer).map(Some)
 }
 
 /// `/var/lib/kafka-heap-dumps`
-fn folder_of_a_broker<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+fn folder_of_a_broker<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
     /// HotSpot takes 1,024 bytes, the file's name included.
     const MOST_BYTES: usize = 900;
     let text = String::deserialize(deserializer)?;
@@ -396,11 +485,21 @@ fn folder_of_a_broker<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resu
 /// `500MiB`, `1GiB`; a bare number is bytes.
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (digits, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
     let units = [("", 0), ("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
-    let unit = units.into_iter().find(|(name, _)| *name == unit.trim()).map(|(_, shift)| 1_u64 << shift);
-    let bytes = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, count)| unit.checked_mul(count));
-    bytes.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no size, write e.g. 500MiB or 1GiB")))
+    let unit = units
+        .into_iter()
+        .find(|(name, _)| *name == unit.trim())
+        .map(|(_, shift)| 1_u64 << shift);
+    let bytes = unit
+        .zip(digits.parse::<u64>().ok())
+        .and_then(|(unit, count)| unit.checked_mul(count));
+    bytes.ok_or_else(|| {
+        serde::de::Error::custom(format!("`{text}` is no size, write e.g. 500MiB or 1GiB"))
+    })
 }
 
 #[cfg(test)]
@@ -432,7 +531,10 @@ mod tests {
 
     #[test]
     fn evidence_settings_and_where_it_goes_by_default() {
-        let file = parse("evidence: {dir: /e, max_bytes: 2GiB, max_age: 30d, min_free: 0, heap_dump: /h}\n").unwrap();
+        let file = parse(
+            "evidence: {dir: /e, max_bytes: 2GiB, max_age: 30d, min_free: 0, heap_dump: /h}\n",
+        )
+        .unwrap();
         let thirty_days = Some(Duration::from_secs(30 * 86_400));
         let wanted = EvidenceSettings {
             dir: Some("/e".into()),
@@ -444,19 +546,44 @@ mod tests {
         };
         assert_eq!(file.evidence, wanted);
         let table: [(&[(&str, &str)], _); 6] = [
-            (&[("STATE_DIRECTORY", "/var/lib/kv:/var/lib/b"), ("HOME", "/h")], Some("/var/lib/kv/evidence")),
-            (&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/kafka-vitals/evidence")),
-            (&[("HOME", "/h")], Some("/h/.local/state/kafka-vitals/evidence")),
             (
-                &[("XDG_STATE_HOME", "x"), ("STATE_DIRECTORY", ""), ("HOME", "/h")],
+                &[
+                    ("STATE_DIRECTORY", "/var/lib/kv:/var/lib/b"),
+                    ("HOME", "/h"),
+                ],
+                Some("/var/lib/kv/evidence"),
+            ),
+            (
+                &[("XDG_STATE_HOME", "/x"), ("HOME", "/h")],
+                Some("/x/kafka-vitals/evidence"),
+            ),
+            (
+                &[("HOME", "/h")],
+                Some("/h/.local/state/kafka-vitals/evidence"),
+            ),
+            (
+                &[
+                    ("XDG_STATE_HOME", "x"),
+                    ("STATE_DIRECTORY", ""),
+                    ("HOME", "/h"),
+                ],
                 Some("/h/.local/state/kafka-vitals/evidence"),
             ),
             (&[("HOME", "")], None),
             (&[], None),
         ];
         for (variables, wanted) in table {
-            let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
-            assert_eq!(EvidenceSettings::default_dir(variable), wanted.map(PathBuf::from), "{variables:?}");
+            let variable = |name: &str| {
+                variables
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, value)| value.into())
+            };
+            assert_eq!(
+                EvidenceSettings::default_dir(variable),
+                wanted.map(PathBuf::from),
+                "{variables:?}"
+            );
         }
     }
 }

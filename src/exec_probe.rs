@@ -24,7 +24,10 @@ pub enum Outcome {
 
 /// Asks `address` of `broker`, or of the only one, within `time`.
 pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
-    let path = broker.map_or_else(|| "/live".to_owned(), |broker| format!("/brokers/{broker}/live"));
+    let path = broker.map_or_else(
+        || "/live".to_owned(),
+        |broker| format!("/brokers/{broker}/live"),
+    );
     match get(address, &path, time, MAX_ANSWER) {
         Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),
         Ok((status, headers, body)) => {
@@ -32,7 +35,9 @@ pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome
             match status.as_str() {
                 "503" if is_marked(&headers) => Outcome::Restart(reason),
                 "200" => Outcome::Live(reason),
-                _ => Outcome::NoAnswer(format!("{address} answered {status}, which is no verdict: {reason}")),
+                _ => Outcome::NoAnswer(format!(
+                    "{address} answered {status}, which is no verdict: {reason}"
+                )),
             }
         }
     }
@@ -47,11 +52,20 @@ fn is_marked(headers: &str) -> bool {
 ///
 /// # Errors
 /// Nobody answers in time, or what answers speaks no HTTP or says more.
-pub fn get(address: SocketAddr, path: &str, time: Duration, most: usize) -> std::io::Result<(String, String, String)> {
+pub fn get(
+    address: SocketAddr,
+    path: &str,
+    time: Duration,
+    most: usize,
+) -> std::io::Result<(String, String, String)> {
     let deadline = Instant::now() + time;
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok::<Duration, std::io::Error>(left) }
+        if left.is_zero() {
+            Err(std::io::ErrorKind::TimedOut.into())
+        } else {
+            Ok::<Duration, std::io::Error>(left)
+        }
     };
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
@@ -105,26 +119,61 @@ mod tests {
         let restart = || Some(Outcome::Restart("deadlocked".into()));
         // An answer, whether the server hangs after it, and what it means; None is no verdict.
         let table: [(&[u8], bool, Option<Outcome>); 11] = [
-            (b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ndeadlocked\n", false, restart()),
-            (b"HTTP/1.1 503 x\r\nKafka-Vitals:restart\r\nA: b\r\n\r\ndeadlocked\n", false, restart()),
+            (
+                b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ndeadlocked\n",
+                false,
+                restart(),
+            ),
+            (
+                b"HTTP/1.1 503 x\r\nKafka-Vitals:restart\r\nA: b\r\n\r\ndeadlocked\n",
+                false,
+                restart(),
+            ),
             // Of a proxy that misses the exporter.
-            (b"HTTP/1.1 503 Service Unavailable\r\nServer: nginx\r\n\r\nx", false, None),
-            (b"HTTP/1.1 503 x\r\n\r\nkafka-vitals: restart\r\n", false, None),
-            (b"HTTP/1.1 200 OK\r\n\r\nwell\n", false, Some(Outcome::Live("well".into()))),
+            (
+                b"HTTP/1.1 503 Service Unavailable\r\nServer: nginx\r\n\r\nx",
+                false,
+                None,
+            ),
+            (
+                b"HTTP/1.1 503 x\r\n\r\nkafka-vitals: restart\r\n",
+                false,
+                None,
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\n\r\nwell\n",
+                false,
+                Some(Outcome::Live("well".into())),
+            ),
             (b"HTTP/1.1 401 Unauthorized\r\n\r\n", false, None),
             (b"HTTP/1.1 404 Not Found\r\n\r\n503", false, None),
             (b"HTTP/1.1 500 503\r\n\r\n", false, None),
             (b"503", false, None),
             (b"", false, None),
-            (b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ncut", true, None),
+            (
+                b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ncut",
+                true,
+                None,
+            ),
         ];
         for (bytes, hangs, expected) in table {
             let time = Duration::from_millis(if hangs { 500 } else { 10_000 });
             let outcome = ask(serving(bytes, hangs), None, time);
             let verdict = Some(&outcome).filter(|outcome| !matches!(outcome, Outcome::NoAnswer(_)));
-            assert_eq!(verdict, expected.as_ref(), "{:?}: {outcome:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(
+                verdict,
+                expected.as_ref(),
+                "{:?}: {outcome:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(matches!(ask(closed, Some("1"), Duration::from_secs(1)), Outcome::NoAnswer(_)));
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(matches!(
+            ask(closed, Some("1"), Duration::from_secs(1)),
+            Outcome::NoAnswer(_)
+        ));
     }
 }

@@ -35,7 +35,9 @@ pub async fn run(
         let mut view = View::of(&mut judge, snapshot, now);
         let saved = Arc::clone(&saved.borrow());
         let evidence = |judged: &_| saved.progress(judged);
-        view.live = liveness.judge(&view.snapshot, &view.diagnosis, evidence, now).into();
+        view.live = liveness
+            .judge(&view.snapshot, &view.diagnosis, evidence, now)
+            .into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));
         tokio::time::sleep(AT_MOST_EVERY).await;
@@ -66,10 +68,22 @@ pub async fn once(config: Arc<Config>, clock: Clock) -> View {
             let view = View::of(&mut judge, snapshot, clock.now());
             let spent = begun.elapsed();
             let told = view.snapshot.discovery.success.is_some()
-                && view.snapshot.brokers.iter().all(|broker| has_told(&config, broker));
-            let decided = !view.diagnosis.brokers.iter().any(|broker| broker.state == BrokerState::Suspect)
+                && view
+                    .snapshot
+                    .brokers
+                    .iter()
+                    .all(|broker| has_told(&config, broker));
+            let decided = !view
+                .diagnosis
+                .brokers
+                .iter()
+                .any(|broker| broker.state == BrokerState::Suspect)
                 && !judge.is_undecided()
-                || view.diagnosis.brokers.iter().any(|broker| broker.state == BrokerState::Gray);
+                || view
+                    .diagnosis
+                    .brokers
+                    .iter()
+                    .any(|broker| broker.state == BrokerState::Gray);
             let no_broker = view.snapshot.brokers.is_empty();
             if told && (no_broker || decided && spent >= LOOK_AT_LEAST)
                 || spent >= CONFIRM_AT_MOST
@@ -115,8 +129,16 @@ fn log_changes(before: &Diagnosis, now: &Diagnosis) {
         }
         let (state, label) = (broker.state.name(), &broker.label);
         match broker.state {
-            BrokerState::Gray => tracing::error!(broker = label, state, "{} {}", broker.sentence, broker.remedy),
-            BrokerState::Suspect | BrokerState::Down => tracing::warn!(broker = label, state, "{}", broker.sentence),
+            BrokerState::Gray => tracing::error!(
+                broker = label,
+                state,
+                "{} {}",
+                broker.sentence,
+                broker.remedy
+            ),
+            BrokerState::Suspect | BrokerState::Down => {
+                tracing::warn!(broker = label, state, "{}", broker.sentence)
+            }
             BrokerState::Unknown if known.is_none() => {}
             BrokerState::Healthy | BrokerState::Unknown => {
                 tracing::info!(broker = label, state, "{}", broker.sentence);

@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kafka_vitals::cli::{
-    BundleArgs, CheckArgs, Cli, Command, Format, LiveArgs, LogLevel, ReplayArgs, ServeArgs, ThreadsArgs,
+    BundleArgs, CheckArgs, Cli, Command, Format, LiveArgs, LogLevel, ReplayArgs, ServeArgs,
+    ThreadsArgs,
 };
 use kafka_vitals::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use kafka_vitals::config::{Config, ConfigError, check_procfs};
@@ -35,7 +36,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == sys::attach::child::SUBCOMMAND) {
+    if arguments
+        .next()
+        .is_some_and(|first| first == sys::attach::child::SUBCOMMAND)
+    {
         // Before anything else: the child switches the user ids of its one thread.
         return sys::attach::child::child_main(arguments);
     }
@@ -74,7 +78,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where nobody takes the message (a full disk, a closed pipe) the exit code still tells.
             let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-            ExitCode::from(if failed == 1 && error.is::<ConfigError>() { 2 } else { failed })
+            ExitCode::from(if failed == 1 && error.is::<ConfigError>() {
+                2
+            } else {
+                failed
+            })
         }
     }
 }
@@ -109,14 +117,31 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
     let telemetry_path = config.telemetry_path.as_str().into();
-    let served = Served { view: view.clone(), saved: saved.clone(), clock, telemetry_path };
+    let served = Served {
+        view: view.clone(),
+        saved: saved.clone(),
+        clock,
+        telemetry_path,
+    };
     let mut tasks = listen(&config.listen, served, config.max_requests).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(record::run(settings, snapshots.clone(), clock));
     }
-    tasks.spawn(judging::run(snapshots, publish_view, saved, config.live, clock));
+    tasks.spawn(judging::run(
+        snapshots,
+        publish_view,
+        saved,
+        config.live,
+        clock,
+    ));
     let proc = ProcRoot::new(&config.procfs);
-    tasks.spawn(evidence::run(view, publish_saved, config.evidence.clone(), proc, clock));
+    tasks.spawn(evidence::run(
+        view,
+        publish_saved,
+        config.evidence.clone(),
+        proc,
+        clock,
+    ));
     tasks.spawn(collect::run(Arc::new(config), publish, clock));
     tokio::select! {
         () = stopped => {
@@ -140,12 +165,18 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-async fn listen(addresses: &[SocketAddr], served: Served, max_requests: usize) -> anyhow::Result<JoinSet<()>> {
+async fn listen(
+    addresses: &[SocketAddr],
+    served: Served,
+    max_requests: usize,
+) -> anyhow::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     let router = server::router(served, max_requests);
     for address in addresses {
         let listener = server::bind(*address).await?;
-        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        let address = listener
+            .local_addr()
+            .context("cannot tell the address listened on")?;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         tasks.spawn(server::serve(listener, router.clone()));
     }
@@ -160,7 +191,10 @@ fn look(args: CheckArgs) -> anyhow::Result<ExitCode> {
             let config = Arc::new(Config::load(args.as_serving())?);
             let clock = Clock::start();
             let view = awaited(judging::once(config, clock))?;
-            (check::text(&view, &Saved::default(), clock.now()), serde_json::to_string(&api::brokers(&view))? + "\n")
+            (
+                check::text(&view, &Saved::default(), clock.now()),
+                serde_json::to_string(&api::brokers(&view))? + "\n",
+            )
         }
     };
     let code = check::exit_code(&text).context("the answer has no level")?;
@@ -210,7 +244,9 @@ fn log_to_stderr(level: LogLevel, format: Format) {
         // It would say so on standard error, and panic where the disk under that is full or its pipe closed.
         .log_internal_errors(false);
     match format {
-        Format::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Format::Text => subscriber
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         Format::Json => subscriber.json().init(),
     }
 }
@@ -220,7 +256,10 @@ fn live(args: &LiveArgs) -> ExitCode {
     let (text, code) = match exec_probe::ask(args.address, args.broker.as_deref(), args.timeout) {
         Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
         Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
-        Outcome::NoAnswer(reason) => (format!("passes without an answer: {reason}"), ExitCode::SUCCESS),
+        Outcome::NoAnswer(reason) => (
+            format!("passes without an answer: {reason}"),
+            ExitCode::SUCCESS,
+        ),
     };
     let _ = writeln!(std::io::stdout(), "{}", harmless(&text));
     code
@@ -233,7 +272,11 @@ fn add_dumps(analysis: &mut Analysis, source: &str, bytes: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-fn print<T: serde::Serialize>(told: &T, output: Format, text: fn(&T) -> String) -> anyhow::Result<()> {
+fn print<T: serde::Serialize>(
+    told: &T,
+    output: Format,
+    text: fn(&T) -> String,
+) -> anyhow::Result<()> {
     let text = match output {
         Format::Text => harmless(&text(told)),
         Format::Json => serde_json::to_string_pretty(told)? + "\n",
@@ -247,7 +290,9 @@ fn harmless(text: &str) -> String {
 }
 
 fn tell(bytes: &[u8]) -> anyhow::Result<()> {
-    std::io::stdout().write_all(bytes).context("cannot write to standard output")
+    std::io::stdout()
+        .write_all(bytes)
+        .context("cannot write to standard output")
 }
 
 /// Prints the path of each bundle; 1 where one could not be written.
@@ -276,8 +321,16 @@ fn bundle(args: BundleArgs) -> anyhow::Result<ExitCode> {
 fn threads(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     check_procfs(&args.procfs)?;
     let stat = sys::proc::ProcRoot::new(&args.procfs).stat(args.pid)?;
-    let broker = Broker::unknown(ProcessKey { pid: args.pid, start_ticks: stat.start_ticks });
-    let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, Arc::new(broker), Duration::from_secs(10));
+    let broker = Broker::unknown(ProcessKey {
+        pid: args.pid,
+        start_ticks: stat.start_ticks,
+    });
+    let mut collector = ThreadCollector::new(
+        THIS_PROGRAM,
+        &args.procfs,
+        Arc::new(broker),
+        Duration::from_secs(10),
+    );
     let dump = awaited(collector.collect())??;
     let mut analysis = Analysis::default();
     add_dumps(&mut analysis, &format!("pid {}", args.pid), &dump.bytes)?;
@@ -292,8 +345,13 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let source = args.file.display().to_string();
     let recording = Recording::open(&args.file).with_context(|| source.clone())?;
     let checked = |replayed: Replayed| {
-        let why = "no line of it is a snapshot; give a file that `kafka-vitals --record FILE` wrote";
-        anyhow::ensure!(replayed.snapshots > 0, "{source}: {}", replayed.broken.as_deref().unwrap_or(why));
+        let why =
+            "no line of it is a snapshot; give a file that `kafka-vitals --record FILE` wrote";
+        anyhow::ensure!(
+            replayed.snapshots > 0,
+            "{source}: {}",
+            replayed.broken.as_deref().unwrap_or(why)
+        );
         Ok(replayed)
     };
     if let Some(output) = args.output {
@@ -308,7 +366,12 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let (publish, view) = watch::channel(Arc::default());
         // Nothing is saved while old readings are looked at.
         let (_, saved) = watch::channel(Arc::default());
-        let served = Served { view, saved, clock, telemetry_path: "/metrics".into() };
+        let served = Served {
+            view,
+            saved,
+            clock,
+            telemetry_path: "/metrics".into(),
+        };
         let mut tasks = listen(&args.listen, served, 40).await?;
         let speed = args.speed;
         let show = move |view: View| {
@@ -316,9 +379,20 @@ fn replay_recording(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             publish.send_replace(Arc::new(view));
         };
         let play = async {
-            let played = tokio::task::spawn_blocking(move || replay::play(recording, speed, show)).await;
-            let Replayed { snapshots, skipped, broken, .. } = checked(played.context("the replay ended by a fault")?)?;
-            tracing::info!(snapshots, skipped, broken, "the recording is at its end; its last view stays");
+            let played =
+                tokio::task::spawn_blocking(move || replay::play(recording, speed, show)).await;
+            let Replayed {
+                snapshots,
+                skipped,
+                broken,
+                ..
+            } = checked(played.context("the replay ended by a fault")?)?;
+            tracing::info!(
+                snapshots,
+                skipped,
+                broken,
+                "the recording is at its end; its last view stays"
+            );
             std::future::pending().await
         };
         tokio::select! {

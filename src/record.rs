@@ -25,7 +25,9 @@ pub struct Settings {
 /// Hands each second's newest snapshot to a thread of its own, where a disk that hangs harms nobody: what comes
 /// meanwhile is left out. Ends when nobody publishes snapshots any more.
 pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
-    let Some(lines) = start(settings) else { return std::future::pending().await };
+    let Some(lines) = start(settings) else {
+        return std::future::pending().await;
+    };
     loop {
         if let Ok(Err(_)) = tokio::time::timeout(AT_LEAST_EVERY, snapshots.changed()).await {
             return;
@@ -40,14 +42,25 @@ pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot
 
 fn start(settings: Settings) -> Option<SyncSender<(Arc<Snapshot>, Clock)>> {
     let (send, lines) = sync_channel::<(Arc<Snapshot>, Clock)>(1);
-    let mut recorder = Recorder { settings, open: None, failed: false };
+    let mut recorder = Recorder {
+        settings,
+        open: None,
+        failed: false,
+    };
     let work = move || {
         for (snapshot, clock) in lines {
-            recorder.take(&Snapshot { at: clock.now(), ..(*snapshot).clone() });
+            recorder.take(&Snapshot {
+                at: clock.now(),
+                ..(*snapshot).clone()
+            });
         }
     };
-    let started = std::thread::Builder::new().name("record".into()).spawn(work);
-    started.map_err(|error| tracing::error!(%error, "cannot start the thread that records")).ok()?;
+    let started = std::thread::Builder::new()
+        .name("record".into())
+        .spawn(work);
+    started
+        .map_err(|error| tracing::error!(%error, "cannot start the thread that records"))
+        .ok()?;
     Some(send)
 }
 
@@ -67,7 +80,10 @@ impl Recorder {
                 // Half a line may stand there: the next one begins with a line's end.
                 self.open = None;
                 if !self.failed {
-                    tracing::warn!(file, "cannot record: {error}; check its folder, rights and free space");
+                    tracing::warn!(
+                        file,
+                        "cannot record: {error}; check its folder, rights and free space"
+                    );
                 }
                 self.failed = true;
                 return;
@@ -79,7 +95,10 @@ impl Recorder {
     fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let mut line = serde_json::to_vec(snapshot)?;
         line.push(b'\n');
-        let Settings { file: path, max_bytes } = &self.settings;
+        let Settings {
+            file: path,
+            max_bytes,
+        } = &self.settings;
         let is_reopened = self.open.is_none();
         let mut open = self.open.take().map_or_else(|| open(path), Ok)?;
         // Also one that was full when it was opened: while it cannot be renamed nothing is added to it.
@@ -105,7 +124,11 @@ impl Recorder {
 
 /// With its size. Not for everybody's eyes: hosts, paths and topics are named in it.
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
     let bytes = file.metadata()?.len();
     Ok((file, bytes))
 }

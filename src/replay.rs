@@ -40,15 +40,29 @@ impl Recording {
     /// Plain, or compressed by gzip.
     pub fn new(mut bytes: impl BufRead + Send + 'static) -> io::Result<Recording> {
         let packed = bytes.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-        let lines: Box<dyn BufRead + Send> =
-            if packed { Box::new(BufReader::new(MultiGzDecoder::new(bytes))) } else { Box::new(bytes) };
-        Ok(Recording { lines, at: Moment(0), skipped: 0, broken: None })
+        let lines: Box<dyn BufRead + Send> = if packed {
+            Box::new(BufReader::new(MultiGzDecoder::new(bytes)))
+        } else {
+            Box::new(bytes)
+        };
+        Ok(Recording {
+            lines,
+            at: Moment(0),
+            skipped: 0,
+            broken: None,
+        })
     }
 
     /// Up to the line's end; None at the end of the file.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
-        if self.lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+        if self
+            .lines
+            .by_ref()
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
             return Ok(None);
         }
         if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
@@ -109,11 +123,18 @@ pub fn play(mut recording: Recording, speed: f64, mut show: impl FnMut(View)) ->
         played.from.get_or_insert(now);
         played.snapshots += 1;
         // Its answers to liveness probes stay empty: an old recording must not have a broker of today restarted.
-        let view = View { replayed: true, ..View::of(&mut judge, Arc::new(snapshot), now) };
+        let view = View {
+            replayed: true,
+            ..View::of(&mut judge, Arc::new(snapshot), now)
+        };
         played.diagnosis = Arc::clone(&view.diagnosis);
         show(view);
     }
-    Replayed { skipped: recording.skipped, broken: recording.broken, ..played }
+    Replayed {
+        skipped: recording.skipped,
+        broken: recording.broken,
+        ..played
+    }
 }
 
 /// The timeline and the last verdicts.
@@ -123,17 +144,38 @@ pub fn text(played: &Replayed) -> String {
     let from = played.from.unwrap_or_default();
     let (begin, end) = (clock(from), clock(diagnosis.at));
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "{} snapshots from {begin} to {end}, {} lines skipped\n", played.snapshots, played.skipped);
+    let _ = writeln!(
+        text,
+        "{} snapshots from {begin} to {end}, {} lines skipped\n",
+        played.snapshots, played.skipped
+    );
     if let Some(broken) = &played.broken {
         let _ = writeln!(text, "not read to its end: {broken}\n");
     }
     for event in &diagnosis.timeline {
-        let _ = writeln!(text, "{}  broker {}: {}", clock(event.at), event.broker, event.what);
+        let _ = writeln!(
+            text,
+            "{}  broker {}: {}",
+            clock(event.at),
+            event.broker,
+            event.what
+        );
     }
     for broker in &diagnosis.brokers {
-        let _ = writeln!(text, "\n{}: {} {}", broker.state.name(), broker.sentence, broker.remedy);
+        let _ = writeln!(
+            text,
+            "\n{}: {} {}",
+            broker.state.name(),
+            broker.sentence,
+            broker.remedy
+        );
         for finding in &broker.findings {
-            let _ = writeln!(text, "  {} since {}", finding.id.kind().title, clock(finding.since));
+            let _ = writeln!(
+                text,
+                "  {} since {}",
+                finding.id.kind().title,
+                clock(finding.since)
+            );
             for fact in &finding.facts {
                 let _ = writeln!(text, "    {fact}");
             }

@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::discover::Broker;
 use crate::named::named;
 pub use threads::{
-    Deadlock, DeadlockedThread, Likeness, LockQueue, MissingThread, NamedIssue, PoolFindings, ProgressReport, Stall,
-    StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, Likeness, LockQueue, MissingThread, NamedIssue, PoolFindings,
+    ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 
 /// Milliseconds since 1970, from a clock that never goes back while the exporter runs (see [`Clock`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Moment(pub u64);
 
 impl Moment {
@@ -31,7 +33,10 @@ impl Moment {
     }
 
     pub fn plus(self, span: Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// Seconds since 1970, as Prometheus tells time.
@@ -51,13 +56,22 @@ pub struct Clock {
 
 impl Clock {
     pub fn start() -> Clock {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { wall, start: Instant::now(), replayed: None }
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            wall,
+            start: Instant::now(),
+            replayed: None,
+        }
     }
 
     /// One that stands, with all its copies, where [`Clock::set`] put it last. A process needs one at most.
     pub fn replayed() -> Clock {
-        Clock { replayed: Some(Box::leak(Box::default())), ..Clock::start() }
+        Clock {
+            replayed: Some(Box::leak(Box::default())),
+            ..Clock::start()
+        }
     }
 
     /// Nothing on a clock that runs by itself.
@@ -92,13 +106,19 @@ pub enum Reading<T> {
 
 impl<T> Reading<T> {
     pub fn unknown(reason: impl Into<Arc<str>>) -> Self {
-        Reading::Unknown { reason: reason.into() }
+        Reading::Unknown {
+            reason: reason.into(),
+        }
     }
 
     /// The value, if it is known and young enough to speak of `now`.
     pub fn fresh(&self, now: Moment) -> Option<&T> {
         match self {
-            Reading::Known { value, at, valid_for } if now.since(*at) <= *valid_for => Some(value),
+            Reading::Known {
+                value,
+                at,
+                valid_for,
+            } if now.since(*at) <= *valid_for => Some(value),
             _ => None,
         }
     }
@@ -125,7 +145,9 @@ impl<T> Reading<T> {
 
 impl<T> Default for Reading<T> {
     fn default() -> Self {
-        Reading::Unknown { reason: Arc::from("not read yet") }
+        Reading::Unknown {
+            reason: Arc::from("not read yet"),
+        }
     }
 }
 
@@ -194,12 +216,18 @@ pub struct BrokerSnapshot {
 impl BrokerSnapshot {
     /// A broker of which nothing has been read yet.
     pub fn new(broker: Arc<Broker>, label: String) -> Self {
-        BrokerSnapshot { broker, label, ..BrokerSnapshot::default() }
+        BrokerSnapshot {
+            broker,
+            label,
+            ..BrokerSnapshot::default()
+        }
     }
 
     /// The counts of partitions, unknown where no topic was visible: `cluster` then tells who lives, and no more.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
-        self.cluster.fresh(now).filter(|counts| counts.partitions > 0)
+        self.cluster
+            .fresh(now)
+            .filter(|counts| counts.partitions > 0)
     }
 }
 
@@ -282,7 +310,9 @@ impl TcpState {
 
     /// From its [`TcpState::number`].
     pub fn from_number(number: u8) -> Option<TcpState> {
-        TcpState::ALL.get(usize::from(number).checked_sub(1)?).copied()
+        TcpState::ALL
+            .get(usize::from(number).checked_sub(1)?)
+            .copied()
     }
 }
 

@@ -22,25 +22,38 @@ fn yaml(file: &str) -> Value {
 }
 
 fn files(folder: &str, extension: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.into_string().unwrap());
-    names.filter(|name| name.ends_with(extension)).map(|name| format!("{folder}/{name}")).collect()
+    names
+        .filter(|name| name.ends_with(extension))
+        .map(|name| format!("{folder}/{name}"))
+        .collect()
 }
 
 /// Runs a tool that must succeed; what it printed.
 #[track_caller]
 fn tool(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `make test` fetches it"));
+    let output =
+        output.unwrap_or_else(|error| panic!("{program}: {error}; `make test` fetches it"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {}\n{said}{complained}", output.status);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{said}{complained}",
+        output.status
+    );
     said
 }
 
 #[test]
 fn promtool_takes_the_rules_and_the_configurations() {
-    tool("promtool", &["check", "rules", "--lint=all", "--lint-fatal", RULES]);
+    tool(
+        "promtool",
+        &["check", "rules", "--lint=all", "--lint-fatal", RULES],
+    );
     for config in ["alerts/prometheus.yml", "alerts/prometheus-file.yml"] {
         tool("promtool", &["check", "config", config]);
     }
@@ -51,14 +64,20 @@ fn promtool_takes_the_rules_and_the_configurations() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     std::fs::copy(RULES, folder.path().join("kafka-vitals.rules.yml")).unwrap();
     let file = folder.path().join("prometheus.yml");
-    std::fs::write(&file, kubernetes.replace(discovery, "static_configs: [{targets: [a]}]\n")).unwrap();
+    std::fs::write(
+        &file,
+        kubernetes.replace(discovery, "static_configs: [{targets: [a]}]\n"),
+    )
+    .unwrap();
     tool("promtool", &["check", "config", file.to_str().unwrap()]);
 }
 
 #[test]
 fn promtool_tests_of_the_rules_pass() {
     let tests = files("alerts/tests", ".yml");
-    let tests = ["test", "rules"].into_iter().chain(tests.iter().map(String::as_str));
+    let tests = ["test", "rules"]
+        .into_iter()
+        .chain(tests.iter().map(String::as_str));
     tool("promtool", &tests.collect::<Vec<_>>());
 }
 
@@ -66,15 +85,27 @@ fn promtool_tests_of_the_rules_pass() {
 fn amtool_routes_each_severity() {
     tool("amtool", &["check-config", "alerts/alertmanager.yml"]);
     let table: [(&[&str], &str); 5] = [
-        (&["severity=critical", "alertname=KafkaVitalsJvmDeadlock"], "pager"),
+        (
+            &["severity=critical", "alertname=KafkaVitalsJvmDeadlock"],
+            "pager",
+        ),
         (&["severity=warning"], "tickets"),
         (&["severity=info"], "digest"),
-        (&["severity=none", "alertname=KafkaVitalsWatchdog"], "watchdog"),
+        (
+            &["severity=none", "alertname=KafkaVitalsWatchdog"],
+            "watchdog",
+        ),
         (&["severity=of another rule"], "tickets"),
     ];
     for (labels, receiver) in table {
         let verify = format!("--verify.receivers={receiver}");
-        let arguments = ["config", "routes", "test", "--config.file=alerts/alertmanager.yml", &verify];
+        let arguments = [
+            "config",
+            "routes",
+            "test",
+            "--config.file=alerts/alertmanager.yml",
+            &verify,
+        ];
         tool("amtool", &[&arguments, labels].concat());
     }
 }
@@ -86,24 +117,40 @@ fn alertmanager_holds_back_what_a_cause_explains() {
     let port = cell.free_ports(1).unwrap()[0];
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut alertmanager = Command::new("alertmanager");
-    alertmanager.args(["--cluster.listen-address=", "--log.level=error"]).stdin(Stdio::null()).stdout(Stdio::null());
+    alertmanager
+        .args(["--cluster.listen-address=", "--log.level=error"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     alertmanager.arg("--config.file=alerts/alertmanager.yml");
     alertmanager.arg(format!("--storage.path={}", folder.path().display()));
     alertmanager.arg(format!("--web.listen-address=127.0.0.1:{port}"));
     let _running = cell.spawn(alertmanager).unwrap();
     let (time, begun) = (Duration::from_secs(5), Instant::now());
     let patient = || {
-        assert!(begun.elapsed() < Duration::from_secs(30), "Alertmanager took 30 s");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "Alertmanager took 30 s"
+        );
         std::thread::sleep(Duration::from_millis(50));
     };
-    while !cell.http_get(port, "/-/ready", time).is_ok_and(|(status, _)| status == 200) {
+    while !cell
+        .http_get(port, "/-/ready", time)
+        .is_ok_and(|(status, _)| status == 200)
+    {
         patient();
     }
     let amtool = |arguments: &[String]| {
         let mut amtool = Command::new("amtool");
-        amtool.arg(format!("--alertmanager.url=http://127.0.0.1:{port}")).arg("alert").args(arguments);
+        amtool
+            .arg(format!("--alertmanager.url=http://127.0.0.1:{port}"))
+            .arg("alert")
+            .args(arguments);
         let output = cell.run_tool(amtool, time).unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     let rules = rules();
@@ -128,19 +175,49 @@ fn alertmanager_holds_back_what_a_cause_explains() {
     for (alert, cluster, broker, held) in table {
         let alert = format!("KafkaVitals{alert}");
         let labels = &rules.iter().find(|rule| name(rule) == alert).unwrap()["labels"];
-        let severity_and_layer =
-            ["severity", "layer"].map(|label| format!("{label}={}", labels[label].as_str().unwrap()));
-        let named = [format!("alertname={alert}"), format!("cluster={cluster}"), format!("broker={broker}")];
-        amtool(&["add".to_owned()].into_iter().chain(named).chain(severity_and_layer).collect::<Vec<_>>());
+        let severity_and_layer = ["severity", "layer"]
+            .map(|label| format!("{label}={}", labels[label].as_str().unwrap()));
+        let named = [
+            format!("alertname={alert}"),
+            format!("cluster={cluster}"),
+            format!("broker={broker}"),
+        ];
+        amtool(
+            &["add".to_owned()]
+                .into_iter()
+                .chain(named)
+                .chain(severity_and_layer)
+                .collect::<Vec<_>>(),
+        );
         expected.insert([alert, cluster.into(), broker.into(), held.to_string()]);
     }
     let told = || -> BTreeSet<[String; 4]> {
-        let query = ["query", "--active", "--inhibited", "--unprocessed", "--output=json"].map(str::to_owned);
+        let query = [
+            "query",
+            "--active",
+            "--inhibited",
+            "--unprocessed",
+            "--output=json",
+        ]
+        .map(str::to_owned);
         let alerts: Vec<Value> = serde_json::from_str(&amtool(&query)).unwrap();
         let of = |alert: &Value| {
-            let held = !alert["status"]["inhibitedBy"].as_array().unwrap().is_empty();
-            let label = |name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
-            [label("alertname"), label("cluster"), label("broker"), held.to_string()]
+            let held = !alert["status"]["inhibitedBy"]
+                .as_array()
+                .unwrap()
+                .is_empty();
+            let label = |name: &str| {
+                alert["labels"][name]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            [
+                label("alertname"),
+                label("cluster"),
+                label("broker"),
+                held.to_string(),
+            ]
         };
         alerts.iter().map(of).collect()
     };
@@ -153,7 +230,10 @@ fn alertmanager_holds_back_what_a_cause_explains() {
 
 #[test]
 fn yamllint_finds_nothing() {
-    let said = tool("yamllint", &["--strict", "-c", "alerts/.yamllint", "alerts"]);
+    let said = tool(
+        "yamllint",
+        &["--strict", "-c", "alerts/.yamllint", "alerts"],
+    );
     assert!(said.is_empty(), "{said}");
 }
 
@@ -161,7 +241,10 @@ fn yamllint_finds_nothing() {
 fn rules() -> Vec<Value> {
     let file = yaml(RULES);
     let groups = file["groups"].as_array().unwrap();
-    groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+    groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap().clone())
+        .collect()
 }
 
 fn name(rule: &Value) -> &str {
@@ -185,28 +268,52 @@ fn every_rule_is_complete_and_names_only_what_there_is() {
         let mut labels = labels_of(expression);
         labels.extend(rule["labels"].as_object().unwrap().keys().cloned());
         let severity = rule["labels"]["severity"].as_str().unwrap();
-        assert!(["critical", "warning", "info", "none"].contains(&severity), "{alert}: {severity}");
+        assert!(
+            ["critical", "warning", "info", "none"].contains(&severity),
+            "{alert}: {severity}"
+        );
         let layer = rule["labels"]["layer"].as_str().unwrap();
-        assert!(["cause", "symptom", "outage", "resource", "plan", "watch"].contains(&layer), "{alert}: {layer}");
+        assert!(
+            ["cause", "symptom", "outage", "resource", "plan", "watch"].contains(&layer),
+            "{alert}: {layer}"
+        );
         let annotations = rule["annotations"].as_object().unwrap();
         let keys: Vec<&str> = annotations.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["dashboard_url", "description", "runbook_url", "summary"], "{alert}");
-        assert!(!annotations["summary"].as_str().unwrap().contains("{{"), "{alert}: a summary is fixed");
+        assert_eq!(
+            keys,
+            ["dashboard_url", "description", "runbook_url", "summary"],
+            "{alert}"
+        );
+        assert!(
+            !annotations["summary"].as_str().unwrap().contains("{{"),
+            "{alert}: a summary is fixed"
+        );
         let runbook = annotations["runbook_url"].as_str().unwrap();
-        assert!(runbook.ends_with(&format!("/runbooks/{}", runbook_of(alert))), "{alert}: {runbook}");
+        assert!(
+            runbook.ends_with(&format!("/runbooks/{}", runbook_of(alert))),
+            "{alert}: {runbook}"
+        );
         // One exporter's address: the series' own, or that of one that a query finds.
-        let instance = runbook.contains("{{ $labels.instance }}") || runbook.contains("(first .).Labels.instance");
+        let instance = runbook.contains("{{ $labels.instance }}")
+            || runbook.contains("(first .).Labels.instance");
         assert!(instance, "{alert}: {runbook}");
         for text in annotations.values() {
             let text = text.as_str().unwrap();
             for used in names_after(text, "$labels.") {
-                assert!(labels.contains(used), "{alert}: no label {used} in {labels:?}");
+                assert!(
+                    labels.contains(used),
+                    "{alert}: no label {used} in {labels:?}"
+                );
             }
             for query in text.split("query (printf \"").skip(1) {
                 let end = query.replace("\\\"", "''").find('"').unwrap();
-                let query_labels = labels_of(&query[..end].replace("%q", "\"\"").replace("\\\"", "\""));
+                let query_labels =
+                    labels_of(&query[..end].replace("%q", "\"\"").replace("\\\"", "\""));
                 for used in names_after(text, ".Labels.") {
-                    assert!(query_labels.contains(used), "{alert}: no label {used} in {query_labels:?}");
+                    assert!(
+                        query_labels.contains(used),
+                        "{alert}: no label {used} in {query_labels:?}"
+                    );
                 }
             }
         }
@@ -216,24 +323,58 @@ fn every_rule_is_complete_and_names_only_what_there_is() {
 #[test]
 fn alerts_runbooks_and_findings_belong_together() {
     let alerts: BTreeSet<String> = rules().iter().map(|rule| runbook_of(name(rule))).collect();
-    let served: BTreeSet<String> = RUNBOOKS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let stem = |file: String| PathBuf::from(file).file_stem().unwrap().to_str().unwrap().to_owned();
-    let written: BTreeSet<String> = files("docs/runbooks", ".md").into_iter().map(stem).collect();
+    let served: BTreeSet<String> = RUNBOOKS
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    let stem = |file: String| {
+        PathBuf::from(file)
+            .file_stem()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let written: BTreeSet<String> = files("docs/runbooks", ".md")
+        .into_iter()
+        .map(stem)
+        .collect();
     assert_eq!(alerts, served);
     assert_eq!(served, written);
     for finding in FindingId::ALL {
-        assert!(served.contains(finding.runbook()), "finding {} has no runbook", finding.kind().name);
+        assert!(
+            served.contains(finding.runbook()),
+            "finding {} has no runbook",
+            finding.kind().name
+        );
         let of_finding = |rule: &&Value| runbook_of(name(rule)) == finding.runbook();
-        let severities: Vec<Value> =
-            rules().iter().filter(of_finding).map(|rule| rule["labels"]["severity"].clone()).collect();
-        assert!(severities.contains(&finding.kind().severity.name().into()), "{}: {severities:?}", finding.runbook());
+        let severities: Vec<Value> = rules()
+            .iter()
+            .filter(of_finding)
+            .map(|rule| rule["labels"]["severity"].clone())
+            .collect();
+        assert!(
+            severities.contains(&finding.kind().severity.name().into()),
+            "{}: {severities:?}",
+            finding.runbook()
+        );
     }
     for (name, text) in RUNBOOKS {
-        let parts: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-        assert_eq!(parts, ["Meaning", "Impact", "Diagnosis", "Mitigation"], "{name}");
+        let parts: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect();
+        assert_eq!(
+            parts,
+            ["Meaning", "Impact", "Diagnosis", "Mitigation"],
+            "{name}"
+        );
         let page = runbooks::page(name).unwrap().into_string();
         for link in page.split("href=\"/runbooks/").skip(1) {
-            assert!(served.contains(link.split('"').next().unwrap()), "{name}: {link:.40}");
+            assert!(
+                served.contains(link.split('"').next().unwrap()),
+                "{name}: {link:.40}"
+            );
         }
     }
 }
@@ -247,7 +388,9 @@ fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_must_not() {
             let list = |key: &str| case[key].as_array().cloned().unwrap_or_default();
             for check in list("alert_rule_test") {
                 let some = !check["exp_alerts"].as_array().unwrap().is_empty();
-                fires.entry(check["alertname"].as_str().unwrap().into()).or_default()[usize::from(some)] = true;
+                fires
+                    .entry(check["alertname"].as_str().unwrap().into())
+                    .or_default()[usize::from(some)] = true;
             }
             for check in list("promql_expr_test") {
                 let expression = check["expr"].as_str().unwrap();
@@ -261,6 +404,11 @@ fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_must_not() {
     for rule in rules() {
         // The watchdog always fires.
         let wanted = [name(&rule) != "KafkaVitalsWatchdog", true];
-        assert_eq!(fires.get(name(&rule)), Some(&wanted), "{}: [must not, fires]", name(&rule));
+        assert_eq!(
+            fires.get(name(&rule)),
+            Some(&wanted),
+            "{}: [must not, fires]",
+            name(&rule)
+        );
     }
 }

@@ -13,16 +13,32 @@ use serde_json::{Value, json};
 const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/saved");
 
 fn analyze(arguments: &[&str]) -> Output {
-    analyze_in(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/thread_dumps/incident/jstack").as_ref(), arguments)
+    analyze_in(
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/thread_dumps/incident/jstack"
+        )
+        .as_ref(),
+        arguments,
+    )
 }
 
 fn analyze_in(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
-    command.arg("analyze").args(arguments).current_dir(folder).output().unwrap()
+    command
+        .arg("analyze")
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
 }
 
 fn json_of(output: Output) -> Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -32,41 +48,97 @@ fn as_json_in(folder: &Path, file: &str) -> Value {
 
 fn broker<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let brokers = answer["brokers"].as_array().unwrap();
-    brokers.iter().find(|broker| broker["broker"] == name).unwrap_or_else(|| panic!("no {name} in {answer}"))
+    brokers
+        .iter()
+        .find(|broker| broker["broker"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {answer}"))
 }
 
 /// The facts of one kind: each source's last part, with its figures.
 fn facts(told: &Value, kind: &str) -> Vec<(String, Value)> {
-    let facts = told.as_array().unwrap().iter().filter(|fact| fact["kind"] == kind);
-    let name = |fact: &Value| fact["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-    facts.map(|fact| (name(fact), fact["figures"].clone())).collect()
+    let facts = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|fact| fact["kind"] == kind);
+    let name = |fact: &Value| {
+        fact["source"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    facts
+        .map(|fact| (name(fact), fact["figures"].clone()))
+        .collect()
 }
 
 fn partitions(told: &Value, kind: &str) -> Value {
-    told.as_array().unwrap().iter().find(|fact| fact["kind"] == kind).unwrap()["partitions"].clone()
+    told.as_array()
+        .unwrap()
+        .iter()
+        .find(|fact| fact["kind"] == kind)
+        .unwrap()["partitions"]
+        .clone()
 }
 
 /// Thread, what it holds, what it wants.
 fn members(deadlock: &Value) -> Vec<[&str; 3]> {
     let cycle = deadlock["cycle"].as_array().unwrap().iter();
-    cycle.map(|member| ["thread", "holds", "wants"].map(|key| member[key].as_str().unwrap())).collect()
+    cycle
+        .map(|member| ["thread", "holds", "wants"].map(|key| member[key].as_str().unwrap()))
+        .collect()
 }
 
 #[test]
 fn dumps_alone_tell_their_deadlocks_one_after_the_other() {
     let files = ["219.txt", "after-upgrade.txt"];
     let answer = json_of(analyze(&[&files[..], &["--output", "json"]].concat()));
-    let [before, after] = answer["deadlocks"].as_array().unwrap().as_slice() else { panic!("{answer}") };
-    let (group, list, produce) =
-        ("kafka.coordinator.GroupMetadata", "java.util.LinkedList", "kafka.server.DelayedProduce");
-    assert_eq!(members(before), [["group-metadata-manager-0", group, list], ["kafka-request-handler-3", list, group]]);
+    let [before, after] = answer["deadlocks"].as_array().unwrap().as_slice() else {
+        panic!("{answer}")
+    };
+    let (group, list, produce) = (
+        "kafka.coordinator.GroupMetadata",
+        "java.util.LinkedList",
+        "kafka.server.DelayedProduce",
+    );
+    assert_eq!(
+        members(before),
+        [
+            ["group-metadata-manager-0", group, list],
+            ["kafka-request-handler-3", list, group]
+        ]
+    );
     assert_eq!(before["waiting"], json!(["executor-Heartbeat"]));
-    assert_eq!(members(after), [["executor-Heartbeat", group, produce], ["kafka-scheduler-5", produce, group]]);
-    assert!(after["known_issues"][0]["advise"].as_str().unwrap().starts_with("1.0.0 or later"));
+    assert_eq!(
+        members(after),
+        [
+            ["executor-Heartbeat", group, produce],
+            ["kafka-scheduler-5", produce, group]
+        ]
+    );
+    assert!(
+        after["known_issues"][0]["advise"]
+            .as_str()
+            .unwrap()
+            .starts_with("1.0.0 or later")
+    );
     let text = String::from_utf8(analyze(&files).stdout).unwrap();
-    let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} is not in {text}"));
+    let place = |what: &str| {
+        text.find(what)
+            .unwrap_or_else(|| panic!("{what} is not in {text}"))
+    };
     let waiting = "merely waiting for them: executor-Heartbeat";
-    let told = ["219.txt", waiting, "KAFKA-4399", "after-upgrade.txt", "KAFKA-5970"].map(place);
+    let told = [
+        "219.txt",
+        waiting,
+        "KAFKA-4399",
+        "after-upgrade.txt",
+        "KAFKA-5970",
+    ]
+    .map(place);
     assert!(told.is_sorted(), "{told:?} in {text}");
 }
 
@@ -86,14 +158,21 @@ fn golden_answers_for_the_incident_and_its_recording() {
         for form in ["text", "json"] {
             let output = analyze_in(SAVED.as_ref(), &[folder, "--output", form]);
             assert!(output.status.success());
-            let path = format!("{}/tests/golden/analyze-{folder}.{form}", env!("CARGO_MANIFEST_DIR"));
+            let path = format!(
+                "{}/tests/golden/analyze-{folder}.{form}",
+                env!("CARGO_MANIFEST_DIR")
+            );
             if std::env::var_os("KAFKA_VITALS_REFRESH").is_some() {
                 std::fs::write(&path, &output.stdout).unwrap();
             }
             let golden = std::fs::read_to_string(&path).unwrap();
             let told = String::from_utf8(output.stdout).unwrap();
-            let differs = std::iter::zip(golden.lines(), told.lines()).find(|(golden, now)| golden != now);
-            assert!(golden == told, "{path} differs, first in {differs:?}; if that is meant: make docs");
+            let differs =
+                std::iter::zip(golden.lines(), told.lines()).find(|(golden, now)| golden != now);
+            assert!(
+                golden == told,
+                "{path} differs, first in {differs:?}; if that is meant: make docs"
+            );
         }
     }
 }
@@ -103,49 +182,106 @@ fn golden_answers_for_the_incident_and_its_recording() {
 fn the_incident_is_told_as_people_found_it() {
     let answer = as_json_in(SAVED.as_ref(), "incident");
     let stuck = broker(&answer, "219");
-    assert_eq!((&answer["brokers"][0], &stuck["verdict"]), (stuck, &json!("gray")));
-    let [known] = stuck["known_issues"].as_array().unwrap().as_slice() else { panic!("{stuck}") };
+    assert_eq!(
+        (&answer["brokers"][0], &stuck["verdict"]),
+        (stuck, &json!("gray"))
+    );
+    let [known] = stuck["known_issues"].as_array().unwrap().as_slice() else {
+        panic!("{stuck}")
+    };
     assert_eq!(
         (&known["issue"], &known["match"], &known["fixed_in"][0]),
         (&json!("KAFKA-4399"), &json!("exact"), &json!("0.10.1.1"))
     );
-    assert_eq!(known["relatives"], json!(["KAFKA-3994", "KAFKA-4478", "KAFKA-4562"]));
+    assert_eq!(
+        known["relatives"],
+        json!(["KAFKA-3994", "KAFKA-4478", "KAFKA-4562"])
+    );
     for follower in ["217", "218"] {
         let follower = broker(&answer, follower);
-        assert_eq!((&follower["verdict"], &follower["suffers_from"]), (&json!("no_finding"), &json!(["219"])));
+        assert_eq!(
+            (&follower["verdict"], &follower["suffers_from"]),
+            (&json!("no_finding"), &json!(["219"]))
+        );
     }
     let of = |kind| facts(&stuck["facts"], kind);
-    let sockets =
-        |connections: u32, bytes: u32| json!({"connections": connections, "with_bytes": connections, "bytes": bytes});
+    let sockets = |connections: u32, bytes: u32| json!({"connections": connections, "with_bytes": connections, "bytes": bytes});
     // awk '$6=="CLOSE_WAIT"{n++; s+=$2-1; if($2>1)u++} END{print n,u,s}' netstat-antp-219.txt: 10 10 45588
-    assert_eq!(of("close_wait"), [("netstat-antp-219.txt".to_owned(), sockets(10, 45588))]);
+    assert_eq!(
+        of("close_wait"),
+        [("netstat-antp-219.txt".to_owned(), sockets(10, 45588))]
+    );
     // awk '$6=="FIN_WAIT1" && /219:9092/{n++; s+=$3} END{print n,s}' netstat-antp-217.txt: 7 368983
-    assert_eq!(of("fin_wait1_towards_it"), [("netstat-antp-217.txt".to_owned(), sockets(7, 368_983))]);
+    assert_eq!(
+        of("fin_wait1_towards_it"),
+        [("netstat-antp-217.txt".to_owned(), sockets(7, 368_983))]
+    );
     // grep -c FIN_WAIT2 netstat-an-218-grep-219.txt: 5
     assert_eq!(of("fin_wait2_towards_it")[0].1["connections"], 5);
     // awk '/Partition:/ && $6==219{l++; if($10==219)a=a" "$4} END{print l, a}' kafka-topics-describe.txt: 11  1 7 10 25
-    assert_eq!(of("leader_alone"), [("kafka-topics-describe.txt".to_owned(), json!({"leads": 11, "alone": 4}))]);
+    assert_eq!(
+        of("leader_alone"),
+        [(
+            "kafka-topics-describe.txt".to_owned(),
+            json!({"leads": 11, "alone": 4})
+        )]
+    );
     let alone = [1, 7, 10, 25].map(|partition| format!("st.topic.yery.test-{partition}"));
     assert_eq!(partitions(&stuck["facts"], "leader_alone"), json!(alone));
     // grep -c 'Connection to 219 was disconnected' 217-server.log 218-server.log: 1 1
     let once = json!({"times": 1});
-    assert_eq!(of("disconnects"), [("217-server.log".to_owned(), once.clone()), ("218-server.log".to_owned(), once)]);
+    assert_eq!(
+        of("disconnects"),
+        [
+            ("217-server.log".to_owned(), once.clone()),
+            ("218-server.log".to_owned(), once)
+        ]
+    );
     // grep -c 'Error: NETWORK_EXCEPTION' and grep -c 'server disconnected' console-producer.log: 12 4
-    let [(_, produced)] = facts(&answer["elsewhere"], "produce_errors").try_into().unwrap();
-    assert_eq!(produced, json!({"times": 12, "partitions": 4, "unanswered": 4}));
+    let [(_, produced)] = facts(&answer["elsewhere"], "produce_errors")
+        .try_into()
+        .unwrap();
+    assert_eq!(
+        produced,
+        json!({"times": 12, "partitions": 4, "unanswered": 4})
+    );
     // After the upgrade: another deadlock, of a broker that nothing names.
     let file = |name: &str| {
         let files = answer["files"].as_array().unwrap();
-        files.iter().find(|file| file["source"].as_str().unwrap().ends_with(name)).unwrap()
+        files
+            .iter()
+            .find(|file| file["source"].as_str().unwrap().ends_with(name))
+            .unwrap()
     };
     assert_eq!(file("after-upgrade.txt")["broker"], Value::Null);
     let after = &answer["deadlocks"][1]["known_issues"][0];
-    assert_eq!((&after["issue"], &after["match"]), (&json!("KAFKA-5970"), &json!("likeness")));
+    assert_eq!(
+        (&after["issue"], &after["match"]),
+        (&json!("KAFKA-5970"), &json!("likeness"))
+    );
     assert_eq!(file("jstack/219.txt")["by"], "file_name");
-    assert_eq!((&file("217.txt")["broker"], &file("217.txt")["by"]), (&json!("217"), &json!("last_part_of_address")));
-    let left_out = answer["not_recognised"].as_array().unwrap().iter().map(|file| file["source"].as_str().unwrap());
-    let left_out: Vec<&str> = left_out.map(|source| source.rsplit('/').next().unwrap()).collect();
-    assert_eq!(left_out, ["README.md", "figures.tsv", "consumer-groups-list.txt", "ping.txt", "telnet-from-218.txt"]);
+    assert_eq!(
+        (&file("217.txt")["broker"], &file("217.txt")["by"]),
+        (&json!("217"), &json!("last_part_of_address"))
+    );
+    let left_out = answer["not_recognised"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["source"].as_str().unwrap());
+    let left_out: Vec<&str> = left_out
+        .map(|source| source.rsplit('/').next().unwrap())
+        .collect();
+    assert_eq!(
+        left_out,
+        [
+            "README.md",
+            "figures.tsv",
+            "consumer-groups-list.txt",
+            "ping.txt",
+            "telnet-from-218.txt"
+        ]
+    );
 }
 
 /// `events.txt` of the recording says broker 2; the counts are made by hand.
@@ -158,7 +294,10 @@ fn the_recording_is_told_as_it_was_made() {
         (&json!("gray"), &json!("0.10.1.0"), &json!([0, 1, 2, 3]))
     );
     assert_eq!(
-        (&stuck["known_issues"][0]["issue"], &stuck["known_issues"][0]["match"]),
+        (
+            &stuck["known_issues"][0]["issue"],
+            &stuck["known_issues"][0]["match"]
+        ),
         (&json!("KAFKA-3994"), &json!("exact"))
     );
     for other in ["1", "3"] {
@@ -166,24 +305,54 @@ fn the_recording_is_told_as_it_was_made() {
     }
     let of = |kind| facts(&stuck["facts"], kind);
     // awk '$1=="CLOSE-WAIT" && $4 ~ /:59093$/' ss-at-deadlock.txt | wc -l: 1, ss-end.txt: 154; with $2>1: 0
-    assert_eq!(of("close_wait").iter().map(|(_, figures)| &figures["connections"]).collect::<Vec<_>>(), [154, 1]);
+    assert_eq!(
+        of("close_wait")
+            .iter()
+            .map(|(_, figures)| &figures["connections"])
+            .collect::<Vec<_>>(),
+        [154, 1]
+    );
     // grep -c -- ' -> ' and ' -> socket' fd-at-deadlock.txt: 139 17, fd-end.txt: 293 171
     let handles = |handles: u32, sockets: u32| json!({"handles": handles, "sockets": sockets, "untracked": 0});
     assert_eq!(
-        of("handles").into_iter().map(|(_, figures)| figures).collect::<Vec<_>>(),
+        of("handles")
+            .into_iter()
+            .map(|(_, figures)| figures)
+            .collect::<Vec<_>>(),
         [handles(139, 17), handles(293, 171)]
     );
     // grep -c 'Connection to 2 was disconnected' broker1.log broker3.log: 5 3
-    assert_eq!(of("disconnects").iter().map(|(_, figures)| &figures["times"]).collect::<Vec<_>>(), [5, 3]);
+    assert_eq!(
+        of("disconnects")
+            .iter()
+            .map(|(_, figures)| &figures["times"])
+            .collect::<Vec<_>>(),
+        [5, 3]
+    );
     // awk '/Partition:/ && $6==2{l++; if($10==2)a=a" "$2"-"$4} END{print l, a}' topics-describe.txt: 27 and these four
     assert_eq!(of("leader_alone")[0].1, json!({"leads": 27, "alone": 4}));
-    let alone = json!(["__consumer_offsets-14", "__consumer_offsets-32", "t32-15", "t32-21"]);
+    let alone = json!([
+        "__consumer_offsets-14",
+        "__consumer_offsets-32",
+        "t32-15",
+        "t32-21"
+    ]);
     assert_eq!(partitions(&stuck["facts"], "leader_alone"), alone);
     // The log tells of five; it grew back one of them.
     assert_eq!(partitions(&stuck["facts"], "shrank_to_itself"), alone);
     // Each file of one broker is known by what it holds.
-    let files = answer["files"].as_array().unwrap().iter().filter(|file| file["broker"] != Value::Null);
-    assert_eq!(files.map(|file| &file["by"]).filter(|by| **by == "content").count(), 9);
+    let files = answer["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|file| file["broker"] != Value::Null);
+    assert_eq!(
+        files
+            .map(|file| &file["by"])
+            .filter(|by| **by == "content")
+            .count(),
+        9
+    );
 }
 
 /// The same files under names that tell nothing: the verdict stands, only the dump has lost its broker.
@@ -191,13 +360,21 @@ fn the_recording_is_told_as_it_was_made() {
 fn names_of_files_are_not_needed() {
     let folder = tempfile::tempdir().unwrap();
     for part in ["cli", "config", "jstack", "logs", "sockets"] {
-        for (number, entry) in std::fs::read_dir(format!("{SAVED}/incident/{part}")).unwrap().enumerate() {
+        for (number, entry) in std::fs::read_dir(format!("{SAVED}/incident/{part}"))
+            .unwrap()
+            .enumerate()
+        {
             let name = char::from(b'a' + u8::try_from(number).unwrap());
-            std::fs::copy(entry.unwrap().path(), folder.path().join(format!("{part}-{name}"))).unwrap();
+            std::fs::copy(
+                entry.unwrap().path(),
+                folder.path().join(format!("{part}-{name}")),
+            )
+            .unwrap();
         }
     }
     let answer = as_json_in(folder.path(), ".");
-    let verdicts = ["219", "217", "218"].map(|name| broker(&answer, name)["verdict"].as_str().unwrap());
+    let verdicts =
+        ["219", "217", "218"].map(|name| broker(&answer, name)["verdict"].as_str().unwrap());
     assert_eq!(verdicts, ["gray", "no_finding", "no_finding"]);
     assert_eq!(broker(&answer, "219")["deadlocks"], json!([]));
     assert_eq!(answer["deadlocks"].as_array().unwrap().len(), 2);
@@ -208,13 +385,26 @@ fn names_of_files_are_not_needed() {
 fn a_bundle_is_verified_and_says_whose_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    std::fs::copy(format!("{SAVED}/incident/jstack/219.txt"), at("thread-dump-1.txt")).unwrap();
+    std::fs::copy(
+        format!("{SAVED}/incident/jstack/219.txt"),
+        at("thread-dump-1.txt"),
+    )
+    .unwrap();
     for name in ["limits.txt", "status.txt", "timeline.txt"] {
         std::fs::write(at(name), format!("of no form that is known: {name}")).unwrap();
     }
     let mut sha256sum = Command::new("sha256sum");
-    sha256sum.args(["thread-dump-1.txt", "limits.txt", "status.txt", "timeline.txt"]);
-    let sums = sha256sum.current_dir(folder.path()).output().unwrap().stdout;
+    sha256sum.args([
+        "thread-dump-1.txt",
+        "limits.txt",
+        "status.txt",
+        "timeline.txt",
+    ]);
+    let sums = sha256sum
+        .current_dir(folder.path())
+        .output()
+        .unwrap()
+        .stdout;
     let listed = |line: &str| {
         let (sum, name) = line.split_once("  ").unwrap();
         json!({"name": name, "bytes": std::fs::metadata(at(name)).unwrap().len(), "sha256": sum})
@@ -233,18 +423,38 @@ fn a_bundle_is_verified_and_says_whose_it_is() {
         "missing": [{"name": "server.log", "why": "the disk hangs"}],
     });
     std::fs::write(at("manifest.json"), manifest.to_string()).unwrap();
-    let bundle = |answer: &Value| facts(&broker(answer, "219")["facts"], "bundle")[0].1.clone();
+    let bundle = |answer: &Value| {
+        facts(&broker(answer, "219")["facts"], "bundle")[0]
+            .1
+            .clone()
+    };
     let answer = as_json_in(folder.path(), ".");
     let stuck = broker(&answer, "219");
-    assert_eq!((&stuck["verdict"], &stuck["version"]), (&json!("gray"), &json!("0.10.1.0")));
-    assert_eq!(bundle(&answer), json!({"files": 4, "changed": 0, "absent": 0, "missing": 1}));
-    assert!(answer["files"].as_array().unwrap().iter().all(|file| file["by"] == "manifest"), "{answer}");
+    assert_eq!(
+        (&stuck["verdict"], &stuck["version"]),
+        (&json!("gray"), &json!("0.10.1.0"))
+    );
+    assert_eq!(
+        bundle(&answer),
+        json!({"files": 4, "changed": 0, "absent": 0, "missing": 1})
+    );
+    assert!(
+        answer["files"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|file| file["by"] == "manifest"),
+        "{answer}"
+    );
     assert_eq!(answer["not_recognised"], json!([]));
 
     std::fs::write(at("status.txt"), "of no form that is known: Status.txt").unwrap();
     std::fs::remove_file(at("limits.txt")).unwrap();
     let answer = as_json_in(folder.path(), ".");
-    assert_eq!(bundle(&answer), json!({"files": 4, "changed": 1, "absent": 1, "missing": 1}));
+    assert_eq!(
+        bundle(&answer),
+        json!({"files": 4, "changed": 1, "absent": 1, "missing": 1})
+    );
     let text = String::from_utf8(analyze_in(folder.path(), &["."]).stdout).unwrap();
     for told in [
         "kafka-vitals 0.1.0 saved the evidence of broker 219@9092 at 2017-10-12T10:14:02Z: Broker 219 is alive but",
@@ -259,7 +469,11 @@ fn copied(numbers: &[u32]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for number in numbers {
         let name = format!("thread-dump-{number}.txt");
-        std::fs::copy(format!("{SAVED}/stall-7697/{name}"), folder.path().join(name)).unwrap();
+        std::fs::copy(
+            format!("{SAVED}/stall-7697/{name}"),
+            folder.path().join(name),
+        )
+        .unwrap();
     }
     folder
 }
@@ -269,9 +483,17 @@ fn copied(numbers: &[u32]) -> tempfile::TempDir {
 fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
     let answer = as_json_in(copied(&[1, 2, 3]).path(), ".");
     let stuck = broker(&answer, "1");
-    assert_eq!((&stuck["verdict"], &stuck["deadlocks"]), (&json!("gray"), &json!([])));
-    let [known] = stuck["known_issues"].as_array().unwrap().as_slice() else { panic!("{stuck:#}") };
-    assert_eq!((&known["issue"], &known["match"]), (&json!("KAFKA-7697"), &json!("likeness")));
+    assert_eq!(
+        (&stuck["verdict"], &stuck["deadlocks"]),
+        (&json!("gray"), &json!([]))
+    );
+    let [known] = stuck["known_issues"].as_array().unwrap().as_slice() else {
+        panic!("{stuck:#}")
+    };
+    assert_eq!(
+        (&known["issue"], &known["match"]),
+        (&json!("KAFKA-7697"), &json!("likeness"))
+    );
     let stall = |threads: u32| ("thread-dump-3.txt".to_owned(), json!({"threads": threads}));
     assert_eq!(facts(&stuck["facts"], "stall"), [stall(2), stall(2)]);
     let text = String::from_utf8(analyze_in(copied(&[1, 3]).path(), &["."]).stdout).unwrap();
@@ -285,9 +507,17 @@ fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
     // 8 s, and 7 s; the same one twice; one process, and another one as it would be if it stood at the same place.
     let copies = copied(&[1, 3]);
     let first = std::fs::read_to_string(copies.path().join("thread-dump-1.txt")).unwrap();
-    std::fs::write(copies.path().join("thread-dump-1.txt"), first.replace(" nid=0x77", " nid=0x78")).unwrap();
+    std::fs::write(
+        copies.path().join("thread-dump-1.txt"),
+        first.replace(" nid=0x77", " nid=0x78"),
+    )
+    .unwrap();
     let twice = copied(&[1]);
-    std::fs::copy(twice.path().join("thread-dump-1.txt"), twice.path().join("again.txt")).unwrap();
+    std::fs::copy(
+        twice.path().join("thread-dump-1.txt"),
+        twice.path().join("again.txt"),
+    )
+    .unwrap();
     for folder in [copied(&[1, 2]), copied(&[2, 3]), twice, copies] {
         let answer = as_json_in(folder.path(), ".");
         assert_eq!(broker(&answer, "1")["verdict"], "no_finding", "{answer:#}");
@@ -303,7 +533,8 @@ fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
     let diagnosis = |state| BrokerDiagnosis {
         label: "1@9092".into(),
         state,
-        sentence: "Broker 1@9092 accepts connections and answers nothing since 10:14:02 UTC.".into(),
+        sentence: "Broker 1@9092 accepts connections and answers nothing since 10:14:02 UTC."
+            .into(),
         findings: vec![Finding {
             id: FindingId::ApiUnresponsive,
             since: Moment(1),
@@ -313,26 +544,40 @@ fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
     };
     let folder = copied(&[1]);
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-    for (state, verdict) in
-        [(BrokerState::Gray, "gray"), (BrokerState::Suspect, "suspect"), (BrokerState::Healthy, "no_finding")]
-    {
-        write("findings.json", serde_json::to_string_pretty(&diagnosis(state)).unwrap());
+    for (state, verdict) in [
+        (BrokerState::Gray, "gray"),
+        (BrokerState::Suspect, "suspect"),
+        (BrokerState::Healthy, "no_finding"),
+    ] {
+        write(
+            "findings.json",
+            serde_json::to_string_pretty(&diagnosis(state)).unwrap(),
+        );
         let answer = as_json_in(folder.path(), ".");
-        assert_eq!((&broker(&answer, "1")["verdict"], &answer["not_recognised"]), (&json!(verdict), &json!([])));
+        assert_eq!(
+            (&broker(&answer, "1")["verdict"], &answer["not_recognised"]),
+            (&json!(verdict), &json!([]))
+        );
     }
     let text = String::from_utf8(analyze_in(folder.path(), &["."]).stdout).unwrap();
-    let told =
-        "accepts connections and answers nothing since 10:14:02 UTC. api_unresponsive: api: no answer within 2 s.";
+    let told = "accepts connections and answers nothing since 10:14:02 UTC. api_unresponsive: api: no answer within 2 s.";
     assert!(text.contains(told), "{text}");
 
     std::fs::remove_file(folder.path().join("findings.json")).unwrap();
-    for (finding, verdict) in [("api_unresponsive", "gray"), ("isr_leader_alone", "no_finding")] {
+    for (finding, verdict) in [
+        ("api_unresponsive", "gray"),
+        ("isr_leader_alone", "no_finding"),
+    ] {
         let manifest = json!({
             "made_by": "kafka-vitals 0.1.0", "broker": "1@9092", "process": {"pid": 7, "start_ticks": 1},
             "started": null, "at": 1, "verdict": "", "findings": [finding], "files": [], "missing": [],
         });
         write("manifest.json", manifest.to_string());
-        assert_eq!(broker(&as_json_in(folder.path(), "."), "1")["verdict"], verdict, "{finding}");
+        assert_eq!(
+            broker(&as_json_in(folder.path(), "."), "1")["verdict"],
+            verdict,
+            "{finding}"
+        );
     }
 }
 
@@ -340,13 +585,23 @@ fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
 #[test]
 fn a_broker_that_is_gone_is_not_confused_with_its_leaders() {
     let kafka = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka");
-    for file in ["0.10.1.0-one-stopped.describe.txt", "4.3.0-one-stopped.describe.txt"] {
+    for file in [
+        "0.10.1.0-one-stopped.describe.txt",
+        "4.3.0-one-stopped.describe.txt",
+    ] {
         let answer = as_json_in(kafka.as_ref(), file);
-        let verdicts = ["1", "2", "3"].map(|name| broker(&answer, name)["verdict"].as_str().unwrap());
+        let verdicts =
+            ["1", "2", "3"].map(|name| broker(&answer, name)["verdict"].as_str().unwrap());
         assert_eq!(verdicts, ["no_finding", "suspect", "no_finding"], "{file}");
     }
     let healthy = as_json_in(kafka.as_ref(), "0.10.1.0-healthy.describe.txt");
-    assert!(healthy["brokers"].as_array().unwrap().iter().all(|broker| broker["verdict"] == "no_finding"));
+    assert!(
+        healthy["brokers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|broker| broker["verdict"] == "no_finding")
+    );
 }
 
 #[test]
@@ -354,17 +609,33 @@ fn a_hostile_folder_is_walked_within_bounds() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir_all(at("1/2/3/4/5/6/7/8/9/10")).unwrap();
-    std::fs::copy(format!("{SAVED}/incident/jstack/219.txt"), at("1/2/\u{1b}[31mdump")).unwrap();
+    std::fs::copy(
+        format!("{SAVED}/incident/jstack/219.txt"),
+        at("1/2/\u{1b}[31mdump"),
+    )
+    .unwrap();
     std::os::unix::fs::symlink(folder.path(), at("1/loop")).unwrap();
-    assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(at("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
     let _listener = UnixListener::bind(at("socket")).unwrap();
     std::fs::write(at("empty"), "").unwrap();
     std::fs::write(at("binary"), [0, 159, 146, 150]).unwrap();
     // Takes no place on the disk.
-    std::fs::File::create(at("huge")).unwrap().set_len(257 << 20).unwrap();
+    std::fs::File::create(at("huge"))
+        .unwrap()
+        .set_len(257 << 20)
+        .unwrap();
     let output = analyze_in(folder.path(), &[".", "no-such-file"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains("KAFKA-4399") && !text.contains('\u{1b}'), "{text}");
+    assert!(
+        output.status.success() && text.contains("KAFKA-4399") && !text.contains('\u{1b}'),
+        "{text}"
+    );
     for (name, reason) in [
         ("no-such-file", "No such file"),
         ("1/2/3/4/5/6/7/8/9", "folders deep"),
@@ -375,7 +646,9 @@ fn a_hostile_folder_is_walked_within_bounds() {
         ("binary", "not text"),
         ("huge", "too big"),
     ] {
-        let told = text.lines().any(|line| line.contains(&format!("{name}: ")) && line.contains(reason));
+        let told = text
+            .lines()
+            .any(|line| line.contains(&format!("{name}: ")) && line.contains(reason));
         assert!(told, "{name}: {reason} is not in {text}");
     }
     let alone = analyze_in(folder.path(), &["huge"]);
@@ -390,8 +663,16 @@ fn pieces() -> Vec<Vec<u8>> {
         "logs/console-producer.log",
         "jstack/219.txt",
     ];
-    let more = ["cli/zk-ls-brokers-ids.txt", "config/server-218.properties", "logs/217-server.log"];
-    files.into_iter().chain(more).map(|file| std::fs::read(format!("{SAVED}/incident/{file}")).unwrap()).collect()
+    let more = [
+        "cli/zk-ls-brokers-ids.txt",
+        "config/server-218.properties",
+        "logs/217-server.log",
+    ];
+    files
+        .into_iter()
+        .chain(more)
+        .map(|file| std::fs::read(format!("{SAVED}/incident/{file}")).unwrap())
+        .collect()
 }
 
 proptest! {

@@ -30,7 +30,9 @@ const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 fn is_golden(golden: &str, text: &str) -> bool {
     let mut parts = golden.split('*');
     let first = parts.next().unwrap();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut last = None;
     for part in parts {
         last = Some(part);
@@ -49,13 +51,19 @@ struct Judge(Vec<String>);
 impl Judge {
     fn case(&mut self, name: &str, golden: &str, text: &str) {
         if !is_golden(golden, text) {
-            self.0.push(format!("{name}\n  golden: {golden}\n  but is: {text}"));
+            self.0
+                .push(format!("{name}\n  golden: {golden}\n  but is: {text}"));
         }
     }
 
     #[track_caller]
     fn verdict(self, at_least: usize, cases: usize) {
-        assert!(self.0.is_empty(), "{} of {cases} cases differ:\n{}", self.0.len(), self.0.join("\n"));
+        assert!(
+            self.0.is_empty(),
+            "{} of {cases} cases differ:\n{}",
+            self.0.len(),
+            self.0.join("\n")
+        );
         assert!(cases >= at_least, "only {cases} cases ran");
     }
 }

@@ -23,7 +23,9 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
+    value[key]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
 /// Keys sorted, two spaces: a change shows as the lines that changed. `make docs` writes it so.
@@ -42,21 +44,51 @@ fn golden_form() {
 #[test]
 fn a_dashboard_can_be_shared_and_shows_everything_at_first() {
     for (told, _, dashboard) in dashboards() {
-        assert_eq!((&dashboard["editable"], &dashboard["graphTooltip"]), (&json!(false), &json!(1)), "{told}");
+        assert_eq!(
+            (&dashboard["editable"], &dashboard["graphTooltip"]),
+            (&json!(false), &json!(1)),
+            "{told}"
+        );
         assert_eq!(dashboard["tags"], json!(["kafka-vitals"]), "{told}");
         let links = list(&dashboard, "links");
-        assert!(links.iter().any(|link| link["tags"] == dashboard["tags"] && link["keepTime"] == true), "{told}");
+        assert!(
+            links
+                .iter()
+                .any(|link| link["tags"] == dashboard["tags"] && link["keepTime"] == true),
+            "{told}"
+        );
         let variables = list(&dashboard["templating"], "list");
-        assert_eq!(variables.iter().map(|variable| text(variable, "name")).collect::<Vec<_>>(), VARIABLES, "{told}");
+        assert_eq!(
+            variables
+                .iter()
+                .map(|variable| text(variable, "name"))
+                .collect::<Vec<_>>(),
+            VARIABLES,
+            "{told}"
+        );
         assert_eq!(variables[0]["type"], "datasource", "{told}");
         for variable in &variables[1..] {
             // Anew when the time range changes, several values, and All until somebody chooses: a first broker that is
             // well would hide the sick one.
             let set = ["refresh", "multi", "includeAll"].map(|key| &variable[key]);
-            assert_eq!(set, [&json!(2), &json!(true), &json!(true)], "{told}: {}", variable["name"]);
-            assert_eq!(variable["current"]["value"], json!(["$__all"]), "{told}: {}", variable["name"]);
+            assert_eq!(
+                set,
+                [&json!(2), &json!(true), &json!(true)],
+                "{told}: {}",
+                variable["name"]
+            );
+            assert_eq!(
+                variable["current"]["value"],
+                json!(["$__all"]),
+                "{told}: {}",
+                variable["name"]
+            );
             assert_eq!(variable["datasource"]["uid"], "${datasource}", "{told}");
-            let query = text(variable, "definition").strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap();
+            let query = text(variable, "definition")
+                .strip_prefix("label_values(")
+                .unwrap()
+                .strip_suffix(')')
+                .unwrap();
             let (series, label) = query.rsplit_once(", ").unwrap();
             assert!(labels_of(series).contains(label), "{told}: {query}");
         }
@@ -74,7 +106,10 @@ fn a_dashboard_can_be_shared_and_shows_everything_at_first() {
 fn check_expression(expression: &str, legend: &str) {
     let labels = labels_of(expression);
     for used in names_after(legend, "{{") {
-        assert!(labels.contains(used), "{expression}: no label {used} for {legend:?}, only {labels:?}");
+        assert!(
+            labels.contains(used),
+            "{expression}: no label {used} for {legend:?}, only {labels:?}"
+        );
     }
     for selector in expression.split('{').skip(1) {
         let selector = selector.split('}').next().unwrap();
@@ -82,16 +117,26 @@ fn check_expression(expression: &str, legend: &str) {
         let chosen: &[&str] = if selector.contains("alertname=") {
             &["cluster=~\"$cluster\""]
         } else {
-            &["job=~\"$job\"", "cluster=~\"$cluster\"", "instance=~\"$instance\""]
+            &[
+                "job=~\"$job\"",
+                "cluster=~\"$cluster\"",
+                "instance=~\"$instance\"",
+            ]
         };
         for matcher in chosen {
-            assert!(selector.contains(matcher), "{expression}: {{{selector}}} does not choose by {matcher}");
+            assert!(
+                selector.contains(matcher),
+                "{expression}: {{{selector}}} does not choose by {matcher}"
+            );
         }
     }
     for function in ["rate(", "increase(", "delta("] {
         for call in expression.split(function).skip(1) {
             let range = call.split(['[', ']']).nth(1).unwrap();
-            assert!(["$__rate_interval", "$__range"].contains(&range), "{expression}: [{range}]");
+            assert!(
+                ["$__rate_interval", "$__range"].contains(&range),
+                "{expression}: [{range}]"
+            );
         }
     }
 }
@@ -100,22 +145,41 @@ fn check_expression(expression: &str, legend: &str) {
 fn every_panel_tells_what_it_shows() {
     for (path, _, dashboard) in dashboards() {
         let panels = list(&dashboard, "panels");
-        let stats: Vec<&Value> = panels.iter().take_while(|panel| panel["type"] == "stat").collect();
-        assert_eq!(stats.len(), 8, "{path}: the first row answers whether it is well");
-        let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+        let stats: Vec<&Value> = panels
+            .iter()
+            .take_while(|panel| panel["type"] == "stat")
+            .collect();
+        assert_eq!(
+            stats.len(),
+            8,
+            "{path}: the first row answers whether it is well"
+        );
+        let mut ids: Vec<_> = panels
+            .iter()
+            .map(|panel| panel["id"].as_u64().unwrap())
+            .collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), panels.len(), "{path}: ids");
         for panel in panels.iter().filter(|panel| panel["type"] != "row") {
             let title = text(panel, "title");
             let told = format!("{path}: {title}");
-            assert!(!title.is_empty() && text(panel, "description").ends_with('.'), "{told}");
+            assert!(
+                !title.is_empty() && text(panel, "description").ends_with('.'),
+                "{told}"
+            );
             // None of these is deprecated.
-            assert!(["timeseries", "stat", "state-timeline", "table"].contains(&text(panel, "type")), "{told}");
+            assert!(
+                ["timeseries", "stat", "state-timeline", "table"].contains(&text(panel, "type")),
+                "{told}"
+            );
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{told}");
             let defaults = &panel["fieldConfig"]["defaults"];
             assert!(!text(defaults, "unit").is_empty(), "{told}: unit");
-            assert!(!list(&defaults["thresholds"], "steps").is_empty(), "{told}: thresholds");
+            assert!(
+                !list(&defaults["thresholds"], "steps").is_empty(),
+                "{told}: thresholds"
+            );
             assert!(!list(panel, "targets").is_empty(), "{told}: targets");
             for target in list(panel, "targets") {
                 assert_eq!(target["datasource"]["uid"], "${datasource}", "{told}");
@@ -130,7 +194,8 @@ fn panels_do_not_overlap_and_fill_the_width() {
     for (path, _, dashboard) in dashboards() {
         let mut cells = std::collections::BTreeMap::<u64, Vec<bool>>::new();
         for panel in list(&dashboard, "panels") {
-            let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+            let [x, y, w, h] =
+                ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
             for line in y..y + h {
                 let line = cells.entry(line).or_insert_with(|| vec![false; 24]);
                 for cell in &mut line[x as usize..(x + w) as usize] {
@@ -138,7 +203,10 @@ fn panels_do_not_overlap_and_fill_the_width() {
                 }
             }
         }
-        let holes = cells.iter().filter(|(_, line)| line.contains(&false)).map(|(y, _)| y);
+        let holes = cells
+            .iter()
+            .filter(|(_, line)| line.contains(&false))
+            .map(|(y, _)| y);
         assert_eq!(holes.collect::<Vec<_>>(), Vec::<&u64>::new(), "{path}");
     }
 }

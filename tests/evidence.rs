@@ -17,14 +17,28 @@ const ID: i32 = 890_001;
 
 /// Runs it where `prepare` has been run as root of its own mounts, with `$1` the output folder; what counts afterwards
 /// is copied to `out` before the mounts go.
-fn in_mounts(cell: &Cell, prepare: &str, dir: &Path, out: &Path, config: &str) -> (Option<i32>, String, String) {
+fn in_mounts(
+    cell: &Cell,
+    prepare: &str,
+    dir: &Path,
+    out: &Path,
+    config: &str,
+) -> (Option<i32>, String, String) {
     fs::write(out.join("config.yml"), config).unwrap();
     let inner = bundle_command(ID, dir);
-    let script =
-        format!("dir=$1; out=$2; shift 2; {prepare}; \"$@\"; code=$?; cp -a \"$dir\" \"$out/copy\"; exit $code");
+    let script = format!(
+        "dir=$1; out=$2; shift 2; {prepare}; \"$@\"; code=$?; cp -a \"$dir\" \"$out/copy\"; exit $code"
+    );
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(dir).arg(out).arg(inner.get_program());
-    command.args(inner.get_args()).arg("--config.file").arg(out.join("config.yml"));
+    command
+        .args(["--mount", "sh", "-c", &script, "sh"])
+        .arg(dir)
+        .arg(out)
+        .arg(inner.get_program());
+    command
+        .args(inner.get_args())
+        .arg("--config.file")
+        .arg(out.join("config.yml"));
     run(cell, command)
 }
 
@@ -32,7 +46,10 @@ fn in_mounts(cell: &Cell, prepare: &str, dir: &Path, out: &Path, config: &str) -
 fn what_cannot_be_written_is_told_and_nothing_half_counts() {
     let cell = Cell::new().unwrap();
     if !cell.isolated() {
-        return skip("what_cannot_be_written_is_told_and_nothing_half_counts", "may not make namespaces");
+        return skip(
+            "what_cannot_be_written_is_told_and_nothing_half_counts",
+            "may not make namespaces",
+        );
     }
     let home = folder();
     let _fake = fake_broker(&cell, home.path(), ID);
@@ -44,40 +61,98 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
         // Blocks of 4 KiB: some files fit and some do not.
         ("room for some", tmpfs("size=36k"), no_floor, 0, "", true),
         // As much as a manifest needs.
-        ("room for nothing", tmpfs("size=16k"), no_floor, 1, "not one file could be saved", false),
-        ("no room", tmpfs("size=4k"), no_floor, 1, "less is free there than evidence.min_free (0 MiB)", false),
+        (
+            "room for nothing",
+            tmpfs("size=16k"),
+            no_floor,
+            1,
+            "not one file could be saved",
+            false,
+        ),
+        (
+            "no room",
+            tmpfs("size=4k"),
+            no_floor,
+            1,
+            "less is free there than evidence.min_free (0 MiB)",
+            false,
+        ),
         (
             "full meanwhile",
-            format!("{}; head -c 9950k /dev/zero >\"$dir/other\"", tmpfs("size=10m")),
+            format!(
+                "{}; head -c 9950k /dev/zero >\"$dir/other\"",
+                tmpfs("size=10m")
+            ),
             no_floor,
             0,
             "",
             true,
         ),
-        ("no inode left", tmpfs("size=10m,nr_inodes=2"), no_floor, 1, "No space left on device", false),
-        ("below the floor", tmpfs("size=10m"), "", 1, "less is free there than evidence.min_free (1024 MiB)", false),
-        ("read-only", tmpfs("size=10m,ro"), no_floor, 1, "Read-only file system", false),
+        (
+            "no inode left",
+            tmpfs("size=10m,nr_inodes=2"),
+            no_floor,
+            1,
+            "No space left on device",
+            false,
+        ),
+        (
+            "below the floor",
+            tmpfs("size=10m"),
+            "",
+            1,
+            "less is free there than evidence.min_free (1024 MiB)",
+            false,
+        ),
+        (
+            "read-only",
+            tmpfs("size=10m,ro"),
+            no_floor,
+            1,
+            "Read-only file system",
+            false,
+        ),
     ];
     for (name, prepare, config, code, said, there) in table {
         let (dir, out) = (folder(), folder());
         let (status, stdout, stderr) = in_mounts(&cell, &prepare, dir.path(), out.path(), config);
-        assert_eq!((status, stdout.is_empty()), (Some(code), !there), "{name}: {stdout}{stderr}");
+        assert_eq!(
+            (status, stdout.is_empty()),
+            (Some(code), !there),
+            "{name}: {stdout}{stderr}"
+        );
         assert!(
             stderr.contains(said)
-                && (said.is_empty() || stderr.contains("evidence.dir") || stderr.contains("min_free")),
+                && (said.is_empty()
+                    || stderr.contains("evidence.dir")
+                    || stderr.contains("min_free")),
             "{name}: {stderr}"
         );
         let copy = out.path().join("copy");
-        let found: Vec<_> = whole(&copy).into_iter().filter(|path| path.is_dir()).collect();
+        let found: Vec<_> = whole(&copy)
+            .into_iter()
+            .filter(|path| path.is_dir())
+            .collect();
         assert_eq!(found.len(), usize::from(there), "{name}: {found:?}");
-        let left: Vec<_> = fs::read_dir(&copy).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{name}: {left:?}");
+        let left: Vec<_> = fs::read_dir(&copy)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(
+            !left
+                .iter()
+                .any(|name| name.to_string_lossy().ends_with(".partial")),
+            "{name}: {left:?}"
+        );
         for bundle in found {
             let manifest = verified(&bundle);
             // The dumps are missing anyway: there is no JVM.
             assert!(why_missing(&manifest, "thread-dump-1.txt").is_some());
-            let full = why_missing(&manifest, "snapshots.jsonl").or(why_missing(&manifest, "sockets.txt"));
-            let some = full.is_some_and(|why| why.contains("evidence.min_free") || why.contains("No space left"));
+            let full =
+                why_missing(&manifest, "snapshots.jsonl").or(why_missing(&manifest, "sockets.txt"));
+            let some = full.is_some_and(|why| {
+                why.contains("evidence.min_free") || why.contains("No space left")
+            });
             assert_eq!(some, name == "room for some", "{name}: {manifest:#}");
         }
     }
@@ -94,15 +169,23 @@ fn a_folder_that_may_not_be_written_is_named() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let inner = bundle_command(ID, dir.path());
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(inner.get_program());
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(inner.get_program());
     command.args(["bundle", "--output"]).arg(dir.path());
     let (code, stdout, stderr) = run(&cell, command);
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-    assert!(stderr.contains("Permission denied") && stderr.contains("let uid 65534 write there"), "{stderr}");
+    assert!(
+        stderr.contains("Permission denied") && stderr.contains("let uid 65534 write there"),
+        "{stderr}"
+    );
     assert!(whole(dir.path()).is_empty());
 
     let (code, _, stderr) = run(&cell, bundle_command(ID + 1, dir.path()));
-    assert!(code == Some(1) && stderr.contains(&format!("no broker {} runs on this host", ID + 1)), "{stderr}");
+    assert!(
+        code == Some(1) && stderr.contains(&format!("no broker {} runs on this host", ID + 1)),
+        "{stderr}"
+    );
 }
 
 #[test]

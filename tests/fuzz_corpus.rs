@@ -13,7 +13,11 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     while let Some(path) = open.pop() {
         match path.is_dir() {
-            true => open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path())),
+            true => open.extend(
+                std::fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            ),
             false => found.push(path),
         }
     }
@@ -23,7 +27,10 @@ fn files(folder: &str) -> Vec<PathBuf> {
 
 #[test]
 fn thread_dumps() {
-    for file in files("fuzz/corpus/thread_dump").into_iter().chain(files("tests/fixtures/thread_dumps")) {
+    for file in files("fuzz/corpus/thread_dump")
+        .into_iter()
+        .chain(files("tests/fixtures/thread_dumps"))
+    {
         let bytes = std::fs::read(&file).unwrap();
         read_all(&bytes);
         saved::explain(&[(file.display().to_string(), bytes)]);
@@ -32,7 +39,10 @@ fn thread_dumps() {
 
 #[test]
 fn perf_data() {
-    for file in files("fuzz/corpus/perf_data").into_iter().chain(files("tests/fixtures/perf_data")) {
+    for file in files("fuzz/corpus/perf_data")
+        .into_iter()
+        .chain(files("tests/fixtures/perf_data"))
+    {
         if let Ok(data) = PerfData::parse(std::fs::read(file).unwrap()) {
             let names: Vec<&str> = data.iter().map(|(name, _)| name).collect();
             names.iter().for_each(|name| {

@@ -43,11 +43,18 @@ fn moment() -> Moment {
 fn copy() -> (tempfile::TempDir, ProcRoot) {
     let folder = tempfile::tempdir().unwrap();
     for part in ["proc", "root"] {
-        let copied = Command::new("cp").arg("-a").arg(Path::new(HOST).join(part)).arg(folder.path()).status().unwrap();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(Path::new(HOST).join(part))
+            .arg(folder.path())
+            .status()
+            .unwrap();
         assert!(copied.success());
     }
     let mut touch = Command::new("find");
-    touch.arg(folder.path()).args(["-type", "f", "-exec", "touch", "-d", "@0", "{}", "+"]);
+    touch
+        .arg(folder.path())
+        .args(["-type", "f", "-exec", "touch", "-d", "@0", "{}", "+"]);
     assert!(touch.status().unwrap().success());
     // As if before 6.2: the size of a recorded folder is no count of handles.
     let proc = ProcRoot::with_kernel(folder.path().join("proc"), (5, 4));
@@ -60,9 +67,17 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
     let (body, source, silence) = match body(id) {
         Some(body) => (body, ClusterSource::Own, None),
         None => {
-            let peer = BROKERS.into_iter().find(|peer| *peer != id && body(*peer).is_some()).unwrap();
-            let silence = format!("broker {id} did not answer Metadata when this host was recorded");
-            (body(peer).unwrap(), ClusterSource::Peer(peer), Some(silence))
+            let peer = BROKERS
+                .into_iter()
+                .find(|peer| *peer != id && body(*peer).is_some())
+                .unwrap();
+            let silence =
+                format!("broker {id} did not answer Metadata when this host was recorded");
+            (
+                body(peer).unwrap(),
+                ClusterSource::Peer(peer),
+                Some(silence),
+            )
         }
     };
     Ok(cluster::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
@@ -96,7 +111,13 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     for broker in &found {
         for (round, seconds, told) in rounds(proc, broker) {
             let (interval, took) = (Duration::from_secs(seconds), Duration::from_millis(seconds));
-            let end = RoundEnd { process: broker.process, round, interval, took, told };
+            let end = RoundEnd {
+                process: broker.process,
+                round,
+                interval,
+                took,
+                told,
+            };
             apply(&mut snapshot, Update::Round(Box::new(end)), now);
         }
     }
@@ -115,13 +136,33 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
     let mut again = || process::slow(proc, broker, BUDGET).socket_inodes;
     let owners = sockets.owners(broker, &inodes, &mut again, &own);
     let bytes = fs::read(Path::new(HOST).join(format!("dumps/{id}.txt"))).unwrap();
-    let dump = RawDump { bytes, duration: Duration::from_millis(12), pause: None, paused: None };
+    let dump = RawDump {
+        bytes,
+        duration: Duration::from_millis(12),
+        pause: None,
+        paused: None,
+    };
     // One dump: what only several of them tell stays unknown.
-    let report = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).map(|(report, _)| report);
+    let report = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))
+        .map(|(report, _)| report);
     vec![
-        ("pulse", 1, Told::Process { handles: pulse.handles, vitals: pulse.vitals }),
+        (
+            "pulse",
+            1,
+            Told::Process {
+                handles: pulse.handles,
+                vitals: pulse.vitals,
+            },
+        ),
         ("pulse", 1, Told::Sockets(sockets.pulse(broker, &own))),
-        ("slow", 30, Told::Handles { kinds: slow.kinds, memory_maps: slow.memory_maps }),
+        (
+            "slow",
+            30,
+            Told::Handles {
+                kinds: slow.kinds,
+                memory_maps: slow.memory_maps,
+            },
+        ),
         ("slow", 30, Told::Connections(owners)),
         ("probe", 5, Told::Cluster(cluster_counts(id))),
         ("thread_dump", 15, Told::Threads(report)),
@@ -134,20 +175,32 @@ fn rendered() -> (Snapshot, String, String, String) {
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
     let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
-    let page = page::render(&view, &Saved::default(), now, "/metrics").into_string().replace("><", ">\n<");
+    let page = page::render(&view, &Saved::default(), now, "/metrics")
+        .into_string()
+        .replace("><", ">\n<");
     let check = check::text(&view, &Saved::default(), now);
-    (snapshot.clone(), metrics::render(&view, &Saved::default(), now), page, check)
+    (
+        snapshot.clone(),
+        metrics::render(&view, &Saved::default(), now),
+        page,
+        check,
+    )
 }
 
 fn compare(file: &str, text: &str) {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", file].iter().collect();
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", file]
+        .iter()
+        .collect();
     if std::env::var_os("KAFKA_VITALS_REFRESH").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
     }
     let golden = fs::read_to_string(&path).unwrap();
     let differs = std::iter::zip(golden.lines(), text.lines()).find(|(golden, now)| golden != now);
-    assert!(golden == text, "tests/golden/{file} differs, first in {differs:?}; if that is meant: make docs");
+    assert!(
+        golden == text,
+        "tests/golden/{file} differs, first in {differs:?}; if that is meant: make docs"
+    );
 }
 
 #[test]
@@ -168,22 +221,42 @@ fn other_tools_said_the_same_of_the_recorded_host() {
         assert_eq!(told.get(series), Some(value as f64), "{series}");
         compared += 1;
     };
-    assert_eq!(snapshot.brokers.iter().map(|broker| broker.broker.id).collect::<Vec<_>>(), BROKERS.map(Some));
+    assert_eq!(
+        snapshot
+            .brokers
+            .iter()
+            .map(|broker| broker.broker.id)
+            .collect::<Vec<_>>(),
+        BROKERS.map(Some)
+    );
 
     let ss = recorded("tools/ss-tcp.txt");
     let all_sockets = recorded("tools/ss-all.txt");
     // `ino:4711` of a TCP socket; of others the inode is a word of its own, beside their name.
-    let tracked: BTreeSet<&str> = all_sockets.split_whitespace().map(|word| word.trim_start_matches("ino:")).collect();
+    let tracked: BTreeSet<&str> = all_sockets
+        .split_whitespace()
+        .map(|word| word.trim_start_matches("ino:"))
+        .collect();
     let rows: Vec<Row> = ss.lines().filter_map(Row::parse).collect();
     assert_eq!(rows.len(), ss.lines().count());
     let mut sockets = Vec::new();
     for id in BROKERS {
         let listing = recorded(&format!("tools/fd-{id}.txt"));
-        let links: Vec<&str> = listing.lines().filter_map(|line| Some(line.split_once(" -> ")?.1)).collect();
-        let count = |wanted: &dyn Fn(&str) -> bool| links.iter().filter(|link| wanted(link)).count() as u64;
-        same(&format!("open_file_handles{{broker=\"{id}\"}}"), links.len() as u64);
+        let links: Vec<&str> = listing
+            .lines()
+            .filter_map(|line| Some(line.split_once(" -> ")?.1))
+            .collect();
+        let count =
+            |wanted: &dyn Fn(&str) -> bool| links.iter().filter(|link| wanted(link)).count() as u64;
+        same(
+            &format!("open_file_handles{{broker=\"{id}\"}}"),
+            links.len() as u64,
+        );
         let mut kind = |kind: &str, wanted: &dyn Fn(&str) -> bool| {
-            same(&format!("file_handles{{broker=\"{id}\",kind=\"{kind}\"}}"), count(wanted));
+            same(
+                &format!("file_handles{{broker=\"{id}\",kind=\"{kind}\"}}"),
+                count(wanted),
+            );
         };
         kind("socket", &|link| link.starts_with("socket:"));
         kind("pipe", &|link| link.starts_with("pipe:"));
@@ -191,23 +264,43 @@ fn other_tools_said_the_same_of_the_recorded_host() {
         kind("jar", &|link| link.ends_with(".jar"));
         kind("log_segment", &|link| link.ends_with("00.log"));
         kind("index", &|link| link.ends_with("index"));
-        let inodes = links.iter().filter_map(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
+        let inodes = links
+            .iter()
+            .filter_map(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
         let lost = inodes.filter(|inode| !tracked.contains(inode)).count();
-        same(&format!("untracked_sockets{{broker=\"{id}\"}}"), lost as u64);
+        same(
+            &format!("untracked_sockets{{broker=\"{id}\"}}"),
+            lost as u64,
+        );
 
         let limits = recorded(&format!("tools/prlimit-{id}.txt"));
         for (bound, limit) in std::iter::zip(["soft", "hard"], limits.split_whitespace()) {
-            same(&format!("file_handle_limit{{broker=\"{id}\",bound=\"{bound}\"}}"), limit.parse().unwrap());
+            same(
+                &format!("file_handle_limit{{broker=\"{id}\",bound=\"{bound}\"}}"),
+                limit.parse().unwrap(),
+            );
         }
         let ps = recorded(&format!("tools/ps-{id}.txt"));
-        let ps: Vec<f64> = ps.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let ps: Vec<f64> = ps
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
         let resident = told.of("resident_memory_bytes", id).unwrap();
-        assert!((resident / 1024.0 / ps[1] - 1.0).abs() < 0.02, "{resident} bytes, by ps {} KiB", ps[1]);
+        assert!(
+            (resident / 1024.0 / ps[1] - 1.0).abs() < 0.02,
+            "{resident} bytes, by ps {} KiB",
+            ps[1]
+        );
         // `ps` was run up to some seconds before the moment.
         let age = moment().seconds() - told.of("start_time_seconds", id).unwrap();
         assert!((age - ps[2]).abs() < 10.0, "{age} s old, by ps {} s", ps[2]);
 
-        let broker = &snapshot.brokers.iter().find(|broker| broker.broker.id == Some(id)).unwrap().broker;
+        let broker = &snapshot
+            .brokers
+            .iter()
+            .find(|broker| broker.broker.id == Some(id))
+            .unwrap()
+            .broker;
         assert_eq!(f64::from(broker.process.pid), ps[0]);
         sockets.push((id, broker.process.pid, vec![broker.listeners[0].port]));
     }
@@ -217,31 +310,56 @@ fn other_tools_said_the_same_of_the_recorded_host() {
     }
     for (id, _, ports) in &sockets {
         let port = ports[0].to_string();
-        let in_state =
-            |state: &str| rows.iter().filter(|row| row.state == state && row.local == port).collect::<Vec<_>>();
+        let in_state = |state: &str| {
+            rows.iter()
+                .filter(|row| row.state == state && row.local == port)
+                .collect::<Vec<_>>()
+        };
         let waiting = in_state("CLOSE-WAIT");
         // The peer's FIN counts 1.
         let unread: u64 = waiting.iter().map(|row| row.receive_queue - 1).sum();
         let with_unread = waiting.iter().filter(|row| row.receive_queue > 1).count();
-        same(&format!("unread_close_wait_connections{{broker=\"{id}\",role=\"server\"}}"), with_unread as u64);
+        same(
+            &format!("unread_close_wait_connections{{broker=\"{id}\",role=\"server\"}}"),
+            with_unread as u64,
+        );
         let of = |state: &str| format!("{{broker=\"{id}\",role=\"server\",state=\"{state}\"}}");
         same(&format!("receive_queue_bytes{}", of("close_wait")), unread);
         let established = in_state("ESTAB");
         let queued = |queue: fn(&Row) -> u64| established.iter().map(|row| queue(row)).sum::<u64>();
-        same(&format!("receive_queue_bytes{}", of("established")), queued(|row| row.receive_queue));
-        same(&format!("send_queue_bytes{}", of("established")), queued(|row| row.send_queue));
+        same(
+            &format!("receive_queue_bytes{}", of("established")),
+            queued(|row| row.receive_queue),
+        );
+        same(
+            &format!("send_queue_bytes{}", of("established")),
+            queued(|row| row.send_queue),
+        );
         let listening: u64 = in_state("LISTEN").iter().map(|row| row.receive_queue).sum();
-        same(&format!("accept_queue_length{{broker=\"{id}\",listener=\"PLAINTEXT\"}}"), listening);
+        same(
+            &format!("accept_queue_length{{broker=\"{id}\",listener=\"PLAINTEXT\"}}"),
+            listening,
+        );
     }
 
     let topics = recorded("tools/topics.txt");
     for (series, count) in tools::isr_in_describe(&topics, &BROKERS) {
         same(&series, count);
     }
-    for partition in lab::hand::described_partitions(&topics).iter().filter(|partition| !partition.whole()) {
-        let (leader, topic, number) = (partition.leader.unwrap(), &partition.topic, partition.partition);
+    for partition in lab::hand::described_partitions(&topics)
+        .iter()
+        .filter(|partition| !partition.whole())
+    {
+        let (leader, topic, number) = (
+            partition.leader.unwrap(),
+            &partition.topic,
+            partition.partition,
+        );
         let labels = format!("{{broker=\"{leader}\",topic=\"{topic}\",partition=\"{number}\"}}");
-        same(&format!("partition_isr_replicas{labels}"), partition.isr.len() as u64);
+        same(
+            &format!("partition_isr_replicas{labels}"),
+            partition.isr.len() as u64,
+        );
     }
 
     let mut deadlocked = Vec::new();
@@ -250,14 +368,31 @@ fn other_tools_said_the_same_of_the_recorded_host() {
         let (states, report) = jstack.split_once("\n\n").unwrap();
         for state in BTreeSet::from_iter(states.lines()) {
             let count = states.lines().filter(|line| *line == state).count();
-            same(&format!("threads{{broker=\"{id}\",state=\"{}\"}}", state.to_lowercase()), count as u64);
+            same(
+                &format!(
+                    "threads{{broker=\"{id}\",state=\"{}\"}}",
+                    state.to_lowercase()
+                ),
+                count as u64,
+            );
         }
-        let holders: BTreeSet<&str> =
-            report.lines().filter_map(|l| l.trim().strip_prefix("which is held by ")).collect();
-        same(&format!("deadlock_detected{{broker=\"{id}\"}}"), u64::from(!holders.is_empty()));
-        same(&format!("deadlocked_threads{{broker=\"{id}\"}}"), holders.len() as u64);
+        let holders: BTreeSet<&str> = report
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("which is held by "))
+            .collect();
+        same(
+            &format!("deadlock_detected{{broker=\"{id}\"}}"),
+            u64::from(!holders.is_empty()),
+        );
+        same(
+            &format!("deadlocked_threads{{broker=\"{id}\"}}"),
+            holders.len() as u64,
+        );
         for holder in &holders {
-            assert!(page.contains(&format!("{}</strong> wants", holder.trim_matches('"'))), "{holder} in {page}");
+            assert!(
+                page.contains(&format!("{}</strong> wants", holder.trim_matches('"'))),
+                "{holder} in {page}"
+            );
         }
         deadlocked.extend((!holders.is_empty()).then_some(id));
     }
@@ -266,12 +401,16 @@ fn other_tools_said_the_same_of_the_recorded_host() {
     for harm in ["untracked_sockets", "isr_leader_alone_partitions"] {
         assert!(told.of(harm, deadlocked[0]).unwrap() > 0.0, "{harm}");
     }
-    let unread = format!("unread_close_wait_connections{{broker=\"{}\",role=\"server\"}}", deadlocked[0]);
+    let unread = format!(
+        "unread_close_wait_connections{{broker=\"{}\",role=\"server\"}}",
+        deadlocked[0]
+    );
     assert!(told.get(&unread).unwrap() > 0.0);
     let (_, headline) = page.split_once("<h1>").unwrap();
     let since = format!("Broker {} is alive but deadlocked since ", deadlocked[0]);
     assert!(
-        headline.starts_with(&since) && headline.contains(" UTC by KAFKA-3994, fixed in 0.10.1.1. Restart it.</h1>")
+        headline.starts_with(&since)
+            && headline.contains(" UTC by KAFKA-3994, fixed in 0.10.1.1. Restart it.</h1>")
     );
     println!("{compared} series are what other tools said");
     assert!(compared > 120, "only {compared} series compared");

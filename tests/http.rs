@@ -16,7 +16,9 @@ use kafka_vitals::discover::{Broker, ProcessKey};
 use kafka_vitals::evidence::{Saved, SavedBundle, SavedOf};
 use kafka_vitals::exec_probe::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
-use kafka_vitals::snapshot::{BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock};
+use kafka_vitals::snapshot::{
+    BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock,
+};
 use tokio::sync::watch;
 
 /// Of the metrics.
@@ -32,30 +34,64 @@ struct Server {
 }
 
 fn start() -> Server {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let clock = Clock::start();
     let (publish, view) = watch::channel(Arc::default());
     let (saved, what_is_saved) = watch::channel(Arc::default());
-    let listener = runtime.block_on(server::bind("127.0.0.1:0".parse().unwrap())).unwrap();
+    let listener = runtime
+        .block_on(server::bind("127.0.0.1:0".parse().unwrap()))
+        .unwrap();
     let address = listener.local_addr().unwrap();
-    let served = Served { view, saved: what_is_saved, clock, telemetry_path: PATH.into() };
+    let served = Served {
+        view,
+        saved: what_is_saved,
+        clock,
+        telemetry_path: PATH.into(),
+    };
     runtime.spawn(server::serve(listener, server::router(served, 2)));
-    Server { address, publish, saved, clock, _runtime: runtime }
+    Server {
+        address,
+        publish,
+        saved,
+        clock,
+        _runtime: runtime,
+    }
 }
 
 /// Head and body of the answer to one request.
 fn get(address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n"
+    )
+    .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
-    (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
+    (
+        String::from_utf8(answer[..end].to_vec())
+            .unwrap()
+            .to_lowercase(),
+        answer[end + 4..].to_vec(),
+    )
 }
 
 fn deadlocked(server: &Server) -> View {
-    let broker = Broker { id: Some(219), ..Broker::unknown(ProcessKey { pid: 81068, start_ticks: 1 }) };
+    let broker = Broker {
+        id: Some(219),
+        ..Broker::unknown(ProcessKey {
+            pid: 81068,
+            start_ticks: 1,
+        })
+    };
     let mut broker = BrokerSnapshot::new(Arc::new(broker), "219".into());
     let thread = |thread: &str, wants: &str, held_by: &str| DeadlockedThread {
         thread: thread.into(),
@@ -74,12 +110,20 @@ fn deadlocked(server: &Server) -> View {
                 thread("kafka-request-handler-3", group, "group-metadata-manager-0"),
                 thread("group-metadata-manager-0", list, "kafka-request-handler-3"),
             ],
-            waiting: vec![thread("executor-Heartbeat", group, "group-metadata-manager-0")],
+            waiting: vec![thread(
+                "executor-Heartbeat",
+                group,
+                "group-metadata-manager-0",
+            )],
             reported: true,
         }],
     });
     broker.handles = Reading::unknown("/proc/81068/fd: permission denied");
-    let mut snapshot = Snapshot { at: now, brokers: vec![Arc::new(broker)], ..Snapshot::default() };
+    let mut snapshot = Snapshot {
+        at: now,
+        brokers: vec![Arc::new(broker)],
+        ..Snapshot::default()
+    };
     snapshot.discovery.success = Some(true);
     View::of(&mut Judge::default(), Arc::new(snapshot), now)
 }
@@ -90,16 +134,27 @@ fn metrics_plain_and_packed_are_the_same() {
     server.publish.send_replace(Arc::new(deadlocked(&server)));
     let (head, plain) = get(server.address, PATH, "");
     assert!(head.starts_with("http/1.1 200"), "{head}");
-    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(
+        head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
+        "{head}"
+    );
     let plain = String::from_utf8(plain).unwrap();
-    assert!(plain.contains("\nkafka_vitals_deadlock_detected{broker=\"219\"} 1\n"), "{plain}");
+    assert!(
+        plain.contains("\nkafka_vitals_deadlock_detected{broker=\"219\"} 1\n"),
+        "{plain}"
+    );
     let (head, packed) = get(server.address, PATH, "Accept-Encoding: gzip\r\n");
     assert!(head.contains("content-encoding: gzip"), "{head}");
     let mut unpacked = String::new();
-    GzDecoder::new(packed.as_slice()).read_to_string(&mut unpacked).unwrap();
+    GzDecoder::new(packed.as_slice())
+        .read_to_string(&mut unpacked)
+        .unwrap();
     assert_eq!(unpacked, plain);
     let page = String::from_utf8(get(server.address, "/", "").1).unwrap();
-    assert!(page.contains(&format!("<a href=\"{PATH}\">metrics</a>")), "{page}");
+    assert!(
+        page.contains(&format!("<a href=\"{PATH}\">metrics</a>")),
+        "{page}"
+    );
 }
 
 #[test]
@@ -113,25 +168,60 @@ fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
         ["/", "/check"].map(|path| String::from_utf8(get(server.address, path, "").1).unwrap())
     };
     let of = |newest, failure: Option<&str>| {
-        let of = SavedOf { process, newest, total: 0, failure: failure.map(str::to_owned) };
-        Saved { off: None, brokers: [("219".to_owned(), of)].into() }
+        let of = SavedOf {
+            process,
+            newest,
+            total: 0,
+            failure: failure.map(str::to_owned),
+        };
+        Saved {
+            off: None,
+            brokers: [("219".to_owned(), of)].into(),
+        }
     };
-    let off = Saved { off: Some("no folder <for> it".into()), ..Saved::default() };
-    for (saved, why) in [(off, "no folder <for> it"), (of(None, Some("/evidence: disk full")), "/evidence: disk full")]
-    {
+    let off = Saved {
+        off: Some("no folder <for> it".into()),
+        ..Saved::default()
+    };
+    for (saved, why) in [
+        (off, "no folder <for> it"),
+        (
+            of(None, Some("/evidence: disk full")),
+            "/evidence: disk full",
+        ),
+    ] {
         let [page, check] = told(saved);
         let why_escaped = why.replace('<', "&lt;").replace('>', "&gt;");
         assert!(page.contains("No evidence is saved. Restart it."), "{page}");
-        assert!(page.contains(&format!("<strong>No evidence is saved: </strong>{why_escaped}</p>")), "{page}");
-        assert!(check.contains(&format!("\n  no evidence is saved: {why}\n")), "{check}");
+        assert!(
+            page.contains(&format!(
+                "<strong>No evidence is saved: </strong>{why_escaped}</p>"
+            )),
+            "{page}"
+        );
+        assert!(
+            check.contains(&format!("\n  no evidence is saved: {why}\n")),
+            "{check}"
+        );
     }
     // A bundle of this verdict is worth more than the failure of a later one; before the first nothing is said.
-    let bundle = SavedBundle { path: "/evidence/219".into(), at: server.clock.now() };
+    let bundle = SavedBundle {
+        path: "/evidence/219".into(),
+        at: server.clock.now(),
+    };
     let [page, check] = told(of(Some(bundle), Some("disk full")));
-    assert!(page.contains("Evidence saved. Restart it.") && !page.contains("disk full"), "{page}");
+    assert!(
+        page.contains("Evidence saved. Restart it.") && !page.contains("disk full"),
+        "{page}"
+    );
     assert!(check.contains("\n  evidence: /evidence/219\n"), "{check}");
     let [page, check] = told(Saved::default());
-    for text in ["Evidence saved", "No evidence", "  evidence:", "  no evidence"] {
+    for text in [
+        "Evidence saved",
+        "No evidence",
+        "  evidence:",
+        "  no evidence",
+    ] {
         assert!(!page.contains(text) && !check.contains(text), "{text}");
     }
 }
@@ -139,29 +229,62 @@ fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
 #[test]
 fn ready_only_after_the_first_discovery() {
     let server = start();
-    assert!(get(server.address, "/-/healthy", "").0.starts_with("http/1.1 200"));
-    assert!(get(server.address, "/-/ready", "").0.starts_with("http/1.1 503"));
+    assert!(
+        get(server.address, "/-/healthy", "")
+            .0
+            .starts_with("http/1.1 200")
+    );
+    assert!(
+        get(server.address, "/-/ready", "")
+            .0
+            .starts_with("http/1.1 503")
+    );
     server.publish.send_replace(Arc::new(deadlocked(&server)));
-    assert!(get(server.address, "/-/ready", "").0.starts_with("http/1.1 200"));
-    assert!(get(server.address, "/nothing", "").0.starts_with("http/1.1 404"));
+    assert!(
+        get(server.address, "/-/ready", "")
+            .0
+            .starts_with("http/1.1 200")
+    );
+    assert!(
+        get(server.address, "/nothing", "")
+            .0
+            .starts_with("http/1.1 404")
+    );
 }
 
 #[test]
 fn runbooks_are_pages_that_link_to_each_other() {
     let server = start();
     let (head, body) = get(server.address, "/runbooks/lock_cycle", "");
-    assert!(head.starts_with("http/1.1 200") && head.contains("content-security-policy: default-src 'none'"), "{head}");
+    assert!(
+        head.starts_with("http/1.1 200")
+            && head.contains("content-security-policy: default-src 'none'"),
+        "{head}"
+    );
     let body = String::from_utf8(body).unwrap();
-    assert!(body.contains("<h2>Mitigation</h2>") && body.contains("<a href=\"/runbooks/jvm_deadlock\">"), "{body}");
+    assert!(
+        body.contains("<h2>Mitigation</h2>")
+            && body.contains("<a href=\"/runbooks/jvm_deadlock\">"),
+        "{body}"
+    );
     let list = String::from_utf8(get(server.address, "/runbooks", "").1).unwrap();
-    assert!(list.contains("<a href=\"/runbooks/lock_cycle\">Deadlock that the JVM does not report</a>"), "{list}");
-    assert!(get(server.address, "/runbooks/nothing", "").0.starts_with("http/1.1 404"));
+    assert!(
+        list.contains("<a href=\"/runbooks/lock_cycle\">Deadlock that the JVM does not report</a>"),
+        "{list}"
+    );
+    assert!(
+        get(server.address, "/runbooks/nothing", "")
+            .0
+            .starts_with("http/1.1 404")
+    );
 }
 
 #[test]
 fn idle_connections_hold_up_nobody() {
     let server = start();
-    let idle: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let idle: Vec<TcpStream> = (0..50)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
     let mut half = TcpStream::connect(server.address).unwrap();
     half.write_all(b"GET /metrics HTTP/1.1\r\nHos").unwrap();
     let begun = Instant::now();
@@ -172,8 +295,12 @@ fn idle_connections_hold_up_nobody() {
 
 #[test]
 fn a_port_alone_is_every_address_of_both_kinds() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let cli = kafka_vitals::cli::Cli::try_parse_from(["kafka-vitals", "--web.listen-address=:0"]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cli = kafka_vitals::cli::Cli::try_parse_from(["kafka-vitals", "--web.listen-address=:0"])
+        .unwrap();
     let _entered = runtime.enter();
     let listener = runtime.block_on(server::bind(cli.serve.listen[0])).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -188,7 +315,10 @@ fn the_liveness_probe_s_answers() {
     let server = start();
     let status = |path: &str| {
         let (head, body) = get(server.address, path, "");
-        (head.split(' ').nth(1).unwrap().to_owned(), String::from_utf8(body).unwrap())
+        (
+            head.split(' ').nth(1).unwrap().to_owned(),
+            String::from_utf8(body).unwrap(),
+        )
     };
     let ask = |broker| exec_probe::ask(server.address, broker, Duration::from_secs(5));
     // Nothing is known yet.
@@ -197,7 +327,10 @@ fn the_liveness_probe_s_answers() {
     }
     let mut view = deadlocked(&server);
     let answer = |restart, label: &str| Answer {
-        process: ProcessKey { pid: 1, start_ticks: 1 },
+        process: ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        },
         label: label.into(),
         id: Some(219),
         restart,
@@ -234,11 +367,20 @@ fn the_api_tells_the_verdict_with_its_findings() {
     };
     let brokers = json("/api/v1/brokers");
     let broker = &brokers["brokers"][0];
-    assert_eq!((broker["broker"].as_str(), broker["state"].as_str()), (Some("219"), Some("gray")));
-    assert_eq!(broker["deadlock"]["deadlocks"][0]["cycle"][0]["thread"], "kafka-request-handler-3");
+    assert_eq!(
+        (broker["broker"].as_str(), broker["state"].as_str()),
+        (Some("219"), Some("gray"))
+    );
+    assert_eq!(
+        broker["deadlock"]["deadlocks"][0]["cycle"][0]["thread"],
+        "kafka-request-handler-3"
+    );
     assert_eq!(broker["findings"][0]["finding"], "jvm_deadlock");
     let finding = &json("/api/v1/findings")["findings"][0];
-    assert_eq!((finding["broker"].as_str(), finding["severity"].as_str()), (Some("219"), Some("critical")));
+    assert_eq!(
+        (finding["broker"].as_str(), finding["severity"].as_str()),
+        (Some("219"), Some("critical"))
+    );
     let since = humantime::parse_rfc3339(finding["since"].as_str().unwrap()).unwrap();
     assert!(since.elapsed().unwrap() < Duration::from_secs(60));
 }
@@ -251,17 +393,38 @@ fn running_out_of_handles_is_logged_once() {
     std::fs::write(procfs.path().join("stat"), "btime 1000000\n").unwrap();
     std::fs::write(procfs.path().join("uptime"), "100000.00 1.0\n").unwrap();
     let mut command = Command::new("prlimit");
-    command.args(["--nofile=40", env!("CARGO_BIN_EXE_kafka-vitals"), "--web.listen-address=127.0.0.1:0"]);
-    command.arg("--path.procfs").arg(procfs.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.args([
+        "--nofile=40",
+        env!("CARGO_BIN_EXE_kafka-vitals"),
+        "--web.listen-address=127.0.0.1:0",
+    ]);
+    command
+        .arg("--path.procfs")
+        .arg(procfs.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
     let mut exporter = lab::Cell::outside().unwrap().spawn(command).unwrap();
-    let mut log = BufReader::new(exporter.child().stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut log = BufReader::new(exporter.child().stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let listening = log.find(|line| line.contains("listening")).unwrap();
-    let address: SocketAddr =
-        listening.split("address=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
-    let held: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let address: SocketAddr = listening
+        .split("address=")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
+        .unwrap();
+    let held: Vec<TcpStream> = (0..60)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
     assert!(log.any(|line| line.contains("WARN cannot accept connections")));
     std::thread::sleep(Duration::from_millis(500));
     drop(held);
-    let rest: Vec<String> = log.by_ref().take_while(|line| !line.contains("accepted again")).collect();
-    assert!(!rest.iter().any(|line| line.contains("cannot accept")), "{rest:#?}");
+    let rest: Vec<String> = log
+        .by_ref()
+        .take_while(|line| !line.contains("accepted again"))
+        .collect();
+    assert!(
+        !rest.iter().any(|line| line.contains("cannot accept")),
+        "{rest:#?}"
+    );
 }

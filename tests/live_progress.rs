@@ -13,9 +13,19 @@ use support::{Exporter, wait_for};
 fn deadlock_is_told_soon(form: Form) {
     let (cluster, exporter) = start();
     let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
-    println!("{form:?}: told {seconds:.2} s after the last follower's SIGCONT, round {}, {}", deadlock.rounds, load());
-    let round = format!("round_interval_seconds{{broker=\"{}\",round=\"progress\"}}", deadlock.broker);
-    println!("{form:?}: progress is read every {:.3} s", exporter.metrics().get(&round).unwrap());
+    println!(
+        "{form:?}: told {seconds:.2} s after the last follower's SIGCONT, round {}, {}",
+        deadlock.rounds,
+        load()
+    );
+    let round = format!(
+        "round_interval_seconds{{broker=\"{}\",round=\"progress\"}}",
+        deadlock.broker
+    );
+    println!(
+        "{form:?}: progress is read every {:.3} s",
+        exporter.metrics().get(&round).unwrap()
+    );
     assert!(seconds <= 5.0, "told only after {seconds:.2} s, {}", load());
 }
 
@@ -33,7 +43,10 @@ fn a_deadlock_of_expiring_sessions_is_told_within_5_s() {
 #[test]
 fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-5970.btm");
-    let agent = format!("-javaagent:{}=script:{rules}", jars::byteman().unwrap().display());
+    let agent = format!(
+        "-javaagent:{}=script:{rules}",
+        jars::byteman().unwrap().display()
+    );
     // The followers may pause until the ISR shrinks, and the commit waits for them meanwhile.
     let properties = [
         ("offsets.commit.timeout.ms", "60000"),
@@ -42,7 +55,9 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
     ];
     let cluster = Cluster::start(ClusterOptions {
         jvm_options: vec![agent],
-        properties: properties.map(|(name, value)| (name.into(), value.into())).into(),
+        properties: properties
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
         ..ClusterOptions::new("0.10.1.1")
     })
     .unwrap();
@@ -52,7 +67,11 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
     let exporter = Exporter::start(cluster.cell());
     followed(&cluster, &exporter);
     let broker = cluster.broker(id).unwrap();
-    let followers: Vec<i32> = cluster.brokers().map(|broker| broker.id()).filter(|other| *other != id).collect();
+    let followers: Vec<i32> = cluster
+        .brokers()
+        .map(|broker| broker.id())
+        .filter(|other| *other != id)
+        .collect();
     let commits = || -> std::io::Result<Connection> {
         let mut connection = Connection::open(broker.port(), Duration::from_secs(10))?;
         connection.send_join(0, "quiet", deadlock::TOPIC, Duration::from_secs(7))?;
@@ -65,15 +84,31 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
     };
     let unanswered = cluster.cell().in_network(commits).unwrap().unwrap();
     // The session ends, and the group is empty.
-    let formed = || broker.log().unwrap().contains("each holds what the other wants");
+    let formed = || {
+        broker
+            .log()
+            .unwrap()
+            .contains("each holds what the other wants")
+    };
     wait_for("the deadlock to form", Duration::from_secs(30), formed);
     let begun = Instant::now();
     followers.iter().for_each(|id| cluster.resume(*id).unwrap());
     let told = || exporter.metrics().of("deadlock_detected", id) == Some(1.0);
     wait_for("the deadlock to be told", Duration::from_secs(16), told);
-    println!("KAFKA-5970: told {:.2?} after it formed, {}", begun.elapsed(), load());
-    let named = format!("known_issue_detected{{broker=\"{id}\",issue=\"KAFKA-5970\",fixed_in=\"0.11.0.2,1.0.0\"}}");
-    assert_eq!(exporter.metrics().get(&named), Some(1.0), "{}", exporter.scrape());
+    println!(
+        "KAFKA-5970: told {:.2?} after it formed, {}",
+        begun.elapsed(),
+        load()
+    );
+    let named = format!(
+        "known_issue_detected{{broker=\"{id}\",issue=\"KAFKA-5970\",fixed_in=\"0.11.0.2,1.0.0\"}}"
+    );
+    assert_eq!(
+        exporter.metrics().get(&named),
+        Some(1.0),
+        "{}",
+        exporter.scrape()
+    );
     let report = cluster.jstack(id).unwrap();
     assert!(report.contains("Found one Java-level deadlock"), "{report}");
     assert!(cluster.metadata(id).is_ok(), "the API answers on");
@@ -83,23 +118,36 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
 /// Threads that are not there yet, or no more, are no failure: the log is for what somebody should look at.
 #[test]
 fn a_start_and_an_end_bring_no_warning_of_progress() {
-    let mut cluster = Cluster::start(ClusterOptions { brokers: vec![1], ..ClusterOptions::new("4.3.0") }).unwrap();
+    let mut cluster = Cluster::start(ClusterOptions {
+        brokers: vec![1],
+        ..ClusterOptions::new("4.3.0")
+    })
+    .unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
     // Found before it has its threads.
-    let exporter = Exporter::start_with(cluster.cell(), "rounds: {discovery: 200ms}\n", |command| {
-        command.stderr(std::fs::File::create(&log).unwrap());
-    });
+    let exporter =
+        Exporter::start_with(cluster.cell(), "rounds: {discovery: 200ms}\n", |command| {
+            command.stderr(std::fs::File::create(&log).unwrap());
+        });
     followed(&cluster, &exporter);
     cluster.stop(1).unwrap();
     wait_for("the end to be told", Duration::from_secs(20), || {
-        exporter.metrics().get("broker_state{broker=\"1\",state=\"down\"}") == Some(1.0)
+        exporter
+            .metrics()
+            .get("broker_state{broker=\"1\",state=\"down\"}")
+            == Some(1.0)
     });
     cluster.start_again(1).unwrap();
     // Its first dump comes before its threads do, the next 15 s later.
-    wait_for("progress again", Duration::from_secs(40), || exporter.metrics().success(1, "progress") == Some(true));
+    wait_for("progress again", Duration::from_secs(40), || {
+        exporter.metrics().success(1, "progress") == Some(true)
+    });
     let log = std::fs::read_to_string(log).unwrap();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("reason=\"unnamed\"")).collect();
+    let told: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("reason=\"unnamed\""))
+        .collect();
     assert!(told.is_empty(), "{told:#?}");
     assert_eq!(log.matches("found a broker").count(), 2, "{log}");
 }

@@ -16,21 +16,42 @@ fn api(exporter: &Exporter) -> Value {
 }
 
 fn broker(api: &Value, id: i32) -> &Value {
-    api["brokers"].as_array().unwrap().iter().find(|broker| broker["id"] == id).unwrap()
+    api["brokers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|broker| broker["id"] == id)
+        .unwrap()
 }
 
 fn state(exporter: &Exporter, id: i32) -> String {
-    broker(&api(exporter), id)["state"].as_str().unwrap().to_owned()
+    broker(&api(exporter), id)["state"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// Runs `kafka-vitals check` in the cell: what it prints, and its exit code. Where `port` is of no exporter it looks itself.
 fn check(cluster: &Cluster, port: u16, arguments: &[&str]) -> (String, Option<i32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
-    command.arg("check").arg(format!("--address=127.0.0.1:{port}")).args(arguments);
-    let output = cluster.cell().run_tool(command, Duration::from_secs(60)).unwrap();
+    command
+        .arg("check")
+        .arg(format!("--address=127.0.0.1:{port}"))
+        .args(arguments);
+    let output = cluster
+        .cell()
+        .run_tool(command, Duration::from_secs(60))
+        .unwrap();
     let wrong = output.status.code() == Some(3);
-    assert!(wrong || output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+    assert!(
+        wrong || output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (
+        String::from_utf8(output.stdout).unwrap(),
+        output.status.code(),
+    )
 }
 
 /// For `make pictures`.
@@ -39,7 +60,11 @@ fn keep(exporter: &Exporter, name: &str) {
     assert!(page.len() < 100_000, "{} bytes", page.len());
     let folder = env!("CARGO_TARGET_TMPDIR");
     // As a service has it.
-    std::fs::write(format!("{folder}/page-{name}.html"), page.replace(folder, "/var/lib")).unwrap();
+    std::fs::write(
+        format!("{folder}/page-{name}.html"),
+        page.replace(folder, "/var/lib"),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -48,10 +73,14 @@ fn from_the_deadlock_to_the_recovery() {
     let ids: Vec<i32> = cluster.brokers().map(|broker| broker.id()).collect();
     let live = |id: i32| exporter.get(&format!("/brokers/{id}/live"));
     for id in &ids {
-        wait_for("healthy brokers", Duration::from_secs(20), || state(&exporter, *id) == "healthy");
+        wait_for("healthy brokers", Duration::from_secs(20), || {
+            state(&exporter, *id) == "healthy"
+        });
         assert_eq!(live(*id).0, 200);
     }
-    wait_for("every round", Duration::from_secs(20), || !exporter.page().contains("not read yet"));
+    wait_for("every round", Duration::from_secs(20), || {
+        !exporter.page().contains("not read yet")
+    });
     keep(&exporter, "healthy");
     let closed = cluster.cell().free_ports(1).unwrap()[0];
     for port in [exporter.port, closed] {
@@ -66,7 +95,9 @@ fn from_the_deadlock_to_the_recovery() {
 
     let made = deadlock::make(&cluster, Form::Expire).unwrap();
     let sick = made.broker;
-    wait_for("the verdict", Duration::from_secs(10), || state(&exporter, sick) == "gray");
+    wait_for("the verdict", Duration::from_secs(10), || {
+        state(&exporter, sick) == "gray"
+    });
     // The followers stood still for a moment, as the lab makes the deadlock.
     let others: Vec<i32> = ids.iter().copied().filter(|id| *id != sick).collect();
     wait_for("the others to be well", Duration::from_secs(20), || {
@@ -75,27 +106,48 @@ fn from_the_deadlock_to_the_recovery() {
     let answer = api(&exporter);
     let verdict = broker(&answer, sick)["verdict"].as_str().unwrap();
     let begin = format!("Broker {sick} is alive but deadlocked since ");
-    assert!(verdict.starts_with(&begin) && verdict.contains("KAFKA-3994, fixed in 0.10.1.1"), "{verdict}");
-    assert!(exporter.page().contains(verdict), "the page says something else than {verdict}");
+    assert!(
+        verdict.starts_with(&begin) && verdict.contains("KAFKA-3994, fixed in 0.10.1.1"),
+        "{verdict}"
+    );
+    assert!(
+        exporter.page().contains(verdict),
+        "the page says something else than {verdict}"
+    );
     for port in [exporter.port, closed] {
         let (text, code) = check(&cluster, port, &[]);
-        let told = text.starts_with(&format!("CRITICAL: {begin}")) && text.contains("KAFKA-3994, fixed in 0.10.1.1");
+        let told = text.starts_with(&format!("CRITICAL: {begin}"))
+            && text.contains("KAFKA-3994, fixed in 0.10.1.1");
         assert!(told && code == Some(2), "{code:?} {text}");
         let (json, code) = check(&cluster, port, &["--output=json"]);
         let json: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!((broker(&json, sick)["state"].as_str(), code), (Some("gray"), Some(2)));
+        assert_eq!(
+            (broker(&json, sick)["state"].as_str(), code),
+            (Some("gray"), Some(2))
+        );
     }
 
     // A second dump that shows the same, the evidence, then the probe fails, for this broker alone.
     // A broker that knew less than the whole cluster at the first look has just come back: that takes a minute.
     let begun = Instant::now();
     while live(sick).0 != 503 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "the probe passes: {}", live(sick).1);
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "the probe passes: {}",
+            live(sick).1
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
-    println!("503 {:.1} s after the followers went on, {}", made.followers_continued.elapsed().as_secs_f64(), load());
+    println!(
+        "503 {:.1} s after the followers went on, {}",
+        made.followers_continued.elapsed().as_secs_f64(),
+        load()
+    );
     let (_, reason) = live(sick);
-    assert!(reason.contains("Only a restart cures it") && reason.contains("wait for each other"), "{reason}");
+    assert!(
+        reason.contains("Only a restart cures it") && reason.contains("wait for each other"),
+        "{reason}"
+    );
     keep(&exporter, "gray");
     for id in &others {
         assert_eq!(live(*id).0, 200);
@@ -104,23 +156,47 @@ fn from_the_deadlock_to_the_recovery() {
 
     // What a kubelet does. SIGTERM would hang.
     cluster.kill(sick).unwrap();
-    wait_for("the end to be told", Duration::from_secs(15), || state(&exporter, sick) == "down");
+    wait_for("the end to be told", Duration::from_secs(15), || {
+        state(&exporter, sick) == "down"
+    });
     let restarted = Instant::now();
     cluster.start_again(sick).unwrap();
     wait_for("the recovery", Duration::from_secs(90), || {
         broker(&api(&exporter), sick)["recovery"]["whole"].is_string()
     });
-    println!("recovered {:.1} s after the restart, {}", restarted.elapsed().as_secs_f64(), load());
+    println!(
+        "recovered {:.1} s after the restart, {}",
+        restarted.elapsed().as_secs_f64(),
+        load()
+    );
     let answer = api(&exporter);
     let recovered = broker(&answer, sick);
-    assert_eq!((recovered["state"].as_str(), recovered["recovery"]["from"].as_str()), (Some("healthy"), Some("gray")));
+    assert_eq!(
+        (
+            recovered["state"].as_str(),
+            recovered["recovery"]["from"].as_str()
+        ),
+        (Some("healthy"), Some("gray"))
+    );
     // Grown back by that broker's own tools as well.
     cluster.wait_whole(Duration::from_secs(30)).unwrap();
     let label = sick.to_string();
-    let events = answer["timeline"].as_array().unwrap().iter().filter(|event| event["broker"].as_str() == Some(&label));
-    let events: Vec<&str> = events.map(|event| event["what"].as_str().unwrap()).collect();
-    let mut expected =
-        ["is gray", "is down", "is healthy", "recovered: it is in every ISR again"].into_iter().peekable();
+    let events = answer["timeline"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["broker"].as_str() == Some(&label));
+    let events: Vec<&str> = events
+        .map(|event| event["what"].as_str().unwrap())
+        .collect();
+    let mut expected = [
+        "is gray",
+        "is down",
+        "is healthy",
+        "recovered: it is in every ISR again",
+    ]
+    .into_iter()
+    .peekable();
     for event in &events {
         let _ = expected.next_if_eq(event);
     }
@@ -131,6 +207,9 @@ fn from_the_deadlock_to_the_recovery() {
     cluster.pause(others[0]).unwrap();
     let (text, code) = check(&cluster, closed, &[]);
     cluster.resume(others[0]).unwrap();
-    let told = text.starts_with(&format!("CRITICAL: Broker {} is stopped by a signal since ", others[0]));
+    let told = text.starts_with(&format!(
+        "CRITICAL: Broker {} is stopped by a signal since ",
+        others[0]
+    ));
     assert!(told && code == Some(2), "{code:?} {text}");
 }

@@ -10,7 +10,10 @@ use kafka_vitals::snapshot::Moment;
 /// Suspected threads by name, each with the milliseconds of its first suspicion, and the passes that were judged: every
 /// one, or every second or third, as where a pass costs so much that the round stretches its interval.
 fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
-    let path = format!("{}/tests/fixtures/progress/{file}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/tests/fixtures/progress/{file}",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let text = std::fs::read_to_string(path).unwrap();
     let mut rows = text.lines().map(|line| line.split('\t'));
     let names: Vec<&str> = rows.next().unwrap().skip(1).collect();
@@ -23,11 +26,18 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
             let field = if field == "." { "S 0 0" } else { field };
             let mut parts = field.split(' ');
             let state = parts.next().unwrap();
-            let (Some(cpu), Some(switches)) = (parts.next(), parts.next()) else { continue };
+            let (Some(cpu), Some(switches)) = (parts.next(), parts.next()) else {
+                continue;
+            };
             totals[i].0 += cpu.parse::<u64>().unwrap() * 1000;
             totals[i].1 += switches.parse::<u64>().unwrap();
             if let Some(pool) = Pool::of(names[i]) {
-                samples.push(Sample { thread: i as u32, pool, cpu: totals[i].0, switches: totals[i].1 });
+                samples.push(Sample {
+                    thread: i as u32,
+                    pool,
+                    cpu: totals[i].0,
+                    switches: totals[i].1,
+                });
                 states.insert(i as u32, state.chars().next().unwrap());
             }
         }
@@ -35,9 +45,14 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
             continue;
         }
         let asked = watch.take(Moment(ms), &samples);
-        let states: Vec<_> = asked.into_iter().map(|thread| (thread, states[&thread])).collect();
+        let states: Vec<_> = asked
+            .into_iter()
+            .map(|thread| (thread, states[&thread]))
+            .collect();
         for (thread, _) in watch.judge(&states) {
-            suspected.entry(names[thread as usize].to_owned()).or_insert(ms);
+            suspected
+                .entry(names[thread as usize].to_owned())
+                .or_insert(ms);
         }
         passes += 1;
     }
@@ -58,10 +73,16 @@ const HEALTHY: [&str; 7] = [
 
 #[test]
 fn recorded_healthy_brokers_are_not_suspected() {
-    for (file, every) in HEALTHY.into_iter().flat_map(|file| [(file, 1), (file, 2), (file, 3)]) {
+    for (file, every) in HEALTHY
+        .into_iter()
+        .flat_map(|file| [(file, 1), (file, 2), (file, 3)])
+    {
         let (suspected, passes) = replay(file, every);
         println!("{file}: {passes} passes");
-        assert!(suspected.is_empty() && passes >= 75 / every, "{file}, {every}: {suspected:?} in {passes} passes");
+        assert!(
+            suspected.is_empty() && passes >= 75 / every,
+            "{file}, {every}: {suspected:?} in {passes} passes"
+        );
     }
 }
 
@@ -69,13 +90,22 @@ fn recorded_healthy_brokers_are_not_suspected() {
 fn recorded_deadlocks_are_suspected() {
     // The threads that `jstack` named, of the pools that must move.
     for (file, members) in [
-        ("deadlock-leaving-0.10.1.0.txt", &["kafka-request-handler-5", "kafka-request-handler-7"][..]),
-        ("deadlock-expiring-0.10.1.0.txt", &["kafka-request-handler-2", "kafka-request-handler-4"]),
+        (
+            "deadlock-leaving-0.10.1.0.txt",
+            &["kafka-request-handler-5", "kafka-request-handler-7"][..],
+        ),
+        (
+            "deadlock-expiring-0.10.1.0.txt",
+            &["kafka-request-handler-2", "kafka-request-handler-4"],
+        ),
     ] {
         let (suspected, _) = replay(file, 1);
         println!("{file}: {suspected:?}");
         for member in members {
-            assert!(suspected.contains_key(*member), "{file}: {member} in {suspected:?}");
+            assert!(
+                suspected.contains_key(*member),
+                "{file}: {member} in {suspected:?}"
+            );
         }
     }
 }

@@ -21,7 +21,10 @@ const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCollector {
-    let broker = Broker::unknown(ProcessKey { pid, start_ticks: start_ticks(pid) });
+    let broker = Broker::unknown(ProcessKey {
+        pid,
+        start_ticks: start_ticks(pid),
+    });
     ThreadCollector::new(exe, "/proc", Arc::new(broker), deadline)
 }
 
@@ -34,11 +37,23 @@ static CLASSES: LazyLock<PathBuf> = LazyLock::new(|| {
         "kafka/server/DelayedFetch",
         "kafka/server/ReplicaManager",
     ];
-    let path = |name| format!("{}/tests/fixtures/shapes/{name}.java", env!("CARGO_MANIFEST_DIR"));
+    let path = |name| {
+        format!(
+            "{}/tests/fixtures/shapes/{name}.java",
+            env!("CARGO_MANIFEST_DIR")
+        )
+    };
     let mut javac = Command::new(JDKS[0].tool("javac"));
-    javac.args(["--release", "11", "-nowarn", "-d"]).arg(&folder).args(sources.map(path));
+    javac
+        .args(["--release", "11", "-nowarn", "-d"])
+        .arg(&folder)
+        .args(sources.map(path));
     let output = javac.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     folder
 });
 
@@ -55,14 +70,21 @@ impl Shapes {
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(jdk.tool("java"))
-            .args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+            .args([
+                "-Xmx64m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+            ])
             .arg(&*CLASSES)
             .arg("Shapes")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+        let lines = BufReader::new(process.stdout.take().unwrap())
+            .lines()
+            .map(|line| line.unwrap());
         let mut threads = BTreeMap::new();
         let mut ready = false;
         for line in lines {
@@ -90,10 +112,20 @@ impl Drop for Shapes {
 
 /// By what a report shows the threads: `cycle`, `stall`.
 fn shown(report: &ThreadReport, threads: &BTreeSet<String>) -> BTreeSet<&'static str> {
-    let in_cycle = report.deadlocks.iter().flat_map(|deadlock| &deadlock.cycle).any(|t| threads.contains(&t.thread));
+    let in_cycle = report
+        .deadlocks
+        .iter()
+        .flat_map(|deadlock| &deadlock.cycle)
+        .any(|t| threads.contains(&t.thread));
     let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
-    let stalled = stalls.flat_map(|stall| &stall.threads).any(|thread| threads.contains(thread));
-    [("cycle", in_cycle), ("stall", stalled)].into_iter().filter(|(_, shows)| *shows).map(|(by, _)| by).collect()
+    let stalled = stalls
+        .flat_map(|stall| &stall.threads)
+        .any(|thread| threads.contains(thread));
+    [("cycle", in_cycle), ("stall", stalled)]
+        .into_iter()
+        .filter(|(_, shows)| *shows)
+        .map(|(by, _)| by)
+        .collect()
 }
 
 async fn shapes_are_found(jdk: &Jdk) {
@@ -107,8 +139,15 @@ async fn shapes_are_found(jdk: &Jdk) {
     // Dumps follow each other faster than the times that they are given: what makes a stall is that nothing moved.
     let mut now = Moment(0);
     let mut look = |with_locks| {
-        let dump = async { if with_locks { collector.collect_with_locks().await } else { collector.collect().await } };
-        let dump = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(dump)).unwrap();
+        let dump = async {
+            if with_locks {
+                collector.collect_with_locks().await
+            } else {
+                collector.collect().await
+            }
+        };
+        let dump = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(dump))
+            .unwrap();
         now = now.plus(Duration::from_secs(25));
         report(&dump, &mut history, None, now).unwrap().0
     };
@@ -119,9 +158,15 @@ async fn shapes_are_found(jdk: &Jdk) {
             for thread in stalls.flat_map(|stall| &stall.threads) {
                 assert!(may_stall.contains(thread), "{thread} is idle");
             }
-            let by: BTreeMap<_, _> =
-                shapes.threads.iter().map(|(shape, threads)| (shape.clone(), shown(&report, threads))).collect();
-            assert!(begun.elapsed() < Duration::from_secs(60), "not found within 60 s: {last:?}");
+            let by: BTreeMap<_, _> = shapes
+                .threads
+                .iter()
+                .map(|(shape, threads)| (shape.clone(), shown(&report, threads)))
+                .collect();
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "not found within 60 s: {last:?}"
+            );
             let all = by.values().all(|by| by.contains("stall"));
             last = by;
             all.then_some(report)
@@ -135,40 +180,93 @@ async fn shapes_are_found(jdk: &Jdk) {
         assert!(last[shape].contains("cycle"), "{shape}");
     }
     // Those of whose holders no text tells.
-    for shape in
-        ["stamped-locks", "semaphores", "readers", "join", "pool-for-itself", "lock-across-await", "lock-class"]
-    {
+    for shape in [
+        "stamped-locks",
+        "semaphores",
+        "readers",
+        "join",
+        "pool-for-itself",
+        "lock-across-await",
+        "lock-class",
+    ] {
         assert!(!last[shape].contains("cycle"), "{shape}");
     }
     let of_readers = report.stalls.as_ref().unwrap().found.iter();
-    let frame =
-        of_readers.clone().find(|stall| stall.threads.contains(&"data-plane-kafka-request-handler-0".to_owned()));
+    let frame = of_readers.clone().find(|stall| {
+        stall
+            .threads
+            .contains(&"data-plane-kafka-request-handler-0".to_owned())
+    });
     let stall = frame.unwrap();
-    assert_eq!(stall.frame.as_deref(), Some("kafka.cluster.Partition.fetchOffsetSnapshot"));
-    assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
+    assert_eq!(
+        stall.frame.as_deref(),
+        Some("kafka.cluster.Partition.fetchOffsetSnapshot")
+    );
+    assert_eq!(
+        stall.threads,
+        [
+            "data-plane-kafka-request-handler-0",
+            "data-plane-kafka-request-handler-1"
+        ]
+    );
     let lock = "java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync";
     assert_eq!(stall.lock_class.as_deref(), Some(lock));
-    let named: Vec<_> = stall.known_issues.iter().map(|known| (known.issue.as_str(), known.is_exact())).collect();
+    let named: Vec<_> = stall
+        .known_issues
+        .iter()
+        .map(|known| (known.issue.as_str(), known.is_exact()))
+        .collect();
     assert_eq!(named, [("KAFKA-7697", false)]);
-    let mut others = report.stalls.as_ref().unwrap().found.iter().filter(|other| *other != stall);
+    let mut others = report
+        .stalls
+        .as_ref()
+        .unwrap()
+        .found
+        .iter()
+        .filter(|other| *other != stall);
     assert!(others.all(|other| other.known_issues.is_empty()));
-    let writers =
-        of_readers.clone().find(|stall| stall.frame.as_deref() == Some("kafka.cluster.Partition.maybeShrinkIsr"));
-    assert_eq!(writers.unwrap().threads, ["kafka-scheduler-4", "kafka-scheduler-5"]);
+    let writers = of_readers
+        .clone()
+        .find(|stall| stall.frame.as_deref() == Some("kafka.cluster.Partition.maybeShrinkIsr"));
+    assert_eq!(
+        writers.unwrap().threads,
+        ["kafka-scheduler-4", "kafka-scheduler-5"]
+    );
     let pools = &report.stalls.as_ref().unwrap().pools;
-    assert!(pools.contains("network") && pools.contains("expiration_reaper"), "{pools:?}");
+    assert!(
+        pools.contains("network") && pools.contains("expiration_reaper"),
+        "{pools:?}"
+    );
     let holders = |report: &ThreadReport, waiter: &str| {
         let mut stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
-        stalls.find(|stall| stall.threads.iter().any(|thread| thread == waiter)).unwrap().holders.clone()
+        stalls
+            .find(|stall| stall.threads.iter().any(|thread| thread == waiter))
+            .unwrap()
+            .holders
+            .clone()
     };
     assert!(holders(&report, "controller-event-thread").is_empty());
     // Once told, the owners stay known in dumps that do not tell them.
     for with_locks in [true, false, false] {
         let report = look(with_locks);
-        assert_eq!(shown(&report, &shapes.threads["lock-class"]), BTreeSet::from(["cycle", "stall"]));
-        assert_eq!(holders(&report, "controller-event-thread"), BTreeSet::from(["kafka-scheduler-1".to_owned()]));
-        for shape in ["stamped-locks", "semaphores", "readers", "lock-across-await"] {
-            assert!(!shown(&report, &shapes.threads[shape]).contains("cycle"), "{shape}");
+        assert_eq!(
+            shown(&report, &shapes.threads["lock-class"]),
+            BTreeSet::from(["cycle", "stall"])
+        );
+        assert_eq!(
+            holders(&report, "controller-event-thread"),
+            BTreeSet::from(["kafka-scheduler-1".to_owned()])
+        );
+        for shape in [
+            "stamped-locks",
+            "semaphores",
+            "readers",
+            "lock-across-await",
+        ] {
+            assert!(
+                !shown(&report, &shapes.threads[shape]).contains("cycle"),
+                "{shape}"
+            );
         }
     }
 }

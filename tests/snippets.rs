@@ -17,8 +17,14 @@ fn read(file: &str) -> String {
 /// What systemd gives the shell of the one line of `file` that begins so.
 fn in_unit(file: &str, begin: &str) -> String {
     let text = read(file);
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix(begin)?.strip_prefix("/bin/sh -c '"));
-    let script = lines.next().and_then(|line| line.strip_suffix('\'')).unwrap().replace("$$", "$");
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(begin)?.strip_prefix("/bin/sh -c '"));
+    let script = lines
+        .next()
+        .and_then(|line| line.strip_suffix('\''))
+        .unwrap()
+        .replace("$$", "$");
     assert_eq!(lines.next(), None, "{file}");
     script
 }
@@ -30,18 +36,26 @@ fn manifest() -> Value {
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key].as_array().unwrap_or_else(|| panic!("no list {key} in {value}"))
+    value[key]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list {key} in {value}"))
 }
 
 fn container(manifest: &Value, name: &str) -> Value {
-    let mut found = list(&manifest["spec"], "containers").iter().filter(|container| container["name"] == name);
+    let mut found = list(&manifest["spec"], "containers")
+        .iter()
+        .filter(|container| container["name"] == name);
     found.next().unwrap().clone()
 }
 
 /// A program for the PATH that notes how it was called.
 fn stub(folder: &Path, name: &str, then: &str) {
     let file = folder.join(name);
-    fs::write(&file, format!("#!/bin/sh\necho \"{name} $*\" >>\"$CALLS\"\n{then}\n")).unwrap();
+    fs::write(
+        &file,
+        format!("#!/bin/sh\necho \"{name} $*\" >>\"$CALLS\"\n{then}\n"),
+    )
+    .unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
@@ -50,16 +64,35 @@ fn only_exit_code_1_of_the_probe_has_an_effect() {
     let probe = container(&manifest(), "kafka")["livenessProbe"]["exec"]["command"].clone();
     assert_eq!((&probe[0], &probe[1]), (&"/bin/sh".into(), &"-c".into()));
     let scripts = [
-        (in_unit("docs/liveness.md", "ExecStart="), Some("systemctl restart kafka.service")),
-        (in_unit("docs/runbooks/jvm_deadlock.md", "ExecStop=-"), Some("kafka-vitals bundle ")),
+        (
+            in_unit("docs/liveness.md", "ExecStart="),
+            Some("systemctl restart kafka.service"),
+        ),
+        (
+            in_unit("docs/runbooks/jvm_deadlock.md", "ExecStop=-"),
+            Some("kafka-vitals bundle "),
+        ),
         // The kubelet acts on the exit code.
         (probe[2].as_str().unwrap().to_owned(), None),
     ];
     let runbooks = fs::read_dir("docs/runbooks").unwrap();
-    let runbooks = runbooks.map(|file| format!("docs/runbooks/{}", file.unwrap().file_name().to_str().unwrap()));
-    let all = runbooks.chain(["docs/liveness.md".into(), "README.md".into()]).map(|file| read(&file));
-    let acting: usize = all.map(|text| text.matches("/kafka-vitals live").count()).sum();
-    assert_eq!(acting, scripts.len(), "a line that acts on the probe and is not tried here");
+    let runbooks = runbooks.map(|file| {
+        format!(
+            "docs/runbooks/{}",
+            file.unwrap().file_name().to_str().unwrap()
+        )
+    });
+    let all = runbooks
+        .chain(["docs/liveness.md".into(), "README.md".into()])
+        .map(|file| read(&file));
+    let acting: usize = all
+        .map(|text| text.matches("/kafka-vitals live").count())
+        .sum();
+    assert_eq!(
+        acting,
+        scripts.len(),
+        "a line that acts on the probe and is not tried here"
+    );
 
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let calls = folder.path().join("calls");
@@ -68,7 +101,11 @@ fn only_exit_code_1_of_the_probe_has_an_effect() {
         fs::create_dir(folder).unwrap();
         stub(folder, "systemctl", "");
     }
-    stub(&with, "kafka-vitals", "[ \"$1\" = live ] || exit 0\neval \"$ENDS\"");
+    stub(
+        &with,
+        "kafka-vitals",
+        "[ \"$1\" = live ] || exit 0\neval \"$ENDS\"",
+    );
     for (script, effect) in &scripts {
         let table = [
             ("well", &with, "exit 0", false),
@@ -84,16 +121,31 @@ fn only_exit_code_1_of_the_probe_has_an_effect() {
             let local = script.replace("/usr/bin/kafka-vitals", "/vitals/kafka-vitals");
             let local = local.replace("/vitals/kafka-vitals", here.to_str().unwrap());
             let mut shell = Command::new("/bin/sh");
-            shell.arg("-c").arg(&local).env("PATH", format!("{}:/usr/bin:/bin", path.display()));
-            let output = shell.env("CALLS", &calls).env("ENDS", ends).output().unwrap();
+            shell
+                .arg("-c")
+                .arg(&local)
+                .env("PATH", format!("{}:/usr/bin:/bin", path.display()));
+            let output = shell
+                .env("CALLS", &calls)
+                .env("ENDS", ends)
+                .output()
+                .unwrap();
             let called = fs::read_to_string(&calls).unwrap();
-            assert_eq!(called.contains("kafka-vitals live"), path == &with, "{case}: {script}: {called}");
+            assert_eq!(
+                called.contains("kafka-vitals live"),
+                path == &with,
+                "{case}: {script}: {called}"
+            );
             let acted = match effect {
                 Some(call) => called.contains(call),
                 None => !output.status.success(),
             };
             assert_eq!(acted, acts, "{case}: {script}: {} {called}", output.status);
-            assert!(output.status.success() || acts, "{case}: {script}: {}", output.status);
+            assert!(
+                output.status.success() || acts,
+                "{case}: {script}: {}",
+                output.status
+            );
         }
     }
 }
@@ -102,32 +154,62 @@ fn only_exit_code_1_of_the_probe_has_an_effect() {
 fn the_manifest_is_scraped_and_keeps_the_evidence() {
     let manifest = manifest();
     let exporter = container(&manifest, "kafka-vitals");
-    let prometheus: Value = serde_saphyr::from_str(&read("alerts/prometheus-kubernetes.yml")).unwrap();
+    let prometheus: Value =
+        serde_saphyr::from_str(&read("alerts/prometheus-kubernetes.yml")).unwrap();
     let relabel = list(&prometheus["scrape_configs"][0], "relabel_configs");
-    let kept = relabel.iter().find(|rule| rule["action"] == "keep").unwrap();
-    assert_eq!(kept["source_labels"][0], "__meta_kubernetes_pod_container_port_name");
+    let kept = relabel
+        .iter()
+        .find(|rule| rule["action"] == "keep")
+        .unwrap();
+    assert_eq!(
+        kept["source_labels"][0],
+        "__meta_kubernetes_pod_container_port_name"
+    );
     assert_eq!(exporter["ports"][0]["name"], kept["regex"]);
 
-    let command: Vec<&str> = list(&exporter, "command").iter().map(|word| word.as_str().unwrap()).collect();
+    let command: Vec<&str> = list(&exporter, "command")
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect();
     let flags = Cli::try_parse_from(&command).unwrap().serve;
     let port = u64::from(flags.listen[0].port());
     assert_eq!(exporter["ports"][0]["containerPort"], port);
     let evidence = flags.evidence_dir.unwrap();
     let mounts = list(&exporter, "volumeMounts");
-    assert!(mounts.iter().any(|mount| evidence == Path::new(mount["mountPath"].as_str().unwrap())), "{evidence:?}");
+    assert!(
+        mounts
+            .iter()
+            .any(|mount| evidence == Path::new(mount["mountPath"].as_str().unwrap())),
+        "{evidence:?}"
+    );
 
     let spec = &manifest["spec"];
     let copies = &spec["initContainers"][0];
     let broker = container(&manifest, "kafka");
-    for mount in [copies, &exporter, &broker].map(|container| list(container, "volumeMounts")).concat() {
+    for mount in [copies, &exporter, &broker]
+        .map(|container| list(container, "volumeMounts"))
+        .concat()
+    {
         let volumes = list(spec, "volumes");
-        assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "no volume {}", mount["name"]);
+        assert!(
+            volumes.iter().any(|volume| volume["name"] == mount["name"]),
+            "no volume {}",
+            mount["name"]
+        );
     }
     // Installed at one path everywhere.
     let unit = read("packaging/kafka-vitals.service");
-    let installed = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")?.split(' ').next()).unwrap();
-    assert_eq!((command[0], copies["command"][1].as_str().unwrap()), (installed, installed));
+    let installed = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=")?.split(' ').next())
+        .unwrap();
+    assert_eq!(
+        (command[0], copies["command"][1].as_str().unwrap()),
+        (installed, installed)
+    );
     let path = copies["command"][2].as_str().unwrap();
-    let probe = broker["livenessProbe"]["exec"]["command"][2].as_str().unwrap();
+    let probe = broker["livenessProbe"]["exec"]["command"][2]
+        .as_str()
+        .unwrap();
     assert!(probe.starts_with(&format!("{path} live ")), "{probe}");
 }

@@ -12,7 +12,9 @@ use support::{Exporter, trouble, wait_for};
 
 /// The ids of the fake brokers that a scrape tells as running.
 fn told(scrape: &str) -> Vec<i32> {
-    let labels = scrape.lines().filter_map(|line| line.strip_prefix("kafka_vitals_broker_info{broker=\""));
+    let labels = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("kafka_vitals_broker_info{broker=\""));
     let ids = labels.filter_map(|labels| labels.split('"').next()?.parse().ok());
     ids.filter(|id| fakes::is_fake(Some(*id))).collect()
 }
@@ -29,15 +31,24 @@ fn scrapes_are_answered_while_brokers_come_and_go() {
     let fakes = Fakes::start(&cell);
     let mut seen = BTreeSet::new();
     trouble::scraped(&exporter, fakes::never_zero, || {
-        wait_for("30 fake brokers to be told", Duration::from_secs(60), || {
-            seen.extend(told(&exporter.scrape()));
-            seen.len() >= 30
-        });
+        wait_for(
+            "30 fake brokers to be told",
+            Duration::from_secs(60),
+            || {
+                seen.extend(told(&exporter.scrape()));
+                seen.len() >= 30
+            },
+        );
     });
     drop(fakes);
-    wait_for("all to be gone", Duration::from_secs(20), || told(&exporter.scrape()).is_empty());
+    wait_for("all to be gone", Duration::from_secs(20), || {
+        told(&exporter.scrape()).is_empty()
+    });
     let handles = exporter.metrics().get("process_open_fds").unwrap();
-    println!("{} fake brokers told; {handles} handles open at the end", seen.len());
+    println!(
+        "{} fake brokers told; {handles} handles open at the end",
+        seen.len()
+    );
     assert!(handles < 100.0, "{handles} handles open");
     assert!(exporter.process.ended().unwrap().is_none());
     let log = std::fs::read_to_string(log).unwrap();

@@ -14,7 +14,12 @@ fn tools_agree(case: &Case) {
     let (cluster, exporter) = case.start(&[1, 2]);
     let begun = Instant::now();
     agree_on_everything(&cluster, &exporter);
-    println!("{} {:?}: compared in {:.1?}", case.version, case.mode, begun.elapsed());
+    println!(
+        "{} {:?}: compared in {:.1?}",
+        case.version,
+        case.mode,
+        begun.elapsed()
+    );
 }
 
 test_each_version!(tools_agree);
@@ -22,7 +27,10 @@ test_each_version!(tools_agree);
 #[test]
 fn kafka_4_3_0_on_a_newer_jdk() {
     match lab::jars::java_of(24..) {
-        Some(java) => tools_agree(&Case { java: Some(java), ..Case::new("4.3.0", Mode::KraftCombined) }),
+        Some(java) => tools_agree(&Case {
+            java: Some(java),
+            ..Case::new("4.3.0", Mode::KraftCombined)
+        }),
         None => support::skip("kafka_4_3_0_on_a_newer_jdk", "no JDK 24 or later found"),
     }
 }

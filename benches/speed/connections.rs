@@ -44,12 +44,21 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
     // The kernel goes on from where it stood in a table that the whole machine shares: when others' connections end
     // between two parts of its answer, it may leave out one that is there.
     let expected = |counted: usize, wanted: usize| -> Result<()> {
-        ensure!(counted.abs_diff(wanted) <= wanted / 1000 + 1, "counted {counted}, not {wanted}");
+        ensure!(
+            counted.abs_diff(wanted) <= wanted / 1000 + 1,
+            "counted {counted}, not {wanted}"
+        );
         Ok(())
     };
     let whole = |states: &BTreeMap<u8, u64>| -> Result<()> {
-        expected(states.get(&1).copied().unwrap_or(0) as usize, sockets.established)?;
-        expected(states.get(&8).copied().unwrap_or(0) as usize, sockets.close_wait)
+        expected(
+            states.get(&1).copied().unwrap_or(0) as usize,
+            sockets.established,
+        )?;
+        expected(
+            states.get(&8).copied().unwrap_or(0) as usize,
+            sockets.close_wait,
+        )
     };
 
     let node_exporter = NodeExporter::start(bench, cell)?;
@@ -58,7 +67,13 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         contestant("ours", || {
             let (cpu, printed) = ours("count-states")?;
             whole(&states_of(&printed))?;
-            peak.push(printed.lines().last().context("no last line")?.parse::<f64>()?);
+            peak.push(
+                printed
+                    .lines()
+                    .last()
+                    .context("no last line")?
+                    .parse::<f64>()?,
+            );
             Ok(per_run(cpu))
         }),
         contestant("bare dump", || {
@@ -67,13 +82,17 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
             Ok(cost)
         }),
     ];
-    for (tool, arguments, established) in [("ss", "-tan", "ESTAB"), ("netstat", "-ant", "ESTABLISHED")] {
+    for (tool, arguments, established) in
+        [("ss", "-tan", "ESTAB"), ("netstat", "-ant", "ESTABLISHED")]
+    {
         if bench.has(tool) {
             by_state.push(contestant(format!("`{tool} {arguments}`"), move || {
                 let mut command = Command::new(tool);
                 command.arg(arguments);
                 let (cpu, printed) = cost_of(cell, command)?;
-                let words = printed.lines().filter(|line| line.split_whitespace().any(|word| word == established));
+                let words = printed
+                    .lines()
+                    .filter(|line| line.split_whitespace().any(|word| word == established));
                 expected(words.count(), sockets.established)?;
                 Ok(milliseconds(cpu))
             }));
@@ -86,11 +105,15 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
             let before = exporter.cpu()?;
             for _ in 0..scrapes {
                 let page = exporter.scrape()?;
-                let line =
-                    page.lines().find(|line| line.starts_with("node_tcp_connection_states{state=\"established\"}"));
+                let line = page.lines().find(|line| {
+                    line.starts_with("node_tcp_connection_states{state=\"established\"}")
+                });
                 let counted = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
                 // Its own and ours among them.
-                ensure!(counted.is_some_and(|counted| counted >= sockets.established as f64), "it told {line:?}");
+                ensure!(
+                    counted.is_some_and(|counted| counted >= sockets.established as f64),
+                    "it told {line:?}"
+                );
             }
             Ok(milliseconds(exporter.cpu()? - before) / scrapes as f64)
         }));
@@ -118,9 +141,27 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
 
     let count = sockets.established;
     let mut rows = vec![
-        row(format!("{count} connections by state"), "ms", "bare sock_diag dump", Bar::Ratio(1.15), &by_state),
-        row("the same, every second: states but ESTABLISHED", "ms", "the same dump", Bar::Ratio(1.15), &of_pulse),
-        row("the same, every 30 s: by owner", "ms", "unfiltered dump", Bar::None, &of_owners),
+        row(
+            format!("{count} connections by state"),
+            "ms",
+            "bare sock_diag dump",
+            Bar::Ratio(1.15),
+            &by_state,
+        ),
+        row(
+            "the same, every second: states but ESTABLISHED",
+            "ms",
+            "the same dump",
+            Bar::Ratio(1.15),
+            &of_pulse,
+        ),
+        row(
+            "the same, every 30 s: by owner",
+            "ms",
+            "unfiltered dump",
+            Bar::None,
+            &of_owners,
+        ),
     ];
     drop(by_state);
     rows.push(Row {
@@ -161,9 +202,18 @@ impl Sockets {
         if !bench.has("ip") {
             return Ok(None);
         }
-        let mut processes = vec![load::start(&servers, &["wait"])?, load::start(&peers, &["wait"])?];
-        let (one, other) = (processes[0].pid().to_string(), processes[1].pid().to_string());
-        let link = ["link", "add", "bench0", "netns", &one, "type", "veth", "peer", "name", "bench1", "netns", &other];
+        let mut processes = vec![
+            load::start(&servers, &["wait"])?,
+            load::start(&peers, &["wait"])?,
+        ];
+        let (one, other) = (
+            processes[0].pid().to_string(),
+            processes[1].pid().to_string(),
+        );
+        let link = [
+            "link", "add", "bench0", "netns", &one, "type", "veth", "peer", "name", "bench1",
+            "netns", &other,
+        ];
         let made = Command::new("ip").args(link).output()?;
         if !made.status.success() {
             bench.skip("connections", String::from_utf8_lossy(&made.stderr).trim());
@@ -176,7 +226,10 @@ impl Sockets {
         };
         let address = |server: usize| format!("10.77.0.{}", server + 1);
         for server in 0..SERVERS {
-            ip(&servers, &format!("addr add {}/24 dev bench0", address(server)))?;
+            ip(
+                &servers,
+                &format!("addr add {}/24 dev bench0", address(server)),
+            )?;
         }
         ip(&peers, "addr add 10.77.0.100/24 dev bench1")?;
         ip(&servers, "link set bench0 up")?;
@@ -185,12 +238,22 @@ impl Sockets {
         let each = bench.count(50_000, 1_000).div_ceil(SERVERS);
         let close = each / 10;
         for server in 0..SERVERS {
-            let (at, count) = (format!("{}:{PORT}", address(server)), (each + close).to_string());
+            let (at, count) = (
+                format!("{}:{PORT}", address(server)),
+                (each + close).to_string(),
+            );
             processes.push(load::start(&servers, &["serve", &at, &count])?);
-            processes.push(load::start(&peers, &["connect", &at, &count, &close.to_string()])?);
+            processes.push(load::start(
+                &peers,
+                &["connect", &at, &count, &close.to_string()],
+            )?);
         }
-        let sockets =
-            Sockets { servers, _processes: processes, established: each * SERVERS, close_wait: close * SERVERS };
+        let sockets = Sockets {
+            servers,
+            _processes: processes,
+            established: each * SERVERS,
+            close_wait: close * SERVERS,
+        };
         sockets.settle()?;
         Ok(Some(sockets))
     }
@@ -199,12 +262,18 @@ impl Sockets {
     fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let (_, printed) = cost_of(&self.servers, worker::command(["count-states", "1", &PORT.to_string()], &[]))?;
+            let (_, printed) = cost_of(
+                &self.servers,
+                worker::command(["count-states", "1", &PORT.to_string()], &[]),
+            )?;
             let states = states_of(&printed);
             if states.get(&8) == Some(&(self.close_wait as u64)) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "the connections did not settle: {states:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "the connections did not settle: {states:?}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -227,12 +296,25 @@ impl NodeExporter {
         };
         let port = cell.free_ports(1)?[0];
         let mut command = Command::new(program);
-        command.args(["--collector.disable-defaults", "--collector.tcpstat", "--log.level=error"]);
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
-        let exporter = NodeExporter { process: cell.spawn(command)?, cell: cell.clone(), port };
+        command.args([
+            "--collector.disable-defaults",
+            "--collector.tcpstat",
+            "--log.level=error",
+        ]);
+        command
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdin(Stdio::null());
+        let exporter = NodeExporter {
+            process: cell.spawn(command)?,
+            cell: cell.clone(),
+            port,
+        };
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(error) = exporter.scrape() {
-            ensure!(Instant::now() < deadline, "node_exporter does not answer: {error:#}");
+            ensure!(
+                Instant::now() < deadline,
+                "node_exporter does not answer: {error:#}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(Some(exporter))
@@ -245,7 +327,10 @@ impl NodeExporter {
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        ensure!(answer.contains(" 200 OK\r\n"), "node_exporter answered {answer:.80}");
+        ensure!(
+            answer.contains(" 200 OK\r\n"),
+            "node_exporter answered {answer:.80}"
+        );
         Ok(answer)
     }
 

@@ -25,7 +25,10 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(quick: bool) -> Result<Bench> {
-        Ok(Bench { quick, skipped: RefCell::default() })
+        Ok(Bench {
+            quick,
+            skipped: RefCell::default(),
+        })
     }
 
     /// `full`, or `quick` in a run that only tries the benches.
@@ -63,8 +66,16 @@ pub fn folder() -> &'static Path {
 pub fn floor(name: &str) -> Result<PathBuf> {
     let program = folder().join(format!("floor-{name}"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/floors/{name}.c"));
-    let compiled = Command::new("cc").args(["-O2", "-o"]).args([&program, &source]).status().context("start `cc`")?;
-    ensure!(compiled.success(), "cc could not compile {}", source.display());
+    let compiled = Command::new("cc")
+        .args(["-O2", "-o"])
+        .args([&program, &source])
+        .status()
+        .context("start `cc`")?;
+    ensure!(
+        compiled.success(),
+        "cc could not compile {}",
+        source.display()
+    );
     Ok(program)
 }
 
@@ -72,10 +83,17 @@ pub fn floor(name: &str) -> Result<PathBuf> {
 pub fn cost_of(cell: &Cell, command: Command) -> Result<(Duration, String)> {
     let name = format!("{command:?}");
     let before = usage::children_cpu()?;
-    let output = cell.run_tool(command, TOOL_TIME).with_context(|| name.clone())?;
+    let output = cell
+        .run_tool(command, TOOL_TIME)
+        .with_context(|| name.clone())?;
     let spent = usage::children_cpu()? - before;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "{name}: {} {text} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{name}: {} {text} {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok((spent, text))
 }
 
@@ -86,8 +104,15 @@ pub struct Contestant<'a> {
     costs: Vec<f64>,
 }
 
-pub fn contestant<'a>(name: impl Into<String>, run: impl FnMut() -> Result<f64> + 'a) -> Contestant<'a> {
-    Contestant { name: name.into(), run: Box::new(run), costs: Vec::new() }
+pub fn contestant<'a>(
+    name: impl Into<String>,
+    run: impl FnMut() -> Result<f64> + 'a,
+) -> Contestant<'a> {
+    Contestant {
+        name: name.into(),
+        run: Box::new(run),
+        costs: Vec::new(),
+    }
 }
 
 /// One that runs within this process: what a call costs, of as many calls as take a while.
@@ -110,7 +135,11 @@ pub fn call<'a>(bench: &Bench, name: &str, mut run: impl FnMut() + 'a) -> Contes
 pub fn contest(rounds: usize, contestants: &mut [Contestant<'_>]) -> Result<()> {
     for round in 0..=rounds {
         for at in 0..contestants.len() {
-            let at = if round % 2 == 0 { at } else { contestants.len() - 1 - at };
+            let at = if round % 2 == 0 {
+                at
+            } else {
+                contestants.len() - 1 - at
+            };
             let one = &mut contestants[at];
             let cost = (one.run)().with_context(|| one.name.clone())?;
             if round > 0 {
@@ -128,8 +157,17 @@ impl Contestant<'_> {
 
     /// As the floor of `ours`, of the same contest.
     pub fn as_floor_of(&self, ours: &Contestant<'_>, name: &'static str) -> Floor {
-        let ratios = ours.costs.iter().zip(&self.costs).map(|(ours, floor)| ours / floor).collect();
-        Floor { name, value: self.median(), ratio: median(ratios) }
+        let ratios = ours
+            .costs
+            .iter()
+            .zip(&self.costs)
+            .map(|(ours, floor)| ours / floor)
+            .collect();
+        Floor {
+            name,
+            value: self.median(),
+            ratio: median(ratios),
+        }
     }
 
     pub fn beside(&self) -> (String, f64) {
@@ -145,7 +183,9 @@ pub fn row(
     bar: Bar,
     all: &[Contestant<'_>],
 ) -> Row {
-    let [ours, floor, tools @ ..] = all else { unreachable!("a contest has ours and a floor") };
+    let [ours, floor, tools @ ..] = all else {
+        unreachable!("a contest has ours and a floor")
+    };
     Row {
         subject: subject.into(),
         unit,
@@ -174,7 +214,9 @@ pub fn milliseconds(span: Duration) -> f64 {
 pub fn status_megabytes(pid: &str, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path)?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     Ok(kibibytes.with_context(|| format!("{path} has no {field}"))? * 1024.0 / 1e6)
 }
@@ -183,5 +225,7 @@ pub fn status_megabytes(pid: &str, field: &str) -> Result<f64> {
 pub fn process_cpu(pid: u32) -> Result<Duration> {
     let stat = Process::new(i32::try_from(pid)?)?.stat()?;
     let ticks = stat.utime + stat.stime + u64::try_from(stat.cutime + stat.cstime)?;
-    Ok(Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
+    Ok(Duration::from_secs_f64(
+        ticks as f64 / procfs::ticks_per_second() as f64,
+    ))
 }

@@ -10,7 +10,9 @@ use kafka_vitals::parse::thread_dump;
 use crate::contest::{Bench, call, contest};
 use crate::report::{Bar, Row};
 
-const SOURCE: &str = include_str!("../../tests/fixtures/thread_dumps/recordings/deadlock-handlers-0.10.1.0/jstack.txt");
+const SOURCE: &str = include_str!(
+    "../../tests/fixtures/thread_dumps/recordings/deadlock-handlers-0.10.1.0/jstack.txt"
+);
 const BYTES: usize = 1_000_000;
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
@@ -19,11 +21,15 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     for dump in [&plain, &with_synchronizers] {
         let text = thread_dump::decode(dump.as_bytes());
         let dumps = thread_dump::parse(&text)?;
-        ensure!(dumps.len() == 1 && dumps[0].threads.len() >= threads, "not the {threads} threads that were written");
+        ensure!(
+            dumps.len() == 1 && dumps[0].threads.len() >= threads,
+            "not the {threads} threads that were written"
+        );
         ensure!(judge(dump) == 1, "not the one deadlock of the recording");
     }
     let bytes = plain.as_bytes();
-    let lines = |dump: &str| _ = black_box(memchr::memchr_iter(b'\n', black_box(dump.as_bytes())).count());
+    let lines =
+        |dump: &str| _ = black_box(memchr::memchr_iter(b'\n', black_box(dump.as_bytes())).count());
     let mut all = [
         call(bench, "parsed", || {
             let text = thread_dump::decode(black_box(bytes));
@@ -34,7 +40,9 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         call(bench, "each line's end by memchr", || {
             memchr::memchr_iter(b'\n', black_box(bytes)).for_each(|end| _ = black_box(end));
         }),
-        call(bench, "with synchronizers", || _ = black_box(judge(black_box(&with_synchronizers)))),
+        call(bench, "with synchronizers", || {
+            _ = black_box(judge(black_box(&with_synchronizers)))
+        }),
         call(bench, "their lines", || lines(&with_synchronizers)),
     ];
     contest(bench.count(15, 1), &mut all)?;
@@ -55,8 +63,20 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             Bar::Ratio(4.0),
             vec![all[3].beside()],
         ),
-        row("the same, parsed and judged by the wait graph".into(), 1, 2, Bar::Ratio(8.0), vec![]),
-        row("the same as `-l` prints it, with its lists of synchronizers".into(), 4, 5, Bar::None, vec![]),
+        row(
+            "the same, parsed and judged by the wait graph".into(),
+            1,
+            2,
+            Bar::Ratio(8.0),
+            vec![],
+        ),
+        row(
+            "the same as `-l` prints it, with its lists of synchronizers".into(),
+            4,
+            5,
+            Bar::None,
+            vec![],
+        ),
     ])
 }
 
@@ -65,7 +85,8 @@ fn without_synchronizers(dump: &str) -> String {
     let mut plain = String::new();
     let mut in_list = false;
     for line in dump.lines() {
-        in_list = line.contains("Locked ownable synchronizers:") || (in_list && line.starts_with("\t- "));
+        in_list =
+            line.contains("Locked ownable synchronizers:") || (in_list && line.starts_with("\t- "));
         if !in_list {
             plain.extend([line, "\n"]);
         }
@@ -78,13 +99,19 @@ fn without_synchronizers(dump: &str) -> String {
 /// number of its threads.
 fn long_dump(source: &str) -> Result<(String, usize)> {
     let first = source.find("\n\"").context("a thread")? + 1;
-    let end = source.find("\nJNI global ref").context("the end of the threads")? + 1;
+    let end = source
+        .find("\nJNI global ref")
+        .context("the end of the threads")?
+        + 1;
     let (head, threads, tail) = (&source[..first], &source[first..end], &source[end..]);
     let each = threads.lines().filter(|line| line.starts_with('"')).count();
     let mut dump = format!("{head}{threads}");
     let mut copies = 1;
     while dump.len() + tail.len() < BYTES {
-        for line in threads.lines().filter(|line| !line.contains("- waiting to lock")) {
+        for line in threads
+            .lines()
+            .filter(|line| !line.contains("- waiting to lock"))
+        {
             let line = line.replace("<0x00000000", &format!("<0x{copies:08x}"));
             match line.strip_prefix('"') {
                 Some(name) => writeln!(dump, "\"{copies}-{name}")?,
@@ -100,5 +127,8 @@ fn long_dump(source: &str) -> Result<(String, usize)> {
 fn judge(dump: &str) -> usize {
     let text = thread_dump::decode(dump.as_bytes());
     let dumps = thread_dump::parse(&text).unwrap_or_default();
-    dumps.iter().map(|dump| WaitGraph::of(dump).deadlocks().len()).sum()
+    dumps
+        .iter()
+        .map(|dump| WaitGraph::of(dump).deadlocks().len())
+        .sum()
 }

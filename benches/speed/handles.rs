@@ -24,24 +24,41 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let folder = files.path().display().to_string();
     let hold = |count: usize| load::start(&cell, &["hold-files", &count.to_string(), &folder]);
     let holders: Vec<Process> = (0..processes).map(|_| hold(each)).collect::<Result<_>>()?;
-    let pids: Vec<String> = holders.iter().map(|one| Ok(one.cell_pid()?.to_string())).collect::<Result<_>>()?;
+    let pids: Vec<String> = holders
+        .iter()
+        .map(|one| Ok(one.cell_pid()?.to_string()))
+        .collect::<Result<_>>()?;
     let floor = contest::floor("handles")?;
     let rounds = bench.count(15, 3);
 
     // Every way must count what the folders hold: the files, and what the processes were started with.
-    let held: Vec<usize> = holders.iter().map(|one| lab::hand::open_handles(one.pid())).collect::<Result<_, _>>()?;
+    let held: Vec<usize> = holders
+        .iter()
+        .map(|one| lab::hand::open_handles(one.pid()))
+        .collect::<Result<_, _>>()?;
     let expected = held.iter().sum::<usize>().to_string();
-    ensure!(held.iter().sum::<usize>() >= wanted, "{expected} handles, not {wanted}");
+    ensure!(
+        held.iter().sum::<usize>() >= wanted,
+        "{expected} handles, not {wanted}"
+    );
     let counted = |printed: String| -> Result<()> {
-        ensure!(printed.trim() == expected, "counted {}, not {expected}", printed.trim());
+        ensure!(
+            printed.trim() == expected,
+            "counted {}, not {expected}",
+            printed.trim()
+        );
         Ok(())
     };
     let per_count = |command: Command, times: usize| -> Result<(f64, String)> {
         let (cpu, printed) = cost_of(&cell, command)?;
         Ok((milliseconds(cpu) / times as f64, printed))
     };
-    let ours =
-        |pids: &[String], times: usize| per_count(worker::command(["count-handles", &times.to_string()], pids), times);
+    let ours = |pids: &[String], times: usize| {
+        per_count(
+            worker::command(["count-handles", &times.to_string()], pids),
+            times,
+        )
+    };
     let bare = |mode: &str, pids: &[String], times: usize| {
         let mut command = Command::new(&floor);
         command.args([mode, &times.to_string()]).args(pids);
@@ -54,18 +71,32 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let times = bench.count(4000, 200);
     let (_, by_stat) = bare("stat", &pids, 1)?;
     if by_stat.trim() != expected {
-        bench.skip("open handles", "their floor is `stat` of a folder, which counts since Linux 6.2 only");
+        bench.skip(
+            "open handles",
+            "their floor is `stat` of a folder, which counts since Linux 6.2 only",
+        );
         return Ok(Vec::new());
     }
     let mut all = vec![
         contestant("ours", || checked(ours(&pids, times)?)),
         contestant("bare stat", || checked(bare("stat", &pids, times)?)),
-        contestant("getdents of the folders", || checked(bare("list", &pids, bench.count(20, 2))?)),
+        contestant("getdents of the folders", || {
+            checked(bare("list", &pids, bench.count(20, 2))?)
+        }),
     ];
     if bench.has("lsof") {
         all.push(contestant("lsof", || {
             let mut command = Command::new("lsof");
-            command.args(["-n", "-P", "-w", "-a", "-d", "0-999999", "-p", &pids.join(",")]);
+            command.args([
+                "-n",
+                "-P",
+                "-w",
+                "-a",
+                "-d",
+                "0-999999",
+                "-p",
+                &pids.join(","),
+            ]);
             let (cost, printed) = per_count(command, 1)?;
             counted((printed.lines().count() - 1).to_string())?;
             Ok(cost)
@@ -81,7 +112,19 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     ];
     contest(rounds, &mut few)?;
     Ok(vec![
-        row(format!("{wanted} open handles of {processes} processes"), "ms", "bare stat", Bar::Ratio(2.0), &all),
-        row(format!("{FEW} of one process, told one by one"), "ms", "bare getdents", Bar::None, &few),
+        row(
+            format!("{wanted} open handles of {processes} processes"),
+            "ms",
+            "bare stat",
+            Bar::Ratio(2.0),
+            &all,
+        ),
+        row(
+            format!("{FEW} of one process, told one by one"),
+            "ms",
+            "bare getdents",
+            Bar::None,
+            &few,
+        ),
     ])
 }

@@ -32,7 +32,11 @@ pub fn start(cell: &Cell, arguments: &[&str]) -> Result<Process> {
 
 /// Waits for a line `ready`.
 pub fn wait_ready(process: &mut Process) -> Result<()> {
-    let stdout = process.child().stdout.take().context("no standard output")?;
+    let stdout = process
+        .child()
+        .stdout
+        .take()
+        .context("no standard output")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
     ensure!(line.trim() == "ready", "it did not get ready: {line:?}");

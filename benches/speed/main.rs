@@ -41,7 +41,10 @@ const SUBJECTS: [(&str, Subject); 7] = [
 
 fn main() -> ExitCode {
     // Cargo adds `--bench`.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let outcome = match arguments.split_first() {
         Some((first, rest)) if first == worker::WORD => worker::run(rest).map(|()| true),
         _ => compare(&arguments),
@@ -58,12 +61,16 @@ fn main() -> ExitCode {
 
 /// Whether every bar holds.
 fn compare(arguments: &[String]) -> Result<bool> {
-    let (flags, wanted): (Vec<&String>, Vec<&String>) =
-        arguments.iter().partition(|argument| argument.starts_with("--"));
+    let (flags, wanted): (Vec<&String>, Vec<&String>) = arguments
+        .iter()
+        .partition(|argument| argument.starts_with("--"));
     if let Some(unknown) = flags.iter().find(|flag| **flag != "--quick") {
         bail!("unknown flag {unknown}");
     }
-    if let Some(unknown) = wanted.iter().find(|name| SUBJECTS.iter().all(|(known, _)| known != *name)) {
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| SUBJECTS.iter().all(|(known, _)| known != *name))
+    {
         let known: Vec<&str> = SUBJECTS.iter().map(|(name, _)| *name).collect();
         bail!("unknown subject {unknown}; known are {}", known.join(", "));
     }

@@ -26,10 +26,21 @@ const BROKERS: i32 = 6;
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let body = response()?;
     let counts = count(Metadata::new(&body, VERSION), 1, ClusterSource::Own, None)?;
-    ensure!(counts.partitions == PARTITIONS as u64 && counts.under_replicated > 0, "{counts:?}");
+    ensure!(
+        counts.partitions == PARTITIONS as u64 && counts.under_replicated > 0,
+        "{counts:?}"
+    );
     let mut decoding = [
         call(bench, "ours", || {
-            black_box(count(Metadata::new(black_box(&body), VERSION), 1, ClusterSource::Own, None).ok());
+            black_box(
+                count(
+                    Metadata::new(black_box(&body), VERSION),
+                    1,
+                    ClusterSource::Own,
+                    None,
+                )
+                .ok(),
+            );
         }),
         call(bench, "kafka-protocol", || {
             let mut bytes = black_box(&body).as_slice();
@@ -42,17 +53,28 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     drop(decoding);
 
     let rounds = bench.count(50, 5);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let broker = runtime.block_on(FakeBroker::with_metadata(move |_| Answer::Body(body.clone())));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let broker = runtime.block_on(FakeBroker::with_metadata(move |_| {
+        Answer::Body(body.clone())
+    }));
     let asked = || broker.asked().iter().filter(|asked| asked.api == 3).count();
     let cell = Cell::outside()?;
     let mut whole = vec![contestant("ours", || {
         let before = asked();
         let command = worker::command(["metadata", &rounds.to_string(), &broker.address], &[]);
         let (cpu, printed) = cost_of(&cell, command)?;
-        ensure!(printed.trim() == PARTITIONS.to_string(), "{printed} partitions, not {PARTITIONS}");
+        ensure!(
+            printed.trim() == PARTITIONS.to_string(),
+            "{printed} partitions, not {PARTITIONS}"
+        );
         let asked = asked() - before;
-        ensure!(asked == rounds, "{asked} Metadata requests for {rounds} rounds");
+        ensure!(
+            asked == rounds,
+            "{asked} Metadata requests for {rounds} rounds"
+        );
         Ok(milliseconds(cpu) / rounds as f64)
     })];
     contest(bench.count(9, 2), &mut whole)?;
@@ -74,7 +96,10 @@ fn response() -> Result<Vec<u8>> {
     let text = |text: String| StrBytes::from_string(text);
     // They are probed as peers: nobody listens on tcpmux.
     let brokers = (1..=BROKERS).map(|id| {
-        MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(text("127.0.0.1".into())).with_port(1)
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(id))
+            .with_host(text("127.0.0.1".into()))
+            .with_port(1)
     });
     let partition = |index: usize| {
         let replica = |offset: usize| BrokerId(((index + offset) % BROKERS as usize) as i32 + 1);
@@ -87,8 +112,14 @@ fn response() -> Result<Vec<u8>> {
     };
     let topics = (0..PARTITIONS / PER_TOPIC).map(|topic| {
         MetadataResponseTopic::default()
-            .with_name(Some(TopicName(text(format!("orders.v{topic}.events-by-customer")))))
-            .with_partitions((topic * PER_TOPIC..(topic + 1) * PER_TOPIC).map(partition).collect())
+            .with_name(Some(TopicName(text(format!(
+                "orders.v{topic}.events-by-customer"
+            )))))
+            .with_partitions(
+                (topic * PER_TOPIC..(topic + 1) * PER_TOPIC)
+                    .map(partition)
+                    .collect(),
+            )
     });
     let message = MetadataResponse::default()
         .with_brokers(brokers.collect())

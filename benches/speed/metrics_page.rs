@@ -24,10 +24,14 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let page_view = deadlocked(&snapshot);
     let view = View::of(&mut Judge::default(), Arc::new(snapshot), now);
     let render_metrics = || metrics::render(black_box(&view), &Saved::default(), now);
-    let render_page = || page::render(black_box(&page_view), &Saved::default(), now, "/metrics").into_string();
+    let render_page =
+        || page::render(black_box(&page_view), &Saved::default(), now, "/metrics").into_string();
     let (text, html) = (render_metrics(), render_page());
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
-    ensure!(series > 300, "only {series} series: something is unknown\n{text}");
+    ensure!(
+        series > 300,
+        "only {series} series: something is unknown\n{text}"
+    );
     ensure!(html.contains(">200 more merely wait for them<"), "{html}");
 
     let mut all = [
@@ -37,35 +41,63 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     contest(bench.count(15, 1), &mut all)?;
     let row = |subject, at: usize, most| {
         let (ours, bar) = (all[at].median(), Bar::Most(most));
-        Row { subject, unit: "ms", ours, floor: None, bar, beside: Vec::new() }
+        Row {
+            subject,
+            unit: "ms",
+            ours,
+            floor: None,
+            bar,
+            beside: Vec::new(),
+        }
     };
-    let metrics = format!("`/metrics` for 3 brokers: {series} series, {} KB", text.len() / 1000);
-    let page = format!("the page for 3 deadlocked brokers, 200 threads waiting in each: {} KB", html.len() / 1000);
+    let metrics = format!(
+        "`/metrics` for 3 brokers: {series} series, {} KB",
+        text.len() / 1000
+    );
+    let page = format!(
+        "the page for 3 deadlocked brokers, 200 threads waiting in each: {} KB",
+        html.len() / 1000
+    );
     Ok(vec![row(metrics, 0, 2.0), row(page, 1, 10.0)])
 }
 
 /// The same with all that makes the page long.
 fn deadlocked(snapshot: &Snapshot) -> View {
     let now = snapshot.at;
-    let thread = |thread: String, held_by: &str| DeadlockedThread {
+    let thread = |thread: String, held_by: &str| {
+        DeadlockedThread {
         thread,
         wants: "kafka.coordinator.GroupMetadata".into(),
         held_by: held_by.into(),
         frames: vec!["kafka.coordinator.GroupMetadataManager.doneExpiring(GroupMetadataManager.scala:123)".into(); 40],
+    }
     };
     let deadlock = Deadlock {
         cycle: vec![thread("a".into(), "b"), thread("b".into(), "a")],
-        waiting: (0..200).map(|n| thread(format!("kafka-request-handler-{n}"), "a")).collect(),
+        waiting: (0..200)
+            .map(|n| thread(format!("kafka-request-handler-{n}"), "a"))
+            .collect(),
         reported: true,
     };
     let mut snapshot = snapshot.clone();
     for broker in &mut snapshot.brokers {
         let deadlocks = vec![deadlock.clone()];
-        let standing = StandingDeadlock { since: now, confirmed: now, deadlocks, known_issues: Vec::new() };
+        let standing = StandingDeadlock {
+            since: now,
+            confirmed: now,
+            deadlocks,
+            known_issues: Vec::new(),
+        };
         Arc::make_mut(broker).deadlock = Some(standing);
     }
     let mut view = View::of(&mut Judge::default(), Arc::new(snapshot), now);
-    let event = Event { at: now, broker: "1".into(), what: "is gray".into(), finding: Some(FindingId::JvmDeadlock) };
-    Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|_| Arc::new(event.clone())).collect();
+    let event = Event {
+        at: now,
+        broker: "1".into(),
+        what: "is gray".into(),
+        finding: Some(FindingId::JvmDeadlock),
+    };
+    Arc::make_mut(&mut view.diagnosis).timeline =
+        (0..200).map(|_| Arc::new(event.clone())).collect();
     view
 }

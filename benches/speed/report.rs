@@ -54,12 +54,18 @@ impl Row {
             (_, true) => "held",
             (_, false) => "BROKEN",
         };
-        let beside: Vec<String> = self.beside.iter().map(|(name, cost)| format!("{name} {}", value(*cost))).collect();
+        let beside: Vec<String> = self
+            .beside
+            .iter()
+            .map(|(name, cost)| format!("{name} {}", value(*cost)))
+            .collect();
         let floor = self.floor.as_ref();
         [
             self.subject.clone(),
             value(self.ours),
-            floor.map_or("".into(), |floor| format!("{} {}", floor.name, value(floor.value))),
+            floor.map_or("".into(), |floor| {
+                format!("{} {}", floor.name, value(floor.value))
+            }),
             floor.map_or("".into(), |floor| short(floor.ratio)),
             bar,
             verdict.into(),
@@ -70,7 +76,11 @@ impl Row {
 
 /// Three digits that count.
 fn short(value: f64) -> String {
-    let whole = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
+    let whole = if value == 0.0 {
+        0
+    } else {
+        value.abs().log10().floor() as i32
+    };
     format!("{value:.*}", usize::try_from(2 - whole).unwrap_or(0).min(6))
 }
 
@@ -93,17 +103,36 @@ pub fn print(rows: &[Row], skipped: &[String]) {
 
 /// What the figures were measured on.
 fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
-    let processors = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    let java = jars::java().ok().and_then(|java| Command::new(java).arg("-version").output().ok());
-    let java = java.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map(|(_, name)| name);
+    let processors = cpu
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let java = jars::java()
+        .ok()
+        .and_then(|java| Command::new(java).arg("-version").output().ok());
+    let java = java
+        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+        .unwrap_or_default();
     format!(
         "{processors} x {}, Linux {}, {}, load {}",
         model.unwrap_or("unknown CPU"),
         read("/proc/sys/kernel/osrelease"),
         java.lines().next().unwrap_or("no Java"),
-        read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
+        read("/proc/loadavg")
+            .split(' ')
+            .take(3)
+            .collect::<Vec<_>>()
+            .join(" "),
     )
 }

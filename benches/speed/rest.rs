@@ -14,27 +14,49 @@ use crate::worker;
 
 const VERSION: &str = "0.10.1.0";
 /// The rounds with the seconds between two of them, by default.
-const ROUNDS: [(&str, f64); 6] =
-    [("progress", 0.25), ("discovery", 5.0), ("pulse", 1.0), ("slow", 30.0), ("probe", 5.0), ("thread_dump", 15.0)];
+const ROUNDS: [(&str, f64); 6] = [
+    ("progress", 0.25),
+    ("discovery", 5.0),
+    ("pulse", 1.0),
+    ("slow", 30.0),
+    ("probe", 5.0),
+    ("thread_dump", 15.0),
+];
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
-    let cluster = Cluster::start(ClusterOptions { brokers: vec![1], ..ClusterOptions::new(VERSION) })?;
+    let cluster = Cluster::start(ClusterOptions {
+        brokers: vec![1],
+        ..ClusterOptions::new(VERSION)
+    })?;
     cluster.create_topic("orders", 32, 1)?;
     let cell = cluster.cell();
     let port = cell.free_ports(1)?[0];
     let mut command = Command::new(KAFKA_VITALS);
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
     let exporter = cell.spawn(command)?;
     let pid = exporter.pid();
-    let scrape = || cell.http_get(port, "/metrics", Duration::from_secs(5)).map(|(_, page)| page);
+    let scrape = || {
+        cell.http_get(port, "/metrics", Duration::from_secs(5))
+            .map(|(_, page)| page)
+    };
     // Everything was read once, the dump as well.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !scrape().is_ok_and(|page| {
-        ["deadlock_detected", "leader_partitions", "untracked_sockets"]
-            .iter()
-            .all(|name| page.contains(&format!("kafka_vitals_{name}{{broker=\"1\"}}")))
+        [
+            "deadlock_detected",
+            "leader_partitions",
+            "untracked_sockets",
+        ]
+        .iter()
+        .all(|name| page.contains(&format!("kafka_vitals_{name}{{broker=\"1\"}}")))
     }) {
-        ensure!(Instant::now() < deadline, "the exporter did not read everything");
+        ensure!(
+            Instant::now() < deadline,
+            "the exporter did not read everything"
+        );
         sleep(Duration::from_millis(100));
     }
 
@@ -50,9 +72,17 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     }
     let share = (process_cpu(pid)? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
     let peak = status_megabytes(&pid.to_string(), "VmHWM")?;
-    let of_memory = |field: &str| Ok((field.to_owned(), status_megabytes(&pid.to_string(), field)?));
+    let of_memory =
+        |field: &str| Ok((field.to_owned(), status_megabytes(&pid.to_string(), field)?));
     let seconds = span.as_secs();
-    let row = |subject: String, unit, ours, bar, beside| Row { subject, unit, ours, floor: None, bar, beside };
+    let row = |subject: String, unit, ours, bar, beside| Row {
+        subject,
+        unit,
+        ours,
+        floor: None,
+        bar,
+        beside,
+    };
     let mut rows = vec![
         row(
             format!("at rest beside one broker {VERSION}: CPU over {seconds} s"),
@@ -66,9 +96,18 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             "MB",
             peak,
             Bar::Most(20.0),
-            ["VmRSS", "RssAnon", "RssFile"].into_iter().map(of_memory).collect::<Result<_>>()?,
+            ["VmRSS", "RssAnon", "RssFile"]
+                .into_iter()
+                .map(of_memory)
+                .collect::<Result<_>>()?,
         ),
-        row("at rest: a scrape over HTTP, wall time".into(), "ms", median(scrapes), Bar::None, vec![]),
+        row(
+            "at rest: a scrape over HTTP, wall time".into(),
+            "ms",
+            median(scrapes),
+            Bar::None,
+            vec![],
+        ),
     ];
     drop(exporter);
 
@@ -80,9 +119,13 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         .map(|(round, cost)| Ok((round, cost.parse()?)))
         .collect::<Result<_>>()?;
     for (round, interval) in ROUNDS {
-        let cost = *costs.get(round).with_context(|| format!("no cost of {round} in {printed}"))?;
+        let cost = *costs
+            .get(round)
+            .with_context(|| format!("no cost of {round} in {printed}"))?;
         let share = cost / 1e3 / interval * 100.0;
-        let subject = format!("one {round} round of that broker: CPU ({share:.3} % of a core, every {interval} s)");
+        let subject = format!(
+            "one {round} round of that broker: CPU ({share:.3} % of a core, every {interval} s)"
+        );
         rows.push(row(subject, "ms", cost, Bar::None, vec![]));
     }
     Ok(rows)

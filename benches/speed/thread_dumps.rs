@@ -8,7 +8,9 @@ use kafka_vitals::sys::attach::Target;
 use kafka_vitals::sys::perf_data::PerfFile;
 use lab::{Cell, Process, jars};
 
-use crate::contest::{self, Bench, Contestant, KAFKA_VITALS, contest, contestant, cost_of, median, milliseconds, row};
+use crate::contest::{
+    self, Bench, Contestant, KAFKA_VITALS, contest, contestant, cost_of, median, milliseconds, row,
+};
 use crate::report::{Bar, Floor, Row};
 use crate::{load, worker};
 
@@ -24,15 +26,28 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let pid = jvm.cell_pid()?.to_string();
     let target = Target::open(Path::new("/proc"), jvm.pid(), None)?;
     let counters = PerfFile::open(&target)?;
-    let paused =
-        || -> Result<f64> { Ok(milliseconds(counters.read()?.safepoint_time().context("no sun.rt.safepointTime")?)) };
+    let paused = || -> Result<f64> {
+        Ok(milliseconds(
+            counters
+                .read()?
+                .safepoint_time()
+                .context("no sun.rt.safepointTime")?,
+        ))
+    };
 
     let each = bench.count(10, 2);
     let counted = |printed: &str| -> Result<()> {
         for line in printed.lines() {
-            ensure!(line.parse::<usize>()? >= threads, "a dump of {line} threads, not {threads}");
+            ensure!(
+                line.parse::<usize>()? >= threads,
+                "a dump of {line} threads, not {threads}"
+            );
         }
-        ensure!(printed.lines().count() == each, "{} dumps, not {each}", printed.lines().count());
+        ensure!(
+            printed.lines().count() == each,
+            "{} dumps, not {each}",
+            printed.lines().count()
+        );
         Ok(())
     };
     // CPU of ours (or the tool's) and pause of the JVM, of one dump.
@@ -40,7 +55,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         let before = paused()?;
         let (cpu, printed) = cost_of(&cell, worker::command([what, &each.to_string(), &pid], &[]))?;
         counted(&printed)?;
-        Ok((milliseconds(cpu) / each as f64, (paused()? - before) / each as f64))
+        Ok((
+            milliseconds(cpu) / each as f64,
+            (paused()? - before) / each as f64,
+        ))
     };
     let of_tool = |program: &str, arguments: &[&str]| -> Result<(f64, f64)> {
         let before = paused()?;
@@ -48,7 +66,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         command.args(arguments).arg(&pid);
         let (cpu, printed) = cost_of(&cell, command)?;
         let shown = printed.matches("java.lang.Thread.State:").count();
-        ensure!(shown >= threads, "{program}: a dump of {shown} threads, not {threads}");
+        ensure!(
+            shown >= threads,
+            "{program}: a dump of {shown} threads, not {threads}"
+        );
         Ok((milliseconds(cpu), paused()? - before))
     };
 
@@ -56,7 +77,9 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         contestant("ours", || Ok(of_worker("dump")?.0)),
         contestant("jstack", || Ok(of_tool("jstack", &[])?.0)),
         contestant("the bare request", || Ok(of_worker("bare-dump")?.0)),
-        contestant("`kafka-vitals threads`", || Ok(of_tool(KAFKA_VITALS, &["threads"])?.0)),
+        contestant("`kafka-vitals threads`", || {
+            Ok(of_tool(KAFKA_VITALS, &["threads"])?.0)
+        }),
     ];
     contest(bench.count(15, 3), &mut cpu)?;
     let mut pause: Vec<Contestant<'_>> = vec![
@@ -75,10 +98,21 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     contest(bench.count(25, 3), &mut pause)?;
     let (mut floors, mut ratios, mut passes) = (Vec::new(), Vec::new(), Vec::new());
     let mut progress = vec![contestant("ours", || {
-        let (_, printed) = cost_of(&cell, worker::command(["progress", &bench.count(40, 8).to_string(), &pid], &[]))?;
-        let figures: Vec<f64> = printed.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [sampled, once, bare, pass] = figures[..] else { bail!("four figures expected, not {printed}") };
-        ensure!(sampled >= threads as f64, "{sampled} threads sampled, not {threads}");
+        let (_, printed) = cost_of(
+            &cell,
+            worker::command(["progress", &bench.count(40, 8).to_string(), &pid], &[]),
+        )?;
+        let figures: Vec<f64> = printed
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        let [sampled, once, bare, pass] = figures[..] else {
+            bail!("four figures expected, not {printed}")
+        };
+        ensure!(
+            sampled >= threads as f64,
+            "{sampled} threads sampled, not {threads}"
+        );
         floors.push(bare);
         ratios.push(once / bare);
         passes.push(pass);
@@ -91,10 +125,24 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![
         row(subject, "ms", "jstack", Bar::Ratio(1.0 / 25.0), &cpu),
         // Nothing is added to what the JVM needs: so much do two runs of the same differ.
-        row("the same: pause of the JVM", "ms", "bare request", Bar::Ratio(1.15), &pause),
+        row(
+            "the same: pause of the JVM",
+            "ms",
+            "bare request",
+            Bar::Ratio(1.15),
+            &pause,
+        ),
         Row {
-            floor: Some(Floor { name: "bare `pread`s", value: median(floors), ratio: median(ratios) }),
-            ..told(format!("progress of {threads} threads sampled, over and over"), sampled, Bar::Most(0.25))
+            floor: Some(Floor {
+                name: "bare `pread`s",
+                value: median(floors),
+                ratio: median(ratios),
+            }),
+            ..told(
+                format!("progress of {threads} threads sampled, over and over"),
+                sampled,
+                Bar::Most(0.25),
+            )
         },
         told(
             "the same, a whole pass with its judgement, 4 a second: caches are cold".into(),
@@ -105,16 +153,32 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 fn told(subject: String, ours: f64, bar: Bar) -> Row {
-    Row { subject, unit: "ms", ours, floor: None, bar, beside: Vec::new() }
+    Row {
+        subject,
+        unit: "ms",
+        ours,
+        floor: None,
+        bar,
+        beside: Vec::new(),
+    }
 }
 
 fn start_jvm(cell: &Cell, threads: usize) -> Result<Process> {
     let classes = contest::folder().join("java");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/java/DeepStacks.java");
-    let compiled = Command::new("javac").arg("-d").args([&classes, &source]).status()?;
-    ensure!(compiled.success(), "javac could not compile {}", source.display());
+    let compiled = Command::new("javac")
+        .arg("-d")
+        .args([&classes, &source])
+        .status()?;
+    ensure!(
+        compiled.success(),
+        "javac could not compile {}",
+        source.display()
+    );
     let mut command = Command::new(jars::java()?);
-    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp"]).arg(&classes);
+    command
+        .args(["-Xmx256m", "-XX:+UseSerialGC", "-cp"])
+        .arg(&classes);
     command.args(["DeepStacks", &threads.to_string(), &DEPTH.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut jvm = cell.spawn(command)?;

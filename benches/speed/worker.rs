@@ -36,20 +36,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// This program as a worker.
 pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, more: &[String]) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()));
+    let mut command =
+        Command::new(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()));
     command.arg(WORD).args(arguments).args(more);
     command
 }
 
 pub fn run(arguments: &[String]) -> Result<()> {
     let hard = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: hard,
+            maximum: hard,
+        },
+    )?;
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["wait"] => load::wait(),
         ["hold-files", count, folder] => load::hold_files(number(count)?, Path::new(folder)),
         ["serve", address, count] => load::serve(address.parse()?, number(count)?),
-        ["connect", address, count, close] => load::connect(address.parse()?, number(count)?, number(close)?),
+        ["connect", address, count, close] => {
+            load::connect(address.parse()?, number(count)?, number(close)?)
+        }
         ["count-handles", rounds, pids @ ..] => count_handles(number(rounds)?, pids),
         ["count-states", rounds, port] => count_states(number(rounds)?, number(port)?),
         ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
@@ -64,7 +73,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T> {
-    text.parse().map_err(|error| anyhow::anyhow!("{text}: {error}"))
+    text.parse()
+        .map_err(|error| anyhow::anyhow!("{text}: {error}"))
 }
 
 fn count_handles(rounds: usize, pids: &[&str]) -> Result<()> {
@@ -88,17 +98,29 @@ fn count_states(rounds: usize, port: u16) -> Result<()> {
     let mut counts = StateCounts::default();
     for _ in 0..rounds {
         counts = StateCounts::default();
-        dump(States::ALL, Some(&ports), &mut buffer, Instant::now() + PATIENCE, |socket| {
-            let count = counts.get_mut(socket.state);
-            count.connections += 1;
-            count.receive_bytes += u64::from(socket.receive_queue);
-            count.send_bytes += u64::from(socket.send_queue);
-        })?;
+        dump(
+            States::ALL,
+            Some(&ports),
+            &mut buffer,
+            Instant::now() + PATIENCE,
+            |socket| {
+                let count = counts.get_mut(socket.state);
+                count.connections += 1;
+                count.receive_bytes += u64::from(socket.receive_queue);
+                count.send_bytes += u64::from(socket.send_queue);
+            },
+        )?;
     }
     for state in TcpState::ALL {
         let count = counts.get(state);
         if count.connections > 0 {
-            println!("{} {} {} {}", state.number(), count.connections, count.receive_bytes, count.send_bytes);
+            println!(
+                "{} {} {} {}",
+                state.number(),
+                count.connections,
+                count.receive_bytes,
+                count.send_bytes
+            );
         }
     }
     println!("{}", status_megabytes("self", "VmHWM")?);
@@ -109,8 +131,18 @@ fn count_states(rounds: usize, port: u16) -> Result<()> {
 fn broker_at(port: u16) -> Result<Broker> {
     let broker = broker_of(std::process::id())?;
     let name = "PLAINTEXT".to_owned();
-    let listener = Listener { name, protocol: Some(SecurityProtocol::Plaintext), host: None, port, controller: false };
-    Ok(Broker { id: Some(1), listeners: vec![listener], ..broker })
+    let listener = Listener {
+        name,
+        protocol: Some(SecurityProtocol::Plaintext),
+        host: None,
+        port,
+        controller: false,
+    };
+    Ok(Broker {
+        id: Some(1),
+        listeners: vec![listener],
+        ..broker
+    })
 }
 
 fn broker_of(pid: u32) -> Result<Broker> {
@@ -143,17 +175,25 @@ fn owners(rounds: usize, port: u16) -> Result<()> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 /// Dumps taken, parsed and judged as the exporter does it.
 fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
-    let mut collector = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
+    let mut collector =
+        ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
     let runtime = runtime()?;
     let mut history = ThreadHistory::default();
     for round in 0..rounds {
         let now = Moment(round as u64 * 15_000);
-        let (report, _) = threads::report(&runtime.block_on(collector.collect())?, &mut history, None, now)?;
+        let (report, _) = threads::report(
+            &runtime.block_on(collector.collect())?,
+            &mut history,
+            None,
+            now,
+        )?;
         println!("{}", report.by_state.values().sum::<u64>());
     }
     Ok(())
@@ -171,13 +211,22 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     let key = broker.process;
     let mut tasks = Tasks::open(&proc, key.pid, key.start_ticks, Allowance::of_own_limit())?;
     tasks.scan()?;
-    let named = tasks.iter().filter(|(_, task)| names.contains_key(&task.inner_id)).map(|(thread, _)| thread);
+    let named = tasks
+        .iter()
+        .filter(|(_, task)| names.contains_key(&task.inner_id))
+        .map(|(thread, _)| thread);
     let threads: Vec<u32> = named.collect();
     let mut sample = || -> Result<f64> {
         let before = usage::own_cpu()?;
         let mut told = 0;
-        tasks.counts(threads.iter().map(|thread| (*thread, ())), |_, (), _| told += 1)?;
-        ensure!(told == threads.len(), "{} threads have ended", threads.len() - told);
+        tasks.counts(threads.iter().map(|thread| (*thread, ())), |_, (), _| {
+            told += 1
+        })?;
+        ensure!(
+            told == threads.len(),
+            "{} threads have ended",
+            threads.len() - told
+        );
         Ok(milliseconds(usage::own_cpu()? - before))
     };
     // The first one opens the files.
@@ -217,7 +266,12 @@ fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
         let mut stream = UnixStream::connect(format!("/tmp/.java_pid{pid}"))?;
         stream.write_all(b"1\0threaddump\0\0\0\0")?;
         stream.read_to_end(&mut reply)?;
-        println!("{}", String::from_utf8_lossy(&reply).matches("java.lang.Thread.State:").count());
+        println!(
+            "{}",
+            String::from_utf8_lossy(&reply)
+                .matches("java.lang.Thread.State:")
+                .count()
+        );
     }
     Ok(())
 }
@@ -225,7 +279,12 @@ fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
 /// Prints the partitions that the last answer told of.
 fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     let broker = Arc::new(broker_at(address.port())?);
-    let mut collector = ClusterCollector::new(broker, Some(address.to_string()), None, OwnConnections::default());
+    let mut collector = ClusterCollector::new(
+        broker,
+        Some(address.to_string()),
+        None,
+        OwnConnections::default(),
+    );
     let runtime = runtime()?;
     let mut partitions = 0;
     for _ in 0..rounds {
@@ -239,10 +298,19 @@ fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
 fn rounds_of_broker(rounds: usize) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
-    let broker = discovery.scan()?.into_iter().next().context("no broker here")?;
-    ensure!(broker.id.is_some(), "the broker's id is unknown: {:?}", broker.problems);
+    let broker = discovery
+        .scan()?
+        .into_iter()
+        .next()
+        .context("no broker here")?;
+    ensure!(
+        broker.id.is_some(),
+        "the broker's id is unknown: {:?}",
+        broker.problems
+    );
     let mut sockets = Sockets::new("/proc", PATIENCE);
-    let mut cluster = ClusterCollector::new(Arc::clone(&broker), None, None, OwnConnections::default());
+    let mut cluster =
+        ClusterCollector::new(Arc::clone(&broker), None, None, OwnConnections::default());
     let mut dumps = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
     let runtime = runtime()?;
     let tell = |round: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
@@ -269,7 +337,9 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
     tell("slow", &mut || {
         let inodes = || process::slow(&proc, &broker, PATIENCE).socket_inodes;
         sockets.owners(&broker, &inodes()?, &mut || inodes(), &|_| false)?;
-        process::log_dirs(&proc, &broker).1.map_or(Ok(()), |failure| Err(failure.into()))
+        process::log_dirs(&proc, &broker)
+            .1
+            .map_or(Ok(()), |failure| Err(failure.into()))
     })?;
     tell("probe", &mut || {
         runtime.block_on(cluster.probe())?.1?;
@@ -281,7 +351,8 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
         names = Arc::new(threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?.1);
         Ok(())
     })?;
-    let mut progress = ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
+    let mut progress =
+        ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
     tell("progress", &mut || {
         // Every eighth looks for new threads, by the clock.
         std::thread::sleep(Duration::from_millis(250));

@@ -89,7 +89,10 @@ impl Cell {
         Self::start(None, || Ok(()))
     }
 
-    fn start(walls: Option<Walls>, enter: impl FnOnce() -> Result<()> + Send + 'static) -> Result<Cell> {
+    fn start(
+        walls: Option<Walls>,
+        enter: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Result<Cell> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (entered, told) = mpsc::channel();
         let spawner = thread::Builder::new().name("cell".into()).spawn(move || {
@@ -102,8 +105,14 @@ impl Cell {
                 }
             }
         })?;
-        let cell = Cell(Arc::new(Inner { jobs: Some(jobs), spawner: Some(spawner), walls }));
-        told.recv().context("the cell's thread ended early")?.context("enter the cell's namespaces")?;
+        let cell = Cell(Arc::new(Inner {
+            jobs: Some(jobs),
+            spawner: Some(spawner),
+            walls,
+        }));
+        told.recv()
+            .context("the cell's thread ended early")?
+            .context("enter the cell's namespaces")?;
         Ok(cell)
     }
 
@@ -116,7 +125,12 @@ impl Cell {
     fn start_inside(&self, command: Command) -> io::Result<Child> {
         let gone = || io::Error::other("the cell's thread is gone");
         let (told, started) = mpsc::channel();
-        self.0.jobs.as_ref().ok_or_else(gone)?.send((command, told)).map_err(|_| gone())?;
+        self.0
+            .jobs
+            .as_ref()
+            .ok_or_else(gone)?
+            .send((command, told))
+            .map_err(|_| gone())?;
         started.recv().map_err(|_| gone())?
     }
 
@@ -131,7 +145,9 @@ impl Cell {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
                 // A parent that died before the line above sends no signal any more. (From inside a pid namespace the
                 // parent has no pid; there the cell's first process sees to it.)
-                if !isolated && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(parent)
+                if !isolated
+                    && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32)
+                        != Some(parent)
                 {
                     return Err(io::Error::other("the lab's process ended"));
                 }
@@ -140,35 +156,67 @@ impl Cell {
         }
         let name = command.get_program().to_string_lossy().into_owned();
         let child = self.start_inside(command)?;
-        Ok(Process { name, child, ended: None, _cell: self.clone() })
+        Ok(Process {
+            name,
+            child,
+            ended: None,
+            _cell: self.clone(),
+        })
     }
 
     /// Runs a program in the cell to its end and returns what it printed; it is killed when `time` is over.
     pub fn run_tool(&self, mut command: Command, time: Duration) -> io::Result<Output> {
         let deadline = Instant::now() + time;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut process = self.spawn(command)?;
         let stdout = read_all(process.child.stdout.take());
         let stderr = read_all(process.child.stderr.take());
-        let Some(status) = process.wait_timeout(deadline.saturating_duration_since(Instant::now()))? else {
+        let Some(status) =
+            process.wait_timeout(deadline.saturating_duration_since(Instant::now()))?
+        else {
             let name = process.name.clone();
             process.kill()?;
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{name} did not end within {time:?}")));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{name} did not end within {time:?}"),
+            ));
         };
-        let join = |reader: JoinHandle<Vec<u8>>| reader.join().map_err(|_| io::Error::other("a reader panicked"));
-        Ok(Output { status, stdout: join(stdout)?, stderr: join(stderr)? })
+        let join = |reader: JoinHandle<Vec<u8>>| {
+            reader
+                .join()
+                .map_err(|_| io::Error::other("a reader panicked"))
+        };
+        Ok(Output {
+            status,
+            stdout: join(stdout)?,
+            stderr: join(stderr)?,
+        })
     }
 
     /// The cell's network, for threads that outlive the cell or make many connections.
     pub fn network(&self) -> io::Result<Network> {
-        Ok(Network(self.0.walls.as_ref().map(|walls| walls.network.try_clone()).transpose()?))
+        Ok(Network(
+            self.0
+                .walls
+                .as_ref()
+                .map(|walls| walls.network.try_clone())
+                .transpose()?,
+        ))
     }
 
     /// Runs `work` on a thread that is in the cell's network, and waits for it.
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let network = self.network()?;
         let entered = || network.enter().map(|()| work());
-        thread::scope(|scope| scope.spawn(entered).join().unwrap_or_else(|panic| resume_unwind(panic)))
+        thread::scope(|scope| {
+            scope
+                .spawn(entered)
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Connects to a loopback port of the cell, within 5 s.
@@ -190,9 +238,10 @@ impl Cell {
     /// Where a path of the cell (its `/tmp` is its own) is found from outside.
     pub fn host_path(&self, inside: &Path) -> PathBuf {
         match (&self.0.walls, inside.strip_prefix("/")) {
-            (Some(walls), Ok(relative)) => {
-                Path::new("/proc").join(walls.keeper.0.id().to_string()).join("root").join(relative)
-            }
+            (Some(walls), Ok(relative)) => Path::new("/proc")
+                .join(walls.keeper.0.id().to_string())
+                .join("root")
+                .join(relative),
             _ => inside.to_path_buf(),
         }
     }
@@ -205,7 +254,10 @@ impl Network {
     /// Moves the calling thread into the network, for good: the sockets that it opens are then the cell's.
     pub fn enter(&self) -> io::Result<()> {
         match &self.0 {
-            Some(network) => Ok(move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?),
+            Some(network) => Ok(move_into_link_name_space(
+                network.as_fd(),
+                Some(LinkNameSpaceType::Network),
+            )?),
             None => Ok(()),
         }
     }
@@ -227,7 +279,15 @@ impl Walls {
     fn build(outer: Option<&Cell>) -> Result<(Walls, File, File)> {
         let mut command = Command::new("unshare");
         command
-            .args(["--pid", "--net", "--mount", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--"])
+            .args([
+                "--pid",
+                "--net",
+                "--mount",
+                "--fork",
+                "--kill-child=SIGKILL",
+                "--mount-proc",
+                "--",
+            ])
             .args(["sh", "-c", FIRST_PROCESS, "sh"])
             .args(folders_to_keep())
             .stdin(Stdio::piped())
@@ -279,14 +339,22 @@ impl Drop for Keeper {
 /// The folders right under `/tmp` that the cell must go on seeing: the build's, the working and the cache folder.
 fn folders_to_keep() -> Vec<OsString> {
     let executable = env::current_exe().ok();
-    let mut keep: Vec<OsString> = [env::current_dir().ok(), executable, crate::jars::cache_folder().ok()]
-        .into_iter()
-        .flatten()
-        .filter_map(|path| match path.strip_prefix("/tmp").ok()?.components().next()? {
-            Component::Normal(first) if Path::new("/tmp").join(first).is_dir() => Some(first.to_owned()),
+    let mut keep: Vec<OsString> = [
+        env::current_dir().ok(),
+        executable,
+        crate::jars::cache_folder().ok(),
+    ]
+    .into_iter()
+    .flatten()
+    .filter_map(
+        |path| match path.strip_prefix("/tmp").ok()?.components().next()? {
+            Component::Normal(first) if Path::new("/tmp").join(first).is_dir() => {
+                Some(first.to_owned())
+            }
             _ => None,
-        })
-        .collect();
+        },
+    )
+    .collect();
     keep.sort();
     keep.dedup();
     keep
@@ -295,13 +363,15 @@ fn folders_to_keep() -> Vec<OsString> {
 fn enter(network: &File, mounts: &File, pids: &File) -> Result<()> {
     let folder = env::current_dir();
     // SAFETY: only this thread's root, working folder and umask stop being shared; nothing here relies on sharing them.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.context("a file system context of its own")?;
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+        .context("a file system context of its own")?;
     for (namespace, kind) in [
         (network, LinkNameSpaceType::Network),
         (mounts, LinkNameSpaceType::Mount),
         (pids, LinkNameSpaceType::ProcessID),
     ] {
-        move_into_link_name_space(namespace.as_fd(), Some(kind)).with_context(|| format!("setns {kind:?}"))?;
+        move_into_link_name_space(namespace.as_fd(), Some(kind))
+            .with_context(|| format!("setns {kind:?}"))?;
     }
     if let Ok(folder) = folder {
         let _ = env::set_current_dir(folder);
@@ -351,10 +421,17 @@ impl Process {
     /// Sends a signal, if the process was not seen to end.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         if let Some(status) = self.ended {
-            return Err(io::Error::other(format!("{} (pid {}) has ended: {status}", self.name, self.pid())));
+            return Err(io::Error::other(format!(
+                "{} (pid {}) has ended: {status}",
+                self.name,
+                self.pid()
+            )));
         }
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.ok_or_else(|| io::Error::other("not a pid"))?, signal)?)
+        Ok(kill_process(
+            pid.ok_or_else(|| io::Error::other("not a pid"))?,
+            signal,
+        )?)
     }
 
     /// Whether all of its threads are stopped (state T).
@@ -362,7 +439,10 @@ impl Process {
         for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
             // One that has just ended is looked at no more the next time.
             let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
-            if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+            if !stat
+                .rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+            {
                 return Ok(false);
             }
         }

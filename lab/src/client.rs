@@ -35,7 +35,11 @@ pub struct Member {
 impl Member {
     /// Somebody who commits offsets without having joined the group.
     pub fn simple(group: &str) -> Member {
-        Member { group: group.into(), generation: -1, id: String::new() }
+        Member {
+            group: group.into(),
+            generation: -1,
+            id: String::new(),
+        }
     }
 }
 
@@ -66,15 +70,24 @@ impl Partition {
 impl Connection {
     /// Connects to a loopback port; `time` bounds the connect and, by default, each answer.
     pub fn open(port: u16, time: Duration) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), time)?;
+        let stream =
+            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), time)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(time))?;
-        Ok(Connection { stream, time, correlation: 0 })
+        Ok(Connection {
+            stream,
+            time,
+            correlation: 0,
+        })
     }
 
     fn send(&mut self, key: i16, version: i16, body: Body) -> io::Result<()> {
         self.correlation += 1;
-        let mut request = Body::default().i16(key).i16(version).i32(self.correlation).string("lab");
+        let mut request = Body::default()
+            .i16(key)
+            .i16(version)
+            .i32(self.correlation)
+            .string("lab");
         request.0.extend(body.0);
         let mut frame = Body::default().i32(request.0.len() as i32);
         frame.0.extend(request.0);
@@ -87,7 +100,10 @@ impl Connection {
         self.read(&mut length, deadline)?;
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if !(4..=FRAME_MAX).contains(&length) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of {length} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("an answer of {length} bytes"),
+            ));
         }
         let mut bytes = vec![0; length];
         self.read(&mut bytes, deadline)?;
@@ -104,7 +120,11 @@ impl Connection {
             match self.stream.read(into) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => into = &mut into[count..],
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -124,9 +144,13 @@ impl Connection {
 
     /// All topics and brokers that this broker knows.
     pub fn metadata(&mut self) -> io::Result<Metadata> {
-        let mut reply = Reply { bytes: self.metadata_body()?, at: 0 };
+        let mut reply = Reply {
+            bytes: self.metadata_body()?,
+            at: 0,
+        };
         let brokers = reply.array(|reply| {
-            let (id, _host, port, _rack) = (reply.i32()?, reply.string()?, reply.i32()?, reply.string()?);
+            let (id, _host, port, _rack) =
+                (reply.i32()?, reply.string()?, reply.i32()?, reply.string()?);
             Ok((id, u16::try_from(port).map_err(io::Error::other)?))
         })?;
         let _controller = reply.i32()?;
@@ -144,16 +168,31 @@ impl Connection {
                 })
             })
         })?;
-        Ok(Metadata { brokers, partitions: topics.into_iter().flatten().collect() })
+        Ok(Metadata {
+            brokers,
+            partitions: topics.into_iter().flatten().collect(),
+        })
     }
 
     /// Asks to join a group, in version 0 or 2 of the request.
-    pub fn send_join(&mut self, version: i16, group: &str, topic: &str, session: Duration) -> io::Result<()> {
+    pub fn send_join(
+        &mut self,
+        version: i16,
+        group: &str,
+        topic: &str,
+        session: Duration,
+    ) -> io::Result<()> {
         let subscription = Body::default().i16(0).i32(1).string(topic).i32(0);
         let session = session.as_millis() as i32;
         let body = Body::default().string(group).i32(session);
-        let body = if version > 0 { body.i32(session) } else { body }.string("").string("consumer");
-        self.send(JOIN_GROUP, version, body.i32(1).string("range").bytes(&subscription))
+        let body = if version > 0 { body.i32(session) } else { body }
+            .string("")
+            .string("consumer");
+        self.send(
+            JOIN_GROUP,
+            version,
+            body.i32(1).string("range").bytes(&subscription),
+        )
     }
 
     /// The answer to [`Connection::send_join`].
@@ -165,14 +204,31 @@ impl Connection {
         check("JoinGroup", group, reply.i16()?)?;
         let generation = reply.i32()?;
         let (_protocol, _leader, id) = (reply.string()?, reply.string()?, reply.string()?);
-        Ok(Member { group: group.into(), generation, id })
+        Ok(Member {
+            group: group.into(),
+            generation,
+            id,
+        })
     }
 
     /// Assigns the topic's partition 0 to the group's only member.
     pub fn send_sync(&mut self, member: &Member, topic: &str) -> io::Result<()> {
-        let assignment = Body::default().i16(0).i32(1).string(topic).i32(1).i32(0).i32(0);
-        let body = Body::default().string(&member.group).i32(member.generation).string(&member.id);
-        self.send(SYNC_GROUP, 0, body.i32(1).string(&member.id).bytes(&assignment))
+        let assignment = Body::default()
+            .i16(0)
+            .i32(1)
+            .string(topic)
+            .i32(1)
+            .i32(0)
+            .i32(0);
+        let body = Body::default()
+            .string(&member.group)
+            .i32(member.generation)
+            .string(&member.id);
+        self.send(
+            SYNC_GROUP,
+            0,
+            body.i32(1).string(&member.id).bytes(&assignment),
+        )
     }
 
     /// The answer to [`Connection::send_sync`].
@@ -183,15 +239,25 @@ impl Connection {
 
     /// Sends an offset commit of the topic's first `partitions` partitions and does not wait for its answer.
     pub fn send_commit(&mut self, member: &Member, topic: &str, partitions: i32) -> io::Result<()> {
-        let body = Body::default().string(&member.group).i32(member.generation).string(&member.id).i64(-1);
+        let body = Body::default()
+            .string(&member.group)
+            .i32(member.generation)
+            .string(&member.id)
+            .i64(-1);
         let body = body.i32(1).string(topic).i32(partitions);
-        let body = (0..partitions).fold(body, |body, partition| body.i32(partition).i64(5).string(""));
+        let body = (0..partitions).fold(body, |body, partition| {
+            body.i32(partition).i64(5).string("")
+        });
         self.send(OFFSET_COMMIT, 2, body)
     }
 
     /// Sends the member's leave and does not wait for its answer.
     pub fn send_leave(&mut self, member: &Member) -> io::Result<()> {
-        self.send(LEAVE_GROUP, 0, Body::default().string(&member.group).string(&member.id))
+        self.send(
+            LEAVE_GROUP,
+            0,
+            Body::default().string(&member.group).string(&member.id),
+        )
     }
 
     /// Joins a group, commits an offset and leaves: two rebalances, and more where others do so at the same time.
@@ -227,16 +293,35 @@ impl Connection {
         wait: Duration,
         least: i32,
     ) -> io::Result<()> {
-        let body = Body::default().i32(-1).i32(wait.as_millis() as i32).i32(least);
-        let body = if version >= 4 { body.i32(1000).i8(0) } else { body };
+        let body = Body::default()
+            .i32(-1)
+            .i32(wait.as_millis() as i32)
+            .i32(least);
+        let body = if version >= 4 {
+            body.i32(1000).i8(0)
+        } else {
+            body
+        };
         let body = body.i32(1).string(topic).i32(partitions.len() as i32);
-        let body = partitions.iter().fold(body, |body, partition| body.i32(*partition).i64(0).i32(1000));
+        let body = partitions.iter().fold(body, |body, partition| {
+            body.i32(*partition).i64(0).i32(1000)
+        });
         self.send(FETCH, version, body)
     }
 
     /// Reads a group's offset of the topic's partition 0.
     pub fn fetch_offset(&mut self, group: &str, topic: &str) -> io::Result<()> {
-        self.call(OFFSET_FETCH, 1, Body::default().string(group).i32(1).string(topic).i32(1).i32(0)).map(drop)
+        self.call(
+            OFFSET_FETCH,
+            1,
+            Body::default()
+                .string(group)
+                .i32(1)
+                .string(topic)
+                .i32(1)
+                .i32(0),
+        )
+        .map(drop)
     }
 
     /// The id of the group's coordinator; an error while there is none.
@@ -248,7 +333,13 @@ impl Connection {
 }
 
 fn check(request: &str, group: &str, error: i16) -> io::Result<()> {
-    if error == 0 { Ok(()) } else { Err(io::Error::other(format!("{request} of group {group}: Kafka error {error}"))) }
+    if error == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "{request} of group {group}: Kafka error {error}"
+        )))
+    }
 }
 
 #[derive(Default)]
@@ -287,7 +378,11 @@ pub struct Reply {
 
 impl Reply {
     fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let bytes = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()).copied();
+        let bytes = self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<N>())
+            .copied();
         self.at += N;
         bytes.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
@@ -303,11 +398,17 @@ impl Reply {
     /// A null string is read as an empty one.
     fn string(&mut self) -> io::Result<String> {
         let length = usize::try_from(self.i16()?).unwrap_or(0);
-        let bytes = self.bytes.get(self.at..self.at + length).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = self
+            .bytes
+            .get(self.at..self.at + length)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         self.at += length;
         Ok(String::from_utf8_lossy(bytes).into_owned())
     }
-    fn array<T>(&mut self, mut item: impl FnMut(&mut Reply) -> io::Result<T>) -> io::Result<Vec<T>> {
+    fn array<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Reply) -> io::Result<T>,
+    ) -> io::Result<Vec<T>> {
         let mut items = Vec::new();
         for _ in 0..self.i32()? {
             items.push(item(self)?);

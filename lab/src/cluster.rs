@@ -72,7 +72,10 @@ impl ClusterOptions {
 
     /// Brokers of the incident's version with its ids, 217 to 219.
     pub fn incident() -> ClusterOptions {
-        ClusterOptions { brokers: vec![217, 218, 219], ..ClusterOptions::new("0.10.1.0") }
+        ClusterOptions {
+            brokers: vec![217, 218, 219],
+            ..ClusterOptions::new("0.10.1.0")
+        }
     }
 }
 
@@ -133,7 +136,9 @@ impl Node {
     }
 
     fn process(&self) -> Result<&Process> {
-        self.process.as_ref().with_context(|| format!("broker {} is not running", self.id))
+        self.process
+            .as_ref()
+            .with_context(|| format!("broker {} is not running", self.id))
     }
 }
 
@@ -157,7 +162,11 @@ impl Cluster {
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
         let version = versions::find(&options.version)?;
         let mode = options.mode.unwrap_or(version.modes[0]);
-        ensure!(version.modes.contains(&mode), "Kafka {} does not run in mode {mode:?} in the lab", version.name);
+        ensure!(
+            version.modes.contains(&mode),
+            "Kafka {} does not run in mode {mode:?} in the lab",
+            version.name
+        );
         let java = options.java.clone().map_or_else(jars::java, Ok)?;
         let mut jars = jars::jars(version)?;
         let cell = options.cell.clone().map_or_else(Cell::new, Ok)?;
@@ -197,7 +206,9 @@ impl Cluster {
             cluster.wait_started(index)?;
         }
         let all = cluster.nodes.iter().filter(|node| node.is_broker).count();
-        cluster.wait_for("every broker to know all others", START_TIME, |metadata| metadata.brokers.len() == all)?;
+        cluster.wait_for("every broker to know all others", START_TIME, |metadata| {
+            metadata.brokers.len() == all
+        })?;
         Ok(cluster)
     }
 
@@ -226,16 +237,23 @@ impl Cluster {
 
     /// The broker or controller of that id.
     pub fn broker(&self, id: i32) -> Result<&Node> {
-        self.nodes.get(self.index(id)?).context("a node that is there")
+        self.nodes
+            .get(self.index(id)?)
+            .context("a node that is there")
     }
 
     /// ZooKeeper's process and port, where there is one.
     pub fn zookeeper(&self) -> Option<(&Process, u16)> {
-        self.zookeeper.as_ref().map(|(process, port)| (process, *port))
+        self.zookeeper
+            .as_ref()
+            .map(|(process, port)| (process, *port))
     }
 
     fn index(&self, id: i32) -> Result<usize> {
-        self.nodes.iter().position(|node| node.id == id).with_context(|| format!("there is no broker {id}"))
+        self.nodes
+            .iter()
+            .position(|node| node.id == id)
+            .with_context(|| format!("there is no broker {id}"))
     }
 
     fn node_mut(&mut self, id: i32) -> Result<&mut Node> {
@@ -246,11 +264,17 @@ impl Cluster {
     /// Ends a broker with SIGTERM. An error says that it did not end within 30 s: then [`Cluster::kill`] it.
     pub fn stop(&mut self, id: i32) -> Result<()> {
         let node = self.node_mut(id)?;
-        let process = node.process.as_mut().with_context(|| format!("broker {id} is not running"))?;
+        let process = node
+            .process
+            .as_mut()
+            .with_context(|| format!("broker {id} is not running"))?;
         process.signal(Signal::TERM)?;
         process.signal(Signal::CONT)?;
         if process.wait_timeout(STOP_TIME)?.is_none() {
-            bail!("broker {id} (pid {}) did not end within {STOP_TIME:?} of SIGTERM", process.pid());
+            bail!(
+                "broker {id} (pid {}) did not end within {STOP_TIME:?} of SIGTERM",
+                process.pid()
+            );
         }
         node.process = None;
         Ok(())
@@ -259,7 +283,10 @@ impl Cluster {
     /// Ends a broker with SIGKILL.
     pub fn kill(&mut self, id: i32) -> Result<()> {
         let node = self.node_mut(id)?;
-        node.process.take().with_context(|| format!("broker {id} is not running"))?.kill()?;
+        node.process
+            .take()
+            .with_context(|| format!("broker {id} is not running"))?
+            .kill()?;
         Ok(())
     }
 
@@ -269,7 +296,11 @@ impl Cluster {
         process.signal(Signal::STOP)?;
         let deadline = Instant::now() + ANSWER_TIME;
         while !process.is_stopped()? {
-            ensure!(Instant::now() < deadline, "broker {id} (pid {}) goes on after SIGSTOP", process.pid());
+            ensure!(
+                Instant::now() < deadline,
+                "broker {id} (pid {}) goes on after SIGSTOP",
+                process.pid()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -287,9 +318,11 @@ impl Cluster {
         self.wait_unregistered(id)?;
         self.launch(index)?;
         self.wait_started(index)?;
-        self.wait_for(&format!("all brokers to know {id}"), START_TIME, |metadata| {
-            metadata.brokers.iter().any(|(known, _)| *known == id)
-        })
+        self.wait_for(
+            &format!("all brokers to know {id}"),
+            START_TIME,
+            |metadata| metadata.brokers.iter().any(|(known, _)| *known == id),
+        )
     }
 
     /// [`Cluster::stop`] and [`Cluster::start_again`].
@@ -301,12 +334,19 @@ impl Cluster {
     /// The topics and brokers that a broker knows; an error after 5 s of silence.
     pub fn metadata(&self, id: i32) -> Result<Metadata> {
         let port = self.broker(id)?.port();
-        let asked = self.cell.in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
+        let asked = self
+            .cell
+            .in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
         asked.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
     }
 
     /// Waits until every running broker answers Metadata in a way that satisfies `enough`.
-    pub fn wait_for(&self, what: &str, time: Duration, enough: impl Fn(&Metadata) -> bool) -> Result<()> {
+    pub fn wait_for(
+        &self,
+        what: &str,
+        time: Duration,
+        enough: impl Fn(&Metadata) -> bool,
+    ) -> Result<()> {
         let deadline = Instant::now() + time;
         for node in self.brokers().filter(|node| node.process.is_some()) {
             loop {
@@ -315,8 +355,14 @@ impl Cluster {
                     break;
                 }
                 if Instant::now() > deadline {
-                    let said = answer.map_or_else(|error| format!("{error:#}"), |metadata| format!("{metadata:?}"));
-                    bail!("waited {time:?} in vain for {what}; broker {} last said: {said}", node.id);
+                    let said = answer.map_or_else(
+                        |error| format!("{error:#}"),
+                        |metadata| format!("{metadata:?}"),
+                    );
+                    bail!(
+                        "waited {time:?} in vain for {what}; broker {} last said: {said}",
+                        node.id
+                    );
                 }
                 nap()?;
             }
@@ -326,17 +372,36 @@ impl Cluster {
 
     /// Waits until every partition has a leader and all of its replicas are in sync, as every running broker sees it.
     pub fn wait_whole(&self, time: Duration) -> Result<()> {
-        self.wait_for("all partitions to be whole", time, |metadata| metadata.partitions.iter().all(|one| one.whole()))
+        self.wait_for("all partitions to be whole", time, |metadata| {
+            metadata.partitions.iter().all(|one| one.whole())
+        })
     }
 
     /// Creates a topic with that version's `kafka-topics`; returns when every running broker sees it whole.
     pub fn create_topic(&self, name: &str, partitions: usize, replicas: usize) -> Result<()> {
         let (count, factor) = (partitions.to_string(), replicas.to_string());
-        self.topics(&["--create", "--topic", name, "--partitions", &count, "--replication-factor", &factor])?;
-        self.wait_for(&format!("topic {name} to be whole"), START_TIME, |metadata| {
-            let mut of_topic = metadata.partitions.iter().filter(|partition| partition.topic == name).peekable();
-            of_topic.peek().is_some() && of_topic.filter(|partition| partition.whole()).count() == partitions
-        })
+        self.topics(&[
+            "--create",
+            "--topic",
+            name,
+            "--partitions",
+            &count,
+            "--replication-factor",
+            &factor,
+        ])?;
+        self.wait_for(
+            &format!("topic {name} to be whole"),
+            START_TIME,
+            |metadata| {
+                let mut of_topic = metadata
+                    .partitions
+                    .iter()
+                    .filter(|partition| partition.topic == name)
+                    .peekable();
+                of_topic.peek().is_some()
+                    && of_topic.filter(|partition| partition.whole()).count() == partitions
+            },
+        )
     }
 
     /// What that version's `kafka-topics --describe` prints.
@@ -347,15 +412,22 @@ impl Cluster {
     /// Runs that version's `kafka-topics`.
     pub fn topics(&self, arguments: &[&str]) -> Result<String> {
         let mut tool = self.java_command("96m", "tools-");
-        tool.arg("-cp").arg(&self.classpath).arg(self.version.topics_tool);
+        tool.arg("-cp")
+            .arg(&self.classpath)
+            .arg(self.version.topics_tool);
         match &self.zookeeper {
             Some((_, port)) if !self.version.topics_asks_brokers => {
                 tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
             }
             _ => {
-                let goes_on = |process: &Process| process.is_stopped().is_ok_and(|stopped| !stopped);
-                let answering = self.brokers().filter(|node| node.process.as_ref().is_some_and(goes_on));
-                let addresses: Vec<_> = answering.map(|node| format!("127.0.0.1:{}", node.port())).collect();
+                let goes_on =
+                    |process: &Process| process.is_stopped().is_ok_and(|stopped| !stopped);
+                let answering = self
+                    .brokers()
+                    .filter(|node| node.process.as_ref().is_some_and(goes_on));
+                let addresses: Vec<_> = answering
+                    .map(|node| format!("127.0.0.1:{}", node.port()))
+                    .collect();
                 tool.arg("--bootstrap-server").arg(addresses.join(","));
             }
         }
@@ -366,18 +438,27 @@ impl Cluster {
     /// A thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.
     pub fn jstack(&self, id: i32) -> Result<String> {
         let beside = Some(self.java.with_file_name("jstack")).filter(|path| path.is_file());
-        let jstack =
-            beside.or_else(|| jars::on_path("jstack")).with_context(|| format!("no `jstack`: {}", jars::INSTALL))?;
+        let jstack = beside
+            .or_else(|| jars::on_path("jstack"))
+            .with_context(|| format!("no `jstack`: {}", jars::INSTALL))?;
         let mut tool = Command::new(jstack);
         tool.arg(self.broker(id)?.cell_pid()?.to_string());
         self.run_tool("jstack", tool, Duration::from_secs(20))
     }
 
     fn run_tool(&self, name: &str, tool: Command, time: Duration) -> Result<String> {
-        let output = self.cell.run_tool(tool, time).with_context(|| name.to_string())?;
+        let output = self
+            .cell
+            .run_tool(tool, time)
+            .with_context(|| name.to_string())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if !output.status.success() {
-            bail!("{name} ({}): {}{}", output.status, text(&output.stdout), text(&output.stderr));
+            bail!(
+                "{name} ({}): {}{}",
+                output.status,
+                text(&output.stdout),
+                text(&output.stderr)
+            );
         }
         Ok(text(&output.stdout))
     }
@@ -387,16 +468,27 @@ impl Cluster {
         let mut java = match self.options.user.map(|uid| uid.to_string()) {
             Some(uid) => {
                 let mut setpriv = Command::new("setpriv");
-                setpriv.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--"]).arg(&self.java);
+                setpriv
+                    .args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--"])
+                    .arg(&self.java);
                 setpriv
             }
             None => Command::new(&self.java),
         };
         let folder = self.folder.display();
         java.arg(format!("-Xmx{heap}"))
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:CICompilerCount=1", "-Djava.awt.headless=true"])
-            .arg(format!("-Dlog4j.configuration=file:{folder}/{logging}log4j.properties"))
-            .arg(format!("-Dlog4j2.configurationFile=file:{folder}/{logging}log4j2.xml"))
+            .args([
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-XX:CICompilerCount=1",
+                "-Djava.awt.headless=true",
+            ])
+            .arg(format!(
+                "-Dlog4j.configuration=file:{folder}/{logging}log4j.properties"
+            ))
+            .arg(format!(
+                "-Dlog4j2.configurationFile=file:{folder}/{logging}log4j2.xml"
+            ))
             .env_remove("JAVA_TOOL_OPTIONS")
             .env_remove("JDK_JAVA_OPTIONS");
         java
@@ -405,9 +497,20 @@ impl Cluster {
 
 /// In the cell's own `/tmp` where it has one: then it goes with the cell, however this process ends. As seen from outside, and from the cell.
 fn temporary_folder(cell: &Cell, folder: Option<&Path>) -> Result<(TempDir, PathBuf)> {
-    let usual = if cell.isolated() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+    let usual = if cell.isolated() {
+        PathBuf::from("/tmp")
+    } else {
+        std::env::temp_dir()
+    };
     let base = folder.map_or(usual, Path::to_path_buf);
-    let holder = tempfile::Builder::new().prefix("kafka-vitals-lab-").tempdir_in(cell.host_path(&base))?;
-    let folder = base.join(holder.path().file_name().context("a temporary folder has a name")?);
+    let holder = tempfile::Builder::new()
+        .prefix("kafka-vitals-lab-")
+        .tempdir_in(cell.host_path(&base))?;
+    let folder = base.join(
+        holder
+            .path()
+            .file_name()
+            .context("a temporary folder has a name")?,
+    );
     Ok((holder, folder))
 }

@@ -56,7 +56,12 @@ pub struct Deadlock {
 
 /// Makes the deadlock. Rounds repeat until `jstack` reports it; an error after 60 s.
 pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
-    if !cluster.metadata(first_broker(cluster)?)?.partitions.iter().any(|partition| partition.topic == TOPIC) {
+    if !cluster
+        .metadata(first_broker(cluster)?)?
+        .partitions
+        .iter()
+        .any(|partition| partition.topic == TOPIC)
+    {
         cluster.create_topic(TOPIC, 32, cluster.brokers().count().min(3))?;
     }
     let coordinator = coordinator(cluster, "mm")?;
@@ -67,8 +72,9 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
     while Instant::now() < deadline {
         nap()?;
         let names = group_names(rounds, cluster.offsets_partitions());
-        let (followers_continued, mut waiting) =
-            cluster.cell().in_network(|| round(cluster, coordinator, form, &names))??;
+        let (followers_continued, mut waiting) = cluster
+            .cell()
+            .in_network(|| round(cluster, coordinator, form, &names))??;
         rounds += 1;
         // A commit that is not answered 2 s after the followers went on is suspect; one that is slow gets 8 s more.
         let patience = [2, 10].map(|seconds| followers_continued + Duration::from_secs(seconds));
@@ -89,13 +95,23 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
                 });
             }
         }
-        ensure!(waiting.is_empty(), "broker {coordinator} does not answer commits, and yet jstack reports no deadlock");
+        ensure!(
+            waiting.is_empty(),
+            "broker {coordinator} does not answer commits, and yet jstack reports no deadlock"
+        );
     }
-    bail!("no deadlock in {rounds} rounds ({GIVE_UP:?}); does Kafka {} have the bug?", cluster.version().name)
+    bail!(
+        "no deadlock in {rounds} rounds ({GIVE_UP:?}); does Kafka {} have the bug?",
+        cluster.version().name
+    )
 }
 
 fn first_broker(cluster: &Cluster) -> Result<i32> {
-    Ok(cluster.brokers().next().context("a cluster without brokers")?.id())
+    Ok(cluster
+        .brokers()
+        .next()
+        .context("a cluster without brokers")?
+        .id())
 }
 
 /// The id of a group's coordinator, as soon as it takes members.
@@ -105,14 +121,21 @@ pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
     let find = || -> Result<i32> {
         let id = Connection::open(bootstrap, ANSWER_TIME)?.coordinator(group)?;
         let mut connection = Connection::open(cluster.broker(id)?.port(), ANSWER_TIME)?;
-        let member = join(std::slice::from_mut(&mut connection), &[group.into()], Duration::from_secs(30))?.remove(0);
+        let member = join(
+            std::slice::from_mut(&mut connection),
+            &[group.into()],
+            Duration::from_secs(30),
+        )?
+        .remove(0);
         connection.send_leave(&member)?;
         connection.receive(Instant::now() + ANSWER_TIME)?;
         Ok(id)
     };
     loop {
         match cluster.cell().in_network(find)? {
-            Err(error) if Instant::now() > deadline => return Err(error.context(format!("coordinator of {group}"))),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("coordinator of {group}")));
+            }
             Err(_) => nap()?,
             Ok(id) => return Ok(id),
         }
@@ -120,11 +143,18 @@ pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
 }
 
 /// Each connection becomes the only member of its group.
-fn join(connections: &mut [Connection], groups: &[String], session: Duration) -> io::Result<Vec<Member>> {
+fn join(
+    connections: &mut [Connection],
+    groups: &[String],
+    session: Duration,
+) -> io::Result<Vec<Member>> {
     for (connection, group) in connections.iter_mut().zip(groups) {
         connection.send_join(0, group, TOPIC, session)?;
     }
-    let joined = connections.iter_mut().zip(groups).map(|(connection, group)| connection.receive_join(0, group));
+    let joined = connections
+        .iter_mut()
+        .zip(groups)
+        .map(|(connection, group)| connection.receive_join(0, group));
     let members = joined.collect::<io::Result<Vec<_>>>()?;
     for (connection, member) in connections.iter_mut().zip(&members) {
         connection.send_sync(member, TOPIC)?;
@@ -139,25 +169,45 @@ fn join(connections: &mut [Connection], groups: &[String], session: Duration) ->
 fn group_names(round: u32, offsets_partitions: u32) -> Vec<String> {
     let wanted = offsets_partition("mm", offsets_partitions);
     let names = (0u32..).map(|number| format!("r{round}-{number}"));
-    names.filter(|name| offsets_partition(name, offsets_partitions) == wanted).take(GROUPS + 1).collect()
+    names
+        .filter(|name| offsets_partition(name, offsets_partitions) == wanted)
+        .take(GROUPS + 1)
+        .collect()
 }
 
 /// As the broker does it: Java's `String.hashCode`, its absolute value modulo the number of partitions.
 pub fn offsets_partition(group: &str, partitions: u32) -> u32 {
-    let hash = group.bytes().fold(0i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
+    let hash = group.bytes().fold(0i32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
+    });
     hash.checked_abs().unwrap_or(0) as u32 % partitions
 }
 
 /// One attempt: the last follower's SIGCONT, and all connections that wait for an answer.
-fn round(cluster: &Cluster, coordinator: i32, form: Form, names: &[String]) -> Result<(Instant, Vec<Connection>)> {
+fn round(
+    cluster: &Cluster,
+    coordinator: i32,
+    form: Form,
+    names: &[String],
+) -> Result<(Instant, Vec<Connection>)> {
     let port = cluster.broker(coordinator)?.port();
     let open = || Connection::open(port, ANSWER_TIME);
     let (first, groups) = names.split_first().context("no group names")?;
-    let session = if form == Form::Expire { SESSION } else { Duration::from_secs(30) };
+    let session = if form == Form::Expire {
+        SESSION
+    } else {
+        Duration::from_secs(30)
+    };
     let (mut first_commit, mut large_commit) = (open()?, open()?);
     // All at once, as the sessions of the first already run.
-    let mut joining = groups.iter().map(|_| open()).collect::<io::Result<Vec<_>>>()?;
-    let mut leaving = groups.iter().map(|_| open()).collect::<io::Result<Vec<_>>>()?;
+    let mut joining = groups
+        .iter()
+        .map(|_| open())
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut leaving = groups
+        .iter()
+        .map(|_| open())
+        .collect::<io::Result<Vec<_>>>()?;
     let members = join(&mut joining, groups, session)?;
     let mut committing: Vec<_> = joining.into_iter().zip(members).collect();
     let followers = Paused::new(cluster, coordinator)?;
@@ -215,7 +265,11 @@ struct Paused<'a> {
 
 impl<'a> Paused<'a> {
     fn new(cluster: &'a Cluster, coordinator: i32) -> Result<Paused<'a>> {
-        let followers: Vec<_> = cluster.brokers().map(|node| node.id()).filter(|id| *id != coordinator).collect();
+        let followers: Vec<_> = cluster
+            .brokers()
+            .map(|node| node.id())
+            .filter(|id| *id != coordinator)
+            .collect();
         let paused = Paused { cluster, followers };
         for id in &paused.followers {
             cluster.pause(*id)?;
@@ -246,11 +300,18 @@ mod tests {
     #[test]
     fn groups_fall_on_the_partitions_that_java_computes() {
         // By String.hashCode and Utils.abs in the broker's own jar: hashes 3488, 1109249087, -1793216381, Integer.MIN_VALUE.
-        for (group, partition) in
-            [("mm", 38), ("console-consumer-42", 37), ("test-consumer-group", 31), ("polygenelubricants", 0)]
-        {
+        for (group, partition) in [
+            ("mm", 38),
+            ("console-consumer-42", 37),
+            ("test-consumer-group", 31),
+            ("polygenelubricants", 0),
+        ] {
             assert_eq!(offsets_partition(group, 50), partition, "{group}");
         }
-        assert!(group_names(3, 50).iter().all(|name| offsets_partition(name, 50) == 38));
+        assert!(
+            group_names(3, 50)
+                .iter()
+                .all(|name| offsets_partition(name, 50) == 38)
+        );
     }
 }

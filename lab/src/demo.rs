@@ -18,17 +18,35 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// Runs it. `time` is how long the brokers are watched after the deadlock.
 pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
-    ensure!(exporter.exists(), "no exporter at {}: cargo build --release", exporter.display());
-    println!("Starting ZooKeeper and three brokers of Kafka 0.10.1.0. Ctrl-C ends everything, at any time.");
+    ensure!(
+        exporter.exists(),
+        "no exporter at {}: cargo build --release",
+        exporter.display()
+    );
+    println!(
+        "Starting ZooKeeper and three brokers of Kafka 0.10.1.0. Ctrl-C ends everything, at any time."
+    );
     let cell = Cell::outside()?;
-    let mut cluster = Cluster::start(ClusterOptions { cell: Some(cell.clone()), ..ClusterOptions::incident() })?;
+    let mut cluster = Cluster::start(ClusterOptions {
+        cell: Some(cell.clone()),
+        ..ClusterOptions::incident()
+    })?;
     cluster.create_topic(deadlock::TOPIC, 32, 3)?;
     let folder = tempfile::tempdir()?;
     let exporter = Exporter::start(&cluster, exporter, folder.path())?;
     let monitoring = Monitoring::start(&cell, Path::new("alerts"), folder.path(), exporter.port)?;
-    println!("\n  page          http://127.0.0.1:{0}/\n  metrics       http://127.0.0.1:{0}/metrics", exporter.port);
-    println!("  Prometheus    http://127.0.0.1:{}/", monitoring.prometheus);
-    println!("  Alertmanager  http://127.0.0.1:{}/\n", monitoring.alertmanager);
+    println!(
+        "\n  page          http://127.0.0.1:{0}/\n  metrics       http://127.0.0.1:{0}/metrics",
+        exporter.port
+    );
+    println!(
+        "  Prometheus    http://127.0.0.1:{}/",
+        monitoring.prometheus
+    );
+    println!(
+        "  Alertmanager  http://127.0.0.1:{}/\n",
+        monitoring.alertmanager
+    );
     println!("Clients produce load: each sends requests and gives up after 5 s without an answer.");
     let load = Load::start(&cluster)?;
 
@@ -53,10 +71,16 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     );
     println!("  the page says:  {}", exporter.page_title()?);
     println!("  jstack, run by hand, agrees:");
-    for line in made.report.lines().filter(|line| line.starts_with('"') || line.contains("which is held by")) {
+    for line in made
+        .report
+        .lines()
+        .filter(|line| line.starts_with('"') || line.contains("which is held by"))
+    {
         println!("      {}", line.trim());
     }
-    println!("\nNow it unfolds. The broker's port still accepts, ZooKeeper still lists it, its log is quiet.");
+    println!(
+        "\nNow it unfolds. The broker's port still accepts, ZooKeeper still lists it, its log is quiet."
+    );
     header();
     while formed.elapsed() < time {
         look(&cluster, Some(&exporter), Some(formed))?;
@@ -67,7 +91,10 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     }
     println!();
     clients(&load, formed);
-    println!("The exporter knew {:.0} s after the deadlock.", told.as_secs_f32());
+    println!(
+        "The exporter knew {:.0} s after the deadlock.",
+        told.as_secs_f32()
+    );
     drop(load);
     agree(&exporter, made.broker)?;
     if !cure(&mut cluster, &exporter, made.broker, stop)? {
@@ -91,22 +118,44 @@ fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
     let first = check.lines().next().unwrap_or_default();
     println!("  check  {first}");
     let bundle = exporter.bundle(&label)?;
-    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(bundle.join("manifest.json"))?)?;
-    println!("  bundle {} files in {}", manifest["files"].as_array().map_or(0, Vec::len), bundle.display());
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(bundle.join("manifest.json"))?)?;
+    println!(
+        "  bundle {} files in {}",
+        manifest["files"].as_array().map_or(0, Vec::len),
+        bundle.display()
+    );
     let path = format!("/brokers/{label}/live");
-    let (status, reason) = exporter.cell.http_get(exporter.port, &path, Duration::from_secs(5))?;
+    let (status, reason) = exporter
+        .cell
+        .http_get(exporter.port, &path, Duration::from_secs(5))?;
     println!("  live   {status}: {}", reason.trim());
     let told = manifest["verdict"].as_str().unwrap_or_default();
-    for (what, text) in [("page", title.as_str()), ("check", first), ("bundle", told), ("live", reason.as_str())] {
-        ensure!(text.contains(&verdict), "the {what} says something else than \"{verdict}...\": {text}");
+    for (what, text) in [
+        ("page", title.as_str()),
+        ("check", first),
+        ("bundle", told),
+        ("live", reason.as_str()),
+    ] {
+        ensure!(
+            text.contains(&verdict),
+            "the {what} says something else than \"{verdict}...\": {text}"
+        );
     }
     ensure!(status == 503, "the liveness probe of broker {label} passes");
     Ok(())
 }
 
 /// What the probe asks for: kill and restart. False when the user wants it to end.
-fn cure(cluster: &mut Cluster, exporter: &Exporter, sick: i32, stop: &Receiver<()>) -> Result<bool> {
-    println!("\nRestarting broker {sick}: SIGKILL, for its shutdown would wait for the very threads that hang.");
+fn cure(
+    cluster: &mut Cluster,
+    exporter: &Exporter,
+    sick: i32,
+    stop: &Receiver<()>,
+) -> Result<bool> {
+    println!(
+        "\nRestarting broker {sick}: SIGKILL, for its shutdown would wait for the very threads that hang."
+    );
     cluster.kill(sick)?;
     cluster.start_again(sick)?;
     let begun = Instant::now();
@@ -114,14 +163,18 @@ fn cure(cluster: &mut Cluster, exporter: &Exporter, sick: i32, stop: &Receiver<(
     let recovered = format!("Broker {label} has recovered");
     let mut told = String::new();
     while !told.starts_with(&recovered) {
-        ensure!(begun.elapsed() < Duration::from_secs(120), "the recovery was not told: {told}");
+        ensure!(
+            begun.elapsed() < Duration::from_secs(120),
+            "the recovery was not told: {told}"
+        );
         if paused(stop, Duration::from_millis(500)) {
             return Ok(false);
         }
         let answer: serde_json::Value = serde_json::from_str(&exporter.get("/api/v1/brokers")?)?;
         let brokers = answer["brokers"].as_array().into_iter().flatten();
-        let verdict =
-            brokers.filter(|broker| broker["broker"] == label.as_str()).find_map(|broker| broker["verdict"].as_str());
+        let verdict = brokers
+            .filter(|broker| broker["broker"] == label.as_str())
+            .find_map(|broker| broker["verdict"].as_str());
         let verdict = verdict.unwrap_or_default();
         if verdict != told {
             println!("  +{:.0} s  {verdict}", begun.elapsed().as_secs_f32());
@@ -136,12 +189,24 @@ fn cure(cluster: &mut Cluster, exporter: &Exporter, sick: i32, stop: &Receiver<(
 
 /// What has reached the pager since the last look.
 fn pager(monitoring: &Monitoring, formed: Instant) {
-    let notifications = monitoring.notifications.try_iter().filter(|notification| notification.path == "/pager");
+    let notifications = monitoring
+        .notifications
+        .try_iter()
+        .filter(|notification| notification.path == "/pager");
     for notification in notifications {
-        let after = notification.at.saturating_duration_since(formed).as_secs_f32();
+        let after = notification
+            .at
+            .saturating_duration_since(formed)
+            .as_secs_f32();
         for alert in notification.alerts().unwrap_or_default() {
-            let (name, text) = (&alert["labels"]["alertname"], &alert["annotations"]["description"]);
-            println!("  pager, {after:.0} s after the deadlock: {name} {}: {text}\n", alert["status"]);
+            let (name, text) = (
+                &alert["labels"]["alertname"],
+                &alert["annotations"]["description"],
+            );
+            println!(
+                "  pager, {after:.0} s after the deadlock: {name} {}: {text}\n",
+                alert["status"]
+            );
         }
     }
 }
@@ -151,18 +216,30 @@ fn paused(stop: &Receiver<()>, time: Duration) -> bool {
     !matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
 
-fn wait_until_told(exporter: &Exporter, sick: i32, formed: Instant, stop: &Receiver<()>) -> Result<Duration> {
+fn wait_until_told(
+    exporter: &Exporter,
+    sick: i32,
+    formed: Instant,
+    stop: &Receiver<()>,
+) -> Result<Duration> {
     loop {
         let scrape = exporter.scrape()?;
         let deadlock = |id| exporter.value(&scrape, "deadlock_detected", id, "");
         if deadlock(sick) == Some(1.0) {
             for id in BROKERS.into_iter().filter(|id| *id != sick) {
                 let others = deadlock(id);
-                ensure!(others == Some(0.0), "deadlock_detected of broker {id} is {others:?}, not 0");
+                ensure!(
+                    others == Some(0.0),
+                    "deadlock_detected of broker {id} is {others:?}, not 0"
+                );
             }
             return Ok(formed.elapsed());
         }
-        ensure!(formed.elapsed() < TOLD_WITHIN, "the deadlock was not told within {} s", TOLD_WITHIN.as_secs());
+        ensure!(
+            formed.elapsed() < TOLD_WITHIN,
+            "the deadlock was not told within {} s",
+            TOLD_WITHIN.as_secs()
+        );
         if paused(stop, Duration::from_millis(100)) {
             bail!("ended before the deadlock was told");
         }
@@ -178,12 +255,21 @@ fn header() {
 
 /// A line for each broker: what the tools of the incident say, and what the exporter says, where there is one.
 pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Instant>) -> Result<()> {
-    let clock = formed.map_or("before".into(), |formed| format!("+{:.0} s", formed.elapsed().as_secs_f32()));
+    let clock = formed.map_or("before".into(), |formed| {
+        format!("+{:.0} s", formed.elapsed().as_secs_f32())
+    });
     let partitions = hand::described_partitions(&cluster.topics_describe()?);
-    let scrape = exporter.map(Exporter::scrape).transpose()?.unwrap_or_default();
+    let scrape = exporter
+        .map(Exporter::scrape)
+        .transpose()?
+        .unwrap_or_default();
     for node in cluster.brokers() {
-        let led = partitions.iter().filter(|partition| partition.leader == Some(node.id()));
-        let alone = led.filter(|partition| partition.isr.len() == 1 && partition.replicas.len() > 1).count();
+        let led = partitions
+            .iter()
+            .filter(|partition| partition.leader == Some(node.id()));
+        let alone = led
+            .filter(|partition| partition.isr.len() == 1 && partition.replicas.len() > 1)
+            .count();
         let by_hand = format!(
             "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {alone:>2}",
             hand::open_handles(node.pid()?)?,
@@ -210,7 +296,11 @@ pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Insta
 
 /// How the clients fare.
 pub fn clients(load: &Load, formed: Instant) {
-    println!("Clients: {} requests answered, {} given up", load.answered(), load.failed());
+    println!(
+        "Clients: {} requests answered, {} given up",
+        load.answered(),
+        load.failed()
+    );
     if let Some(first) = load.first_failure() {
         let after = first.saturating_duration_since(formed).as_secs_f32();
         println!("  the first was given up {after:.0} s after the deadlock");
@@ -231,27 +321,52 @@ pub struct Exporter {
 impl Exporter {
     fn start(cluster: &Cluster, program: &Path, state: &Path) -> Result<Exporter> {
         let cell = cluster.cell();
-        let ports = cluster.brokers().map(|node| (node.id(), node.port())).collect();
+        let ports = cluster
+            .brokers()
+            .map(|node| (node.id(), node.port()))
+            .collect();
         let (program, state) = (program.canonicalize()?, state.to_owned());
         let usual = std::net::TcpListener::bind(("0.0.0.0", PORT)).is_ok();
-        let port = if usual { PORT } else { *cell.free_ports(1)?.first().context("no free port")? };
+        let port = if usual {
+            PORT
+        } else {
+            *cell.free_ports(1)?.first().context("no free port")?
+        };
         let mut command = Command::new(&program);
-        command.env_remove("STATE_DIRECTORY").env("XDG_STATE_HOME", &state);
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=error").stdin(Stdio::null());
-        let exporter = Exporter { _process: cell.spawn(command)?, cell: cell.clone(), program, state, ports, port };
+        command
+            .env_remove("STATE_DIRECTORY")
+            .env("XDG_STATE_HOME", &state);
+        command
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--log.level=error")
+            .stdin(Stdio::null());
+        let exporter = Exporter {
+            _process: cell.spawn(command)?,
+            cell: cell.clone(),
+            program,
+            state,
+            ports,
+            port,
+        };
         let begun = Instant::now();
-        while !exporter
-            .scrape()
-            .is_ok_and(|scrape| exporter.value(&scrape, "deadlock_detected", BROKERS[2], "").is_some())
-        {
-            ensure!(begun.elapsed() < Duration::from_secs(20), "the exporter did not find the brokers");
+        while !exporter.scrape().is_ok_and(|scrape| {
+            exporter
+                .value(&scrape, "deadlock_detected", BROKERS[2], "")
+                .is_some()
+        }) {
+            ensure!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the exporter did not find the brokers"
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(exporter)
     }
 
     fn get(&self, path: &str) -> Result<String> {
-        let (status, body) = self.cell.http_get(self.port, path, Duration::from_secs(5))?;
+        let (status, body) = self
+            .cell
+            .http_get(self.port, path, Duration::from_secs(5))?;
         ensure!(status == 200, "GET {path}: status {status}");
         Ok(body)
     }
@@ -259,7 +374,9 @@ impl Exporter {
     /// What a command of the program prints about this exporter.
     fn command(&self, name: &str) -> Result<String> {
         let mut command = Command::new(&self.program);
-        command.arg(name).arg(format!("--address=127.0.0.1:{}", self.port));
+        command
+            .arg(name)
+            .arg(format!("--address=127.0.0.1:{}", self.port));
         let output = self.cell.run_tool(command, Duration::from_secs(60))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -268,11 +385,18 @@ impl Exporter {
     fn bundle(&self, label: &str) -> Result<PathBuf> {
         let folder = self.state.join("kafka-vitals/evidence");
         let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-        let own = entries
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!("-broker-{label}")));
-        let bundles = own.map(|entry| entry.path()).filter(|path| path.join("manifest.json").is_file());
-        bundles.max().with_context(|| format!("no bundle in {}", folder.display()))
+        let own = entries.flatten().filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .ends_with(&format!("-broker-{label}"))
+        });
+        let bundles = own
+            .map(|entry| entry.path())
+            .filter(|path| path.join("manifest.json").is_file());
+        bundles
+            .max()
+            .with_context(|| format!("no bundle in {}", folder.display()))
     }
 
     fn scrape(&self) -> Result<String> {
@@ -281,20 +405,34 @@ impl Exporter {
 
     /// A value of a scrape, by the series' name, broker, and what labels follow.
     fn value(&self, scrape: &str, name: &str, broker: i32, labels: &str) -> Option<f64> {
-        let series = format!("kafka_vitals_{name}{{broker=\"{}\"{labels}}} ", self.label(scrape, broker));
-        scrape.lines().find_map(|line| line.strip_prefix(&series))?.parse().ok()
+        let series = format!(
+            "kafka_vitals_{name}{{broker=\"{}\"{labels}}} ",
+            self.label(scrape, broker)
+        );
+        scrape
+            .lines()
+            .find_map(|line| line.strip_prefix(&series))?
+            .parse()
+            .ok()
     }
 
     /// The label of a broker: `217@PORT` where another cluster on this host has the same id.
     fn label(&self, scrape: &str, broker: i32) -> String {
-        let shared = self.ports.get(&broker).map(|port| format!("{broker}@{port}"));
-        shared.filter(|shared| scrape.contains(&format!("broker=\"{shared}\""))).unwrap_or_else(|| broker.to_string())
+        let shared = self
+            .ports
+            .get(&broker)
+            .map(|port| format!("{broker}@{port}"));
+        shared
+            .filter(|shared| scrape.contains(&format!("broker=\"{shared}\"")))
+            .unwrap_or_else(|| broker.to_string())
     }
 
     /// The page's first line.
     fn page_title(&self) -> Result<String> {
         let page = self.get("/")?;
-        let title = page.split_once("<h1>").and_then(|(_, rest)| rest.split_once("</h1>"));
+        let title = page
+            .split_once("<h1>")
+            .and_then(|(_, rest)| rest.split_once("</h1>"));
         Ok(title.context("the page has no first line")?.0.to_owned())
     }
 }

@@ -18,9 +18,19 @@ pub fn open_handles(pid: u32) -> io::Result<usize> {
 /// How many sockets in a state (as `ss` names it: `close-wait`) have `port` as their own, by `ss` in the cell.
 pub fn sockets(cell: &Cell, state: &str, port: u16) -> Result<usize> {
     let mut ss = Command::new("ss");
-    ss.args(["--no-header", "--tcp", "--numeric", "state", state, "sport", "=", &format!(":{port}")]);
-    let output =
-        cell.run_tool(ss, Duration::from_secs(10)).context("run `ss`: install it with `apt-get install iproute2`")?;
+    ss.args([
+        "--no-header",
+        "--tcp",
+        "--numeric",
+        "state",
+        state,
+        "sport",
+        "=",
+        &format!(":{port}"),
+    ]);
+    let output = cell
+        .run_tool(ss, Duration::from_secs(10))
+        .context("run `ss`: install it with `apt-get install iproute2`")?;
     if !output.status.success() {
         bail!("ss: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -34,10 +44,16 @@ pub fn described_partitions(describe: &str) -> Vec<Partition> {
 
 fn described_partition(line: &str) -> Option<Partition> {
     let field = |name: &str| {
-        line.split('\t').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        line.split('\t')
+            .find_map(|field| field.trim().strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
     };
     let ids = |name: &str| -> Option<Vec<i32>> {
-        field(name)?.split(',').filter(|id| !id.is_empty()).map(|id| id.trim().parse().ok()).collect()
+        field(name)?
+            .split(',')
+            .filter(|id| !id.is_empty())
+            .map(|id| id.trim().parse().ok())
+            .collect()
     };
     Some(Partition {
         topic: field("Topic")?.into(),
@@ -52,7 +68,9 @@ fn described_partition(line: &str) -> Option<Partition> {
 pub fn reported_deadlock(dump: &str) -> Option<&str> {
     let start = dump.find("Found one Java-level deadlock")?;
     let report = &dump[start..];
-    let end = report.find("Java stack information").unwrap_or(report.len());
+    let end = report
+        .find("Java stack information")
+        .unwrap_or(report.len());
     Some(report[..end].trim_end())
 }
 
@@ -70,7 +88,10 @@ mod tests {
         let new = "\tTopic: t32\tPartition: 7\tLeader: 1\tReplicas: 1,2\tIsr: 1,2\tElr: \tLastKnownElr: \n";
         let partitions = described_partitions(old);
         assert_eq!(partitions.len(), 2);
-        assert_eq!((partitions[0].leader, &partitions[0].isr[..]), (Some(217), &[217][..]));
+        assert_eq!(
+            (partitions[0].leader, &partitions[0].isr[..]),
+            (Some(217), &[217][..])
+        );
         assert!(!partitions[0].whole());
         assert_eq!((partitions[1].leader, partitions[1].isr.len()), (None, 0));
         let partitions = described_partitions(new);

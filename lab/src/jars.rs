@@ -16,7 +16,11 @@ pub const INSTALL: &str = "install it with `apt-get install openjdk-17-jdk-headl
 
 /// `$KAFKA_VITALS_LAB_CACHE`, else `$XDG_CACHE_HOME/kafka-vitals-lab`, else `~/.cache/kafka-vitals-lab`.
 pub fn cache_folder() -> Result<PathBuf> {
-    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let folder = named("KAFKA_VITALS_LAB_CACHE")
         .or_else(|| named("XDG_CACHE_HOME").map(|base| base.join("kafka-vitals-lab")))
         .or_else(|| named("HOME").map(|home| home.join(".cache/kafka-vitals-lab")))
@@ -31,7 +35,9 @@ pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
 
 /// The Java agent that holds a thread up where a rule says, so that a race is lost for certain.
 pub fn byteman() -> Result<PathBuf> {
-    let jars = resolved("byteman-4.0.24", || dependency("org.jboss.byteman", "byteman", "4.0.24", ""))?;
+    let jars = resolved("byteman-4.0.24", || {
+        dependency("org.jboss.byteman", "byteman", "4.0.24", "")
+    })?;
     jars.into_iter().next().context("a jar of Byteman")
 }
 
@@ -42,9 +48,11 @@ fn resolved(name: &str, dependencies: impl Fn() -> String) -> Result<Vec<PathBuf
     let cache = cache_folder()?;
     let folder = cache.join(name);
     if !folder.is_dir() {
-        fs::create_dir_all(&cache).with_context(|| format!("create the cache folder {}", cache.display()))?;
+        fs::create_dir_all(&cache)
+            .with_context(|| format!("create the cache folder {}", cache.display()))?;
         let lock_path = cache.join("lock");
-        let lock = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+        let lock =
+            File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)
             .with_context(|| format!("lock {}", lock_path.display()))?;
         if !folder.is_dir() {
@@ -60,14 +68,22 @@ fn resolved(name: &str, dependencies: impl Fn() -> String) -> Result<Vec<PathBuf
     }
     jars.sort();
     if jars.is_empty() {
-        bail!("{} holds no jars: remove it, and the next run resolves it again", folder.display());
+        bail!(
+            "{} holds no jars: remove it, and the next run resolves it again",
+            folder.display()
+        );
     }
     Ok(jars)
 }
 
 fn resolve(name: &str, dependencies: &str, cache: &Path, folder: &Path) -> Result<()> {
-    eprintln!("lab: resolving the jars of {name} with Maven into {} (up to 60 MB)", folder.display());
-    let work = tempfile::Builder::new().prefix(".resolving-").tempdir_in(cache)?;
+    eprintln!(
+        "lab: resolving the jars of {name} with Maven into {} (up to 60 MB)",
+        folder.display()
+    );
+    let work = tempfile::Builder::new()
+        .prefix(".resolving-")
+        .tempdir_in(cache)?;
     let output = work.path().join("jars");
     fs::write(work.path().join("pom.xml"), project(dependencies))?;
     let status = Command::new("mvn")
@@ -80,8 +96,12 @@ fn resolve(name: &str, dependencies: &str, cache: &Path, folder: &Path) -> Resul
         .stdout(std::io::stderr())
         .status()
         .with_context(|| format!("start Maven (`mvn`): {INSTALL}"))?;
-    ensure!(status.success(), "Maven could not resolve {name} ({status}); why is told above");
-    fs::rename(&output, folder).with_context(|| format!("move the resolved jars to {}", folder.display()))
+    ensure!(
+        status.success(),
+        "Maven could not resolve {name} ({status}); why is told above"
+    );
+    fs::rename(&output, folder)
+        .with_context(|| format!("move the resolved jars to {}", folder.display()))
 }
 
 /// Its own artifact and what that needs beside its dependencies.
@@ -93,12 +113,23 @@ fn broker(version: &Version) -> String {
         extra += &dependency(part(), part(), part(), "");
     }
     // These three are named in old poms, are not in Maven Central, and the broker does not need them.
-    let exclusions: String = [("com.sun.jmx", "jmxri"), ("com.sun.jdmk", "jmxtools"), ("javax.jms", "jms")]
-        .map(|(group, artifact)| {
-            format!("<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>")
-        })
-        .concat();
-    dependency("org.apache.kafka", &format!("kafka_{}", version.scala), version.name, &exclusions) + &extra
+    let exclusions: String = [
+        ("com.sun.jmx", "jmxri"),
+        ("com.sun.jdmk", "jmxtools"),
+        ("javax.jms", "jms"),
+    ]
+    .map(|(group, artifact)| {
+        format!(
+            "<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>"
+        )
+    })
+    .concat();
+    dependency(
+        "org.apache.kafka",
+        &format!("kafka_{}", version.scala),
+        version.name,
+        &exclusions,
+    ) + &extra
 }
 
 fn project(dependencies: &str) -> String {
@@ -121,7 +152,10 @@ pub fn java() -> Result<PathBuf> {
     if let Some(home) = env::var_os("JAVA_HOME").filter(|home| !home.is_empty()) {
         let java = PathBuf::from(home).join("bin/java");
         if !java.is_file() {
-            bail!("JAVA_HOME is set, but there is no {}: unset it or {INSTALL}", java.display());
+            bail!(
+                "JAVA_HOME is set, but there is no {}: unset it or {INSTALL}",
+                java.display()
+            );
         }
         return Ok(java);
     }
@@ -131,10 +165,14 @@ pub fn java() -> Result<PathBuf> {
 /// The `java` of a JDK whose major version is `wanted`: of `JAVA_HOME*`, of `PATH`, of the folders beside that, or of a
 /// `java-*` in the cache folder, where `scripts/prerequisites.sh` puts those that a machine lacks.
 pub fn java_of(wanted: impl RangeBounds<u32>) -> Option<PathBuf> {
-    let variables = env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JAVA_HOME"));
+    let variables =
+        env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JAVA_HOME"));
     let mut homes: Vec<PathBuf> = variables.map(|(_, home)| home.into()).collect();
-    let on_path = on_path("java").and_then(|java| Some(java.canonicalize().ok()?.parent()?.parent()?.to_path_buf()));
-    let beside = on_path.as_ref().and_then(|home| Some(home.parent()?.to_path_buf()));
+    let on_path = on_path("java")
+        .and_then(|java| Some(java.canonicalize().ok()?.parent()?.parent()?.to_path_buf()));
+    let beside = on_path
+        .as_ref()
+        .and_then(|home| Some(home.parent()?.to_path_buf()));
     homes.extend(on_path);
     for folder in [beside, cache_folder().ok()].into_iter().flatten() {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -144,14 +182,22 @@ pub fn java_of(wanted: impl RangeBounds<u32>) -> Option<PathBuf> {
     }
     let fits = |home: &PathBuf| {
         let release = fs::read_to_string(home.join("release")).unwrap_or_default();
-        let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""));
-        let major = version.and_then(|version| version.split(['.', '"', '-', '+']).next()?.parse().ok());
+        let version = release
+            .lines()
+            .find_map(|line| line.strip_prefix("JAVA_VERSION=\""));
+        let major =
+            version.and_then(|version| version.split(['.', '"', '-', '+']).next()?.parse().ok());
         major.is_some_and(|major: u32| wanted.contains(&major)) && home.join("bin/java").is_file()
     };
-    homes.into_iter().find(fits).map(|home| home.join("bin/java"))
+    homes
+        .into_iter()
+        .find(fits)
+        .map(|home| home.join("bin/java"))
 }
 
 /// The first file of that name in the folders of `PATH`.
 pub fn on_path(name: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }

@@ -47,7 +47,10 @@ pub fn skip(test: &str, reason: &str) {
     let line = format!("{test}: {reason}\n");
     let told = match std::env::var_os("KAFKA_VITALS_SKIPS") {
         Some(file) => {
-            let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
+            let file = std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(file);
             file.and_then(|mut file| file.write_all(line.as_bytes()))
         }
         // Past the runner's capture.

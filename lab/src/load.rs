@@ -43,30 +43,42 @@ impl Load {
     pub fn start_rebalancing(cluster: &Cluster, rebalancers: usize) -> Result<Load> {
         let load = Load(Arc::default());
         let fetch_version = cluster.version().fetch_version;
-        let ports: BTreeMap<i32, u16> = cluster.brokers().map(|broker| (broker.id(), broker.port())).collect();
+        let ports: BTreeMap<i32, u16> = cluster
+            .brokers()
+            .map(|broker| (broker.id(), broker.port()))
+            .collect();
         for port in ports.values().copied() {
             for client in 0..READERS + COMMITTERS + rebalancers {
-                let (counts, network, ports) = (Arc::clone(&load.0), cluster.cell().network()?, ports.clone());
+                let (counts, network, ports) = (
+                    Arc::clone(&load.0),
+                    cluster.cell().network()?,
+                    ports.clone(),
+                );
                 let group = format!("load-{client}");
-                let (reads, commits) = (client < READERS, (READERS..READERS + COMMITTERS).contains(&client));
+                let (reads, commits) = (
+                    client < READERS,
+                    (READERS..READERS + COMMITTERS).contains(&client),
+                );
                 let pause = Duration::from_millis(if commits { 2_000 } else { 500 });
-                thread::Builder::new().name("client".into()).spawn(move || {
-                    if network.enter().is_err() {
-                        return;
-                    }
-                    drop(network);
-                    run(&counts, port, pause, |connection| {
-                        if reads {
-                            connection.metadata()?;
-                            connection.fetch(fetch_version, TOPIC, client as i32)?;
-                            connection.fetch_offset(&group, TOPIC)
-                        } else if commits {
-                            connection.commit(&Member::simple(&group), TOPIC)
-                        } else {
-                            rebalance(connection, &group, &ports, fetch_version, &counts)
+                thread::Builder::new()
+                    .name("client".into())
+                    .spawn(move || {
+                        if network.enter().is_err() {
+                            return;
                         }
-                    });
-                })?;
+                        drop(network);
+                        run(&counts, port, pause, |connection| {
+                            if reads {
+                                connection.metadata()?;
+                                connection.fetch(fetch_version, TOPIC, client as i32)?;
+                                connection.fetch_offset(&group, TOPIC)
+                            } else if commits {
+                                connection.commit(&Member::simple(&group), TOPIC)
+                            } else {
+                                rebalance(connection, &group, &ports, fetch_version, &counts)
+                            }
+                        });
+                    })?;
             }
         }
         Ok(load)
@@ -111,7 +123,10 @@ fn rebalance(
         Err(error) if error.kind() == io::ErrorKind::Other => return Ok(()),
         found => found?,
     };
-    let mut coordinator = Connection::open(*ports.get(&id).ok_or(io::ErrorKind::NotFound)?, 2 * TIME_OUT)?;
+    let mut coordinator = Connection::open(
+        *ports.get(&id).ok_or(io::ErrorKind::NotFound)?,
+        2 * TIME_OUT,
+    )?;
     let join_version = if fetch_version >= 4 { 2 } else { 0 };
     // Refused while the coordinator moves.
     if coordinator.rebalance(join_version, group, TOPIC).is_ok() {
@@ -120,7 +135,12 @@ fn rebalance(
     Ok(())
 }
 
-fn run(counts: &Counts, port: u16, pause: Duration, request: impl Fn(&mut Connection) -> io::Result<()>) {
+fn run(
+    counts: &Counts,
+    port: u16,
+    pause: Duration,
+    request: impl Fn(&mut Connection) -> io::Result<()>,
+) {
     let mut kept: Option<Connection> = None;
     while !counts.stop.load(Ordering::Relaxed) {
         let connection = match kept.take() {

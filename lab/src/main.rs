@@ -110,12 +110,23 @@ fn run() -> Result<()> {
             drop(cluster);
             Ok(())
         }
-        Command::Demo(options) => demo::run(&options.exporter, Duration::from_secs(options.seconds), &stop),
-        Command::Incident { up: options, form, load, seconds } => {
+        Command::Demo(options) => demo::run(
+            &options.exporter,
+            Duration::from_secs(options.seconds),
+            &stop,
+        ),
+        Command::Incident {
+            up: options,
+            form,
+            load,
+            seconds,
+        } => {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
         }
-        Command::RecordAlerts { test, exporter } => record_alerts::record_alerts(&test, "alerts".as_ref(), &exporter),
+        Command::RecordAlerts { test, exporter } => {
+            record_alerts::record_alerts(&test, "alerts".as_ref(), &exporter)
+        }
         Command::RecordHost { folder, exporter } => {
             let beside = std::env::current_exe()?.with_file_name("kafka-vitals");
             record::record_host(&folder, &exporter.unwrap_or(beside))
@@ -130,23 +141,50 @@ fn up(options: &UpOptions) -> Result<Cluster> {
     let cluster = Cluster::start(ClusterOptions {
         brokers: (first..first + i32::from(options.brokers)).collect(),
         mode: options.mode,
-        cell: if options.apart { None } else { Some(Cell::outside()?) },
+        cell: if options.apart {
+            None
+        } else {
+            Some(Cell::outside()?)
+        },
         ..ClusterOptions::new(&options.kafka)
     })?;
-    println!("Kafka {} started in {:.1} s", cluster.version().name, begin.elapsed().as_secs_f32());
+    println!(
+        "Kafka {} started in {:.1} s",
+        cluster.version().name,
+        begin.elapsed().as_secs_f32()
+    );
     if let Some((process, port)) = cluster.zookeeper() {
         println!("ZooKeeper   127.0.0.1:{port}  pid {}", process.pid());
     }
     for node in cluster.nodes() {
-        let role = if node.is_broker() { "broker" } else { "controller" };
-        println!("{role} {:4} 127.0.0.1:{}  pid {}", node.id(), node.port(), node.pid()?);
+        let role = if node.is_broker() {
+            "broker"
+        } else {
+            "controller"
+        };
+        println!(
+            "{role} {:4} 127.0.0.1:{}  pid {}",
+            node.id(),
+            node.port(),
+            node.pid()?
+        );
     }
     Ok(cluster)
 }
 
-fn incident(cluster: &Cluster, form: Form, load: bool, time: Duration, stop: &mpsc::Receiver<()>) -> Result<()> {
+fn incident(
+    cluster: &Cluster,
+    form: Form,
+    load: bool,
+    time: Duration,
+    stop: &mpsc::Receiver<()>,
+) -> Result<()> {
     cluster.create_topic(deadlock::TOPIC, 32, cluster.brokers().count().min(3))?;
-    let load = if load { Some(Load::start(cluster)?) } else { None };
+    let load = if load {
+        Some(Load::start(cluster)?)
+    } else {
+        None
+    };
     demo::look(cluster, None, None)?;
     let deadlock = deadlock::make(cluster, form)?;
     let since = deadlock.followers_continued;
@@ -173,14 +211,16 @@ fn stop_requests() -> Result<mpsc::Receiver<()>> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (stop, stopped) = mpsc::channel();
     let told = stop.clone();
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        signals.forever().next();
-        let _ = told.send(());
-        lab::interrupt();
-        // What still hangs then (a tool) is given up; the processes end by their parent-death signal.
-        thread::sleep(Duration::from_secs(10));
-        std::process::exit(130);
-    })?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            signals.forever().next();
+            let _ = told.send(());
+            lab::interrupt();
+            // What still hangs then (a tool) is given up; the processes end by their parent-death signal.
+            thread::sleep(Duration::from_secs(10));
+            std::process::exit(130);
+        })?;
     let stdin = rustix::fs::fstat(std::io::stdin()).context("stdin")?;
     if rustix::fs::FileType::from_raw_mode(stdin.st_mode) == rustix::fs::FileType::Fifo {
         thread::Builder::new().name("stdin".into()).spawn(move || {

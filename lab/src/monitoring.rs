@@ -54,29 +54,55 @@ impl Monitoring {
         let (prometheus, alertmanager) = (ports[0], ports[1]);
         let (listener, notifications) = receiver(cell)?;
 
-        fs::copy(alerts.join("kafka-vitals.rules.yml"), folder.join("kafka-vitals.rules.yml"))?;
+        fs::copy(
+            alerts.join("kafka-vitals.rules.yml"),
+            folder.join("kafka-vitals.rules.yml"),
+        )?;
         let shipped = fs::read_to_string(alerts.join("prometheus.yml"))?;
-        let mut targets = shipped.lines().filter(|line| line.contains(".example:10052"));
+        let mut targets = shipped
+            .lines()
+            .filter(|line| line.contains(".example:10052"));
         let target = targets.next().context("prometheus.yml names no target")?;
         let others: Vec<&str> = targets.collect();
         let lines = shipped.lines().filter(|line| !others.contains(line));
         let config: String = lines.map(|line| format!("{line}\n")).collect();
         let config = config.replace(target.trim(), &format!("- 127.0.0.1:{exporter}"));
-        put(&folder.join("prometheus.yml"), &config, "127.0.0.1:9093", alertmanager)?;
+        put(
+            &folder.join("prometheus.yml"),
+            &config,
+            "127.0.0.1:9093",
+            alertmanager,
+        )?;
         let shipped = fs::read_to_string(alerts.join("alertmanager.yml"))?;
-        put(&folder.join("alertmanager.yml"), &shipped, "127.0.0.1:9099", listener)?;
+        put(
+            &folder.join("alertmanager.yml"),
+            &shipped,
+            "127.0.0.1:9099",
+            listener,
+        )?;
 
         let run = |program: &str, port: u16, arguments: &[String]| -> Result<Process> {
             let mut command = Command::new(program);
-            command.args(arguments).arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=error");
-            command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-            cell.spawn(command).with_context(|| format!("start {program}: scripts/prerequisites.sh prometheus gets it"))
+            command
+                .args(arguments)
+                .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+                .arg("--log.level=error");
+            command
+                .current_dir(folder)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null());
+            cell.spawn(command).with_context(|| {
+                format!("start {program}: scripts/prerequisites.sh prometheus gets it")
+            })
         };
         let at = |name: &str| folder.join(name).display().to_string();
         let prometheus_process = run(
             "prometheus",
             prometheus,
-            &[format!("--config.file={}", at("prometheus.yml")), format!("--storage.tsdb.path={}", at("series"))],
+            &[
+                format!("--config.file={}", at("prometheus.yml")),
+                format!("--storage.tsdb.path={}", at("series")),
+            ],
         )?;
         let alertmanager_process = run(
             "alertmanager",
@@ -90,19 +116,37 @@ impl Monitoring {
         )?;
         let begun = Instant::now();
         for port in [prometheus, alertmanager] {
-            while !cell.http_get(port, "/-/ready", Duration::from_secs(2)).is_ok_and(|(status, _)| status == 200) {
-                ensure!(begun.elapsed() < READY_TIME, "nothing is ready on port {port} after {READY_TIME:?}");
+            while !cell
+                .http_get(port, "/-/ready", Duration::from_secs(2))
+                .is_ok_and(|(status, _)| status == 200)
+            {
+                ensure!(
+                    begun.elapsed() < READY_TIME,
+                    "nothing is ready on port {port} after {READY_TIME:?}"
+                );
                 crate::nap()?;
             }
         }
         let processes = [prometheus_process, alertmanager_process];
-        Ok(Monitoring { prometheus, alertmanager, notifications, _processes: processes })
+        Ok(Monitoring {
+            prometheus,
+            alertmanager,
+            notifications,
+            _processes: processes,
+        })
     }
 }
 
 fn put(file: &Path, config: &str, shipped: &str, port: u16) -> Result<()> {
-    ensure!(config.contains(shipped), "{}: no {shipped} in what is shipped", file.display());
-    Ok(fs::write(file, config.replace(shipped, &format!("127.0.0.1:{port}")))?)
+    ensure!(
+        config.contains(shipped),
+        "{}: no {shipped} in what is shipped",
+        file.display()
+    );
+    Ok(fs::write(
+        file,
+        config.replace(shipped, &format!("127.0.0.1:{port}")),
+    )?)
 }
 
 /// Listens in the cell's network until the other end is dropped and one more notification has come.
@@ -110,15 +154,17 @@ fn receiver(cell: &Cell) -> Result<(u16, Receiver<Notification>)> {
     let listener = cell.in_network(|| TcpListener::bind(("127.0.0.1", 0)))??;
     let port = listener.local_addr()?.port();
     let (told, notifications) = mpsc::channel();
-    thread::Builder::new().name("receiver".into()).spawn(move || {
-        for stream in listener.incoming().flatten() {
-            if let Ok(notification) = take(stream)
-                && told.send(notification).is_err()
-            {
-                break;
+    thread::Builder::new()
+        .name("receiver".into())
+        .spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if let Ok(notification) = take(stream)
+                    && told.send(notification).is_err()
+                {
+                    break;
+                }
             }
-        }
-    })?;
+        })?;
     Ok((port, notifications))
 }
 
@@ -143,6 +189,12 @@ fn take(stream: TcpStream) -> Result<Notification> {
     ensure!(length <= BODY_MAX, "a notification of {length} bytes");
     let mut body = String::new();
     reader.by_ref().take(length).read_to_string(&mut body)?;
-    reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-    Ok(Notification { at: Instant::now(), path, body })
+    reader
+        .get_mut()
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    Ok(Notification {
+        at: Instant::now(),
+        path,
+        body,
+    })
 }

@@ -20,8 +20,12 @@ const STEP: u64 = 10;
 /// Replaces the `input_series` of the test file `to`, whose expectations are written by hand.
 pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let test = fs::read_to_string(to)?;
-    let (head, rest) = test.split_once("    input_series:\n").context("no input_series in the test")?;
-    let (_, tail) = rest.split_once("    promql_expr_test:\n").context("no promql_expr_test in the test")?;
+    let (head, rest) = test
+        .split_once("    input_series:\n")
+        .context("no input_series in the test")?;
+    let (_, tail) = rest
+        .split_once("    promql_expr_test:\n")
+        .context("no promql_expr_test in the test")?;
 
     let mut cluster = Cluster::start(ClusterOptions::incident())?;
     let cell = cluster.cell().clone();
@@ -29,8 +33,12 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let port = *cell.free_ports(1)?.first().context("no free port")?;
     let folder = tempfile::tempdir_in(exporter.parent().context("no folder")?)?;
     let mut command = Command::new(exporter.canonicalize()?);
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
-    command.arg("--evidence.dir").arg(folder.path().join("evidence"));
+    command
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdin(Stdio::null());
+    command
+        .arg("--evidence.dir")
+        .arg(folder.path().join("evidence"));
     let _exporter = cell.spawn(command)?;
     let monitoring = Monitoring::start(&cell, alerts, folder.path(), port)?;
     let load = Load::start(&cluster)?;
@@ -40,7 +48,11 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let since = || begun.elapsed().map(|time| time.as_secs());
     sleep(Duration::from_secs(45));
     let made = deadlock::make(&cluster, Form::Expire)?;
-    println!("broker {} is deadlocked; jstack said so {} s after the begin", made.broker, since()?);
+    println!(
+        "broker {} is deadlocked; jstack said so {} s after the begin",
+        made.broker,
+        since()?
+    );
     sleep(SICK);
     drop(load);
     let sick = made.broker;
@@ -53,44 +65,91 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
 
     let rules = fs::read_to_string(alerts.join("kafka-vitals.rules.yml"))?;
     let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let names: BTreeSet<&str> = words.filter(|word| word.starts_with("kafka_vitals_")).chain(["up"]).collect();
+    let names: BTreeSet<&str> = words
+        .filter(|word| word.starts_with("kafka_vitals_"))
+        .chain(["up"])
+        .collect();
     let names: Vec<&str> = names.into_iter().collect();
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map(|time| time.as_secs());
     let (start, end) = (seconds(begun)?, seconds(SystemTime::now())?);
     let mut promtool = Command::new("promtool");
-    promtool.args(["query", "range", "-o", "json", &format!("--start={start}"), &format!("--end={end}")]);
-    promtool.args([&format!("--step={STEP}s"), &format!("http://127.0.0.1:{}", monitoring.prometheus)]);
-    promtool.arg(format!("{{__name__=~\"{}\", job=\"kafka-vitals\"}}", names.join("|")));
+    promtool.args([
+        "query",
+        "range",
+        "-o",
+        "json",
+        &format!("--start={start}"),
+        &format!("--end={end}"),
+    ]);
+    promtool.args([
+        &format!("--step={STEP}s"),
+        &format!("http://127.0.0.1:{}", monitoring.prometheus),
+    ]);
+    promtool.arg(format!(
+        "{{__name__=~\"{}\", job=\"kafka-vitals\"}}",
+        names.join("|")
+    ));
     let output = cell.run_tool(promtool, Duration::from_secs(60))?;
-    ensure!(output.status.success(), "promtool: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "promtool: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let series: Vec<Value> = serde_json::from_slice(&output.stdout)?;
     let mut lines: Vec<String> = Vec::new();
     for one in &series {
         let mut samples = vec![None; ((end - start) / STEP + 1) as usize];
         for sample in one["values"].as_array().context("no values")? {
             let at = (sample[0].as_f64().context("no time")? as u64 - start) / STEP;
-            *samples.get_mut(at as usize).context("a sample outside the range")? = sample[1].as_str();
+            *samples
+                .get_mut(at as usize)
+                .context("a sample outside the range")? = sample[1].as_str();
         }
         // What never runs out meets no rule.
         if samples.iter().flatten().any(|value| *value != "+Inf") {
             let values = notation(&samples);
-            lines.push(format!("      - series: '{}'\n        values: '{values}'\n", name(&one["metric"])?));
+            lines.push(format!(
+                "      - series: '{}'\n        values: '{values}'\n",
+                name(&one["metric"])?
+            ));
         }
     }
     lines.sort();
-    fs::write(to, format!("{head}    input_series:\n{}    promql_expr_test:\n{tail}", lines.concat()))?;
-    println!("{} series of {} samples in {}", lines.len(), (end - start) / STEP + 1, to.display());
+    fs::write(
+        to,
+        format!(
+            "{head}    input_series:\n{}    promql_expr_test:\n{tail}",
+            lines.concat()
+        ),
+    )?;
+    println!(
+        "{} series of {} samples in {}",
+        lines.len(),
+        (end - start) / STEP + 1,
+        to.display()
+    );
     Ok(())
 }
 
 /// The exporter's address differs with each run.
 fn name(metric: &Value) -> Result<String> {
     let metric = metric.as_object().context("no labels")?;
-    let labels = metric.iter().filter(|(label, _)| *label != "__name__").map(|(label, value)| {
-        if label == "instance" { "instance=\"k:10052\"".to_owned() } else { format!("{label}={value}") }
-    });
+    let labels = metric
+        .iter()
+        .filter(|(label, _)| *label != "__name__")
+        .map(|(label, value)| {
+            if label == "instance" {
+                "instance=\"k:10052\"".to_owned()
+            } else {
+                format!("{label}={value}")
+            }
+        });
     let labels: Vec<String> = labels.collect();
-    Ok(format!("{}{{{}}}", metric["__name__"].as_str().context("no name")?, labels.join(",")))
+    Ok(format!(
+        "{}{{{}}}",
+        metric["__name__"].as_str().context("no name")?,
+        labels.join(",")
+    ))
 }
 
 /// promtool's: `1x2` is 1 three times, `_` no sample, and `stale` ends a series as Prometheus does.
@@ -98,7 +157,10 @@ fn notation(samples: &[Option<&str>]) -> String {
     let mut parts = Vec::new();
     let mut at = 0;
     while at < samples.len() {
-        let run = samples[at..].iter().take_while(|sample| **sample == samples[at]).count();
+        let run = samples[at..]
+            .iter()
+            .take_while(|sample| **sample == samples[at])
+            .count();
         parts.push(match samples[at] {
             Some("+Inf") => vec!["Inf"; run].join(" "),
             Some(value) if run > 1 => format!("{value}x{}", run - 1),
@@ -118,8 +180,19 @@ mod tests {
 
     #[test]
     fn samples_become_promtools_notation() {
-        let samples =
-            [None, None, Some("1"), Some("1"), Some("1"), None, Some("+Inf"), Some("+Inf"), Some("7"), None, None];
+        let samples = [
+            None,
+            None,
+            Some("1"),
+            Some("1"),
+            Some("1"),
+            None,
+            Some("+Inf"),
+            Some("+Inf"),
+            Some("7"),
+            None,
+            None,
+        ];
         assert_eq!(notation(&samples), "_x2 1x2 stale Inf Inf 7 stale _x1");
     }
 }

@@ -23,7 +23,8 @@ fn cpu(whose: libc::c_int) -> io::Result<Duration> {
     }
     let span = |time: libc::timeval| {
         // Neither is negative.
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
     };
     Ok(span(usage.ru_utime) + span(usage.ru_stime))
 }
@@ -40,7 +41,13 @@ mod tests {
     fn a_child_that_works_is_charged_to_its_parent() {
         let (own, children) = (own_cpu().unwrap(), children_cpu().unwrap());
         let loops = "n=0; while [ $n -lt 300000 ]; do n=$((n + 1)); done";
-        assert!(Command::new("sh").args(["-c", loops]).status().unwrap().success());
+        assert!(
+            Command::new("sh")
+                .args(["-c", loops])
+                .status()
+                .unwrap()
+                .success()
+        );
         let spent = children_cpu().unwrap() - children;
         assert!(spent >= Duration::from_millis(5), "{spent:?}");
         assert!(own_cpu().unwrap() - own < spent);

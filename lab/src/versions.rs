@@ -55,7 +55,10 @@ pub const VERSIONS: &[Version] = &[
         name: "2.1.0",
         scala: "2.12",
         // ZooKeeper 3.4.13, which comes with it, cannot resolve addresses on JDK 14 and later (ZOOKEEPER-3779).
-        extra: &["org.slf4j:slf4j-log4j12:1.7.30", "org.apache.zookeeper:zookeeper:3.5.9"],
+        extra: &[
+            "org.slf4j:slf4j-log4j12:1.7.30",
+            "org.apache.zookeeper:zookeeper:3.5.9",
+        ],
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: false,
@@ -101,8 +104,14 @@ pub const VERSIONS: &[Version] = &[
 
 /// The version of that name.
 pub fn find(name: &str) -> Result<&'static Version> {
-    VERSIONS.iter().find(|version| version.name == name).with_context(|| {
-        let known: Vec<_> = VERSIONS.iter().map(|version| version.name).collect();
-        format!("Kafka {name} is not in the lab's table; it knows {}", known.join(", "))
-    })
+    VERSIONS
+        .iter()
+        .find(|version| version.name == name)
+        .with_context(|| {
+            let known: Vec<_> = VERSIONS.iter().map(|version| version.name).collect();
+            format!(
+                "Kafka {name} is not in the lab's table; it knows {}",
+                known.join(", ")
+            )
+        })
 }

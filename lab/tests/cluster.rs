@@ -17,19 +17,42 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     let pid = cluster.broker(218).unwrap().pid().unwrap();
     let port = cluster.broker(218).unwrap().port();
     let command_line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    assert!(command_line.contains("kafka.Kafka") && command_line.contains("broker-218/server.properties"));
+    assert!(
+        command_line.contains("kafka.Kafka")
+            && command_line.contains("broker-218/server.properties")
+    );
     if cell.isolated() {
         let mut ps = Command::new("sh");
         ps.args(["-c", "cat /proc/[0-9]*/comm"]);
-        let programs = String::from_utf8(cell.run_tool(ps, Duration::from_secs(10)).unwrap().stdout).unwrap();
-        assert_eq!(programs.lines().filter(|program| *program == "java").count(), 4, "{programs}");
+        let programs =
+            String::from_utf8(cell.run_tool(ps, Duration::from_secs(10)).unwrap().stdout).unwrap();
+        assert_eq!(
+            programs
+                .lines()
+                .filter(|program| *program == "java")
+                .count(),
+            4,
+            "{programs}"
+        );
         assert!(cluster.broker(218).unwrap().cell_pid().unwrap() < 100);
-        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the host reaches the cell's port");
-        assert!(cell.host_path(Path::new("/tmp")).join(format!("hsperfdata_{}", user())).is_dir());
+        assert!(
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_err(),
+            "the host reaches the cell's port"
+        );
+        assert!(
+            cell.host_path(Path::new("/tmp"))
+                .join(format!("hsperfdata_{}", user()))
+                .is_dir()
+        );
     }
     assert!(hand::sockets(&cell, "established", port).unwrap() > 0);
     assert!(hand::open_handles(pid).unwrap() > 20);
-    assert!(cluster.jstack(218).unwrap().contains("kafka-request-handler-7"));
+    assert!(
+        cluster
+            .jstack(218)
+            .unwrap()
+            .contains("kafka-request-handler-7")
+    );
 
     cluster.create_topic("orders", 6, 3).unwrap();
     let described = hand::described_partitions(&cluster.topics_describe().unwrap());
@@ -41,12 +64,22 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     assert!(cluster.broker(219).unwrap().pid().is_err());
     cluster
         // The list of brokers changes before the ISR does.
-        .wait_for("219 to leave every ISR", Duration::from_secs(30), |metadata| {
-            metadata.partitions.iter().all(|partition| !partition.isr.contains(&219))
-        })
+        .wait_for(
+            "219 to leave every ISR",
+            Duration::from_secs(30),
+            |metadata| {
+                metadata
+                    .partitions
+                    .iter()
+                    .all(|partition| !partition.isr.contains(&219))
+            },
+        )
         .unwrap();
     let torn = hand::described_partitions(&cluster.topics_describe().unwrap());
-    assert_eq!(torn.iter().filter(|partition| !partition.whole()).count(), 6);
+    assert_eq!(
+        torn.iter().filter(|partition| !partition.whole()).count(),
+        6
+    );
 
     cluster.kill(218).unwrap();
     cluster.start_again(218).unwrap();
@@ -66,7 +99,10 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     let pids: Vec<_> = cluster.brokers().map(|node| node.pid().unwrap()).collect();
     drop(cluster);
     for pid in pids {
-        assert!(!Path::new("/proc").join(pid.to_string()).exists(), "{pid} is left");
+        assert!(
+            !Path::new("/proc").join(pid.to_string()).exists(),
+            "{pid} is left"
+        );
     }
 }
 
@@ -82,5 +118,8 @@ fn sorted(mut partitions: Vec<Partition>) -> Vec<Partition> {
 
 /// The name in `hsperfdata_NAME`.
 fn user() -> String {
-    String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap().trim().into()
+    String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout)
+        .unwrap()
+        .trim()
+        .into()
 }

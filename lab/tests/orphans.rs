@@ -20,7 +20,9 @@ fn a_killed_lab_leaves_no_process() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(lab.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let lines = BufReader::new(lab.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
         let lines: Vec<_> = lines.take_while(|line| !line.contains("Ctrl-C")).collect();
         let processes: Vec<_> = lines
             .iter()
@@ -31,8 +33,14 @@ fn a_killed_lab_leaves_no_process() {
         lab.wait().unwrap();
         assert_eq!(processes.len(), 2, "ZooKeeper and a broker: {lines:?}");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while let Some(left) = processes.iter().find(|(pid, start)| start_time(*pid).as_ref() == Some(start)) {
-            assert!(Instant::now() < deadline, "{left:?} is still there ({place:?})");
+        while let Some(left) = processes
+            .iter()
+            .find(|(pid, start)| start_time(*pid).as_ref() == Some(start))
+        {
+            assert!(
+                Instant::now() < deadline,
+                "{left:?} is still there ({place:?})"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -42,5 +50,9 @@ fn a_killed_lab_leaves_no_process() {
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if fields[0] == "Z" { None } else { Some(fields[19].into()) }
+    if fields[0] == "Z" {
+        None
+    } else {
+        Some(fields[19].into())
+    }
 }

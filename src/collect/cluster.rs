@@ -13,7 +13,9 @@ use crate::discover::{Broker, Listener, Role, SecurityProtocol};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::OwnConnections;
 use crate::kafka::wire::{self, Item, Metadata, WireError};
-use crate::snapshot::{ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport};
+use crate::snapshot::{
+    ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport,
+};
 
 /// Entries of [`ClusterCounts::absent`].
 const ABSENT_LISTED: usize = 64;
@@ -42,9 +44,24 @@ pub struct ClusterCollector {
 
 impl ClusterCollector {
     /// `bootstrap` (`host:port`) and `listener` (its name) are the config's, and go before what discovery knows.
-    pub fn new(broker: Arc<Broker>, bootstrap: Option<String>, listener: Option<String>, own: OwnConnections) -> Self {
-        let (timing, same_network, client, peers) = (Timing::default(), Ok(true), None, Peers::default());
-        ClusterCollector { broker, bootstrap, listener, own, timing, same_network, client, peers }
+    pub fn new(
+        broker: Arc<Broker>,
+        bootstrap: Option<String>,
+        listener: Option<String>,
+        own: OwnConnections,
+    ) -> Self {
+        let (timing, same_network, client, peers) =
+            (Timing::default(), Ok(true), None, Peers::default());
+        ClusterCollector {
+            broker,
+            bootstrap,
+            listener,
+            own,
+            timing,
+            same_network,
+            client,
+            peers,
+        }
     }
 
     /// Whether the broker runs in our network namespace. If not, nothing on loopback is asked: it may be another broker.
@@ -56,7 +73,9 @@ impl ClusterCollector {
     /// 2 s for each. How that went, and what the broker said of the cluster; a failure tells why nobody was asked.
     ///
     /// May be dropped at any time; a question that is then unanswered is not asked again.
-    pub async fn probe(&mut self) -> Result<(ProbeReport, Result<ClusterCounts, Failure>), Failure> {
+    pub async fn probe(
+        &mut self,
+    ) -> Result<(ProbeReport, Result<ClusterCounts, Failure>), Failure> {
         let name = self.broker.name();
         let Some(id) = self.broker.id else {
             let message = format!(
@@ -69,58 +88,111 @@ impl ClusterCollector {
         let address = own_address(&self.broker, bootstrap, listener, &self.same_network)?;
         let client = match self.client.take() {
             Some(client) if client.address() == address => self.client.insert(client),
-            _ => self.client.insert(Client::new(address, self.own.clone(), self.timing)),
+            _ => self
+                .client
+                .insert(Client::new(address, self.own.clone(), self.timing)),
         };
         let own = async {
             let api = client.api().await;
             let asked = match api.answer {
-                Ok(()) => client.metadata(move |metadata| count(metadata, id, ClusterSource::Own, None)).await,
-                Err(error) => return (told(&name, api.connected_in, api.duration, Some(&error)), None, Err(error)),
+                Ok(()) => {
+                    client
+                        .metadata(move |metadata| count(metadata, id, ClusterSource::Own, None))
+                        .await
+                }
+                Err(error) => {
+                    return (
+                        told(&name, api.connected_in, api.duration, Some(&error)),
+                        None,
+                        Err(error),
+                    );
+                }
             };
-            let metadata = told(&name, asked.connected_in, asked.duration, asked.answer.as_ref().err());
-            (told(&name, api.connected_in, api.duration, None), Some(metadata), asked.answer)
+            let metadata = told(
+                &name,
+                asked.connected_in,
+                asked.duration,
+                asked.answer.as_ref().err(),
+            );
+            (
+                told(&name, api.connected_in, api.duration, None),
+                Some(metadata),
+                asked.answer,
+            )
         };
-        let ((api, metadata, counts), peers) = tokio::join!(own, self.peers.probe(&self.own, self.timing));
+        let ((api, metadata, counts), peers) =
+            tokio::join!(own, self.peers.probe(&self.own, self.timing));
         if let Ok(counts) = &counts {
             self.peers.elsewhere = self.same_network != Ok(true);
-            self.peers.remember(id, client.address(), &counts.live_brokers);
+            self.peers
+                .remember(id, client.address(), &counts.live_brokers);
         }
-        let counts = counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
+        let counts =
+            counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
         // It answers before it was told who is there: then no broker and no partition means nothing.
         let counts = counts.and_then(|counts| match counts.live_brokers.is_empty() {
-            true => Err(Failure::new("starting", format!("{name}: it has not heard of its cluster yet"))),
+            true => Err(Failure::new(
+                "starting",
+                format!("{name}: it has not heard of its cluster yet"),
+            )),
             false => Ok(counts),
         });
-        Ok((ProbeReport { api, metadata, peers }, counts))
+        Ok((
+            ProbeReport {
+                api,
+                metadata,
+                peers,
+            },
+            counts,
+        ))
     }
 
     /// What the first peer that answered the probe says of the cluster, because the broker itself failed so.
-    pub async fn ask_peer(&mut self, silence: Failure, probed: &[PeerProbe]) -> Result<ClusterCounts, Failure> {
+    pub async fn ask_peer(
+        &mut self,
+        silence: Failure,
+        probed: &[PeerProbe],
+    ) -> Result<ClusterCounts, Failure> {
         let answers = |peer: &&PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
         let chosen = probed.iter().find(answers).map(|probe| probe.peer.id);
         if let (Some(id), Some(peer)) = (self.broker.id, chosen)
             && let Some(client) = self.peers.clients.get_mut(&peer)
         {
             let (source, told) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
-            return match client.metadata(move |metadata| count(metadata, id, source, told)).await.answer {
+            return match client
+                .metadata(move |metadata| count(metadata, id, source, told))
+                .await
+                .answer
+            {
                 Ok(counts) => {
                     let asked = self.client.as_ref().map_or("", Client::address);
                     self.peers.remember(id, asked, &counts.live_brokers);
                     Ok(counts)
                 }
-                Err(error) => Err(Failure::new(silence.reason, format!("{}; peer {peer}: {error}", silence.message))),
+                Err(error) => Err(Failure::new(
+                    silence.reason,
+                    format!("{}; peer {peer}: {error}", silence.message),
+                )),
             };
         }
-        let failed = probed.iter().find_map(|probe| probe.api.as_ref().unwrap_or(&probe.connect).error.as_ref());
+        let failed = probed
+            .iter()
+            .find_map(|probe| probe.api.as_ref().unwrap_or(&probe.connect).error.as_ref());
         Err(match failed {
-            Some(error) => Failure::new(silence.reason, format!("{}; {}", silence.message, error.message)),
+            Some(error) => Failure::new(
+                silence.reason,
+                format!("{}; {}", silence.message, error.message),
+            ),
             None => silence,
         })
     }
 
     /// Reads what is owed as it comes, until then: a broker that answers late is slow, and not silent.
     pub async fn read_late(&mut self, until: Instant) {
-        let asked = self.client.iter_mut().chain(self.peers.clients.values_mut());
+        let asked = self
+            .client
+            .iter_mut()
+            .chain(self.peers.clients.values_mut());
         join_all(asked.map(|client| client.read_late(until))).await;
     }
 }
@@ -137,7 +209,12 @@ pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
     (counts.partitions == 0).then(|| Failure::new("no_topic", message()))
 }
 
-fn told(who: &str, connected_in: Option<Duration>, duration: Duration, error: Option<&ClientError>) -> Probe {
+fn told(
+    who: &str,
+    connected_in: Option<Duration>,
+    duration: Duration,
+    error: Option<&ClientError>,
+) -> Probe {
     let error = error.map(|error| ProbeError {
         reason: error.reason().to_owned(),
         accepted: connected_in.is_some(),
@@ -166,12 +243,21 @@ impl Peers {
             own.is_some_and(|own| (&own.host, own.port) == (&peer.host, peer.port))
                 || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
         };
-        let for_us =
-            |peer: &&Peer| peer.id != own_id && !is_own(peer) && !(self.elsewhere && is_local(Some(&peer.host)));
-        let mut ring: Vec<(Peer, Instant)> = live.iter().filter(for_us).map(|peer| (peer.clone(), now)).collect();
+        let for_us = |peer: &&Peer| {
+            peer.id != own_id && !is_own(peer) && !(self.elsewhere && is_local(Some(&peer.host)))
+        };
+        let mut ring: Vec<(Peer, Instant)> = live
+            .iter()
+            .filter(for_us)
+            .map(|peer| (peer.clone(), now))
+            .collect();
         // A broker cut off from its cluster knows itself alone: then the older list is the better one.
         let alone = ring.is_empty();
-        ring.extend(self.ring.drain(..).filter(|(_, listed)| alone || now - *listed < UNLISTED));
+        ring.extend(
+            self.ring
+                .drain(..)
+                .filter(|(_, listed)| alone || now - *listed < UNLISTED),
+        );
         // Stable: of two entries the one now listed stays.
         ring.sort_by_key(|(peer, _)| (peer.id < own_id, peer.id));
         ring.dedup_by_key(|(peer, _)| peer.id);
@@ -188,13 +274,26 @@ impl Peers {
             if known.is_none_or(|client| client.address() != address)
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
-                self.clients.insert(peer.id, Client::new(address, own.clone(), timing));
+                self.clients
+                    .insert(peer.id, Client::new(address, own.clone(), timing));
             }
         }
-        let on_ring = |id: &i32| self.ring.iter().find(|(peer, _)| peer.id == *id).map(|(peer, _)| peer);
-        let asked = self.clients.iter_mut().filter_map(|(id, client)| Some((on_ring(id)?, client)));
+        let on_ring = |id: &i32| {
+            self.ring
+                .iter()
+                .find(|(peer, _)| peer.id == *id)
+                .map(|(peer, _)| peer)
+        };
+        let asked = self
+            .clients
+            .iter_mut()
+            .filter_map(|(id, client)| Some((on_ring(id)?, client)));
         let mut probes = join_all(asked.map(|(peer, client)| probe_peer(peer, client))).await;
-        probes.sort_by_key(|probe| self.ring.iter().position(|(peer, _)| peer.id == probe.peer.id));
+        probes.sort_by_key(|probe| {
+            self.ring
+                .iter()
+                .position(|(peer, _)| peer.id == probe.peer.id)
+        });
         probes
     }
 
@@ -213,23 +312,44 @@ impl Peers {
 
 async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
     let asked = client.api().await;
-    let probe = told(&format!("peer {}", peer.id), asked.connected_in, asked.duration, asked.answer.as_ref().err());
+    let probe = told(
+        &format!("peer {}", peer.id),
+        asked.connected_in,
+        asked.duration,
+        asked.answer.as_ref().err(),
+    );
     let (connect, api) = match asked.connected_in {
-        Some(duration) => (Probe { duration, error: None }, Some(probe)),
+        Some(duration) => (
+            Probe {
+                duration,
+                error: None,
+            },
+            Some(probe),
+        ),
         None => (probe, None),
     };
-    PeerProbe { peer: peer.clone(), connect, api }
+    PeerProbe {
+        peer: peer.clone(),
+        connect,
+        api,
+    }
 }
 
 fn hint(broker: &Broker) -> String {
     match broker.problems.first() {
         Some(problem) => problem.clone(),
-        None => "it has none yet, or its server.properties and meta.properties could not be read".into(),
+        None => {
+            "it has none yet, or its server.properties and meta.properties could not be read".into()
+        }
     }
 }
 
 fn address(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// Where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one.
@@ -240,15 +360,29 @@ fn own_address(
     same_network: &Result<bool, Failure>,
 ) -> Result<String, Failure> {
     if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
-        let message = format!("{}: a dedicated controller leads no partitions and answers no Metadata", broker.name());
+        let message = format!(
+            "{}: a dedicated controller leads no partitions and answers no Metadata",
+            broker.name()
+        );
         return Err(Failure::new("controller", message));
     }
     if let Some(bootstrap) = bootstrap {
         return Ok(bootstrap.to_owned());
     }
-    let served = || broker.listeners.iter().filter(|listener| !listener.controller);
-    let plain = || served().filter(|listener| listener.protocol == Some(SecurityProtocol::Plaintext));
-    let names = || served().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
+    let served = || {
+        broker
+            .listeners
+            .iter()
+            .filter(|listener| !listener.controller)
+    };
+    let plain =
+        || served().filter(|listener| listener.protocol == Some(SecurityProtocol::Plaintext));
+    let names = || {
+        served()
+            .map(|listener| listener.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let chosen = match listener {
         Some(wanted) => served().find(|listener| listener.name.eq_ignore_ascii_case(wanted)).ok_or_else(|| {
             let message = format!(
@@ -303,7 +437,10 @@ fn own_address(
 
 /// Whether a host means every address, or one that is another one in every network namespace.
 fn is_local(host: Option<&str>) -> bool {
-    let host = host.unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let host = host
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(address) => address.is_loopback() || address.is_unspecified(),
         Err(_) => host.is_empty() || host.eq_ignore_ascii_case("localhost"),
@@ -311,7 +448,10 @@ fn is_local(host: Option<&str>) -> bool {
 }
 
 fn loopback_if_any(listener: &Listener) -> String {
-    address(listener.host.as_deref().unwrap_or("127.0.0.1"), listener.port)
+    address(
+        listener.host.as_deref().unwrap_or("127.0.0.1"),
+        listener.port,
+    )
 }
 
 /// What a Metadata response says from the point of view of broker `id`.
@@ -321,14 +461,22 @@ pub fn count(
     source: ClusterSource,
     own_silence: Option<String>,
 ) -> Result<ClusterCounts, WireError> {
-    let mut counts = ClusterCounts { source, own_silence, ..ClusterCounts::default() };
+    let mut counts = ClusterCounts {
+        source,
+        own_silence,
+        ..ClusterCounts::default()
+    };
     let mut lowest_live = false;
     let mut live = Vec::new();
     for item in metadata {
         let partition = match item? {
             Item::Broker { id, host, port } => {
                 live.push(id);
-                counts.live_brokers.push(Peer { id, host: host.to_owned(), port });
+                counts.live_brokers.push(Peer {
+                    id,
+                    host: host.to_owned(),
+                    port,
+                });
                 continue;
             }
             // The brokers are told before the controller.

@@ -58,7 +58,13 @@ impl Demand {
 
     /// Takes in a dump: when it began, the pause it cost where one is known, who was suspected then, and whether it
     /// shows a deadlock (None where it failed).
-    pub fn taken(&mut self, at: Instant, pause: Option<Duration>, suspects: &BTreeSet<u32>, deadlocked: Option<bool>) {
+    pub fn taken(
+        &mut self,
+        at: Instant,
+        pause: Option<Duration>,
+        suspects: &BTreeSet<u32>,
+        deadlocked: Option<bool>,
+    ) {
         self.credit = self.credit_at(at);
         self.last = Some(at);
         self.stopped = false;
@@ -105,8 +111,16 @@ impl Demand {
         }
         // Those that a dump has cleared may wait, the longer the more often it did; new ones may not.
         let known = suspects.is_subset(&self.cleared);
-        let doubled = if known { 2_u32.saturating_pow(self.clean.min(16)) } else { 1 };
-        Some((last + FLOOR.saturating_mul(doubled)).min(regular).max(self.affordable()?))
+        let doubled = if known {
+            2_u32.saturating_pow(self.clean.min(16))
+        } else {
+            1
+        };
+        Some(
+            (last + FLOOR.saturating_mul(doubled))
+                .min(regular)
+                .max(self.affordable()?),
+        )
     }
 
     /// When there is credit for one more dump like the last ones.
@@ -121,7 +135,9 @@ impl Demand {
     }
 
     fn credit_at(&self, now: Instant) -> f64 {
-        let since = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let since = self
+            .last
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         (self.credit + since.as_secs_f64() * self.ceiling).min(self.most())
     }
 }
@@ -138,7 +154,13 @@ mod tests {
     }
 
     /// Seconds from `start` of each dump until `end`, with these suspects standing all the time.
-    fn dumps(start: Instant, demand: &mut Demand, suspects: &BTreeSet<u32>, pause: Duration, end: u64) -> Vec<u64> {
+    fn dumps(
+        start: Instant,
+        demand: &mut Demand,
+        suspects: &BTreeSet<u32>,
+        pause: Duration,
+        end: u64,
+    ) -> Vec<u64> {
         let mut at = start;
         let mut taken = Vec::new();
         while at < start + Duration::from_secs(end) {
@@ -154,7 +176,10 @@ mod tests {
         let start = Instant::now();
         let mut demand = Demand::new(INTERVAL, CEILING);
         let pause = Duration::from_millis(2);
-        assert_eq!(dumps(start, &mut demand, &suspects(&[7]), pause, 60), [0, 4, 12, 27, 42, 57]);
+        assert_eq!(
+            dumps(start, &mut demand, &suspects(&[7]), pause, 60),
+            [0, 4, 12, 27, 42, 57]
+        );
         // A new suspect gets its dump at the floor.
         let last = demand.last.unwrap();
         assert_eq!(demand.due(&suspects(&[7, 8])).unwrap() - last, FLOOR);
@@ -180,7 +205,12 @@ mod tests {
 
         let mut demand = Demand::new(INTERVAL, CEILING);
         for _ in 0..2 {
-            demand.taken(start, Some(Duration::from_millis(2)), &suspects(&[1]), Some(true));
+            demand.taken(
+                start,
+                Some(Duration::from_millis(2)),
+                &suspects(&[1]),
+                Some(true),
+            );
         }
         assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, INTERVAL);
     }
@@ -191,8 +221,16 @@ mod tests {
         let mut demand = Demand::new(INTERVAL, CEILING);
         demand.stopped(start);
         assert_eq!(demand.due(&suspects(&[])).unwrap() - start, FLOOR);
-        demand.taken(start + FLOOR, Some(Duration::from_millis(2)), &suspects(&[]), Some(false));
-        assert_eq!(demand.due(&suspects(&[])).unwrap() - start, FLOOR + INTERVAL);
+        demand.taken(
+            start + FLOOR,
+            Some(Duration::from_millis(2)),
+            &suspects(&[]),
+            Some(false),
+        );
+        assert_eq!(
+            demand.due(&suspects(&[])).unwrap() - start,
+            FLOOR + INTERVAL
+        );
     }
 
     #[test]
@@ -210,7 +248,11 @@ mod tests {
             }
             let share = pause.as_secs_f64() * f64::from(count) / hours as f64;
             // LONGEST bounds the interval from above: a JVM that stands for 5 s a dump is asked every 10 minutes.
-            let most = if pause > Duration::from_secs(1) { pause.as_secs_f64() / 600.0 } else { CEILING };
+            let most = if pause > Duration::from_secs(1) {
+                pause.as_secs_f64() / 600.0
+            } else {
+                CEILING
+            };
             assert!(share <= most * 1.05, "{pause:?}: {count} dumps, {share}");
             assert!(count >= 30, "{pause:?}: {count} dumps");
         }

@@ -18,7 +18,9 @@ pub fn vitals() -> Result<ExporterVitals, Failure> {
     let boot = procfs::boot_time_secs().map_err(failed)?;
     // The entries, one by one: `fd_count` of the crate counts two too many on kernels before 6.2, and the folder's
     // own handle is open while it is read.
-    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| failed(error.into()))?.count();
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .map_err(|error| failed(error.into()))?
+        .count();
     Ok(ExporterVitals {
         cpu_seconds: (stat.utime + stat.stime) as f64 / ticks as f64,
         open_handles: entries.saturating_sub(1) as u64,
@@ -36,10 +38,19 @@ mod tests {
 
     #[test]
     fn own_handles_grow_by_those_opened() {
-        let held: Vec<std::fs::File> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let held: Vec<std::fs::File> = (0..50)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
         let vitals = vitals().unwrap();
-        assert!(vitals.open_handles >= held.len() as u64 && vitals.resident_bytes > 0 && vitals.threads > 0);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+        assert!(
+            vitals.open_handles >= held.len() as u64
+                && vitals.resident_bytes > 0
+                && vitals.threads > 0
+        );
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis() as u64;
         // A test process is younger than an hour.
         assert!(vitals.started.0 <= now + 1000 && vitals.started.0 + 3_600_000 > now);
     }

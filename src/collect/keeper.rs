@@ -10,9 +10,9 @@ use super::{Failure, GONE, cluster, progress};
 use crate::diagnose::known_issues::{each_once, matching};
 use crate::discover::{Broker, ProcessKey};
 use crate::snapshot::{
-    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, HandleKinds, LogDirSpace, Moment,
-    ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners, SocketPulse, StandingDeadlock,
-    ThreadReport,
+    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, HandleKinds,
+    LogDirSpace, Moment, ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot,
+    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// What one run of one round tells of one broker.
@@ -76,7 +76,11 @@ const GONE_IN_SIGHT: Duration = Duration::from_secs(3600);
 const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
 
 /// Takes in updates until every sender is gone.
-pub async fn keep(mut updates: mpsc::Receiver<Update>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
+pub async fn keep(
+    mut updates: mpsc::Receiver<Update>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    clock: Clock,
+) {
     let mut snapshot = Snapshot::default();
     while let Some(update) = updates.recv().await {
         apply(&mut snapshot, update, clock.now());
@@ -92,17 +96,36 @@ pub async fn keep(mut updates: mpsc::Receiver<Update>, publish: watch::Sender<Ar
 pub fn apply(snapshot: &mut Snapshot, update: Update, now: Moment) {
     snapshot.at = now;
     match update {
-        Update::Discovered { found, doubts, memory_map_limit, exporter, took, interval } => {
+        Update::Discovered {
+            found,
+            doubts,
+            memory_map_limit,
+            exporter,
+            took,
+            interval,
+        } => {
             let valid = interval * VALID_INTERVALS;
             put(&mut snapshot.memory_map_limit, memory_map_limit, now, valid);
             put(&mut snapshot.exporter, exporter, now, valid);
-            log_change("", "discovery", snapshot.discovery.success, found.as_ref().err());
+            log_change(
+                "",
+                "discovery",
+                snapshot.discovery.success,
+                found.as_ref().err(),
+            );
             snapshot.discovery = status(found.as_ref().err(), took, now);
             if let Ok(found) = found {
-                for doubt in doubts.iter().filter(|doubt| !snapshot.doubts.contains(doubt)) {
+                for doubt in doubts
+                    .iter()
+                    .filter(|doubt| !snapshot.doubts.contains(doubt))
+                {
                     tracing::warn!("{}", one_line(doubt));
                 }
-                for doubt in snapshot.doubts.iter().filter(|doubt| !doubts.contains(doubt)) {
+                for doubt in snapshot
+                    .doubts
+                    .iter()
+                    .filter(|doubt| !doubts.contains(doubt))
+                {
                     tracing::info!("no longer so: {}", one_line(doubt));
                 }
                 snapshot.doubts = doubts;
@@ -110,7 +133,8 @@ pub fn apply(snapshot: &mut Snapshot, update: Update, now: Moment) {
             }
         }
         Update::Round(end) => {
-            let of_process = |broker: &&mut Arc<BrokerSnapshot>| broker.broker.process == end.process;
+            let of_process =
+                |broker: &&mut Arc<BrokerSnapshot>| broker.broker.process == end.process;
             // A round may end after discovery saw its process go: what it tells is then of nobody.
             if let Some(broker) = snapshot.brokers.iter_mut().find(of_process)
                 && broker.ended.is_none()
@@ -130,29 +154,52 @@ fn discovered(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: M
     }
     for (broker, label) in found {
         log_found(&snapshot.brokers, &broker, &label);
-        match snapshot.brokers.iter_mut().find(|known| known.broker.process == broker.process) {
+        match snapshot
+            .brokers
+            .iter_mut()
+            .find(|known| known.broker.process == broker.process)
+        {
             // One look could not read it: it had not ended.
-            Some(known) if known.ended.is_some() => *known = Arc::new(BrokerSnapshot::new(broker, label)),
+            Some(known) if known.ended.is_some() => {
+                *known = Arc::new(BrokerSnapshot::new(broker, label))
+            }
             Some(known) if known.broker == broker && known.label == label => {}
             Some(known) => {
                 let known = Arc::make_mut(known);
                 known.broker = broker;
                 known.label = label;
             }
-            None => snapshot.brokers.push(Arc::new(BrokerSnapshot::new(broker, label))),
+            None => snapshot
+                .brokers
+                .push(Arc::new(BrokerSnapshot::new(broker, label))),
         }
     }
-    let labels: HashSet<String> =
-        snapshot.brokers.iter().filter(|b| b.ended.is_none()).map(|b| b.label.clone()).collect();
+    let labels: HashSet<String> = snapshot
+        .brokers
+        .iter()
+        .filter(|b| b.ended.is_none())
+        .map(|b| b.label.clone())
+        .collect();
     snapshot.brokers.retain(|broker| match broker.ended {
         None => true,
         Some(ended) => {
-            let in_sight = if broker.broker.id.is_some() { GONE_IN_SIGHT } else { UNNAMED_IN_SIGHT };
+            let in_sight = if broker.broker.id.is_some() {
+                GONE_IN_SIGHT
+            } else {
+                UNNAMED_IN_SIGHT
+            };
             now.since(ended) < in_sight && !labels.contains(&broker.label)
         }
     });
     snapshot.brokers.sort_by(|a, b| {
-        let key = |x: &BrokerSnapshot| (x.broker.id.is_none(), x.broker.id, x.label.clone(), x.broker.process);
+        let key = |x: &BrokerSnapshot| {
+            (
+                x.broker.id.is_none(),
+                x.broker.id,
+                x.label.clone(),
+                x.broker.process,
+            )
+        };
         key(a).cmp(&key(b))
     });
 }
@@ -164,8 +211,12 @@ fn end(broker: &mut BrokerSnapshot, now: Moment) {
     let mut gone = BrokerSnapshot::new(Arc::clone(&broker.broker), broker.label.clone());
     gone.ended = Some(now);
     for collector in broker.collectors.keys() {
-        let status =
-            CollectorStatus { success: Some(false), at: now, error: Some(reason.clone()), ..Default::default() };
+        let status = CollectorStatus {
+            success: Some(false),
+            at: now,
+            error: Some(reason.clone()),
+            ..Default::default()
+        };
         gone.collectors.insert(collector.clone(), status);
     }
     *broker = gone;
@@ -179,26 +230,53 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
     let (collector, error) = match end.told {
         Told::Process { handles, vitals } => {
             let handles = put(&mut broker.handles, handles, now, valid);
-            ("process", put(&mut broker.process, vitals, now, valid).or(handles))
+            (
+                "process",
+                put(&mut broker.process, vitals, now, valid).or(handles),
+            )
         }
         Told::Handles { kinds, memory_maps } => {
             let memory_maps = put(&mut broker.memory_maps, memory_maps, now, valid);
-            ("handles", put(&mut broker.handle_kinds, kinds, now, valid).or(memory_maps))
+            (
+                "handles",
+                put(&mut broker.handle_kinds, kinds, now, valid).or(memory_maps),
+            )
         }
         Told::LogDirs(spaces, error) => {
-            let known = if spaces.is_empty() { error.clone().map_or(Ok(spaces), Err) } else { Ok(spaces) };
+            let known = if spaces.is_empty() {
+                error.clone().map_or(Ok(spaces), Err)
+            } else {
+                Ok(spaces)
+            };
             put(&mut broker.log_dirs, known, now, valid);
             ("log_dirs", error)
         }
         Told::Sockets(pulse) => ("sockets", put(&mut broker.sockets, pulse, now, valid)),
         Told::Connections(owners) => {
-            let untracked = owners.as_ref().map(|(_, untracked)| *untracked).map_err(Failure::clone);
+            let untracked = owners
+                .as_ref()
+                .map(|(_, untracked)| *untracked)
+                .map_err(Failure::clone);
             put(&mut broker.untracked_sockets, untracked, now, valid);
-            ("connections", put(&mut broker.connections, owners.map(|(owners, _)| owners), now, valid))
+            (
+                "connections",
+                put(
+                    &mut broker.connections,
+                    owners.map(|(owners, _)| owners),
+                    now,
+                    valid,
+                ),
+            )
         }
         Told::Cluster(counts) => {
-            let no_topic = counts.as_ref().ok().and_then(|counts| cluster::no_topic(&broker.broker, counts));
-            ("cluster", put(&mut broker.cluster, counts, now, valid).or(no_topic))
+            let no_topic = counts
+                .as_ref()
+                .ok()
+                .and_then(|counts| cluster::no_topic(&broker.broker, counts));
+            (
+                "cluster",
+                put(&mut broker.cluster, counts, now, valid).or(no_topic),
+            )
         }
         Told::Probes(report) => ("probes", put(&mut broker.probes, report, now, valid)),
         Told::NotAsked(reason) => {
@@ -215,22 +293,42 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             ("progress", put(&mut broker.progress, report, now, valid))
         }
         Told::Pauses(pauses) => {
-            put(&mut broker.jvm_pauses, pauses, now, valid.max(progress::PAUSES_EVERY * VALID_INTERVALS));
+            put(
+                &mut broker.jvm_pauses,
+                pauses,
+                now,
+                valid.max(progress::PAUSES_EVERY * VALID_INTERVALS),
+            );
             return;
         }
     };
-    let before = broker.collectors.insert(collector.to_owned(), status(error.as_ref(), end.took, now));
-    log_change(&broker.label, collector, before.and_then(|status| status.success), error.as_ref());
+    let before = broker
+        .collectors
+        .insert(collector.to_owned(), status(error.as_ref(), end.took, now));
+    log_change(
+        &broker.label,
+        collector,
+        before.and_then(|status| status.success),
+        error.as_ref(),
+    );
 }
 
-fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, now: Moment, valid: Duration) {
+fn threads(
+    broker: &mut BrokerSnapshot,
+    report: Result<ThreadReport, Failure>,
+    now: Moment,
+    valid: Duration,
+) {
     match report {
         Ok(report) => {
             match (&broker.deadlock, report.deadlocks.is_empty()) {
                 (None, false) => {
                     // `?` quotes them: the names of threads are the broker's to choose.
                     let cycle = report.deadlocks.iter().flat_map(|deadlock| &deadlock.cycle);
-                    let threads: Vec<&str> = cycle.map(|thread| thread.thread.as_str()).take(THREADS_LOGGED).collect();
+                    let threads: Vec<&str> = cycle
+                        .map(|thread| thread.thread.as_str())
+                        .take(THREADS_LOGGED)
+                        .collect();
                     tracing::error!(
                         broker = broker.label,
                         ?threads,
@@ -241,15 +339,25 @@ fn threads(broker: &mut BrokerSnapshot, report: Result<ThreadReport, Failure>, n
                 _ => {}
             }
             broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
-                since: broker.deadlock.as_ref().map_or(now, |standing| standing.since),
+                since: broker
+                    .deadlock
+                    .as_ref()
+                    .map_or(now, |standing| standing.since),
                 confirmed: now,
                 known_issues: each_once(report.deadlocks.iter().flat_map(matching)),
                 deadlocks: report.deadlocks.clone(),
             });
-            broker.threads = Reading::Known { value: report, at: now, valid_for: valid };
+            broker.threads = Reading::Known {
+                value: report,
+                at: now,
+                valid_for: valid,
+            };
         }
         Err(failure) => {
-            *broker.dump_failures.entry(failure.reason.to_owned()).or_default() += 1;
+            *broker
+                .dump_failures
+                .entry(failure.reason.to_owned())
+                .or_default() += 1;
             // The last dump stays until it is too old: one that failed takes nothing back. Before the first, its
             // reason is what there is to tell.
             if broker.threads.last().is_none() {
@@ -268,7 +376,13 @@ fn log_change(broker: &str, collector: &str, before: Option<bool>, failure: Opti
     match (before, failure) {
         (Some(false), None) => tracing::info!(broker, collector, "the collector works again"),
         (None | Some(true), Some(failure)) if failure.reason != GONE => {
-            tracing::warn!(broker, collector, reason = failure.reason, "{}", one_line(&failure.message));
+            tracing::warn!(
+                broker,
+                collector,
+                reason = failure.reason,
+                "{}",
+                one_line(&failure.message)
+            );
         }
         _ => {}
     }
@@ -276,11 +390,18 @@ fn log_change(broker: &str, collector: &str, before: Option<bool>, failure: Opti
 
 /// A broker that was not known, or of which something else is known or unknown than before.
 fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
-    let known = known.iter().find(|known| known.broker.process == broker.process);
+    let known = known
+        .iter()
+        .find(|known| known.broker.process == broker.process);
     match known {
         None => {
             let version = broker.kafka_version.as_deref().unwrap_or("unknown");
-            tracing::info!(broker = label, pid = broker.process.pid, version, "found a broker");
+            tracing::info!(
+                broker = label,
+                pid = broker.process.pid,
+                version,
+                "found a broker"
+            );
         }
         Some(known) if known.label != label => {
             tracing::info!(
@@ -292,21 +413,41 @@ fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
         }
         Some(_) => {}
     }
-    let told = known.map(|known| known.broker.problems.as_slice()).unwrap_or_default();
-    for problem in broker.problems.iter().filter(|problem| !told.contains(problem)) {
+    let told = known
+        .map(|known| known.broker.problems.as_slice())
+        .unwrap_or_default();
+    for problem in broker
+        .problems
+        .iter()
+        .filter(|problem| !told.contains(problem))
+    {
         tracing::warn!(broker = label, "{}", one_line(problem));
     }
 }
 
 /// Paths and answers in a message are others' work: they must not begin a line of the log themselves.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// Replaces what was known. Why it is unknown now, if it is.
-fn put<T>(reading: &mut Reading<T>, result: Result<T, Failure>, at: Moment, valid_for: Duration) -> Option<Failure> {
+fn put<T>(
+    reading: &mut Reading<T>,
+    result: Result<T, Failure>,
+    at: Moment,
+    valid_for: Duration,
+) -> Option<Failure> {
     let (new, failure) = match result {
-        Ok(value) => (Reading::Known { value, at, valid_for }, None),
+        Ok(value) => (
+            Reading::Known {
+                value,
+                at,
+                valid_for,
+            },
+            None,
+        ),
         Err(failure) => (Reading::unknown(failure.message.clone()), Some(failure)),
     };
     *reading = new;

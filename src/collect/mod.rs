@@ -42,7 +42,10 @@ const UPDATES: usize = 256;
 /// Watches every broker of this host until it is dropped.
 pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
     let (tell, updates) = mpsc::channel(UPDATES);
-    tokio::join!(keeper::keep(updates, publish, clock), discovery(config, tell, clock));
+    tokio::join!(
+        keeper::keep(updates, publish, clock),
+        discovery(config, tell, clock)
+    );
 }
 
 /// The rounds of one broker process, ended when dropped.
@@ -57,7 +60,11 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
     let kept_descriptors = Allowance::of_own_limit();
-    let pid_files = config.brokers.iter().filter_map(|settings| settings.matches.pid_file.clone()).collect();
+    let pid_files = config
+        .brokers
+        .iter()
+        .filter_map(|settings| settings.matches.pid_file.clone())
+        .collect();
     let mut lane = Lane::new(Discovery::new(proc.clone(), pid_files));
     let mut pace = Pace::new(config.rounds.discovery, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
@@ -68,7 +75,13 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
         let work = move |discovery: &mut Discovery| {
             let found = discovery.scan();
             let pids: Vec<Option<u32>> = settings.brokers.iter().map(pid_in_file).collect();
-            (found, pids, discovery.doubts().to_vec(), process::memory_map_limit(&root), exporter::vitals())
+            (
+                found,
+                pids,
+                discovery.doubts().to_vec(),
+                process::memory_map_limit(&root),
+                exporter::vitals(),
+            )
         };
         let (found, pids, mut doubts, memory_map_limit, exporter) =
             match lane.run(DISCOVERY_DEADLINE, "discovery", work).await {
@@ -76,7 +89,13 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                     pace.spent(cpu);
                     result
                 }
-                Err(failure) => (Err(failure.clone()), Vec::new(), Vec::new(), Err(failure.clone()), Err(failure)),
+                Err(failure) => (
+                    Err(failure.clone()),
+                    Vec::new(),
+                    Vec::new(),
+                    Err(failure.clone()),
+                    Err(failure),
+                ),
             };
         let found = found.map(|brokers| {
             doubts.extend(unmatched(&config.brokers, &pids, &brokers));
@@ -88,7 +107,14 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
         let alive = found.as_ref().ok().cloned();
         let (took, interval) = (begun.elapsed(), pace.interval());
         // The keeper must know a broker before its rounds tell of it.
-        let update = Update::Discovered { found, doubts, memory_map_limit, exporter, took, interval };
+        let update = Update::Discovered {
+            found,
+            doubts,
+            memory_map_limit,
+            exporter,
+            took,
+            interval,
+        };
         if tell.send(update).await.is_err() {
             return;
         }
@@ -96,8 +122,14 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
             running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
             for (broker, _) in alive {
                 let known = running.get(&broker.process);
-                let entry = entry_of(&config.brokers, &pids, &broker, known.and_then(|known| known.entry));
-                if known.is_some_and(|known| known.entry == entry && suits(&known.broker, &broker)) {
+                let entry = entry_of(
+                    &config.brokers,
+                    &pids,
+                    &broker,
+                    known.and_then(|known| known.entry),
+                );
+                if known.is_some_and(|known| known.entry == entry && suits(&known.broker, &broker))
+                {
                     continue;
                 }
                 let watched = Watched {
@@ -114,7 +146,14 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
                 };
-                running.insert(broker.process, Running { broker, entry, _rounds: watched.start() });
+                running.insert(
+                    broker.process,
+                    Running {
+                        broker,
+                        entry,
+                        _rounds: watched.start(),
+                    },
+                );
             }
         }
         tokio::time::sleep_until((begun + pace.interval()).into()).await;
@@ -138,28 +177,44 @@ fn entry_of(
     broker: &Broker,
     before: Option<usize>,
 ) -> Option<usize> {
-    let meant = std::iter::zip(settings, pids).position(|(settings, pid)| is_meant(settings, *pid, broker));
+    let meant =
+        std::iter::zip(settings, pids).position(|(settings, pid)| is_meant(settings, *pid, broker));
     let untold = |entry: &usize| {
-        settings.get(*entry).is_some_and(|settings| settings.matches.pid_file.is_some())
+        settings
+            .get(*entry)
+            .is_some_and(|settings| settings.matches.pid_file.is_some())
             && pids.get(*entry) == Some(&None)
     };
     meant.or(before.filter(untold))
 }
 
 /// Entries of the config file that are about no broker of this host.
-fn unmatched(settings: &[BrokerSettings], pids: &[Option<u32>], brokers: &[Arc<Broker>]) -> Vec<String> {
+fn unmatched(
+    settings: &[BrokerSettings],
+    pids: &[Option<u32>],
+    brokers: &[Arc<Broker>],
+) -> Vec<String> {
     let mut texts = Vec::new();
     for (index, (settings, pid)) in std::iter::zip(settings, pids).enumerate() {
         // A pid file that cannot be read is told as such.
         let unreadable = settings.matches.pid_file.is_some() && pid.is_none();
-        if unreadable || brokers.iter().any(|broker| is_meant(settings, *pid, broker)) {
+        if unreadable
+            || brokers
+                .iter()
+                .any(|broker| is_meant(settings, *pid, broker))
+        {
             continue;
         }
         let wanted = match &settings.matches {
             BrokerMatch { id: Some(id), .. } => format!("id {id}"),
-            BrokerMatch { port: Some(port), .. } => format!("port {port}"),
+            BrokerMatch {
+                port: Some(port), ..
+            } => format!("port {port}"),
             BrokerMatch { pid_file, .. } => {
-                format!("pid_file {}", pid_file.as_deref().unwrap_or(Path::new("")).display())
+                format!(
+                    "pid_file {}",
+                    pid_file.as_deref().unwrap_or(Path::new("")).display()
+                )
             }
         };
         texts.push(format!(
@@ -175,11 +230,18 @@ fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
     let mut by_id: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     for (broker, label) in found {
         let named = format!("{label} (pid {})", broker.process.pid);
-        broker.id.into_iter().for_each(|id| by_id.entry(id).or_default().push(named.clone()));
+        broker
+            .id
+            .into_iter()
+            .for_each(|id| by_id.entry(id).or_default().push(named.clone()));
     }
     by_id.retain(|_, named| named.len() > 1);
     let text = |(id, named): (i32, Vec<String>)| {
-        format!("{} brokers of this host have the id {id}; their label `broker` is: {}", named.len(), named.join(", "))
+        format!(
+            "{} brokers of this host have the id {id}; their label `broker` is: {}",
+            named.len(),
+            named.join(", ")
+        )
     };
     by_id.into_iter().map(text).collect()
 }
@@ -188,7 +250,16 @@ fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
 /// request, and all that was seen over time: only what they use is a reason.
 fn suits(known: &Broker, found: &Broker) -> bool {
     fn used(broker: &Broker) -> impl PartialEq + '_ {
-        let Broker { id, roles, listeners, log_dirs, zookeeper, uid, gid, .. } = broker;
+        let Broker {
+            id,
+            roles,
+            listeners,
+            log_dirs,
+            zookeeper,
+            uid,
+            gid,
+            ..
+        } = broker;
         (id, roles, listeners, log_dirs, zookeeper, uid, gid)
     }
     used(known) == used(found)
@@ -200,7 +271,10 @@ mod tests {
 
     #[test]
     fn rounds_go_on_until_something_they_need_changes() {
-        let known = Broker::unknown(ProcessKey { pid: 1, start_ticks: 1 });
+        let known = Broker::unknown(ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        });
         let told = Broker {
             problems: vec!["server.properties was changed".into()],
             started: Some(crate::snapshot::Moment(1)),
@@ -210,28 +284,77 @@ mod tests {
         };
         assert!(suits(&known, &told));
         let needed = [
-            Broker { id: Some(1), ..known.clone() },
-            Broker { roles: [discover::Role::Controller].into(), ..known.clone() },
-            Broker { log_dirs: vec!["/data".into()], ..known.clone() },
-            Broker { zookeeper: vec!["z:2181".into()], ..known.clone() },
-            Broker { uid: Some(1), ..known.clone() },
-            Broker { gid: Some(1), ..known.clone() },
+            Broker {
+                id: Some(1),
+                ..known.clone()
+            },
+            Broker {
+                roles: [discover::Role::Controller].into(),
+                ..known.clone()
+            },
+            Broker {
+                log_dirs: vec!["/data".into()],
+                ..known.clone()
+            },
+            Broker {
+                zookeeper: vec!["z:2181".into()],
+                ..known.clone()
+            },
+            Broker {
+                uid: Some(1),
+                ..known.clone()
+            },
+            Broker {
+                gid: Some(1),
+                ..known.clone()
+            },
         ];
         assert!(needed.iter().all(|found| !suits(&known, found)));
     }
 
     #[test]
     fn a_pid_file_may_come_late_and_be_away_for_a_moment() {
-        let entry = |matches| BrokerSettings { matches, probe_listener: None, bootstrap: None };
-        let by_file = entry(BrokerMatch { pid_file: Some("/run/kafka.pid".into()), ..BrokerMatch::default() });
-        let by_id = entry(BrokerMatch { id: Some(3), ..BrokerMatch::default() });
+        let entry = |matches| BrokerSettings {
+            matches,
+            probe_listener: None,
+            bootstrap: None,
+        };
+        let by_file = entry(BrokerMatch {
+            pid_file: Some("/run/kafka.pid".into()),
+            ..BrokerMatch::default()
+        });
+        let by_id = entry(BrokerMatch {
+            id: Some(3),
+            ..BrokerMatch::default()
+        });
         let settings = [by_file, by_id];
-        let broker = Broker::unknown(ProcessKey { pid: 7, start_ticks: 1 });
-        let entry_of = |pid, id, before| entry_of(&settings, &[pid, None], &Broker { id, ..broker.clone() }, before);
+        let broker = Broker::unknown(ProcessKey {
+            pid: 7,
+            start_ticks: 1,
+        });
+        let entry_of = |pid, id, before| {
+            entry_of(
+                &settings,
+                &[pid, None],
+                &Broker {
+                    id,
+                    ..broker.clone()
+                },
+                before,
+            )
+        };
         assert_eq!(entry_of(None, None, None), None);
         assert_eq!(entry_of(Some(7), None, None), Some(0));
-        assert_eq!(entry_of(None, None, Some(0)), Some(0), "the file is being written anew");
-        assert_eq!(entry_of(Some(8), None, Some(0)), None, "it names another process");
+        assert_eq!(
+            entry_of(None, None, Some(0)),
+            Some(0),
+            "the file is being written anew"
+        );
+        assert_eq!(
+            entry_of(Some(8), None, Some(0)),
+            None,
+            "it names another process"
+        );
         assert_eq!(entry_of(None, Some(3), Some(1)), Some(1));
         assert_eq!(entry_of(None, None, Some(1)), None);
     }

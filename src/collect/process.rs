@@ -33,21 +33,32 @@ pub struct Slow {
 impl Pulse {
     /// All of it, for one reason.
     pub fn unknown(failure: Failure) -> Pulse {
-        Pulse { handles: Err(failure.clone()), vitals: Err(failure) }
+        Pulse {
+            handles: Err(failure.clone()),
+            vitals: Err(failure),
+        }
     }
 }
 
 impl Slow {
     /// All of it, for one reason.
     pub fn unknown(failure: Failure) -> Slow {
-        Slow { kinds: Err(failure.clone()), socket_inodes: Err(failure.clone()), memory_maps: Err(failure) }
+        Slow {
+            kinds: Err(failure.clone()),
+            socket_inodes: Err(failure.clone()),
+            memory_maps: Err(failure),
+        }
     }
 }
 
 /// Reads what is cheap. Blocking, but only as long as the kernel takes to answer.
 pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
     let pid = broker.process.pid;
-    let (handles, status, limits) = (proc.open_handle_count(pid), proc.status(pid), proc.open_file_limits(pid));
+    let (handles, status, limits) = (
+        proc.open_handle_count(pid),
+        proc.status(pid),
+        proc.open_file_limits(pid),
+    );
     let unknown = |error| failure(broker, &error);
     let stat = match same_process(proc, broker.process) {
         Ok(stat) => stat,
@@ -62,7 +73,10 @@ pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
             handle_limit_hard: limits.hard,
         })
     });
-    Pulse { handles: handles.map_err(unknown), vitals: vitals.map_err(unknown) }
+    Pulse {
+        handles: handles.map_err(unknown),
+        vitals: vitals.map_err(unknown),
+    }
 }
 
 /// Reads handles by kind and memory maps, each for at most `budget`; what takes longer is unknown. Reading the maps
@@ -78,7 +92,11 @@ pub fn slow(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Slow {
         Ok((kinds, inodes)) => (Ok(kinds), Ok(inodes)),
         Err(error) => (Err(failure(broker, &error)), Err(failure(broker, &error))),
     };
-    Slow { kinds, socket_inodes, memory_maps: maps.map_err(|error| failure(broker, &error)) }
+    Slow {
+        kinds,
+        socket_inodes,
+        memory_maps: maps.map_err(|error| failure(broker, &error)),
+    }
 }
 
 /// The file systems of the log dirs, and why one of them is unknown. Can block for as long as a sick disk does.
@@ -91,7 +109,11 @@ pub fn log_dirs(proc: &ProcRoot, broker: &Broker) -> (Vec<LogDirSpace>, Option<F
             for dir in &broker.log_dirs {
                 match root.space(dir) {
                     Ok((free_bytes, total_bytes)) => {
-                        spaces.push(LogDirSpace { dir: dir.clone(), free_bytes, total_bytes });
+                        spaces.push(LogDirSpace {
+                            dir: dir.clone(),
+                            free_bytes,
+                            total_bytes,
+                        });
                     }
                     Err(error) => drop(unknown.get_or_insert(error)),
                 }
@@ -103,27 +125,48 @@ pub fn log_dirs(proc: &ProcRoot, broker: &Broker) -> (Vec<LogDirSpace>, Option<F
         return (Vec::new(), Some(failure(broker, &error)));
     }
     let unknown = unknown.map(|error| match error {
-        RootedError::Denied { .. } => {
-            Failure::new("denied", format!("{name}: {error}: run kafka-vitals as the broker's user"))
-        }
+        RootedError::Denied { .. } => Failure::new(
+            "denied",
+            format!("{name}: {error}: run kafka-vitals as the broker's user"),
+        ),
         error => Failure::new("io", format!("{name}: {error}")),
     });
-    let none = || Failure::new("io", format!("{name}: its log dirs are unknown: {}", broker.problems.join("; ")));
-    (spaces, unknown.or_else(|| broker.log_dirs.is_empty().then(none)))
+    let none = || {
+        Failure::new(
+            "io",
+            format!(
+                "{name}: its log dirs are unknown: {}",
+                broker.problems.join("; ")
+            ),
+        )
+    };
+    (
+        spaces,
+        unknown.or_else(|| broker.log_dirs.is_empty().then(none)),
+    )
 }
 
 /// Memory mappings that a process of this kernel may have.
 pub fn memory_map_limit(proc: &ProcRoot) -> Result<u64, Failure> {
-    proc.memory_map_limit().map_err(|error| Failure::new(reason(&error), error.to_string()))
+    proc.memory_map_limit()
+        .map_err(|error| Failure::new(reason(&error), error.to_string()))
 }
 
 /// The `stat` of the process, if it is still the one that was found and has not ended.
 fn same_process(proc: &ProcRoot, key: ProcessKey) -> Result<Stat, ProcError> {
     let stat = proc.stat(key.pid)?;
-    if stat.start_ticks == key.start_ticks && !stat.ended { Ok(stat) } else { Err(ProcError::Gone { pid: key.pid }) }
+    if stat.start_ticks == key.start_ticks && !stat.ended {
+        Ok(stat)
+    } else {
+        Err(ProcError::Gone { pid: key.pid })
+    }
 }
 
-fn handles_by_kind(proc: &ProcRoot, pid: u32, deadline: Deadline) -> Result<(HandleKinds, HashSet<u64>), ProcError> {
+fn handles_by_kind(
+    proc: &ProcRoot,
+    pid: u32,
+    deadline: Deadline,
+) -> Result<(HandleKinds, HashSet<u64>), ProcError> {
     let mut kinds = HandleKinds::default();
     let mut inodes = HashSet::new();
     proc.visit_numbered_links(pid, deadline, |_, link| {
@@ -149,8 +192,14 @@ pub(crate) fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
     }
     // `00000000000000000042.log`, also as `.log.deleted`, `.log.cleaned`, `.log.swap`: a name of 20 digits, which no
     // application log has.
-    let (digits, rest) = name.split_at(name.iter().take_while(|byte| byte.is_ascii_digit()).count());
-    let extension = rest.strip_prefix(b".").unwrap_or_default().split(|byte| *byte == b'.').next().unwrap_or_default();
+    let (digits, rest) =
+        name.split_at(name.iter().take_while(|byte| byte.is_ascii_digit()).count());
+    let extension = rest
+        .strip_prefix(b".")
+        .unwrap_or_default()
+        .split(|byte| *byte == b'.')
+        .next()
+        .unwrap_or_default();
     match extension {
         b"log" if digits.len() == 20 => &mut kinds.log_segment,
         b"index" | b"timeindex" | b"txnindex" if digits.len() == 20 => &mut kinds.index,
@@ -161,7 +210,9 @@ pub(crate) fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
 pub(super) fn failure(broker: &Broker, error: &ProcError) -> Failure {
     let name = broker.name();
     match error {
-        ProcError::Gone { .. } => Failure::new("gone", format!("{name} has ended or was restarted")),
+        ProcError::Gone { .. } => {
+            Failure::new("gone", format!("{name} has ended or was restarted"))
+        }
         error => Failure::new(reason(error), format!("{name}: {error}")),
     }
 }

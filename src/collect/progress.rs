@@ -56,7 +56,11 @@ pub struct Pass {
 
 impl ProgressCollector {
     pub fn new(proc: ProcRoot, broker: Arc<Broker>, allowance: Allowance) -> Self {
-        let pauses = Pauses { proc_root: proc.path().to_path_buf(), file: None, next: Moment::default() };
+        let pauses = Pauses {
+            proc_root: proc.path().to_path_buf(),
+            file: None,
+            next: Moment::default(),
+        };
         ProgressCollector {
             proc,
             broker,
@@ -83,7 +87,10 @@ impl ProgressCollector {
             Some(report) => Ok(report),
             None => Err(self.nothing_to_judge()),
         });
-        Pass { progress, pauses: self.pauses.read(&self.broker, self.clock.now()) }
+        Pass {
+            progress,
+            pauses: self.pauses.read(&self.broker, self.clock.now()),
+        }
     }
 
     /// None where no thread can be judged.
@@ -107,9 +114,17 @@ impl ProgressCollector {
         }
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.judged.len());
-        tasks.counts(self.judged.iter().copied(), |thread, pool, Counts { cpu, switches }| {
-            samples.push(Sample { thread, pool, cpu, switches });
-        })?;
+        tasks.counts(
+            self.judged.iter().copied(),
+            |thread, pool, Counts { cpu, switches }| {
+                samples.push(Sample {
+                    thread,
+                    pool,
+                    cpu,
+                    switches,
+                });
+            },
+        )?;
         if samples.len() < self.judged.len() {
             // One ended: look at once what came in its place.
             self.scanned = Moment::default();
@@ -118,12 +133,19 @@ impl ProgressCollector {
         for thread in self.watch.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
-        let suspects = self.watch.judge(&states).into_iter().map(|(thread_id, pool)| Suspect {
-            thread_id,
-            thread: self.name(&tasks, thread_id),
-            pool: pool.name().to_owned(),
-        });
-        let report = ProgressReport { suspects: suspects.collect(), threads: samples.len() as u64 };
+        let suspects = self
+            .watch
+            .judge(&states)
+            .into_iter()
+            .map(|(thread_id, pool)| Suspect {
+                thread_id,
+                thread: self.name(&tasks, thread_id),
+                pool: pool.name().to_owned(),
+            });
+        let report = ProgressReport {
+            suspects: suspects.collect(),
+            threads: samples.len() as u64,
+        };
         self.tasks = Some(tasks);
         let known = |wanted: fn(Pool) -> bool| samples.iter().any(|sample| wanted(sample.pool));
         Ok((known(must_move) && known(is_clock)).then_some(report))
@@ -138,16 +160,25 @@ impl ProgressCollector {
                 None => Pool::of_kernel_name(&task.name),
             };
             let followed = |pool: &Pool| must_move(*pool) || shows_rhythm(*pool) || is_clock(*pool);
-            self.judged.extend(pool.filter(followed).map(|pool| (thread, pool)));
+            self.judged
+                .extend(pool.filter(followed).map(|pool| (thread, pool)));
         }
         // In ascending order, as the tasks are.
         let judged = &self.judged;
-        tasks.keep_only(|thread| judged.binary_search_by_key(&thread, |(thread, _)| *thread).is_ok());
+        tasks.keep_only(|thread| {
+            judged
+                .binary_search_by_key(&thread, |(thread, _)| *thread)
+                .is_ok()
+        });
     }
 
     fn name(&self, tasks: &Tasks, thread: u32) -> String {
-        let Some(task) = tasks.get(thread) else { return String::new() };
-        self.names.get(&task.inner_id).map_or_else(|| task.name.clone(), |name| name.to_string())
+        let Some(task) = tasks.get(thread) else {
+            return String::new();
+        };
+        self.names
+            .get(&task.inner_id)
+            .map_or_else(|| task.name.clone(), |name| name.to_string())
     }
 
     fn nothing_to_judge(&self) -> Failure {
@@ -174,20 +205,30 @@ impl Pauses {
             return None;
         }
         let result = self.safepoint_time(broker);
-        self.next = now.plus(if result.is_ok() { PAUSES_EVERY } else { RETRY_PAUSES });
+        self.next = now.plus(if result.is_ok() {
+            PAUSES_EVERY
+        } else {
+            RETRY_PAUSES
+        });
         Some(result)
     }
 
     fn safepoint_time(&mut self, broker: &Broker) -> Result<Duration, Failure> {
         let key = broker.process;
-        let unknown = |reason, cause: String| Failure::new(reason, format!("pauses of pid {}: {cause}", key.pid));
+        let unknown = |reason, cause: String| {
+            Failure::new(reason, format!("pauses of pid {}: {cause}", key.pid))
+        };
         let file = match self.file.take() {
             Some(file) => file,
             None => Target::open(&self.proc_root, key.pid, Some(key.start_ticks))
                 .map_err(|error| unknown(error.reason(), error.to_string()))
-                .and_then(|target| PerfFile::open(&target).map_err(|error| unknown("absent", error.to_string())))?,
+                .and_then(|target| {
+                    PerfFile::open(&target).map_err(|error| unknown("absent", error.to_string()))
+                })?,
         };
-        let data = file.read().map_err(|error| unknown("protocol", error.to_string()))?;
+        let data = file
+            .read()
+            .map_err(|error| unknown("protocol", error.to_string()))?;
         let time = data.safepoint_time();
         self.file = Some(file);
         time.ok_or_else(|| unknown("absent", "the JVM publishes no sun.rt.safepointTime".into()))

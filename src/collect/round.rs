@@ -24,7 +24,11 @@ pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
 impl Pace {
     pub fn new(configured: Duration, ceiling: f64) -> Pace {
-        Pace { configured, ceiling, cost: None }
+        Pace {
+            configured,
+            ceiling,
+            cost: None,
+        }
     }
 
     /// Takes in what the newest run cost.
@@ -53,7 +57,10 @@ pub struct Lane<S> {
 impl<S: Send + 'static> Lane<S> {
     /// `state` is handed to each piece of work: buffers that are worth keeping.
     pub fn new(state: S) -> Lane<S> {
-        Lane { state: Arc::new(Mutex::new(state)), running: None }
+        Lane {
+            state: Arc::new(Mutex::new(state)),
+            running: None,
+        }
     }
 
     /// What `work` answered, with the CPU time that it took; a [`Failure`] at the deadline.
@@ -63,9 +70,14 @@ impl<S: Send + 'static> Lane<S> {
         what: &str,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<(R, Duration), Failure> {
-        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
-            let message =
-                format!("{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat");
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.is_finished())
+        {
+            let message = format!(
+                "{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat"
+            );
             return Err(Failure::new("timeout", message));
         }
         let (done, answer) = oneshot::channel();
@@ -83,10 +95,16 @@ impl<S: Send + 'static> Lane<S> {
                 self.running = None;
                 Ok(result)
             }
-            Ok(Err(_)) => Err(Failure::new("internal", format!("{what}: the collector panicked; see the log"))),
+            Ok(Err(_)) => Err(Failure::new(
+                "internal",
+                format!("{what}: the collector panicked; see the log"),
+            )),
             Err(_) => {
                 let seconds = deadline.as_secs_f32();
-                Err(Failure::new("timeout", format!("{what}: no answer from the kernel within {seconds} s")))
+                Err(Failure::new(
+                    "timeout",
+                    format!("{what}: no answer from the kernel within {seconds} s"),
+                ))
             }
         }
     }
@@ -112,7 +130,11 @@ mod tests {
             pace.spent(Duration::from_millis(22));
         }
         // 22 ms at 0.5 % of a core: once in 4.4 s.
-        assert!((pace.interval().as_secs_f64() - 4.4).abs() < 0.05, "{:?}", pace.interval());
+        assert!(
+            (pace.interval().as_secs_f64() - 4.4).abs() < 0.05,
+            "{:?}",
+            pace.interval()
+        );
         for _ in 0..40 {
             pace.spent(Duration::from_millis(1));
         }
@@ -125,10 +147,21 @@ mod tests {
     async fn a_hanging_read_is_told_and_not_joined_by_a_second() {
         let mut lane = Lane::new(0);
         let (release, hang) = mpsc::channel::<()>();
-        let failure = lane.run(Duration::from_millis(20), "broker 1", move |_| hang.recv().is_ok()).await.unwrap_err();
+        let failure = lane
+            .run(Duration::from_millis(20), "broker 1", move |_| {
+                hang.recv().is_ok()
+            })
+            .await
+            .unwrap_err();
         assert_eq!(failure.reason, "timeout");
-        let second = lane.run(Duration::from_secs(5), "broker 1", |_| ()).await.unwrap_err();
-        assert!(second.message.contains("earlier read still hangs"), "{second}");
+        let second = lane
+            .run(Duration::from_secs(5), "broker 1", |_| ())
+            .await
+            .unwrap_err();
+        assert!(
+            second.message.contains("earlier read still hangs"),
+            "{second}"
+        );
         release.send(()).unwrap();
         lane.running.take().unwrap().await.unwrap();
         let (answer, _) = lane
@@ -145,16 +178,27 @@ mod tests {
     async fn pieces_may_follow_each_other_at_once() {
         let mut lane = Lane::new(());
         for _ in 0..2000 {
-            lane.run(Duration::from_secs(5), "broker 1", |()| ()).await.unwrap();
+            lane.run(Duration::from_secs(5), "broker 1", |()| ())
+                .await
+                .unwrap();
         }
     }
 
     #[tokio::test]
     async fn a_panic_is_a_failure_of_one_run() {
         let mut lane = Lane::new(());
-        let failure = lane.run(Duration::from_secs(5), "broker 1", |_| panic!("made by the test")).await.unwrap_err();
+        let failure = lane
+            .run(Duration::from_secs(5), "broker 1", |_| {
+                panic!("made by the test")
+            })
+            .await
+            .unwrap_err();
         assert_eq!(failure.reason, "internal");
         lane.running.take().unwrap().await.unwrap_err();
-        assert!(lane.run(Duration::from_secs(5), "broker 1", |_| ()).await.is_ok());
+        assert!(
+            lane.run(Duration::from_secs(5), "broker 1", |_| ())
+                .await
+                .is_ok()
+        );
     }
 }

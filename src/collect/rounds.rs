@@ -77,7 +77,9 @@ impl Watched {
         tasks.spawn(pulse(self.clone()));
         tasks.spawn(slow(self.clone()));
         let not_asked = if !is_broker {
-            Some("a dedicated controller speaks Raft: it has no ISR to tell of and answers no clients")
+            Some(
+                "a dedicated controller speaks Raft: it has no ISR to tell of and answers no clients",
+            )
         } else {
             (!collectors.cluster).then_some("the collector `cluster` is switched off")
         };
@@ -90,7 +92,13 @@ impl Watched {
     }
 
     async fn tell(&self, round: &'static str, pace: &Pace, took: Duration, told: Told) {
-        let end = RoundEnd { process: self.broker.process, round, interval: pace.interval(), took, told };
+        let end = RoundEnd {
+            process: self.broker.process,
+            round,
+            interval: pace.interval(),
+            took,
+            told,
+        };
         // The keeper ends only with the whole exporter.
         let _ = self.tell.send(Update::Round(Box::new(end))).await;
     }
@@ -117,28 +125,38 @@ async fn pulse(watched: Watched) {
         let begun = Instant::now();
         no_dump(&watched).await;
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let read = process_lane.run(PULSE_DEADLINE, &name, move |_| process::pulse(&proc, &broker));
+        let read = process_lane.run(PULSE_DEADLINE, &name, move |_| {
+            process::pulse(&proc, &broker)
+        });
         let table = async {
             if !watched.config.collectors.sockets {
                 return None;
             }
             let (broker, own) = (Arc::clone(&watched.broker), watched.own.clone());
-            let work = move |sockets: &mut Sockets| sockets.pulse(&broker, &|address| own.contains(address));
+            let work = move |sockets: &mut Sockets| {
+                sockets.pulse(&broker, &|address| own.contains(address))
+            };
             Some(sockets_lane.run(PULSE_DEADLINE, &name, work).await)
         };
         let (read, table) = tokio::join!(read, table);
         let took = begun.elapsed();
-        let (pulse, cost) = read.unwrap_or_else(|failure| (Pulse::unknown(failure), Duration::ZERO));
+        let (pulse, cost) =
+            read.unwrap_or_else(|failure| (Pulse::unknown(failure), Duration::ZERO));
         let (table, table_cost) = match table {
             Some(Ok((table, cpu))) => (Some(table), cpu),
             Some(Err(failure)) => (Some(Err(failure)), Duration::ZERO),
             None => (None, Duration::ZERO),
         };
         pace.spent(cost + table_cost);
-        let told = Told::Process { handles: pulse.handles, vitals: pulse.vitals };
+        let told = Told::Process {
+            handles: pulse.handles,
+            vitals: pulse.vitals,
+        };
         watched.tell("pulse", &pace, took, told).await;
         if let Some(table) = table {
-            watched.tell("pulse", &pace, took, Told::Sockets(table)).await;
+            watched
+                .tell("pulse", &pace, took, Told::Sockets(table))
+                .await;
         }
         rest(begun, &pace).await;
     }
@@ -153,19 +171,27 @@ async fn slow(watched: Watched) {
     loop {
         let begun = Instant::now();
         no_dump(&watched).await;
-        let (proc, broker, own) = (watched.proc.clone(), Arc::clone(&watched.broker), watched.own.clone());
+        let (proc, broker, own) = (
+            watched.proc.clone(),
+            Arc::clone(&watched.broker),
+            watched.own.clone(),
+        );
         let with_sockets = watched.config.collectors.sockets;
         let work = move |sockets: &mut Sockets| {
             let read = process::slow(&proc, &broker, SLOW_DEADLINE / 2);
             let owners = with_sockets.then(|| {
                 let inodes = read.socket_inodes.clone()?;
                 let mut again = || process::slow(&proc, &broker, SLOW_DEADLINE / 2).socket_inodes;
-                sockets.owners(&broker, &inodes, &mut again, &|address| own.contains(address))
+                sockets.owners(&broker, &inodes, &mut again, &|address| {
+                    own.contains(address)
+                })
             });
             (read, owners)
         };
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let space = disks.run(DISK_DEADLINE, &name, move |(): &mut ()| process::log_dirs(&proc, &broker));
+        let space = disks.run(DISK_DEADLINE, &name, move |(): &mut ()| {
+            process::log_dirs(&proc, &broker)
+        });
         let (read, space) = tokio::join!(lane.run(SLOW_DEADLINE, &name, work), space);
         let ((spaces, unknown), disk_cost) =
             space.unwrap_or_else(|failure| ((Vec::new(), Some(failure)), Duration::ZERO));
@@ -175,11 +201,18 @@ async fn slow(watched: Watched) {
         });
         pace.spent(cost + disk_cost);
         let took = begun.elapsed();
-        let handles = Told::Handles { kinds: read.kinds, memory_maps: read.memory_maps };
+        let handles = Told::Handles {
+            kinds: read.kinds,
+            memory_maps: read.memory_maps,
+        };
         watched.tell("slow", &pace, took, handles).await;
-        watched.tell("slow", &pace, took, Told::LogDirs(spaces, unknown)).await;
+        watched
+            .tell("slow", &pace, took, Told::LogDirs(spaces, unknown))
+            .await;
         if let Some(owners) = owners {
-            watched.tell("slow", &pace, took, Told::Connections(owners)).await;
+            watched
+                .tell("slow", &pace, took, Told::Connections(owners))
+                .await;
         }
         rest(begun, &pace).await;
     }
@@ -188,23 +221,41 @@ async fn slow(watched: Watched) {
 async fn probe(watched: Watched, not_asked: Option<&'static str>) {
     let mut pace = Pace::new(watched.config.rounds.probe, PROBE_CEILING);
     if let Some(reason) = not_asked {
-        return watched.tell("probe", &pace, Duration::ZERO, Told::NotAsked(reason)).await;
+        return watched
+            .tell("probe", &pace, Duration::ZERO, Told::NotAsked(reason))
+            .await;
     }
-    let (bootstrap, listener) =
-        watched.settings.clone().map_or((None, None), |settings| (settings.bootstrap, settings.probe_listener));
-    let mut collector = ClusterCollector::new(Arc::clone(&watched.broker), bootstrap, listener, watched.own.clone());
+    let (bootstrap, listener) = watched.settings.clone().map_or((None, None), |settings| {
+        (settings.bootstrap, settings.probe_listener)
+    });
+    let mut collector = ClusterCollector::new(
+        Arc::clone(&watched.broker),
+        bootstrap,
+        listener,
+        watched.own.clone(),
+    );
     let mut lane = Lane::new(());
     let name = watched.broker.name();
     loop {
         let begun = Instant::now();
         let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
         let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
-        let same = lane.run(PULSE_DEADLINE, &name, work).await.and_then(|(same, _)| {
-            same.map_err(|error| {
-                let reason = if matches!(error, ProcNetError::Gone(_)) { GONE } else { "io" };
-                Failure::new(reason, format!("{name}: its network namespace is unknown: {error}"))
-            })
-        });
+        let same = lane
+            .run(PULSE_DEADLINE, &name, work)
+            .await
+            .and_then(|(same, _)| {
+                same.map_err(|error| {
+                    let reason = if matches!(error, ProcNetError::Gone(_)) {
+                        GONE
+                    } else {
+                        "io"
+                    };
+                    Failure::new(
+                        reason,
+                        format!("{name}: its network namespace is unknown: {error}"),
+                    )
+                })
+            });
         collector.set_network(same);
         let (probes, counts) = match collector.probe().await {
             Ok((probes, counts)) => (Ok(probes), counts),
@@ -215,22 +266,47 @@ async fn probe(watched: Watched, not_asked: Option<&'static str>) {
         }
         // At once: to ask a peer may take its time.
         let silent = probes.as_ref().is_ok_and(silent);
-        watched.suspects.send_if_modified(|known| if silent { known.insert(SILENCE) } else { known.remove(&SILENCE) });
-        watched.tell("probe", &pace, begun.elapsed(), Told::Probes(probes.clone())).await;
+        watched.suspects.send_if_modified(|known| {
+            if silent {
+                known.insert(SILENCE)
+            } else {
+                known.remove(&SILENCE)
+            }
+        });
+        watched
+            .tell(
+                "probe",
+                &pace,
+                begun.elapsed(),
+                Told::Probes(probes.clone()),
+            )
+            .await;
         let counts = match (counts, &probes) {
             (Err(silence), Ok(probes)) => collector.ask_peer(silence, &probes.peers).await,
             (counts, _) => counts,
         };
         let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
-        watched.behind.send_replace(counted.map(|counts| counts.not_in_isr_by_leader.clone()));
-        watched.tell("probe", &pace, begun.elapsed(), Told::Cluster(counts)).await;
-        tokio::join!(rest(begun, &pace), collector.read_late((begun + pace.interval()).into()));
+        watched
+            .behind
+            .send_replace(counted.map(|counts| counts.not_in_isr_by_leader.clone()));
+        watched
+            .tell("probe", &pace, begun.elapsed(), Told::Cluster(counts))
+            .await;
+        tokio::join!(
+            rest(begun, &pace),
+            collector.read_late((begun + pace.interval()).into())
+        );
     }
 }
 
 /// What Metadata cost a broker that answers, were it late: one that hangs is asked nothing new.
 fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
-    let answered = |probe: &&Probe| probe.error.as_ref().is_none_or(|error| error.reason == "slow");
+    let answered = |probe: &&Probe| {
+        probe
+            .error
+            .as_ref()
+            .is_none_or(|error| error.reason == "slow")
+    };
     let took = probes.metadata.as_ref().filter(answered)?.duration;
     Some(took.min(Timing::default().deadline))
 }
@@ -238,14 +314,20 @@ fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
 /// Whether the broker took the connection and answers nothing: what a thread dump may explain.
 fn silent(probes: &ProbeReport) -> bool {
     let own = [Some(&probes.api), probes.metadata.as_ref()];
-    let mut errors = own.into_iter().flatten().filter_map(|probe| probe.error.as_ref());
+    let mut errors = own
+        .into_iter()
+        .flatten()
+        .filter_map(|probe| probe.error.as_ref());
     errors.any(|error| error.accepted && error.reason == "timeout")
 }
 
 async fn progress(watched: Watched) {
     let mut pace = Pace::new(watched.config.rounds.progress, PROGRESS_CEILING);
-    let collector =
-        ProgressCollector::new(watched.proc.clone(), Arc::clone(&watched.broker), watched.kept_descriptors.clone());
+    let collector = ProgressCollector::new(
+        watched.proc.clone(),
+        Arc::clone(&watched.broker),
+        watched.kept_descriptors.clone(),
+    );
     let mut lane = Lane::new(collector);
     let name = watched.broker.name();
     let mut told: Option<Instant> = None;
@@ -254,7 +336,8 @@ async fn progress(watched: Watched) {
         let begun = Instant::now();
         let names = watched.names.borrow().clone();
         let before_names = names.is_none();
-        let work = move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
+        let work =
+            move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
         let (report, pauses) = match lane.run(PROGRESS_DEADLINE, &name, work).await {
             Ok((pass, cpu)) => {
                 pace.spent(cpu);
@@ -263,33 +346,48 @@ async fn progress(watched: Watched) {
             Err(failure) => (Err(failure), None),
         };
         let took = begun.elapsed();
-        let mut suspects: BTreeSet<u32> =
-            report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread_id).collect();
+        let mut suspects: BTreeSet<u32> = report
+            .iter()
+            .flat_map(|report| &report.suspects)
+            .map(|suspect| suspect.thread_id)
+            .collect();
         let news = watched.suspects.send_if_modified(|known| {
             // Not ours to take back.
             suspects.extend(known.get(&SILENCE));
             std::mem::replace(known, suspects.clone()) != suspects
         });
         if news {
-            let names: Vec<&str> =
-                report.iter().flat_map(|report| &report.suspects).map(|suspect| suspect.thread.as_str()).collect();
+            let names: Vec<&str> = report
+                .iter()
+                .flat_map(|report| &report.suspects)
+                .map(|suspect| suspect.thread.as_str())
+                .collect();
             tracing::debug!(broker = %name, suspects = ?names, "threads that hardly move");
         }
         // Most versions need the names of the first dump, which is under way. A broker that starts has no such threads
         // yet, and one that ends none any more. Nothing has failed.
-        let unnamed = report.as_ref().is_err_and(|failure| failure.reason == UNNAMED);
+        let unnamed = report
+            .as_ref()
+            .is_err_and(|failure| failure.reason == UNNAMED);
         if report.is_ok() {
             judged = Some(begun);
         }
-        let starts = watched.broker.started.is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
+        let starts = watched
+            .broker
+            .started
+            .is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
         let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
         let too_early = unnamed && (before_names || starts || ends);
         if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
             told = Some(begun);
-            watched.tell("progress", &pace, took, Told::Progress(report)).await;
+            watched
+                .tell("progress", &pace, took, Told::Progress(report))
+                .await;
         }
         if let Some(pauses) = pauses {
-            watched.tell("progress", &pace, took, Told::Pauses(pauses)).await;
+            watched
+                .tell("progress", &pace, took, Told::Pauses(pauses))
+                .await;
         }
         rest(begun, &pace).await;
     }
@@ -297,8 +395,12 @@ async fn progress(watched: Watched) {
 
 async fn thread_dump(watched: Watched) {
     let mut demand = Demand::new(watched.config.rounds.thread_dump, DUMP_CEILING);
-    let mut collector =
-        ThreadCollector::new(threads::THIS_PROGRAM, watched.proc.path(), Arc::clone(&watched.broker), DUMP_DEADLINE);
+    let mut collector = ThreadCollector::new(
+        threads::THIS_PROGRAM,
+        watched.proc.path(),
+        Arc::clone(&watched.broker),
+        DUMP_DEADLINE,
+    );
     let mut lane = Lane::new(ThreadHistory::default());
     let name = watched.broker.name();
     let mut suspected = watched.suspects.subscribe();
@@ -316,7 +418,11 @@ async fn thread_dump(watched: Watched) {
             Err(_) => collector.failed_pause(),
         };
         let mut report = judged(&watched, &mut lane, &name, dump).await;
-        if !asked_for_owners && report.as_ref().is_ok_and(|(report, _)| threads::lacks_owners(report)) {
+        if !asked_for_owners
+            && report
+                .as_ref()
+                .is_ok_and(|(report, _)| threads::lacks_owners(report))
+        {
             asked_for_owners = true;
             tracing::info!(broker = %name, "threads stand still at a lock: one dump that tells its owner");
             let dump = collector.collect_with_locks().await;
@@ -327,14 +433,21 @@ async fn thread_dump(watched: Watched) {
             report
         });
         // A failed dump takes no names back.
-        watched.names.send_modify(|names| *names = Some(names.take().unwrap_or_default()));
-        let deadlocked = report.as_ref().ok().map(|report| !report.deadlocks.is_empty());
+        watched
+            .names
+            .send_modify(|names| *names = Some(names.take().unwrap_or_default()));
+        let deadlocked = report
+            .as_ref()
+            .ok()
+            .map(|report| !report.deadlocks.is_empty());
         match &report {
             Err(failure) if failure.reason == "stopped" => demand.stopped(begun),
             _ => demand.taken(begun, pause, &suspects, deadlocked),
         }
         tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
-        watched.tell("thread_dump", demand.pace(), took, Told::Threads(report)).await;
+        watched
+            .tell("thread_dump", demand.pace(), took, Told::Threads(report))
+            .await;
         // The JVM ends the answer before it closes its handle.
         tokio::time::sleep(DUMP_SETTLES).await;
         watched.dumping.send_replace(false);
@@ -359,7 +472,8 @@ async fn judged(
 ) -> Result<(ThreadReport, Names), Failure> {
     let dump = dump?;
     let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
-    let work = move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
+    let work =
+        move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
     let (report, _) = lane.run(DUMP_DEADLINE, name, work).await?;
     report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
 }

@@ -30,8 +30,7 @@ pub struct Sockets {
 }
 
 /// [`TcpState::ALL`] as `ss` spells them.
-const SS_STATES: &str =
-    "ESTAB SYN-SENT SYN-RECV FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT UNCONN CLOSE-WAIT LAST-ACK LISTEN CLOSING";
+const SS_STATES: &str = "ESTAB SYN-SENT SYN-RECV FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT UNCONN CLOSE-WAIT LAST-ACK LISTEN CLOSING";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -42,20 +41,37 @@ enum Source {
 impl Sockets {
     /// `time_limit` bounds each of [`Sockets::pulse`] and [`Sockets::owners`].
     pub fn new(proc_root: impl Into<PathBuf>, time_limit: Duration) -> Sockets {
-        Sockets { proc_root: proc_root.into(), time_limit, buffer: Vec::new(), diag_refused: None, diag_proven: false }
+        Sockets {
+            proc_root: proc_root.into(),
+            time_limit,
+            buffer: Vec::new(),
+            diag_refused: None,
+            diag_proven: false,
+        }
     }
 
     /// What reaches the broker's listeners, in every state but ESTABLISHED, which the slow round counts.
     ///
     /// `own` tells whether the far end of a connection is the exporter's; those are left out.
-    pub fn pulse(&mut self, broker: &Broker, own: &dyn Fn(SocketAddr) -> bool) -> Result<SocketPulse, Failure> {
+    pub fn pulse(
+        &mut self,
+        broker: &Broker,
+        own: &dyn Fn(SocketAddr) -> bool,
+    ) -> Result<SocketPulse, Failure> {
         let deadline = Instant::now() + self.time_limit;
         let listeners = Listeners::of(broker)?;
         let states = States::ALL.without(TcpState::Established);
         let fresh = || (SocketPulse::default(), vec![None; broker.listeners.len()]);
-        let ((mut pulse, queues), source) =
-            self.read(broker, states, Some(&listeners.ports), deadline, fresh, |(pulse, queues), socket| {
-                let Some(index) = listeners.at(socket.local) else { return };
+        let ((mut pulse, queues), source) = self.read(
+            broker,
+            states,
+            Some(&listeners.ports),
+            deadline,
+            fresh,
+            |(pulse, queues), socket| {
+                let Some(index) = listeners.at(socket.local) else {
+                    return;
+                };
                 if socket.state == TcpState::Listen {
                     pulse.server.get_mut(TcpState::Listen).connections += 1;
                     // One listener may have several sockets: one per family, or shared by SO_REUSEPORT.
@@ -67,12 +83,17 @@ impl Sockets {
                 } else if !own(socket.remote) {
                     pulse.unread_close_wait += add(&mut pulse.server, socket);
                 }
-            })?;
+            },
+        )?;
         pulse.accept_queues = std::iter::zip(&broker.listeners, queues)
             .filter_map(|(listener, queue)| {
                 let (length, limit) = queue?;
                 let limit = (source == Source::SockDiag).then_some(limit);
-                Some(AcceptQueue { listener: listener.name.clone(), length, limit })
+                Some(AcceptQueue {
+                    listener: listener.name.clone(),
+                    length,
+                    limit,
+                })
             })
             .collect();
         Ok(pulse)
@@ -102,11 +123,18 @@ impl Sockets {
 
         // Its listening ports first, whatever they are for.
         let listening = States::of(&[TcpState::Listen]);
-        let (incoming, _) = self.read(broker, listening, None, deadline, HashSet::new, |ports, socket| {
-            if owned(socket) {
-                ports.insert(socket.local.port());
-            }
-        })?;
+        let (incoming, _) = self.read(
+            broker,
+            listening,
+            None,
+            deadline,
+            HashSet::new,
+            |ports, socket| {
+                if owned(socket) {
+                    ports.insert(socket.local.port());
+                }
+            },
+        )?;
         let outgoing = |socket: &Socket| {
             !incoming.contains(&socket.local.port())
                 && !listeners.ports.contains(socket.local.port())
@@ -114,8 +142,13 @@ impl Sockets {
         };
 
         let fresh = || (SocketOwners::default(), Vec::new(), HashSet::new());
-        let ((mut owners, mut seen, remotes), _) =
-            self.read(broker, States::ALL, None, deadline, fresh, |(owners, seen, remotes), socket| {
+        let ((mut owners, mut seen, remotes), _) = self.read(
+            broker,
+            States::ALL,
+            None,
+            deadline,
+            fresh,
+            |(owners, seen, remotes), socket| {
                 let owned = owned(socket);
                 if owned {
                     seen.push(socket.inode);
@@ -131,17 +164,32 @@ impl Sockets {
                     owners.client_unread_close_wait += add(&mut owners.client, socket);
                     remotes.insert(socket.remote);
                 }
-            })?;
+            },
+        )?;
 
         use TcpState::{Closing, FinWait1, FinWait2, LastAck, TimeWait};
         let ownerless = States::of(&[FinWait1, FinWait2, TimeWait, LastAck, Closing]);
-        let zookeeper: Vec<Place> = broker.zookeeper.iter().filter_map(|entry| Place::parse(entry)).collect();
-        let (closed, _) = self.read(broker, ownerless, None, deadline, StateCounts::default, |closed, socket| {
-            let known = || remotes.contains(&socket.remote) || zookeeper.iter().any(|place| place.is(socket.remote));
-            if socket.inode == 0 && outgoing(socket) && known() && !own(socket.local) {
-                add(closed, socket);
-            }
-        })?;
+        let zookeeper: Vec<Place> = broker
+            .zookeeper
+            .iter()
+            .filter_map(|entry| Place::parse(entry))
+            .collect();
+        let (closed, _) = self.read(
+            broker,
+            ownerless,
+            None,
+            deadline,
+            StateCounts::default,
+            |closed, socket| {
+                let known = || {
+                    remotes.contains(&socket.remote)
+                        || zookeeper.iter().any(|place| place.is(socket.remote))
+                };
+                if socket.inode == 0 && outgoing(socket) && known() && !own(socket.local) {
+                    add(closed, socket);
+                }
+            },
+        )?;
         for state in [FinWait1, FinWait2, TimeWait, LastAck, Closing] {
             let (sum, more) = (owners.client.get_mut(state), closed.get(state));
             sum.connections += more.connections;
@@ -150,12 +198,19 @@ impl Sockets {
         }
 
         seen.sort_unstable();
-        let mut untracked: HashSet<u64> =
-            inodes.iter().copied().filter(|inode| seen.binary_search(inode).is_err()).collect();
+        let mut untracked: HashSet<u64> = inodes
+            .iter()
+            .copied()
+            .filter(|inode| seen.binary_search(inode).is_err())
+            .collect();
         if !untracked.is_empty() {
-            proc_net::other_socket_inodes(&self.proc_root, broker.process.pid, &mut self.buffer, deadline, |inode| {
-                _ = untracked.remove(&inode)
-            })
+            proc_net::other_socket_inodes(
+                &self.proc_root,
+                broker.process.pid,
+                &mut self.buffer,
+                deadline,
+                |inode| _ = untracked.remove(&inode),
+            )
             .map_err(|error| failure(broker, &error))?;
         }
         if !untracked.is_empty() {
@@ -168,7 +223,12 @@ impl Sockets {
     /// Every TCP socket of the broker's network namespace, a line each in the columns of `ss -tane`, of which the last
     /// tells user and inode. Beyond `most` lines the last one tells how many were left out.
     pub fn lines(&mut self, broker: &Broker, most: usize) -> Result<String, Failure> {
-        let fresh = || ("State Recv-Q Send-Q Local Address:Port Peer Address:Port\n".to_owned(), 0_usize);
+        let fresh = || {
+            (
+                "State Recv-Q Send-Q Local Address:Port Peer Address:Port\n".to_owned(),
+                0_usize,
+            )
+        };
         let deadline = Instant::now() + self.time_limit;
         let ((mut text, count), _) =
             self.read(broker, States::ALL, None, deadline, fresh, |(text, count), socket| {
@@ -203,8 +263,11 @@ impl Sockets {
         mut fold: impl FnMut(&mut T, &Socket),
     ) -> Result<(T, Source), Failure> {
         let pid = broker.process.pid;
-        let same = proc_net::same_network_namespace(&self.proc_root, pid).map_err(|error| failure(broker, &error))?;
-        let refused = self.diag_refused.is_some_and(|at| at.elapsed() < REFUSAL_LASTS);
+        let same = proc_net::same_network_namespace(&self.proc_root, pid)
+            .map_err(|error| failure(broker, &error))?;
+        let refused = self
+            .diag_refused
+            .is_some_and(|at| at.elapsed() < REFUSAL_LASTS);
         if same && !refused {
             let mut interruptions = 0;
             loop {
@@ -219,7 +282,10 @@ impl Sockets {
                     Ok(()) => break,
                     Err(DiagError::Interrupted) if interruptions < 2 => interruptions += 1,
                     Err(error @ DiagError::Unavailable(_)) => {
-                        tracing::info!("{error}; reading {}/PID/net/tcp instead", self.proc_root.display());
+                        tracing::info!(
+                            "{error}; reading {}/PID/net/tcp instead",
+                            self.proc_root.display()
+                        );
                         self.diag_refused = Some(Instant::now());
                         break;
                     }
@@ -229,15 +295,24 @@ impl Sockets {
                             DiagError::TooManyPorts(_) => "unsupported",
                             _ => "protocol",
                         };
-                        return Err(Failure::new(reason, format!("sockets of {}: {error}", broker.name())));
+                        return Err(Failure::new(
+                            reason,
+                            format!("sockets of {}: {error}", broker.name()),
+                        ));
                     }
                 }
             }
         }
         let mut sum = fresh();
-        proc_net::tcp_sockets(&self.proc_root, pid, states, ports, &mut self.buffer, deadline, |socket| {
-            fold(&mut sum, socket)
-        })
+        proc_net::tcp_sockets(
+            &self.proc_root,
+            pid,
+            states,
+            ports,
+            &mut self.buffer,
+            deadline,
+            |socket| fold(&mut sum, socket),
+        )
         .map_err(|error| failure(broker, &error))?;
         Ok((sum, Source::ProcNet))
     }
@@ -246,7 +321,10 @@ impl Sockets {
 /// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
 fn add(counts: &mut StateCounts, socket: &Socket) -> u64 {
     // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
-    let ended = matches!(socket.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing);
+    let ended = matches!(
+        socket.state,
+        TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
+    );
     let received = u64::from(socket.receive_queue).saturating_sub(u64::from(ended));
     let count = counts.get_mut(socket.state);
     count.connections += 1;
@@ -272,7 +350,9 @@ enum Host {
 
 impl Place {
     fn new(host: Option<&str>, port: u16) -> Place {
-        let host = host.map(|host| host.trim_start_matches('[').trim_end_matches(']')).unwrap_or_default();
+        let host = host
+            .map(|host| host.trim_start_matches('[').trim_end_matches(']'))
+            .unwrap_or_default();
         let literal = host.split('%').next().unwrap_or_default().parse::<IpAddr>();
         let host = match literal.map(|address| address.to_canonical()) {
             Ok(address) if !address.is_unspecified() => Host::Address(address),
@@ -318,26 +398,38 @@ impl Listeners {
         places.sort_by_key(|(_, place)| place.host == Host::Any);
         let ports = Ports::new(places.iter().map(|(_, place)| place.port));
         if ports.is_empty() {
-            let why = format!("sockets of {}: no listener's port is known (see its `listeners`)", broker.name());
+            let why = format!(
+                "sockets of {}: no listener's port is known (see its `listeners`)",
+                broker.name()
+            );
             return Err(Failure::new("unsupported", why));
         }
         Ok(Listeners { places, ports })
     }
 
     fn at(&self, local: SocketAddr) -> Option<usize> {
-        self.places.iter().find(|(_, place)| place.is(local)).map(|(index, _)| *index)
+        self.places
+            .iter()
+            .find(|(_, place)| place.is(local))
+            .map(|(index, _)| *index)
     }
 }
 
 fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
     let (reason, remedy) = match error {
         ProcNetError::Gone(_) => ("gone", ""),
-        ProcNetError::Denied(_) => ("denied", "; run the exporter as the broker's user or with CAP_SYS_PTRACE"),
+        ProcNetError::Denied(_) => (
+            "denied",
+            "; run the exporter as the broker's user or with CAP_SYS_PTRACE",
+        ),
         ProcNetError::TimedOut(_) => ("timeout", ""),
         ProcNetError::Garbage { .. } => ("protocol", ""),
         ProcNetError::Failed { .. } => ("io", ""),
     };
-    Failure::new(reason, format!("sockets of {}: {error}{remedy}", broker.name()))
+    Failure::new(
+        reason,
+        format!("sockets of {}: {error}{remedy}", broker.name()),
+    )
 }
 
 #[cfg(test)]

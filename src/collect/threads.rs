@@ -86,7 +86,12 @@ pub fn report(
     now: Moment,
 ) -> Result<(ThreadReport, Names), Failure> {
     let text = thread_dump::decode(&dump.bytes);
-    let unreadable = |message: &str| Failure::new("protocol", format!("the JVM's answer is no thread dump: {message}"));
+    let unreadable = |message: &str| {
+        Failure::new(
+            "protocol",
+            format!("the JVM's answer is no thread dump: {message}"),
+        )
+    };
     let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
     let newest = dumps.last().ok_or_else(|| unreadable("it is empty"))?;
     let mut by_state: BTreeMap<thread_dump::State, u64> = BTreeMap::new();
@@ -96,11 +101,20 @@ pub fn report(
     let graph = WaitGraph::knowing(newest, &history.owners);
     // What has moved since is forgotten for good.
     history.owners = graph.owners();
-    let pooled = newest.threads.iter().filter(|thread| Pool::of(thread.name).is_some());
-    let id = |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
-    let names = pooled.filter_map(|thread| Some((id(thread)?, thread.name.into()))).collect();
+    let pooled = newest
+        .threads
+        .iter()
+        .filter(|thread| Pool::of(thread.name).is_some());
+    let id =
+        |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
+    let names = pooled
+        .filter_map(|thread| Some((id(thread)?, thread.name.into())))
+        .collect();
     let report = ThreadReport {
-        by_state: by_state.into_iter().map(|(state, count)| (state.name().to_owned(), count)).collect(),
+        by_state: by_state
+            .into_iter()
+            .map(|(state, count)| (state.name().to_owned(), count))
+            .collect(),
         deadlocks: graph.deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
@@ -114,7 +128,9 @@ pub fn report(
 /// Whether threads stand still at a lock whose owner only a dump with locks can tell.
 pub fn lacks_owners(report: &ThreadReport) -> bool {
     let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
-    let mut unowned = stalls.filter(|stall| stall.holders.is_empty()).flat_map(|stall| &stall.lock_class);
+    let mut unowned = stalls
+        .filter(|stall| stall.holders.is_empty())
+        .flat_map(|stall| &stall.lock_class);
     report.deadlocks.is_empty() && unowned.any(|class| is_exclusive_lock(class))
 }
 
@@ -144,7 +160,16 @@ impl ThreadCollector {
     ) -> Self {
         let (exe, proc_root) = (exe.into(), proc_root.into());
         let (stuck, listener, no_signal_until, failed_pause) = (None, None, None, None);
-        ThreadCollector { exe, proc_root, broker, deadline, stuck, listener, no_signal_until, failed_pause }
+        ThreadCollector {
+            exe,
+            proc_root,
+            broker,
+            deadline,
+            stuck,
+            listener,
+            no_signal_until,
+            failed_pause,
+        }
     }
 
     /// Takes one dump. Ends at the latest a second after the deadline; if it is dropped earlier, so is the child.
@@ -167,12 +192,33 @@ impl ThreadCollector {
 
     async fn take(&mut self, with_locks: bool, deadline: Duration) -> Result<RawDump, Failure> {
         let ask = Ask::ThreadDump { with_locks };
-        match self.ask(ask, deadline).await.map_err(|failure| self.of("thread dump", failure))? {
-            (Outcome::Ok { duration, pause, paused, listener, .. }, bytes) => {
+        match self
+            .ask(ask, deadline)
+            .await
+            .map_err(|failure| self.of("thread dump", failure))?
+        {
+            (
+                Outcome::Ok {
+                    duration,
+                    pause,
+                    paused,
+                    listener,
+                    ..
+                },
+                bytes,
+            ) => {
                 self.listener = listener;
-                Ok(RawDump { bytes, duration, pause, paused })
+                Ok(RawDump {
+                    bytes,
+                    duration,
+                    pause,
+                    paused,
+                })
             }
-            _ => Err(self.of("thread dump", Failure::new("protocol", "the attach child took something else"))),
+            _ => Err(self.of(
+                "thread dump",
+                Failure::new("protocol", "the attach child took something else"),
+            )),
         }
     }
 
@@ -187,10 +233,20 @@ impl ThreadCollector {
         min_free: u64,
         deadline: Duration,
     ) -> Result<(u64, Duration), Failure> {
-        let ask = Ask::HeapDump { file: file.to_owned(), min_free };
-        match self.ask(ask, deadline).await.map_err(|failure| self.of("heap dump", failure))? {
+        let ask = Ask::HeapDump {
+            file: file.to_owned(),
+            min_free,
+        };
+        match self
+            .ask(ask, deadline)
+            .await
+            .map_err(|failure| self.of("heap dump", failure))?
+        {
             (Outcome::Heap { bytes, duration }, _) => Ok((bytes, duration)),
-            _ => Err(self.of("heap dump", Failure::new("protocol", "the attach child took something else"))),
+            _ => Err(self.of(
+                "heap dump",
+                Failure::new("protocol", "the attach child took something else"),
+            )),
         }
     }
 
@@ -200,7 +256,10 @@ impl ThreadCollector {
         self.failed_pause = None;
         if let Some(child) = &mut self.stuck {
             if matches!(child.try_wait(), Ok(None)) {
-                return Err(Failure::new("timeout", "the previous attach was killed and hangs in the kernel still"));
+                return Err(Failure::new(
+                    "timeout",
+                    "the previous attach was killed and hangs in the kernel still",
+                ));
             }
             self.stuck = None;
         }
@@ -210,7 +269,9 @@ impl ThreadCollector {
             start_ticks: self.broker.process.start_ticks,
             deadline,
             max_bytes: MAX_DUMP_BYTES,
-            may_signal: self.no_signal_until.is_none_or(|until| Instant::now() >= until),
+            may_signal: self
+                .no_signal_until
+                .is_none_or(|until| Instant::now() >= until),
             listener: self.listener,
             ask,
         };
@@ -224,7 +285,12 @@ impl ThreadCollector {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| Failure::new("protocol", format!("cannot start {}: {error}", self.exe.display())))?;
+            .map_err(|error| {
+                Failure::new(
+                    "protocol",
+                    format!("cannot start {}: {error}", self.exe.display()),
+                )
+            })?;
         let output = match child.stdout.take() {
             Some(stdout) => timeout(deadline + GRACE, read_output(stdout)).await,
             None => Ok(Err("it has no standard output".into())),
@@ -235,14 +301,32 @@ impl ThreadCollector {
             self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
         }
         let (header, bytes) = output
-            .map_err(|_| Failure::new("timeout", "the attach child did not end at its deadline; it was killed"))?
-            .map_err(|cause| Failure::new("protocol", format!("the attach child failed: {cause}")))?;
+            .map_err(|_| {
+                Failure::new(
+                    "timeout",
+                    "the attach child did not end at its deadline; it was killed",
+                )
+            })?
+            .map_err(|cause| {
+                Failure::new("protocol", format!("the attach child failed: {cause}"))
+            })?;
         match header.outcome {
-            Outcome::Error { reason, message, pause } => {
+            Outcome::Error {
+                reason,
+                message,
+                pause,
+            } => {
                 self.failed_pause = pause;
-                let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("protocol");
+                let reason = REASONS
+                    .into_iter()
+                    .find(|known| *known == reason)
+                    .unwrap_or("protocol");
                 if header.signalled {
-                    let pause = if reason == "listener_dead" { REVIVAL_PAUSE } else { SIGNAL_PAUSE };
+                    let pause = if reason == "listener_dead" {
+                        REVIVAL_PAUSE
+                    } else {
+                        SIGNAL_PAUSE
+                    };
                     self.no_signal_until = Some(Instant::now() + pause);
                 }
                 Err(Failure::new(reason, message))
@@ -269,7 +353,10 @@ impl ThreadCollector {
     fn of(&self, what: &str, Failure { reason, message }: Failure) -> Failure {
         let pid = self.broker.process.pid;
         match self.broker.id {
-            Some(id) => Failure::new(reason, format!("{what} of broker {id} (pid {pid}): {message}")),
+            Some(id) => Failure::new(
+                reason,
+                format!("{what} of broker {id} (pid {pid}): {message}"),
+            ),
             None => Failure::new(reason, format!("{what} of pid {pid}: {message}")),
         }
     }
@@ -281,18 +368,29 @@ async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
     let _ = rustix::pipe::fcntl_setpipe_size(&stdout, 1 << 20);
     let mut reader = BufReader::with_capacity(64 << 10, stdout);
     let mut line = Vec::new();
-    let read = (&mut reader).take(MAX_HEADER_BYTES as u64).read_until(b'\n', &mut line).await;
+    let read = (&mut reader)
+        .take(MAX_HEADER_BYTES as u64)
+        .read_until(b'\n', &mut line)
+        .await;
     read.map_err(|error| error.to_string())?;
-    let header: Header = serde_json::from_slice(&line).map_err(|error| format!("no header: {error}"))?;
+    let header: Header =
+        serde_json::from_slice(&line).map_err(|error| format!("no header: {error}"))?;
     if header.bytes > MAX_DUMP_BYTES {
         return Err(format!("it announces {} bytes", header.bytes));
     }
     let mut bytes = Vec::with_capacity(header.bytes);
-    let read = reader.take(header.bytes as u64 + 1).read_to_end(&mut bytes).await;
+    let read = reader
+        .take(header.bytes as u64 + 1)
+        .read_to_end(&mut bytes)
+        .await;
     read.map_err(|error| error.to_string())?;
     if bytes.len() == header.bytes {
         Ok((header, bytes))
     } else {
-        Err(format!("it announced {} bytes and sent {}", header.bytes, bytes.len()))
+        Err(format!(
+            "it announced {} bytes and sent {}",
+            header.bytes,
+            bytes.len()
+        ))
     }
 }

@@ -62,8 +62,14 @@ impl Analysis {
     /// The deadlocks of one dump, with their indexes.
     pub fn deadlocks_of(&self, dump: usize) -> impl Iterator<Item = (usize, &DeadlockFacts)> {
         // They stand in the order of their dumps.
-        let first = self.deadlocks.partition_point(|deadlock| deadlock.dump < dump);
-        self.deadlocks.iter().enumerate().skip(first).take_while(move |(_, deadlock)| deadlock.dump == dump)
+        let first = self
+            .deadlocks
+            .partition_point(|deadlock| deadlock.dump < dump);
+        self.deadlocks
+            .iter()
+            .enumerate()
+            .skip(first)
+            .take_while(move |(_, deadlock)| deadlock.dump == dump)
     }
 
     /// Adds one dump. `source` is the file or process that it came from.
@@ -77,26 +83,59 @@ impl Analysis {
             truncated: dump.truncated,
         });
         let graph = WaitGraph::of(dump);
-        self.deadlocks.extend(graph.deadlocks().into_iter().map(|deadlock| facts(index, deadlock)));
-        self.convoys.extend(graph.convoys().into_iter().map(|queue| {
-            let LockQueue { lock_class: lock, waiters, owner, owner_frames } = queue;
-            ConvoyFacts { dump: index, lock, waiters, owner, owner_frames }
-        }));
+        self.deadlocks.extend(
+            graph
+                .deadlocks()
+                .into_iter()
+                .map(|deadlock| facts(index, deadlock)),
+        );
+        self.convoys
+            .extend(graph.convoys().into_iter().map(|queue| {
+                let LockQueue {
+                    lock_class: lock,
+                    waiters,
+                    owner,
+                    owner_frames,
+                } = queue;
+                ConvoyFacts {
+                    dump: index,
+                    lock,
+                    waiters,
+                    owner,
+                    owner_frames,
+                }
+            }));
     }
 }
 
 fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
     let known_issues = known_issues::matching(&deadlock);
-    let before = deadlock.cycle.iter().cycle().skip(deadlock.cycle.len().saturating_sub(1));
-    let held: Vec<String> = before.take(deadlock.cycle.len()).map(|member| member.wants.clone()).collect();
+    let before = deadlock
+        .cycle
+        .iter()
+        .cycle()
+        .skip(deadlock.cycle.len().saturating_sub(1));
+    let held: Vec<String> = before
+        .take(deadlock.cycle.len())
+        .map(|member| member.wants.clone())
+        .collect();
     let members = std::iter::zip(deadlock.cycle, held).map(|(member, holds)| Member {
         thread: member.thread,
         holds,
         wants: member.wants,
         frames: member.frames,
     });
-    let waiting = deadlock.waiting.into_iter().map(|thread| thread.thread).collect();
-    DeadlockFacts { dump, cycle: members.collect(), waiting, known_issues }
+    let waiting = deadlock
+        .waiting
+        .into_iter()
+        .map(|thread| thread.thread)
+        .collect();
+    DeadlockFacts {
+        dump,
+        cycle: members.collect(),
+        waiting,
+        known_issues,
+    }
 }
 
 /// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.
@@ -104,10 +143,17 @@ pub fn read_all(bytes: &[u8]) -> Analysis {
     let mut analysis = Analysis::default();
     for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
         let reported = dump.reported.iter().flatten();
-        for thread in dump.threads.iter().chain(reported.filter_map(|thread| thread.stack.as_ref())) {
+        for thread in dump
+            .threads
+            .iter()
+            .chain(reported.filter_map(|thread| thread.stack.as_ref()))
+        {
             let _ = (thread.header(), thread.state());
             let _ = (thread.frames().count(), thread.frame_lines().count());
-            let _ = (thread.locks().count(), thread.initialising_classes().count());
+            let _ = (
+                thread.locks().count(),
+                thread.initialising_classes().count(),
+            );
         }
         analysis.add("bytes", &dump);
     }

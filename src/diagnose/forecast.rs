@@ -100,7 +100,14 @@ impl Series {
         if !level.is_finite() || self.samples.last().is_some_and(|last| last.to >= at) {
             return;
         }
-        self.samples.push(Sample { from: at, to: at, count: 1.0, mean: level, low: level, high: level });
+        self.samples.push(Sample {
+            from: at,
+            to: at,
+            count: 1.0,
+            mean: level,
+            low: level,
+            high: level,
+        });
         if self.samples.len() >= self.full {
             self.thin(at);
             self.full = self.samples.len() + MAX_SAMPLES / 16;
@@ -114,9 +121,15 @@ impl Series {
 
     fn thin(&mut self, now: f64) {
         let mut thinned: Vec<Sample> = Vec::with_capacity(self.samples.len());
-        for sample in self.samples.iter().filter(|sample| now - sample.to <= HISTORY) {
+        for sample in self
+            .samples
+            .iter()
+            .filter(|sample| now - sample.to <= HISTORY)
+        {
             match thinned.last_mut() {
-                Some(last) if sample.to - last.from <= (now - sample.to) * THINNING => last.merge(sample),
+                Some(last) if sample.to - last.from <= (now - sample.to) * THINNING => {
+                    last.merge(sample)
+                }
                 _ => thinned.push(*sample),
             }
         }
@@ -127,18 +140,28 @@ impl Series {
 
     /// When the level reaches `limit`.
     pub fn forecast(&self, limit: f64) -> Forecast {
-        let Some(trend) = self.trend() else { return Forecast::Unknown };
+        let Some(trend) = self.trend() else {
+            return Forecast::Unknown;
+        };
         let room = (limit - trend.level).max(0.0);
         let seconds = match trend.course {
             Course::Flat => f64::INFINITY,
             Course::Unclear => return Forecast::Unknown,
             Course::Steady(speed) => room / speed,
             // The root of the speed grows evenly: between a speed that grows evenly and one that grows by shares.
-            Course::Faster(speed, gain) => ((speed.powf(1.5) + 3.0 * gain * room).cbrt() - speed.sqrt()) / gain,
-            Course::Slower(speed, loss) if loss * room < speed => -(1.0 - loss * room / speed).ln() / loss,
+            Course::Faster(speed, gain) => {
+                ((speed.powf(1.5) + 3.0 * gain * room).cbrt() - speed.sqrt()) / gain
+            }
+            Course::Slower(speed, loss) if loss * room < speed => {
+                -(1.0 - loss * room / speed).ln() / loss
+            }
             Course::Slower(..) => f64::INFINITY,
         };
-        if seconds.is_finite() { Forecast::SecondsLeft(seconds) } else { Forecast::NoneAhead }
+        if seconds.is_finite() {
+            Forecast::SecondsLeft(seconds)
+        } else {
+            Forecast::NoneAhead
+        }
     }
 
     /// For how long the level has grown without coming down; None where it does not leak.
@@ -173,7 +196,9 @@ type Point = (f64, f64);
 
 /// The medians of the parts of `from..=to`.
 fn points(samples: &[Sample], from: f64, to: f64, parts: usize) -> Vec<Point> {
-    let part = |sample: &Sample| (((sample.at() - from) / (to - from) * parts as f64) as usize).min(parts - 1);
+    let part = |sample: &Sample| {
+        (((sample.at() - from) / (to - from) * parts as f64) as usize).min(parts - 1)
+    };
     let begin = samples.partition_point(|sample| sample.at() < from);
     let end = samples.partition_point(|sample| sample.at() <= to);
     let within = samples.get(begin..end).unwrap_or_default();
@@ -181,17 +206,27 @@ fn points(samples: &[Sample], from: f64, to: f64, parts: usize) -> Vec<Point> {
         let median = |of: fn(&Sample) -> f64| quantile(group.iter().map(of).collect(), 0.5);
         (median(Sample::at), median(|sample| sample.mean))
     };
-    within.chunk_by(|a, b| part(a) == part(b)).map(of_part).collect()
+    within
+        .chunk_by(|a, b| part(a) == part(b))
+        .map(of_part)
+        .collect()
 }
 
 fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
     let index = ((values.len() as f64 - 1.0) * share).round() as usize;
-    if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(index, f64::total_cmp).1 }
+    if values.is_empty() {
+        0.0
+    } else {
+        *values.select_nth_unstable_by(index, f64::total_cmp).1
+    }
 }
 
 /// Theil and Sen's.
 fn slope(points: &[Point]) -> f64 {
-    let pairs = points.iter().enumerate().flat_map(|(i, a)| points.iter().skip(i + 1).map(move |b| (a, b)));
+    let pairs = points
+        .iter()
+        .enumerate()
+        .flat_map(|(i, a)| points.iter().skip(i + 1).map(move |b| (a, b)));
     quantile(pairs.map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect(), 0.5)
 }
 
@@ -202,16 +237,24 @@ fn swing(samples: &[Sample], from: f64, now: f64) -> f64 {
         .map(|i| from + i as f64 * length)
         .map(|begin| {
             let slope = slope(&points(samples, begin, begin + length, PARTS / 2));
-            let within = samples.iter().filter(|sample| (begin..=begin + length).contains(&sample.at()));
+            let within = samples
+                .iter()
+                .filter(|sample| (begin..=begin + length).contains(&sample.at()));
             let (high, low) = within
                 .map(|sample| sample.above(slope))
-                .fold((f64::NEG_INFINITY, f64::INFINITY), |(high, low), (h, l)| (high.max(h), low.min(l)));
+                .fold((f64::NEG_INFINITY, f64::INFINITY), |(high, low), (h, l)| {
+                    (high.max(h), low.min(l))
+                });
             high - low
         })
         .collect();
     swings.sort_by(f64::total_cmp);
     // Counts are whole.
-    swings.iter().rev().nth(1).map_or(1.0, |second| second.max(1.0))
+    swings
+        .iter()
+        .rev()
+        .nth(1)
+        .map_or(1.0, |second| second.max(1.0))
 }
 
 fn trend(samples: &[Sample]) -> Option<Trend> {
@@ -228,9 +271,14 @@ fn trend(samples: &[Sample]) -> Option<Trend> {
     while window <= (now - from) * 1.25 {
         let points = points(samples, now - window, now, PARTS);
         if points.len() >= PARTS / 2 {
-            bent = bend(&points, window, swing).map(|course| (window, course)).or(bent);
+            bent = bend(&points, window, swing)
+                .map(|course| (window, course))
+                .or(bent);
             let slope = slope(&points);
-            agreed = (agreed.0.max(slope - swing / window), agreed.1.min(slope + swing / window));
+            agreed = (
+                agreed.0.max(slope - swing / window),
+                agreed.1.min(slope + swing / window),
+            );
             agrees &= agreed.0 <= agreed.1;
             if agrees {
                 chosen = Some((window, points, slope));
@@ -248,16 +296,39 @@ fn trend(samples: &[Sample]) -> Option<Trend> {
         _ if self::slope(later) * window / 2.0 < rise / 4.0 - swing => Course::Unclear,
         _ => Course::Steady(slope),
     };
-    let middle = quantile(points.iter().map(|point| point.1 - slope * point.0).collect(), 0.5);
+    let middle = quantile(
+        points
+            .iter()
+            .map(|point| point.1 - slope * point.0)
+            .collect(),
+        0.5,
+    );
     let peaks = samples.iter().filter(|sample| sample.at() >= now - window);
     let peaks: Vec<Sample> = peaks.copied().collect();
     let part = |sample: &Sample| ((now - sample.at()) / window * PARTS as f64) as usize;
-    let highest = |group: &[Sample]| group.iter().map(|sample| sample.above(slope).0).fold(f64::NEG_INFINITY, f64::max);
-    let peak = quantile(peaks.chunk_by(|a, b| part(a) == part(b)).map(highest).collect(), 0.8);
-    let leak = matches!(course, Course::Steady(_) | Course::Faster(..)).then(|| grown(samples, now, swing)).flatten();
+    let highest = |group: &[Sample]| {
+        group
+            .iter()
+            .map(|sample| sample.above(slope).0)
+            .fold(f64::NEG_INFINITY, f64::max)
+    };
+    let peak = quantile(
+        peaks
+            .chunk_by(|a, b| part(a) == part(b))
+            .map(highest)
+            .collect(),
+        0.8,
+    );
+    let leak = matches!(course, Course::Steady(_) | Course::Faster(..))
+        .then(|| grown(samples, now, swing))
+        .flatten();
     // What lies higher is of another time: the line went through a step.
     let peak = peak.min(middle + swing);
-    Some(Trend { level: peak + slope * now, course, leak })
+    Some(Trend {
+        level: peak + slope * now,
+        course,
+        leak,
+    })
 }
 
 /// Since when the level has risen without coming down, where that is long and much.
@@ -284,10 +355,21 @@ fn bend(points: &[Point], window: f64, swing: f64) -> Option<Course> {
     }
     let quarter = window / 4.0;
     let mut quarters = points.chunks(points.len().div_ceil(4)).map(slope);
-    let [a, b, c, d] = [quarters.next()?, quarters.next()?, quarters.next()?, quarters.next()?];
+    let [a, b, c, d] = [
+        quarters.next()?,
+        quarters.next()?,
+        quarters.next()?,
+        quarters.next()?,
+    ];
     let steps = [b - a, c - b, d - c];
-    let least = steps.iter().copied().fold(f64::INFINITY, |least, step| least.min(step.abs()));
-    let most = steps.iter().copied().fold(0.0, |most: f64, step| most.max(step.abs()));
+    let least = steps
+        .iter()
+        .copied()
+        .fold(f64::INFINITY, |least, step| least.min(step.abs()));
+    let most = steps
+        .iter()
+        .copied()
+        .fold(0.0, |most: f64, step| most.max(step.abs()));
     let one_way = steps.iter().all(|step| *step > 0.0) || steps.iter().all(|step| *step < 0.0);
     let significant = (d - a).abs() * quarter > swing && least * 8.0 >= most;
     if !one_way || !significant || c <= 0.0 || d <= 0.0 {
@@ -298,7 +380,10 @@ fn bend(points: &[Point], window: f64, swing: f64) -> Option<Course> {
         return Some(Course::Slower(d * (-loss * quarter / 2.0).exp(), loss));
     }
     let gain = (d.sqrt() - c.sqrt()) / quarter;
-    Some(Course::Faster((d.sqrt() + gain * quarter / 2.0).powi(2), gain))
+    Some(Course::Faster(
+        (d.sqrt() + gain * quarter / 2.0).powi(2),
+        gain,
+    ))
 }
 
 #[cfg(test)]

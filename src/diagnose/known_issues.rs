@@ -44,20 +44,27 @@ pub fn known_issues() -> &'static [KnownIssue] {
         let table: Result<Table, _> = toml::from_str(include_str!("known_issues.toml"));
         // The data is part of the program and a test reads it: it cannot be another one here.
         #[expect(clippy::expect_used)]
-        table.expect("known_issues.toml is not as its schema says").issue
+        table
+            .expect("known_issues.toml is not as its schema says")
+            .issue
     });
     &ISSUES
 }
 
 /// The issues that this version of Kafka is known to have. A version of which that is unknown has none here.
 pub fn exposed(version: &str) -> Vec<&'static KnownIssue> {
-    known_issues().iter().filter(|issue| issue.affected.iter().any(|affected| affected == version)).collect()
+    known_issues()
+        .iter()
+        .filter(|issue| issue.affected.iter().any(|affected| affected == version))
+        .collect()
 }
 
 /// The known issues that this deadlock is: those that match exactly, else those that match by likeness. Empty is
 /// unknown.
 pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
-    let matches = known_issues().iter().filter_map(|issue| Some(issue.named(issue.likeness(&deadlock.cycle)?)));
+    let matches = known_issues()
+        .iter()
+        .filter_map(|issue| Some(issue.named(issue.likeness(&deadlock.cycle)?)));
     let mut matches: Vec<NamedIssue> = matches.collect();
     if matches.iter().any(NamedIssue::is_exact) {
         matches.retain(NamedIssue::is_exact);
@@ -75,15 +82,24 @@ pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
         frames: stall.frames.clone(),
     };
     let is_it = |issue: &&KnownIssue| {
-        issue.stall.as_ref().is_some_and(|signature| signature.likeness(&thread) == Some(Likeness::Exact))
+        issue
+            .stall
+            .as_ref()
+            .is_some_and(|signature| signature.likeness(&thread) == Some(Likeness::Exact))
     };
-    known_issues().iter().filter(is_it).map(|issue| issue.named(Likeness::Likeness)).collect()
+    known_issues()
+        .iter()
+        .filter(is_it)
+        .map(|issue| issue.named(Likeness::Likeness))
+        .collect()
 }
 
 /// Each name once, in the order of its first appearance.
 pub fn each_once(issues: impl Iterator<Item = NamedIssue>) -> Vec<NamedIssue> {
     let mut seen = BTreeSet::new();
-    issues.filter(|issue| seen.insert(issue.issue.clone())).collect()
+    issues
+        .filter(|issue| seen.insert(issue.issue.clone()))
+        .collect()
 }
 
 impl KnownIssue {
@@ -107,7 +123,11 @@ impl KnownIssue {
         (0..cycle.len())
             .filter_map(|turn| {
                 let members = cycle.iter().cycle().skip(turn);
-                let pairs = self.threads.iter().zip(members).map(|(signature, member)| signature.likeness(member));
+                let pairs = self
+                    .threads
+                    .iter()
+                    .zip(members)
+                    .map(|(signature, member)| signature.likeness(member));
                 pairs.collect::<Option<Vec<Likeness>>>()?.into_iter().max()
             })
             .min()
@@ -124,7 +144,11 @@ impl Signature {
             return None;
         }
         let mut frames = thread.frames.iter();
-        let in_order = self.frames.iter().take_while(|pattern| frames.any(|frame| is_frame(frame, pattern))).count();
+        let in_order = self
+            .frames
+            .iter()
+            .take_while(|pattern| frames.any(|frame| is_frame(frame, pattern)))
+            .count();
         match (in_order, thread.frames.is_empty()) {
             (found, _) if found == self.frames.len() && found > 0 => Some(Likeness::Exact),
             // A stack that is known must at least begin as the issue's does: the same locks are taken in many places.
@@ -139,9 +163,13 @@ impl Signature {
 /// `kafka.coordinator.GroupMetadataManager$$anonfun$cleanupGroupMetadata$1.apply(..)`.
 fn is_frame(frame: &str, pattern: &str) -> bool {
     let called = frame.split('(').next().unwrap_or(frame);
-    pattern.split('|').filter_map(|one| one.rsplit_once('.')).any(|(class, method)| {
-        after_word(called, class, ".").is_some_and(|after| after_word(after, method, ".$").is_some())
-    })
+    pattern
+        .split('|')
+        .filter_map(|one| one.rsplit_once('.'))
+        .any(|(class, method)| {
+            after_word(called, class, ".")
+                .is_some_and(|after| after_word(after, method, ".$").is_some())
+        })
 }
 
 /// What follows `word` in `text`, where it stands alone: after one of `before` or at the start, and before `.`, `$` or
@@ -149,7 +177,11 @@ fn is_frame(frame: &str, pattern: &str) -> bool {
 fn after_word<'a>(text: &'a str, word: &str, before: &str) -> Option<&'a str> {
     text.match_indices(word).find_map(|(start, _)| {
         let after = text.get(start + word.len()..)?;
-        let begins = text.get(..start)?.chars().next_back().is_none_or(|c| before.contains(c));
+        let begins = text
+            .get(..start)?
+            .chars()
+            .next_back()
+            .is_none_or(|c| before.contains(c));
         let ends = after.chars().next().is_none_or(|c| c == '.' || c == '$');
         (begins && ends).then_some(after)
     })
@@ -164,12 +196,30 @@ mod tests {
         let put = "GroupMetadataManager.putCacheCallback";
         let old = "kafka.coordinator.GroupMetadataManager.kafka$coordinator$GroupMetadataManager$$putCacheCallback$2(GroupMetadataManager.scala:301)";
         assert!(is_frame(old, put));
-        assert!(is_frame("kafka.coordinator.group.GroupMetadataManager.$anonfun$putCacheCallback$1(G.scala:3)", put));
-        assert!(is_frame("GroupMetadataManager$$anonfun$1$$anonfun$putCacheCallback$1.apply(G.scala:3)", put));
-        assert!(is_frame("x.GroupMetadataManager.putCacheCallback(putIt.scala:3)", put));
-        assert!(!is_frame("x.NoGroupMetadataManager.putCacheCallback(G.scala:3)", put));
-        assert!(!is_frame("x.GroupMetadataManager.putCacheCallbacks(G.scala:3)", put));
-        assert!(!is_frame("x.GroupMetadataManager.get(putCacheCallback.scala:3)", put));
+        assert!(is_frame(
+            "kafka.coordinator.group.GroupMetadataManager.$anonfun$putCacheCallback$1(G.scala:3)",
+            put
+        ));
+        assert!(is_frame(
+            "GroupMetadataManager$$anonfun$1$$anonfun$putCacheCallback$1.apply(G.scala:3)",
+            put
+        ));
+        assert!(is_frame(
+            "x.GroupMetadataManager.putCacheCallback(putIt.scala:3)",
+            put
+        ));
+        assert!(!is_frame(
+            "x.NoGroupMetadataManager.putCacheCallback(G.scala:3)",
+            put
+        ));
+        assert!(!is_frame(
+            "x.GroupMetadataManager.putCacheCallbacks(G.scala:3)",
+            put
+        ));
+        assert!(!is_frame(
+            "x.GroupMetadataManager.get(putCacheCallback.scala:3)",
+            put
+        ));
         assert!(is_frame(
             "k.DelayedOperationPurgatory$Watchers.watch(D.scala:1)",
             "A.b|DelayedOperationPurgatory$Watchers.watch"

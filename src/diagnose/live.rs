@@ -54,20 +54,31 @@ pub struct Liveness {
 /// What `/brokers/NAME/live` says, or `/live` where nobody is named: which of the answers is meant, or why none is.
 pub fn answer_for<'a>(answers: &'a [Answer], name: Option<&str>) -> Result<&'a Answer, String> {
     let is_meant = |answer: &&Answer| {
-        name.is_none_or(|name| answer.label == name || answer.id.is_some_and(|id| id.to_string() == name))
+        name.is_none_or(|name| {
+            answer.label == name || answer.id.is_some_and(|id| id.to_string() == name)
+        })
     };
     let mut meant = answers.iter().filter(is_meant);
     match (meant.next(), meant.next(), name) {
         (Some(only), None, _) => Ok(only),
-        (None, _, Some(name)) => Err(format!("No broker {name} is known on this host, so nothing speaks against it.")),
-        (None, _, None) => Err("No broker is known on this host, so nothing speaks against it.".into()),
-        (Some(_), Some(_), _) => Err("Several brokers of this host are meant: ask /brokers/NAME/live.".into()),
+        (None, _, Some(name)) => Err(format!(
+            "No broker {name} is known on this host, so nothing speaks against it."
+        )),
+        (None, _, None) => {
+            Err("No broker is known on this host, so nothing speaks against it.".into())
+        }
+        (Some(_), Some(_), _) => {
+            Err("Several brokers of this host are meant: ask /brokers/NAME/live.".into())
+        }
     }
 }
 
 impl Liveness {
     pub fn new(settings: Settings) -> Liveness {
-        Liveness { settings, ..Liveness::default() }
+        Liveness {
+            settings,
+            ..Liveness::default()
+        }
     }
 
     /// The answers for every broker process that runs, in the order of the diagnosis.
@@ -79,8 +90,10 @@ impl Liveness {
         now: Moment,
     ) -> Vec<Answer> {
         let hold_off = self.settings.hold_off;
-        self.asked.retain(|_, (_, last)| now.since(*last) < hold_off);
-        self.since.retain(|process, _| diagnosis.of(*process).is_some());
+        self.asked
+            .retain(|_, (_, last)| now.since(*last) < hold_off);
+        self.since
+            .retain(|process, _| diagnosis.of(*process).is_some());
         let mut answers = Vec::new();
         for (broker, judged) in std::iter::zip(&snapshot.brokers, &diagnosis.brokers) {
             if broker.ended.is_some() {
@@ -88,12 +101,19 @@ impl Liveness {
             }
             let verdict = self.verdict(snapshot, diagnosis, broker, judged, evidence(judged), now);
             if verdict.is_ok() {
-                self.asked.insert(judged.label.clone(), (judged.process, now));
+                self.asked
+                    .insert(judged.label.clone(), (judged.process, now));
             }
             let restart = verdict.is_ok();
             let reason = verdict.unwrap_or_else(|reason| reason);
             let (process, label, id) = (judged.process, judged.label.clone(), broker.broker.id);
-            answers.push(Answer { process, label, id, restart, reason });
+            answers.push(Answer {
+                process,
+                label,
+                id,
+                restart,
+                reason,
+            });
         }
         answers
     }
@@ -108,12 +128,21 @@ impl Liveness {
         evidence: Evidence,
         now: Moment,
     ) -> Result<String, String> {
-        let Some(cause) = judged.only_restart.as_ref().filter(|_| judged.state == BrokerState::Gray) else {
+        let Some(cause) = judged
+            .only_restart
+            .as_ref()
+            .filter(|_| judged.state == BrokerState::Gray)
+        else {
             self.since.remove(&judged.process);
-            return Err(format!("{} {}", judged.sentence, judged.remedy).trim().to_owned());
+            return Err(format!("{} {}", judged.sentence, judged.remedy)
+                .trim()
+                .to_owned());
         };
         if !self.settings.enabled {
-            return Err(format!("{} (live.enabled is false: no restart is asked for)", judged.sentence));
+            return Err(format!(
+                "{} (live.enabled is false: no restart is asked for)",
+                judged.sentence
+            ));
         }
         let wait = |why: String| Err(format!("{} No restart yet: {why}.", judged.sentence));
         // A deadlock stands until another dump says otherwise, and the process may have ended meanwhile.
@@ -145,7 +174,11 @@ impl Liveness {
             }
         }
         // Each broker sees the next higher ids of the ring, so those go first: every two near each other agree.
-        let before = own.map_or(0, |own| silent(snapshot, diagnosis, own, now).filter(|id| *id > own).count());
+        let before = own.map_or(0, |own| {
+            silent(snapshot, diagnosis, own, now)
+                .filter(|id| *id > own)
+                .count()
+        });
         if now.since(since) < TURN * u32::try_from(before).unwrap_or(u32::MAX) {
             return wait(match before {
                 1 => "a silent broker with a higher id goes first".to_owned(),
@@ -155,10 +188,19 @@ impl Liveness {
         if let Some((process, last)) = self.asked.get(&judged.label)
             && *process != judged.process
         {
-            let left = self.settings.hold_off.saturating_sub(now.since(*last)).as_secs();
-            return wait(format!("it was restarted for the same lately, the next restart is in {left} s"));
+            let left = self
+                .settings
+                .hold_off
+                .saturating_sub(now.since(*last))
+                .as_secs();
+            return wait(format!(
+                "it was restarted for the same lately, the next restart is in {left} s"
+            ));
         }
-        let alone = broker.cluster.last().map_or(0, |(counts, _)| counts.isr_leader_alone);
+        let alone = broker
+            .cluster
+            .last()
+            .map_or(0, |(counts, _)| counts.isr_leader_alone);
         let risk = match alone {
             0 => String::new(),
             n => format!(
@@ -166,19 +208,40 @@ impl Liveness {
                  leader election is allowed what the others have not read is lost."
             ),
         };
-        Ok(format!("{} Only a restart cures it: {}.{risk}", judged.sentence, cause.what))
+        Ok(format!(
+            "{} Only a restart cures it: {}.{risk}",
+            judged.sentence, cause.what
+        ))
     }
 }
 
 /// Other brokers that accept connections and answer nothing, as seen from this host.
-fn silent(snapshot: &Snapshot, diagnosis: &Diagnosis, own: i32, now: Moment) -> impl Iterator<Item = i32> {
-    let probes = snapshot.brokers.iter().filter(|broker| broker.broker.id == Some(own));
-    let peers = probes.filter_map(|broker| broker.probes.fresh(now)).flat_map(|probes| &probes.peers);
-    let is_mute = |peer: &&PeerProbe| peer.api.as_ref().and_then(|api| api.error.as_ref()).is_some_and(is_silent);
+fn silent(
+    snapshot: &Snapshot,
+    diagnosis: &Diagnosis,
+    own: i32,
+    now: Moment,
+) -> impl Iterator<Item = i32> {
+    let probes = snapshot
+        .brokers
+        .iter()
+        .filter(|broker| broker.broker.id == Some(own));
+    let peers = probes
+        .filter_map(|broker| broker.probes.fresh(now))
+        .flat_map(|probes| &probes.peers);
+    let is_mute = |peer: &&PeerProbe| {
+        peer.api
+            .as_ref()
+            .and_then(|api| api.error.as_ref())
+            .is_some_and(is_silent)
+    };
     let mute = peers.filter(is_mute).map(|peer| peer.peer.id);
     let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers);
-    let gray = here.filter(|(_, judged)| judged.state == BrokerState::Gray).filter_map(|(broker, _)| broker.broker.id);
-    let silent: std::collections::BTreeSet<i32> = mute.chain(gray).filter(|id| *id != own).collect();
+    let gray = here
+        .filter(|(_, judged)| judged.state == BrokerState::Gray)
+        .filter_map(|(broker, _)| broker.broker.id);
+    let silent: std::collections::BTreeSet<i32> =
+        mute.chain(gray).filter(|id| *id != own).collect();
     silent.into_iter()
 }
 
@@ -191,7 +254,9 @@ mod tests {
     use super::*;
     use crate::diagnose::finding::{Absence, OnlyRestart};
     use crate::discover::Broker;
-    use crate::snapshot::{ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading};
+    use crate::snapshot::{
+        ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading,
+    };
 
     const START: Moment = Moment(10_000_000);
 
@@ -204,22 +269,47 @@ mod tests {
     }
 
     fn broker(pid: u32) -> BrokerSnapshot {
-        let broker = Broker { id: Some(2), ..Broker::unknown(ProcessKey { pid, start_ticks: 1 }) };
-        let vitals = ProcessVitals { state: 'S', resident_bytes: 1, handle_limit_soft: None, handle_limit_hard: None };
+        let broker = Broker {
+            id: Some(2),
+            ..Broker::unknown(ProcessKey {
+                pid,
+                start_ticks: 1,
+            })
+        };
+        let vitals = ProcessVitals {
+            state: 'S',
+            resident_bytes: 1,
+            handle_limit_soft: None,
+            handle_limit_hard: None,
+        };
         let valid_for = Duration::from_secs(100_000);
-        let process = Reading::Known { value: vitals, at: START, valid_for };
-        BrokerSnapshot { process, ..BrokerSnapshot::new(Arc::new(broker), "2".into()) }
+        let process = Reading::Known {
+            value: vitals,
+            at: START,
+            valid_for,
+        };
+        BrokerSnapshot {
+            process,
+            ..BrokerSnapshot::new(Arc::new(broker), "2".into())
+        }
     }
 
     fn judged(pid: u32, state: BrokerState, seen_for: Option<u64>) -> BrokerDiagnosis {
         let last = |seconds: u64| START.plus(Duration::from_secs(seconds));
         BrokerDiagnosis {
             label: "2".into(),
-            process: ProcessKey { pid, start_ticks: 1 },
+            process: ProcessKey {
+                pid,
+                start_ticks: 1,
+            },
             state,
             since: START,
             sentence: format!("Broker 2 is {}.", state.name()),
-            only_restart: seen_for.map(|s| OnlyRestart { what: "they hang".into(), first: START, last: last(s) }),
+            only_restart: seen_for.map(|s| OnlyRestart {
+                what: "they hang".into(),
+                first: START,
+                last: last(s),
+            }),
             ..BrokerDiagnosis::default()
         }
     }
@@ -232,16 +322,30 @@ mod tests {
 
     /// Without a word of the cluster.
     fn blind() -> Scene {
-        let diagnosis =
-            Diagnosis { brokers: vec![judged(10, BrokerState::Gray, Some(15))], at: START, ..Diagnosis::default() };
-        let snapshot = Snapshot { brokers: vec![Arc::new(broker(10))], ..Snapshot::default() };
-        Scene { liveness: Liveness::default(), snapshot, diagnosis, evidence: Evidence::Saved, now: START }
+        let diagnosis = Diagnosis {
+            brokers: vec![judged(10, BrokerState::Gray, Some(15))],
+            at: START,
+            ..Diagnosis::default()
+        };
+        let snapshot = Snapshot {
+            brokers: vec![Arc::new(broker(10))],
+            ..Snapshot::default()
+        };
+        Scene {
+            liveness: Liveness::default(),
+            snapshot,
+            diagnosis,
+            evidence: Evidence::Saved,
+            now: START,
+        }
     }
 
     impl Scene {
         fn answer(&mut self) -> Answer {
             let evidence = self.evidence;
-            self.liveness.judge(&self.snapshot, &self.diagnosis, |_| evidence, self.now).remove(0)
+            self.liveness
+                .judge(&self.snapshot, &self.diagnosis, |_| evidence, self.now)
+                .remove(0)
         }
 
         fn later(&mut self, seconds: u64) -> Answer {
@@ -250,30 +354,58 @@ mod tests {
         }
 
         fn cluster(&mut self, isr_leader_alone: u64) {
-            let counts = ClusterCounts { leader: 9, isr_leader_alone, partitions: 9, ..ClusterCounts::default() };
+            let counts = ClusterCounts {
+                leader: 9,
+                isr_leader_alone,
+                partitions: 9,
+                ..ClusterCounts::default()
+            };
             let valid_for = Duration::from_secs(100_000);
-            Arc::make_mut(&mut self.snapshot.brokers[0]).cluster =
-                Reading::Known { value: counts, at: START, valid_for };
+            Arc::make_mut(&mut self.snapshot.brokers[0]).cluster = Reading::Known {
+                value: counts,
+                at: START,
+                valid_for,
+            };
         }
 
         fn peers(&mut self, silent: &[i32], reason: &str) {
             let peer = |id: &i32| {
-                let error = ProbeError { reason: reason.into(), accepted: true, message: "no answer".into() };
-                let well = Probe { duration: Duration::ZERO, error: None };
+                let error = ProbeError {
+                    reason: reason.into(),
+                    accepted: true,
+                    message: "no answer".into(),
+                };
+                let well = Probe {
+                    duration: Duration::ZERO,
+                    error: None,
+                };
                 PeerProbe {
-                    peer: Peer { id: *id, host: "h".into(), port: 1 },
-                    api: Some(Probe { error: Some(error), ..well.clone() }),
+                    peer: Peer {
+                        id: *id,
+                        host: "h".into(),
+                        port: 1,
+                    },
+                    api: Some(Probe {
+                        error: Some(error),
+                        ..well.clone()
+                    }),
                     connect: well,
                 }
             };
             let report = ProbeReport {
-                api: Probe { duration: Duration::ZERO, error: None },
+                api: Probe {
+                    duration: Duration::ZERO,
+                    error: None,
+                },
                 metadata: None,
                 peers: silent.iter().map(peer).collect(),
             };
             let valid_for = Duration::from_secs(100_000);
-            Arc::make_mut(&mut self.snapshot.brokers[0]).probes =
-                Reading::Known { value: report, at: START, valid_for };
+            Arc::make_mut(&mut self.snapshot.brokers[0]).probes = Reading::Known {
+                value: report,
+                at: START,
+                valid_for,
+            };
         }
     }
 
@@ -292,10 +424,16 @@ mod tests {
             let mut scene = deadlocked();
             scene.diagnosis.brokers = vec![judged(10, state, seen_for)];
             let answer = scene.answer();
-            assert!(!answer.restart && answer.reason.contains(reason), "{state:?} {seen_for:?}: {answer:?}");
+            assert!(
+                !answer.restart && answer.reason.contains(reason),
+                "{state:?} {seen_for:?}: {answer:?}"
+            );
         }
         let mut scene = deadlocked();
-        scene.liveness = Liveness::new(Settings { enabled: false, ..Settings::default() });
+        scene.liveness = Liveness::new(Settings {
+            enabled: false,
+            ..Settings::default()
+        });
         assert!(!scene.answer().restart);
     }
 
@@ -303,7 +441,12 @@ mod tests {
     fn the_evidence_is_waited_for_but_not_for_ever() {
         let mut scene = deadlocked();
         scene.evidence = Evidence::Pending;
-        assert!(scene.answer().reason.contains("the evidence is being saved"));
+        assert!(
+            scene
+                .answer()
+                .reason
+                .contains("the evidence is being saved")
+        );
         assert!(!scene.later(14).restart);
         assert!(scene.later(1).restart);
         for evidence in [Evidence::Saved, Evidence::None] {
@@ -316,21 +459,41 @@ mod tests {
     #[test]
     fn another_broker_that_is_away_forbids_it_for_ten_minutes_at_most() {
         let mut scene = deadlocked();
-        let absence = |id, until| Absence { id, since: START, until };
+        let absence = |id, until| Absence {
+            id,
+            since: START,
+            until,
+        };
         scene.diagnosis.brokers[0].absences = vec![absence(3, None)];
-        assert!(scene.later(10).reason.contains("broker 3 is down or restarting"));
+        assert!(
+            scene
+                .later(10)
+                .reason
+                .contains("broker 3 is down or restarting")
+        );
         assert!(!scene.later(589).restart);
         assert!(scene.later(1).restart);
         let mut scene = deadlocked();
-        scene.diagnosis.brokers[0].absences = vec![absence(3, Some(START)), absence(1, Some(Moment(0)))];
-        assert!(scene.answer().reason.contains("broker 3 has just come back"));
+        scene.diagnosis.brokers[0].absences =
+            vec![absence(3, Some(START)), absence(1, Some(Moment(0)))];
+        assert!(
+            scene
+                .answer()
+                .reason
+                .contains("broker 3 has just come back")
+        );
         assert!(scene.later(60).restart);
     }
 
     #[test]
     fn one_that_cannot_tell_who_is_away_waits_as_long_unless_it_was_alone() {
         let mut scene = blind();
-        assert!(scene.answer().reason.contains("whether another broker is away is unknown"));
+        assert!(
+            scene
+                .answer()
+                .reason
+                .contains("whether another broker is away is unknown")
+        );
         assert!(!scene.later(599).restart);
         assert!(scene.later(1).restart);
         let mut scene = blind();
@@ -342,7 +505,12 @@ mod tests {
     fn several_silent_brokers_go_one_at_a_time_in_the_order_of_their_ids() {
         let mut scene = deadlocked();
         scene.peers(&[1, 3, 4], "timeout");
-        assert!(scene.answer().reason.contains("2 silent brokers with higher ids go first"));
+        assert!(
+            scene
+                .answer()
+                .reason
+                .contains("2 silent brokers with higher ids go first")
+        );
         assert!(!scene.later(359).restart);
         assert!(scene.later(1).restart);
         let mut scene = deadlocked();
@@ -357,11 +525,19 @@ mod tests {
     fn a_restart_that_did_not_help_is_not_repeated_at_once() {
         let mut scene = deadlocked();
         assert!(scene.answer().restart);
-        assert!(scene.later(30).restart, "the same process until it is restarted");
+        assert!(
+            scene.later(30).restart,
+            "the same process until it is restarted"
+        );
         scene.snapshot.brokers = vec![Arc::new(broker(11))];
         scene.cluster(0);
         scene.diagnosis.brokers = vec![judged(11, BrokerState::Gray, Some(15))];
-        assert!(scene.later(60).reason.contains("restarted for the same lately"));
+        assert!(
+            scene
+                .later(60)
+                .reason
+                .contains("restarted for the same lately")
+        );
         assert!(!scene.later(539).restart);
         assert!(scene.later(1).restart);
     }
@@ -371,6 +547,12 @@ mod tests {
         let mut scene = deadlocked();
         scene.cluster(4);
         let answer = scene.later(100);
-        assert!(answer.restart && answer.reason.contains("Of 4 partitions it alone is in the ISR"), "{answer:?}");
+        assert!(
+            answer.restart
+                && answer
+                    .reason
+                    .contains("Of 4 partitions it alone is in the ISR"),
+            "{answer:?}"
+        );
     }
 }

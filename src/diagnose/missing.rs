@@ -25,7 +25,12 @@ const SPAN: Duration = Duration::from_secs(5);
 /// Most names that are remembered.
 const MAX_NAMES: usize = 10_000;
 /// A thread of one of these names runs while the broker shuts down.
-const SHUTDOWN: [&str; 4] = ["SIGTERM handler", "SIGINT handler", "SIGHUP handler", "kafka-shutdown-hook"];
+const SHUTDOWN: [&str; 4] = [
+    "SIGTERM handler",
+    "SIGINT handler",
+    "SIGHUP handler",
+    "kafka-shutdown-hook",
+];
 
 /// The threads that the dumps of one process have shown.
 #[derive(Debug, Default)]
@@ -57,20 +62,29 @@ impl Census {
         behind: Option<&BTreeMap<i32, u64>>,
         now: Moment,
     ) -> Option<PoolFindings<MissingThread>> {
-        if dump.truncated || dump.threads.iter().any(|thread| SHUTDOWN.contains(&thread.name)) {
+        if dump.truncated
+            || dump
+                .threads
+                .iter()
+                .any(|thread| SHUTDOWN.contains(&thread.name))
+        {
             return None;
         }
         self.dumps += 1;
         let first = *self.first_dump.get_or_insert(now);
         let mut present: BTreeMap<&str, (Pool, usize)> = BTreeMap::new();
         for thread in &dump.threads {
-            if let Some(pool) = Pool::of(thread.name).filter(|pool| can_be_judged(*pool, thread.name)) {
+            if let Some(pool) =
+                Pool::of(thread.name).filter(|pool| can_be_judged(*pool, thread.name))
+            {
                 present.entry(thread.name).or_insert((pool, 0)).1 += 1;
             }
         }
         self.remember(&present, now);
         let pools = self.seen.values().map(|seen| seen.pool);
-        let judged = pools.filter(|pool| *pool != Pool::ReplicaFetcher || behind.is_some()).collect();
+        let judged = pools
+            .filter(|pool| *pool != Pool::ReplicaFetcher || behind.is_some())
+            .collect();
         let mut missing = Vec::new();
         let mut lacked = Vec::new();
         for (name, seen) in self.seen.iter().filter(|(_, seen)| seen.last != self.dumps) {
@@ -91,7 +105,12 @@ impl Census {
                 let pool = seen.pool.name().to_owned();
                 let there = present.get(name.as_str()).map_or(0, |(_, count)| *count);
                 let count = seen.most - there;
-                missing.push(MissingThread { pool, thread: name.clone(), count, since: seen.since });
+                missing.push(MissingThread {
+                    pool,
+                    thread: name.clone(),
+                    count,
+                    since: seen.since,
+                });
             }
         }
         (now.since(first) >= SPAN).then(|| Pool::findings(missing, judged))
@@ -101,12 +120,25 @@ impl Census {
         let mut room = MAX_NAMES.saturating_sub(self.seen.len());
         for (name, &(pool, count)) in present {
             match self.seen.get_mut(*name) {
-                Some(seen) if count > seen.most => *seen = Seen { most: count, last: self.dumps, ..*seen },
+                Some(seen) if count > seen.most => {
+                    *seen = Seen {
+                        most: count,
+                        last: self.dumps,
+                        ..*seen
+                    }
+                }
                 Some(seen) if count == seen.most => seen.last = self.dumps,
                 Some(_) => {}
                 None if room > 0 => {
                     room -= 1;
-                    let seen = Seen { pool, most: count, first: self.dumps, last: self.dumps, lacked: 0, since: now };
+                    let seen = Seen {
+                        pool,
+                        most: count,
+                        first: self.dumps,
+                        last: self.dumps,
+                        lacked: 0,
+                        since: now,
+                    };
                     self.seen.insert((*name).to_owned(), seen);
                 }
                 None => {}
@@ -121,9 +153,16 @@ impl Census {
         present: &BTreeMap<&str, (Pool, usize)>,
         behind: Option<&BTreeMap<i32, u64>>,
     ) -> bool {
-        let in_pool = |pool: Pool| present.iter().filter(move |(_, (of, _))| *of == pool).map(|(name, _)| *name);
+        let in_pool = |pool: Pool| {
+            present
+                .iter()
+                .filter(move |(_, (of, _))| *of == pool)
+                .map(|(name, _)| *name)
+        };
         let higher_stays = || {
-            let Some((stem, number)) = numbered(name) else { return false };
+            let Some((stem, number)) = numbered(name) else {
+                return false;
+            };
             in_pool(seen.pool).any(|other| {
                 // A node that is broker and controller has two pools of these names.
                 let whole = |other: &&Seen| other.last == self.dumps && other.first <= seen.last;
@@ -133,16 +172,23 @@ impl Census {
         };
         let none_is_left = || in_pool(seen.pool).next().is_none();
         match seen.pool {
-            Pool::RequestHandler | Pool::EventProcessor | Pool::LogCleaner => higher_stays() || none_is_left(),
+            Pool::RequestHandler | Pool::EventProcessor | Pool::LogCleaner => {
+                higher_stays() || none_is_left()
+            }
             Pool::Network => {
                 let of_listener = |other: &str| network_listener(other) == network_listener(name);
-                let accepts =
-                    || in_pool(Pool::Acceptor).any(|other| acceptor_listener(other) == network_listener(name));
+                let accepts = || {
+                    in_pool(Pool::Acceptor)
+                        .any(|other| acceptor_listener(other) == network_listener(name))
+                };
                 higher_stays() || (!in_pool(Pool::Network).any(of_listener) && accepts())
             }
-            Pool::Acceptor => in_pool(Pool::Network).any(|other| network_listener(other) == acceptor_listener(name)),
+            Pool::Acceptor => in_pool(Pool::Network)
+                .any(|other| network_listener(other) == acceptor_listener(name)),
             // Executors replace a thread that dies, and shrink anywhere.
-            Pool::Scheduler | Pool::GroupMetadataManager | Pool::TransactionLogManager => none_is_left(),
+            Pool::Scheduler | Pool::GroupMetadataManager | Pool::TransactionLogManager => {
+                none_is_left()
+            }
             Pool::ExpirationReaper
             | Pool::Heartbeat
             | Pool::Executor
@@ -153,10 +199,16 @@ impl Census {
             | Pool::LifecycleManager
             | Pool::ThrottledReaper => true,
             Pool::ReplicaFetcher => {
-                let Some(leader) = leader(name) else { return false };
-                let is_behind = behind.and_then(|behind| behind.get(&leader)).is_some_and(|partitions| *partitions > 0);
+                let Some(leader) = leader(name) else {
+                    return false;
+                };
+                let is_behind = behind
+                    .and_then(|behind| behind.get(&leader))
+                    .is_some_and(|partitions| *partitions > 0);
                 // With other fetchers of that leader left, this one may only have had no partition.
-                is_behind && !in_pool(Pool::ReplicaFetcher).any(|other| self::leader(other) == Some(leader))
+                is_behind
+                    && !in_pool(Pool::ReplicaFetcher)
+                        .any(|other| self::leader(other) == Some(leader))
             }
             Pool::LogDirFetcher => false,
         }
@@ -169,7 +221,9 @@ fn can_be_judged(pool: Pool, name: &str) -> bool {
     match pool {
         Pool::LogDirFetcher => false,
         Pool::Controller => !name.starts_with("Controller-"),
-        Pool::ExpirationReaper => name.starts_with("ExpirationReaper-") || name == "group-coordinator-reaper",
+        Pool::ExpirationReaper => {
+            name.starts_with("ExpirationReaper-") || name == "group-coordinator-reaper"
+        }
         _ => true,
     }
 }
@@ -182,7 +236,11 @@ fn numbered(name: &str) -> Option<(&str, u64)> {
 
 /// 218 of `ReplicaFetcherThread-0-218`.
 fn leader(name: &str) -> Option<i32> {
-    name.strip_prefix("ReplicaFetcherThread-")?.split_once('-')?.1.parse().ok()
+    name.strip_prefix("ReplicaFetcherThread-")?
+        .split_once('-')?
+        .1
+        .parse()
+        .ok()
 }
 
 /// `PLAINTEXT` of `kafka-socket-acceptor-PLAINTEXT-9092`, with the plane before it.

@@ -36,12 +36,20 @@ impl View {
     /// The next snapshot, judged after all that `judge` has seen.
     pub fn of(judge: &mut Judge, snapshot: Arc<Snapshot>, now: Moment) -> View {
         let diagnosis = Arc::new(judge.judge(&snapshot, now));
-        View { snapshot, diagnosis, live: Arc::default(), replayed: false }
+        View {
+            snapshot,
+            diagnosis,
+            live: Arc::default(),
+            replayed: false,
+        }
     }
 
     /// Each broker's readings with its verdict.
     pub fn brokers(&self) -> impl Iterator<Item = (&BrokerSnapshot, &BrokerDiagnosis)> {
         let known = |broker: &'_ BrokerSnapshot| self.diagnosis.of(broker.broker.process);
-        self.snapshot.brokers.iter().filter_map(move |broker| Some((&**broker, known(broker)?)))
+        self.snapshot
+            .brokers
+            .iter()
+            .filter_map(move |broker| Some((&**broker, known(broker)?)))
     }
 }

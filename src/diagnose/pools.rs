@@ -40,7 +40,13 @@ named! {
 impl Pool {
     /// What was found in the pools that could be judged, as readings carry it.
     pub fn findings<T>(found: Vec<T>, pools: BTreeSet<Pool>) -> PoolFindings<T> {
-        PoolFindings { found, pools: pools.into_iter().map(|pool| pool.name().to_owned()).collect() }
+        PoolFindings {
+            found,
+            pools: pools
+                .into_iter()
+                .map(|pool| pool.name().to_owned())
+                .collect(),
+        }
     }
 
     /// The pool of a thread by its full Java name.
@@ -71,7 +77,10 @@ impl Pool {
             ("Controller-", Pool::Controller),
             ("quorum-controller-", Pool::Controller),
         ];
-        let by_middle = [("-coordinator-event-processor-", Pool::EventProcessor), ("Throttled", Pool::ThrottledReaper)];
+        let by_middle = [
+            ("-coordinator-event-processor-", Pool::EventProcessor),
+            ("Throttled", Pool::ThrottledReaper),
+        ];
         let begins = by_begin.iter().find(|(part, _)| name.starts_with(part));
         let ends = || by_end.iter().find(|(part, _)| name.ends_with(part));
         let holds = || by_middle.iter().find(|(part, _)| name.contains(part));
@@ -91,14 +100,20 @@ impl Pool {
             ("group-metadata-", Pool::GroupMetadataManager),
             ("executor-Heartb", Pool::Heartbeat),
         ];
-        table.iter().find(|(known, _)| *known == name).map(|(_, pool)| *pool)
+        table
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, pool)| *pool)
     }
 }
 
 /// From 2.1 on the threads of each plane have its name before theirs: `data-plane-kafka-request-handler-3`.
 pub fn without_plane(thread: &str) -> &str {
     let planes = ["data-plane-", "control-plane-"];
-    planes.iter().find_map(|plane| thread.strip_prefix(plane)).unwrap_or(thread)
+    planes
+        .iter()
+        .find_map(|plane| thread.strip_prefix(plane))
+        .unwrap_or(thread)
 }
 
 #[cfg(test)]
@@ -109,7 +124,13 @@ mod tests {
     #[test]
     fn names_of_all_versions_fall_into_their_pools() {
         let table: &[(Pool, &[&str])] = &[
-            (Pool::RequestHandler, &["kafka-request-handler-3", "data-plane-kafka-request-handler-7"]),
+            (
+                Pool::RequestHandler,
+                &[
+                    "kafka-request-handler-3",
+                    "data-plane-kafka-request-handler-7",
+                ],
+            ),
             (
                 Pool::Network,
                 &[
@@ -137,22 +158,59 @@ mod tests {
                     "client-metrics-reaper",
                 ],
             ),
-            (Pool::EventProcessor, &["group-coordinator-event-processor-0", "share-coordinator-event-processor-3"]),
+            (
+                Pool::EventProcessor,
+                &[
+                    "group-coordinator-event-processor-0",
+                    "share-coordinator-event-processor-3",
+                ],
+            ),
             (Pool::ReplicaFetcher, &["ReplicaFetcherThread-0-218"]),
             (Pool::Scheduler, &["kafka-scheduler-9"]),
             (Pool::GroupMetadataManager, &["group-metadata-manager-0"]),
             (Pool::TransactionLogManager, &["transaction-log-manager-0"]),
             (Pool::Heartbeat, &["executor-Heartbeat"]),
-            (Pool::Executor, &["executor-Produce", "executor-Fetch", "executor-raft-expiration-executor"]),
+            (
+                Pool::Executor,
+                &[
+                    "executor-Produce",
+                    "executor-Fetch",
+                    "executor-raft-expiration-executor",
+                ],
+            ),
             (Pool::LogCleaner, &["kafka-log-cleaner-thread-0"]),
-            (Pool::Controller, &["controller-event-thread", "Controller-1-to-broker-2-send-thread"]),
+            (
+                Pool::Controller,
+                &[
+                    "controller-event-thread",
+                    "Controller-1-to-broker-2-send-thread",
+                ],
+            ),
             (Pool::Controller, &["quorum-controller-1-event-handler"]),
             (Pool::RaftIo, &["kafka-1-raft-io-thread"]),
-            (Pool::RaftOutbound, &["kafka-1-raft-outbound-request-thread"]),
-            (Pool::MetadataLoader, &["kafka-1-metadata-loader-event-handler"]),
-            (Pool::LifecycleManager, &["broker-1-lifecycle-manager-event-handler"]),
-            (Pool::ThrottledReaper, &["ThrottledRequestReaper-Produce", "ThrottledChannelReaper-Fetch"]),
-            (Pool::ThrottledReaper, &["controller-3-ThrottledChannelReaper-ControllerMutation"]),
+            (
+                Pool::RaftOutbound,
+                &["kafka-1-raft-outbound-request-thread"],
+            ),
+            (
+                Pool::MetadataLoader,
+                &["kafka-1-metadata-loader-event-handler"],
+            ),
+            (
+                Pool::LifecycleManager,
+                &["broker-1-lifecycle-manager-event-handler"],
+            ),
+            (
+                Pool::ThrottledReaper,
+                &[
+                    "ThrottledRequestReaper-Produce",
+                    "ThrottledChannelReaper-Fetch",
+                ],
+            ),
+            (
+                Pool::ThrottledReaper,
+                &["controller-3-ThrottledChannelReaper-ControllerMutation"],
+            ),
         ];
         for (pool, names) in table {
             for name in *names {
@@ -189,7 +247,11 @@ mod tests {
             "group-metadata-manager-0",
             "executor-Heartbeat",
         ] {
-            assert_eq!(Pool::of_kernel_name(&name[..name.len().min(15)]), Pool::of(name), "{name}");
+            assert_eq!(
+                Pool::of_kernel_name(&name[..name.len().min(15)]),
+                Pool::of(name),
+                "{name}"
+            );
         }
         // A processor or a reaper; a handler, a network thread or an acceptor.
         for name in ["group-coordinat", "data-plane-kafk", "executor-Fetch", ""] {

@@ -62,12 +62,18 @@ pub struct Sample {
 
 /// Whether threads of a pool move at a rate of their own, whatever the broker's load.
 pub fn must_move(pool: Pool) -> bool {
-    matches!(pool, Pool::RequestHandler | Pool::Network | Pool::EventProcessor)
+    matches!(
+        pool,
+        Pool::RequestHandler | Pool::Network | Pool::EventProcessor
+    )
 }
 
 /// Whether one wake-up a second is no habit of the pool's healthy threads.
 pub fn shows_rhythm(pool: Pool) -> bool {
-    matches!(pool, Pool::RequestHandler | Pool::Scheduler | Pool::GroupMetadataManager | Pool::Heartbeat)
+    matches!(
+        pool,
+        Pool::RequestHandler | Pool::Scheduler | Pool::GroupMetadataManager | Pool::Heartbeat
+    )
 }
 
 /// Whether the pool tells that the JVM runs.
@@ -134,12 +140,18 @@ impl Watch {
         let mut before = std::mem::take(&mut self.threads);
         self.now = now;
         for sample in samples {
-            let known = before.remove(&sample.thread).filter(|track| track.continues(sample, now));
+            let known = before
+                .remove(&sample.thread)
+                .filter(|track| track.continues(sample, now));
             let mut track = known.unwrap_or_else(|| Track::new(sample.pool));
             track.add(now, sample);
             self.threads.insert(sample.thread, track);
         }
-        let candidates = self.threads.iter().filter(|(_, track)| track.candidate).map(|(thread, _)| *thread);
+        let candidates = self
+            .threads
+            .iter()
+            .filter(|(_, track)| track.candidate)
+            .map(|(thread, _)| *thread);
         candidates.take(CANDIDATES).collect()
     }
 
@@ -162,7 +174,9 @@ impl Watch {
     /// Switches a second of the median expiration reaper over the window; None while there is none to tell.
     pub fn clock(&self) -> Option<f64> {
         let reapers = self.threads.values().filter(|track| is_clock(track.pool));
-        let mut rates: Vec<f64> = reapers.filter_map(|track| Some(track.over(self.now, WINDOW)?.rate())).collect();
+        let mut rates: Vec<f64> = reapers
+            .filter_map(|track| Some(track.over(self.now, WINDOW)?.rate()))
+            .collect();
         rates.sort_by(f64::total_cmp);
         rates.get(rates.len().checked_sub(1)? / 2).copied()
     }
@@ -170,18 +184,30 @@ impl Watch {
 
 impl Track {
     fn new(pool: Pool) -> Track {
-        Track { pool, points: VecDeque::new(), asleep_since: None, looks: VecDeque::new(), candidate: false }
+        Track {
+            pool,
+            points: VecDeque::new(),
+            asleep_since: None,
+            looks: VecDeque::new(),
+            candidate: false,
+        }
     }
 
     /// Not so for another thread of the same id.
     fn continues(&self, sample: &Sample, now: Moment) -> bool {
         let last = self.points.back();
         self.pool == sample.pool
-            && last.is_none_or(|last| last.switches <= sample.switches && last.cpu <= sample.cpu && last.at < now)
+            && last.is_none_or(|last| {
+                last.switches <= sample.switches && last.cpu <= sample.cpu && last.at < now
+            })
     }
 
     fn add(&mut self, now: Moment, sample: &Sample) {
-        let point = Point { at: now, cpu: sample.cpu, switches: sample.switches };
+        let point = Point {
+            at: now,
+            cpu: sample.cpu,
+            switches: sample.switches,
+        };
         if shows_rhythm(self.pool)
             && let Some(last) = self.points.back().copied()
         {
@@ -189,38 +215,64 @@ impl Track {
         }
         self.points.push_back(point);
         // The second point may become the base of the window: what is before it never will again.
-        while self.points.get(1).is_some_and(|second| now.since(second.at) + TOLERANCE >= WINDOW) {
+        while self
+            .points
+            .get(1)
+            .is_some_and(|second| now.since(second.at) + TOLERANCE >= WINDOW)
+        {
             self.points.pop_front();
         }
-        let slow = must_move(self.pool) && self.over(now, CANDIDATE).is_some_and(|gain| gain.may_hardly_move());
+        let slow = must_move(self.pool)
+            && self
+                .over(now, CANDIDATE)
+                .is_some_and(|gain| gain.may_hardly_move());
         self.candidate = slow || self.has_rhythm();
     }
 
     /// From the newest point at least `span` ago until now.
     fn over(&self, now: Moment, span: Duration) -> Option<Gain> {
-        let base = self.points.iter().rev().find(|point| now.since(point.at) + TOLERANCE >= span)?;
+        let base = self
+            .points
+            .iter()
+            .rev()
+            .find(|point| now.since(point.at) + TOLERANCE >= span)?;
         let last = self.points.back()?;
         let seconds = last.at.since(base.at).as_secs_f64();
-        Some(Gain { seconds, cpu: last.cpu - base.cpu, switches: last.switches - base.switches })
+        Some(Gain {
+            seconds,
+            cpu: last.cpu - base.cpu,
+            switches: last.switches - base.switches,
+        })
     }
 
     fn hardly_moves(&self, now: Moment) -> bool {
         must_move(self.pool)
-            && self.asleep_since.is_some_and(|since| now.since(since) >= ASLEEP)
-            && self.over(now, WINDOW).is_some_and(|gain| gain.hardly_moves())
+            && self
+                .asleep_since
+                .is_some_and(|since| now.since(since) >= ASLEEP)
+            && self
+                .over(now, WINDOW)
+                .is_some_and(|gain| gain.hardly_moves())
     }
 
     /// Takes in what happened between two passes.
     fn look(&mut self, last: Point, point: Point) {
         let switches = point.switches - last.switches;
-        if point.at.since(last.at) > TOO_COARSE || switches > LOOK_SWITCHES || point.cpu - last.cpu >= LOOK_CPU {
+        if point.at.since(last.at) > TOO_COARSE
+            || switches > LOOK_SWITCHES
+            || point.cpu - last.cpu >= LOOK_CPU
+        {
             self.looks.clear();
         } else if switches > 0 {
             self.looks.push_back((last.at, point.at));
             while self.looks.len() > self.gaps_needed() + 1 || !evenly_spaced(&self.looks) {
                 self.looks.pop_front();
             }
-        } else if self.looks.back().is_some_and(|(begin, _)| last.at.since(*begin).as_secs_f64() > GAP.1 + LATE) {
+        } else if self
+            .looks
+            .back()
+            .is_some_and(|(begin, _)| last.at.since(*begin).as_secs_f64() > GAP.1 + LATE)
+        {
             self.looks.clear();
         }
     }
@@ -230,7 +282,10 @@ impl Track {
     }
 
     fn gaps_needed(&self) -> usize {
-        let coarse = self.looks.iter().any(|(begin, end)| end.since(*begin) > COARSE);
+        let coarse = self
+            .looks
+            .iter()
+            .any(|(begin, end)| end.since(*begin) > COARSE);
         if coarse { COARSE_GAPS } else { GAPS }
     }
 }

@@ -188,12 +188,22 @@ pub fn explain(saved: &[(String, Vec<u8>)]) -> Explanation {
         match recognise(source, bytes, &mut analysis) {
             Ok(file) => files.push(file),
             Err(_) if Bundle::with(&bundles, source).is_some() => {
-                files.push(File { source, forms: vec![EVIDENCE], ..File::default() });
+                files.push(File {
+                    source,
+                    forms: vec![EVIDENCE],
+                    ..File::default()
+                });
             }
-            Err(reason) => not_recognised.push(NotRecognised { source: source.clone(), reason }),
+            Err(reason) => not_recognised.push(NotRecognised {
+                source: source.clone(),
+                reason,
+            }),
         }
     }
-    let logs: Vec<Option<Log<'_>>> = files.iter().map(|file| server_log::parse(&file.text)).collect();
+    let logs: Vec<Option<Log<'_>>> = files
+        .iter()
+        .map(|file| server_log::parse(&file.text))
+        .collect();
     let names = Names::learn(&files, &logs, &bundles);
     let owners: Vec<_> = files
         .iter()
@@ -207,13 +217,28 @@ pub fn explain(saved: &[(String, Vec<u8>)]) -> Explanation {
     let brokers = judge(told, &names, &analysis);
     let files = files.into_iter().zip(owners).map(|(file, owner)| {
         let (broker, by) = owner.map(|(name, by)| (name.to_string(), by)).unzip();
-        FileFacts { source: file.source.to_owned(), forms: file.forms, broker, by }
+        FileFacts {
+            source: file.source.to_owned(),
+            forms: file.forms,
+            broker,
+            by,
+        }
     });
-    Explanation { brokers, elsewhere, files: files.collect(), analysis, not_recognised }
+    Explanation {
+        brokers,
+        elsewhere,
+        files: files.collect(),
+        analysis,
+        not_recognised,
+    }
 }
 
 /// Every form is looked for in every file: a terminal's record may hold several.
-fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> Result<File<'a>, String> {
+fn recognise<'a>(
+    source: &'a str,
+    bytes: &'a [u8],
+    analysis: &mut Analysis,
+) -> Result<File<'a>, String> {
     let text = thread_dump::decode(bytes);
     if text.trim().is_empty() {
         return Err("empty: a command that hung prints nothing".to_owned());
@@ -225,13 +250,19 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
     let mut dump_ids = BTreeSet::new();
     let dumps = thread_dump::parse(&text);
     for dump in dumps.iter().flatten() {
-        dump_ids.extend(dump.threads.iter().filter_map(|thread| names::id_of_thread(thread.name)));
+        dump_ids.extend(
+            dump.threads
+                .iter()
+                .filter_map(|thread| names::id_of_thread(thread.name)),
+        );
         analysis.add(source, dump);
     }
     let log = server_log::parse(&text);
     // A log lists the settings as well, each on a line of its own.
     let other = dumps.is_err() && log.is_none() && text.len() <= FILE_CAP;
-    let properties = other.then(|| Properties::parse(text.as_bytes()).ok()).flatten();
+    let properties = other
+        .then(|| Properties::parse(text.as_bytes()).ok())
+        .flatten();
     let properties = properties.filter(|settings| names::own_id(settings).is_some());
     let found_by_exporter = Found::parse(&text);
     let group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
@@ -247,7 +278,10 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
         (SETTINGS, properties.is_some()),
         (FINDINGS, found_by_exporter.is_some()),
     ];
-    let forms: Vec<_> = found.into_iter().filter_map(|(form, is_it)| is_it.then_some(form)).collect();
+    let forms: Vec<_> = found
+        .into_iter()
+        .filter_map(|(form, is_it)| is_it.then_some(form))
+        .collect();
     if forms.is_empty() {
         return Err(match dumps {
             Err(error @ thread_dump::DumpError::OpenJ9) => error.to_string(),
@@ -255,7 +289,15 @@ fn recognise<'a>(source: &'a str, bytes: &'a [u8], analysis: &mut Analysis) -> R
         });
     }
     let dumps = first_dump..analysis.dumps.len();
-    Ok(File { source, text, forms, dumps, dump_ids, properties, found: found_by_exporter })
+    Ok(File {
+        source,
+        text,
+        forms,
+        dumps,
+        dump_ids,
+        properties,
+        found: found_by_exporter,
+    })
 }
 
 fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<BrokerFacts> {
@@ -265,8 +307,15 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         let decided = |(name, told): (_, &Told)| {
             let views = views(told, &gray);
             let dump = views.contains(&Witness::Dump);
-            let agreeing = views.iter().filter(|view| !matches!(view, Witness::Dump | Witness::Exporter)).count();
-            let alive = views.contains(&Witness::Own) || told.facts.iter().any(|charge| charge.fact.kind == REGISTERED);
+            let agreeing = views
+                .iter()
+                .filter(|view| !matches!(view, Witness::Dump | Witness::Exporter))
+                .count();
+            let alive = views.contains(&Witness::Own)
+                || told
+                    .facts
+                    .iter()
+                    .any(|charge| charge.fact.kind == REGISTERED);
             let is_gray = match by_dump {
                 true => told.judged_gray || dump && (told.surely_its_dump || agreeing > 0),
                 false => alive && agreeing > 1,
@@ -277,9 +326,16 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
         gray.extend(found);
     }
     let broker = |(name, told): (&Name, &Told)| {
-        let mut facts: Vec<Fact> = told.facts.iter().map(|charge| charge.fact.clone()).collect();
+        let mut facts: Vec<Fact> = told
+            .facts
+            .iter()
+            .map(|charge| charge.fact.clone())
+            .collect();
         facts.sort_by_key(|fact| (fact.against.is_none(), fact.against));
-        let deadlocks = told.deadlocks.iter().filter_map(|index| analysis.deadlocks.get(*index));
+        let deadlocks = told
+            .deadlocks
+            .iter()
+            .filter_map(|index| analysis.deadlocks.get(*index));
         let of_deadlocks = deadlocks.flat_map(|found| &found.known_issues);
         let mut known_issues: Vec<&NamedIssue> = of_deadlocks.chain(&told.known_issues).collect();
         // A report cut short is like what a whole dump matches.
@@ -307,7 +363,11 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
             suffers_from.entry(sufferer).or_default().insert(name);
         }
     }
-    for (broker, name) in brokers.iter_mut().zip(told.keys()).filter(|(_, name)| !gray.contains(name)) {
+    for (broker, name) in brokers
+        .iter_mut()
+        .zip(told.keys())
+        .filter(|(_, name)| !gray.contains(name))
+    {
         let from = suffers_from.get(name).into_iter().flatten();
         broker.suffers_from = from.map(|other| other.to_string()).collect();
     }
@@ -318,7 +378,15 @@ fn judge(told: BTreeMap<Name, Told>, names: &Names, analysis: &Analysis) -> Vec<
 /// Without what only brokers to blame suffer by.
 fn views(told: &Told, gray: &BTreeSet<&Name>) -> BTreeSet<Witness> {
     let counts = |charge: &&Charge| {
-        charge.sufferers.is_empty() || charge.sufferers.iter().any(|sufferer| !gray.contains(sufferer))
+        charge.sufferers.is_empty()
+            || charge
+                .sufferers
+                .iter()
+                .any(|sufferer| !gray.contains(sufferer))
     };
-    told.facts.iter().filter(counts).filter_map(|charge| charge.fact.against).collect()
+    told.facts
+        .iter()
+        .filter(counts)
+        .filter_map(|charge| charge.fact.against)
+        .collect()
 }

@@ -99,15 +99,23 @@ impl StallWatch {
         paused: Option<Duration>,
         now: Moment,
     ) -> Option<PoolFindings<Stall>> {
-        let clock = Clock { at: now, paused, reapers_cpu_ms: reapers_cpu_ms(dump) };
+        let clock = Clock {
+            at: now,
+            paused,
+            reapers_cpu_ms: reapers_cpu_ms(dump),
+        };
         let between = self.last.map_or(Duration::ZERO, |last| now.since(last.at));
-        let ran = self.last.map_or(Duration::ZERO, |last| clock.ran_since(&last));
+        let ran = self
+            .last
+            .map_or(Duration::ZERO, |last| clock.ran_since(&last));
         let mut still = HashMap::new();
         let mut pools = BTreeSet::new();
         let mut stalled = Vec::new();
         let mut standing = Vec::new();
         for (index, thread) in dump.threads.iter().enumerate() {
-            let Some(pool) = Pool::of(thread.name) else { continue };
+            let Some(pool) = Pool::of(thread.name) else {
+                continue;
+            };
             pools.insert(pool);
             let state = thread.state();
             if still.len() >= MAX_THREADS || !may_stall(pool, state, thread) {
@@ -116,7 +124,9 @@ impl StallWatch {
             let header = thread.header();
             let key = (pool, thread.name.to_owned(), header.number);
             // Those who take turns at a monitor wait at one place as well.
-            let owner = graph.holder(index).filter(|_| state == Some(State::Blocked));
+            let owner = graph
+                .holder(index)
+                .filter(|_| state == Some(State::Blocked));
             let here = Still {
                 stack: owner.map_or(0, place_hash) ^ stack_hash(thread),
                 since: now,
@@ -133,7 +143,12 @@ impl StallWatch {
             };
             let here = match self.still.get(&key).filter(stands) {
                 Some(before) if ran.is_zero() => *before,
-                Some(before) => Still { since: before.since, time: before.time + ran, dumps: before.dumps + 1, ..here },
+                Some(before) => Still {
+                    since: before.since,
+                    time: before.time + ran,
+                    dumps: before.dumps + 1,
+                    ..here
+                },
                 None => here,
             };
             if here.dumps >= DUMPS {
@@ -148,11 +163,20 @@ impl StallWatch {
         self.last = Some(clock);
         let first = *self.first_dump.get_or_insert(now);
         let mut stalls = group(&stalled);
-        let at_a_disk = || standing.iter().find(|thread| is_outside(thread)).map(|thread| thread.name);
+        let at_a_disk = || {
+            standing
+                .iter()
+                .find(|thread| is_outside(thread))
+                .map(|thread| thread.name)
+        };
         let outside = if stalls.is_empty() { None } else { at_a_disk() };
         for stall in &mut stalls {
             stall.holders = graph.holders_of(&stall.threads);
-            let ends = graph.ends_of(&stall.threads).into_iter().find(|end| goes_on(end)).map(|end| end.name);
+            let ends = graph
+                .ends_of(&stall.threads)
+                .into_iter()
+                .find(|end| goes_on(end))
+                .map(|end| end.name);
             stall.goes_on_with = ends.or(outside).map(str::to_owned);
         }
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
@@ -161,13 +185,27 @@ impl StallWatch {
 
 /// `2 threads of request_handler stand still in kafka.A.b, waiting for java.util.X, held by holder`
 pub fn stand_still(stall: &Stall) -> String {
-    let place = stall.frame.as_deref().map(|frame| format!(" in {frame}")).unwrap_or_default();
-    let lock = stall.lock_class.as_deref().map(|class| format!(", waiting for {class}")).unwrap_or_default();
+    let place = stall
+        .frame
+        .as_deref()
+        .map(|frame| format!(" in {frame}"))
+        .unwrap_or_default();
+    let lock = stall
+        .lock_class
+        .as_deref()
+        .map(|class| format!(", waiting for {class}"))
+        .unwrap_or_default();
     let mut told = match stall.threads.len() {
         1 => format!("1 thread of {} stands still{place}{lock}", stall.pool),
-        threads => format!("{threads} threads of {} stand still{place}{lock}", stall.pool),
+        threads => format!(
+            "{threads} threads of {} stand still{place}{lock}",
+            stall.pool
+        ),
     };
-    stall.holders.iter().for_each(|holder| told += &format!(", held by {holder}"));
+    stall
+        .holders
+        .iter()
+        .for_each(|holder| told += &format!(", held by {holder}"));
     told
 }
 
@@ -190,25 +228,51 @@ impl Clock {
             return Duration::ZERO;
         }
         let paused = self.paused.and_then(|now| now.checked_sub(last.paused?));
-        self.at.since(last.at).saturating_sub(paused.unwrap_or_default())
+        self.at
+            .since(last.at)
+            .saturating_sub(paused.unwrap_or_default())
     }
 }
 
 fn reapers_cpu_ms(dump: &ThreadDump<'_>) -> Option<f64> {
-    let reapers = dump.threads.iter().filter(|thread| Pool::of(thread.name) == Some(Pool::ExpirationReaper));
-    reapers.filter_map(|thread| thread.header().cpu_ms).reduce(|sum, cpu| sum + cpu)
+    let reapers = dump
+        .threads
+        .iter()
+        .filter(|thread| Pool::of(thread.name) == Some(Pool::ExpirationReaper));
+    reapers
+        .filter_map(|thread| thread.header().cpu_ms)
+        .reduce(|sum, cpu| sum + cpu)
 }
 
 fn is_stalled(still: &Still, state: Option<State>) -> bool {
-    let dumps = if still.cpu_ms.is_some() { DUMPS } else { DUMPS_WITHOUT_CPU };
-    let span = if state == Some(State::Runnable) { RUNNABLE_SPAN } else { WAITING_SPAN };
+    let dumps = if still.cpu_ms.is_some() {
+        DUMPS
+    } else {
+        DUMPS_WITHOUT_CPU
+    };
+    let span = if state == Some(State::Runnable) {
+        RUNNABLE_SPAN
+    } else {
+        WAITING_SPAN
+    };
     still.dumps >= dumps && still.time >= span
 }
 
 /// Whether the thread used no CPU to speak of. Where the JVM does not tell, the number of dumps must do.
-fn stood_still(before: Option<f64>, now: Option<f64>, state: Option<State>, between: Duration) -> bool {
-    let (Some(before), Some(now)) = (before, now) else { return before.is_none() && now.is_none() };
-    let ticks = if state == Some(State::Blocked) { BLOCKED_CPU_MS_PER_S * between.as_secs_f64() } else { 0.0 };
+fn stood_still(
+    before: Option<f64>,
+    now: Option<f64>,
+    state: Option<State>,
+    between: Duration,
+) -> bool {
+    let (Some(before), Some(now)) = (before, now) else {
+        return before.is_none() && now.is_none();
+    };
+    let ticks = if state == Some(State::Blocked) {
+        BLOCKED_CPU_MS_PER_S * between.as_secs_f64()
+    } else {
+        0.0
+    };
     now - before <= STILL_CPU_MS + ticks
 }
 
@@ -224,21 +288,27 @@ fn may_stall(pool: Pool, state: Option<State>, thread: &Thread<'_>) -> bool {
 
 /// In the selector, whoever called it: waits for peers.
 fn selects(thread: &Thread<'_>) -> bool {
-    let mut in_nio = thread.frames().take_while(|frame| frame.class_method.starts_with("sun.nio.ch."));
+    let mut in_nio = thread
+        .frames()
+        .take_while(|frame| frame.class_method.starts_with("sun.nio.ch."));
     in_nio.any(|frame| frame.class_method.starts_with("sun.nio.ch.SelectorImpl."))
 }
 
 /// Waits for the next task of its executor, or in its own loop for an element of a queue or for a condition.
 fn is_idle_wait(thread: &Thread<'_>) -> bool {
     let frames: Vec<Frame<'_>> = thread.frames().collect();
-    let is_condition = |frame: &Frame<'_>| of_synchronizer(frame, "Synchronizer$ConditionObject.await");
+    let is_condition =
+        |frame: &Frame<'_>| of_synchronizer(frame, "Synchronizer$ConditionObject.await");
     let Some(condition) = frames.iter().position(is_condition) else {
         // An executor without a queue of its own hands tasks over.
         return frames.iter().any(is_get_task);
     };
     let (above, below) = frames.split_at(condition);
     // Once signalled it queues for the condition's lock.
-    if above.iter().any(|frame| of_synchronizer(frame, "Synchronizer.acquire")) {
+    if above
+        .iter()
+        .any(|frame| of_synchronizer(frame, "Synchronizer.acquire"))
+    {
         return false;
     }
     let mut in_loop = 0;
@@ -260,7 +330,9 @@ fn is_idle_wait(thread: &Thread<'_>) -> bool {
 
 /// `AbstractQueuedSynchronizer` or its form of 64 bits. The beginning is looked at first: most frames lack it.
 fn of_synchronizer(frame: &Frame<'_>, method: &str) -> bool {
-    let class = frame.class_method.strip_prefix("java.util.concurrent.locks.AbstractQueued");
+    let class = frame
+        .class_method
+        .strip_prefix("java.util.concurrent.locks.AbstractQueued");
     class.is_some_and(|class| class.contains(method))
 }
 
@@ -274,17 +346,19 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
     for (pool, thread, since) in stalled {
         let frames: Vec<Frame<'_>> = thread.frames().collect();
         let (frame, lock_class) = (shared_frame(&frames), wanted_class(thread));
-        let stall = stalls.entry((*pool, frame, lock_class.clone())).or_insert_with(|| Stall {
-            pool: pool.name().to_owned(),
-            threads: Vec::new(),
-            since: *since,
-            lock_class,
-            holders: BTreeSet::new(),
-            goes_on_with: None,
-            frame: frame.map(str::to_owned),
-            frames: frames.iter().take(KEPT_FRAMES).map(Frame::text).collect(),
-            known_issues: Vec::new(),
-        });
+        let stall = stalls
+            .entry((*pool, frame, lock_class.clone()))
+            .or_insert_with(|| Stall {
+                pool: pool.name().to_owned(),
+                threads: Vec::new(),
+                since: *since,
+                lock_class,
+                holders: BTreeSet::new(),
+                goes_on_with: None,
+                frame: frame.map(str::to_owned),
+                frames: frames.iter().take(KEPT_FRAMES).map(Frame::text).collect(),
+                known_issues: Vec::new(),
+            });
         stall.threads.push(thread.name.to_owned());
         stall.since = stall.since.min(*since);
     }
@@ -299,18 +373,36 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
 fn shared_frame<'a>(frames: &[Frame<'a>]) -> Option<&'a str> {
     let mut methods = frames.iter().map(|frame| frame.class_method);
     // Helpers that take a lock for their caller tell nothing.
-    let is_helper =
-        |method: &str| ["kafka.utils.", "org.apache.kafka.common.utils."].iter().any(|p| method.starts_with(p));
-    let is_kafka =
-        |method: &&str| ["kafka.", "org.apache.kafka."].iter().any(|p| method.starts_with(p)) && !is_helper(method);
-    let is_library =
-        |method: &&str| ["java.", "javax.", "jdk.", "sun.", "scala."].iter().any(|p| method.starts_with(p));
-    methods.clone().find(is_kafka).or_else(|| methods.find(|method| !is_library(method)))
+    let is_helper = |method: &str| {
+        ["kafka.utils.", "org.apache.kafka.common.utils."]
+            .iter()
+            .any(|p| method.starts_with(p))
+    };
+    let is_kafka = |method: &&str| {
+        ["kafka.", "org.apache.kafka."]
+            .iter()
+            .any(|p| method.starts_with(p))
+            && !is_helper(method)
+    };
+    let is_library = |method: &&str| {
+        ["java.", "javax.", "jdk.", "sun.", "scala."]
+            .iter()
+            .any(|p| method.starts_with(p))
+    };
+    methods
+        .clone()
+        .find(is_kafka)
+        .or_else(|| methods.find(|method| !is_library(method)))
 }
 
 /// Class of what the thread waits for.
 fn wanted_class(thread: &Thread<'_>) -> Option<String> {
-    let wants = |kind| !matches!(kind, LockKind::Locked | LockKind::Eliminated | LockKind::OwnedSynchronizer);
+    let wants = |kind| {
+        !matches!(
+            kind,
+            LockKind::Locked | LockKind::Eliminated | LockKind::OwnedSynchronizer
+        )
+    };
     let lock = thread.locks().find(|lock| wants(lock.kind))?;
     (!lock.class.is_empty()).then(|| lock.class.replace('/', "."))
 }
@@ -325,7 +417,9 @@ fn place_hash(thread: &Thread<'_>) -> u64 {
 /// Equal for equal frames; the addresses of locks, which garbage collection changes, are not in it.
 pub(super) fn stack_hash(thread: &Thread<'_>) -> u64 {
     let mut hasher = StackHasher(0);
-    thread.frame_lines().for_each(|line| hasher.write(line.as_bytes()));
+    thread
+        .frame_lines()
+        .for_each(|line| hasher.write(line.as_bytes()));
     hasher.finish()
 }
 
@@ -339,7 +433,8 @@ impl Hasher for StackHasher {
         let mut last = [0; 8];
         last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         for word in words.iter().chain([&last]) {
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(*word))
+                .wrapping_mul(0x517c_c1b7_2722_0a95);
         }
         self.0 = self.0.rotate_left(5) ^ bytes.len() as u64;
     }

@@ -112,7 +112,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         cycles
             .into_iter()
             .map(|(members, waiting)| Deadlock {
-                cycle: members.iter().map(|&member| self.deadlocked(member, CYCLE_FRAMES)).collect(),
+                cycle: members
+                    .iter()
+                    .map(|&member| self.deadlocked(member, CYCLE_FRAMES))
+                    .collect(),
                 waiting,
                 reported: members.iter().any(|member| self.in_report.contains(member)),
             })
@@ -123,7 +126,9 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     pub fn convoys(&self) -> Vec<LockQueue> {
         let mut queues: HashMap<(Lock<'a>, Option<usize>), Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
-            let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else { continue };
+            let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else {
+                continue;
+            };
             // Without a holder, only the class tells a lock from what idle threads park on.
             if edge.holder.is_some() || is_exclusive_lock(want.class) {
                 // Without an address, a lock is told from others by its holder.
@@ -131,14 +136,23 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 queues.entry((want.lock, holder)).or_default().push(index);
             }
         }
-        let mut queues: Vec<Vec<usize>> = queues.into_values().filter(|queue| queue.len() >= CONVOY_WAITERS).collect();
-        queues.sort_unstable_by_key(|queue| (std::cmp::Reverse(queue.len()), queue.first().copied()));
-        queues.iter().filter_map(|queue| self.convoy(queue)).collect()
+        let mut queues: Vec<Vec<usize>> = queues
+            .into_values()
+            .filter(|queue| queue.len() >= CONVOY_WAITERS)
+            .collect();
+        queues
+            .sort_unstable_by_key(|queue| (std::cmp::Reverse(queue.len()), queue.first().copied()));
+        queues
+            .iter()
+            .filter_map(|queue| self.convoy(queue))
+            .collect()
     }
 
     /// For later dumps, which do not tell them.
     pub fn owners(&self) -> Owners {
-        let of = |edge: &Edge<'a>| matches!(edge.wants?.lock, Lock::Synchronizer(_)).then_some(edge.holder?);
+        let of = |edge: &Edge<'a>| {
+            matches!(edge.wants?.lock, Lock::Synchronizer(_)).then_some(edge.holder?)
+        };
         let edges = self.edges.iter().zip(self.threads);
         let known = edges.filter_map(|(edge, waiter)| {
             let owner = self.threads.get(of(edge)?)?;
@@ -149,8 +163,14 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// Who holds what these threads wait for, all by their names; empty where nobody is known to.
     pub fn holders_of(&self, waiters: &[String]) -> BTreeSet<String> {
-        let edges = self.threads.iter().zip(&self.edges).filter(|(thread, _)| waiters.iter().any(|w| w == thread.name));
-        edges.filter_map(|(_, edge)| Some(self.name(edge.holder?).to_owned())).collect()
+        let edges = self
+            .threads
+            .iter()
+            .zip(&self.edges)
+            .filter(|(thread, _)| waiters.iter().any(|w| w == thread.name));
+        edges
+            .filter_map(|(_, edge)| Some(self.name(edge.holder?).to_owned()))
+            .collect()
     }
 
     /// The thread that holds what the one at `index` waits for, where it is in the dump.
@@ -160,21 +180,30 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// For whom these threads, all by their names, wait in the end: holders that wait for no known holder themselves.
     pub fn ends_of(&self, waiters: &[String]) -> Vec<&'d Thread<'a>> {
-        let is_meant =
-            |index: &usize| self.leads_to[*index].is_none() && waiters.iter().any(|w| w == self.name(*index));
+        let is_meant = |index: &usize| {
+            self.leads_to[*index].is_none() && waiters.iter().any(|w| w == self.name(*index))
+        };
         let waiting = (0..self.threads.len()).filter(is_meant);
         let ends: BTreeSet<usize> = waiting
-            .filter_map(|index| std::iter::successors(self.edges[index].holder, |at| self.edges[*at].holder).last())
+            .filter_map(|index| {
+                std::iter::successors(self.edges[index].holder, |at| self.edges[*at].holder).last()
+            })
             .collect();
-        ends.into_iter().filter_map(|end| self.threads.get(end)).collect()
+        ends.into_iter()
+            .filter_map(|end| self.threads.get(end))
+            .collect()
     }
 
     fn recall(&mut self, owners: &Owners) {
         if owners.0.is_empty() {
             return;
         }
-        let places: HashMap<Place, usize> =
-            self.threads.iter().enumerate().map(|(index, thread)| (place(thread), index)).collect();
+        let places: HashMap<Place, usize> = self
+            .threads
+            .iter()
+            .enumerate()
+            .map(|(index, thread)| (place(thread), index))
+            .collect();
         for (waiter, owner) in &owners.0 {
             if let (Some(&waiter), Some(&owner)) = (places.get(waiter), places.get(owner)) {
                 self.edges[waiter].holder.get_or_insert(owner);
@@ -190,9 +219,14 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
         Some(LockQueue {
             lock_class: class_name(wants?.class),
-            waiters: queue.iter().map(|&waiter| self.name(waiter).to_owned()).collect(),
+            waiters: queue
+                .iter()
+                .map(|&waiter| self.name(waiter).to_owned())
+                .collect(),
             owner: holder.map(|holder| self.name(holder).to_owned()),
-            owner_frames: holder.map(|holder| self.frames(holder, WAITING_FRAMES)).unwrap_or_default(),
+            owner_frames: holder
+                .map(|holder| self.frames(holder, WAITING_FRAMES))
+                .unwrap_or_default(),
         })
     }
 
@@ -201,19 +235,36 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         DeadlockedThread {
             thread: self.name(index).to_owned(),
             wants: wants.map(|want| class_name(want.class)).unwrap_or_default(),
-            held_by: holder.map(|holder| self.name(holder).to_owned()).unwrap_or_default(),
+            held_by: holder
+                .map(|holder| self.name(holder).to_owned())
+                .unwrap_or_default(),
             frames: self.frames(index, keep),
         }
     }
 
     fn name(&self, index: usize) -> &'a str {
         let stranger = || self.strangers.get(index - self.threads.len()).copied();
-        self.threads.get(index).map(|thread| thread.name).or_else(stranger).unwrap_or_default()
+        self.threads
+            .get(index)
+            .map(|thread| thread.name)
+            .or_else(stranger)
+            .unwrap_or_default()
     }
 
     fn frames(&self, index: usize, keep: usize) -> Vec<String> {
-        let thread = self.threads.get(index).or_else(|| self.reported.get(&index));
-        thread.map(|thread| thread.frames().take(keep).map(|frame| frame.text()).collect()).unwrap_or_default()
+        let thread = self
+            .threads
+            .get(index)
+            .or_else(|| self.reported.get(&index));
+        thread
+            .map(|thread| {
+                thread
+                    .frames()
+                    .take(keep)
+                    .map(|frame| frame.text())
+                    .collect()
+            })
+            .unwrap_or_default()
     }
 
     /// Edges from the lock lines of the stacks and from the lists of owned synchronizers.
@@ -221,19 +272,41 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         let mut held: Vec<(Lock<'a>, usize)> = Vec::with_capacity(self.threads.len() * 2);
         for (index, thread) in self.threads.iter().enumerate() {
             let wants = read_locks(thread, |lock| held.push((lock, index)));
-            self.edges.push(Edge { wants, holder: None });
+            self.edges.push(Edge {
+                wants,
+                holder: None,
+            });
         }
-        let waits_for_class = |edge: &Edge<'a>| matches!(edge.wants, Some(Want { lock: Lock::Class(_), .. }));
+        let waits_for_class = |edge: &Edge<'a>| {
+            matches!(
+                edge.wants,
+                Some(Want {
+                    lock: Lock::Class(_),
+                    ..
+                })
+            )
+        };
         if self.edges.iter().any(waits_for_class) {
             for (index, thread) in self.threads.iter().enumerate() {
-                held.extend(thread.initialising_classes().map(|class| (Lock::Class(class), index)));
+                held.extend(
+                    thread
+                        .initialising_classes()
+                        .map(|class| (Lock::Class(class), index)),
+                );
             }
         }
         // Many locks are held and few are waited for, so the table is of those. Nobody is known to hold a synchronizer
         // where no list of them was printed.
-        let synchronizers_told = held.iter().any(|(lock, _)| matches!(lock, Lock::Synchronizer(_)));
-        let wanted = self.edges.iter().filter_map(|edge| edge.wants).map(|want| want.lock);
-        let wanted = wanted.filter(|lock| synchronizers_told || !matches!(lock, Lock::Synchronizer(_)));
+        let synchronizers_told = held
+            .iter()
+            .any(|(lock, _)| matches!(lock, Lock::Synchronizer(_)));
+        let wanted = self
+            .edges
+            .iter()
+            .filter_map(|edge| edge.wants)
+            .map(|want| want.lock);
+        let wanted =
+            wanted.filter(|lock| synchronizers_told || !matches!(lock, Lock::Synchronizer(_)));
         // Sorted: mostly a handful, among which each of the many held ones is looked for.
         let mut wanted: Vec<Lock<'a>> = wanted.collect();
         wanted.sort_unstable();
@@ -248,7 +321,9 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             }
         }
         for (index, edge) in self.edges.iter_mut().enumerate() {
-            let at = edge.wants.and_then(|want| wanted.binary_search(&want.lock).ok());
+            let at = edge
+                .wants
+                .and_then(|want| wanted.binary_search(&want.lock).ok());
             // A thread that waits for itself is a slip of the text: a monitor can be entered again.
             edge.holder = at.and_then(|at| owners[at]).filter(|&owner| owner != index);
         }
@@ -261,9 +336,12 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             return;
         }
         let reported = dump.reported.iter().flatten();
-        let names = reported.flat_map(|thread| [Some(thread.name), thread.held_by]).flatten();
+        let names = reported
+            .flat_map(|thread| [Some(thread.name), thread.held_by])
+            .flatten();
         // Of each name the threads that no entry has been found to mean yet.
-        let mut by_name: BTreeMap<&str, VecDeque<usize>> = names.map(|name| (name, VecDeque::new())).collect();
+        let mut by_name: BTreeMap<&str, VecDeque<usize>> =
+            names.map(|name| (name, VecDeque::new())).collect();
         for (index, thread) in self.threads.iter().enumerate() {
             if let Some(same_name) = by_name.get_mut(thread.name) {
                 same_name.push_back(index);
@@ -280,33 +358,49 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             }
             let mut holder_of = HashMap::new();
             for (position, reported) in deadlock.iter().enumerate() {
-                let Some(holder) = reported.held_by else { continue };
+                let Some(holder) = reported.held_by else {
+                    continue;
+                };
                 let lock = reported.wants.and_then(|lock| lock.address);
                 // The report walks along the cycle: the holder comes next, except for the last one's. That one may
                 // want what an earlier one wants; else only the name is left.
-                let holder = match deadlock.get(position + 1).filter(|next| next.name == holder) {
+                let holder = match deadlock
+                    .get(position + 1)
+                    .filter(|next| next.name == holder)
+                {
                     Some(_) => entries.get(position + 1).copied(),
                     None => {
-                        let known = lock.and_then(|lock| holder_of.get(&lock)).or_else(|| first_of_name.get(holder));
+                        let known = lock
+                            .and_then(|lock| holder_of.get(&lock))
+                            .or_else(|| first_of_name.get(holder));
                         known.copied()
                     }
                 };
                 if let (Some(lock), Some(holder)) = (lock, holder) {
                     holder_of.insert(lock, holder);
                 }
-                let Some(&index) = entries.get(position) else { continue };
+                let Some(&index) = entries.get(position) else {
+                    continue;
+                };
                 let edge = &mut self.edges[index];
                 if edge.holder.is_none() {
                     edge.holder = holder.filter(|&holder| holder != index);
                     let class = reported.wants.map_or("", |lock| lock.class);
-                    edge.wants = edge.wants.or(Some(Want { lock: Lock::Reported, class }));
+                    edge.wants = edge.wants.or(Some(Want {
+                        lock: Lock::Reported,
+                        class,
+                    }));
                 }
             }
         }
     }
 
     /// The thread that an entry of the report speaks of; a new node where the dump has no such thread.
-    fn node_of(&mut self, reported: &ReportedThread<'a>, by_name: &mut BTreeMap<&'a str, VecDeque<usize>>) -> usize {
+    fn node_of(
+        &mut self,
+        reported: &ReportedThread<'a>,
+        by_name: &mut BTreeMap<&'a str, VecDeque<usize>>,
+    ) -> usize {
         let address = reported.wants.and_then(|lock| {
             lock.address.map(match lock.kind {
                 LockKind::ParkingToWaitFor => Lock::Synchronizer,
@@ -315,11 +409,21 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         });
         let same_name = by_name.entry(reported.name).or_default();
         let wants_it = |&index: &usize| self.edges[index].wants.map(|want| want.lock) == address;
-        let position = same_name.iter().take(SAME_NAME).position(wants_it).unwrap_or(0);
+        let position = same_name
+            .iter()
+            .take(SAME_NAME)
+            .position(wants_it)
+            .unwrap_or(0);
         let index = same_name.remove(position).unwrap_or_else(|| {
-            let wants = reported.wants.map(|lock| Want { lock: address.unwrap_or(Lock::Reported), class: lock.class });
+            let wants = reported.wants.map(|lock| Want {
+                lock: address.unwrap_or(Lock::Reported),
+                class: lock.class,
+            });
             self.strangers.push(reported.name);
-            self.edges.push(Edge { wants, holder: None });
+            self.edges.push(Edge {
+                wants,
+                holder: None,
+            });
             self.edges.len() - 1
         });
         if let Some(stack) = reported.stack {
@@ -347,7 +451,9 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                     // Walked into its own path. The member that stands first in the dump comes first.
                     let from = path.iter().position(|&member| member == index).unwrap_or(0);
                     let mut members = path[from..].to_vec();
-                    let first = (0..members.len()).min_by_key(|&member| members[member]).unwrap_or(0);
+                    let first = (0..members.len())
+                        .min_by_key(|&member| members[member])
+                        .unwrap_or(0);
                     members.rotate_left(first);
                     self.cycles.push(members);
                     Some(self.cycles.len() - 1)
@@ -362,7 +468,11 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 }
 
 fn place(thread: &Thread<'_>) -> Place {
-    (thread.name.to_owned(), thread.header().number, stack_hash(thread))
+    (
+        thread.name.to_owned(),
+        thread.header().number,
+        stack_hash(thread),
+    )
 }
 
 /// What the thread waits for; tells `holds` every lock that it holds.
@@ -374,9 +484,13 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Optio
     for lock in thread.locks() {
         let monitor = lock.address.map(Lock::Monitor);
         match lock.kind {
-            LockKind::WaitingToLock => wants = wants.or(monitor.map(|monitor| (monitor, lock.class))),
+            LockKind::WaitingToLock => {
+                wants = wants.or(monitor.map(|monitor| (monitor, lock.class)))
+            }
             LockKind::ParkingToWaitFor => {
-                wants = wants.or(lock.address.map(|address| (Lock::Synchronizer(address), lock.class)));
+                wants = wants.or(lock
+                    .address
+                    .map(|address| (Lock::Synchronizer(address), lock.class)));
             }
             LockKind::ClassInit => wants = wants.or(Some((Lock::Class(lock.class), lock.class))),
             LockKind::WaitingOn | LockKind::WaitingToRelock => {
@@ -411,7 +525,9 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Optio
 
 /// Whether threads parked on it wait for a holder. Not so for conditions, queues, latches, futures.
 pub fn is_exclusive_lock(class: &str) -> bool {
-    ["ReentrantLock$", "ReentrantReadWriteLock$"].iter().any(|lock| class.contains(lock))
+    ["ReentrantLock$", "ReentrantReadWriteLock$"]
+        .iter()
+        .any(|lock| class.contains(lock))
 }
 
 /// `jhsdb` prints `java/lang/Object`.

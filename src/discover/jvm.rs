@@ -6,8 +6,11 @@ use super::properties::Properties;
 use crate::sys::proc::CommandLine;
 
 /// What the distributions start: Apache and those that follow it, Confluent Platform 3 to 5, Cloudera.
-const MAIN_CLASSES: [&str; 3] =
-    ["kafka.Kafka", "io.confluent.support.metrics.SupportedKafka", "com.cloudera.kafka.wrap.Kafka"];
+const MAIN_CLASSES: [&str; 3] = [
+    "kafka.Kafka",
+    "io.confluent.support.metrics.SupportedKafka",
+    "com.cloudera.kafka.wrap.Kafka",
+];
 
 /// Options of the `java` command that take the next argument as their value.
 const OPTIONS_WITH_VALUE: [&str; 15] = [
@@ -29,7 +32,12 @@ const OPTIONS_WITH_VALUE: [&str; 15] = [
 ];
 
 /// Threads that only a broker has, in the 15 bytes that the kernel keeps of their names.
-const BROKER_THREADS: [&str; 4] = ["kafka-request-h", "kafka-network-t", "data-plane-kafk", "ReplicaFetcherT"];
+const BROKER_THREADS: [&str; 4] = [
+    "kafka-request-h",
+    "kafka-network-t",
+    "data-plane-kafk",
+    "ReplicaFetcherT",
+];
 
 /// How a broker was started. No `Debug`: overrides may hold passwords.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -56,7 +64,11 @@ pub enum Verdict {
 }
 
 /// Judges a process by its name and command line. `read_file` is asked for the files of `@file` arguments.
-pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> Result<String, String>) -> Verdict {
+pub fn judge(
+    comm: &str,
+    line: &CommandLine,
+    mut read_file: impl FnMut(&str) -> Result<String, String>,
+) -> Verdict {
     let mut arguments = line.arguments.clone();
     if line.cut {
         // The last one may be half an argument.
@@ -71,11 +83,18 @@ pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> 
         return Verdict::Other;
     }
     let mut launch = Launch::default();
-    let mut rest = arguments.into_iter().skip(1).collect::<std::collections::VecDeque<_>>();
+    let mut rest = arguments
+        .into_iter()
+        .skip(1)
+        .collect::<std::collections::VecDeque<_>>();
     let mut expand = true;
     let main = loop {
         let Some(argument) = rest.pop_front() else {
-            return if line.cut { Verdict::Unclear(cut.to_owned()) } else { Verdict::Other };
+            return if line.cut {
+                Verdict::Unclear(cut.to_owned())
+            } else {
+                Verdict::Other
+            };
         };
         let (name, value) = match argument.split_once('=') {
             Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
@@ -84,7 +103,9 @@ pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> 
         match name {
             "--disable-@files" => expand = false,
             "-jar" | "--dry-run" => return Verdict::Other,
-            "-cp" | "-classpath" | "--class-path" => launch.class_path = value.or_else(|| rest.pop_front()),
+            "-cp" | "-classpath" | "--class-path" => {
+                launch.class_path = value.or_else(|| rest.pop_front())
+            }
             "-m" | "--module" => {
                 let module = value.or_else(|| rest.pop_front()).unwrap_or_default();
                 break module.rsplit('/').next().unwrap_or_default().to_owned();
@@ -95,15 +116,17 @@ pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> 
                 }
             }
             _ if name.starts_with('-') || name.is_empty() => {}
-            _ if expand && name.starts_with('@') && !name.starts_with("@@") => match read_file(&name[1..]) {
-                // What an argument file names is not expanded again: no loop can be built.
-                Ok(text) => {
-                    for argument in argument_file(&text).into_iter().rev() {
-                        rest.push_front(argument.trim_start_matches('@').to_owned());
+            _ if expand && name.starts_with('@') && !name.starts_with("@@") => {
+                match read_file(&name[1..]) {
+                    // What an argument file names is not expanded again: no loop can be built.
+                    Ok(text) => {
+                        for argument in argument_file(&text).into_iter().rev() {
+                            rest.push_front(argument.trim_start_matches('@').to_owned());
+                        }
                     }
+                    Err(reason) => return Verdict::Unclear(reason),
                 }
-                Err(reason) => return Verdict::Unclear(reason),
-            },
+            }
             _ => break argument,
         }
     };
@@ -111,7 +134,9 @@ pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> 
         return Verdict::Other;
     }
     let mut rest = rest.into_iter().peekable();
-    launch.properties = rest.next_if(|argument| !argument.starts_with("--")).map(PathBuf::from);
+    launch.properties = rest
+        .next_if(|argument| !argument.starts_with("--"))
+        .map(PathBuf::from);
     while let Some(argument) = rest.next() {
         let pair = match argument.strip_prefix("--override") {
             Some("") => rest.next(),
@@ -119,7 +144,9 @@ pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> 
             None => None,
         };
         let pair = pair.as_deref().and_then(|pair| pair.split_once('='));
-        launch.overrides.extend(pair.map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
+        launch
+            .overrides
+            .extend(pair.map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
     }
     launch.problem = line.cut.then(|| cut.to_owned());
     Verdict::Kafka(launch)
@@ -127,7 +154,9 @@ pub fn judge(comm: &str, line: &CommandLine, mut read_file: impl FnMut(&str) -> 
 
 /// Whether the names of a process' threads are those of a broker: for a JVM whose command line does not tell.
 pub fn has_broker_threads(names: &[String]) -> bool {
-    names.iter().any(|name| BROKER_THREADS.iter().any(|known| name.starts_with(known)))
+    names
+        .iter()
+        .any(|name| BROKER_THREADS.iter().any(|known| name.starts_with(known)))
 }
 
 /// `java`, `java17`, `java-21`.

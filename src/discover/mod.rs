@@ -15,7 +15,9 @@ pub use scan::{Discovery, labels, matches, read_pid_file};
 use crate::snapshot::Moment;
 
 /// A process for as long as it lives: a process id alone is given out again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct ProcessKey {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
@@ -100,11 +102,17 @@ impl Broker {
     /// For messages: `broker 3 (pid 12)`.
     pub fn name(&self) -> String {
         let pid = self.process.pid;
-        self.id.map_or_else(|| format!("the broker with pid {pid}"), |id| format!("broker {id} (pid {pid})"))
+        self.id.map_or_else(
+            || format!("the broker with pid {pid}"),
+            |id| format!("broker {id} (pid {pid})"),
+        )
     }
 
     /// A broker process of which nothing but its existence is known.
     pub fn unknown(process: ProcessKey) -> Broker {
-        Broker { process, ..Broker::default() }
+        Broker {
+            process,
+            ..Broker::default()
+        }
     }
 }

@@ -57,18 +57,26 @@ impl Properties {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }
 
 /// The parts of a value that Kafka splits at commas, without blanks around them and without empty ones.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|part| !part.is_empty())
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
 }
 
 /// `${provider:path:key}`: a config provider of the broker fills it in, from where we do not look.
 pub fn comes_from_provider(value: &str) -> bool {
-    value.split_once("${").is_some_and(|(_, rest)| rest.split_once('}').is_some_and(|(name, _)| name.contains(':')))
+    value.split_once("${").is_some_and(|(_, rest)| {
+        rest.split_once('}')
+            .is_some_and(|(name, _)| name.contains(':'))
+    })
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -104,7 +112,10 @@ fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
 }
 
 fn skip_blanks(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|byte| !is_blank(*byte)).unwrap_or(text.len());
+    let start = text
+        .iter()
+        .position(|byte| !is_blank(*byte))
+        .unwrap_or(text.len());
     text.get(start..).unwrap_or_default()
 }
 
@@ -134,7 +145,10 @@ fn split_key(line: &[u8]) -> (&[u8], &[u8]) {
     });
     let (key, rest) = line.split_at(end.unwrap_or(line.len()));
     let rest = skip_blanks(rest);
-    let rest = rest.strip_prefix(b"=").or(rest.strip_prefix(b":")).unwrap_or(rest);
+    let rest = rest
+        .strip_prefix(b"=")
+        .or(rest.strip_prefix(b":"))
+        .unwrap_or(rest);
     (key, skip_blanks(rest))
 }
 
@@ -152,7 +166,10 @@ fn unescape(text: &[u8]) -> Result<String, ()> {
             Some(b'u') => {
                 let mut unit = 0;
                 for _ in 0..4 {
-                    let digit = bytes.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or(())?;
+                    let digit = bytes
+                        .next()
+                        .and_then(|digit| char::from(digit).to_digit(16))
+                        .ok_or(())?;
                     unit = unit << 4 | digit as u16;
                 }
                 unit

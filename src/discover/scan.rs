@@ -72,7 +72,13 @@ struct Job {
 impl Discovery {
     /// `pid_files` name processes that are brokers whatever their command lines say.
     pub fn new(proc: ProcRoot, pid_files: Vec<PathBuf>) -> Discovery {
-        Discovery { proc, pid_files, known: HashMap::new(), stuck_readers: Vec::new(), doubts: Vec::new() }
+        Discovery {
+            proc,
+            pid_files,
+            known: HashMap::new(),
+            stuck_readers: Vec::new(),
+            doubts: Vec::new(),
+        }
     }
 
     /// All brokers of this host, by process; the same `Arc` as last time for those of which nothing changed.
@@ -84,18 +90,29 @@ impl Discovery {
         let pids = self.proc.pids().map_err(|error| {
             Failure::new(
                 "io",
-                format!("brokers unknown: {error}; is --path.procfs the folder where procfs is mounted?"),
+                format!(
+                    "brokers unknown: {error}; is --path.procfs the folder where procfs is mounted?"
+                ),
             )
         })?;
-        let uptime = self.proc.uptime().map_err(|error| Failure::new("io", format!("brokers unknown: {error}")))?;
+        let uptime = self
+            .proc
+            .uptime()
+            .map_err(|error| Failure::new("io", format!("brokers unknown: {error}")))?;
         self.doubts.clear();
-        self.stuck_readers.retain(|(_, reader)| !reader.is_finished());
+        self.stuck_readers
+            .retain(|(_, reader)| !reader.is_finished());
         let named: Vec<u32> = self.named_processes();
 
         let now = Instant::now();
         let mut jobs = Vec::new();
         let mut alive = HashMap::with_capacity(self.known.len());
-        let brokers: Vec<u32> = self.known.iter().filter(|(_, k)| k.broker().is_some()).map(|(p, _)| p.pid).collect();
+        let brokers: Vec<u32> = self
+            .known
+            .iter()
+            .filter(|(_, k)| k.broker().is_some())
+            .map(|(p, _)| p.pid)
+            .collect();
         let mut hidden = false;
         for pid in pids {
             let stat = match self.proc.stat(pid) {
@@ -107,7 +124,9 @@ impl Discovery {
                 Err(ProcError::Gone { .. }) => continue,
                 Err(error) => {
                     if self.doubts.len() < MOST_DOUBTS {
-                        self.doubts.push(format!("process {pid} is passed over, a broker or not: {error}"));
+                        self.doubts.push(format!(
+                            "process {pid} is passed over, a broker or not: {error}"
+                        ));
                     }
                     continue;
                 }
@@ -115,7 +134,10 @@ impl Discovery {
             if stat.kernel_thread || stat.ended {
                 continue;
             }
-            let key = ProcessKey { pid, start_ticks: stat.start_ticks };
+            let key = ProcessKey {
+                pid,
+                start_ticks: stat.start_ticks,
+            };
             let named = named.contains(&pid);
             let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
             let hangs = self.stuck_readers.iter().any(|(at, _)| *at == key);
@@ -130,7 +152,12 @@ impl Discovery {
                     // To be named by a pid file makes no less of a broker of it.
                     let same = |known: &&Known| known.comm == stat.comm && (named || !known.named);
                     let same = known.as_ref().filter(same).and_then(Known::kafka);
-                    jobs.push(Job { key, comm: stat.comm, named, known: same });
+                    jobs.push(Job {
+                        key,
+                        comm: stat.comm,
+                        named,
+                        known: same,
+                    });
                     alive.extend(known.map(|known| (key, known)));
                 }
             }
@@ -146,7 +173,12 @@ impl Discovery {
         jobs.sort_by_key(|job| job.known.is_some());
         self.run(jobs, now);
 
-        let mut found: Vec<Arc<Broker>> = self.known.values().filter_map(Known::broker).cloned().collect();
+        let mut found: Vec<Arc<Broker>> = self
+            .known
+            .values()
+            .filter_map(Known::broker)
+            .cloned()
+            .collect();
         found.sort_by_key(|broker| broker.process);
         for known in self.known.values() {
             if let (What::Doubtful(reason), true) = (&known.what, self.doubts.len() < MOST_DOUBTS) {
@@ -185,21 +217,27 @@ impl Discovery {
             ));
             return;
         }
-        let order: Vec<(ProcessKey, String, bool)> =
-            jobs.iter().map(|job| (job.key, job.comm.clone(), job.named)).collect();
+        let order: Vec<(ProcessKey, String, bool)> = jobs
+            .iter()
+            .map(|job| (job.key, job.comm.clone(), job.named))
+            .collect();
         let (sender, results) = mpsc::channel();
         let proc = self.proc.clone();
-        let spawned = std::thread::Builder::new().name("discovery-reader".to_owned()).spawn(move || {
-            for job in jobs {
-                if sender.send(examine(&proc, &job)).is_err() {
-                    break;
+        let spawned = std::thread::Builder::new()
+            .name("discovery-reader".to_owned())
+            .spawn(move || {
+                for job in jobs {
+                    if sender.send(examine(&proc, &job)).is_err() {
+                        break;
+                    }
                 }
-            }
-        });
+            });
         let reader = match spawned {
             Ok(reader) => reader,
             Err(error) => {
-                self.doubts.push(format!("new brokers are not looked for: no thread to read with: {error}"));
+                self.doubts.push(format!(
+                    "new brokers are not looked for: no thread to read with: {error}"
+                ));
                 return;
             }
         };
@@ -212,14 +250,30 @@ impl Discovery {
                 }
                 Err(failure) => {
                     let what = self.what_of_unread(key, &comm, failure);
-                    self.known.insert(key, Known { comm, judged: now, named, what });
+                    self.known.insert(
+                        key,
+                        Known {
+                            comm,
+                            judged: now,
+                            named,
+                            what,
+                        },
+                    );
                     if failure == RecvTimeoutError::Timeout {
                         self.stuck_readers.push((key, reader));
                     }
                     return;
                 }
             };
-            self.known.insert(key, Known { comm, judged: now, named, what });
+            self.known.insert(
+                key,
+                Known {
+                    comm,
+                    judged: now,
+                    named,
+                    what,
+                },
+            );
         }
     }
 
@@ -227,11 +281,19 @@ impl Discovery {
     fn what_of_unread(&mut self, key: ProcessKey, comm: &str, failure: RecvTimeoutError) -> What {
         let why = match failure {
             RecvTimeoutError::Timeout => {
-                format!("took longer than {} s; tried again once that has ended", READ_BUDGET.as_secs())
+                format!(
+                    "took longer than {} s; tried again once that has ended",
+                    READ_BUDGET.as_secs()
+                )
             }
-            RecvTimeoutError::Disconnected => "panicked, as the log tells; tried again later".to_owned(),
+            RecvTimeoutError::Disconnected => {
+                "panicked, as the log tells; tried again later".to_owned()
+            }
         };
-        let reason = format!("process {} ({comm}): reading its command line or files {why}", key.pid);
+        let reason = format!(
+            "process {} ({comm}): reading its command line or files {why}",
+            key.pid
+        );
         match self.known.get(&key).map(|known| known.what.clone()) {
             Some(kept @ What::Kafka(..)) => {
                 self.doubts.push(reason);
@@ -244,7 +306,9 @@ impl Discovery {
     /// The Arc that others already hold, where nothing changed.
     fn keep_if_same(&self, key: ProcessKey, what: What) -> What {
         match (&what, self.known.get(&key).and_then(Known::broker)) {
-            (What::Kafka(launch, new), Some(old)) if new == old => What::Kafka(launch.clone(), old.clone()),
+            (What::Kafka(launch, new), Some(old)) if new == old => {
+                What::Kafka(launch.clone(), old.clone())
+            }
             _ => what,
         }
     }
@@ -298,7 +362,10 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
             }
             Err(ProcError::Gone { .. }) => return None,
             Err(error) => {
-                return Some(What::Doubtful(format!("process {pid} ({}) may be a broker: {error}", job.comm)));
+                return Some(What::Doubtful(format!(
+                    "process {pid} ({}) may be a broker: {error}",
+                    job.comm
+                )));
             }
         },
     };
@@ -315,14 +382,29 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
     let verdict = jvm::judge(&job.comm, &line, |name| read_argument_file(proc, pid, name));
     match verdict {
         Verdict::Unclear(reason)
-            if job.named || jvm::has_broker_threads(&proc.thread_names(pid, MOST_THREAD_NAMES).unwrap_or_default()) =>
+            if job.named
+                || jvm::has_broker_threads(
+                    &proc
+                        .thread_names(pid, MOST_THREAD_NAMES)
+                        .unwrap_or_default(),
+                ) =>
         {
-            Ok(Verdict::Kafka(Launch { problem: Some(reason), ..Launch::default() }))
+            Ok(Verdict::Kafka(Launch {
+                problem: Some(reason),
+                ..Launch::default()
+            }))
         }
         Verdict::Other if job.named => {
-            let properties = line.arguments.iter().find(|argument| argument.ends_with(".properties"));
+            let properties = line
+                .arguments
+                .iter()
+                .find(|argument| argument.ends_with(".properties"));
             let problem = Some("a broker because a pid file of the config file says so".to_owned());
-            Ok(Verdict::Kafka(Launch { properties: properties.map(PathBuf::from), problem, ..Launch::default() }))
+            Ok(Verdict::Kafka(Launch {
+                properties: properties.map(PathBuf::from),
+                problem,
+                ..Launch::default()
+            }))
         }
         verdict => Ok(verdict),
     }
@@ -335,7 +417,9 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
 pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, String> {
     let stat = proc.stat(pid).map_err(|error| error.to_string())?;
     let line = proc.command_line(pid).map_err(|error| error.to_string())?;
-    match jvm::judge(&stat.comm, &line, |name| read_argument_file(proc, pid, name)) {
+    match jvm::judge(&stat.comm, &line, |name| {
+        read_argument_file(proc, pid, name)
+    }) {
         Verdict::Kafka(launch) => Ok(launch),
         Verdict::Unclear(reason) => Err(reason),
         Verdict::Other => Err("its command line is not that of a Kafka broker".to_owned()),
@@ -356,21 +440,30 @@ fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, S
 /// # Errors
 /// Says which file and why.
 pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
-    let fail = |reason, what: String| Failure::new(reason, format!("pid file {}: {what}", path.display()));
+    let fail =
+        |reason, what: String| Failure::new(reason, format!("pid file {}: {what}", path.display()));
     // By way of the root folder as well: it may be a FIFO, or huge.
     let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
     let file = file.map_err(|error| match error {
-        RootedError::Missing { .. } => fail("gone", "does not exist; is the broker down?".to_owned()),
+        RootedError::Missing { .. } => {
+            fail("gone", "does not exist; is the broker down?".to_owned())
+        }
         other => fail("io", other.to_string()),
     })?;
     let text = String::from_utf8_lossy(&file.bytes);
-    text.trim().parse().map_err(|_| fail("protocol", "holds no process id".to_owned()))
+    text.trim()
+        .parse()
+        .map_err(|_| fail("protocol", "holds no process id".to_owned()))
 }
 
 /// The `broker` label of each: its id; `<id>@<port>` for those that share one; `pid-N` while it is unknown.
 pub fn labels(brokers: &[Arc<Broker>]) -> Vec<String> {
     let port = |broker: &Broker| {
-        let listener = broker.listeners.iter().find(|listener| !listener.controller).or(broker.listeners.first());
+        let listener = broker
+            .listeners
+            .iter()
+            .find(|listener| !listener.controller)
+            .or(broker.listeners.first());
         listener.map(|listener| listener.port)
     };
     let wanted = |broker: &Broker| {
@@ -379,16 +472,27 @@ pub fn labels(brokers: &[Arc<Broker>]) -> Vec<String> {
             return Some(id.to_string());
         }
         let same = |other: &&Arc<Broker>| other.id == Some(id) && port(other) == port(broker);
-        Some(format!("{id}@{}", port(broker).filter(|_| brokers.iter().filter(same).count() == 1)?))
+        Some(format!(
+            "{id}@{}",
+            port(broker).filter(|_| brokers.iter().filter(same).count() == 1)?
+        ))
     };
-    brokers.iter().map(|b| wanted(b).unwrap_or_else(|| format!("pid-{}", b.process.pid))).collect()
+    brokers
+        .iter()
+        .map(|b| wanted(b).unwrap_or_else(|| format!("pid-{}", b.process.pid)))
+        .collect()
 }
 
 /// Whether a broker is the one that the config file names: everything that is given must agree.
 pub fn matches(broker: &Broker, id: Option<i32>, port: Option<u16>, pid: Option<u32>) -> bool {
     (id.is_some() || port.is_some() || pid.is_some())
         && id.is_none_or(|id| broker.id == Some(id))
-        && port.is_none_or(|port| broker.listeners.iter().any(|listener| listener.port == port))
+        && port.is_none_or(|port| {
+            broker
+                .listeners
+                .iter()
+                .any(|listener| listener.port == port)
+        })
         && pid.is_none_or(|pid| broker.process.pid == pid)
 }
 

@@ -48,14 +48,20 @@ pub fn text(text: &str) -> String {
 pub fn line(text: &str, to_its_end: bool) -> String {
     let mut masked = String::with_capacity(text.len());
     let (mut at, mut copied) = (0, 0);
-    while let Some(found) = text.as_bytes().get(at..).and_then(|rest| memchr3(b'=', b':', b' ', rest)) {
+    while let Some(found) = text
+        .as_bytes()
+        .get(at..)
+        .and_then(|rest| memchr3(b'=', b':', b' ', rest))
+    {
         let separator = at + found;
         at = separator + 1;
         let value = match text.as_bytes().get(separator) {
             Some(b' ') => value_of_option(text, separator, to_its_end),
             _ => secret_behind(text, separator, to_its_end),
         };
-        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+        let Some(value) = value.filter(|value| !value.is_empty()) else {
+            continue;
+        };
         masked.push_str(text.get(copied..value.start).unwrap_or_default());
         masked.push_str(HIDDEN);
         (at, copied) = (value.end, value.end);
@@ -69,15 +75,19 @@ fn secret_behind(text: &str, separator: usize, to_its_end: bool) -> Option<Range
     let (before, behind) = (text.get(..separator)?, text.get(separator + 1..)?);
     // `https://user:password@host`, `https://token@host`
     if let Some(authority) = behind.strip_prefix("//") {
-        let end =
-            authority.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'')).unwrap_or(authority.len());
+        let end = authority
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\''))
+            .unwrap_or(authority.len());
         let (user_info, start) = (authority.get(..end)?, separator + 3);
         // A token may stand alone, or where the user stands.
         return Some(start..start + user_info.rfind('@')?);
     }
     // `"password" : "..."`, also quoted once more.
-    let name = before.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\'));
-    let name = name.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-'))).next()?;
+    let name =
+        before.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\'));
+    let name = name
+        .rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))
+        .next()?;
     if !is_secret(name) {
         return None;
     }
@@ -87,9 +97,14 @@ fn secret_behind(text: &str, separator: usize, to_its_end: bool) -> Option<Range
     let lower = name.to_ascii_lowercase();
     let end = if to_its_end || lower.contains("jaas") || lower.contains("authorization") {
         line_end
-    } else if let Some(quote) = ["\\\"", "\"", "'"].into_iter().find(|quote| value.starts_with(quote)) {
+    } else if let Some(quote) = ["\\\"", "\"", "'"]
+        .into_iter()
+        .find(|quote| value.starts_with(quote))
+    {
         closing(value, quote).unwrap_or(line_end)
-    } else if let Some((_, close)) = [('[', ']'), ('{', '}')].into_iter().find(|(open, _)| value.starts_with(*open))
+    } else if let Some((_, close)) = [('[', ']'), ('{', '}')]
+        .into_iter()
+        .find(|(open, _)| value.starts_with(*open))
         && !value.starts_with(HIDDEN)
     {
         // A list, up to the last bracket: one may stand in a value.
@@ -98,14 +113,18 @@ fn secret_behind(text: &str, separator: usize, to_its_end: bool) -> Option<Range
         value.find(char::is_whitespace).unwrap_or(value.len())
     };
     // Kafka logs what is not set, and hides what is, itself.
-    let known_harmless = value.get(..end).is_some_and(|value| matches!(value, "null" | "[hidden]" | "[REDACTED]"));
+    let known_harmless = value
+        .get(..end)
+        .is_some_and(|value| matches!(value, "null" | "[hidden]" | "[REDACTED]"));
     (!known_harmless).then_some(start..start + end)
 }
 
 /// Where the value of `--password VALUE` stands.
 fn value_of_option(text: &str, space: usize, to_its_end: bool) -> Option<Range<usize>> {
     let (before, behind) = (text.get(..space)?, text.get(space + 1..)?);
-    let name = before.rsplit(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).next()?;
+    let name = before
+        .rsplit(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+        .next()?;
     if !is_secret_option(name) {
         return None;
     }
@@ -154,11 +173,17 @@ pub fn arguments(arguments: &[String]) -> String {
 /// # Errors
 /// Java could not read the file either.
 pub fn properties(bytes: &[u8]) -> Result<String, MalformedEscape> {
-    let mut masked = String::from("# As Kafka reads it: sorted, without comments; secrets are hidden.\n");
+    let mut masked =
+        String::from("# As Kafka reads it: sorted, without comments; secrets are hidden.\n");
     for (key, value) in Properties::parse(bytes)?.iter() {
-        let provided = value.starts_with("${") && value.ends_with('}') && comes_from_provider(value);
+        let provided =
+            value.starts_with("${") && value.ends_with('}') && comes_from_provider(value);
         let hide = is_secret(key) && !provided && !value.is_empty();
-        let value = if hide { HIDDEN.to_owned() } else { line(value, true) };
+        let value = if hide {
+            HIDDEN.to_owned()
+        } else {
+            line(value, true)
+        };
         escape(key, true, &mut masked);
         masked.push('=');
         escape(&value, false, &mut masked);
@@ -176,7 +201,10 @@ fn escape(text: &str, key: bool, to: &mut String) {
             '\\' => to.push_str("\\\\"),
             ' ' | '=' | ':' | '#' | '!' if key || index == 0 => to.extend(['\\', c]),
             ' '..='~' => to.push(c),
-            other => other.encode_utf16(&mut [0; 2]).iter().for_each(|unit| to.push_str(&format!("\\u{unit:04x}"))),
+            other => other
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| to.push_str(&format!("\\u{unit:04x}"))),
         }
     }
 }
@@ -189,9 +217,15 @@ mod tests {
     #[test]
     fn secrets_go_and_the_rest_stays() {
         let table = [
-            ("ssl.keystore.password = s3cret\n", "ssl.keystore.password = [hidden]\n"),
+            (
+                "ssl.keystore.password = s3cret\n",
+                "ssl.keystore.password = [hidden]\n",
+            ),
             ("\tssl.key.password = null\n", "\tssl.key.password = null\n"),
-            ("-Djavax.net.ssl.keyStorePassword=s3,cr)et -Xmx1G", "-Djavax.net.ssl.keyStorePassword=[hidden] -Xmx1G"),
+            (
+                "-Djavax.net.ssl.keyStorePassword=s3,cr)et -Xmx1G",
+                "-Djavax.net.ssl.keyStorePassword=[hidden] -Xmx1G",
+            ),
             (
                 r#"Login username="admin" password="s3 cr\"et" user_bob="x";"#,
                 r#"Login username="admin" password=[hidden] user_bob=[hidden];"#,
@@ -200,19 +234,49 @@ mod tests {
                 "sasl.jaas.config=a.b.PlainLoginModule required username=u user_u=s3cret;\n",
                 "sasl.jaas.config=[hidden]\n",
             ),
-            (r#"{"api.secret": "s3cret", "id": 7}"#, r#"{"api.secret": [hidden], "id": 7}"#),
-            (r#"{\"password\":\"s3cret\",\"id\":7}"#, r#"{\"password\":[hidden],\"id\":7}"#),
-            (r#"{"passwords": ["s3", "cr]et"], "id": 7}"#, r#"{"passwords": [hidden], "id": 7}"#),
-            (r#"{\"passwords\":[\"s3\", \"cret\"],\"id\":7}"#, r#"{\"passwords\":[hidden],\"id\":7}"#),
-            (r#"{"credentials": {"user": "bob", "word": "s3cret"}}"#, r#"{"credentials": [hidden]"#),
+            (
+                r#"{"api.secret": "s3cret", "id": 7}"#,
+                r#"{"api.secret": [hidden], "id": 7}"#,
+            ),
+            (
+                r#"{\"password\":\"s3cret\",\"id\":7}"#,
+                r#"{\"password\":[hidden],\"id\":7}"#,
+            ),
+            (
+                r#"{"passwords": ["s3", "cr]et"], "id": 7}"#,
+                r#"{"passwords": [hidden], "id": 7}"#,
+            ),
+            (
+                r#"{\"passwords\":[\"s3\", \"cret\"],\"id\":7}"#,
+                r#"{\"passwords\":[hidden],\"id\":7}"#,
+            ),
+            (
+                r#"{"credentials": {"user": "bob", "word": "s3cret"}}"#,
+                r#"{"credentials": [hidden]"#,
+            ),
             ("passwords: [s3, cr\n", "passwords: [hidden]\n"),
             ("password=[hidden] ids=[1]", "password=[hidden] ids=[1]"),
-            ("GET https://bob:s3cret@registry:8081/x", "GET https://[hidden]@registry:8081/x"),
-            ("GET https://s3cret@registry:8081/x", "GET https://[hidden]@registry:8081/x"),
-            ("GET https://s3cret:@registry:8081/a@b", "GET https://[hidden]@registry:8081/a@b"),
-            ("ran 'tool --password s3cret -v' - token is - 7\n", "ran 'tool --password [hidden] -v' - token is - 7\n"),
+            (
+                "GET https://bob:s3cret@registry:8081/x",
+                "GET https://[hidden]@registry:8081/x",
+            ),
+            (
+                "GET https://s3cret@registry:8081/x",
+                "GET https://[hidden]@registry:8081/x",
+            ),
+            (
+                "GET https://s3cret:@registry:8081/a@b",
+                "GET https://[hidden]@registry:8081/a@b",
+            ),
+            (
+                "ran 'tool --password s3cret -v' - token is - 7\n",
+                "ran 'tool --password [hidden] -v' - token is - 7\n",
+            ),
             ("Authorization: Basic czNjcmV0 x", "Authorization: [hidden]"),
-            ("listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093", "listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093"),
+            (
+                "listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093",
+                "listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093",
+            ),
             (
                 "[2026-11-22 10:14:02,001] INFO key=value (kafka.x)",
                 "[2026-11-22 10:14:02,001] INFO key=value (kafka.x)",
@@ -230,20 +294,43 @@ mod tests {
 
     #[test]
     fn command_lines_and_properties() {
-        let line = ["java", "-Dpassword=s3 cret", "--password", "s3cret", "kafka.Kafka", "--override", "x.secret=s3=c"];
+        let line = [
+            "java",
+            "-Dpassword=s3 cret",
+            "--password",
+            "s3cret",
+            "kafka.Kafka",
+            "--override",
+            "x.secret=s3=c",
+        ];
         let line: Vec<String> = line.iter().map(|argument| (*argument).to_owned()).collect();
         let wanted = "java\n-Dpassword=[hidden]\n--password\n[hidden]\nkafka.Kafka\n--override\nx.secret=[hidden]\n";
         assert_eq!(arguments(&line), wanted);
         // As `sun.rt.javaCommand` has the same.
         let wanted = "kafka.Kafka server.properties --password [hidden]";
-        assert_eq!(super::line("kafka.Kafka server.properties --password s3 cret --id 7", true), wanted);
+        assert_eq!(
+            super::line(
+                "kafka.Kafka server.properties --password s3 cret --id 7",
+                true
+            ),
+            wanted
+        );
 
         let file = b"# old.password=s3cret\nbroker.id=1\nssl.key.password : s3cret\\\n  s3cret\nssl.key\\u0073tore.password s3cret\n\
             a.password=${file:/x:y}\nssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/,\\\\d\nempty.password=\nb\\ c=\\ d\n";
         let masked = properties(file).unwrap();
         assert!(!masked.contains("s3cret"), "{masked}");
-        let (before, after) = (Properties::parse(file).unwrap(), Properties::parse(masked.as_bytes()).unwrap());
-        for key in ["broker.id", "a.password", "ssl.principal.mapping.rules", "empty.password", "b c"] {
+        let (before, after) = (
+            Properties::parse(file).unwrap(),
+            Properties::parse(masked.as_bytes()).unwrap(),
+        );
+        for key in [
+            "broker.id",
+            "a.password",
+            "ssl.principal.mapping.rules",
+            "empty.password",
+            "b c",
+        ] {
             assert_eq!(after.raw(key), before.raw(key), "{key} in {masked}");
         }
         assert_eq!(after.raw("ssl.keystore.password"), Some(HIDDEN));

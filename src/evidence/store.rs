@@ -100,8 +100,15 @@ pub fn whole(dir: &Path) -> io::Result<Vec<Whole>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)?.take(MOST_ENTRIES) {
         let entry = entry?;
-        if let (Some((at, label)), true) = (parse_name(entry.file_name().to_str()), entry.file_type()?.is_dir()) {
-            found.push(Whole { path: entry.path(), label, at });
+        if let (Some((at, label)), true) = (
+            parse_name(entry.file_name().to_str()),
+            entry.file_type()?.is_dir(),
+        ) {
+            found.push(Whole {
+                path: entry.path(),
+                label,
+                at,
+            });
         }
     }
     found.sort_by(|a, b| (a.at, &a.path).cmp(&(b.at, &b.path)));
@@ -112,7 +119,8 @@ pub fn whole(dir: &Path) -> io::Result<Vec<Whole>> {
 pub fn time(at: Moment) -> String {
     // The form has four digits for the year.
     const LAST: u64 = 253_402_300_799_000;
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST))).to_string()
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST)))
+        .to_string()
 }
 
 /// `2026-11-22T10-14-02Z-broker-219`
@@ -127,7 +135,13 @@ pub fn heap_dump_name(label: &str) -> String {
 
 /// Fit for the name of a file.
 fn plain(label: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '@' | '-' | '.') { c } else { '_' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '@' | '-' | '.') {
+            c
+        } else {
+            '_'
+        }
+    };
     label.chars().map(plain).take(64).collect()
 }
 
@@ -145,14 +159,23 @@ pub fn manifests(dir: &Path) -> Vec<(PathBuf, Manifest)> {
     let of = |bundle: Whole| {
         let path = bundle.path.join(MANIFEST);
         let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MANIFEST_CAP);
-        Some((bundle.path, serde_json::from_slice(&fs::read(&path).ok().filter(|_| small)?).ok()?))
+        Some((
+            bundle.path,
+            serde_json::from_slice(&fs::read(&path).ok().filter(|_| small)?).ok()?,
+        ))
     };
-    whole(dir).unwrap_or_default().into_iter().filter_map(of).collect()
+    whole(dir)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(of)
+        .collect()
 }
 
 /// Sweeps, and keeps the limits, of age above all, while nothing new is written.
 pub fn tidy(settings: &EvidenceSettings) -> io::Result<()> {
-    let Some(dir) = settings.dir.as_ref().filter(|dir| dir.exists()) else { return Ok(()) };
+    let Some(dir) = settings.dir.as_ref().filter(|dir| dir.exists()) else {
+        return Ok(());
+    };
     sweep(dir)?;
     prune(settings, dir, 0, 0).map(drop)
 }
@@ -160,8 +183,13 @@ pub fn tidy(settings: &EvidenceSettings) -> io::Result<()> {
 /// Removes what writers that were killed left behind.
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.take(MOST_ENTRIES).filter_map(Result::ok) {
-        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
-        let Some(folder) = is_ours.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
+        let Some(folder) = is_ours.then(|| File::open(entry.path()).ok()).flatten() else {
+            continue;
+        };
         // Held until all is gone: a writer that has just made the folder must not take it for its own meanwhile.
         if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
             // Another one may be at it; what remains is tried again.
@@ -175,20 +203,36 @@ fn sweep(dir: &Path) -> io::Result<()> {
 /// how many bytes the remaining ones have.
 fn prune(settings: &EvidenceSettings, dir: &Path, more_bytes: u64, more: usize) -> io::Result<u64> {
     let bundles = whole(dir)?;
-    let newest: BTreeMap<&str, &Path> = bundles.iter().map(|b| (b.label.as_str(), b.path.as_path())).collect();
+    let newest: BTreeMap<&str, &Path> = bundles
+        .iter()
+        .map(|b| (b.label.as_str(), b.path.as_path()))
+        .collect();
     let sizes: Vec<u64> = bundles.iter().map(|bundle| size(&bundle.path)).collect();
     let (mut bytes, mut count) = (sizes.iter().sum::<u64>(), bundles.len());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     for (bundle, size) in std::iter::zip(&bundles, sizes) {
-        let old = settings.max_age.is_some_and(|age| now.saturating_sub(bundle.at) > age.as_secs());
-        let too_much = bytes.saturating_add(more_bytes) > settings.max_bytes || count + more > settings.max_bundles;
-        if (!old && !too_much) || newest.get(bundle.label.as_str()) == Some(&bundle.path.as_path()) {
+        let old = settings
+            .max_age
+            .is_some_and(|age| now.saturating_sub(bundle.at) > age.as_secs());
+        let too_much = bytes.saturating_add(more_bytes) > settings.max_bytes
+            || count + more > settings.max_bundles;
+        if (!old && !too_much) || newest.get(bundle.label.as_str()) == Some(&bundle.path.as_path())
+        {
             continue;
         }
         // Killed midway, this must not leave half a bundle that counts.
-        let name = bundle.path.file_name().unwrap_or_default().to_string_lossy();
+        let name = bundle
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         let doomed = dir.join(format!(".{name}{TEMPORARY}"));
-        if let Err(error) = fs::rename(&bundle.path, &doomed).and_then(|()| fs::remove_dir_all(&doomed)) {
+        if let Err(error) =
+            fs::rename(&bundle.path, &doomed).and_then(|()| fs::remove_dir_all(&doomed))
+        {
             tracing::warn!(bundle = %name, %error, "cannot remove old evidence");
             continue;
         }
@@ -199,14 +243,24 @@ fn prune(settings: &EvidenceSettings, dir: &Path, more_bytes: u64, more: usize) 
 }
 
 fn size(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder).into_iter().flatten().take(MOST_ENTRIES).filter_map(Result::ok);
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    let files = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .take(MOST_ENTRIES)
+        .filter_map(Result::ok);
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
 }
 
 /// Bytes that may be written until the floor of free space is reached.
 fn free_above_floor(dir: &Path, floor: u64) -> io::Result<u64> {
     let space = statvfs(dir)?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(floor))
+    Ok(space
+        .f_bavail
+        .saturating_mul(space.f_frsize)
+        .saturating_sub(floor))
 }
 
 /// A bundle that is being written. Dropped without [`Writer::commit`], it never counts.
@@ -232,22 +286,45 @@ impl Writer {
     ///
     /// # Errors
     /// Why nothing can be written: the folder, the cause, the remedy.
-    pub fn begin(settings: &EvidenceSettings, label: &str, at: Moment, may_remove: bool) -> Result<Writer, String> {
-        let dir = settings.dir.clone().ok_or("evidence is off: no folder for it; give --evidence.dir")?;
+    pub fn begin(
+        settings: &EvidenceSettings,
+        label: &str,
+        at: Moment,
+        may_remove: bool,
+    ) -> Result<Writer, String> {
+        let dir = settings
+            .dir
+            .clone()
+            .ok_or("evidence is off: no folder for it; give --evidence.dir")?;
         let fail = |error: io::Error| {
             let uid = rustix::process::geteuid().as_raw();
-            format!("{}: {error}; let uid {uid} write there, or name another folder by --evidence.dir", dir.display())
+            format!(
+                "{}: {error}; let uid {uid} write there, or name another folder by --evidence.dir",
+                dir.display()
+            )
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(fail)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(fail)?;
         sweep(&dir).map_err(fail)?;
         let share = settings.max_bytes / SHARE;
-        let kept = if may_remove { prune(settings, &dir, share, 1).map_err(fail)? } else { 0 };
-        let room = share.min(settings.max_bytes.saturating_sub(kept)).saturating_sub(MANIFEST_ROOM);
+        let kept = if may_remove {
+            prune(settings, &dir, share, 1).map_err(fail)?
+        } else {
+            0
+        };
+        let room = share
+            .min(settings.max_bytes.saturating_sub(kept))
+            .saturating_sub(MANIFEST_ROOM);
         let free = free_above_floor(&dir, settings.min_free).map_err(fail)?;
         if room == 0 || free < MANIFEST_ROOM {
             let dir = dir.display();
             return Err(if room == 0 {
-                format!("{dir}: the newest bundles of all brokers fill evidence.max_bytes; move some away or raise it")
+                format!(
+                    "{dir}: the newest bundles of all brokers fill evidence.max_bytes; move some away or raise it"
+                )
             } else {
                 format!(
                     "{dir}: less is free there than evidence.min_free ({} MiB); make space or lower it",
@@ -257,13 +334,28 @@ impl Writer {
         }
         let name = name_of(label, at);
         let folder = dir.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&folder).map_err(fail)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(fail)?;
         let lock = File::open(&folder).map_err(fail)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| fail(errno.into()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| fail(errno.into()))?;
         let (files, missing) = (Vec::new(), Vec::new());
         let settings = settings.clone();
         let refused_dump = None;
-        Ok(Writer { dir, folder, name, _lock: lock, settings, may_remove, room, files, missing, refused_dump })
+        Ok(Writer {
+            dir,
+            folder,
+            name,
+            _lock: lock,
+            settings,
+            may_remove,
+            room,
+            files,
+            missing,
+            refused_dump,
+        })
     }
 
     /// Writes one file and syncs it; what cannot be had or written is listed with its reason.
@@ -272,12 +364,14 @@ impl Writer {
         let written = content.and_then(|content| {
             let bytes = content.len() as u64;
             if bytes > self.room {
-                return Err(format!("its {bytes} bytes are more than the limits of the evidence leave"));
+                return Err(format!(
+                    "its {bytes} bytes are more than the limits of the evidence leave"
+                ));
             }
             match free_above_floor(&self.folder, self.settings.min_free) {
-                Ok(free) if free < bytes + MANIFEST_ROOM => {
-                    Err(format!("its {bytes} bytes would go below evidence.min_free"))
-                }
+                Ok(free) if free < bytes + MANIFEST_ROOM => Err(format!(
+                    "its {bytes} bytes would go below evidence.min_free"
+                )),
                 Ok(_) => write(&self.folder, name, &content),
                 Err(error) => Err(error.to_string()),
             }
@@ -289,9 +383,15 @@ impl Writer {
             }
             Err(why) => {
                 if is_dump {
-                    self.refused_dump = Some(format!("{}: no thread dump fits: {why}", self.dir.display()));
+                    self.refused_dump = Some(format!(
+                        "{}: no thread dump fits: {why}",
+                        self.dir.display()
+                    ));
                 }
-                self.missing.push(Missing { name: name.to_owned(), why });
+                self.missing.push(Missing {
+                    name: name.to_owned(),
+                    why,
+                });
             }
         }
     }
@@ -299,8 +399,14 @@ impl Writer {
     /// Why what was written is not worth the name of evidence: it is tried again when there is more room.
     fn worthless(&self) -> Option<String> {
         if self.files.iter().all(|file| file.bytes == 0) {
-            let why = self.missing.last().map_or("nothing was had", |missing| &missing.why);
-            return Some(format!("{}: not one file could be saved: {why}", self.dir.display()));
+            let why = self
+                .missing
+                .last()
+                .map_or("nothing was had", |missing| &missing.why);
+            return Some(format!(
+                "{}: not one file could be saved: {why}",
+                self.dir.display()
+            ));
         }
         let has_dump = self.files.iter().any(|file| DUMPS.contains(&&*file.name));
         self.refused_dump.clone().filter(|_| !has_dump)
@@ -312,21 +418,37 @@ impl Writer {
     /// Then there is no bundle.
     pub fn commit(self, manifest: Manifest) -> Result<PathBuf, String> {
         let worthless = self.worthless();
-        let manifest = Manifest { files: self.files, missing: self.missing, ..manifest };
+        let manifest = Manifest {
+            files: self.files,
+            missing: self.missing,
+            ..manifest
+        };
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
         let written = worthless.map_or_else(|| write(&self.folder, MANIFEST, &text), Err);
         let committed = written.and_then(|_| {
-            let named = File::open(&self.folder).and_then(|folder| folder.sync_all()).and_then(|()| {
-                // A folder is not renamed onto one that holds something.
-                let mut names = (1..100).map(|n| if n == 1 { self.name.clone() } else { format!("{}+{n}", self.name) });
-                let named = names.find_map(|name| match fs::rename(&self.folder, self.dir.join(&name)) {
-                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => None,
-                    renamed => Some(renamed.map(|()| self.dir.join(name))),
+            let named = File::open(&self.folder)
+                .and_then(|folder| folder.sync_all())
+                .and_then(|()| {
+                    // A folder is not renamed onto one that holds something.
+                    let mut names = (1..100).map(|n| {
+                        if n == 1 {
+                            self.name.clone()
+                        } else {
+                            format!("{}+{n}", self.name)
+                        }
+                    });
+                    let named = names.find_map(|name| {
+                        match fs::rename(&self.folder, self.dir.join(&name)) {
+                            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => None,
+                            renamed => Some(renamed.map(|()| self.dir.join(name))),
+                        }
+                    });
+                    named.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
                 });
-                named.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
-            });
             let path = named.map_err(|error| format!("{}: {error}", self.folder.display()))?;
-            File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|error| error.to_string())?;
+            File::open(&self.dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(|error| error.to_string())?;
             Ok(path)
         });
         if committed.is_err() {
@@ -338,25 +460,39 @@ impl Writer {
             // The bundle before this one was the newest of its broker until now.
             tracing::warn!(%error, "cannot look through old evidence");
         }
-        committed.map_err(|why| format!("{why}; make space there, or name another folder by --evidence.dir"))
+        committed.map_err(|why| {
+            format!("{why}; make space there, or name another folder by --evidence.dir")
+        })
     }
 }
 
 fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String> {
     let path = folder.join(name);
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()
-    });
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
     if let Err(error) = written {
         // Half a file is none, and its space may do for the next.
         let _ = fs::remove_file(&path);
         return Err(format!("{}: {error}", path.display()));
     }
-    Ok(ListedFile { name: name.to_owned(), bytes: content.len() as u64, sha256: sha256(content) })
+    Ok(ListedFile {
+        name: name.to_owned(),
+        bytes: content.len() as u64,
+        sha256: sha256(content),
+    })
 }
 
 /// In hexadecimal digits, as `sha256sum` writes it.
 pub fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -10,10 +10,14 @@ use crate::snapshot::NamedIssue;
 /// Plain text: the brokers, those to blame first; what no one broker can be charged with; the dumps; the files.
 pub fn explained(told: &Explanation) -> String {
     let mut out = String::new();
-    told.brokers.iter().for_each(|found| broker(&mut out, found));
+    told.brokers
+        .iter()
+        .for_each(|found| broker(&mut out, found));
     if !told.elsewhere.is_empty() {
         out.push_str("Of no one broker\n");
-        told.elsewhere.iter().for_each(|found| fact(&mut out, found));
+        told.elsewhere
+            .iter()
+            .for_each(|found| fact(&mut out, found));
         out.push('\n');
     }
     out.push_str(&text(&told.analysis));
@@ -22,7 +26,9 @@ pub fn explained(told: &Explanation) -> String {
         let _ = write!(out, "  {}: {}", file.source, file.forms.join(", "));
         let _ = match (&file.broker, file.by) {
             (Some(broker), Some(by)) => writeln!(out, "; broker {broker}, {}", known_by(by)),
-            _ if file.forms.contains(&"thread dump") => writeln!(out, "; nothing tells of which broker"),
+            _ if file.forms.contains(&"thread dump") => {
+                writeln!(out, "; nothing tells of which broker")
+            }
             _ => writeln!(out),
         };
     }
@@ -46,7 +52,11 @@ fn known_by(by: By) -> &'static str {
 
 fn broker(out: &mut String, found: &BrokerFacts) {
     let _ = write!(out, "Broker {}", found.broker);
-    for Address { address, by } in found.addresses.iter().filter(|place| place.address != found.broker) {
+    for Address { address, by } in found
+        .addresses
+        .iter()
+        .filter(|place| place.address != found.broker)
+    {
         let _ = match by {
             By::Content => write!(out, ", {address}"),
             by => write!(out, ", {address} ({})", known_by(*by)),
@@ -61,10 +71,15 @@ fn broker(out: &mut String, found: &BrokerFacts) {
         Verdict::Gray => writeln!(out, ": alive but deadlocked; only a restart cures it"),
         Verdict::Suspect if found.suffers_from.is_empty() => writeln!(out, ": suspect"),
         Verdict::Suspect => writeln!(out, ": suspect, but suffers from broker {}", suffers()),
-        Verdict::NoFinding if found.suffers_from.is_empty() => writeln!(out, ": nothing here speaks against it"),
+        Verdict::NoFinding if found.suffers_from.is_empty() => {
+            writeln!(out, ": nothing here speaks against it")
+        }
         Verdict::NoFinding => writeln!(out, ": not to blame, suffers from broker {}", suffers()),
     };
-    found.known_issues.iter().for_each(|known| issue(out, known));
+    found
+        .known_issues
+        .iter()
+        .for_each(|known| issue(out, known));
     found.facts.iter().for_each(|found| fact(out, found));
     out.push('\n');
 }
@@ -100,8 +115,14 @@ pub fn text(analysis: &Analysis) -> String {
                 None => deadlock(&mut out, found),
             }
         }
-        let first = analysis.convoys.partition_point(|convoy| convoy.dump < index);
-        let convoys = analysis.convoys.iter().skip(first).take_while(|convoy| convoy.dump == index);
+        let first = analysis
+            .convoys
+            .partition_point(|convoy| convoy.dump < index);
+        let convoys = analysis
+            .convoys
+            .iter()
+            .skip(first)
+            .take_while(|convoy| convoy.dump == index);
         convoys.for_each(|found| convoy(&mut out, found));
         out.push('\n');
     }
@@ -109,9 +130,17 @@ pub fn text(analysis: &Analysis) -> String {
 }
 
 fn deadlock(out: &mut String, found: &DeadlockFacts) {
-    let _ = writeln!(out, "Deadlock of {} threads; only a restart frees them:", found.cycle.len());
+    let _ = writeln!(
+        out,
+        "Deadlock of {} threads; only a restart frees them:",
+        found.cycle.len()
+    );
     for member in &found.cycle {
-        let _ = writeln!(out, "  {} holds {} and wants {}", member.thread, member.holds, member.wants);
+        let _ = writeln!(
+            out,
+            "  {} holds {} and wants {}",
+            member.thread, member.holds, member.wants
+        );
         for frame in member.frames.iter().take(3) {
             let _ = writeln!(out, "      at {frame}");
         }
@@ -120,17 +149,28 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
     if found.known_issues.is_empty() {
         out.push_str("  no known issue of Kafka looks like this\n");
     }
-    found.known_issues.iter().for_each(|known| issue(out, known));
+    found
+        .known_issues
+        .iter()
+        .for_each(|known| issue(out, known));
 }
 
 fn waiting(out: &mut String, found: &DeadlockFacts) {
     if !found.waiting.is_empty() {
-        let _ = writeln!(out, "  merely waiting for them: {}", found.waiting.join(", "));
+        let _ = writeln!(
+            out,
+            "  merely waiting for them: {}",
+            found.waiting.join(", ")
+        );
     }
 }
 
 fn issue(out: &mut String, known: &NamedIssue) {
-    let by = if known.is_exact() { "threads, locks and frames match" } else { "by likeness" };
+    let by = if known.is_exact() {
+        "threads, locks and frames match"
+    } else {
+        "by likeness"
+    };
     let _ = writeln!(out, "  {} ({by}): {}", known.issue, known.title);
     if known.fixed_in.is_empty() {
         out.push_str("    no release with a fix is known\n");
@@ -146,8 +186,16 @@ fn issue(out: &mut String, known: &NamedIssue) {
 }
 
 fn convoy(out: &mut String, found: &ConvoyFacts) {
-    let owner = found.owner.as_deref().unwrap_or("a thread that the dump does not name");
-    let _ = writeln!(out, "{} threads wait for {}, held by {owner}", found.waiters.len(), found.lock);
+    let owner = found
+        .owner
+        .as_deref()
+        .unwrap_or("a thread that the dump does not name");
+    let _ = writeln!(
+        out,
+        "{} threads wait for {}, held by {owner}",
+        found.waiters.len(),
+        found.lock
+    );
     for frame in found.owner_frames.iter().take(3) {
         let _ = writeln!(out, "      at {frame}");
     }

@@ -94,7 +94,11 @@ pub fn brokers(view: &View) -> Brokers<'_> {
         since: time(judged.since),
         verdict: &judged.sentence,
         what_to_do: &judged.remedy,
-        findings: judged.findings.iter().map(|finding| finding_entry(None, finding)).collect(),
+        findings: judged
+            .findings
+            .iter()
+            .map(|finding| finding_entry(None, finding))
+            .collect(),
         known_issues: &judged.known_issues,
         deadlock: broker.deadlock.as_ref(),
         forecasts: forecasts(&judged.forecasts),
@@ -107,13 +111,22 @@ pub fn brokers(view: &View) -> Brokers<'_> {
             .live
             .iter()
             .find(|answer| answer.process == judged.process)
-            .map(|answer| LiveEntry { restart: answer.restart, reason: &answer.reason }),
+            .map(|answer| LiveEntry {
+                restart: answer.restart,
+                reason: &answer.reason,
+            }),
     });
     let timeline = view.diagnosis.timeline.iter();
     Brokers {
         at: time(view.diagnosis.at),
         brokers: brokers.collect(),
-        timeline: timeline.map(|e| EventEntry { at: time(e.at), broker: &e.broker, what: &e.what }).collect(),
+        timeline: timeline
+            .map(|e| EventEntry {
+                at: time(e.at),
+                broker: &e.broker,
+                what: &e.what,
+            })
+            .collect(),
         doubts: &view.snapshot.doubts,
     }
 }
@@ -121,9 +134,15 @@ pub fn brokers(view: &View) -> Brokers<'_> {
 /// The answer of `/api/v1/findings`: every active one, the worst first.
 pub fn findings(view: &View) -> impl Serialize {
     let brokers = view.diagnosis.brokers.iter();
-    let of_broker = brokers.flat_map(|broker| broker.findings.iter().map(|finding| (broker.label.as_str(), finding)));
-    let mut all: Vec<FindingEntry<'_>> =
-        of_broker.map(|(label, finding)| finding_entry(Some(label), finding)).collect();
+    let of_broker = brokers.flat_map(|broker| {
+        broker
+            .findings
+            .iter()
+            .map(|finding| (broker.label.as_str(), finding))
+    });
+    let mut all: Vec<FindingEntry<'_>> = of_broker
+        .map(|(label, finding)| finding_entry(Some(label), finding))
+        .collect();
     all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     serde_json::json!({ "at": time(view.diagnosis.at), "findings": all })
 }
@@ -153,7 +172,9 @@ fn forecasts(forecasts: &Forecasts) -> ForecastEntry<'_> {
     ForecastEntry {
         file_handles: left(&forecasts.file_handles),
         memory_maps: left(&forecasts.memory_maps),
-        log_dirs: dirs.filter_map(|(dir, forecast)| Some((dir.as_str(), left(forecast)?))).collect(),
+        log_dirs: dirs
+            .filter_map(|(dir, forecast)| Some((dir.as_str(), left(forecast)?)))
+            .collect(),
     }
 }
 

@@ -28,7 +28,11 @@ pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
         out.push('\n');
     };
     for (index, sentence) in overview.sentences.iter().enumerate() {
-        let level = if index == 0 { format!("{}: ", overview.level.name()) } else { String::new() };
+        let level = if index == 0 {
+            format!("{}: ", overview.level.name())
+        } else {
+            String::new()
+        };
         line(&format!("{level}{sentence}"));
     }
     for doubt in view.snapshot.doubts.iter().take(UNKNOWN) {
@@ -41,22 +45,44 @@ pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
             Some(_) => Vec::new(),
         };
         let mut head = format!("Broker {}: {}", broker.label, diagnosis.state.name());
-        vitals.pop().iter().for_each(|kafka| head.extend(["; ", &words(kafka)]));
-        for found in diagnosis.findings.iter().filter(|found| found.id.kind().severity == Severity::Info) {
+        vitals
+            .pop()
+            .iter()
+            .for_each(|kafka| head.extend(["; ", &words(kafka)]));
+        for found in diagnosis
+            .findings
+            .iter()
+            .filter(|found| found.id.kind().severity == Severity::Info)
+        {
             head.extend(["; ", found.id.kind().title]);
         }
         line("");
         line(&head);
-        flow(vitals.iter().map(words)).iter().for_each(|words| line(&format!("  {words}")));
+        flow(vitals.iter().map(words))
+            .iter()
+            .for_each(|words| line(&format!("  {words}")));
         match saved.evidence(diagnosis) {
             Some(Ok(path)) => line(&format!("  evidence: {path}")),
             Some(Err(why)) => line(&format!("  no evidence is saved: {}", cut(why, TEXT))),
             None => {}
         }
-        for found in diagnosis.findings.iter().filter(|found| found.id.kind().severity > Severity::Info) {
+        for found in diagnosis
+            .findings
+            .iter()
+            .filter(|found| found.id.kind().severity > Severity::Info)
+        {
             let kind = found.id.kind();
-            line(&format!("  {}: {}, since {}", kind.severity.name(), kind.title, clock(found.since)));
-            found.facts.iter().take(FACTS).for_each(|fact| line(&format!("    {}", cut(fact, TEXT))));
+            line(&format!(
+                "  {}: {}, since {}",
+                kind.severity.name(),
+                kind.title,
+                clock(found.since)
+            ));
+            found
+                .facts
+                .iter()
+                .take(FACTS)
+                .for_each(|fact| line(&format!("    {}", cut(fact, TEXT))));
             if found.facts.len() > FACTS {
                 line(&format!("    and {} more", found.facts.len() - FACTS));
             }
@@ -102,7 +128,11 @@ pub fn coloured(text: &str) -> String {
 }
 
 fn words(vital: &Vital) -> String {
-    let notes = if vital.notes.is_empty() { String::new() } else { format!(" ({})", vital.notes.join(", ")) };
+    let notes = if vital.notes.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", vital.notes.join(", "))
+    };
     format!("{} {}{notes}", vital.name, vital.value)
 }
 
@@ -110,7 +140,10 @@ fn words(vital: &Vital) -> String {
 fn flow(words: impl Iterator<Item = String>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words {
-        match lines.last_mut().filter(|line| line.chars().count() + word.chars().count() + 2 <= COLUMNS) {
+        match lines
+            .last_mut()
+            .filter(|line| line.chars().count() + word.chars().count() + 2 <= COLUMNS)
+        {
             Some(line) => {
                 line.push_str("; ");
                 line.push_str(&word);

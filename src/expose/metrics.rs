@@ -147,10 +147,19 @@ pub fn reference() -> String {
          `pid-N` until the id is known.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in CATALOGUE {
-        let kind = if metric.is_counter() { "counter" } else { "gauge" };
+        let kind = if metric.is_counter() {
+            "counter"
+        } else {
+            "gauge"
+        };
         let help = metric.help.replace('|', "\\|");
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "| `{}` | {kind} | {} | {help} |", metric.name, metric.labels.join(", "));
+        let _ = writeln!(
+            out,
+            "| `{}` | {kind} | {} | {help} |",
+            metric.name,
+            metric.labels.join(", ")
+        );
     }
     out
 }
@@ -166,10 +175,16 @@ mod tests {
         let mut names = BTreeSet::new();
         for metric in CATALOGUE {
             assert!(names.insert(metric.name), "{} twice", metric.name);
-            assert!(metric.name.starts_with("kafka_vitals_") || metric.name.starts_with("process_"));
+            assert!(
+                metric.name.starts_with("kafka_vitals_") || metric.name.starts_with("process_")
+            );
             assert!(metric.help.ends_with('.'), "{}", metric.name);
             let bad = ["type", "cluster", "job", "instance"];
-            assert!(metric.labels.iter().all(|label| !bad.contains(label)), "{}", metric.name);
+            assert!(
+                metric.labels.iter().all(|label| !bad.contains(label)),
+                "{}",
+                metric.name
+            );
         }
     }
 
@@ -181,6 +196,9 @@ mod tests {
             std::fs::write(path, reference()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap();
-        assert!(written == reference(), "docs/metrics.md is not what the catalogue says: make docs");
+        assert!(
+            written == reference(),
+            "docs/metrics.md is not what the catalogue says: make docs"
+        );
     }
 }

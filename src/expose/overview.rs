@@ -19,9 +19,15 @@ pub enum Level {
 
 impl Level {
     pub fn of(diagnosis: &BrokerDiagnosis) -> Level {
-        let found = diagnosis.findings.iter().map(|finding| finding.id.kind().severity).max();
+        let found = diagnosis
+            .findings
+            .iter()
+            .map(|finding| finding.id.kind().severity)
+            .max();
         match (diagnosis.state, found) {
-            (BrokerState::Gray | BrokerState::Down, _) | (_, Some(Severity::Critical)) => Level::Critical,
+            (BrokerState::Gray | BrokerState::Down, _) | (_, Some(Severity::Critical)) => {
+                Level::Critical
+            }
             (BrokerState::Suspect, _) | (_, Some(Severity::Warning)) => Level::Warning,
             (BrokerState::Unknown, _) => Level::Unknown,
             (BrokerState::Healthy, _) => Level::Ok,
@@ -50,7 +56,12 @@ pub struct Overview {
 /// Brokers in the order in which somebody should look at them.
 pub fn worst_first(view: &View) -> Vec<(&BrokerSnapshot, &BrokerDiagnosis)> {
     let mut brokers: Vec<_> = view.brokers().collect();
-    brokers.sort_by_key(|(_, diagnosis)| (Reverse(Level::of(diagnosis)), diagnosis.state != BrokerState::Gray));
+    brokers.sort_by_key(|(_, diagnosis)| {
+        (
+            Reverse(Level::of(diagnosis)),
+            diagnosis.state != BrokerState::Gray,
+        )
+    });
     brokers
 }
 
@@ -71,7 +82,10 @@ fn of_brokers(view: &View, saved: &Saved) -> Overview {
             (None, None) => "Looking for brokers.".to_owned(),
             (None, Some(_)) => "No Kafka broker runs on this host.".to_owned(),
         };
-        return Overview { level: Level::Unknown, sentences: vec![sentence] };
+        return Overview {
+            level: Level::Unknown,
+            sentences: vec![sentence],
+        };
     }
     let mut sentences = Vec::new();
     let mut healthy = Vec::new();
@@ -84,10 +98,20 @@ fn of_brokers(view: &View, saved: &Saved) -> Overview {
         let mut sentence = diagnosis.sentence.clone();
         if level > Level::Ok && diagnosis.state == BrokerState::Healthy {
             let found = diagnosis.findings.iter().map(|finding| finding.id.kind());
-            let told: Vec<&str> = found.filter(|kind| kind.severity > Severity::Info).map(|kind| kind.title).collect();
-            sentence = format!("Broker {} answers, but: {}.", diagnosis.label, told.join("; "));
+            let told: Vec<&str> = found
+                .filter(|kind| kind.severity > Severity::Info)
+                .map(|kind| kind.title)
+                .collect();
+            sentence = format!(
+                "Broker {} answers, but: {}.",
+                diagnosis.label,
+                told.join("; ")
+            );
         }
-        match saved.evidence(diagnosis).filter(|_| level == Level::Critical) {
+        match saved
+            .evidence(diagnosis)
+            .filter(|_| level == Level::Critical)
+        {
             Some(Ok(_)) => sentence.push_str(" Evidence saved."),
             Some(Err(_)) => sentence.push_str(" No evidence is saved."),
             None => {}
@@ -101,9 +125,16 @@ fn of_brokers(view: &View, saved: &Saved) -> Overview {
     match (healthy.as_slice(), sentences.is_empty()) {
         ([], _) => {}
         ([one], _) => sentences.push(format!("Broker {one} is healthy.")),
-        (all, true) => sentences.push(format!("All {} brokers of this host are healthy.", all.len())),
+        (all, true) => sentences.push(format!(
+            "All {} brokers of this host are healthy.",
+            all.len()
+        )),
         (some, false) => sentences.push(format!("Brokers {} are healthy.", some.join(", "))),
     }
-    let level = brokers.iter().map(|(_, diagnosis)| Level::of(diagnosis)).max().unwrap_or(Level::Unknown);
+    let level = brokers
+        .iter()
+        .map(|(_, diagnosis)| Level::of(diagnosis))
+        .max()
+        .unwrap_or(Level::Unknown);
     Overview { level, sentences }
 }

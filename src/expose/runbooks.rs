@@ -60,18 +60,31 @@ pub fn list() -> Markup {
 
 /// The first line, which is the heading.
 pub fn title(text: &'static str) -> &'static str {
-    text.lines().next().unwrap_or_default().trim_start_matches("# ")
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("# ")
 }
 
 /// Links among the files, `name.md`, lead to the pages.
 fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
     Parser::new_ext(text, Options::ENABLE_TABLES).map(|event| match event {
-        Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
+        Event::Start(Tag::Link {
+            link_type,
+            dest_url,
+            title,
+            id,
+        }) => {
             let dest_url = match dest_url.strip_suffix(".md") {
                 Some(name) => format!("/runbooks/{name}").into(),
                 None => dest_url,
             };
-            Event::Start(Tag::Link { link_type, dest_url, title, id })
+            Event::Start(Tag::Link {
+                link_type,
+                dest_url,
+                title,
+                id,
+            })
         }
         other => other,
     })

@@ -39,7 +39,11 @@ pub struct Served {
 impl Served {
     /// What the pages are made of. Copied out: a lock held while a page is made would hold up who publishes.
     fn now(&self) -> (Arc<View>, Arc<Saved>, Moment) {
-        (Arc::clone(&self.view.borrow()), Arc::clone(&self.saved.borrow()), self.clock.now())
+        (
+            Arc::clone(&self.view.borrow()),
+            Arc::clone(&self.saved.borrow()),
+            self.clock.now(),
+        )
     }
 }
 
@@ -54,7 +58,11 @@ const BACKLOG: u32 = 128;
 
 /// The routes. `max_requests` of 0 is no limit.
 pub fn router(served: Served, max_requests: usize) -> Router {
-    let limit = if max_requests == 0 { Semaphore::MAX_PERMITS } else { max_requests.min(Semaphore::MAX_PERMITS) };
+    let limit = if max_requests == 0 {
+        Semaphore::MAX_PERMITS
+    } else {
+        max_requests.min(Semaphore::MAX_PERMITS)
+    };
     let not_found = format!(
         "Not found. Pages: /, {}, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, \
          /-/healthy, /-/ready\n",
@@ -90,11 +98,19 @@ async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Respo
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let refused = parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q == 0.0)));
+        let named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let refused = parts.any(|p| {
+            p.strip_prefix("q=")
+                .is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q == 0.0))
+        });
         named && !refused
     })
 }
@@ -113,7 +129,11 @@ async fn landing_page(State(served): State<Served>) -> Response {
 async fn runbook(Path(name): Path<String>) -> Response {
     match runbooks::page(&name) {
         Some(page) => html_page(page),
-        None => (StatusCode::NOT_FOUND, "No such runbook. /runbooks lists them.\n").into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            "No such runbook. /runbooks lists them.\n",
+        )
+            .into_response(),
     }
 }
 
@@ -121,7 +141,10 @@ fn html_page(page: maud::Markup) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, page.into_string()).into_response()
@@ -130,7 +153,10 @@ fn html_page(page: maud::Markup) -> Response {
 /// What `kafka-vitals check` prints.
 async fn check_page(State(served): State<Served>) -> Response {
     let (view, saved, now) = served.now();
-    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
     (headers, check::text(&view, &saved, now)).into_response()
 }
 
@@ -145,7 +171,10 @@ async fn api_findings(State(served): State<Served>) -> Response {
 fn json(value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(text) => {
-            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+            let headers = [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::CACHE_CONTROL, "no-store"),
+            ];
             (headers, text + "\n").into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -165,9 +194,12 @@ async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Resp
 fn live(served: &Served, name: Option<&str>) -> Response {
     let view = Arc::clone(&served.view.borrow());
     match answer_for(&view.live, name) {
-        Ok(answer) if answer.restart => {
-            (StatusCode::SERVICE_UNAVAILABLE, [MARK], format!("{}\n", answer.reason)).into_response()
-        }
+        Ok(answer) if answer.restart => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [MARK],
+            format!("{}\n", answer.reason),
+        )
+            .into_response(),
         Ok(answer) => format!("{}\n", answer.reason).into_response(),
         Err(reason) => format!("{reason}\n").into_response(),
     }
@@ -178,7 +210,11 @@ async fn ready(State(served): State<Served>) -> Response {
     if served.view.borrow().snapshot.discovery.success.is_some() {
         "kafka-vitals is ready.\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "The first discovery round has not ended yet.\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The first discovery round has not ended yet.\n",
+        )
+            .into_response()
     }
 }
 
@@ -188,7 +224,9 @@ pub async fn serve(listener: TcpListener, router: Router) {
     let mut failing = false;
     loop {
         // The semaphore is never closed; if it were, nothing could be served any more.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 if std::mem::take(&mut failing) {
@@ -213,7 +251,9 @@ pub async fn serve(listener: TcpListener, router: Router) {
 
 async fn connection(stream: TcpStream, router: Router) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(64 * 1024);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .max_buf_size(64 * 1024);
     let service = TowerToHyperService::new(router);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

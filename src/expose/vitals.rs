@@ -22,7 +22,13 @@ pub struct Vital {
 impl Vital {
     fn new(name: impl Into<String>, value: Option<String>) -> Vital {
         let value = value.unwrap_or_else(|| "unknown".into());
-        Vital { name: name.into(), value, notes: Vec::new(), used: None, concern: None }
+        Vital {
+            name: name.into(),
+            value,
+            notes: Vec::new(),
+            used: None,
+            concern: None,
+        }
     }
 
     fn note(mut self, note: impl Into<Option<String>>) -> Vital {
@@ -32,26 +38,52 @@ impl Vital {
 
     /// Marks it where one of these is found.
     fn about(mut self, diagnosis: &BrokerDiagnosis, ids: &[FindingId]) -> Vital {
-        let found = diagnosis.findings.iter().filter(|finding| ids.contains(&finding.id));
+        let found = diagnosis
+            .findings
+            .iter()
+            .filter(|finding| ids.contains(&finding.id));
         self.concern = found.map(|finding| finding.id.kind().severity).max();
         self
     }
 }
 
 /// Of a broker whose process runs; the last is its version.
-pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+pub fn vitals(
+    snapshot: &Snapshot,
+    broker: &BrokerSnapshot,
+    diagnosis: &BrokerDiagnosis,
+    now: Moment,
+) -> Vec<Vital> {
     let mut list = vec![requests(broker, diagnosis, now)];
     if let Some(probes) = broker.probes.fresh(now) {
-        let answer = |peer: &&crate::snapshot::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
-        let silent: Vec<String> =
-            probes.peers.iter().filter(|peer| !answer(peer)).take(8).map(|peer| peer.peer.id.to_string()).collect();
-        let told = format!("{} of {} answer", probes.peers.iter().filter(answer).count(), probes.peers.len());
-        let slowest = probes.peers.iter().filter_map(|peer| Some(peer.api.as_ref()?.duration)).max();
+        let answer =
+            |peer: &&crate::snapshot::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
+        let silent: Vec<String> = probes
+            .peers
+            .iter()
+            .filter(|peer| !answer(peer))
+            .take(8)
+            .map(|peer| peer.peer.id.to_string())
+            .collect();
+        let told = format!(
+            "{} of {} answer",
+            probes.peers.iter().filter(answer).count(),
+            probes.peers.len()
+        );
+        let slowest = probes
+            .peers
+            .iter()
+            .filter_map(|peer| Some(peer.api.as_ref()?.duration))
+            .max();
         if !probes.peers.is_empty() {
             let note = (!silent.is_empty()).then(|| format!("silent: {}", silent.join(", ")));
-            let peers =
-                Vital::new("Peers", Some(told)).note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
-            list.push(peers.note(note).about(diagnosis, &[FindingId::PeerUnreachable]));
+            let peers = Vital::new("Peers", Some(told))
+                .note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
+            list.push(
+                peers
+                    .note(note)
+                    .about(diagnosis, &[FindingId::PeerUnreachable]),
+            );
         }
     }
     list.push(partitions(broker, diagnosis, now));
@@ -59,10 +91,17 @@ pub fn vitals(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDi
     list.extend(connections(broker, diagnosis, now));
     list.push(threads(broker, diagnosis, now));
     let process = broker.process.fresh(now);
-    let stopped = process.filter(|vitals| matches!(vitals.state, 'T' | 't')).map(|_| "stopped by a signal".to_owned());
+    let stopped = process
+        .filter(|vitals| matches!(vitals.state, 'T' | 't'))
+        .map(|_| "stopped by a signal".to_owned());
     let about = Vital::new("Process", Some(broker.broker.process.pid.to_string()))
         .note(stopped)
-        .note(broker.broker.started.map(|started| format!("up {}", span(now.since(started)))))
+        .note(
+            broker
+                .broker
+                .started
+                .map(|started| format!("up {}", span(now.since(started)))),
+        )
         .note(process.map(|vitals| format!("{} resident", bytes(vitals.resident_bytes))))
         .about(diagnosis, &[FindingId::ProcessStopped]);
     list.push(about);
@@ -89,7 +128,10 @@ fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -
 
 fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let counts = broker.partitions(now);
-    let mut vital = Vital::new("Partitions", counts.map(|counts| format!("leads {}", number(counts.leader))));
+    let mut vital = Vital::new(
+        "Partitions",
+        counts.map(|counts| format!("leads {}", number(counts.leader))),
+    );
     if let Some(counts) = counts {
         let told = [
             (counts.under_replicated, "under-replicated"),
@@ -97,7 +139,11 @@ fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment)
             (counts.not_in_isr, "miss this broker in the ISR"),
             (counts.leaderless, "of the cluster without a leader"),
         ];
-        vital.notes = told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", number(*n))).collect();
+        vital.notes = told
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| format!("{} {what}", number(*n)))
+            .collect();
         if vital.notes.is_empty() {
             vital.notes.push("every ISR whole".into());
         }
@@ -105,39 +151,88 @@ fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment)
             vital.notes.push(format!("told by broker {id}"));
         }
     }
-    let about = [FindingId::OfflinePartitions, FindingId::IsrLeaderAlone, FindingId::UnderReplicated];
+    let about = [
+        FindingId::OfflinePartitions,
+        FindingId::IsrLeaderAlone,
+        FindingId::UnderReplicated,
+    ];
     vital.about(diagnosis, &about)
 }
 
 /// What can run out.
-fn levels(snapshot: &Snapshot, broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+fn levels(
+    snapshot: &Snapshot,
+    broker: &BrokerSnapshot,
+    diagnosis: &BrokerDiagnosis,
+    now: Moment,
+) -> Vec<Vital> {
     let against = |name: &str, count: Option<u64>, limit: Option<u64>, forecast: &Forecast| {
-        let of = limit.map(|limit| format!(" of {}", number(limit))).unwrap_or_default();
-        let mut vital = Vital::new(name, count.map(|count| format!("{}{of}", number(count)))).note(left(forecast));
-        vital.used = count.zip(limit).map(|(count, limit)| count as f64 / limit.max(1) as f64);
+        let of = limit
+            .map(|limit| format!(" of {}", number(limit)))
+            .unwrap_or_default();
+        let mut vital = Vital::new(name, count.map(|count| format!("{}{of}", number(count))))
+            .note(left(forecast));
+        vital.used = count
+            .zip(limit)
+            .map(|(count, limit)| count as f64 / limit.max(1) as f64);
         vital
     };
     let forecasts = &diagnosis.forecasts;
-    let untracked = broker.untracked_sockets.fresh(now).filter(|count| **count > 0);
-    let limit = broker.process.fresh(now).and_then(|vitals| vitals.handle_limit_soft);
-    let handles = against("File handles", broker.handles.fresh(now).copied(), limit, &forecasts.file_handles)
-        .note(untracked.map(|count| format!("{} sockets that no table shows", number(*count))))
-        .about(diagnosis, &[FindingId::FileHandleExhaustion, FindingId::FileHandleLeak, FindingId::DeadSocketPileup]);
+    let untracked = broker
+        .untracked_sockets
+        .fresh(now)
+        .filter(|count| **count > 0);
+    let limit = broker
+        .process
+        .fresh(now)
+        .and_then(|vitals| vitals.handle_limit_soft);
+    let handles = against(
+        "File handles",
+        broker.handles.fresh(now).copied(),
+        limit,
+        &forecasts.file_handles,
+    )
+    .note(untracked.map(|count| format!("{} sockets that no table shows", number(*count))))
+    .about(
+        diagnosis,
+        &[
+            FindingId::FileHandleExhaustion,
+            FindingId::FileHandleLeak,
+            FindingId::DeadSocketPileup,
+        ],
+    );
     let limit = snapshot.memory_map_limit.fresh(now).copied();
-    let maps = against("Memory maps", broker.memory_maps.fresh(now).copied(), limit, &forecasts.memory_maps)
-        .about(diagnosis, &[FindingId::MemoryMapsExhaustion]);
+    let maps = against(
+        "Memory maps",
+        broker.memory_maps.fresh(now).copied(),
+        limit,
+        &forecasts.memory_maps,
+    )
+    .about(diagnosis, &[FindingId::MemoryMapsExhaustion]);
     let mut list = vec![handles, maps];
     // Of many disks the fullest.
     let mut spaces: Vec<_> = broker.log_dirs.fresh(now).into_iter().flatten().collect();
     spaces.sort_by_key(|space| space.free_bytes);
     for space in spaces.into_iter().take(4) {
         let dir = space.dir.display().to_string();
-        let forecast = forecasts.log_dirs.iter().find(|(name, _)| *name == dir).map(|(_, forecast)| forecast);
-        let free = format!("{} free of {}", bytes(space.free_bytes), bytes(space.total_bytes));
+        let forecast = forecasts
+            .log_dirs
+            .iter()
+            .find(|(name, _)| *name == dir)
+            .map(|(_, forecast)| forecast);
+        let free = format!(
+            "{} free of {}",
+            bytes(space.free_bytes),
+            bytes(space.total_bytes)
+        );
         // Its end tells it from the others.
-        let end: String = dir.chars().skip(dir.chars().count().saturating_sub(20)).collect();
+        let end: String = dir
+            .chars()
+            .skip(dir.chars().count().saturating_sub(20))
+            .collect();
         let name = if end == dir { end } else { format!("…{end}") };
-        let mut vital = Vital::new(format!("Log dir {name}"), Some(free)).note(forecast.and_then(left));
+        let mut vital =
+            Vital::new(format!("Log dir {name}"), Some(free)).note(forecast.and_then(left));
         vital.used = Some(1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64);
         list.push(vital.about(diagnosis, &[FindingId::LogDirExhaustion]));
     }
@@ -149,38 +244,91 @@ fn connections(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment
     let owners = broker.connections.fresh(now);
     let mut clients = Vital::new(
         "Connections",
-        owners.map(|owners| format!("{} from clients", number(owners.server_established.connections))),
+        owners.map(|owners| {
+            format!(
+                "{} from clients",
+                number(owners.server_established.connections)
+            )
+        }),
     )
-    .note(owners.map(|owners| format!("{} of its own", number(owners.client.get(TcpState::Established).connections))));
-    for state in TcpState::ALL.into_iter().filter(|state| !matches!(state, TcpState::CloseWait | TcpState::Listen)) {
+    .note(owners.map(|owners| {
+        format!(
+            "{} of its own",
+            number(owners.client.get(TcpState::Established).connections)
+        )
+    }));
+    for state in TcpState::ALL
+        .into_iter()
+        .filter(|state| !matches!(state, TcpState::CloseWait | TcpState::Listen))
+    {
         let count = pulse.map_or(0, |pulse| pulse.server.get(state).connections);
         if count > 0 {
-            clients.notes.push(format!("{} {}", number(count), state.name().to_uppercase()));
+            clients
+                .notes
+                .push(format!("{} {}", number(count), state.name().to_uppercase()));
         }
     }
     let waiting = pulse.map(|pulse| number(pulse.server.get(TcpState::CloseWait).connections));
-    let unread = pulse.map(|pulse| format!("{} with unread bytes", number(pulse.unread_close_wait)));
-    let mut list =
-        vec![clients, Vital::new("CLOSE_WAIT", waiting).note(unread).about(diagnosis, &[FindingId::CloseWaitPileup])];
-    for queue in pulse.into_iter().flat_map(|pulse| &pulse.accept_queues).take(4) {
-        let of = queue.limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+    let unread =
+        pulse.map(|pulse| format!("{} with unread bytes", number(pulse.unread_close_wait)));
+    let mut list = vec![
+        clients,
+        Vital::new("CLOSE_WAIT", waiting)
+            .note(unread)
+            .about(diagnosis, &[FindingId::CloseWaitPileup]),
+    ];
+    for queue in pulse
+        .into_iter()
+        .flat_map(|pulse| &pulse.accept_queues)
+        .take(4)
+    {
+        let of = queue
+            .limit
+            .map(|limit| format!(" of {limit}"))
+            .unwrap_or_default();
         let vital = Vital::new("Accept queue", Some(format!("{}{of}", queue.length)));
-        list.push(vital.note(Some(cut(&queue.listener, 40))).about(diagnosis, &[FindingId::AcceptQueueFull]));
+        list.push(
+            vital
+                .note(Some(cut(&queue.listener, 40)))
+                .about(diagnosis, &[FindingId::AcceptQueueFull]),
+        );
     }
     list
 }
 
 fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let dump = broker.threads.last();
-    let suspects = broker.progress.fresh(now).map_or(0, |progress| progress.suspects.len());
-    Vital::new("Threads", dump.map(|(report, _)| number(report.by_state.values().sum())))
-        .note(dump.map(|(report, at)| format!("dump {} ago, took {}", span(now.since(at)), brief(report.duration))))
-        .note((suspects > 0).then(|| format!("{suspects} hardly move")))
-        .note(broker.jvm_pauses.fresh(now).map(|pauses| format!("paused {} in all", brief(*pauses))))
-        .about(
-            diagnosis,
-            &[FindingId::JvmDeadlock, FindingId::LockCycle, FindingId::StalledPool, FindingId::MissingThread],
+    let suspects = broker
+        .progress
+        .fresh(now)
+        .map_or(0, |progress| progress.suspects.len());
+    Vital::new(
+        "Threads",
+        dump.map(|(report, _)| number(report.by_state.values().sum())),
+    )
+    .note(dump.map(|(report, at)| {
+        format!(
+            "dump {} ago, took {}",
+            span(now.since(at)),
+            brief(report.duration)
         )
+    }))
+    .note((suspects > 0).then(|| format!("{suspects} hardly move")))
+    .note(
+        broker
+            .jvm_pauses
+            .fresh(now)
+            .map(|pauses| format!("paused {} in all", brief(*pauses))),
+    )
+    .about(
+        diagnosis,
+        &[
+            FindingId::JvmDeadlock,
+            FindingId::LockCycle,
+            FindingId::StalledPool,
+            FindingId::MissingThread,
+        ],
+    )
 }
 
 fn left(forecast: &Forecast) -> Option<String> {
@@ -209,7 +357,9 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
     ];
     let mut list: Vec<(String, String)> = Vec::new();
     if snapshot.ended.is_none() {
-        let told = readings.into_iter().filter_map(|(what, why)| Some((what.to_owned(), why?)));
+        let told = readings
+            .into_iter()
+            .filter_map(|(what, why)| Some((what.to_owned(), why?)));
         list.extend(told);
     }
     for (collector, status) in &snapshot.collectors {
@@ -219,7 +369,13 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
             list.push((format!("collector {collector}"), error.clone()));
         }
     }
-    list.extend(snapshot.broker.problems.iter().map(|problem| ("discovery".to_owned(), problem.clone())));
+    list.extend(
+        snapshot
+            .broker
+            .problems
+            .iter()
+            .map(|problem| ("discovery".to_owned(), problem.clone())),
+    );
     list
 }
 
@@ -263,6 +419,10 @@ fn bytes(n: u64) -> String {
 pub fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
-        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+        Some(_) => text
+            .chars()
+            .take(most.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
     }
 }

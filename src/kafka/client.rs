@@ -34,7 +34,10 @@ const METADATA: Question = Question {
     cap: 64 * 1024 * 1024,
     after_pause: false,
 };
-const METADATA_WITH_LISTENERS: Question = Question { frame: wire::metadata_with_listeners_request, ..METADATA };
+const METADATA_WITH_LISTENERS: Question = Question {
+    frame: wire::metadata_with_listeners_request,
+    ..METADATA
+};
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +70,9 @@ impl Timing {
     /// How long to leave a broker alone after so many connections that failed in a row.
     fn retry_after(&self, failures: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-        self.retry_first.saturating_mul(doubled).min(self.retry_last)
+        self.retry_first
+            .saturating_mul(doubled)
+            .min(self.retry_last)
     }
 }
 
@@ -79,13 +84,26 @@ pub enum ClientError {
         "{address} answers {request} too late: the last answer took {} ms, and the next was not there after {} ms either; the broker works and is slow, so look at its load, its disks and its garbage collections",
         took.as_millis(), within.as_millis()
     )]
-    Slow { address: String, request: &'static str, took: Duration, within: Duration },
+    Slow {
+        address: String,
+        request: &'static str,
+        took: Duration,
+        within: Duration,
+    },
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
-    Waiting { last: String, reason: &'static str, wait: Duration },
+    Waiting {
+        last: String,
+        reason: &'static str,
+        wait: Duration,
+    },
     #[error(
         "{address} answered {request} with what is no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter"
     )]
-    Wire { address: String, request: &'static str, source: WireError },
+    Wire {
+        address: String,
+        request: &'static str,
+        source: WireError,
+    },
     #[error("{address} answered ApiVersions with error {code}: Kafka 0.10.0 or later is needed")]
     Refusal { address: String, code: i16 },
     #[error(
@@ -101,13 +119,15 @@ impl ClientError {
         match self {
             ClientError::Conn(error) => match error {
                 ConnError::Refused { .. } => "refused",
-                ConnError::NameTimeout { .. } | ConnError::ConnectTimeout { .. } | ConnError::Timeout { .. } => {
-                    "timeout"
-                }
+                ConnError::NameTimeout { .. }
+                | ConnError::ConnectTimeout { .. }
+                | ConnError::Timeout { .. } => "timeout",
                 ConnError::Connect { .. } | ConnError::Io { .. } => "unreachable",
                 ConnError::Closed { .. } => "closed",
                 ConnError::Tls { .. } => "unsupported",
-                ConnError::Http { .. } | ConnError::FrameLength { .. } | ConnError::Correlation { .. } => "protocol",
+                ConnError::Http { .. }
+                | ConnError::FrameLength { .. }
+                | ConnError::Correlation { .. } => "protocol",
             },
             ClientError::Slow { .. } => "slow",
             ClientError::Waiting { reason, .. } => reason,
@@ -161,7 +181,15 @@ pub struct Client {
 impl Client {
     /// Connects at the first question.
     pub fn new(address: String, own: OwnConnections, timing: Timing) -> Client {
-        Client { address, own, timing, kept: None, failed: None, late: None, tells_listeners: false }
+        Client {
+            address,
+            own,
+            timing,
+            kept: None,
+            failed: None,
+            late: None,
+            tells_listeners: false,
+        }
     }
 
     pub fn address(&self) -> &str {
@@ -172,14 +200,21 @@ impl Client {
     pub async fn owes_answer(&mut self) -> bool {
         self.forget_silent();
         match &mut self.kept {
-            Some(kept) => matches!(kept.conn.settle(Instant::now()).await, Err(ConnError::Timeout { .. })),
+            Some(kept) => matches!(
+                kept.conn.settle(Instant::now()).await,
+                Err(ConnError::Timeout { .. })
+            ),
             None => false,
         }
     }
 
     fn forget_silent(&mut self) {
         let silence = self.timing.silence;
-        let silent = |kept: &mut Kept| kept.conn.unanswered_since().is_some_and(|since| since.elapsed() >= silence);
+        let silent = |kept: &mut Kept| {
+            kept.conn
+                .unanswered_since()
+                .is_some_and(|since| since.elapsed() >= silence)
+        };
         drop(self.kept.take_if(silent));
     }
 
@@ -192,9 +227,17 @@ impl Client {
 
     /// Asks ApiVersions: whether the broker answers at all, and whether it can be asked for Metadata.
     pub async fn api(&mut self) -> Asked<()> {
-        let Asked { connected_in, duration, answer } = self.ask(API_VERSIONS, understood).await;
+        let Asked {
+            connected_in,
+            duration,
+            answer,
+        } = self.ask(API_VERSIONS, understood).await;
         let answer = answer.map(|tells_listeners| self.tells_listeners = tells_listeners);
-        Asked { connected_in, duration, answer }
+        Asked {
+            connected_in,
+            duration,
+            answer,
+        }
     }
 
     /// What `read` makes of a Metadata response about all topics. For a broker that has just answered [`Client::api`].
@@ -207,7 +250,11 @@ impl Client {
             false => (METADATA, wire::METADATA_VERSION),
         };
         let read = move |address: &str, body: &[u8]| {
-            let wire = |source| ClientError::Wire { address: address.to_owned(), request: METADATA.name, source };
+            let wire = |source| ClientError::Wire {
+                address: address.to_owned(),
+                request: METADATA.name,
+                source,
+            };
             read(Metadata::new(body, version)).map_err(wire)
         };
         self.ask(question, read).await
@@ -245,11 +292,17 @@ impl Client {
             Err(ClientError::Slow { took, .. }) => duration = *took,
             Err(ClientError::Waiting { .. }) => {
                 (connected_in, duration) =
-                    self.failed.as_ref().map_or((None, duration), |failed| (failed.connected_in, failed.duration));
+                    self.failed.as_ref().map_or((None, duration), |failed| {
+                        (failed.connected_in, failed.duration)
+                    });
             }
             Err(error) => self.give_up(error, connected_in, duration),
         }
-        Asked { connected_in, duration, answer }
+        Asked {
+            connected_in,
+            duration,
+            answer,
+        }
     }
 
     /// A big answer takes its time, and no scrape is to wait for it.
@@ -260,22 +313,40 @@ impl Client {
         read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         let address = self.address.clone();
-        tokio::task::spawn_blocking(move || read(&address, &body)).await.unwrap_or_else(|ended| {
-            let (address, source) = (self.address.clone(), ended.into());
-            Err(ConnError::Io { address, request: question.name, source }.into())
-        })
+        tokio::task::spawn_blocking(move || read(&address, &body))
+            .await
+            .unwrap_or_else(|ended| {
+                let (address, source) = (self.address.clone(), ended.into());
+                Err(ConnError::Io {
+                    address,
+                    request: question.name,
+                    source,
+                }
+                .into())
+            })
     }
 
     fn give_up(&mut self, error: &ClientError, connected_in: Option<Duration>, duration: Duration) {
         (self.kept, self.late) = (None, None);
-        let in_a_row = self.failed.as_ref().map_or(0, |failed| failed.in_a_row).saturating_add(1);
+        let in_a_row = self
+            .failed
+            .as_ref()
+            .map_or(0, |failed| failed.in_a_row)
+            .saturating_add(1);
         // The kernel alone refuses: that costs the broker nothing, and one that starts is to be seen soon.
         let wait = match error {
             ClientError::Conn(ConnError::Refused { .. }) => self.timing.retry_first,
             _ => self.timing.retry_after(in_a_row),
         };
         let (message, reason, until) = (error.to_string(), error.reason(), Instant::now() + wait);
-        self.failed = Some(Failed { message, reason, connected_in, duration, in_a_row, until });
+        self.failed = Some(Failed {
+            message,
+            reason,
+            connected_in,
+            duration,
+            in_a_row,
+            until,
+        });
     }
 
     /// `begun` becomes the time of the question, where one could be sent.
@@ -289,25 +360,47 @@ impl Client {
             Some(kept) => {
                 // Unless it settles, the broker hangs, however well it did before.
                 let late = self.late.take();
-                self.late = kept.conn.settle(deadline.min(Instant::now() + self.timing.late)).await?.or(late);
+                self.late = kept
+                    .conn
+                    .settle(deadline.min(Instant::now() + self.timing.late))
+                    .await?
+                    .or(late);
                 kept
             }
             none => {
                 let now = Instant::now();
                 if let Some(failed) = self.failed.as_ref().filter(|failed| now < failed.until) {
                     let (last, wait) = (failed.message.clone(), failed.until - now);
-                    return Err(ClientError::Waiting { last, reason: failed.reason, wait });
+                    return Err(ClientError::Waiting {
+                        last,
+                        reason: failed.reason,
+                        wait,
+                    });
                 }
                 let conn = Conn::connect(&self.address, deadline - now, &self.own).await?;
-                none.insert(Kept { conn, connected_in: now.elapsed() })
+                none.insert(Kept {
+                    conn,
+                    connected_in: now.elapsed(),
+                })
             }
         };
         *begun = Instant::now();
-        let asked = kept.conn.ask(question.name, question.frame, question.cap, deadline).await;
+        let asked = kept
+            .conn
+            .ask(question.name, question.frame, question.cap, deadline)
+            .await;
         asked.map_err(|error| match (error, self.late) {
-            (ConnError::Timeout { address, request, .. }, Some(late)) if late.request == request => {
-                ClientError::Slow { address, request, took: late.took, within: self.timing.deadline }
-            }
+            (
+                ConnError::Timeout {
+                    address, request, ..
+                },
+                Some(late),
+            ) if late.request == request => ClientError::Slow {
+                address,
+                request,
+                took: late.took,
+                within: self.timing.deadline,
+            },
             (error, _) => error.into(),
         })
     }
@@ -319,17 +412,32 @@ fn understood(address: &str, answer: &[u8]) -> Result<bool, ClientError> {
     let address = address.to_owned();
     let versions = match wire::api_versions(answer) {
         Ok(versions) => versions,
-        Err(source) => return Err(ClientError::Wire { address, request: API_VERSIONS.name, source }),
+        Err(source) => {
+            return Err(ClientError::Wire {
+                address,
+                request: API_VERSIONS.name,
+                source,
+            });
+        }
     };
     if versions.error != 0 {
-        return Err(ClientError::Refusal { address, code: versions.error });
+        return Err(ClientError::Refusal {
+            address,
+            code: versions.error,
+        });
     }
     match versions.metadata {
         Some((oldest, newest)) if (oldest..=newest).contains(&wire::METADATA_VERSION) => {
             Ok(newest >= wire::METADATA_WITH_LISTENERS)
         }
-        Some((oldest, newest)) => Err(ClientError::Version { address, offered: format!("{oldest} to {newest}") }),
-        None => Err(ClientError::Version { address, offered: "none: a dedicated controller, or no broker".into() }),
+        Some((oldest, newest)) => Err(ClientError::Version {
+            address,
+            offered: format!("{oldest} to {newest}"),
+        }),
+        None => Err(ClientError::Version {
+            address,
+            offered: "none: a dedicated controller, or no broker".into(),
+        }),
     }
 }
 

@@ -35,25 +35,50 @@ pub enum ConnError {
     #[error("{address} took no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
     ConnectTimeout { address: String, within: Duration },
     #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
-    Timeout { address: String, request: &'static str, waited: Duration },
+    Timeout {
+        address: String,
+        request: &'static str,
+        waited: Duration,
+    },
     #[error(
         "{address} closed the connection before it answered {request}: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)"
     )]
-    Closed { address: String, request: &'static str },
-    #[error("{address} speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config")]
+    Closed {
+        address: String,
+        request: &'static str,
+    },
+    #[error(
+        "{address} speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config"
+    )]
     Tls { address: String },
-    #[error("{address} is a web server and no broker: name the broker's own address as `bootstrap` in the config")]
+    #[error(
+        "{address} is a web server and no broker: name the broker's own address as `bootstrap` in the config"
+    )]
     Http { address: String },
     #[error(
         "{address} answered {request} with a frame of {length} bytes (4 to {cap} are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
     )]
-    FrameLength { address: String, request: &'static str, length: i32, cap: usize },
+    FrameLength {
+        address: String,
+        request: &'static str,
+        length: i32,
+        cap: usize,
+    },
     #[error(
         "{address} answered request {found} where {request} was request {expected}: the port is no Kafka listener, or something between garbles the connection"
     )]
-    Correlation { address: String, request: &'static str, expected: i32, found: i32 },
+    Correlation {
+        address: String,
+        request: &'static str,
+        expected: i32,
+        found: i32,
+    },
     #[error("connection to {address} failed while it was to answer {request}: {source}")]
-    Io { address: String, request: &'static str, source: io::Error },
+    Io {
+        address: String,
+        request: &'static str,
+        source: io::Error,
+    },
 }
 
 /// Local addresses of the newest 256 connections that the exporter made itself, so that it does not count them as the
@@ -77,7 +102,10 @@ impl OwnConnections {
     /// Whether the exporter itself holds, or lately held, the connection that starts at `local`. IPv4 addresses that
     /// are mapped into IPv6 count as IPv4.
     pub fn contains(&self, local: SocketAddr) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&canonical(local))
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&canonical(local))
     }
 }
 
@@ -117,7 +145,11 @@ pub struct Conn {
 
 impl Conn {
     /// Connects to `address` (`host:port`) and registers the local address as the exporter's own.
-    pub async fn connect(address: &str, within: Duration, own: &OwnConnections) -> Result<Conn, ConnError> {
+    pub async fn connect(
+        address: &str,
+        within: Duration,
+        own: &OwnConnections,
+    ) -> Result<Conn, ConnError> {
         Conn::connect_to(address, lookup_host(address), within, own).await
     }
 
@@ -141,16 +173,28 @@ impl Conn {
             Ok(Err(source)) => return Err(ConnError::Connect { address, source }),
             Ok(Ok(stream)) => stream,
         };
-        match stream.local_addr().and_then(|local| stream.set_nodelay(true).map(|()| local)) {
+        match stream
+            .local_addr()
+            .and_then(|local| stream.set_nodelay(true).map(|()| local))
+        {
             Ok(local) => own.register(local),
             Err(source) => return Err(ConnError::Connect { address, source }),
         }
-        Ok(Conn { stream, address, correlation: 0, outstanding: None, unsent: Vec::new(), received: Vec::new() })
+        Ok(Conn {
+            stream,
+            address,
+            correlation: 0,
+            outstanding: None,
+            unsent: Vec::new(),
+            received: Vec::new(),
+        })
     }
 
     /// Since when a request has been without its answer.
     pub fn unanswered_since(&self) -> Option<Instant> {
-        self.outstanding.as_ref().map(|outstanding| outstanding.since)
+        self.outstanding
+            .as_ref()
+            .map(|outstanding| outstanding.since)
     }
 
     /// Sends one request and returns the body of its answer, at most `cap` bytes long.
@@ -167,15 +211,24 @@ impl Conn {
         self.settle(deadline).await?;
         self.correlation = self.correlation.wrapping_add(1);
         self.unsent = frame(self.correlation);
-        self.outstanding =
-            Some(Outstanding { request, correlation: self.correlation, cap, since: Instant::now(), took: None });
+        self.outstanding = Some(Outstanding {
+            request,
+            correlation: self.correlation,
+            cap,
+            since: Instant::now(),
+            took: None,
+        });
         self.answer(deadline).await.map(|(body, _)| body)
     }
 
     /// Reads what is still owed of an earlier answer and throws it away, but for how late it was.
     pub async fn settle(&mut self, deadline: Instant) -> Result<Option<Late>, ConnError> {
-        let Some(Outstanding { request, .. }) = self.outstanding else { return Ok(None) };
-        self.answer(deadline).await.map(|(_, took)| Some(Late { request, took }))
+        let Some(Outstanding { request, .. }) = self.outstanding else {
+            return Ok(None);
+        };
+        self.answer(deadline)
+            .await
+            .map(|(_, took)| Some(Late { request, took }))
     }
 
     /// Reads what is still owed as it comes, until then, so that the next [`Conn::settle`] knows how long it took.
@@ -189,8 +242,14 @@ impl Conn {
             Ok(received) => received.and_then(|took| Ok((self.taken()?, took))),
             Err(_) => Err(ConnError::Timeout {
                 address: self.address.clone(),
-                request: self.outstanding.as_ref().map_or("", |outstanding| outstanding.request),
-                waited: self.outstanding.as_ref().map_or(Duration::ZERO, |outstanding| outstanding.since.elapsed()),
+                request: self
+                    .outstanding
+                    .as_ref()
+                    .map_or("", |outstanding| outstanding.request),
+                waited: self
+                    .outstanding
+                    .as_ref()
+                    .map_or(Duration::ZERO, |outstanding| outstanding.since.elapsed()),
             }),
         }
     }
@@ -198,16 +257,28 @@ impl Conn {
     /// Sends and reads on from wherever the last call stopped, until the whole answer is there: it may be dropped at any
     /// await and called again. How long the answer took.
     async fn receive(&mut self) -> Result<Duration, ConnError> {
-        let Some(Outstanding { request, cap, since, took, .. }) = &mut self.outstanding else {
+        let Some(Outstanding {
+            request,
+            cap,
+            since,
+            took,
+            ..
+        }) = &mut self.outstanding
+        else {
             return Ok(Duration::ZERO);
         };
         let (request, cap) = (*request, *cap);
         let address = &self.address;
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                ConnError::Closed { address: address.clone(), request }
-            }
-            _ => ConnError::Io { address: address.clone(), request, source },
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ConnError::Closed {
+                address: address.clone(),
+                request,
+            },
+            _ => ConnError::Io {
+                address: address.clone(),
+                request,
+                source,
+            },
         };
         while !self.unsent.is_empty() {
             let sent = self.stream.write(&self.unsent).await.map_err(failed)?;
@@ -223,9 +294,16 @@ impl Conn {
                 break;
             }
             self.received.reserve(missing.min(CHUNK));
-            let read = (&mut self.stream).take(missing as u64).read_buf(&mut self.received).await.map_err(failed)?;
+            let read = (&mut self.stream)
+                .take(missing as u64)
+                .read_buf(&mut self.received)
+                .await
+                .map_err(failed)?;
             if read == 0 {
-                return Err(ConnError::Closed { address: address.clone(), request });
+                return Err(ConnError::Closed {
+                    address: address.clone(),
+                    request,
+                });
             }
         }
         Ok(*took.get_or_insert_with(|| since.elapsed()))
@@ -234,12 +312,27 @@ impl Conn {
     /// The body of the answer that was received.
     fn taken(&mut self) -> Result<Vec<u8>, ConnError> {
         let mut answer = std::mem::take(&mut self.received);
-        let Some(Outstanding { request, correlation, .. }) = self.outstanding.take() else { return Ok(answer) };
+        let Some(Outstanding {
+            request,
+            correlation,
+            ..
+        }) = self.outstanding.take()
+        else {
+            return Ok(answer);
+        };
         // frame_length() lets no answer through that is shorter than its correlation id.
-        let found = answer.get(4..8).and_then(|id| id.first_chunk()).map_or(0, |id| i32::from_be_bytes(*id));
+        let found = answer
+            .get(4..8)
+            .and_then(|id| id.first_chunk())
+            .map_or(0, |id| i32::from_be_bytes(*id));
         if found != correlation {
             let address = self.address.clone();
-            return Err(ConnError::Correlation { address, request, expected: correlation, found });
+            return Err(ConnError::Correlation {
+                address,
+                request,
+                expected: correlation,
+                found,
+            });
         }
         answer.drain(..8);
         Ok(answer)
@@ -247,7 +340,12 @@ impl Conn {
 }
 
 /// Length of the frame that starts with these bytes, if it can be an answer of a broker.
-fn frame_length(start: [u8; 4], cap: usize, address: &str, request: &'static str) -> Result<usize, ConnError> {
+fn frame_length(
+    start: [u8; 4],
+    cap: usize,
+    address: &str,
+    request: &'static str,
+) -> Result<usize, ConnError> {
     let length = i32::from_be_bytes(start);
     match usize::try_from(length) {
         Ok(length) if (4..=cap).contains(&length) => Ok(length),
@@ -257,7 +355,12 @@ fn frame_length(start: [u8; 4], cap: usize, address: &str, request: &'static str
                 // A TLS alert or handshake record.
                 [0x15 | 0x16, 0x03, ..] => ConnError::Tls { address },
                 [b'H', b'T', b'T', b'P'] => ConnError::Http { address },
-                _ => ConnError::FrameLength { address, request, length, cap },
+                _ => ConnError::FrameLength {
+                    address,
+                    request,
+                    length,
+                    cap,
+                },
             })
         }
     }

@@ -49,7 +49,10 @@ impl Drop for FakeBroker {
 
 /// The answer as a broker frames it.
 pub fn framed(correlation: i32, body: &[u8]) -> Vec<u8> {
-    let mut frame = i32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec();
+    let mut frame = i32::try_from(body.len() + 4)
+        .unwrap()
+        .to_be_bytes()
+        .to_vec();
     frame.extend_from_slice(&correlation.to_be_bytes());
     frame.extend_from_slice(body);
     frame
@@ -70,17 +73,31 @@ impl FakeBroker {
             // Dropped with this task, and with them their connections.
             let mut serving = tokio::task::JoinSet::new();
             for connection in 0.. {
-                let Ok((stream, _)) = listener.accept().await else { return };
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
                 serving.spawn(serve(stream, connection, answer.clone(), log.clone()));
             }
         });
-        FakeBroker { address, asked, accepting }
+        FakeBroker {
+            address,
+            asked,
+            accepting,
+        }
     }
 
     /// Answers ApiVersions well and Metadata with this.
-    pub async fn with_metadata(answer: impl Fn(Asked) -> Answer + Send + Sync + 'static) -> FakeBroker {
-        FakeBroker::start(move |asked| if asked.api == 18 { Answer::Body(offers_metadata()) } else { answer(asked) })
-            .await
+    pub async fn with_metadata(
+        answer: impl Fn(Asked) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
+        FakeBroker::start(move |asked| {
+            if asked.api == 18 {
+                Answer::Body(offers_metadata())
+            } else {
+                answer(asked)
+            }
+        })
+        .await
     }
 
     /// Every request so far.
@@ -96,7 +113,9 @@ async fn serve(
     log: Arc<Mutex<Vec<Asked>>>,
 ) {
     loop {
-        let Ok(length) = stream.read_i32().await else { return };
+        let Ok(length) = stream.read_i32().await else {
+            return;
+        };
         let mut frame = vec![0; usize::try_from(length).unwrap()];
         if stream.read_exact(&mut frame).await.is_err() {
             return;

@@ -39,7 +39,11 @@ pub enum Problem {
     #[error("length {0}, where none may be negative")]
     Negative(i32),
     #[error("{count} elements of {each} bytes or more expected, {left} bytes left")]
-    Count { count: usize, each: usize, left: usize },
+    Count {
+        count: usize,
+        each: usize,
+        left: usize,
+    },
     #[error("text expected, and these bytes are not UTF-8")]
     NotUtf8,
     #[error("end of the message expected, {0} bytes left")]
@@ -59,16 +63,29 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(body: &'a [u8]) -> Self {
-        Reader { rest: body, offset: 0 }
+        Reader {
+            rest: body,
+            offset: 0,
+        }
     }
 
     fn error(&self, field: &'static str, problem: Problem) -> WireError {
-        WireError { field, offset: self.offset, problem }
+        WireError {
+            field,
+            offset: self.offset,
+            problem,
+        }
     }
 
     fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], WireError> {
         let Some((taken, rest)) = self.rest.split_at_checked(length) else {
-            return Err(self.error(field, Problem::Short { needed: length, left: self.rest.len() }));
+            return Err(self.error(
+                field,
+                Problem::Short {
+                    needed: length,
+                    left: self.rest.len(),
+                },
+            ));
         };
         self.rest = rest;
         self.offset += length;
@@ -77,7 +94,13 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
         let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(self.error(field, Problem::Short { needed: N, left: self.rest.len() }));
+            return Err(self.error(
+                field,
+                Problem::Short {
+                    needed: N,
+                    left: self.rest.len(),
+                },
+            ));
         };
         self.rest = rest;
         self.offset += N;
@@ -103,24 +126,28 @@ impl<'a> Reader<'a> {
         match self.int16(field)? {
             -1 => Ok(None),
             length => {
-                let length =
-                    usize::try_from(length).map_err(|_| start.error(field, Problem::Negative(length.into())))?;
+                let length = usize::try_from(length)
+                    .map_err(|_| start.error(field, Problem::Negative(length.into())))?;
                 let bytes = self.take(length, field)?;
-                std::str::from_utf8(bytes).map(Some).map_err(|_| start.error(field, Problem::NotUtf8))
+                std::str::from_utf8(bytes)
+                    .map(Some)
+                    .map_err(|_| start.error(field, Problem::NotUtf8))
             }
         }
     }
 
     fn string(&mut self, field: &'static str) -> Result<&'a str, WireError> {
         let start = self.clone();
-        self.nullable_string(field)?.ok_or_else(|| start.error(field, Problem::Negative(-1)))
+        self.nullable_string(field)?
+            .ok_or_else(|| start.error(field, Problem::Negative(-1)))
     }
 
     /// Number of elements that follow, never more than the bytes left can hold.
     fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
         let start = self.clone();
         let count = self.int32(field)?;
-        let count = usize::try_from(count).map_err(|_| start.error(field, Problem::Negative(count)))?;
+        let count =
+            usize::try_from(count).map_err(|_| start.error(field, Problem::Negative(count)))?;
         let left = self.rest.len();
         match count.checked_mul(each) {
             Some(bytes) if bytes <= left => Ok(count),
@@ -162,12 +189,22 @@ pub fn api_versions_request(correlation: i32) -> Vec<u8> {
 
 /// Asks for all topics, as a null array: naming one that does not exist could create it.
 pub fn metadata_request(correlation: i32) -> Vec<u8> {
-    frame(METADATA, METADATA_VERSION, correlation, &(-1_i32).to_be_bytes())
+    frame(
+        METADATA,
+        METADATA_VERSION,
+        correlation,
+        &(-1_i32).to_be_bytes(),
+    )
 }
 
 /// The same in version 6, where it has to be said that no topic is to be made.
 pub fn metadata_with_listeners_request(correlation: i32) -> Vec<u8> {
-    frame(METADATA, METADATA_WITH_LISTENERS, correlation, &[0xff, 0xff, 0xff, 0xff, 0])
+    frame(
+        METADATA,
+        METADATA_WITH_LISTENERS,
+        correlation,
+        &[0xff, 0xff, 0xff, 0xff, 0],
+    )
 }
 
 /// What the broker says of its versions.
@@ -182,10 +219,16 @@ pub struct ApiVersions {
 /// Reads the body of an ApiVersions response, version 0.
 pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
     let mut reader = Reader::new(body);
-    let mut answer = ApiVersions { error: reader.int16("error code")?, metadata: None };
+    let mut answer = ApiVersions {
+        error: reader.int16("error code")?,
+        metadata: None,
+    };
     for _ in 0..reader.count(6, "api keys")? {
         let key = reader.int16("api key")?;
-        let range = (reader.int16("oldest version")?, reader.int16("newest version")?);
+        let range = (
+            reader.int16("oldest version")?,
+            reader.int16("newest version")?,
+        );
         if key == METADATA {
             answer.metadata = Some(range);
         }
@@ -212,7 +255,11 @@ impl<'a> Ids<'a> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = i32> + use<'a> {
-        self.0.as_chunks::<4>().0.iter().map(|bytes| i32::from_be_bytes(*bytes))
+        self.0
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| i32::from_be_bytes(*bytes))
     }
 }
 
@@ -271,7 +318,13 @@ impl<'a> Metadata<'a> {
     /// `version` is [`METADATA_VERSION`] or [`METADATA_WITH_LISTENERS`].
     pub fn new(body: &'a [u8], version: i16) -> Self {
         let with_listeners = version == METADATA_WITH_LISTENERS;
-        Metadata { reader: Reader::new(body), with_listeners, next: Next::Start, topic: "", topics: 0 }
+        Metadata {
+            reader: Reader::new(body),
+            with_listeners,
+            next: Next::Start,
+            topic: "",
+            topics: 0,
+        }
     }
 
     fn read(&mut self) -> Result<Option<Item<'a>>, WireError> {
@@ -285,7 +338,13 @@ impl<'a> Metadata<'a> {
                     let start = reader.clone();
                     let left = reader.count(12, "brokers")?;
                     if left > MAX_BROKERS {
-                        return Err(start.error("brokers", Problem::TooMany { count: left, limit: MAX_BROKERS }));
+                        return Err(start.error(
+                            "brokers",
+                            Problem::TooMany {
+                                count: left,
+                                limit: MAX_BROKERS,
+                            },
+                        ));
                     }
                     self.next = Next::Brokers { left };
                 }
@@ -315,7 +374,9 @@ impl<'a> Metadata<'a> {
                     let name = reader.string("topic name")?;
                     reader.array::<1>("topic is internal")?;
                     self.topic = name;
-                    self.next = Next::Partitions { left: reader.count(18, "partitions")? };
+                    self.next = Next::Partitions {
+                        left: reader.count(18, "partitions")?,
+                    };
                     return Ok(Some(Item::Topic { error, name }));
                 }
                 Next::Partitions { left: 0 } => self.next = Next::Topic,

@@ -27,9 +27,14 @@ pub fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
         }
         let (group, topic, partition, end) = columns?;
         let word = |place| line.split_ascii_whitespace().nth(place);
-        word(end).filter(|offset| matches!(*offset, "-" | "unknown") || offset.parse::<u64>().is_ok())?;
+        word(end)
+            .filter(|offset| matches!(*offset, "-" | "unknown") || offset.parse::<u64>().is_ok())?;
         let partition = word(partition)?.parse().ok()?;
-        Some(Line::Partition { group: group.and_then(word), topic: word(topic)?, partition })
+        Some(Line::Partition {
+            group: group.and_then(word),
+            topic: word(topic)?,
+            partition,
+        })
     })
 }
 
@@ -48,10 +53,12 @@ mod tests {
                     u       0          -               7               -    -            -     -\n\
                     Error: Executing consumer group command failed due to Request METADATA failed on brokers List(a)\n";
         let found: Vec<_> = lines(text).collect();
-        let rows = [("t", 3, Some("g")), ("u", 0, None)].map(|(topic, partition, group)| Line::Partition {
-            group,
-            topic,
-            partition,
+        let rows = [("t", 3, Some("g")), ("u", 0, None)].map(|(topic, partition, group)| {
+            Line::Partition {
+                group,
+                topic,
+                partition,
+            }
         });
         assert_eq!(found[..4], [Line::Header, rows[0], Line::Header, rows[1]]);
         assert!(matches!(found[4..], [Line::Error(_)]));

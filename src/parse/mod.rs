@@ -10,6 +10,8 @@ pub mod zookeeper;
 
 /// The number with which a text begins.
 fn leading_number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     text.get(..end)?.parse().ok()
 }

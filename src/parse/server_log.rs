@@ -65,11 +65,18 @@ pub fn parse(text: &str) -> Option<Log<'_>> {
 
 impl<'a> Log<'a> {
     fn setting(&mut self, line: &'a str) {
-        let Some((key, value)) = line.split_once(" = ") else { return };
+        let Some((key, value)) = line.split_once(" = ") else {
+            return;
+        };
         // Lists stand in brackets from 4.0 on.
-        let value = value.strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or(value);
+        let value = value
+            .strip_prefix('[')
+            .and_then(|list| list.strip_suffix(']'))
+            .unwrap_or(value);
         match key {
-            "broker.id" | "node.id" => self.ids.extend(value.parse::<i32>().ok().filter(|id| *id >= 0)),
+            "broker.id" | "node.id" => self
+                .ids
+                .extend(value.parse::<i32>().ok().filter(|id| *id >= 0)),
             "listeners" => self.listeners = Some(value),
             "log.dirs" if value != "null" => self.log_dirs = Some(value),
             "log.dir" => self.log_dirs = self.log_dirs.or(Some(value)),
@@ -78,23 +85,39 @@ impl<'a> Log<'a> {
     }
 
     fn line(&mut self, line: &'a str) {
-        let Some((time, message)) = time_and_message(line) else { return };
+        let Some((time, message)) = time_and_message(line) else {
+            return;
+        };
         self.lines += 1;
         self.last = time;
-        self.broker |= ["(kafka.server.", "(kafka.log.", "(kafka.cluster.", "(kafka.coordinator.", "(kafka.network."]
-            .iter()
-            .any(|class| message.contains(class));
+        self.broker |= [
+            "(kafka.server.",
+            "(kafka.log.",
+            "(kafka.cluster.",
+            "(kafka.coordinator.",
+            "(kafka.network.",
+        ]
+        .iter()
+        .any(|class| message.contains(class));
         self.client |= message.contains("(org.apache.kafka.clients.");
-        if let Some(own) = message.strip_prefix('[').and_then(|rest| rest.split(']').next())
+        if let Some(own) = message
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
             && self.ids.len() < KEPT
         {
             self.ids.extend(own_id(own));
         }
-        if let Some(version) = message.strip_prefix("Kafka version").and_then(|rest| rest.split_once(": ")) {
+        if let Some(version) = message
+            .strip_prefix("Kafka version")
+            .and_then(|rest| rest.split_once(": "))
+        {
             self.version = version.1.split(' ').next();
         }
         if let Some((before, after)) = message.split_once(" (id: ")
-            && let Some(address) = before.rsplit([' ', '/']).next().and_then(sockets_text::address)
+            && let Some(address) = before
+                .rsplit([' ', '/'])
+                .next()
+                .and_then(sockets_text::address)
             && let (Some(id), true) = (leading_number(after), self.addresses.len() < KEPT)
         {
             self.addresses.insert(address, id);
@@ -114,19 +137,40 @@ impl<'a> Log<'a> {
     /// `Partition [t,3] on broker 2: Shrinking ISR for partition [t,3] from 2,1,3 to 2 (kafka.cluster.Partition)`,
     /// later `[Partition t-3 broker=2] Shrinking ISR from 2,1,3 to 2. Leader: ...`.
     fn isr(&mut self, time: &'a str, message: &'a str) {
-        let Some((before, after)) =
-            message.split_once("Shrinking ISR ").or_else(|| message.split_once("Expanding ISR "))
+        let Some((before, after)) = message
+            .split_once("Shrinking ISR ")
+            .or_else(|| message.split_once("Expanding ISR "))
         else {
             return;
         };
-        let Some((partition, on)) = before.split_once("Partition ").and_then(|(_, rest)| rest.split_once(' ')) else {
+        let Some((partition, on)) = before
+            .split_once("Partition ")
+            .and_then(|(_, rest)| rest.split_once(' '))
+        else {
             return;
         };
-        let Some((from, to)) = after.split_once("from ").and_then(|(_, rest)| rest.split_once(" to ")) else { return };
-        let end = to.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(to.len());
+        let Some((from, to)) = after
+            .split_once("from ")
+            .and_then(|(_, rest)| rest.split_once(" to "))
+        else {
+            return;
+        };
+        let end = to
+            .find(|c: char| !c.is_ascii_digit() && c != ',')
+            .unwrap_or(to.len());
         if self.isr_changes.len() < KEPT {
-            self.ids.extend(on.strip_prefix("on broker ").and_then(leading_number::<i32>));
-            self.isr_changes.insert(partition, IsrChange { time, from, to: to.get(..end).unwrap_or(to) });
+            self.ids.extend(
+                on.strip_prefix("on broker ")
+                    .and_then(leading_number::<i32>),
+            );
+            self.isr_changes.insert(
+                partition,
+                IsrChange {
+                    time,
+                    from,
+                    to: to.get(..end).unwrap_or(to),
+                },
+            );
         }
     }
 
@@ -138,8 +182,15 @@ impl<'a> Log<'a> {
             && rest.contains("was disconnected before the response")
             && self.disconnects.len() < KEPT
         {
-            let times = self.disconnects.entry(id).or_insert(Times { first: self.last, ..Times::default() });
-            *times = Times { count: times.count + 1, last: self.last, ..*times };
+            let times = self.disconnects.entry(id).or_insert(Times {
+                first: self.last,
+                ..Times::default()
+            });
+            *times = Times {
+                count: times.count + 1,
+                last: self.last,
+                ..*times
+            };
         }
         if text.contains("server disconnected before a response was received") {
             self.unanswered += 1;
@@ -152,16 +203,42 @@ fn time_and_message(line: &str) -> Option<(&str, &str)> {
     let line = line.strip_prefix('[').unwrap_or(line);
     let time = line.get(..19)?;
     let shape = b"0000-00-00 00:00:00";
-    let fits = |(byte, shape): (u8, u8)| if shape == b'0' { byte.is_ascii_digit() } else { byte == shape };
-    std::iter::zip(time.bytes(), *shape).all(fits).then_some(())?;
-    let (level, message) = line.get(19..)?.split_once(' ')?.1.trim_start().split_once(' ')?;
-    matches!(level, "TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR" | "FATAL").then(|| (time, message.trim_start()))
+    let fits = |(byte, shape): (u8, u8)| {
+        if shape == b'0' {
+            byte.is_ascii_digit()
+        } else {
+            byte == shape
+        }
+    };
+    std::iter::zip(time.bytes(), *shape)
+        .all(fits)
+        .then_some(())?;
+    let (level, message) = line
+        .get(19..)?
+        .split_once(' ')?
+        .1
+        .trim_start()
+        .split_once(' ')?;
+    matches!(
+        level,
+        "TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR" | "FATAL"
+    )
+    .then(|| (time, message.trim_start()))
 }
 
 /// The id that a line's first word in brackets gives the broker that wrote it; other ids stand there as well.
 fn own_id(bracket: &str) -> Option<i32> {
-    let marks = ["Kafka Server ", "KafkaServer id=", "BrokerServer id=", "n broker ", "n Broker ", " broker="];
-    marks.iter().find_map(|mark| leading_number(bracket.split_once(mark)?.1))
+    let marks = [
+        "Kafka Server ",
+        "KafkaServer id=",
+        "BrokerServer id=",
+        "n broker ",
+        "n Broker ",
+        " broker=",
+    ];
+    marks
+        .iter()
+        .find_map(|mark| leading_number(bracket.split_once(mark)?.1))
 }
 
 #[cfg(test)]
@@ -186,16 +263,46 @@ mod tests {
                     [2026-11-22 14:33:56,589] WARN Got error produce response with correlation id 2 on topic-partition t.x-19, retrying (2 attempts left). Error: NETWORK_EXCEPTION (org.apache.kafka.clients.producer.internals.Sender)\n\
                     org.apache.kafka.common.errors.NetworkException: The server disconnected before a response was received.\n";
         let log = parse(text).unwrap();
-        assert_eq!((log.lines, log.last, log.broker, log.client), (9, "2026-11-22 14:33:56", true, true));
-        assert_eq!((log.ids, log.version), (BTreeSet::from([2]), Some("0.10.1.0")));
-        assert_eq!((log.listeners, log.log_dirs), (Some("PLAINTEXT://127.0.0.1:59093"), Some("/srv/data2")));
-        assert_eq!(log.addresses, BTreeMap::from([("127.0.0.1:59092".parse().unwrap(), 1)]));
-        let times = Times { count: 1, first: "2026-11-22 14:33:54", last: "2026-11-22 14:33:54" };
+        assert_eq!(
+            (log.lines, log.last, log.broker, log.client),
+            (9, "2026-11-22 14:33:56", true, true)
+        );
+        assert_eq!(
+            (log.ids, log.version),
+            (BTreeSet::from([2]), Some("0.10.1.0"))
+        );
+        assert_eq!(
+            (log.listeners, log.log_dirs),
+            (Some("PLAINTEXT://127.0.0.1:59093"), Some("/srv/data2"))
+        );
+        assert_eq!(
+            log.addresses,
+            BTreeMap::from([("127.0.0.1:59092".parse().unwrap(), 1)])
+        );
+        let times = Times {
+            count: 1,
+            first: "2026-11-22 14:33:54",
+            last: "2026-11-22 14:33:54",
+        };
         assert_eq!(log.disconnects, BTreeMap::from([(3, times)]));
-        let shrunk = IsrChange { time: "2026-11-22 14:33:37", from: "2,1,3", to: "2" };
-        let grown = IsrChange { time: "2026-11-22 14:33:39", from: "2", to: "2,1" };
-        assert_eq!(log.isr_changes, BTreeMap::from([("[t,21]", shrunk), ("u-0", grown)]));
-        assert_eq!(log.produce_errors, BTreeMap::from([(("NETWORK_EXCEPTION", "t.x-19"), 1)]));
+        let shrunk = IsrChange {
+            time: "2026-11-22 14:33:37",
+            from: "2,1,3",
+            to: "2",
+        };
+        let grown = IsrChange {
+            time: "2026-11-22 14:33:39",
+            from: "2",
+            to: "2,1",
+        };
+        assert_eq!(
+            log.isr_changes,
+            BTreeMap::from([("[t,21]", shrunk), ("u-0", grown)])
+        );
+        assert_eq!(
+            log.produce_errors,
+            BTreeMap::from([(("NETWORK_EXCEPTION", "t.x-19"), 1)])
+        );
         assert_eq!(log.unanswered, 1);
         assert!(parse("[2026-11-22 14:33:39,000] INFO another program\nbroker.id = 3\n").is_none());
     }

@@ -37,8 +37,19 @@ fn socket(line: &str) -> Option<Socket> {
     let (local, peer) = (address(words.next()?)?, address(words.next()?)?);
     let state = before.or_else(|| state(words.next()?))?;
     let owner = words.next().unwrap_or_default();
-    let pid = owner.split_once("pid=").map_or(owner, |(_, pid)| pid).split(['/', ',']).next();
-    Some(Socket { state, receive_queue: receive, send_queue, local, peer, pid: pid.and_then(|pid| pid.parse().ok()) })
+    let pid = owner
+        .split_once("pid=")
+        .map_or(owner, |(_, pid)| pid)
+        .split(['/', ','])
+        .next();
+    Some(Socket {
+        state,
+        receive_queue: receive,
+        send_queue,
+        local,
+        peer,
+        pid: pid.and_then(|pid| pid.parse().ok()),
+    })
 }
 
 fn state(word: &str) -> Option<TcpState> {
@@ -61,13 +72,19 @@ fn state(word: &str) -> Option<TcpState> {
 /// `1.2.3.4:9092`, `::ffff:1.2.3.4:9092`, `[::1]:9092`, `127.0.0.1%lo:53`; `*` is any address or any port, `[::]` and 0.
 pub fn address(word: &str) -> Option<SocketAddr> {
     let (host, port) = word.rsplit_once(':')?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let host = host.split('%').next().unwrap_or(host);
     let ip = match host {
         "*" | "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => host.parse::<IpAddr>().ok()?.to_canonical(),
     };
-    Some(SocketAddr::new(ip, if port == "*" { 0 } else { port.parse().ok()? }))
+    Some(SocketAddr::new(
+        ip,
+        if port == "*" { 0 } else { port.parse().ok()? },
+    ))
 }
 
 #[cfg(test)]
@@ -82,11 +99,25 @@ mod tests {
             // netstat -antp of net-tools 1.60 and 2.10, ss -tanp, ss -anp of iproute2 6.1
             (
                 "tcp    14535      0 ::ffff:192.168.1.219:9092   ::ffff:192.168.1.218:49425  CLOSE_WAIT  81068/java",
-                (TcpState::CloseWait, 14535, 0, "192.168.1.219:9092", "192.168.1.218:49425", Some(81068)),
+                (
+                    TcpState::CloseWait,
+                    14535,
+                    0,
+                    "192.168.1.219:9092",
+                    "192.168.1.218:49425",
+                    Some(81068),
+                ),
             ),
             (
                 "tcp        0  53321 ::ffff:192.168.1.217:33408  ::ffff:192.168.1.219:9092   FIN_WAIT1   -   ",
-                (TcpState::FinWait1, 0, 53321, "192.168.1.217:33408", "192.168.1.219:9092", None),
+                (
+                    TcpState::FinWait1,
+                    0,
+                    53321,
+                    "192.168.1.217:33408",
+                    "192.168.1.219:9092",
+                    None,
+                ),
             ),
             (
                 "tcp6       0      0 :::9092                 :::*                    LISTEN     ",
@@ -94,23 +125,61 @@ mod tests {
             ),
             (
                 "LISTEN     3      50     [::ffff:127.0.0.1]:59093                  *:*     users:((\"java\",pid=6278,fd=37))",
-                (TcpState::Listen, 3, 50, "127.0.0.1:59093", "[::]:0", Some(6278)),
+                (
+                    TcpState::Listen,
+                    3,
+                    50,
+                    "127.0.0.1:59093",
+                    "[::]:0",
+                    Some(6278),
+                ),
             ),
             (
                 "tcp   CLOSE-WAIT 101    0          127.0.0.1:42781    127.0.0.1:59022 users:((\"python3\",pid=29493,fd=6))",
-                (TcpState::CloseWait, 101, 0, "127.0.0.1:42781", "127.0.0.1:59022", Some(29493)),
+                (
+                    TcpState::CloseWait,
+                    101,
+                    0,
+                    "127.0.0.1:42781",
+                    "127.0.0.1:59022",
+                    Some(29493),
+                ),
             ),
             (
                 "LISTEN 0 4096 127.0.0.53%lo:53 0.0.0.0:*",
-                (TcpState::Listen, 0, 4096, "127.0.0.53:53", "0.0.0.0:0", None),
+                (
+                    TcpState::Listen,
+                    0,
+                    4096,
+                    "127.0.0.53:53",
+                    "0.0.0.0:0",
+                    None,
+                ),
             ),
         ];
         for (line, (state, receive_queue, send_queue, local, peer, pid)) in table {
             let (local, peer) = (local.parse().unwrap(), peer.parse().unwrap());
-            assert_eq!(socket(line), Some(Socket { state, receive_queue, send_queue, local, peer, pid }), "{line}");
+            assert_eq!(
+                socket(line),
+                Some(Socket {
+                    state,
+                    receive_queue,
+                    send_queue,
+                    local,
+                    peer,
+                    pid
+                }),
+                "{line}"
+            );
         }
-        for line in ["", "tcp", "udp UNCONN 0 0 *:1 *:2", "tcp 1 2 a:b c:d LISTEN", "State Recv-Q Send-Q", "LISTEN x 1"]
-        {
+        for line in [
+            "",
+            "tcp",
+            "udp UNCONN 0 0 *:1 *:2",
+            "tcp 1 2 a:b c:d LISTEN",
+            "State Recv-Q Send-Q",
+            "LISTEN x 1",
+        ] {
             assert_eq!(socket(line), None, "{line}");
         }
     }

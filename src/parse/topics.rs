@@ -28,13 +28,18 @@ fn partition(line: &str) -> Option<Partition<'_>> {
     memmem::find(line.as_bytes(), b"Isr:")?;
     // Tabs became blanks in what was copied from a terminal; an empty value is followed by the next name.
     let value = |name: &str| {
-        let mut words = line.split_ascii_whitespace().skip_while(|word| *word != name).skip(1);
+        let mut words = line
+            .split_ascii_whitespace()
+            .skip_while(|word| *word != name)
+            .skip(1);
         words.next().filter(|word| !word.ends_with(':'))
     };
     Some(Partition {
         topic: value("Topic:")?,
         partition: value("Partition:")?.parse().ok()?,
-        leader: value("Leader:").and_then(|id| id.parse().ok()).filter(|id| *id >= 0),
+        leader: value("Leader:")
+            .and_then(|id| id.parse().ok())
+            .filter(|id| *id >= 0),
         replicas: value("Replicas:")?,
         isr: value("Isr:").unwrap_or_default(),
     })
@@ -61,12 +66,21 @@ mod tests {
                     (row.topic.as_str(), row.partition, row.leader),
                     (own.topic, own.partition as i32, own.leader)
                 );
-                assert_eq!((row.replicas, row.isr), (ids(own.replicas).collect(), ids(own.isr).collect()));
+                assert_eq!(
+                    (row.replicas, row.isr),
+                    (ids(own.replicas).collect(), ids(own.isr).collect())
+                );
             }
         }
         // Blanks for tabs, as a terminal shows it, and an ISR that is empty.
         let copied = "        Topic: t       Partition: 0    Leader: none     Replicas: 218,217   Isr:    Elr: 2";
-        let none = Partition { topic: "t", partition: 0, leader: None, replicas: "218,217", isr: "" };
+        let none = Partition {
+            topic: "t",
+            partition: 0,
+            leader: None,
+            replicas: "218,217",
+            isr: "",
+        };
         assert_eq!(partition(copied), Some(none));
     }
 }

@@ -4,9 +4,19 @@
 pub fn registered(text: &str) -> Option<impl Iterator<Item = i32>> {
     let mut lines = text.lines().map(str::trim);
     // Typed into the shell, or given on its command line: then the list follows what the client says of itself.
-    lines.find(|line| line.ends_with("ls /brokers/ids") || line.starts_with("WatchedEvent state:SyncConnected"))?;
-    let list = lines.find(|line| !line.is_empty())?.strip_prefix('[')?.strip_suffix(']')?;
-    let ids = || list.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::parse::<i32>);
+    lines.find(|line| {
+        line.ends_with("ls /brokers/ids") || line.starts_with("WatchedEvent state:SyncConnected")
+    })?;
+    let list = lines
+        .find(|line| !line.is_empty())?
+        .strip_prefix('[')?
+        .strip_suffix(']')?;
+    let ids = || {
+        list.split(',')
+            .map(str::trim)
+            .filter(|id| !id.is_empty())
+            .map(str::parse::<i32>)
+    };
     ids().all(|id| id.is_ok()).then(|| ids().flatten())
 }
 
@@ -17,11 +27,21 @@ mod tests {
     #[test]
     fn lists_of_ids_alone() {
         let read = |text| registered(text).map(Vec::from_iter);
-        assert_eq!(read("[zk: h:5181(CONNECTED) 4] ls /brokers/ids\n[217, 218, 219]\n"), Some(vec![217, 218, 219]));
-        assert_eq!(read("Connecting to h\n\nWatchedEvent state:SyncConnected type:None path:null\n[]\n"), Some(vec![]));
-        for other in
-            ["", "ls /brokers/ids", "ls /brokers/ids\n[a, b]", "ls /brokers/ids\nNode does not exist", "[1, 2]"]
-        {
+        assert_eq!(
+            read("[zk: h:5181(CONNECTED) 4] ls /brokers/ids\n[217, 218, 219]\n"),
+            Some(vec![217, 218, 219])
+        );
+        assert_eq!(
+            read("Connecting to h\n\nWatchedEvent state:SyncConnected type:None path:null\n[]\n"),
+            Some(vec![])
+        );
+        for other in [
+            "",
+            "ls /brokers/ids",
+            "ls /brokers/ids\n[a, b]",
+            "ls /brokers/ids\nNode does not exist",
+            "[1, 2]",
+        ] {
             assert_eq!(read(other), None, "{other}");
         }
     }

@@ -61,11 +61,18 @@ impl PerfFile {
             if !name.to_bytes().starts_with(b"hsperfdata_") {
                 continue;
             }
-            let Ok(folder) = openat(&tmp, name, flags | OFlags::DIRECTORY, Mode::empty()) else { continue };
+            let Ok(folder) = openat(&tmp, name, flags | OFlags::DIRECTORY, Mode::empty()) else {
+                continue;
+            };
             let file = target.ns_pid.to_string();
-            let Ok(stat) = statat(&folder, &file, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            if !of_user(fstat(&folder)?.st_mode, fstat(&folder)?.st_uid, FileType::Directory)
-                || !of_user(stat.st_mode, stat.st_uid, FileType::RegularFile)
+            let Ok(stat) = statat(&folder, &file, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if !of_user(
+                fstat(&folder)?.st_mode,
+                fstat(&folder)?.st_uid,
+                FileType::Directory,
+            ) || !of_user(stat.st_mode, stat.st_uid, FileType::RegularFile)
             {
                 continue;
             }
@@ -86,7 +93,9 @@ impl PerfFile {
         let mut bytes = vec![0; 32 << 10];
         let mut length = 0;
         loop {
-            let read = self.0.read_at(bytes.get_mut(length..).unwrap_or_default(), length as u64)?;
+            let read = self
+                .0
+                .read_at(bytes.get_mut(length..).unwrap_or_default(), length as u64)?;
             length += read;
             if read == 0 || length >= MAX_BYTES {
                 break;
@@ -123,13 +132,19 @@ impl PerfData {
         }
         match bytes.get(4..8) {
             Some([1, 2, _, 1]) => {}
-            Some([1, 2, _, _]) => return Err(PerfDataError::Format("the JVM has not finished it yet")),
+            Some([1, 2, _, _]) => {
+                return Err(PerfDataError::Format("the JVM has not finished it yet"));
+            }
             _ => return Err(PerfDataError::Format("another byte order or version")),
         }
         let (Some(first_entry), Some(entries)) = (size(&bytes, 24), size(&bytes, 28)) else {
             return Err(PerfDataError::Format("cut off in the prologue"));
         };
-        Ok(PerfData { bytes, first_entry, entries })
+        Ok(PerfData {
+            bytes,
+            first_entry,
+            entries,
+        })
     }
 
     /// Name and value of each counter, up to the first entry that makes no sense.
@@ -139,7 +154,10 @@ impl PerfData {
         (0..self.entries)
             .map_while(move |_| {
                 let length = size(&self.bytes, at)?;
-                let entry = self.bytes.get(at..at.checked_add(length)?).filter(|_| length >= 20)?;
+                let entry = self
+                    .bytes
+                    .get(at..at.checked_add(length)?)
+                    .filter(|_| length >= 20)?;
                 at += length;
                 Some(entry)
             })
@@ -179,8 +197,12 @@ impl PerfData {
 
     fn time(&self, ticks: i64) -> Option<Duration> {
         let ticks = u128::try_from(ticks).ok()?;
-        let frequency = u128::try_from(self.long("sun.os.hrt.frequency")?).ok().filter(|frequency| *frequency > 0)?;
-        Some(Duration::from_nanos(u64::try_from(ticks * 1_000_000_000 / frequency).ok()?))
+        let frequency = u128::try_from(self.long("sun.os.hrt.frequency")?)
+            .ok()
+            .filter(|frequency| *frequency > 0)?;
+        Some(Duration::from_nanos(
+            u64::try_from(ticks * 1_000_000_000 / frequency).ok()?,
+        ))
     }
 }
 
@@ -191,7 +213,8 @@ fn size(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 fn entry(bytes: &[u8]) -> Option<(&str, Value<'_>)> {
-    let (name_offset, vector_length, data_offset) = (size(bytes, 4)?, size(bytes, 8)?, size(bytes, 16)?);
+    let (name_offset, vector_length, data_offset) =
+        (size(bytes, 4)?, size(bytes, 8)?, size(bytes, 16)?);
     let name = std::str::from_utf8(until_nul(bytes.get(name_offset..)?)).ok()?;
     let data = bytes.get(data_offset..)?;
     let value = match (bytes.get(12)?, vector_length) {

@@ -55,14 +55,20 @@ pub struct Deadline {
 
 impl Deadline {
     pub fn after(budget: Duration) -> Deadline {
-        Deadline { start: Instant::now(), budget }
+        Deadline {
+            start: Instant::now(),
+            budget,
+        }
     }
 
     fn check(&self, path: &Path) -> Result<(), ProcError> {
         if self.start.elapsed() <= self.budget {
             return Ok(());
         }
-        Err(ProcError::Timeout { path: path.to_path_buf(), budget: self.budget })
+        Err(ProcError::Timeout {
+            path: path.to_path_buf(),
+            budget: self.budget,
+        })
     }
 }
 
@@ -122,14 +128,25 @@ impl ProcRoot {
     /// Takes the kernel's version from below `path`, else from this kernel.
     pub fn new(path: impl AsRef<Path>) -> ProcRoot {
         let path = path.as_ref();
-        let release = std::fs::read_to_string(path.join("sys/kernel/osrelease"))
-            .unwrap_or_else(|_| rustix::system::uname().release().to_string_lossy().into_owned());
-        ProcRoot { path: Arc::from(path), kernel: parse_kernel_release(&release) }
+        let release =
+            std::fs::read_to_string(path.join("sys/kernel/osrelease")).unwrap_or_else(|_| {
+                rustix::system::uname()
+                    .release()
+                    .to_string_lossy()
+                    .into_owned()
+            });
+        ProcRoot {
+            path: Arc::from(path),
+            kernel: parse_kernel_release(&release),
+        }
     }
 
     /// For tests: as if the kernel were `kernel` (major, minor).
     pub fn with_kernel(path: impl AsRef<Path>, kernel: (u32, u32)) -> ProcRoot {
-        ProcRoot { path: Arc::from(path.as_ref()), kernel }
+        ProcRoot {
+            path: Arc::from(path.as_ref()),
+            kernel,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -143,7 +160,10 @@ impl ProcRoot {
 
     /// All processes that /proc shows to us, in ascending order.
     pub fn pids(&self) -> Result<Vec<u32>, ProcError> {
-        let fail = |cause| ProcError::Io { path: self.path.to_path_buf(), cause };
+        let fail = |cause| ProcError::Io {
+            path: self.path.to_path_buf(),
+            cause,
+        };
         let mut pids = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(fail)? {
             let name = entry.map_err(fail)?.file_name();
@@ -159,13 +179,18 @@ impl ProcRoot {
         let mut buffer = [0; 2048];
         let read = (|| rustix::io::read(open(&path, OFlags::empty())?, &mut buffer))();
         let length = read.map_err(|errno| failed(pid, &path, errno))?;
-        parse_stat(buffer.get(..length).unwrap_or_default())
-            .ok_or(ProcError::Malformed { path, what: "no state or start time" })
+        parse_stat(buffer.get(..length).unwrap_or_default()).ok_or(ProcError::Malformed {
+            path,
+            what: "no state or start time",
+        })
     }
 
     pub fn status(&self, pid: u32) -> Result<Status, ProcError> {
         let (path, bytes) = self.small(pid, "status")?;
-        parse_status(&bytes).ok_or(ProcError::Malformed { path, what: "no Uid or Gid" })
+        parse_status(&bytes).ok_or(ProcError::Malformed {
+            path,
+            what: "no Uid or Gid",
+        })
     }
 
     pub fn open_file_limits(&self, pid: u32) -> Result<OpenFileLimits, ProcError> {
@@ -173,31 +198,45 @@ impl ProcRoot {
         if bytes.is_empty() {
             return Err(ProcError::Gone { pid });
         }
-        parse_open_file_limits(&bytes).ok_or(ProcError::Malformed { path, what: "no Max open files" })
+        parse_open_file_limits(&bytes).ok_or(ProcError::Malformed {
+            path,
+            what: "no Max open files",
+        })
     }
 
     /// May block for as long as a thread of that process holds its memory lock (a page that does not come from a
     /// hung disk): never call it where that would stop other work.
     pub fn command_line(&self, pid: u32) -> Result<CommandLine, ProcError> {
         let path = self.file(pid, "cmdline");
-        let bytes = read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
-        let old = self.kernel < (4, 2) && (OLD_COMMAND_LINE_CAP - 1..=OLD_COMMAND_LINE_CAP).contains(&bytes.len());
+        let bytes =
+            read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
+        let old = self.kernel < (4, 2)
+            && (OLD_COMMAND_LINE_CAP - 1..=OLD_COMMAND_LINE_CAP).contains(&bytes.len());
         let cut = old || bytes.len() >= COMMAND_LINE_CAP;
         let text = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
         if text.is_empty() {
-            return Ok(CommandLine { arguments: Vec::new(), cut });
+            return Ok(CommandLine {
+                arguments: Vec::new(),
+                cut,
+            });
         }
-        let arguments = text.split(|byte| *byte == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+        let arguments = text
+            .split(|byte| *byte == 0)
+            .map(|a| String::from_utf8_lossy(a).into_owned())
+            .collect();
         Ok(CommandLine { arguments, cut })
     }
 
     /// One variable of the environment with which the process was started.
     pub fn environment_variable(&self, pid: u32, name: &str) -> Result<Option<String>, ProcError> {
         let path = self.file(pid, "environ");
-        let bytes = read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
-        let value = bytes
-            .split(|byte| *byte == 0)
-            .find_map(|entry| entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")));
+        let bytes =
+            read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
+        let value = bytes.split(|byte| *byte == 0).find_map(|entry| {
+            entry
+                .strip_prefix(name.as_bytes())
+                .and_then(|rest| rest.strip_prefix(b"="))
+        });
         Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
     }
 
@@ -227,7 +266,10 @@ impl ProcRoot {
         let path = self.path.join("stat");
         let bytes = read_up_to(&path, 16 << 20).map_err(|errno| failed(0, &path, errno))?;
         let boot = lines(&bytes).find_map(|line| number(line.strip_prefix(b"btime ")?));
-        let boot = boot.ok_or(ProcError::Malformed { path, what: "no btime" })?;
+        let boot = boot.ok_or(ProcError::Malformed {
+            path,
+            what: "no btime",
+        })?;
         Ok(Duration::from_secs(boot) + ticks(start_ticks))
     }
 
@@ -235,10 +277,16 @@ impl ProcRoot {
     pub fn uptime(&self) -> Result<Duration, ProcError> {
         let path = self.path.join("uptime");
         let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(0, &path, errno))?;
-        let seconds = String::from_utf8_lossy(&bytes).split(' ').next().and_then(|text| text.parse::<f64>().ok());
+        let seconds = String::from_utf8_lossy(&bytes)
+            .split(' ')
+            .next()
+            .and_then(|text| text.parse::<f64>().ok());
         seconds
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or(ProcError::Malformed { path, what: "no seconds" })
+            .ok_or(ProcError::Malformed {
+                path,
+                what: "no seconds",
+            })
     }
 
     /// Lines of `/proc/PID/maps`: memory mappings, with `[vsyscall]` where the machine has it.
@@ -263,7 +311,10 @@ impl ProcRoot {
     pub fn memory_map_limit(&self) -> Result<u64, ProcError> {
         let path = self.path.join("sys/vm/max_map_count");
         let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(0, &path, errno))?;
-        number(bytes.trim_ascii()).ok_or(ProcError::Malformed { path, what: "no number" })
+        number(bytes.trim_ascii()).ok_or(ProcError::Malformed {
+            path,
+            what: "no number",
+        })
     }
 
     /// Open handles of a process. Since Linux 6.2 the size of the folder, which needs no right and takes
@@ -276,8 +327,10 @@ impl ProcRoot {
         let path = self.file(pid, "fd");
         if self.kernel >= (6, 2) {
             let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
-            let size =
-                u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed { path, what: "a negative size" })?;
+            let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
+                path,
+                what: "a negative size",
+            })?;
             if size > FEW_HANDLES {
                 return Ok(size);
             }
@@ -309,16 +362,18 @@ impl ProcRoot {
         let path = self.file(pid, "fd");
         let mut target = [MaybeUninit::uninit(); 4096];
         let mut failure = None;
-        self.visit_handles(pid, Some(deadline), |folder, name| {
-            match rustix::fs::readlinkat_raw(folder, name, &mut target) {
+        self.visit_handles(
+            pid,
+            Some(deadline),
+            |folder, name| match rustix::fs::readlinkat_raw(folder, name, &mut target) {
                 Ok((link, _)) => visit(name.to_str().unwrap_or_default(), link),
                 Err(Errno::NOENT) => ControlFlow::Continue(()),
                 Err(errno) => {
                     failure = Some(failed(pid, &path, errno));
                     ControlFlow::Break(())
                 }
-            }
-        })?;
+            },
+        )?;
         failure.map_or(Ok(()), Err)
     }
 
@@ -371,20 +426,34 @@ pub(super) fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
         // ENOENT of a file that belongs to no process (pid 0) is what it says.
         Errno::SRCH => ProcError::Gone { pid },
         Errno::NOENT if pid != 0 => ProcError::Gone { pid },
-        Errno::ACCESS | Errno::PERM => ProcError::Denied { pid, path: path.to_path_buf() },
-        errno => ProcError::Io { path: path.to_path_buf(), cause: errno.into() },
+        Errno::ACCESS | Errno::PERM => ProcError::Denied {
+            pid,
+            path: path.to_path_buf(),
+        },
+        errno => ProcError::Io {
+            path: path.to_path_buf(),
+            cause: errno.into(),
+        },
     }
 }
 
 fn failed_io(pid: u32, path: &Path, cause: io::Error) -> ProcError {
     match Errno::from_io_error(&cause) {
         Some(errno) => failed(pid, path, errno),
-        None => ProcError::Io { path: path.to_path_buf(), cause },
+        None => ProcError::Io {
+            path: path.to_path_buf(),
+            cause,
+        },
     }
 }
 
 fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())
+    rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | flags,
+        Mode::empty(),
+    )
 }
 
 fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
@@ -393,7 +462,15 @@ fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
 
 /// The same of a file in an open folder.
 pub(super) fn read_in(folder: &OwnedFd, name: &str, cap: usize) -> rustix::io::Result<Vec<u8>> {
-    read_open_file(&rustix::fs::openat(folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, cap)
+    read_open_file(
+        &rustix::fs::openat(
+            folder,
+            name,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?,
+        cap,
+    )
 }
 
 /// Reads to the end of the file or to `cap` bytes, in pieces: /proc files have no size of their own.
@@ -417,7 +494,9 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+    bytes
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
 }
 
 pub(super) fn number(bytes: &[u8]) -> Option<u64> {
@@ -425,7 +504,9 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
 }
 
 fn parse_kernel_release(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -445,12 +526,23 @@ pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     const PF_KTHREAD: u64 = 0x0020_0000;
     let kernel_thread = flags & PF_KTHREAD != 0;
     let ended = matches!(state, 'Z' | 'X' | 'x') || (memory == 0 && !kernel_thread);
-    Some(Stat { comm, state, parent, start_ticks, kernel_thread, ended })
+    Some(Stat {
+        comm,
+        state,
+        parent,
+        start_ticks,
+        kernel_thread,
+        ended,
+    })
 }
 
 pub(super) fn parse_status(bytes: &[u8]) -> Option<Status> {
     // The name of a process may hold anything but a line end, so fields are taken from the starts of lines.
-    let field = |name: &[u8]| lines(bytes).find_map(|line| line.strip_prefix(name)).map(words);
+    let field = |name: &[u8]| {
+        lines(bytes)
+            .find_map(|line| line.strip_prefix(name))
+            .map(words)
+    };
     let id = |word: &[u8]| number(word).and_then(|id| u32::try_from(id).ok());
     let caught = field(b"SigCgt:").and_then(|mut words| std::str::from_utf8(words.next()?).ok());
     let caught = caught.and_then(|digits| u64::from_str_radix(digits, 16).ok());
@@ -471,7 +563,10 @@ fn parse_open_file_limits(bytes: &[u8]) -> Option<OpenFileLimits> {
         word => number(word).map(Some),
     };
     let mut fields = words(lines(bytes).find_map(|line| line.strip_prefix(b"Max open files"))?);
-    Some(OpenFileLimits { soft: limit(fields.next()?)?, hard: limit(fields.next()?)? })
+    Some(OpenFileLimits {
+        soft: limit(fields.next()?)?,
+        hard: limit(fields.next()?)?,
+    })
 }
 
 /// The inode in a handle's link `socket:[INODE]`.
@@ -482,7 +577,9 @@ pub fn socket_inode(link: &[u8]) -> Option<u64> {
 /// The last part of a handle's link, without the kernel's ` (deleted)`.
 pub fn file_name(link: &[u8]) -> &[u8] {
     let link = link.strip_suffix(b" (deleted)").unwrap_or(link);
-    Path::new(std::ffi::OsStr::from_bytes(link)).file_name().map_or(b"".as_slice(), |name| name.as_bytes())
+    Path::new(std::ffi::OsStr::from_bytes(link))
+        .file_name()
+        .map_or(b"".as_slice(), |name| name.as_bytes())
 }
 
 #[cfg(test)]

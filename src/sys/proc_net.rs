@@ -24,7 +24,11 @@ pub enum ProcNetError {
     #[error("{0} was not read to its end in time")]
     TimedOut(PathBuf),
     #[error("{path}: {count} lines tell no socket, the first of them: {first}")]
-    Garbage { path: PathBuf, count: u64, first: String },
+    Garbage {
+        path: PathBuf,
+        count: u64,
+        first: String,
+    },
     #[error("{path}: {source}")]
     Failed { path: PathBuf, source: io::Error },
 }
@@ -33,7 +37,9 @@ impl ProcNetError {
     fn of(path: PathBuf, source: io::Error) -> Self {
         match source.kind() {
             // ESRCH: the process ended between the opening and the reading.
-            _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => ProcNetError::Gone(path),
+            _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+                ProcNetError::Gone(path)
+            }
             ErrorKind::NotFound => ProcNetError::Gone(path),
             ErrorKind::PermissionDenied => ProcNetError::Denied(path),
             ErrorKind::TimedOut => ProcNetError::TimedOut(path),
@@ -68,24 +74,33 @@ pub fn tcp_sockets(
             Err(error) => return Err(ProcNetError::of(path, error)),
         };
         let (mut garbage, mut first) = (0, String::new());
-        let lines = each_line(file, buffer, deadline, |line| match line.and_then(socket_of) {
-            Some(socket) => {
-                if states.contains(socket.state) && ports.is_none_or(|ports| ports.contains(socket.local.port())) {
-                    each(&socket);
+        let lines = each_line(file, buffer, deadline, |line| {
+            match line.and_then(socket_of) {
+                Some(socket) => {
+                    if states.contains(socket.state)
+                        && ports.is_none_or(|ports| ports.contains(socket.local.port()))
+                    {
+                        each(&socket);
+                    }
                 }
-            }
-            None if line.is_some_and(|line| line.trim_ascii_start().starts_with(b"sl ")) => {}
-            None => {
-                if garbage == 0 {
-                    let shown = line.map_or(&b"(too long)"[..], |line| line.get(..80).unwrap_or(line));
-                    first = shown.escape_ascii().to_string();
+                None if line.is_some_and(|line| line.trim_ascii_start().starts_with(b"sl ")) => {}
+                None => {
+                    if garbage == 0 {
+                        let shown =
+                            line.map_or(&b"(too long)"[..], |line| line.get(..80).unwrap_or(line));
+                        first = shown.escape_ascii().to_string();
+                    }
+                    garbage += 1;
                 }
-                garbage += 1;
             }
         });
         lines.map_err(|error| ProcNetError::of(path.clone(), error))?;
         if garbage > 0 {
-            return Err(ProcNetError::Garbage { path, count: garbage, first });
+            return Err(ProcNetError::Garbage {
+                path,
+                count: garbage,
+                first,
+            });
         }
     }
     Ok(())
@@ -102,8 +117,21 @@ pub fn other_socket_inodes(
     mut each: impl FnMut(u64),
 ) -> Result<(), ProcNetError> {
     // The column that holds the inode, counted from 0.
-    let tables = [("unix", 6), ("packet", 8), ("netlink", 9), ("udp", 9), ("udp6", 9), ("udplite", 9)];
-    let rare = [("udplite6", 9), ("raw", 9), ("raw6", 9), ("icmp", 9), ("icmp6", 9)];
+    let tables = [
+        ("unix", 6),
+        ("packet", 8),
+        ("netlink", 9),
+        ("udp", 9),
+        ("udp6", 9),
+        ("udplite", 9),
+    ];
+    let rare = [
+        ("udplite6", 9),
+        ("raw", 9),
+        ("raw6", 9),
+        ("icmp", 9),
+        ("icmp6", 9),
+    ];
     for (name, column) in tables.into_iter().chain(rare) {
         let path = net_file(proc_root, pid, name);
         let lines = match File::open(&path) {
@@ -125,12 +153,16 @@ pub fn other_socket_inodes(
 pub fn same_network_namespace(proc_root: &Path, pid: u32) -> Result<bool, ProcNetError> {
     let theirs = net_file(proc_root, pid, "tcp");
     let statistics = rustix::fs::statfs(proc_root);
-    let statistics = statistics.map_err(|errno| ProcNetError::of(proc_root.to_path_buf(), errno.into()))?;
+    let statistics =
+        statistics.map_err(|errno| ProcNetError::of(proc_root.to_path_buf(), errno.into()))?;
     if statistics.f_type != rustix::fs::PROC_SUPER_MAGIC {
         return Ok(false);
     }
     // Kernels before 3.17 have no thread-self.
-    let own = ["/proc/thread-self", "/proc/self"].map(Path::new).into_iter().find(|path| path.exists());
+    let own = ["/proc/thread-self", "/proc/self"]
+        .map(Path::new)
+        .into_iter()
+        .find(|path| path.exists());
     let own = own.ok_or_else(|| ProcNetError::Gone(PathBuf::from("/proc/self")))?;
     // The link wants the right to trace the process. The files below `net` do not, and each network namespace has its
     // own: procfs gives out their inode numbers once for all namespaces and mounts.
@@ -169,7 +201,9 @@ fn each_line(
         };
         filled += read;
         let mut rest = &buffer[..filled];
-        while let Some((line, behind)) = memchr(b'\n', rest).map(|end| (&rest[..end], &rest[end + 1..])) {
+        while let Some((line, behind)) =
+            memchr(b'\n', rest).map(|end| (&rest[..end], &rest[end + 1..]))
+        {
             if !std::mem::take(&mut inside_long_line) {
                 each(Some(line));
             }
@@ -241,7 +275,9 @@ fn hexanumber(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 8 {
         return None;
     }
-    digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
+    digits.iter().try_fold(0, |value, digit| {
+        Some(value << 4 | char::from(*digit).to_digit(16)?)
+    })
 }
 
 #[cfg(test)]

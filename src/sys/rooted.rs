@@ -33,9 +33,17 @@ pub enum RootedError {
     #[error("{} may not be read by uid {}", path.display(), rustix::process::geteuid().as_raw())]
     Denied { path: PathBuf },
     #[error("{} is a {found}, not a {wanted}", path.display())]
-    WrongKind { path: PathBuf, found: &'static str, wanted: &'static str },
+    WrongKind {
+        path: PathBuf,
+        found: &'static str,
+        wanted: &'static str,
+    },
     #[error("{} has more than {most} {what}", path.display())]
-    TooBig { path: PathBuf, most: usize, what: &'static str },
+    TooBig {
+        path: PathBuf,
+        most: usize,
+        what: &'static str,
+    },
     #[error("{} leads through too many links or folders", path.display())]
     TooDeep { path: PathBuf },
     #[error("{}: {cause}", path.display())]
@@ -62,8 +70,12 @@ impl Rooted {
     /// `root` itself is trusted: `/proc/PID/root`, or a folder of our own.
     pub fn open(root: &Path) -> Result<Rooted, RootedError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(|errno| failed(root, errno))?;
-        Ok(Rooted { root: fd, shown: root.to_path_buf() })
+        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty())
+            .map_err(|errno| failed(root, errno))?;
+        Ok(Rooted {
+            root: fd,
+            shown: root.to_path_buf(),
+        })
     }
 
     /// The same for a folder that is open already, by a bare reference or for reading.
@@ -81,15 +93,23 @@ impl Rooted {
         let shown = self.show(path);
         let (file, stat) = self.reopen(path, FileType::RegularFile, OFlags::empty())?;
         // The size may lie or grow; it only spares reading what is known to be too big.
-        let too_big = || RootedError::TooBig { path: shown.clone(), most, what: "bytes" };
+        let too_big = || RootedError::TooBig {
+            path: shown.clone(),
+            most,
+            what: "bytes",
+        };
         if usize::try_from(stat.st_size).map_or(true, |size| size > most) {
             return Err(too_big());
         }
-        let bytes = super::proc::read_open_file(&file, most + 1).map_err(|errno| failed(&shown, errno))?;
+        let bytes =
+            super::proc::read_open_file(&file, most + 1).map_err(|errno| failed(&shown, errno))?;
         if bytes.len() > most {
             return Err(too_big());
         }
-        Ok(FileContent { bytes, modified: stat.st_mtime })
+        Ok(FileContent {
+            bytes,
+            modified: stat.st_mtime,
+        })
     }
 
     /// Names in a folder, at most `most` of them, without `.` and `..`.
@@ -103,7 +123,11 @@ impl Rooted {
                 continue;
             }
             if names.len() == most {
-                return Err(RootedError::TooBig { path: shown, most, what: "entries" });
+                return Err(RootedError::TooBig {
+                    path: shown,
+                    most,
+                    what: "entries",
+                });
             }
             names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_os_string());
         }
@@ -122,7 +146,10 @@ impl Rooted {
         // By way of its reference, because fstatfs takes none before Linux 3.12.
         let of = rustix::fs::statvfs(format!("/proc/self/fd/{}", folder.as_raw_fd()))
             .map_err(|errno| failed(&self.show(path), errno))?;
-        Ok((of.f_bavail.saturating_mul(of.f_frsize), of.f_blocks.saturating_mul(of.f_frsize)))
+        Ok((
+            of.f_bavail.saturating_mul(of.f_frsize),
+            of.f_blocks.saturating_mul(of.f_frsize),
+        ))
     }
 
     fn show(&self, path: &Path) -> PathBuf {
@@ -130,7 +157,12 @@ impl Rooted {
     }
 
     /// Opens for reading exactly what the walk found, by way of its reference: it cannot be exchanged in between.
-    fn reopen(&self, path: &Path, kind: FileType, flags: OFlags) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
+    fn reopen(
+        &self,
+        path: &Path,
+        kind: FileType,
+        flags: OFlags,
+    ) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
         let (found, stat) = self.find(path, kind)?;
         let reference = format!("/proc/self/fd/{}", found.as_raw_fd());
         let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -139,13 +171,21 @@ impl Rooted {
     }
 
     /// A bare reference to what `path` names inside the root, if it is of that kind.
-    fn find(&self, path: &Path, kind: FileType) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
+    fn find(
+        &self,
+        path: &Path,
+        kind: FileType,
+    ) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
         let found = self.walk(path)?;
         let stat = rustix::fs::fstat(&found).map_err(|errno| failed(&self.show(path), errno))?;
         let found_kind = FileType::from_raw_mode(stat.st_mode);
         if found_kind != kind {
             let (found, wanted) = (kind_name(found_kind), kind_name(kind));
-            return Err(RootedError::WrongKind { path: self.show(path), found, wanted });
+            return Err(RootedError::WrongKind {
+                path: self.show(path),
+                found,
+                wanted,
+            });
         }
         Ok((found, stat))
     }
@@ -153,9 +193,16 @@ impl Rooted {
     fn walk(&self, path: &Path) -> Result<OwnedFd, RootedError> {
         let shown = self.show(path);
         let fail = |errno| failed(&shown, errno);
-        let too_deep = || RootedError::TooDeep { path: shown.clone() };
+        let too_deep = || RootedError::TooDeep {
+            path: shown.clone(),
+        };
         let here = |fd: &OwnedFd, name: &OsStr| {
-            rustix::fs::openat(fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            rustix::fs::openat(
+                fd,
+                name,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
         };
 
         let mut pending: VecDeque<OsString> = parts(path.as_os_str().as_bytes()).collect();
@@ -186,7 +233,9 @@ impl Rooted {
             if links > MOST_LINKS {
                 return Err(too_deep());
             }
-            let target = rustix::fs::readlinkat(&next, "", Vec::new()).map_err(fail)?.into_bytes();
+            let target = rustix::fs::readlinkat(&next, "", Vec::new())
+                .map_err(fail)?
+                .into_bytes();
             if target.first() == Some(&b'/') {
                 trail.clear();
             }
@@ -204,8 +253,12 @@ impl Rooted {
 /// A trailing `/` asks for a folder, as a trailing `.` does.
 fn parts(path: &[u8]) -> impl Iterator<Item = OsString> {
     let folder = path.last() == Some(&b'/');
-    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
-    parts.map(|part| OsString::from_vec(part.to_vec())).chain(folder.then(|| OsString::from(".")))
+    let parts = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty());
+    parts
+        .map(|part| OsString::from_vec(part.to_vec()))
+        .chain(folder.then(|| OsString::from(".")))
 }
 
 fn failed(path: &Path, errno: Errno) -> RootedError {
@@ -214,7 +267,10 @@ fn failed(path: &Path, errno: Errno) -> RootedError {
         Errno::NOENT | Errno::NOTDIR => RootedError::Missing { path },
         Errno::ACCESS | Errno::PERM => RootedError::Denied { path },
         Errno::LOOP => RootedError::TooDeep { path },
-        errno => RootedError::Io { path, cause: errno.into() },
+        errno => RootedError::Io {
+            path,
+            cause: errno.into(),
+        },
     }
 }
 

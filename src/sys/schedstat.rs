@@ -29,13 +29,20 @@ pub struct Allowance {
 
 impl Allowance {
     pub fn new(most: usize) -> Allowance {
-        Allowance { kept: Arc::new(()), most }
+        Allowance {
+            kept: Arc::new(()),
+            most,
+        }
     }
 
     /// A quarter of the handles that this process may open.
     pub fn of_own_limit() -> Allowance {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Allowance::new(usize::try_from(limit / 4).unwrap_or(usize::MAX).min(MAX_THREADS))
+        Allowance::new(
+            usize::try_from(limit / 4)
+                .unwrap_or(usize::MAX)
+                .min(MAX_THREADS),
+        )
     }
 
     fn take(&self) -> Option<Arc<()>> {
@@ -78,19 +85,37 @@ impl Tasks {
     ///
     /// # Errors
     /// `Gone`, `Denied`, `Io`; `Malformed` where the kernel does not count.
-    pub fn open(proc: &ProcRoot, pid: u32, start_ticks: u64, allowance: Allowance) -> Result<Tasks, ProcError> {
+    pub fn open(
+        proc: &ProcRoot,
+        pid: u32,
+        start_ticks: u64,
+        allowance: Allowance,
+    ) -> Result<Tasks, ProcError> {
         let path = proc.file(pid, "task");
-        let folder = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| failed(pid, &path, errno))?;
+        let folder = rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| failed(pid, &path, errno))?;
         let stat = proc.stat(pid)?;
         if stat.start_ticks != start_ticks || stat.ended {
             return Err(ProcError::Gone { pid });
         }
-        let tasks = Tasks { pid, path, folder, tasks: BTreeMap::new(), allowance };
+        let tasks = Tasks {
+            pid,
+            path,
+            folder,
+            tasks: BTreeMap::new(),
+            allowance,
+        };
         // A thread that exists has run: where the kernel leaves out the counting it writes zeros, or no file.
         if tasks.read(pid)?.unwrap_or_default().switches == 0 {
             let what = "nothing is counted: a kernel with CONFIG_SCHED_INFO is needed";
-            return Err(ProcError::Malformed { path: tasks.path.join(format!("{pid}/schedstat")), what });
+            return Err(ProcError::Malformed {
+                path: tasks.path.join(format!("{pid}/schedstat")),
+                what,
+            });
         }
         Ok(tasks)
     }
@@ -116,7 +141,8 @@ impl Tasks {
         let mut found = BTreeSet::new();
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(fail)?;
-            found.extend(number(entry.file_name().to_bytes()).and_then(|id| u32::try_from(id).ok()));
+            found
+                .extend(number(entry.file_name().to_bytes()).and_then(|id| u32::try_from(id).ok()));
             if found.len() >= MAX_THREADS {
                 break;
             }
@@ -145,13 +171,21 @@ impl Tasks {
         threads: impl IntoIterator<Item = (u32, T)>,
         mut tell: impl FnMut(u32, T, Counts),
     ) -> Result<(), ProcError> {
-        let Tasks { pid, path, folder, tasks, allowance } = self;
+        let Tasks {
+            pid,
+            path,
+            folder,
+            tasks,
+            allowance,
+        } = self;
         let mut ended = Vec::new();
         // Side by side, and no search for each: that took a tenth of the time.
         let mut known = tasks.iter_mut().peekable();
         for (id, beside) in threads {
             while known.next_if(|(known, _)| **known < id).is_some() {}
-            let Some((_, task)) = known.next_if(|(known, _)| **known == id) else { continue };
+            let Some((_, task)) = known.next_if(|(known, _)| **known == id) else {
+                continue;
+            };
             let counts = match &task.kept {
                 Some((file, _)) => read_counts(file),
                 None => match allowance.take() {
@@ -187,24 +221,39 @@ impl Tasks {
     /// `Denied`, `Io`, `Malformed`.
     pub fn state(&self, id: u32) -> Result<Option<char>, ProcError> {
         let mut buffer = [0; 1024];
-        let read = open_file(&self.folder, id, "stat").and_then(|file| rustix::io::read(&file, &mut buffer));
-        let stat = read.map(|length| parse_stat(buffer.get(..length).unwrap_or_default()).map(|stat| stat.state));
+        let read = open_file(&self.folder, id, "stat")
+            .and_then(|file| rustix::io::read(&file, &mut buffer));
+        let stat = read.map(|length| {
+            parse_stat(buffer.get(..length).unwrap_or_default()).map(|stat| stat.state)
+        });
         told(self.pid, &self.path, id, stat)
     }
 
     /// Counts of one thread, by a descriptor that is not kept.
     fn read(&self, id: u32) -> Result<Option<Counts>, ProcError> {
-        told(self.pid, &self.path, id, open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)))
+        told(
+            self.pid,
+            &self.path,
+            id,
+            open_file(&self.folder, id, "schedstat").and_then(|file| read_counts(&file)),
+        )
     }
 
     fn learn(&self, id: u32) -> Result<Option<Task>, ProcError> {
-        let status = open_file(&self.folder, id, "status").and_then(|file| read_open_file(&file, 8 << 10));
-        let Some(status) = told(self.pid, &self.path, id, status.map(Some))? else { return Ok(None) };
+        let status =
+            open_file(&self.folder, id, "status").and_then(|file| read_open_file(&file, 8 << 10));
+        let Some(status) = told(self.pid, &self.path, id, status.map(Some))? else {
+            return Ok(None);
+        };
         let field = |name: &[u8]| lines(&status).find_map(|line| line.strip_prefix(name));
-        let inner = words(field(b"NSpid:").unwrap_or_default()).last().and_then(number);
+        let inner = words(field(b"NSpid:").unwrap_or_default())
+            .last()
+            .and_then(number);
         let name = field(b"Name:").unwrap_or_default().trim_ascii_start();
         Ok(Some(Task {
-            inner_id: inner.and_then(|inner| u32::try_from(inner).ok()).unwrap_or(id),
+            inner_id: inner
+                .and_then(|inner| u32::try_from(inner).ok())
+                .unwrap_or(id),
             name: String::from_utf8_lossy(name).into_owned(),
             kept: None,
         }))
@@ -212,12 +261,20 @@ impl Tasks {
 }
 
 /// The end of a thread is no error, and text of another form is one.
-fn told<T>(pid: u32, path: &Path, id: u32, read: Result<Option<T>, Errno>) -> Result<Option<T>, ProcError> {
+fn told<T>(
+    pid: u32,
+    path: &Path,
+    id: u32,
+    read: Result<Option<T>, Errno>,
+) -> Result<Option<T>, ProcError> {
     match read {
         Ok(Some(told)) => Ok(Some(told)),
         Ok(None) => {
             let what = "no scheduler's counts or no state";
-            Err(ProcError::Malformed { path: path.join(id.to_string()), what })
+            Err(ProcError::Malformed {
+                path: path.join(id.to_string()),
+                what,
+            })
         }
         Err(Errno::SRCH | Errno::NOENT) => Ok(None),
         Err(errno) => Err(failed(pid, &path.join(id.to_string()), errno)),
@@ -225,7 +282,12 @@ fn told<T>(pid: u32, path: &Path, id: u32, read: Result<Option<T>, Errno>) -> Re
 }
 
 fn open_file(folder: &OwnedFd, id: u32, name: &str) -> Result<OwnedFd, Errno> {
-    openat(folder, format!("{id}/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    openat(
+        folder,
+        format!("{id}/{name}"),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn read_counts(file: impl AsFd) -> Result<Option<Counts>, Errno> {
@@ -253,7 +315,9 @@ fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
         rest = after;
     }
     let digits = text.len() - rest.len();
-    (1..=19).contains(&digits).then(|| (value, rest.get(1..).unwrap_or_default()))
+    (1..=19)
+        .contains(&digits)
+        .then(|| (value, rest.get(1..).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType, recvmsg, sendto,
-    socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType,
+    recvmsg, sendto, socket_with,
 };
 
 use crate::snapshot::TcpState;
@@ -41,7 +41,11 @@ impl States {
     pub const ALL: States = States(0xffe);
 
     pub fn of(states: &[TcpState]) -> States {
-        States(states.iter().fold(0, |mask, state| mask | 1 << state.number()))
+        States(
+            states
+                .iter()
+                .fold(0, |mask, state| mask | 1 << state.number()),
+        )
     }
 
     pub fn without(self, state: TcpState) -> States {
@@ -85,7 +89,9 @@ impl Ports {
     }
 
     pub fn contains(&self, port: u16) -> bool {
-        self.0.iter().any(|(low, high)| (*low..=*high).contains(&port))
+        self.0
+            .iter()
+            .any(|(low, high)| (*low..=*high).contains(&port))
     }
 
     /// The filter program "source port is one of these" for the kernel's `inet_diag_bc_run`, in the order
@@ -111,7 +117,11 @@ impl Ports {
             // Ports ascend: below this range is below every later one.
             operation(BC_S_GE, 8, rest + 4);
             operation(0, 0, usize::from(*low));
-            operation(BC_S_LE, 8, if last { rest - 8 + 4 } else { RANGE_LENGTH - 8 });
+            operation(
+                BC_S_LE,
+                8,
+                if last { rest - 8 + 4 } else { RANGE_LENGTH - 8 },
+            );
             operation(0, 0, usize::from(*high));
             if !last {
                 operation(BC_JMP, 4, rest - 16);
@@ -166,11 +176,24 @@ pub fn dump(
     let request = request(states, ports)?;
     buffer.resize(BUFFER_BYTES, 0);
     // A socket per dump: nothing of an abandoned dump can reach the next, and the namespace is the thread's own.
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))
-        .map_err(DiagError::Unavailable)?;
-    let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )
+    .map_err(DiagError::Unavailable)?;
+    let wait = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
     set_socket_timeout(&socket, Timeout::Recv, Some(wait)).map_err(DiagError::Failed)?;
-    sendto(&socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map_err(DiagError::Unavailable)?;
+    sendto(
+        &socket,
+        &request,
+        SendFlags::empty(),
+        &SocketAddrNetlink::new(0, 0),
+    )
+    .map_err(DiagError::Unavailable)?;
 
     let mut dump = Dump::default();
     // Kernels before 4.4 keep FIN_WAIT2 among TIME_WAIT and tell both when asked for one.
@@ -207,7 +230,11 @@ pub fn dump(
             dump.take(buffer.get(..message.bytes).unwrap_or_default(), &mut wanted)?;
         }
     }
-    if dump.interrupted { Err(DiagError::Interrupted) } else { Ok(()) }
+    if dump.interrupted {
+        Err(DiagError::Interrupted)
+    } else {
+        Ok(())
+    }
 }
 
 /// `nlmsghdr`, `inet_diag_req` (60 bytes) and the filter as its one attribute.
@@ -244,7 +271,11 @@ struct Dump {
 
 impl Dump {
     /// Reads one datagram of netlink messages in place.
-    fn take(&mut self, mut datagram: &[u8], each: &mut impl FnMut(&Socket)) -> Result<(), DiagError> {
+    fn take(
+        &mut self,
+        mut datagram: &[u8],
+        each: &mut impl FnMut(&Socket),
+    ) -> Result<(), DiagError> {
         while !datagram.is_empty() && !self.done {
             let short = DiagError::Malformed("a message shorter than it says");
             let (header, _) = datagram.split_first_chunk::<HEADER>().ok_or(short)?;
@@ -252,7 +283,9 @@ impl Dump {
             let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
             let body = datagram.get(HEADER..length).ok_or(short)?;
             // Messages begin at multiples of 4; the last one need not be padded.
-            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+            datagram = datagram
+                .get(length.next_multiple_of(4)..)
+                .unwrap_or_default();
             if u32::from_ne_bytes([s0, s1, s2, s3]) != SEQUENCE {
                 continue;
             }
@@ -264,7 +297,9 @@ impl Dump {
                 }
                 // Both begin with an errno, negated; 0 in DONE is success (and in kernels that send none).
                 kind @ (NLMSG_DONE | NLMSG_ERROR) => {
-                    let errno = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes).wrapping_neg());
+                    let errno = body
+                        .first_chunk()
+                        .map_or(0, |bytes| i32::from_ne_bytes(*bytes).wrapping_neg());
                     if errno > 0 || kind == NLMSG_ERROR {
                         let errno = Errno::from_raw_os_error(errno.clamp(1, 4095));
                         return Err(match self.started {
@@ -283,8 +318,17 @@ impl Dump {
 
 /// `struct inet_diag_msg`: 72 bytes, then attributes that nobody asked for.
 fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
-    let message: &[u8; 72] = body.first_chunk().ok_or(DiagError::Malformed("a socket of less than 72 bytes"))?;
-    let u32_at = |at: usize| u32::from_ne_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]]);
+    let message: &[u8; 72] = body
+        .first_chunk()
+        .ok_or(DiagError::Malformed("a socket of less than 72 bytes"))?;
+    let u32_at = |at: usize| {
+        u32::from_ne_bytes([
+            message[at],
+            message[at + 1],
+            message[at + 2],
+            message[at + 3],
+        ])
+    };
     let address = |port_at: usize, at: usize| {
         let port = u16::from_be_bytes([message[port_at], message[port_at + 1]]);
         let mut bytes = [0; 16];
@@ -297,7 +341,8 @@ fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
         Ok(SocketAddr::new(ip, port))
     };
     Ok(Socket {
-        state: TcpState::from_number(message[1]).ok_or(DiagError::Malformed("a socket in no known state"))?,
+        state: TcpState::from_number(message[1])
+            .ok_or(DiagError::Malformed("a socket in no known state"))?,
         local: address(4, 8)?,
         remote: address(6, 24)?,
         receive_queue: u32_at(56),

@@ -22,9 +22,13 @@ impl Jdk {
     fn of(java: PathBuf) -> Option<Jdk> {
         let home = java.canonicalize().ok()?.parent()?.parent()?.to_path_buf();
         let release = fs::read_to_string(home.join("release")).ok()?;
-        let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
+        let version = release
+            .lines()
+            .find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
         let major = version.split(['.', '"', '-']).next()?.parse().ok()?;
-        home.join("bin/javac").is_file().then_some(Jdk { home, major })
+        home.join("bin/javac")
+            .is_file()
+            .then_some(Jdk { home, major })
     }
 
     pub fn tool(&self, name: &str) -> PathBuf {
@@ -34,21 +38,28 @@ impl Jdk {
     /// What `jcmd` reads from the performance data, without attaching.
     pub fn safepoint_time(&self, pid: u32) -> Duration {
         let text = self.counters(pid);
-        let nanos = text.lines().find_map(|line| line.strip_prefix("sun.rt.safepointTime=")).unwrap();
+        let nanos = text
+            .lines()
+            .find_map(|line| line.strip_prefix("sun.rt.safepointTime="))
+            .unwrap();
         Duration::from_nanos(nanos.parse().unwrap())
     }
 
     /// How often each collector has run.
     pub fn collections(&self, pid: u32) -> Vec<String> {
         let text = self.counters(pid);
-        let is_one = |line: &&str| line.starts_with("sun.gc.collector.") && line.contains(".invocations=");
+        let is_one =
+            |line: &&str| line.starts_with("sun.gc.collector.") && line.contains(".invocations=");
         let told: Vec<String> = text.lines().filter(is_one).map(str::to_owned).collect();
         assert!(!told.is_empty(), "{text}");
         told
     }
 
     fn counters(&self, pid: u32) -> String {
-        let output = Command::new(self.tool("jcmd")).args([&pid.to_string(), "PerfCounter.print"]).output().unwrap();
+        let output = Command::new(self.tool("jcmd"))
+            .args([&pid.to_string(), "PerfCounter.print"])
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -57,7 +68,10 @@ impl Jdk {
 pub static JDKS: LazyLock<Vec<Jdk>> = LazyLock::new(|| {
     let javas = [lab::jars::java().ok(), lab::jars::java_of(24..)];
     let mut jdks: Vec<Jdk> = javas.into_iter().flatten().filter_map(Jdk::of).collect();
-    assert!(!jdks.is_empty(), "these tests need a JDK (java, javac, jstack): set JAVA_HOME or PATH");
+    assert!(
+        !jdks.is_empty(),
+        "these tests need a JDK (java, javac, jstack): set JAVA_HOME or PATH"
+    );
     jdks.dedup_by_key(|jdk| jdk.major);
     jdks
 });
@@ -67,7 +81,10 @@ pub use lab::skip;
 pub fn newest_jdk(name: &str) -> Option<&'static Jdk> {
     let jdk = JDKS.iter().find(|jdk| jdk.major >= 24);
     if jdk.is_none() {
-        skip(name, "no JDK 24 or later in JAVA_HOME* or beside the java of PATH");
+        skip(
+            name,
+            "no JDK 24 or later in JAVA_HOME* or beside the java of PATH",
+        );
     }
     jdk
 }
@@ -81,10 +98,24 @@ pub fn is_root(name: &str) -> bool {
 }
 
 /// As the JVM of a container is run.
-const UNSHARE: [&str; 7] = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--net"];
+const UNSHARE: [&str; 7] = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child=KILL",
+    "--mount",
+    "--mount-proc",
+    "--net",
+];
 
 pub fn can_unshare(name: &str) -> bool {
-    let can = Command::new(UNSHARE[0]).args(&UNSHARE[1..]).arg("true").output().unwrap().status.success();
+    let can = Command::new(UNSHARE[0])
+        .args(&UNSHARE[1..])
+        .arg("true")
+        .output()
+        .unwrap()
+        .status
+        .success();
     if !can {
         skip(name, "may not make namespaces");
     }
@@ -94,13 +125,20 @@ pub fn can_unshare(name: &str) -> bool {
 /// The program's classes, compiled once.
 pub static CLASSES: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attach-classes");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/attach/Threads.java");
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/attach/Threads.java"
+    );
     let javac = Command::new(JDKS[0].tool("javac"))
         .args(["--release", "11", "-nowarn", "-d"])
         .args([folder.as_os_str(), source.as_ref()])
         .output()
         .unwrap();
-    assert!(javac.status.success(), "{}", String::from_utf8_lossy(&javac.stderr));
+    assert!(
+        javac.status.success(),
+        "{}",
+        String::from_utf8_lossy(&javac.stderr)
+    );
     folder
 });
 
@@ -142,18 +180,41 @@ impl Jvm {
             folder.path()
         };
         // A fixed set of threads, so that two dumps can be compared.
-        command.arg(jdk.tool("java")).args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-        command.arg("-XX:-UseDynamicNumberOfCompilerThreads").args(how.options).arg("-cp").arg(class_path);
-        command.args(["Threads", &how.threads.max(3).to_string(), "20"]).current_dir(folder.path());
+        command.arg(jdk.tool("java")).args([
+            "-Xmx64m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+        ]);
+        command
+            .arg("-XX:-UseDynamicNumberOfCompilerThreads")
+            .args(how.options)
+            .arg("-cp")
+            .arg(class_path);
+        command
+            .args(["Threads", &how.threads.max(3).to_string(), "20"])
+            .current_dir(folder.path());
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let starter = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let mut jvm = Jvm { pid: starter.id(), starter, folder };
+        let starter = command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut jvm = Jvm {
+            pid: starter.id(),
+            starter,
+            folder,
+        };
         wait_until("the JVM is ready", || {
-            assert!(jvm.starter.try_wait().unwrap().is_none(), "the JVM ended: {}", jvm.output());
+            assert!(
+                jvm.starter.try_wait().unwrap().is_none(),
+                "the JVM ended: {}",
+                jvm.output()
+            );
             jvm.output().contains("READY")
         });
         if how.own_namespaces {
-            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", jvm.pid)).unwrap();
+            let children =
+                fs::read_to_string(format!("/proc/{0}/task/{0}/children", jvm.pid)).unwrap();
             jvm.pid = children.trim().parse().unwrap();
             // Not its own, which is in its own /tmp: an earlier JVM of that pid may have been killed.
             let _ = fs::remove_file(jvm.socket());
@@ -166,7 +227,11 @@ impl Jvm {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_raw(self.pid as i32).unwrap(), signal).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(self.pid as i32).unwrap(),
+            signal,
+        )
+        .unwrap();
     }
 
     pub fn collector(&self) -> ThreadCollector {
@@ -182,7 +247,8 @@ impl Jvm {
             fs::read_dir(folder)
                 .unwrap()
                 .filter(|entry| {
-                    entry.as_ref().unwrap().file_name().to_string_lossy() == format!(".attach_pid{}", self.pid)
+                    entry.as_ref().unwrap().file_name().to_string_lossy()
+                        == format!(".attach_pid{}", self.pid)
                 })
                 .count()
         };
@@ -201,12 +267,22 @@ impl Drop for Jvm {
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "not within 60 s: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "not within 60 s: {what}"
+        );
         sleep(Duration::from_millis(10));
     }
 }
 
 pub fn start_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap()
+    stat.rsplit_once(')')
+        .unwrap()
+        .1
+        .split_ascii_whitespace()
+        .nth(19)
+        .unwrap()
+        .parse()
+        .unwrap()
 }

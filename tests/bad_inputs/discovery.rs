@@ -19,7 +19,10 @@ fn properties_files() {
         let path = entry.unwrap().path();
         let bytes = fs::read(&path).unwrap();
         let text = String::from_utf8(bytes.clone()).unwrap();
-        let golden: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#= ")).collect();
+        let golden: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("#= "))
+            .collect();
         let host = Host::new();
         host.properties(bytes);
         judge.case(path.to_str().unwrap(), &golden.join("\n"), &host.told());
@@ -28,8 +31,10 @@ fn properties_files() {
     judge.verdict(13, cases);
 }
 
-const NO_FILE: &str = "id unknown, mode unknown, listeners unknown, folders unknown\nserver.properties unknown: ";
-const NO_ID: &str = "id unknown: neither in server.properties nor in meta.properties: no log folder has one";
+const NO_FILE: &str =
+    "id unknown, mode unknown, listeners unknown, folders unknown\nserver.properties unknown: ";
+const NO_ID: &str =
+    "id unknown: neither in server.properties nor in meta.properties: no log folder has one";
 const SERVER: &str = "PROC/77/root/opt/kafka/config/server.properties";
 
 const STAT: &str = "? process 77 is passed over, a broker or not: PROC/77/stat: not in the form that Linux writes it (no state or start time)";
@@ -93,7 +98,9 @@ fn properties_of_odd_bytes_and_kinds() {
 
 #[test]
 fn proc_files() {
-    let doubt = |why: &str| format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file");
+    let doubt = |why: &str| {
+        format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file")
+    };
     #[rustfmt::skip] // a case a line
     let cases: [Case; 18] = [
         ("empty cmdline", |host| host.write("cmdline", ""), String::new()),
@@ -154,7 +161,9 @@ fn readings_of_a_process_whose_files_are_garbage() {
         assert!(process::pulse(&host.proc(), &broker).vitals.is_ok());
         spoil(&host);
         let failure = process::pulse(&host.proc(), &broker).vitals.unwrap_err();
-        let text = failure.message.replace(host.folder.path().to_str().unwrap(), "PROC");
+        let text = failure
+            .message
+            .replace(host.folder.path().to_str().unwrap(), "PROC");
         let colon = if golden.starts_with("PROC") { ":" } else { "" };
         judge.case(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
     }
@@ -162,7 +171,11 @@ fn readings_of_a_process_whose_files_are_garbage() {
     let host = Host::new();
     let broker = host.discovery().scan().unwrap().remove(0);
     fs::remove_dir_all(host.path("fd")).unwrap();
-    assert!(process::slow(&host.proc(), &broker, Duration::from_secs(1)).kinds.is_err());
+    assert!(
+        process::slow(&host.proc(), &broker, Duration::from_secs(1))
+            .kinds
+            .is_err()
+    );
 }
 
 /// The broker gets one from ZooKeeper and writes it down. The host is just up, so it is young.

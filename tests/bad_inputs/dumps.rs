@@ -22,13 +22,32 @@ fn texts() {
         ("garbage", (0..=255).cycle().take(100_000).collect(), none),
         ("cut UTF-8", b"\xe2\x82".to_vec(), none),
         ("HTML", b"<html><body>404</body></html>".to_vec(), none),
-        ("an error of the JVM", b"java.io.IOException: Too many open files\n".to_vec(), none),
-        ("OpenJ9 javacore", javacore, "the JVM's answer is no thread dump: OpenJ9 javacore: not supported"),
+        (
+            "an error of the JVM",
+            b"java.io.IOException: Too many open files\n".to_vec(),
+            none,
+        ),
+        (
+            "OpenJ9 javacore",
+            javacore,
+            "the JVM's answer is no thread dump: OpenJ9 javacore: not supported",
+        ),
     ];
     let mut judge = Judge::default();
     for (name, bytes, golden) in &cases {
-        let dump = RawDump { bytes: bytes.clone(), duration: Duration::ZERO, pause: None, paused: None };
-        judge.case(name, golden, &report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap_err().message);
+        let dump = RawDump {
+            bytes: bytes.clone(),
+            duration: Duration::ZERO,
+            pause: None,
+            paused: None,
+        };
+        judge.case(
+            name,
+            golden,
+            &report(&dump, &mut ThreadHistory::default(), None, Moment(0))
+                .unwrap_err()
+                .message,
+        );
     }
     judge.verdict(7, cases.len());
 }
@@ -46,7 +65,10 @@ async fn answers_of_a_jvm() {
     ];
     let pid = std::process::id();
     let start_ticks = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;
-    let broker = Arc::new(Broker { id: Some(3), ..Broker::unknown(ProcessKey { pid, start_ticks }) });
+    let broker = Arc::new(Broker {
+        id: Some(3),
+        ..Broker::unknown(ProcessKey { pid, start_ticks })
+    });
     let socket = format!("/tmp/.java_pid{pid}");
     let mut judge = Judge::default();
     for (name, answer, golden) in cases {
@@ -61,12 +83,17 @@ async fn answers_of_a_jvm() {
                 let _ = stream.write_all(answer);
             }
         });
-        let mut collector = ThreadCollector::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
+        let mut collector =
+            ThreadCollector::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
         let text = collector.collect().await.unwrap_err().message;
         drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
         serving.join().unwrap();
         std::fs::remove_file(&socket).unwrap();
-        judge.case(name, &format!("thread dump of broker 3 (pid {pid}): {golden}"), &text);
+        judge.case(
+            name,
+            &format!("thread dump of broker 3 (pid {pid}): {golden}"),
+            &text,
+        );
     }
     judge.verdict(5, 5);
 }

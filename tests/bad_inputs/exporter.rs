@@ -13,7 +13,10 @@ use crate::{EXE, Judge};
 fn requests() {
     let host = Host::new();
     let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path()).arg("--web.max-requests=18446744073709551615");
+    command
+        .arg("--path.procfs")
+        .arg(host.folder.path())
+        .arg("--web.max-requests=18446744073709551615");
     let exporter = Exporter::start(command);
     let with = |head: &str| format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes();
     #[rustfmt::skip] // a case a line
@@ -39,10 +42,17 @@ fn requests() {
     ];
     let mut judge = Judge::default();
     for (name, request, golden) in &cases {
-        judge.case(name, golden, exporter.send(request).lines().next().unwrap_or_default());
+        judge.case(
+            name,
+            golden,
+            exporter.send(request).lines().next().unwrap_or_default(),
+        );
     }
     judge.verdict(18, cases.len());
-    assert!(exporter.get("/-/healthy").starts_with("HTTP/1.1 200"), "it still serves");
+    assert!(
+        exporter.get("/-/healthy").starts_with("HTTP/1.1 200"),
+        "it still serves"
+    );
     assert_eq!(exporter.logged("panicked"), [""; 0]);
 }
 
@@ -82,9 +92,15 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     for text in once {
         wait_for(text, || !exporter.logged(text).is_empty());
     }
-    for text in ["brokers[0] of the config file", "/nowhere/broker.pid", "2 brokers of this host", "no Max open files"]
-    {
-        wait_for(&format!("{text} on the page"), || exporter.get("/").contains(text));
+    for text in [
+        "brokers[0] of the config file",
+        "/nowhere/broker.pid",
+        "2 brokers of this host",
+        "no Max open files",
+    ] {
+        wait_for(&format!("{text} on the page"), || {
+            exporter.get("/").contains(text)
+        });
     }
     host.write("limits", "Max open files  1000  2000  files\n");
     fs::write(&config, "").unwrap();
@@ -95,7 +111,11 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     wait_for(gone, || !exporter.logged(gone).is_empty());
     let unique = "INFO no longer so: 2 brokers of this host have the id 7";
     wait_for(unique, || !exporter.logged(unique).is_empty());
-    assert_eq!(exporter.logged("has ended or was restarted"), [""; 0], "its end is told once");
+    assert_eq!(
+        exporter.logged("has ended or was restarted"),
+        [""; 0],
+        "its end is told once"
+    );
     for text in once.into_iter().chain([again, gone, unique]) {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
     }
@@ -107,15 +127,23 @@ fn a_full_disk_under_the_log_ends_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
     let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path()).arg(format!("--web.listen-address={address}")).stderr(full);
+    command
+        .arg("--path.procfs")
+        .arg(host.folder.path())
+        .arg(format!("--web.listen-address={address}"))
+        .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());
     // By then it has logged that it listens and that it found a broker.
     let request = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
-        std::net::TcpStream::connect(address).is_ok() && send(address, request).starts_with("HTTP/1.1 200")
+        std::net::TcpStream::connect(address).is_ok()
+            && send(address, request).starts_with("HTTP/1.1 200")
     });
 }
 
@@ -132,12 +160,25 @@ impl Drop for Guard {
 #[test]
 fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     if !rustix::process::geteuid().is_root() {
-        return skip("another_user_is_told_which_right_is_missing_in_log_page_and_metric", "needs root");
+        return skip(
+            "another_user_is_told_which_right_is_missing_in_log_page_and_metric",
+            "needs root",
+        );
     }
-    let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let folder = tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
     // What nobody may run: the build's own folder may be closed to it.
     let exe = folder.path().join("kafka-vitals");
-    assert!(Command::new("cp").arg(EXE).arg(&exe).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg(EXE)
+            .arg(&exe)
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::write(folder.path().join("kafka.Kafka"), "read -r line\n").unwrap();
     fs::write(folder.path().join("server.properties"), "broker.id=7\n").unwrap();
     let mut broker = Command::new("bash");
@@ -148,23 +189,34 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     let broker = Guard(broker.spawn().unwrap());
     let pid = broker.0.id();
     wait_for("the broker to be itself", || {
-        fs::read(format!("/proc/{pid}/cmdline")).unwrap() == b"java\0kafka.Kafka\0server.properties\0"
+        fs::read(format!("/proc/{pid}/cmdline")).unwrap()
+            == b"java\0kafka.Kafka\0server.properties\0"
     });
     let config = folder.path().join("config.yml");
     fs::write(&config, "").unwrap();
     fs::set_permissions(&config, PermissionsExt::from_mode(0o600)).unwrap();
     let as_nobody = || {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&exe).arg("--config.file").arg(&config);
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&exe)
+            .arg("--config.file")
+            .arg(&config);
         command
     };
     let output = as_nobody().arg("--config.check").output().unwrap();
     let golden = "config.yml: Permission denied (os error 13); check the path and that uid 65534 may read it\n";
-    assert!(String::from_utf8_lossy(&output.stderr).ends_with(golden), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).ends_with(golden),
+        "{output:?}"
+    );
     assert_eq!(output.status.code(), Some(2));
     fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
-    fs::write(&config, "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms, thread_dump: 100ms, slow: 100ms}\n")
-        .unwrap();
+    fs::write(
+        &config,
+        "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms, thread_dump: 100ms, slow: 100ms}\n",
+    )
+    .unwrap();
     let exporter = Exporter::start(as_nobody());
     let right = format!(
         "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
@@ -172,8 +224,9 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     let handles = format!(
         "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
     );
-    let files =
-        format!("WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\"");
+    let files = format!(
+        "WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\""
+    );
     let threads = format!(
         "this process runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
     );
@@ -181,8 +234,15 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         wait_for(text, || !exporter.logged(text).is_empty());
     }
     // Failed dumps are counted: by the fifth, the other rounds have failed several times as well.
-    let failures = format!("kafka_vitals_thread_dump_failures_total{{broker=\"pid-{pid}\",reason=\"denied\"}} ");
-    let dumps = || exporter.get("/metrics").lines().find_map(|line| line.strip_prefix(&failures)?.parse::<f64>().ok());
+    let failures = format!(
+        "kafka_vitals_thread_dump_failures_total{{broker=\"pid-{pid}\",reason=\"denied\"}} "
+    );
+    let dumps = || {
+        exporter
+            .get("/metrics")
+            .lines()
+            .find_map(|line| line.strip_prefix(&failures)?.parse::<f64>().ok())
+    };
     wait_for("five dumps", || dumps().is_some_and(|dumps| dumps >= 5.0));
     for text in [&handles, &files, &threads] {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
@@ -191,8 +251,9 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     assert!(page.contains(&format!("/proc/{pid}/fd {right}")), "{page}");
     let metrics = exporter.get("/metrics");
     for (collector, value) in [("handles", 0), ("threads", 0), ("process", 1)] {
-        let line =
-            format!("kafka_vitals_collector_success{{broker=\"pid-{pid}\",collector=\"{collector}\"}} {value}\n");
+        let line = format!(
+            "kafka_vitals_collector_success{{broker=\"pid-{pid}\",collector=\"{collector}\"}} {value}\n"
+        );
         assert!(metrics.contains(&line), "{line}{metrics}");
     }
 }

@@ -19,7 +19,9 @@ pub const RIGHT: &str = "id 7, ZooKeeper, listeners PLAINTEXT@*:9092, folders /d
 impl Host {
     /// Process 77 is a broker with id 7; its files are older than its start.
     pub fn new() -> Host {
-        let host = Host { folder: tempfile::tempdir().unwrap() };
+        let host = Host {
+            folder: tempfile::tempdir().unwrap(),
+        };
         fs::write(host.folder.path().join("stat"), "btime 1000000\n").unwrap();
         fs::write(host.folder.path().join("uptime"), "100000.00 1.0\n").unwrap();
         host.broker(77);
@@ -29,16 +31,30 @@ impl Host {
     /// One more broker with the same files.
     pub fn broker(&self, pid: u32) {
         let base = self.folder.path().join(pid.to_string());
-        for folder in ["fd", "cwd", "net", "task/78", "tree/opt/kafka/config", "tree/opt/jdk", "tree/tmp"] {
+        for folder in [
+            "fd",
+            "cwd",
+            "net",
+            "task/78",
+            "tree/opt/kafka/config",
+            "tree/opt/jdk",
+            "tree/tmp",
+        ] {
             fs::create_dir_all(base.join(folder)).unwrap();
         }
         fs::remove_dir(base.join("cwd")).unwrap();
-        for (link, target) in
-            [("root", "tree"), ("cwd", "/opt/kafka"), ("exe", "/opt/jdk/bin/java"), ("fd/5", "/l/kafka_2.13-2.8.2.jar")]
-        {
+        for (link, target) in [
+            ("root", "tree"),
+            ("cwd", "/opt/kafka"),
+            ("exe", "/opt/jdk/bin/java"),
+            ("fd/5", "/l/kafka_2.13-2.8.2.jar"),
+        ] {
             symlink(target, base.join(link)).unwrap();
         }
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         let status = format!(
             "Name:\tjava\nState:\tS (sleeping)\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\n\
              NSpid:\t{pid}\nVmRSS:\t1024 kB\nSigCgt:\t0000000101005ccd\n"
@@ -60,7 +76,12 @@ impl Host {
     }
 
     fn age(&self, path: &Path) {
-        fs::File::options().write(true).open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -112,7 +133,9 @@ impl Host {
             Err(failure) => vec![format!("! {}: {failure}", failure.reason)],
         };
         lines.extend(discovery.doubts().iter().map(|doubt| format!("? {doubt}")));
-        lines.join("\n").replace(self.folder.path().to_str().unwrap(), "PROC")
+        lines
+            .join("\n")
+            .replace(self.folder.path().to_str().unwrap(), "PROC")
     }
 }
 
@@ -123,12 +146,30 @@ fn shown(broker: &Arc<Broker>) -> Vec<String> {
         Some(Mode::KRaft) => "KRaft",
         None => "mode unknown",
     };
-    let or_unknown = |texts: Vec<String>| if texts.is_empty() { "unknown".to_owned() } else { texts.join(" ") };
+    let or_unknown = |texts: Vec<String>| {
+        if texts.is_empty() {
+            "unknown".to_owned()
+        } else {
+            texts.join(" ")
+        }
+    };
     let listeners = broker.listeners.iter();
-    let listeners = listeners.map(|l| format!("{}@{}:{}", l.name, l.host.as_deref().unwrap_or("*"), l.port)).collect();
-    let folders = broker.log_dirs.iter().map(|folder| folder.display().to_string()).collect();
-    let first = format!("id {id}, {mode}, listeners {}, folders {}", or_unknown(listeners), or_unknown(folders));
-    std::iter::once(first).chain(broker.problems.iter().cloned()).collect()
+    let listeners = listeners
+        .map(|l| format!("{}@{}:{}", l.name, l.host.as_deref().unwrap_or("*"), l.port))
+        .collect();
+    let folders = broker
+        .log_dirs
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect();
+    let first = format!(
+        "id {id}, {mode}, listeners {}, folders {}",
+        or_unknown(listeners),
+        or_unknown(folders)
+    );
+    std::iter::once(first)
+        .chain(broker.problems.iter().cloned())
+        .collect()
 }
 
 pub use lab::skip;

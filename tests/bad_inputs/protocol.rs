@@ -14,7 +14,9 @@ use crate::host::Host;
 /// Metadata 1: broker 7 at h:9092 without a rack, controller 7, topic t with partition 0: leader, replicas and ISR 7.
 fn metadata() -> Vec<u8> {
     let parts: [&[u8]; 10] = [
-        &[0, 0, 0, 1, 0, 0, 0, 7, 0, 1, b'h', 0, 0, 0x23, 0x84, 0xff, 0xff],
+        &[
+            0, 0, 0, 1, 0, 0, 0, 7, 0, 1, b'h', 0, 0, 0x23, 0x84, 0xff, 0xff,
+        ],
         &[0, 0, 0, 7],
         &[0, 0, 0, 1, 0, 0, 0, 1, b't', 0],
         &[0, 0, 0, 1, 0, 0],
@@ -90,7 +92,8 @@ async fn answers() {
     for (name, answers, golden) in cases {
         let broker = Arc::clone(&broker);
         running.spawn(async move {
-            let port = FakeBroker::start(move |asked| answers[usize::from(asked.api == 3)].clone()).await;
+            let port =
+                FakeBroker::start(move |asked| answers[usize::from(asked.api == 3)].clone()).await;
             let text = told(&port.address, broker, golden.starts_with("timeout")).await;
             (name, golden, text)
         });
@@ -103,7 +106,12 @@ async fn answers() {
 }
 
 async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
-    let mut collector = ClusterCollector::new(broker, Some(address.to_owned()), None, OwnConnections::default());
+    let mut collector = ClusterCollector::new(
+        broker,
+        Some(address.to_owned()),
+        None,
+        OwnConnections::default(),
+    );
     loop {
         match collector.probe().await.unwrap().1 {
             Ok(counts) => return format!("{} partitions", counts.partitions),
@@ -111,7 +119,10 @@ async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
             Err(failure) if failure.reason == "timeout" && !silent => {}
             Err(failure) => {
                 let start = format!("broker 7 (pid 77): {address} ");
-                let text = failure.message.strip_prefix(&start).expect("broker and address are named");
+                let text = failure
+                    .message
+                    .strip_prefix(&start)
+                    .expect("broker and address are named");
                 return format!("{}: {text}", failure.reason);
             }
         }
@@ -128,9 +139,13 @@ async fn no_listener_and_none_that_can_be_asked() {
     ];
     for (text, golden) in cases {
         let host = Host::new();
-        host.properties(format!("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n{text}"));
+        host.properties(format!(
+            "broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n{text}"
+        ));
         let broker = host.discovery().scan().unwrap().remove(0);
-        let probed = ClusterCollector::new(broker, None, None, OwnConnections::default()).probe().await;
+        let probed = ClusterCollector::new(broker, None, None, OwnConnections::default())
+            .probe()
+            .await;
         let failure = probed.and_then(|(_, counts)| counts).unwrap_err();
         assert_eq!(failure.message, format!("broker 7 (pid 77): {golden}"));
     }

@@ -22,26 +22,46 @@ impl Drop for Exporter {
 impl Exporter {
     /// `command` is the exporter, or something that becomes it.
     pub fn start(mut command: Command) -> Exporter {
-        command.arg("--web.listen-address=127.0.0.1:0").stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line))
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| kept.lock().unwrap().push(line))
         });
         let address = || {
-            log.lock().unwrap().iter().find_map(|line| line.split("address=").nth(1)?.split(' ').next()?.parse().ok())
+            log.lock().unwrap().iter().find_map(|line| {
+                line.split("address=")
+                    .nth(1)?
+                    .split(' ')
+                    .next()?
+                    .parse()
+                    .ok()
+            })
         };
         wait_for("the exporter to listen", || address().is_some());
-        Exporter { child, address: address().unwrap(), log: Arc::clone(&log) }
+        Exporter {
+            child,
+            address: address().unwrap(),
+            log: Arc::clone(&log),
+        }
     }
 
     /// Lines of its log that hold `text`.
     pub fn logged(&self, text: &str) -> Vec<String> {
         let log = self.log.lock().unwrap();
         assert!(!log.iter().any(|line| line.contains("panicked")), "{log:?}");
-        log.iter().filter(|line| line.contains(text)).cloned().collect()
+        log.iter()
+            .filter(|line| line.contains(text))
+            .cloned()
+            .collect()
     }
 
     pub fn get(&self, path: &str) -> String {
@@ -57,7 +77,10 @@ impl Exporter {
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "waited for {what}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "waited for {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -65,7 +88,9 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 /// What comes back until the connection is closed.
 pub fn send(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .unwrap();
     // It may be closed before all was sent, which is an answer as well.
     let _ = stream.write_all(request);
     if !request.ends_with(b"\r\n\r\n") {
@@ -74,7 +99,11 @@ pub fn send(address: SocketAddr, request: &[u8]) -> String {
     }
     let mut answer = Vec::new();
     if let Err(error) = stream.read_to_end(&mut answer) {
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "neither answered nor closed");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "neither answered nor closed"
+        );
     }
     String::from_utf8_lossy(&answer).into_owned()
 }

@@ -12,15 +12,27 @@ use crate::{EXE, Judge};
 
 /// Ends at the latest after ten seconds, with code 124.
 fn run(arguments: &[&str]) -> Output {
-    let command = ["10", EXE].iter().chain(arguments).copied().collect::<Vec<_>>();
-    Command::new("timeout").args(command).stdin(Stdio::null()).output().unwrap()
+    let command = ["10", EXE]
+        .iter()
+        .chain(arguments)
+        .copied()
+        .collect::<Vec<_>>();
+    Command::new("timeout")
+        .args(command)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 /// Code and first line, as a person sees them.
 fn told(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!text.contains("panicked"), "{text}");
-    format!("{}: {}", output.status.code().unwrap(), text.lines().next().unwrap_or_default())
+    format!(
+        "{}: {}",
+        output.status.code().unwrap(),
+        text.lines().next().unwrap_or_default()
+    )
 }
 
 #[test]
@@ -33,8 +45,16 @@ fn config_files() {
         let golden = text.lines().next().unwrap().strip_prefix("# ").unwrap();
         let path = path.to_str().unwrap();
         let output = run(&["--config.check", "--config.file", path]);
-        judge.case(path, &format!("2: kafka-vitals: config file {path}: {golden}"), &told(&output));
-        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{path}");
+        judge.case(
+            path,
+            &format!("2: kafka-vitals: config file {path}: {golden}"),
+            &told(&output),
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr).lines().count(),
+            1,
+            "{path}"
+        );
         cases += 1;
     }
     judge.verdict(31, cases);
@@ -50,21 +70,61 @@ fn config_files_of_odd_bytes_and_kinds() {
         list(9, "&c {match: {id: 1}}")
     );
     let files: [(&str, Vec<u8>, &str); 8] = [
-        ("not-utf8", b"rounds: {}\n# K\xf6ln\n".to_vec(), "not UTF-8 at line 2; save it as UTF-8"),
-        ("utf16", b"\xff\xfer\0o\0".to_vec(), "not UTF-8 at line 1; save it as UTF-8"),
-        ("nul", b"\0".to_vec(), "unexpected character: *at line 1, column 1"),
-        ("huge", vec![b'#'; (1 << 20) + 1], "larger than 1048576 bytes; this is not a config file of kafka-vitals"),
-        ("deep", vec![b'['; 500_000], "recursion limit exceeded at line 1, column *"),
-        ("many", brokers(300).into(), "brokers: 300 entries, at most 256 are taken"),
-        ("bomb", bomb.into(), "`key: value` lines are expected at line 2, column 12"),
-        ("folded-bomb", folded_bomb().into(), "`key: value` lines are expected at line 3, column 9"),
+        (
+            "not-utf8",
+            b"rounds: {}\n# K\xf6ln\n".to_vec(),
+            "not UTF-8 at line 2; save it as UTF-8",
+        ),
+        (
+            "utf16",
+            b"\xff\xfer\0o\0".to_vec(),
+            "not UTF-8 at line 1; save it as UTF-8",
+        ),
+        (
+            "nul",
+            b"\0".to_vec(),
+            "unexpected character: *at line 1, column 1",
+        ),
+        (
+            "huge",
+            vec![b'#'; (1 << 20) + 1],
+            "larger than 1048576 bytes; this is not a config file of kafka-vitals",
+        ),
+        (
+            "deep",
+            vec![b'['; 500_000],
+            "recursion limit exceeded at line 1, column *",
+        ),
+        (
+            "many",
+            brokers(300).into(),
+            "brokers: 300 entries, at most 256 are taken",
+        ),
+        (
+            "bomb",
+            bomb.into(),
+            "`key: value` lines are expected at line 2, column 12",
+        ),
+        (
+            "folded-bomb",
+            folded_bomb().into(),
+            "`key: value` lines are expected at line 3, column 9",
+        ),
     ];
     let mut judge = Judge::default();
     let mut check = |path: &str, golden: &str| {
         let begun = Instant::now();
         let output = run(&["--config.check", "--config.file", path]);
-        judge.case(path, &format!("2: kafka-vitals: config file {path}: {golden}"), &told(&output));
-        assert!(begun.elapsed() < Duration::from_secs(9), "{path} took {:?}", begun.elapsed());
+        judge.case(
+            path,
+            &format!("2: kafka-vitals: config file {path}: {golden}"),
+            &told(&output),
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(9),
+            "{path} took {:?}",
+            begun.elapsed()
+        );
     };
     for (name, bytes, golden) in &files {
         let path = folder.path().join(name);
@@ -72,16 +132,34 @@ fn config_files_of_odd_bytes_and_kinds() {
         check(path.to_str().unwrap(), golden);
     }
     let fifo = folder.path().join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    check(fifo.to_str().unwrap(), "is no regular file; name the file itself");
-    check(folder.path().to_str().unwrap(), "is no regular file; name the file itself");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    check(
+        fifo.to_str().unwrap(),
+        "is no regular file; name the file itself",
+    );
+    check(
+        folder.path().to_str().unwrap(),
+        "is no regular file; name the file itself",
+    );
     check("/dev/zero", "is no regular file; name the file itself");
-    check("/nowhere/x.yml", "No such file or directory (os error 2); check the path and that uid * may read it");
+    check(
+        "/nowhere/x.yml",
+        "No such file or directory (os error 2); check the path and that uid * may read it",
+    );
     judge.verdict(12, files.len() + 4);
 }
 
 fn brokers(count: u32) -> String {
-    (0..count).fold("brokers:\n".to_owned(), |text, id| text + &format!("  - match: {{id: {id}}}\n"))
+    (0..count).fold("brokers:\n".to_owned(), |text, id| {
+        text + &format!("  - match: {{id: {id}}}\n")
+    })
 }
 
 /// A valid file but for what it unfolds to: 9 to the power of 7 entries.
@@ -142,13 +220,23 @@ fn a_privileged_port() {
     let mut command = Command::new("timeout");
     command.arg("10");
     if rustix::process::geteuid().is_root() {
-        command.args(["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]);
+        command.args([
+            "setpriv",
+            "--bounding-set=-net_bind_service",
+            "--inh-caps=-net_bind_service",
+        ]);
     }
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if start.trim().parse::<u16>().unwrap() <= 1 {
-        return crate::host::skip("a_privileged_port", "every port of this host may be bound by anybody");
+        return crate::host::skip(
+            "a_privileged_port",
+            "every port of this host may be bound by anybody",
+        );
     }
-    let output = command.args([EXE, "--web.listen-address=127.0.0.1:1"]).output().unwrap();
+    let output = command
+        .args([EXE, "--web.listen-address=127.0.0.1:1"])
+        .output()
+        .unwrap();
     let golden = "1: kafka-vitals: cannot listen on 127.0.0.1:1: Permission denied (os error 13); ports below 1024 \
                   need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address";
     assert_eq!(told(&output), golden);
@@ -161,10 +249,24 @@ fn right_settings_are_told_and_a_full_disk_is_no_panic() {
         (output.status.code(), output.stdout.as_slice()),
         (Some(0), &b"kafka-vitals: the settings are right\n"[..])
     );
-    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let status = Command::new(EXE).arg("--config.check").stdout(full()).stderr(full()).status().unwrap();
+    let full = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let status = Command::new(EXE)
+        .arg("--config.check")
+        .stdout(full())
+        .stderr(full())
+        .status()
+        .unwrap();
     assert_eq!(status.code(), Some(1));
-    let status = Command::new(EXE).arg("--config.file=/nowhere").stderr(full()).status().unwrap();
+    let status = Command::new(EXE)
+        .arg("--config.file=/nowhere")
+        .stderr(full())
+        .status()
+        .unwrap();
     assert_eq!(status.code(), Some(2));
 }
 
@@ -172,15 +274,30 @@ fn right_settings_are_told_and_a_full_disk_is_no_panic() {
 fn the_readme_tells_every_flag_and_no_other() {
     let readme = fs::read_to_string("README.md").unwrap();
     let (_, rest) = readme.split_once("\n## Flags\n").unwrap();
-    let table = rest.split_once("\n## ").unwrap().0.lines().filter_map(|line| line.strip_prefix("| `--"));
+    let table = rest
+        .split_once("\n## ")
+        .unwrap()
+        .0
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `--"));
     let mut told: Vec<String> = Vec::new();
     for row in table {
         let mut cells = row.split('|').map(str::trim);
-        let (names, default) = (cells.next().unwrap(), cells.next().unwrap().trim_matches('`'));
+        let (names, default) = (
+            cells.next().unwrap(),
+            cells.next().unwrap().trim_matches('`'),
+        );
         for name in names.split("`, `--").map(|name| name.trim_end_matches('`')) {
-            let all = ["sockets", "threads", "cluster"].map(|x| name.replace(".X", &format!(".{x}")));
+            let all =
+                ["sockets", "threads", "cluster"].map(|x| name.replace(".X", &format!(".{x}")));
             told.extend(
-                if name.contains(".X") { &all[..] } else { &all[..1] }.iter().map(|name| format!("{name}={default}")),
+                if name.contains(".X") {
+                    &all[..]
+                } else {
+                    &all[..1]
+                }
+                .iter()
+                .map(|name| format!("{name}={default}")),
             );
         }
     }
@@ -188,7 +305,10 @@ fn the_readme_tells_every_flag_and_no_other() {
     let command = Cli::command();
     let default = |argument: &clap::Arg| {
         let values = argument.get_default_values().join(" ".as_ref());
-        if argument.get_long().is_some_and(|name| name.contains("collector.")) {
+        if argument
+            .get_long()
+            .is_some_and(|name| name.contains("collector."))
+        {
             "on".to_owned()
         } else if argument.get_action().takes_values() {
             values.into_string().unwrap()
@@ -196,9 +316,12 @@ fn the_readme_tells_every_flag_and_no_other() {
             String::new()
         }
     };
-    let flags =
-        command.get_arguments().filter_map(|argument| Some(format!("{}={}", argument.get_long()?, default(argument))));
-    let mut flags: Vec<String> = flags.filter(|flag| !["help=", "version="].contains(&flag.as_str())).collect();
+    let flags = command
+        .get_arguments()
+        .filter_map(|argument| Some(format!("{}={}", argument.get_long()?, default(argument))));
+    let mut flags: Vec<String> = flags
+        .filter(|flag| !["help=", "version="].contains(&flag.as_str()))
+        .collect();
     flags.sort();
     assert_eq!(told, flags);
 }

@@ -11,14 +11,14 @@ use crate::host::Host;
 
 const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 /// Port 9092, LISTEN.
-const LINE: &str =
-    "   0: 00000000:2384 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100\n";
+const LINE: &str = "   0: 00000000:2384 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100\n";
 
 #[test]
 fn tables() {
     let bad = |line: &str| format!("{HEAD}{LINE}{line}\n");
-    let garbage =
-        |shown: &str| format!("protocol: PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}");
+    let garbage = |shown: &str| {
+        format!("protocol: PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}")
+    };
     #[rustfmt::skip] // a case a line
     let cases: Vec<(&str, Vec<u8>, String)> = vec![
         ("right", bad("").trim_end().into(), "1 listening".into()),
@@ -42,20 +42,38 @@ fn tables() {
     let host = Host::new();
     judge.case("missing", "gone: PROC/77/net/tcp is gone", &told(&host));
     fs::create_dir(host.path("net/tcp")).unwrap();
-    judge.case("folder", "io: PROC/77/net/tcp: Is a directory (os error 21)", &told(&host));
+    judge.case(
+        "folder",
+        "io: PROC/77/net/tcp: Is a directory (os error 21)",
+        &told(&host),
+    );
     let host = Host::new();
     host.properties("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=junk\n");
-    judge.case("no listener", "unsupported: no listener's port is known (see its `listeners`)", &told(&host));
+    judge.case(
+        "no listener",
+        "unsupported: no listener's port is known (see its `listeners`)",
+        &told(&host),
+    );
     judge.verdict(14, cases.len() + 3);
 }
 
 fn told(host: &Host) -> String {
     let broker = host.discovery().scan().unwrap().remove(0);
     match Sockets::new(host.folder.path(), Duration::from_secs(5)).pulse(&broker, &|_| false) {
-        Ok(pulse) => format!("{} listening", pulse.server.get(TcpState::Listen).connections),
+        Ok(pulse) => format!(
+            "{} listening",
+            pulse.server.get(TcpState::Listen).connections
+        ),
         Err(failure) => {
-            let text = failure.message.strip_prefix("sockets of broker 7 (pid 77): ").expect("the broker is named");
-            format!("{}: {}", failure.reason, text.replace(host.folder.path().to_str().unwrap(), "PROC"))
+            let text = failure
+                .message
+                .strip_prefix("sockets of broker 7 (pid 77): ")
+                .expect("the broker is named");
+            format!(
+                "{}: {}",
+                failure.reason,
+                text.replace(host.folder.path().to_str().unwrap(), "PROC")
+            )
         }
     }
 }

@@ -40,7 +40,10 @@ fn nine_of_ten_in_the_first_round(form: Form) {
         );
     }
     println!("{form:?}: {first_rounds} of 10 in the first round");
-    assert!(first_rounds >= 9, "{form:?}: only {first_rounds} of 10 in the first round");
+    assert!(
+        first_rounds >= 9,
+        "{form:?}: only {first_rounds} of 10 in the first round"
+    );
 }
 
 tests! { nine_of_ten_in_the_first_round:

@@ -17,7 +17,8 @@ use lab::{Cell, Cluster, ClusterOptions, Load, Process};
 const SLOW_WRITES: &str = "30";
 
 fn healthy_in_every_mode(version: &str) {
-    let minutes = std::env::var("KAFKA_VITALS_QUALIFY_MINUTES").map_or(10.0, |minutes| minutes.parse().unwrap());
+    let minutes = std::env::var("KAFKA_VITALS_QUALIFY_MINUTES")
+        .map_or(10.0, |minutes| minutes.parse().unwrap());
     for mode in versions::find(version).unwrap().modes {
         healthy(version, *mode, Duration::from_secs_f64(minutes * 60.0));
     }
@@ -42,7 +43,8 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
     let clients = Load::start_rebalancing(&cluster, rebalancers).unwrap();
     let span = time / 4;
     let told = |what: &str, begun: Instant, readings: usize| {
-        let (answered, failed, rebalanced) = (clients.answered(), clients.failed(), clients.rebalanced());
+        let (answered, failed, rebalanced) =
+            (clients.answered(), clients.failed(), clients.rebalanced());
         println!(
             "{version} {mode:?} {what}: {readings} readings in {:.0?}; until now {answered} rounds answered, {failed} \
              failed, {rebalanced} rebalances, suspicions: {:#?}",
@@ -53,18 +55,36 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
     // Dropped before the cluster.
     let disk = disk;
     let begun = Instant::now();
-    told("under load", begun, all_well(&exporter, || begun.elapsed() > span));
+    told(
+        "under load",
+        begun,
+        all_well(&exporter, || begun.elapsed() > span),
+    );
     let begun = Instant::now();
-    told("in rolling restarts", begun, rolling_restarts(&mut cluster, &exporter, span));
+    told(
+        "in rolling restarts",
+        begun,
+        rolling_restarts(&mut cluster, &exporter, span),
+    );
     judged(&cluster, &exporter, &POOLS);
     let begun = Instant::now();
-    let busy: Vec<Process> = (0..std::thread::available_parallelism().unwrap().get()).map(|_| spin(&cell)).collect();
-    told("beside busy processes", begun, all_well(&exporter, || begun.elapsed() > span));
+    let busy: Vec<Process> = (0..std::thread::available_parallelism().unwrap().get())
+        .map(|_| spin(&cell))
+        .collect();
+    told(
+        "beside busy processes",
+        begun,
+        all_well(&exporter, || begun.elapsed() > span),
+    );
     drop(busy);
     if let Some(disk) = &disk {
         let begun = Instant::now();
         disk.limit("iops", SLOW_WRITES, &cluster);
-        told("on a slow disk", begun, all_well(&exporter, || begun.elapsed() > span));
+        told(
+            "on a slow disk",
+            begun,
+            all_well(&exporter, || begun.elapsed() > span),
+        );
         disk.limit("iops", "max", &cluster);
     }
     judged(&cluster, &exporter, &POOLS);
@@ -75,7 +95,9 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
 fn watched(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
     let log = folder.join("log");
     let exporter = Exporter::start_with(cluster.cell(), CONFIG, |command| {
-        command.arg("--log.level=debug").stderr(std::fs::File::create(&log).unwrap());
+        command
+            .arg("--log.level=debug")
+            .stderr(std::fs::File::create(&log).unwrap());
     });
     judged(cluster, &exporter, &POOLS);
     (exporter, log)
@@ -83,8 +105,12 @@ fn watched(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
 
 fn suspicions(log: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(log).unwrap();
-    let lines = log.lines().filter(|line| line.contains("hardly move") && !line.contains("suspects=[]"));
-    lines.map(|line| line.split_once("broker=").unwrap().1.to_owned()).collect()
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("hardly move") && !line.contains("suspects=[]"));
+    lines
+        .map(|line| line.split_once("broker=").unwrap().1.to_owned())
+        .collect()
 }
 
 /// One broker after the other, again and again.
@@ -121,23 +147,38 @@ impl SlowDisk {
     /// None, told, where mounting is not allowed.
     fn new(cell: &Cell) -> Option<SlowDisk> {
         let group = format!("kafka-vitals-lab-{}", std::process::id());
-        let disk = SlowDisk { cell: cell.clone(), folder: "/tmp/disk".into(), group };
+        let disk = SlowDisk {
+            cell: cell.clone(),
+            folder: "/tmp/disk".into(),
+            group,
+        };
         let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.img", disk.group));
         let made = disk.run(&["make", image.to_str()?, "/tmp/disk"]);
-        made.map_err(|why| lab::skip("a slow disk", why.trim())).ok().map(|()| disk)
+        made.map_err(|why| lab::skip("a slow disk", why.trim()))
+            .ok()
+            .map(|()| disk)
     }
 
     fn limit(&self, kind: &str, most: &str, cluster: &Cluster) {
-        let pids: Vec<String> = cluster.brokers().map(|broker| broker.cell_pid().unwrap().to_string()).collect();
+        let pids: Vec<String> = cluster
+            .brokers()
+            .map(|broker| broker.cell_pid().unwrap().to_string())
+            .collect();
         let mut arguments = vec!["limit", "/tmp/disk", &self.group, kind, most];
         arguments.extend(pids.iter().map(String::as_str));
         self.run(&arguments).unwrap();
     }
 
     fn run(&self, arguments: &[&str]) -> Result<(), String> {
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-disk.sh"));
+        let mut command = Command::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/slow-disk.sh"
+        ));
         command.args(arguments);
-        let output = self.cell.run_tool(command, Duration::from_secs(60)).map_err(|error| error.to_string())?;
+        let output = self
+            .cell
+            .run_tool(command, Duration::from_secs(60))
+            .map_err(|error| error.to_string())?;
         let failed = || String::from_utf8_lossy(&output.stderr).into_owned();
         output.status.success().then_some(()).ok_or_else(failed)
     }
@@ -158,7 +199,10 @@ fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
         java,
         brokers: vec![1],
         heap: "1500m".into(),
-        jvm_options: collector.iter().map(|option| (*option).to_owned()).collect(),
+        jvm_options: collector
+            .iter()
+            .map(|option| (*option).to_owned())
+            .collect(),
         ..ClusterOptions::new("4.3.0")
     })
     .unwrap();
@@ -171,13 +215,20 @@ fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
     harm(&cluster, 1, "fill:600");
     let begun = Instant::now();
     nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(30));
-    println!("{collector:?}: {:.1} s at safepoints in 30 s, suspicions: {:#?}", paused() - before, suspicions(&log));
+    println!(
+        "{collector:?}: {:.1} s at safepoints in 30 s, suspicions: {:#?}",
+        paused() - before,
+        suspicions(&log)
+    );
     cluster.pause(1).unwrap();
     let begun = Instant::now();
     nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(25));
     cluster.resume(1).unwrap();
     nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(40));
-    println!("{collector:?}: stopped for 25 s, suspicions: {:#?}", suspicions(&log));
+    println!(
+        "{collector:?}: stopped for 25 s, suspicions: {:#?}",
+        suspicions(&log)
+    );
     assert!(suspicions(&log).is_empty());
 }
 
@@ -185,7 +236,10 @@ fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
 fn garbage_collection_and_stops_accuse_nobody() {
     pauses_accuse_nobody(None, &[]);
     let Some(java) = lab::jars::java_of(24..) else {
-        return lab::skip("garbage_collection_and_stops_accuse_nobody", "no JDK 24 or later");
+        return lab::skip(
+            "garbage_collection_and_stops_accuse_nobody",
+            "no JDK 24 or later",
+        );
     };
     // The lab's own choice is the serial collector.
     pauses_accuse_nobody(Some(java.clone()), &["-XX:-UseSerialGC", "-XX:+UseG1GC"]);
@@ -197,33 +251,69 @@ fn garbage_collection_and_stops_accuse_nobody() {
 fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-7697.btm");
     let cluster = Cluster::start(ClusterOptions {
-        jvm_options: vec![format!("-javaagent:{}=script:{rules}", lab::jars::byteman().unwrap().display())],
+        jvm_options: vec![format!(
+            "-javaagent:{}=script:{rules}",
+            lab::jars::byteman().unwrap().display()
+        )],
         offsets_partitions: 2,
         ..ClusterOptions::new("2.1.0")
     })
     .unwrap();
     // Two leaders' worth of appends on one broker, and for each partition a follower of its own that wants to write.
-    let assignment = ["--replica-assignment", "1:2,1:3", "--config", "cleanup.policy=compact"];
-    cluster.topics(&[&["--create", "--topic", "__consumer_offsets"], &assignment[..]].concat()).unwrap();
+    let assignment = [
+        "--replica-assignment",
+        "1:2,1:3",
+        "--config",
+        "cleanup.policy=compact",
+    ];
+    cluster
+        .topics(
+            &[
+                &["--create", "--topic", "__consumer_offsets"],
+                &assignment[..],
+            ]
+            .concat(),
+        )
+        .unwrap();
     cluster.create_topic("t32", 1, 3).unwrap();
     cluster.wait_whole(Duration::from_secs(60)).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (exporter, log) = watched(&cluster, folder.path());
-    let group =
-        |partition| (0..).map(|n| format!("g{n}")).find(|name| offsets_partition(name, 2) == partition).unwrap();
+    let group = |partition| {
+        (0..)
+            .map(|n| format!("g{n}"))
+            .find(|name| offsets_partition(name, 2) == partition)
+            .unwrap()
+    };
     let time = Duration::from_secs(10);
     let connect = || Connection::open(cluster.broker(1).unwrap().port(), time).unwrap();
     let asks = || {
-        wait_for("the coordinator", time, || (0..2).all(|n| connect().coordinator(&group(n)).is_ok()));
+        wait_for("the coordinator", time, || {
+            (0..2).all(|n| connect().coordinator(&group(n)).is_ok())
+        });
         let mut fetches = [connect(), connect()];
         for fetch in &mut fetches {
-            fetch.send_fetch(0, "__consumer_offsets", &[0, 1], Duration::from_secs(100), 1 << 20).unwrap();
+            fetch
+                .send_fetch(
+                    0,
+                    "__consumer_offsets",
+                    &[0, 1],
+                    Duration::from_secs(100),
+                    1 << 20,
+                )
+                .unwrap();
         }
         // They wait in the purgatory.
-        assert!(fetches[1].receive(Instant::now() + Duration::from_secs(1)).is_err());
+        assert!(
+            fetches[1]
+                .receive(Instant::now() + Duration::from_secs(1))
+                .is_err()
+        );
         let commits = [0, 1].map(|partition| {
             let mut commit = connect();
-            commit.send_commit(&Member::simple(&group(partition)), "t32", 1).unwrap();
+            commit
+                .send_commit(&Member::simple(&group(partition)), "t32", 1)
+                .unwrap();
             commit
         });
         (fetches, commits)
@@ -237,10 +327,19 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         metrics.get(handlers) >= Some(2.0) && metrics.get(named) == Some(1.0)
     };
     wait_for("the stall to be told", Duration::from_secs(60), told);
-    println!("told {:.1?} after the commits, suspicions: {:#?}", begun.elapsed(), suspicions(&log));
+    println!(
+        "told {:.1?} after the commits, suspicions: {:#?}",
+        begun.elapsed(),
+        suspicions(&log)
+    );
     let dump = cluster.jstack(1).unwrap();
     assert!(!dump.contains("Java-level deadlock"));
-    assert!(dump.matches("kafka.cluster.Partition.fetchOffsetSnapshot").count() >= 2, "{dump}");
+    assert!(
+        dump.matches("kafka.cluster.Partition.fetchOffsetSnapshot")
+            .count()
+            >= 2,
+        "{dump}"
+    );
     assert_eq!(exporter.metrics().of("deadlock_detected", 1), Some(0.0));
 }
 
@@ -248,7 +347,9 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
 #[test]
 fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     let cell = Cell::new().unwrap();
-    let Some(disk) = SlowDisk::new(&cell) else { return };
+    let Some(disk) = SlowDisk::new(&cell) else {
+        return;
+    };
     let cluster = Cluster::start(ClusterOptions {
         brokers: vec![1],
         folder: Some(disk.folder.clone()),
@@ -263,15 +364,31 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     // Dropped before the cluster: held-up writes hold up their processes' end.
     let disk = disk;
     let clients = Load::start(&cluster).unwrap();
-    wait_for("the group's offsets to be committed", Duration::from_secs(30), || clients.answered() > 50);
+    wait_for(
+        "the group's offsets to be committed",
+        Duration::from_secs(30),
+        || clients.answered() > 50,
+    );
     disk.limit("bps", "1", &cluster);
     let begun = Instant::now();
     // First of the node's metadata; what it leads comes after it, if at all.
-    let stalled = || exporter.metrics().get("stalled_threads{broker=\"1\",pool=\"raft_io\"}") > Some(0.0);
+    let stalled = || {
+        exporter
+            .metrics()
+            .get("stalled_threads{broker=\"1\",pool=\"raft_io\"}")
+            > Some(0.0)
+    };
     wait_for("the stall to be told", Duration::from_secs(60), stalled);
-    println!("told {:.1?} after the disk's end, suspicions: {:#?}", begun.elapsed(), suspicions(&log));
+    println!(
+        "told {:.1?} after the disk's end, suspicions: {:#?}",
+        begun.elapsed(),
+        suspicions(&log)
+    );
     let page = exporter.page();
-    assert!(page.contains("sun.nio.ch.FileDispatcherImpl.force0"), "{page}");
+    assert!(
+        page.contains("sun.nio.ch.FileDispatcherImpl.force0"),
+        "{page}"
+    );
     disk.limit("bps", "max", &cluster);
 }
 

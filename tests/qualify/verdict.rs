@@ -20,17 +20,27 @@ fn twenty_deadlocks_are_told_within_3_s_median_and_5_s_worst() {
             let clients = Load::start(&cluster).unwrap();
             let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
             // Clients wait 5 s for an answer.
-            let noticed =
-                clients.first_failure().and_then(|at| at.checked_duration_since(deadlock.followers_continued));
+            let noticed = clients
+                .first_failure()
+                .and_then(|at| at.checked_duration_since(deadlock.followers_continued));
             let noticed = noticed.map(|time| time.as_secs_f64());
-            println!("{form:?} {run}: {seconds:.2} s, first client {noticed:.2?} s, {}", load());
-            assert!(noticed.is_none_or(|noticed| seconds < noticed), "a client noticed first");
+            println!(
+                "{form:?} {run}: {seconds:.2} s, first client {noticed:.2?} s, {}",
+                load()
+            );
+            assert!(
+                noticed.is_none_or(|noticed| seconds < noticed),
+                "a client noticed first"
+            );
             all.push(seconds);
         }
     }
     all.sort_by(f64::total_cmp);
     let (median, worst) = (all[all.len() / 2], all[all.len() - 1]);
-    println!("{} runs: median {median:.2} s, worst {worst:.2} s", all.len());
+    println!(
+        "{} runs: median {median:.2} s, worst {worst:.2} s",
+        all.len()
+    );
     assert!(median <= 3.0 && worst <= 5.0, "{all:.2?}");
 }
 
@@ -41,7 +51,9 @@ fn watched(version: &str) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
     let exporter = Exporter::start_with(cluster.cell(), "", |command| {
-        command.arg("--log.level=debug").stderr(std::fs::File::create(&log).unwrap());
+        command
+            .arg("--log.level=debug")
+            .stderr(std::fs::File::create(&log).unwrap());
     });
     followed(&cluster, &exporter);
     let begun = Instant::now();
@@ -53,15 +65,35 @@ fn watched(version: &str) {
     let cpu = metrics.get("process_cpu_seconds_total").unwrap() - cpu;
     let share = 100.0 * cpu / begun.elapsed().as_secs_f64();
     let log = std::fs::read_to_string(&log).unwrap();
-    let suspicions: Vec<&str> =
-        log.lines().filter(|line| line.contains("threads that hardly move") && !line.contains("suspects=[]")).collect();
-    let dumps = log.lines().filter(|line| line.contains("thread dump")).count();
-    println!("{version}: {} suspicions, {dumps} dumps, {share:.2} % of a core, {}", suspicions.len(), load());
-    println!("{version}: {} rounds of requests answered, {} failed", clients.answered(), clients.failed());
+    let suspicions: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("threads that hardly move") && !line.contains("suspects=[]"))
+        .collect();
+    let dumps = log
+        .lines()
+        .filter(|line| line.contains("thread dump"))
+        .count();
+    println!(
+        "{version}: {} suspicions, {dumps} dumps, {share:.2} % of a core, {}",
+        suspicions.len(),
+        load()
+    );
+    println!(
+        "{version}: {} rounds of requests answered, {} failed",
+        clients.answered(),
+        clients.failed()
+    );
     for broker in cluster.brokers() {
         let of = |name: &str| metrics.of(name, broker.id());
-        let interval = metrics.get(&format!("round_interval_seconds{{broker=\"{}\",round=\"progress\"}}", broker.id()));
-        println!("  {}: pauses {:?} s, progress every {interval:?} s", broker.id(), of("jvm_pause_seconds_total"));
+        let interval = metrics.get(&format!(
+            "round_interval_seconds{{broker=\"{}\",round=\"progress\"}}",
+            broker.id()
+        ));
+        println!(
+            "  {}: pauses {:?} s, progress every {interval:?} s",
+            broker.id(),
+            of("jvm_pause_seconds_total")
+        );
         assert_eq!(of("deadlock_detected"), Some(0.0));
     }
     assert!(suspicions.is_empty(), "{suspicions:#?}");

@@ -16,7 +16,14 @@ fn tools_agree_in_trouble(case: &Case) {
     let begun = Instant::now();
     let (mut cluster, exporter) = case.start(&[1, SICK, 3]);
     agree_on_everything(&cluster, &exporter);
-    let step = |name: &str| println!("{} {:?} {name}: agreed after {:.1?}", case.version, case.mode, begun.elapsed());
+    let step = |name: &str| {
+        println!(
+            "{} {:?} {name}: agreed after {:.1?}",
+            case.version,
+            case.mode,
+            begun.elapsed()
+        )
+    };
     step("healthy");
 
     cluster.stop(SICK).unwrap();
@@ -31,13 +38,17 @@ fn tools_agree_in_trouble(case: &Case) {
 
     cluster.pause(SICK).unwrap();
     wait_without(&cluster);
-    wait_for("the paused broker to be told", Duration::from_secs(60), || {
-        let success = |collector| exporter.metrics().success(SICK, collector);
-        exporter.page().contains("is stopped by a signal")
-            && exporter.page().contains("<small>told by broker ")
-            && success("threads") == Some(false)
-            && success("cluster") == Some(true)
-    });
+    wait_for(
+        "the paused broker to be told",
+        Duration::from_secs(60),
+        || {
+            let success = |collector| exporter.metrics().success(SICK, collector);
+            exporter.page().contains("is stopped by a signal")
+                && exporter.page().contains("<small>told by broker ")
+                && success("threads") == Some(false)
+                && success("cluster") == Some(true)
+        },
+    );
     agree_on_everything(&cluster, &exporter);
     step("one paused");
     cluster.resume(SICK).unwrap();
@@ -49,14 +60,27 @@ fn tools_agree_in_trouble(case: &Case) {
 
 /// Until the brokers that answer have given up the sick one. They tell shrunken ISRs one by one, up to a minute late.
 fn wait_without(cluster: &Cluster) {
-    let others: Vec<i32> = cluster.brokers().map(|broker| broker.id()).filter(|id| *id != SICK).collect();
-    wait_for("the other brokers to give it up", Duration::from_secs(120), || {
-        others.iter().all(|id| {
-            let Ok(metadata) = cluster.metadata(*id) else { return false };
-            !metadata.partitions.is_empty()
-                && metadata.partitions.iter().all(|one| one.leader != Some(SICK) && !one.isr.contains(&SICK))
-        })
-    });
+    let others: Vec<i32> = cluster
+        .brokers()
+        .map(|broker| broker.id())
+        .filter(|id| *id != SICK)
+        .collect();
+    wait_for(
+        "the other brokers to give it up",
+        Duration::from_secs(120),
+        || {
+            others.iter().all(|id| {
+                let Ok(metadata) = cluster.metadata(*id) else {
+                    return false;
+                };
+                !metadata.partitions.is_empty()
+                    && metadata
+                        .partitions
+                        .iter()
+                        .all(|one| one.leader != Some(SICK) && !one.isr.contains(&SICK))
+            })
+        },
+    );
 }
 
 fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
@@ -64,15 +88,27 @@ fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
     wait_for("its absence to be told", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
         metrics.success(SICK, "process") == Some(false)
-            && ["open_file_handles", "deadlock_detected", "leader_partitions"]
-                .iter()
-                .all(|series| metrics.of(series, SICK).is_none())
+            && [
+                "open_file_handles",
+                "deadlock_detected",
+                "leader_partitions",
+            ]
+            .iter()
+            .all(|series| metrics.of(series, SICK).is_none())
     });
     agree_on_everything(cluster, exporter);
     let metrics = exporter.metrics();
-    let others = cluster.brokers().map(|broker| broker.id()).filter(|id| *id != SICK);
-    let under_replicated: f64 = others.map(|id| metrics.of("under_replicated_partitions", id).unwrap()).sum();
-    assert!(under_replicated > 0.0, "nothing was compared of a broker that is missing");
+    let others = cluster
+        .brokers()
+        .map(|broker| broker.id())
+        .filter(|id| *id != SICK);
+    let under_replicated: f64 = others
+        .map(|id| metrics.of("under_replicated_partitions", id).unwrap())
+        .sum();
+    assert!(
+        under_replicated > 0.0,
+        "nothing was compared of a broker that is missing"
+    );
 }
 
 fn come_back(cluster: &mut Cluster, exporter: &Exporter) {
@@ -84,8 +120,12 @@ fn come_back(cluster: &mut Cluster, exporter: &Exporter) {
 fn all_well(exporter: &Exporter) {
     wait_for("all collectors to succeed", Duration::from_secs(60), || {
         let metrics = exporter.metrics();
-        let mut told = metrics.0.iter().filter(|(series, _)| series.starts_with("collector_success"));
-        told.all(|(_, success)| *success == 1.0) && metrics.of("deadlock_detected", SICK) == Some(0.0)
+        let mut told = metrics
+            .0
+            .iter()
+            .filter(|(series, _)| series.starts_with("collector_success"));
+        told.all(|(_, success)| *success == 1.0)
+            && metrics.of("deadlock_detected", SICK) == Some(0.0)
     });
 }
 
@@ -94,18 +134,30 @@ test_each_version!(tools_agree_in_trouble);
 #[test]
 fn kafka_0_10_1_0_on_jdk_8_as_in_the_incident() {
     // It calls itself 1.8.0.
-    let Some(java) = java_of(1..2) else { return lab::skip("kafka_0_10_1_0_on_jdk_8", "no JDK 8 could be had") };
-    tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("0.10.1.0", Mode::ZooKeeper) });
+    let Some(java) = java_of(1..2) else {
+        return lab::skip("kafka_0_10_1_0_on_jdk_8", "no JDK 8 could be had");
+    };
+    tools_agree_in_trouble(&Case {
+        java: Some(java),
+        ..Case::new("0.10.1.0", Mode::ZooKeeper)
+    });
 }
 
 #[test]
 fn kafka_0_10_1_0_on_jdk_11() {
     let java = java_of(11..12).expect("a JDK 11: run through `make qualify`, which fetches it");
-    tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("0.10.1.0", Mode::ZooKeeper) });
+    tools_agree_in_trouble(&Case {
+        java: Some(java),
+        ..Case::new("0.10.1.0", Mode::ZooKeeper)
+    });
 }
 
 #[test]
 fn kafka_4_3_0_on_a_newer_jdk() {
-    let java = java_of(24..).expect("a JDK 24 or later: run through `make qualify`, which fetches it");
-    tools_agree_in_trouble(&Case { java: Some(java), ..Case::new("4.3.0", Mode::KraftCombined) });
+    let java =
+        java_of(24..).expect("a JDK 24 or later: run through `make qualify`, which fetches it");
+    tools_agree_in_trouble(&Case {
+        java: Some(java),
+        ..Case::new("4.3.0", Mode::KraftCombined)
+    });
 }

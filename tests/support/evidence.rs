@@ -22,21 +22,30 @@ pub fn folder() -> TempDir {
 /// `kafka-vitals bundle` of one broker.
 pub fn bundle_command(broker: i32, output: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
-    command.args(["bundle", "--broker", &broker.to_string(), "--output"]).arg(output);
+    command
+        .args(["bundle", "--broker", &broker.to_string(), "--output"])
+        .arg(output);
     command
 }
 
 pub fn run(cell: &Cell, command: Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = cell.run_tool(command, Duration::from_secs(90)).unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = cell.run_tool(command, Duration::from_secs(90)).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
 
 /// The folders that count: those whose names do not begin with a dot.
 pub fn whole(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut whole: Vec<PathBuf> =
-        entries.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.')).collect();
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut whole: Vec<PathBuf> = entries
+        .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.'))
+        .collect();
     whole.sort();
     whole
 }
@@ -44,30 +53,51 @@ pub fn whole(dir: &Path) -> Vec<PathBuf> {
 /// Every file is listed, nothing else is, `sha256sum` agrees, nobody else may read; the manifest.
 #[track_caller]
 pub fn verified(bundle: &Path) -> serde_json::Value {
-    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(bundle.join("manifest.json")).unwrap()).unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(bundle.join("manifest.json")).unwrap()).unwrap();
     let listed = manifest["files"].as_array().unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    let sums: String =
-        listed.iter().map(|file| format!("{}  {}\n", text(&file["sha256"]), text(&file["name"]))).collect();
+    let sums: String = listed
+        .iter()
+        .map(|file| format!("{}  {}\n", text(&file["sha256"]), text(&file["name"])))
+        .collect();
     let mut tool = Command::new("sha256sum");
-    tool.args(["--check", "--strict", "-"]).current_dir(bundle).stdin(Stdio::piped()).stdout(Stdio::piped());
+    tool.args(["--check", "--strict", "-"])
+        .current_dir(bundle)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut tool = tool.spawn().unwrap();
-    tool.stdin.take().unwrap().write_all(sums.as_bytes()).unwrap();
+    tool.stdin
+        .take()
+        .unwrap()
+        .write_all(sums.as_bytes())
+        .unwrap();
     let output = tool.wait_with_output().unwrap();
     // No file is a case of its own: the tool wants at least one line.
-    assert!(listed.is_empty() || output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        listed.is_empty() || output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     let mut names: Vec<String> = listed.iter().map(|file| text(&file["name"])).collect();
     names.push("manifest.json".to_owned());
     names.sort();
     let mut found = Vec::new();
     for entry in fs::read_dir(bundle).unwrap() {
         let entry = entry.unwrap();
-        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{entry:?}"
+        );
         found.push(entry.file_name().into_string().unwrap());
     }
     found.sort();
     assert_eq!(found, names);
-    assert_eq!(fs::metadata(bundle).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(bundle).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     manifest
 }
 
@@ -86,13 +116,19 @@ pub fn kill_in_a_loop(times: u32) {
     let _fake = fake_broker(&cell, home.path(), ID);
     let dir = dir.path();
     let names = || -> Vec<String> {
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     };
     let config = home.path().join("no-floor.yml");
     fs::write(&config, "evidence: {min_free: 0}\n").unwrap();
     let command = || {
         let mut command = bundle_command(ID, dir);
-        command.arg("--config.file").arg(&config).stdout(Stdio::null());
+        command
+            .arg("--config.file")
+            .arg(&config)
+            .stdout(Stdio::null());
         command
     };
     let (mut whole_before, mut killed_midway) = (0, 0);
@@ -119,10 +155,19 @@ pub fn kill_in_a_loop(times: u32) {
         killed_midway += u32::from(now.len() == whole_before);
         whole_before = now.len();
     }
-    println!("{killed_midway} of {times} killed while they wrote, {} had ended", times - killed_midway);
+    println!(
+        "{killed_midway} of {times} killed while they wrote, {} had ended",
+        times - killed_midway
+    );
     assert!(killed_midway >= times / 5 && killed_midway < times);
-    assert!(names().iter().any(|name| name.starts_with('.')), "nothing is left to sweep");
+    assert!(
+        names().iter().any(|name| name.starts_with('.')),
+        "nothing is left to sweep"
+    );
     assert_eq!(run(&cell, command()).0, Some(0));
-    let left: Vec<String> = names().into_iter().filter(|name| name.starts_with('.')).collect();
+    let left: Vec<String> = names()
+        .into_iter()
+        .filter(|name| name.starts_with('.'))
+        .collect();
     assert_eq!(left, Vec::<String>::new(), "what was left over is swept");
 }

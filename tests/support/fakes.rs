@@ -34,8 +34,15 @@ pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Pr
         }
     }
     let mut fake = Command::new("sh");
-    fake.arg0("java").args(["kafka.Kafka", "server.properties", "--override", &format!("broker.id={id}")]);
-    fake.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null());
+    fake.arg0("java").args([
+        "kafka.Kafka",
+        "server.properties",
+        "--override",
+        &format!("broker.id={id}"),
+    ]);
+    fake.current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
     cell.spawn(fake).unwrap()
 }
 
@@ -64,14 +71,22 @@ impl Fakes {
                 }
             }
         });
-        Fakes { over, thread: Some(thread) }
+        Fakes {
+            over,
+            thread: Some(thread),
+        }
     }
 }
 
 impl Drop for Fakes {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) && !std::thread::panicking() {
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+            && !std::thread::panicking()
+        {
             panic!("the fake brokers could not be started");
         }
     }
@@ -80,8 +95,16 @@ impl Drop for Fakes {
 /// What is told of a process that has ended meanwhile is absent, never zero.
 pub fn never_zero(scrape: &str) {
     let metrics = Metrics::parse(scrape);
-    let never_none = ["open_file_handles{", "resident_memory_bytes{", "memory_maps{", "file_handle_limit{"];
+    let never_none = [
+        "open_file_handles{",
+        "resident_memory_bytes{",
+        "memory_maps{",
+        "file_handle_limit{",
+    ];
     for (series, value) in &metrics.0 {
-        assert!(!never_none.iter().any(|name| series.starts_with(name)) || *value > 0.0, "{series} {value}");
+        assert!(
+            !never_none.iter().any(|name| series.starts_with(name)) || *value > 0.0,
+            "{series} {value}"
+        );
     }
 }

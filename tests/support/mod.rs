@@ -33,25 +33,37 @@ impl Exporter {
     pub fn start_with(cell: &Cell, config: &str, change: impl FnOnce(&mut Command)) -> Exporter {
         let port = cell.free_ports(1).unwrap()[0];
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
+        command
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdin(Stdio::null());
         // Evidence of what is tested does not belong among that of the machine.
-        command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR")).env_remove("STATE_DIRECTORY");
+        command
+            .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
+            .env_remove("STATE_DIRECTORY");
         let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         if !config.is_empty() {
             std::fs::write(file.path(), config).unwrap();
             command.arg("--config.file").arg(file.path());
         }
         change(&mut command);
-        let exporter = Exporter { process: cell.spawn(command).unwrap(), port, cell: cell.clone() };
+        let exporter = Exporter {
+            process: cell.spawn(command).unwrap(),
+            port,
+            cell: cell.clone(),
+        };
         wait_for("the exporter to be ready", Duration::from_secs(10), || {
-            cell.http_get(port, "/-/ready", Duration::from_secs(1)).is_ok_and(|(status, _)| status == 200)
+            cell.http_get(port, "/-/ready", Duration::from_secs(1))
+                .is_ok_and(|(status, _)| status == 200)
         });
         exporter
     }
 
     /// The text of one scrape.
     pub fn scrape(&self) -> String {
-        let (status, body) = self.cell.http_get(self.port, "/metrics", Duration::from_secs(5)).unwrap();
+        let (status, body) = self
+            .cell
+            .http_get(self.port, "/metrics", Duration::from_secs(5))
+            .unwrap();
         assert_eq!(status, 200);
         body
     }
@@ -66,7 +78,9 @@ impl Exporter {
 
     /// Status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        self.cell.http_get(self.port, path, Duration::from_secs(5)).unwrap()
+        self.cell
+            .http_get(self.port, path, Duration::from_secs(5))
+            .unwrap()
     }
 }
 
@@ -75,10 +89,16 @@ pub struct Metrics(pub BTreeMap<String, f64>);
 
 impl Metrics {
     pub fn parse(text: &str) -> Metrics {
-        let series = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            let (series, value) = line.rsplit_once(' ').unwrap();
-            (series.trim_start_matches("kafka_vitals_").to_owned(), value.parse().unwrap())
-        });
+        let series = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                (
+                    series.trim_start_matches("kafka_vitals_").to_owned(),
+                    value.parse().unwrap(),
+                )
+            });
         Metrics(series.collect())
     }
 
@@ -93,7 +113,9 @@ impl Metrics {
 
     /// Whether a collector's last run read everything.
     pub fn success(&self, broker: i32, collector: &str) -> Option<bool> {
-        let success = self.get(&format!("collector_success{{broker=\"{broker}\",collector=\"{collector}\"}}"));
+        let success = self.get(&format!(
+            "collector_success{{broker=\"{broker}\",collector=\"{collector}\"}}"
+        ));
         success.map(|success| success == 1.0)
     }
 }
@@ -110,7 +132,11 @@ pub fn wait_for(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
 
 /// Asks again and again until nothing is amiss; a fault is told with what is.
 #[track_caller]
-pub fn wait_until_none<T: std::fmt::Debug>(what: &str, time: Duration, mut amiss: impl FnMut() -> Vec<T>) {
+pub fn wait_until_none<T: std::fmt::Debug>(
+    what: &str,
+    time: Duration,
+    mut amiss: impl FnMut() -> Vec<T>,
+) {
     let mut last = Vec::new();
     let begun = Instant::now();
     while begun.elapsed() < time {

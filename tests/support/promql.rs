@@ -16,7 +16,9 @@ type Labels = BTreeSet<String>;
 #[track_caller]
 pub fn labels_of(expression: &str) -> Labels {
     // Grafana puts in times where it evaluates.
-    let text = expression.replace("$__rate_interval", "1m").replace("$__range", "30m");
+    let text = expression
+        .replace("$__rate_interval", "1m")
+        .replace("$__range", "30m");
     let parsed = parser::parse(&text).unwrap_or_else(|error| panic!("{expression}: {error}"));
     let mut wrong = Vec::new();
     let labels = walk(&parsed, &mut wrong);
@@ -27,7 +29,9 @@ pub fn labels_of(expression: &str) -> Labels {
 fn walk(expression: &Expr, wrong: &mut Vec<String>) -> Labels {
     match expression {
         Expr::VectorSelector(selector) => {
-            let metric = CATALOGUE.iter().find(|metric| Some(metric.name) == selector.name.as_deref());
+            let metric = CATALOGUE
+                .iter()
+                .find(|metric| Some(metric.name) == selector.name.as_deref());
             if metric.is_some_and(|metric| metric.is_counter()) {
                 wrong.push(format!("the counter {selector} without rate or increase"));
             }
@@ -47,7 +51,9 @@ fn walk(expression: &Expr, wrong: &mut Vec<String>) -> Labels {
         }
         Expr::Binary(binary) => {
             let (left, right) = (walk(&binary.lhs, wrong), walk(&binary.rhs, wrong));
-            let Some(modifier) = &binary.modifier else { return if left.is_empty() { right } else { left } };
+            let Some(modifier) = &binary.modifier else {
+                return if left.is_empty() { right } else { left };
+            };
             if let Some(matching) = &modifier.matching {
                 let matching = matching.labels();
                 known(matching.labels.iter(), &(&left | &right), wrong);
@@ -81,28 +87,55 @@ fn walk(expression: &Expr, wrong: &mut Vec<String>) -> Labels {
 fn of_selector(selector: &VectorSelector, wrong: &mut Vec<String>) -> Labels {
     let name = selector.name.as_deref().unwrap_or_default();
     let of_catalogue = CATALOGUE.iter().map(|metric| (metric.name, metric.labels));
-    let of_prometheus: [(&str, &[&str]); 2] =
-        [("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity", "layer", "broker"])];
+    let of_prometheus: [(&str, &[&str]); 2] = [
+        ("up", &[]),
+        (
+            "ALERTS",
+            &["alertname", "alertstate", "severity", "layer", "broker"],
+        ),
+    ];
     let mut every = of_catalogue.chain(of_prometheus);
     let Some((_, labels)) = every.find(|(known, _)| *known == name) else {
         wrong.push(format!("no metric {name:?} in the catalogue"));
         return Labels::new();
     };
-    let labels: Labels = labels.iter().chain(&OF_TARGET).map(|label| (*label).to_owned()).collect();
-    known(selector.matchers.matchers.iter().map(|matcher| &matcher.name), &labels, wrong);
+    let labels: Labels = labels
+        .iter()
+        .chain(&OF_TARGET)
+        .map(|label| (*label).to_owned())
+        .collect();
+    known(
+        selector
+            .matchers
+            .matchers
+            .iter()
+            .map(|matcher| &matcher.name),
+        &labels,
+        wrong,
+    );
     labels
 }
 
-fn known<'a>(names: impl Iterator<Item = &'a String>, labels: &Labels, wrong: &mut Vec<String>) -> Labels {
+fn known<'a>(
+    names: impl Iterator<Item = &'a String>,
+    labels: &Labels,
+    wrong: &mut Vec<String>,
+) -> Labels {
     let names: Labels = names.cloned().collect();
-    wrong.extend(names.difference(labels).map(|name| format!("no label {name:?} here, only {labels:?}")));
+    wrong.extend(
+        names
+            .difference(labels)
+            .map(|name| format!("no label {name:?} here, only {labels:?}")),
+    );
     names
 }
 
 /// The words after `mark` in a text, up to what cannot be part of a name.
 pub fn names_after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(mark).skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
         &rest[..end]
     })
 }

@@ -18,7 +18,11 @@ const AT_REST: Duration = Duration::from_secs(15);
 
 /// Three brokers and an exporter that takes dumps often. The mode is the version's usual one when not given.
 pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
-    let cluster = Cluster::start(ClusterOptions { mode, ..ClusterOptions::new(version) }).unwrap();
+    let cluster = Cluster::start(ClusterOptions {
+        mode,
+        ..ClusterOptions::new(version)
+    })
+    .unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
     let exporter = Exporter::start_with(cluster.cell(), CONFIG, |_| {});
     (cluster, exporter)
@@ -30,9 +34,13 @@ pub fn judged(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
     wait_for("every pool to be judged", Duration::from_secs(120), || {
         let metrics = exporter.metrics();
         cluster.brokers().all(|broker| {
-            let of = |name: &str, pool: &str| format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id());
+            let of = |name: &str, pool: &str| {
+                format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id())
+            };
             let known = |series: String| metrics.get(&series).is_some();
-            pools.iter().all(|pool| known(of("stalled_threads", pool)) && known(of("missing_threads", pool)))
+            pools.iter().all(|pool| {
+                known(of("stalled_threads", pool)) && known(of("missing_threads", pool))
+            })
         })
     });
 }
@@ -40,7 +48,8 @@ pub fn judged(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
 /// Looks at every broker again and again until `over`: none is even suspect. One that restarts is down.
 pub fn all_well(exporter: &Exporter, over: impl Fn() -> bool) -> usize {
     look(exporter, over, |name, value| {
-        let accused = name.starts_with("broker_state") && ["suspect", "gray"].iter().any(|state| name.contains(state));
+        let accused = name.starts_with("broker_state")
+            && ["suspect", "gray"].iter().any(|state| name.contains(state));
         assert!(!accused || value == 0.0, "{name}: {}", exporter.page());
     })
 }
@@ -55,7 +64,10 @@ fn look(exporter: &Exporter, over: impl Fn() -> bool, judge: impl Fn(&str, f64))
     loop {
         let last = over();
         for (name, value) in exporter.metrics().0 {
-            if ["stalled_threads", "missing_threads", "deadlock_detected"].iter().any(|start| name.starts_with(start)) {
+            if ["stalled_threads", "missing_threads", "deadlock_detected"]
+                .iter()
+                .any(|start| name.starts_with(start))
+            {
                 assert_eq!(value, 0.0, "{name}: {}", exporter.page());
                 series += 1;
             }
@@ -77,7 +89,10 @@ pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Du
     let clients = Load::start(&cluster).unwrap();
     let begun = Instant::now();
     let loaded = all_well(&exporter, || begun.elapsed() > under_load);
-    println!("{version}: {at_rest} readings at rest, {loaded} under load, {} rounds answered", clients.answered());
+    println!(
+        "{version}: {at_rest} readings at rest, {loaded} under load, {} rounds answered",
+        clients.answered()
+    );
     assert!(clients.answered() > 100);
     drop(clients);
     // Its peers' fetchers end, and its own threads one after the other.
@@ -92,7 +107,13 @@ pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Du
 }
 
 /// Of every version.
-pub const POOLS: [&str; 5] = ["request_handler", "network", "acceptor", "expiration_reaper", "log_cleaner"];
+pub const POOLS: [&str; 5] = [
+    "request_handler",
+    "network",
+    "acceptor",
+    "expiration_reaper",
+    "log_cleaner",
+];
 
 /// The agent that harms a broker from inside, as a jar.
 static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -102,12 +123,20 @@ static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     };
     let mut javac = Command::new("javac");
-    javac.arg("-d").arg(&folder).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/agent/Harm.java"));
+    javac.arg("-d").arg(&folder).arg(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/agent/Harm.java"
+    ));
     run(javac);
     std::fs::write(folder.join("manifest"), "Agent-Class: Harm\n").unwrap();
     let jar = folder.join("agent.jar");
     let mut pack = Command::new("jar");
-    pack.arg("cfm").arg(&jar).arg(folder.join("manifest")).arg("-C").arg(&folder).arg("Harm.class");
+    pack.arg("cfm")
+        .arg(&jar)
+        .arg(folder.join("manifest"))
+        .arg("-C")
+        .arg(&folder)
+        .arg("Harm.class");
     run(pack);
     jar
 });
@@ -115,7 +144,19 @@ static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
 pub fn harm(cluster: &Cluster, id: i32, what: &str) {
     let mut java = Command::new("java");
     let pid = cluster.broker(id).unwrap().cell_pid().unwrap();
-    java.arg("-cp").arg(&*AGENT).arg("Harm").arg(pid.to_string()).arg(&*AGENT).arg(what);
-    let output = cluster.cell().run_tool(java, Duration::from_secs(20)).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    java.arg("-cp")
+        .arg(&*AGENT)
+        .arg("Harm")
+        .arg(pid.to_string())
+        .arg(&*AGENT)
+        .arg(what);
+    let output = cluster
+        .cell()
+        .run_tool(java, Duration::from_secs(20))
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

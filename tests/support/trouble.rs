@@ -40,7 +40,10 @@ pub fn scraped(exporter: &Exporter, check: impl Fn(&str), trouble: impl FnOnce()
     let (p99, worst) = (times[count * 99 / 100], times[count - 1]);
     let told = format!("{count} scrapes in {took:.1?}: p99 {p99:.1?}, worst {worst:.1?}");
     println!("{told}");
-    assert!(p99 < Duration::from_millis(100) && worst < Duration::from_secs(1), "{told}");
+    assert!(
+        p99 < Duration::from_millis(100) && worst < Duration::from_secs(1),
+        "{told}"
+    );
 }
 
 /// What the probes of the exporter say of a broker: api and metadata of its own, and by each other broker as a peer how
@@ -49,11 +52,16 @@ fn probed(exporter: &Exporter, id: i32) -> ([Option<f64>; 2], [[Option<f64>; 2];
     let metrics = exporter.metrics();
     let own = |path| metrics.get(&format!("probe_success{{broker=\"{id}\",path=\"{path}\"}}"));
     let by = |other: i32, stage| {
-        metrics.get(&format!("peer_probe_success{{broker=\"{other}\",peer=\"{id}\",stage=\"{stage}\"}}"))
+        metrics.get(&format!(
+            "peer_probe_success{{broker=\"{other}\",peer=\"{id}\",stage=\"{stage}\"}}"
+        ))
     };
     let mut others = BROKERS.into_iter().filter(|other| *other != id);
     let others = [(); 2].map(|()| others.next().unwrap());
-    (["api", "metadata"].map(own), others.map(|other| ["connect", "api"].map(|stage| by(other, stage))))
+    (
+        ["api", "metadata"].map(own),
+        others.map(|other| ["connect", "api"].map(|stage| by(other, stage))),
+    )
 }
 
 /// Until every broker's threads are known, and no deadlock, and all probes are answered.
@@ -61,10 +69,19 @@ pub fn all_well(exporter: &Exporter) {
     let answered = Some(1.0);
     wait_until_none("all brokers to be well", Duration::from_secs(40), || {
         let metrics = exporter.metrics();
-        let state =
-            |id: &i32| (probed(exporter, *id), metrics.of("deadlock_detected", *id), metrics.success(*id, "threads"));
+        let state = |id: &i32| {
+            (
+                probed(exporter, *id),
+                metrics.of("deadlock_detected", *id),
+                metrics.success(*id, "threads"),
+            )
+        };
         let well = (([answered; 2], [[answered; 2]; 2]), Some(0.0), Some(true));
-        BROKERS.iter().map(|id| (id, state(id))).filter(|(_, state)| *state != well).collect()
+        BROKERS
+            .iter()
+            .map(|id| (id, state(id)))
+            .filter(|(_, state)| *state != well)
+            .collect()
     });
 }
 
@@ -72,14 +89,26 @@ pub fn all_well(exporter: &Exporter) {
 pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     let told = |text: &str| exporter.page().contains(text);
     cluster.pause(id).unwrap();
-    wait_for("the stopped process to be told", Duration::from_secs(5), || told("is stopped by a signal"));
-    wait_for("the thread dump to be unknown", Duration::from_secs(20), || {
-        exporter.metrics().success(id, "threads") == Some(false)
-    });
-    wait_for("the probes to tell its silence", Duration::from_secs(15), || {
-        probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2])
-    });
-    wait_for("a peer to tell the cluster's state", Duration::from_secs(20), || told("<small>told by broker "));
+    wait_for(
+        "the stopped process to be told",
+        Duration::from_secs(5),
+        || told("is stopped by a signal"),
+    );
+    wait_for(
+        "the thread dump to be unknown",
+        Duration::from_secs(20),
+        || exporter.metrics().success(id, "threads") == Some(false),
+    );
+    wait_for(
+        "the probes to tell its silence",
+        Duration::from_secs(15),
+        || probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2]),
+    );
+    wait_for(
+        "a peer to tell the cluster's state",
+        Duration::from_secs(20),
+        || told("<small>told by broker "),
+    );
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
         exporter.metrics().success(id, "threads") == Some(true) && !told("<small>told by broker ")
@@ -89,20 +118,35 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
 /// SIGKILL, and started again: another process with the same id.
 pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32) {
     cluster.kill(id).unwrap();
-    wait_for("the killed process to be told", Duration::from_secs(15), || {
-        exporter.metrics().success(id, "process") == Some(false)
-    });
+    wait_for(
+        "the killed process to be told",
+        Duration::from_secs(15),
+        || exporter.metrics().success(id, "process") == Some(false),
+    );
     wait_for("the peers to be refused", Duration::from_secs(15), || {
         probed(exporter, id) == ([None; 2], [[Some(0.0), None]; 2])
     });
     cluster.start_again(id).unwrap();
     let started = Instant::now();
     let pid = cluster.broker(id).unwrap().cell_pid().unwrap();
-    let (label, of) = (format!("pid=\"{pid}\""), format!("broker_info{{broker=\"{id}\""));
-    wait_for("the new process to be followed", Duration::from_secs(10), || {
-        exporter.scrape().lines().any(|line| line.contains(&of) && line.contains(&label))
-    });
-    println!("the new process was followed {:.1?} after it had started", started.elapsed());
+    let (label, of) = (
+        format!("pid=\"{pid}\""),
+        format!("broker_info{{broker=\"{id}\""),
+    );
+    wait_for(
+        "the new process to be followed",
+        Duration::from_secs(10),
+        || {
+            exporter
+                .scrape()
+                .lines()
+                .any(|line| line.contains(&of) && line.contains(&label))
+        },
+    );
+    println!(
+        "the new process was followed {:.1?} after it had started",
+        started.elapsed()
+    );
     cluster.wait_whole(Duration::from_secs(60)).unwrap();
     all_well(exporter);
 }
@@ -114,7 +158,10 @@ pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 
         exporter.metrics().of("deadlock_detected", made.broker) == Some(1.0)
     });
     let seconds = made.followers_continued.elapsed().as_secs_f64();
-    println!("{form:?}: deadlock told {seconds:.1} s after the last follower's SIGCONT, {} round(s)", made.rounds);
+    println!(
+        "{form:?}: deadlock told {seconds:.1} s after the last follower's SIGCONT, {} round(s)",
+        made.rounds
+    );
     assert!(seconds <= 20.0, "told only after {seconds:.1} s");
     let metrics = exporter.metrics();
     for id in BROKERS.into_iter().filter(|id| *id != made.broker) {
@@ -122,10 +169,20 @@ pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 
     }
     assert_eq!(metrics.of("deadlocked_threads", made.broker), Some(2.0));
     let page = exporter.page();
-    assert!(page.contains(&format!("Broker {} is alive but deadlocked", made.broker)), "{page}");
-    for holder in made.report.lines().filter_map(|line| line.trim().strip_prefix("which is held by \"")) {
+    assert!(
+        page.contains(&format!("Broker {} is alive but deadlocked", made.broker)),
+        "{page}"
+    );
+    for holder in made
+        .report
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("which is held by \""))
+    {
         let holder = holder.trim_end_matches('"');
-        assert!(page.contains(&format!("<strong>{holder}</strong> wants")), "{holder} in {page}");
+        assert!(
+            page.contains(&format!("<strong>{holder}</strong> wants")),
+            "{holder} in {page}"
+        );
     }
     made.broker
 }

@@ -22,13 +22,20 @@ pub fn seconds_to_verdict(cluster: &Cluster, exporter: &Exporter, form: Form) ->
                 break (id, begun);
             }
             if making.is_finished() {
-                assert!(made.get_or_insert(begun).elapsed() < Duration::from_secs(30), "the deadlock is not told");
+                assert!(
+                    made.get_or_insert(begun).elapsed() < Duration::from_secs(30),
+                    "the deadlock is not told"
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         };
         let deadlock = making.join().unwrap();
         assert_eq!(id, deadlock.broker);
-        (told.saturating_duration_since(deadlock.followers_continued).as_secs_f64(), deadlock)
+        (
+            told.saturating_duration_since(deadlock.followers_continued)
+                .as_secs_f64(),
+            deadlock,
+        )
     })
 }
 
@@ -46,7 +53,9 @@ pub fn followed(cluster: &Cluster, exporter: &Exporter) {
     wait_for("progress of all brokers", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
         let known = |id, collector| metrics.success(id, collector) == Some(true);
-        cluster.brokers().all(|broker| known(broker.id(), "progress") && known(broker.id(), "threads"))
+        cluster
+            .brokers()
+            .all(|broker| known(broker.id(), "progress") && known(broker.id(), "threads"))
     });
 }
 

@@ -20,7 +20,11 @@ pub struct Case {
 
 impl Case {
     pub fn new(version: &'static str, mode: Mode) -> Case {
-        Case { version, mode, java: None }
+        Case {
+            version,
+            mode,
+            java: None,
+        }
     }
 
     /// Brokers with a topic that all of them have, and the exporter beside them.
@@ -48,7 +52,11 @@ impl Case {
 
     /// Ids, versions, mode and roles; every collector succeeds, and a dedicated controller has none of the cluster.
     fn is_told(&self, cluster: &Cluster, exporter: &Exporter) {
-        let ids: Vec<(i32, bool)> = cluster.nodes().iter().map(|node| (node.id(), node.is_broker())).collect();
+        let ids: Vec<(i32, bool)> = cluster
+            .nodes()
+            .iter()
+            .map(|node| (node.id(), node.is_broker()))
+            .collect();
         wait_for("all collectors to succeed", Duration::from_secs(40), || {
             let metrics = exporter.metrics();
             ids.iter().all(|(id, is_broker)| {
@@ -65,17 +73,37 @@ impl Case {
             let (mode, roles) = match self.mode {
                 Mode::ZooKeeper => ("zookeeper", "broker"),
                 Mode::KraftCombined => ("kraft", "broker,controller"),
-                Mode::KraftDedicated => ("kraft", if node.is_broker() { "broker" } else { "controller" }),
+                Mode::KraftDedicated => (
+                    "kraft",
+                    if node.is_broker() {
+                        "broker"
+                    } else {
+                        "controller"
+                    },
+                ),
             };
             let (id, pid, version) = (node.id(), node.cell_pid().unwrap(), self.version);
             let info = format!(
                 "broker_info{{broker=\"{id}\",kafka_version=\"{version}\",java_version=\"{java}\",mode=\"{mode}\",roles=\"{roles}\",pid=\"{pid}\"}}"
             );
-            assert_eq!(metrics.get(&info), Some(1.0), "{info} in\n{}", exporter.scrape());
+            assert_eq!(
+                metrics.get(&info),
+                Some(1.0),
+                "{info} in\n{}",
+                exporter.scrape()
+            );
             assert_eq!(metrics.of("deadlock_detected", id), Some(0.0), "{id}");
-            let isr = ["leader_partitions", "under_replicated_partitions", "not_in_isr_partitions"];
+            let isr = [
+                "leader_partitions",
+                "under_replicated_partitions",
+                "not_in_isr_partitions",
+            ];
             for series in isr {
-                assert_eq!(metrics.of(series, id).is_some(), node.is_broker(), "{series} of {id}");
+                assert_eq!(
+                    metrics.of(series, id).is_some(),
+                    node.is_broker(),
+                    "{series} of {id}"
+                );
             }
         }
     }
@@ -115,7 +143,10 @@ pub fn fast_exporter(cell: &Cell) -> Exporter {
 pub const FAST_ROUNDS: &str = include_str!("../fixtures/fast-rounds.yml");
 
 /// The collectors that told of a broker, with their success.
-pub fn collectors(metrics: &BTreeMap<String, f64>, id: impl std::fmt::Display) -> BTreeMap<String, f64> {
+pub fn collectors(
+    metrics: &BTreeMap<String, f64>,
+    id: impl std::fmt::Display,
+) -> BTreeMap<String, f64> {
     let of_broker = format!("collector_success{{broker=\"{id}\",collector=\"");
     let told = metrics.iter().filter_map(|(series, success)| {
         let name = series.strip_prefix(&of_broker)?.strip_suffix("\"}")?;
@@ -128,6 +159,10 @@ pub fn collectors(metrics: &BTreeMap<String, f64>, id: impl std::fmt::Display) -
 pub fn java_version(java: &Path) -> String {
     let output = Command::new(java).arg("-version").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    let version = text.lines().find_map(|line| line.split_once("version \"")?.1.split('"').next());
-    version.expect("a version in the first lines of java -version").to_owned()
+    let version = text
+        .lines()
+        .find_map(|line| line.split_once("version \"")?.1.split('"').next());
+    version
+        .expect("a version in the first lines of java -version")
+        .to_owned()
 }

@@ -12,12 +12,18 @@ use proptest::prelude::*;
 use super::{deadlocks_of, fixture};
 
 fn names(threads: &[DeadlockedThread]) -> Vec<&str> {
-    threads.iter().map(|thread| thread.thread.as_str()).collect()
+    threads
+        .iter()
+        .map(|thread| thread.thread.as_str())
+        .collect()
 }
 
 /// `a wants C of b`, for each thread.
 fn waits(threads: &[DeadlockedThread]) -> Vec<String> {
-    threads.iter().map(|t| format!("{} wants {} of {}", t.thread, t.wants, t.held_by)).collect()
+    threads
+        .iter()
+        .map(|t| format!("{} wants {} of {}", t.thread, t.wants, t.held_by))
+        .collect()
 }
 
 #[test]
@@ -61,19 +67,33 @@ fn the_head_of_a_report_is_enough() {
 fn real_brokers_of_the_incidents_version() {
     let deadlocks = deadlocks_of(&fixture("recordings/incident-0.10.1.0/jstack-first.txt"));
     assert_eq!(deadlocks.len(), 1);
-    assert_eq!(names(&deadlocks[0].cycle), ["kafka-request-handler-4", "executor-Heartbeat"]);
-    assert_eq!(names(&deadlocks[0].waiting), ["group-metadata-manager-0", "kafka-request-handler-7"]);
+    assert_eq!(
+        names(&deadlocks[0].cycle),
+        ["kafka-request-handler-4", "executor-Heartbeat"]
+    );
+    assert_eq!(
+        names(&deadlocks[0].waiting),
+        ["group-metadata-manager-0", "kafka-request-handler-7"]
+    );
     let deadlocks = deadlocks_of(&fixture("recordings/deadlock-handlers-0.10.1.0/jstack.txt"));
     assert_eq!(deadlocks.len(), 1);
-    assert_eq!(names(&deadlocks[0].cycle), ["kafka-request-handler-2", "kafka-request-handler-3"]);
+    assert_eq!(
+        names(&deadlocks[0].cycle),
+        ["kafka-request-handler-2", "kafka-request-handler-3"]
+    );
 }
 
 /// What the programs behind the dumps do (`Load.java`): `mon`, `juc` and `mix` deadlock on monitors, ReentrantLocks and
 /// one of each, `cls` on class initialisation, `virt` are virtual threads. The others have no holder in the text.
 #[test]
 fn of_the_zoo_what_one_dump_can_show() {
-    let (mon, juc, mix, cls, virt) =
-        (["mon-1", "mon-2"], ["juc-1", "juc-2"], ["mix-1", "mix-2"], ["cls-1", "cls-2"], ["virt-1", "virt-2"]);
+    let (mon, juc, mix, cls, virt) = (
+        ["mon-1", "mon-2"],
+        ["juc-1", "juc-2"],
+        ["mix-1", "mix-2"],
+        ["cls-1", "cls-2"],
+        ["virt-1", "virt-2"],
+    );
     let cases: [(&str, &[[&str; 2]]); 12] = [
         // JDK 11 does not say which class is waited for.
         ("zoo-jdk11.txt", &[mon, juc, mix]),
@@ -91,9 +111,15 @@ fn of_the_zoo_what_one_dump_can_show() {
     ];
     for (file, expected) in cases {
         let deadlocks = deadlocks_of(&fixture(&format!("thread-dumps/own/{file}")));
-        let found: Vec<Vec<&str>> = deadlocks.iter().map(|deadlock| names(&deadlock.cycle)).collect();
+        let found: Vec<Vec<&str>> = deadlocks
+            .iter()
+            .map(|deadlock| names(&deadlock.cycle))
+            .collect();
         assert_eq!(found, expected, "{file}");
-        assert!(deadlocks.iter().all(|deadlock| deadlock.waiting.is_empty()), "{file}");
+        assert!(
+            deadlocks.iter().all(|deadlock| deadlock.waiting.is_empty()),
+            "{file}"
+        );
     }
 }
 
@@ -102,7 +128,10 @@ fn ownable_synchronizers_listed_with_l_need_no_report() {
     let bytes = fixture("thread-dumps/own/zoo-jdk17-l.txt");
     let text = decode(&bytes);
     let without_report = text.split("Found one Java-level deadlock").next().unwrap();
-    let found: Vec<_> = deadlocks_of(without_report.as_bytes()).iter().map(|d| d.cycle[0].thread.clone()).collect();
+    let found: Vec<_> = deadlocks_of(without_report.as_bytes())
+        .iter()
+        .map(|d| d.cycle[0].thread.clone())
+        .collect();
     assert_eq!(found, ["mon-1", "juc-1", "mix-1", "cls-1"]);
 }
 
@@ -113,8 +142,13 @@ fn owners_told_once_are_known_as_long_as_nobody_moves() {
     let bytes = fixture("thread-dumps/own/zoo-jdk17-l.txt");
     let text = decode(&bytes);
     let with_locks = text.split("Found one Java-level deadlock").next().unwrap();
-    let is_listed = |line: &str| line.starts_with("\t- <0x") || line.starts_with("   Locked ownable");
-    let later: String = with_locks.lines().filter(|line| !is_listed(line)).map(|line| format!("{line}\n")).collect();
+    let is_listed =
+        |line: &str| line.starts_with("\t- <0x") || line.starts_with("   Locked ownable");
+    let later: String = with_locks
+        .lines()
+        .filter(|line| !is_listed(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let later = later.replace("<0x00000000ff", "<0x00000000ee");
     let moved = later.replace("Load.lambda$main$5(", "Load.lambda$main$5_(");
     assert_ne!(moved, later);
@@ -122,11 +156,18 @@ fn owners_told_once_are_known_as_long_as_nobody_moves() {
     let mut look = |text: &str| {
         let dumps = parse(text).unwrap();
         let graph = WaitGraph::knowing(&dumps[0], &owners);
-        let found: Vec<_> = graph.deadlocks().iter().map(|deadlock| deadlock.cycle[0].thread.clone()).collect();
+        let found: Vec<_> = graph
+            .deadlocks()
+            .iter()
+            .map(|deadlock| deadlock.cycle[0].thread.clone())
+            .collect();
         owners = graph.owners();
         found
     };
-    let (known, unknown) = (["mon-1", "juc-1", "mix-1", "cls-1"], ["mon-1", "mix-1", "cls-1"]);
+    let (known, unknown) = (
+        ["mon-1", "juc-1", "mix-1", "cls-1"],
+        ["mon-1", "mix-1", "cls-1"],
+    );
     assert_eq!(look(with_locks), known);
     assert_eq!(look(&later), known);
     assert_eq!(look(&moved), unknown);
@@ -151,7 +192,11 @@ fn a_tail_of_the_same_name_is_no_member() {
     let deadlocks = deadlocks_of(report.as_bytes());
     let numbers = |threads: &[DeadlockedThread]| threads.iter().map(number).collect::<Vec<_>>();
     assert_eq!(
-        (deadlocks.len(), numbers(&deadlocks[0].cycle), numbers(&deadlocks[0].waiting)),
+        (
+            deadlocks.len(),
+            numbers(&deadlocks[0].cycle),
+            numbers(&deadlocks[0].waiting)
+        ),
         (1, vec![1, 2], vec![0])
     );
 }
@@ -170,12 +215,20 @@ fn a_convoy_is_told_with_what_its_holder_does() {
     let graph = WaitGraph::of(&dumps[0]);
     assert!(graph.deadlocks().is_empty());
     let convoys = graph.convoys();
-    let [queue] = &convoys[..] else { panic!("{convoys:?}") };
-    assert_eq!((queue.lock_class.as_str(), queue.owner.as_deref()), ("kafka.log.Log", Some("owner")));
+    let [queue] = &convoys[..] else {
+        panic!("{convoys:?}")
+    };
+    assert_eq!(
+        (queue.lock_class.as_str(), queue.owner.as_deref()),
+        ("kafka.log.Log", Some("owner"))
+    );
     assert_eq!(queue.waiters, ["a", "b"]);
     assert_eq!(
         queue.owner_frames,
-        ["sun.nio.ch.FileDispatcherImpl.force0(Native Method)", "kafka.log.Log.flush(Log.scala:7)"]
+        [
+            "sun.nio.ch.FileDispatcherImpl.force0(Native Method)",
+            "kafka.log.Log.flush(Log.scala:7)"
+        ]
     );
 }
 
@@ -247,11 +300,22 @@ impl World {
             for &i in &path {
                 let lock = self.wants[i].unwrap();
                 let what = match self.monitor[lock] {
-                    true => format!("to lock monitor 0x1 (object 0x{:016x}, a L{lock}),", 0x1000 + lock),
-                    false => format!("for ownable synchronizer 0x{:016x}, (a L{lock}),", 0x1000 + lock),
+                    true => format!(
+                        "to lock monitor 0x1 (object 0x{:016x}, a L{lock}),",
+                        0x1000 + lock
+                    ),
+                    false => format!(
+                        "for ownable synchronizer 0x{:016x}, (a L{lock}),",
+                        0x1000 + lock
+                    ),
                 };
                 let holder = self.name(self.holder(i).unwrap());
-                write!(text, "\"{}\":\n  waiting {what}\n  which is held by \"{holder}\"\n\n", self.name(i)).unwrap();
+                write!(
+                    text,
+                    "\"{}\":\n  waiting {what}\n  which is held by \"{holder}\"\n\n",
+                    self.name(i)
+                )
+                .unwrap();
             }
             text.push_str("Java stack information for the threads listed above:\n===================================================\n");
             for &i in &path {
@@ -272,7 +336,10 @@ impl World {
         let mut text =
             "2026-11-22 14:33:28\nFull thread dump OpenJDK 64-Bit Server VM (17.0.15 mixed mode):\n\n".to_owned();
         for i in 0..self.wants.len() {
-            let state = match (self.in_wait[i], self.wants[i].map(|lock| self.monitor[lock])) {
+            let state = match (
+                self.in_wait[i],
+                self.wants[i].map(|lock| self.monitor[lock]),
+            ) {
                 (true, _) => "WAITING (on object monitor)",
                 (_, Some(true)) => "BLOCKED (on object monitor)",
                 (_, Some(false)) => "WAITING (parking)",
@@ -292,16 +359,26 @@ impl World {
                 write!(text, "\t- waiting on <0x{given_up:016x}> (a L)\n\tat a.B.c(B.java:2)\n\t- locked <0x{given_up:016x}> (a L)\n")
                     .unwrap();
             } else if let Some(lock) = self.wants[i] {
-                let what = if self.monitor[lock] { "waiting to lock" } else { "parking to wait for " };
+                let what = if self.monitor[lock] {
+                    "waiting to lock"
+                } else {
+                    "parking to wait for "
+                };
                 writeln!(text, "\t- {what} <0x{:016x}> (a L{lock})", 0x1000 + lock).unwrap();
             }
             let holds = |kind: bool| {
-                (0..self.holders.len()).filter(move |&l| self.holders[l] == Some(i) && self.monitor[l] == kind)
+                (0..self.holders.len())
+                    .filter(move |&l| self.holders[l] == Some(i) && self.monitor[l] == kind)
             };
             for lock in holds(true) {
                 // A thread that waits on a monitor does not hold it, so the world where it does is not rendered.
                 if !(self.in_wait[i] && self.wants[i] == Some(lock)) {
-                    write!(text, "\tat a.B.c(B.java:2)\n\t- locked <0x{:016x}> (a L{lock})\n", 0x1000 + lock).unwrap();
+                    write!(
+                        text,
+                        "\tat a.B.c(B.java:2)\n\t- locked <0x{:016x}> (a L{lock})\n",
+                        0x1000 + lock
+                    )
+                    .unwrap();
                 }
             }
             text.push_str("\n   Locked ownable synchronizers:\n");
@@ -325,7 +402,12 @@ fn without_lists(dump: &str) -> String {
 
 /// A node's number, from its topmost frame: names are not unique.
 fn number(thread: &DeadlockedThread) -> usize {
-    thread.frames[0].strip_prefix("a.T").and_then(|frame| frame.split('.').next()).unwrap().parse().unwrap()
+    thread.frames[0]
+        .strip_prefix("a.T")
+        .and_then(|frame| frame.split('.').next())
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 proptest! {

@@ -13,8 +13,12 @@ fn cut_after_any_byte() {
     let whole = fixture("incident/jstack/219.txt");
     let small = fixture("thread-dumps/own/rwlock-cycle-jdk11-l.txt");
     let report = fixture("thread-dumps/own/jhsdb-jdk17.txt");
-    for bytes in [&whole[..], &small[..], &report[..2000], &fixture("thread-dumps/own/dump_to_file-jdk25.json")[..3000]]
-    {
+    for bytes in [
+        &whole[..],
+        &small[..],
+        &report[..2000],
+        &fixture("thread-dumps/own/dump_to_file-jdk25.json")[..3000],
+    ] {
         for length in 0..bytes.len() {
             read_all(&bytes[..length]);
         }
@@ -77,7 +81,8 @@ fn no_text_makes_it_slow() {
     let megabyte = |piece: &str| piece.repeat(1_000_000 / piece.len());
     let banner = "Full thread dump OpenJDK 64-Bit Server VM (17):\n\n";
     let report = format!("{banner}Found one Java-level deadlock:\n====\n");
-    let entry = "\"a\":\n  waiting to lock monitor 0x1 (object 0x1, a C),\n  which is held by \"a\"\n";
+    let entry =
+        "\"a\":\n  waiting to lock monitor 0x1 (object 0x1, a C),\n  which is held by \"a\"\n";
     let texts = [
         megabyte("\""),
         megabyte("\"\n"),
@@ -85,7 +90,10 @@ fn no_text_makes_it_slow() {
         megabyte("\n"),
         megabyte("\u{2022}"),
         banner.to_owned() + &megabyte("\"a\" #1 prio=5 tid=0x1 nid=0x1 runnable\n"),
-        banner.to_owned() + &megabyte("\"a\" #1 prio=5\n\t- waiting to lock <0x1> (a C)\n\t- locked <0x2> (a C)\n"),
+        banner.to_owned()
+            + &megabyte(
+                "\"a\" #1 prio=5\n\t- waiting to lock <0x1> (a C)\n\t- locked <0x2> (a C)\n",
+            ),
         banner.to_owned() + "\"a\" #1 prio=5 tid=0x1\n" + &megabyte("\t- locked <0x1> (a C)\n"),
         banner.to_owned() + "\"a\" #1 prio=5 tid=0x1\n" + &megabyte(" - "),
         banner.to_owned() + "\"a\" #1 prio=5 tid=0x1\n" + &megabyte("\u{2022}- "),
@@ -107,7 +115,11 @@ fn no_text_makes_it_slow() {
         let start = Instant::now();
         read_all(text.as_bytes());
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(20), "{took:?} for {:?}...", text.get(..80).unwrap_or_default());
+        assert!(
+            took < Duration::from_secs(20),
+            "{took:?} for {:?}...",
+            text.get(..80).unwrap_or_default()
+        );
     }
 }
 
@@ -117,7 +129,10 @@ fn what_is_no_dump_says_so() {
         0SECTION       TITLE subcomponent dump routine\n1TISIGINFO     Dump Event \"user\" (00004000) received\n\
         3XMTHREADINFO      \"main\" J9VMThread:0x0000000000017200, java/lang/Thread:0x00000000E0000000, state:CW, prio=5\n";
     assert_eq!(parse(javacore), Err(DumpError::OpenJ9));
-    assert_eq!(parse(javacore).unwrap_err().to_string(), "OpenJ9 javacore: not supported");
+    assert_eq!(
+        parse(javacore).unwrap_err().to_string(),
+        "OpenJ9 javacore: not supported"
+    );
     assert_eq!(parse("101\n"), Err(DumpError::NoDump));
     assert_eq!(parse(""), Err(DumpError::NoDump));
 }

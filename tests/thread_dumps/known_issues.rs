@@ -11,18 +11,33 @@ fn deadlocks(path: &str) -> Vec<Deadlock> {
 
 /// Key, and whether it is more than a likeness.
 fn named(deadlock: &Deadlock) -> Vec<(String, bool)> {
-    matching(deadlock).iter().map(|known| (known.issue.clone(), known.is_exact())).collect()
+    matching(deadlock)
+        .iter()
+        .map(|known| (known.issue.clone(), known.is_exact()))
+        .collect()
 }
 
 #[test]
 fn the_data_is_whole() {
-    let keys: Vec<&str> = known_issues().iter().map(|issue| issue.key.as_str()).collect();
+    let keys: Vec<&str> = known_issues()
+        .iter()
+        .map(|issue| issue.key.as_str())
+        .collect();
     for issue in known_issues() {
-        assert_eq!(keys.iter().filter(|key| **key == issue.key).count(), 1, "{} stands twice", issue.key);
+        assert_eq!(
+            keys.iter().filter(|key| **key == issue.key).count(),
+            1,
+            "{} stands twice",
+            issue.key
+        );
         let number = issue.key.strip_prefix("KAFKA-").unwrap();
         assert!(number.parse::<u32>().is_ok() && !issue.title.is_empty());
         for version in issue.affected.iter().chain(&issue.fixed_in) {
-            assert!(version.split('.').all(|part| part.parse::<u32>().is_ok()), "{}: {version}", issue.key);
+            assert!(
+                version.split('.').all(|part| part.parse::<u32>().is_ok()),
+                "{}: {version}",
+                issue.key
+            );
             assert!(
                 !(issue.affected.contains(version) && issue.fixed_in.contains(version)),
                 "{}: {version}",
@@ -30,7 +45,11 @@ fn the_data_is_whole() {
             );
         }
         for relative in &issue.relatives {
-            assert!(keys.contains(&relative.as_str()), "{} is related to {relative}, which is missing", issue.key);
+            assert!(
+                keys.contains(&relative.as_str()),
+                "{} is related to {relative}, which is missing",
+                issue.key
+            );
         }
     }
     // Only remembered, so not to be told anybody.
@@ -42,10 +61,22 @@ fn recorded_deadlocks_get_their_names() {
     for (path, key, exact) in [
         ("incident/jstack/219.txt", "KAFKA-4399", true),
         ("incident/jstack/after-upgrade.txt", "KAFKA-5970", false),
-        ("recordings/incident-0.10.1.0/jstack-first.txt", "KAFKA-3994", true),
-        ("recordings/deadlock-handlers-0.10.1.0/jstack.txt", "KAFKA-3994", true),
+        (
+            "recordings/incident-0.10.1.0/jstack-first.txt",
+            "KAFKA-3994",
+            true,
+        ),
+        (
+            "recordings/deadlock-handlers-0.10.1.0/jstack.txt",
+            "KAFKA-3994",
+            true,
+        ),
     ] {
-        assert_eq!(named(&deadlocks(path)[0]), [(key.to_owned(), exact)], "{path}");
+        assert_eq!(
+            named(&deadlocks(path)[0]),
+            [(key.to_owned(), exact)],
+            "{path}"
+        );
     }
 }
 
@@ -75,8 +106,22 @@ fn what_is_unknown_gets_no_name() {
 
 #[test]
 fn versions_are_exposed_to_what_was_seen_in_their_source() {
-    let keys = |version| -> Vec<&str> { exposed(version).iter().map(|issue| issue.key.as_str()).collect() };
-    assert_eq!(keys("0.10.1.0"), ["KAFKA-3994", "KAFKA-4399", "KAFKA-4478", "KAFKA-4562", "KAFKA-4477"]);
+    let keys = |version| -> Vec<&str> {
+        exposed(version)
+            .iter()
+            .map(|issue| issue.key.as_str())
+            .collect()
+    };
+    assert_eq!(
+        keys("0.10.1.0"),
+        [
+            "KAFKA-3994",
+            "KAFKA-4399",
+            "KAFKA-4478",
+            "KAFKA-4562",
+            "KAFKA-4477"
+        ]
+    );
     assert_eq!(keys("0.10.1.1"), ["KAFKA-5970"]);
     assert_eq!(keys("2.1.0"), ["KAFKA-7697"]);
     assert!(keys("2.1.1").is_empty() && keys("4.0.0").is_empty() && keys("").is_empty());

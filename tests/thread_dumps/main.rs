@@ -13,9 +13,17 @@ use kafka_vitals::parse::thread_dump::{decode, parse};
 use kafka_vitals::snapshot::Deadlock;
 
 fn fixture(path: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/thread_dumps/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    std::fs::read(format!(
+        "{}/tests/fixtures/thread_dumps/{path}",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap()
 }
 
 fn deadlocks_of(bytes: &[u8]) -> Vec<Deadlock> {
-    parse(&decode(bytes)).unwrap().iter().flat_map(|dump| WaitGraph::of(dump).deadlocks()).collect()
+    parse(&decode(bytes))
+        .unwrap()
+        .iter()
+        .flat_map(|dump| WaitGraph::of(dump).deadlocks())
+        .collect()
 }

@@ -43,7 +43,10 @@ impl Cluster {
     /// Gives every node its ports, its folder and its `server.properties`.
     pub(super) fn lay_out(&mut self) -> Result<()> {
         let brokers = self.options.brokers.clone();
-        let highest = *brokers.iter().max().context("a cluster needs at least one broker")?;
+        let highest = *brokers
+            .iter()
+            .max()
+            .context("a cluster needs at least one broker")?;
         let combined = self.mode == Mode::KraftCombined;
         let mut roles: Vec<_> = brokers.iter().map(|id| (*id, true, combined)).collect();
         if self.mode == Mode::KraftDedicated {
@@ -59,10 +62,20 @@ impl Cluster {
             .collect();
         for ((id, is_broker, is_controller), ports) in nodes {
             let name = format!("{}-{id}", if is_broker { "broker" } else { "controller" });
-            let (folder, outside) = (self.folder.join(&name), self.cell.host_path(&self.folder).join(&name));
+            let (folder, outside) = (
+                self.folder.join(&name),
+                self.cell.host_path(&self.folder).join(&name),
+            );
             fs::create_dir(&outside)?;
             give(&outside, self.options.user)?;
-            let properties = self.properties(id, is_broker, is_controller, ports, &folder, &voters.join(","));
+            let properties = self.properties(
+                id,
+                is_broker,
+                is_controller,
+                ports,
+                &folder,
+                &voters.join(","),
+            );
             fs::write(outside.join("server.properties"), properties)?;
             let ports = match (is_broker, is_controller) {
                 (true, true) => ports.to_vec(),
@@ -70,7 +83,15 @@ impl Cluster {
                 _ => vec![ports[1]],
             };
             let log = outside.join("server.log");
-            self.nodes.push(Node { id, ports, is_broker, folder, log, log_start: 0, process: None });
+            self.nodes.push(Node {
+                id,
+                ports,
+                is_broker,
+                folder,
+                log,
+                log_start: 0,
+                process: None,
+            });
         }
         Ok(())
     }
@@ -131,8 +152,15 @@ impl Cluster {
     }
 
     pub(super) fn start_zookeeper(&mut self) -> Result<()> {
-        let port = *self.cell.free_ports(1)?.first().context("a port for ZooKeeper")?;
-        let (folder, outside) = (self.folder.join("zookeeper"), self.cell.host_path(&self.folder).join("zookeeper"));
+        let port = *self
+            .cell
+            .free_ports(1)?
+            .first()
+            .context("a port for ZooKeeper")?;
+        let (folder, outside) = (
+            self.folder.join("zookeeper"),
+            self.cell.host_path(&self.folder).join("zookeeper"),
+        );
         fs::create_dir(&outside)?;
         give(&outside, self.options.user)?;
         let lines = format!(
@@ -142,16 +170,25 @@ impl Cluster {
         );
         fs::write(outside.join("zoo.cfg"), lines)?;
         let mut command = self.java_command("128m", "");
-        command.arg("-cp").arg(&self.classpath).arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+        command
+            .arg("-cp")
+            .arg(&self.classpath)
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
         command.arg(folder.join("zoo.cfg"));
         let mut process = spawn_logged(&self.cell, command, &outside.join("zookeeper.log"))?;
         let deadline = Instant::now() + START_TIME;
         while self.cell.connect(port).is_err() {
             if let Some(status) = process.ended()? {
                 let log = fs::read_to_string(outside.join("zookeeper.log"))?;
-                bail!("ZooKeeper ended while starting ({status}):\n{}", last_lines(&log));
+                bail!(
+                    "ZooKeeper ended while starting ({status}):\n{}",
+                    last_lines(&log)
+                );
             }
-            ensure!(Instant::now() < deadline, "ZooKeeper does not listen on port {port} after {START_TIME:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "ZooKeeper does not listen on port {port} after {START_TIME:?}"
+            );
             nap()?;
         }
         self.zookeeper = Some((process, port));
@@ -162,19 +199,35 @@ impl Cluster {
     pub(super) fn format_storage(&self) -> Result<()> {
         let format = |node: &Node| {
             let mut tool = self.java_command("128m", "tools-");
-            tool.arg("-cp").arg(&self.classpath).args(["kafka.tools.StorageTool", "format"]);
-            tool.args(["-t", "4L6g3nShT-eMCtK--X86sw", "-c"]).arg(node.folder.join("server.properties"));
-            self.run_tool("kafka-storage format", tool, TOOL_TIME).map(drop)
+            tool.arg("-cp")
+                .arg(&self.classpath)
+                .args(["kafka.tools.StorageTool", "format"]);
+            tool.args(["-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
+                .arg(node.folder.join("server.properties"));
+            self.run_tool("kafka-storage format", tool, TOOL_TIME)
+                .map(drop)
         };
         thread::scope(|scope| {
-            let tools: Vec<_> = self.nodes.iter().map(|node| scope.spawn(move || format(node))).collect();
-            tools.into_iter().try_for_each(|tool| tool.join().unwrap_or_else(|_| bail!("kafka-storage: panicked")))
+            let tools: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| scope.spawn(move || format(node)))
+                .collect();
+            tools.into_iter().try_for_each(|tool| {
+                tool.join()
+                    .unwrap_or_else(|_| bail!("kafka-storage: panicked"))
+            })
         })
     }
 
     pub(super) fn launch(&mut self, index: usize) -> Result<()> {
         let mut command = self.java_command(&self.options.heap, "");
-        command.arg("-Xms64m").args(&self.options.jvm_options).arg("-cp").arg(&self.classpath).arg("kafka.Kafka");
+        command
+            .arg("-Xms64m")
+            .args(&self.options.jvm_options)
+            .arg("-cp")
+            .arg(&self.classpath)
+            .arg("kafka.Kafka");
         let node = self.nodes.get_mut(index).context("a node that is there")?;
         command.arg(node.folder.join("server.properties"));
         node.log_start = fs::metadata(&node.log).map_or(0, |log| log.len());
@@ -191,12 +244,25 @@ impl Cluster {
             if log.contains("started (kafka.server.Kafka") && listens() {
                 return Ok(());
             }
-            if let Some(status) = node.process.as_mut().and_then(|process| process.ended().transpose()).transpose()? {
+            if let Some(status) = node
+                .process
+                .as_mut()
+                .and_then(|process| process.ended().transpose())
+                .transpose()?
+            {
                 node.process = None;
-                bail!("broker {} ended while starting ({status}):\n{}", node.id, last_lines(&log));
+                bail!(
+                    "broker {} ended while starting ({status}):\n{}",
+                    node.id,
+                    last_lines(&log)
+                );
             }
             if Instant::now() > deadline {
-                bail!("broker {} has not started after {START_TIME:?}:\n{}", node.id, last_lines(&log));
+                bail!(
+                    "broker {} has not started after {START_TIME:?}:\n{}",
+                    node.id,
+                    last_lines(&log)
+                );
             }
             nap()?;
         }
@@ -204,11 +270,20 @@ impl Cluster {
 
     /// A broker that comes back before ZooKeeper has ended its killed predecessor's session refuses to start.
     pub(super) fn wait_unregistered(&self, id: i32) -> Result<()> {
-        let Some((_, port)) = self.zookeeper else { return Ok(()) };
+        let Some((_, port)) = self.zookeeper else {
+            return Ok(());
+        };
         let deadline = Instant::now() + START_TIME;
         let path = format!("/brokers/ids/{id}");
-        while self.zookeeper_dump(port)?.lines().any(|line| line.trim() == path) {
-            ensure!(Instant::now() < deadline, "broker {id} is still registered in ZooKeeper after {START_TIME:?}");
+        while self
+            .zookeeper_dump(port)?
+            .lines()
+            .any(|line| line.trim() == path)
+        {
+            ensure!(
+                Instant::now() < deadline,
+                "broker {id} is still registered in ZooKeeper after {START_TIME:?}"
+            );
             nap()?;
         }
         Ok(())
@@ -227,7 +302,8 @@ impl Cluster {
 
 /// Makes a folder the brokers' own.
 pub(super) fn give(folder: &Path, user: Option<u32>) -> Result<()> {
-    std::os::unix::fs::chown(folder, user, user).with_context(|| format!("give {} to uid {user:?}", folder.display()))
+    std::os::unix::fs::chown(folder, user, user)
+        .with_context(|| format!("give {} to uid {user:?}", folder.display()))
 }
 
 /// Copies the jars into the cluster's folder, and tells where the cell sees them.
@@ -243,9 +319,13 @@ pub(super) fn copy_jars(jars: &[PathBuf], outside: &Path, inside: &Path) -> Resu
 
 fn spawn_logged(cell: &Cell, mut command: Command, log: &Path) -> Result<Process> {
     let file = File::options().create(true).append(true).open(log)?;
-    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file);
     let program = command.get_program().to_string_lossy().into_owned();
-    cell.spawn(command).with_context(|| format!("start {program}"))
+    cell.spawn(command)
+        .with_context(|| format!("start {program}"))
 }
 
 fn last_lines(log: &str) -> String {

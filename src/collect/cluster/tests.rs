@@ -23,7 +23,12 @@ fn text(text: &str) -> StrBytes {
 
 /// The Metadata response of a cluster with these live brokers, as the oracle encodes it; without a leader a partition
 /// has this error.
-fn response_in(version: i16, live: &[Peer], partitions: &[Partition<'_>], leaderless: i16) -> Vec<u8> {
+fn response_in(
+    version: i16,
+    live: &[Peer],
+    partitions: &[Partition<'_>],
+    leaderless: i16,
+) -> Vec<u8> {
     let ids = |list: &str| topics::ids(list).map(BrokerId).collect::<Vec<_>>();
     let brokers = live.iter().map(|peer| {
         MetadataResponseBroker::default()
@@ -31,19 +36,25 @@ fn response_in(version: i16, live: &[Peer], partitions: &[Partition<'_>], leader
             .with_host(text(&peer.host))
             .with_port(peer.port.into())
     });
-    let topics = partitions.chunk_by(|one, other| one.topic == other.topic).map(|partitions| {
-        let name = partitions[0].topic;
-        let partitions = partitions.iter().map(|partition| {
-            MetadataResponsePartition::default()
-                .with_error_code(partition.leader.map_or(leaderless, |_| 0))
-                .with_partition_index(partition.partition as i32)
-                .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
-                .with_replica_nodes(ids(partition.replicas))
-                .with_isr_nodes(ids(partition.isr))
+    let topics = partitions
+        .chunk_by(|one, other| one.topic == other.topic)
+        .map(|partitions| {
+            let name = partitions[0].topic;
+            let partitions = partitions.iter().map(|partition| {
+                MetadataResponsePartition::default()
+                    .with_error_code(partition.leader.map_or(leaderless, |_| 0))
+                    .with_partition_index(partition.partition as i32)
+                    .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
+                    .with_replica_nodes(ids(partition.replicas))
+                    .with_isr_nodes(ids(partition.isr))
+            });
+            MetadataResponseTopic::default()
+                .with_name(Some(TopicName(text(name))))
+                .with_partitions(partitions.collect())
         });
-        MetadataResponseTopic::default().with_name(Some(TopicName(text(name)))).with_partitions(partitions.collect())
-    });
-    let response = MetadataResponse::default().with_brokers(brokers.collect()).with_topics(topics.collect());
+    let response = MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_topics(topics.collect());
     let mut body = Vec::new();
     response.encode(&mut body, version).unwrap();
     body
@@ -58,11 +69,21 @@ fn peers(ids: &[i32]) -> Vec<Peer> {
 }
 
 fn elsewhere(id: i32) -> Peer {
-    Peer { id, host: format!("192.168.1.{id}"), port: 9092 }
+    Peer {
+        id,
+        host: format!("192.168.1.{id}"),
+        port: 9092,
+    }
 }
 
 fn partition<'a>(partition: u32, leader: i32, replicas: &'a str, isr: &'a str) -> Partition<'a> {
-    Partition { topic: "t", partition, leader: Some(leader), replicas, isr }
+    Partition {
+        topic: "t",
+        partition,
+        leader: Some(leader),
+        replicas,
+        isr,
+    }
 }
 
 fn counted(live: &[i32], partitions: &[Partition<'_>], id: i32) -> ClusterCounts {
@@ -75,8 +96,23 @@ fn counted_in(body: &[u8], id: i32) -> ClusterCounts {
 
 /// Leader, under-replicated, leader alone, not in ISR, leaderless, partitions.
 fn figures(counts: &ClusterCounts) -> [u64; 6] {
-    let ClusterCounts { leader, under_replicated, isr_leader_alone, not_in_isr, leaderless, partitions, .. } = counts;
-    [*leader, *under_replicated, *isr_leader_alone, *not_in_isr, *leaderless, *partitions]
+    let ClusterCounts {
+        leader,
+        under_replicated,
+        isr_leader_alone,
+        not_in_isr,
+        leaderless,
+        partitions,
+        ..
+    } = counts;
+    [
+        *leader,
+        *under_replicated,
+        *isr_leader_alone,
+        *not_in_isr,
+        *leaderless,
+        *partitions,
+    ]
 }
 
 // The figures of the next tests were counted by awk in the output of kafka-topics.
@@ -86,33 +122,81 @@ fn the_incident_is_counted_as_kafka_topics_showed_it() {
     let described = include_str!("../../../tests/fixtures/kafka/incident-describe.txt");
     let partitions: Vec<Partition<'_>> = topics::partitions(described).collect();
     let live = [218, 217, 219];
-    assert_eq!(figures(&counted(&live, &partitions, 217)), [10, 0, 0, 4, 0, 32]);
-    assert_eq!(figures(&counted(&live, &partitions, 218)), [11, 0, 0, 4, 0, 32]);
+    assert_eq!(
+        figures(&counted(&live, &partitions, 217)),
+        [10, 0, 0, 4, 0, 32]
+    );
+    assert_eq!(
+        figures(&counted(&live, &partitions, 218)),
+        [11, 0, 0, 4, 0, 32]
+    );
     let sick = counted(&live, &partitions, 219);
     assert_eq!(figures(&sick), [11, 4, 4, 0, 0, 32]);
-    let listed: Vec<_> = sick.not_whole.iter().map(|state| (state.partition, state.replicas, state.isr)).collect();
+    let listed: Vec<_> = sick
+        .not_whole
+        .iter()
+        .map(|state| (state.partition, state.replicas, state.isr))
+        .collect();
     assert_eq!(listed, [(1, 3, 1), (7, 3, 1), (10, 3, 1), (25, 3, 1)]);
-    assert!(sick.not_whole.iter().all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219)));
+    assert!(
+        sick.not_whole
+            .iter()
+            .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
+    );
     assert_eq!(sick.live_brokers, peers(&live));
 }
 
 #[test]
 fn recorded_answers_count_as_kafkas_own_tool_does() {
-    let healthy = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-healthy.metadata-v1.bin").as_slice();
-    let old = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-one-stopped.metadata-v1.bin").as_slice();
-    let new = include_bytes!("../../../tests/fixtures/kafka/4.3.0-one-stopped.metadata-v1.bin").as_slice();
+    let healthy =
+        include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-healthy.metadata-v1.bin").as_slice();
+    let old = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-one-stopped.metadata-v1.bin")
+        .as_slice();
+    let new = include_bytes!("../../../tests/fixtures/kafka/4.3.0-one-stopped.metadata-v1.bin")
+        .as_slice();
     // Two partitions have their only replica on broker 2, which is stopped: `--unavailable-partitions` lists both. Of
     // the 88 in whose ISR it is not the old tool tells 86: of those two ZooKeeper still names the dead broker as leader
     // and ISR, and the brokers no more.
     for (body, expected) in [
-        (healthy, [[31, 0, 0, 0, 0, 94], [31, 0, 0, 0, 0, 94], [32, 0, 0, 0, 0, 94]]),
-        (old, [[45, 42, 2, 0, 2, 94], [0, 0, 0, 88, 2, 94], [47, 44, 2, 0, 2, 94]]),
-        (new, [[43, 41, 2, 0, 2, 94], [0, 0, 0, 88, 2, 94], [49, 45, 2, 0, 2, 94]]),
+        (
+            healthy,
+            [
+                [31, 0, 0, 0, 0, 94],
+                [31, 0, 0, 0, 0, 94],
+                [32, 0, 0, 0, 0, 94],
+            ],
+        ),
+        (
+            old,
+            [
+                [45, 42, 2, 0, 2, 94],
+                [0, 0, 0, 88, 2, 94],
+                [47, 44, 2, 0, 2, 94],
+            ],
+        ),
+        (
+            new,
+            [
+                [43, 41, 2, 0, 2, 94],
+                [0, 0, 0, 88, 2, 94],
+                [49, 45, 2, 0, 2, 94],
+            ],
+        ),
     ] {
         assert_eq!([1, 2, 3].map(|id| figures(&counted_in(body, id))), expected);
     }
-    let leaderless = |id| counted_in(old, id).not_whole.iter().filter(|state| state.leader.is_none()).count();
-    assert_eq!([1, 2, 3].map(leaderless), [2, 0, 0], "the lowest live broker lists them");
+    let leaderless = |id| {
+        counted_in(old, id)
+            .not_whole
+            .iter()
+            .filter(|state| state.leader.is_none())
+            .count()
+    };
+    assert_eq!(
+        [1, 2, 3].map(leaderless),
+        [2, 0, 0],
+        "the lowest live broker lists them"
+    );
 }
 
 #[test]
@@ -124,15 +208,26 @@ fn a_partition_with_one_replica_is_whole() {
 
 #[test]
 fn the_list_of_what_is_not_whole_is_bounded() {
-    let partitions: Vec<_> = (0..130).map(|index| partition(index, 1, "1,2", "1")).collect();
+    let partitions: Vec<_> = (0..130)
+        .map(|index| partition(index, 1, "1,2", "1"))
+        .collect();
     let counts = counted(&[1], &partitions, 1);
-    assert_eq!((counts.not_whole.len(), counts.not_whole_left_out), (100, 30));
+    assert_eq!(
+        (counts.not_whole.len(), counts.not_whole_left_out),
+        (100, 30)
+    );
     assert_eq!(counts.under_replicated, 130);
 }
 
 #[test]
 fn a_leader_without_the_asked_listener_is_no_missing_leader() {
-    let partitions = [partition(0, 1, "1,2", "1,2"), Partition { leader: None, ..partition(1, 0, "1,2", "1,2") }];
+    let partitions = [
+        partition(0, 1, "1,2", "1,2"),
+        Partition {
+            leader: None,
+            ..partition(1, 0, "1,2", "1,2")
+        },
+    ];
     for (error, leaderless) in [(72, 0), (5, 1)] {
         let body = response_in(6, &peers(&[1]), &partitions, error);
         let counts = count(Metadata::new(&body, 6), 1, ClusterSource::Own, None).unwrap();
@@ -146,22 +241,47 @@ fn the_largest_answer_is_counted_in_seconds() {
     // One by one that were 20,000 million comparisons.
     let live: Vec<i32> = (0..10_000).collect();
     let replicas: Vec<String> = live.iter().rev().map(i32::to_string).collect();
-    let body = response(&peers(&live), &[partition(0, 0, &vec![replicas.join(","); 400].join(","), "0")]);
+    let body = response(
+        &peers(&live),
+        &[partition(
+            0,
+            0,
+            &vec![replicas.join(","); 400].join(","),
+            "0",
+        )],
+    );
     let begun = std::time::Instant::now();
     assert_eq!(counted_in(&body, 0).under_replicated, 1);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
-fn broker(id: Option<i32>, listeners: &[(&str, Option<SecurityProtocol>, Option<&str>, u16)]) -> Broker {
-    let listener = |(name, protocol, host, port): &(&str, Option<SecurityProtocol>, Option<&str>, u16)| Listener {
-        name: (*name).into(),
-        protocol: *protocol,
-        host: host.map(str::to_owned),
-        port: *port,
-        controller: *name == "CONTROLLER",
-    };
+fn broker(
+    id: Option<i32>,
+    listeners: &[(&str, Option<SecurityProtocol>, Option<&str>, u16)],
+) -> Broker {
+    let listener =
+        |(name, protocol, host, port): &(&str, Option<SecurityProtocol>, Option<&str>, u16)| {
+            Listener {
+                name: (*name).into(),
+                protocol: *protocol,
+                host: host.map(str::to_owned),
+                port: *port,
+                controller: *name == "CONTROLLER",
+            }
+        };
     let listeners = listeners.iter().map(listener).collect();
-    Broker { id, listeners, ..Broker::unknown(ProcessKey { pid: 77, start_ticks: 1 }) }
+    Broker {
+        id,
+        listeners,
+        ..Broker::unknown(ProcessKey {
+            pid: 77,
+            start_ticks: 1,
+        })
+    }
 }
 
 #[test]
@@ -180,19 +300,42 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
     let at = |listener| own_address(&all, None, listener, &Ok(true)).unwrap();
     assert_eq!(at(None), "127.0.0.1:9092");
     assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
-    assert_eq!(at(Some("Outside")), "[2001:db8::1]:9095", "discovery knows every name in capitals");
+    assert_eq!(
+        at(Some("Outside")),
+        "[2001:db8::1]:9095",
+        "discovery knows every name in capitals"
+    );
     assert_eq!(at(Some("ODD")), "host:9096");
-    assert_eq!(own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(), "elsewhere:1");
+    assert_eq!(
+        own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(),
+        "elsewhere:1"
+    );
 
-    let failure = |broker: &Broker, listener| own_address(broker, None, listener, &Ok(true)).unwrap_err();
+    let failure =
+        |broker: &Broker, listener| own_address(broker, None, listener, &Ok(true)).unwrap_err();
     let unknown = failure(&all, Some("PLAIN"));
-    let expected =
-        "broker 1 (pid 77): the config's `probe_listener` PLAIN is none of its listeners (SSL, INTERNAL, OUTSIDE, ODD)";
-    assert_eq!((unknown.reason, unknown.message.as_str()), ("config", expected));
-    let secured = broker(Some(1), &[("SSL", Some(Ssl), None, 1), ("SASL", Some(SaslSsl), None, 2)]);
+    let expected = "broker 1 (pid 77): the config's `probe_listener` PLAIN is none of its listeners (SSL, INTERNAL, OUTSIDE, ODD)";
+    assert_eq!(
+        (unknown.reason, unknown.message.as_str()),
+        ("config", expected)
+    );
+    let secured = broker(
+        Some(1),
+        &[
+            ("SSL", Some(Ssl), None, 1),
+            ("SASL", Some(SaslSsl), None, 2),
+        ],
+    );
     let raft_alone = broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]);
-    let controller = Broker { roles: BTreeSet::from([Role::Controller]), ..all };
-    for (broker, reason) in [(secured, "unsupported"), (raft_alone, "no_listener"), (controller, "controller")] {
+    let controller = Broker {
+        roles: BTreeSet::from([Role::Controller]),
+        ..all
+    };
+    for (broker, reason) in [
+        (secured, "unsupported"),
+        (raft_alone, "no_listener"),
+        (controller, "controller"),
+    ] {
         assert_eq!(failure(&broker, None).reason, reason);
     }
 }
@@ -207,7 +350,11 @@ const FAST: Timing = Timing {
 
 fn peer_of(id: i32, broker: &FakeBroker) -> Peer {
     let (host, port) = broker.address.split_once(':').unwrap();
-    Peer { id, host: host.into(), port: port.parse().unwrap() }
+    Peer {
+        id,
+        host: host.into(),
+        port: port.parse().unwrap(),
+    }
 }
 
 /// Answers Metadata so, until it closes each connection instead.
@@ -222,8 +369,16 @@ async fn telling(body: Vec<u8>, closes: &Arc<AtomicBool>) -> FakeBroker {
 
 fn collector(own: &FakeBroker) -> ClusterCollector {
     let address = Some(own.address.clone());
-    let collector = ClusterCollector::new(Arc::new(broker(Some(2), &[])), address, None, OwnConnections::default());
-    ClusterCollector { timing: FAST, ..collector }
+    let collector = ClusterCollector::new(
+        Arc::new(broker(Some(2), &[])),
+        address,
+        None,
+        OwnConnections::default(),
+    );
+    ClusterCollector {
+        timing: FAST,
+        ..collector
+    }
 }
 
 /// One round as `rounds` does it.
@@ -243,29 +398,53 @@ async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() 
     let dead = FakeBroker::start(|_| Answer::Silence).await;
     let seen = Arc::new(OnceLock::new());
     let sees = seen.clone();
-    let alive = FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(sees.get().unwrap()))).await;
+    let alive =
+        FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(sees.get().unwrap()))).await;
     let body = response(&[peer_of(1, &alive), peer_of(3, &dead)], &partitions);
     seen.set(body.clone()).unwrap();
     let own = telling(body, &silent).await;
 
     let mut collector = collector(&own);
     let first = collect(&mut collector).await.unwrap();
-    assert_eq!((first.source, first.own_silence), (ClusterSource::Own, None));
-    assert_eq!((first.leader, first.isr_leader_alone, first.not_in_isr), (1, 1, 1));
-    assert_eq!((dead.asked().len(), alive.asked().len()), (0, 0), "no peer is known before");
+    assert_eq!(
+        (first.source, first.own_silence),
+        (ClusterSource::Own, None)
+    );
+    assert_eq!(
+        (first.leader, first.isr_leader_alone, first.not_in_isr),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        (dead.asked().len(), alive.asked().len()),
+        (0, 0),
+        "no peer is known before"
+    );
 
     silent.store(true, Ordering::SeqCst);
     let second = collect(&mut collector).await.unwrap();
     assert_eq!(second.source, ClusterSource::Peer(1));
     let silence = second.own_silence.unwrap();
-    assert!(silence.starts_with("broker 2 (pid 77): 127.0.0.1:"), "{silence}");
-    assert!(silence.contains("closed the connection before it answered Metadata"), "{silence}");
-    assert_eq!((second.leader, second.isr_leader_alone, second.not_in_isr), (1, 1, 1));
+    assert!(
+        silence.starts_with("broker 2 (pid 77): 127.0.0.1:"),
+        "{silence}"
+    );
+    assert!(
+        silence.contains("closed the connection before it answered Metadata"),
+        "{silence}"
+    );
+    assert_eq!(
+        (second.leader, second.isr_leader_alone, second.not_in_isr),
+        (1, 1, 1)
+    );
 
     silent.store(false, Ordering::SeqCst);
-    while collect(&mut collector).await.is_ok_and(|counts| counts.source != ClusterSource::Own) {}
+    while collect(&mut collector)
+        .await
+        .is_ok_and(|counts| counts.source != ClusterSource::Own)
+    {}
     assert_eq!(dead.asked().len(), 1, "the silent peer was asked once");
-    let metadata = |broker: &FakeBroker| broker.asked().iter().filter(|asked| asked.api == 3).count();
+    let metadata =
+        |broker: &FakeBroker| broker.asked().iter().filter(|asked| asked.api == 3).count();
     assert!(metadata(&alive) >= 1 && alive.asked().iter().all(|asked| asked.connection == 0));
 }
 
@@ -275,10 +454,17 @@ async fn each_peer_is_told_by_how_far_it_was_reached() {
     let closing = FakeBroker::start(|_| Answer::Close).await;
     let well = FakeBroker::with_metadata(|_| Answer::Silence).await;
     let gone = peer_of(6, &FakeBroker::start(|_| Answer::Silence).await);
-    let all = [gone, peer_of(5, &closing), peer_of(4, &silent), peer_of(3, &well), elsewhere(2)];
+    let all = [
+        gone,
+        peer_of(5, &closing),
+        peer_of(4, &silent),
+        peer_of(3, &well),
+        elsewhere(2),
+    ];
     let listed = Arc::new(Mutex::new(response(&all, &[])));
     let listing = listed.clone();
-    let own = FakeBroker::with_metadata(move |_| Answer::Body(listing.lock().unwrap().clone())).await;
+    let own =
+        FakeBroker::with_metadata(move |_| Answer::Body(listing.lock().unwrap().clone())).await;
     let mut collector = collector(&own);
     assert_eq!(collector.probe().await.unwrap().0.peers, []);
     // A broker that went is listed no more, and stays on the ring.
@@ -293,7 +479,12 @@ async fn each_peer_is_told_by_how_far_it_was_reached() {
         let (report, _) = collector.probe().await.unwrap();
         let seen = report.peers.iter().map(|probe| {
             let [connect, api] = [Some(&probe.connect), probe.api.as_ref()].map(|probe| {
-                probe.map(|probe| probe.error.as_ref().map_or(("", false), |e| (e.reason.as_str(), e.accepted)))
+                probe.map(|probe| {
+                    probe
+                        .error
+                        .as_ref()
+                        .map_or(("", false), |e| (e.reason.as_str(), e.accepted))
+                })
             });
             let (reason, _) = connect.unwrap();
             (probe.peer.id, reason, probe.connect.success(), api)
@@ -316,13 +507,28 @@ async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
     })
     .await;
     let mut collector = collector(&own);
-    assert_eq!(collect(&mut collector).await.unwrap().source, ClusterSource::Own);
+    assert_eq!(
+        collect(&mut collector).await.unwrap().source,
+        ClusterSource::Own
+    );
     for _ in 0..20 {
         let counts = collect(&mut collector).await.unwrap();
-        assert_eq!((counts.source, counts.isr_leader_alone), (ClusterSource::Peer(1), 1));
-        assert!(counts.own_silence.unwrap().contains("has not answered Metadata for"));
+        assert_eq!(
+            (counts.source, counts.isr_leader_alone),
+            (ClusterSource::Peer(1), 1)
+        );
+        assert!(
+            counts
+                .own_silence
+                .unwrap()
+                .contains("has not answered Metadata for")
+        );
     }
-    assert_eq!(own.asked().len(), 4, "twice ApiVersions and Metadata, the last without an answer");
+    assert_eq!(
+        own.asked().len(),
+        4,
+        "twice ApiVersions and Metadata, the last without an answer"
+    );
     assert!(peer.asked().iter().all(|asked| asked.connection == 0));
 }
 
@@ -340,11 +546,24 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
             _ => Answer::Body(Vec::clone(listed.get().unwrap())),
         })
     };
-    let brokers = [broker_that_falls_silent().await, broker_that_falls_silent().await];
-    listed.set(response(&[peer_of(1, &brokers[0]), peer_of(2, &brokers[1])], &[])).unwrap();
+    let brokers = [
+        broker_that_falls_silent().await,
+        broker_that_falls_silent().await,
+    ];
+    listed
+        .set(response(
+            &[peer_of(1, &brokers[0]), peer_of(2, &brokers[1])],
+            &[],
+        ))
+        .unwrap();
     let mut watching = [1, 2].map(|id| {
         let address = brokers[id as usize - 1].address.clone();
-        ClusterCollector::new(Arc::new(broker(Some(id), &[])), Some(address), None, OwnConnections::default())
+        ClusterCollector::new(
+            Arc::new(broker(Some(id), &[])),
+            Some(address),
+            None,
+            OwnConnections::default(),
+        )
     });
     for _ in 0..2 {
         for collector in &mut watching {
@@ -362,43 +581,101 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
         for collector in &mut watching {
             let (report, counts) = collector.probe().await.unwrap();
             let error = report.api.error.as_ref().unwrap();
-            assert_eq!((error.reason.as_str(), error.accepted, &report.metadata), ("timeout", true, &None));
-            assert!(collector.ask_peer(counts.unwrap_err(), &report.peers).await.is_err());
+            assert_eq!(
+                (error.reason.as_str(), error.accepted, &report.metadata),
+                ("timeout", true, &None)
+            );
+            assert!(
+                collector
+                    .ask_peer(counts.unwrap_err(), &report.peers)
+                    .await
+                    .is_err()
+            );
         }
-        for (broker, (before, connections)) in std::iter::zip(&brokers, std::iter::zip(before, &mut most_open)) {
-            let unanswered: Vec<usize> = broker.asked()[before..].iter().map(|asked| asked.connection).collect();
+        for (broker, (before, connections)) in
+            std::iter::zip(&brokers, std::iter::zip(before, &mut most_open))
+        {
+            let unanswered: Vec<usize> = broker.asked()[before..]
+                .iter()
+                .map(|asked| asked.connection)
+                .collect();
             connections.extend(broker.asked().iter().map(|asked| asked.connection));
-            let most = if silence.elapsed() < Duration::from_secs(600) { 2 } else { 4 };
-            assert!(unanswered.len() <= most && connections.len() <= most, "{:?}: {unanswered:?}", silence.elapsed());
-            assert_eq!(unanswered.iter().collect::<BTreeSet<_>>().len(), unanswered.len(), "one for each connection");
+            let most = if silence.elapsed() < Duration::from_secs(600) {
+                2
+            } else {
+                4
+            };
+            assert!(
+                unanswered.len() <= most && connections.len() <= most,
+                "{:?}: {unanswered:?}",
+                silence.elapsed()
+            );
+            assert_eq!(
+                unanswered.iter().collect::<BTreeSet<_>>().len(),
+                unanswered.len(),
+                "one for each connection"
+            );
         }
         tokio::time::sleep_until(next).await;
     }
-    assert_eq!(most_open.map(|connections| connections.len()), [4, 4], "after ten minutes each is tried anew");
+    assert_eq!(
+        most_open.map(|connections| connections.len()),
+        [4, 4],
+        "after ten minutes each is tried anew"
+    );
 }
 
 #[test]
 fn loopback_of_another_network_is_not_asked() {
     use SecurityProtocol::Plaintext;
     let of = |hosts: &[Option<&str>]| {
-        let listeners: Vec<_> = hosts.iter().map(|host| ("INSIDE", Some(Plaintext), *host, 9092)).collect();
+        let listeners: Vec<_> = hosts
+            .iter()
+            .map(|host| ("INSIDE", Some(Plaintext), *host, 9092))
+            .collect();
         broker(Some(1), &listeners)
     };
-    let at = |hosts: &[Option<&str>], bootstrap| own_address(&of(hosts), bootstrap, None, &Ok(false));
-    let local =
-        [None, Some("0.0.0.0"), Some("::"), Some("127.0.0.1"), Some("127.3.2.1"), Some("[::1]"), Some("LocalHost")];
+    let at =
+        |hosts: &[Option<&str>], bootstrap| own_address(&of(hosts), bootstrap, None, &Ok(false));
+    let local = [
+        None,
+        Some("0.0.0.0"),
+        Some("::"),
+        Some("127.0.0.1"),
+        Some("127.3.2.1"),
+        Some("[::1]"),
+        Some("LocalHost"),
+    ];
     for host in local.into_iter().chain([Some("::ffff:127.0.0.1")]) {
         let failure = at(&[host], None).unwrap_err();
         assert_eq!(failure.reason, "other_network", "{host:?}");
-        assert!(failure.message.starts_with("broker 1 (pid 77): "), "{}", failure.message);
-        assert!(failure.message.contains("`brokers[].bootstrap`"), "{}", failure.message);
+        assert!(
+            failure.message.starts_with("broker 1 (pid 77): "),
+            "{}",
+            failure.message
+        );
+        assert!(
+            failure.message.contains("`brokers[].bootstrap`"),
+            "{}",
+            failure.message
+        );
     }
-    assert_eq!(at(&[None], Some("172.17.0.2:9092")).unwrap(), "172.17.0.2:9092");
+    assert_eq!(
+        at(&[None], Some("172.17.0.2:9092")).unwrap(),
+        "172.17.0.2:9092"
+    );
     assert_eq!(at(&[Some("10.1.2.3")], None).unwrap(), "10.1.2.3:9092");
     assert_eq!(at(&[Some("kafka-1")], None).unwrap(), "kafka-1:9092");
-    assert_eq!(at(&[None, Some("10.1.2.3")], None).unwrap(), "10.1.2.3:9092", "the one that reaches it");
+    assert_eq!(
+        at(&[None, Some("10.1.2.3")], None).unwrap(),
+        "10.1.2.3:9092",
+        "the one that reaches it"
+    );
     let unknown = Failure::new("io", "its network namespace is unknown");
-    assert_eq!(own_address(&of(&[None]), None, None, &Err(unknown.clone())), Err(unknown));
+    assert_eq!(
+        own_address(&of(&[None]), None, None, &Err(unknown.clone())),
+        Err(unknown)
+    );
 }
 
 #[tokio::test]
@@ -410,7 +687,10 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
     let own = telling(body, &silent).await;
     let mut collector = collector(&own);
     collector.set_network(Ok(false));
-    assert_eq!(collect(&mut collector).await.unwrap().source, ClusterSource::Own);
+    assert_eq!(
+        collect(&mut collector).await.unwrap().source,
+        ClusterSource::Own
+    );
     silent.store(true, Ordering::SeqCst);
     assert_eq!(collect(&mut collector).await.unwrap_err().reason, "closed");
     assert_eq!(other.asked().len(), 0);
@@ -420,12 +700,21 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
 async fn a_broker_at_the_own_address_is_no_peer() {
     let listed = Arc::new(Mutex::new(Vec::new()));
     let listing = listed.clone();
-    let own = FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(&listing.lock().unwrap()))).await;
+    let own =
+        FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(&listing.lock().unwrap())))
+            .await;
     let mut collector = collector(&own);
     // What each broker of KRaft says on a listener that all of them advertise so; then a list without the own entry;
     // then one with the own entry at another name of the own address.
-    let named = |id| Peer { host: "LocalHost".into(), ..peer_of(id, &own) };
-    let lists = [vec![peer_of(1, &own), peer_of(2, &own)], vec![peer_of(1, &own)], vec![named(1), named(2)]];
+    let named = |id| Peer {
+        host: "LocalHost".into(),
+        ..peer_of(id, &own)
+    };
+    let lists = [
+        vec![peer_of(1, &own), peer_of(2, &own)],
+        vec![peer_of(1, &own)],
+        vec![named(1), named(2)],
+    ];
     for list in lists {
         *listed.lock().unwrap() = response(&list, &[partition(0, 2, "2,1", "2,1")]);
         assert_eq!(collect(&mut collector).await.unwrap().live_brokers, list);
@@ -441,10 +730,17 @@ async fn where_no_topic_is_visible_that_is_told_and_the_peers_are_known() {
     let own = telling(body, &Arc::default()).await;
     let mut collector = collector(&own);
     let counts = collect(&mut collector).await.unwrap();
-    assert_eq!(collector.probe().await.unwrap().0.peers.len(), 1, "the ring has heard of it");
+    assert_eq!(
+        collector.probe().await.unwrap().0.peers.len(),
+        1,
+        "the ring has heard of it"
+    );
     let failure = no_topic(&collector.broker, &counts).unwrap();
     let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics: allow it that in the ACLs";
-    assert_eq!((failure.reason, failure.message.as_str()), ("no_topic", expected));
+    assert_eq!(
+        (failure.reason, failure.message.as_str()),
+        ("no_topic", expected)
+    );
 }
 
 #[tokio::test]
@@ -454,7 +750,11 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     let own = FakeBroker::start(move |_| Answer::Held(late.clone(), offers_metadata())).await;
     let mut collector = collector(&own);
     let error = |report: ProbeReport| report.api.error.map(|error| error.reason).unwrap();
-    assert_eq!(error(collector.probe().await.unwrap().0), "timeout", "nothing is known of it yet");
+    assert_eq!(
+        error(collector.probe().await.unwrap().0),
+        "timeout",
+        "nothing is known of it yet"
+    );
     for _ in 0..2 {
         go.notify_one();
         let until = Instant::now() + Duration::from_secs(60);
@@ -462,7 +762,12 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
         assert!(Instant::now() < until, "it ends with the answer");
         let (report, counts) = collector.probe().await.unwrap();
         let (took, failure) = (report.api.duration, counts.unwrap_err());
-        assert!(took > FAST.deadline && failure.message.contains(&format!("took {} ms", took.as_millis())));
+        assert!(
+            took > FAST.deadline
+                && failure
+                    .message
+                    .contains(&format!("took {} ms", took.as_millis()))
+        );
         assert_eq!((error(report).as_str(), failure.reason), ("slow", "slow"));
     }
     // Now it hangs.
@@ -481,15 +786,32 @@ async fn a_broker_without_an_id_is_not_asked() {
 #[tokio::test(start_paused = true)]
 async fn the_ring_starts_above_the_own_id_and_keeps_who_was_listed_lately() {
     let mut ring = Peers::default();
-    let ids = |ring: &Peers| ring.ring.iter().map(|(peer, _)| peer.id).collect::<Vec<_>>();
-    ring.remember(5, "127.0.0.1:9092", &peers(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
+    let ids = |ring: &Peers| {
+        ring.ring
+            .iter()
+            .map(|(peer, _)| peer.id)
+            .collect::<Vec<_>>()
+    };
+    ring.remember(
+        5,
+        "127.0.0.1:9092",
+        &peers(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+    );
     assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2]);
     tokio::time::advance(UNLISTED / 2).await;
     ring.remember(5, "127.0.0.1:9092", &peers(&[4, 9, 7, 5]));
-    assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2], "those that are listed no more may come back");
+    assert_eq!(
+        ids(&ring),
+        [6, 7, 8, 9, 10, 11, 1, 2],
+        "those that are listed no more may come back"
+    );
     tokio::time::advance(UNLISTED / 2).await;
     ring.remember(5, "127.0.0.1:9092", &peers(&[5]));
-    assert_eq!(ids(&ring), [6, 7, 8, 9, 10, 11, 1, 2], "a broker that sees itself alone empties no list");
+    assert_eq!(
+        ids(&ring),
+        [6, 7, 8, 9, 10, 11, 1, 2],
+        "a broker that sees itself alone empties no list"
+    );
     ring.remember(5, "127.0.0.1:9092", &peers(&[4, 9, 7, 5]));
     assert_eq!(ids(&ring), [7, 9, 4]);
 }

@@ -26,7 +26,10 @@ fn broker(pid: u32, listeners: &[(&str, Option<&str>, u16)], zookeeper: &[String
         id: Some(219),
         listeners: listeners.iter().map(listener).collect(),
         zookeeper: zookeeper.to_vec(),
-        ..Broker::unknown(ProcessKey { pid, start_ticks: 1 })
+        ..Broker::unknown(ProcessKey {
+            pid,
+            start_ticks: 1,
+        })
     }
 }
 
@@ -36,13 +39,25 @@ fn nobody(_: SocketAddr) -> bool {
 
 fn by_state(counts: &StateCounts) -> BTreeMap<&'static str, (u64, u64, u64)> {
     let told = |state: TcpState| (state.name(), *counts.get(state));
-    let told = TcpState::ALL.into_iter().map(told).filter(|(_, count)| *count != StateCount::default());
-    told.map(|(name, count)| (name, (count.connections, count.receive_bytes, count.send_bytes))).collect()
+    let told = TcpState::ALL
+        .into_iter()
+        .map(told)
+        .filter(|(_, count)| *count != StateCount::default());
+    told.map(|(name, count)| {
+        (
+            name,
+            (count.connections, count.receive_bytes, count.send_bytes),
+        )
+    })
+    .collect()
 }
 
 /// What `ss` says of the sockets that the filter names: connections, Recv-Q and Send-Q by state.
 fn ss(filter: &str) -> BTreeMap<&'static str, (u64, u64, u64)> {
-    let output = Command::new("ss").args(["-Htan", filter]).output().expect("ss (package iproute2) runs");
+    let output = Command::new("ss")
+        .args(["-Htan", filter])
+        .output()
+        .expect("ss (package iproute2) runs");
     assert!(output.status.success(), "{output:?}");
     let mut sums = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -53,9 +68,16 @@ fn ss(filter: &str) -> BTreeMap<&'static str, (u64, u64, u64)> {
             "FIN-WAIT-2" => "fin_wait2".to_string(),
             other => other.to_lowercase().replace('-', "_"),
         };
-        let state = TcpState::ALL.into_iter().find(|state| state.name() == name).expect("a state of ss");
+        let state = TcpState::ALL
+            .into_iter()
+            .find(|state| state.name() == name)
+            .expect("a state of ss");
         let sum: &mut (u64, u64, u64) = sums.entry(state.name()).or_default();
-        *sum = (sum.0 + 1, sum.1 + words[1].parse::<u64>().unwrap(), sum.2 + words[2].parse::<u64>().unwrap());
+        *sum = (
+            sum.0 + 1,
+            sum.1 + words[1].parse::<u64>().unwrap(),
+            sum.2 + words[2].parse::<u64>().unwrap(),
+        );
     }
     sums
 }
@@ -73,7 +95,10 @@ fn settled<T: PartialEq>(
         if before == after && ours == again && done(&before) {
             return (before, ours);
         }
-        assert!(Instant::now() < deadline, "ss does not settle: {before:?}, {after:?}");
+        assert!(
+            Instant::now() < deadline,
+            "ss does not settle: {before:?}, {after:?}"
+        );
     }
 }
 
@@ -86,7 +111,11 @@ struct Scene {
 
 impl Scene {
     fn new(place: &str) -> Scene {
-        Scene { listener: TcpListener::bind(place).unwrap(), held: Vec::new(), servers: Vec::new() }
+        Scene {
+            listener: TcpListener::bind(place).unwrap(),
+            held: Vec::new(),
+            servers: Vec::new(),
+        }
     }
 
     fn port(&self) -> u16 {
@@ -166,11 +195,18 @@ fn inode(socket: impl AsFd) -> u64 {
 }
 
 /// Ours in the terms of ss: its Recv-Q counts the peer's unread FIN, its LISTEN line holds the accept queue.
-fn check(mut theirs: BTreeMap<&'static str, (u64, u64, u64)>, pulse: &SocketPulse, fins: &[(&'static str, u64)]) {
+fn check(
+    mut theirs: BTreeMap<&'static str, (u64, u64, u64)>,
+    pulse: &SocketPulse,
+    fins: &[(&'static str, u64)],
+) {
     theirs.remove("established");
     let queue = theirs.get_mut("listen").unwrap();
     let accept = &pulse.accept_queues[0];
-    assert_eq!((u64::from(accept.length), accept.limit.map(u64::from)), (queue.1, Some(queue.2)));
+    assert_eq!(
+        (u64::from(accept.length), accept.limit.map(u64::from)),
+        (queue.1, Some(queue.2))
+    );
     (queue.1, queue.2) = (0, 0);
     for (state, count) in fins {
         theirs.get_mut(state).unwrap().1 -= count;
@@ -183,7 +219,11 @@ fn pulse_equals_ss_in_both_families() {
     for place in ["[::]:0", "127.0.0.1:0"] {
         let mut scene = Scene::new(place);
         scene.fill();
-        let broker = broker(std::process::id(), &[("PLAINTEXT", None, scene.port())], &[]);
+        let broker = broker(
+            std::process::id(),
+            &[("PLAINTEXT", None, scene.port())],
+            &[],
+        );
         let mut sockets = Sockets::new("/proc", LIMIT);
         let filter = format!("sport = :{}", scene.port());
         let (theirs, pulse) = settled(
@@ -198,13 +238,21 @@ fn pulse_equals_ss_in_both_families() {
         assert_eq!(pulse.unread_close_wait, 3);
         let close_wait = pulse.server.get(TcpState::CloseWait);
         assert_eq!((close_wait.connections, close_wait.receive_bytes), (5, 300));
-        let queue = AcceptQueue { listener: "PLAINTEXT".into(), length: 4, limit: Some(3) };
+        let queue = AcceptQueue {
+            listener: "PLAINTEXT".into(),
+            length: 4,
+            limit: Some(3),
+        };
         assert_eq!(pulse.accept_queues, [queue]);
 
         // The same where sock_diag is refused; only the limit of the accept queue is unknown there.
         let mut refused = Sockets::new("/proc", LIMIT);
         refused.diag_refused = Some(Instant::now());
-        let (theirs, mut fallback) = settled(&filter, || refused.pulse(&broker, &nobody).unwrap(), |_| true);
+        let (theirs, mut fallback) = settled(
+            &filter,
+            || refused.pulse(&broker, &nobody).unwrap(),
+            |_| true,
+        );
         assert_eq!(fallback.accept_queues[0].limit.replace(3), None);
         check(theirs, &fallback, &fins);
         assert_eq!(fallback.unread_close_wait, 3);
@@ -213,7 +261,13 @@ fn pulse_equals_ss_in_both_families() {
         let ours = scene.servers[4].peer_addr().unwrap();
         let ours = SocketAddr::new(ours.ip().to_canonical(), ours.port());
         let without = sockets.pulse(&broker, &|remote| remote == ours).unwrap();
-        assert_eq!((without.server.get(TcpState::CloseWait).connections, without.unread_close_wait), (4, 2));
+        assert_eq!(
+            (
+                without.server.get(TcpState::CloseWait).connections,
+                without.unread_close_wait
+            ),
+            (4, 2)
+        );
     }
 }
 
@@ -221,13 +275,31 @@ fn pulse_equals_ss_in_both_families() {
 fn one_port_at_two_addresses_is_two_listeners() {
     let first = Scene::new("127.0.0.1:0");
     let second = TcpListener::bind(("127.0.0.2", first.port())).unwrap();
-    let _waiting = [TcpStream::connect(("127.0.0.2", first.port())).unwrap(), first.connect(), first.connect()];
+    let _waiting = [
+        TcpStream::connect(("127.0.0.2", first.port())).unwrap(),
+        first.connect(),
+        first.connect(),
+    ];
     let mut sockets = Sockets::new("/proc", LIMIT);
     let mut of = |host: &str| {
-        let broker = broker(std::process::id(), &[("PLAINTEXT", Some(host), first.port())], &[]);
-        let (owners, _) = sockets.owners(&broker, &HashSet::new(), &mut || Ok(HashSet::new()), &nobody).unwrap();
+        let broker = broker(
+            std::process::id(),
+            &[("PLAINTEXT", Some(host), first.port())],
+            &[],
+        );
+        let (owners, _) = sockets
+            .owners(
+                &broker,
+                &HashSet::new(),
+                &mut || Ok(HashSet::new()),
+                &nobody,
+            )
+            .unwrap();
         let pulse = sockets.pulse(&broker, &nobody).unwrap();
-        (pulse.accept_queues[0].length, owners.server_established.connections)
+        (
+            pulse.accept_queues[0].length,
+            owners.server_established.connections,
+        )
     };
     assert_eq!(of("127.0.0.1"), (2, 2));
     assert_eq!(of("127.0.0.2"), (1, 1));
@@ -277,39 +349,73 @@ fn owners_tell_roles_and_untracked_sockets() {
     let udp = UdpSocket::bind("[::]:0").unwrap();
     let closed_meanwhile = inode(jmx.connect());
     let held: HashSet<u64> = broker_holds.iter().map(inode).collect();
-    let held: HashSet<u64> =
-        held.into_iter().chain([inode(&unix.0), inode(&udp), inode(&scene.listener), inode(&jmx.listener)]).collect();
+    let held: HashSet<u64> = held
+        .into_iter()
+        .chain([
+            inode(&unix.0),
+            inode(&udp),
+            inode(&scene.listener),
+            inode(&jmx.listener),
+        ])
+        .collect();
     let before: HashSet<u64> = held.iter().copied().chain([closed_meanwhile]).collect();
 
     // A reset takes its time on a busy machine.
-    settled(&format!("sport = :{}", scene.port()), || (), |states| states["established"].0 == 10);
+    settled(
+        &format!("sport = :{}", scene.port()),
+        || (),
+        |states| states["established"].0 == 10,
+    );
 
     let entry = vec![format!("127.0.0.1:{}", zookeeper.port())];
-    let broker = broker(std::process::id(), &[("PLAINTEXT", None, scene.port())], &entry);
+    let broker = broker(
+        std::process::id(),
+        &[("PLAINTEXT", None, scene.port())],
+        &entry,
+    );
     let mut sockets = Sockets::new("/proc", LIMIT);
     let filter = format!("dport = :{}", zookeeper.port());
-    let done = |states: &BTreeMap<&str, (u64, u64, u64)>| states.len() == 3 && states["established"].0 == 3;
+    let done = |states: &BTreeMap<&str, (u64, u64, u64)>| {
+        states.len() == 3 && states["established"].0 == 3
+    };
     for refused in [None, Some(Instant::now())] {
         sockets.diag_refused = refused;
-        let read = || sockets.owners(&broker, &before, &mut || Ok(held.clone()), &nobody).unwrap();
+        let read = || {
+            sockets
+                .owners(&broker, &before, &mut || Ok(held.clone()), &nobody)
+                .unwrap()
+        };
         let (mut by_ss, (owners, untracked)) = settled(&filter, read, done);
         by_ss.get_mut("close_wait").unwrap().1 -= 1; // the FIN
         assert_eq!(by_state(&owners.client), by_ss);
         assert_eq!(owners.client_unread_close_wait, 1);
         let established = ss(&format!("sport = :{}", scene.port()))["established"];
         let count = owners.server_established;
-        assert_eq!((count.connections, count.receive_bytes, count.send_bytes), established);
+        assert_eq!(
+            (count.connections, count.receive_bytes, count.send_bytes),
+            established
+        );
         assert_eq!((count.connections, count.receive_bytes), (10, 21));
         assert_eq!(untracked, 40);
     }
     let failing = &mut || Err(Failure::new("gone", "no more"));
-    assert_eq!(sockets.owners(&broker, &before, failing, &nobody).unwrap_err().reason, "gone");
+    assert_eq!(
+        sockets
+            .owners(&broker, &before, failing, &nobody)
+            .unwrap_err()
+            .reason,
+        "gone"
+    );
 }
 
 #[test]
 fn recorded_tables_give_the_counts_that_were_made() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sockets/proc");
-    let listeners = [("PLAINTEXT", None, 9092), ("INTERNAL", Some("127.0.0.1"), 9093), ("V6", Some("[::1]"), 9095)];
+    let listeners = [
+        ("PLAINTEXT", None, 9092),
+        ("INTERNAL", Some("127.0.0.1"), 9093),
+        ("V6", Some("[::1]"), 9095),
+    ];
     let broker = broker(4711, &listeners, &["127.0.0.1:2181".to_string()]);
     let mut sockets = Sockets::new(root, LIMIT);
     let pulse = sockets.pulse(&broker, &nobody).unwrap();
@@ -325,14 +431,32 @@ fn recorded_tables_give_the_counts_that_were_made() {
     ];
     assert_eq!(by_state(&pulse.server), BTreeMap::from(expected));
     assert_eq!(pulse.unread_close_wait, 3);
-    let queue = |listener: &str, length| AcceptQueue { listener: listener.into(), length, limit: None };
-    assert_eq!(pulse.accept_queues, [queue("PLAINTEXT", 2), queue("INTERNAL", 2), queue("V6", 0)]);
+    let queue = |listener: &str, length| AcceptQueue {
+        listener: listener.into(),
+        length,
+        limit: None,
+    };
+    assert_eq!(
+        pulse.accept_queues,
+        [queue("PLAINTEXT", 2), queue("INTERNAL", 2), queue("V6", 0)]
+    );
 
     // The two handles of the outgoing connections to 2181, a unix socket, and one that no table has.
     let inodes = HashSet::from([393_801, 393_803, 393_811, 1]);
-    let (owners, untracked) = sockets.owners(&broker, &inodes, &mut || Ok(inodes.clone()), &nobody).unwrap();
-    assert_eq!(by_state(&owners.client), BTreeMap::from([("established", (2, 0, 0)), ("time_wait", (1, 0, 0))]));
-    assert_eq!((owners.server_established.connections, owners.server_established.receive_bytes), (9, 33));
+    let (owners, untracked) = sockets
+        .owners(&broker, &inodes, &mut || Ok(inodes.clone()), &nobody)
+        .unwrap();
+    assert_eq!(
+        by_state(&owners.client),
+        BTreeMap::from([("established", (2, 0, 0)), ("time_wait", (1, 0, 0))])
+    );
+    assert_eq!(
+        (
+            owners.server_established.connections,
+            owners.server_established.receive_bytes
+        ),
+        (9, 33)
+    );
     assert_eq!(untracked, 1);
 }
 
@@ -345,7 +469,16 @@ fn an_empty_list_is_believed_once_sock_diag_has_told_a_socket() {
     let broker = broker(std::process::id(), &[("PLAINTEXT", None, 1)], &[]);
     let mut source = |ports: &Ports| {
         let deadline = Instant::now() + LIMIT;
-        sockets.read(&broker, States::ALL, Some(ports), deadline, || 0, |sum, _| *sum += 1).unwrap()
+        sockets
+            .read(
+                &broker,
+                States::ALL,
+                Some(ports),
+                deadline,
+                || 0,
+                |sum, _| *sum += 1,
+            )
+            .unwrap()
     };
     assert_eq!(source(&without), (0, Source::ProcNet));
     assert_eq!(source(&with), (1, Source::SockDiag));
@@ -354,23 +487,63 @@ fn an_empty_list_is_believed_once_sock_diag_has_told_a_socket() {
 
 #[test]
 fn places_match_as_a_broker_binds() {
-    let matches = |host: Option<&str>, local: &str| Place::new(host, 9092).is(local.parse().unwrap());
-    for any in [None, Some(""), Some("0.0.0.0"), Some("::"), Some("[::]"), Some("kafka-1.example")] {
-        assert!(matches(any, "10.0.0.5:9092") && matches(any, "[fd00::5]:9092"), "{any:?}");
+    let matches =
+        |host: Option<&str>, local: &str| Place::new(host, 9092).is(local.parse().unwrap());
+    for any in [
+        None,
+        Some(""),
+        Some("0.0.0.0"),
+        Some("::"),
+        Some("[::]"),
+        Some("kafka-1.example"),
+    ] {
+        assert!(
+            matches(any, "10.0.0.5:9092") && matches(any, "[fd00::5]:9092"),
+            "{any:?}"
+        );
         assert!(!matches(any, "10.0.0.5:9093"), "{any:?}");
     }
-    assert!(matches(Some("10.0.0.5"), "10.0.0.5:9092") && !matches(Some("10.0.0.5"), "10.0.0.6:9092"));
+    assert!(
+        matches(Some("10.0.0.5"), "10.0.0.5:9092") && !matches(Some("10.0.0.5"), "10.0.0.6:9092")
+    );
     assert!(matches(Some("::ffff:10.0.0.5"), "10.0.0.5:9092"));
-    assert!(matches(Some("[fd00::5]"), "[fd00::5]:9092") && matches(Some("fe80::1%eth0"), "[fe80::1]:9092"));
-    assert!(matches(Some("LocalHost"), "127.0.0.1:9092") && !matches(Some("localhost"), "10.0.0.5:9092"));
-    assert_eq!(Place::parse("zk-1:5181"), Some(Place { host: Host::Any, port: 5181 }));
-    assert_eq!(Place::parse(" [::1]:2181"), Some(Place { host: Host::Address("::1".parse().unwrap()), port: 2181 }));
-    assert_eq!([Place::parse("zk-1"), Place::parse("zk-1:port"), Place::parse("")], [None; 3]);
+    assert!(
+        matches(Some("[fd00::5]"), "[fd00::5]:9092")
+            && matches(Some("fe80::1%eth0"), "[fe80::1]:9092")
+    );
+    assert!(
+        matches(Some("LocalHost"), "127.0.0.1:9092")
+            && !matches(Some("localhost"), "10.0.0.5:9092")
+    );
+    assert_eq!(
+        Place::parse("zk-1:5181"),
+        Some(Place {
+            host: Host::Any,
+            port: 5181
+        })
+    );
+    assert_eq!(
+        Place::parse(" [::1]:2181"),
+        Some(Place {
+            host: Host::Address("::1".parse().unwrap()),
+            port: 2181
+        })
+    );
+    assert_eq!(
+        [
+            Place::parse("zk-1"),
+            Place::parse("zk-1:port"),
+            Place::parse("")
+        ],
+        [None; 3]
+    );
 }
 
 #[test]
 fn a_time_limit_is_kept() {
     let broker = broker(std::process::id(), &[("PLAINTEXT", None, 9092)], &[]);
-    let late = Sockets::new("/proc", Duration::ZERO).pulse(&broker, &nobody).unwrap_err();
+    let late = Sockets::new("/proc", Duration::ZERO)
+        .pulse(&broker, &nobody)
+        .unwrap_err();
     assert_eq!(late.reason, "timeout");
 }

@@ -10,7 +10,10 @@ struct Noise(u64);
 
 impl Noise {
     fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as f64 / f64::from(1u32 << 30) - 1.0
     }
 }
@@ -23,7 +26,10 @@ fn series(until: f64, every: f64, level: impl Fn(f64) -> f64) -> Series {
     let mut series = Series::default();
     let mut second = 0.0;
     while second <= until {
-        series.push(Moment(1_700_000_000_000 + (second * 1000.0) as u64), level(second).round());
+        series.push(
+            Moment(1_700_000_000_000 + (second * 1000.0) as u64),
+            level(second).round(),
+        );
         second += every;
     }
     series
@@ -32,10 +38,17 @@ fn series(until: f64, every: f64, level: impl Fn(f64) -> f64) -> Series {
 /// The forecast 30 minutes before the level first reaches what it reaches at `end`, as a share of 30 minutes.
 fn at_notice(end: f64, every: f64, level: impl Fn(f64) -> f64) -> (f64, Series) {
     let limit = level(end);
-    let first = (0..end as u32).map(f64::from).find(|second| level(*second) >= limit).unwrap_or(end);
+    let first = (0..end as u32)
+        .map(f64::from)
+        .find(|second| level(*second) >= limit)
+        .unwrap_or(end);
     let series = series(first - NOTICE, every, &level);
     let Forecast::SecondsLeft(left) = series.forecast(limit) else {
-        panic!("{:?} for {limit}, {:?}", series.forecast(limit), series.trend());
+        panic!(
+            "{:?} for {limit}, {:?}",
+            series.forecast(limit),
+            series.trend()
+        );
     };
     (left / NOTICE, series)
 }
@@ -55,21 +68,42 @@ fn growth_is_foreseen_30_minutes_ahead_to_a_fifth() {
     let h = 60.0 * MINUTE;
     let table: [(&str, f64, Level); 14] = [
         ("linear", 2.0 * h, |s| 137.0 + s * 0.5),
-        ("linear, known for 12 minutes", 42.0 * MINUTE, |s| 137.0 + s * 0.5),
+        ("linear, known for 12 minutes", 42.0 * MINUTE, |s| {
+            137.0 + s * 0.5
+        }),
         ("slow", 4.0 * h, |s| 5000.0 + s / 60.0),
         ("noisy", 3.0 * h, |s| 900.0 + s * 0.1 + jitter(s, 60.0)),
-        ("short teeth", 3.0 * h, |s| 5000.0 + s * 0.2 + tooth(s, 90.0, 100.0)),
-        ("long teeth", 4.0 * h, |s| 5000.0 + s * 0.2 + tooth(s, 600.0, 200.0)),
-        ("teeth of a disk", 4.0 * h, |s| 3e11 + s * 2e6 + tooth(s, 300.0, 1e9)),
-        ("flat, then a leak", 3.0 * h, |s| 12_820.0 + jitter(s, 20.0) + (s - 7200.0).max(0.0) * 3.0),
-        ("a step, then a leak", 3.0 * h, |s| if s < 3000.0 { 500.0 } else { 4000.0 + s * 0.2 }),
-        ("a fall, then a leak", 3.0 * h, |s| if s < 3000.0 { 9000.0 } else { 2000.0 + s * 0.8 }),
-        ("even acceleration", 2.0 * h, |s| 137.0 + (s / 100.0).powi(2)),
-        ("acceleration by shares", 3.0 * h, |s| 200.0 * (s / 3600.0).exp()),
+        ("short teeth", 3.0 * h, |s| {
+            5000.0 + s * 0.2 + tooth(s, 90.0, 100.0)
+        }),
+        ("long teeth", 4.0 * h, |s| {
+            5000.0 + s * 0.2 + tooth(s, 600.0, 200.0)
+        }),
+        ("teeth of a disk", 4.0 * h, |s| {
+            3e11 + s * 2e6 + tooth(s, 300.0, 1e9)
+        }),
+        ("flat, then a leak", 3.0 * h, |s| {
+            12_820.0 + jitter(s, 20.0) + (s - 7200.0).max(0.0) * 3.0
+        }),
+        ("a step, then a leak", 3.0 * h, |s| {
+            if s < 3000.0 { 500.0 } else { 4000.0 + s * 0.2 }
+        }),
+        ("a fall, then a leak", 3.0 * h, |s| {
+            if s < 3000.0 { 9000.0 } else { 2000.0 + s * 0.8 }
+        }),
+        ("even acceleration", 2.0 * h, |s| {
+            137.0 + (s / 100.0).powi(2)
+        }),
+        ("acceleration by shares", 3.0 * h, |s| {
+            200.0 * (s / 3600.0).exp()
+        }),
         ("stairs", 4.0 * h, |s| 1000.0 + (s / 400.0).floor() * 80.0),
         ("bursts that stay open", 4.0 * h, |s| {
             let mut noise = Noise(5);
-            1000.0 + (0..(s / 5.0) as u32).map(|_| if noise.next() > 0.0 { 30.0 } else { 0.0 }).sum::<f64>()
+            1000.0
+                + (0..(s / 5.0) as u32)
+                    .map(|_| if noise.next() > 0.0 { 30.0 } else { 0.0 })
+                    .sum::<f64>()
         }),
     ];
     let mut wrong = Vec::new();
@@ -98,16 +132,35 @@ fn what_does_not_grow_towards_the_limit_is_not_foreseen() {
         ("noise", 7200.0, |s| 900.0 + jitter(s, 60.0)),
         ("falling", 7200.0, |s| 9000.0 - s * 0.5),
         ("teeth", 7200.0, |s| 5000.0 + tooth(s, 600.0, 3000.0)),
-        ("long teeth", 9000.0, |s| 5000.0 + tooth(s + 1500.0, 2700.0, 3000.0)),
-        ("a step, then flat", 5400.0, |s| if s < 3600.0 { 500.0 } else { 5000.0 }),
-        ("a fleet that connects, then stays", 5400.0, |s| 500.0 + (s - 1800.0).clamp(0.0, 1500.0) * 3.0),
-        ("a topic that fills up", 7200.0, |s| 9000.0 - 8000.0 * (-s / 1200.0).exp()),
-        ("bursts that end", 7200.0, |s| if (s / 420.0).fract() < 0.15 { 4000.0 } else { 700.0 }),
+        ("long teeth", 9000.0, |s| {
+            5000.0 + tooth(s + 1500.0, 2700.0, 3000.0)
+        }),
+        ("a step, then flat", 5400.0, |s| {
+            if s < 3600.0 { 500.0 } else { 5000.0 }
+        }),
+        ("a fleet that connects, then stays", 5400.0, |s| {
+            500.0 + (s - 1800.0).clamp(0.0, 1500.0) * 3.0
+        }),
+        ("a topic that fills up", 7200.0, |s| {
+            9000.0 - 8000.0 * (-s / 1200.0).exp()
+        }),
+        ("bursts that end", 7200.0, |s| {
+            if (s / 420.0).fract() < 0.15 {
+                4000.0
+            } else {
+                700.0
+            }
+        }),
     ];
     for (name, until, level) in table {
         for every in [1.0, 5.0, 30.0] {
             let series = series(until, every, level);
-            assert_eq!(series.forecast(10_000.0), Forecast::NoneAhead, "{name}, every {every} s: {:?}", series.trend());
+            assert_eq!(
+                series.forecast(10_000.0),
+                Forecast::NoneAhead,
+                "{name}, every {every} s: {:?}",
+                series.trend()
+            );
             assert_eq!(series.leak(), None, "{name}, every {every} s");
         }
     }
@@ -158,7 +211,9 @@ fn the_recorded_incident_is_foreseen() {
     for (at, count) in samples.take_while(|(at, _)| *at <= 80.0) {
         series.push(Moment((at * 1000.0) as u64), count);
     }
-    let Forecast::SecondsLeft(left) = series.forecast(305.0) else { panic!("{:?}", series.trend()) };
+    let Forecast::SecondsLeft(left) = series.forecast(305.0) else {
+        panic!("{:?}", series.trend())
+    };
     assert!((left / (131.2 - 78.9) - 1.0).abs() <= 0.2, "{left}");
 }
 
@@ -180,7 +235,11 @@ fn growth_that_stops_is_no_leak_and_a_restart_begins_anew() {
     let level = |s: f64| 500.0 + s.min(3600.0) * 0.5 + jitter(s, 3.0);
     let told = |until: f64| series(until, 1.0, level).leak();
     assert_eq!(told(300.0), None, "too early to tell");
-    assert!(told(3600.0).is_some_and(|grown| (3000..=3600).contains(&grown.as_secs())), "{:?}", told(3600.0));
+    assert!(
+        told(3600.0).is_some_and(|grown| (3000..=3600).contains(&grown.as_secs())),
+        "{:?}",
+        told(3600.0)
+    );
     assert_eq!(told(3600.0 + 600.0), None);
     assert_eq!(series(30.0, 1.0, level).forecast(1000.0), Forecast::Unknown);
 }

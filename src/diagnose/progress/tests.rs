@@ -20,7 +20,14 @@ struct Thread {
 }
 
 fn thread(pool: Pool, wakes: impl Fn(u64) -> bool + 'static) -> Thread {
-    Thread { pool, state: 'S', wakes: Box::new(wakes), cost: 50_000, cpu: 0, switches: 1 }
+    Thread {
+        pool,
+        state: 'S',
+        wakes: Box::new(wakes),
+        cost: 50_000,
+        cpu: 0,
+        switches: 1,
+    }
 }
 
 fn every(period: u64) -> impl Fn(u64) -> bool {
@@ -28,7 +35,11 @@ fn every(period: u64) -> impl Fn(u64) -> bool {
 }
 
 /// `before` up to `at`, `after` from then on.
-fn then(at: u64, before: impl Fn(u64) -> bool, after: impl Fn(u64) -> bool) -> impl Fn(u64) -> bool {
+fn then(
+    at: u64,
+    before: impl Fn(u64) -> bool,
+    after: impl Fn(u64) -> bool,
+) -> impl Fn(u64) -> bool {
     move |ms| if ms < at { before(ms) } else { after(ms) }
 }
 
@@ -38,7 +49,11 @@ fn never(_: u64) -> bool {
 
 impl Made {
     fn new(threads: Vec<Thread>) -> Made {
-        Made { watch: Watch::default(), now: 0, threads }
+        Made {
+            watch: Watch::default(),
+            now: 0,
+            threads,
+        }
     }
 
     fn pass(&mut self, gap: u64) -> Vec<usize> {
@@ -53,11 +68,23 @@ impl Made {
             .threads
             .iter()
             .enumerate()
-            .map(|(i, t)| Sample { thread: i as u32, pool: t.pool, cpu: t.cpu, switches: t.switches })
+            .map(|(i, t)| Sample {
+                thread: i as u32,
+                pool: t.pool,
+                cpu: t.cpu,
+                switches: t.switches,
+            })
             .collect();
         let asked = self.watch.take(Moment(self.now), &samples);
-        let states: Vec<_> = asked.iter().map(|i| (*i, self.threads[*i as usize].state)).collect();
-        self.watch.judge(&states).into_iter().map(|(thread, _)| thread as usize).collect()
+        let states: Vec<_> = asked
+            .iter()
+            .map(|i| (*i, self.threads[*i as usize].state))
+            .collect();
+        self.watch
+            .judge(&states)
+            .into_iter()
+            .map(|(thread, _)| thread as usize)
+            .collect()
     }
 
     /// When each suspected thread was first suspected, in milliseconds, until `end`.
@@ -75,7 +102,9 @@ impl Made {
 }
 
 fn reapers() -> Vec<Thread> {
-    (0..3).map(|i| thread(Pool::ExpirationReaper, move |ms| (ms + 70 * i) % 200 == 0)).collect()
+    (0..3)
+        .map(|i| thread(Pool::ExpirationReaper, move |ms| (ms + 70 * i) % 200 == 0))
+        .collect()
 }
 
 fn with_reapers(thread: Thread) -> Made {
@@ -92,8 +121,13 @@ fn a_handler_that_stops_is_suspected_after_two_seconds() {
             let after = move |ms: u64| after > 0 && ms % after == 137;
             let mut made = with_reapers(thread(pool, then(10_000, every(before), after)));
             let found = made.run(20_000, 250);
-            let &[(0, at)] = found.as_slice() else { panic!("{before}: {found:?}") };
-            assert!((11_000..=12_300).contains(&at), "{pool:?} {before}: suspected at {at}");
+            let &[(0, at)] = found.as_slice() else {
+                panic!("{before}: {found:?}")
+            };
+            assert!(
+                (11_000..=12_300).contains(&at),
+                "{pool:?} {before}: suspected at {at}"
+            );
         }
     }
 }
@@ -101,22 +135,66 @@ fn a_handler_that_stops_is_suspected_after_two_seconds() {
 #[test]
 fn threads_at_their_measured_worst_are_not_suspected() {
     let table: Vec<(&str, Thread)> = vec![
-        ("2.7 a second, the slowest handler seen", thread(Pool::RequestHandler, every(370))),
+        (
+            "2.7 a second, the slowest handler seen",
+            thread(Pool::RequestHandler, every(370)),
+        ),
         (
             "gaps of 1.0 s, in a cgroup with 2 % of a CPU",
-            thread(Pool::RequestHandler, |ms| [1000, 1300, 1600, 1900, 2200].contains(&(ms % 2201))),
+            thread(Pool::RequestHandler, |ms| {
+                [1000, 1300, 1600, 1900, 2200].contains(&(ms % 2201))
+            }),
         ),
-        ("a fetcher of a stuck leader", thread(Pool::ReplicaFetcher, never)),
+        (
+            "a fetcher of a stuck leader",
+            thread(Pool::ReplicaFetcher, never),
+        ),
         ("an idle scheduler", thread(Pool::Scheduler, never)),
-        ("an idle group-metadata-manager", thread(Pool::GroupMetadataManager, every(20_000))),
-        ("a reaper of one second", thread(Pool::ThrottledReaper, every(1000))),
+        (
+            "an idle group-metadata-manager",
+            thread(Pool::GroupMetadataManager, every(20_000)),
+        ),
+        (
+            "a reaper of one second",
+            thread(Pool::ThrottledReaper, every(1000)),
+        ),
         ("another executor", thread(Pool::Executor, every(1000))),
-        ("a scheduler with a task every 2.5 s", thread(Pool::Scheduler, every(2500))),
-        ("a scheduler with a task twice a second", thread(Pool::Scheduler, every(500))),
-        ("a scheduler that works once a second", Thread { cost: 3_000_000, ..thread(Pool::Scheduler, every(1000)) }),
-        ("a handler that computes", Thread { cost: 400_000_000, ..thread(Pool::RequestHandler, every(1000)) }),
-        ("a handler in fsync", Thread { state: 'D', ..thread(Pool::RequestHandler, never) }),
-        ("a handler that lacks a CPU", Thread { state: 'R', ..thread(Pool::RequestHandler, never) }),
+        (
+            "a scheduler with a task every 2.5 s",
+            thread(Pool::Scheduler, every(2500)),
+        ),
+        (
+            "a scheduler with a task twice a second",
+            thread(Pool::Scheduler, every(500)),
+        ),
+        (
+            "a scheduler that works once a second",
+            Thread {
+                cost: 3_000_000,
+                ..thread(Pool::Scheduler, every(1000))
+            },
+        ),
+        (
+            "a handler that computes",
+            Thread {
+                cost: 400_000_000,
+                ..thread(Pool::RequestHandler, every(1000))
+            },
+        ),
+        (
+            "a handler in fsync",
+            Thread {
+                state: 'D',
+                ..thread(Pool::RequestHandler, never)
+            },
+        ),
+        (
+            "a handler that lacks a CPU",
+            Thread {
+                state: 'R',
+                ..thread(Pool::RequestHandler, never)
+            },
+        ),
     ];
     for (what, thread) in table {
         let found = with_reapers(thread).run(60_000, 250);
@@ -133,7 +211,11 @@ fn nobody_is_suspected_while_the_jvm_stands_still() {
             thread(Pool::RequestHandler, move |ms| ms % 300 == 0 && !stands(ms)),
             thread(Pool::Network, move |ms| ms % 300 == 11 && !stands(ms)),
         ];
-        threads.extend((0..3).map(|_| thread(Pool::ExpirationReaper, move |ms| ms % 200 == 0 && !stands(ms))));
+        threads.extend((0..3).map(|_| {
+            thread(Pool::ExpirationReaper, move |ms| {
+                ms % 200 == 0 && !stands(ms)
+            })
+        }));
         let found = Made::new(threads).run(60_000, 250);
         assert!(found.is_empty(), "{pause} ms: {found:?}");
     }
@@ -144,8 +226,14 @@ fn nobody_is_suspected_while_the_jvm_stands_still() {
 
 #[test]
 fn one_reaper_that_hangs_as_well_does_not_stop_the_clock() {
-    let mut threads = vec![thread(Pool::RequestHandler, then(10_000, every(300), never))];
-    threads.push(thread(Pool::ExpirationReaper, then(10_000, every(200), never)));
+    let mut threads = vec![thread(
+        Pool::RequestHandler,
+        then(10_000, every(300), never),
+    )];
+    threads.push(thread(
+        Pool::ExpirationReaper,
+        then(10_000, every(200), never),
+    ));
     threads.extend(reapers());
     assert_eq!(Made::new(threads).run(20_000, 250).len(), 1);
 }
@@ -159,8 +247,13 @@ fn the_rhythm_of_a_contended_monitor_is_seen_in_sleeping_threads() {
             for (gap, least, most) in [(250, 24_000, 28_000), (650, 28_000, 33_000)] {
                 let mut made = with_reapers(thread(pool, then(20_000, every(7_777), looks)));
                 let found = made.run(40_000, gap);
-                let &[(0, at)] = found.as_slice() else { panic!("{period}: {found:?}") };
-                assert!((least..=most).contains(&at), "{pool:?} {period} {phase} {gap}: suspected at {at}");
+                let &[(0, at)] = found.as_slice() else {
+                    panic!("{period}: {found:?}")
+                };
+                assert!(
+                    (least..=most).contains(&at),
+                    "{pool:?} {period} {phase} {gap}: suspected at {at}"
+                );
             }
         }
     }
@@ -173,7 +266,9 @@ fn a_thread_id_that_is_given_out_again_begins_anew() {
     made.threads[0].switches = 1;
     made.threads[0].cpu = 0;
     let found = made.run(20_000, 250);
-    let &[(0, at)] = found.as_slice() else { panic!("{found:?}") };
+    let &[(0, at)] = found.as_slice() else {
+        panic!("{found:?}")
+    };
     assert!((13_400..14_200).contains(&at), "{at}");
 }
 

@@ -26,9 +26,14 @@ pub struct Bundle<'a> {
 impl<'a> Bundle<'a> {
     /// Each manifest among the files, compared with those beside it.
     pub fn find(saved: &'a [(String, Vec<u8>)]) -> Vec<Bundle<'a>> {
-        let files: HashMap<&str, &[u8]> = saved.iter().map(|(source, bytes)| (&**source, &**bytes)).collect();
+        let files: HashMap<&str, &[u8]> = saved
+            .iter()
+            .map(|(source, bytes)| (&**source, &**bytes))
+            .collect();
         let of = |(source, bytes): &'a (String, Vec<u8>)| {
-            let folder = source.strip_suffix(MANIFEST).filter(|folder| folder.is_empty() || folder.ends_with('/'))?;
+            let folder = source
+                .strip_suffix(MANIFEST)
+                .filter(|folder| folder.is_empty() || folder.ends_with('/'))?;
             let small = Some(bytes).filter(|bytes| bytes.len() as u64 <= MANIFEST_CAP)?;
             let manifest: Manifest = serde_json::from_slice(small).ok()?;
             let (mut changed, mut absent) = (Vec::new(), Vec::new());
@@ -39,7 +44,13 @@ impl<'a> Bundle<'a> {
                     None => absent.push(listed.name.clone()),
                 }
             }
-            Some(Bundle { folder, source, manifest, changed, absent })
+            Some(Bundle {
+                folder,
+                source,
+                manifest,
+                changed,
+                absent,
+            })
         };
         saved.iter().filter_map(of).collect()
     }
@@ -48,7 +59,14 @@ impl<'a> Bundle<'a> {
     pub fn with<'b>(all: &'b [Bundle<'a>], source: &str) -> Option<&'b Bundle<'a>> {
         all.iter().find(|bundle| {
             let name = source.strip_prefix(bundle.folder);
-            name.is_some_and(|name| name == MANIFEST || bundle.manifest.files.iter().any(|listed| listed.name == name))
+            name.is_some_and(|name| {
+                name == MANIFEST
+                    || bundle
+                        .manifest
+                        .files
+                        .iter()
+                        .any(|listed| listed.name == name)
+            })
         })
     }
 
@@ -59,21 +77,42 @@ impl<'a> Bundle<'a> {
 
     /// The broker was gray when the bundle was made.
     pub fn says_gray(&self) -> bool {
-        self.manifest.findings.iter().any(|id| DECIDING.contains(id))
+        self.manifest
+            .findings
+            .iter()
+            .any(|id| DECIDING.contains(id))
     }
 
     pub fn fact(&self) -> Fact {
-        let Manifest { made_by, broker, at, verdict, files, missing, heap_dump, .. } = &self.manifest;
+        let Manifest {
+            made_by,
+            broker,
+            at,
+            verdict,
+            files,
+            missing,
+            heap_dump,
+            ..
+        } = &self.manifest;
         let begun = time(*at);
         let whole = files.len() - self.changed.len() - self.absent.len();
-        let mut text = format!("{made_by} saved the evidence of broker {broker} at {begun}: {verdict}");
-        text += &format!(" {whole} of its {} files are here as they were saved", files.len());
-        let missing: Vec<String> = missing.iter().map(|file| format!("{} ({})", file.name, file.why)).collect();
+        let mut text =
+            format!("{made_by} saved the evidence of broker {broker} at {begun}: {verdict}");
+        text += &format!(
+            " {whole} of its {} files are here as they were saved",
+            files.len()
+        );
+        let missing: Vec<String> = missing
+            .iter()
+            .map(|file| format!("{} ({})", file.name, file.why))
+            .collect();
         let absent: Vec<&str> = self.absent.iter().map(String::as_str).collect();
         let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
-        for (what, names) in
-            [("changed since", &self.changed), ("not among the files given", &absent), ("could not be had", &missing)]
-        {
+        for (what, names) in [
+            ("changed since", &self.changed),
+            ("not among the files given", &absent),
+            ("could not be had", &missing),
+        ] {
             if !names.is_empty() {
                 text += &format!("; {what}: {}", names.join(", "));
             }
@@ -88,7 +127,13 @@ impl<'a> Bundle<'a> {
             ("absent", count(&absent)),
             ("missing", count(&missing)),
         ];
-        Fact { kind: "bundle", source: self.source.to_owned(), text, figures: figures.into(), ..Fact::default() }
+        Fact {
+            kind: "bundle",
+            source: self.source.to_owned(),
+            text,
+            figures: figures.into(),
+            ..Fact::default()
+        }
     }
 }
 
@@ -123,7 +168,14 @@ impl Found {
     pub fn text(&self) -> String {
         let mut text = format!("kafka-vitals found then: {}", self.sentence);
         for FoundOne { id, facts } in &self.findings {
-            text += &format!(" {id}{}", if facts.is_empty() { ".".into() } else { format!(": {}.", facts.join("; ")) });
+            text += &format!(
+                " {id}{}",
+                if facts.is_empty() {
+                    ".".into()
+                } else {
+                    format!(": {}.", facts.join("; "))
+                }
+            );
         }
         text
     }

@@ -32,8 +32,16 @@ pub fn gather(
     analysis: &Analysis,
     bundles: &[Bundle<'_>],
 ) -> (BTreeMap<Name, Told>, Vec<Fact>) {
-    let told = names.all().into_iter().map(|name| (name, Told::default())).collect();
-    let mut all = Gathering { told, elsewhere: Vec::new(), names };
+    let told = names
+        .all()
+        .into_iter()
+        .map(|name| (name, Told::default()))
+        .collect();
+    let mut all = Gathering {
+        told,
+        elsewhere: Vec::new(),
+        names,
+    };
     bundles.iter().for_each(|bundle| all.bundle(bundle));
     let sizes = topic_sizes(files);
     for ((file, log), owner) in files.iter().zip(logs).zip(owners) {
@@ -45,16 +53,27 @@ pub fn gather(
         all.zookeeper(file);
         all.groups(file, &sizes);
         if let Some(log) = log {
-            all.broker_log(file, log, owner.as_ref().map(|(name, _)| name).filter(|_| log.broker));
+            all.broker_log(
+                file,
+                log,
+                owner.as_ref().map(|(name, _)| name).filter(|_| log.broker),
+            );
             all.client_log(file, log);
         }
     }
-    stalls::find(files, owners).into_iter().for_each(|stood| all.stall(stood, files, owners));
+    stalls::find(files, owners)
+        .into_iter()
+        .for_each(|stood| all.stall(stood, files, owners));
     all.ends_of_logs(files, logs, owners);
     (all.told, all.elsewhere)
 }
 
-fn fact(kind: &'static str, file: &File<'_>, text: String, figures: &[(&'static str, u64)]) -> Fact {
+fn fact(
+    kind: &'static str,
+    file: &File<'_>,
+    text: String,
+    figures: &[(&'static str, u64)],
+) -> Fact {
     Fact {
         against: None,
         kind,
@@ -66,14 +85,27 @@ fn fact(kind: &'static str, file: &File<'_>, text: String, figures: &[(&'static 
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+    items
+        .into_iter()
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl Gathering<'_> {
     /// Of names beyond the bound of [`Names`] nothing is kept.
-    fn charge(&mut self, name: &Name, against: Option<Witness>, sufferers: BTreeSet<Name>, fact: Fact) {
+    fn charge(
+        &mut self,
+        name: &Name,
+        against: Option<Witness>,
+        sufferers: BTreeSet<Name>,
+        fact: Fact,
+    ) {
         if let Some(told) = self.told.get_mut(name) {
-            told.facts.push(Charge { fact: Fact { against, ..fact }, sufferers });
+            told.facts.push(Charge {
+                fact: Fact { against, ..fact },
+                sufferers,
+            });
         }
     }
 
@@ -97,26 +129,50 @@ impl Gathering<'_> {
 
     /// What an exporter found at the time.
     fn found(&mut self, file: &File<'_>, owner: &Owner) {
-        let Some(found @ Found { state, .. }) = &file.found else { return };
-        let told = fact("found", file, found.text(), &[("findings", found.findings.len() as u64)]);
-        let Some((name, _)) = owner else { return self.elsewhere.push(told) };
+        let Some(found @ Found { state, .. }) = &file.found else {
+            return;
+        };
+        let told = fact(
+            "found",
+            file,
+            found.text(),
+            &[("findings", found.findings.len() as u64)],
+        );
+        let Some((name, _)) = owner else {
+            return self.elsewhere.push(told);
+        };
         if let Some(told) = self.told.get_mut(name) {
             told.judged_gray |= *state == BrokerState::Gray;
             told.known_issues.extend(found.known_issues.iter().cloned());
         }
-        let against = matches!(state, BrokerState::Gray | BrokerState::Suspect).then_some(Witness::Exporter);
+        let against =
+            matches!(state, BrokerState::Gray | BrokerState::Suspect).then_some(Witness::Exporter);
         self.charge(name, against, BTreeSet::new(), told);
     }
 
     fn stall(&mut self, stood: StoodStill, files: &[File<'_>], owners: &[Owner]) {
-        let StoodStill { stall, file, from, until } = stood;
-        let (Some(file), Some(owner)) = (files.get(file), owners.get(file)) else { return };
+        let StoodStill {
+            stall,
+            file,
+            from,
+            until,
+        } = stood;
+        let (Some(file), Some(owner)) = (files.get(file), owners.get(file)) else {
+            return;
+        };
         let mut text = format!("{}, {from} to {until}", stand_still(&stall));
         if let Some(thread) = &stall.goes_on_with {
             let _ = write!(text, "; perhaps until {thread} is done");
         }
-        let told = fact("stall", file, text, &[("threads", stall.threads.len() as u64)]);
-        let Some((name, by)) = owner else { return self.elsewhere.push(told) };
+        let told = fact(
+            "stall",
+            file,
+            text,
+            &[("threads", stall.threads.len() as u64)],
+        );
+        let Some((name, by)) = owner else {
+            return self.elsewhere.push(told);
+        };
         if let Some(told) = self.told.get_mut(name) {
             told.surely_its_dump |= *by != By::FileName;
             told.known_issues.extend(stall.known_issues);
@@ -127,21 +183,44 @@ impl Gathering<'_> {
     fn dumps(&mut self, file: &File<'_>, owner: &Owner, analysis: &Analysis) {
         let Some((name, by)) = owner else { return };
         for index in file.dumps.clone() {
-            let Some(dump) = analysis.dumps.get(index) else { continue };
-            let at = dump.time.as_ref().map(|time| format!(" at {time}")).unwrap_or_default();
+            let Some(dump) = analysis.dumps.get(index) else {
+                continue;
+            };
+            let at = dump
+                .time
+                .as_ref()
+                .map(|time| format!(" at {time}"))
+                .unwrap_or_default();
             if analysis.deadlocks_of(index).next().is_none() {
-                self.explain(name, fact("no_deadlock", file, format!("no deadlock in its dump{at}"), &[]));
+                self.explain(
+                    name,
+                    fact(
+                        "no_deadlock",
+                        file,
+                        format!("no deadlock in its dump{at}"),
+                        &[],
+                    ),
+                );
             }
             for (number, deadlock) in analysis.deadlocks_of(index) {
                 let members = list(deadlock.cycle.iter().map(|member| &member.thread));
-                let hint = if *by == By::FileName { ", its dump by the file's name alone" } else { "" };
+                let hint = if *by == By::FileName {
+                    ", its dump by the file's name alone"
+                } else {
+                    ""
+                };
                 let text = format!("deadlock of {members}{at}{hint}");
                 if let Some(told) = self.told.get_mut(name) {
                     told.deadlocks.push(number);
                     told.surely_its_dump |= *by != By::FileName;
                 }
                 let figures = [("threads", deadlock.cycle.len() as u64)];
-                self.charge(name, Some(Witness::Dump), BTreeSet::new(), fact("deadlock", file, text, &figures));
+                self.charge(
+                    name,
+                    Some(Witness::Dump),
+                    BTreeSet::new(),
+                    fact("deadlock", file, text, &figures),
+                );
             }
         }
     }
@@ -157,8 +236,12 @@ impl Gathering<'_> {
         let mut tallies: BTreeMap<(Name, bool, TcpState), Tally> = BTreeMap::new();
         for socket in sockets_text::sockets(&file.text) {
             let served = self.names.at(socket.local);
-            let Some(name) = served.or_else(|| self.names.at(socket.peer)) else { continue };
-            let tally = tallies.entry((name.clone(), served.is_some(), socket.state)).or_default();
+            let Some(name) = served.or_else(|| self.names.at(socket.peer)) else {
+                continue;
+            };
+            let tally = tallies
+                .entry((name.clone(), served.is_some(), socket.state))
+                .or_default();
             let bytes = match (served, socket.state) {
                 // The peer's FIN counts 1.
                 (Some(_), TcpState::CloseWait) => socket.receive_queue.saturating_sub(1),
@@ -169,42 +252,81 @@ impl Gathering<'_> {
             tally.queued += u64::from(bytes > 0);
             tally.bytes = tally.bytes.saturating_add(bytes);
             if served.is_none() {
-                tally.hosts.extend(self.names.on_host(socket.local.ip()).map(|(host, _)| host.clone()));
+                tally.hosts.extend(
+                    self.names
+                        .on_host(socket.local.ip())
+                        .map(|(host, _)| host.clone()),
+                );
             }
         }
         if tallies.is_empty() && file.is(SOCKETS) {
-            let text = "none of these sockets is at a port that is known to be a broker's".to_owned();
-            self.elsewhere.push(fact("sockets_of_no_broker", file, text, &[]));
+            let text =
+                "none of these sockets is at a port that is known to be a broker's".to_owned();
+            self.elsewhere
+                .push(fact("sockets_of_no_broker", file, text, &[]));
         }
-        for ((name, serves, state), Tally { sockets, queued, bytes, hosts }) in tallies {
+        for (
+            (name, serves, state),
+            Tally {
+                sockets,
+                queued,
+                bytes,
+                hosts,
+            },
+        ) in tallies
+        {
             let connections = count(sockets, "connection");
-            let unread = if queued > 0 { format!("; {queued} with {bytes} unread bytes") } else { String::new() };
-            let of = if hosts.is_empty() { String::new() } else { format!(" of broker {}", list(&hosts)) };
+            let unread = if queued > 0 {
+                format!("; {queued} with {bytes} unread bytes")
+            } else {
+                String::new()
+            };
+            let of = if hosts.is_empty() {
+                String::new()
+            } else {
+                format!(" of broker {}", list(&hosts))
+            };
             let (kind, against, text) = match (serves, state) {
                 (true, TcpState::CloseWait) => (
                     "close_wait",
                     (queued > 0 || sockets >= MANY).then_some(Witness::Own),
-                    format!("{connections} in CLOSE_WAIT, closed by the other side and not by it{unread}"),
+                    format!(
+                        "{connections} in CLOSE_WAIT, closed by the other side and not by it{unread}"
+                    ),
                 ),
-                (true, TcpState::Established) if queued > 0 => {
-                    ("unread", None, format!("{queued} of {sockets} established connections hold {bytes} unread bytes"))
-                }
-                (true, TcpState::Listen) if bytes > 0 => {
-                    ("accept_queue", None, format!("{bytes} connections wait to be accepted"))
-                }
+                (true, TcpState::Established) if queued > 0 => (
+                    "unread",
+                    None,
+                    format!(
+                        "{queued} of {sockets} established connections hold {bytes} unread bytes"
+                    ),
+                ),
+                (true, TcpState::Listen) if bytes > 0 => (
+                    "accept_queue",
+                    None,
+                    format!("{bytes} connections wait to be accepted"),
+                ),
                 (false, TcpState::FinWait1) if queued > 0 => (
                     "fin_wait1_towards_it",
                     Some(Witness::Peers),
-                    format!("{connections}{of} to it in FIN_WAIT1, with {bytes} bytes that it does not take"),
+                    format!(
+                        "{connections}{of} to it in FIN_WAIT1, with {bytes} bytes that it does not take"
+                    ),
                 ),
                 (false, TcpState::FinWait2) => (
                     "fin_wait2_towards_it",
                     None,
-                    format!("{connections}{of} to it in FIN_WAIT2: closed by the other side and not by it"),
+                    format!(
+                        "{connections}{of} to it in FIN_WAIT2: closed by the other side and not by it"
+                    ),
                 ),
                 _ => continue,
             };
-            let figures = [("connections", sockets), ("with_bytes", queued), ("bytes", bytes)];
+            let figures = [
+                ("connections", sockets),
+                ("with_bytes", queued),
+                ("bytes", bytes),
+            ];
             self.charge(&name, against, hosts, fact(kind, file, text, &figures));
         }
     }
@@ -223,9 +345,23 @@ impl Gathering<'_> {
         if untracked > 0 {
             let _ = write!(text, ", {untracked} in no table of the kernel any more");
         }
-        let told = fact("handles", file, text, &[("handles", handles), ("sockets", sockets), ("untracked", untracked)]);
+        let told = fact(
+            "handles",
+            file,
+            text,
+            &[
+                ("handles", handles),
+                ("sockets", sockets),
+                ("untracked", untracked),
+            ],
+        );
         match owner {
-            Some((name, _)) => self.charge(name, (untracked >= MANY).then_some(Witness::Own), BTreeSet::new(), told),
+            Some((name, _)) => self.charge(
+                name,
+                (untracked >= MANY).then_some(Witness::Own),
+                BTreeSet::new(),
+                told,
+            ),
             None => self.elsewhere.push(told),
         }
     }
@@ -250,14 +386,28 @@ impl Gathering<'_> {
         let is_gone = |id: &i32, found: &Missing| {
             found.leaders.len() > 1 || (missing.len() == 1 && !led.contains_key(&Some(*id)))
         };
-        let gone: BTreeSet<i32> = missing.iter().filter(|(id, found)| is_gone(id, found)).map(|(id, _)| *id).collect();
+        let gone: BTreeSet<i32> = missing
+            .iter()
+            .filter(|(id, found)| is_gone(id, found))
+            .map(|(id, _)| *id)
+            .collect();
         for (leader, rows) in &led {
             let Some(leader) = leader else {
-                let text = format!("without a leader: {}", by_topic(rows.iter().map(|row| (row.topic, row.partition))));
-                self.elsewhere.push(fact("no_leader", file, text, &[("partitions", rows.len() as u64)]));
+                let text = format!(
+                    "without a leader: {}",
+                    by_topic(rows.iter().map(|row| (row.topic, row.partition)))
+                );
+                self.elsewhere.push(fact(
+                    "no_leader",
+                    file,
+                    text,
+                    &[("partitions", rows.len() as u64)],
+                ));
                 continue;
             };
-            let alone = |row: &&Partition<'_>| topics::ids(row.isr).eq([*leader]) && out_of_sync(row).next().is_some();
+            let alone = |row: &&Partition<'_>| {
+                topics::ids(row.isr).eq([*leader]) && out_of_sync(row).next().is_some()
+            };
             let alone: Vec<&Partition<'_>> = rows.iter().filter(alone).collect();
             if alone.is_empty() {
                 continue;
@@ -270,18 +420,45 @@ impl Gathering<'_> {
                 alone.len(),
                 by_topic(alone.iter().map(|row| (row.topic, row.partition))),
                 list(&without),
-                if own_fault { ", which it threw out and which are not to blame" } else { "" }
+                if own_fault {
+                    ", which it threw out and which are not to blame"
+                } else {
+                    ""
+                }
             );
             let figures = [("leads", rows.len() as u64), ("alone", alone.len() as u64)];
             let mut told = fact("leader_alone", file, text, &figures);
-            told.partitions = alone.iter().map(|row| format!("{}-{}", row.topic, row.partition)).collect();
+            told.partitions = alone
+                .iter()
+                .map(|row| format!("{}-{}", row.topic, row.partition))
+                .collect();
             let without = without.into_iter().map(Name::Id).collect();
-            self.charge(&Name::Id(*leader), own_fault.then_some(Witness::Isr), without, told);
+            self.charge(
+                &Name::Id(*leader),
+                own_fault.then_some(Witness::Isr),
+                without,
+                told,
+            );
         }
         for id in gone {
-            let Some(Missing { partitions, leaders }) = missing.get(&id) else { continue };
-            let text = format!("missing from the ISR of {}, led by {}", count(*partitions, "partition"), list(leaders));
-            let told = fact("missing_from_isr", file, text, &[("partitions", *partitions)]);
+            let Some(Missing {
+                partitions,
+                leaders,
+            }) = missing.get(&id)
+            else {
+                continue;
+            };
+            let text = format!(
+                "missing from the ISR of {}, led by {}",
+                count(*partitions, "partition"),
+                list(leaders)
+            );
+            let told = fact(
+                "missing_from_isr",
+                file,
+                text,
+                &[("partitions", *partitions)],
+            );
             self.charge(&Name::Id(id), Some(Witness::Isr), BTreeSet::new(), told);
         }
     }
@@ -289,25 +466,45 @@ impl Gathering<'_> {
     fn broker_log(&mut self, file: &File<'_>, log: &Log<'_>, own: Option<&Name>) {
         for (id, times) in &log.disconnects {
             let who = own.map_or("a client".to_owned(), |own| format!("broker {own}"));
-            let text = format!("{who} lost its connection to it {}", times_of(times.count, times.first, times.last));
+            let text = format!(
+                "{who} lost its connection to it {}",
+                times_of(times.count, times.first, times.last)
+            );
             let told = fact("disconnects", file, text, &[("times", times.count)]);
-            self.charge(&Name::Id(*id), Some(Witness::Peers), own.cloned().into_iter().collect(), told);
+            self.charge(
+                &Name::Id(*id),
+                Some(Witness::Peers),
+                own.cloned().into_iter().collect(),
+                told,
+            );
         }
         let Some(own) = own else { return };
         if let (Some(told), Some(version)) = (self.told.get_mut(own), log.version) {
             told.version = Some(version.to_owned());
         }
         let id = own.to_string();
-        let alone = || log.isr_changes.iter().filter(|(_, change)| change.from.contains(',') && change.to == id);
+        let alone = || {
+            log.isr_changes
+                .iter()
+                .filter(|(_, change)| change.from.contains(',') && change.to == id)
+        };
         let times = || alone().map(|(_, change)| change.time);
         if let (Some(first), Some(last)) = (times().min(), times().max()) {
-            let out = alone().flat_map(|(_, change)| topics::ids(change.from)).map(Name::Id).filter(|name| name != own);
+            let out = alone()
+                .flat_map(|(_, change)| topics::ids(change.from))
+                .map(Name::Id)
+                .filter(|name| name != own);
             let partitions = alone().count() as u64;
             let text = format!(
                 "shrank {} to itself alone, {first} to {last}, and has not grown them since",
                 count(partitions, "ISR")
             );
-            let mut told = fact("shrank_to_itself", file, text, &[("partitions", partitions)]);
+            let mut told = fact(
+                "shrank_to_itself",
+                file,
+                text,
+                &[("partitions", partitions)],
+            );
             let plain = |name: &str| name.trim_matches(['[', ']']).replace(',', "-");
             told.partitions = alone().map(|(partition, _)| plain(partition)).collect();
             self.charge(own, Some(Witness::Isr), out.collect(), told);
@@ -322,32 +519,56 @@ impl Gathering<'_> {
             partitions.push(partition);
         }
         for (error, (times, partitions)) in errors {
-            let pairs =
-                partitions.iter().filter_map(|name| name.rsplit_once('-')?.1.parse().ok().zip(name.rsplit_once('-')));
+            let pairs = partitions.iter().filter_map(|name| {
+                name.rsplit_once('-')?
+                    .1
+                    .parse()
+                    .ok()
+                    .zip(name.rsplit_once('-'))
+            });
             let which = by_topic(pairs.map(|(partition, (topic, _))| (topic, partition)));
             let text = format!("a producer met {error} {}: {which}", count(times, "time"));
-            let figures = [("times", times), ("partitions", partitions.len() as u64), ("unanswered", log.unanswered)];
+            let figures = [
+                ("times", times),
+                ("partitions", partitions.len() as u64),
+                ("unanswered", log.unanswered),
+            ];
             let mut told = fact("produce_errors", file, text, &figures);
             told.partitions = partitions.into_iter().map(str::to_owned).collect();
             self.elsewhere.push(told);
         }
         if log.unanswered > 0 {
-            let text = format!("a client was disconnected {} before its answer", count(log.unanswered, "time"));
-            self.elsewhere.push(fact("unanswered", file, text, &[("times", log.unanswered)]));
+            let text = format!(
+                "a client was disconnected {} before its answer",
+                count(log.unanswered, "time")
+            );
+            self.elsewhere
+                .push(fact("unanswered", file, text, &[("times", log.unanswered)]));
         }
     }
 
     /// A broker's log that stops while others go on; only beside something that speaks against it.
     fn ends_of_logs(&mut self, files: &[File<'_>], logs: &[Option<Log<'_>>], owners: &[Owner]) {
-        let ends = files.iter().zip(logs).zip(owners).filter_map(|((file, log), owner)| {
-            let (log, (name, _)) = log.as_ref().filter(|log| log.broker).zip(owner.as_ref())?;
-            Some((file, log.last, name))
-        });
+        let ends = files
+            .iter()
+            .zip(logs)
+            .zip(owners)
+            .filter_map(|((file, log), owner)| {
+                let (log, (name, _)) = log.as_ref().filter(|log| log.broker).zip(owner.as_ref())?;
+                Some((file, log.last, name))
+            });
         let ends: Vec<_> = ends.collect();
         for (file, end, name) in &ends {
-            let later = ends.iter().filter(|(_, _, other)| other != name).map(|(_, end, _)| *end).max();
-            let accused =
-                self.told.get(name).is_some_and(|told| told.facts.iter().any(|charge| charge.fact.against.is_some()));
+            let later = ends
+                .iter()
+                .filter(|(_, _, other)| other != name)
+                .map(|(_, end, _)| *end)
+                .max();
+            let accused = self.told.get(name).is_some_and(|told| {
+                told.facts
+                    .iter()
+                    .any(|charge| charge.fact.against.is_some())
+            });
             if let Some(later) = later.filter(|later| later > end && accused) {
                 let text = format!("its log ends at {end}, others' go on until {later}");
                 self.explain(name, fact("log_ends", file, text, &[]));
@@ -356,7 +577,11 @@ impl Gathering<'_> {
     }
 
     fn zookeeper(&mut self, file: &File<'_>) {
-        for id in zookeeper::registered(&file.text).into_iter().flatten().collect::<BTreeSet<_>>() {
+        for id in zookeeper::registered(&file.text)
+            .into_iter()
+            .flatten()
+            .collect::<BTreeSet<_>>()
+        {
             let text = "registered in ZooKeeper: its session lives".to_owned();
             self.explain(&Name::Id(id), fact(REGISTERED, file, text, &[]));
         }
@@ -368,18 +593,26 @@ impl Gathering<'_> {
         for line in groups::lines(&file.text) {
             match line {
                 groups::Line::Header => tables += 1,
-                groups::Line::Partition { group, topic, partition } => {
-                    listed.entry((group.unwrap_or("a group"), topic)).or_default().insert(partition);
+                groups::Line::Partition {
+                    group,
+                    topic,
+                    partition,
+                } => {
+                    listed
+                        .entry((group.unwrap_or("a group"), topic))
+                        .or_default()
+                        .insert(partition);
                 }
                 groups::Line::Error(error) => {
-                    self.elsewhere.push(fact("group_not_described", file, error.to_owned(), &[]));
+                    self.elsewhere
+                        .push(fact("group_not_described", file, error.to_owned(), &[]));
                 }
             }
         }
         if tables > 0 && listed.is_empty() {
-            let text =
-                "a group was described without any partition: its coordinator did not tell, or the group is empty";
-            self.elsewhere.push(fact("group_without_partitions", file, text.to_owned(), &[]));
+            let text = "a group was described without any partition: its coordinator did not tell, or the group is empty";
+            self.elsewhere
+                .push(fact("group_without_partitions", file, text.to_owned(), &[]));
         }
         for ((group, topic), partitions) in listed {
             let mut text = format!(
@@ -389,7 +622,10 @@ impl Gathering<'_> {
             );
             let mut figures = vec![("partitions", partitions.len() as u64)];
             // A topic that nothing described has as many as new ones get, most likely.
-            for (key, of, size) in [("of", "of", sizes.get(topic)), ("default", "new topics have", sizes.get(""))] {
+            for (key, of, size) in [
+                ("of", "of", sizes.get(topic)),
+                ("default", "new topics have", sizes.get("")),
+            ] {
                 if let Some(size) = size.filter(|size| **size > partitions.len() as u64) {
                     let _ = write!(text, "; {of} {size}");
                     figures.push((key, *size));
@@ -409,7 +645,10 @@ fn topic_sizes(files: &[File<'_>]) -> BTreeMap<String, u64> {
             let size = sizes.entry(row.topic.to_owned()).or_default();
             *size = (*size).max(u64::from(row.partition) + 1);
         }
-        let default = file.properties.as_ref().and_then(|settings| settings.get("num.partitions")?.parse().ok());
+        let default = file
+            .properties
+            .as_ref()
+            .and_then(|settings| settings.get("num.partitions")?.parse().ok());
         sizes.extend(default.map(|default| (String::new(), default)));
     }
     sizes
@@ -420,7 +659,11 @@ fn count(number: u64, what: &str) -> String {
 }
 
 fn times_of(number: u64, first: &str, last: &str) -> String {
-    if number == 1 { format!("at {first}") } else { format!("{number} times, {first} to {last}") }
+    if number == 1 {
+        format!("at {first}")
+    } else {
+        format!("{number} times, {first} to {last}")
+    }
 }
 
 /// Replicas that are not in the ISR.
@@ -440,8 +683,11 @@ fn by_topic<'a>(partitions: impl Iterator<Item = (&'a str, u32)>) -> String {
             left_out += 1;
         }
     }
-    let mut text =
-        topics.iter().map(|(topic, numbers)| format!("{topic} {}", list(numbers))).collect::<Vec<_>>().join("; ");
+    let mut text = topics
+        .iter()
+        .map(|(topic, numbers)| format!("{topic} {}", list(numbers)))
+        .collect::<Vec<_>>()
+        .join("; ");
     if left_out > 0 {
         let _ = write!(text, " and {left_out} more");
     }

@@ -48,13 +48,20 @@ pub struct Names {
 /// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
 pub fn id_of_thread(thread: &str) -> Option<i32> {
     let name = without_plane(thread);
-    let rest = ["kafka-network-thread-", "ExpirationReaper-"].iter().find_map(|start| name.strip_prefix(start))?;
+    let rest = ["kafka-network-thread-", "ExpirationReaper-"]
+        .iter()
+        .find_map(|start| name.strip_prefix(start))?;
     rest.split('-').next()?.parse().ok()
 }
 
 /// The id that settings give their broker.
 pub fn own_id(settings: &Properties) -> Option<i32> {
-    settings.get("node.id").or(settings.get("broker.id"))?.parse().ok().filter(|id| *id >= 0)
+    settings
+        .get("node.id")
+        .or(settings.get("broker.id"))?
+        .parse()
+        .ok()
+        .filter(|id| *id >= 0)
 }
 
 /// One id, where there is exactly one.
@@ -72,12 +79,23 @@ impl Names {
             let in_topics = partitions.flat_map(|row| topics::ids(row.replicas).chain(row.leader));
             let registered = zookeeper::registered(&file.text).into_iter().flatten();
             let found = file.found.as_ref().and_then(Found::id);
-            names.know(in_topics.chain(registered).chain(file.dump_ids.iter().copied()).chain(found));
+            names.know(
+                in_topics
+                    .chain(registered)
+                    .chain(file.dump_ids.iter().copied())
+                    .chain(found),
+            );
             if let Some(log) = log {
-                let others = log.disconnects.keys().chain(log.addresses.values()).chain(&log.ids);
+                let others = log
+                    .disconnects
+                    .keys()
+                    .chain(log.addresses.values())
+                    .chain(&log.ids);
                 names.know(others.copied());
                 names.settings(only(&log.ids), log.listeners, log.log_dirs, &mut ports);
-                log.addresses.iter().for_each(|(address, id)| names.locate(*address, Name::Id(*id), By::Content));
+                log.addresses
+                    .iter()
+                    .for_each(|(address, id)| names.locate(*address, Name::Id(*id), By::Content));
             }
             if let Some(settings) = &file.properties {
                 let id = own_id(settings);
@@ -110,9 +128,17 @@ impl Names {
         }
     }
 
-    fn settings(&mut self, id: Option<i32>, listeners: Option<&str>, dirs: Option<&str>, ports: &mut BTreeSet<u16>) {
+    fn settings(
+        &mut self,
+        id: Option<i32>,
+        listeners: Option<&str>,
+        dirs: Option<&str>,
+        ports: &mut BTreeSet<u16>,
+    ) {
         let addresses = listeners.into_iter().flat_map(properties::list);
-        for address in addresses.filter_map(|entry| sockets_text::address(entry.split_once("://")?.1)) {
+        for address in
+            addresses.filter_map(|entry| sockets_text::address(entry.split_once("://")?.1))
+        {
             ports.insert(address.port());
             if let Some(id) = id.filter(|_| !address.ip().is_unspecified()) {
                 self.locate(address, Name::Id(id), By::Content);
@@ -145,12 +171,21 @@ impl Names {
             last_part(address.ip()).is_none_or(|part| Name::Id(part) == *name)
         };
         let by_last_part = self.addresses.iter().all(last_part_is_id);
-        let located: BTreeSet<Name> = self.addresses.values().map(|(name, _)| name.clone()).collect();
+        let located: BTreeSet<Name> = self
+            .addresses
+            .values()
+            .map(|(name, _)| name.clone())
+            .collect();
         for (address, hints) in unknown {
-            let part = last_part(address.ip()).filter(|part| by_last_part && self.ids.contains(part));
+            let part =
+                last_part(address.ip()).filter(|part| by_last_part && self.ids.contains(part));
             let guesses = [(part, By::LastPartOfAddress), (only(&hints), By::FileName)];
-            let guesses = guesses.into_iter().filter_map(|(id, by)| Some((Name::Id(id?), by)));
-            let guess = guesses.into_iter().find(|(name, _)| !located.contains(name));
+            let guesses = guesses
+                .into_iter()
+                .filter_map(|(id, by)| Some((Name::Id(id?), by)));
+            let guess = guesses
+                .into_iter()
+                .find(|(name, _)| !located.contains(name));
             let (name, by) = guess.unwrap_or((Name::At(address), By::Content));
             self.locate(address, name, by);
         }
@@ -162,7 +197,12 @@ impl Names {
     }
 
     pub fn all(&self) -> BTreeSet<Name> {
-        self.ids.iter().copied().map(Name::Id).chain(self.addresses.values().map(|(name, _)| name.clone())).collect()
+        self.ids
+            .iter()
+            .copied()
+            .map(Name::Id)
+            .chain(self.addresses.values().map(|(name, _)| name.clone()))
+            .collect()
     }
 
     pub fn at(&self, address: SocketAddr) -> Option<&Name> {
@@ -170,14 +210,29 @@ impl Names {
     }
 
     pub fn addresses(&self, name: &Name) -> Vec<Address> {
-        let own = self.addresses.iter().filter(|(_, (owner, _))| owner == name);
-        own.map(|(address, (_, by))| Address { address: address.to_string(), by: *by }).collect()
+        let own = self
+            .addresses
+            .iter()
+            .filter(|(_, (owner, _))| owner == name);
+        own.map(|(address, (_, by))| Address {
+            address: address.to_string(),
+            by: *by,
+        })
+        .collect()
     }
 
     /// The broker that a file is about; the id is that of the bundle which it is in.
     pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>, of_bundle: Option<i32>) -> Owner {
-        let ids = log.map(|log| &log.ids).into_iter().chain([&file.dump_ids]).flatten().copied();
-        let stated = [file.properties.as_ref().and_then(own_id), file.found.as_ref().and_then(Found::id)];
+        let ids = log
+            .map(|log| &log.ids)
+            .into_iter()
+            .chain([&file.dump_ids])
+            .flatten()
+            .copied();
+        let stated = [
+            file.properties.as_ref().and_then(own_id),
+            file.found.as_ref().and_then(Found::id),
+        ];
         let ids: BTreeSet<i32> = ids.chain(stated.into_iter().flatten()).collect();
         if !ids.is_empty() {
             return Some((Name::Id(only(&ids)?), By::Content));
@@ -187,21 +242,36 @@ impl Names {
             () if file.is(HANDLES) => self.by_handles(&file.text).map(|name| (name, By::Content)),
             () => None,
         };
-        let one_broker_s = file.is(SOCKETS) || file.is(HANDLES) || file.is(DUMP) || log.is_some_and(|log| log.broker);
+        let one_broker_s = file.is(SOCKETS)
+            || file.is(HANDLES)
+            || file.is(DUMP)
+            || log.is_some_and(|log| log.broker);
         let told = told.or_else(|| Some((Name::Id(of_bundle?), By::Manifest)));
-        told.or_else(|| Some((Name::Id(self.hint(file.source).filter(|_| one_broker_s)?), By::FileName)))
+        told.or_else(|| {
+            Some((
+                Name::Id(self.hint(file.source).filter(|_| one_broker_s)?),
+                By::FileName,
+            ))
+        })
     }
 
     /// The one broker that serves at one end of them, else the one whose host they are of.
     fn by_sockets(&self, text: &str) -> Option<(Name, By)> {
-        let serving = sockets_text::sockets(text).filter_map(|socket| self.addresses.get(&socket.local));
-        let on_host = sockets_text::sockets(text).filter_map(|socket| self.on_host(socket.local.ip()));
+        let serving =
+            sockets_text::sockets(text).filter_map(|socket| self.addresses.get(&socket.local));
+        let on_host =
+            sockets_text::sockets(text).filter_map(|socket| self.on_host(socket.local.ip()));
         the_one(serving).or_else(|| the_one(on_host)).cloned()
     }
 
     /// The one broker with an address on this host.
     pub fn on_host(&self, ip: IpAddr) -> Option<&(Name, By)> {
-        the_one(self.addresses.iter().filter(|(address, _)| address.ip() == ip).map(|(_, owner)| owner))
+        the_one(
+            self.addresses
+                .iter()
+                .filter(|(address, _)| address.ip() == ip)
+                .map(|(_, owner)| owner),
+        )
     }
 
     /// By the folders of its logs, its process or the address it listens on.
@@ -209,11 +279,22 @@ impl Names {
         let mut told = BTreeSet::new();
         for handle in handles_text::handles(text) {
             let dir = |path: &str| {
-                let inside = |dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
-                self.log_dirs.iter().find(|(dir, _)| inside(dir.trim_end_matches('/'))).map(|(_, owner)| owner)
+                let inside = |dir: &str| {
+                    path.strip_prefix(dir)
+                        .is_some_and(|rest| rest.starts_with('/'))
+                };
+                self.log_dirs
+                    .iter()
+                    .find(|(dir, _)| inside(dir.trim_end_matches('/')))
+                    .map(|(_, owner)| owner)
             };
-            let owner = handle.path.and_then(dir).or_else(|| self.pids.get(&handle.pid?));
-            let owner = owner.and_then(Option::as_ref).or_else(|| self.at(handle.local?));
+            let owner = handle
+                .path
+                .and_then(dir)
+                .or_else(|| self.pids.get(&handle.pid?));
+            let owner = owner
+                .and_then(Option::as_ref)
+                .or_else(|| self.at(handle.local?));
             told.extend(owner.cloned());
         }
         told.pop_first().filter(|_| told.is_empty())
@@ -224,12 +305,18 @@ impl Names {
     fn hint(&self, source: &str) -> Option<i32> {
         let ids = |part: &str| -> BTreeSet<i32> {
             let words = part.split(|c: char| !c.is_ascii_digit() && c != '.');
-            let numbers = words.map(|word| word.trim_matches('.')).filter_map(|word| word.parse().ok());
+            let numbers = words
+                .map(|word| word.trim_matches('.'))
+                .filter_map(|word| word.parse().ok());
             numbers.filter(|id| self.ids.contains(id)).collect()
         };
         let parts = || source.rsplit('/').take(2);
         let after_broker = parts().filter_map(|part| Some(part.rsplit_once("broker")?.1));
-        after_broker.chain(parts()).map(ids).find(|ids| !ids.is_empty()).and_then(|ids| only(&ids))
+        after_broker
+            .chain(parts())
+            .map(ids)
+            .find(|ids| !ids.is_empty())
+            .and_then(|ids| only(&ids))
     }
 }
 
@@ -244,7 +331,9 @@ fn last_part(ip: IpAddr) -> Option<i32> {
 /// Keeps what belongs to one broker, and marks as nobody's what belongs to several.
 fn one_of<K: Ord>(map: &mut BTreeMap<K, Option<Name>>, key: K, name: Name) {
     if map.len() < MOST {
-        map.entry(key).and_modify(|kept| *kept = kept.take().filter(|kept| *kept == name)).or_insert(Some(name));
+        map.entry(key)
+            .and_modify(|kept| *kept = kept.take().filter(|kept| *kept == name))
+            .or_insert(Some(name));
     }
 }
 
@@ -260,12 +349,18 @@ mod tests {
 
     #[test]
     fn hints_of_names() {
-        let names = Names { ids: BTreeSet::from([1, 2, 219]), ..Names::default() };
+        let names = Names {
+            ids: BTreeSet::from([1, 2, 219]),
+            ..Names::default()
+        };
         let table = [
             ("logs/219-server.log", Some(219)),
             ("broker2.log", Some(2)),
             ("broker2.log.1", None),
-            ("2026-11-02T10-14-02Z-broker-219/thread-dump-1.txt", Some(219)),
+            (
+                "2026-11-02T10-14-02Z-broker-219/thread-dump-1.txt",
+                Some(219),
+            ),
             ("host-219/jstack.txt", Some(219)),
             ("219/deeper/jstack.txt", None),
             ("incident-2.1.0/jstack.txt", None),
@@ -282,7 +377,10 @@ mod tests {
         // Of 0.10.1.0, 2.8.2 and 4.3.0.
         let table = [
             ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
-            ("data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0", Some(1)),
+            (
+                "data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0",
+                Some(1),
+            ),
             ("ExpirationReaper-2", Some(2)),
             ("ExpirationReaper-219-AlterAcls", Some(219)),
             ("ReplicaFetcherThread-0-3", None),

@@ -3,7 +3,12 @@
 use super::*;
 use crate::parse::thread_dump::parse;
 
-fn observe(watch: &mut StallWatch, text: &str, paused: Option<Duration>, seconds: u64) -> Option<PoolFindings<Stall>> {
+fn observe(
+    watch: &mut StallWatch,
+    text: &str,
+    paused: Option<Duration>,
+    seconds: u64,
+) -> Option<PoolFindings<Stall>> {
     let dumps = parse(text).unwrap();
     let dump = dumps.last().unwrap();
     watch.observe(dump, &WaitGraph::of(dump), paused, Moment(seconds * 1000))
@@ -12,15 +17,22 @@ fn observe(watch: &mut StallWatch, text: &str, paused: Option<Duration>, seconds
 /// Stalled threads, by name.
 fn stalled(watch: &mut StallWatch, text: &str, seconds: u64) -> Option<Vec<String>> {
     let told = observe(watch, text, None, seconds)?;
-    Some(told.found.into_iter().flat_map(|stall| stall.threads).collect())
+    Some(
+        told.found
+            .into_iter()
+            .flat_map(|stall| stall.threads)
+            .collect(),
+    )
 }
 
 /// The dump as it would be after these seconds if all threads but the reapers stood still.
 fn later(text: &str, seconds: u64) -> String {
     let mut later = String::new();
     for line in text.split_inclusive('\n') {
-        let cpu =
-            line.starts_with("\"ExpirationReaper-").then(|| line.split_once(" cpu=")?.1.split_once("ms ")).flatten();
+        let cpu = line
+            .starts_with("\"ExpirationReaper-")
+            .then(|| line.split_once(" cpu=")?.1.split_once("ms "))
+            .flatten();
         match cpu {
             None => later.push_str(line),
             Some((cpu, rest)) => {
@@ -47,14 +59,13 @@ const PARK: [&str; 2] = [
     "jdk.internal.misc.Unsafe.park(Native Method)",
     "java.util.concurrent.locks.LockSupport.park(LockSupport.java:211)",
 ];
-const AWAIT: &str =
-    "java.util.concurrent.locks.AbstractQueuedSynchronizer$ConditionObject.await(AbstractQueuedSynchronizer.java:1625)";
-const ACQUIRE: &str =
-    "java.util.concurrent.locks.AbstractQueuedSynchronizer.acquire(AbstractQueuedSynchronizer.java:715)";
+const AWAIT: &str = "java.util.concurrent.locks.AbstractQueuedSynchronizer$ConditionObject.await(AbstractQueuedSynchronizer.java:1625)";
+const ACQUIRE: &str = "java.util.concurrent.locks.AbstractQueuedSynchronizer.acquire(AbstractQueuedSynchronizer.java:715)";
 const LOCK: &str = "java.util.concurrent.locks.ReentrantLock.lock(ReentrantLock.java:322)";
 const TAKE: &str = "java.util.concurrent.LinkedBlockingQueue.take(LinkedBlockingQueue.java:435)";
 const PUT: &str = "java.util.concurrent.ArrayBlockingQueue.put(ArrayBlockingQueue.java:370)";
-const GET_TASK: &str = "java.util.concurrent.ThreadPoolExecutor.getTask(ThreadPoolExecutor.java:1062)";
+const GET_TASK: &str =
+    "java.util.concurrent.ThreadPoolExecutor.getTask(ThreadPoolExecutor.java:1062)";
 const LOOP: &str = "kafka.server.KafkaRequestHandler.run(KafkaRequestHandler.scala:75)";
 const HANDLE: &str = "kafka.server.KafkaApis.handle(KafkaApis.scala:100)";
 const DEEP: &str = "kafka.server.ReplicaManager.appendRecords(ReplicaManager.scala:500)";
@@ -76,14 +87,25 @@ fn no_idle_thread_of_any_version_is_stalled() {
         include_str!("../../../tests/fixtures/thread_dumps/at_rest/4.3.0-jdk25.txt"),
     ];
     for text in dumps {
-        let handlers = text.lines().filter(|line| line.contains("request-handler-")).count();
+        let handlers = text
+            .lines()
+            .filter(|line| line.contains("request-handler-"))
+            .count();
         assert!(handlers >= 4, "{handlers}");
-        let without_cpu: Vec<&str> = text.split(' ').filter(|word| !word.starts_with("cpu=")).collect();
+        let without_cpu: Vec<&str> = text
+            .split(' ')
+            .filter(|word| !word.starts_with("cpu="))
+            .collect();
         for text in [text.to_owned(), without_cpu.join(" ")] {
             let mut watch = StallWatch::default();
             for time in 0..6 {
                 let told = stalled(&mut watch, &later(&text, time * 30), time * 30);
-                assert_eq!(told, (time > 0).then(Vec::new), "{}", text.lines().nth(1).unwrap());
+                assert_eq!(
+                    told,
+                    (time > 0).then(Vec::new),
+                    "{}",
+                    text.lines().nth(1).unwrap()
+                );
             }
         }
     }
@@ -91,15 +113,25 @@ fn no_idle_thread_of_any_version_is_stalled() {
 
 #[test]
 fn every_blocked_thread_of_the_recorded_deadlock_is_stalled() {
-    let text = include_str!("../../../tests/fixtures/thread_dumps/recordings/incident-0.10.1.0/jstack-first.txt");
+    let text = include_str!(
+        "../../../tests/fixtures/thread_dumps/recordings/incident-0.10.1.0/jstack-first.txt"
+    );
     let (threads, _) = text.split_once("Found one Java-level deadlock").unwrap();
-    let blocked = threads.split("\n\"").filter(|thread| thread.contains("State: BLOCKED"));
-    let mut blocked: Vec<&str> = blocked.map(|thread| thread.split('"').next().unwrap()).collect();
+    let blocked = threads
+        .split("\n\"")
+        .filter(|thread| thread.contains("State: BLOCKED"));
+    let mut blocked: Vec<&str> = blocked
+        .map(|thread| thread.split('"').next().unwrap())
+        .collect();
     blocked.sort_unstable();
     assert_eq!(blocked.len(), 4);
     let mut watch = StallWatch::default();
     assert_eq!(stalled(&mut watch, text, 0), None);
-    assert_eq!(stalled(&mut watch, &later(text, 9), 9), None, "too soon to tell");
+    assert_eq!(
+        stalled(&mut watch, &later(text, 9), 9),
+        None,
+        "too soon to tell"
+    );
     let mut told = stalled(&mut watch, &later(text, 18), 18).unwrap();
     told.sort_unstable();
     assert_eq!(told, blocked);
@@ -118,40 +150,107 @@ fn where_a_thread_waits_decides() {
     ];
     let deep = [DEEP, DEEP, HANDLE, LOOP];
     let table: &[(&str, &str, Vec<&str>, bool)] = &[
-        (handler, "WAITING (parking)", frames(&[&acquires, &deep]), true),
-        (handler, "WAITING (parking)", frames(&[&acquires, &[LOOP]]), true),
-        (handler, "WAITING (parking)", frames(&[&awaits, &[TAKE, LOOP]]), false),
-        (handler, "WAITING (parking)", frames(&[&awaits, &[LOOP]]), false),
-        (handler, "WAITING (parking)", frames(&[&awaits, &[TAKE], &deep]), true),
-        (handler, "WAITING (parking)", frames(&[&awaits, &deep]), true),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&acquires, &deep]),
+            true,
+        ),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&acquires, &[LOOP]]),
+            true,
+        ),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&awaits, &[TAKE, LOOP]]),
+            false,
+        ),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&awaits, &[LOOP]]),
+            false,
+        ),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&awaits, &[TAKE], &deep]),
+            true,
+        ),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&awaits, &deep]),
+            true,
+        ),
         // KAFKA-702: the queue is full.
-        (handler, "WAITING (parking)", frames(&[&awaits, &[PUT, LOOP]]), true),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&awaits, &[PUT, LOOP]]),
+            true,
+        ),
         // Signalled, and now in the queue for the condition's lock.
-        (handler, "WAITING (parking)", frames(&[&PARK, &[ACQUIRE, AWAIT, TAKE, LOOP]]), true),
-        ("kafka-scheduler-1", "WAITING (parking)", frames(&[&awaits, &[TAKE, GET_TASK]]), false),
+        (
+            handler,
+            "WAITING (parking)",
+            frames(&[&PARK, &[ACQUIRE, AWAIT, TAKE, LOOP]]),
+            true,
+        ),
         (
             "kafka-scheduler-1",
             "WAITING (parking)",
-            frames(&[&PARK, &["java.util.concurrent.SynchronousQueue.take(S.java:1)", GET_TASK]]),
+            frames(&[&awaits, &[TAKE, GET_TASK]]),
             false,
         ),
         (
             "kafka-scheduler-1",
             "WAITING (parking)",
-            frames(&[&PARK, &["java.util.concurrent.FutureTask.get(F.java:1)", DEEP]]),
+            frames(&[
+                &PARK,
+                &[
+                    "java.util.concurrent.SynchronousQueue.take(S.java:1)",
+                    GET_TASK,
+                ],
+            ]),
+            false,
+        ),
+        (
+            "kafka-scheduler-1",
+            "WAITING (parking)",
+            frames(&[
+                &PARK,
+                &["java.util.concurrent.FutureTask.get(F.java:1)", DEEP],
+            ]),
             true,
         ),
         (
             handler,
             "WAITING (on object monitor)",
-            vec!["java.lang.Object.wait(Native Method)", "java.lang.Thread.join(Thread.java:1)", LOOP],
+            vec![
+                "java.lang.Object.wait(Native Method)",
+                "java.lang.Thread.join(Thread.java:1)",
+                LOOP,
+            ],
             true,
         ),
-        (handler, "BLOCKED (on object monitor)", frames(&[&deep]), true),
+        (
+            handler,
+            "BLOCKED (on object monitor)",
+            frames(&[&deep]),
+            true,
+        ),
         (
             handler,
             "TIMED_WAITING (parking)",
-            frames(&[&PARK, &["java.util.concurrent.FutureTask.get(F.java:1)"], &deep]),
+            frames(&[
+                &PARK,
+                &["java.util.concurrent.FutureTask.get(F.java:1)"],
+                &deep,
+            ]),
             true,
         ),
         // A retry after a pause: ends by itself.
@@ -161,11 +260,26 @@ fn where_a_thread_waits_decides() {
             vec!["java.lang.Thread.sleep(Native Method)", DEEP],
             false,
         ),
-        ("ReplicaFetcherThread-0-1", "RUNNABLE", frames(&[&selects, &deep]), false),
+        (
+            "ReplicaFetcherThread-0-1",
+            "RUNNABLE",
+            frames(&[&selects, &deep]),
+            false,
+        ),
         // The selector's own monitor is held by another thread.
-        ("kafka-network-thread-0-PLAINTEXT-0", "BLOCKED (on object monitor)", frames(&[&selects[2..], &deep]), true),
+        (
+            "kafka-network-thread-0-PLAINTEXT-0",
+            "BLOCKED (on object monitor)",
+            frames(&[&selects[2..], &deep]),
+            true,
+        ),
         // Threads of libraries belong to no pool.
-        ("main", "WAITING (parking)", frames(&[&acquires, &deep]), false),
+        (
+            "main",
+            "WAITING (parking)",
+            frames(&[&acquires, &deep]),
+            false,
+        ),
     ];
     for (name, state, at, expected) in table {
         let text = dump(name, "cpu=7.01ms elapsed=20.00s", state, at);
@@ -183,8 +297,18 @@ fn a_thread_that_used_cpu_has_moved() {
         ("WAITING (parking)", "cpu=7.00ms", "cpu=7.00ms", true),
         ("WAITING (parking)", "cpu=7.00ms", "cpu=7.40ms", false),
         // Ticks for a contended monitor, as recorded over 20 s of a deadlock: 0.75 ms.
-        ("BLOCKED (on object monitor)", "cpu=7.00ms", "cpu=7.75ms", true),
-        ("BLOCKED (on object monitor)", "cpu=7.00ms", "cpu=27.00ms", false),
+        (
+            "BLOCKED (on object monitor)",
+            "cpu=7.00ms",
+            "cpu=7.75ms",
+            true,
+        ),
+        (
+            "BLOCKED (on object monitor)",
+            "cpu=7.00ms",
+            "cpu=27.00ms",
+            false,
+        ),
         ("WAITING (parking)", "cpu=7,00ms", "cpu=7,00ms", true),
         // Told once only: not comparable.
         ("WAITING (parking)", "cpu=7.00ms", "", false),
@@ -192,26 +316,49 @@ fn a_thread_that_used_cpu_has_moved() {
     for (state, before, after, expected) in table {
         let at = frames(&[&PARK, &[ACQUIRE, LOCK, DEEP, HANDLE, LOOP]]);
         let mut watch = StallWatch::default();
-        stalled(&mut watch, &dump("kafka-request-handler-0", before, state, &at), 0);
-        let told = stalled(&mut watch, &dump("kafka-request-handler-0", after, state, &at), 20).unwrap();
+        stalled(
+            &mut watch,
+            &dump("kafka-request-handler-0", before, state, &at),
+            0,
+        );
+        let told = stalled(
+            &mut watch,
+            &dump("kafka-request-handler-0", after, state, &at),
+            20,
+        )
+        .unwrap();
         assert_eq!(!told.is_empty(), expected, "{state} {before} {after}");
     }
 }
 
 #[test]
 fn without_cpu_times_more_dumps_must_agree() {
-    let text = dump("kafka-request-handler-0", "", "BLOCKED (on object monitor)", &[DEEP, HANDLE, LOOP]);
+    let text = dump(
+        "kafka-request-handler-0",
+        "",
+        "BLOCKED (on object monitor)",
+        &[DEEP, HANDLE, LOOP],
+    );
     let mut watch = StallWatch::default();
-    let told: Vec<_> = (0..5).map(|time| stalled(&mut watch, &text, time * 15).map(|told| told.len())).collect();
+    let told: Vec<_> = (0..5)
+        .map(|time| stalled(&mut watch, &text, time * 15).map(|told| told.len()))
+        .collect();
     assert_eq!(told, [None, Some(0), Some(0), Some(1), Some(1)]);
 }
 
 #[test]
 fn a_slow_disk_is_given_more_time() {
-    let force = ["sun.nio.ch.UnixFileDispatcherImpl.force0(Native Method)", DEEP, HANDLE, LOOP];
+    let force = [
+        "sun.nio.ch.UnixFileDispatcherImpl.force0(Native Method)",
+        DEEP,
+        HANDLE,
+        LOOP,
+    ];
     let text = dump("kafka-scheduler-3", "cpu=1.00ms", "RUNNABLE", &force);
     let mut watch = StallWatch::default();
-    let told: Vec<_> = [0, 10, 19, 20].map(|time| stalled(&mut watch, &text, time).map(|told| told.len())).into();
+    let told: Vec<_> = [0, 10, 19, 20]
+        .map(|time| stalled(&mut watch, &text, time).map(|told| told.len()))
+        .into();
     assert_eq!(told, [None, Some(0), Some(0), Some(1)]);
 }
 
@@ -228,17 +375,39 @@ fn a_stall_tells_what_its_threads_share() {
         )
     };
     let banner = "2026-11-22 10:00:00\nFull thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n";
-    let text =
-        |address: &str| format!("{banner}{}{}JNI global refs: 1, weak refs: 0\n", of(0, address), of(1, address));
+    let text = |address: &str| {
+        format!(
+            "{banner}{}{}JNI global refs: 1, weak refs: 0\n",
+            of(0, address),
+            of(1, address)
+        )
+    };
     let mut watch = StallWatch::default();
     observe(&mut watch, &text("0x00000000e1"), None, 1);
     // Garbage collection has moved the lock meanwhile.
     let told = observe(&mut watch, &text("0x00000000f2"), None, 16).unwrap();
-    let [stall] = &told.found[..] else { panic!("{told:?}") };
-    assert_eq!(stall.threads, ["data-plane-kafka-request-handler-0", "data-plane-kafka-request-handler-1"]);
-    assert_eq!(stall.frame.as_deref(), Some("kafka.cluster.Partition.fetchOffsetSnapshot"));
-    assert_eq!(stall.lock_class.as_deref(), Some("java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync"));
-    assert_eq!((stall.pool.as_str(), stall.since), ("request_handler", Moment(1_000)));
+    let [stall] = &told.found[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        stall.threads,
+        [
+            "data-plane-kafka-request-handler-0",
+            "data-plane-kafka-request-handler-1"
+        ]
+    );
+    assert_eq!(
+        stall.frame.as_deref(),
+        Some("kafka.cluster.Partition.fetchOffsetSnapshot")
+    );
+    assert_eq!(
+        stall.lock_class.as_deref(),
+        Some("java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync")
+    );
+    assert_eq!(
+        (stall.pool.as_str(), stall.since),
+        ("request_handler", Moment(1_000))
+    );
     assert_eq!(told.pools, BTreeSet::from(["request_handler".to_owned()]));
 }
 
@@ -246,19 +415,34 @@ fn a_stall_tells_what_its_threads_share() {
 /// stopped; the third comes after the JVM ran again.
 #[test]
 fn while_the_jvm_stands_nobody_is_stalled() {
-    let text = include_str!("../../../tests/fixtures/thread_dumps/recordings/incident-0.10.1.0/jstack-first.txt");
+    let text = include_str!(
+        "../../../tests/fixtures/thread_dumps/recordings/incident-0.10.1.0/jstack-first.txt"
+    );
     let seconds = Duration::from_secs;
     // Pauses until each dump, and how far the reapers had come.
-    let collected = [(Some(seconds(1)), 0), (Some(seconds(15)), 1), (Some(seconds(15)), 15)];
+    let collected = [
+        (Some(seconds(1)), 0),
+        (Some(seconds(15)), 1),
+        (Some(seconds(15)), 15),
+    ];
     let stopped = [(None, 0), (None, 0), (Some(seconds(1)), 15)];
     for clocks in [collected, stopped] {
         let mut watch = StallWatch::default();
         let told = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
             let text = later(text, moved);
             let told = observe(&mut watch, &text, paused, at);
-            told.map(|told| told.found.iter().map(|stall| stall.threads.len()).sum::<usize>())
+            told.map(|told| {
+                told.found
+                    .iter()
+                    .map(|stall| stall.threads.len())
+                    .sum::<usize>()
+            })
         });
-        assert_eq!(told.collect::<Vec<_>>(), [None, Some(0), Some(4)], "{clocks:?}");
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [None, Some(0), Some(4)],
+            "{clocks:?}"
+        );
     }
 }
 
@@ -282,20 +466,45 @@ fn those_who_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_disk_d
     let mut turns = StallWatch::default();
     for time in 0..6 {
         // Another owner each time, and once the same one that has worked meanwhile.
-        let owner = [("kafka-request-handler-0", "5.00"), ("kafka-request-handler-1", "5.00")][time % 2];
-        let told = stalled(&mut turns, &convoy(owner, 9.0 + time as f64), time as u64 * 15);
+        let owner = [
+            ("kafka-request-handler-0", "5.00"),
+            ("kafka-request-handler-1", "5.00"),
+        ][time % 2];
+        let told = stalled(
+            &mut turns,
+            &convoy(owner, 9.0 + time as f64),
+            time as u64 * 15,
+        );
         assert!(told.is_none_or(|told| told.is_empty()), "{time}");
     }
     let mut same = StallWatch::default();
     for (time, cpu) in [(0, "5.00"), (15, "6.20"), (30, "7.40")] {
-        let told = stalled(&mut same, &convoy(("kafka-request-handler-0", cpu), 9.0 + time as f64 / 10.0), time);
+        let told = stalled(
+            &mut same,
+            &convoy(("kafka-request-handler-0", cpu), 9.0 + time as f64 / 10.0),
+            time,
+        );
         assert!(told.is_none_or(|told| told.is_empty()), "{time}");
     }
     let mut dead = StallWatch::default();
-    observe(&mut dead, &convoy(("kafka-request-handler-0", "5.00"), 9.0), None, 0);
-    let told = observe(&mut dead, &convoy(("kafka-request-handler-0", "5.00"), 9.8), None, 15).unwrap();
+    observe(
+        &mut dead,
+        &convoy(("kafka-request-handler-0", "5.00"), 9.0),
+        None,
+        0,
+    );
+    let told = observe(
+        &mut dead,
+        &convoy(("kafka-request-handler-0", "5.00"), 9.8),
+        None,
+        15,
+    )
+    .unwrap();
     assert_eq!(told.found.len(), 1);
     assert_eq!(told.found[0].threads, ["kafka-request-handler-7"]);
     // A restart would not help.
-    assert_eq!(told.found[0].goes_on_with.as_deref(), Some("kafka-request-handler-0"));
+    assert_eq!(
+        told.found[0].goes_on_with.as_deref(),
+        Some("kafka-request-handler-0")
+    );
 }

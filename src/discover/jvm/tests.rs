@@ -4,7 +4,10 @@ use super::*;
 
 fn line(words: &str) -> CommandLine {
     // Two blanks in a row are an empty argument.
-    CommandLine { arguments: words.split(' ').map(str::to_owned).collect(), cut: false }
+    CommandLine {
+        arguments: words.split(' ').map(str::to_owned).collect(),
+        cut: false,
+    }
 }
 
 fn verdict(comm: &str, words: &str) -> Verdict {
@@ -21,7 +24,11 @@ fn launch(comm: &str, words: &str) -> Launch {
 #[test]
 fn brokers_of_all_distributions() {
     let table = [
-        ("java", "java -Xmx1G -cp /opt/kafka/libs/* kafka.Kafka config/server.properties", "config/server.properties"),
+        (
+            "java",
+            "java -Xmx1G -cp /opt/kafka/libs/* kafka.Kafka config/server.properties",
+            "config/server.properties",
+        ),
         (
             "java",
             "/opt/java/bin/java -server -Dkafka.logs.dir=/l -classpath a.jar:b.jar kafka.Kafka /etc/s.properties",
@@ -47,14 +54,38 @@ fn brokers_of_all_distributions() {
             "java --add-opens java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.util=ALL-UNNAMED -cp x kafka.Kafka s.properties",
             "s.properties",
         ),
-        ("java", "java --module-path /m --add-modules all -m kafka.core/kafka.Kafka s.properties", "s.properties"),
-        ("java17", "java17 -cp x kafka.Kafka s.properties", "s.properties"),
-        ("java", "kafka-broker-1 -cp x kafka.Kafka s.properties", "s.properties"),
-        ("kafka", "/usr/bin/java -cp x kafka.Kafka s.properties", "s.properties"),
-        ("java", "java  -cp x  kafka.Kafka s.properties", "s.properties"),
+        (
+            "java",
+            "java --module-path /m --add-modules all -m kafka.core/kafka.Kafka s.properties",
+            "s.properties",
+        ),
+        (
+            "java17",
+            "java17 -cp x kafka.Kafka s.properties",
+            "s.properties",
+        ),
+        (
+            "java",
+            "kafka-broker-1 -cp x kafka.Kafka s.properties",
+            "s.properties",
+        ),
+        (
+            "kafka",
+            "/usr/bin/java -cp x kafka.Kafka s.properties",
+            "s.properties",
+        ),
+        (
+            "java",
+            "java  -cp x  kafka.Kafka s.properties",
+            "s.properties",
+        ),
     ];
     for (comm, words, properties) in table {
-        assert_eq!(launch(comm, words).properties.unwrap().to_str(), Some(properties), "{words}");
+        assert_eq!(
+            launch(comm, words).properties.unwrap().to_str(),
+            Some(properties),
+            "{words}"
+        );
     }
 }
 
@@ -63,27 +94,57 @@ fn what_only_looks_like_a_broker() {
     let table = [
         ("grep", "grep kafka.Kafka"),
         ("bash", "bash -c exec java -cp x kafka.Kafka s.properties"),
-        ("kafka-run-class", "/bin/bash /opt/kafka/bin/kafka-run-class.sh kafka.Kafka s.properties"),
-        ("java", "/bin/sh /usr/local/bin/java -cp x kafka.Kafka s.properties"),
+        (
+            "kafka-run-class",
+            "/bin/bash /opt/kafka/bin/kafka-run-class.sh kafka.Kafka s.properties",
+        ),
+        (
+            "java",
+            "/bin/sh /usr/local/bin/java -cp x kafka.Kafka s.properties",
+        ),
         ("tini", "tini -- java -cp x kafka.Kafka s.properties"),
         ("sudo", "sudo -u kafka java -cp x kafka.Kafka s.properties"),
-        ("java", "java -cp x kafka.tools.StorageTool format -c kafka.Kafka"),
-        ("java", "java -cp x kafka.admin.TopicCommand --zookeeper kafka.Kafka"),
-        ("java", "java -cp x org.apache.kafka.connect.cli.ConnectDistributed kafka.Kafka"),
-        ("java", "java -cp x org.apache.kafka.connect.mirror.MirrorMaker mm2.properties"),
-        ("java", "java -cp x kafka.tools.MirrorMaker --consumer.config c"),
-        ("java", "java -cp x org.apache.zookeeper.server.quorum.QuorumPeerMain zoo.cfg"),
+        (
+            "java",
+            "java -cp x kafka.tools.StorageTool format -c kafka.Kafka",
+        ),
+        (
+            "java",
+            "java -cp x kafka.admin.TopicCommand --zookeeper kafka.Kafka",
+        ),
+        (
+            "java",
+            "java -cp x org.apache.kafka.connect.cli.ConnectDistributed kafka.Kafka",
+        ),
+        (
+            "java",
+            "java -cp x org.apache.kafka.connect.mirror.MirrorMaker mm2.properties",
+        ),
+        (
+            "java",
+            "java -cp x kafka.tools.MirrorMaker --consumer.config c",
+        ),
+        (
+            "java",
+            "java -cp x org.apache.zookeeper.server.quorum.QuorumPeerMain zoo.cfg",
+        ),
         ("java", "java -jar kafka.Kafka"),
         ("java", "java -cp kafka.Kafka x.Y kafka.Kafka"),
         ("java", "java -version"),
         ("java", "java"),
-        ("kafka.Kafka", "/opt/kafka/kafka.Kafka start --config server.properties"),
+        (
+            "kafka.Kafka",
+            "/opt/kafka/kafka.Kafka start --config server.properties",
+        ),
         ("javac", "javac kafka.Kafka"),
     ];
     for (comm, words) in table {
         assert!(matches!(verdict(comm, words), Verdict::Other), "{words}");
     }
-    assert!(matches!(judge("java", &CommandLine::default(), |_| Ok(String::new())), Verdict::Other));
+    assert!(matches!(
+        judge("java", &CommandLine::default(), |_| Ok(String::new())),
+        Verdict::Other
+    ));
 }
 
 #[test]
@@ -92,8 +153,19 @@ fn overrides() {
         "java",
         "java -cp a -cp b kafka.Kafka s.properties --override broker.id=7 --override=listeners=PLAINTEXT://:1 --override a=b=c --override broken --override",
     );
-    let pairs: Vec<_> = found.overrides.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    assert_eq!(pairs, [("broker.id", "7"), ("listeners", "PLAINTEXT://:1"), ("a", "b=c")]);
+    let pairs: Vec<_> = found
+        .overrides
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(
+        pairs,
+        [
+            ("broker.id", "7"),
+            ("listeners", "PLAINTEXT://:1"),
+            ("a", "b=c")
+        ]
+    );
     assert_eq!(found.class_path.as_deref(), Some("b"));
     let none = launch("java", "java kafka.Kafka --override a=b");
     assert_eq!((none.properties, none.overrides.len()), (None, 1));
@@ -101,16 +173,33 @@ fn overrides() {
 
 #[test]
 fn a_cut_command_line_is_unclear_and_not_another_program() {
-    let cut = |words: &str| CommandLine { cut: true, ..line(words) };
+    let cut = |words: &str| CommandLine {
+        cut: true,
+        ..line(words)
+    };
     let judged = |words| judge("java", &cut(words), |_| Ok(String::new()));
-    assert!(matches!(judged("java -Xmx1G -cp /opt/kafka/libs/a.jar:/opt/kafka/li"), Verdict::Unclear(_)));
+    assert!(matches!(
+        judged("java -Xmx1G -cp /opt/kafka/libs/a.jar:/opt/kafka/li"),
+        Verdict::Unclear(_)
+    ));
     // Half of `kafka.KafkaSomething` would be the right name.
-    assert!(matches!(judged("java -cp a kafka.Kafka"), Verdict::Unclear(_)));
-    assert!(matches!(judged("java -cp a org.example.Main x"), Verdict::Other));
-    let Verdict::Kafka(found) = judged("java -cp a kafka.Kafka /etc/kaf") else { panic!() };
+    assert!(matches!(
+        judged("java -cp a kafka.Kafka"),
+        Verdict::Unclear(_)
+    ));
+    assert!(matches!(
+        judged("java -cp a org.example.Main x"),
+        Verdict::Other
+    ));
+    let Verdict::Kafka(found) = judged("java -cp a kafka.Kafka /etc/kaf") else {
+        panic!()
+    };
     assert_eq!(found.properties, None);
     assert!(found.problem.unwrap().contains("4096"));
-    assert!(matches!(judge("bash", &cut("bash x"), |_| Ok(String::new())), Verdict::Other));
+    assert!(matches!(
+        judge("bash", &cut("bash x"), |_| Ok(String::new())),
+        Verdict::Other
+    ));
 }
 
 #[test]
@@ -122,23 +211,49 @@ fn argument_files() {
         })
     };
     let text = "# options\n-Xmx1G\r\n-cp \"/opt/my kafka/*\"\n'kafka.Kafka' # not a word\n\"C:\\\\x.properties\"";
-    let Verdict::Kafka(found) = judged("java @/etc/kafka.args --override a=b", text) else { panic!() };
+    let Verdict::Kafka(found) = judged("java @/etc/kafka.args --override a=b", text) else {
+        panic!()
+    };
     assert_eq!(found.class_path.as_deref(), Some("/opt/my kafka/*"));
     assert_eq!(found.properties, Some(PathBuf::from("C:\\x.properties")));
     assert_eq!(found.overrides.len(), 1);
     // Not expanded twice, and not after the main class.
-    assert!(matches!(judged("java @/etc/kafka.args", "@/etc/kafka.args"), Verdict::Other));
-    assert!(matches!(judged("java Main @/etc/other", ""), Verdict::Other));
-    assert!(matches!(judged("java --disable-@files @/etc/other kafka.Kafka", ""), Verdict::Other));
-    let Verdict::Unclear(reason) = verdict("java", "java @/etc/kafka.args") else { panic!() };
+    assert!(matches!(
+        judged("java @/etc/kafka.args", "@/etc/kafka.args"),
+        Verdict::Other
+    ));
+    assert!(matches!(
+        judged("java Main @/etc/other", ""),
+        Verdict::Other
+    ));
+    assert!(matches!(
+        judged("java --disable-@files @/etc/other kafka.Kafka", ""),
+        Verdict::Other
+    ));
+    let Verdict::Unclear(reason) = verdict("java", "java @/etc/kafka.args") else {
+        panic!()
+    };
     assert_eq!(reason, "no file /etc/kafka.args");
 }
 
 #[test]
 fn thread_names() {
-    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let names = |list: &[&str]| {
+        list.iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
     // As `ps -L -o comm` shows them for 0.10.1.0 and for 3.9.1.
-    assert!(has_broker_threads(&names(&["java", "GC Thread#0", "kafka-request-h"])));
+    assert!(has_broker_threads(&names(&[
+        "java",
+        "GC Thread#0",
+        "kafka-request-h"
+    ])));
     assert!(has_broker_threads(&names(&["java", "data-plane-kafk"])));
-    assert!(!has_broker_threads(&names(&["java", "kafka-producer-", "kafka-coordinat", "kafka-admin-cli"])));
+    assert!(!has_broker_threads(&names(&[
+        "java",
+        "kafka-producer-",
+        "kafka-coordinat",
+        "kafka-admin-cli"
+    ])));
 }

@@ -12,7 +12,10 @@ use super::*;
 /// Java's answer for each document, by the oracle's program.
 fn java(documents: &[Vec<u8>]) -> Vec<Option<Vec<(String, String)>>> {
     let mut java = Command::new("java")
-        .args(["-XX:TieredStopAtLevel=1", "tests/fixtures/properties/PrintProperties.java"])
+        .args([
+            "-XX:TieredStopAtLevel=1",
+            "tests/fixtures/properties/PrintProperties.java",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -31,7 +34,9 @@ fn java(documents: &[Vec<u8>]) -> Vec<Option<Vec<(String, String)>>> {
     let mut lines = text.lines();
     let unhex = |word: &str| {
         let digits = word.strip_prefix('x').unwrap().as_bytes();
-        let bytes = digits.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap());
+        let bytes = digits
+            .chunks(2)
+            .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap());
         String::from_utf8(bytes.collect()).unwrap()
     };
     documents
@@ -51,8 +56,11 @@ fn java(documents: &[Vec<u8>]) -> Vec<Option<Vec<(String, String)>>> {
 }
 
 fn ours(document: &[u8]) -> Option<Vec<(String, String)>> {
-    let mut pairs: Vec<_> =
-        Properties::parse(document).ok()?.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let mut pairs: Vec<_> = Properties::parse(document)
+        .ok()?
+        .iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
     // Java sorts by UTF-16 units.
     pairs.sort_by_key(|(key, _)| key.encode_utf16().collect::<Vec<_>>());
     Some(pairs)
@@ -71,7 +79,9 @@ fn drawn_documents() -> Vec<Vec<u8>> {
     let documents = prop::collection::vec(piece, 0..14);
     let mut runner = TestRunner::deterministic();
     let mut draw = || documents.new_tree(&mut runner).unwrap().current().concat();
-    (0..20_000).map(|_| [&draw(), &b"\nlast"[..]].concat()).collect()
+    (0..20_000)
+        .map(|_| [&draw(), &b"\nlast"[..]].concat())
+        .collect()
 }
 
 #[test]
@@ -99,35 +109,68 @@ fn agrees_with_java() {
     let incident = include_bytes!("../../../tests/fixtures/properties/server-218.properties");
     let mut documents: Vec<Vec<u8>> = table.iter().map(|document| document.to_vec()).collect();
     documents.push(incident.to_vec());
-    documents.push(incident.iter().flat_map(|b| if *b == b'\n' { vec![b'\r', b'\n'] } else { vec![*b] }).collect());
+    documents.push(
+        incident
+            .iter()
+            .flat_map(|b| {
+                if *b == b'\n' {
+                    vec![b'\r', b'\n']
+                } else {
+                    vec![*b]
+                }
+            })
+            .collect(),
+    );
     documents.push(b"key=value\\\n".repeat(FILE_CAP / 11));
-    documents.push((0..FILE_CAP / 16).flat_map(|i| format!("k{i}={i}\n").into_bytes()).collect());
+    documents.push(
+        (0..FILE_CAP / 16)
+            .flat_map(|i| format!("k{i}={i}\n").into_bytes())
+            .collect(),
+    );
     documents.extend(drawn_documents());
     for (document, expected) in documents.iter().zip(java(&documents)) {
         let ours = ours(document);
         let shown = String::from_utf8_lossy(&document[..document.len().min(200)]);
-        assert!(ours == expected, "{shown:?}: {ours:?} is not Java's {expected:?}");
+        assert!(
+            ours == expected,
+            "{shown:?}: {ours:?} is not Java's {expected:?}"
+        );
     }
 }
 
 #[test]
 fn values_are_trimmed_as_kafka_does() {
-    let properties = Properties::parse(b"broker.id= 7 \t\nlog.dirs= /a , /b,,/c ,\nempty=   \n").unwrap();
+    let properties =
+        Properties::parse(b"broker.id= 7 \t\nlog.dirs= /a , /b,,/c ,\nempty=   \n").unwrap();
     assert_eq!(properties.get("broker.id"), Some("7"));
-    assert_eq!(list(properties.get("log.dirs").unwrap()).collect::<Vec<_>>(), ["/a", "/b", "/c"]);
-    assert_eq!((properties.get("empty"), properties.raw("empty")), (None, Some("")));
+    assert_eq!(
+        list(properties.get("log.dirs").unwrap()).collect::<Vec<_>>(),
+        ["/a", "/b", "/c"]
+    );
+    assert_eq!(
+        (properties.get("empty"), properties.raw("empty")),
+        (None, Some(""))
+    );
 }
 
 #[test]
 fn values_of_config_providers_stay_literal_and_are_known_as_such() {
     let properties =
-        Properties::parse(b"a=${file:/opt/secrets.properties:id}\nb=${env:ID}\nc=$5 {x}\nd=${x}\n").unwrap();
-    assert_eq!(properties.get("a"), Some("${file:/opt/secrets.properties:id}"));
-    let provided = ["a", "b", "c", "d"].map(|key| comes_from_provider(properties.get(key).unwrap()));
+        Properties::parse(b"a=${file:/opt/secrets.properties:id}\nb=${env:ID}\nc=$5 {x}\nd=${x}\n")
+            .unwrap();
+    assert_eq!(
+        properties.get("a"),
+        Some("${file:/opt/secrets.properties:id}")
+    );
+    let provided =
+        ["a", "b", "c", "d"].map(|key| comes_from_provider(properties.get(key).unwrap()));
     assert_eq!(provided, [true, true, false, false]);
 }
 
 #[test]
 fn a_bad_escape_names_its_line() {
-    assert_eq!(Properties::parse(b"a=1\n\nb=\\\n  \\u12x4\n"), Err(MalformedEscape { line: 3 }));
+    assert_eq!(
+        Properties::parse(b"a=1\n\nb=\\\n  \\u12x4\n"),
+        Err(MalformedEscape { line: 3 })
+    );
 }

@@ -12,10 +12,16 @@ use crate::snapshot::HandleKinds;
 /// The recorded host, in a folder of our own: links cannot be kept with old times in a repository.
 fn recorded() -> (tempfile::TempDir, ProcRoot) {
     let folder = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").args(["-a", "tests/fixtures/proc/host/."]).arg(folder.path()).status().unwrap();
+    let copied = Command::new("cp")
+        .args(["-a", "tests/fixtures/proc/host/."])
+        .arg(folder.path())
+        .status()
+        .unwrap();
     assert!(copied.success());
     let mut touch = Command::new("find");
-    touch.arg(folder.path()).args(["-type", "f", "-exec", "touch", "-d", "@0", "{}", "+"]);
+    touch
+        .arg(folder.path())
+        .args(["-type", "f", "-exec", "touch", "-d", "@0", "{}", "+"]);
     assert!(touch.status().unwrap().success());
     let proc = ProcRoot::with_kernel(folder.path(), (5, 4));
     (folder, proc)
@@ -36,30 +42,79 @@ fn finds_the_brokers_of_a_recorded_host() {
     assert_eq!(discovery.doubts(), [""; 0]);
 
     let old = &brokers[0];
-    assert_eq!((old.process.pid, old.id, old.uid, old.gid), (6131, Some(1001), Some(1001), Some(1001)));
-    assert_eq!((old.kafka_version.as_deref(), old.java_version.as_deref()), (Some("0.10.1.0"), Some("17.0.15")));
-    assert_eq!((old.mode, &old.roles), (Some(Mode::ZooKeeper), &BTreeSet::from([Role::Broker])));
+    assert_eq!(
+        (old.process.pid, old.id, old.uid, old.gid),
+        (6131, Some(1001), Some(1001), Some(1001))
+    );
+    assert_eq!(
+        (old.kafka_version.as_deref(), old.java_version.as_deref()),
+        (Some("0.10.1.0"), Some("17.0.15"))
+    );
+    assert_eq!(
+        (old.mode, &old.roles),
+        (Some(Mode::ZooKeeper), &BTreeSet::from([Role::Broker]))
+    );
     assert_eq!(old.listeners[0].port, 39192);
-    assert_eq!(old.log_dirs, [Path::new("/opt/kafka/../data/a"), Path::new("/opt/data/b")]);
+    assert_eq!(
+        old.log_dirs,
+        [Path::new("/opt/kafka/../data/a"), Path::new("/opt/data/b")]
+    );
     assert_eq!(old.zookeeper, ["127.0.0.1:32181"]);
     assert_eq!(old.problems, [""; 0]);
 
     let new = &brokers[1];
-    assert_eq!((new.process.pid, new.id, new.kafka_version.as_deref()), (10586, Some(7), Some("3.9.1")));
+    assert_eq!(
+        (new.process.pid, new.id, new.kafka_version.as_deref()),
+        (10586, Some(7), Some("3.9.1"))
+    );
     assert_eq!((new.mode, new.roles.len()), (Some(Mode::KRaft), 2));
-    let listeners: Vec<_> = new.listeners.iter().map(|l| (l.name.as_str(), l.port, l.controller)).collect();
-    assert_eq!(listeners, [("CLIENTS", 39692, false), ("CONTROLLER", 39694, true)]);
+    let listeners: Vec<_> = new
+        .listeners
+        .iter()
+        .map(|l| (l.name.as_str(), l.port, l.controller))
+        .collect();
+    assert_eq!(
+        listeners,
+        [("CLIENTS", 39692, false), ("CONTROLLER", 39694, true)]
+    );
     assert_eq!(new.problems, [""; 0]);
 
     // Counted with `ls | wc -l`, `readlink | grep -c` and `wc -l` when they were recorded.
     let pulse = process::pulse(&proc, old);
     assert_eq!(pulse.handles, Ok(43));
     let vitals = pulse.vitals.unwrap();
-    assert_eq!((vitals.state, vitals.handle_limit_soft, vitals.handle_limit_hard), ('S', Some(20000), Some(20000)));
+    assert_eq!(
+        (
+            vitals.state,
+            vitals.handle_limit_soft,
+            vitals.handle_limit_hard
+        ),
+        ('S', Some(20000), Some(20000))
+    );
     let slow = process::slow(&proc, old, Duration::from_secs(5));
-    let kinds = HandleKinds { socket: 4, pipe: 1, anon: 12, jar: 17, other: 9, ..HandleKinds::default() };
-    assert_eq!((slow.kinds, slow.socket_inodes.unwrap().len(), slow.memory_maps), (Ok(kinds), 4, Ok(301)));
-    assert_eq!(process::slow(&proc, new, Duration::from_secs(5)).kinds.unwrap().log_segment, 1);
+    let kinds = HandleKinds {
+        socket: 4,
+        pipe: 1,
+        anon: 12,
+        jar: 17,
+        other: 9,
+        ..HandleKinds::default()
+    };
+    assert_eq!(
+        (
+            slow.kinds,
+            slow.socket_inodes.unwrap().len(),
+            slow.memory_maps
+        ),
+        (Ok(kinds), 4, Ok(301))
+    );
+    assert_eq!(
+        process::slow(&proc, new, Duration::from_secs(5))
+            .kinds
+            .unwrap()
+            .log_segment,
+        1
+    );
     assert_eq!(process::memory_map_limit(&proc), Ok(65530));
 }
 
@@ -69,15 +124,27 @@ fn unchanged_brokers_keep_their_arc_and_ended_ones_go() {
     let mut discovery = Discovery::new(proc, Vec::new());
     let first = scan(&mut discovery);
     let second = scan(&mut discovery);
-    assert!(first.iter().zip(&second).all(|(one, other)| Arc::ptr_eq(one, other)));
+    assert!(
+        first
+            .iter()
+            .zip(&second)
+            .all(|(one, other)| Arc::ptr_eq(one, other))
+    );
 
     // Restarted under the same process id, then ended.
     let stat = folder.path().join("10586/stat");
     let line = fs::read_to_string(&stat).unwrap();
     let start = first[1].process.start_ticks;
-    fs::write(&stat, line.replace(&format!(" {start} "), &format!(" {} ", start + 100))).unwrap();
+    fs::write(
+        &stat,
+        line.replace(&format!(" {start} "), &format!(" {} ", start + 100)),
+    )
+    .unwrap();
     let third = scan(&mut discovery);
-    assert_eq!((third.len(), third[1].process.start_ticks), (2, start + 100));
+    assert_eq!(
+        (third.len(), third[1].process.start_ticks),
+        (2, start + 100)
+    );
     fs::write(&stat, line.replace(") S ", ") Z ")).unwrap();
     assert_eq!(scan(&mut discovery).len(), 1);
 }
@@ -87,36 +154,66 @@ fn unchanged_brokers_keep_their_arc_and_ended_ones_go() {
 fn a_broker_stays_what_it_was_when_its_files_are_edited() {
     let (folder, proc) = recorded();
     let mut discovery = Discovery::new(proc, Vec::new());
-    let before: Vec<Broker> = scan(&mut discovery).iter().map(|broker| Broker::clone(broker)).collect();
+    let before: Vec<Broker> = scan(&mut discovery)
+        .iter()
+        .map(|broker| Broker::clone(broker))
+        .collect();
     let renewed = |discovery: &mut Discovery| {
-        discovery.known.values_mut().for_each(|known| known.judged -= RENEW_BROKER);
-        let mut found: Vec<Broker> = scan(discovery).iter().map(|broker| Broker::clone(broker)).collect();
-        let problems: Vec<String> = found.iter_mut().flat_map(|broker| broker.problems.drain(..)).collect();
+        discovery
+            .known
+            .values_mut()
+            .for_each(|known| known.judged -= RENEW_BROKER);
+        let mut found: Vec<Broker> = scan(discovery)
+            .iter()
+            .map(|broker| Broker::clone(broker))
+            .collect();
+        let problems: Vec<String> = found
+            .iter_mut()
+            .flat_map(|broker| broker.problems.drain(..))
+            .collect();
         (found, problems)
     };
     assert_eq!(renewed(&mut discovery), (before.clone(), Vec::new()));
 
-    let file = folder.path().join("10586/tree/opt/kafka/config/server.properties");
+    let file = folder
+        .path()
+        .join("10586/tree/opt/kafka/config/server.properties");
     let text = fs::read_to_string(&file).unwrap();
     let edited = "node.id=8\nprocess.roles=broker\nlisteners=SSL://:1\nlog.dirs=/other\nzookeeper.connect=z\n";
     fs::write(&file, edited).unwrap();
     let stat = fs::read_to_string(folder.path().join("stat")).unwrap();
-    let btime = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap().to_owned();
+    let btime = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))
+        .unwrap()
+        .to_owned();
     fs::write(folder.path().join("stat"), stat.replace(&btime, "1000")).unwrap();
     let delete = |name: &str| {
         let mut find = Command::new("find");
-        assert!(find.arg(folder.path()).args(["-name", name, "-delete"]).status().unwrap().success());
+        assert!(
+            find.arg(folder.path())
+                .args(["-name", name, "-delete"])
+                .status()
+                .unwrap()
+                .success()
+        );
     };
     delete("release");
     let path = "/opt/kafka/config/server.properties was changed after the broker started";
     let changed = format!("{path}: what was read before counts until a restart");
-    assert_eq!(renewed(&mut discovery), (before.clone(), vec![changed.clone()]));
+    assert_eq!(
+        renewed(&mut discovery),
+        (before.clone(), vec![changed.clone()])
+    );
     assert_eq!(renewed(&mut discovery), (before.clone(), vec![changed]));
 
     fs::remove_file(&file).unwrap();
     let (found, problems) = renewed(&mut discovery);
     assert_eq!((found, problems.len()), (before.clone(), 1));
-    assert!(problems[0].starts_with("server.properties unknown, what was read before counts: "), "{problems:?}");
+    assert!(
+        problems[0].starts_with("server.properties unknown, what was read before counts: "),
+        "{problems:?}"
+    );
 
     // A pid file that comes late, an id that can be read no more, then nothing that can.
     fs::write(&file, text).unwrap();
@@ -133,7 +230,10 @@ fn a_command_line_is_read_again_only_while_it_may_change() {
     let (folder, proc) = recorded();
     let mut discovery = Discovery::new(proc, Vec::new());
     assert_eq!(scan(&mut discovery).len(), 2);
-    let (broker, other) = (folder.path().join("10586/cmdline"), folder.path().join("9314/cmdline"));
+    let (broker, other) = (
+        folder.path().join("10586/cmdline"),
+        folder.path().join("9314/cmdline"),
+    );
     fs::copy(&broker, &other).unwrap();
     // Nothing tells that another program runs there...
     assert_eq!(scan(&mut discovery).len(), 2);
@@ -147,7 +247,11 @@ fn a_command_line_is_read_again_only_while_it_may_change() {
     assert_eq!(scan(&mut discovery).len(), 2);
     // ... and youth is reason enough to look each time.
     let start = line.split(' ').nth(21).unwrap();
-    fs::write(folder.path().join("uptime"), format!("{}.50 0.0\n", start.parse::<u64>().unwrap() / 100)).unwrap();
+    fs::write(
+        folder.path().join("uptime"),
+        format!("{}.50 0.0\n", start.parse::<u64>().unwrap() / 100),
+    )
+    .unwrap();
     fs::copy(&broker, &other).unwrap();
     assert_eq!(scan(&mut discovery).len(), 3);
 }
@@ -159,7 +263,12 @@ fn a_child_of_a_broker_is_no_broker_while_it_shows_its_command_line() {
     assert_eq!(scan(&mut discovery).len(), 2);
     let child = folder.path().join("20001");
     assert!(
-        Command::new("cp").arg("-a").args([folder.path().join("10586"), child.clone()]).status().unwrap().success()
+        Command::new("cp")
+            .arg("-a")
+            .args([folder.path().join("10586"), child.clone()])
+            .status()
+            .unwrap()
+            .success()
     );
     let line = fs::read_to_string(child.join("stat")).unwrap();
     let mut words: Vec<&str> = line.split(' ').collect();
@@ -174,14 +283,26 @@ fn pid_files_name_brokers_that_do_not_look_like_one() {
     let pid_file = folder.path().join("kafka.pid");
     let mut discovery = Discovery::new(proc, vec![pid_file.clone()]);
     assert_eq!(scan(&mut discovery).len(), 2);
-    assert_eq!(discovery.doubts(), [format!("pid file {}: does not exist; is the broker down?", pid_file.display())]);
+    assert_eq!(
+        discovery.doubts(),
+        [format!(
+            "pid file {}: does not exist; is the broker down?",
+            pid_file.display()
+        )]
+    );
     fs::write(&pid_file, "9314\n").unwrap();
     let brokers = scan(&mut discovery);
     assert_eq!(labels(&brokers), ["1001", "pid-9314", "7"]);
     assert!(matches(&brokers[1], None, None, Some(9314)));
     fs::write(&pid_file, "no number").unwrap();
     assert_eq!(scan(&mut discovery).len(), 2);
-    assert_eq!(discovery.doubts(), [format!("pid file {}: holds no process id", pid_file.display())]);
+    assert_eq!(
+        discovery.doubts(),
+        [format!(
+            "pid file {}: holds no process id",
+            pid_file.display()
+        )]
+    );
 }
 
 #[test]
@@ -190,7 +311,9 @@ fn a_cut_command_line_is_told_or_made_good_by_thread_names() {
     let proc = ProcRoot::with_kernel(folder.path(), (3, 10));
     fs::write(
         folder.path().join("6131/cmdline"),
-        format!("java\0-cp\0{}", "/opt/kafka/libs/a.jar:".repeat(200)).get(..4096).unwrap(),
+        format!("java\0-cp\0{}", "/opt/kafka/libs/a.jar:".repeat(200))
+            .get(..4096)
+            .unwrap(),
     )
     .unwrap();
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
@@ -200,7 +323,11 @@ fn a_cut_command_line_is_told_or_made_good_by_thread_names() {
     assert_eq!(discovery.doubts(), [doubt]);
 
     fs::create_dir_all(folder.path().join("6131/task/6140")).unwrap();
-    fs::write(folder.path().join("6131/task/6140/comm"), "kafka-request-h\n").unwrap();
+    fs::write(
+        folder.path().join("6131/task/6140/comm"),
+        "kafka-request-h\n",
+    )
+    .unwrap();
     let brokers = scan(&mut Discovery::new(proc, Vec::new()));
     // The id by way of the log folders' locks.
     assert_eq!(labels(&brokers), ["1001", "7"]);
@@ -213,43 +340,73 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
     let (folder, proc) = recorded();
     let sick = folder.path().join("9314/cmdline");
     fs::remove_file(&sick).unwrap();
-    assert!(Command::new("mkfifo").arg(&sick).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&sick)
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut discovery = Discovery::new(proc, Vec::new());
     let start = Instant::now();
     // 6131 comes before it; 10586 after it is found by the next scan.
     assert_eq!(scan(&mut discovery).len(), 1);
     assert!(start.elapsed() < READ_BUDGET * 2);
     assert_eq!(discovery.doubts().len(), 1);
-    assert!(
-        discovery.doubts()[0]
-            .starts_with("process 9314 (java): reading its command line or files took longer than 2 s")
-    );
+    assert!(discovery.doubts()[0].starts_with(
+        "process 9314 (java): reading its command line or files took longer than 2 s"
+    ));
     let start = Instant::now();
     assert_eq!(scan(&mut discovery).len(), 2);
     assert!(start.elapsed() < READ_BUDGET);
     // However long it hangs, it holds one thread.
     let hanging = |discovery: &mut Discovery| {
-        let known = discovery.known.iter_mut().find(|(key, _)| key.pid == 9314).unwrap().1;
+        let known = discovery
+            .known
+            .iter_mut()
+            .find(|(key, _)| key.pid == 9314)
+            .unwrap()
+            .1;
         known.judged -= RENEW_OTHER * 2;
         assert_eq!(scan(discovery).len(), 2);
         (discovery.stuck_readers.len(), discovery.doubts().len())
     };
-    assert_eq!([hanging(&mut discovery), hanging(&mut discovery)], [(1, 1), (1, 1)]);
+    assert_eq!(
+        [hanging(&mut discovery), hanging(&mut discovery)],
+        [(1, 1), (1, 1)]
+    );
     // Lets the reader go, so that the test leaves no thread behind.
     fs::OpenOptions::new().write(true).open(&sick).unwrap();
 }
 
 #[test]
 fn a_folder_without_procfs_is_an_error_with_a_remedy() {
-    let failure = Discovery::new(ProcRoot::new("/nowhere"), Vec::new()).scan().unwrap_err();
-    assert!(failure.message.contains("/nowhere") && failure.message.contains("--path.procfs"), "{failure}");
+    let failure = Discovery::new(ProcRoot::new("/nowhere"), Vec::new())
+        .scan()
+        .unwrap_err();
+    assert!(
+        failure.message.contains("/nowhere") && failure.message.contains("--path.procfs"),
+        "{failure}"
+    );
 }
 
 fn broker(pid: u32, id: Option<i32>, ports: &[u16]) -> Arc<Broker> {
-    let listener =
-        |port: &u16| Listener { name: "P".into(), protocol: None, host: None, port: *port, controller: *port == 1 };
-    let process = ProcessKey { pid, start_ticks: 1 };
-    Arc::new(Broker { id, listeners: ports.iter().map(listener).collect(), ..Broker::unknown(process) })
+    let listener = |port: &u16| Listener {
+        name: "P".into(),
+        protocol: None,
+        host: None,
+        port: *port,
+        controller: *port == 1,
+    };
+    let process = ProcessKey {
+        pid,
+        start_ticks: 1,
+    };
+    Arc::new(Broker {
+        id,
+        listeners: ports.iter().map(listener).collect(),
+        ..Broker::unknown(process)
+    })
 }
 
 #[test]
@@ -264,7 +421,12 @@ fn labels_are_ids_where_those_tell_brokers_apart() {
         broker(16, Some(4), &[]),
         broker(17, Some(4), &[9099]),
     ];
-    assert_eq!(labels(&brokers), ["1@9092", "1@9093", "2", "pid-13", "pid-14", "pid-15", "pid-16", "4@9099"]);
+    assert_eq!(
+        labels(&brokers),
+        [
+            "1@9092", "1@9093", "2", "pid-13", "pid-14", "pid-15", "pid-16", "4@9099"
+        ]
+    );
 }
 
 #[test]
@@ -280,6 +442,10 @@ fn matching_by_the_config_file() {
         ((None, None, None), false),
     ];
     for ((id, port, pid), expected) in table {
-        assert_eq!(matches(&one, id, port, pid), expected, "{id:?} {port:?} {pid:?}");
+        assert_eq!(
+            matches(&one, id, port, pid),
+            expected,
+            "{id:?} {port:?} {pid:?}"
+        );
     }
 }

@@ -13,7 +13,9 @@ use crate::diagnose::{View, known_issues};
 use crate::discover::Mode;
 use crate::evidence::Saved;
 use crate::evidence::store::time;
-use crate::snapshot::{BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState};
+use crate::snapshot::{
+    BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState,
+};
 
 /// The content type of [`render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -46,7 +48,11 @@ impl Families {
             gauge.set_value(value);
             series.set_gauge(gauge);
         }
-        self.0.entry(metric.name).or_insert((metric, Vec::new())).1.push(series);
+        self.0
+            .entry(metric.name)
+            .or_insert((metric, Vec::new()))
+            .1
+            .push(series);
     }
 
     fn encode(self) -> String {
@@ -54,7 +60,11 @@ impl Families {
             let mut family = MetricFamily::default();
             family.set_name(metric.name.to_owned());
             family.set_help(metric.help.to_owned());
-            family.set_field_type(if metric.is_counter() { MetricType::COUNTER } else { MetricType::GAUGE });
+            family.set_field_type(if metric.is_counter() {
+                MetricType::COUNTER
+            } else {
+                MetricType::GAUGE
+            });
             family.set_metric(series);
             family
         };
@@ -74,11 +84,19 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
     let mut families = Families::default();
     let f = &mut families;
     f.add(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
-    f.add(&MEMORY_MAP_LIMIT, &[], count(&snapshot.memory_map_limit, now));
+    f.add(
+        &MEMORY_MAP_LIMIT,
+        &[],
+        count(&snapshot.memory_map_limit, now),
+    );
     exporter(f, snapshot, now);
     if let Some(success) = snapshot.discovery.success {
         f.add(&COLLECTOR_SUCCESS, &["", "discovery"], f64::from(success));
-        f.add(&COLLECTOR_DURATION, &["", "discovery"], snapshot.discovery.duration.as_secs_f64());
+        f.add(
+            &COLLECTOR_DURATION,
+            &["", "discovery"],
+            snapshot.discovery.duration.as_secs_f64(),
+        );
     }
     for broker in &snapshot.brokers {
         if broker.ended.is_none() {
@@ -91,16 +109,26 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
         }
         rounds(f, broker, now);
     }
-    let leaderless = snapshot.brokers.iter().filter_map(|broker| Some(broker.partitions(now)?.leaderless));
+    let leaderless = snapshot
+        .brokers
+        .iter()
+        .filter_map(|broker| Some(broker.partitions(now)?.leaderless));
     f.add(&OFFLINE, &[], leaderless.max().map(|most| most as f64));
     partitions(f, snapshot, now);
-    view.diagnosis.brokers.iter().for_each(|broker| diagnosis(f, broker));
+    view.diagnosis
+        .brokers
+        .iter()
+        .for_each(|broker| diagnosis(f, broker));
     for (label, saved) in &saved.brokers {
         f.add(&BUNDLES, &[label], saved.total as f64);
     }
     let text = families.encode();
     // A comment: for people, as no metric could keep a server from taking these for now.
-    if view.replayed { format!("# Replay of {}, not now.\n{text}", time(view.diagnosis.at)) } else { text }
+    if view.replayed {
+        format!("# Replay of {}, not now.\n{text}", time(view.diagnosis.at))
+    } else {
+        text
+    }
 }
 
 /// A reading that is a number.
@@ -114,7 +142,9 @@ fn limit(value: Option<u64>) -> f64 {
 }
 
 fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
-    let Some(own) = snapshot.exporter.fresh(now) else { return };
+    let Some(own) = snapshot.exporter.fresh(now) else {
+        return;
+    };
     f.add(&OWN_CPU, &[], own.cpu_seconds);
     f.add(&OWN_HANDLES, &[], own.open_handles as f64);
     f.add(&OWN_HANDLE_LIMIT, &[], limit(own.handle_limit));
@@ -132,11 +162,20 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
         None => "",
     };
     let roles: Vec<&str> = broker.roles.iter().map(|role| role.name()).collect();
-    let [kafka, java] = [&broker.kafka_version, &broker.java_version].map(|version| version.as_deref().unwrap_or(""));
+    let [kafka, java] = [&broker.kafka_version, &broker.java_version]
+        .map(|version| version.as_deref().unwrap_or(""));
     let pid = broker.process.pid.to_string();
-    f.add(&BROKER_INFO, &[label, kafka, java, mode, &roles.join(","), &pid], 1.0);
+    f.add(
+        &BROKER_INFO,
+        &[label, kafka, java, mode, &roles.join(","), &pid],
+        1.0,
+    );
     for known in known_issues::exposed(kafka) {
-        f.add(&KNOWN_EXPOSED, &[label, &known.key, &known.fixed_in.join(",")], 1.0);
+        f.add(
+            &KNOWN_EXPOSED,
+            &[label, &known.key, &known.fixed_in.join(",")],
+            1.0,
+        );
     }
     f.add(&START_TIME, &[label], broker.started.map(Moment::seconds));
 }
@@ -145,40 +184,83 @@ fn process(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     f.add(&OPEN_HANDLES, &[label], count(&broker.handles, now));
     if let Some(vitals) = broker.process.fresh(now) {
-        f.add(&HANDLE_LIMIT, &[label, "soft"], limit(vitals.handle_limit_soft));
-        f.add(&HANDLE_LIMIT, &[label, "hard"], limit(vitals.handle_limit_hard));
+        f.add(
+            &HANDLE_LIMIT,
+            &[label, "soft"],
+            limit(vitals.handle_limit_soft),
+        );
+        f.add(
+            &HANDLE_LIMIT,
+            &[label, "hard"],
+            limit(vitals.handle_limit_hard),
+        );
         f.add(&RESIDENT, &[label], vitals.resident_bytes as f64);
     }
-    for (kind, count) in broker.handle_kinds.fresh(now).into_iter().flat_map(|kinds| kinds.named()) {
+    for (kind, count) in broker
+        .handle_kinds
+        .fresh(now)
+        .into_iter()
+        .flat_map(|kinds| kinds.named())
+    {
         f.add(&HANDLE_KINDS, &[label, kind], count as f64);
     }
     f.add(&UNTRACKED, &[label], count(&broker.untracked_sockets, now));
     f.add(&MEMORY_MAPS, &[label], count(&broker.memory_maps, now));
     for space in broker.log_dirs.fresh(now).into_iter().flatten() {
-        f.add(&LOG_DIR_FREE, &[label, &space.dir.display().to_string()], space.free_bytes as f64);
+        f.add(
+            &LOG_DIR_FREE,
+            &[label, &space.dir.display().to_string()],
+            space.free_bytes as f64,
+        );
     }
 }
 
 fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     if let Some(pulse) = broker.sockets.fresh(now) {
-        states(f, label, "server", &pulse.server, |state| state != TcpState::Established);
-        f.add(&UNREAD_CLOSE_WAIT, &[label, "server"], pulse.unread_close_wait as f64);
+        states(f, label, "server", &pulse.server, |state| {
+            state != TcpState::Established
+        });
+        f.add(
+            &UNREAD_CLOSE_WAIT,
+            &[label, "server"],
+            pulse.unread_close_wait as f64,
+        );
         for queue in &pulse.accept_queues {
-            f.add(&ACCEPT_LENGTH, &[label, &queue.listener], f64::from(queue.length));
-            f.add(&ACCEPT_LIMIT, &[label, &queue.listener], queue.limit.map(f64::from));
+            f.add(
+                &ACCEPT_LENGTH,
+                &[label, &queue.listener],
+                f64::from(queue.length),
+            );
+            f.add(
+                &ACCEPT_LIMIT,
+                &[label, &queue.listener],
+                queue.limit.map(f64::from),
+            );
         }
     }
     if let Some(owners) = broker.connections.fresh(now) {
         let mut established = StateCounts::default();
         *established.get_mut(TcpState::Established) = owners.server_established;
-        states(f, label, "server", &established, |state| state == TcpState::Established);
+        states(f, label, "server", &established, |state| {
+            state == TcpState::Established
+        });
         states(f, label, "client", &owners.client, |_| true);
-        f.add(&UNREAD_CLOSE_WAIT, &[label, "client"], owners.client_unread_close_wait as f64);
+        f.add(
+            &UNREAD_CLOSE_WAIT,
+            &[label, "client"],
+            owners.client_unread_close_wait as f64,
+        );
     }
 }
 
-fn states(f: &mut Families, broker: &str, role: &str, counts: &StateCounts, told: impl Fn(TcpState) -> bool) {
+fn states(
+    f: &mut Families,
+    broker: &str,
+    role: &str,
+    counts: &StateCounts,
+    told: impl Fn(TcpState) -> bool,
+) {
     for state in TcpState::ALL.into_iter().filter(|state| told(*state)) {
         let count = counts.get(state);
         let labels = [broker, role, state.name()];
@@ -195,7 +277,11 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     let report = broker.threads.fresh(now);
     if let Some(standing) = &broker.deadlock {
-        let members: usize = standing.deadlocks.iter().map(|deadlock| deadlock.cycle.len()).sum();
+        let members: usize = standing
+            .deadlocks
+            .iter()
+            .map(|deadlock| deadlock.cycle.len())
+            .sum();
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
     } else if report.is_some() {
@@ -207,10 +293,14 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             f.add(&THREADS, &[label, state], *count as f64);
         }
         if let Some(stalls) = &report.stalls {
-            by_pool(f, &STALLED, label, stalls, |stall| (&stall.pool, stall.threads.len()));
+            by_pool(f, &STALLED, label, stalls, |stall| {
+                (&stall.pool, stall.threads.len())
+            });
         }
         if let Some(missing) = &report.missing {
-            by_pool(f, &MISSING, label, missing, |thread| (&thread.pool, thread.count));
+            by_pool(f, &MISSING, label, missing, |thread| {
+                (&thread.pool, thread.count)
+            });
         }
         let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in &report.convoys {
@@ -221,7 +311,11 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         f.add(&DUMP_DURATION, &[label], report.duration.as_secs_f64());
     }
-    f.add(&JVM_PAUSES, &[label], broker.jvm_pauses.fresh(now).map(Duration::as_secs_f64));
+    f.add(
+        &JVM_PAUSES,
+        &[label],
+        broker.jvm_pauses.fresh(now).map(Duration::as_secs_f64),
+    );
     f.add(&DUMP_AGE, &[label], age(&broker.threads, now));
     for (reason, count) in &broker.dump_failures {
         f.add(&DUMP_FAILURES, &[label, reason], *count as f64);
@@ -236,7 +330,11 @@ fn by_pool<T>(
     findings: &PoolFindings<T>,
     count: impl Fn(&T) -> (&str, usize),
 ) {
-    let mut counts: BTreeMap<&str, usize> = findings.pools.iter().map(|pool| (pool.as_str(), 0)).collect();
+    let mut counts: BTreeMap<&str, usize> = findings
+        .pools
+        .iter()
+        .map(|pool| (pool.as_str(), 0))
+        .collect();
     for (pool, threads) in findings.found.iter().map(count) {
         *counts.entry(pool).or_default() += threads;
     }
@@ -246,7 +344,9 @@ fn by_pool<T>(
 }
 
 fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(counts) = broker.partitions(now) else { return };
+    let Some(counts) = broker.partitions(now) else {
+        return;
+    };
     let label = broker.label.as_str();
     f.add(&LEADER, &[label], counts.leader as f64);
     f.add(&UNDER_REPLICATED, &[label], counts.under_replicated as f64);
@@ -255,31 +355,63 @@ fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
 }
 
 fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(report) = broker.probes.fresh(now) else { return };
+    let Some(report) = broker.probes.fresh(now) else {
+        return;
+    };
     let label = broker.label.as_str();
     let success = |probe: Option<&Probe>| probe.map(|probe| f64::from(probe.success()));
-    for (path, probe) in [("api", Some(&report.api)), ("metadata", report.metadata.as_ref())] {
+    for (path, probe) in [
+        ("api", Some(&report.api)),
+        ("metadata", report.metadata.as_ref()),
+    ] {
         f.add(&PROBE_SUCCESS, &[label, path], success(probe));
-        f.add(&PROBE_DURATION, &[label, path], probe.map(|probe| probe.duration.as_secs_f64()));
+        f.add(
+            &PROBE_DURATION,
+            &[label, path],
+            probe.map(|probe| probe.duration.as_secs_f64()),
+        );
     }
     for of in &report.peers {
         let peer = of.peer.id.to_string();
-        f.add(&PEER_PROBE_SUCCESS, &[label, &peer, "connect"], success(Some(&of.connect)));
-        f.add(&PEER_PROBE_SUCCESS, &[label, &peer, "api"], success(of.api.as_ref()));
+        f.add(
+            &PEER_PROBE_SUCCESS,
+            &[label, &peer, "connect"],
+            success(Some(&of.connect)),
+        );
+        f.add(
+            &PEER_PROBE_SUCCESS,
+            &[label, &peer, "api"],
+            success(of.api.as_ref()),
+        );
     }
 }
 
 fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
-    let known: Vec<_> = snapshot.brokers.iter().filter_map(|broker| Some((broker, broker.partitions(now)?))).collect();
+    let known: Vec<_> = snapshot
+        .brokers
+        .iter()
+        .filter_map(|broker| Some((broker, broker.partitions(now)?)))
+        .collect();
     if known.is_empty() {
         return;
     }
-    let not_whole = || known.iter().flat_map(|(broker, counts)| counts.not_whole.iter().map(move |one| (broker, one)));
+    let not_whole = || {
+        known
+            .iter()
+            .flat_map(|(broker, counts)| counts.not_whole.iter().map(move |one| (broker, one)))
+    };
     for (broker, one) in not_whole().take(MAX_PARTITION_SERIES) {
         let labels = [&broker.label, &one.topic, &one.partition.to_string()];
-        f.add(&PARTITION_ISR, &labels.map(String::as_str), f64::from(one.isr));
+        f.add(
+            &PARTITION_ISR,
+            &labels.map(String::as_str),
+            f64::from(one.isr),
+        );
     }
-    let left_out: u64 = known.iter().map(|(_, counts)| counts.not_whole_left_out).sum();
+    let left_out: u64 = known
+        .iter()
+        .map(|(_, counts)| counts.not_whole_left_out)
+        .sum();
     let left_out = left_out + not_whole().skip(MAX_PARTITION_SERIES).count() as u64;
     f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
 }
@@ -287,18 +419,38 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
 fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
     let label = broker.label.as_str();
     for state in BrokerState::ALL {
-        f.add(&BROKER_STATE, &[label, state.name()], f64::from(state == broker.state));
+        f.add(
+            &BROKER_STATE,
+            &[label, state.name()],
+            f64::from(state == broker.state),
+        );
     }
     for id in &broker.judged {
         let active = broker.findings.iter().any(|finding| finding.id == *id);
-        f.add(&FINDING, &[label, id.kind().name, id.kind().severity.name()], f64::from(active));
+        f.add(
+            &FINDING,
+            &[label, id.kind().name, id.kind().severity.name()],
+            f64::from(active),
+        );
     }
     for known in &broker.known_issues {
-        f.add(&KNOWN_DETECTED, &[label, &known.issue, &known.fixed_in.join(",")], 1.0);
+        f.add(
+            &KNOWN_DETECTED,
+            &[label, &known.issue, &known.fixed_in.join(",")],
+            1.0,
+        );
     }
     let forecasts = &broker.forecasts;
-    f.add(&HANDLE_EXHAUSTION, &[label], seconds_left(&forecasts.file_handles));
-    f.add(&MAP_EXHAUSTION, &[label], seconds_left(&forecasts.memory_maps));
+    f.add(
+        &HANDLE_EXHAUSTION,
+        &[label],
+        seconds_left(&forecasts.file_handles),
+    );
+    f.add(
+        &MAP_EXHAUSTION,
+        &[label],
+        seconds_left(&forecasts.memory_maps),
+    );
     for (dir, forecast) in &forecasts.log_dirs {
         f.add(&LOG_DIR_EXHAUSTION, &[label, dir], seconds_left(forecast));
     }
@@ -317,7 +469,11 @@ fn rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     for (collector, status) in &broker.collectors {
         let duration = status.success.map(|_| status.duration.as_secs_f64());
-        f.add(&COLLECTOR_SUCCESS, &[label, collector], status.success.map(f64::from));
+        f.add(
+            &COLLECTOR_SUCCESS,
+            &[label, collector],
+            status.success.map(f64::from),
+        );
         f.add(&COLLECTOR_DURATION, &[label, collector], duration);
     }
     if broker.ended.is_some() {
@@ -363,18 +519,47 @@ mod tests {
     #[test]
     fn every_broker_tells_its_partitions() {
         let led_by = |id: i32, isr: u32| {
-            let key = ProcessKey { pid: id as u32, start_ticks: 1 };
+            let key = ProcessKey {
+                pid: id as u32,
+                start_ticks: 1,
+            };
             let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
-            let state = PartitionState { topic: "t".into(), partition: 0, leader: Some(id), replicas: 3, isr };
-            let value = ClusterCounts { partitions: 1, not_whole: vec![state], ..ClusterCounts::default() };
-            broker.cluster = Reading::Known { value, at: Moment(0), valid_for: Duration::from_secs(15) };
+            let state = PartitionState {
+                topic: "t".into(),
+                partition: 0,
+                leader: Some(id),
+                replicas: 3,
+                isr,
+            };
+            let value = ClusterCounts {
+                partitions: 1,
+                not_whole: vec![state],
+                ..ClusterCounts::default()
+            };
+            broker.cluster = Reading::Known {
+                value,
+                at: Moment(0),
+                valid_for: Duration::from_secs(15),
+            };
             Arc::new(broker)
         };
-        let snapshot = Snapshot { brokers: vec![led_by(1, 1), led_by(9, 2)], ..Snapshot::default() };
-        let view = View { snapshot: Arc::new(snapshot), ..View::default() };
+        let snapshot = Snapshot {
+            brokers: vec![led_by(1, 1), led_by(9, 2)],
+            ..Snapshot::default()
+        };
+        let view = View {
+            snapshot: Arc::new(snapshot),
+            ..View::default()
+        };
         let text = render(&view, &Saved::default(), Moment(1000));
-        for told in ["{broker=\"1\",topic=\"t\",partition=\"0\"} 1", "{broker=\"9\",topic=\"t\",partition=\"0\"} 2"] {
-            assert!(text.contains(&format!("kafka_vitals_partition_isr_replicas{told}\n")), "{told}: {text}");
+        for told in [
+            "{broker=\"1\",topic=\"t\",partition=\"0\"} 1",
+            "{broker=\"9\",topic=\"t\",partition=\"0\"} 2",
+        ] {
+            assert!(
+                text.contains(&format!("kafka_vitals_partition_isr_replicas{told}\n")),
+                "{told}: {text}"
+            );
         }
     }
 
@@ -382,6 +567,12 @@ mod tests {
     fn an_empty_snapshot_counts_nothing() {
         let text = render(&View::default(), &Saved::default(), Moment(1000));
         let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(families, [format!("kafka_vitals_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))]);
+        assert_eq!(
+            families,
+            [format!(
+                "kafka_vitals_build_info{{version=\"{}\"}} 1",
+                env!("CARGO_PKG_VERSION")
+            )]
+        );
     }
 }

@@ -10,7 +10,8 @@ use crate::diagnose::verdict::clock;
 use crate::expose::overview::Level;
 use crate::expose::vitals::{Vital, cut, span, unknown, vitals};
 use crate::snapshot::{
-    BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock, ThreadReport,
+    BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock,
+    ThreadReport,
 };
 
 /// Deadlocks, stalls and queues told, of each; the first deadlock is drawn as well.
@@ -34,7 +35,10 @@ pub fn section(
     now: Moment,
 ) -> Markup {
     let unknown = unknown(broker, now);
-    let live = view.live.iter().find(|answer| answer.process == diagnosis.process);
+    let live = view
+        .live
+        .iter()
+        .find(|answer| answer.process == diagnosis.process);
     let report = broker.threads.fresh(now);
     html! {
         section id={ "broker-" (index) } class=(class(Level::of(diagnosis))) {
@@ -177,8 +181,14 @@ fn in_words(deadlock: &Deadlock) -> Markup {
 
 /// Threads that do not move, that are gone, that queue.
 fn still(report: &ThreadReport, now: Moment) -> Markup {
-    let stalls = report.stalls.as_ref().map_or(&[][..], |stalls| &stalls.found);
-    let missing = report.missing.as_ref().map_or(&[][..], |missing| &missing.found);
+    let stalls = report
+        .stalls
+        .as_ref()
+        .map_or(&[][..], |stalls| &stalls.found);
+    let missing = report
+        .missing
+        .as_ref()
+        .map_or(&[][..], |missing| &missing.found);
     html! {
         @if !stalls.is_empty() {
             h3 { "Threads that stand still" }
@@ -211,7 +221,12 @@ fn still(report: &ThreadReport, now: Moment) -> Markup {
 }
 
 fn stalled(stall: &Stall, now: Moment) -> Markup {
-    let names: Vec<String> = stall.threads.iter().take(LINES).map(|name| cut(name, NAME)).collect();
+    let names: Vec<String> = stall
+        .threads
+        .iter()
+        .take(LINES)
+        .map(|name| cut(name, NAME))
+        .collect();
     html! {
         li {
             strong { (names.join(", ")) }

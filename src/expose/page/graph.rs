@@ -91,11 +91,17 @@ fn head(id: &str, class: &str) -> Markup {
 
 fn members(deadlock: &Deadlock) -> Vec<Member> {
     let cycle = &deadlock.cycle;
-    let drawn = if cycle.len() > DRAWN { DRAWN - 1 } else { cycle.len() };
+    let drawn = if cycle.len() > DRAWN {
+        DRAWN - 1
+    } else {
+        cycle.len()
+    };
     let mut members: Vec<Member> = Vec::new();
     for (index, thread) in cycle.iter().enumerate().take(drawn) {
         let before = cycle.get(index.checked_sub(1).unwrap_or(cycle.len() - 1));
-        let holds = before.map(|before| format!("holds {}", class(&before.wants))).unwrap_or_default();
+        let holds = before
+            .map(|before| format!("holds {}", class(&before.wants)))
+            .unwrap_or_default();
         members.push(Member {
             name: cut(&thread.thread, NAME),
             holds: cut(&holds, LABEL),
@@ -106,14 +112,27 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
     if cycle.len() > drawn {
         let name = format!("and {} more", cycle.len() - drawn);
         let holds = "each wants what the next one holds".to_owned();
-        members.push(Member { name, holds, wants: "wants what the first one holds".to_owned(), waits: Vec::new() });
+        members.push(Member {
+            name,
+            holds,
+            wants: "wants what the first one holds".to_owned(),
+            waits: Vec::new(),
+        });
     }
-    let Some(last) = members.len().checked_sub(1) else { return members };
+    let Some(last) = members.len().checked_sub(1) else {
+        return members;
+    };
     // Those of a member that is not drawn hang on the box that stands for it.
-    let at: HashMap<&str, usize> =
-        cycle.iter().enumerate().map(|(index, thread)| (thread.thread.as_str(), index.min(last))).collect();
-    let held_by: HashMap<&str, &str> =
-        deadlock.waiting.iter().map(|thread| (thread.thread.as_str(), thread.held_by.as_str())).collect();
+    let at: HashMap<&str, usize> = cycle
+        .iter()
+        .enumerate()
+        .map(|(index, thread)| (thread.thread.as_str(), index.min(last)))
+        .collect();
+    let held_by: HashMap<&str, &str> = deadlock
+        .waiting
+        .iter()
+        .map(|thread| (thread.thread.as_str(), thread.held_by.as_str()))
+        .collect();
     let mut hanging: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for thread in &deadlock.waiting {
         let mut holder = thread.held_by.as_str();
@@ -124,7 +143,10 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
         }
         let through = if hops == 0 { "" } else { " (through others)" };
         let name = format!("{}{through}", cut(&thread.thread, LABEL - through.len()));
-        hanging.entry(at.get(holder).copied().unwrap_or(last)).or_default().push(name);
+        hanging
+            .entry(at.get(holder).copied().unwrap_or(last))
+            .or_default()
+            .push(name);
     }
     let each = DRAWN / hanging.len().max(1);
     for (index, mut names) in hanging {
@@ -143,5 +165,7 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
 /// `GroupMetadata` of `kafka.coordinator.GroupMetadata`, `ReentrantLock` of `java.util.concurrent.locks.ReentrantLock$NonfairSync`.
 fn class(full: &str) -> &str {
     let last = full.rsplit('.').next().unwrap_or(full);
-    last.split('$').find(|part| !part.is_empty()).unwrap_or(last)
+    last.split('$')
+        .find(|part| !part.is_empty())
+        .unwrap_or(last)
 }

@@ -27,9 +27,17 @@ const TEXT: usize = 400;
 pub fn render(view: &View, saved: &Saved, now: Moment, telemetry_path: &str) -> Markup {
     let snapshot = &*view.snapshot;
     let overview = overview(view, saved);
-    let headline = overview.sentences.first().map(|sentence| cut(sentence, TEXT)).unwrap_or_default();
+    let headline = overview
+        .sentences
+        .first()
+        .map(|sentence| cut(sentence, TEXT))
+        .unwrap_or_default();
     let brokers = worst_first(view);
-    let absences = view.diagnosis.brokers.iter().flat_map(|broker| &broker.absences);
+    let absences = view
+        .diagnosis
+        .brokers
+        .iter()
+        .flat_map(|broker| &broker.absences);
     let mut away: Vec<_> = absences.filter(|absence| absence.until.is_none()).collect();
     away.sort_by_key(|absence| absence.id);
     away.dedup_by_key(|absence| absence.id);

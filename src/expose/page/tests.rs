@@ -14,27 +14,53 @@ use crate::snapshot::{BrokerSnapshot, Deadlock, DeadlockedThread, Snapshot, Stan
 const NOW: Moment = Moment(1_700_000_000_000);
 
 fn thread(name: String, held_by: String) -> DeadlockedThread {
-    let frames = (0..60).map(|line| format!("kafka.Class{line}.{}(File.scala:{line})", "long".repeat(50))).collect();
-    DeadlockedThread { thread: name, wants: "kafka.coordinator.GroupMetadata".into(), held_by, frames }
+    let frames = (0..60)
+        .map(|line| format!("kafka.Class{line}.{}(File.scala:{line})", "long".repeat(50)))
+        .collect();
+    DeadlockedThread {
+        thread: name,
+        wants: "kafka.coordinator.GroupMetadata".into(),
+        held_by,
+        frames,
+    }
 }
 
 /// A ring of `members`, and `waiting` threads of which each waits for the one before it.
 fn deadlock(members: usize, waiting: usize) -> Deadlock {
     let member = |n: usize| format!("member-{}", n % members);
-    let waiter = |n: usize| if n == 0 { member(1) } else { format!("waiter-{}", n - 1) };
+    let waiter = |n: usize| {
+        if n == 0 {
+            member(1)
+        } else {
+            format!("waiter-{}", n - 1)
+        }
+    };
     Deadlock {
-        cycle: (0..members).map(|n| thread(member(n), member(n + 1))).collect(),
-        waiting: (0..waiting).map(|n| thread(format!("waiter-{n}"), waiter(n))).collect(),
+        cycle: (0..members)
+            .map(|n| thread(member(n), member(n + 1)))
+            .collect(),
+        waiting: (0..waiting)
+            .map(|n| thread(format!("waiter-{n}"), waiter(n)))
+            .collect(),
         reported: true,
     }
 }
 
 fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
-    let mut snapshot = Snapshot { at: NOW, ..Snapshot::default() };
+    let mut snapshot = Snapshot {
+        at: NOW,
+        ..Snapshot::default()
+    };
     snapshot.discovery.success = Some(true);
-    let mut diagnosis = Diagnosis { at: NOW, ..Diagnosis::default() };
+    let mut diagnosis = Diagnosis {
+        at: NOW,
+        ..Diagnosis::default()
+    };
     for (n, (state, findings, deadlock)) in brokers.iter().enumerate() {
-        let process = ProcessKey { pid: 100 + n as u32, start_ticks: 1 };
+        let process = ProcessKey {
+            pid: 100 + n as u32,
+            start_ticks: 1,
+        };
         let label = n.to_string();
         let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone());
         broker.deadlock = deadlock.clone().map(|deadlock| StandingDeadlock {
@@ -50,57 +76,109 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             process,
             state: *state,
             since: NOW,
-            remedy: if *state == BrokerState::Gray { "Restart it.".into() } else { String::new() },
+            remedy: if *state == BrokerState::Gray {
+                "Restart it.".into()
+            } else {
+                String::new()
+            },
             findings: findings.clone(),
             ..BrokerDiagnosis::default()
         });
     }
-    View { snapshot: Arc::new(snapshot), diagnosis: Arc::new(diagnosis), ..View::default() }
+    View {
+        snapshot: Arc::new(snapshot),
+        diagnosis: Arc::new(diagnosis),
+        ..View::default()
+    }
 }
 
 fn found(id: FindingId) -> Finding {
-    Finding { id, since: NOW, facts: vec!["fact ".repeat(1000); 100] }
+    Finding {
+        id,
+        since: NOW,
+        facts: vec!["fact ".repeat(1000); 100],
+    }
 }
 
 #[test]
 fn a_page_full_of_trouble_stays_below_100_kb() {
     let findings: Vec<Finding> = FindingId::ALL.iter().take(6).map(|id| found(*id)).collect();
-    let mut view = view(&vec![(BrokerState::Gray, findings, Some(deadlock(40, 200))); 3]);
-    let event = |n: u64| Event { at: Moment(NOW.0 + n), broker: "1".into(), what: format!("event {n}"), finding: None };
+    let mut view = view(&vec![
+        (BrokerState::Gray, findings, Some(deadlock(40, 200)));
+        3
+    ]);
+    let event = |n: u64| Event {
+        at: Moment(NOW.0 + n),
+        broker: "1".into(),
+        what: format!("event {n}"),
+        finding: None,
+    };
     Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|n| Arc::new(event(n))).collect();
     let page = render(&view, &Saved::default(), NOW, "/metrics").into_string();
     println!("{} bytes", page.len());
     assert!(page.len() < 100_000, "{} bytes", page.len());
     // Cut, and told how much of it: members, who waits for them, facts, events.
-    for told in ["and 29 more</text>", "<summary>200 more merely wait", "<li>and 188 more</li>", "and 150 older ones"] {
+    for told in [
+        "and 29 more</text>",
+        "<summary>200 more merely wait",
+        "<li>and 188 more</li>",
+        "and 150 older ones",
+    ] {
         assert!(page.contains(told), "{told}");
     }
-    assert!(page.contains("event 199<") && page.contains("event 150<") && !page.contains("event 149<"));
-    let ids: Vec<&str> = page.split(" id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(
+        page.contains("event 199<") && page.contains("event 150<") && !page.contains("event 149<")
+    );
+    let ids: Vec<&str> = page
+        .split(" id=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
     assert_eq!(ids.len(), BTreeSet::from_iter(&ids).len(), "{ids:?}");
 }
 
 #[test]
 fn the_drawing_hangs_each_waiting_thread_on_the_member_that_it_waits_for() {
     let drawing = graph::draw(&deadlock(2, 3), "x").into_string();
-    let place = |text: &str| drawing.find(&format!(">{text}<")).unwrap_or_else(|| panic!("{text} in {drawing}"));
+    let place = |text: &str| {
+        drawing
+            .find(&format!(">{text}<"))
+            .unwrap_or_else(|| panic!("{text} in {drawing}"))
+    };
     // Boxes are drawn after what hangs on them: the three hang on the second.
-    let row = ["member-0", "waiter-0", "waiter-1 (through others)", "waiter-2 (through others)", "member-1"];
+    let row = [
+        "member-0",
+        "waiter-0",
+        "waiter-1 (through others)",
+        "waiter-2 (through others)",
+        "member-1",
+    ];
     assert!(row.map(place).is_sorted(), "{drawing}");
     assert!(drawing.contains(">wants GroupMetadata<") && drawing.contains(">holds GroupMetadata<"));
-    assert!(drawing.contains("<title") && drawing.contains("2 threads in a ring"), "{drawing}");
+    assert!(
+        drawing.contains("<title") && drawing.contains("2 threads in a ring"),
+        "{drawing}"
+    );
 }
 
 /// A bundle of each broker's verdict.
 fn saved_of_all(view: &View) -> Saved {
     let saved = |broker: &BrokerDiagnosis| SavedOf {
         process: broker.process,
-        newest: Some(SavedBundle { path: "/evidence/folder".into(), at: broker.since }),
+        newest: Some(SavedBundle {
+            path: "/evidence/folder".into(),
+            at: broker.since,
+        }),
         total: 1,
         failure: None,
     };
     let brokers = view.diagnosis.brokers.iter();
-    Saved { off: None, brokers: brokers.map(|broker| (broker.label.clone(), saved(broker))).collect() }
+    Saved {
+        off: None,
+        brokers: brokers
+            .map(|broker| (broker.label.clone(), saved(broker)))
+            .collect(),
+    }
 }
 
 #[test]
@@ -111,27 +189,61 @@ fn the_first_line_and_the_exit_code_tell_the_worst() {
     let table = [
         (vec![], "UNKNOWN: No Kafka broker runs on this host.", 3),
         (vec![plain(Healthy)], "OK: Broker 0 is healthy.", 0),
-        (vec![plain(Healthy), plain(Healthy)], "OK: All 2 brokers of this host are healthy.", 0),
-        (vec![with(FindingId::KnownIssueExposed)], "OK: Broker 0 is healthy.", 0),
-        (vec![plain(Healthy), plain(Unknown)], "UNKNOWN: Broker 1 is unknown.", 3),
-        (vec![plain(Unknown), plain(Suspect)], "WARNING: Broker 1 is suspect.", 1),
-        (vec![with(FindingId::UnderReplicated)], "WARNING: Broker 0 answers, but: Under-replicated partitions.", 1),
+        (
+            vec![plain(Healthy), plain(Healthy)],
+            "OK: All 2 brokers of this host are healthy.",
+            0,
+        ),
+        (
+            vec![with(FindingId::KnownIssueExposed)],
+            "OK: Broker 0 is healthy.",
+            0,
+        ),
+        (
+            vec![plain(Healthy), plain(Unknown)],
+            "UNKNOWN: Broker 1 is unknown.",
+            3,
+        ),
+        (
+            vec![plain(Unknown), plain(Suspect)],
+            "WARNING: Broker 1 is suspect.",
+            1,
+        ),
+        (
+            vec![with(FindingId::UnderReplicated)],
+            "WARNING: Broker 0 answers, but: Under-replicated partitions.",
+            1,
+        ),
         (
             vec![with(FindingId::IsrLeaderAlone)],
             "CRITICAL: Broker 0 answers, but: Leader alone in the ISR. Evidence saved.",
             2,
         ),
-        (vec![plain(Suspect), plain(Down), plain(Gray)], "CRITICAL: Broker 2 is gray. Evidence saved. Restart it.", 2),
-        (vec![plain(Down)], "CRITICAL: Broker 0 is down. Evidence saved.", 2),
+        (
+            vec![plain(Suspect), plain(Down), plain(Gray)],
+            "CRITICAL: Broker 2 is gray. Evidence saved. Restart it.",
+            2,
+        ),
+        (
+            vec![plain(Down)],
+            "CRITICAL: Broker 0 is down. Evidence saved.",
+            2,
+        ),
     ];
     for (brokers, first, code) in table {
         let view = view(&brokers);
         let saved = saved_of_all(&view);
         let text = check::text(&view, &saved, NOW.plus(Duration::from_secs(1)));
-        assert_eq!((text.lines().next().unwrap(), check::exit_code(&text)), (first, Some(code)));
+        assert_eq!(
+            (text.lines().next().unwrap(), check::exit_code(&text)),
+            (first, Some(code))
+        );
         let page = render(&view, &saved, NOW, "/metrics").into_string();
         let (_, headline) = first.split_once(": ").unwrap();
-        assert!(page.contains(&format!("<h1>{headline}</h1>")), "{headline} in {page}");
+        assert!(
+            page.contains(&format!("<h1>{headline}</h1>")),
+            "{headline} in {page}"
+        );
         assert!(brokers.is_empty() || page.contains("/evidence/folder"));
     }
     assert_eq!(check::exit_code("<html>"), None);
@@ -146,8 +258,14 @@ fn names_of_threads_steer_neither_browser_nor_terminal() {
     deadlock.cycle[0].thread = hostile.into();
     let view = view(&[(BrokerState::Gray, vec![finding], Some(deadlock))]);
     let page = render(&view, &Saved::default(), NOW, "/metrics").into_string();
-    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "{page}");
+    assert!(
+        !page.contains("<script") && page.contains("&lt;script&gt;"),
+        "{page}"
+    );
     let text = check::text(&view, &Saved::default(), NOW);
-    assert!(text.contains("alert(1)") && !text.contains('\x1b'), "{text}");
+    assert!(
+        text.contains("alert(1)") && !text.contains('\x1b'),
+        "{text}"
+    );
     assert!(check::coloured(&text).starts_with("\x1b[1;31mCRITICAL: "));
 }

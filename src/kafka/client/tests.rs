@@ -23,11 +23,18 @@ fn client(broker: &FakeBroker, timing: Timing) -> Client {
 /// A round of the own broker's: ApiVersions, then Metadata.
 async fn round(client: &mut Client) -> Result<Vec<u8>, ClientError> {
     client.api().await.answer?;
-    client.ask(METADATA, |_, body| Ok(body.to_vec())).await.answer
+    client
+        .ask(METADATA, |_, body| Ok(body.to_vec()))
+        .await
+        .answer
 }
 
 fn apis(broker: &FakeBroker) -> Vec<(usize, i16, i16)> {
-    broker.asked().iter().map(|asked| (asked.connection, asked.api, asked.version)).collect()
+    broker
+        .asked()
+        .iter()
+        .map(|asked| (asked.connection, asked.api, asked.version))
+        .collect()
 }
 
 #[tokio::test]
@@ -40,7 +47,10 @@ async fn an_idle_connection_that_the_broker_closed_is_made_anew_at_once() {
     let mut client = client(&broker, Timing::default());
     assert_eq!(round(&mut client).await.unwrap(), b"first");
     assert_eq!(round(&mut client).await.unwrap(), b"second");
-    assert_eq!(apis(&broker), [(0, 18, 0), (0, 3, 1), (1, 18, 0), (1, 3, 1)]);
+    assert_eq!(
+        apis(&broker),
+        [(0, 18, 0), (0, 3, 1), (1, 18, 0), (1, 3, 1)]
+    );
 }
 
 #[tokio::test]
@@ -68,19 +78,30 @@ async fn a_late_answer_is_never_taken_for_the_new_one() {
 
 #[tokio::test]
 async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_longer() {
-    for broker in [FakeBroker::start(|_| Answer::Close).await, FakeBroker::with_metadata(|_| Answer::Close).await] {
+    for broker in [
+        FakeBroker::start(|_| Answer::Close).await,
+        FakeBroker::with_metadata(|_| Answer::Close).await,
+    ] {
         let mut client = client(&broker, FAST);
         let begin = Instant::now();
         let mut waited = false;
-        while broker.asked().last().is_none_or(|asked| asked.connection < 3) {
+        while broker
+            .asked()
+            .last()
+            .is_none_or(|asked| asked.connection < 3)
+        {
             let error = round(&mut client).await.unwrap_err();
             assert_eq!(error.reason(), "closed");
-            waited |=
-                matches!(error, ClientError::Waiting { .. }) && error.to_string().contains("next connection in 1 s");
+            waited |= matches!(error, ClientError::Waiting { .. })
+                && error.to_string().contains("next connection in 1 s");
             tokio::task::yield_now().await;
         }
         assert!(waited);
-        assert!(begin.elapsed() >= Duration::from_millis(40 + 80 + 160), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() >= Duration::from_millis(40 + 80 + 160),
+            "{:?}",
+            begin.elapsed()
+        );
     }
 }
 
@@ -115,21 +136,30 @@ async fn an_answer_is_read_where_it_holds_up_nobody() {
 async fn metadata_that_is_late_is_told_as_slow_while_the_broker_answers() {
     let go = Arc::new(Notify::new());
     let late = go.clone();
-    let broker = FakeBroker::with_metadata(move |_| Answer::Held(late.clone(), b"late".to_vec())).await;
+    let broker =
+        FakeBroker::with_metadata(move |_| Answer::Held(late.clone(), b"late".to_vec())).await;
     let mut client = client(&broker, FAST);
     assert_eq!(round(&mut client).await.unwrap_err().reason(), "timeout");
     go.notify_one();
-    client.read_late(Instant::now() + Duration::from_secs(60)).await;
+    client
+        .read_late(Instant::now() + Duration::from_secs(60))
+        .await;
     client.api().await.answer.unwrap();
     let asked = client.ask(METADATA, |_, _| Ok(())).await;
     assert_eq!(asked.answer.unwrap_err().reason(), "slow");
     assert!(asked.duration >= FAST.deadline, "{:?}", asked.duration);
-    assert_eq!(client.api().await.answer.unwrap_err().reason(), "timeout", "what is owed still is not there");
+    assert_eq!(
+        client.api().await.answer.unwrap_err().reason(),
+        "timeout",
+        "what is owed still is not there"
+    );
 }
 
 #[test]
 fn failed_connections_become_rarer_down_to_one_a_minute() {
-    let seconds: Vec<u64> = (1..8).map(|failures| Timing::default().retry_after(failures).as_secs()).collect();
+    let seconds: Vec<u64> = (1..8)
+        .map(|failures| Timing::default().retry_after(failures).as_secs())
+        .collect();
     assert_eq!(seconds, [4, 8, 16, 32, 60, 60, 60]);
     assert_eq!(Timing::default().retry_after(u32::MAX).as_secs(), 60);
 }

@@ -12,19 +12,30 @@ use crate::kafka::wire::metadata_request;
 const CAP: usize = 1000;
 
 async fn connected(broker: &FakeBroker) -> Conn {
-    Conn::connect(&broker.address, Duration::from_secs(5), &OwnConnections::default()).await.unwrap()
+    Conn::connect(
+        &broker.address,
+        Duration::from_secs(5),
+        &OwnConnections::default(),
+    )
+    .await
+    .unwrap()
 }
 
 async fn ask(conn: &mut Conn, within: Duration) -> Result<Vec<u8>, ConnError> {
-    conn.ask("Metadata", metadata_request, CAP, Instant::now() + within).await
+    conn.ask("Metadata", metadata_request, CAP, Instant::now() + within)
+        .await
 }
 
 #[tokio::test]
 async fn answers_come_back_whole_whatever_their_length() {
-    let broker = FakeBroker::start(|asked| Answer::Body(vec![7; asked.correlation as usize - 1])).await;
+    let broker =
+        FakeBroker::start(|asked| Answer::Body(vec![7; asked.correlation as usize - 1])).await;
     let mut conn = connected(&broker).await;
     for length in 0..50 {
-        assert_eq!(ask(&mut conn, Duration::from_secs(5)).await.unwrap(), vec![7; length]);
+        assert_eq!(
+            ask(&mut conn, Duration::from_secs(5)).await.unwrap(),
+            vec![7; length]
+        );
     }
     assert_eq!(broker.asked().last().unwrap().connection, 0);
 }
@@ -36,24 +47,58 @@ async fn an_answer_larger_than_the_socket_buffer_comes_in_parts() {
     let broker = FakeBroker::start(move |_| Answer::Body(sent.clone())).await;
     let mut conn = connected(&broker).await;
     let deadline = Instant::now() + Duration::from_secs(20);
-    assert!(conn.ask("Metadata", metadata_request, 5_000_004, deadline).await.unwrap() == body);
-    let error = conn.ask("Metadata", metadata_request, 5_000_003, deadline).await.unwrap_err();
-    assert!(matches!(error, ConnError::FrameLength { length: 5_000_004, .. }), "{error}");
+    assert!(
+        conn.ask("Metadata", metadata_request, 5_000_004, deadline)
+            .await
+            .unwrap()
+            == body
+    );
+    let error = conn
+        .ask("Metadata", metadata_request, 5_000_003, deadline)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConnError::FrameLength {
+                length: 5_000_004,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_told() {
-    let error =
-        Conn::connect("no such host:9092", Duration::from_secs(5), &OwnConnections::default()).await.unwrap_err();
-    assert!(error.to_string().starts_with("cannot connect to no such host:9092: "), "{error}");
+    let error = Conn::connect(
+        "no such host:9092",
+        Duration::from_secs(5),
+        &OwnConnections::default(),
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot connect to no such host:9092: "),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_service_that_hangs_is_told_as_such() {
     let never = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
     let own = OwnConnections::default();
-    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own).await.unwrap_err();
-    assert!(error.to_string().starts_with("the name of kafka-1:9092 was not resolved within 2000 ms: "), "{error}");
+    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("the name of kafka-1:9092 was not resolved within 2000 ms: "),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -68,12 +113,28 @@ async fn a_time_out_keeps_the_connection_and_the_late_answer_is_thrown_away() {
     let mut conn = connected(&broker).await;
     for _ in 0..5 {
         let error = ask(&mut conn, Duration::from_millis(20)).await.unwrap_err();
-        assert!(matches!(error, ConnError::Timeout { request: "Metadata", .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                ConnError::Timeout {
+                    request: "Metadata",
+                    ..
+                }
+            ),
+            "{error}"
+        );
         assert!(conn.unanswered_since().is_some());
     }
-    assert_eq!(broker.asked().len(), 1, "nothing is sent while a request is unanswered");
+    assert_eq!(
+        broker.asked().len(),
+        1,
+        "nothing is sent while a request is unanswered"
+    );
     go.notify_one();
-    assert_eq!(ask(&mut conn, Duration::from_secs(5)).await.unwrap(), b"new");
+    assert_eq!(
+        ask(&mut conn, Duration::from_secs(5)).await.unwrap(),
+        b"new"
+    );
     assert_eq!(conn.unanswered_since(), None);
     assert_eq!(broker.asked().len(), 2);
     assert!(broker.asked().iter().all(|asked| asked.connection == 0));
@@ -89,12 +150,18 @@ async fn an_answer_that_dribbles_in_is_put_together_over_many_deadlines() {
     let mut conn = connected(&broker).await;
     let mut time_outs = 0;
     ask(&mut conn, Duration::from_millis(25)).await.unwrap_err();
-    while let Err(error) = conn.settle(Instant::now() + Duration::from_millis(25)).await {
+    while let Err(error) = conn
+        .settle(Instant::now() + Duration::from_millis(25))
+        .await
+    {
         assert!(matches!(error, ConnError::Timeout { .. }), "{error}");
         time_outs += 1;
     }
     assert!(time_outs > 0);
-    assert_eq!(ask(&mut conn, Duration::from_secs(5)).await.unwrap(), b"new");
+    assert_eq!(
+        ask(&mut conn, Duration::from_secs(5)).await.unwrap(),
+        b"new"
+    );
     assert_eq!(broker.asked().len(), 2);
 }
 
@@ -102,7 +169,9 @@ async fn an_answer_that_dribbles_in_is_put_together_over_many_deadlines() {
 async fn own_connections_are_known_by_their_local_address() {
     let broker = FakeBroker::start(|_| Answer::Silence).await;
     let own = OwnConnections::default();
-    let conn = Conn::connect(&broker.address, Duration::from_secs(5), &own).await.unwrap();
+    let conn = Conn::connect(&broker.address, Duration::from_secs(5), &own)
+        .await
+        .unwrap();
     let local = conn.stream.local_addr().unwrap();
     assert!(own.contains(local));
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), local.port());

@@ -6,7 +6,8 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, RequestHeader, TopicName,
+    ApiVersionsRequest, ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse,
+    RequestHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
@@ -35,9 +36,11 @@ fn reassembled(body: &[u8], version: i16) -> Result<MetadataResponse, WireError>
                     .with_port(port.into()),
             ),
             Item::Controller(id) => message.controller_id = BrokerId(id),
-            Item::Topic { error, name } => message
-                .topics
-                .push(MetadataResponseTopic::default().with_error_code(error).with_name(Some(TopicName(text(name))))),
+            Item::Topic { error, name } => message.topics.push(
+                MetadataResponseTopic::default()
+                    .with_error_code(error)
+                    .with_name(Some(TopicName(text(name)))),
+            ),
             Item::Partition(partition) => {
                 let topic = message.topics.last_mut().unwrap();
                 assert_eq!(topic.name.as_ref().unwrap().as_str(), partition.topic);
@@ -99,8 +102,15 @@ fn with_listeners(
     cluster: Option<&str>,
     offline: &[i32],
 ) -> MetadataResponse {
-    let mut message = message.clone().with_throttle_time_ms(throttled).with_cluster_id(cluster.map(text));
-    for partition in message.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+    let mut message = message
+        .clone()
+        .with_throttle_time_ms(throttled)
+        .with_cluster_id(cluster.map(text));
+    for partition in message
+        .topics
+        .iter_mut()
+        .flat_map(|topic| &mut topic.partitions)
+    {
         partition.offline_replicas = offline.iter().copied().map(BrokerId).collect();
     }
     message
@@ -203,7 +213,10 @@ proptest! {
 /// The body of a request whose header the oracle reads as expected.
 fn after_header(frame: &[u8], api: (i16, i16), correlation: i32) -> &[u8] {
     let (length, mut body) = frame.split_at(4);
-    assert_eq!(i32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
+    assert_eq!(
+        i32::from_be_bytes(length.try_into().unwrap()) as usize,
+        body.len()
+    );
     let header = RequestHeader::decode(&mut body, 1).unwrap();
     assert_eq!((header.request_api_key, header.request_api_version), api);
     assert_eq!(header.correlation_id, correlation);
@@ -220,7 +233,11 @@ fn a_walk_ends_after_its_first_error() {
 
 #[test]
 fn the_number_of_brokers_has_a_bound() {
-    let message = MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default(); 10_001]);
+    let message =
+        MetadataResponse::default().with_brokers(vec![MetadataResponseBroker::default(); 10_001]);
     let error = reassembled(&encoded(&message, 1), 1).unwrap_err();
-    assert_eq!(error.to_string(), "brokers at byte 0: at most 10000 expected, 10001 announced");
+    assert_eq!(
+        error.to_string(),
+        "brokers at byte 0: at most 10000 expected, 10001 announced"
+    );
 }

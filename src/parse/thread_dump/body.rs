@@ -17,7 +17,10 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`, without the module that stands before the file.
     pub fn text(&self) -> String {
-        let file = self.location.split_once('/').map_or(self.location, |(_, file)| file);
+        let file = self
+            .location
+            .split_once('/')
+            .map_or(self.location, |(_, file)| file);
         // A verdict has hundreds of them, and this takes a third of the time of a format.
         [self.class_method, "(", file, ")"].concat()
     }
@@ -61,7 +64,8 @@ impl<'a> Thread<'a> {
 
     /// The frames as they are printed, a line each: what tells one stack from another for a third of the cost.
     pub fn frame_lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.stack().filter(|line| line.starts_with("at ") || frame_line(line).is_some())
+        self.stack()
+            .filter(|line| line.starts_with("at ") || frame_line(line).is_some())
     }
 
     /// The lines up to the empty one that ends the stack, without their indent.
@@ -69,7 +73,8 @@ impl<'a> Thread<'a> {
         let mut rest = self.body;
         std::iter::from_fn(move || {
             // Half the cost of `str::lines`.
-            let (line, after) = rest.split_at_checked(memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))?;
+            let (line, after) =
+                rest.split_at_checked(memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))?;
             rest = after.get(1..).unwrap_or_default();
             let line = trim_indent(line.strip_suffix('\r').unwrap_or(line));
             (!line.is_empty()).then_some(line)
@@ -85,7 +90,9 @@ impl<'a> Thread<'a> {
             let rest = after.strip_prefix("- ")?;
             let blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
             let last_before = before.as_bytes().iter().rev().find(|byte| !blank(byte));
-            if last_before.is_some_and(|&byte| byte != b'\n' && (byte.is_ascii() || !begins_line(before))) {
+            if last_before
+                .is_some_and(|&byte| byte != b'\n' && (byte.is_ascii() || !begins_line(before)))
+            {
                 return None;
             }
             let line = rest.get(..memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))?;
@@ -101,7 +108,10 @@ impl<'a> Thread<'a> {
             let before = body.get(..dot)?;
             let line = before.get(memrchr(b'\n', before.as_bytes()).map_or(0, |end| end + 1)..)?;
             let line = trim_indent(line);
-            let class = line.strip_prefix("at ").or_else(|| line.strip_prefix("- ")).unwrap_or(line);
+            let class = line
+                .strip_prefix("at ")
+                .or_else(|| line.strip_prefix("- "))
+                .unwrap_or(line);
             Some(without_module(class))
         })
     }
@@ -111,7 +121,8 @@ impl<'a> Thread<'a> {
         if !self.attributes.starts_with(" - Thread t@") {
             return None;
         }
-        let line = trim_indent(self.body.lines().next()?).strip_prefix("java.lang.Thread.State: ")?;
+        let line =
+            trim_indent(self.body.lines().next()?).strip_prefix("java.lang.Thread.State: ")?;
         let (state, object) = line.split_once(" on ")?;
         let (address, class) = object_of(object)?;
         let kind = match state {
@@ -119,7 +130,11 @@ impl<'a> Thread<'a> {
             _ if class.starts_with("java.util.concurrent.") => LockKind::ParkingToWaitFor,
             _ => LockKind::WaitingOn,
         };
-        Some(Lock { kind, address, class })
+        Some(Lock {
+            kind,
+            address,
+            class,
+        })
     }
 }
 
@@ -136,7 +151,11 @@ fn frame_line(line: &str) -> Option<Frame<'_>> {
     }
     if let Some(rest) = line.strip_prefix("- ") {
         // `- kafka.Kafka.main(java.lang.String[]) @bci=42, line=7 (Interpreted frame)`: jhsdb.
-        return if rest.contains("@bci=") { frame(rest) } else { None };
+        return if rest.contains("@bci=") {
+            frame(rest)
+        } else {
+            None
+        };
     }
     // Thread.dump_to_file of JDK 21 prints frames without `at`.
     let method = line.split('(').next()?;
@@ -150,10 +169,19 @@ fn frame(text: &str) -> Option<Frame<'_>> {
     let open = memchr(b'(', text.as_bytes())?;
     let (method, rest) = (text.get(..open)?, text.get(open + 1..)?);
     let location = match rest.strip_suffix(')') {
-        Some(inside) if memchr(b')', inside.as_bytes()).is_none() || !inside.contains(") @bci=") => inside,
-        _ => rest.split_once(')').map_or(rest, |(_, after)| after.trim_start()),
+        Some(inside)
+            if memchr(b')', inside.as_bytes()).is_none() || !inside.contains(") @bci=") =>
+        {
+            inside
+        }
+        _ => rest
+            .split_once(')')
+            .map_or(rest, |(_, after)| after.trim_start()),
     };
-    Some(Frame { class_method: without_module(method), location })
+    Some(Frame {
+        class_method: without_module(method),
+        location,
+    })
 }
 
 /// Takes `java.base/`, `app//` off, but not the address in `Load$$Lambda/0x00007f53c002a28.run`.
@@ -161,7 +189,11 @@ fn without_module(method: &str) -> &str {
     match memchr(b'/', method.as_bytes()).and_then(|slash| method.get(slash + 1..)) {
         Some(rest) => {
             let rest = rest.trim_start_matches('/');
-            if rest.starts_with(|c: char| c.is_ascii_digit()) { method } else { rest }
+            if rest.starts_with(|c: char| c.is_ascii_digit()) {
+                method
+            } else {
+                rest
+            }
         }
         None => method,
     }
@@ -184,7 +216,11 @@ fn lock(text: &str) -> Option<Lock<'_>> {
             } else {
                 let object = rest.strip_prefix("on ")?;
                 if let Some(class) = object.strip_prefix("the Class initialization monitor for ") {
-                    return Some(Lock { kind: ClassInit, address: None, class });
+                    return Some(Lock {
+                        kind: ClassInit,
+                        address: None,
+                        class,
+                    });
                 }
                 (WaitingOn, object)
             }
@@ -194,7 +230,11 @@ fn lock(text: &str) -> Option<Lock<'_>> {
         _ => return None,
     };
     let (address, class) = object_of(object.trim_start())?;
-    Some(Lock { kind, address, class })
+    Some(Lock {
+        kind,
+        address,
+        class,
+    })
 }
 
 /// `<0x00000000ffd1e738> (a java.lang.Object)`, `<java.lang.Object@4f0e445f>`, `java.lang.Object@4f0e445f`,

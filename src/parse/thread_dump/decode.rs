@@ -15,7 +15,8 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
         None => {
             let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
             // Five times as fast as the lossy way, which looks at every byte by itself.
-            std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+            std::str::from_utf8(bytes)
+                .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
         }
     };
     if text.trim_start().starts_with('{')
@@ -43,7 +44,14 @@ fn utf16_order(bytes: &[u8]) -> Option<ByteOrder> {
     }
     // Without a mark: a dump is nearly all ASCII, so every second byte is 0.
     let sample = bytes.get(..bytes.len().min(512)).unwrap_or(bytes);
-    let zeros = |offset: usize| sample.iter().skip(offset).step_by(2).filter(|&&byte| byte == 0).count();
+    let zeros = |offset: usize| {
+        sample
+            .iter()
+            .skip(offset)
+            .step_by(2)
+            .filter(|&&byte| byte == 0)
+            .count()
+    };
     let (even, odd) = (zeros(0), zeros(1));
     match sample.len() / 2 {
         0 => None,
@@ -81,7 +89,11 @@ fn without_line_prefix(text: &str) -> Option<String> {
     for line in text.split_inclusive('\n') {
         let rest = after_words(line, words);
         let (start, rest) = line.split_at(line.len() - rest.len());
-        plain.push_str(if self::shape(start) == shape { rest } else { line });
+        plain.push_str(if self::shape(start) == shape {
+            rest
+        } else {
+            line
+        });
     }
     Some(plain)
 }
@@ -91,7 +103,9 @@ fn after_words(line: &str, words: usize) -> &str {
     let mut rest = line;
     for _ in 0..words {
         rest = rest.trim_start_matches(' ');
-        rest = rest.get(rest.find([' ', '\t', '\r', '\n']).unwrap_or(rest.len())..).unwrap_or("");
+        rest = rest
+            .get(rest.find([' ', '\t', '\r', '\n']).unwrap_or(rest.len())..)
+            .unwrap_or("");
     }
     rest.strip_prefix(' ').unwrap_or(rest)
 }
@@ -164,7 +178,11 @@ impl Dump {
     /// As `Thread.dump_to_file` without `-format=json` writes it.
     fn into_plain(self) -> String {
         let mut plain = format!("{}\n{}\n\n", self.time, self.runtime_version);
-        for thread in self.thread_containers.into_iter().flat_map(|container| container.threads) {
+        for thread in self
+            .thread_containers
+            .into_iter()
+            .flat_map(|container| container.threads)
+        {
             thread.write_plain(&mut plain);
         }
         plain
@@ -191,7 +209,12 @@ impl FileThread {
         let wants = [
             ("waiting to lock", self.blocked_on.as_ref()),
             ("waiting on", self.waiting_on.as_ref()),
-            ("parking to wait for", self.park_blocker.as_ref().and_then(|blocker| blocker.object.as_ref())),
+            (
+                "parking to wait for",
+                self.park_blocker
+                    .as_ref()
+                    .and_then(|blocker| blocker.object.as_ref()),
+            ),
         ];
         // A thread without frames may hold and want as well.
         for depth in 0..self.stack.len().max(1) {

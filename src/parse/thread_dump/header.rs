@@ -17,7 +17,10 @@ pub struct Header {
 impl Thread<'_> {
     /// Reads the header line.
     pub fn header(&self) -> Header {
-        let mut header = Header { number: self.before.strip_prefix('#').and_then(leading_number), ..Header::default() };
+        let mut header = Header {
+            number: self.before.strip_prefix('#').and_then(leading_number),
+            ..Header::default()
+        };
         for word in self.attributes.split([' ', '\t']) {
             match word.split_once('=') {
                 Some(("id", value)) => header.number = leading_number(value),
@@ -39,7 +42,8 @@ impl Thread<'_> {
     /// Its `java.lang.Thread.State`; the JVM's own threads have none.
     pub fn state(&self) -> Option<State> {
         // Nearly always on the first line, whose end then need not be found.
-        if let Some(state) = super::trim_indent(self.body).strip_prefix("java.lang.Thread.State: ") {
+        if let Some(state) = super::trim_indent(self.body).strip_prefix("java.lang.Thread.State: ")
+        {
             return State::at_start_of(state);
         }
         for line in self.body.lines().take(4) {
@@ -61,9 +65,13 @@ impl Thread<'_> {
 
 /// A decimal with the point or, as some locales have it, the comma.
 fn decimal(text: &str) -> Option<f64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b',');
+    let plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b',');
     if !plain {
         return None;
     }
-    text.parse().or_else(|_| text.replace(',', ".").parse()).ok()
+    text.parse()
+        .or_else(|_| text.replace(',', ".").parse())
+        .ok()
 }

@@ -70,9 +70,13 @@ named! {
 impl State {
     /// From text that begins with the state's name as Java prints it.
     fn at_start_of(text: &str) -> Option<State> {
-        let end = text.find(|c: char| !(c.is_ascii_uppercase() || c == '_')).unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !(c.is_ascii_uppercase() || c == '_'))
+            .unwrap_or(text.len());
         let name = text.get(..end)?;
-        State::ALL.into_iter().find(|state| state.name().eq_ignore_ascii_case(name))
+        State::ALL
+            .into_iter()
+            .find(|state| state.name().eq_ignore_ascii_case(name))
     }
 }
 

@@ -5,7 +5,9 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::{DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent};
+use super::{
+    DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
+};
 
 /// Finds every dump in `text`, in its order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
@@ -20,7 +22,8 @@ pub fn parse(text: &str) -> Result<Vec<ThreadDump<'_>>, DumpError> {
     let mut head = None;
     let mut chunk_start = 0;
     while let Some(open) = quote {
-        let line_start = memrchr(b'\n', &bytes[chunk_start..open]).map_or(chunk_start, |end| chunk_start + end + 1);
+        let line_start = memrchr(b'\n', &bytes[chunk_start..open])
+            .map_or(chunk_start, |end| chunk_start + end + 1);
         let line_end = memchr(b'\n', &bytes[open..]).map_or(bytes.len(), |length| open + length);
         let mut close = None;
         quote = quotes.next();
@@ -29,20 +32,35 @@ pub fn parse(text: &str) -> Result<Vec<ThreadDump<'_>>, DumpError> {
             quote = quotes.next();
         }
         let Some(close) = close else { continue };
-        let (before, name, after) = (&text[line_start..open], &text[open + 1..close], &text[close + 1..line_end]);
-        if let Some(next) = Scanner::head(trim_indent(before).trim_end(), name, after.trim_end_matches('\r')) {
+        let (before, name, after) = (
+            &text[line_start..open],
+            &text[open + 1..close],
+            &text[close + 1..line_end],
+        );
+        if let Some(next) = Scanner::head(
+            trim_indent(before).trim_end(),
+            name,
+            after.trim_end_matches('\r'),
+        ) {
             scanner.chunk(head.replace(next), &text[chunk_start..line_start], false);
             chunk_start = (line_end + 1).min(bytes.len());
         }
     }
     scanner.chunk(head, &text[chunk_start..], true);
     scanner.close_dump();
-    if scanner.dumps.is_empty() { Err(no_dump(bytes)) } else { Ok(scanner.dumps) }
+    if scanner.dumps.is_empty() {
+        Err(no_dump(bytes))
+    } else {
+        Ok(scanner.dumps)
+    }
 }
 
 fn no_dump(bytes: &[u8]) -> DumpError {
     let javacore = ["0SECTION ", "3XMTHREADINFO ", "1LKDEADLOCK "];
-    match javacore.iter().any(|tag| memmem::find(bytes, tag.as_bytes()).is_some()) {
+    match javacore
+        .iter()
+        .any(|tag| memmem::find(bytes, tag.as_bytes()).is_some())
+    {
         true => DumpError::OpenJ9,
         false => DumpError::NoDump,
     }
@@ -103,10 +121,25 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Whether a line that holds a quoted name is a header.
     fn head(before: &'a str, name: &'a str, after: &'a str) -> Option<Head<'a>> {
-        const FIRST: [&str; 8] = ["#", "prio=", "daemon ", "os_prio=", "tid=", "- Thread t@", "id=", "virtual "];
-        let numbered = before.strip_prefix('#').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        const FIRST: [&str; 8] = [
+            "#",
+            "prio=",
+            "daemon ",
+            "os_prio=",
+            "tid=",
+            "- Thread t@",
+            "id=",
+            "virtual ",
+        ];
+        let numbered = before
+            .strip_prefix('#')
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         if numbered {
-            return Some(Head::Thread { before, name, attributes: after });
+            return Some(Head::Thread {
+                before,
+                name,
+                attributes: after,
+            });
         }
         if !before.is_empty() {
             return None;
@@ -115,11 +148,14 @@ impl<'a> Scanner<'a> {
             return Some(Head::Reported(name));
         }
         let first = after.strip_prefix(' ')?;
-        FIRST.iter().any(|attribute| first.starts_with(attribute)).then_some(Head::Thread {
-            before,
-            name,
-            attributes: after,
-        })
+        FIRST
+            .iter()
+            .any(|attribute| first.starts_with(attribute))
+            .then_some(Head::Thread {
+                before,
+                name,
+                attributes: after,
+            })
     }
 
     /// Takes a head in, with the lines up to the next one.
@@ -130,16 +166,29 @@ impl<'a> Scanner<'a> {
         };
         match head {
             None => {}
-            Some(Head::Thread { before, name, attributes }) => {
+            Some(Head::Thread {
+                before,
+                name,
+                attributes,
+            }) => {
                 if !before.is_empty()
                     && let Some((time, vm)) = self.file.take()
                 {
                     self.close_dump();
-                    self.open = Some(ThreadDump { time: Some(time), vm, ..ThreadDump::default() });
+                    self.open = Some(ThreadDump {
+                        time: Some(time),
+                        vm,
+                        ..ThreadDump::default()
+                    });
                 }
                 // A thread after the report is another dump's, or jhsdb's, which prints the report first.
                 self.report = Report::Outside;
-                self.dump().threads.push(Thread { name, before, attributes, body });
+                self.dump().threads.push(Thread {
+                    name,
+                    before,
+                    attributes,
+                    body,
+                });
             }
             Some(Head::Reported(name)) => self.reported(name, body),
         }
@@ -154,7 +203,9 @@ impl<'a> Scanner<'a> {
 
     fn reported(&mut self, name: &'a str, body: &'a str) {
         let (report, next) = (self.report, self.next_stack);
-        let Some(deadlock) = self.open.as_mut().and_then(|dump| dump.reported.last_mut()) else { return };
+        let Some(deadlock) = self.open.as_mut().and_then(|dump| dump.reported.last_mut()) else {
+            return;
+        };
         match report {
             Report::Outside => return,
             Report::Entries => return deadlock.push(entry(name, body)),
@@ -163,7 +214,12 @@ impl<'a> Scanner<'a> {
         // In the order of the entries; where lines are lost, a few may be missing.
         let ahead = deadlock.iter_mut().enumerate().skip(next).take(8);
         if let Some((index, thread)) = ahead.into_iter().find(|(_, thread)| thread.name == name) {
-            thread.stack = Some(Thread { name, before: "", attributes: "", body });
+            thread.stack = Some(Thread {
+                name,
+                before: "",
+                attributes: "",
+                body,
+            });
             self.next_stack = index + 1;
         }
     }
@@ -182,7 +238,11 @@ impl<'a> Scanner<'a> {
             Some(Mark::UtcTime(time)) => self.file = Some((time, None)),
             Some(Mark::Banner(vm)) => {
                 self.close_dump();
-                self.open = Some(ThreadDump { time: self.time.take(), vm: Some(vm), ..ThreadDump::default() });
+                self.open = Some(ThreadDump {
+                    time: self.time.take(),
+                    vm: Some(vm),
+                    ..ThreadDump::default()
+                });
             }
             Some(Mark::DebuggerAttaches) => {
                 self.close_dump();
@@ -204,7 +264,12 @@ impl<'a> Scanner<'a> {
                 self.report_ended = true;
             }
             Some(Mark::Nameless(attributes)) => {
-                self.dump().threads.push(Thread { name: "", before: "", attributes, body: "" });
+                self.dump().threads.push(Thread {
+                    name: "",
+                    before: "",
+                    attributes,
+                    body: "",
+                });
             }
         }
     }
@@ -224,20 +289,26 @@ impl<'a> Scanner<'a> {
 /// Whether this form of a dump closes with the line of JNI references.
 fn prints_end(dump: &ThreadDump<'_>) -> bool {
     let Some(vm) = dump.vm else { return false };
-    let of_hotspot = vm.contains(" VM ") && ![" 1.5.", "(1.5.", " 1.4.", "(1.4."].iter().any(|old| vm.contains(old));
-    let through_jmx = dump
-        .threads
-        .first()
-        .is_some_and(|thread| thread.attributes.starts_with(" - Thread t@") || thread.attributes.starts_with(" id="));
+    let of_hotspot = vm.contains(" VM ")
+        && ![" 1.5.", "(1.5.", " 1.4.", "(1.4."]
+            .iter()
+            .any(|old| vm.contains(old));
+    let through_jmx = dump.threads.first().is_some_and(|thread| {
+        thread.attributes.starts_with(" - Thread t@") || thread.attributes.starts_with(" id=")
+    });
     of_hotspot && !through_jmx
 }
 
 /// Whether the last line that is not blank belongs to a stack.
 fn ends_like_a_stack(chunk: &str) -> bool {
     let chunk = chunk.trim_end();
-    let last = chunk.get(memrchr(b'\n', chunk.as_bytes()).map_or(0, |end| end + 1)..).unwrap_or("");
+    let last = chunk
+        .get(memrchr(b'\n', chunk.as_bytes()).map_or(0, |end| end + 1)..)
+        .unwrap_or("");
     let last = trim_indent(last);
-    ["at ", "- ", "java.lang.Thread.State: ", "No compile task"].iter().any(|start| last.starts_with(start))
+    ["at ", "- ", "java.lang.Thread.State: ", "No compile task"]
+        .iter()
+        .any(|start| last.starts_with(start))
         || last.is_empty()
 }
 
@@ -267,13 +338,21 @@ fn mark(line: &str) -> Option<Mark<'_>> {
             (end || line.starts_with("Finding concurrent locks")).then_some(Mark::ReportEnd)
         }
         b'J' if line.starts_with("JNI global ref") => Some(Mark::End),
-        b'J' if line.starts_with("Java stack information for the threads") => Some(Mark::ReportStacks),
+        b'J' if line.starts_with("Java stack information for the threads") => {
+            Some(Mark::ReportStacks)
+        }
         b'J' => line.strip_prefix("JVM version is ").map(Mark::VmVersion),
-        b'A' => line.starts_with("Attaching to process ID ").then_some(Mark::DebuggerAttaches),
-        b'T' => line.starts_with("Threads class SMR info:").then_some(Mark::Other),
+        b'A' => line
+            .starts_with("Attaching to process ID ")
+            .then_some(Mark::DebuggerAttaches),
+        b'T' => line
+            .starts_with("Threads class SMR info:")
+            .then_some(Mark::Other),
         b'H' => (line == "Heap").then_some(Mark::Other),
         b'<' => (line == "<EndOfDump>").then_some(Mark::End),
-        b'o' => (line.starts_with("os_prio=") && line.contains(" tid=")).then_some(Mark::Nameless(line)),
+        b'o' => {
+            (line.starts_with("os_prio=") && line.contains(" tid=")).then_some(Mark::Nameless(line))
+        }
         b'0'..=b'9' => time(line),
         _ => None,
     }
@@ -282,9 +361,12 @@ fn mark(line: &str) -> Option<Mark<'_>> {
 /// `2026-11-22 14:33:28` and `2026-11-22T14:33:40.727069993Z`, alone on their line.
 fn time(line: &str) -> Option<Mark<'_>> {
     let bytes = line.as_bytes();
-    let separated = bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && bytes.get(13) == Some(&b':');
+    let separated =
+        bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && bytes.get(13) == Some(&b':');
     match (separated, bytes.get(10)?, bytes.last()?) {
-        (true, b' ', last) if bytes.len() == 19 && last.is_ascii_digit() => Some(Mark::LocalTime(line)),
+        (true, b' ', last) if bytes.len() == 19 && last.is_ascii_digit() => {
+            Some(Mark::LocalTime(line))
+        }
         (true, b'T', b'Z') if bytes.len() <= 30 => Some(Mark::UtcTime(line)),
         _ => None,
     }
@@ -292,7 +374,12 @@ fn time(line: &str) -> Option<Mark<'_>> {
 
 /// One thread of the report.
 fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
-    let mut thread = ReportedThread { name, wants: None, held_by: None, stack: None };
+    let mut thread = ReportedThread {
+        name,
+        wants: None,
+        held_by: None,
+        stack: None,
+    };
     for line in body.lines() {
         let line = line.trim();
         if let Some(lock) = reported_lock(line) {
@@ -300,7 +387,9 @@ fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
         }
         // On a line of its own, except for `jhsdb`'s; `in JNI, which is held by` is said of monitors entered there.
         if let Some((_, owner)) = line.split_once("which is held by ") {
-            thread.held_by = owner.strip_prefix('"').and_then(|owner| owner.strip_suffix('"'));
+            thread.held_by = owner
+                .strip_prefix('"')
+                .and_then(|owner| owner.strip_suffix('"'));
         }
     }
     thread
@@ -313,11 +402,21 @@ fn reported_lock(line: &str) -> Option<Lock<'_>> {
     if let Some(rest) = line.strip_prefix("waiting for ownable synchronizer ") {
         let (address, of) = rest.split_once(", (a ")?;
         let address = hex_at_start_of(address).map(|(address, _)| address);
-        return Some(Lock { kind: LockKind::ParkingToWaitFor, address, class: class(of) });
+        return Some(Lock {
+            kind: LockKind::ParkingToWaitFor,
+            address,
+            class: class(of),
+        });
     }
     let (_, object) = line.strip_prefix("waiting to lock ")?.split_once('(')?;
     let (address, of) = object.split_once(", a ")?;
-    let address = address.strip_prefix("object ").or_else(|| address.strip_prefix("Object@"))?;
+    let address = address
+        .strip_prefix("object ")
+        .or_else(|| address.strip_prefix("Object@"))?;
     let address = hex_at_start_of(address).map(|(address, _)| address);
-    Some(Lock { kind: LockKind::WaitingToLock, address, class: class(of) })
+    Some(Lock {
+        kind: LockKind::WaitingToLock,
+        address,
+        class: class(of),
+    })
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, Signal, getegid, geteuid, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getegid, geteuid, set_parent_process_death_signal, setrlimit,
+};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +97,10 @@ impl Request {
     /// The arguments after the program's name.
     pub fn arguments(&self) -> [String; 2] {
         // Fails for a path that is not UTF-8 alone; the child tells that it got no request.
-        [SUBCOMMAND.to_owned(), serde_json::to_string(&(self, std::process::id())).unwrap_or_default()]
+        [
+            SUBCOMMAND.to_owned(),
+            serde_json::to_string(&(self, std::process::id())).unwrap_or_default(),
+        ]
     }
 }
 
@@ -105,9 +110,13 @@ impl Request {
 /// The exit status is 0 also where the JVM could not be attached to, which the header tells; it is 2 for wrong
 /// arguments and 1 where nothing could be written.
 pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let order = arguments.next().and_then(|order| serde_json::from_str(order.to_str()?).ok());
+    let order = arguments
+        .next()
+        .and_then(|order| serde_json::from_str(order.to_str()?).ok());
     let Some((request, parent)): Option<(Request, u32)> = order else {
-        eprintln!("kafka-vitals {SUBCOMMAND} is started by kafka-vitals itself; for a dump: kafka-vitals threads PID");
+        eprintln!(
+            "kafka-vitals {SUBCOMMAND} is started by kafka-vitals itself; for a dump: kafka-vitals threads PID"
+        );
         return ExitCode::from(2);
     };
     close_inherited();
@@ -123,11 +132,24 @@ pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// With the text of a thread dump.
-fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outcome, Vec<u8>), Failed> {
+fn attach(
+    request: &Request,
+    parent: u32,
+    signalled: &mut bool,
+) -> Result<(Outcome, Vec<u8>), Failed> {
     let target = reach(request, parent).map_err(|error| (error, None))?;
     target.listener_id.set(request.listener);
-    let Request { deadline, max_bytes, may_signal, .. } = *request;
-    let limits = Limits { deadline, max_bytes, may_signal };
+    let Request {
+        deadline,
+        max_bytes,
+        may_signal,
+        ..
+    } = *request;
+    let limits = Limits {
+        deadline,
+        max_bytes,
+        may_signal,
+    };
     match &request.ask {
         Ask::ThreadDump { with_locks } => {
             let perf_file = PerfFile::open(&target).ok();
@@ -139,13 +161,33 @@ fn attach(request: &Request, parent: u32, signalled: &mut bool) -> Result<(Outco
             let before = stood();
             let dump = thread_dump(&target, *with_locks, limits, signalled);
             let after = stood();
-            let pause = before.zip(after).and_then(|((before, collected_before), (after, collected))| {
-                Some(after.checked_sub(before)?.saturating_sub(collected.checked_sub(collected_before)?))
-            });
+            let pause =
+                before
+                    .zip(after)
+                    .and_then(|((before, collected_before), (after, collected))| {
+                        Some(
+                            after
+                                .checked_sub(before)?
+                                .saturating_sub(collected.checked_sub(collected_before)?),
+                        )
+                    });
             let dump = dump.map_err(|error| (error, pause))?;
-            let Dump { text, duration, protocol } = dump;
+            let Dump {
+                text,
+                duration,
+                protocol,
+            } = dump;
             let (paused, listener) = (after.map(|(paused, _)| paused), target.listener_id.get());
-            Ok((Outcome::Ok { duration, pause, paused, protocol, listener }, text))
+            Ok((
+                Outcome::Ok {
+                    duration,
+                    pause,
+                    paused,
+                    protocol,
+                    listener,
+                },
+                text,
+            ))
         }
         Ask::HeapDump { file, min_free } => {
             let written = heap_dump(&target, file, *min_free, limits, signalled);
@@ -161,8 +203,9 @@ fn reach(request: &Request, parent: u32) -> Result<Target, AttachError> {
     let target = match open() {
         // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
         Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {
-            become_user(uid, gid)
-                .map_err(|errno| denied(format!("cannot become the JVM's user ({errno})"), uid, gid))?;
+            become_user(uid, gid).map_err(|errno| {
+                denied(format!("cannot become the JVM's user ({errno})"), uid, gid)
+            })?;
             end_with(parent)?;
             open()?
         }
@@ -180,16 +223,30 @@ fn reach(request: &Request, parent: u32) -> Result<Target, AttachError> {
 
 /// Once more: the kernel forgets it whenever ids change.
 fn end_with(parent: u32) -> Result<(), AttachError> {
-    die_with(parent).map_err(|source| AttachError::Io { what: "asking to end with the parent".into(), source })
+    die_with(parent).map_err(|source| AttachError::Io {
+        what: "asking to end with the parent".into(),
+        source,
+    })
 }
 
 fn write_result(result: Result<(Outcome, Vec<u8>), Failed>, signalled: bool) -> io::Result<()> {
     let (outcome, text) = result.unwrap_or_else(|(error, pause)| {
         let message = error.to_string().chars().take(2000).collect();
         let reason = error.reason().into();
-        (Outcome::Error { reason, message, pause }, Vec::new())
+        (
+            Outcome::Error {
+                reason,
+                message,
+                pause,
+            },
+            Vec::new(),
+        )
     });
-    let mut header = serde_json::to_vec(&Header { outcome, signalled, bytes: text.len() })?;
+    let mut header = serde_json::to_vec(&Header {
+        outcome,
+        signalled,
+        bytes: text.len(),
+    })?;
     header.push(b'\n');
     let mut out = io::stdout().lock();
     out.write_all(&header)?;
@@ -212,13 +269,23 @@ fn die_with(parent: u32) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have ended before that call. Pid 0: the parent lives outside this pid namespace.
     let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
-    if now == parent { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+    if now == parent {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::NotConnected.into())
+    }
 }
 
 fn limit_resources(request: &Request) -> io::Result<()> {
-    let bound = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    let bound = |bytes: u64| Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
     // The reply while its buffer grows, the binary and its libraries.
-    let memory = u64::try_from(request.max_bytes).unwrap_or(u64::MAX).saturating_mul(4).saturating_add(256 << 20);
+    let memory = u64::try_from(request.max_bytes)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(4)
+        .saturating_add(256 << 20);
     setrlimit(Resource::As, bound(memory))?;
     setrlimit(Resource::Core, bound(0))?;
     Ok(())
@@ -226,8 +293,12 @@ fn limit_resources(request: &Request) -> io::Result<()> {
 
 /// Descriptors that the exporter itself was started with are no business of a process that changes its user.
 fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir(Path::new("/proc/self/fd")) else { return };
-    let open: Vec<i32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let Ok(entries) = std::fs::read_dir(Path::new("/proc/self/fd")) else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
         // SAFETY: this process has just begun: no object of this program owns a descriptor yet. The listing's own
         // is closed already; `close` then only fails.

@@ -20,7 +20,10 @@ pub(super) fn heap_dump(
     limits: Limits,
     signalled: &mut bool,
 ) -> Result<(u64, Duration), AttachError> {
-    let deadline = Deadline { start: Instant::now(), limit: limits.deadline };
+    let deadline = Deadline {
+        start: Instant::now(),
+        limit: limits.deadline,
+    };
     let request = request(file)?;
     let failed = |error| match error {
         RootedError::Denied { .. } => target.denied(error.to_string()),
@@ -42,7 +45,10 @@ pub(super) fn heap_dump(
         Err(error) => return Err(failed(error)),
     }
     let status = target.status()?;
-    let memory = status.resident_bytes.ok_or(AttachError::Gone)?.saturating_add(status.swapped_bytes.unwrap_or(0));
+    let memory = status
+        .resident_bytes
+        .ok_or(AttachError::Gone)?
+        .saturating_add(status.swapped_bytes.unwrap_or(0));
     if let Some(why) = no_room(memory, times(java_version(target)), free, min_free) {
         return Err(AttachError::Refused(format!("{}: {why}", folder.display())));
     }
@@ -51,7 +57,8 @@ pub(super) fn heap_dump(
     let reply = socket.request(target, &request, limits.max_bytes, deadline)?;
     let duration = start.elapsed();
     // The code is 0 whatever became of the file.
-    if reply.code != 0 || !String::from_utf8_lossy(reply.body()).contains("Heap dump file created") {
+    if reply.code != 0 || !String::from_utf8_lossy(reply.body()).contains("Heap dump file created")
+    {
         target.check_running()?;
         let (words, uid) = (reply.words(), target.uid);
         return Err(AttachError::Refused(format!(
@@ -63,8 +70,11 @@ pub(super) fn heap_dump(
 
 /// Without `-all` the JVM collects first.
 fn request(file: &Path) -> Result<Vec<u8>, AttachError> {
-    let path = file.to_str().filter(|path| path.starts_with('/') && !path.contains('\0'));
-    let path = path.ok_or_else(|| AttachError::Refused(format!("{} is no absolute path", file.display())))?;
+    let path = file
+        .to_str()
+        .filter(|path| path.starts_with('/') && !path.contains('\0'));
+    let path = path
+        .ok_or_else(|| AttachError::Refused(format!("{} is no absolute path", file.display())))?;
     Ok(format!("1\0dumpheap\0{path}\0-all\0\0").into_bytes())
 }
 
@@ -72,7 +82,12 @@ fn request(file: &Path) -> Result<Vec<u8>, AttachError> {
 fn java_version(target: &Target) -> Option<u32> {
     let data = PerfFile::open(target).and_then(|file| file.read()).ok()?;
     let text = data.text("java.property.java.vm.specification.version")?;
-    std::str::from_utf8(text).ok()?.split('.').next()?.parse().ok()
+    std::str::from_utf8(text)
+        .ok()?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// How many times its memory a JVM may write. A reference of 4 bytes in the heap has 8 in the file. JDK 22 and later
@@ -122,10 +137,17 @@ mod tests {
         ];
         for (memory, version, free, min_free, wanted) in table {
             let why = no_room(memory, times(version), free, min_free);
-            assert_eq!(why.is_none(), wanted, "{memory} {version:?} {free} {min_free}");
+            assert_eq!(
+                why.is_none(),
+                wanted,
+                "{memory} {version:?} {free} {min_free}"
+            );
         }
         let why = no_room(6 * GIB, 2, GIB, GIB).unwrap_or_default();
-        assert!(why.contains("1024 MiB are free, and 13312 MiB are needed: 2 times"), "{why}");
+        assert!(
+            why.contains("1024 MiB are free, and 13312 MiB are needed: 2 times"),
+            "{why}"
+        );
     }
 
     #[test]

@@ -30,11 +30,15 @@ use target::Listener;
 pub enum AttachError {
     #[error("the process ended, or its pid now belongs to another")]
     Gone,
-    #[error("the process is stopped (state {0}) and answers nobody until it gets SIGCONT; nothing was sent to it")]
+    #[error(
+        "the process is stopped (state {0}) and answers nobody until it gets SIGCONT; nothing was sent to it"
+    )]
     Stopped(char),
     #[error("the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it")]
     NotJvm,
-    #[error("the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it")]
+    #[error(
+        "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it"
+    )]
     OpenJ9,
     #[error(
         "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"
@@ -56,11 +60,19 @@ pub enum AttachError {
     )]
     SignalHeldBack,
     #[error("{what}: {remedy}")]
-    Denied { what: String, remedy: String, uid: u32, gid: u32 },
+    Denied {
+        what: String,
+        remedy: String,
+        uid: u32,
+        gid: u32,
+    },
     #[error("{0}")]
     Refused(String),
     #[error("no answer in {} ms while {stage}: the JVM is in a long pause, lacks CPU or hangs", waited.as_millis())]
-    Timeout { stage: &'static str, waited: Duration },
+    Timeout {
+        stage: &'static str,
+        waited: Duration,
+    },
     #[error("{0}")]
     Protocol(String),
     #[error("{what}: {source}")]
@@ -96,7 +108,10 @@ impl Deadline {
     fn left(&self, stage: &'static str) -> Result<Duration, AttachError> {
         match self.limit.checked_sub(self.start.elapsed()) {
             Some(left) if !left.is_zero() => Ok(left),
-            _ => Err(AttachError::Timeout { stage, waited: self.start.elapsed() }),
+            _ => Err(AttachError::Timeout {
+                stage,
+                waited: self.start.elapsed(),
+            }),
         }
     }
 }
@@ -153,7 +168,10 @@ pub fn thread_dump(
     limits: Limits,
     signalled: &mut bool,
 ) -> Result<Dump, AttachError> {
-    let deadline = Deadline { start: Instant::now(), limit: limits.deadline };
+    let deadline = Deadline {
+        start: Instant::now(),
+        limit: limits.deadline,
+    };
     let socket = open_socket(target, limits.may_signal, deadline, signalled)?;
     // JDK 24 and later stream a dump from inside the safepoint, where a slow reader lengthens the pause, unless asked
     // to buffer it. Older ones refuse this question.
@@ -169,13 +187,19 @@ pub fn thread_dump(
     let reply = socket.request(target, request, limits.max_bytes, deadline)?;
     if reply.code != 0 {
         let (code, text) = (reply.code, reply.words());
-        return Err(AttachError::Refused(format!("the JVM answered code {code} to `threaddump`: {text}")));
+        return Err(AttachError::Refused(format!(
+            "the JVM answered code {code} to `threaddump`: {text}"
+        )));
     }
     // The end of the process ends the reply as well: then it is a piece.
     if let Err(AttachError::Gone) = target.check_running() {
         return Err(AttachError::Gone);
     }
-    Ok(Dump { duration: start.elapsed(), text: reply.into_body(), protocol: if buffers { 2 } else { 1 } })
+    Ok(Dump {
+        duration: start.elapsed(),
+        text: reply.into_body(),
+        protocol: if buffers { 2 } else { 1 },
+    })
 }
 
 /// The JVM's socket, which it is made to open if it has none.
@@ -194,7 +218,11 @@ fn open_socket(
         found => {
             target.check_signal_is_safe()?;
             if !may_signal {
-                return Err(if found.is_some() { AttachError::ListenerDead } else { AttachError::SignalHeldBack });
+                return Err(if found.is_some() {
+                    AttachError::ListenerDead
+                } else {
+                    AttachError::SignalHeldBack
+                });
             }
             trigger::open_socket(target, found.as_ref(), deadline, signalled)
         }

@@ -38,7 +38,12 @@ impl Reply {
 
     /// The beginning of what it says, for a message.
     pub fn words(&self) -> String {
-        String::from_utf8_lossy(self.body()).trim().replace('\n', " ").chars().take(200).collect()
+        String::from_utf8_lossy(self.body())
+            .trim()
+            .replace('\n', " ")
+            .chars()
+            .take(200)
+            .collect()
     }
 
     pub fn into_body(mut self) -> Vec<u8> {
@@ -50,13 +55,21 @@ impl Reply {
 impl Socket {
     /// None if the JVM has none yet.
     pub fn find(target: &Target) -> Result<Option<Socket>, AttachError> {
-        let io = |errno: Errno| AttachError::Io { what: "opening the JVM's /tmp".into(), source: errno.into() };
+        let io = |errno: Errno| AttachError::Io {
+            what: "opening the JVM's /tmp".into(),
+            source: errno.into(),
+        };
         let tmp = target.tmp().map_err(|error| match error {
             RootedError::Denied { .. } => target.denied("cannot open the JVM's /tmp"),
             error => AttachError::Protocol(error.to_string()),
         })?;
         let name = format!(".java_pid{}", target.ns_pid);
-        let file = match openat(&tmp, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        let file = match openat(
+            &tmp,
+            &name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(io(errno)),
@@ -69,45 +82,65 @@ impl Socket {
                 stat.st_uid, stat.st_mode
             )));
         }
-        Ok(Some(Socket { file, inode: stat.st_ino }))
+        Ok(Some(Socket {
+            file,
+            inode: stat.st_ino,
+        }))
     }
 
     /// One connection, one request, the reply up to its end.
-    pub fn request(&self, target: &Target, request: &[u8], max: usize, at: Deadline) -> Result<Reply, AttachError> {
+    pub fn request(
+        &self,
+        target: &Target,
+        request: &[u8],
+        max: usize,
+        at: Deadline,
+    ) -> Result<Reply, AttachError> {
         let mut stream = self.connect(target, at)?;
-        send(&mut stream, request, at).map_err(|error| explain(target, error, "sending the request", at))?;
-        let bytes = receive(&mut stream, max, at).map_err(|error| explain(target, error, "reading the reply", at))?;
+        send(&mut stream, request, at)
+            .map_err(|error| explain(target, error, "sending the request", at))?;
+        let bytes = receive(&mut stream, max, at)
+            .map_err(|error| explain(target, error, "reading the reply", at))?;
         parse_reply(target, bytes)
     }
 
     fn connect(&self, target: &Target, deadline: Deadline) -> Result<UnixStream, AttachError> {
-        let failure = |errno: Errno| match errno {
+        let failure = |errno: Errno| {
+            match errno {
             Errno::ACCESS | Errno::PERM => target.denied("cannot connect to the JVM's attach socket"),
             Errno::CONNREFUSED => AttachError::Refused(
                 "nobody listens at the attach socket /tmp/.java_pid<pid>: an earlier process left it behind; remove it"
                     .into(),
             ),
             errno => AttachError::Io { what: "connecting to the JVM's attach socket".into(), source: errno.into() },
+        }
         };
         // Through the pinned descriptor: what was checked is what is connected to.
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let address = SocketAddrUnix::new(path).map_err(failure)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failure)?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failure)?;
         let mut pause = Duration::from_millis(1);
         loop {
             match connect(&socket, &address) {
                 Ok(()) => break,
                 // The queue is full: the JVM serves one client at a time, or nobody serves it.
                 Err(Errno::AGAIN | Errno::INTR) => {
-                    sleep(pause.min(deadline.left("waiting for a place in the queue of the JVM's attach listener")?));
+                    sleep(pause.min(
+                        deadline.left(
+                            "waiting for a place in the queue of the JVM's attach listener",
+                        )?,
+                    ));
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
                 Err(errno) => return Err(failure(errno)),
             }
         }
-        let listener =
-            listener_pid(&socket).map_err(|source| AttachError::Io { what: "SO_PEERCRED".into(), source })?;
+        let listener = listener_pid(&socket).map_err(|source| AttachError::Io {
+            what: "SO_PEERCRED".into(),
+            source,
+        })?;
         if u32::try_from(listener) != Ok(target.pid) {
             return Err(AttachError::Refused(format!(
                 "the attach socket is served by pid {listener}, not by this JVM (do two containers share a /tmp?): \
@@ -116,14 +149,21 @@ impl Socket {
         }
         let stream = UnixStream::from(socket);
         let blocking = stream.set_nonblocking(false);
-        blocking.map_err(|source| AttachError::Io { what: "preparing the connection".into(), source })?;
+        blocking.map_err(|source| AttachError::Io {
+            what: "preparing the connection".into(),
+            source,
+        })?;
         Ok(stream)
     }
 }
 
 /// Who called `listen` on the other end; 0 for a process outside our pid namespace.
 fn listener_pid(socket: &OwnedFd) -> io::Result<i32> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the descriptor is open for the call's duration; `peer` and `length` are valid for writes, and `length`
     // holds the size of `peer`, all of whose bit patterns are valid.
@@ -136,7 +176,11 @@ fn listener_pid(socket: &OwnedFd) -> io::Result<i32> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(peer.pid) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(peer.pid)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn send(stream: &mut UnixStream, request: &[u8], deadline: Deadline) -> io::Result<()> {
@@ -166,16 +210,27 @@ fn receive(stream: &mut UnixStream, max: usize, deadline: Deadline) -> io::Resul
     }
 }
 
-fn explain(target: &Target, error: io::Error, stage: &'static str, deadline: Deadline) -> AttachError {
+fn explain(
+    target: &Target,
+    error: io::Error,
+    stage: &'static str,
+    deadline: Deadline,
+) -> AttachError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match target.check_running() {
-            Ok(()) => AttachError::Timeout { stage, waited: deadline.start.elapsed() },
+            Ok(()) => AttachError::Timeout {
+                stage,
+                waited: deadline.start.elapsed(),
+            },
             Err(stopped) => stopped,
         },
         io::ErrorKind::FileTooLarge => AttachError::Protocol(error.to_string()),
         // The JVM ends the connection without a word when it does not like the client's ids, or when it dies.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => closed(target),
-        _ => AttachError::Io { what: stage.into(), source: error },
+        _ => AttachError::Io {
+            what: stage.into(),
+            source: error,
+        },
     }
 }
 
@@ -202,7 +257,10 @@ fn parse_reply(target: &Target, bytes: Vec<u8>) -> Result<Reply, AttachError> {
 /// The number in the first line, and where the second begins.
 pub(super) fn split_code(bytes: &[u8]) -> Option<(i32, usize)> {
     let line_end = memchr::memchr(b'\n', bytes.get(..bytes.len().min(16))?)?;
-    let code = std::str::from_utf8(bytes.get(..line_end)?).ok()?.parse().ok()?;
+    let code = std::str::from_utf8(bytes.get(..line_end)?)
+        .ok()?
+        .parse()
+        .ok()?;
     Some((code, line_end + 1))
 }
 
@@ -210,6 +268,9 @@ pub(super) fn split_code(bytes: &[u8]) -> Option<(i32, usize)> {
 pub(super) fn offers_unstreamed(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body);
     let mut words = text.split([' ', ',', '\n']).filter(|word| !word.is_empty());
-    words.next().and_then(|version| version.parse::<u32>().ok()).is_some_and(|version| version >= 2)
+    words
+        .next()
+        .and_then(|version| version.parse::<u32>().ok())
+        .is_some_and(|version| version >= 2)
         && words.any(|option| option == "streaming")
 }

@@ -51,21 +51,32 @@ impl Target {
     ///
     /// # Errors
     /// `Gone`, `Stopped`, `Denied`, or what reading failed with.
-    pub fn open(proc_root: &Path, pid: u32, start_ticks: Option<u64>) -> Result<Target, AttachError> {
+    pub fn open(
+        proc_root: &Path,
+        pid: u32,
+        start_ticks: Option<u64>,
+    ) -> Result<Target, AttachError> {
         let path = proc_root.join(pid.to_string());
-        let folder = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| gone_or(errno, || format!("cannot open {}", path.display())))?;
+        let folder = rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| gone_or(errno, || format!("cannot open {}", path.display())))?;
         let stat = read_stat(&folder)?;
         if start_ticks.is_some_and(|expected| expected != stat.start_ticks) {
             return Err(AttachError::Gone);
         }
         runs(&stat)?;
         let status = read(&folder, "status", parse_status)?;
-        let open = |name: &str, flags| openat(&folder, name, flags | OFlags::CLOEXEC, Mode::empty());
+        let open =
+            |name: &str, flags| openat(&folder, name, flags | OFlags::CLOEXEC, Mode::empty());
         let root = open("root", OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| match errno {
-            Errno::ACCESS | Errno::PERM => {
-                denied(format!("cannot open {}/root", path.display()), status.uid, status.gid)
-            }
+            Errno::ACCESS | Errno::PERM => denied(
+                format!("cannot open {}/root", path.display()),
+                status.uid,
+                status.gid,
+            ),
             errno => gone_or(errno, || format!("cannot open {}/root", path.display())),
         })?;
         let working_folder = open("cwd", OFlags::PATH | OFlags::DIRECTORY).ok();
@@ -106,8 +117,14 @@ impl Target {
 
     /// SIGQUIT prints a dump or opens the attach socket where HotSpot catches it, and kills everywhere else.
     pub(super) fn check_signal_is_safe(&self) -> Result<(), AttachError> {
-        let maps = self.maps.as_ref().ok_or_else(|| self.denied("cannot read the process's memory map"))?;
-        match find_jvm(maps).map_err(|source| AttachError::Io { what: "reading its memory map".into(), source })? {
+        let maps = self
+            .maps
+            .as_ref()
+            .ok_or_else(|| self.denied("cannot read the process's memory map"))?;
+        match find_jvm(maps).map_err(|source| AttachError::Io {
+            what: "reading its memory map".into(),
+            source,
+        })? {
             Some(Jvm::HotSpot) => {}
             Some(Jvm::OpenJ9) => return Err(AttachError::OpenJ9),
             None => return Err(AttachError::NotJvm),
@@ -117,14 +134,22 @@ impl Target {
         }
         self.check_running()?;
         let status = self.status()?;
-        if status.catches_sigquit { Ok(()) } else { Err(AttachError::NoSignalHandler) }
+        if status.catches_sigquit {
+            Ok(())
+        } else {
+            Err(AttachError::NoSignalHandler)
+        }
     }
 
     /// By the command line, and by what the JVM itself tells of its options (at most 1,024 bytes), which holds those
     /// from variables and from option files as well.
     fn attach_disabled(&self) -> bool {
         let told = PerfFile::open(self).and_then(|file| file.read()).ok();
-        let told = |name| told.as_ref().and_then(|data| data.text(name)).unwrap_or_default();
+        let told = |name| {
+            told.as_ref()
+                .and_then(|data| data.text(name))
+                .unwrap_or_default()
+        };
         let cmdline = read_in(&self.folder, "cmdline", 1 << 20).unwrap_or_default();
         disables_attach(cmdline.split(|byte| *byte == 0))
             || disables_attach(told("java.rt.vmArgs").split(u8::is_ascii_whitespace))
@@ -145,7 +170,14 @@ impl Target {
         };
         let mut named = false;
         for task in tasks.filter_map(Result::ok) {
-            let Some(id) = task.file_name().to_str().ok().and_then(|id| id.parse().ok()) else { continue };
+            let Some(id) = task
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(|id| id.parse().ok())
+            else {
+                continue;
+            };
             match self.thread_name(id, &mut [0; 32]) {
                 Ok(NAME) => {
                     self.listener_id.set(Some(id));
@@ -157,12 +189,21 @@ impl Target {
                 Err(_) => return Listener::Unknown,
             }
         }
-        if named { Listener::Dead } else { Listener::Unknown }
+        if named {
+            Listener::Dead
+        } else {
+            Listener::Unknown
+        }
     }
 
     /// With a line break. One short read: there may be thousands of threads.
     fn thread_name<'b>(&self, id: u32, buffer: &'b mut [u8; 32]) -> Result<&'b [u8], Errno> {
-        let comm = openat(&self.folder, format!("task/{id}/comm"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let comm = openat(
+            &self.folder,
+            format!("task/{id}/comm"),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let length = rustix::io::read(comm, &mut *buffer)?;
         Ok(buffer.get(..length).unwrap_or_default())
     }
@@ -204,14 +245,22 @@ pub(super) fn read_stat(folder: &OwnedFd) -> Result<Stat, AttachError> {
     read(folder, "stat", parse_stat)
 }
 
-fn read<T>(folder: &OwnedFd, name: &str, parse: impl FnOnce(&[u8]) -> Option<T>) -> Result<T, AttachError> {
-    let bytes =
-        read_in(folder, name, 64 << 10).map_err(|errno| gone_or(errno, || format!("reading /proc/PID/{name}")))?;
-    parse(&bytes).ok_or_else(|| AttachError::Protocol(format!("/proc/PID/{name} is not as Linux writes it")))
+fn read<T>(
+    folder: &OwnedFd,
+    name: &str,
+    parse: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, AttachError> {
+    let bytes = read_in(folder, name, 64 << 10)
+        .map_err(|errno| gone_or(errno, || format!("reading /proc/PID/{name}")))?;
+    parse(&bytes)
+        .ok_or_else(|| AttachError::Protocol(format!("/proc/PID/{name} is not as Linux writes it")))
 }
 
 pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
-    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let own = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
     let remedy = if own == (uid, gid) {
         "the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the \
          exporter CAP_SYS_PTRACE"
@@ -223,7 +272,12 @@ pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
             own.0, own.1
         )
     };
-    AttachError::Denied { what, remedy, uid, gid }
+    AttachError::Denied {
+        what,
+        remedy,
+        uid,
+        gid,
+    }
 }
 
 /// The last word on it counts.
@@ -238,6 +292,9 @@ pub(super) fn disables_attach<'a>(options: impl Iterator<Item = &'a [u8]>) -> bo
 pub(super) fn gone_or(errno: Errno, what: impl FnOnce() -> String) -> AttachError {
     match errno {
         Errno::NOENT | Errno::SRCH => AttachError::Gone,
-        errno => AttachError::Io { what: what(), source: errno.into() },
+        errno => AttachError::Io {
+            what: what(),
+            source: errno.into(),
+        },
     }
 }

@@ -13,7 +13,8 @@ use super::*;
 const STATUS_OF_A_JVM: &str = "Name:\tjava\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t12856\nNgid:\t0\nPid:\t12856\n\
     Uid:\t1000\t1001\t1000\t1000\nGid:\t2000\t2001\t2000\t2000\nNSpid:\t12856\t7\nNSpgid:\t12841\t1\n\
     SigIgn:\t0000000000000000\nSigCgt:\t0000000101005ccd\n";
-const MAPS_OF_A_JVM: &str = "7f79a8a00000-7f79a9c8e000 r-xp 00000000 fe:00 4711 /opt/jdk/lib/server/libjvm.so\n";
+const MAPS_OF_A_JVM: &str =
+    "7f79a8a00000-7f79a9c8e000 r-xp 00000000 fe:00 4711 /opt/jdk/lib/server/libjvm.so\n";
 
 struct FakeProc {
     folder: tempfile::TempDir,
@@ -24,17 +25,25 @@ const PID: u32 = 77;
 impl FakeProc {
     /// A JVM of this process's user which nobody has attached to.
     fn new() -> FakeProc {
-        let fake = FakeProc { folder: tempfile::tempdir().unwrap() };
+        let fake = FakeProc {
+            folder: tempfile::tempdir().unwrap(),
+        };
         for folder in ["root/tmp", "cwd", "task/78", "task/79"] {
             fs::create_dir_all(fake.path(folder)).unwrap();
         }
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         let status = STATUS_OF_A_JVM
             .replace("Uid:\t1000\t1001", &format!("Uid:\t{uid}\t{uid}"))
             .replace("Gid:\t2000\t2001", &format!("Gid:\t{gid}\t{gid}"));
         fake.write("status", &status);
         // A name with a blank and a parenthesis, as any process may give itself one.
-        fake.write("stat", &format!("{PID} (a) b) S 1 {} 5150 21 22\n", "0 ".repeat(17).trim()));
+        fake.write(
+            "stat",
+            &format!("{PID} (a) b) S 1 {} 5150 21 22\n", "0 ".repeat(17).trim()),
+        );
         fake.write("maps", MAPS_OF_A_JVM);
         fake.write("cmdline", "java\0-Xmx1g\0kafka.Kafka\0server.properties\0");
         fake.write("task/78/comm", "VM Thread\n");
@@ -62,8 +71,15 @@ impl FakeProc {
 
     fn dump(&self, may_signal: bool) -> (AttachError, bool) {
         let mut signalled = false;
-        let limits = Limits { deadline: Duration::from_secs(2), max_bytes: 1 << 20, may_signal };
-        let error = self.open().and_then(|target| thread_dump(&target, false, limits, &mut signalled)).unwrap_err();
+        let limits = Limits {
+            deadline: Duration::from_secs(2),
+            max_bytes: 1 << 20,
+            may_signal,
+        };
+        let error = self
+            .open()
+            .and_then(|target| thread_dump(&target, false, limits, &mut signalled))
+            .unwrap_err();
         (error, signalled)
     }
 
@@ -76,8 +92,18 @@ impl FakeProc {
 fn a_process_that_started_at_another_time_is_another() {
     let fake = FakeProc::new();
     fake.open().unwrap();
-    assert_eq!(Target::open(fake.folder.path(), PID, Some(5151)).unwrap_err().reason(), "gone");
-    assert_eq!(Target::open(fake.folder.path(), 78, None).unwrap_err().reason(), "gone");
+    assert_eq!(
+        Target::open(fake.folder.path(), PID, Some(5151))
+            .unwrap_err()
+            .reason(),
+        "gone"
+    );
+    assert_eq!(
+        Target::open(fake.folder.path(), 78, None)
+            .unwrap_err()
+            .reason(),
+        "gone"
+    );
 }
 
 #[test]
@@ -85,7 +111,8 @@ fn nothing_is_sent_to_what_a_signal_would_harm() {
     let deadly = "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just \
                   now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage";
     let not_jvm = "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it";
-    let openj9 = "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it";
+    let openj9 =
+        "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it";
     let disabled = "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by \
                     hand";
     let stopped = "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it";
@@ -96,14 +123,30 @@ fn nothing_is_sent_to_what_a_signal_would_harm() {
         ("status", "5ccd", "5cc9", "no_signal_handler", deadly),
         ("status", "SigCgt", "Other", "no_signal_handler", deadly),
         ("maps", "libjvm.so", "libc.so.6", "not_hotspot", not_jvm),
-        ("maps", "/opt/jdk", "/opt/j9/libj9vm29.so\n/opt/j9", "not_hotspot", openj9),
-        ("cmdline", "-Xmx1g", "-XX:+DisableAttachMechanism", "disabled", disabled),
+        (
+            "maps",
+            "/opt/jdk",
+            "/opt/j9/libj9vm29.so\n/opt/j9",
+            "not_hotspot",
+            openj9,
+        ),
+        (
+            "cmdline",
+            "-Xmx1g",
+            "-XX:+DisableAttachMechanism",
+            "disabled",
+            disabled,
+        ),
     ];
     for (file, from, to, reason, message) in cases {
         let fake = FakeProc::new();
         fake.replace(file, from, to);
         let (error, signalled) = fake.dump(true);
-        assert_eq!((error.reason(), error.to_string().as_str(), signalled), (reason, message, false), "{to}");
+        assert_eq!(
+            (error.reason(), error.to_string().as_str(), signalled),
+            (reason, message, false),
+            "{to}"
+        );
         assert!(!fake.path("cwd/.attach_pid7").exists());
     }
 }
@@ -112,7 +155,9 @@ fn nothing_is_sent_to_what_a_signal_would_harm() {
 fn the_last_word_on_attaching_counts() {
     let disables = |line: &str| disables_attach(line.as_bytes().split(u8::is_ascii_whitespace));
     assert!(disables("java -XX:+DisableAttachMechanism -version"));
-    assert!(!disables("java -XX:+DisableAttachMechanism -XX:-DisableAttachMechanism"));
+    assert!(!disables(
+        "java -XX:+DisableAttachMechanism -XX:-DisableAttachMechanism"
+    ));
     assert!(!disables("java -Dx=-XX:+DisableAttachMechanism"));
 }
 
@@ -134,7 +179,10 @@ fn a_trigger_file_is_never_made_through_a_link() {
     symlink(&prey, fake.path("root/tmp/.attach_pid7")).unwrap();
     assert_eq!(fake.reason(), "denied");
     assert!(!prey.exists());
-    assert!(fs::symlink_metadata(fake.path("cwd/.attach_pid7")).is_ok(), "what others made is left alone");
+    assert!(
+        fs::symlink_metadata(fake.path("cwd/.attach_pid7")).is_ok(),
+        "what others made is left alone"
+    );
 }
 
 #[test]
@@ -152,7 +200,12 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     // Without names of threads the socket is tried, and found to be served by the wrong process: this test.
     fake.write("task/78/comm", "java\n");
     let (error, _) = fake.dump(false);
-    assert!(error.to_string().contains(&format!("served by pid {}", std::process::id())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("served by pid {}", std::process::id())),
+        "{error}"
+    );
     fake.write("task/78/comm", "VM Thread\n");
     fake.write("task/79/comm", "Attach Listener\n");
     assert_eq!(fake.reason(), "refused");
@@ -160,10 +213,17 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     let target = fake.open().unwrap();
     for served_last in [Some(78), Some(77), Some(79), None] {
         target.listener_id.set(served_last);
-        assert_eq!((target.listener(), target.listener_id.get()), (Listener::Alive, Some(79)), "{served_last:?}");
+        assert_eq!(
+            (target.listener(), target.listener_id.get()),
+            (Listener::Alive, Some(79)),
+            "{served_last:?}"
+        );
     }
     fake.write("task/79/comm", "C2 CompilerThre\n");
-    assert_eq!((target.listener(), target.listener_id.get()), (Listener::Dead, None));
+    assert_eq!(
+        (target.listener(), target.listener_id.get()),
+        (Listener::Dead, None)
+    );
 }
 
 #[test]
@@ -173,7 +233,12 @@ fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
     fs::write(&path, "no socket").unwrap();
     let (error, _) = fake.dump(true);
     assert_eq!(error.reason(), "refused");
-    assert!(error.to_string().ends_with("): somebody else made it, remove it"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("): somebody else made it, remove it"),
+        "{error}"
+    );
     fs::remove_file(&path).unwrap();
     let elsewhere = fake.folder.path().join("socket");
     let _socket = UnixListener::bind(&elsewhere).unwrap();
@@ -196,7 +261,11 @@ fn a_link_in_place_of_tmp_leads_nowhere_outside_the_root() {
     let _socket = UnixListener::bind(outside.join(".java_pid7")).unwrap();
     symlink(&outside, fake.path("root/tmp")).unwrap();
     fake.write("task/79/comm", "Attach Listener\n");
-    assert_eq!(fake.reason(), "protocol", "the folder does not exist below the root");
+    assert_eq!(
+        fake.reason(),
+        "protocol",
+        "the folder does not exist below the root"
+    );
 }
 
 /// Replies without a code: `tests/bad_inputs/dumps.rs`.
@@ -204,7 +273,18 @@ fn a_link_in_place_of_tmp_leads_nowhere_outside_the_root() {
 fn replies_and_versions() {
     use super::protocol::{offers_unstreamed, split_code};
     assert_eq!(split_code(b"0\n2 streaming"), Some((0, 2)));
-    assert_eq!(split_code(b"-1\nOperation getversion not recognized!"), Some((-1, 3)));
-    assert!([&b"2 streaming"[..], b"3 other,streaming\n"].into_iter().all(offers_unstreamed));
-    assert!(![&b"2"[..], b"1 streaming", b""].into_iter().any(offers_unstreamed));
+    assert_eq!(
+        split_code(b"-1\nOperation getversion not recognized!"),
+        Some((-1, 3))
+    );
+    assert!(
+        [&b"2 streaming"[..], b"3 other,streaming\n"]
+            .into_iter()
+            .all(offers_unstreamed)
+    );
+    assert!(
+        ![&b"2"[..], b"1 streaming", b""]
+            .into_iter()
+            .any(offers_unstreamed)
+    );
 }

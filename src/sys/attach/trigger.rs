@@ -51,7 +51,11 @@ pub(super) fn clear(target: &Target) {
     for folder in folders(target).into_iter().flatten() {
         let stat = statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW);
         if stat.is_ok_and(|stat| is_usable(target, &stat)) {
-            drop(TriggerFile { folder, name: name.clone(), stays: false });
+            drop(TriggerFile {
+                folder,
+                name: name.clone(),
+                stays: false,
+            });
         }
     }
 }
@@ -63,7 +67,11 @@ fn after_timeout(target: &Target) -> Result<(), AttachError> {
     target.check_running()?;
     // One that has just opened its socket is late, not dead.
     let dead = Socket::find(target)?.is_some() && target.listener() == Listener::Dead;
-    if dead { Err(AttachError::ListenerDead) } else { Ok(()) }
+    if dead {
+        Err(AttachError::ListenerDead)
+    } else {
+        Ok(())
+    }
 }
 
 /// `.attach_pid<NSpid>`, where the JVM looks for it; removed when dropped, unless it `stays`.
@@ -75,7 +83,13 @@ struct TriggerFile {
 
 /// Where the JVM looks for it, in this order: its working folder, its /tmp.
 fn folders(target: &Target) -> [Option<OwnedFd>; 2] {
-    [target.working_folder.as_ref().and_then(|folder| folder.try_clone().ok()), target.tmp().ok()]
+    [
+        target
+            .working_folder
+            .as_ref()
+            .and_then(|folder| folder.try_clone().ok()),
+        target.tmp().ok(),
+    ]
 }
 
 fn file_name(target: &Target) -> String {
@@ -93,7 +107,10 @@ impl TriggerFile {
                 None => failures.push(format!("{place}: cannot be opened")),
             }
         }
-        Err(target.denied(format!("cannot make the file {name} in {}", failures.join(", nor in "))))
+        Err(target.denied(format!(
+            "cannot make the file {name} in {}",
+            failures.join(", nor in ")
+        )))
     }
 }
 
@@ -107,15 +124,23 @@ fn create_in(target: &Target, folder: OwnedFd, name: &str) -> Result<TriggerFile
     };
     let stat = stat.map_err(|errno| errno.to_string())?;
     if is_usable(target, &stat) {
-        Ok(TriggerFile { folder, name: name.to_owned(), stays: false })
+        Ok(TriggerFile {
+            folder,
+            name: name.to_owned(),
+            stays: false,
+        })
     } else {
-        Err(format!("what is there belongs to uid {} or is no file", stat.st_uid))
+        Err(format!(
+            "what is there belongs to uid {} or is no file",
+            stat.st_uid
+        ))
     }
 }
 
 /// The JVM heeds only what its own user or root made.
 fn is_usable(target: &Target, stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && (stat.st_uid == target.uid || stat.st_uid == 0)
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && (stat.st_uid == target.uid || stat.st_uid == 0)
 }
 
 impl Drop for TriggerFile {
@@ -139,11 +164,14 @@ fn send_sigquit(target: &Target) -> Result<(), AttachError> {
 
 fn send_by_number(target: &Target) -> Result<(), AttachError> {
     let own = std::fs::read_link(target.proc_root.join("self")).ok();
-    let own_namespace = own.and_then(|path| path.to_str()?.parse().ok()) == Some(std::process::id());
+    let own_namespace =
+        own.and_then(|path| path.to_str()?.parse().ok()) == Some(std::process::id());
     let pid = i32::try_from(target.pid).ok().and_then(Pid::from_raw);
     let (true, Some(pid)) = (own_namespace, pid) else {
-        let what =
-            format!("{} shows another pid namespace, whose processes cannot be signalled", target.proc_root.display());
+        let what = format!(
+            "{} shows another pid namespace, whose processes cannot be signalled",
+            target.proc_root.display()
+        );
         return Err(AttachError::Refused(what));
     };
     if read_stat(&target.folder)?.start_ticks != target.start_ticks {

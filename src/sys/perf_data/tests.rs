@@ -6,7 +6,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/perf_data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    std::fs::read(format!(
+        "{}/tests/fixtures/perf_data/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap()
 }
 
 fn compare_with_jstat(jdk: &str) {
@@ -14,10 +18,20 @@ fn compare_with_jstat(jdk: &str) {
     let expected = String::from_utf8(fixture(&format!("{jdk}.counters"))).unwrap();
     let mut compared = 0;
     // jstat adds these from the prologue.
-    for line in expected.lines().filter(|line| !line.starts_with("sun.perfdata.")) {
+    for line in expected
+        .lines()
+        .filter(|line| !line.starts_with("sun.perfdata."))
+    {
         let (name, value) = line.split_once('=').unwrap();
-        match value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) {
-            Some(text) => assert_eq!(data.text(name).map(String::from_utf8_lossy).as_deref(), Some(text), "{name}"),
+        match value
+            .strip_prefix('"')
+            .and_then(|value| value.strip_suffix('"'))
+        {
+            Some(text) => assert_eq!(
+                data.text(name).map(String::from_utf8_lossy).as_deref(),
+                Some(text),
+                "{name}"
+            ),
             None => assert_eq!(data.long(name), Some(value.parse().unwrap()), "{name}"),
         }
         compared += 1;
@@ -39,9 +53,15 @@ fn reads_every_counter_of_jdk_25() {
 #[test]
 fn tells_safepoint_time_in_the_counters_own_unit() {
     let data = PerfData::parse(fixture("jdk17.hsperfdata")).unwrap();
-    assert_eq!(data.safepoint_time(), Some(Duration::from_nanos(137_180_345)));
+    assert_eq!(
+        data.safepoint_time(),
+        Some(Duration::from_nanos(137_180_345))
+    );
     // The sum of what jstat tells of both collectors.
-    assert_eq!(data.collection_time(), Some(Duration::from_nanos(136_470_428)));
+    assert_eq!(
+        data.collection_time(),
+        Some(Duration::from_nanos(136_470_428))
+    );
     assert_eq!(data.long("no.such.counter"), None);
     assert_eq!(data.long("sun.gc.cause"), None, "text is no number");
 }

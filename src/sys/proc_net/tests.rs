@@ -22,12 +22,26 @@ fn ss_lines() -> Vec<[String; 6]> {
         .lines()
         .map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let inode = words.iter().find_map(|word| word.strip_prefix("ino:")).unwrap();
-            let address = |word: &str| word.replace("[::ffff:127.0.0.1]", "127.0.0.1").replace("*", "0");
+            let inode = words
+                .iter()
+                .find_map(|word| word.strip_prefix("ino:"))
+                .unwrap();
+            let address = |word: &str| {
+                word.replace("[::ffff:127.0.0.1]", "127.0.0.1")
+                    .replace("*", "0")
+            };
             let listening = words[0] == "LISTEN";
             // The limit of an accept queue is known to sock_diag alone.
             let send_queue = if listening { "0" } else { words[2] };
-            [words[0], words[1], send_queue, &address(words[3]), &address(words[4]), inode].map(String::from)
+            [
+                words[0],
+                words[1],
+                send_queue,
+                &address(words[3]),
+                &address(words[4]),
+                inode,
+            ]
+            .map(String::from)
         })
         .collect();
     lines.sort();
@@ -46,18 +60,35 @@ fn as_ss(socket: &Socket) -> [String; 6] {
     let address = |address: SocketAddr| match address.to_string().as_str() {
         "[::]:9092" => "0:9092".to_string(),
         "[::]:0" if socket.local.port() == 9092 => "0:0".to_string(),
-        other => other.strip_suffix(":0").map_or(other.to_string(), |host| format!("{host}:0")),
+        other => other
+            .strip_suffix(":0")
+            .map_or(other.to_string(), |host| format!("{host}:0")),
     };
     let [receive, send] = [socket.receive_queue, socket.send_queue].map(|queue| queue.to_string());
-    [state, receive, send, address(socket.local), address(socket.remote), socket.inode.to_string()]
+    [
+        state,
+        receive,
+        send,
+        address(socket.local),
+        address(socket.remote),
+        socket.inode.to_string(),
+    ]
 }
 
 #[test]
 fn recorded_tables_say_what_ss_said() {
     let mut told = Vec::new();
-    tcp_sockets(&recorded().join("proc"), 4711, States::ALL, None, &mut Vec::new(), soon(), |socket| {
-        told.push(as_ss(socket));
-    })
+    tcp_sockets(
+        &recorded().join("proc"),
+        4711,
+        States::ALL,
+        None,
+        &mut Vec::new(),
+        soon(),
+        |socket| {
+            told.push(as_ss(socket));
+        },
+    )
     .unwrap();
     told.sort();
     assert_eq!(told, ss_lines());
@@ -73,21 +104,36 @@ fn ports_and_states_are_filtered() {
     let mut states = Vec::new();
     let wanted = States::of(&[TcpState::CloseWait, TcpState::Listen]);
     let ports = Ports::new([9092]);
-    tcp_sockets(&recorded().join("proc"), 4711, wanted, Some(&ports), &mut Vec::new(), soon(), |socket| {
-        assert_eq!(socket.local.port(), 9092);
-        states.push(socket.state);
-    })
+    tcp_sockets(
+        &recorded().join("proc"),
+        4711,
+        wanted,
+        Some(&ports),
+        &mut Vec::new(),
+        soon(),
+        |socket| {
+            assert_eq!(socket.local.port(), 9092);
+            states.push(socket.state);
+        },
+    )
     .unwrap();
-    let expected = ss_lines()
-        .into_iter()
-        .filter(|line| line[3].ends_with(":9092") && ["CLOSE-WAIT", "LISTEN"].contains(&line[0].as_str()));
+    let expected = ss_lines().into_iter().filter(|line| {
+        line[3].ends_with(":9092") && ["CLOSE-WAIT", "LISTEN"].contains(&line[0].as_str())
+    });
     assert_eq!(states.len(), expected.count());
 }
 
 #[test]
 fn sockets_that_are_not_tcp_are_found() {
     let mut inodes = Vec::new();
-    other_socket_inodes(&recorded().join("proc"), 4711, &mut Vec::new(), soon(), |inode| inodes.push(inode)).unwrap();
+    other_socket_inodes(
+        &recorded().join("proc"),
+        4711,
+        &mut Vec::new(),
+        soon(),
+        |inode| inodes.push(inode),
+    )
+    .unwrap();
     let fstat = std::fs::read_to_string(recorded().join("inodes.txt")).unwrap();
     for line in fstat.lines() {
         let inode: u64 = line.split(' ').next().unwrap().parse().unwrap();
@@ -104,17 +150,34 @@ fn with_tcp(text: &[u8]) -> tempfile::TempDir {
 
 #[test]
 fn garbage_is_counted_and_the_rest_is_told() {
-    let good =
-        "   0: 0100007F:2384 00000000:0000 0A 00000000:00000002 00:00000000 00000000     0        0 393758 2 0\n";
+    let good = "   0: 0100007F:2384 00000000:0000 0A 00000000:00000002 00:00000000 00000000     0        0 393758 2 0\n";
     // Each field that is wrong: `tests/bad_inputs/sockets.rs`.
-    let bad = [good.trim_end().replace("0100007F:", "0100007:"), "\u{0}\u{ff}".to_owned()];
-    let text = format!("  sl  local_address\n{good}{}\n{}\n{good}", bad.join("\n"), "9".repeat(200_000));
+    let bad = [
+        good.trim_end().replace("0100007F:", "0100007:"),
+        "\u{0}\u{ff}".to_owned(),
+    ];
+    let text = format!(
+        "  sl  local_address\n{good}{}\n{}\n{good}",
+        bad.join("\n"),
+        "9".repeat(200_000)
+    );
     let root = with_tcp(text.as_bytes());
     let mut told = 0;
-    let result = tcp_sockets(root.path(), 7, States::ALL, None, &mut Vec::new(), soon(), |_| told += 1);
+    let result = tcp_sockets(
+        root.path(),
+        7,
+        States::ALL,
+        None,
+        &mut Vec::new(),
+        soon(),
+        |_| told += 1,
+    );
     let message = result.unwrap_err().to_string();
     assert_eq!(told, 2);
-    let count = format!("tcp: {} lines tell no socket, the first of them:    0: 0100007:2384", bad.len() + 1);
+    let count = format!(
+        "tcp: {} lines tell no socket, the first of them:    0: 0100007:2384",
+        bad.len() + 1
+    );
     assert!(message.contains(&count), "{message}");
 }
 
@@ -122,11 +185,38 @@ fn garbage_is_counted_and_the_rest_is_told() {
 fn a_table_that_is_cut_or_missing_is_an_error() {
     let full = std::fs::read(recorded().join("proc/4711/net/tcp")).unwrap();
     let root = with_tcp(&full[..full.len() - 100]);
-    let result = tcp_sockets(root.path(), 7, States::ALL, None, &mut Vec::new(), soon(), |_| ());
-    assert!(matches!(result, Err(ProcNetError::Garbage { count: 1, .. })), "{result:?}");
-    let gone = tcp_sockets(root.path(), 8, States::ALL, None, &mut Vec::new(), soon(), |_| ());
+    let result = tcp_sockets(
+        root.path(),
+        7,
+        States::ALL,
+        None,
+        &mut Vec::new(),
+        soon(),
+        |_| (),
+    );
+    assert!(
+        matches!(result, Err(ProcNetError::Garbage { count: 1, .. })),
+        "{result:?}"
+    );
+    let gone = tcp_sockets(
+        root.path(),
+        8,
+        States::ALL,
+        None,
+        &mut Vec::new(),
+        soon(),
+        |_| (),
+    );
     assert!(matches!(gone, Err(ProcNetError::Gone(_))), "{gone:?}");
-    let late = tcp_sockets(root.path(), 7, States::ALL, None, &mut Vec::new(), Instant::now(), |_| ());
+    let late = tcp_sockets(
+        root.path(),
+        7,
+        States::ALL,
+        None,
+        &mut Vec::new(),
+        Instant::now(),
+        |_| (),
+    );
     assert!(matches!(late, Err(ProcNetError::TimedOut(_))), "{late:?}");
 }
 
@@ -191,14 +281,30 @@ fn own_namespace_is_own_and_a_recorded_one_is_not() {
 fn another_namespace_is_told_by_the_link_and_by_the_inode() {
     use std::process::{Command, Stdio};
     let mut other = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", "echo there; cat"])
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "sh",
+            "-c",
+            "echo there; cat",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut there = [0; 6];
-    other.stdout.as_mut().unwrap().read_exact(&mut there).expect("a namespace for the user (unshare --user --net)");
-    let inode = |pid: u32| std::fs::metadata(net_file(Path::new("/proc"), pid, "tcp")).unwrap().ino();
+    other
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut there)
+        .expect("a namespace for the user (unshare --user --net)");
+    let inode = |pid: u32| {
+        std::fs::metadata(net_file(Path::new("/proc"), pid, "tcp"))
+            .unwrap()
+            .ino()
+    };
     let own = std::process::id();
     assert!(!same_network_namespace(Path::new("/proc"), other.id()).unwrap());
     assert_ne!(inode(other.id()), inode(own));

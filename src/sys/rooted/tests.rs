@@ -17,7 +17,11 @@ fn tree() -> (tempfile::TempDir, Rooted) {
     fs::create_dir_all(root.join("opt")).unwrap();
     fs::write(outside.path().join("secret"), "outside").unwrap();
     fs::write(root.join("secret"), "inside").unwrap();
-    fs::write(root.join("etc/kafka/..data/server.properties"), "broker.id=1").unwrap();
+    fs::write(
+        root.join("etc/kafka/..data/server.properties"),
+        "broker.id=1",
+    )
+    .unwrap();
     for (link, target) in [
         ("etc/kafka/server.properties", "..data/server.properties"),
         ("opt/kafka", "/etc/kafka"),
@@ -33,9 +37,19 @@ fn tree() -> (tempfile::TempDir, Rooted) {
     ] {
         symlink(target, root.join(link)).unwrap();
     }
-    rustix::fs::mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(
+        CWD,
+        root.join("fifo"),
+        FileType::Fifo,
+        Mode::RUSR | Mode::WUSR,
+        0,
+    )
+    .unwrap();
     fs::write(root.join("huge"), vec![b'x'; 5000]).unwrap();
-    fs::File::create(root.join("sparse")).unwrap().set_len(1 << 40).unwrap();
+    fs::File::create(root.join("sparse"))
+        .unwrap()
+        .set_len(1 << 40)
+        .unwrap();
     drop(UnixListener::bind(root.join("socket")).unwrap());
     let rooted = Rooted::open(&root).unwrap();
     (outside, rooted)
@@ -44,7 +58,11 @@ fn tree() -> (tempfile::TempDir, Rooted) {
 #[test]
 fn sizes_are_of_regular_files_inside() {
     let (_folder, root) = tree();
-    for (path, size) in [("/sparse", 1 << 40), ("/up", 6), ("/etc/kafka/server.properties", 11)] {
+    for (path, size) in [
+        ("/sparse", 1 << 40),
+        ("/up", 6),
+        ("/etc/kafka/server.properties", 11),
+    ] {
         assert_eq!(root.size(Path::new(path)).unwrap(), size, "{path}");
     }
     for path in ["/fifo", "/etc", "/nothing", "/loop"] {
@@ -82,16 +100,23 @@ fn reads_inside_and_never_outside() {
         ("/sparse", Err("has more than 4096 bytes")),
     ];
     for (path, expected) in table {
-        let found = root.read(Path::new(path), 4096).map(|file| String::from_utf8(file.bytes).unwrap());
+        let found = root
+            .read(Path::new(path), 4096)
+            .map(|file| String::from_utf8(file.bytes).unwrap());
         match (found, expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{path}"),
-            (Err(error), Err(expected)) => assert!(error.to_string().ends_with(expected), "{path}: {error}"),
+            (Err(error), Err(expected)) => {
+                assert!(error.to_string().ends_with(expected), "{path}: {error}")
+            }
             (found, expected) => panic!("{path}: {found:?}, not {expected:?}"),
         }
     }
     let deep = "a/../".repeat(200) + "secret";
     fs::create_dir(_folder.path().join("root/a")).unwrap();
-    assert!(matches!(root.read(Path::new(&deep), 10), Err(RootedError::TooDeep { .. })));
+    assert!(matches!(
+        root.read(Path::new(&deep), 10),
+        Err(RootedError::TooDeep { .. })
+    ));
 }
 
 #[test]
@@ -114,14 +139,28 @@ fn lists_a_bounded_folder() {
     let mut names = root.list(Path::new("/opt/kafka"), 10).unwrap();
     names.sort();
     assert_eq!(names, ["..data", "server.properties"]);
-    assert!(root.list(Path::new("/opt/kafka"), 1).unwrap_err().to_string().ends_with("has more than 1 entries"));
-    assert!(matches!(root.list(Path::new("/secret"), 1), Err(RootedError::WrongKind { .. })));
+    assert!(
+        root.list(Path::new("/opt/kafka"), 1)
+            .unwrap_err()
+            .to_string()
+            .ends_with("has more than 1 entries")
+    );
+    assert!(matches!(
+        root.list(Path::new("/secret"), 1),
+        Err(RootedError::WrongKind { .. })
+    ));
 }
 
 /// What the kernel opens for the same path, as device and inode.
 fn kernel(root: &Rooted, path: &Path) -> Result<(u64, u64), Errno> {
     let resolve = ResolveFlags::IN_ROOT;
-    let fd = rustix::fs::openat2(&root.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let fd = rustix::fs::openat2(
+        &root.root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )?;
     let stat = rustix::fs::fstat(&fd).unwrap();
     Ok((stat.st_dev, stat.st_ino))
 }

@@ -28,12 +28,18 @@ impl Sleeper {
         let (reply, answer) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).unwrap();
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32)
+                .unwrap();
             while asked.recv().is_ok() {
                 reply.send(()).unwrap();
             }
         });
-        Sleeper { id: told.recv().unwrap(), ask: Some(ask), answer, thread: Some(thread.unwrap()) }
+        Sleeper {
+            id: told.recv().unwrap(),
+            ask: Some(ask),
+            answer,
+            thread: Some(thread.unwrap()),
+        }
     }
 
     fn wake(&self) {
@@ -49,8 +55,14 @@ impl Sleeper {
     }
 
     fn status(&self, field: &str) -> String {
-        let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", self.id)).unwrap();
-        status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
+        let status =
+            std::fs::read_to_string(format!("/proc/self/task/{}/status", self.id)).unwrap();
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     /// By the kernel's other count: how often it left a CPU.
@@ -73,7 +85,9 @@ impl Sleeper {
 
 fn counts_of(tasks: &mut Tasks, id: u32) -> Option<Counts> {
     let mut counts = None;
-    tasks.counts([(id, ())], |_, (), told| counts = Some(told)).unwrap();
+    tasks
+        .counts([(id, ())], |_, (), told| counts = Some(told))
+        .unwrap();
     counts
 }
 
@@ -86,13 +100,22 @@ fn counts_agree_with_status_kept_or_opened_anew() {
         let (_, task) = tasks.iter().find(|(id, _)| *id == sleeper.id).unwrap();
         assert_eq!(task.name, "a thread of our", "cut at 15 bytes");
         assert_eq!(task.inner_id, sleeper.id);
-        let before = (counts_of(&mut tasks, sleeper.id).unwrap(), sleeper.switches_by_status());
+        let before = (
+            counts_of(&mut tasks, sleeper.id).unwrap(),
+            sleeper.switches_by_status(),
+        );
         for _ in 0..20 {
             sleeper.wake();
         }
-        let after = (counts_of(&mut tasks, sleeper.id).unwrap(), sleeper.switches_by_status());
+        let after = (
+            counts_of(&mut tasks, sleeper.id).unwrap(),
+            sleeper.switches_by_status(),
+        );
         assert_eq!(after.0.switches - before.0.switches, after.1 - before.1);
-        assert!(after.1 - before.1 >= 20 && after.0.cpu > before.0.cpu, "{before:?} {after:?}");
+        assert!(
+            after.1 - before.1 >= 20 && after.0.cpu > before.0.cpu,
+            "{before:?} {after:?}"
+        );
         assert_eq!(tasks.state(sleeper.id).unwrap(), Some('S'));
         sleeper.end();
         assert_eq!(counts_of(&mut tasks, sleeper.id), None);
@@ -137,7 +160,8 @@ fn another_process_and_a_kernel_that_does_not_count_are_told() {
         } else {
             std::fs::remove_file(task.join("schedstat")).unwrap();
         }
-        let error = Tasks::open(&ProcRoot::new(folder.path()), 7, start, Allowance::new(1)).unwrap_err();
+        let error =
+            Tasks::open(&ProcRoot::new(folder.path()), 7, start, Allowance::new(1)).unwrap_err();
         assert!(error.to_string().contains("CONFIG_SCHED_INFO"), "{error}");
     }
 }
@@ -147,7 +171,10 @@ fn counts_are_the_first_and_the_last_of_three_numbers() {
     let counts = |cpu, switches| Some(Counts { cpu, switches });
     for (text, expected) in [
         ("31415926 271828 42\n", counts(31_415_926, 42)),
-        ("9999999999999999999 0 1", counts(9_999_999_999_999_999_999, 1)),
+        (
+            "9999999999999999999 0 1",
+            counts(9_999_999_999_999_999_999, 1),
+        ),
         ("18446744073709551616 0 1", None),
         ("1 2\n", None),
         ("", None),

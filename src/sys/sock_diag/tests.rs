@@ -10,7 +10,11 @@ use super::*;
 
 /// One operation of the filter, as the kernel reads it.
 fn operation(code: &[u8], at: usize) -> (u8, usize, usize) {
-    (code[at], usize::from(code[at + 1]), usize::from(u16::from_ne_bytes([code[at + 2], code[at + 3]])))
+    (
+        code[at],
+        usize::from(code[at + 1]),
+        usize::from(u16::from_ne_bytes([code[at + 2], code[at + 3]])),
+    )
 }
 
 /// `inet_diag_bc_audit` and `valid_cc` of Linux' net/ipv4/inet_diag.c, for the operations in use.
@@ -37,11 +41,18 @@ fn audit(code: &[u8]) -> Result<(), String> {
             }
         }
         if no < left && !on_yes_path(at + no) {
-            return Err(format!("jump from {at} to {}, which is off the path", at + no));
+            return Err(format!(
+                "jump from {at} to {}, which is off the path",
+                at + no
+            ));
         }
         at += yes;
     }
-    if at == code.len() { Ok(()) } else { Err("the path runs over the end".into()) }
+    if at == code.len() {
+        Ok(())
+    } else {
+        Err("the path runs over the end".into())
+    }
 }
 
 /// `inet_diag_bc_run`: true if the end is reached exactly.
@@ -101,7 +112,10 @@ fn most_ranges_fit_and_one_more_is_an_error() {
     let code = scattered(MOST_RANGES).bytecode().unwrap();
     assert_eq!(audit(&code), Ok(()));
     assert!(run(&code, (MOST_RANGES as u16 - 1) * 2) && !run(&code, 1));
-    assert_eq!(scattered(MOST_RANGES + 1).bytecode(), Err(DiagError::TooManyPorts(MOST_RANGES + 1)));
+    assert_eq!(
+        scattered(MOST_RANGES + 1).bytecode(),
+        Err(DiagError::TooManyPorts(MOST_RANGES + 1))
+    );
     assert_eq!(Ports::new([]).bytecode(), Err(DiagError::TooManyPorts(0)));
 }
 
@@ -133,7 +147,11 @@ fn close_wait() -> Vec<u8> {
 #[test]
 fn a_mapped_address_is_told_as_ipv4() {
     let mut seen = Vec::new();
-    Dump::default().take(&message(TCPDIAG_GETSOCK, 2, &close_wait()), &mut |socket| seen.push(*socket)).unwrap();
+    Dump::default()
+        .take(&message(TCPDIAG_GETSOCK, 2, &close_wait()), &mut |socket| {
+            seen.push(*socket)
+        })
+        .unwrap();
     let expected = Socket {
         state: TcpState::CloseWait,
         local: "127.0.0.1:9092".parse().unwrap(),
@@ -155,46 +173,69 @@ fn errors_before_the_first_socket_call_for_the_other_way() {
         assert_eq!(refused, Err(DiagError::Unavailable(Errno::NOENT)));
         let mut datagram = message(TCPDIAG_GETSOCK, 2, &close_wait());
         datagram.extend(message(kind, 0, &error(12)));
-        assert_eq!(Dump::default().take(&datagram, &mut |_| ()), Err(DiagError::Failed(Errno::NOMEM)));
+        assert_eq!(
+            Dump::default().take(&datagram, &mut |_| ()),
+            Err(DiagError::Failed(Errno::NOMEM))
+        );
     }
 }
 
 #[test]
 fn interruption_and_cut_messages_are_noticed() {
     let mut dump = Dump::default();
-    dump.take(&message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]), &mut |_| ()).unwrap();
+    dump.take(&message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]), &mut |_| ())
+        .unwrap();
     assert!(dump.done && dump.interrupted);
 
     let whole = message(TCPDIAG_GETSOCK, 2, &close_wait());
     for cut in 1..whole.len() {
-        let result = Dump::default().take(&whole[..cut], &mut |_| panic!("a socket from {cut} bytes"));
-        assert!(matches!(result, Err(DiagError::Malformed(_))), "{cut}: {result:?}");
+        let result =
+            Dump::default().take(&whole[..cut], &mut |_| panic!("a socket from {cut} bytes"));
+        assert!(
+            matches!(result, Err(DiagError::Malformed(_))),
+            "{cut}: {result:?}"
+        );
     }
     let short = message(TCPDIAG_GETSOCK, 2, &close_wait()[..71]);
-    assert!(matches!(Dump::default().take(&short, &mut |_| ()), Err(DiagError::Malformed(_))));
+    assert!(matches!(
+        Dump::default().take(&short, &mut |_| ()),
+        Err(DiagError::Malformed(_))
+    ));
 }
 
 #[test]
 fn an_answer_to_another_request_is_passed_over() {
     let mut other = message(TCPDIAG_GETSOCK, 2, &close_wait());
     other[8] ^= 1;
-    Dump::default().take(&other, &mut |_| panic!("not ours")).unwrap();
+    Dump::default()
+        .take(&other, &mut |_| panic!("not ours"))
+        .unwrap();
 }
 
 /// All sockets of the ports, from the kernel.
 fn live(states: States, ports: &[u16]) -> Vec<Socket> {
     let mut sockets = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(10);
-    dump(states, Some(&Ports::new(ports.iter().copied())), &mut Vec::new(), deadline, |socket| sockets.push(*socket))
-        .unwrap();
+    dump(
+        states,
+        Some(&Ports::new(ports.iter().copied())),
+        &mut Vec::new(),
+        deadline,
+        |socket| sockets.push(*socket),
+    )
+    .unwrap();
     sockets
 }
 
 #[test]
 fn the_kernel_filters_by_port_and_state_in_both_families() {
-    let listeners: Vec<TcpListener> =
-        ["[::]:0", "127.0.0.1:0", "127.0.0.1:0"].map(|place| TcpListener::bind(place).unwrap()).into();
-    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    let listeners: Vec<TcpListener> = ["[::]:0", "127.0.0.1:0", "127.0.0.1:0"]
+        .map(|place| TcpListener::bind(place).unwrap())
+        .into();
+    let ports: Vec<u16> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect();
     let mut held = Vec::new();
     for (listener, port) in std::iter::zip(&listeners, &ports) {
         let mut client = TcpStream::connect(("127.0.0.1", *port)).unwrap();
@@ -208,12 +249,27 @@ fn the_kernel_filters_by_port_and_state_in_both_families() {
         sockets
     };
     let sockets = ascending(live(States::ALL, &asked));
-    let mut expected: Vec<(u16, TcpState)> =
-        asked.iter().flat_map(|port| [(*port, TcpState::Established), (*port, TcpState::Listen)]).collect();
+    let mut expected: Vec<(u16, TcpState)> = asked
+        .iter()
+        .flat_map(|port| [(*port, TcpState::Established), (*port, TcpState::Listen)])
+        .collect();
     expected.sort();
-    assert_eq!(sockets.iter().map(|socket| (socket.local.port(), socket.state)).collect::<Vec<_>>(), expected);
-    for socket in sockets.iter().filter(|socket| socket.state == TcpState::Established) {
-        let (client, server) = &held[if socket.local.port() == ports[0] { 0 } else { 2 }];
+    assert_eq!(
+        sockets
+            .iter()
+            .map(|socket| (socket.local.port(), socket.state))
+            .collect::<Vec<_>>(),
+        expected
+    );
+    for socket in sockets
+        .iter()
+        .filter(|socket| socket.state == TcpState::Established)
+    {
+        let (client, server) = &held[if socket.local.port() == ports[0] {
+            0
+        } else {
+            2
+        }];
         assert_eq!(socket.remote, client.local_addr().unwrap());
         assert_eq!(socket.receive_queue, 7);
         assert_eq!(socket.inode, rustix::fs::fstat(server).unwrap().st_ino);
@@ -221,8 +277,15 @@ fn the_kernel_filters_by_port_and_state_in_both_families() {
     }
     let established = live(States::of(&[TcpState::Established]), &ports);
     assert_eq!(established.len(), 3);
-    assert!(established.iter().all(|socket| socket.state == TcpState::Established));
-    assert_eq!(live(States::ALL.without(TcpState::Established), &ports).len(), 3);
+    assert!(
+        established
+            .iter()
+            .all(|socket| socket.state == TcpState::Established)
+    );
+    assert_eq!(
+        live(States::ALL.without(TcpState::Established), &ports).len(),
+        3
+    );
 }
 
 #[test]
