@@ -35,13 +35,14 @@ static: ## the exporter as one file that needs nothing of its host: target/TRIPL
 		--target "$$(rustc -vV | sed -n 's/^host: //p')"
 
 .PHONY: lint
-lint: ## rustfmt, clippy without a warning, the scripts' own tests
+lint: ## rustfmt, clippy without a warning, the map of the code, the scripts' own tests
 	@scripts/prerequisites.sh build lint
 	@scripts/test-scripts.sh
 	@$(in_shell) cargo fmt --all --check
 	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
 # A test target with `test = false` (qualify) is in no --all-targets.
 	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
+	@$(in_shell) cargo test --locked --test map
 
 .PHONY: deny
 deny: ## licences, sources, duplicates of the dependencies (cargo-deny)

@@ -30,7 +30,7 @@ pub enum Command {
     Bundle(BundleArgs),
     /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
-    /// Judge recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
+    /// Evaluator recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
     Replay(ReplayArgs),
     /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
     /// when the exporter does not answer.

@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cli::{Format, LogLevel, ServeArgs};
-use crate::record;
+use crate::model::deserialize_duration;
+use crate::recording;
 use crate::sys::proc::ProcRoot;
+use crate::verdict::liveness::LivenessSettings;
 
 /// Checked settings of a serving exporter.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +22,13 @@ pub struct Config {
     /// 0 is no limit.
     pub max_requests: usize,
     pub procfs: PathBuf,
-    pub record: Option<record::Settings>,
+    pub record: Option<recording::Settings>,
     pub log_level: LogLevel,
     pub log_format: Format,
     pub rounds: Rounds,
     pub collectors: Collectors,
     pub brokers: Vec<BrokerSettings>,
-    pub live: LiveSettings,
+    pub live: LivenessSettings,
     pub evidence: EvidenceSettings,
 }
 
@@ -85,21 +87,21 @@ impl EvidenceSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct Rounds {
     /// Switches of the threads that must move.
-    #[serde(deserialize_with = "span")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub progress: Duration,
     /// Handles, limits, sockets that are not ESTABLISHED, accept queues.
-    #[serde(deserialize_with = "span")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub pulse: Duration,
     /// New, gone and restarted brokers.
-    #[serde(deserialize_with = "span")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub discovery: Duration,
     /// Kafka requests.
-    #[serde(deserialize_with = "span")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub probe: Duration,
-    #[serde(deserialize_with = "span")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub thread_dump: Duration,
     /// Handles by kind, untracked sockets, connections by owner, memory maps.
-    #[serde(deserialize_with = "span")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub slow: Duration,
 }
 
@@ -166,30 +168,7 @@ struct File {
     collectors: Collectors,
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
-    live: LiveSettings,
-}
-
-/// When a liveness probe may fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LiveSettings {
-    pub enabled: bool,
-    /// After a restart was asked for, none is asked for again for so long.
-    #[serde(deserialize_with = "span")]
-    pub hold_off: Duration,
-    /// How long a restart waits for the evidence.
-    #[serde(deserialize_with = "span")]
-    pub wait_for_evidence: Duration,
-}
-
-impl Default for LiveSettings {
-    fn default() -> Self {
-        LiveSettings {
-            enabled: true,
-            hold_off: Duration::from_secs(600),
-            wait_for_evidence: Duration::from_secs(15),
-        }
-    }
+    live: LivenessSettings,
 }
 
 /// A config file or a flag that cannot be used; the message tells where and how to mend it.
@@ -224,7 +203,9 @@ impl Config {
             telemetry_path: args.telemetry_path,
             max_requests: args.max_requests,
             procfs: args.procfs,
-            record: args.record.map(|file| record::Settings { file, max_bytes }),
+            record: args
+                .record
+                .map(|file| recording::Settings { file, max_bytes }),
             log_level: args.log_level,
             log_format: args.log_format,
             rounds: file.rounds,
@@ -448,21 +429,11 @@ const IN_PLAIN_WORDS: [(&str, &str); 8] = [
     ),
 ];
 
-/// `250ms`, `1s`, `10m`.
-fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|_| {
-        serde::de::Error::custom(format!(
-            "`{text}` is no duration, write e.g. 250ms, 15s or 10m"
-        ))
-    })
-}
-
 /// `30d`.
 fn some_span<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
-    span(deserializer).map(Some)
+    deserialize_duration(deserializer).map(Some)
 }
 
 /// `/var/lib/kafka-heap-dumps`

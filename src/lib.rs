@@ -1,52 +1,63 @@
 //! kafka-vitals finds the Kafka broker that is alive but not working.
 //!
-//! The way of the data, in which nothing flows backwards:
+//! # The way of the data
 //!
 //! ```text
-//! discover  ->  collect  ->  snapshot  ->  diagnose  ->  expose
-//! which JVMs    one room     plain,        pure          metrics, page,
-//! are brokers   per source   immutable     functions     health, command line
+//! discover  ->  collect  ->  model::Snapshot  ->  verdict  ->  expose, evidence
+//! which JVMs    one file     plain data,          pure         metrics, page, API,
+//! are brokers   per source   never changed        functions    check, liveness, bundles
 //! ```
 //!
-//! - [`sys`], [`kafka`], [`parse`] are mechanisms: they know nothing of a broker's health.
-//! - [`collect`] runs them in rounds with deadlines and turns what they say into readings.
-//! - [`snapshot`] holds the newest readings; a reading is known with its age, or unknown with its reason.
-//! - [`diagnose`] does no input or output and takes time as an argument.
-//! - [`evidence`] saves what a verdict rests on before anybody restarts the broker.
-//! - [`expose`] decides nothing: it renders the newest snapshot and never touches the broker.
+//! # The map: where to look, and what may use what
 //!
-//! `unsafe` lives in [`sys`] alone.
+//! A part may use those above it in this list that its line names. `tests/map.rs` checks this, and that no two files use
+//! each other.
+//!
+//! | part | what is there | uses |
+//! |---|---|---|
+//! | [`model`] | the plain data that everything speaks of: readings, brokers, snapshots | nothing |
+//! | [`sys`] | mechanisms of Linux and the JVM: `/proc`, sockets, attach, performance data | model |
+//! | [`kafka`] | Kafka's protocol: connections, messages, client | model |
+//! | [`parse`] | the text of a thread dump, as data | model |
+//! | [`threads`] | what dumps and the progress of threads mean: pools, deadlocks, stalls, known issues | model, parse |
+//! | [`discover`] | which processes are brokers, and what their files say | model, sys |
+//! | [`verdict`] | what the readings mean: rules, findings, forecasts, the sentence, liveness | model, threads |
+//! | [`cli`], [`recording`], [`config`] | flags; recorded snapshots; checked settings | model, sys, verdict |
+//! | [`collect`] | the frame that runs collectors, and one file for each | all above but verdict |
+//! | [`evidence`] | bundles: what a verdict rests on, saved before a restart | collect, verdict |
+//! | [`analyze`] | saved output of many tools, explained together | parse, threads, verdict, evidence's manifest |
+//! | [`expose`] | metrics, page, API, check: renders the newest view and touches no broker | model, threads, verdict |
+//! | [`commands`] | the subcommands, one file each: they connect the parts | all above |
+//!
+//! Readings are known with their age, or unknown with their reason. `verdict`, `threads` and `parse` do no input or
+//! output and take time as an argument. `unsafe` lives in [`sys`] alone.
 
+#[forbid(unsafe_code)]
+pub mod analyze;
 #[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
 pub mod collect;
 #[forbid(unsafe_code)]
-pub mod config;
+pub mod commands;
 #[forbid(unsafe_code)]
-pub mod diagnose;
+pub mod config;
 #[forbid(unsafe_code)]
 pub mod discover;
 #[forbid(unsafe_code)]
 pub mod evidence;
 #[forbid(unsafe_code)]
-pub mod exec_probe;
-#[forbid(unsafe_code)]
 pub mod expose;
-#[forbid(unsafe_code)]
-pub mod failure;
-#[forbid(unsafe_code)]
-pub mod judging;
 #[forbid(unsafe_code)]
 pub mod kafka;
 #[forbid(unsafe_code)]
-mod named;
+pub mod model;
 #[forbid(unsafe_code)]
 pub mod parse;
 #[forbid(unsafe_code)]
-pub mod record;
-#[forbid(unsafe_code)]
-pub mod replay;
-#[forbid(unsafe_code)]
-pub mod snapshot;
+pub mod recording;
 pub mod sys;
+#[forbid(unsafe_code)]
+pub mod threads;
+#[forbid(unsafe_code)]
+pub mod verdict;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kafka_vitals::diagnose::finding::FindingId;
 use kafka_vitals::expose::runbooks::{self, RUNBOOKS};
+use kafka_vitals::verdict::finding::FindingId;
 use lab::Cell;
 use promql::{labels_of, names_after};
 use serde_json::Value;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kafka_vitals::diagnose::saved;
+use kafka_vitals::analyze;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -527,8 +527,8 @@ fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
 /// What the exporter found stands, also where the files beside it show nothing of it.
 #[test]
 fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
-    use kafka_vitals::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId};
-    use kafka_vitals::snapshot::Moment;
+    use kafka_vitals::model::Moment;
+    use kafka_vitals::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId};
 
     let diagnosis = |state| BrokerDiagnosis {
         label: "1@9092".into(),
@@ -688,7 +688,7 @@ proptest! {
             bytes.extend(&piece[cut.index(piece.len())..]);
             bytes.extend(noise);
         }
-        let told = saved::explain(&[("219.txt".to_owned(), bytes.clone()), ("218.txt".to_owned(), bytes)]);
+        let told = analyze::explain(&[("219.txt".to_owned(), bytes.clone()), ("218.txt".to_owned(), bytes)]);
         prop_assert_eq!(told.files.len() + told.not_recognised.len(), 2);
     }
 }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::Failure;
 use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
-use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::sys::attach::Ask;
+use kafka_vitals::model::Failure;
+use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::sys::attach::ask::Ask;
 use kafka_vitals::sys::attach::child::{Header, Outcome, Request};
 
 use jvm::{How, JDKS, Jdk, Jvm, can_unshare, is_root, newest_jdk, start_ticks, wait_until};

@@ -46,9 +46,9 @@ fn is_golden(golden: &str, text: &str) -> bool {
 
 /// Collects what is not golden, so that one run shows all of it.
 #[derive(Default)]
-struct Judge(Vec<String>);
+struct Evaluator(Vec<String>);
 
-impl Judge {
+impl Evaluator {
     fn case(&mut self, name: &str, golden: &str, text: &str) {
         if !is_golden(golden, text) {
             self.0

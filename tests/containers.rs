@@ -370,8 +370,7 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
                 [Some(entries), Some(entries + 1.0)].contains(&told)
             });
         } else {
-            let folder =
-                || Readings::from([(series.clone(), hand::open_handles(jvm).unwrap() as u64)]);
+            let folder = || Readings::from([(series.clone(), hand::open_handles(jvm).unwrap() as u64)]);
             agree(&exporter, "handles", &[&label], folder);
         }
         // A row of unknown readings is a row of absent series.

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use kafka_vitals::diagnose::dump::read_all;
-use kafka_vitals::diagnose::saved;
+use kafka_vitals::analyze;
+use kafka_vitals::analyze::dumps::read_all;
 use kafka_vitals::sys::perf_data::PerfData;
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -33,7 +33,7 @@ fn thread_dumps() {
     {
         let bytes = std::fs::read(&file).unwrap();
         read_all(&bytes);
-        saved::explain(&[(file.display().to_string(), bytes)]);
+        analyze::explain(&[(file.display().to_string(), bytes)]);
     }
 }
 

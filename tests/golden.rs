@@ -12,18 +12,20 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_vitals::collect::keeper::{RoundEnd, Told, Update, apply};
 use kafka_vitals::collect::sockets::Sockets;
+use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
 use kafka_vitals::collect::threads::{RawDump, ThreadHistory};
-use kafka_vitals::collect::{Failure, cluster, process, threads};
-use kafka_vitals::diagnose::View;
-use kafka_vitals::diagnose::verdict::Judge;
-use kafka_vitals::discover::{self, Broker, Discovery};
-use kafka_vitals::evidence::Saved;
+use kafka_vitals::collect::{cluster, process, threads};
+use kafka_vitals::discover::{self, Discovery};
 use kafka_vitals::expose::{check, metrics, page};
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
-use kafka_vitals::snapshot::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
+use kafka_vitals::model::Broker;
+use kafka_vitals::model::EvidenceStatus;
+use kafka_vitals::model::Failure;
+use kafka_vitals::model::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::sys::proc::ProcRoot;
+use kafka_vitals::verdict::View;
+use kafka_vitals::verdict::evaluate::Evaluator;
 use support::Metrics;
 use support::tools::{self, Row};
 
@@ -91,7 +93,7 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     // Its own use of the host is no part of the recording.
     let exporter = ExporterVitals {
         cpu_seconds: 12.5,
-        open_handles: 31,
+        open_fds: 31,
         handle_limit: Some(1024),
         resident_bytes: 14 << 20,
         virtual_bytes: 300 << 20,
@@ -100,7 +102,7 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     };
     let mut snapshot = Snapshot::default();
     let discovered = Update::Discovered {
-        doubts: Vec::new(),
+        warnings: Vec::new(),
         found: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
         memory_map_limit: process::memory_map_limit(proc),
         exporter: Ok(exporter),
@@ -174,14 +176,14 @@ fn rendered() -> (Snapshot, String, String, String) {
     let (_folder, proc) = copy();
     let snapshot = snapshot(&proc);
     let now = moment().plus(Duration::from_secs(2));
-    let view = View::of(&mut Judge::default(), Arc::new(snapshot.clone()), now);
-    let page = page::render(&view, &Saved::default(), now, "/metrics")
+    let view = View::of(&mut Evaluator::default(), Arc::new(snapshot.clone()), now);
+    let page = page::render(&view, &EvidenceStatus::default(), now, "/metrics")
         .into_string()
         .replace("><", ">\n<");
-    let check = check::text(&view, &Saved::default(), now);
+    let check = check::text(&view, &EvidenceStatus::default(), now);
     (
         snapshot.clone(),
-        metrics::render(&view, &Saved::default(), now),
+        metrics::render(&view, &EvidenceStatus::default(), now),
         page,
         check,
     )

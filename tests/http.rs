@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use flate2::read::GzDecoder;
-use kafka_vitals::diagnose::View;
-use kafka_vitals::diagnose::live::Answer;
-use kafka_vitals::diagnose::verdict::Judge;
-use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::evidence::{Saved, SavedBundle, SavedOf};
-use kafka_vitals::exec_probe::{self, Outcome};
+use kafka_vitals::commands::live::{self, Outcome};
 use kafka_vitals::expose::server::{self, Served};
-use kafka_vitals::snapshot::{
+use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{BrokerEvidence, EvidenceStatus, SavedBundle};
+use kafka_vitals::model::{
     BrokerSnapshot, Clock, Deadlock, DeadlockedThread, Reading, Snapshot, StandingDeadlock,
 };
+use kafka_vitals::verdict::View;
+use kafka_vitals::verdict::evaluate::Evaluator;
+use kafka_vitals::verdict::liveness::Answer;
 use tokio::sync::watch;
 
 /// Of the metrics.
@@ -28,7 +28,7 @@ const PATH: &str = "/of/the-metrics";
 struct Server {
     address: SocketAddr,
     publish: watch::Sender<Arc<View>>,
-    saved: watch::Sender<Arc<Saved>>,
+    saved: watch::Sender<Arc<EvidenceStatus>>,
     clock: Clock,
     _runtime: tokio::runtime::Runtime,
 }
@@ -118,14 +118,14 @@ fn deadlocked(server: &Server) -> View {
             reported: true,
         }],
     });
-    broker.handles = Reading::unknown("/proc/81068/fd: permission denied");
+    broker.open_fds = Reading::unknown("/proc/81068/fd: permission denied");
     let mut snapshot = Snapshot {
         at: now,
         brokers: vec![Arc::new(broker)],
         ..Snapshot::default()
     };
     snapshot.discovery.success = Some(true);
-    View::of(&mut Judge::default(), Arc::new(snapshot), now)
+    View::of(&mut Evaluator::default(), Arc::new(snapshot), now)
 }
 
 #[test]
@@ -163,25 +163,25 @@ fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
     let view = deadlocked(&server);
     let process = view.diagnosis.brokers[0].process;
     server.publish.send_replace(Arc::new(view));
-    let told = |saved: Saved| {
+    let told = |saved: EvidenceStatus| {
         server.saved.send_replace(Arc::new(saved));
         ["/", "/check"].map(|path| String::from_utf8(get(server.address, path, "").1).unwrap())
     };
     let of = |newest, failure: Option<&str>| {
-        let of = SavedOf {
+        let of = BrokerEvidence {
             process,
             newest,
             total: 0,
             failure: failure.map(str::to_owned),
         };
-        Saved {
+        EvidenceStatus {
             off: None,
             brokers: [("219".to_owned(), of)].into(),
         }
     };
-    let off = Saved {
+    let off = EvidenceStatus {
         off: Some("no folder <for> it".into()),
-        ..Saved::default()
+        ..EvidenceStatus::default()
     };
     for (saved, why) in [
         (off, "no folder <for> it"),
@@ -215,7 +215,7 @@ fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
         "{page}"
     );
     assert!(check.contains("\n  evidence: /evidence/219\n"), "{check}");
-    let [page, check] = told(Saved::default());
+    let [page, check] = told(EvidenceStatus::default());
     for text in [
         "Evidence saved",
         "No evidence",
@@ -320,7 +320,7 @@ fn the_liveness_probe_s_answers() {
             String::from_utf8(body).unwrap(),
         )
     };
-    let ask = |broker| exec_probe::ask(server.address, broker, Duration::from_secs(5));
+    let ask = |broker| live::ask(server.address, broker, Duration::from_secs(5));
     // Nothing is known yet.
     for path in ["/live", "/brokers/219/live"] {
         assert_eq!(status(path).0, "200", "{path}");

@@ -264,7 +264,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
     );
     assert!(read("hsperfdata.txt").contains("sun.rt.safepointTime="));
     assert!(read("server.properties").contains(&format!("\nbroker.id={}\n", broker.id())));
-    let snapshot: kafka_vitals::snapshot::Snapshot =
+    let snapshot: kafka_vitals::model::Snapshot =
         serde_json::from_str(read("snapshots.jsonl").lines().next().unwrap()).unwrap();
     assert_eq!(snapshot.brokers.len(), 3);
     let grep = Command::new("grep")

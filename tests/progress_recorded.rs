@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use kafka_vitals::diagnose::pools::Pool;
-use kafka_vitals::diagnose::progress::{Sample, Watch};
-use kafka_vitals::snapshot::Moment;
+use kafka_vitals::model::Moment;
+use kafka_vitals::threads::pools::Pool;
+use kafka_vitals::threads::progress::{Sample, Watch};
 
 /// Suspected threads by name, each with the milliseconds of its first suspicion, and the passes that were judged: every
 /// one, or every second or third, as where a pass costs so much that the round stretches its interval.

@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::snapshot::{BrokerSnapshot, Snapshot};
+use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{BrokerSnapshot, Snapshot};
 use lab::Cell;
 use serde_json::Value;
 use support::{Metrics, wait_for};

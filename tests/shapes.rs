@@ -12,8 +12,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use kafka_vitals::collect::threads::{ThreadCollector, ThreadHistory, report};
-use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::snapshot::{Moment, ThreadReport};
+use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{Moment, ThreadReport};
 
 use jvm::{JDKS, Jdk, newest_jdk, start_ticks};
 

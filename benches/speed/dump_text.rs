@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 
 use anyhow::{Context, Result, ensure};
-use kafka_vitals::diagnose::wait_graph::WaitGraph;
 use kafka_vitals::parse::thread_dump;
+use kafka_vitals::threads::wait_graph::WaitGraph;
 
 use crate::contest::{Bench, call, contest};
 use crate::report::{Bar, Row};

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use kafka_vitals::diagnose::View;
-use kafka_vitals::diagnose::finding::{Event, FindingId};
-use kafka_vitals::diagnose::verdict::Judge;
-use kafka_vitals::evidence::Saved;
 use kafka_vitals::expose::{metrics, page};
-use kafka_vitals::replay::Recording;
-use kafka_vitals::snapshot::{Deadlock, DeadlockedThread, Snapshot, StandingDeadlock};
+use kafka_vitals::model::EvidenceStatus;
+use kafka_vitals::model::{Deadlock, DeadlockedThread, Snapshot, StandingDeadlock};
+use kafka_vitals::recording::Recording;
+use kafka_vitals::verdict::View;
+use kafka_vitals::verdict::evaluate::Evaluator;
+use kafka_vitals::verdict::finding::{Event, FindingId};
 
 use crate::contest::{Bench, call, contest};
 use crate::report::{Bar, Row};
@@ -22,10 +22,17 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let snapshot = recording.last().context("a recording without a line")?;
     let now = snapshot.at;
     let page_view = deadlocked(&snapshot);
-    let view = View::of(&mut Judge::default(), Arc::new(snapshot), now);
-    let render_metrics = || metrics::render(black_box(&view), &Saved::default(), now);
-    let render_page =
-        || page::render(black_box(&page_view), &Saved::default(), now, "/metrics").into_string();
+    let view = View::of(&mut Evaluator::default(), Arc::new(snapshot), now);
+    let render_metrics = || metrics::render(black_box(&view), &EvidenceStatus::default(), now);
+    let render_page = || {
+        page::render(
+            black_box(&page_view),
+            &EvidenceStatus::default(),
+            now,
+            "/metrics",
+        )
+        .into_string()
+    };
     let (text, html) = (render_metrics(), render_page());
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     ensure!(
@@ -90,7 +97,7 @@ fn deadlocked(snapshot: &Snapshot) -> View {
         };
         Arc::make_mut(broker).deadlock = Some(standing);
     }
-    let mut view = View::of(&mut Judge::default(), Arc::new(snapshot), now);
+    let mut view = View::of(&mut Evaluator::default(), Arc::new(snapshot), now);
     let event = Event {
         at: now,
         broker: "1".into(),

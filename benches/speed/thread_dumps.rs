@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use kafka_vitals::sys::attach::Target;
 use kafka_vitals::sys::perf_data::PerfFile;
+use kafka_vitals::sys::process::PinnedProcess;
 use lab::{Cell, Process, jars};
 
 use crate::contest::{
@@ -24,7 +24,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let cell = Cell::new()?;
     let jvm = start_jvm(&cell, threads)?;
     let pid = jvm.cell_pid()?.to_string();
-    let target = Target::open(Path::new("/proc"), jvm.pid(), None)?;
+    let target = PinnedProcess::open(Path::new("/proc"), jvm.pid(), None)?;
     let counters = PerfFile::open(&target)?;
     let paused = || -> Result<f64> {
         Ok(milliseconds(

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    kafka_vitals::diagnose::dump::read_all(bytes);
+    kafka_vitals::analyze::dumps::read_all(bytes);
 });

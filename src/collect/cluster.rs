@@ -8,18 +8,18 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use super::Failure;
-use crate::discover::{Broker, Listener, Role, SecurityProtocol};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::OwnConnections;
 use crate::kafka::wire::{self, Item, Metadata, WireError};
-use crate::snapshot::{
+use crate::model::Failure;
+use crate::model::{Broker, Listener, Role, SecurityProtocol};
+use crate::model::{
     ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport,
 };
 
 /// Entries of [`ClusterCounts::absent`].
 const ABSENT_LISTED: usize = 64;
-/// Entries of [`ClusterCounts::not_whole`]; the rest is only counted.
+/// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
 const NOT_WHOLE_LISTED: usize = 100;
 /// Peers that are probed.
 const PEERS: usize = 8;
@@ -510,7 +510,7 @@ pub fn count(
             // Its leader lives, and is not told.
             None if partition.error == wire::LISTENER_NOT_FOUND => false,
             None => {
-                counts.leaderless += 1;
+                counts.offline += 1;
                 lowest_live
             }
             Some(leader) if leader == id => {
@@ -525,11 +525,11 @@ pub fn count(
         if !listed {
             continue;
         }
-        if counts.not_whole.len() == NOT_WHOLE_LISTED {
-            counts.not_whole_left_out += 1;
+        if counts.under_replicated_partitions.len() == NOT_WHOLE_LISTED {
+            counts.under_replicated_left_out += 1;
             continue;
         }
-        counts.not_whole.push(PartitionState {
+        counts.under_replicated_partitions.push(PartitionState {
             topic: partition.topic.to_owned(),
             partition: partition.index,
             leader,

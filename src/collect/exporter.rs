@@ -2,8 +2,8 @@
 
 use procfs::process::{LimitValue, Process};
 
-use super::Failure;
-use crate::snapshot::{ExporterVitals, Moment};
+use crate::model::Failure;
+use crate::model::{ExporterVitals, Moment};
 
 /// Blocking, well under a millisecond.
 pub fn vitals() -> Result<ExporterVitals, Failure> {
@@ -23,7 +23,7 @@ pub fn vitals() -> Result<ExporterVitals, Failure> {
         .count();
     Ok(ExporterVitals {
         cpu_seconds: (stat.utime + stat.stime) as f64 / ticks as f64,
-        open_handles: entries.saturating_sub(1) as u64,
+        open_fds: entries.saturating_sub(1) as u64,
         handle_limit: limit,
         resident_bytes: stat.rss * procfs::page_size(),
         virtual_bytes: stat.vsize,
@@ -43,9 +43,7 @@ mod tests {
             .collect();
         let vitals = vitals().unwrap();
         assert!(
-            vitals.open_handles >= held.len() as u64
-                && vitals.resident_bytes > 0
-                && vitals.threads > 0
+            vitals.open_fds >= held.len() as u64 && vitals.resident_bytes > 0 && vitals.threads > 0
         );
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

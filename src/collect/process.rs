@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::Failure;
-use crate::discover::{Broker, ProcessKey};
-use crate::snapshot::{HandleKinds, LogDirSpace, ProcessVitals};
+use crate::model::Failure;
+use crate::model::{Broker, ProcessKey};
+use crate::model::{FdKinds, LogDirSpace, ProcessVitals};
 use crate::sys::proc::{self, Deadline, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
@@ -24,7 +24,7 @@ pub struct Pulse {
 /// What takes longer and is read every slow round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slow {
-    pub kinds: Result<HandleKinds, Failure>,
+    pub kinds: Result<FdKinds, Failure>,
     /// Inodes of the broker's sockets: those in no socket table are untracked.
     pub socket_inodes: Result<HashSet<u64>, Failure>,
     pub memory_maps: Result<u64, Failure>,
@@ -69,8 +69,8 @@ pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
         Ok(ProcessVitals {
             state: stat.state,
             resident_bytes: status.resident_bytes.ok_or(ProcError::Gone { pid })?,
-            handle_limit_soft: limits.soft,
-            handle_limit_hard: limits.hard,
+            fd_limit_soft: limits.soft,
+            fd_limit_hard: limits.hard,
         })
     });
     Pulse {
@@ -166,8 +166,8 @@ fn handles_by_kind(
     proc: &ProcRoot,
     pid: u32,
     deadline: Deadline,
-) -> Result<(HandleKinds, HashSet<u64>), ProcError> {
-    let mut kinds = HandleKinds::default();
+) -> Result<(FdKinds, HashSet<u64>), ProcError> {
+    let mut kinds = FdKinds::default();
     let mut inodes = HashSet::new();
     proc.visit_numbered_links(pid, deadline, |_, link| {
         *slot(&mut kinds, link) += 1;
@@ -178,7 +178,7 @@ fn handles_by_kind(
 }
 
 /// Where a handle's link is counted.
-pub(crate) fn slot<'a>(kinds: &'a mut HandleKinds, link: &[u8]) -> &'a mut u64 {
+pub(crate) fn slot<'a>(kinds: &'a mut FdKinds, link: &[u8]) -> &'a mut u64 {
     if link.starts_with(b"socket:") {
         return &mut kinds.socket;
     } else if link.starts_with(b"pipe:") {

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Failure;
 use super::process::failure;
-use crate::diagnose::pools::Pool;
-use crate::diagnose::progress::{Sample, Watch, is_clock, must_move, shows_rhythm};
-use crate::discover::Broker;
-use crate::snapshot::{Clock, Moment, ProgressReport, Suspect};
-use crate::sys::attach::Target;
+use crate::model::Broker;
+use crate::model::Failure;
+use crate::model::{Clock, Moment, ProgressReport, Suspect};
 use crate::sys::perf_data::PerfFile;
 use crate::sys::proc::{ProcError, ProcRoot};
+use crate::sys::process::PinnedProcess;
 use crate::sys::schedstat::{Allowance, Counts, Tasks};
+use crate::threads::pools::Pool;
+use crate::threads::progress::{Sample, Watch, is_clock, must_move, shows_rhythm};
 
 /// A report without news is told so often.
 pub const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ impl Pauses {
         };
         let file = match self.file.take() {
             Some(file) => file,
-            None => Target::open(&self.proc_root, key.pid, Some(key.start_ticks))
+            None => PinnedProcess::open(&self.proc_root, key.pid, Some(key.start_ticks))
                 .map_err(|error| unknown(error.reason(), error.to_string()))
                 .and_then(|target| {
                     PerfFile::open(&target).map_err(|error| unknown("absent", error.to_string()))

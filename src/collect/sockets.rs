@@ -9,9 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::Failure;
-use crate::discover::Broker;
-use crate::snapshot::{AcceptQueue, SocketOwners, SocketPulse, StateCounts, TcpState};
+use crate::model::Broker;
+use crate::model::Failure;
+use crate::model::{AcceptQueue, SocketOwners, SocketPulse, StateCounts, TcpState};
 use crate::sys::proc_net::{self, ProcNetError};
 use crate::sys::sock_diag::{self, DiagError, Ports, Socket, States};
 

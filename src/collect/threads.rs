@@ -10,17 +10,17 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::Failure;
 use super::progress::Names;
-use crate::diagnose::missing::Census;
-use crate::diagnose::pools::Pool;
-use crate::diagnose::stalls::StallWatch;
-use crate::diagnose::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
-use crate::discover::Broker;
+use crate::model::Broker;
+use crate::model::Failure;
+use crate::model::{Moment, ThreadReport};
 use crate::parse::thread_dump;
-use crate::snapshot::{Moment, ThreadReport};
-use crate::sys::attach::Ask;
+use crate::sys::attach::ask::Ask;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
+use crate::threads::missing::ThreadInventory;
+use crate::threads::pools::Pool;
+use crate::threads::stalls::StallDetector;
+use crate::threads::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
 
 /// A broker's dump has 0.1 to 2 MiB. Child and exporter hold it once each.
 const MAX_DUMP_BYTES: usize = 32 << 20;
@@ -68,14 +68,14 @@ const MAX_CONVOYS: usize = 8;
 /// What is remembered of one process from dump to dump.
 #[derive(Debug, Default)]
 pub struct ThreadHistory {
-    stalls: StallWatch,
-    census: Census,
+    stalls: StallDetector,
+    census: ThreadInventory,
     owners: Owners,
 }
 
 /// What a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond or
 /// so: not for a thread that serves others. `behind` is
-/// [`not_in_isr_by_leader`](crate::snapshot::ClusterCounts::not_in_isr_by_leader) where known, `now` the dump's time.
+/// [`not_in_isr_by_leader`](crate::model::ClusterCounts::not_in_isr_by_leader) where known, `now` the dump's time.
 ///
 /// # Errors
 /// `protocol`, where the JVM answered with something that is no dump.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::jvm::Launch;
 use super::properties::{self, Properties};
-use super::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
-use crate::snapshot::Moment;
+use crate::model::Moment;
+use crate::model::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 use crate::sys::proc::{self, Deadline, ProcError, ProcRoot};
 use crate::sys::rooted::{FileContent, Rooted, RootedError};
 

@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::jvm::{self, Launch, Verdict};
-use super::{Broker, ProcessKey, broker, properties};
-use crate::failure::Failure;
+use super::{broker, properties};
+use crate::model::Failure;
+use crate::model::{Broker, ProcessKey};
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
@@ -41,7 +42,7 @@ pub struct Discovery {
     known: HashMap<ProcessKey, Known>,
     /// Threads that hang, each with the process at which it does.
     stuck_readers: Vec<(ProcessKey, JoinHandle<()>)>,
-    doubts: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// What is remembered of one process.
@@ -77,7 +78,7 @@ impl Discovery {
             pid_files,
             known: HashMap::new(),
             stuck_readers: Vec::new(),
-            doubts: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -99,7 +100,7 @@ impl Discovery {
             .proc
             .uptime()
             .map_err(|error| Failure::new("io", format!("brokers unknown: {error}")))?;
-        self.doubts.clear();
+        self.warnings.clear();
         self.stuck_readers
             .retain(|(_, reader)| !reader.is_finished());
         let named: Vec<u32> = self.named_processes();
@@ -123,8 +124,8 @@ impl Discovery {
                 }
                 Err(ProcError::Gone { .. }) => continue,
                 Err(error) => {
-                    if self.doubts.len() < MOST_DOUBTS {
-                        self.doubts.push(format!(
+                    if self.warnings.len() < MOST_DOUBTS {
+                        self.warnings.push(format!(
                             "process {pid} is passed over, a broker or not: {error}"
                         ));
                     }
@@ -167,7 +168,7 @@ impl Discovery {
             // Without their number, which changes all the time: this is logged whenever it is another text.
             let what = "some processes may not be read (procfs mounted with hidepid?): brokers among them are not \
                         found; run kafka-vitals as the brokers' user";
-            self.doubts.push(what.to_owned());
+            self.warnings.push(what.to_owned());
         }
         // Brokers last: a renewal that hangs must not keep a new one from being found.
         jobs.sort_by_key(|job| job.known.is_some());
@@ -181,17 +182,18 @@ impl Discovery {
             .collect();
         found.sort_by_key(|broker| broker.process);
         for known in self.known.values() {
-            if let (What::Doubtful(reason), true) = (&known.what, self.doubts.len() < MOST_DOUBTS) {
-                self.doubts.push(reason.clone());
+            if let (What::Doubtful(reason), true) = (&known.what, self.warnings.len() < MOST_DOUBTS)
+            {
+                self.warnings.push(reason.clone());
             }
         }
-        self.doubts.sort();
+        self.warnings.sort();
         Ok(found)
     }
 
     /// Where the last scan may have missed a broker, and why: for the log, when it changes.
-    pub fn doubts(&self) -> &[String] {
-        &self.doubts
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn named_processes(&mut self) -> Vec<u32> {
@@ -199,7 +201,7 @@ impl Discovery {
         for file in &self.pid_files {
             match read_pid_file(file) {
                 Ok(pid) => pids.push(pid),
-                Err(failure) => self.doubts.push(failure.message),
+                Err(failure) => self.warnings.push(failure.message),
             }
         }
         pids
@@ -211,7 +213,7 @@ impl Discovery {
             return;
         }
         if self.stuck_readers.len() >= MOST_STUCK_READERS {
-            self.doubts.push(format!(
+            self.warnings.push(format!(
                 "new brokers are not looked for: {MOST_STUCK_READERS} reads of other processes' files hang; \
                  look for processes in state D and hung file systems"
             ));
@@ -235,7 +237,7 @@ impl Discovery {
         let reader = match spawned {
             Ok(reader) => reader,
             Err(error) => {
-                self.doubts.push(format!(
+                self.warnings.push(format!(
                     "new brokers are not looked for: no thread to read with: {error}"
                 ));
                 return;
@@ -296,7 +298,7 @@ impl Discovery {
         );
         match self.known.get(&key).map(|known| known.what.clone()) {
             Some(kept @ What::Kafka(..)) => {
-                self.doubts.push(reason);
+                self.warnings.push(reason);
                 kept
             }
             _ => What::Doubtful(reason),

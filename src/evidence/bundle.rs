@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mask;
-use super::store::time;
 use crate::collect::process;
 use crate::collect::sockets::Sockets;
-use crate::diagnose::View;
-use crate::diagnose::finding::BrokerDiagnosis;
-use crate::discover::Broker;
 use crate::discover::broker::server_properties;
 use crate::discover::scan::launch_of;
-use crate::snapshot::{HandleKinds, Moment};
-use crate::sys::attach::Target;
+use crate::model::Broker;
+use crate::model::rfc3339;
+use crate::model::{FdKinds, Moment};
 use crate::sys::perf_data::{PerfFile, Value};
 use crate::sys::proc::{Deadline, ProcRoot, file_name};
+use crate::sys::process::PinnedProcess;
+use crate::verdict::View;
+use crate::verdict::finding::BrokerDiagnosis;
 
 /// For one reading of the broker.
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ fn sockets(subject: &Subject) -> Result<Vec<u8>, String> {
 }
 
 fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
-    let (mut text, mut count, mut kinds) = (String::new(), 0_usize, HandleKinds::default());
+    let (mut text, mut count, mut kinds) = (String::new(), 0_usize, FdKinds::default());
     let folder = subject.proc.file(subject.pid(), "fd");
     let visited = subject.proc.visit_numbered_links(
         subject.pid(),
@@ -117,7 +117,7 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
             let (uid, gid, at) = (
                 own.uid(),
                 own.gid(),
-                time(Moment(own.mtime().unsigned_abs().saturating_mul(1000))),
+                rfc3339(Moment(own.mtime().unsigned_abs().saturating_mul(1000))),
             );
             let _ = writeln!(
                 text,
@@ -208,7 +208,7 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
 
 fn performance_data(subject: &Subject) -> Result<Vec<u8>, String> {
     let process = subject.broker.process;
-    let target = Target::open(subject.proc.path(), process.pid, Some(process.start_ticks));
+    let target = PinnedProcess::open(subject.proc.path(), process.pid, Some(process.start_ticks));
     let target = target.map_err(|error| error.to_string())?;
     let data = PerfFile::open(&target)
         .and_then(|file| file.read())
@@ -274,7 +274,7 @@ fn findings(broker: &BrokerDiagnosis) -> String {
     let mut text = format!("{} {}\n", broker.sentence, broker.remedy);
     for finding in &broker.findings {
         let kind = finding.id.kind();
-        let (severity, since) = (kind.severity.name(), time(finding.since));
+        let (severity, since) = (kind.severity.name(), rfc3339(finding.since));
         let _ = writeln!(
             text,
             "\n{} ({}, {severity}) since {since}",
@@ -303,7 +303,7 @@ fn timeline(view: &View) -> String {
     events.fold(String::new(), |text, event| {
         text + &format!(
             "{} broker {}: {}\n",
-            time(event.at),
+            rfc3339(event.at),
             event.broker,
             event.what
         )

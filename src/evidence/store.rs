@@ -9,20 +9,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::DUMPS;
+use super::manifest::{DUMPS, ListedFile, MANIFEST, Manifest, Missing};
 use crate::config::EvidenceSettings;
-use crate::diagnose::finding::FindingId;
-use crate::discover::ProcessKey;
-use crate::snapshot::Moment;
+use crate::model::{Moment, rfc3339};
 
-/// The name of the file that lists the others.
-pub const MANIFEST: &str = "manifest.json";
 /// Every temporary name ends so, and begins with a dot.
 const TEMPORARY: &str = ".partial";
 /// A bundle may take this part of `max_bytes`.
@@ -33,54 +28,6 @@ const MANIFEST_ROOM: u64 = 16 << 10;
 pub const MANIFEST_CAP: u64 = MANIFEST_ROOM * 4;
 /// Folders in the evidence folder that are looked at.
 const MOST_ENTRIES: usize = 10_000;
-
-/// What a bundle says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// `kafka-vitals 0.1.0`
-    pub made_by: String,
-    /// Label of the broker.
-    pub broker: String,
-    #[serde(default)]
-    pub kafka_version: Option<String>,
-    pub process: ProcessKey,
-    pub started: Option<Moment>,
-    /// When the bundle was begun.
-    pub at: Moment,
-    /// The verdict for a person.
-    pub verdict: String,
-    /// Active findings at the time.
-    pub findings: Vec<FindingId>,
-    pub files: Vec<ListedFile>,
-    /// Beside the bundle. Without it `missing` tells why, where heap dumps are switched on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heap_dump: Option<HeapDump>,
-    pub missing: Vec<Missing>,
-}
-
-/// The heap of the broker, which its JVM wrote.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HeapDump {
-    /// As the broker sees it.
-    pub path: PathBuf,
-    pub bytes: u64,
-    /// From the request to the answer.
-    pub seconds: f64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedFile {
-    pub name: String,
-    pub bytes: u64,
-    /// In hexadecimal digits, as `sha256sum` writes it.
-    pub sha256: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missing {
-    pub name: String,
-    pub why: String,
-}
 
 /// A whole bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,17 +62,9 @@ pub fn whole(dir: &Path) -> io::Result<Vec<Whole>> {
     Ok(found)
 }
 
-/// `2026-11-22T10:14:02Z`
-pub fn time(at: Moment) -> String {
-    // The form has four digits for the year.
-    const LAST: u64 = 253_402_300_799_000;
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST)))
-        .to_string()
-}
-
 /// `2026-11-22T10-14-02Z-broker-219`
 fn name_of(label: &str, at: Moment) -> String {
-    format!("{}-broker-{}", time(at).replace(':', "-"), plain(label))
+    format!("{}-broker-{}", rfc3339(at).replace(':', "-"), plain(label))
 }
 
 /// `kafka-vitals-broker-219.hprof`: one of each broker, for each is as large as a heap and none is ever removed.

@@ -4,10 +4,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::diagnose::View;
-use crate::diagnose::finding::{BrokerState, Finding, Forecasts, Severity};
-use crate::diagnose::forecast::Forecast;
-use crate::snapshot::{Moment, NamedIssue, StandingDeadlock};
+use crate::model::{Moment, NamedIssue, StandingDeadlock};
+use crate::verdict::View;
+use crate::verdict::finding::{BrokerState, Finding, Forecasts, Severity};
+use crate::verdict::forecast::Forecast;
 
 /// The answer of `/api/v1/brokers` and of `check --output json`.
 #[derive(Debug, Serialize)]
@@ -16,7 +16,7 @@ pub struct Brokers<'a> {
     brokers: Vec<BrokerEntry<'a>>,
     timeline: Vec<EventEntry<'a>>,
     /// Where discovery may have missed a broker.
-    doubts: &'a [String],
+    warnings: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
@@ -127,7 +127,7 @@ pub fn brokers(view: &View) -> Brokers<'_> {
                 what: &e.what,
             })
             .collect(),
-        doubts: &view.snapshot.doubts,
+        warnings: &view.snapshot.discovery_warnings,
     }
 }
 

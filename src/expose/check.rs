@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use super::overview::{Level, overview, worst_first};
 use super::vitals::{Vital, cut, unknown, vitals};
-use crate::diagnose::View;
-use crate::diagnose::finding::Severity;
-use crate::diagnose::verdict::clock;
-use crate::evidence::Saved;
-use crate::snapshot::Moment;
+use crate::model::EvidenceStatus;
+use crate::model::Moment;
+use crate::model::clock_text;
+use crate::verdict::View;
+use crate::verdict::finding::Severity;
 
 const COLUMNS: usize = 120;
 /// Brokers told in full, the worst first.
@@ -19,7 +19,7 @@ const UNKNOWN: usize = 6;
 const TEXT: usize = 300;
 
 /// Plain text that begins with `OK: `, `WARNING: `, `CRITICAL: ` or `UNKNOWN: `.
-pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
+pub fn text(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     let overview = overview(view, saved);
     let mut out = String::new();
     let mut line = |text: &str| {
@@ -35,7 +35,7 @@ pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
         };
         line(&format!("{level}{sentence}"));
     }
-    for doubt in view.snapshot.doubts.iter().take(UNKNOWN) {
+    for doubt in view.snapshot.discovery_warnings.iter().take(UNKNOWN) {
         line(&format!("note: {}", cut(doubt, TEXT)));
     }
     let brokers = worst_first(view);
@@ -61,7 +61,7 @@ pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
         flow(vitals.iter().map(words))
             .iter()
             .for_each(|words| line(&format!("  {words}")));
-        match saved.evidence(diagnosis) {
+        match diagnosis.evidence(saved) {
             Some(Ok(path)) => line(&format!("  evidence: {path}")),
             Some(Err(why)) => line(&format!("  no evidence is saved: {}", cut(why, TEXT))),
             None => {}
@@ -76,7 +76,7 @@ pub fn text(view: &View, saved: &Saved, now: Moment) -> String {
                 "  {}: {}, since {}",
                 kind.severity.name(),
                 kind.title,
-                clock(found.since)
+                clock_text(found.since)
             ));
             found
                 .facts

@@ -1,6 +1,5 @@
 //! The newest snapshot as metrics, page and health.
 
-pub mod analysis;
 pub mod api;
 pub mod check;
 pub mod metrics;

@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-use crate::diagnose::View;
-use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Severity};
-use crate::evidence::Saved;
-use crate::evidence::store::time;
-use crate::snapshot::BrokerSnapshot;
+use crate::model::BrokerSnapshot;
+use crate::model::EvidenceStatus;
+use crate::model::rfc3339;
+use crate::verdict::View;
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Severity};
 
 /// How bad it is, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,15 +65,15 @@ pub fn worst_first(view: &View) -> Vec<(&BrokerSnapshot, &BrokerDiagnosis)> {
     brokers
 }
 
-pub fn overview(view: &View, saved: &Saved) -> Overview {
+pub fn overview(view: &View, saved: &EvidenceStatus) -> Overview {
     let mut overview = of_brokers(view, saved);
     if let Some(first) = overview.sentences.first_mut().filter(|_| view.replayed) {
-        *first = format!("Replay of {}, not now: {first}", time(view.diagnosis.at));
+        *first = format!("Replay of {}, not now: {first}", rfc3339(view.diagnosis.at));
     }
     overview
 }
 
-fn of_brokers(view: &View, saved: &Saved) -> Overview {
+fn of_brokers(view: &View, saved: &EvidenceStatus) -> Overview {
     let brokers = worst_first(view);
     let discovery = &view.snapshot.discovery;
     if brokers.is_empty() {
@@ -108,8 +108,8 @@ fn of_brokers(view: &View, saved: &Saved) -> Overview {
                 told.join("; ")
             );
         }
-        match saved
-            .evidence(diagnosis)
+        match diagnosis
+            .evidence(saved)
             .filter(|_| level == Level::Critical)
         {
             Some(Ok(_)) => sentence.push_str(" Evidence saved."),

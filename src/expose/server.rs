@@ -20,17 +20,19 @@ use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use super::{api, check, metrics, page, runbooks};
-use crate::diagnose::View;
-use crate::diagnose::live::answer_for;
-use crate::evidence::Saved;
-use crate::exec_probe::MARK;
-use crate::snapshot::{Clock, Moment};
+use crate::model::EvidenceStatus;
+use crate::model::{Clock, Moment};
+use crate::verdict::View;
+use crate::verdict::liveness::answer_for;
+
+/// Header and value of an answer that asks for a restart: a proxy in front of an exporter that is down answers 503 too.
+pub const RESTART_HEADER: (&str, &str) = ("kafka-vitals", "restart");
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
-    pub saved: watch::Receiver<Arc<Saved>>,
+    pub saved: watch::Receiver<Arc<EvidenceStatus>>,
     pub clock: Clock,
     /// Where the metrics are; checked by [`crate::config`].
     pub telemetry_path: Arc<str>,
@@ -38,7 +40,7 @@ pub struct Served {
 
 impl Served {
     /// What the pages are made of. Copied out: a lock held while a page is made would hold up who publishes.
-    fn now(&self) -> (Arc<View>, Arc<Saved>, Moment) {
+    fn now(&self) -> (Arc<View>, Arc<EvidenceStatus>, Moment) {
         (
             Arc::clone(&self.view.borrow()),
             Arc::clone(&self.saved.borrow()),
@@ -196,7 +198,7 @@ fn live(served: &Served, name: Option<&str>) -> Response {
     match answer_for(&view.live, name) {
         Ok(answer) if answer.restart => (
             StatusCode::SERVICE_UNAVAILABLE,
-            [MARK],
+            [RESTART_HEADER],
             format!("{}\n", answer.reason),
         )
             .into_response(),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::diagnose::finding::{BrokerDiagnosis, FindingId, Severity};
-use crate::diagnose::forecast::Forecast;
-use crate::diagnose::rules;
-use crate::snapshot::{BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState};
+use crate::model::{
+    BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState, duration_text, seconds_text,
+};
+use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
+use crate::verdict::forecast::Forecast;
 
 /// One reading, or `unknown`: [`unknown`] tells why.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub fn vitals(
     let mut list = vec![requests(broker, diagnosis, now)];
     if let Some(probes) = broker.probes.fresh(now) {
         let answer =
-            |peer: &&crate::snapshot::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
+            |peer: &&crate::model::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
         let silent: Vec<String> = probes
             .peers
             .iter()
@@ -100,7 +101,7 @@ pub fn vitals(
             broker
                 .broker
                 .started
-                .map(|started| format!("up {}", span(now.since(started)))),
+                .map(|started| format!("up {}", duration_text(now.since(started)))),
         )
         .note(process.map(|vitals| format!("{} resident", bytes(vitals.resident_bytes))))
         .about(diagnosis, &[FindingId::ProcessStopped]);
@@ -137,7 +138,7 @@ fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment)
             (counts.under_replicated, "under-replicated"),
             (counts.isr_leader_alone, "with the leader alone in the ISR"),
             (counts.not_in_isr, "miss this broker in the ISR"),
-            (counts.leaderless, "of the cluster without a leader"),
+            (counts.offline, "of the cluster without a leader"),
         ];
         vital.notes = told
             .iter()
@@ -185,10 +186,10 @@ fn levels(
     let limit = broker
         .process
         .fresh(now)
-        .and_then(|vitals| vitals.handle_limit_soft);
+        .and_then(|vitals| vitals.fd_limit_soft);
     let handles = against(
         "File handles",
-        broker.handles.fresh(now).copied(),
+        broker.open_fds.fresh(now).copied(),
         limit,
         &forecasts.file_handles,
     )
@@ -309,7 +310,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
     .note(dump.map(|(report, at)| {
         format!(
             "dump {} ago, took {}",
-            span(now.since(at)),
+            duration_text(now.since(at)),
             brief(report.duration)
         )
     }))
@@ -333,7 +334,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
 
 fn left(forecast: &Forecast) -> Option<String> {
     match forecast {
-        Forecast::SecondsLeft(seconds) => Some(format!("about {} left", rules::span(*seconds))),
+        Forecast::SecondsLeft(seconds) => Some(format!("about {} left", seconds_text(*seconds))),
         Forecast::NoneAhead => Some("steady".into()),
         Forecast::Unknown => None,
     }
@@ -343,8 +344,8 @@ fn left(forecast: &Forecast) -> Option<String> {
 pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
     let readings = [
         ("process", snapshot.process.reason(now)),
-        ("open file handles", snapshot.handles.reason(now)),
-        ("handles by kind", snapshot.handle_kinds.reason(now)),
+        ("open file handles", snapshot.open_fds.reason(now)),
+        ("handles by kind", snapshot.fd_kinds.reason(now)),
         ("memory maps", snapshot.memory_maps.reason(now)),
         ("log dirs", snapshot.log_dirs.reason(now)),
         ("sockets", snapshot.sockets.reason(now)),
@@ -379,18 +380,13 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
     list
 }
 
-/// `42 s`, `3 min`, `5 h`, `2 d`.
-pub fn span(span: Duration) -> String {
-    rules::span(span.as_secs() as f64)
-}
-
 /// `3 ms`, `2.0 s`, `40 s`
 fn brief(span: Duration) -> String {
     match span.as_millis() {
         0 => "under 1 ms".into(),
         millis @ 1..1000 => format!("{millis} ms"),
         _ if span.as_secs() < 10 => format!("{:.1} s", span.as_secs_f64()),
-        _ => self::span(span),
+        _ => duration_text(span),
     }
 }
 

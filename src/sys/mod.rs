@@ -4,6 +4,7 @@ pub mod attach;
 pub mod perf_data;
 pub mod proc;
 pub mod proc_net;
+pub mod process;
 pub mod rooted;
 pub mod schedstat;
 pub mod sock_diag;

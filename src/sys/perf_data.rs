@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::attach::Target;
+use super::process::PinnedProcess;
 
 /// A file is 32 KiB unless -XX:PerfDataMemorySize says otherwise.
 const MAX_BYTES: usize = 1 << 20;
@@ -48,7 +48,7 @@ impl PerfFile {
     ///
     /// # Errors
     /// `Absent`, or what opening failed with.
-    pub fn open(target: &Target) -> Result<PerfFile, PerfDataError> {
+    pub fn open(target: &PinnedProcess) -> Result<PerfFile, PerfDataError> {
         let tmp = target.tmp().map_err(io::Error::other)?;
         let of_user = |mode, uid, kind| FileType::from_raw_mode(mode) == kind && uid == target.uid;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

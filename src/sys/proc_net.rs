@@ -11,7 +11,7 @@ use memchr::memchr;
 
 use super::proc::{number, words};
 use super::sock_diag::{Ports, Socket, States};
-use crate::snapshot::TcpState;
+use crate::model::TcpState;
 
 /// Why `/proc/PID/net` could not be read: always with the file.
 #[derive(Debug, thiserror::Error)]

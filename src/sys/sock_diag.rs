@@ -15,7 +15,7 @@ use rustix::net::{
     recvmsg, sendto, socket_with,
 };
 
-use crate::snapshot::TcpState;
+use crate::model::TcpState;
 
 /// One TCP socket. Queues are as the kernel tells them: bytes, with 1 for an unread or unacknowledged FIN; for LISTEN
 /// the length of the accept queue and (over sock_diag alone) its limit.

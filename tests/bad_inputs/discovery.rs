@@ -7,13 +7,13 @@ use std::time::Duration;
 use kafka_vitals::collect::process;
 use kafka_vitals::discover::labels;
 
-use crate::Judge;
+use crate::Evaluator;
 use crate::host::{Host, PROPERTIES, RIGHT};
 
 /// The golden text stands in the file itself, after `#= `.
 #[test]
 fn properties_files() {
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     let mut cases = 0;
     for entry in fs::read_dir("tests/bad_inputs/properties").unwrap() {
         let path = entry.unwrap().path();
@@ -135,7 +135,7 @@ fn proc_files() {
 }
 
 fn judge(cases: &[Case]) {
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, spoil, golden) in cases {
         let host = Host::new();
         spoil(&host);
@@ -154,7 +154,7 @@ fn readings_of_a_process_whose_files_are_garbage() {
         ("another process", |host| host.replace("stat", " 5000 ", " 5001 "), "has ended or was restarted".into()),
         ("no files", |host| fs::remove_dir_all(host.path("")).unwrap(), "has ended or was restarted".into()),
     ];
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, spoil, golden) in &cases {
         let host = Host::new();
         let broker = host.discovery().scan().unwrap().remove(0);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_vitals::collect::threads::{RawDump, ThreadCollector, ThreadHistory, report};
-use kafka_vitals::discover::{Broker, ProcessKey};
-use kafka_vitals::snapshot::Moment;
+use kafka_vitals::model::Moment;
+use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::sys::proc::ProcRoot;
 
-use crate::{EXE, Judge};
+use crate::{EXE, Evaluator};
 
 #[test]
 fn texts() {
@@ -33,7 +33,7 @@ fn texts() {
             "the JVM's answer is no thread dump: OpenJ9 javacore: not supported",
         ),
     ];
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, bytes, golden) in &cases {
         let dump = RawDump {
             bytes: bytes.clone(),
@@ -70,7 +70,7 @@ async fn answers_of_a_jvm() {
         ..Broker::unknown(ProcessKey { pid, start_ticks })
     });
     let socket = format!("/tmp/.java_pid{pid}");
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, answer, golden) in cases {
         let listener = UnixListener::bind(&socket).unwrap();
         let serving = std::thread::spawn(move || {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::host::{Host, skip};
 use crate::running::{Exporter, send, wait_for};
-use crate::{EXE, Judge};
+use crate::{EXE, Evaluator};
 
 #[test]
 fn requests() {
@@ -40,7 +40,7 @@ fn requests() {
         ("nothing", vec![], ""),
         ("half a request", b"GET /metrics HT".to_vec(), ""),
     ];
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, request, golden) in &cases {
         judge.case(
             name,

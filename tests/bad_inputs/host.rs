@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kafka_vitals::discover::{Broker, Discovery, Mode};
+use kafka_vitals::discover::Discovery;
+use kafka_vitals::model::{Broker, Mode};
 use kafka_vitals::sys::proc::ProcRoot;
 
 pub struct Host {
@@ -115,7 +116,7 @@ impl Host {
         Discovery::new(self.proc(), Vec::new())
     }
 
-    /// All that one scan tells: brokers, below each its problems, then doubts after `?`, or the failure after `!`.
+    /// All that one scan tells: brokers, below each its problems, then warnings after `?`, or the failure after `!`.
     pub fn told(&self) -> String {
         loop {
             let told = self.told_once();
@@ -132,7 +133,12 @@ impl Host {
             Ok(brokers) => brokers.iter().flat_map(shown).collect(),
             Err(failure) => vec![format!("! {}: {failure}", failure.reason)],
         };
-        lines.extend(discovery.doubts().iter().map(|doubt| format!("? {doubt}")));
+        lines.extend(
+            discovery
+                .warnings()
+                .iter()
+                .map(|doubt| format!("? {doubt}")),
+        );
         lines
             .join("\n")
             .replace(self.folder.path().to_str().unwrap(), "PROC")

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use kafka_vitals::collect::cluster::ClusterCollector;
-use kafka_vitals::discover::Broker;
 use kafka_vitals::kafka::conn::OwnConnections;
+use kafka_vitals::model::Broker;
 
-use crate::Judge;
+use crate::Evaluator;
 use crate::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
 use crate::fake_broker::{FakeBroker, offers_metadata};
 use crate::host::Host;
@@ -98,7 +98,7 @@ async fn answers() {
             (name, golden, text)
         });
     }
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, golden, text) in running.join_all().await {
         judge.case(name, &golden, &text);
     }

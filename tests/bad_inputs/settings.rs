@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory as _;
 use kafka_vitals::cli::Cli;
 
-use crate::{EXE, Judge};
+use crate::{EXE, Evaluator};
 
 /// Ends at the latest after ten seconds, with code 124.
 fn run(arguments: &[&str]) -> Output {
@@ -37,7 +37,7 @@ fn told(output: &Output) -> String {
 
 #[test]
 fn config_files() {
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     let mut cases = 0;
     for entry in fs::read_dir("tests/bad_inputs/config").unwrap() {
         let path = entry.unwrap().path();
@@ -111,7 +111,7 @@ fn config_files_of_odd_bytes_and_kinds() {
             "`key: value` lines are expected at line 3, column 9",
         ),
     ];
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     let mut check = |path: &str, golden: &str| {
         let begun = Instant::now();
         let output = run(&["--config.check", "--config.file", path]);
@@ -207,7 +207,7 @@ fn flags_and_commands() {
         (vec![&taken], "1: kafka-vitals: cannot listen on *: Address already in use (os error 98); another process has this port: end it, or choose another with --web.listen-address".into()),
         (vec!["--web.listen-address=203.0.113.1:10052"], "1: kafka-vitals: cannot listen on 203.0.113.1:10052: Cannot assign requested address (os error 99); this host has no such address: choose another with --web.listen-address".into()),
     ];
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (arguments, golden) in &cases {
         judge.case(&arguments.join(" "), golden, &told(&run(arguments)));
     }

@@ -4,9 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use kafka_vitals::collect::sockets::Sockets;
-use kafka_vitals::snapshot::TcpState;
+use kafka_vitals::model::TcpState;
 
-use crate::Judge;
+use crate::Evaluator;
 use crate::host::Host;
 
 const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
@@ -33,7 +33,7 @@ fn tables() {
         ("bytes that are no text", b"\0\xff\xfe\n".to_vec(), garbage("\\x00\\xff\\xfe")),
         ("a line of a megabyte", vec![b'x'; 1 << 20], garbage("(too long)")),
     ];
-    let mut judge = Judge::default();
+    let mut judge = Evaluator::default();
     for (name, table, golden) in &cases {
         let host = Host::new();
         host.write("net/tcp", table);

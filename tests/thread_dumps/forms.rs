@@ -1,7 +1,7 @@
 //! The forms of a dump, line by line as JVMs print them; the values were read off the lines by eye.
 
-use kafka_vitals::diagnose::wait_graph::WaitGraph;
 use kafka_vitals::parse::thread_dump::{LockKind, State, ThreadDump, decode, parse};
+use kafka_vitals::threads::wait_graph::WaitGraph;
 
 const BANNER: &str = "Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6-Debian-1deb12u1 mixed mode, sharing):\n\n";
 

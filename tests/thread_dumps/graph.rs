@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use kafka_vitals::diagnose::wait_graph::{Owners, WaitGraph};
+use kafka_vitals::model::DeadlockedThread;
 use kafka_vitals::parse::thread_dump::{decode, parse};
-use kafka_vitals::snapshot::DeadlockedThread;
+use kafka_vitals::threads::wait_graph::{Owners, WaitGraph};
 use proptest::prelude::*;
 
 use super::{deadlocks_of, fixture};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_vitals::diagnose::dump::read_all;
+use kafka_vitals::analyze::dumps::read_all;
 use kafka_vitals::parse::thread_dump::{DumpError, decode, parse};
 use proptest::prelude::*;
 

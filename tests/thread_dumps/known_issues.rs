@@ -1,7 +1,7 @@
 //! The known issues' data, and the deadlocks that it must and must not name.
 
-use kafka_vitals::diagnose::known_issues::{exposed, known_issues, matching};
-use kafka_vitals::snapshot::Deadlock;
+use kafka_vitals::model::Deadlock;
+use kafka_vitals::threads::known_issues::{exposed, known_issues, matching};
 
 use super::{deadlocks_of, fixture};
 

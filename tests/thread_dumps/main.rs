@@ -8,9 +8,9 @@ mod graph;
 mod hostile;
 mod known_issues;
 
-use kafka_vitals::diagnose::wait_graph::WaitGraph;
+use kafka_vitals::model::Deadlock;
 use kafka_vitals::parse::thread_dump::{decode, parse};
-use kafka_vitals::snapshot::Deadlock;
+use kafka_vitals::threads::wait_graph::WaitGraph;
 
 fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(format!(

@@ -13,9 +13,9 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::discover::ProcessKey;
+use crate::analyze::formats::topics::{self, Partition};
 use crate::kafka::fake_broker::{Answer, FakeBroker, offers_metadata};
-use crate::parse::topics::{self, Partition};
+use crate::model::ProcessKey;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -23,12 +23,7 @@ fn text(text: &str) -> StrBytes {
 
 /// The Metadata response of a cluster with these live brokers, as the oracle encodes it; without a leader a partition
 /// has this error.
-fn response_in(
-    version: i16,
-    live: &[Peer],
-    partitions: &[Partition<'_>],
-    leaderless: i16,
-) -> Vec<u8> {
+fn response_in(version: i16, live: &[Peer], partitions: &[Partition<'_>], offline: i16) -> Vec<u8> {
     let ids = |list: &str| topics::ids(list).map(BrokerId).collect::<Vec<_>>();
     let brokers = live.iter().map(|peer| {
         MetadataResponseBroker::default()
@@ -42,7 +37,7 @@ fn response_in(
             let name = partitions[0].topic;
             let partitions = partitions.iter().map(|partition| {
                 MetadataResponsePartition::default()
-                    .with_error_code(partition.leader.map_or(leaderless, |_| 0))
+                    .with_error_code(partition.leader.map_or(offline, |_| 0))
                     .with_partition_index(partition.partition as i32)
                     .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
                     .with_replica_nodes(ids(partition.replicas))
@@ -94,14 +89,14 @@ fn counted_in(body: &[u8], id: i32) -> ClusterCounts {
     count(Metadata::new(body, 1), id, ClusterSource::Own, None).unwrap()
 }
 
-/// Leader, under-replicated, leader alone, not in ISR, leaderless, partitions.
+/// Leader, under-replicated, leader alone, not in ISR, offline, partitions.
 fn figures(counts: &ClusterCounts) -> [u64; 6] {
     let ClusterCounts {
         leader,
         under_replicated,
         isr_leader_alone,
         not_in_isr,
-        leaderless,
+        offline,
         partitions,
         ..
     } = counts;
@@ -110,7 +105,7 @@ fn figures(counts: &ClusterCounts) -> [u64; 6] {
         *under_replicated,
         *isr_leader_alone,
         *not_in_isr,
-        *leaderless,
+        *offline,
         *partitions,
     ]
 }
@@ -133,13 +128,13 @@ fn the_incident_is_counted_as_kafka_topics_showed_it() {
     let sick = counted(&live, &partitions, 219);
     assert_eq!(figures(&sick), [11, 4, 4, 0, 0, 32]);
     let listed: Vec<_> = sick
-        .not_whole
+        .under_replicated_partitions
         .iter()
         .map(|state| (state.partition, state.replicas, state.isr))
         .collect();
     assert_eq!(listed, [(1, 3, 1), (7, 3, 1), (10, 3, 1), (25, 3, 1)]);
     assert!(
-        sick.not_whole
+        sick.under_replicated_partitions
             .iter()
             .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
     );
@@ -185,15 +180,15 @@ fn recorded_answers_count_as_kafkas_own_tool_does() {
     ] {
         assert_eq!([1, 2, 3].map(|id| figures(&counted_in(body, id))), expected);
     }
-    let leaderless = |id| {
+    let offline = |id| {
         counted_in(old, id)
-            .not_whole
+            .under_replicated_partitions
             .iter()
             .filter(|state| state.leader.is_none())
             .count()
     };
     assert_eq!(
-        [1, 2, 3].map(leaderless),
+        [1, 2, 3].map(offline),
         [2, 0, 0],
         "the lowest live broker lists them"
     );
@@ -203,7 +198,7 @@ fn recorded_answers_count_as_kafkas_own_tool_does() {
 fn a_partition_with_one_replica_is_whole() {
     let counts = counted(&[1], &[partition(0, 1, "1", "1")], 1);
     assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
-    assert_eq!(counts.not_whole, []);
+    assert_eq!(counts.under_replicated_partitions, []);
 }
 
 #[test]
@@ -213,7 +208,10 @@ fn the_list_of_what_is_not_whole_is_bounded() {
         .collect();
     let counts = counted(&[1], &partitions, 1);
     assert_eq!(
-        (counts.not_whole.len(), counts.not_whole_left_out),
+        (
+            counts.under_replicated_partitions.len(),
+            counts.under_replicated_left_out
+        ),
         (100, 30)
     );
     assert_eq!(counts.under_replicated, 130);
@@ -228,11 +226,11 @@ fn a_leader_without_the_asked_listener_is_no_missing_leader() {
             ..partition(1, 0, "1,2", "1,2")
         },
     ];
-    for (error, leaderless) in [(72, 0), (5, 1)] {
+    for (error, offline) in [(72, 0), (5, 1)] {
         let body = response_in(6, &peers(&[1]), &partitions, error);
         let counts = count(Metadata::new(&body, 6), 1, ClusterSource::Own, None).unwrap();
-        assert_eq!(figures(&counts), [1, 0, 0, 0, leaderless, 2]);
-        assert_eq!(counts.not_whole.len() as u64, leaderless);
+        assert_eq!(figures(&counts), [1, 0, 0, 0, offline, 2]);
+        assert_eq!(counts.under_replicated_partitions.len() as u64, offline);
     }
 }
 

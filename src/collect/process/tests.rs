@@ -41,7 +41,7 @@ fn kinds_of_handles() {
         ("", "other"),
     ];
     for (link, expected) in table {
-        let mut kinds = HandleKinds::default();
+        let mut kinds = FdKinds::default();
         *slot(&mut kinds, link.as_bytes()) += 1;
         let json = serde_json::to_value(kinds).unwrap();
         let counted: Vec<_> = json

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
-use crate::discover::{Listener, ProcessKey};
-use crate::snapshot::StateCount;
+use crate::model::StateCount;
+use crate::model::{Listener, ProcessKey};
 
 const LIMIT: Duration = Duration::from_secs(10);
 

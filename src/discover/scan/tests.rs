@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::*;
 use crate::collect::process;
-use crate::discover::{Listener, Mode, Role};
-use crate::snapshot::HandleKinds;
+use crate::model::FdKinds;
+use crate::model::{Listener, Mode, Role};
 
 /// The recorded host, in a folder of our own: links cannot be kept with old times in a repository.
 fn recorded() -> (tempfile::TempDir, ProcRoot) {
@@ -39,7 +39,7 @@ fn finds_the_brokers_of_a_recorded_host() {
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
     let brokers = scan(&mut discovery);
     assert_eq!(labels(&brokers), ["1001", "7"]);
-    assert_eq!(discovery.doubts(), [""; 0]);
+    assert_eq!(discovery.warnings(), [""; 0]);
 
     let old = &brokers[0];
     assert_eq!(
@@ -84,21 +84,17 @@ fn finds_the_brokers_of_a_recorded_host() {
     assert_eq!(pulse.handles, Ok(43));
     let vitals = pulse.vitals.unwrap();
     assert_eq!(
-        (
-            vitals.state,
-            vitals.handle_limit_soft,
-            vitals.handle_limit_hard
-        ),
+        (vitals.state, vitals.fd_limit_soft, vitals.fd_limit_hard),
         ('S', Some(20000), Some(20000))
     );
     let slow = process::slow(&proc, old, Duration::from_secs(5));
-    let kinds = HandleKinds {
+    let kinds = FdKinds {
         socket: 4,
         pipe: 1,
         anon: 12,
         jar: 17,
         other: 9,
-        ..HandleKinds::default()
+        ..FdKinds::default()
     };
     assert_eq!(
         (
@@ -284,7 +280,7 @@ fn pid_files_name_brokers_that_do_not_look_like_one() {
     let mut discovery = Discovery::new(proc, vec![pid_file.clone()]);
     assert_eq!(scan(&mut discovery).len(), 2);
     assert_eq!(
-        discovery.doubts(),
+        discovery.warnings(),
         [format!(
             "pid file {}: does not exist; is the broker down?",
             pid_file.display()
@@ -297,7 +293,7 @@ fn pid_files_name_brokers_that_do_not_look_like_one() {
     fs::write(&pid_file, "no number").unwrap();
     assert_eq!(scan(&mut discovery).len(), 2);
     assert_eq!(
-        discovery.doubts(),
+        discovery.warnings(),
         [format!(
             "pid file {}: holds no process id",
             pid_file.display()
@@ -320,7 +316,7 @@ fn a_cut_command_line_is_told_or_made_good_by_thread_names() {
     assert_eq!(labels(&scan(&mut discovery)), ["7"]);
     let doubt = "process 6131 (java) may be a broker: its command line is cut (at 4096 bytes by kernels before 4.2); \
                  name its pid file in the config file";
-    assert_eq!(discovery.doubts(), [doubt]);
+    assert_eq!(discovery.warnings(), [doubt]);
 
     fs::create_dir_all(folder.path().join("6131/task/6140")).unwrap();
     fs::write(
@@ -352,8 +348,8 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
     // 6131 comes before it; 10586 after it is found by the next scan.
     assert_eq!(scan(&mut discovery).len(), 1);
     assert!(start.elapsed() < READ_BUDGET * 2);
-    assert_eq!(discovery.doubts().len(), 1);
-    assert!(discovery.doubts()[0].starts_with(
+    assert_eq!(discovery.warnings().len(), 1);
+    assert!(discovery.warnings()[0].starts_with(
         "process 9314 (java): reading its command line or files took longer than 2 s"
     ));
     let start = Instant::now();
@@ -369,7 +365,7 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
             .1;
         known.judged -= RENEW_OTHER * 2;
         assert_eq!(scan(discovery).len(), 2);
-        (discovery.stuck_readers.len(), discovery.doubts().len())
+        (discovery.stuck_readers.len(), discovery.warnings().len())
     };
     assert_eq!(
         [hanging(&mut discovery), hanging(&mut discovery)],

@@ -7,15 +7,16 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamil
 use prometheus::{Encoder, TextEncoder};
 
 use super::*;
-use crate::diagnose::finding::{BrokerDiagnosis, BrokerState};
-use crate::diagnose::forecast::Forecast;
-use crate::diagnose::{View, known_issues};
-use crate::discover::Mode;
-use crate::evidence::Saved;
-use crate::evidence::store::time;
-use crate::snapshot::{
+use crate::model::EvidenceStatus;
+use crate::model::Mode;
+use crate::model::rfc3339;
+use crate::model::{
     BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState,
 };
+use crate::threads::known_issues;
+use crate::verdict::View;
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
+use crate::verdict::forecast::Forecast;
 
 /// The content type of [`render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -79,7 +80,7 @@ impl Families {
 }
 
 /// The readings and their diagnosis in the text format, as they stand at `now`.
-pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
+pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
@@ -109,11 +110,11 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
         }
         rounds(f, broker, now);
     }
-    let leaderless = snapshot
+    let offline = snapshot
         .brokers
         .iter()
-        .filter_map(|broker| Some(broker.partitions(now)?.leaderless));
-    f.add(&OFFLINE, &[], leaderless.max().map(|most| most as f64));
+        .filter_map(|broker| Some(broker.partitions(now)?.offline));
+    f.add(&OFFLINE, &[], offline.max().map(|most| most as f64));
     partitions(f, snapshot, now);
     view.diagnosis
         .brokers
@@ -125,7 +126,10 @@ pub fn render(view: &View, saved: &Saved, now: Moment) -> String {
     let text = families.encode();
     // A comment: for people, as no metric could keep a server from taking these for now.
     if view.replayed {
-        format!("# Replay of {}, not now.\n{text}", time(view.diagnosis.at))
+        format!(
+            "# Replay of {}, not now.\n{text}",
+            rfc3339(view.diagnosis.at)
+        )
     } else {
         text
     }
@@ -146,7 +150,7 @@ fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
         return;
     };
     f.add(&OWN_CPU, &[], own.cpu_seconds);
-    f.add(&OWN_HANDLES, &[], own.open_handles as f64);
+    f.add(&OWN_HANDLES, &[], own.open_fds as f64);
     f.add(&OWN_HANDLE_LIMIT, &[], limit(own.handle_limit));
     f.add(&OWN_RESIDENT, &[], own.resident_bytes as f64);
     f.add(&OWN_VIRTUAL, &[], own.virtual_bytes as f64);
@@ -182,22 +186,14 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
 
 fn process(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
-    f.add(&OPEN_HANDLES, &[label], count(&broker.handles, now));
+    f.add(&OPEN_HANDLES, &[label], count(&broker.open_fds, now));
     if let Some(vitals) = broker.process.fresh(now) {
-        f.add(
-            &HANDLE_LIMIT,
-            &[label, "soft"],
-            limit(vitals.handle_limit_soft),
-        );
-        f.add(
-            &HANDLE_LIMIT,
-            &[label, "hard"],
-            limit(vitals.handle_limit_hard),
-        );
+        f.add(&HANDLE_LIMIT, &[label, "soft"], limit(vitals.fd_limit_soft));
+        f.add(&HANDLE_LIMIT, &[label, "hard"], limit(vitals.fd_limit_hard));
         f.add(&RESIDENT, &[label], vitals.resident_bytes as f64);
     }
     for (kind, count) in broker
-        .handle_kinds
+        .fd_kinds
         .fresh(now)
         .into_iter()
         .flat_map(|kinds| kinds.named())
@@ -395,12 +391,15 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     if known.is_empty() {
         return;
     }
-    let not_whole = || {
-        known
-            .iter()
-            .flat_map(|(broker, counts)| counts.not_whole.iter().map(move |one| (broker, one)))
+    let under_replicated_partitions = || {
+        known.iter().flat_map(|(broker, counts)| {
+            counts
+                .under_replicated_partitions
+                .iter()
+                .map(move |one| (broker, one))
+        })
     };
-    for (broker, one) in not_whole().take(MAX_PARTITION_SERIES) {
+    for (broker, one) in under_replicated_partitions().take(MAX_PARTITION_SERIES) {
         let labels = [&broker.label, &one.topic, &one.partition.to_string()];
         f.add(
             &PARTITION_ISR,
@@ -410,9 +409,12 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     }
     let left_out: u64 = known
         .iter()
-        .map(|(_, counts)| counts.not_whole_left_out)
+        .map(|(_, counts)| counts.under_replicated_left_out)
         .sum();
-    let left_out = left_out + not_whole().skip(MAX_PARTITION_SERIES).count() as u64;
+    let left_out = left_out
+        + under_replicated_partitions()
+            .skip(MAX_PARTITION_SERIES)
+            .count() as u64;
     f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
 }
 
@@ -484,8 +486,8 @@ fn rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     }
     let ages = [
         ("process", age(&broker.process, now)),
-        ("handles", age(&broker.handles, now)),
-        ("handle_kinds", age(&broker.handle_kinds, now)),
+        ("handles", age(&broker.open_fds, now)),
+        ("fd_kinds", age(&broker.fd_kinds, now)),
         ("memory_maps", age(&broker.memory_maps, now)),
         ("sockets", age(&broker.sockets, now)),
         ("connections", age(&broker.connections, now)),
@@ -512,8 +514,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::discover::{Broker, ProcessKey};
-    use crate::snapshot::{ClusterCounts, PartitionState};
+    use crate::model::{Broker, ProcessKey};
+    use crate::model::{ClusterCounts, PartitionState};
 
     /// Two clusters on one host may have partitions of one name.
     #[test]
@@ -533,7 +535,7 @@ mod tests {
             };
             let value = ClusterCounts {
                 partitions: 1,
-                not_whole: vec![state],
+                under_replicated_partitions: vec![state],
                 ..ClusterCounts::default()
             };
             broker.cluster = Reading::Known {
@@ -551,7 +553,7 @@ mod tests {
             snapshot: Arc::new(snapshot),
             ..View::default()
         };
-        let text = render(&view, &Saved::default(), Moment(1000));
+        let text = render(&view, &EvidenceStatus::default(), Moment(1000));
         for told in [
             "{broker=\"1\",topic=\"t\",partition=\"0\"} 1",
             "{broker=\"9\",topic=\"t\",partition=\"0\"} 2",
@@ -565,7 +567,7 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_counts_nothing() {
-        let text = render(&View::default(), &Saved::default(), Moment(1000));
+        let text = render(&View::default(), &EvidenceStatus::default(), Moment(1000));
         let families: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             families,

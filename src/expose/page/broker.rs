@@ -3,16 +3,17 @@
 use maud::{Markup, html};
 
 use super::graph::{self, DRAWN};
-use super::{TEXT, class};
-use crate::diagnose::View;
-use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
-use crate::diagnose::verdict::clock;
+use super::style::{TEXT, class};
 use crate::expose::overview::Level;
-use crate::expose::vitals::{Vital, cut, span, unknown, vitals};
-use crate::snapshot::{
+use crate::expose::vitals::{Vital, cut, unknown, vitals};
+use crate::model::clock_text;
+use crate::model::duration_text;
+use crate::model::{
     BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock,
     ThreadReport,
 };
+use crate::verdict::View;
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
 
 /// Deadlocks, stalls and queues told, of each; the first deadlock is drawn as well.
 const FOUND: usize = 2;
@@ -51,11 +52,11 @@ pub fn section(
                 @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
                     (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
                 }
-                span.dim { "Since " (clock(diagnosis.since)) ", " (span(now.since(diagnosis.since))) " ago." }
+                span.dim { "Since " (clock_text(diagnosis.since)) ", " (duration_text(now.since(diagnosis.since))) " ago." }
             }
-            @if let Some(only) = &diagnosis.only_restart {
+            @if let Some(only) = &diagnosis.restart_required {
                 p {
-                    @if only.last > only.first { "Only a restart cures it: dumps " (span(only.seen_for())) " apart show that " }
+                    @if only.last > only.first { "Only a restart cures it: dumps " (duration_text(only.seen_for())) " apart show that " }
                     @else { "One thread dump so far shows that " }
                     (cut(&only.what, TEXT)) "."
                 }
@@ -70,7 +71,7 @@ pub fn section(
                 None => {}
             }
             @if let Some(Recovery { from, back, whole: None }) = &diagnosis.recovery {
-                p { "It was " (from.name()) ", is back since " (clock(*back)) " and not yet in every ISR." }
+                p { "It was " (from.name()) ", is back since " (clock_text(*back)) " and not yet in every ISR." }
             }
             @if broker.ended.is_none() {
                 h3 { "Vitals" }
@@ -127,7 +128,7 @@ fn finding(found: &Finding) -> Markup {
                 header {
                     h4 { (kind.title) }
                     span.badge { (kind.severity.name()) }
-                    span.dim { "since " (clock(found.since)) }
+                    span.dim { "since " (clock_text(found.since)) }
                 }
                 (told)
             }
@@ -200,7 +201,7 @@ fn still(report: &ThreadReport, now: Moment) -> Markup {
                 @for thread in missing.iter().take(LINES) {
                     li {
                         strong { (cut(&thread.thread, NAME)) } @if thread.count > 1 { " (" (thread.count) ")" }
-                        ", gone for " (span(now.since(thread.since)))
+                        ", gone for " (duration_text(now.since(thread.since)))
                     }
                 }
                 (more(missing.len(), LINES))
@@ -231,7 +232,7 @@ fn stalled(stall: &Stall, now: Moment) -> Markup {
         li {
             strong { (names.join(", ")) }
             @if stall.threads.len() > LINES { " and " (stall.threads.len() - LINES) " more" }
-            ", for at least " (span(now.since(stall.since)))
+            ", for at least " (duration_text(now.since(stall.since)))
             @if let Some(frame) = &stall.frame { ", in " code { (cut(frame, FRAME)) } }
             @if let Some(class) = &stall.lock_class { ", waiting for " code { (cut(class, NAME)) } }
             @for holder in stall.holders.iter().take(LINES) { ", held by " strong { (cut(holder, NAME)) } }

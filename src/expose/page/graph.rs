@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use maud::{Markup, html};
 
 use crate::expose::vitals::cut;
-use crate::snapshot::Deadlock;
+use crate::model::Deadlock;
 
 /// Members, and in all threads that wait for them, that are drawn; the rest is a number.
 pub const DRAWN: usize = 12;

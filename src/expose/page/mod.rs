@@ -5,26 +5,28 @@
 
 mod broker;
 mod graph;
+mod style;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::overview::{Level, overview, worst_first};
-use super::vitals::{cut, span};
-use crate::diagnose::View;
-use crate::diagnose::finding::Event;
-use crate::diagnose::verdict::clock;
-use crate::evidence::Saved;
-use crate::snapshot::Moment;
+use super::vitals::cut;
+use crate::model::EvidenceStatus;
+use crate::model::Moment;
+use crate::model::clock_text;
+use crate::model::duration_text;
+use crate::verdict::View;
+use crate::verdict::finding::Event;
+use style::{TEXT, class};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Brokers told in full, the worst first.
 const BROKERS: usize = 8;
 const EVENTS: usize = 50;
-const TEXT: usize = 400;
 
 /// The page as it stands at `now`, with a link to the metrics at `telemetry_path`.
-pub fn render(view: &View, saved: &Saved, now: Moment, telemetry_path: &str) -> Markup {
+pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: &str) -> Markup {
     let snapshot = &*view.snapshot;
     let overview = overview(view, saved);
     let headline = overview
@@ -33,12 +35,14 @@ pub fn render(view: &View, saved: &Saved, now: Moment, telemetry_path: &str) -> 
         .map(|sentence| cut(sentence, TEXT))
         .unwrap_or_default();
     let brokers = worst_first(view);
-    let absences = view
+    let unavailable = view
         .diagnosis
         .brokers
         .iter()
-        .flat_map(|broker| &broker.absences);
-    let mut away: Vec<_> = absences.filter(|absence| absence.until.is_none()).collect();
+        .flat_map(|broker| &broker.unavailable);
+    let mut away: Vec<_> = unavailable
+        .filter(|absence| absence.until.is_none())
+        .collect();
     away.sort_by_key(|absence| absence.id);
     away.dedup_by_key(|absence| absence.id);
     away.truncate(BROKERS);
@@ -48,7 +52,7 @@ pub fn render(view: &View, saved: &Saved, now: Moment, telemetry_path: &str) -> 
         &html! {
             header {
                 p.top {
-                    span { strong { "kafka-vitals" } ", as of " (clock(snapshot.at)) }
+                    span { strong { "kafka-vitals" } ", as of " (clock_text(snapshot.at)) }
                     a href="/" { "Reload" }
                 }
                 div class={ "verdict " (class(overview.level)) } {
@@ -67,20 +71,20 @@ pub fn render(view: &View, saved: &Saved, now: Moment, telemetry_path: &str) -> 
                 }
             }
             main {
-                @if snapshot.discovery.error.is_some() || !snapshot.doubts.is_empty() || !away.is_empty() {
+                @if snapshot.discovery.error.is_some() || !snapshot.discovery_warnings.is_empty() || !away.is_empty() {
                     section {
                         h2 { "This host" }
                         ul {
                             @if let Some(error) = &snapshot.discovery.error { li { "Discovery: " (cut(error, TEXT)) } }
-                            @for doubt in snapshot.doubts.iter().take(BROKERS) { li { (cut(doubt, TEXT)) } }
+                            @for doubt in snapshot.discovery_warnings.iter().take(BROKERS) { li { (cut(doubt, TEXT)) } }
                             @for absence in away {
-                                li { "Broker " (absence.id) " of the cluster is away since " (clock(absence.since)) "." }
+                                li { "Broker " (absence.id) " of the cluster is away since " (clock_text(absence.since)) "." }
                             }
                         }
                     }
                 }
                 @for (index, (broker, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
-                    (broker::section(view, broker, diagnosis, saved.evidence(diagnosis), index, now))
+                    (broker::section(view, broker, diagnosis, diagnosis.evidence(saved), index, now))
                 }
                 @if brokers.len() > BROKERS { p { (brokers.len() - BROKERS) " more brokers: see the metrics." } }
                 (timeline(view, now))
@@ -129,7 +133,7 @@ fn timeline(view: &View, now: Moment) -> Markup {
             ol.timeline {
                 @for event in events.iter().rev().take(EVENTS) {
                     li class=(level(event)) {
-                        span.dim { (clock(event.at)) ", " (span(now.since(event.at))) " ago" } " "
+                        span.dim { (clock_text(event.at)) ", " (duration_text(now.since(event.at))) " ago" } " "
                         span { "Broker " (event.broker) ": " strong { (cut(&event.what, TEXT)) } }
                         @if !level(event).is_empty() { span.dim { " (" (level(event)) ")" } }
                     }
@@ -137,15 +141,6 @@ fn timeline(view: &View, now: Moment) -> Markup {
             }
             @if events.len() > EVENTS { p.dim { "and " (events.len() - EVENTS) " older ones" } }
         }
-    }
-}
-
-fn class(level: Level) -> &'static str {
-    match level {
-        Level::Ok => "ok",
-        Level::Unknown => "unknown",
-        Level::Warning => "warning",
-        Level::Critical => "critical",
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::diagnose::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId};
-use crate::discover::{Broker, ProcessKey};
-use crate::evidence::{SavedBundle, SavedOf};
 use crate::expose::check;
-use crate::snapshot::{BrokerSnapshot, Deadlock, DeadlockedThread, Snapshot, StandingDeadlock};
+use crate::model::{Broker, ProcessKey};
+use crate::model::{BrokerEvidence, SavedBundle};
+use crate::model::{BrokerSnapshot, Deadlock, DeadlockedThread, Snapshot, StandingDeadlock};
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId};
 
 const NOW: Moment = Moment(1_700_000_000_000);
 
@@ -114,7 +114,7 @@ fn a_page_full_of_trouble_stays_below_100_kb() {
         finding: None,
     };
     Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|n| Arc::new(event(n))).collect();
-    let page = render(&view, &Saved::default(), NOW, "/metrics").into_string();
+    let page = render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
     println!("{} bytes", page.len());
     assert!(page.len() < 100_000, "{} bytes", page.len());
     // Cut, and told how much of it: members, who waits for them, facts, events.
@@ -162,8 +162,8 @@ fn the_drawing_hangs_each_waiting_thread_on_the_member_that_it_waits_for() {
 }
 
 /// A bundle of each broker's verdict.
-fn saved_of_all(view: &View) -> Saved {
-    let saved = |broker: &BrokerDiagnosis| SavedOf {
+fn saved_of_all(view: &View) -> EvidenceStatus {
+    let saved = |broker: &BrokerDiagnosis| BrokerEvidence {
         process: broker.process,
         newest: Some(SavedBundle {
             path: "/evidence/folder".into(),
@@ -173,7 +173,7 @@ fn saved_of_all(view: &View) -> Saved {
         failure: None,
     };
     let brokers = view.diagnosis.brokers.iter();
-    Saved {
+    EvidenceStatus {
         off: None,
         brokers: brokers
             .map(|broker| (broker.label.clone(), saved(broker)))
@@ -257,12 +257,12 @@ fn names_of_threads_steer_neither_browser_nor_terminal() {
     let mut deadlock = deadlock(2, 0);
     deadlock.cycle[0].thread = hostile.into();
     let view = view(&[(BrokerState::Gray, vec![finding], Some(deadlock))]);
-    let page = render(&view, &Saved::default(), NOW, "/metrics").into_string();
+    let page = render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
     assert!(
         !page.contains("<script") && page.contains("&lt;script&gt;"),
         "{page}"
     );
-    let text = check::text(&view, &Saved::default(), NOW);
+    let text = check::text(&view, &EvidenceStatus::default(), NOW);
     assert!(
         text.contains("alert(1)") && !text.contains('\x1b'),
         "{text}"

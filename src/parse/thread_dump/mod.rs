@@ -15,7 +15,7 @@ pub use decode::decode;
 pub use header::Header;
 pub use scan::parse;
 
-use crate::named::named;
+use crate::model::named::named;
 
 /// What [`parse`] cannot turn into dumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

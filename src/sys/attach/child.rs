@@ -18,9 +18,12 @@ use rustix::process::{
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-use super::target::denied;
-use super::{Ask, AttachError, Dump, Limits, Target, heap_dump, thread_dump};
+use super::ask::{Ask, Limits};
+use super::error::AttachError;
+use super::heap_dump::heap_dump;
+use super::thread_dump::{Dump, thread_dump};
 use crate::sys::perf_data::PerfFile;
+use crate::sys::process::{PinnedProcess, denied};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "attach-child";
@@ -198,8 +201,8 @@ fn attach(
 }
 
 /// The process, as its own user.
-fn reach(request: &Request, parent: u32) -> Result<Target, AttachError> {
-    let open = || Target::open(&request.proc_root, request.pid, Some(request.start_ticks));
+fn reach(request: &Request, parent: u32) -> Result<PinnedProcess, AttachError> {
+    let open = || PinnedProcess::open(&request.proc_root, request.pid, Some(request.start_ticks));
     let target = match open() {
         // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
         Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{AttachError, Deadline, Limits, Target, open_socket};
+use super::ask::Limits;
+use super::error::{AttachDeadline, AttachError};
+use super::trigger::find_or_open_socket;
 use crate::sys::perf_data::PerfFile;
+use crate::sys::process::PinnedProcess;
 use crate::sys::rooted::RootedError;
 
 /// Has the whole heap written, what is unreachable included: no collection goes before it. Returns the bytes of the file
@@ -14,13 +17,13 @@ use crate::sys::rooted::RootedError;
 /// # Errors
 /// See [`AttachError`]. After `Timeout` the JVM writes on.
 pub(super) fn heap_dump(
-    target: &Target,
+    target: &PinnedProcess,
     file: &Path,
     min_free: u64,
     limits: Limits,
     signalled: &mut bool,
 ) -> Result<(u64, Duration), AttachError> {
-    let deadline = Deadline {
+    let deadline = AttachDeadline {
         start: Instant::now(),
         limit: limits.deadline,
     };
@@ -52,7 +55,7 @@ pub(super) fn heap_dump(
     if let Some(why) = no_room(memory, times(java_version(target)), free, min_free) {
         return Err(AttachError::Refused(format!("{}: {why}", folder.display())));
     }
-    let socket = open_socket(target, limits.may_signal, deadline, signalled)?;
+    let socket = find_or_open_socket(target, limits.may_signal, deadline, signalled)?;
     let start = Instant::now();
     let reply = socket.request(target, &request, limits.max_bytes, deadline)?;
     let duration = start.elapsed();
@@ -79,7 +82,7 @@ fn request(file: &Path) -> Result<Vec<u8>, AttachError> {
 }
 
 /// As the JVM's performance data tell it: 17, or 1 for JDK 8.
-fn java_version(target: &Target) -> Option<u32> {
+fn java_version(target: &PinnedProcess) -> Option<u32> {
     let data = PerfFile::open(target).and_then(|file| file.read()).ok()?;
     let text = data.text("java.property.java.vm.specification.version")?;
     std::str::from_utf8(text)

@@ -11,8 +11,8 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::target::Target;
-use super::{AttachError, Deadline};
+use super::error::{AttachDeadline, AttachError};
+use crate::sys::process::PinnedProcess;
 use crate::sys::rooted::RootedError;
 
 /// The file `/tmp/.java_pid<NSpid>`, pinned and checked: it lies in a folder where others may write.
@@ -54,7 +54,7 @@ impl Reply {
 
 impl Socket {
     /// None if the JVM has none yet.
-    pub fn find(target: &Target) -> Result<Option<Socket>, AttachError> {
+    pub fn find(target: &PinnedProcess) -> Result<Option<Socket>, AttachError> {
         let io = |errno: Errno| AttachError::Io {
             what: "opening the JVM's /tmp".into(),
             source: errno.into(),
@@ -91,10 +91,10 @@ impl Socket {
     /// One connection, one request, the reply up to its end.
     pub fn request(
         &self,
-        target: &Target,
+        target: &PinnedProcess,
         request: &[u8],
         max: usize,
-        at: Deadline,
+        at: AttachDeadline,
     ) -> Result<Reply, AttachError> {
         let mut stream = self.connect(target, at)?;
         send(&mut stream, request, at)
@@ -104,7 +104,11 @@ impl Socket {
         parse_reply(target, bytes)
     }
 
-    fn connect(&self, target: &Target, deadline: Deadline) -> Result<UnixStream, AttachError> {
+    fn connect(
+        &self,
+        target: &PinnedProcess,
+        deadline: AttachDeadline,
+    ) -> Result<UnixStream, AttachError> {
         let failure = |errno: Errno| {
             match errno {
             Errno::ACCESS | Errno::PERM => target.denied("cannot connect to the JVM's attach socket"),
@@ -183,14 +187,14 @@ fn listener_pid(socket: &OwnedFd) -> io::Result<i32> {
     }
 }
 
-fn send(stream: &mut UnixStream, request: &[u8], deadline: Deadline) -> io::Result<()> {
+fn send(stream: &mut UnixStream, request: &[u8], deadline: AttachDeadline) -> io::Result<()> {
     let left = deadline.left("").map_err(|_| io::ErrorKind::TimedOut)?;
     stream.set_write_timeout(Some(left))?;
     stream.write_all(request)
 }
 
 /// As fast as it comes and nothing else meanwhile: the JVM may stand still until the last byte is read.
-fn receive(stream: &mut UnixStream, max: usize, deadline: Deadline) -> io::Result<Vec<u8>> {
+fn receive(stream: &mut UnixStream, max: usize, deadline: AttachDeadline) -> io::Result<Vec<u8>> {
     let mut reply = Vec::with_capacity(max.min(256 << 10));
     loop {
         let left = deadline.left("").map_err(|_| io::ErrorKind::TimedOut)?;
@@ -211,10 +215,10 @@ fn receive(stream: &mut UnixStream, max: usize, deadline: Deadline) -> io::Resul
 }
 
 fn explain(
-    target: &Target,
+    target: &PinnedProcess,
     error: io::Error,
     stage: &'static str,
-    deadline: Deadline,
+    deadline: AttachDeadline,
 ) -> AttachError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match target.check_running() {
@@ -234,14 +238,14 @@ fn explain(
     }
 }
 
-fn closed(target: &Target) -> AttachError {
+fn closed(target: &PinnedProcess) -> AttachError {
     match target.check_running() {
         Ok(()) => target.denied("the JVM closed the connection without an answer"),
         Err(gone) => gone,
     }
 }
 
-fn parse_reply(target: &Target, bytes: Vec<u8>) -> Result<Reply, AttachError> {
+fn parse_reply(target: &PinnedProcess, bytes: Vec<u8>) -> Result<Reply, AttachError> {
     if bytes.is_empty() {
         return Err(closed(target));
     }

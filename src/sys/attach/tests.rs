@@ -6,9 +6,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::target::{Target, disables_attach};
-use super::*;
+use super::ask::Limits;
+use super::error::AttachError;
+use super::jvm::{Listener, disables_attach, listener};
+use super::thread_dump::thread_dump;
+use crate::sys::process::PinnedProcess;
 
 const STATUS_OF_A_JVM: &str = "Name:\tjava\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t12856\nNgid:\t0\nPid:\t12856\n\
     Uid:\t1000\t1001\t1000\t1000\nGid:\t2000\t2001\t2000\t2000\nNSpid:\t12856\t7\nNSpgid:\t12841\t1\n\
@@ -65,8 +69,8 @@ impl FakeProc {
         self.write(name, &text.replace(from, to));
     }
 
-    fn open(&self) -> Result<Target, AttachError> {
-        Target::open(self.folder.path(), PID, Some(5150))
+    fn open(&self) -> Result<PinnedProcess, AttachError> {
+        PinnedProcess::open(self.folder.path(), PID, Some(5150))
     }
 
     fn dump(&self, may_signal: bool) -> (AttachError, bool) {
@@ -93,13 +97,13 @@ fn a_process_that_started_at_another_time_is_another() {
     let fake = FakeProc::new();
     fake.open().unwrap();
     assert_eq!(
-        Target::open(fake.folder.path(), PID, Some(5151))
+        PinnedProcess::open(fake.folder.path(), PID, Some(5151))
             .unwrap_err()
             .reason(),
         "gone"
     );
     assert_eq!(
-        Target::open(fake.folder.path(), 78, None)
+        PinnedProcess::open(fake.folder.path(), 78, None)
             .unwrap_err()
             .reason(),
         "gone"
@@ -214,14 +218,14 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     for served_last in [Some(78), Some(77), Some(79), None] {
         target.listener_id.set(served_last);
         assert_eq!(
-            (target.listener(), target.listener_id.get()),
+            (listener(&target), target.listener_id.get()),
             (Listener::Alive, Some(79)),
             "{served_last:?}"
         );
     }
     fake.write("task/79/comm", "C2 CompilerThre\n");
     assert_eq!(
-        (target.listener(), target.listener_id.get()),
+        (listener(&target), target.listener_id.get()),
         (Listener::Dead, None)
     );
 }

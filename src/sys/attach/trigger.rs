@@ -8,16 +8,17 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat, u
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
+use super::error::{AttachDeadline, AttachError};
+use super::jvm::{Listener, check_signal_is_safe, listener};
 use super::protocol::Socket;
-use super::target::{Listener, Target, gone_or, read_stat};
-use super::{AttachError, Deadline};
+use crate::sys::process::{PinnedProcess, gone_or, read_stat};
 
 /// Makes the JVM open its socket, or open it again in the place of one that nobody serves. The caller has made sure that
 /// the signal is safe.
-pub(super) fn open_socket(
-    target: &Target,
+fn open_socket(
+    target: &PinnedProcess,
     unserved: Option<&Socket>,
-    deadline: Deadline,
+    deadline: AttachDeadline,
     signalled: &mut bool,
 ) -> Result<Socket, AttachError> {
     let mut trigger = TriggerFile::create(target)?;
@@ -38,7 +39,7 @@ pub(super) fn open_socket(
         // The listener's thread begins before it puts its socket in that place.
         if let Some(socket) = Socket::find(target)?
             && unserved.is_none_or(|unserved| unserved.inode != socket.inode)
-            && target.listener() != Listener::Dead
+            && listener(target) != Listener::Dead
         {
             return Ok(socket);
         }
@@ -46,7 +47,7 @@ pub(super) fn open_socket(
 }
 
 /// Removes what an attempt that ended too early left for the JVM.
-pub(super) fn clear(target: &Target) {
+pub(super) fn clear(target: &PinnedProcess) {
     let name = file_name(target);
     for folder in folders(target).into_iter().flatten() {
         let stat = statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW);
@@ -63,10 +64,10 @@ pub(super) fn clear(target: &Target) {
 const STAGE: &str = "waiting for the JVM to open its attach socket";
 
 /// What the waiting was really for, as far as it can be seen now, if not for the JVM.
-fn after_timeout(target: &Target) -> Result<(), AttachError> {
+fn after_timeout(target: &PinnedProcess) -> Result<(), AttachError> {
     target.check_running()?;
     // One that has just opened its socket is late, not dead.
-    let dead = Socket::find(target)?.is_some() && target.listener() == Listener::Dead;
+    let dead = Socket::find(target)?.is_some() && listener(target) == Listener::Dead;
     if dead {
         Err(AttachError::ListenerDead)
     } else {
@@ -82,7 +83,7 @@ struct TriggerFile {
 }
 
 /// Where the JVM looks for it, in this order: its working folder, its /tmp.
-fn folders(target: &Target) -> [Option<OwnedFd>; 2] {
+fn folders(target: &PinnedProcess) -> [Option<OwnedFd>; 2] {
     [
         target
             .working_folder
@@ -92,12 +93,12 @@ fn folders(target: &Target) -> [Option<OwnedFd>; 2] {
     ]
 }
 
-fn file_name(target: &Target) -> String {
+fn file_name(target: &PinnedProcess) -> String {
     format!(".attach_pid{}", target.ns_pid)
 }
 
 impl TriggerFile {
-    fn create(target: &Target) -> Result<TriggerFile, AttachError> {
+    fn create(target: &PinnedProcess) -> Result<TriggerFile, AttachError> {
         let name = file_name(target);
         let mut failures = Vec::new();
         for (place, folder) in std::iter::zip(["its working folder", "its /tmp"], folders(target)) {
@@ -114,7 +115,7 @@ impl TriggerFile {
     }
 }
 
-fn create_in(target: &Target, folder: OwnedFd, name: &str) -> Result<TriggerFile, String> {
+fn create_in(target: &PinnedProcess, folder: OwnedFd, name: &str) -> Result<TriggerFile, String> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stat = match openat(&folder, name, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => fstat(&file),
@@ -138,7 +139,7 @@ fn create_in(target: &Target, folder: OwnedFd, name: &str) -> Result<TriggerFile
 }
 
 /// The JVM heeds only what its own user or root made.
-fn is_usable(target: &Target, stat: &Stat) -> bool {
+fn is_usable(target: &PinnedProcess, stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && (stat.st_uid == target.uid || stat.st_uid == 0)
 }
@@ -152,7 +153,7 @@ impl Drop for TriggerFile {
     }
 }
 
-fn send_sigquit(target: &Target) -> Result<(), AttachError> {
+fn send_sigquit(target: &PinnedProcess) -> Result<(), AttachError> {
     // A descriptor of /proc/PID is a pidfd to this call: the signal reaches the process that was checked, or nobody.
     match pidfd_send_signal(&target.folder, Signal::QUIT) {
         Ok(()) => Ok(()),
@@ -162,7 +163,7 @@ fn send_sigquit(target: &Target) -> Result<(), AttachError> {
     }
 }
 
-fn send_by_number(target: &Target) -> Result<(), AttachError> {
+fn send_by_number(target: &PinnedProcess) -> Result<(), AttachError> {
     let own = std::fs::read_link(target.proc_root.join("self")).ok();
     let own_namespace =
         own.and_then(|path| path.to_str()?.parse().ok()) == Some(std::process::id());
@@ -180,7 +181,7 @@ fn send_by_number(target: &Target) -> Result<(), AttachError> {
     kill_process(pid, Signal::QUIT).map_err(|errno| signal_failure(target, errno))
 }
 
-fn signal_failure(target: &Target, errno: Errno) -> AttachError {
+fn signal_failure(target: &PinnedProcess, errno: Errno) -> AttachError {
     match errno {
         Errno::PERM => target.denied("may not send SIGQUIT"),
         Errno::INVAL => AttachError::Refused(format!(
@@ -188,5 +189,32 @@ fn signal_failure(target: &Target, errno: Errno) -> AttachError {
             target.proc_root.display()
         )),
         errno => gone_or(errno, || "sending SIGQUIT".into()),
+    }
+}
+
+/// The JVM's socket, which it is made to open if it has none.
+pub fn find_or_open_socket(
+    target: &PinnedProcess,
+    may_signal: bool,
+    deadline: AttachDeadline,
+    signalled: &mut bool,
+) -> Result<Socket, AttachError> {
+    let found = Socket::find(target)?;
+    if !may_signal {
+        clear(target);
+    }
+    match found {
+        Some(socket) if listener(target) != Listener::Dead => Ok(socket),
+        found => {
+            check_signal_is_safe(target)?;
+            if !may_signal {
+                return Err(if found.is_some() {
+                    AttachError::ListenerDead
+                } else {
+                    AttachError::SignalHeldBack
+                });
+            }
+            open_socket(target, found.as_ref(), deadline, signalled)
+        }
     }
 }

@@ -1,0 +1,161 @@
+//! What saved or fresh thread dumps tell: deadlocks with their true members, the known issue that each is, convoys.
+
+use serde::Serialize;
+
+use crate::model::{Deadlock, LockQueue, NamedIssue};
+use crate::parse::thread_dump::{self, ThreadDump};
+use crate::threads::known_issues;
+use crate::threads::wait_graph::WaitGraph;
+
+/// The shape of `--output json`, documented in `docs/analyze.md`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Analysis {
+    pub dumps: Vec<DumpFacts>,
+    pub deadlocks: Vec<DeadlockFacts>,
+    pub convoys: Vec<ConvoyFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DumpFacts {
+    /// File name, or `pid N`.
+    pub source: String,
+    /// As the dump prints it, in the JVM's time zone.
+    pub time: Option<String>,
+    pub vm: Option<String>,
+    pub threads: usize,
+    pub truncated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadlockFacts {
+    /// Index into [`Analysis::dumps`].
+    pub dump: usize,
+    /// Each wants what the next one holds, the last what the first one holds.
+    pub cycle: Vec<Member>,
+    /// Threads that merely wait for a member, directly or through others.
+    pub waiting: Vec<String>,
+    /// Empty: none that is known here.
+    pub known_issues: Vec<NamedIssue>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Member {
+    pub thread: String,
+    /// Class of the lock that the member before it wants.
+    pub holds: String,
+    pub wants: String,
+    pub frames: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConvoyFacts {
+    pub dump: usize,
+    pub lock: String,
+    pub waiters: Vec<String>,
+    /// Null where the dump does not tell.
+    pub owner: Option<String>,
+    /// What the owner does: its topmost frames.
+    pub owner_frames: Vec<String>,
+}
+
+impl Analysis {
+    /// The deadlocks of one dump, with their indexes.
+    pub fn deadlocks_of(&self, dump: usize) -> impl Iterator<Item = (usize, &DeadlockFacts)> {
+        // They stand in the order of their dumps.
+        let first = self
+            .deadlocks
+            .partition_point(|deadlock| deadlock.dump < dump);
+        self.deadlocks
+            .iter()
+            .enumerate()
+            .skip(first)
+            .take_while(move |(_, deadlock)| deadlock.dump == dump)
+    }
+
+    /// Adds one dump. `source` is the file or process that it came from.
+    pub fn add(&mut self, source: &str, dump: &ThreadDump<'_>) {
+        let index = self.dumps.len();
+        self.dumps.push(DumpFacts {
+            source: source.to_owned(),
+            time: dump.time.map(str::to_owned),
+            vm: dump.vm.map(str::to_owned),
+            threads: dump.threads.len(),
+            truncated: dump.truncated,
+        });
+        let graph = WaitGraph::of(dump);
+        self.deadlocks.extend(
+            graph
+                .deadlocks()
+                .into_iter()
+                .map(|deadlock| facts(index, deadlock)),
+        );
+        self.convoys
+            .extend(graph.convoys().into_iter().map(|queue| {
+                let LockQueue {
+                    lock_class: lock,
+                    waiters,
+                    owner,
+                    owner_frames,
+                } = queue;
+                ConvoyFacts {
+                    dump: index,
+                    lock,
+                    waiters,
+                    owner,
+                    owner_frames,
+                }
+            }));
+    }
+}
+
+fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
+    let known_issues = known_issues::matching(&deadlock);
+    let before = deadlock
+        .cycle
+        .iter()
+        .cycle()
+        .skip(deadlock.cycle.len().saturating_sub(1));
+    let held: Vec<String> = before
+        .take(deadlock.cycle.len())
+        .map(|member| member.wants.clone())
+        .collect();
+    let members = std::iter::zip(deadlock.cycle, held).map(|(member, holds)| Member {
+        thread: member.thread,
+        holds,
+        wants: member.wants,
+        frames: member.frames,
+    });
+    let waiting = deadlock
+        .waiting
+        .into_iter()
+        .map(|thread| thread.thread)
+        .collect();
+    DeadlockFacts {
+        dump,
+        cycle: members.collect(),
+        waiting,
+        known_issues,
+    }
+}
+
+/// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.
+pub fn read_all(bytes: &[u8]) -> Analysis {
+    let mut analysis = Analysis::default();
+    for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {
+        let reported = dump.reported.iter().flatten();
+        for thread in dump
+            .threads
+            .iter()
+            .chain(reported.filter_map(|thread| thread.stack.as_ref()))
+        {
+            let _ = (thread.header(), thread.state());
+            let _ = (thread.frames().count(), thread.frame_lines().count());
+            let _ = (
+                thread.locks().count(),
+                thread.initialising_classes().count(),
+            );
+        }
+        analysis.add("bytes", &dump);
+    }
+    analysis
+}

@@ -1,0 +1,158 @@
+//! Open file handles as `lsof` and `ls -l /proc/PID/fd` print them, one a line.
+
+use std::net::SocketAddr;
+
+use super::sockets;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handle<'a> {
+    /// `lsof` tells it.
+    pub pid: Option<u32>,
+    pub socket: bool,
+    /// A TCP socket that is in none of the kernel's tables any more; `lsof` tells it.
+    pub untracked: bool,
+    /// Own end of a TCP socket; `lsof -nP` tells it.
+    pub local: Option<SocketAddr>,
+    /// The file, where it is one.
+    pub path: Option<&'a str>,
+}
+
+const TYPES: [&str; 10] = [
+    "REG", "DIR", "CHR", "BLK", "FIFO", "IPv4", "IPv6", "sock", "unix", "a_inode",
+];
+
+/// The handles of a text. Lines of anything else are passed over, also `lsof`'s of mapped files and folders, which are
+/// no handles.
+pub fn handles(text: &str) -> impl Iterator<Item = Handle<'_>> {
+    text.lines()
+        .filter_map(|line| link(line).or_else(|| lsof(line)))
+}
+
+/// `lrwx------ 1 root root 64 Nov 22 14:33 92 -> socket:[4711]`
+fn link(line: &str) -> Option<Handle<'_>> {
+    let (before, target) = line.strip_prefix('l')?.split_once(" -> ")?;
+    before.rsplit(' ').next()?.parse::<u32>().ok()?;
+    let path = target.starts_with('/').then_some(target);
+    Some(Handle {
+        socket: target.starts_with("socket:["),
+        path,
+        ..Handle::default()
+    })
+}
+
+/// `java 81068 root 123u IPv6 4711 0t0 TCP 192.168.1.219:9092->192.168.1.217:58837 (CLOSE_WAIT)`
+fn lsof(line: &str) -> Option<Handle<'_>> {
+    let mut words = line.split_ascii_whitespace();
+    let pid = words.nth(1)?.parse().ok()?;
+    // The user is next, after the thread's id and name where those were asked for.
+    let mut words = words.skip(1).take(4).skip_while(|word| !is_handle(word));
+    let kind = words.nth(1).filter(|kind| TYPES.contains(kind))?;
+    let rest = &line[line.find(kind)? + kind.len()..];
+    // `sock ... protocol: TCP`, by older ones `can't identify protocol`: found in no table of the kernel.
+    let untracked = kind == "sock"
+        && ["protocol: TCP", "identify protocol"]
+            .iter()
+            .any(|mark| rest.contains(mark));
+    let tcp = rest
+        .split_once(" TCP ")
+        .filter(|_| matches!(kind, "IPv4" | "IPv6"));
+    let local = tcp.and_then(|(_, name)| name.split([' ', '-']).next());
+    Some(Handle {
+        pid: Some(pid),
+        socket: matches!(kind, "IPv4" | "IPv6" | "sock" | "unix"),
+        untracked,
+        local: local.and_then(sockets::address),
+        path: rest
+            .find(" /")
+            .filter(|_| kind == "REG")
+            .and_then(|start| rest.get(start + 1..)),
+    })
+}
+
+/// `123u`, `4w`, `5uW`: a number, its mode, a lock.
+fn is_handle(word: &str) -> bool {
+    let mode = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    mode.len() < word.len() && mode.len() < 3 && mode.starts_with(['r', 'w', 'u', '-'])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Lines that lsof 4.95 and ls printed of the same process.
+    #[test]
+    fn every_form() {
+        let of = |line| handles(line).next();
+        let lsof = |socket, untracked, local: Option<&str>, path| {
+            let local = local.map(|local| local.parse().unwrap());
+            Some(Handle {
+                pid: Some(29493),
+                socket,
+                untracked,
+                local,
+                path,
+            })
+        };
+        let table = [
+            (
+                "python3 29493 root    0r  FIFO    0,15      0t0  6070184 pipe",
+                lsof(false, false, None, None),
+            ),
+            (
+                "python3 29493 root    4w   REG   254,0        0  9977931 /tmp/an/lsof.txt",
+                lsof(false, false, None, Some("/tmp/an/lsof.txt")),
+            ),
+            (
+                "python3 29493 root    5u  sock     0,9      0t0  6070699 protocol: TCP",
+                lsof(true, true, None, None),
+            ),
+            (
+                "java    29493 root  9u  sock                0,6       0t0 3133 can't identify protocol",
+                lsof(true, true, None, None),
+            ),
+            (
+                "python3 29493 root    3u  IPv4 6070697      0t0      TCP 127.0.0.1:42781 (LISTEN)",
+                lsof(true, false, Some("127.0.0.1:42781"), None),
+            ),
+            (
+                "python3 29493 root    6u  IPv4 6070701      0t0      TCP 127.0.0.1:42781->127.0.0.1:59022 (CLOSE_WAIT)",
+                lsof(true, false, Some("127.0.0.1:42781"), None),
+            ),
+            (
+                "python3 29493 29494 worker root    6u  IPv4 6070701      0t0      TCP localhost:1->localhost:2 (CLOSE_WAIT)",
+                lsof(true, false, None, None),
+            ),
+            (
+                "python3 29493 root  mem    REG   254,0    17584    18500 /usr/bin/python3.11",
+                None,
+            ),
+            (
+                "COMMAND   PID USER   FD   TYPE  DEVICE SIZE/OFF     NODE NAME",
+                None,
+            ),
+            (
+                "lrwx------ 1 root root 64 Nov 22 19:39 3 -> socket:[6070697]",
+                Some(Handle {
+                    socket: true,
+                    ..Handle::default()
+                }),
+            ),
+            (
+                "l-wx------ 1 root root 64 Nov 22 19:39 4 -> /tmp/ls.txt",
+                Some(Handle {
+                    path: Some("/tmp/ls.txt"),
+                    ..Handle::default()
+                }),
+            ),
+            (
+                "lrwxrwxrwx 1 root root 9 Nov 22 19:39 python -> python3",
+                None,
+            ),
+            ("total 0", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(of(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Partitions as `kafka-topics --describe` prints them, of 0.8 to 4.x.
+
+use memchr::memmem;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition<'a> {
+    pub topic: &'a str,
+    pub partition: u32,
+    /// None: it has no leader.
+    pub leader: Option<i32>,
+    /// Read with [`ids`].
+    pub replicas: &'a str,
+    /// Read with [`ids`]; may be empty.
+    pub isr: &'a str,
+}
+
+/// The partitions of a text. Lines of anything else are passed over.
+pub fn partitions(text: &str) -> impl Iterator<Item = Partition<'_>> {
+    text.lines().filter_map(partition)
+}
+
+/// `217,218,219`; what is no number is passed over.
+pub fn ids(list: &str) -> impl Iterator<Item = i32> {
+    list.split(',').filter_map(|id| id.trim().parse().ok())
+}
+
+fn partition(line: &str) -> Option<Partition<'_>> {
+    memmem::find(line.as_bytes(), b"Isr:")?;
+    // Tabs became blanks in what was copied from a terminal; an empty value is followed by the next name.
+    let value = |name: &str| {
+        let mut words = line
+            .split_ascii_whitespace()
+            .skip_while(|word| *word != name)
+            .skip(1);
+        words.next().filter(|word| !word.ends_with(':'))
+    };
+    Some(Partition {
+        topic: value("Topic:")?,
+        partition: value("Partition:")?.parse().ok()?,
+        leader: value("Leader:")
+            .and_then(|id| id.parse().ok())
+            .filter(|id| *id >= 0),
+        replicas: value("Replicas:")?,
+        isr: value("Isr:").unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Against the lab's own reader, on what real kafka-topics printed.
+    #[test]
+    fn the_lab_reads_the_same() {
+        let files = [
+            include_str!("../../../tests/fixtures/kafka/0.10.1.0-one-stopped.describe.txt"),
+            include_str!("../../../tests/fixtures/kafka/4.3.0-one-stopped.describe.txt"),
+        ];
+        for text in files {
+            let expected = lab::hand::described_partitions(text);
+            assert!(expected.iter().any(|row| row.leader.is_none()) || expected.len() > 50);
+            assert_eq!(expected.len(), partitions(text).count());
+            for (row, own) in std::iter::zip(expected, partitions(text)) {
+                assert_eq!(
+                    (row.topic.as_str(), row.partition, row.leader),
+                    (own.topic, own.partition as i32, own.leader)
+                );
+                assert_eq!(
+                    (row.replicas, row.isr),
+                    (ids(own.replicas).collect(), ids(own.isr).collect())
+                );
+            }
+        }
+        // Blanks for tabs, as a terminal shows it, and an ISR that is empty.
+        let copied = "        Topic: t       Partition: 0    Leader: none     Replicas: 218,217   Isr:    Elr: 2";
+        let none = Partition {
+            topic: "t",
+            partition: 0,
+            leader: None,
+            replicas: "218,217",
+            isr: "",
+        };
+        assert_eq!(partition(copied), Some(none));
+    }
+}

@@ -1,0 +1,390 @@
+//! Which broker a file or an address is about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::artifact::{DUMP, File, HANDLES, SOCKETS};
+use super::bundle::{Bundle, Found};
+use super::explanation::{Address, By};
+use crate::analyze::formats::server_log::Log;
+use crate::analyze::formats::{handles, sockets, topics, zookeeper};
+use crate::discover::properties::{self, Properties};
+use crate::threads::pools::without_plane;
+
+/// No cluster has more; what hostile text names beyond is left out.
+const MOST: usize = 1_000;
+
+const KAFKA_PORT: u16 = 9092;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    Id(i32),
+    /// A broker whose id no file tells.
+    At(SocketAddr),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Id(id) => id.fmt(f),
+            Name::At(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The broker that a file is about, where anything tells it.
+pub type Owner = Option<(Name, By)>;
+
+/// The brokers that the files speak of.
+#[derive(Debug, Default)]
+pub struct Names {
+    ids: BTreeSet<i32>,
+    addresses: BTreeMap<SocketAddr, (Name, By)>,
+    /// Owners of listening or serving sockets, and folders of logs: of one broker each, or None.
+    pids: BTreeMap<u32, Option<Name>>,
+    log_dirs: BTreeMap<String, Option<Name>>,
+}
+
+/// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
+pub fn id_of_thread(thread: &str) -> Option<i32> {
+    let name = without_plane(thread);
+    let rest = ["kafka-network-thread-", "ExpirationReaper-"]
+        .iter()
+        .find_map(|start| name.strip_prefix(start))?;
+    rest.split('-').next()?.parse().ok()
+}
+
+/// The id that settings give their broker.
+pub fn own_id(settings: &Properties) -> Option<i32> {
+    settings
+        .get("node.id")
+        .or(settings.get("broker.id"))?
+        .parse()
+        .ok()
+        .filter(|id| *id >= 0)
+}
+
+/// One id, where there is exactly one.
+fn only(ids: &BTreeSet<i32>) -> Option<i32> {
+    ids.first().copied().filter(|_| ids.len() == 1)
+}
+
+impl Names {
+    pub fn learn(files: &[File<'_>], logs: &[Option<Log<'_>>], bundles: &[Bundle<'_>]) -> Names {
+        let mut names = Names::default();
+        names.know(bundles.iter().filter_map(Bundle::id));
+        let mut ports = BTreeSet::new();
+        for (file, log) in files.iter().zip(logs) {
+            let partitions = topics::partitions(&file.text);
+            let in_topics = partitions.flat_map(|row| topics::ids(row.replicas).chain(row.leader));
+            let registered = zookeeper::registered(&file.text).into_iter().flatten();
+            let found = file.found.as_ref().and_then(Found::id);
+            names.know(
+                in_topics
+                    .chain(registered)
+                    .chain(file.dump_ids.iter().copied())
+                    .chain(found),
+            );
+            if let Some(log) = log {
+                let others = log
+                    .disconnects
+                    .keys()
+                    .chain(log.addresses.values())
+                    .chain(&log.ids);
+                names.know(others.copied());
+                names.settings(only(&log.ids), log.listeners, log.log_dirs, &mut ports);
+                log.addresses
+                    .iter()
+                    .for_each(|(address, id)| names.locate(*address, Name::Id(*id), By::Content));
+            }
+            if let Some(settings) = &file.properties {
+                let id = own_id(settings);
+                names.know(id.into_iter());
+                let dirs = settings.get("log.dirs").or(settings.get("log.dir"));
+                for key in ["listeners", "advertised.listeners"] {
+                    names.settings(id, settings.get(key), dirs, &mut ports);
+                }
+            }
+        }
+        ports.extend(names.addresses.keys().map(SocketAddr::port));
+        if ports.is_empty() {
+            ports.insert(KAFKA_PORT);
+        }
+        names.learn_sockets(files, &ports);
+        names
+    }
+
+    fn know(&mut self, ids: impl Iterator<Item = i32>) {
+        for id in ids {
+            if self.ids.len() < MOST {
+                self.ids.insert(id);
+            }
+        }
+    }
+
+    fn locate(&mut self, address: SocketAddr, name: Name, by: By) {
+        if self.addresses.len() < MOST {
+            self.addresses.entry(address).or_insert((name, by));
+        }
+    }
+
+    fn settings(
+        &mut self,
+        id: Option<i32>,
+        listeners: Option<&str>,
+        dirs: Option<&str>,
+        ports: &mut BTreeSet<u16>,
+    ) {
+        let addresses = listeners.into_iter().flat_map(properties::list);
+        for address in addresses.filter_map(|entry| sockets::address(entry.split_once("://")?.1)) {
+            ports.insert(address.port());
+            if let Some(id) = id.filter(|_| !address.ip().is_unspecified()) {
+                self.locate(address, Name::Id(id), By::Content);
+            }
+        }
+        for dir in dirs.into_iter().flat_map(properties::list) {
+            if let Some(id) = id {
+                one_of(&mut self.log_dirs, dir.to_owned(), Name::Id(id));
+            }
+        }
+    }
+
+    /// Addresses of brokers, by their ports, and the processes behind them.
+    fn learn_sockets(&mut self, files: &[File<'_>], ports: &BTreeSet<u16>) {
+        let with_sockets = || files.iter().filter(|file| file.is(SOCKETS));
+        // With what the names of files say in which it serves.
+        let mut unknown: BTreeMap<SocketAddr, BTreeSet<i32>> = BTreeMap::new();
+        for file in with_sockets() {
+            let hint = self.hint(file.source);
+            for socket in sockets::sockets(&file.text) {
+                for (address, hint) in [(socket.local, hint), (socket.peer, None)] {
+                    let serves = ports.contains(&address.port()) && !address.ip().is_unspecified();
+                    if serves && !self.addresses.contains_key(&address) && unknown.len() < MOST {
+                        unknown.entry(address).or_default().extend(hint);
+                    }
+                }
+            }
+        }
+        let last_part_is_id = |(address, (name, _)): (&SocketAddr, &(Name, By))| {
+            last_part(address.ip()).is_none_or(|part| Name::Id(part) == *name)
+        };
+        let by_last_part = self.addresses.iter().all(last_part_is_id);
+        let located: BTreeSet<Name> = self
+            .addresses
+            .values()
+            .map(|(name, _)| name.clone())
+            .collect();
+        for (address, hints) in unknown {
+            let part =
+                last_part(address.ip()).filter(|part| by_last_part && self.ids.contains(part));
+            let guesses = [(part, By::LastPartOfAddress), (only(&hints), By::FileName)];
+            let guesses = guesses
+                .into_iter()
+                .filter_map(|(id, by)| Some((Name::Id(id?), by)));
+            let guess = guesses
+                .into_iter()
+                .find(|(name, _)| !located.contains(name));
+            let (name, by) = guess.unwrap_or((Name::At(address), By::Content));
+            self.locate(address, name, by);
+        }
+        for socket in with_sockets().flat_map(|file| sockets::sockets(&file.text)) {
+            if let (Some((name, _)), Some(pid)) = (self.addresses.get(&socket.local), socket.pid) {
+                one_of(&mut self.pids, pid, name.clone());
+            }
+        }
+    }
+
+    pub fn all(&self) -> BTreeSet<Name> {
+        self.ids
+            .iter()
+            .copied()
+            .map(Name::Id)
+            .chain(self.addresses.values().map(|(name, _)| name.clone()))
+            .collect()
+    }
+
+    pub fn at(&self, address: SocketAddr) -> Option<&Name> {
+        self.addresses.get(&address).map(|(name, _)| name)
+    }
+
+    pub fn addresses(&self, name: &Name) -> Vec<Address> {
+        let own = self
+            .addresses
+            .iter()
+            .filter(|(_, (owner, _))| owner == name);
+        own.map(|(address, (_, by))| Address {
+            address: address.to_string(),
+            by: *by,
+        })
+        .collect()
+    }
+
+    /// The broker that a file is about; the id is that of the bundle which it is in.
+    pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>, of_bundle: Option<i32>) -> Owner {
+        let ids = log
+            .map(|log| &log.ids)
+            .into_iter()
+            .chain([&file.dump_ids])
+            .flatten()
+            .copied();
+        let stated = [
+            file.properties.as_ref().and_then(own_id),
+            file.found.as_ref().and_then(Found::id),
+        ];
+        let ids: BTreeSet<i32> = ids.chain(stated.into_iter().flatten()).collect();
+        if !ids.is_empty() {
+            return Some((Name::Id(only(&ids)?), By::Content));
+        }
+        let told = match () {
+            () if file.is(SOCKETS) => self.by_sockets(&file.text),
+            () if file.is(HANDLES) => self.by_handles(&file.text).map(|name| (name, By::Content)),
+            () => None,
+        };
+        let one_broker_s = file.is(SOCKETS)
+            || file.is(HANDLES)
+            || file.is(DUMP)
+            || log.is_some_and(|log| log.broker);
+        let told = told.or_else(|| Some((Name::Id(of_bundle?), By::Manifest)));
+        told.or_else(|| {
+            Some((
+                Name::Id(self.hint(file.source).filter(|_| one_broker_s)?),
+                By::FileName,
+            ))
+        })
+    }
+
+    /// The one broker that serves at one end of them, else the one whose host they are of.
+    fn by_sockets(&self, text: &str) -> Option<(Name, By)> {
+        let serving = sockets::sockets(text).filter_map(|socket| self.addresses.get(&socket.local));
+        let on_host = sockets::sockets(text).filter_map(|socket| self.on_host(socket.local.ip()));
+        the_one(serving).or_else(|| the_one(on_host)).cloned()
+    }
+
+    /// The one broker with an address on this host.
+    pub fn on_host(&self, ip: IpAddr) -> Option<&(Name, By)> {
+        the_one(
+            self.addresses
+                .iter()
+                .filter(|(address, _)| address.ip() == ip)
+                .map(|(_, owner)| owner),
+        )
+    }
+
+    /// By the folders of its logs, its process or the address it listens on.
+    fn by_handles(&self, text: &str) -> Option<Name> {
+        let mut told = BTreeSet::new();
+        for handle in handles::handles(text) {
+            let dir = |path: &str| {
+                let inside = |dir: &str| {
+                    path.strip_prefix(dir)
+                        .is_some_and(|rest| rest.starts_with('/'))
+                };
+                self.log_dirs
+                    .iter()
+                    .find(|(dir, _)| inside(dir.trim_end_matches('/')))
+                    .map(|(_, owner)| owner)
+            };
+            let owner = handle
+                .path
+                .and_then(dir)
+                .or_else(|| self.pids.get(&handle.pid?));
+            let owner = owner
+                .and_then(Option::as_ref)
+                .or_else(|| self.at(handle.local?));
+            told.extend(owner.cloned());
+        }
+        told.pop_first().filter(|_| told.is_empty())
+    }
+
+    /// The one known id that a file's name or its folder's holds after the word broker, as `2026-11-22T10-14-02Z-broker-219`,
+    /// else anywhere, as `217-server.log`; in `0.10.1.0` is none.
+    fn hint(&self, source: &str) -> Option<i32> {
+        let ids = |part: &str| -> BTreeSet<i32> {
+            let words = part.split(|c: char| !c.is_ascii_digit() && c != '.');
+            let numbers = words
+                .map(|word| word.trim_matches('.'))
+                .filter_map(|word| word.parse().ok());
+            numbers.filter(|id| self.ids.contains(id)).collect()
+        };
+        let parts = || source.rsplit('/').take(2);
+        let after_broker = parts().filter_map(|part| Some(part.rsplit_once("broker")?.1));
+        after_broker
+            .chain(parts())
+            .map(ids)
+            .find(|ids| !ids.is_empty())
+            .and_then(|ids| only(&ids))
+    }
+}
+
+/// The last number of an IPv4 address.
+fn last_part(ip: IpAddr) -> Option<i32> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip.octets()[3].into()),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Keeps what belongs to one broker, and marks as nobody's what belongs to several.
+fn one_of<K: Ord>(map: &mut BTreeMap<K, Option<Name>>, key: K, name: Name) {
+    if map.len() < MOST {
+        map.entry(key)
+            .and_modify(|kept| *kept = kept.take().filter(|kept| *kept == name))
+            .or_insert(Some(name));
+    }
+}
+
+/// The first, where all are of the same broker.
+fn the_one<'a>(mut owners: impl Iterator<Item = &'a (Name, By)>) -> Option<&'a (Name, By)> {
+    let first = owners.next()?;
+    owners.all(|(name, _)| *name == first.0).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_of_names() {
+        let names = Names {
+            ids: BTreeSet::from([1, 2, 219]),
+            ..Names::default()
+        };
+        let table = [
+            ("logs/219-server.log", Some(219)),
+            ("broker2.log", Some(2)),
+            ("broker2.log.1", None),
+            (
+                "2026-11-02T10-14-02Z-broker-219/thread-dump-1.txt",
+                Some(219),
+            ),
+            ("host-219/jstack.txt", Some(219)),
+            ("219/deeper/jstack.txt", None),
+            ("incident-2.1.0/jstack.txt", None),
+            ("netstat-219-grep-2.txt", None),
+            ("218.txt", None),
+        ];
+        for (source, id) in table {
+            assert_eq!(names.hint(source), id, "{source}");
+        }
+    }
+
+    #[test]
+    fn ids_in_names_of_threads() {
+        // Of 0.10.1.0, 2.8.2 and 4.3.0.
+        let table = [
+            ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
+            (
+                "data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0",
+                Some(1),
+            ),
+            ("ExpirationReaper-2", Some(2)),
+            ("ExpirationReaper-219-AlterAcls", Some(219)),
+            ("ReplicaFetcherThread-0-3", None),
+            ("kafka-request-handler-4", None),
+        ];
+        for (thread, id) in table {
+            assert_eq!(id_of_thread(thread), id, "{thread}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What thread dumps and other saved output tell, as text for a terminal.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, Member};
+use crate::analyze::{Address, BrokerFacts, By, Explanation, Fact, Verdict};
+use crate::model::NamedIssue;
+
+/// Plain text: the brokers, those to blame first; what no one broker can be charged with; the dumps; the files.
+pub fn explained(told: &Explanation) -> String {
+    let mut out = String::new();
+    told.brokers
+        .iter()
+        .for_each(|found| broker(&mut out, found));
+    if !told.elsewhere.is_empty() {
+        out.push_str("Of no one broker\n");
+        told.elsewhere
+            .iter()
+            .for_each(|found| fact(&mut out, found));
+        out.push('\n');
+    }
+    out.push_str(&text(&told.analysis));
+    out.push_str("Files\n");
+    for file in &told.files {
+        let _ = write!(out, "  {}: {}", file.source, file.forms.join(", "));
+        let _ = match (&file.broker, file.by) {
+            (Some(broker), Some(by)) => writeln!(out, "; broker {broker}, {}", known_by(by)),
+            _ if file.forms.contains(&"thread dump") => {
+                writeln!(out, "; nothing tells of which broker")
+            }
+            _ => writeln!(out),
+        };
+    }
+    if !told.not_recognised.is_empty() {
+        out.push_str("\nNot recognised, left out\n");
+    }
+    for file in &told.not_recognised {
+        let _ = writeln!(out, "  {}: {}", file.source, file.reason);
+    }
+    out
+}
+
+fn known_by(by: By) -> &'static str {
+    match by {
+        By::Content => "by what it holds",
+        By::Manifest => "by its bundle's manifest",
+        By::LastPartOfAddress => "by the last part of its address",
+        By::FileName => "by the file's name alone",
+    }
+}
+
+fn broker(out: &mut String, found: &BrokerFacts) {
+    let _ = write!(out, "Broker {}", found.broker);
+    for Address { address, by } in found
+        .addresses
+        .iter()
+        .filter(|place| place.address != found.broker)
+    {
+        let _ = match by {
+            By::Content => write!(out, ", {address}"),
+            by => write!(out, ", {address} ({})", known_by(*by)),
+        };
+    }
+    if let Some(version) = &found.version {
+        let _ = write!(out, ", Kafka {version}");
+    }
+    let suffers = || found.suffers_from.join(", ");
+    let _ = match found.verdict {
+        Verdict::Gray if found.deadlocks.is_empty() => writeln!(out, ": alive but not working"),
+        Verdict::Gray => writeln!(out, ": alive but deadlocked; only a restart cures it"),
+        Verdict::Suspect if found.suffers_from.is_empty() => writeln!(out, ": suspect"),
+        Verdict::Suspect => writeln!(out, ": suspect, but suffers from broker {}", suffers()),
+        Verdict::NoFinding if found.suffers_from.is_empty() => {
+            writeln!(out, ": nothing here speaks against it")
+        }
+        Verdict::NoFinding => writeln!(out, ": not to blame, suffers from broker {}", suffers()),
+    };
+    found
+        .known_issues
+        .iter()
+        .for_each(|known| issue(out, known));
+    found.facts.iter().for_each(|found| fact(out, found));
+    out.push('\n');
+}
+
+fn fact(out: &mut String, found: &Fact) {
+    let _ = writeln!(out, "  - {} [{}]", found.text, found.source);
+}
+
+/// Plain text, a paragraph for each dump and each finding.
+pub fn text(analysis: &Analysis) -> String {
+    let mut out = String::new();
+    let mut told: HashMap<&[Member], &str> = HashMap::new();
+    // Writing to a String cannot fail, here and below.
+    for (index, dump) in analysis.dumps.iter().enumerate() {
+        let _ = match dump.threads {
+            0 => write!(out, "{}: the JVM's report without its threads", dump.source),
+            threads => write!(out, "{}: {threads} threads", dump.source),
+        };
+        for detail in [&dump.time, &dump.vm].into_iter().flatten() {
+            let _ = write!(out, ", {detail}");
+        }
+        out.push_str(if dump.truncated { ", cut off\n" } else { "\n" });
+        if analysis.deadlocks_of(index).next().is_none() {
+            out.push_str("No deadlock.\n");
+        }
+        for (_, found) in analysis.deadlocks_of(index) {
+            // Dumps some time apart show the same threads at the same place.
+            match told.insert(found.cycle.as_slice(), dump.source.as_str()) {
+                Some(before) => {
+                    let _ = writeln!(out, "The same deadlock as in {before}");
+                    waiting(&mut out, found);
+                }
+                None => deadlock(&mut out, found),
+            }
+        }
+        let first = analysis
+            .convoys
+            .partition_point(|convoy| convoy.dump < index);
+        let convoys = analysis
+            .convoys
+            .iter()
+            .skip(first)
+            .take_while(|convoy| convoy.dump == index);
+        convoys.for_each(|found| convoy(&mut out, found));
+        out.push('\n');
+    }
+    out
+}
+
+fn deadlock(out: &mut String, found: &DeadlockFacts) {
+    let _ = writeln!(
+        out,
+        "Deadlock of {} threads; only a restart frees them:",
+        found.cycle.len()
+    );
+    for member in &found.cycle {
+        let _ = writeln!(
+            out,
+            "  {} holds {} and wants {}",
+            member.thread, member.holds, member.wants
+        );
+        for frame in member.frames.iter().take(3) {
+            let _ = writeln!(out, "      at {frame}");
+        }
+    }
+    waiting(out, found);
+    if found.known_issues.is_empty() {
+        out.push_str("  no known issue of Kafka looks like this\n");
+    }
+    found
+        .known_issues
+        .iter()
+        .for_each(|known| issue(out, known));
+}
+
+fn waiting(out: &mut String, found: &DeadlockFacts) {
+    if !found.waiting.is_empty() {
+        let _ = writeln!(
+            out,
+            "  merely waiting for them: {}",
+            found.waiting.join(", ")
+        );
+    }
+}
+
+fn issue(out: &mut String, known: &NamedIssue) {
+    let by = if known.is_exact() {
+        "threads, locks and frames match"
+    } else {
+        "by likeness"
+    };
+    let _ = writeln!(out, "  {} ({by}): {}", known.issue, known.title);
+    if known.fixed_in.is_empty() {
+        out.push_str("    no release with a fix is known\n");
+    } else {
+        let _ = writeln!(out, "    fixed in {}", known.fixed_in.join(", "));
+    }
+    if let Some(advise) = &known.advise {
+        let _ = writeln!(out, "    move to {advise}");
+    }
+    if !known.relatives.is_empty() {
+        let _ = writeln!(out, "    relatives: {}", known.relatives.join(", "));
+    }
+}
+
+fn convoy(out: &mut String, found: &ConvoyFacts) {
+    let owner = found
+        .owner
+        .as_deref()
+        .unwrap_or("a thread that the dump does not name");
+    let _ = writeln!(
+        out,
+        "{} threads wait for {}, held by {owner}",
+        found.waiters.len(),
+        found.lock
+    );
+    for frame in found.owner_frames.iter().take(3) {
+        let _ = writeln!(out, "      at {frame}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Threads that stand still over several dumps of one process, by the times that the dumps print.
+
+use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
+
+use super::artifact::{DUMP, File};
+use super::names::{Name, Owner};
+use crate::model::{Moment, Stall};
+use crate::parse::thread_dump::{self, ThreadDump};
+use crate::threads::stalls::StallDetector;
+use crate::threads::wait_graph::WaitGraph;
+
+pub struct StoodStill {
+    pub stall: Stall,
+    /// Index of the file with the last dump that shows it.
+    pub file: usize,
+    /// As the first and the last dump print their times.
+    pub from: String,
+    pub until: String,
+}
+
+/// Its broker, its JVM, and the lowest id of a thread: the first threads of a JVM live as long as it does.
+type Process<'a> = (Option<&'a Name>, Option<&'a str>, u64);
+
+pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
+    let mut processes: BTreeMap<Process<'_>, Vec<(Moment, usize, ThreadDump<'_>)>> =
+        BTreeMap::new();
+    for (index, (file, owner)) in files
+        .iter()
+        .zip(owners)
+        .enumerate()
+        .filter(|(_, (file, _))| file.is(DUMP))
+    {
+        for dump in thread_dump::parse(&file.text).into_iter().flatten() {
+            let first_thread = dump
+                .threads
+                .iter()
+                .filter_map(|thread| thread.header().nid)
+                .min();
+            if let (Some(at), Some(first_thread)) = (dump.time.and_then(printed), first_thread) {
+                let process = (owner.as_ref().map(|(name, _)| name), dump.vm, first_thread);
+                processes
+                    .entry(process)
+                    .or_default()
+                    .push((at, index, dump));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for mut dumps in processes.into_values() {
+        dumps.sort_by_key(|(at, ..)| *at);
+        let times: BTreeMap<Moment, &str> = dumps
+            .iter()
+            .filter_map(|(at, _, dump)| Some((*at, dump.time?)))
+            .collect();
+        let time = |at: &Moment| times.get(at).copied().unwrap_or_default().to_owned();
+        let mut watch = StallDetector::default();
+        let mut last_of = BTreeMap::new();
+        for (at, file, dump) in &dumps {
+            let told = watch.observe(dump, &WaitGraph::of(dump), None, *at);
+            for stall in told.into_iter().flat_map(|told| told.found) {
+                let place = (
+                    stall.pool.clone(),
+                    stall.frame.clone(),
+                    stall.lock_class.clone(),
+                    stall.since,
+                );
+                let (from, until) = (time(&stall.since), time(at));
+                last_of.insert(
+                    place,
+                    StoodStill {
+                        stall,
+                        file: *file,
+                        from,
+                        until,
+                    },
+                );
+            }
+        }
+        found.extend(last_of.into_values());
+    }
+    found
+}
+
+/// `2026-11-22 10:14:02`, in a time zone that is the same for all dumps of a process.
+fn printed(time: &str) -> Option<Moment> {
+    let since_1970 = humantime::parse_rfc3339_weak(time)
+        .ok()?
+        .duration_since(UNIX_EPOCH)
+        .ok()?;
+    Some(Moment(0).plus(since_1970))
+}

@@ -1,0 +1,261 @@
+//! When a thread dump is due: at its interval, and earlier on suspicion, within what the JVM may be made to stand still.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::worker::AdaptiveInterval;
+
+/// Between two dumps, the newer of them on suspicion.
+const FLOOR: Duration = Duration::from_secs(2);
+/// After the first dump that shows a deadlock, whatever the budget: it is no fault of a dump that nothing moves any more,
+/// and a probe may restart the broker only when two dumps 10 s apart show the same.
+const CONFIRM: Duration = Duration::from_secs(11);
+/// Stands among the suspects for a broker that owes an answer: the kernel gives this id to no thread.
+pub const SILENCE: u32 = 0;
+/// Pauses that were not taken may be taken later: those of so long a time.
+const SAVED: Duration = Duration::from_secs(60);
+
+/// The plan of one broker's dumps.
+#[derive(Debug)]
+pub struct DumpScheduler {
+    pace: AdaptiveInterval,
+    /// Share of the time that dumps may make the JVM stand still.
+    ceiling: f64,
+    /// Pause, in seconds, that may be caused now; negative after a dump that was dearer than what was saved.
+    credit: f64,
+    /// What the dearest of the last dumps cost, in seconds.
+    cost: f64,
+    last: Option<Instant>,
+    /// The suspects that dumps since found nothing wrong with, and how often.
+    cleared: BTreeSet<u32>,
+    clean: u32,
+    deadlocked: bool,
+    /// Shown by one dump only.
+    unconfirmed: bool,
+    /// The process was stopped, so that nothing was asked.
+    stopped: bool,
+}
+
+impl DumpScheduler {
+    pub fn new(configured: Duration, ceiling: f64) -> DumpScheduler {
+        DumpScheduler {
+            pace: AdaptiveInterval::new(configured, ceiling),
+            ceiling,
+            credit: SAVED.as_secs_f64() * ceiling,
+            cost: 0.0,
+            last: None,
+            cleared: BTreeSet::new(),
+            clean: 0,
+            deadlocked: false,
+            unconfirmed: false,
+            stopped: false,
+        }
+    }
+
+    pub fn pace(&self) -> &AdaptiveInterval {
+        &self.pace
+    }
+
+    /// Takes in a dump: when it began, the pause it cost where one is known, who was suspected then, and whether it
+    /// shows a deadlock (None where it failed).
+    pub fn taken(
+        &mut self,
+        at: Instant,
+        pause: Option<Duration>,
+        suspects: &BTreeSet<u32>,
+        deadlocked: Option<bool>,
+    ) {
+        self.credit = self.credit_at(at);
+        self.last = Some(at);
+        self.stopped = false;
+        if let Some(pause) = pause {
+            self.pace.spent(pause);
+            self.cost = pause.as_secs_f64().max(self.cost * 0.7);
+            self.credit -= pause.as_secs_f64();
+        }
+        if let Some(deadlocked) = deadlocked {
+            self.unconfirmed = deadlocked && !self.deadlocked;
+            self.deadlocked = deadlocked;
+        }
+        if suspects.is_empty() || self.deadlocked {
+            self.clean = 0;
+            self.cleared.clear();
+        } else if suspects.is_subset(&self.cleared) {
+            self.clean = self.clean.saturating_add(1);
+        } else {
+            self.clean = 1;
+            self.cleared.extend(suspects);
+        }
+    }
+
+    /// Takes in that the process was stopped at `at`: nothing was asked of it, so that it may soon be tried again.
+    pub fn stopped(&mut self, at: Instant) {
+        self.credit = self.credit_at(at);
+        self.last = Some(at);
+        self.stopped = true;
+    }
+
+    /// When the next dump is due if these threads remain suspected.
+    pub fn due(&self, suspects: &BTreeSet<u32>) -> Option<Instant> {
+        let last = self.last?;
+        if self.stopped {
+            return Some((last + FLOOR).max(self.affordable()?));
+        }
+        if self.unconfirmed {
+            return Some(last + CONFIRM);
+        }
+        let regular = last + self.pace.interval();
+        // Of a deadlock nothing new is to be learnt at once: it only draws in more threads.
+        if suspects.is_empty() || self.deadlocked {
+            return Some(regular.max(self.affordable()?));
+        }
+        // Those that a dump has cleared may wait, the longer the more often it did; new ones may not.
+        let known = suspects.is_subset(&self.cleared);
+        let doubled = if known {
+            2_u32.saturating_pow(self.clean.min(16))
+        } else {
+            1
+        };
+        Some(
+            (last + FLOOR.saturating_mul(doubled))
+                .min(regular)
+                .max(self.affordable()?),
+        )
+    }
+
+    /// When there is credit for one more dump like the last ones.
+    fn affordable(&self) -> Option<Instant> {
+        let missing = (self.cost.min(self.most()) - self.credit).max(0.0);
+        let wait = Duration::try_from_secs_f64(missing / self.ceiling).unwrap_or(SAVED);
+        self.last
+            .map(|last| last + wait.min(super::worker::LONGEST))
+    }
+
+    fn most(&self) -> f64 {
+        (SAVED.as_secs_f64() * self.ceiling).max(self.cost)
+    }
+
+    fn credit_at(&self, now: Instant) -> f64 {
+        let since = self
+            .last
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        (self.credit + since.as_secs_f64() * self.ceiling).min(self.most())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CEILING: f64 = 0.002;
+    const INTERVAL: Duration = Duration::from_secs(15);
+
+    fn suspects(threads: &[u32]) -> BTreeSet<u32> {
+        threads.iter().copied().collect()
+    }
+
+    /// Seconds from `start` of each dump until `end`, with these suspects standing all the time.
+    fn dumps(
+        start: Instant,
+        demand: &mut DumpScheduler,
+        suspects: &BTreeSet<u32>,
+        pause: Duration,
+        end: u64,
+    ) -> Vec<u64> {
+        let mut at = start;
+        let mut taken = Vec::new();
+        while at < start + Duration::from_secs(end) {
+            demand.taken(at, Some(pause), suspects, Some(false));
+            taken.push((at - start).as_secs());
+            at = demand.due(suspects).unwrap();
+        }
+        taken
+    }
+
+    #[test]
+    fn suspects_that_dumps_clear_are_asked_after_less_and_less_often() {
+        let start = Instant::now();
+        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+        let pause = Duration::from_millis(2);
+        assert_eq!(
+            dumps(start, &mut demand, &suspects(&[7]), pause, 60),
+            [0, 4, 12, 27, 42, 57]
+        );
+        // A new suspect gets its dump at the floor.
+        let last = demand.last.unwrap();
+        assert_eq!(demand.due(&suspects(&[7, 8])).unwrap() - last, FLOOR);
+        // And so does the old one, when it was above suspicion in between.
+        demand.taken(last, Some(pause), &suspects(&[]), Some(false));
+        assert_eq!(demand.due(&suspects(&[7])).unwrap() - last, FLOOR);
+        assert_eq!(demand.due(&suspects(&[])).unwrap() - last, INTERVAL);
+    }
+
+    #[test]
+    fn a_deadlock_is_confirmed_once_and_then_looked_at_at_the_interval_only() {
+        let start = Instant::now();
+        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+        // Dearer than all that was saved.
+        let pause = Duration::from_millis(400);
+        demand.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
+        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, CONFIRM);
+        // A failed dump takes nothing back, and confirms nothing.
+        demand.taken(start, None, &suspects(&[1, 2]), None);
+        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, CONFIRM);
+        demand.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
+        assert!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start >= pause.div_f64(CEILING));
+
+        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+        for _ in 0..2 {
+            demand.taken(
+                start,
+                Some(Duration::from_millis(2)),
+                &suspects(&[1]),
+                Some(true),
+            );
+        }
+        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, INTERVAL);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_is_soon_tried_again() {
+        let start = Instant::now();
+        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+        demand.stopped(start);
+        assert_eq!(demand.due(&suspects(&[])).unwrap() - start, FLOOR);
+        demand.taken(
+            start + FLOOR,
+            Some(Duration::from_millis(2)),
+            &suspects(&[]),
+            Some(false),
+        );
+        assert_eq!(
+            demand.due(&suspects(&[])).unwrap() - start,
+            FLOOR + INTERVAL
+        );
+    }
+
+    #[test]
+    fn whatever_is_suspected_the_pauses_stay_within_the_budget() {
+        for pause in [1, 10, 60, 300, 5000] {
+            let pause = Duration::from_millis(pause);
+            let start = Instant::now();
+            let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+            let (mut at, mut count, hours) = (start, 0_u32, 5 * 3600);
+            while at < start + Duration::from_secs(hours) {
+                count += 1;
+                // New suspects each time: never held back by what was cleared.
+                demand.taken(at, Some(pause), &suspects(&[count]), Some(false));
+                at = demand.due(&suspects(&[count + 1])).unwrap();
+            }
+            let share = pause.as_secs_f64() * f64::from(count) / hours as f64;
+            // LONGEST bounds the interval from above: a JVM that stands for 5 s a dump is asked every 10 minutes.
+            let most = if pause > Duration::from_secs(1) {
+                pause.as_secs_f64() / 600.0
+            } else {
+                CEILING
+            };
+            assert!(share <= most * 1.05, "{pause:?}: {count} dumps, {share}");
+            assert!(count >= 30, "{pause:?}: {count} dumps");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Discovers the brokers of this host and keeps the rounds of each one running while its process lives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::context::BrokerContext;
+use super::store::Update;
+use super::worker::{AdaptiveInterval, BlockingWorker};
+use super::{exporter, process, store};
+use crate::config::{BrokerMatch, BrokerSettings, Config};
+use crate::discover::{self, Discovery};
+use crate::kafka::conn::OwnConnections;
+use crate::model::{Broker, ProcessKey};
+use crate::model::{Clock, Snapshot};
+use crate::sys::proc::ProcRoot;
+use crate::sys::schedstat::Allowance;
+
+/// Share of one core that discovery may cost.
+const DISCOVERY_CEILING: f64 = 0.001;
+const DISCOVERY_DEADLINE: Duration = Duration::from_secs(4);
+/// Updates on their way to the keeper; a full queue slows the rounds down, never a scrape.
+const UPDATES: usize = 256;
+
+/// Watches every broker of this host until it is dropped.
+pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
+    let (tell, updates) = mpsc::channel(UPDATES);
+    tokio::join!(
+        store::keep(updates, publish, clock),
+        discovery(config, tell, clock)
+    );
+}
+
+/// The rounds of one broker process, ended when dropped.
+struct Running {
+    broker: Arc<Broker>,
+    /// The entry of the config file that is about it.
+    entry: Option<usize>,
+    _rounds: JoinSet<()>,
+}
+
+async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
+    let proc = ProcRoot::new(&config.procfs);
+    let own = OwnConnections::default();
+    let kept_descriptors = Allowance::of_own_limit();
+    let pid_files = config
+        .brokers
+        .iter()
+        .filter_map(|settings| settings.matches.pid_file.clone())
+        .collect();
+    let mut lane = BlockingWorker::new(Discovery::new(proc.clone(), pid_files));
+    let mut pace = AdaptiveInterval::new(config.rounds.discovery, DISCOVERY_CEILING);
+    let mut running: HashMap<ProcessKey, Running> = HashMap::new();
+    loop {
+        let begun = Instant::now();
+        let root = proc.clone();
+        let settings = Arc::clone(&config);
+        let work = move |discovery: &mut Discovery| {
+            let found = discovery.scan();
+            let pids: Vec<Option<u32>> = settings.brokers.iter().map(pid_in_file).collect();
+            (
+                found,
+                pids,
+                discovery.warnings().to_vec(),
+                process::memory_map_limit(&root),
+                exporter::vitals(),
+            )
+        };
+        let (found, pids, mut warnings, memory_map_limit, exporter) =
+            match lane.run(DISCOVERY_DEADLINE, "discovery", work).await {
+                Ok((result, cpu)) => {
+                    pace.spent(cpu);
+                    result
+                }
+                Err(failure) => (
+                    Err(failure.clone()),
+                    Vec::new(),
+                    Vec::new(),
+                    Err(failure.clone()),
+                    Err(failure),
+                ),
+            };
+        let found = found.map(|brokers| {
+            warnings.extend(unmatched(&config.brokers, &pids, &brokers));
+            let labels = discover::labels(&brokers);
+            let found: Vec<_> = std::iter::zip(brokers, labels).collect();
+            warnings.extend(shared_ids(&found));
+            found
+        });
+        let alive = found.as_ref().ok().cloned();
+        let (took, interval) = (begun.elapsed(), pace.interval());
+        // The keeper must know a broker before its rounds tell of it.
+        let update = Update::Discovered {
+            found,
+            warnings,
+            memory_map_limit,
+            exporter,
+            took,
+            interval,
+        };
+        if tell.send(update).await.is_err() {
+            return;
+        }
+        if let Some(alive) = alive {
+            running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
+            for (broker, _) in alive {
+                let known = running.get(&broker.process);
+                let entry = entry_of(
+                    &config.brokers,
+                    &pids,
+                    &broker,
+                    known.and_then(|known| known.entry),
+                );
+                if known.is_some_and(|known| known.entry == entry && suits(&known.broker, &broker))
+                {
+                    continue;
+                }
+                let watched = BrokerContext {
+                    settings: entry.and_then(|entry| config.brokers.get(entry)).cloned(),
+                    broker: Arc::clone(&broker),
+                    config: Arc::clone(&config),
+                    proc: proc.clone(),
+                    own: own.clone(),
+                    tell: tell.clone(),
+                    dumping: watch::Sender::new(false),
+                    behind: watch::Sender::new(None),
+                    clock,
+                    kept_descriptors: kept_descriptors.clone(),
+                    names: watch::Sender::default(),
+                    suspects: watch::Sender::default(),
+                };
+                running.insert(
+                    broker.process,
+                    Running {
+                        broker,
+                        entry,
+                        _rounds: watched.start(),
+                    },
+                );
+            }
+        }
+        tokio::time::sleep_until((begun + pace.interval()).into()).await;
+    }
+}
+
+/// The process in an entry's pid file; why there is none is told by discovery.
+fn pid_in_file(settings: &BrokerSettings) -> Option<u32> {
+    discover::read_pid_file(settings.matches.pid_file.as_ref()?).ok()
+}
+
+fn is_meant(settings: &BrokerSettings, pid: Option<u32>, broker: &Broker) -> bool {
+    discover::matches(broker, settings.matches.id, settings.matches.port, pid)
+}
+
+/// Which entry of the config file is about this broker. `pids` are those of the entries' pid files: while that of the
+/// entry `before` is missing or half written, nothing says that this is about another broker.
+fn entry_of(
+    settings: &[BrokerSettings],
+    pids: &[Option<u32>],
+    broker: &Broker,
+    before: Option<usize>,
+) -> Option<usize> {
+    let meant =
+        std::iter::zip(settings, pids).position(|(settings, pid)| is_meant(settings, *pid, broker));
+    let untold = |entry: &usize| {
+        settings
+            .get(*entry)
+            .is_some_and(|settings| settings.matches.pid_file.is_some())
+            && pids.get(*entry) == Some(&None)
+    };
+    meant.or(before.filter(untold))
+}
+
+/// Entries of the config file that are about no broker of this host.
+fn unmatched(
+    settings: &[BrokerSettings],
+    pids: &[Option<u32>],
+    brokers: &[Arc<Broker>],
+) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (index, (settings, pid)) in std::iter::zip(settings, pids).enumerate() {
+        // A pid file that cannot be read is told as such.
+        let unreadable = settings.matches.pid_file.is_some() && pid.is_none();
+        if unreadable
+            || brokers
+                .iter()
+                .any(|broker| is_meant(settings, *pid, broker))
+        {
+            continue;
+        }
+        let wanted = match &settings.matches {
+            BrokerMatch { id: Some(id), .. } => format!("id {id}"),
+            BrokerMatch {
+                port: Some(port), ..
+            } => format!("port {port}"),
+            BrokerMatch { pid_file, .. } => {
+                format!(
+                    "pid_file {}",
+                    pid_file.as_deref().unwrap_or(Path::new("")).display()
+                )
+            }
+        };
+        texts.push(format!(
+            "brokers[{index}] of the config file matches no broker that runs on this host: {wanted}; start that \
+             broker, or mend or remove the entry"
+        ));
+    }
+    texts
+}
+
+/// Brokers of one host that have the same id, as those of two clusters may.
+fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
+    let mut by_id: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    for (broker, label) in found {
+        let named = format!("{label} (pid {})", broker.process.pid);
+        broker
+            .id
+            .into_iter()
+            .for_each(|id| by_id.entry(id).or_default().push(named.clone()));
+    }
+    by_id.retain(|_, named| named.len() > 1);
+    let text = |(id, named): (i32, Vec<String>)| {
+        format!(
+            "{} brokers of this host have the id {id}; their label `broker` is: {}",
+            named.len(),
+            named.join(", ")
+        )
+    };
+    by_id.into_iter().map(text).collect()
+}
+
+/// Whether rounds that were begun for `known` may go on. To begin them anew costs a hanging broker a connection and a
+/// request, and all that was seen over time: only what they use is a reason.
+fn suits(known: &Broker, found: &Broker) -> bool {
+    fn used(broker: &Broker) -> impl PartialEq + '_ {
+        let Broker {
+            id,
+            roles,
+            listeners,
+            log_dirs,
+            zookeeper,
+            uid,
+            gid,
+            ..
+        } = broker;
+        (id, roles, listeners, log_dirs, zookeeper, uid, gid)
+    }
+    used(known) == used(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_go_on_until_something_they_need_changes() {
+        let known = Broker::unknown(ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        });
+        let told = Broker {
+            problems: vec!["server.properties was changed".into()],
+            started: Some(crate::model::Moment(1)),
+            kafka_version: Some("3.9.1".into()),
+            java_version: Some("17.0.15".into()),
+            ..known.clone()
+        };
+        assert!(suits(&known, &told));
+        let needed = [
+            Broker {
+                id: Some(1),
+                ..known.clone()
+            },
+            Broker {
+                roles: [crate::model::Role::Controller].into(),
+                ..known.clone()
+            },
+            Broker {
+                log_dirs: vec!["/data".into()],
+                ..known.clone()
+            },
+            Broker {
+                zookeeper: vec!["z:2181".into()],
+                ..known.clone()
+            },
+            Broker {
+                uid: Some(1),
+                ..known.clone()
+            },
+            Broker {
+                gid: Some(1),
+                ..known.clone()
+            },
+        ];
+        assert!(needed.iter().all(|found| !suits(&known, found)));
+    }
+
+    #[test]
+    fn a_pid_file_may_come_late_and_be_away_for_a_moment() {
+        let entry = |matches| BrokerSettings {
+            matches,
+            probe_listener: None,
+            bootstrap: None,
+        };
+        let by_file = entry(BrokerMatch {
+            pid_file: Some("/run/kafka.pid".into()),
+            ..BrokerMatch::default()
+        });
+        let by_id = entry(BrokerMatch {
+            id: Some(3),
+            ..BrokerMatch::default()
+        });
+        let settings = [by_file, by_id];
+        let broker = Broker::unknown(ProcessKey {
+            pid: 7,
+            start_ticks: 1,
+        });
+        let entry_of = |pid, id, before| {
+            entry_of(
+                &settings,
+                &[pid, None],
+                &Broker {
+                    id,
+                    ..broker.clone()
+                },
+                before,
+            )
+        };
+        assert_eq!(entry_of(None, None, None), None);
+        assert_eq!(entry_of(Some(7), None, None), Some(0));
+        assert_eq!(
+            entry_of(None, None, Some(0)),
+            Some(0),
+            "the file is being written anew"
+        );
+        assert_eq!(
+            entry_of(Some(8), None, Some(0)),
+            None,
+            "it names another process"
+        );
+        assert_eq!(entry_of(None, Some(3), Some(1)), Some(1));
+        assert_eq!(entry_of(None, None, Some(1)), None);
+    }
+}

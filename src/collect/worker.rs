@@ -1,0 +1,204 @@
+//! When a round runs, and where: its pace under a cost ceiling, and a lane in which a hanging read hurts nobody.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::model::Failure;
+
+/// A round that costs too much runs less often, by itself, and comes back when it is cheap again.
+#[derive(Debug, Clone)]
+pub struct AdaptiveInterval {
+    configured: Duration,
+    /// Share of the time that the round may cost: CPU of one core, or pause of the JVM.
+    ceiling: f64,
+    /// Cost of a run, smoothed: one odd run must not stretch the interval tenfold.
+    cost: Option<Duration>,
+}
+
+/// However dear a round is, it still runs.
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
+
+impl AdaptiveInterval {
+    pub fn new(configured: Duration, ceiling: f64) -> AdaptiveInterval {
+        AdaptiveInterval {
+            configured,
+            ceiling,
+            cost: None,
+        }
+    }
+
+    /// Takes in what the newest run cost.
+    pub fn spent(&mut self, cost: Duration) {
+        self.cost = Some(match self.cost {
+            None => cost,
+            Some(before) => before.mul_f64(0.7) + cost.mul_f64(0.3),
+        });
+    }
+
+    /// From the begin of one run to the begin of the next.
+    pub fn interval(&self) -> Duration {
+        let needed = self.cost.unwrap_or_default().div_f64(self.ceiling);
+        self.configured.max(needed.min(LONGEST))
+    }
+}
+
+/// Runs blocking work, one piece at a time, on a thread of its own: while a piece hangs (a read of `/proc` on a sick
+/// process can), the next is refused instead of begun, so that a lane never holds more than one thread.
+#[derive(Debug)]
+pub struct BlockingWorker<S> {
+    state: Arc<Mutex<S>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl<S: Send + 'static> BlockingWorker<S> {
+    /// `state` is handed to each piece of work: buffers that are worth keeping.
+    pub fn new(state: S) -> BlockingWorker<S> {
+        BlockingWorker {
+            state: Arc::new(Mutex::new(state)),
+            running: None,
+        }
+    }
+
+    /// What `work` answered, with the CPU time that it took; a [`Failure`] at the deadline.
+    pub async fn run<R: Send + 'static>(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        work: impl FnOnce(&mut S) -> R + Send + 'static,
+    ) -> Result<(R, Duration), Failure> {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.is_finished())
+        {
+            let message = format!(
+                "{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat"
+            );
+            return Err(Failure::new("timeout", message));
+        }
+        let (done, answer) = oneshot::channel();
+        let state = Arc::clone(&self.state);
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            let before = thread_cpu();
+            // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
+            let result = work(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
+            // Nobody waits any more after the deadline.
+            let _ = done.send((result, thread_cpu().saturating_sub(before)));
+        }));
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(result)) => {
+                // It has let go of the state, and a piece that follows at once must not take its last steps for a hang.
+                self.running = None;
+                Ok(result)
+            }
+            Ok(Err(_)) => Err(Failure::new(
+                "internal",
+                format!("{what}: the collector panicked; see the log"),
+            )),
+            Err(_) => {
+                let seconds = deadline.as_secs_f32();
+                Err(Failure::new(
+                    "timeout",
+                    format!("{what}: no answer from the kernel within {seconds} s"),
+                ))
+            }
+        }
+    }
+}
+
+fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_cheap_round_keeps_its_interval_and_a_dear_one_stretches() {
+        let mut pace = AdaptiveInterval::new(Duration::from_secs(1), 0.005);
+        assert_eq!(pace.interval(), Duration::from_secs(1));
+        pace.spent(Duration::from_millis(2));
+        assert_eq!(pace.interval(), Duration::from_secs(1));
+        for _ in 0..40 {
+            pace.spent(Duration::from_millis(22));
+        }
+        // 22 ms at 0.5 % of a core: once in 4.4 s.
+        assert!(
+            (pace.interval().as_secs_f64() - 4.4).abs() < 0.05,
+            "{:?}",
+            pace.interval()
+        );
+        for _ in 0..40 {
+            pace.spent(Duration::from_millis(1));
+        }
+        assert_eq!(pace.interval(), Duration::from_secs(1));
+        pace.spent(Duration::from_secs(3600));
+        assert_eq!(pace.interval(), LONGEST);
+    }
+
+    #[tokio::test]
+    async fn a_hanging_read_is_told_and_not_joined_by_a_second() {
+        let mut lane = BlockingWorker::new(0);
+        let (release, hang) = mpsc::channel::<()>();
+        let failure = lane
+            .run(Duration::from_millis(20), "broker 1", move |_| {
+                hang.recv().is_ok()
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(failure.reason, "timeout");
+        let second = lane
+            .run(Duration::from_secs(5), "broker 1", |_| ())
+            .await
+            .unwrap_err();
+        assert!(
+            second.message.contains("earlier read still hangs"),
+            "{second}"
+        );
+        release.send(()).unwrap();
+        lane.running.take().unwrap().await.unwrap();
+        let (answer, _) = lane
+            .run(Duration::from_secs(5), "broker 1", |n| {
+                *n += 1;
+                *n
+            })
+            .await
+            .unwrap();
+        assert_eq!(answer, 1);
+    }
+
+    #[tokio::test]
+    async fn pieces_may_follow_each_other_at_once() {
+        let mut lane = BlockingWorker::new(());
+        for _ in 0..2000 {
+            lane.run(Duration::from_secs(5), "broker 1", |()| ())
+                .await
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_one_run() {
+        let mut lane = BlockingWorker::new(());
+        let failure = lane
+            .run(Duration::from_secs(5), "broker 1", |_| {
+                panic!("made by the test")
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(failure.reason, "internal");
+        lane.running.take().unwrap().await.unwrap_err();
+        assert!(
+            lane.run(Duration::from_secs(5), "broker 1", |_| ())
+                .await
+                .is_ok()
+        );
+    }
+}

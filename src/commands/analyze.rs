@@ -1,0 +1,163 @@
+//! `kafka-vitals analyze`: reads files, and folders of them, within bounds, and prints what they tell together.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::print;
+use crate::analyze::{self, NotRecognised, report};
+use crate::cli::AnalyzeArgs;
+
+/// All files together: a broker's dump has 0.1 to 2 MB, a day's log 1 to 100 MB.
+const MAX_BYTES: u64 = 256 << 20;
+/// Files of folders, and folders in folders.
+const MAX_FILES: usize = 2_000;
+const MAX_DEPTH: usize = 8;
+
+const NO_FILE: &str = "no file, not opened";
+
+/// A name for people, with its bytes.
+type Saved = (String, Vec<u8>);
+
+/// # Errors
+/// Nothing in the files is known, or nobody takes the answer.
+pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let (saved, mut left_out) = read(&args.files);
+    let mut explanation = analyze::explain(&saved);
+    explanation.not_recognised.append(&mut left_out);
+    if explanation.files.is_empty() {
+        let reasons = explanation.not_recognised.iter().take(20);
+        let reasons: Vec<String> = reasons
+            .map(|file| format!("{}: {}", file.source, file.reason))
+            .collect();
+        anyhow::bail!("nothing here can be explained: {}", reasons.join("; "));
+    }
+    print(&explanation, args.output, report::explained)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What could not be read is told with its reason and stops nothing.
+fn read(paths: &[PathBuf]) -> (Vec<Saved>, Vec<NotRecognised>) {
+    let mut saved = Vec::new();
+    let mut left_out = Vec::new();
+    let mut left = MAX_BYTES;
+    for path in paths {
+        if path.is_dir() {
+            folder(path, &mut left, &mut saved, &mut left_out);
+            continue;
+        }
+        let opened = File::open(path).map_err(|error| error.to_string());
+        match opened.and_then(|file| contents(file, &mut left)) {
+            Ok(bytes) => saved.push((name(path), bytes)),
+            Err(reason) => left_out.push(leave_out(path, reason)),
+        }
+    }
+    (saved, left_out)
+}
+
+/// A line break in a file's name would forge a line of the answer.
+fn name(path: &Path) -> String {
+    path.display()
+        .to_string()
+        .replace(char::is_control, "\u{fffd}")
+}
+
+fn leave_out(path: &Path, reason: impl Into<String>) -> NotRecognised {
+    NotRecognised {
+        source: name(path),
+        reason: reason.into(),
+    }
+}
+
+/// Takes its size from what is `left`.
+fn contents(file: File, left: &mut u64) -> Result<Vec<u8>, String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let too_much = || io::Error::other("too big: more than 256 MB in all; give it in parts");
+        if file.metadata()?.len() > *left {
+            return Err(too_much());
+        }
+        // A pipe (`<(jstack PID)`) has no length, and a device no end.
+        let mut bytes = Vec::new();
+        (&file).take(*left + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > *left {
+            Err(too_much())
+        } else {
+            Ok(bytes)
+        }
+    };
+    let bytes = read().map_err(|error| error.to_string())?;
+    *left -= bytes.len() as u64;
+    Ok(bytes)
+}
+
+/// Follows no link, so that no folder is met twice, and opens nothing but files.
+fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec<NotRecognised>) {
+    let mut open = vec![(top.to_owned(), 0)];
+    let mut met = 0;
+    while let Some((path, depth)) = open.pop() {
+        let mut entries = match fs::read_dir(&path) {
+            Ok(entries) => entries
+                .take(MAX_FILES + 1 - met)
+                .flatten()
+                .map(|entry| entry.path())
+                .collect::<Vec<_>>(),
+            Err(error) => {
+                left_out.push(leave_out(&path, error.to_string()));
+                continue;
+            }
+        };
+        met += entries.len();
+        entries.sort();
+        for path in &entries {
+            match fs::symlink_metadata(path).map(|status| status.file_type()) {
+                Ok(kind) if kind.is_dir() && depth == MAX_DEPTH => {
+                    left_out.push(leave_out(
+                        path,
+                        format!("more than {MAX_DEPTH} folders deep"),
+                    ));
+                }
+                Ok(kind) if kind.is_file() => {
+                    match regular(path).and_then(|file| contents(file, left)) {
+                        Ok(bytes) => saved.push((name(path), bytes)),
+                        Err(reason) => left_out.push(leave_out(path, reason)),
+                    }
+                }
+                Ok(kind) if kind.is_dir() => {}
+                Ok(kind) if kind.is_symlink() => {
+                    left_out.push(leave_out(path, "a link, not followed"))
+                }
+                Ok(_) => left_out.push(leave_out(path, NO_FILE)),
+                Err(error) => left_out.push(leave_out(path, error.to_string())),
+            }
+        }
+        if met > MAX_FILES {
+            left_out.push(leave_out(
+                top,
+                format!("more than {MAX_FILES} files; some were left out"),
+            ));
+            break;
+        }
+        let folders = entries
+            .into_iter()
+            .filter(|path| depth < MAX_DEPTH && path.is_dir() && !path.is_symlink());
+        open.extend(folders.rev().map(|path| (path, depth + 1)));
+    }
+}
+
+/// It may have become a pipe or a link since it was looked at.
+fn regular(path: &Path) -> Result<File, String> {
+    let mut options = OpenOptions::new();
+    let opened = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path);
+    let file = opened.map_err(|error| error.to_string())?;
+    let is_file = file.metadata().is_ok_and(|status| status.is_file());
+    if is_file {
+        Ok(file)
+    } else {
+        Err(NO_FILE.to_owned())
+    }
+}

@@ -1,0 +1,86 @@
+//! `kafka-vitals bundle`: saves the evidence of the brokers of this host now, without a running exporter.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::{block_on, evaluation, write_stdout};
+use crate::cli::{BundleArgs, ServeArgs};
+use crate::config::Config;
+use crate::evidence::{History, Saver, is_stuck};
+use crate::model::{BrokerSnapshot, Clock};
+use crate::sys::proc::ProcRoot;
+
+/// Prints the path of each bundle; the exit code is 1 if one could not be written.
+pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(ServeArgs {
+        config_file: args.config_file,
+        procfs: args.procfs,
+        evidence_dir: args.output,
+        ..ServeArgs::default()
+    })?;
+    let mut code = ExitCode::SUCCESS;
+    for result in block_on(save_now(config, args.broker.as_deref()))? {
+        match result {
+            Ok(path) => write_stdout(format!("{}\n", path.display()).as_bytes())?,
+            Err(why) => {
+                code = ExitCode::from(1);
+                let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Saves one bundle of each broker of this host, or of the one whose id or label is `wanted`: discovers the brokers,
+/// takes every reading once, evaluates, saves. Older bundles stay. Returns the path of each bundle, or why there is
+/// none.
+async fn save_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, String>> {
+    let clock = Clock::start();
+    let mut saver = Saver::new(
+        config.evidence.clone(),
+        ProcRoot::new(&config.procfs),
+        clock,
+        false,
+    );
+    let is_wanted = |broker: &BrokerSnapshot| {
+        wanted.is_none_or(|wanted| {
+            broker.label == wanted || broker.broker.id.is_some_and(|id| id.to_string() == wanted)
+        })
+    };
+    // Its thread dumps have ended before those of the bundle start: they would wait for each other.
+    let view = evaluation::once(Arc::new(config), clock).await;
+    let history = History::default();
+    history.push(&view.snapshot);
+    let mut results = Vec::new();
+    // Both are in the same order.
+    for (readings, broker) in std::iter::zip(&view.snapshot.brokers, &view.diagnosis.brokers) {
+        if is_wanted(readings) {
+            let saved = saver
+                .save(&view, broker, &history, || is_stuck(broker))
+                .await;
+            results
+                .push(saved.map_err(|why| format!("no bundle of broker {}: {why}", broker.label)));
+        }
+    }
+    if results.is_empty() {
+        let found: Vec<&str> = view
+            .snapshot
+            .brokers
+            .iter()
+            .map(|broker| broker.label.as_str())
+            .collect();
+        let why = view
+            .snapshot
+            .discovery
+            .error
+            .clone()
+            .unwrap_or_else(|| format!("found: {}", found.join(", ")));
+        results.push(Err(format!(
+            "no broker {} runs on this host ({why})",
+            wanted.unwrap_or("at all")
+        )));
+    }
+    results
+}

@@ -1,0 +1,197 @@
+//! `kafka-vitals live`: asks the exporter beside the broker, for an exec probe. It fails on the exporter's own 503 and on
+//! nothing else: an exporter that is gone, hangs or refuses must never have a broker restarted.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::without_control_characters;
+use crate::cli::LiveArgs;
+use crate::expose::server::RESTART_HEADER;
+
+/// Longer answers are not read.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Only the exit code counts: if the text cannot be written, the probe must not fail because of that.
+pub fn run(args: &LiveArgs) -> ExitCode {
+    let (text, code) = match ask(args.address, args.broker.as_deref(), args.timeout) {
+        Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
+        Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
+        Outcome::NoAnswer(reason) => (
+            format!("passes without an answer: {reason}"),
+            ExitCode::SUCCESS,
+        ),
+    };
+    let _ = writeln!(std::io::stdout(), "{}", without_control_characters(&text));
+    code
+}
+
+/// What the exporter answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Restart the broker, for this reason.
+    Restart(String),
+    /// The exporter's words.
+    Live(String),
+    /// No answer that tells: passes as well.
+    NoAnswer(String),
+}
+
+/// Asks `address` of `broker`, or of the only one, within `time`.
+pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
+    let path = broker.map_or_else(
+        || "/live".to_owned(),
+        |broker| format!("/brokers/{broker}/live"),
+    );
+    match get(address, &path, time, MAX_ANSWER) {
+        Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),
+        Ok((status, headers, body)) => {
+            let reason = body.trim().to_owned();
+            match status.as_str() {
+                "503" if is_marked(&headers) => Outcome::Restart(reason),
+                "200" => Outcome::Live(reason),
+                _ => Outcome::NoAnswer(format!(
+                    "{address} answered {status}, which is no verdict: {reason}"
+                )),
+            }
+        }
+    }
+}
+
+fn is_marked(headers: &str) -> bool {
+    let mut headers = headers.lines().filter_map(|line| line.split_once(':'));
+    headers.any(|(name, value)| {
+        name.eq_ignore_ascii_case(RESTART_HEADER.0) && value.trim() == RESTART_HEADER.1
+    })
+}
+
+/// Status, headers and body of the exporter's page at `path`, read within `time` and of fewer than `most` bytes.
+///
+/// # Errors
+/// Nobody answers in time, or what answers speaks no HTTP or says more.
+pub fn get(
+    address: SocketAddr,
+    path: &str,
+    time: Duration,
+    most: usize,
+) -> std::io::Result<(String, String, String)> {
+    let deadline = Instant::now() + time;
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(std::io::ErrorKind::TimedOut.into())
+        } else {
+            Ok::<Duration, std::io::Error>(left)
+        }
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    while bytes.len() < most {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut buffer)? {
+            0 => break,
+            count => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    let parts = || {
+        let text = String::from_utf8_lossy(&bytes);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
+        Some((status.to_owned(), head.to_owned(), body.to_owned()))
+    };
+    let whole = parts().filter(|_| bytes.len() < most);
+    whole.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no HTTP answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers one request with these bytes; a hanging one keeps the connection until the probe goes.
+    fn serving(bytes: &'static [u8], hangs: bool) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // The request comes in one piece.
+            let _ = stream.read(&mut [0; 512]).unwrap();
+            stream.write_all(bytes).unwrap();
+            if hangs {
+                let _ = stream.read(&mut [0; 512]);
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn fails_on_the_exporter_s_own_503_and_on_nothing_else() {
+        let restart = || Some(Outcome::Restart("deadlocked".into()));
+        // An answer, whether the server hangs after it, and what it means; None is no verdict.
+        let table: [(&[u8], bool, Option<Outcome>); 11] = [
+            (
+                b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ndeadlocked\n",
+                false,
+                restart(),
+            ),
+            (
+                b"HTTP/1.1 503 x\r\nKafka-Vitals:restart\r\nA: b\r\n\r\ndeadlocked\n",
+                false,
+                restart(),
+            ),
+            // Of a proxy that misses the exporter.
+            (
+                b"HTTP/1.1 503 Service Unavailable\r\nServer: nginx\r\n\r\nx",
+                false,
+                None,
+            ),
+            (
+                b"HTTP/1.1 503 x\r\n\r\nkafka-vitals: restart\r\n",
+                false,
+                None,
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\n\r\nwell\n",
+                false,
+                Some(Outcome::Live("well".into())),
+            ),
+            (b"HTTP/1.1 401 Unauthorized\r\n\r\n", false, None),
+            (b"HTTP/1.1 404 Not Found\r\n\r\n503", false, None),
+            (b"HTTP/1.1 500 503\r\n\r\n", false, None),
+            (b"503", false, None),
+            (b"", false, None),
+            (
+                b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ncut",
+                true,
+                None,
+            ),
+        ];
+        for (bytes, hangs, expected) in table {
+            let time = Duration::from_millis(if hangs { 500 } else { 10_000 });
+            let outcome = ask(serving(bytes, hangs), None, time);
+            let verdict = Some(&outcome).filter(|outcome| !matches!(outcome, Outcome::NoAnswer(_)));
+            assert_eq!(
+                verdict,
+                expected.as_ref(),
+                "{:?}: {outcome:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(matches!(
+            ask(closed, Some("1"), Duration::from_secs(1)),
+            Outcome::NoAnswer(_)
+        ));
+    }
+}

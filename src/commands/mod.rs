@@ -1,0 +1,123 @@
+//! The subcommands, one file each, and what they share: the runtime, the output, the exit codes.
+//!
+//! Each `run` returns the exit code. Errors carry their context from here on; below this folder they are typed.
+
+pub mod analyze;
+pub mod bundle;
+pub mod check;
+pub mod evaluation;
+pub mod live;
+pub mod replay;
+pub mod serve;
+pub mod threads;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::cli::{Command, Format, LogLevel};
+use crate::config::ConfigError;
+
+/// Prints what clap has to say and picks the exit code: a probe with a misspelt flag must not restart the broker, and
+/// a monitoring plugin that cannot run reports "unknown", never "critical".
+pub fn exit_code_of_usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let command = std::env::args_os().nth(1).unwrap_or_default();
+    match command.to_str() {
+        _ if !error.use_stderr() => ExitCode::SUCCESS,
+        Some("live") => ExitCode::SUCCESS,
+        Some("check") => ExitCode::from(3),
+        _ => ExitCode::from(2),
+    }
+}
+
+/// How the failure of this subcommand ends the process. For the service, 1 means that a supervisor may try again and 2
+/// that the settings are wrong.
+pub fn exit_code_of_failure(
+    command: Option<&Command>,
+) -> impl Fn(anyhow::Error) -> ExitCode + use<> {
+    let failed = match command {
+        None => 1,
+        Some(Command::Check(_)) => 3,
+        Some(_) => 2,
+    };
+    move |error| {
+        // If the message cannot be written (full disk, closed pipe), the exit code still reports the failure.
+        let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
+        let settings_are_wrong = failed == 1 && error.is::<ConfigError>();
+        ExitCode::from(if settings_are_wrong { 2 } else { failed })
+    }
+}
+
+/// Runs `work` on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(work);
+    // A read that hangs in the kernel never ends: it must not delay the exit.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(result)
+}
+
+/// Completes at the first SIGTERM or SIGINT. Both are caught from this call on.
+fn termination() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn log_to_stderr(level: LogLevel, format: Format) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // Otherwise it reports a full disk or a closed pipe on standard error, and panics because that fails too.
+        .log_internal_errors(false);
+    match format {
+        Format::Text => subscriber
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        Format::Json => subscriber.json().init(),
+    }
+}
+
+fn print<T: serde::Serialize>(
+    value: &T,
+    output: Format,
+    text: fn(&T) -> String,
+) -> anyhow::Result<()> {
+    let text = match output {
+        Format::Text => without_control_characters(&text(value)),
+        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+    };
+    write_stdout(text.as_bytes())
+}
+
+/// Names of threads, and what files contain, must not control the terminal.
+fn without_control_characters(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
+fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
+    std::io::stdout()
+        .write_all(bytes)
+        .context("cannot write to standard output")
+}

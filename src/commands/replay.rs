@@ -1,0 +1,172 @@
+//! `kafka-vitals replay`: evaluates recorded snapshots again, at their own time, and serves or prints the result.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::{block_on, log_to_stderr, print, serve, termination};
+use crate::cli::{Format, LogLevel, ReplayArgs};
+use crate::expose::server::Served;
+use crate::model::{Clock, Moment, clock_text};
+use crate::recording::Recording;
+use crate::verdict::View;
+use crate::verdict::evaluate::Evaluator;
+use crate::verdict::finding::Diagnosis;
+
+/// Lines come at least this often; a longer gap means that nothing was recorded.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let source = args.file.display().to_string();
+    let recording = Recording::open(&args.file).with_context(|| source.clone())?;
+    let checked = |replayed: Replayed| {
+        let why =
+            "no line of it is a snapshot; give a file that `kafka-vitals --record FILE` wrote";
+        anyhow::ensure!(
+            replayed.snapshots > 0,
+            "{source}: {}",
+            replayed.broken.as_deref().unwrap_or(why)
+        );
+        Ok(replayed)
+    };
+    if let Some(output) = args.output {
+        let replayed = checked(play(recording, f64::INFINITY, drop))?;
+        print(&replayed, output, text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(LogLevel::Info, Format::Text);
+    block_on(async {
+        let termination = termination()?;
+        let clock = Clock::replayed();
+        let (publish, view) = watch::channel(Arc::default());
+        // No evidence is saved of readings that are long past.
+        let (_, saved) = watch::channel(Arc::default());
+        let served = Served {
+            view,
+            saved,
+            clock,
+            telemetry_path: "/metrics".into(),
+        };
+        let mut tasks = serve::listen(&args.listen, served, 40).await?;
+        let speed = args.speed;
+        let show = move |view: View| {
+            clock.set(view.diagnosis.at);
+            publish.send_replace(Arc::new(view));
+        };
+        let play = async {
+            let played = tokio::task::spawn_blocking(move || play(recording, speed, show)).await;
+            let Replayed {
+                snapshots,
+                skipped,
+                broken,
+                ..
+            } = checked(played.context("the replay panicked")?)?;
+            tracing::info!(
+                snapshots,
+                skipped,
+                broken,
+                "the recording is at its end; its last view stays"
+            );
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = termination => Ok(ExitCode::SUCCESS),
+            ended = play => ended,
+            _ = tasks.join_next() => {
+                anyhow::bail!("serving ended by itself; the log above says why")
+            }
+        }
+    })?
+}
+
+/// What a recording said in the end.
+#[derive(Debug, Default, Serialize)]
+pub struct Replayed {
+    pub snapshots: u64,
+    pub skipped: u64,
+    /// Why the file could not be read to its end.
+    pub broken: Option<String>,
+    pub from: Option<Moment>,
+    #[serde(flatten)]
+    pub diagnosis: Arc<Diagnosis>,
+}
+
+/// Evaluators one snapshot after the other, `speed` times as fast as they were taken, and shows each view. Blocking.
+pub fn play(mut recording: Recording, speed: f64, mut show: impl FnMut(View)) -> Replayed {
+    let mut evaluator = Evaluator::default();
+    let mut played = Replayed::default();
+    let mut before = None;
+    for snapshot in recording.by_ref() {
+        let now = snapshot.at;
+        if let Some(before) = before.replace(now) {
+            let gap: Duration = now.since(before).min(LONGEST_WAIT);
+            std::thread::sleep(gap.div_f64(speed));
+        }
+        played.from.get_or_insert(now);
+        played.snapshots += 1;
+        // Its answers to liveness probes stay empty: an old recording must not have a broker of today restarted.
+        let view = View {
+            replayed: true,
+            ..View::of(&mut evaluator, Arc::new(snapshot), now)
+        };
+        played.diagnosis = Arc::clone(&view.diagnosis);
+        show(view);
+    }
+    Replayed {
+        skipped: recording.skipped,
+        broken: recording.broken,
+        ..played
+    }
+}
+
+/// The timeline and the last verdicts.
+pub fn text(played: &Replayed) -> String {
+    let mut text = String::new();
+    let diagnosis = &played.diagnosis;
+    let from = played.from.unwrap_or_default();
+    let (begin, end) = (clock_text(from), clock_text(diagnosis.at));
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{} snapshots from {begin} to {end}, {} lines skipped\n",
+        played.snapshots, played.skipped
+    );
+    if let Some(broken) = &played.broken {
+        let _ = writeln!(text, "not read to its end: {broken}\n");
+    }
+    for event in &diagnosis.timeline {
+        let _ = writeln!(
+            text,
+            "{}  broker {}: {}",
+            clock_text(event.at),
+            event.broker,
+            event.what
+        );
+    }
+    for broker in &diagnosis.brokers {
+        let _ = writeln!(
+            text,
+            "\n{}: {} {}",
+            broker.state.name(),
+            broker.sentence,
+            broker.remedy
+        );
+        for finding in &broker.findings {
+            let _ = writeln!(
+                text,
+                "  {} since {}",
+                finding.id.kind().title,
+                clock_text(finding.since)
+            );
+            for fact in &finding.facts {
+                let _ = writeln!(text, "    {fact}");
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,90 @@
+//! `kafka-vitals` without a subcommand: the exporter itself.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
+use crate::cli::ServeArgs;
+use crate::config::Config;
+use crate::expose::server::{self, Served};
+use crate::model::Clock;
+use crate::sys::proc::ProcRoot;
+use crate::{collect, evidence, recording};
+
+pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let check_only = args.config_check;
+    let config = Config::load(args)?;
+    if check_only {
+        write_stdout(b"kafka-vitals: the settings are valid\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(config.log_level, config.log_format);
+    block_on(serve(config))?
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let termination = termination()?;
+    let clock = Clock::start();
+    let (publish, snapshots) = watch::channel(Arc::default());
+    let (publish_view, view) = watch::channel(Arc::default());
+    let (publish_saved, saved) = watch::channel(Arc::default());
+    let served = Served {
+        view: view.clone(),
+        saved: saved.clone(),
+        clock,
+        telemetry_path: config.telemetry_path.as_str().into(),
+    };
+    let mut tasks = listen(&config.listen, served, config.max_requests).await?;
+    if let Some(settings) = config.record.clone() {
+        tasks.spawn(recording::run(settings, snapshots.clone(), clock));
+    }
+    tasks.spawn(evaluation::run(
+        snapshots,
+        publish_view,
+        saved,
+        config.live,
+        clock,
+    ));
+    tasks.spawn(evidence::run(
+        view,
+        publish_saved,
+        config.evidence.clone(),
+        ProcRoot::new(&config.procfs),
+        clock,
+    ));
+    tasks.spawn(collect::run(Arc::new(config), publish, clock));
+    tokio::select! {
+        () = termination => {
+            tracing::info!("ending");
+            Ok(ExitCode::SUCCESS)
+        }
+        // No task ends by itself: if one does, that is a fault which a supervisor should see.
+        _ = tasks.join_next() => {
+            anyhow::bail!("a part of the exporter ended by itself; the log above says why")
+        }
+    }
+}
+
+/// Serves the exporter's pages at each address.
+pub(super) async fn listen(
+    addresses: &[SocketAddr],
+    served: Served,
+    max_requests: usize,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let router = server::router(served, max_requests);
+    for address in addresses {
+        let listener = server::bind(*address).await?;
+        let address = listener
+            .local_addr()
+            .context("cannot read the listener's own address")?;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        tasks.spawn(server::serve(listener, router.clone()));
+    }
+    Ok(tasks)
+}

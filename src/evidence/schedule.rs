@@ -1,0 +1,234 @@
+//! When the evidence of which broker is saved: as soon as it becomes gray, one broker after the other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::history::History;
+use super::saver::Saver;
+use super::store;
+use crate::config::EvidenceSettings;
+use crate::model::{BrokerEvidence, Clock, EvidenceStatus, Moment, ProcessKey, SavedBundle};
+use crate::sys::proc::ProcRoot;
+use crate::verdict::View;
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState, FindingId, Severity};
+
+/// Between two bundles of one process.
+const FLOOR: Duration = Duration::from_secs(600);
+/// After a bundle that could not be written.
+const RETRY: Duration = Duration::from_secs(60);
+/// How often the limits of the folder are looked after while nothing is written.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
+
+/// What is remembered of one process: how often it is saved, and for which findings.
+#[derive(Debug, Clone, Default)]
+struct Tried {
+    findings: BTreeSet<FindingId>,
+    bundles: u32,
+    at: Moment,
+    failed: bool,
+}
+
+impl Tried {
+    /// Until a bundle of a later episode: twice as long after each bundle, up to 21 hours, so that a broker which is
+    /// gray on and off does not drive out what was saved of others.
+    fn floor(&self) -> Duration {
+        FLOOR * 2_u32.pow(self.bundles.saturating_sub(1).min(7))
+    }
+}
+
+/// The gray broker whose evidence is to be saved now, of several the one that has been gray for longest.
+fn due<'a>(
+    view: &'a View,
+    tried: &HashMap<ProcessKey, Tried>,
+    now: Moment,
+) -> Option<&'a BrokerDiagnosis> {
+    let is_due = |broker: &&BrokerDiagnosis| match tried.get(&broker.process) {
+        _ if broker.state != BrokerState::Gray => false,
+        None => true,
+        Some(before) if before.failed => now.since(before.at) >= RETRY,
+        Some(before) => {
+            let (new, apart) = (&critical(broker) - &before.findings, now.since(before.at));
+            let joined =
+                !new.is_empty() && (apart >= FLOOR || STUCK.iter().any(|id| new.contains(id)));
+            joined || (broker.since > before.at && apart >= before.floor())
+        }
+    };
+    view.diagnosis
+        .brokers
+        .iter()
+        .filter(is_due)
+        .min_by_key(|broker| broker.since)
+}
+
+/// What a restart is asked for: its traces go with the process, so they do not wait.
+const STUCK: [FindingId; 3] = [
+    FindingId::JvmDeadlock,
+    FindingId::LockCycle,
+    FindingId::StalledPool,
+];
+
+/// Whether the broker is deadlocked or stalled: only such a one is stopped for a heap dump.
+pub fn is_stuck(broker: &BrokerDiagnosis) -> bool {
+    broker.state == BrokerState::Gray
+        && broker
+            .findings
+            .iter()
+            .any(|finding| STUCK.contains(&finding.id))
+}
+
+/// The kind of verdict.
+fn critical(broker: &BrokerDiagnosis) -> BTreeSet<FindingId> {
+    let ids = broker.findings.iter().map(|finding| finding.id);
+    ids.filter(|id| id.kind().severity == Severity::Critical)
+        .collect()
+}
+
+/// Saves the evidence of every broker that becomes gray, one after the other, until `views` ends. Without a folder it
+/// says so once and saves nothing.
+pub async fn run(
+    views: watch::Receiver<Arc<View>>,
+    publish: watch::Sender<Arc<EvidenceStatus>>,
+    settings: EvidenceSettings,
+    proc: ProcRoot,
+    clock: Clock,
+) {
+    if settings.dir.is_none() {
+        let off = "evidence is off: there is no folder for it (STATE_DIRECTORY, XDG_STATE_HOME and HOME are not \
+                   set); give --evidence.dir";
+        tracing::warn!("{off}");
+        publish.send_replace(Arc::new(EvidenceStatus {
+            off: Some(off.to_owned()),
+            ..EvidenceStatus::default()
+        }));
+        return std::future::pending().await;
+    }
+    let history = History::default();
+    tokio::select! {
+        () = history.follow(views.clone()) => {}
+        () = save(views, publish, Saver::new(settings, proc, clock, true), &history) => {}
+    }
+}
+
+async fn save(
+    mut views: watch::Receiver<Arc<View>>,
+    publish: watch::Sender<Arc<EvidenceStatus>>,
+    mut saver: Saver,
+    history: &History,
+) {
+    let (mut tried, mut saved) = remembered(&mut saver).await;
+    publish.send_replace(Arc::new(saved.clone()));
+    let mut tidied = Instant::now();
+    loop {
+        let view = Arc::clone(&views.borrow_and_update());
+        let Some(broker) = due(&view, &tried, saver.clock.now()) else {
+            if tidied.elapsed() >= TIDY_EVERY {
+                tidied = Instant::now();
+                saver.tidy().await;
+            }
+            if views.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let at = saver.clock.now();
+        let still_stuck = || {
+            views
+                .borrow()
+                .diagnosis
+                .of(broker.process)
+                .is_some_and(is_stuck)
+        };
+        let result = saver.save(&view, broker, history, still_stuck).await;
+        let entry = saved.brokers.entry(broker.label.clone());
+        let entry = entry.or_insert(BrokerEvidence {
+            process: broker.process,
+            newest: None,
+            total: 0,
+            failure: None,
+        });
+        if std::mem::replace(&mut entry.process, broker.process) != broker.process {
+            entry.newest = None;
+        }
+        let known = tried.entry(broker.process).or_default();
+        (known.at, known.failed) = (at, result.is_err());
+        match result {
+            Ok(path) => {
+                tracing::warn!(broker = broker.label, path = %path.display(), "saved the evidence");
+                known.findings.extend(critical(broker));
+                known.bundles += 1;
+                (entry.total, entry.newest, entry.failure) =
+                    (entry.total + 1, Some(SavedBundle { path, at }), None);
+            }
+            Err(why) => {
+                tracing::error!(broker = broker.label, "no evidence could be saved: {why}");
+                entry.failure = Some(why);
+            }
+        }
+        let here = |process: &ProcessKey| view.diagnosis.of(*process).is_some();
+        tried.retain(|process, _| here(process));
+        saved.brokers.retain(|label, saved| {
+            here(&saved.process)
+                || view
+                    .diagnosis
+                    .brokers
+                    .iter()
+                    .any(|broker| broker.label == *label)
+        });
+        saver.readers.retain(|(process, _), _| here(process));
+        publish.send_replace(Arc::new(saved.clone()));
+    }
+}
+
+/// What an earlier exporter saved of processes that may still run: it is not saved again after a restart.
+async fn remembered(saver: &mut Saver) -> (HashMap<ProcessKey, Tried>, EvidenceStatus) {
+    let dir = saver.settings.dir.clone().unwrap_or_default();
+    let proc = saver.proc.clone();
+    let found = saver.in_folder(move |_| {
+        let mut found = store::manifests(&dir);
+        // After a reboot another process may have the same id and ticks.
+        found.retain(|(_, manifest)| {
+            let ticks = manifest.process.start_ticks;
+            let started = proc
+                .started(ticks)
+                .ok()
+                .map(|since_1970| Moment(0).plus(since_1970));
+            let apart = started
+                .zip(manifest.started)
+                .map(|(a, b)| a.since(b).max(b.since(a)));
+            apart.is_some_and(|apart| apart < Duration::from_secs(60))
+                && proc
+                    .stat(manifest.process.pid)
+                    .is_ok_and(|stat| stat.start_ticks == ticks)
+        });
+        found
+    });
+    let (mut tried, mut saved) = (
+        HashMap::<ProcessKey, Tried>::new(),
+        EvidenceStatus::default(),
+    );
+    for (path, manifest) in found.await.unwrap_or_default() {
+        let known = tried.entry(manifest.process).or_default();
+        known.at = manifest.at;
+        known.findings.extend(manifest.findings);
+        known.bundles += 1;
+        let newest = Some(SavedBundle {
+            path,
+            at: manifest.at,
+        });
+        let entry = BrokerEvidence {
+            process: manifest.process,
+            newest,
+            total: 0,
+            failure: None,
+        };
+        saved.brokers.insert(manifest.broker, entry);
+    }
+    (tried, saved)
+}
+
+#[cfg(test)]
+mod tests;

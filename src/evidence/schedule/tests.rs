@@ -1,0 +1,579 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::mpsc;
+
+use std::path::PathBuf;
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::evidence::manifest::{DUMPS, ListedFile, Manifest};
+use crate::evidence::store::Writer;
+use crate::model::Broker;
+use crate::model::{BrokerSnapshot, Snapshot};
+use crate::verdict::finding::{Diagnosis, Finding};
+
+fn gray(
+    process: ProcessKey,
+    label: &str,
+    since: Moment,
+    findings: &[FindingId],
+) -> BrokerDiagnosis {
+    BrokerDiagnosis {
+        label: label.into(),
+        process,
+        state: BrokerState::Gray,
+        since,
+        sentence: format!("Broker {label} is alive but not working."),
+        remedy: "Restart it.".into(),
+        findings: findings
+            .iter()
+            .map(|id| Finding {
+                id: *id,
+                since,
+                facts: vec!["a fact".into()],
+            })
+            .collect(),
+        ..BrokerDiagnosis::default()
+    }
+}
+
+fn view_of(brokers: Vec<BrokerDiagnosis>, proc: &ProcRoot) -> View {
+    let readings = brokers.iter().map(|broker| {
+        let started = proc
+            .started(broker.process.start_ticks)
+            .ok()
+            .map(|since_1970| Moment(0).plus(since_1970));
+        let known = Broker {
+            started,
+            ..Broker::unknown(broker.process)
+        };
+        Arc::new(BrokerSnapshot::new(Arc::new(known), broker.label.clone()))
+    });
+    let snapshot = Snapshot {
+        brokers: readings.collect(),
+        ..Snapshot::default()
+    };
+    let diagnosis = Diagnosis {
+        brokers,
+        ..Diagnosis::default()
+    };
+    View {
+        snapshot: Arc::new(snapshot),
+        diagnosis: Arc::new(diagnosis),
+        ..View::default()
+    }
+}
+
+#[test]
+fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join_or_it_returns() {
+    use FindingId::{ApiUnresponsive, CloseWaitPileup, JvmDeadlock};
+    let [one, two] = [1, 2].map(|pid| ProcessKey {
+        pid,
+        start_ticks: 1,
+    });
+    let at = |seconds: u64| Moment(seconds * 1000);
+    let tried = |bundles, failed| Tried {
+        findings: BTreeSet::from([JvmDeadlock]),
+        bundles,
+        at: at(100),
+        failed,
+    };
+    let saved = |failed| HashMap::from([(one, tried(1, failed))]);
+    let table: [(&str, &[FindingId], _, _, bool); 7] = [
+        ("new", &[JvmDeadlock], HashMap::new(), 100, true),
+        ("saved", &[JvmDeadlock], saved(false), 5000, false),
+        (
+            "joined too early",
+            &[JvmDeadlock, ApiUnresponsive],
+            saved(false),
+            699,
+            false,
+        ),
+        (
+            "joined",
+            &[JvmDeadlock, ApiUnresponsive],
+            saved(false),
+            700,
+            true,
+        ),
+        (
+            "joined by a warning",
+            &[JvmDeadlock, CloseWaitPileup],
+            saved(false),
+            5000,
+            false,
+        ),
+        (
+            "failed a moment ago",
+            &[JvmDeadlock],
+            saved(true),
+            159,
+            false,
+        ),
+        ("failed", &[JvmDeadlock], saved(true), 160, true),
+    ];
+    for (name, findings, tried, now, wanted) in table {
+        let view = view_of(
+            vec![gray(one, "1", at(90), findings)],
+            &ProcRoot::new("/proc"),
+        );
+        assert_eq!(due(&view, &tried, at(now)).is_some(), wanted, "{name}");
+    }
+    // Bundles until now, when it became gray, now.
+    let later = [
+        ("the same episode", 1, 100, 9_000_000, false),
+        ("again too early", 1, 101, 699, false),
+        ("again", 1, 101, 700, true),
+        ("a third time too early", 2, 101, 1299, false),
+        ("a third time", 2, 101, 1300, true),
+        ("gray on and off for long", 1000, 101, 76_899, false),
+        (
+            "gray on and off until the next day",
+            1000,
+            101,
+            76_900,
+            true,
+        ),
+    ];
+    for (name, bundles, since, now, wanted) in later {
+        let view = view_of(
+            vec![gray(one, "1", at(since), &[JvmDeadlock])],
+            &ProcRoot::new("/proc"),
+        );
+        assert_eq!(
+            due(
+                &view,
+                &HashMap::from([(one, tried(bundles, false))]),
+                at(now)
+            )
+            .is_some(),
+            wanted,
+            "{name}"
+        );
+    }
+    let suspect = BrokerDiagnosis {
+        state: BrokerState::Suspect,
+        ..gray(one, "1", at(1), &[])
+    };
+    let brokers = vec![
+        suspect,
+        gray(one, "1", at(9), &[]),
+        gray(two, "2", at(8), &[]),
+    ];
+    let view = view_of(brokers, &ProcRoot::new("/proc"));
+    assert_eq!(
+        due(&view, &HashMap::new(), at(10)).unwrap().label,
+        "2",
+        "the one that is gray for longest"
+    );
+}
+
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start(proc: &ProcRoot) -> (Sleeper, ProcessKey) {
+        let sleeper = Sleeper(Command::new("sleep").arg("600").spawn().unwrap());
+        let pid = sleeper.0.id();
+        (
+            sleeper,
+            ProcessKey {
+                pid,
+                start_ticks: proc.stat(pid).unwrap().start_ticks,
+            },
+        )
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn settings(dir: &Path) -> EvidenceSettings {
+    EvidenceSettings {
+        dir: Some(dir.join("state/evidence")),
+        min_free: 0,
+        ..EvidenceSettings::default()
+    }
+}
+
+fn names(settings: &EvidenceSettings) -> Vec<String> {
+    let entries = fs::read_dir(settings.dir.as_ref().unwrap()).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn two_verdicts_at_once_are_both_saved_and_not_again_after_a_restart() {
+    let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
+    let settings = settings(folder.path());
+    let ((_one, first), (_two, second)) = (Sleeper::start(&proc), Sleeper::start(&proc));
+    let brokers = [(first, "217"), (second, "219@9092")];
+    let brokers = brokers
+        .map(|(process, label)| gray(process, label, Moment(1), &[FindingId::ApiUnresponsive]));
+    let (tell, views) = watch::channel(Arc::new(View::default()));
+    let (publish, mut saved) = watch::channel(Arc::new(EvidenceStatus::default()));
+    let task = tokio::spawn(run(
+        views,
+        publish,
+        settings.clone(),
+        proc.clone(),
+        Clock::start(),
+    ));
+    tell.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
+    let both = |saved: &Arc<EvidenceStatus>| {
+        brokers
+            .iter()
+            .all(|b| saved.of(b.process).is_some_and(|s| s.newest.is_some()))
+    };
+    let told = timeout(Duration::from_secs(30), saved.wait_for(both))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    for broker in &brokers {
+        let of = told.of(broker.process).unwrap();
+        assert_eq!((of.total, &of.failure), (1, &None));
+        let path = &of.newest.as_ref().unwrap().path;
+        assert!(
+            path.is_dir()
+                && path
+                    .to_str()
+                    .unwrap()
+                    .ends_with(&format!("Z-broker-{}", broker.label)),
+            "{path:?}"
+        );
+        assert!(
+            fs::read_to_string(path.join("findings.txt"))
+                .unwrap()
+                .starts_with(&broker.sentence)
+        );
+    }
+    assert_eq!(names(&settings).len(), 2);
+    tell.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
+    drop(tell);
+    timeout(Duration::from_secs(5), task)
+        .await
+        .unwrap()
+        .unwrap();
+
+    // Another exporter finds what this one saved; a third broker shows that it looked at the verdicts.
+    let (_three, third) = Sleeper::start(&proc);
+    let more = [brokers.to_vec(), vec![gray(third, "220", Moment(2), &[])]].concat();
+    let (_tell, views) = watch::channel(Arc::new(view_of(more, &proc)));
+    let (publish, mut saved) = watch::channel(Arc::new(EvidenceStatus::default()));
+    let task = tokio::spawn(run(
+        views,
+        publish,
+        settings.clone(),
+        proc.clone(),
+        Clock::start(),
+    ));
+    let has_third = |saved: &Arc<EvidenceStatus>| saved.of(third).is_some();
+    let told = timeout(Duration::from_secs(30), saved.wait_for(has_third))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    task.abort();
+    let of = told.of(first).unwrap();
+    assert_eq!((of.total, of.newest.is_some()), (0, true));
+    assert_eq!(names(&settings).len(), 3);
+}
+
+#[tokio::test]
+async fn a_hung_disk_holds_nothing_up() {
+    let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
+    let mut saver = Saver::new(settings(folder.path()), proc.clone(), Clock::start(), true);
+    let (_release, hang) = mpsc::channel::<()>();
+    timeout(
+        Duration::from_millis(20),
+        saver.in_folder(move |_| hang.recv().is_ok()),
+    )
+    .await
+    .unwrap_err();
+    let process = ProcessKey {
+        pid: std::process::id(),
+        start_ticks: 1,
+    };
+    let view = view_of(vec![gray(process, "1", Moment(1), &[])], &proc);
+    let history = History::default();
+    let save = saver.save(&view, &view.diagnosis.brokers[0], &history, || true);
+    let why = timeout(Duration::from_secs(1), save)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        why.contains("state/evidence: an earlier") && why.contains("still hangs"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_heap_dump_that_is_wanted_and_not_had_is_told() {
+    let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
+    let (_sleeper, process) = Sleeper::start(&proc);
+    let view = view_of(
+        vec![gray(process, "1", Moment(1), &[FindingId::JvmDeadlock])],
+        &proc,
+    );
+    // What it is by now, and what is said of the heap dump.
+    let table = [
+        (None, true, None),
+        (Some("/"), false, Some("is not stopped")),
+        (Some("/"), true, Some("not tried")),
+    ];
+    for (heap_dump, stuck, said) in table {
+        let settings = EvidenceSettings {
+            heap_dump: heap_dump.map(PathBuf::from),
+            ..settings(folder.path())
+        };
+        let mut saver = Saver::new(settings, proc.clone(), Clock::start(), true);
+        let path = saver
+            .save(
+                &view,
+                &view.diagnosis.brokers[0],
+                &History::default(),
+                || stuck,
+            )
+            .await
+            .unwrap();
+        let manifest: Manifest =
+            serde_json::from_slice(&fs::read(path.join("manifest.json")).unwrap()).unwrap();
+        let why = manifest
+            .missing
+            .iter()
+            .find(|missing| missing.name == "heap dump")
+            .map(|missing| &missing.why);
+        assert_eq!((manifest.heap_dump, why.is_some()), (None, said.is_some()));
+        assert!(why.is_none_or(|why| why.contains(said.unwrap())), "{why:?}");
+    }
+    let healthy = BrokerDiagnosis {
+        state: BrokerState::Healthy,
+        ..gray(process, "1", Moment(1), &[])
+    };
+    let silent = gray(
+        process,
+        "1",
+        Moment(1),
+        &[FindingId::ApiUnresponsive, FindingId::ProcessStopped],
+    );
+    assert!(!is_stuck(&healthy) && !is_stuck(&silent) && is_stuck(&view.diagnosis.brokers[0]));
+}
+
+fn manifest(label: &str, at: Moment) -> Manifest {
+    Manifest {
+        made_by: String::new(),
+        broker: label.into(),
+        kafka_version: None,
+        process: ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        },
+        started: None,
+        at,
+        verdict: String::new(),
+        findings: Vec::new(),
+        files: Vec::new(),
+        heap_dump: None,
+        missing: Vec::new(),
+    }
+}
+
+fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) -> ListedFile {
+    let at = Moment(0).plus(Duration::from_secs(3600 * hour));
+    let mut writer = Writer::begin(settings, label, at, true).unwrap();
+    writer.add("big.txt", Ok(vec![b'x'; content]));
+    writer.add("small.txt", Ok(b"abc".to_vec()));
+    writer.commit(manifest(label, at)).unwrap();
+    let (_, manifest) = store::manifests(settings.dir.as_ref().unwrap())
+        .pop()
+        .unwrap();
+    assert_eq!(manifest.files.len() + manifest.missing.len(), 2);
+    manifest.files.last().unwrap().clone()
+}
+
+#[test]
+fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = EvidenceSettings {
+        max_bundles: 3,
+        ..settings(folder.path())
+    };
+    write(&all, "2", 1, 10);
+    fs::create_dir(all.dir.as_ref().unwrap().join("of-somebody-else")).unwrap();
+    (2..6).for_each(|hour| drop(write(&all, "1", hour, 10)));
+    let small = write(&all, "1", 6, 10);
+    // The hash of `abc` as FIPS 180-2 gives it.
+    assert_eq!(
+        small.sha256,
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
+    let hours = |hours: &[u64]| -> Vec<String> {
+        let mut names: Vec<String> = hours
+            .iter()
+            .map(|hour| {
+                format!(
+                    "1970-01-01T0{hour}-00-00Z-broker-{}",
+                    if *hour == 1 { 2 } else { 1 }
+                )
+            })
+            .collect();
+        names.push("of-somebody-else".into());
+        names
+    };
+    assert_eq!(names(&all), hours(&[1, 5, 6]));
+
+    // One that is being written stays, one that was left over goes.
+    let writer = Writer::begin(
+        &all,
+        "1",
+        Moment(0).plus(Duration::from_secs(7 * 3600)),
+        true,
+    )
+    .unwrap();
+    fs::create_dir(all.dir.as_ref().unwrap().join(".left-over.partial")).unwrap();
+    store::tidy(&all).unwrap();
+    let hidden = |settings: &EvidenceSettings| {
+        names(settings)
+            .into_iter()
+            .filter(|name| name.starts_with('.'))
+            .count()
+    };
+    assert_eq!(hidden(&all), 1);
+    drop(writer);
+    store::tidy(&EvidenceSettings {
+        max_age: Some(Duration::from_secs(60)),
+        ..all.clone()
+    })
+    .unwrap();
+    assert_eq!(names(&all), hours(&[1, 6]));
+
+    // At most a quarter of all bytes for one, and all bytes for all.
+    let bytes = EvidenceSettings {
+        max_bytes: 400 << 10,
+        ..settings(folder.path())
+    };
+    for hour in 10..20 {
+        write(&bytes, "1", hour, 80 << 10);
+    }
+    let du = Command::new("du")
+        .args(["--bytes", "--summarize"])
+        .arg(bytes.dir.as_ref().unwrap())
+        .output()
+        .unwrap();
+    let used: u64 = String::from_utf8(du.stdout)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        (300 << 10..400 << 10).contains(&used),
+        "{used} bytes, {:?}",
+        names(&bytes)
+    );
+    write(&bytes, "1", 20, 90 << 10);
+    let (_, newest) = store::manifests(bytes.dir.as_ref().unwrap()).pop().unwrap();
+    assert_eq!(
+        (
+            newest.files[0].name.as_str(),
+            newest.missing[0].name.as_str()
+        ),
+        ("small.txt", "big.txt")
+    );
+}
+
+#[test]
+fn a_bundle_without_room_for_a_dump_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = EvidenceSettings {
+        max_bytes: 400 << 10,
+        ..settings(folder.path())
+    };
+    let had = |bytes: usize| Ok(vec![b'x'; bytes]);
+    let no_jvm = || Err("no JVM".to_owned());
+    // The dumps and another file as they are had, and what is said.
+    let table = [
+        ("all fit", [had(10), had(10), had(10), had(10)], None),
+        (
+            "one dump fits",
+            [had(10), had(90 << 10), had(90 << 10), had(10)],
+            None,
+        ),
+        (
+            "no dump fits",
+            [had(90 << 10), had(90 << 10), no_jvm(), had(10)],
+            Some("no thread dump fits: its 92160 bytes"),
+        ),
+        (
+            "no dump is had",
+            [no_jvm(), no_jvm(), no_jvm(), had(10)],
+            None,
+        ),
+        (
+            "nothing is had",
+            [no_jvm(), no_jvm(), no_jvm(), no_jvm()],
+            Some("not one file could be saved: no JVM"),
+        ),
+        (
+            "nothing but empty files",
+            [no_jvm(), no_jvm(), no_jvm(), had(0)],
+            Some("not one file could be saved"),
+        ),
+    ];
+    for (index, (name, contents, wanted)) in table.into_iter().enumerate() {
+        let mut writer = Writer::begin(&small, "1", Moment(index as u64 * 1000), true).unwrap();
+        std::iter::zip([DUMPS.as_slice(), &["limits.txt"]].concat(), contents)
+            .for_each(|(n, c)| writer.add(n, c));
+        let before = names(&small).len();
+        let committed = writer.commit(manifest("1", Moment(0)));
+        assert_eq!(committed.is_ok(), wanted.is_none(), "{name}: {committed:?}");
+        assert!(
+            committed
+                .as_ref()
+                .err()
+                .is_none_or(|why| why.contains(wanted.unwrap())),
+            "{name}: {committed:?}"
+        );
+        assert_eq!(
+            names(&small).len() + usize::from(wanted.is_some()),
+            before,
+            "{name}: nothing half is left"
+        );
+    }
+}
+
+/// Otherwise a writer whose folder is just being swept takes it for its own, and commits what is left of it.
+#[test]
+fn who_sweeps_holds_the_lock_until_all_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let left_over = settings.dir.as_ref().unwrap().join(".left-over.partial");
+    fs::create_dir_all(&left_over).unwrap();
+    const FILES: usize = 5_000;
+    (0..FILES).for_each(|n| fs::write(left_over.join(n.to_string()), "").unwrap());
+    let lock = fs::File::open(&left_over).unwrap();
+    let count = || fs::read_dir(&left_over).map_or(0, Iterator::count);
+    let sweeper = std::thread::spawn(move || store::tidy(&settings));
+    while count() == FILES {
+        std::thread::yield_now();
+    }
+    let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    assert!(
+        locked.is_err() || count() == 0,
+        "{} files are left",
+        count()
+    );
+    sweeper.join().unwrap().unwrap();
+    assert!(!left_over.exists());
+}

@@ -1,0 +1,14 @@
+//! How parts of the page look: lengths and classes.
+
+use crate::expose::overview::Level;
+
+pub const TEXT: usize = 400;
+
+pub fn class(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "ok",
+        Level::Unknown => "unknown",
+        Level::Warning => "warning",
+        Level::Critical => "critical",
+    }
+}

@@ -1,0 +1,111 @@
+//! One broker process, as discovery describes it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Moment;
+
+/// A process for as long as it lives: a process id alone is given out again.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct ProcessKey {
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    pub start_ticks: u64,
+}
+
+/// How the cluster keeps its metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    ZooKeeper,
+    KRaft,
+}
+
+/// What a Kafka process does in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Broker,
+    Controller,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Broker => "broker",
+            Role::Controller => "controller",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SecurityProtocol {
+    Plaintext,
+    Ssl,
+    SaslPlaintext,
+    SaslSsl,
+}
+
+/// One entry of `listeners`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// `PLAINTEXT` in `PLAINTEXT://127.0.0.1:9092`.
+    pub name: String,
+    /// From `listener.security.protocol.map`, else from the name itself; unknown for a name that no map explains.
+    pub protocol: Option<SecurityProtocol>,
+    /// None where the broker binds to every address (`PLAINTEXT://:9092`).
+    pub host: Option<String>,
+    pub port: u16,
+    /// Named in `controller.listener.names`: speaks Raft, answers no Metadata.
+    pub controller: bool,
+}
+
+/// What discovery knows of one broker process. `None` is unknown; `problems` tells why.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Broker {
+    pub process: ProcessKey,
+    /// When the process started.
+    pub started: Option<Moment>,
+    /// `broker.id`, `node.id`, or the id that `meta.properties` remembers.
+    pub id: Option<i32>,
+    /// Kafka's version, from the names of its jars.
+    pub kafka_version: Option<String>,
+    /// Java's version, from the `release` file beside the JVM, e.g. `17.0.15`.
+    pub java_version: Option<String>,
+    pub mode: Option<Mode>,
+    pub roles: BTreeSet<Role>,
+    pub listeners: Vec<Listener>,
+    /// As the broker sees them: below `/proc/PID/root` for us.
+    pub log_dirs: Vec<PathBuf>,
+    /// `host:port` entries of `zookeeper.connect`, without the chroot.
+    pub zookeeper: Vec<String>,
+    /// Effective ids: what an attach must become.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Why something above is unknown: the file, the cause, the remedy. Secrets never appear here.
+    pub problems: Vec<String>,
+}
+
+impl Broker {
+    /// For messages: `broker 3 (pid 12)`.
+    pub fn name(&self) -> String {
+        let pid = self.process.pid;
+        self.id.map_or_else(
+            || format!("the broker with pid {pid}"),
+            |id| format!("broker {id} (pid {pid})"),
+        )
+    }
+
+    /// A broker process of which nothing but its existence is known.
+    pub fn unknown(process: ProcessKey) -> Broker {
+        Broker {
+            process,
+            ..Broker::default()
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The plain data that every other part speaks of. It depends on nothing else here.
+
+mod broker;
+mod evidence;
+pub mod named;
+mod reading;
+mod snapshot;
+mod tcp;
+mod threads;
+mod time;
+
+pub use broker::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
+pub use reading::{Failure, GONE, Reading};
+pub use snapshot::{
+    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorStatus, ExporterVitals, FdKinds,
+    LogDirSpace, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals,
+    Snapshot,
+};
+pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
+pub use threads::{
+    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, NamedIssue, PoolFindings,
+    ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+};
+pub use time::{
+    Clock, Moment, clock_text, deserialize_duration, duration_text, rfc3339, seconds_text,
+};

@@ -1,0 +1,281 @@
+//! The newest readings of every broker on this host: plain data that a scrape, a page or a test reads.
+//!
+//! A [`Reading`] is a known value with the time at which it was taken, or unknown with the reason. There is no
+//! third state: what was not counted is never zero.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Broker, Moment, ProgressReport, Reading, SocketOwners, SocketPulse, StandingDeadlock,
+    ThreadReport,
+};
+
+/// Everything known at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub at: Moment,
+    /// By `Broker::process`; sorted by label for a stable output.
+    pub brokers: Vec<Arc<BrokerSnapshot>>,
+    /// `vm.max_map_count` of this kernel, mappings a process may have.
+    pub memory_map_limit: Reading<u64>,
+    /// Of the discovery round, which belongs to no broker.
+    pub discovery: CollectorStatus,
+    /// Where discovery may have missed a broker, what of the config file matches none, ids that are not unique.
+    pub discovery_warnings: Vec<String>,
+    /// The exporter's own process.
+    pub exporter: Reading<ExporterVitals>,
+}
+
+/// The exporter's own use of its host, as Prometheus' client libraries tell it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExporterVitals {
+    pub cpu_seconds: f64,
+    pub open_fds: u64,
+    /// None is unlimited.
+    pub handle_limit: Option<u64>,
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    pub started: Moment,
+    pub threads: u64,
+}
+
+/// All readings of one broker process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BrokerSnapshot {
+    pub broker: Arc<Broker>,
+    /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
+    pub label: String,
+    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed;
+    /// without an id a minute, as it would come back under another label.
+    pub ended: Option<Moment>,
+    pub process: Reading<ProcessVitals>,
+    pub open_fds: Reading<u64>,
+    pub fd_kinds: Reading<FdKinds>,
+    pub untracked_sockets: Reading<u64>,
+    pub memory_maps: Reading<u64>,
+    pub sockets: Reading<SocketPulse>,
+    pub connections: Reading<SocketOwners>,
+    pub cluster: Reading<ClusterCounts>,
+    pub probes: Reading<ProbeReport>,
+    /// Free space of each log dir's file system.
+    pub log_dirs: Reading<Vec<LogDirSpace>>,
+    pub threads: Reading<ThreadReport>,
+    pub progress: Reading<ProgressReport>,
+    /// Time that the JVM has spent at safepoints since it started.
+    pub jvm_pauses: Reading<Duration>,
+    /// The newest deadlock of this process: stays until a later successful dump is clean.
+    pub deadlock: Option<StandingDeadlock>,
+    /// Failed thread dumps of this process since the exporter started, by reason.
+    pub dump_failures: BTreeMap<String, u64>,
+    pub collectors: BTreeMap<String, CollectorStatus>,
+    /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
+    pub rounds: BTreeMap<String, Duration>,
+}
+
+impl BrokerSnapshot {
+    /// A broker of which nothing has been read yet.
+    pub fn new(broker: Arc<Broker>, label: String) -> Self {
+        BrokerSnapshot {
+            broker,
+            label,
+            ..BrokerSnapshot::default()
+        }
+    }
+
+    /// The counts of partitions, unknown where no topic was visible: `cluster` then tells who lives, and no more.
+    pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
+        self.cluster
+            .fresh(now)
+            .filter(|counts| counts.partitions > 0)
+    }
+}
+
+/// How the last run of one collector went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CollectorStatus {
+    /// None until the first run ended.
+    pub success: Option<bool>,
+    pub duration: Duration,
+    pub at: Moment,
+    /// Why it failed: which broker, which file or address, what to do.
+    pub error: Option<String>,
+}
+
+/// From `/proc/PID/stat`, `status` and `limits`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessVitals {
+    /// `R`, `S`, `D`, `T` (stopped), `Z` ... of the main thread.
+    pub state: char,
+    pub resident_bytes: u64,
+    /// None is unlimited.
+    pub fd_limit_soft: Option<u64>,
+    pub fd_limit_hard: Option<u64>,
+}
+
+/// Open handles by what they lead to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdKinds {
+    pub socket: u64,
+    /// `*.log` segments of the log dirs.
+    pub log_segment: u64,
+    /// `*.index`, `*.timeindex`, `*.txnindex`.
+    pub index: u64,
+    pub jar: u64,
+    pub pipe: u64,
+    /// `anon_inode:*`: epoll, eventfd.
+    pub anon: u64,
+    pub other: u64,
+}
+
+impl FdKinds {
+    /// Each kind with the label that names it.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("socket", self.socket),
+            ("log_segment", self.log_segment),
+            ("index", self.index),
+            ("jar", self.jar),
+            ("pipe", self.pipe),
+            ("anon", self.anon),
+            ("other", self.other),
+        ]
+    }
+}
+
+/// Whom the cluster's state was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterSource {
+    /// The broker itself.
+    #[default]
+    Own,
+    /// Another broker of the cluster, by id, because this one is silent.
+    Peer(i32),
+}
+
+/// Counts over one Metadata response, from the point of view of one broker.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ClusterCounts {
+    pub source: ClusterSource,
+    /// Why the broker itself was not the source.
+    pub own_silence: Option<String>,
+    /// Brokers that the response lists.
+    pub live_brokers: Vec<Peer>,
+    /// Brokers that hold replicas and are not among those, the first few.
+    #[serde(default)]
+    pub absent: BTreeSet<i32>,
+    /// Partitions that this broker leads.
+    pub leader: u64,
+    /// Of those, with fewer replicas in the ISR than assigned.
+    pub under_replicated: u64,
+    /// Of those, with the leader alone in the ISR and more than one replica assigned.
+    pub isr_leader_alone: u64,
+    /// Partitions of the cluster whose replicas hold this broker and whose ISR does not.
+    pub not_in_isr: u64,
+    /// Of those, how many each leader leads that lives.
+    pub not_in_isr_by_leader: BTreeMap<i32, u64>,
+    /// Partitions of the whole cluster without a leader.
+    pub offline: u64,
+    /// Partitions of the whole cluster; with 0 no topic was visible, and no count above means anything.
+    pub partitions: u64,
+    /// Partitions led by this broker (or offline, if it is the lowest live id) that are not whole, the first few.
+    pub under_replicated_partitions: Vec<PartitionState>,
+    /// How many more were not whole.
+    pub under_replicated_left_out: u64,
+}
+
+/// A broker as Metadata names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub id: i32,
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionState {
+    pub topic: String,
+    pub partition: i32,
+    /// None is offline.
+    pub leader: Option<i32>,
+    pub replicas: u32,
+    pub isr: u32,
+}
+
+/// How the last round of requests went: to the broker itself, and to its peers on the ring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// ApiVersions.
+    pub api: Probe,
+    /// Metadata; None while the broker owes the answer to `api`, so that it was not asked.
+    pub metadata: Option<Probe>,
+    /// The next brokers by id, each asked over one kept connection.
+    pub peers: Vec<PeerProbe>,
+}
+
+/// One request, or one attempt to connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Until the answer, or until the probe was given up; of an answer that is still owed, how long it has been owed; of
+    /// a broker that is slow, how long its last answer took.
+    pub duration: Duration,
+    /// None is success.
+    pub error: Option<ProbeError>,
+}
+
+impl Probe {
+    pub fn success(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeError {
+    /// One word: `timeout`, `slow` (it answers after the deadline), `refused`, `closed`, `unreachable`, `protocol`, `unsupported` ...
+    pub reason: String,
+    /// Whether TCP accepted the connection: a silent broker differs from one that is not there.
+    pub accepted: bool,
+    /// Which broker and address, what happened, what to do.
+    pub message: String,
+}
+
+impl ProbeError {
+    /// Whether TCP itself got no answer.
+    pub fn is_unreachable(&self) -> bool {
+        !self.accepted && ["timeout", "unreachable"].contains(&self.reason.as_str())
+    }
+
+    /// Whether clients get no answer either: TCP accepts, and not only the exporter's request was wrong.
+    pub fn is_silent(&self) -> bool {
+        self.accepted && ["timeout", "closed"].contains(&self.reason.as_str())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerProbe {
+    pub peer: Peer,
+    pub connect: Probe,
+    /// None where no connection could be made.
+    pub api: Option<Probe>,
+}
+
+/// The file system of one log dir.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDirSpace {
+    /// As the broker names it.
+    pub dir: PathBuf,
+    /// Bytes that the broker's user may still write.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+}
+
+impl LogDirSpace {
+    pub fn used_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.free_bytes)
+    }
+}

@@ -1,0 +1,121 @@
+//! Moments, and the clock that gives them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970, from a clock that never goes back while the exporter runs (see [`Clock`]).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Time from `earlier` to `self`; zero if `earlier` is the later one.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    pub fn plus(self, span: Duration) -> Moment {
+        Moment(
+            self.0
+                .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// Seconds since 1970, as Prometheus tells time.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+}
+
+/// Wall time at start plus monotonic time since: a step of the system clock makes no reading young or old.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    wall: Duration,
+    start: Instant,
+    /// In a replay: the milliseconds at which it stands.
+    replayed: Option<&'static AtomicU64>,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            wall,
+            start: Instant::now(),
+            replayed: None,
+        }
+    }
+
+    /// One that stands, with all its copies, where [`Clock::set`] put it last. A process needs one at most.
+    pub fn replayed() -> Clock {
+        Clock {
+            replayed: Some(Box::leak(Box::default())),
+            ..Clock::start()
+        }
+    }
+
+    /// Nothing on a clock that runs by itself.
+    pub fn set(&self, now: Moment) {
+        if let Some(at) = self.replayed {
+            at.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    pub fn now(&self) -> Moment {
+        match self.replayed {
+            Some(at) => Moment(at.load(Ordering::Relaxed)),
+            None => Moment(0).plus(self.wall + self.start.elapsed()),
+        }
+    }
+}
+
+/// The time of day, for a person: `10:14:02 UTC`.
+pub fn clock_text(at: Moment) -> String {
+    let seconds = at.0 / 1000 % 86_400;
+    format!(
+        "{:02}:{:02}:{:02} UTC",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+/// Date and time by RFC 3339: `2026-11-22T10:14:02Z`.
+pub fn rfc3339(at: Moment) -> String {
+    // The format has four digits for the year.
+    const LAST: u64 = 253_402_300_799_000;
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST)))
+        .to_string()
+}
+
+/// A duration in whole seconds, for a person: `90 s`, `12 min`, `5 h`, `3 d`.
+pub fn duration_text(duration: Duration) -> String {
+    seconds_text(duration.as_secs() as f64)
+}
+
+/// [`duration_text`] of a number of seconds, which may be beyond every [`Duration`].
+pub fn seconds_text(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+/// Reads a duration as config files have it: `250ms`, `1s`, `10m`.
+pub fn deserialize_duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is no duration, write e.g. 250ms, 15s or 10m"
+        ))
+    })
+}

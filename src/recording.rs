@@ -1,0 +1,218 @@
+//! Snapshots as lines of JSON, for a post-mortem and for [`crate::commands::replay`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use flate2::bufread::MultiGzDecoder;
+use tokio::sync::watch;
+
+use crate::model::{Clock, Moment, Snapshot};
+
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+
+/// Where to, and how much: when the file is full it becomes `FILE.1`, so that twice as much stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub file: PathBuf,
+    pub max_bytes: u64,
+}
+
+/// Hands each second's newest snapshot to a thread of its own, where a disk that hangs harms nobody: what comes
+/// meanwhile is left out. Ends when nobody publishes snapshots any more.
+pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
+    let Some(lines) = start(settings) else {
+        return std::future::pending().await;
+    };
+    loop {
+        if let Ok(Err(_)) = tokio::time::timeout(AT_LEAST_EVERY, snapshots.changed()).await {
+            return;
+        }
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        if let Err(TrySendError::Disconnected(_)) = lines.try_send((snapshot, clock)) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(AT_MOST_EVERY).await;
+    }
+}
+
+fn start(settings: Settings) -> Option<SyncSender<(Arc<Snapshot>, Clock)>> {
+    let (send, lines) = sync_channel::<(Arc<Snapshot>, Clock)>(1);
+    let mut recorder = Recorder {
+        settings,
+        open: None,
+        failed: false,
+    };
+    let work = move || {
+        for (snapshot, clock) in lines {
+            recorder.take(&Snapshot {
+                at: clock.now(),
+                ..(*snapshot).clone()
+            });
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("record".into())
+        .spawn(work);
+    started
+        .map_err(|error| tracing::error!(%error, "cannot start the thread that records"))
+        .ok()?;
+    Some(send)
+}
+
+struct Recorder {
+    settings: Settings,
+    open: Option<(File, u64)>,
+    failed: bool,
+}
+
+impl Recorder {
+    fn take(&mut self, snapshot: &Snapshot) {
+        let file = self.settings.file.display().to_string();
+        match self.write(snapshot) {
+            Ok(()) if self.failed => tracing::info!(file, "records again"),
+            Ok(()) => {}
+            Err(error) => {
+                // Half a line may stand there: the next one begins with a line's end.
+                self.open = None;
+                if !self.failed {
+                    tracing::warn!(
+                        file,
+                        "cannot record: {error}; check its folder, rights and free space"
+                    );
+                }
+                self.failed = true;
+                return;
+            }
+        }
+        self.failed = false;
+    }
+
+    fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let mut line = serde_json::to_vec(snapshot)?;
+        line.push(b'\n');
+        let Settings {
+            file: path,
+            max_bytes,
+        } = &self.settings;
+        let is_reopened = self.open.is_none();
+        let mut open = self.open.take().map_or_else(|| open(path), Ok)?;
+        // Also one that was full when it was opened: while it cannot be renamed nothing is added to it.
+        if open.1 > 0 && open.1 + line.len() as u64 > *max_bytes {
+            let mut full = path.clone().into_os_string();
+            full.push(".1");
+            std::fs::rename(path, &full).map_err(|error| {
+                let full = full.display();
+                io::Error::other(format!(
+                    "it is full and cannot become {full} ({error}): mount its folder, not it alone"
+                ))
+            })?;
+            open = self::open(path)?;
+        } else if is_reopened && open.1 > 0 {
+            line.insert(0, b'\n');
+        }
+        let (file, bytes) = self.open.insert(open);
+        file.write_all(&line)?;
+        *bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+/// With its size. Not for everybody's eyes: hosts, paths and topics are named in it.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
+}
+
+/// A longer line is skipped: that of a host with a hundred brokers has some 2 MiB.
+const MAX_LINE: u64 = 16 << 20;
+
+/// The snapshots of a recording, in the order of time.
+pub struct Recording {
+    lines: Box<dyn BufRead + Send>,
+    at: Moment,
+    /// Lines that are whole and no snapshot, that are too long or cut off, or that go back in time.
+    pub skipped: u64,
+    /// Why the reading ended before the end of the file.
+    pub broken: Option<String>,
+}
+
+impl Recording {
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub fn open(path: &Path) -> io::Result<Recording> {
+        Recording::new(BufReader::new(File::open(path)?))
+    }
+
+    /// Plain, or compressed by gzip.
+    pub fn new(mut bytes: impl BufRead + Send + 'static) -> io::Result<Recording> {
+        let packed = bytes.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+        let lines: Box<dyn BufRead + Send> = if packed {
+            Box::new(BufReader::new(MultiGzDecoder::new(bytes)))
+        } else {
+            Box::new(bytes)
+        };
+        Ok(Recording {
+            lines,
+            at: Moment(0),
+            skipped: 0,
+            broken: None,
+        })
+    }
+
+    /// Up to the line's end; None at the end of the file.
+    fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        if self
+            .lines
+            .by_ref()
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
+            return Ok(None);
+        }
+        if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
+            self.lines.skip_until(b'\n')?;
+        }
+        Ok(Some(line))
+    }
+}
+
+impl Iterator for Recording {
+    type Item = Snapshot;
+
+    fn next(&mut self) -> Option<Snapshot> {
+        loop {
+            let line = match self.line() {
+                Ok(line) => line?,
+                Err(error) => {
+                    self.broken = Some(error.to_string());
+                    return None;
+                }
+            };
+            match serde_json::from_slice::<Snapshot>(&line) {
+                Ok(snapshot) if snapshot.at >= self.at => {
+                    self.at = snapshot.at;
+                    return Some(snapshot);
+                }
+                // What was cut off by an end of the exporter is closed by an empty line.
+                _ if line.trim_ascii().is_empty() => {}
+                _ => self.skipped += 1,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

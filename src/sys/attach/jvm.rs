@@ -1,0 +1,153 @@
+//! What the JVM behind a process is, and whether attaching to it can do harm.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::fd::OwnedFd;
+
+use memchr::memmem;
+use rustix::fs::{Dir, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use super::error::AttachError;
+use crate::sys::perf_data::PerfFile;
+use crate::sys::proc::read_in;
+use crate::sys::process::PinnedProcess;
+
+/// Whether a thread of the JVM serves the attach socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    Alive,
+    Dead,
+    /// The kernel knows no names of its threads, as with early builds of JDK 8.
+    Unknown,
+}
+
+/// SIGQUIT prints a dump or opens the attach socket where HotSpot catches it, and kills everywhere else.
+pub fn check_signal_is_safe(process: &PinnedProcess) -> Result<(), AttachError> {
+    let maps = process
+        .maps
+        .as_ref()
+        .ok_or_else(|| process.denied("cannot read the process's memory map"))?;
+    match find_jvm(maps).map_err(|source| AttachError::Io {
+        what: "reading its memory map".into(),
+        source,
+    })? {
+        Some(Jvm::HotSpot) => {}
+        Some(Jvm::OpenJ9) => return Err(AttachError::OpenJ9),
+        None => return Err(AttachError::NotJvm),
+    }
+    if attach_disabled(process) {
+        return Err(AttachError::Disabled);
+    }
+    process.check_running()?;
+    let status = process.status()?;
+    if status.catches_sigquit {
+        Ok(())
+    } else {
+        Err(AttachError::NoSignalHandler)
+    }
+}
+
+/// By the command line, and by what the JVM itself tells of its options (at most 1,024 bytes), which holds those
+/// from variables and from option files as well.
+fn attach_disabled(process: &PinnedProcess) -> bool {
+    let told = PerfFile::open(process).and_then(|file| file.read()).ok();
+    let told = |name| {
+        told.as_ref()
+            .and_then(|data| data.text(name))
+            .unwrap_or_default()
+    };
+    let cmdline = read_in(&process.folder, "cmdline", 1 << 20).unwrap_or_default();
+    disables_attach(cmdline.split(|byte| *byte == 0))
+        || disables_attach(told("java.rt.vmArgs").split(u8::is_ascii_whitespace))
+        || disables_attach(told("java.rt.vmFlags").split(u8::is_ascii_whitespace))
+}
+
+/// Looks for the thread that serves the socket, by name: first where it was last.
+pub fn listener(process: &PinnedProcess) -> Listener {
+    const NAME: &[u8] = b"Attach Listener\n";
+    let known = process.listener_id.take();
+    if known.is_some_and(|id| matches!(thread_name(process, id, &mut [0; 32]), Ok(NAME))) {
+        process.listener_id.set(known);
+        return Listener::Alive;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(Ok(tasks)) = openat(&process.folder, "task", flags, Mode::empty()).map(Dir::new) else {
+        return Listener::Unknown;
+    };
+    let mut named = false;
+    for task in tasks.filter_map(Result::ok) {
+        let Some(id) = task
+            .file_name()
+            .to_str()
+            .ok()
+            .and_then(|id| id.parse().ok())
+        else {
+            continue;
+        };
+        match thread_name(process, id, &mut [0; 32]) {
+            Ok(NAME) => {
+                process.listener_id.set(Some(id));
+                return Listener::Alive;
+            }
+            Ok(b"VM Thread\n") => named = true,
+            Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
+            // What could not be read may have been the thread that is looked for.
+            Err(_) => return Listener::Unknown,
+        }
+    }
+    if named {
+        Listener::Dead
+    } else {
+        Listener::Unknown
+    }
+}
+
+/// With a line break. One short read: there may be thousands of threads.
+fn thread_name<'b>(
+    process: &PinnedProcess,
+    id: u32,
+    buffer: &'b mut [u8; 32],
+) -> Result<&'b [u8], Errno> {
+    let comm = openat(
+        &process.folder,
+        format!("task/{id}/comm"),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let length = rustix::io::read(comm, &mut *buffer)?;
+    Ok(buffer.get(..length).unwrap_or_default())
+}
+
+enum Jvm {
+    HotSpot,
+    OpenJ9,
+}
+
+/// Line by line: a broker may have hundreds of thousands of mappings.
+fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
+    const MAX_BYTES: u64 = 256 << 20;
+    let mut file = File::from(maps.try_clone()?);
+    file.rewind()?;
+    let mut found = None;
+    for line in BufReader::new(file.take(MAX_BYTES)).split(b'\n') {
+        let line = line?;
+        // It ships a libjvm.so as well, so the whole map has to be seen.
+        if memmem::find(&line, b"/libj9vm").is_some() {
+            return Ok(Some(Jvm::OpenJ9));
+        }
+        if memmem::find(&line, b"/libjvm.so").is_some() {
+            found = Some(Jvm::HotSpot);
+        }
+    }
+    Ok(found)
+}
+
+/// The last word on it counts.
+pub fn disables_attach<'a>(options: impl Iterator<Item = &'a [u8]>) -> bool {
+    options.fold(false, |disabled, option| match option {
+        b"-XX:+DisableAttachMechanism" => true,
+        b"-XX:-DisableAttachMechanism" => false,
+        _ => disabled,
+    })
+}

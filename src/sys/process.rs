@@ -1,0 +1,161 @@
+//! One process, pinned by a descriptor of its `/proc` folder.
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use super::attach::error::AttachError;
+use super::proc::{Stat, Status, parse_stat, parse_status, read_in};
+use super::rooted::{Rooted, RootedError};
+
+/// One process, pinned: after its end every read fails, also when its pid is given out again.
+#[derive(Debug)]
+pub struct PinnedProcess {
+    pub pid: u32,
+    /// Its pid in its own, innermost pid namespace.
+    pub ns_pid: u32,
+    /// Effective ids.
+    pub uid: u32,
+    pub gid: u32,
+    pub start_ticks: u64,
+    /// Where its `/proc` folder was opened, for messages and for kernels without pidfd.
+    pub(super) proc_root: PathBuf,
+    /// Its `/proc` folder: no O_PATH descriptor, because it also serves as a pidfd.
+    pub(super) folder: OwnedFd,
+    pub(super) root: Rooted,
+    pub(super) working_folder: Option<OwnedFd>,
+    /// Opened before ids are switched, read only when a signal may have to be sent.
+    pub(super) maps: Option<OwnedFd>,
+    /// The thread that served the socket when it was last looked for.
+    pub(super) listener_id: Cell<Option<u32>>,
+}
+
+impl PinnedProcess {
+    /// Opens `proc_root`/`pid`; with `start_ticks` only if the process started then (field 22 of its `stat`).
+    ///
+    /// # Errors
+    /// `Gone`, `Stopped`, `Denied`, or what reading failed with.
+    pub fn open(
+        proc_root: &Path,
+        pid: u32,
+        start_ticks: Option<u64>,
+    ) -> Result<PinnedProcess, AttachError> {
+        let path = proc_root.join(pid.to_string());
+        let folder = rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| gone_or(errno, || format!("cannot open {}", path.display())))?;
+        let stat = read_stat(&folder)?;
+        if start_ticks.is_some_and(|expected| expected != stat.start_ticks) {
+            return Err(AttachError::Gone);
+        }
+        runs(&stat)?;
+        let status = read(&folder, "status", parse_status)?;
+        let open =
+            |name: &str, flags| openat(&folder, name, flags | OFlags::CLOEXEC, Mode::empty());
+        let root = open("root", OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| match errno {
+            Errno::ACCESS | Errno::PERM => denied(
+                format!("cannot open {}/root", path.display()),
+                status.uid,
+                status.gid,
+            ),
+            errno => gone_or(errno, || format!("cannot open {}/root", path.display())),
+        })?;
+        let working_folder = open("cwd", OFlags::PATH | OFlags::DIRECTORY).ok();
+        let maps = open("maps", OFlags::RDONLY).ok();
+        Ok(PinnedProcess {
+            pid,
+            ns_pid: status.namespace_pid.unwrap_or(pid),
+            uid: status.uid,
+            gid: status.gid,
+            start_ticks: stat.start_ticks,
+            proc_root: proc_root.to_path_buf(),
+            folder,
+            root: Rooted::of(root, path.join("root")),
+            working_folder,
+            maps,
+            listener_id: Cell::new(None),
+        })
+    }
+
+    /// `Denied`, with both sides' ids and the remedy.
+    pub(super) fn denied(&self, what: impl Into<String>) -> AttachError {
+        denied(what.into(), self.uid, self.gid)
+    }
+
+    /// Its `/tmp`, a bare reference. The process may be hostile: links in it lead nowhere outside its root.
+    pub(super) fn tmp(&self) -> Result<OwnedFd, RootedError> {
+        self.root.folder(Path::new("tmp"))
+    }
+
+    /// Whether the process is still the one that was opened, and not stopped.
+    pub(super) fn check_running(&self) -> Result<(), AttachError> {
+        runs(&read_stat(&self.folder)?)
+    }
+
+    pub(super) fn status(&self) -> Result<Status, AttachError> {
+        read(&self.folder, "status", parse_status)
+    }
+}
+
+fn runs(stat: &Stat) -> Result<(), AttachError> {
+    match stat.state {
+        state @ ('T' | 't') => Err(AttachError::Stopped(state)),
+        _ if stat.ended => Err(AttachError::Gone),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn read_stat(folder: &OwnedFd) -> Result<Stat, AttachError> {
+    read(folder, "stat", parse_stat)
+}
+
+fn read<T>(
+    folder: &OwnedFd,
+    name: &str,
+    parse: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, AttachError> {
+    let bytes = read_in(folder, name, 64 << 10)
+        .map_err(|errno| gone_or(errno, || format!("reading /proc/PID/{name}")))?;
+    parse(&bytes)
+        .ok_or_else(|| AttachError::Protocol(format!("/proc/PID/{name} is not as Linux writes it")))
+}
+
+pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
+    let own = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let remedy = if own == (uid, gid) {
+        "the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the \
+         exporter CAP_SYS_PTRACE"
+            .into()
+    } else {
+        format!(
+            "this process runs as uid {} gid {}, the JVM as uid {uid} gid {gid}: run the exporter as the JVM's user \
+             and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE)",
+            own.0, own.1
+        )
+    };
+    AttachError::Denied {
+        what,
+        remedy,
+        uid,
+        gid,
+    }
+}
+
+pub(super) fn gone_or(errno: Errno, what: impl FnOnce() -> String) -> AttachError {
+    match errno {
+        Errno::NOENT | Errno::SRCH => AttachError::Gone,
+        errno => AttachError::Io {
+            what: what(),
+            source: errno.into(),
+        },
+    }
+}

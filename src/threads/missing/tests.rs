@@ -1,0 +1,257 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::parse::thread_dump::parse;
+
+fn dump(names: &[&str]) -> String {
+    let threads: String = names
+        .iter()
+        .map(|name| {
+            format!(
+                "\"{name}\" #7 prio=5 os_prio=0 tid=0x1 nid=0x2 runnable [0x0]\n   java.lang.Thread.State: RUNNABLE\n\n"
+            )
+        })
+        .collect();
+    let banner = "2026-11-22 10:00:00\nFull thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n";
+    format!("{banner}{threads}JNI global refs: 1, weak refs: 0\n")
+}
+
+fn observe(
+    census: &mut ThreadInventory,
+    names: &[&str],
+    behind: &[(i32, u64)],
+    second: u64,
+) -> Option<PoolFindings<MissingThread>> {
+    let text = dump(names);
+    census.observe(
+        &parse(&text).unwrap()[0],
+        Some(&behind.iter().copied().collect()),
+        Moment(second * 1000),
+    )
+}
+
+/// Names of the missing after `before` was seen twice, and `after` as often as `times`, each 15 s later.
+fn missing(before: &[&str], after: &[&str], behind: &[(i32, u64)], times: u64) -> Vec<String> {
+    let mut census = ThreadInventory::default();
+    observe(&mut census, before, &[], 0);
+    let first = observe(&mut census, before, &[], 15).unwrap();
+    assert_eq!(first.found, []);
+    let told = (0..times)
+        .map(|time| observe(&mut census, after, behind, 30 + time * 15))
+        .last()
+        .unwrap();
+    let told = told.unwrap().found.into_iter();
+    told.flat_map(|thread| std::iter::repeat_n(thread.thread, thread.count))
+        .collect()
+}
+
+const HANDLERS: [&str; 3] = [
+    "kafka-request-handler-0",
+    "kafka-request-handler-1",
+    "kafka-request-handler-2",
+];
+
+#[test]
+fn what_cannot_have_ended_is_missing() {
+    let network = [
+        "data-plane-kafka-network-thread-1-ListenerName(A)-A-0",
+        "data-plane-kafka-network-thread-1-ListenerName(A)-A-1",
+    ];
+    let acceptor = "data-plane-kafka-socket-acceptor-ListenerName(A)-A-9092";
+    let other = "data-plane-kafka-network-thread-1-ListenerName(B)-B-0";
+    type Row<'a> = (
+        &'a [&'a str],
+        &'a [&'a str],
+        &'a [(i32, u64)],
+        &'a [&'a str],
+    );
+    let table: &[Row<'_>] = &[
+        // A hole; the top alone may be a smaller pool; the last one is never taken away.
+        (&HANDLERS, &[HANDLERS[0], HANDLERS[2]], &[], &[HANDLERS[1]]),
+        (&HANDLERS, &HANDLERS[..1], &[], &[]),
+        (&HANDLERS, &["main"], &[], &HANDLERS),
+        (
+            &[network[0], network[1], acceptor],
+            &[network[1], acceptor],
+            &[],
+            &network[..1],
+        ),
+        (
+            &[network[0], network[1], acceptor],
+            &[network[0], acceptor],
+            &[],
+            &[],
+        ),
+        (
+            &[network[0], acceptor, other],
+            &[acceptor, other],
+            &[],
+            &network[..1],
+        ),
+        // A listener was removed.
+        (&[network[0], acceptor, other], &[other], &[], &[]),
+        (&[network[0], acceptor], &[network[0]], &[], &[acceptor]),
+        // On 0.10 the purgatories' reapers have one name.
+        (
+            &["ExpirationReaper-2", "ExpirationReaper-2"],
+            &["ExpirationReaper-2"],
+            &[],
+            &["ExpirationReaper-2"],
+        ),
+        (
+            &["ExpirationReaper-2", "ExpirationReaper-2"],
+            &["main"],
+            &[],
+            &["ExpirationReaper-2", "ExpirationReaper-2"],
+        ),
+        (
+            &["kafka-log-cleaner-thread-0"],
+            &["main"],
+            &[],
+            &["kafka-log-cleaner-thread-0"],
+        ),
+        // Executors replace threads and shrink anywhere.
+        (
+            &["kafka-scheduler-0", "kafka-scheduler-1"],
+            &["kafka-scheduler-1"],
+            &[],
+            &[],
+        ),
+        (
+            &["kafka-scheduler-0"],
+            &["main"],
+            &[],
+            &["kafka-scheduler-0"],
+        ),
+        (
+            &[
+                "controller-event-thread",
+                "Controller-1-to-broker-2-send-thread",
+            ],
+            &["controller-event-thread"],
+            &[],
+            &[],
+        ),
+        (
+            &["kafka-3-raft-io-thread"],
+            &["main"],
+            &[],
+            &["kafka-3-raft-io-thread"],
+        ),
+        // Leaders move; not in its ISRs is what shows that the work is still there.
+        (&["ReplicaFetcherThread-0-3"], &["main"], &[], &[]),
+        (&["ReplicaFetcherThread-0-3"], &["main"], &[(2, 5)], &[]),
+        (
+            &["ReplicaFetcherThread-0-3"],
+            &["main"],
+            &[(3, 5)],
+            &["ReplicaFetcherThread-0-3"],
+        ),
+        (
+            &["ReplicaFetcherThread-0-3", "ReplicaFetcherThread-1-3"],
+            &["ReplicaFetcherThread-1-3"],
+            &[(3, 5)],
+            &[],
+        ),
+        (&["ReplicaAlterLogDirsThread-0"], &["main"], &[(3, 5)], &[]),
+    ];
+    for (before, after, behind, expected) in table {
+        assert_eq!(
+            missing(before, after, behind, 1),
+            [""; 0],
+            "one dump is not enough: {before:?} {after:?}"
+        );
+        assert_eq!(
+            missing(before, after, behind, 2),
+            *expected,
+            "{before:?} {after:?} {behind:?}"
+        );
+        assert_eq!(missing(before, before, behind, 3), [""; 0], "{before:?}");
+    }
+}
+
+/// Numbers of network threads are given once: the third of three goes, and one with a higher number comes.
+#[test]
+fn a_later_thread_with_a_higher_number_proves_nothing() {
+    let name = |number: u32| format!("kafka-network-thread-1-A-{number}");
+    let names: Vec<String> = (0..4).map(name).collect();
+    let [first, second, third, fourth] = &names[..] else {
+        unreachable!()
+    };
+    let mut census = ThreadInventory::default();
+    for (time, present) in [
+        vec![first, second, third],
+        vec![first, second],
+        vec![first, second, fourth],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let present: Vec<&str> = present.iter().map(|name| name.as_str()).collect();
+        for again in 0..3 {
+            let told = observe(&mut census, &present, &[], time as u64 * 100 + again * 15);
+            assert_eq!(told.map_or(0, |told| told.found.len()), 0);
+        }
+    }
+}
+
+/// A combined node has two pools of handlers whose names are the same.
+#[test]
+fn one_of_two_pools_of_the_same_names_may_shrink() {
+    let two = [HANDLERS, HANDLERS].concat();
+    assert_eq!(
+        missing(
+            &two,
+            &[HANDLERS[0], HANDLERS[0], HANDLERS[1], HANDLERS[2]],
+            &[],
+            3
+        ),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_broker_that_shuts_down_lacks_nothing() {
+    for shutdown in ["SIGTERM handler", "kafka-shutdown-hook"] {
+        let mut census = ThreadInventory::default();
+        observe(&mut census, &HANDLERS, &[], 0);
+        assert!(observe(&mut census, &HANDLERS, &[], 15).is_some());
+        for time in 2..6 {
+            assert_eq!(
+                observe(&mut census, &["main", shutdown], &[], time * 15),
+                None
+            );
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_is_back_is_not_missing() {
+    let mut census = ThreadInventory::default();
+    let cleaner = "kafka-log-cleaner-thread-0";
+    let told: Vec<usize> = [true, true, false, true, false, false, true]
+        .into_iter()
+        .enumerate()
+        .filter_map(|(time, there)| {
+            let names = if there {
+                vec!["main", cleaner]
+            } else {
+                vec!["main"]
+            };
+            observe(&mut census, &names, &[], time as u64 * 15).map(|told| told.found.len())
+        })
+        .collect();
+    assert_eq!(told, [0, 0, 0, 0, 1, 0]);
+}
+
+/// Without the cluster's state fetchers cannot be judged.
+#[test]
+fn fetchers_are_unknown_without_the_cluster() {
+    let text = dump(&["ReplicaFetcherThread-0-3", "kafka-request-handler-0"]);
+    let mut census = ThreadInventory::default();
+    census.observe(&parse(&text).unwrap()[0], None, Moment(0));
+    let told = census
+        .observe(&parse(&text).unwrap()[0], None, Moment(15_000))
+        .unwrap();
+    assert_eq!(told.pools, ["request_handler".to_owned()].into());
+}

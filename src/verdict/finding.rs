@@ -1,0 +1,266 @@
+//! What can be found of a broker: plain data, from the rules to pages, metrics and evidence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::forecast::Forecast;
+use crate::model::EvidenceStatus;
+use crate::model::ProcessKey;
+use crate::model::named::named;
+use crate::model::{Moment, NamedIssue};
+
+named! {
+    /// How much a finding matters; fixed for each [`FindingId`].
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Severity {
+        /// Nothing is wrong now.
+        Info = "info",
+        /// Look today.
+        Warning = "warning",
+        /// Act now.
+        Critical = "critical",
+    }
+}
+
+/// What is known of a kind of finding whatever the broker.
+#[derive(Debug)]
+pub struct Kind {
+    /// As labels and the API spell it.
+    pub name: &'static str,
+    pub severity: Severity,
+    /// A few words for a heading.
+    pub title: &'static str,
+    pub meaning: &'static str,
+    pub what_to_do: &'static str,
+}
+
+macro_rules! findings {
+    ($($id:ident = $name:literal, $severity:ident, $title:literal, $meaning:literal, $what_to_do:literal;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum FindingId { $(#[serde(rename = $name)] $id),* }
+
+        impl FindingId {
+            /// From cause to symptom.
+            pub const ALL: &'static [FindingId] = &[$(FindingId::$id),*];
+
+            pub fn kind(self) -> &'static Kind {
+                match self {
+                    $(FindingId::$id => &Kind {
+                        name: $name, severity: Severity::$severity, title: $title, meaning: $meaning,
+                        what_to_do: $what_to_do,
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+findings! {
+    JvmDeadlock = "jvm_deadlock", Critical, "Deadlock reported by the JVM",
+        "Threads of the broker wait for each other and never go on. Whatever needs their locks hangs with them, while ping, TCP and ZooKeeper say that all is well.",
+        "Save the evidence, then restart this broker: SIGTERM will hang, so SIGKILL after a bounded wait. Upgrade to a release with the fix.";
+    LockCycle = "lock_cycle", Critical, "Deadlock that the JVM does not report",
+        "The wait-for graph of the thread dump has a cycle. The JVM's own report does not show it, for it looks at fewer kinds of locks.",
+        "Save the evidence, then restart this broker: SIGTERM will hang, so SIGKILL after a bounded wait.";
+    StalledPool = "stalled_pool", Critical, "Threads that stand still",
+        "Over several thread dumps threads of a pool stood at one place, used no CPU and were not idle: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
+        "Look at the lock or frame that they share. Where it is a lock, save the evidence and restart this broker; where it is a disk or network call, mend that first.";
+    ProcessStopped = "process_stopped", Critical, "Process stopped by a signal",
+        "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
+        "Find who stopped it. `kill -CONT PID` lets it go on; nothing was lost but time.";
+    ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
+        "The broker's port accepts connections and its API does not answer: clients hang without an error.",
+        "See the thread findings for the cause. Without one, look at garbage collection, CPU and disk of the host, and whether the container is paused.";
+    FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
+        "At the rate at which they grow the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
+        "Find what grows (handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";
+    MemoryMapsExhaustion = "memory_maps_exhaustion", Critical, "Memory maps run out",
+        "At the rate at which they grow the memory mappings reach vm.max_map_count soon. Each index of a segment takes one; then the broker fails with an out-of-memory error.",
+        "Raise vm.max_map_count (262144 or more), or have fewer segments.";
+    LogDirExhaustion = "log_dir_exhaustion", Critical, "A log disk runs full",
+        "At the rate at which it fills, a disk of the log dirs is full soon. A write that fails takes the log dir offline, or the broker down.",
+        "Free space: shorten the retention of the largest topics, or move partitions away.";
+    OfflinePartitions = "offline_partitions", Critical, "Partitions without a leader",
+        "Partitions of the cluster have no leader: nobody can read or write them.",
+        "Bring the brokers that hold their replicas back. Do not allow an unclean election before you know what would be lost.";
+    IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
+        "Of these partitions only the leader holds all data. If the followers live, the leader is the suspect: a stuck leader throws its healthy followers out.",
+        "If this broker is gray, restart it, not its followers. If followers are down, bring them back.";
+    MissingThread = "missing_thread", Warning, "Threads have ended",
+        "Threads that this broker process had, whose work goes on, have ended. Nobody does their work now: fetching, cleaning, expiring, accepting.",
+        "Look for an uncaught exception of that thread in server.log. Only a restart brings it back.";
+    FileHandleLeak = "file_handle_leak", Warning, "File handles grow without end",
+        "The number of open handles has grown steadily and does not come down.",
+        "Find the kind that grows: sockets point at clients that reconnect or a broker that does not close; files at segments that are not deleted.";
+    DeadSocketPileup = "dead_socket_pileup", Warning, "Sockets that no table shows",
+        "The process holds handles of sockets that are in no table of the kernel: connections that were reset, or whose peer died, and that the broker never closed.",
+        "The threads that should close them hang, or forgot them. See the thread findings; the handles come back only with a restart.";
+    CloseWaitPileup = "close_wait_pileup", Warning, "CLOSE_WAIT piles up",
+        "Clients have closed these connections and the broker has not noticed; unread bytes are requests that nobody reads.",
+        "The threads that should read them hang: see the thread findings and the probes.";
+    AcceptQueueFull = "accept_queue_full", Warning, "Accept queue full",
+        "The kernel has completed connections that the broker does not accept. Further ones are dropped and clients see time-outs.",
+        "The acceptor hangs or is too slow: see the thread findings; look at the number of new connections.";
+    UnderReplicated = "under_replicated", Warning, "Under-replicated partitions",
+        "Partitions that this broker leads have fewer replicas in the ISR than assigned.",
+        "If this broker is gray, look at it first. Else look at the followers that are missing: down, slow, or cut off.";
+    PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer this host",
+        "Another broker does not answer when asked from this host. If others reach it the network between the two is to blame, if nobody does that broker is.",
+        "Compare with what the exporters of other brokers say of the same peer, then look there.";
+    KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
+        "The broker's version has faults that make a broker hang and that later releases have fixed.",
+        "Plan the upgrade before it happens.";
+}
+
+impl FindingId {
+    /// Name of its runbook, below `/runbooks/`.
+    pub fn runbook(self) -> &'static str {
+        self.kind().name
+    }
+}
+
+/// One active finding of one broker.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    pub id: FindingId,
+    pub since: Moment,
+    /// What it rests on, a sentence each.
+    pub facts: Vec<String>,
+}
+
+named! {
+    /// The verdict on one broker.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum BrokerState {
+        Healthy = "healthy",
+        /// Something speaks against it and nothing has confirmed it yet.
+        Suspect = "suspect",
+        /// Alive but not working.
+        Gray = "gray",
+        /// Ended, or not serving yet.
+        Down = "down",
+        /// What would decide could not be read.
+        #[default]
+        Unknown = "unknown",
+    }
+}
+
+/// All that is judged of one broker process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BrokerDiagnosis {
+    pub label: String,
+    pub process: ProcessKey,
+    pub state: BrokerState,
+    pub since: Moment,
+    /// `Broker 219 is alive but deadlocked since 10:14:02 UTC by KAFKA-4399, fixed in 0.10.1.1.`
+    pub sentence: String,
+    /// `Restart it.`; empty where nothing is to be done.
+    pub remedy: String,
+    /// Active ones, the worst first.
+    pub findings: Vec<Finding>,
+    /// Those that can be judged now, active or not.
+    pub judged: Vec<FindingId>,
+    pub known_issues: Vec<NamedIssue>,
+    /// What will run out, as far as it is known.
+    pub forecasts: Forecasts,
+    pub restart_required: Option<RestartRequired>,
+    /// Other brokers of its cluster: since when each is away, and until when where it is back.
+    pub unavailable: Vec<UnavailableBroker>,
+    /// Whether it was the only broker of its cluster when that was last told.
+    pub alone: bool,
+    pub recovery: Option<Recovery>,
+}
+
+/// Time left until each resource runs out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Forecasts {
+    pub file_handles: Forecast,
+    pub memory_maps: Forecast,
+    /// By log dir, as the broker names it.
+    pub log_dirs: Vec<(String, Forecast)>,
+}
+
+/// Two successful dumps show the same deadlock or stall: nothing but a restart cures it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RestartRequired {
+    /// `kafka-request-handler-3 and group-metadata-manager-0 wait for each other`
+    pub what: String,
+    /// The first and the newest dump that shows it.
+    pub first: Moment,
+    pub last: Moment,
+}
+
+impl RestartRequired {
+    /// How far the dumps lie apart.
+    pub fn seen_for(&self) -> Duration {
+        self.last.since(self.first)
+    }
+}
+
+/// How a broker came back after it was gray or down.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recovery {
+    /// What it was before: `gray` or `down`.
+    pub from: BrokerState,
+    /// When the new process started, or the old one went on.
+    pub back: Moment,
+    /// When it was healthy and in every ISR again; None until then.
+    pub whole: Option<Moment>,
+}
+
+/// One entry of the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    pub at: Moment,
+    pub broker: String,
+    pub what: String,
+    /// For a finding that began or ended.
+    pub finding: Option<FindingId>,
+}
+
+/// Every broker of this host as it is judged at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Diagnosis {
+    pub at: Moment,
+    /// In the order of the snapshot's brokers.
+    pub brokers: Vec<BrokerDiagnosis>,
+    /// The oldest first, bounded.
+    pub timeline: Vec<Arc<Event>>,
+}
+
+/// Another broker of the cluster that was or is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct UnavailableBroker {
+    pub id: i32,
+    pub since: Moment,
+    /// None while it is away.
+    pub until: Option<Moment>,
+}
+
+impl BrokerDiagnosis {
+    /// Where the evidence of this verdict is, or why there is none. None: no evidence is due, or it is being saved.
+    pub fn evidence<'a>(&self, status: &'a EvidenceStatus) -> Option<Result<String, &'a str>> {
+        if let Some(newest) = status.newest_since(self.process, self.since) {
+            return Some(Ok(newest.path.display().to_string()));
+        }
+        let why = status.failure(self.process)?;
+        (self.state == BrokerState::Gray).then_some(Err(why))
+    }
+
+    /// When the cause of the verdict was first seen: evidence that is older says nothing about it.
+    pub fn first_seen(&self) -> Moment {
+        self.restart_required
+            .as_ref()
+            .map_or(self.since, |cause| cause.first)
+    }
+}
+
+impl Diagnosis {
+    pub fn of(&self, process: ProcessKey) -> Option<&BrokerDiagnosis> {
+        self.brokers.iter().find(|broker| broker.process == process)
+    }
+}

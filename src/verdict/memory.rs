@@ -1,0 +1,274 @@
+//! What is remembered of one broker process from snapshot to snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
+use super::finding_state::FindingState;
+use super::forecast::Series;
+use super::unavailable::UnavailableBrokers;
+use crate::model::{BrokerSnapshot, DeadlockedThread, Moment, Reading, Snapshot, Stall};
+
+/// A process that is younger, and has been asked and has not answered yet, is starting: its port may be open long before.
+pub const STARTING: Duration = Duration::from_secs(600);
+/// The first probe of a process ends within so long.
+const FIRST_PROBE: Duration = Duration::from_secs(30);
+
+/// A dump of threads that hardly move is taken at once; so long it may take.
+const DUMP_TIME: Duration = Duration::from_secs(3);
+
+/// Findings that make a broker gray.
+pub const DECIDING: [FindingId; 5] = [
+    FindingId::JvmDeadlock,
+    FindingId::LockCycle,
+    FindingId::StalledPool,
+    FindingId::ProcessStopped,
+    FindingId::ApiUnresponsive,
+];
+/// Levels that make it suspect until a dump and a probe have looked.
+const SUSPICIOUS: [FindingId; 3] = [
+    FindingId::CloseWaitPileup,
+    FindingId::AcceptQueueFull,
+    FindingId::FileHandleExhaustion,
+];
+
+/// What is remembered of one broker process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub handles: Series,
+    maps: Series,
+    /// Bytes in use, by log dir.
+    disks: BTreeMap<String, Series>,
+    pub forecasts: Forecasts,
+    pub unavailable: UnavailableBrokers,
+    pub findings: BTreeMap<FindingId, FindingState>,
+    pub state: Option<(BrokerState, Moment)>,
+    /// By the threads of the cycle: the first and the newest dump that shows it.
+    cycles: BTreeMap<Vec<String>, (Moment, Moment)>,
+    last_probe_success: Option<Moment>,
+    /// Whether it has answered; None before it was asked.
+    has_answered: Option<bool>,
+    last_clean_dump: Option<Moment>,
+    /// Since when threads have hardly moved.
+    still: Option<Moment>,
+}
+
+/// Nobody listens: it is starting, or on its way down. Where the kernel shows its listener, it was another's address that
+/// was asked.
+fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
+    let error = broker
+        .probes
+        .fresh(now)
+        .and_then(|probes| probes.api.error.as_ref());
+    let listens = broker
+        .sockets
+        .fresh(now)
+        .is_some_and(|pulse| !pulse.accept_queues.is_empty());
+    error.is_some_and(|error| error.reason == "refused") && !listens
+}
+
+/// When the process began, while that is not long ago.
+pub fn young_since(broker: &BrokerSnapshot, now: Moment) -> Option<Moment> {
+    broker
+        .broker
+        .started
+        .filter(|started| now.since(*started) < STARTING)
+}
+
+impl Memory {
+    pub fn take(&mut self, snapshot: &Snapshot, broker: &BrokerSnapshot, now: Moment) {
+        if let Some((count, at)) = broker.open_fds.last() {
+            self.handles.push(at, *count as f64);
+        }
+        if let Some((count, at)) = broker.memory_maps.last() {
+            self.maps.push(at, *count as f64);
+        }
+        if let Some((spaces, at)) = broker.log_dirs.last() {
+            for space in spaces {
+                let disk = self
+                    .disks
+                    .entry(space.dir.display().to_string())
+                    .or_default();
+                disk.push(at, space.used_bytes() as f64);
+            }
+        }
+        let handle_limit = broker.process.fresh(now).map(|vitals| vitals.fd_limit_soft);
+        let limit = handle_limit.map(|limit| limit.map_or(f64::INFINITY, |limit| limit as f64));
+        self.forecasts.file_handles = limit
+            .map(|limit| self.handles.forecast(limit))
+            .unwrap_or_default();
+        let limit = snapshot
+            .memory_map_limit
+            .fresh(now)
+            .map(|limit| *limit as f64);
+        self.forecasts.memory_maps = limit
+            .map(|limit| self.maps.forecast(limit))
+            .unwrap_or_default();
+        let spaces = broker.log_dirs.fresh(now).map_or(&[][..], |spaces| spaces);
+        let forecasts = spaces.iter().filter_map(|space| {
+            let dir = space.dir.display().to_string();
+            let forecast = self.disks.get(&dir)?.forecast(space.total_bytes as f64);
+            Some((dir, forecast))
+        });
+        self.forecasts.log_dirs = forecasts.collect();
+
+        if let Reading::Known {
+            value: probes, at, ..
+        } = &broker.probes
+        {
+            let error = probes.api.error.as_ref();
+            if error.is_none() {
+                self.last_probe_success = Some(*at);
+            }
+            let waits = error.is_some_and(|error| error.is_silent() && error.reason == "timeout");
+            let answered = !waits && !is_closed(broker, now);
+            self.has_answered = Some(answered || self.has_answered == Some(true));
+        }
+        if let Reading::Known {
+            value: report, at, ..
+        } = &broker.threads
+            && report.deadlocks.is_empty()
+            && report
+                .stalls
+                .as_ref()
+                .is_none_or(|stalls| stalls.found.is_empty())
+        {
+            self.last_clean_dump = Some(*at);
+        }
+        let still = broker
+            .progress
+            .fresh(now)
+            .is_some_and(|progress| !progress.suspects.is_empty());
+        self.still = still.then(|| self.still.unwrap_or(now));
+        let standing = broker.deadlock.as_ref();
+        let cycles: BTreeSet<Vec<String>> = standing
+            .iter()
+            .flat_map(|standing| &standing.deadlocks)
+            .map(|deadlock| members(&deadlock.cycle))
+            .collect();
+        self.cycles.retain(|cycle, _| cycles.contains(cycle));
+        for cycle in cycles {
+            let confirmed = standing.map_or(now, |standing| standing.confirmed);
+            self.cycles.entry(cycle).or_insert((confirmed, confirmed)).1 = confirmed;
+        }
+    }
+
+    pub fn is_active(&self, id: FindingId) -> bool {
+        self.findings
+            .get(&id)
+            .is_some_and(|standing| standing.active.is_some())
+    }
+
+    pub fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
+        self.has_answered == Some(false) && young_since(broker, now).is_some()
+    }
+
+    pub fn judge_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
+        if broker.ended.is_some() {
+            return BrokerState::Down;
+        }
+        if DECIDING.into_iter().any(|id| self.is_active(id)) {
+            return BrokerState::Gray;
+        }
+        if self.is_starting(broker, now) || is_closed(broker, now) {
+            return BrokerState::Down;
+        }
+        let probe = broker.probes.fresh(now).map(|probes| &probes.api);
+        let still = self.still.filter(|since| now.since(*since) >= DUMP_TIME);
+        let suspects = still.is_some_and(|since| self.last_clean_dump.is_none_or(|at| at < since));
+        let failing = probe.is_some_and(|probe| {
+            probe
+                .error
+                .as_ref()
+                .is_some_and(|e| e.is_silent() || e.is_unreachable())
+        });
+        let acquitted = self.last_probe_success.min(self.last_clean_dump);
+        let level = SUSPICIOUS
+            .into_iter()
+            .filter_map(|id| self.findings.get(&id)?.active.as_ref());
+        let unexplained = level
+            .into_iter()
+            .any(|finding| acquitted.is_none_or(|at| at < finding.since));
+        if suspects || failing || unexplained || self.is_active(FindingId::MissingThread) {
+            return BrokerState::Suspect;
+        }
+        // The threads of one that starts stand well before it serves: its first probe, which ends soon, is waited for.
+        let age = broker.broker.started.map(|started| now.since(started));
+        let may_start =
+            broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
+        let threads_tell = !may_start && broker.threads.fresh(now).is_some();
+        let decided = threads_tell || probe.is_some_and(|probe| probe.success());
+        if decided {
+            BrokerState::Healthy
+        } else {
+            BrokerState::Unknown
+        }
+    }
+
+    /// The deadlock, or the stall in front of a lock, that several dumps show.
+    pub fn restart_required(
+        &self,
+        broker: &BrokerSnapshot,
+        now: Moment,
+    ) -> Option<RestartRequired> {
+        if broker.ended.is_some() {
+            return None;
+        }
+        let cycle = self
+            .cycles
+            .iter()
+            .max_by_key(|(_, (first, last))| last.since(*first));
+        if let Some((threads, (first, last))) = cycle {
+            let what = format!("{} wait for each other", threads.join(", "));
+            return Some(RestartRequired {
+                what,
+                first: *first,
+                last: *last,
+            });
+        }
+        broker.threads.fresh(now)?;
+        let (report, at) = broker.threads.last()?;
+        let locked = |stall: &&Stall| is_at_lock(stall) && stall.goes_on_with.is_none();
+        let stall = report
+            .stalls
+            .as_ref()?
+            .found
+            .iter()
+            .filter(locked)
+            .min_by_key(|stall| stall.since)?;
+        let lock = stall.lock_class.as_deref().unwrap_or_default();
+        let (threads, pool) = (stall.threads.len(), &stall.pool);
+        let what = match threads {
+            1 => format!("1 thread of {pool} waits for {lock} and does not move"),
+            _ => format!("{threads} threads of {pool} wait for {lock} and do not move"),
+        };
+        Some(RestartRequired {
+            what,
+            first: stall.since,
+            last: at,
+        })
+    }
+}
+
+/// Not so for what an event ends: a condition, a latch, a permit, a notification.
+fn is_at_lock(stall: &Stall) -> bool {
+    let events = [
+        "ConditionObject",
+        "CountDownLatch",
+        "Semaphore",
+        "CompletableFuture",
+        "FutureTask",
+    ];
+    let class = stall.lock_class.as_deref();
+    let notified = stall
+        .frames
+        .first()
+        .is_some_and(|frame| frame.starts_with("java.lang.Object.wait"));
+    class.is_some_and(|class| !events.iter().any(|event| class.contains(event))) && !notified
+}
+
+fn members(cycle: &[DeadlockedThread]) -> Vec<String> {
+    let mut names: Vec<String> = cycle.iter().map(|member| member.thread.clone()).collect();
+    names.sort();
+    names
+}

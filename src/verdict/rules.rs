@@ -1,0 +1,475 @@
+//! The table of rules: what each finding rests on, how long that must hold, and how long it must be gone.
+//!
+//! A rule looks at one broker at one moment. That it lasts is looked at by [`super::verdict`].
+
+use std::time::Duration;
+
+use super::finding::FindingId;
+use super::finding_state::Judgement::{self, Absent, Present, Unknown};
+use super::forecast::Forecast;
+use super::memory::Memory;
+use crate::model::{
+    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Snapshot,
+    TcpState, duration_text, seconds_text,
+};
+use crate::threads::known_issues;
+use crate::threads::stalls::stand_still;
+
+/// All that a rule may look at.
+#[derive(Debug)]
+pub struct Case<'a> {
+    pub snapshot: &'a Snapshot,
+    pub broker: &'a BrokerSnapshot,
+    pub memory: &'a Memory,
+    pub now: Moment,
+}
+
+#[derive(Debug)]
+pub struct Rule {
+    pub id: FindingId,
+    /// How long it must hold before it counts.
+    holds_for: Duration,
+    /// The round that must find it twice before it counts, however seldom it runs.
+    twice_in: Option<&'static str>,
+    /// How long it must be gone before it counts no more.
+    pub clears_after: Duration,
+    pub judge: fn(&Case<'_>) -> Judgement,
+}
+
+const fn rule(id: FindingId, begins: u64, ends: u64, judge: fn(&Case<'_>) -> Judgement) -> Rule {
+    let (holds_for, clears_after) = (Duration::from_secs(begins), Duration::from_secs(ends));
+    Rule {
+        id,
+        holds_for,
+        twice_in: None,
+        clears_after,
+        judge,
+    }
+}
+
+impl Rule {
+    const fn twice_in(self, round: &'static str) -> Rule {
+        Rule {
+            twice_in: Some(round),
+            ..self
+        }
+    }
+
+    /// How long it must hold before it counts.
+    pub fn holds_for(&self, broker: &BrokerSnapshot) -> Duration {
+        let interval = self.twice_in.and_then(|round| broker.rounds.get(round));
+        interval.map_or(self.holds_for, |interval| {
+            *interval + Duration::from_secs(1)
+        })
+    }
+}
+
+/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice, levels must last. What comes
+/// and goes with a restart of a follower gets a minute.
+pub const RULES: [Rule; 18] = [
+    rule(FindingId::JvmDeadlock, 0, 0, |case| {
+        deadlocks(case, |deadlock| deadlock.reported)
+    }),
+    rule(FindingId::LockCycle, 0, 0, |case| {
+        deadlocks(case, |deadlock| !deadlock.reported)
+    }),
+    rule(FindingId::StalledPool, 0, 0, stalled_pool),
+    rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in("probe"),
+    rule(
+        FindingId::FileHandleExhaustion,
+        10,
+        60,
+        file_handle_exhaustion,
+    ),
+    rule(
+        FindingId::MemoryMapsExhaustion,
+        60,
+        60,
+        memory_maps_exhaustion,
+    ),
+    rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
+    rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
+    rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
+        followers_lack(case, |counts| counts.isr_leader_alone)
+    }),
+    rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
+    rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
+    rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
+    rule(FindingId::AcceptQueueFull, 3, 10, accept_queue_full),
+    rule(FindingId::UnderReplicated, 60, 10, |case| {
+        followers_lack(case, |counts| counts.under_replicated)
+    }),
+    rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
+    rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
+];
+
+fn present_if(facts: impl IntoIterator<Item = String>) -> Judgement {
+    let facts: Vec<String> = facts.into_iter().collect();
+    if facts.is_empty() {
+        Absent
+    } else {
+        Present(facts)
+    }
+}
+
+fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
+    let Some(standing) = &case.broker.deadlock else {
+        return if case.broker.threads.fresh(case.now).is_some() {
+            Absent
+        } else {
+            Unknown
+        };
+    };
+    let mut facts = Vec::new();
+    for deadlock in standing
+        .deadlocks
+        .iter()
+        .filter(|deadlock| wanted(deadlock))
+    {
+        for member in &deadlock.cycle {
+            let (thread, wants, holder) = (&member.thread, &member.wants, &member.held_by);
+            facts.push(format!("{thread} wants {wants}, which {holder} holds"));
+        }
+        if !deadlock.waiting.is_empty() {
+            let waiting: Vec<&str> = deadlock
+                .waiting
+                .iter()
+                .map(|thread| thread.thread.as_str())
+                .take(8)
+                .collect();
+            let more = match deadlock.waiting.len().saturating_sub(waiting.len()) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            facts.push(format!(
+                "merely waiting for them: {}{more}",
+                waiting.join(", ")
+            ));
+        }
+    }
+    if !facts.is_empty() {
+        for known in &standing.known_issues {
+            let by = if known.is_exact() { "is" } else { "looks like" };
+            facts.push(format!("it {by} {}: {}", known.issue, known.title));
+        }
+    }
+    present_if(facts)
+}
+
+fn stalled_pool(case: &Case<'_>) -> Judgement {
+    let Some(stalls) = case
+        .broker
+        .threads
+        .fresh(case.now)
+        .and_then(|report| report.stalls.as_ref())
+    else {
+        return Unknown;
+    };
+    present_if(stalls.found.iter().map(stand_still))
+}
+
+fn missing_thread(case: &Case<'_>) -> Judgement {
+    let Some(missing) = case
+        .broker
+        .threads
+        .fresh(case.now)
+        .and_then(|report| report.missing.as_ref())
+    else {
+        return Unknown;
+    };
+    present_if(
+        missing
+            .found
+            .iter()
+            .map(|gone| format!("{} ({}) has ended", gone.thread, gone.pool)),
+    )
+}
+
+fn process_stopped(case: &Case<'_>) -> Judgement {
+    match case
+        .broker
+        .process
+        .fresh(case.now)
+        .map(|vitals| vitals.state)
+    {
+        None => Unknown,
+        Some('T' | 't') => Present(vec![format!(
+            "process {} is in state T",
+            case.broker.broker.process.pid
+        )]),
+        Some(_) => Absent,
+    }
+}
+
+fn api_unresponsive(case: &Case<'_>) -> Judgement {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    if case.memory.is_starting(case.broker, case.now) {
+        return Absent;
+    }
+    let known = case.memory.is_active(FindingId::ApiUnresponsive);
+    let silent = |path: &str, probe: &Probe| {
+        // Ten minutes later the kept connection is given up, and a new one finds the accept queue full.
+        let is_it = |error: &&ProbeError| error.is_silent() || known && error.is_unreachable();
+        Some(format!(
+            "{path}: {}",
+            probe.error.as_ref().filter(is_it)?.message
+        ))
+    };
+    // One that answers ApiVersions and then hangs up wants a login first.
+    let is_open = |probe: &&Probe| {
+        probe
+            .error
+            .as_ref()
+            .is_none_or(|error| error.reason != "closed")
+    };
+    let metadata = probes
+        .metadata
+        .as_ref()
+        .filter(is_open)
+        .and_then(|probe| silent("metadata", probe));
+    present_if(silent("api", &probes.api).into_iter().chain(metadata))
+}
+
+/// Share of a limit that must be used before a forecast is believed: a young broker opens its segments fast.
+const USED_FOR_FORECAST: f64 = 0.5;
+/// Share of a limit that is too near whatever the slope.
+const USED_UP: f64 = 0.95;
+const HANDLES_AHEAD: f64 = 3600.0;
+const MAPS_AHEAD: f64 = 4.0 * 3600.0;
+const DISK_AHEAD: f64 = 4.0 * 3600.0;
+
+/// Less than this is left of a disk that is as good as full, however large it is.
+const DISK_LEFT: u64 = 1 << 30;
+
+fn is_near(used: u64, limit: u64) -> bool {
+    used as f64 >= limit as f64 * USED_UP
+}
+
+/// One level against its limit; one that is `near` needs no slope.
+fn exhaustion(
+    what: &str,
+    used: u64,
+    limit: u64,
+    near: bool,
+    forecast: &Forecast,
+    ahead: f64,
+) -> Option<String> {
+    let enough = used as f64 >= limit as f64 * USED_FOR_FORECAST;
+    let soon = enough && matches!(forecast, Forecast::SecondsLeft(left) if *left <= ahead);
+    let left = match forecast {
+        Forecast::SecondsLeft(left) => format!(", about {} left", seconds_text(*left)),
+        _ => String::new(),
+    };
+    (near || soon).then(|| format!("{what}: {used} of {limit}{left}"))
+}
+
+fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
+    let (Some(count), Some(vitals)) = (
+        case.broker.open_fds.fresh(case.now),
+        case.broker.process.fresh(case.now),
+    ) else {
+        return Unknown;
+    };
+    let Some(limit) = vitals.fd_limit_soft else {
+        return Absent;
+    };
+    let forecast = &case.memory.forecasts.file_handles;
+    let fact = exhaustion(
+        "open file handles",
+        *count,
+        limit,
+        is_near(*count, limit),
+        forecast,
+        HANDLES_AHEAD,
+    );
+    present_if(fact)
+}
+
+fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
+    let maps = case.broker.memory_maps.fresh(case.now);
+    let (Some(maps), Some(limit)) = (maps, case.snapshot.memory_map_limit.fresh(case.now)) else {
+        return Unknown;
+    };
+    let forecast = &case.memory.forecasts.memory_maps;
+    let fact = exhaustion(
+        "memory maps",
+        *maps,
+        *limit,
+        is_near(*maps, *limit),
+        forecast,
+        MAPS_AHEAD,
+    );
+    present_if(fact)
+}
+
+fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
+    let Some(dirs) = case.broker.log_dirs.fresh(case.now) else {
+        return Unknown;
+    };
+    // Some file systems tell no size.
+    let facts = dirs
+        .iter()
+        .filter(|space| space.total_bytes > 0)
+        .filter_map(|space| {
+            let dir = space.dir.display().to_string();
+            let forecast = case
+                .memory
+                .forecasts
+                .log_dirs
+                .iter()
+                .find(|(name, _)| *name == dir);
+            let forecast = forecast.map_or(&Forecast::Unknown, |(_, forecast)| forecast);
+            let (total, full) = (space.total_bytes, space.free_bytes < DISK_LEFT);
+            let what = format!("bytes of the file system of {dir}");
+            exhaustion(&what, space.used_bytes(), total, full, forecast, DISK_AHEAD)
+        });
+    present_if(facts)
+}
+
+fn file_handle_leak(case: &Case<'_>) -> Judgement {
+    let Some(count) = case.broker.open_fds.fresh(case.now) else {
+        return Unknown;
+    };
+    let fact = |grown: Duration| {
+        format!(
+            "{count} open, growing for {} without coming down",
+            duration_text(grown)
+        )
+    };
+    present_if(case.memory.handles.leak().map(fact))
+}
+
+fn offline_partitions(case: &Case<'_>) -> Judgement {
+    let Some(counts) = case.broker.partitions(case.now) else {
+        return Unknown;
+    };
+    match counts.offline {
+        0 => Absent,
+        n => Present(vec![format!(
+            "{n} of {} partitions of the cluster have no leader",
+            counts.partitions
+        )]),
+    }
+}
+
+/// Partitions that this broker leads and whose followers are not in the ISR.
+fn followers_lack(case: &Case<'_>, of: fn(&ClusterCounts) -> u64) -> Judgement {
+    let Some(counts) = case.broker.partitions(case.now) else {
+        return Unknown;
+    };
+    match of(counts) {
+        0 => Absent,
+        n => Present(vec![
+            format!("{n} of {} partitions that it leads", counts.leader),
+            blame(case, counts),
+        ]),
+    }
+}
+
+/// Whom to look at: a stuck leader throws its healthy followers out, so the replicas that miss name the wrong brokers.
+fn blame(case: &Case<'_>, counts: &ClusterCounts) -> String {
+    if let ClusterSource::Peer(peer) = counts.source {
+        return format!(
+            "told by broker {peer}, for this one is silent: look at this one, not at its followers"
+        );
+    }
+    let away: Vec<String> = case
+        .memory
+        .unavailable
+        .away(case.now)
+        .iter()
+        .map(i32::to_string)
+        .collect();
+    match away.is_empty() {
+        true => "every broker of the cluster lives".into(),
+        false => format!("away from the cluster: broker {}", away.join(", ")),
+    }
+}
+
+/// So many sockets without a table entry are no accident of reading.
+const DEAD_SOCKETS: u64 = 50;
+
+fn dead_socket_pileup(case: &Case<'_>) -> Judgement {
+    match case.broker.untracked_sockets.fresh(case.now) {
+        None => Unknown,
+        Some(count) if *count >= DEAD_SOCKETS => Present(vec![format!(
+            "{count} socket handles are in no socket table of the kernel"
+        )]),
+        Some(_) => Absent,
+    }
+}
+
+/// A broker that works closes at once what its clients have closed.
+const CLOSE_WAIT: u64 = 20;
+const UNREAD_CLOSE_WAIT: u64 = 5;
+
+fn close_wait_pileup(case: &Case<'_>) -> Judgement {
+    let Some(pulse) = case.broker.sockets.fresh(case.now) else {
+        return Unknown;
+    };
+    let waiting = pulse.server.get(TcpState::CloseWait);
+    if waiting.connections < CLOSE_WAIT && pulse.unread_close_wait < UNREAD_CLOSE_WAIT {
+        return Absent;
+    }
+    Present(vec![format!(
+        "{} connections in CLOSE_WAIT, {} of them with unread bytes ({} bytes)",
+        waiting.connections, pulse.unread_close_wait, waiting.receive_bytes
+    )])
+}
+
+fn accept_queue_full(case: &Case<'_>) -> Judgement {
+    let Some(pulse) = case.broker.sockets.fresh(case.now) else {
+        return Unknown;
+    };
+    // Without a limit, as in another network namespace, no length is too long.
+    if pulse
+        .accept_queues
+        .iter()
+        .all(|queue| queue.limit.is_none())
+    {
+        return Unknown;
+    }
+    let facts = pulse.accept_queues.iter().filter_map(|queue| {
+        let limit = queue
+            .limit
+            .filter(|limit| queue.length >= (*limit).max(1))?;
+        Some(format!(
+            "listener {}: {} connections wait, its limit is {limit}",
+            queue.listener, queue.length
+        ))
+    });
+    present_if(facts)
+}
+
+fn peer_unreachable(case: &Case<'_>) -> Judgement {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    let facts = probes.peers.iter().filter_map(|peer| {
+        let error = peer
+            .connect
+            .error
+            .as_ref()
+            .or_else(|| peer.api.as_ref()?.error.as_ref())?;
+        Some(format!(
+            "from broker {} to broker {}: {}",
+            case.broker.label, peer.peer.id, error.message
+        ))
+    });
+    present_if(facts)
+}
+
+fn known_issue_exposed(case: &Case<'_>) -> Judgement {
+    let Some(version) = &case.broker.broker.kafka_version else {
+        return Unknown;
+    };
+    let fact = |known: &&known_issues::KnownIssue| match known.fixed_in.first() {
+        Some(fixed) => format!("{}: {}, fixed in {fixed}", known.key, known.title),
+        None => format!("{}: {}", known.key, known.title),
+    };
+    present_if(known_issues::exposed(version).iter().map(fact))
+}

@@ -1,0 +1,762 @@
+//! What becomes of readings when collectors fail, brokers end and brokers return.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kafka_vitals::collect::cluster::count;
+use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
+use kafka_vitals::expose::metrics;
+use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
+use kafka_vitals::model::EvidenceStatus;
+use kafka_vitals::model::Failure;
+use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{
+    ClusterSource, Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer,
+    PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport,
+    Snapshot, Stall, ThreadReport,
+};
+use kafka_vitals::verdict::View;
+use kafka_vitals::verdict::evaluate::Evaluator;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn broker(id: i32, pid: u32, start_ticks: u64) -> (Arc<Broker>, String) {
+    let broker = Broker {
+        id: Some(id),
+        ..Broker::unknown(ProcessKey { pid, start_ticks })
+    };
+    (Arc::new(broker), id.to_string())
+}
+
+fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
+    Update::Discovered {
+        found: Ok(brokers),
+        warnings: Vec::new(),
+        memory_map_limit: Ok(65530),
+        exporter: Err(Failure::new("test", "not read in this test")),
+        took: Duration::from_millis(3),
+        interval: 5 * SECOND,
+    }
+}
+
+fn round(pid: u32, start_ticks: u64, told: Told) -> Update {
+    Update::Round(Box::new(RoundEnd {
+        process: ProcessKey { pid, start_ticks },
+        round: "round",
+        interval: SECOND,
+        took: Duration::from_millis(2),
+        told,
+    }))
+}
+
+fn handles(pid: u32, start_ticks: u64, count: u64) -> Update {
+    let vitals = ProcessVitals {
+        state: 'S',
+        resident_bytes: 1 << 20,
+        fd_limit_soft: Some(1000),
+        fd_limit_hard: None,
+    };
+    round(
+        pid,
+        start_ticks,
+        Told::Process {
+            handles: Ok(count),
+            vitals: Ok(vitals),
+        },
+    )
+}
+
+fn dump(pid: u32, deadlocked: bool) -> Update {
+    let thread = |thread: &str, held_by: &str| DeadlockedThread {
+        thread: thread.into(),
+        wants: "Lock".into(),
+        held_by: held_by.into(),
+        frames: vec![],
+    };
+    let cycle = vec![thread("a", "b"), thread("b", "a")];
+    let deadlock = Deadlock {
+        cycle,
+        waiting: vec![thread("c", "a")],
+        reported: true,
+    };
+    let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
+    round(
+        pid,
+        7,
+        Told::Threads(Ok(ThreadReport {
+            deadlocks,
+            ..ThreadReport::default()
+        })),
+    )
+}
+
+fn failed_dump(pid: u32) -> Update {
+    round(
+        pid,
+        7,
+        Told::Threads(Err(Failure::new("timeout", "no dump in time"))),
+    )
+}
+
+/// Broker 1 has been found as process 10, and nothing is known of it yet.
+fn with_broker_1() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    apply(&mut snapshot, discovered(vec![broker(1, 10, 7)]), Moment(0));
+    snapshot
+}
+
+/// The value of one series, None where it is absent.
+fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
+    let text = metrics::render(
+        &View::of(&mut Evaluator::default(), Arc::new(snapshot.clone()), now),
+        &EvidenceStatus::default(),
+        now,
+    );
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}
+
+#[test]
+fn a_reading_older_than_three_intervals_is_absent() {
+    let mut s = with_broker_1();
+    let name = "kafka_vitals_open_file_handles{broker=\"1\"}";
+    assert_eq!(series(&s, Moment(0), name), None);
+    apply(&mut s, handles(10, 7, 84), Moment(1000));
+    assert_eq!(series(&s, Moment(4000), name), Some(84.0));
+    assert_eq!(series(&s, Moment(4001), name), None);
+    assert_eq!(
+        series(
+            &s,
+            Moment(9000),
+            "kafka_vitals_reading_age_seconds{broker=\"1\",reading=\"handles\"}"
+        ),
+        Some(8.0)
+    );
+    assert_eq!(
+        series(
+            &s,
+            Moment(4000),
+            "kafka_vitals_file_handle_limit{broker=\"1\",bound=\"hard\"}"
+        ),
+        Some(f64::INFINITY)
+    );
+}
+
+#[test]
+fn what_fails_is_unknown_and_says_so() {
+    let mut s = with_broker_1();
+    apply(&mut s, handles(10, 7, 84), Moment(1000));
+    let denied = || Failure::new("denied", "/proc/10/fd: permission denied");
+    apply(
+        &mut s,
+        round(
+            10,
+            7,
+            Told::Process {
+                handles: Err(denied()),
+                vitals: Err(denied()),
+            },
+        ),
+        Moment(2000),
+    );
+    assert_eq!(
+        series(
+            &s,
+            Moment(2000),
+            "kafka_vitals_open_file_handles{broker=\"1\"}"
+        ),
+        None
+    );
+    assert_eq!(
+        series(
+            &s,
+            Moment(2000),
+            "kafka_vitals_collector_success{broker=\"1\",collector=\"process\"}"
+        ),
+        Some(0.0)
+    );
+    assert_eq!(
+        s.brokers[0].handles.reason(Moment(2000)).unwrap(),
+        "/proc/10/fd: permission denied"
+    );
+}
+
+#[test]
+fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
+    let name = "kafka_vitals_deadlock_detected{broker=\"1\"}";
+    let mut s = with_broker_1();
+    apply(&mut s, failed_dump(10), Moment(500));
+    assert_eq!(
+        series(&s, Moment(500), name),
+        None,
+        "no dump yet: unknown, not 0"
+    );
+    apply(&mut s, dump(10, false), Moment(1000));
+    assert_eq!(series(&s, Moment(1000), name), Some(0.0));
+    assert_eq!(
+        series(&s, Moment(4001), name),
+        None,
+        "a clean dump says nothing of later"
+    );
+    apply(&mut s, dump(10, true), Moment(5000));
+    apply(&mut s, failed_dump(10), Moment(6000));
+    apply(&mut s, failed_dump(10), Moment(7000));
+    assert_eq!(series(&s, Moment(60_000), name), Some(1.0));
+    assert_eq!(
+        series(
+            &s,
+            Moment(60_000),
+            "kafka_vitals_deadlocked_threads{broker=\"1\"}"
+        ),
+        Some(2.0)
+    );
+    let failures = "kafka_vitals_thread_dump_failures_total{broker=\"1\",reason=\"timeout\"}";
+    assert_eq!(series(&s, Moment(60_000), failures), Some(3.0));
+    apply(&mut s, dump(10, true), Moment(61_000));
+    assert_eq!(s.brokers[0].deadlock.as_ref().unwrap().since, Moment(5000));
+    let mut restarted = s.clone();
+    apply(
+        &mut restarted,
+        discovered(vec![broker(1, 10, 8)]),
+        Moment(62_000),
+    );
+    assert_eq!(series(&restarted, Moment(62_000), name), None);
+    apply(&mut s, dump(10, false), Moment(62_000));
+    assert_eq!(series(&s, Moment(62_000), name), Some(0.0));
+}
+
+#[test]
+fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
+    let stalled =
+        |pool: &str| format!("kafka_vitals_stalled_threads{{broker=\"1\",pool=\"{pool}\"}}");
+    let missing =
+        |pool: &str| format!("kafka_vitals_missing_threads{{broker=\"1\",pool=\"{pool}\"}}");
+    let waiters = "kafka_vitals_lock_waiters{broker=\"1\",lock_class=\"java.lang.Object\"}";
+    let mut s = with_broker_1();
+    apply(&mut s, dump(10, false), Moment(1000));
+    assert_eq!(
+        series(&s, Moment(1000), &stalled("request_handler")),
+        None,
+        "one dump tells nothing"
+    );
+    let stall = |threads: &[&str], frame: &str| Stall {
+        pool: "request_handler".into(),
+        threads: threads.iter().map(|thread| (*thread).to_owned()).collect(),
+        since: Moment(1000),
+        lock_class: Some("kafka.Lock".into()),
+        frame: Some(frame.into()),
+        ..Stall::default()
+    };
+    let queue = |waiters: &[&str]| LockQueue {
+        lock_class: "java.lang.Object".into(),
+        waiters: waiters.iter().map(|thread| (*thread).to_owned()).collect(),
+        owner: None,
+        owner_frames: vec![],
+    };
+    let pools = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let cleaner = MissingThread {
+        pool: "log_cleaner".into(),
+        thread: "cleaner-0".into(),
+        count: 1,
+        since: Moment(1000),
+    };
+    let report = ThreadReport {
+        stalls: Some(PoolFindings {
+            found: vec![stall(&["a", "b"], "x"), stall(&["c"], "y")],
+            pools: pools(&["request_handler", "network"]),
+        }),
+        missing: Some(PoolFindings {
+            found: vec![cleaner],
+            pools: pools(&["log_cleaner", "acceptor"]),
+        }),
+        convoys: vec![queue(&["a", "b"]), queue(&["c", "d", "e"])],
+        ..ThreadReport::default()
+    };
+    apply(
+        &mut s,
+        round(10, 7, Told::Threads(Ok(report))),
+        Moment(20_000),
+    );
+    let table = [
+        (stalled("request_handler"), Some(3.0)),
+        (stalled("network"), Some(0.0)),
+        (stalled("log_cleaner"), None),
+        (missing("log_cleaner"), Some(1.0)),
+        (missing("acceptor"), Some(0.0)),
+        (missing("request_handler"), None),
+        (waiters.to_owned(), Some(5.0)),
+    ];
+    for (name, expected) in table {
+        assert_eq!(series(&s, Moment(20_000), &name), expected, "{name}");
+        assert_eq!(
+            series(&s, Moment(20_000 + 3001), &name),
+            None,
+            "{name}, too old"
+        );
+    }
+}
+
+#[test]
+fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
+    let mut s = Snapshot::default();
+    apply(
+        &mut s,
+        discovered(vec![broker(1, 10, 7), broker(2, 11, 7)]),
+        Moment(0),
+    );
+    apply(&mut s, handles(10, 7, 84), Moment(1000));
+    apply(&mut s, discovered(vec![broker(2, 11, 7)]), Moment(2000));
+    assert_eq!(s.brokers.len(), 2);
+    // A round that was under way when the process went tells of nobody.
+    apply(&mut s, handles(10, 7, 84), Moment(2500));
+    let handles_of_1 = "kafka_vitals_open_file_handles{broker=\"1\"}";
+    let success = "kafka_vitals_collector_success{broker=\"1\",collector=\"process\"}";
+    assert_eq!(series(&s, Moment(2500), handles_of_1), None);
+    assert_eq!(series(&s, Moment(2500), success), Some(0.0));
+    let mut back = s.clone();
+    apply(
+        &mut back,
+        discovered(vec![broker(1, 12, 90), broker(2, 11, 7)]),
+        Moment(3000),
+    );
+    apply(&mut back, handles(12, 90, 70), Moment(3100));
+    assert_eq!(back.brokers.len(), 2);
+    assert_eq!(series(&back, Moment(3100), handles_of_1), Some(70.0));
+    apply(
+        &mut s,
+        discovered(vec![broker(2, 11, 7)]),
+        Moment(2000 + 3_600_000),
+    );
+    assert_eq!(s.brokers.len(), 1);
+}
+
+#[test]
+fn a_failed_discovery_forgets_nobody() {
+    let mut s = with_broker_1();
+    let failed = Update::Discovered {
+        found: Err(Failure::new("denied", "/proc: permission denied")),
+        warnings: Vec::new(),
+        memory_map_limit: Ok(1),
+        exporter: Err(Failure::new("test", "not read in this test")),
+        took: SECOND,
+        interval: SECOND,
+    };
+    apply(&mut s, failed, Moment(1000));
+    assert_eq!(s.brokers.len(), 1);
+    assert!(s.brokers[0].ended.is_none());
+    assert_eq!(
+        series(
+            &s,
+            Moment(1000),
+            "kafka_vitals_collector_success{broker=\"\",collector=\"discovery\"}"
+        ),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
+    let mut s = with_broker_1();
+    let name = "kafka_vitals_jvm_pause_seconds_total{broker=\"1\"}";
+    assert_eq!(series(&s, Moment(0), name), None);
+    apply(
+        &mut s,
+        round(10, 7, Told::Pauses(Ok(Duration::from_millis(2250)))),
+        Moment(1000),
+    );
+    assert_eq!(series(&s, Moment(4000), name), Some(2.25));
+    assert_eq!(series(&s, Moment(4001), name), None);
+    apply(
+        &mut s,
+        round(
+            10,
+            7,
+            Told::Pauses(Err(Failure::new("absent", "no performance data"))),
+        ),
+        Moment(5000),
+    );
+    assert_eq!(series(&s, Moment(5000), name), None);
+}
+
+#[test]
+fn progress_that_cannot_be_read_is_told_with_its_reason() {
+    let mut s = with_broker_1();
+    let name = "kafka_vitals_collector_success{broker=\"1\",collector=\"progress\"}";
+    apply(
+        &mut s,
+        round(
+            10,
+            7,
+            Told::Progress(Err(Failure::new("denied", "run as its user"))),
+        ),
+        Moment(1000),
+    );
+    assert_eq!(series(&s, Moment(1000), name), Some(0.0));
+    assert_eq!(
+        s.brokers[0].progress.reason(Moment(1000)).as_deref(),
+        Some("run as its user")
+    );
+    apply(
+        &mut s,
+        round(10, 7, Told::Progress(Ok(ProgressReport::default()))),
+        Moment(2000),
+    );
+    assert_eq!(series(&s, Moment(2000), name), Some(1.0));
+}
+
+#[test]
+fn probes_and_space_are_told_as_far_as_they_are_known() {
+    let failed = |reason: &str| ProbeError {
+        reason: reason.into(),
+        accepted: reason == "timeout",
+        message: "m".into(),
+    };
+    let probe = |reason: &str| Probe {
+        duration: Duration::from_millis(1500),
+        error: (!reason.is_empty()).then(|| failed(reason)),
+    };
+    let peer = |id, connect, api: Option<&str>| PeerProbe {
+        peer: Peer {
+            id,
+            host: "h".into(),
+            port: 1,
+        },
+        connect: probe(connect),
+        api: api.map(probe),
+    };
+    let report = ProbeReport {
+        api: probe("timeout"),
+        metadata: None,
+        peers: vec![
+            peer(2, "", Some("")),
+            peer(3, "", Some("timeout")),
+            peer(4, "refused", None),
+        ],
+    };
+    let space = LogDirSpace {
+        dir: "/data/a".into(),
+        free_bytes: 5 << 30,
+        total_bytes: 9 << 30,
+    };
+    let missing = Failure::new("io", "/data/b does not exist");
+    let mut s = with_broker_1();
+    apply(&mut s, round(10, 7, Told::Probes(Ok(report))), Moment(0));
+    apply(
+        &mut s,
+        round(10, 7, Told::LogDirs(vec![space], Some(missing.clone()))),
+        Moment(0),
+    );
+    let table = [
+        ("probe_success{broker=\"1\",path=\"api\"}", Some(0.0)),
+        (
+            "probe_duration_seconds{broker=\"1\",path=\"api\"}",
+            Some(1.5),
+        ),
+        ("probe_success{broker=\"1\",path=\"metadata\"}", None),
+        (
+            "peer_probe_success{broker=\"1\",peer=\"2\",stage=\"api\"}",
+            Some(1.0),
+        ),
+        (
+            "peer_probe_success{broker=\"1\",peer=\"3\",stage=\"connect\"}",
+            Some(1.0),
+        ),
+        (
+            "peer_probe_success{broker=\"1\",peer=\"3\",stage=\"api\"}",
+            Some(0.0),
+        ),
+        (
+            "peer_probe_success{broker=\"1\",peer=\"4\",stage=\"connect\"}",
+            Some(0.0),
+        ),
+        (
+            "peer_probe_success{broker=\"1\",peer=\"4\",stage=\"api\"}",
+            None,
+        ),
+        (
+            "log_dir_free_bytes{broker=\"1\",dir=\"/data/a\"}",
+            Some(5368709120.0),
+        ),
+    ];
+    for (name, expected) in table {
+        let name = format!("kafka_vitals_{name}");
+        assert_eq!(series(&s, Moment(3000), &name), expected, "{name}");
+        assert_eq!(series(&s, Moment(3001), &name), None, "{name}, too old");
+    }
+    let success = |s: &Snapshot, collector: &str| {
+        series(
+            s,
+            Moment(1),
+            &format!("kafka_vitals_collector_success{{broker=\"1\",collector=\"{collector}\"}}"),
+        )
+    };
+    assert_eq!(
+        [success(&s, "probes"), success(&s, "log_dirs")],
+        [Some(1.0), Some(0.0)],
+        "/data/b is unknown"
+    );
+    apply(
+        &mut s,
+        round(10, 7, Told::LogDirs(vec![], Some(missing))),
+        Moment(1),
+    );
+    assert_eq!(
+        s.brokers[0].log_dirs.reason(Moment(1)).as_deref(),
+        Some("/data/b does not exist")
+    );
+
+    let mut s = with_broker_1();
+    apply(
+        &mut s,
+        round(10, 7, Told::NotAsked("a dedicated controller")),
+        Moment(0),
+    );
+    assert_eq!(
+        s.brokers[0].probes.reason(Moment(0)).as_deref(),
+        Some("a dedicated controller")
+    );
+    assert_eq!(
+        s.brokers[0].cluster.reason(Moment(0)).as_deref(),
+        Some("a dedicated controller")
+    );
+    assert_eq!(success(&s, "probes"), None, "nothing failed");
+}
+
+#[test]
+fn zeros_that_nobody_counted_are_not_told() {
+    // Metadata 1: brokers 1 and 2 at h:9092 without a rack, controller 1; then no topic, or t with partition 0 of 1.
+    let broker_at = |id| [&[0, 0, 0, id, 0, 1, b'h', 0, 0, 0x23, 0x84, 0xff, 0xff][..]].concat();
+    let brokers = [
+        &[0, 0, 0, 2][..],
+        &broker_at(1),
+        &broker_at(2),
+        &[0, 0, 0, 1],
+    ]
+    .concat();
+    let whole = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
+    let topic = [
+        &[
+            0, 0, 0, 1, 0, 0, 0, 1, b't', 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
+        ][..],
+        &whole,
+    ]
+    .concat();
+    let mut s = with_broker_1();
+    for (topics, counted) in [(&[0; 4][..], None), (&topic[..], Some(0.0))] {
+        let body = [&brokers, topics].concat();
+        let counts = count(
+            Metadata::new(&body, METADATA_VERSION),
+            1,
+            ClusterSource::Own,
+            None,
+        )
+        .unwrap();
+        apply(&mut s, round(10, 7, Told::Cluster(Ok(counts))), Moment(1));
+        let offline = "kafka_vitals_offline_partitions";
+        for name in [
+            "under_replicated_partitions",
+            "isr_leader_alone_partitions",
+            "not_in_isr_partitions",
+        ] {
+            let name = format!("kafka_vitals_{name}{{broker=\"1\"}}");
+            assert_eq!(series(&s, Moment(1), &name), counted, "{name}");
+        }
+        assert_eq!(series(&s, Moment(1), offline), counted);
+        let success = "kafka_vitals_collector_success{broker=\"1\",collector=\"cluster\"}";
+        assert_eq!(
+            series(&s, Moment(1), success),
+            Some(counted.map_or(0.0, |_| 1.0))
+        );
+        let error = s.brokers[0].collectors["cluster"]
+            .error
+            .as_deref()
+            .unwrap_or("");
+        assert_eq!(
+            error.contains("no topic is visible"),
+            counted.is_none(),
+            "{error}"
+        );
+        assert_eq!(
+            s.brokers[0]
+                .cluster
+                .fresh(Moment(1))
+                .unwrap()
+                .live_brokers
+                .len(),
+            2,
+            "who lives is known"
+        );
+    }
+}
+
+/// What is logged meanwhile, without the time, a line each.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_target(false);
+    tracing::subscriber::with_default(
+        subscriber.with_writer(move || writer.clone()).finish(),
+        work,
+    );
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
+    let mut s = Snapshot::default();
+    let found = logged(|| apply(&mut s, discovered(vec![broker(1, 10, 7)]), Moment(0)));
+    assert_eq!(
+        found,
+        ["INFO found a broker broker=\"1\" pid=10 version=\"unknown\""]
+    );
+    let denied = || Failure::new("denied", "broker 1: /proc/10/fd\n may not be read");
+    let begins = logged(|| {
+        apply(&mut s, handles(10, 7, 84), Moment(1000));
+        for at in 2..60 {
+            let told = Told::Process {
+                handles: Err(denied()),
+                vitals: Err(denied()),
+            };
+            apply(&mut s, round(10, 7, told), Moment(at * 1000));
+        }
+    });
+    let line = "WARN broker 1: /proc/10/fd  may not be read broker=\"1\" collector=\"process\" reason=\"denied\"";
+    assert_eq!(begins, [line]);
+    let ends =
+        logged(|| (60..70).for_each(|at| apply(&mut s, handles(10, 7, 84), Moment(at * 1000))));
+    assert_eq!(
+        ends,
+        ["INFO the collector works again broker=\"1\" collector=\"process\""]
+    );
+    let gone = logged(|| {
+        let gone = || Failure::new("gone", "broker 1 has ended or was restarted");
+        apply(
+            &mut s,
+            round(
+                10,
+                7,
+                Told::Process {
+                    handles: Err(gone()),
+                    vitals: Err(gone()),
+                },
+            ),
+            Moment(70_000),
+        );
+        (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000)));
+    });
+    assert_eq!(
+        gone,
+        ["WARN the broker's process 10 has ended broker=\"1\""]
+    );
+}
+
+#[test]
+fn a_broker_without_an_id_is_forgotten_a_minute_after_its_end() {
+    let unnamed = Broker::unknown(ProcessKey {
+        pid: 10,
+        start_ticks: 7,
+    });
+    let mut s = Snapshot::default();
+    apply(
+        &mut s,
+        discovered(vec![(Arc::new(unnamed), "pid-10".into()), broker(1, 11, 7)]),
+        Moment(0),
+    );
+    let labels = |s: &Snapshot| {
+        s.brokers
+            .iter()
+            .map(|broker| broker.label.clone())
+            .collect::<Vec<_>>()
+    };
+    for (at, expected) in [
+        (1000, &["1", "pid-10"][..]),
+        (60_999, &["1", "pid-10"]),
+        (61_000, &["1"]),
+    ] {
+        apply(&mut s, discovered(vec![]), Moment(at));
+        assert_eq!(labels(&s), expected, "{at}");
+    }
+}
+
+#[test]
+fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
+    let mut s = with_broker_1();
+    let seen = logged(|| (1..9).for_each(|at| apply(&mut s, dump(10, true), Moment(at))));
+    assert_eq!(
+        seen,
+        [
+            "ERROR threads of the broker are deadlocked: restart it broker=\"1\" threads=[\"a\", \"b\"]"
+        ]
+    );
+    let failed = logged(|| (9..15).for_each(|at| apply(&mut s, failed_dump(10), Moment(at))));
+    assert_eq!(
+        failed,
+        ["WARN no dump in time broker=\"1\" collector=\"threads\" reason=\"timeout\""]
+    );
+    let gone = logged(|| (15..20).for_each(|at| apply(&mut s, dump(10, false), Moment(at))));
+    let works = "INFO the collector works again broker=\"1\" collector=\"threads\"";
+    assert_eq!(gone, ["INFO the deadlock is gone broker=\"1\"", works]);
+}
+
+#[test]
+fn what_is_known_of_a_broker_is_logged_when_it_changes() {
+    let with = |id: Option<i32>, label: &str, problem: &str| {
+        let unknown = Broker::unknown(ProcessKey {
+            pid: 10,
+            start_ticks: 7,
+        });
+        let broker = Broker {
+            id,
+            problems: vec![problem.to_owned()],
+            ..unknown
+        };
+        (Arc::new(broker), label.to_owned())
+    };
+    let mut s = Snapshot::default();
+    let lines = logged(|| {
+        apply(
+            &mut s,
+            discovered(vec![with(None, "pid-10", "id unknown")]),
+            Moment(0),
+        );
+        apply(
+            &mut s,
+            discovered(vec![with(None, "pid-10", "id unknown")]),
+            Moment(1),
+        );
+        apply(
+            &mut s,
+            discovered(vec![with(Some(1001), "1001", "no jar")]),
+            Moment(2),
+        );
+        apply(
+            &mut s,
+            discovered(vec![with(Some(1001), "1001", "no jar")]),
+            Moment(3),
+        );
+    });
+    let golden = [
+        "INFO found a broker broker=\"pid-10\" pid=10 version=\"unknown\"",
+        "WARN id unknown broker=\"pid-10\"",
+        "INFO the broker's label is another broker=\"1001\" pid=10 before=\"pid-10\"",
+        "WARN no jar broker=\"1001\"",
+    ];
+    assert_eq!(lines, golden);
+}
