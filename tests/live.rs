@@ -44,7 +44,9 @@ fn other_tools_agree_and_the_deadlock_is_seen() {
     );
     agree_on_everything(&cluster, &exporter);
     cluster.start_again(218).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(60))
+        .unwrap();
     // Its new process is known before the deadlock's making stops it for a while.
     trouble::all_well(&exporter);
 

@@ -179,7 +179,9 @@ fn from_the_deadlock_to_the_recovery() {
         (Some("healthy"), Some("gray"))
     );
     // Grown back by that broker's own tools as well.
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(30))
+        .unwrap();
     let label = sick.to_string();
     let events = answer["timeline"]
         .as_array()

@@ -62,7 +62,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub fn whole(&self) -> bool {
+    pub fn is_fully_replicated(&self) -> bool {
         self.leader.is_some() && self.isr.len() == self.replicas.len()
     }
 }

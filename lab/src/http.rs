@@ -51,7 +51,7 @@ pub fn get(port: u16, path: &str, time: Duration) -> io::Result<(u16, String)> {
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"));
     let body = &answer[end + 4..];
-    // The exporter always tells the length; without it a torn body could not be told from a whole one.
+    // The exporter always sends the length; without it a torn body would look complete.
     if length.and_then(|length| length.trim().parse().ok()) != Some(body.len()) {
         return Err(bad("the body was cut off, or has no length"));
     }

@@ -1,4 +1,4 @@
-//! One cluster in a cell, with what the other tests rely on.
+//! Tests what other tests rely on, with one cluster in a cell.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lab::client::Partition;
-use lab::{Cluster, ClusterOptions, hand};
+use lab::{Cluster, ClusterOptions, cli_tools};
 
 #[test]
 fn brokers_can_be_stopped_killed_paused_and_started_again() {
@@ -45,8 +45,8 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
                 .is_dir()
         );
     }
-    assert!(hand::sockets(&cell, "established", port).unwrap() > 0);
-    assert!(hand::open_handles(pid).unwrap() > 20);
+    assert!(cli_tools::sockets(&cell, "established", port).unwrap() > 0);
+    assert!(cli_tools::open_handles(pid).unwrap() > 20);
     assert!(
         cluster
             .jstack(218)
@@ -55,7 +55,7 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     );
 
     cluster.create_topic("orders", 6, 3).unwrap();
-    let described = hand::described_partitions(&cluster.topics_describe().unwrap());
+    let described = cli_tools::described_partitions(&cluster.topics_describe().unwrap());
     let answered = cluster.metadata(217).unwrap().partitions;
     assert_eq!(described.len(), 6);
     assert_eq!(sorted(described), sorted(answered));
@@ -75,16 +75,20 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
             },
         )
         .unwrap();
-    let torn = hand::described_partitions(&cluster.topics_describe().unwrap());
+    let torn = cli_tools::described_partitions(&cluster.topics_describe().unwrap());
     assert_eq!(
-        torn.iter().filter(|partition| !partition.whole()).count(),
+        torn.iter()
+            .filter(|partition| !partition.is_fully_replicated())
+            .count(),
         6
     );
 
     cluster.kill(218).unwrap();
     cluster.start_again(218).unwrap();
     cluster.start_again(219).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(60))
+        .unwrap();
     assert_ne!(cluster.broker(218).unwrap().pid().unwrap(), pid);
 
     cluster.pause(217).unwrap();
@@ -106,7 +110,7 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     }
 }
 
-/// Metadata of 0.10 keeps the order of neither the partitions nor their replicas.
+/// Sorts partitions and replicas, because Metadata of 0.10 keeps the order of neither.
 fn sorted(mut partitions: Vec<Partition>) -> Vec<Partition> {
     for partition in &mut partitions {
         partition.replicas.sort_unstable();
@@ -116,7 +120,7 @@ fn sorted(mut partitions: Vec<Partition>) -> Vec<Partition> {
     partitions
 }
 
-/// The name in `hsperfdata_NAME`.
+/// Returns the user's name, for `hsperfdata_NAME`.
 fn user() -> String {
     String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout)
         .unwrap()

@@ -52,7 +52,9 @@ fn tools_agree_in_trouble(case: &Case) {
     agree_on_everything(&cluster, &exporter);
     step("one paused");
     cluster.resume(SICK).unwrap();
-    cluster.wait_whole(Duration::from_secs(120)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(120))
+        .unwrap();
     all_well(&exporter);
     agree_on_everything(&cluster, &exporter);
     step("all well again");
@@ -113,7 +115,9 @@ fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
 
 fn come_back(cluster: &mut Cluster, exporter: &Exporter) {
     cluster.start_again(SICK).unwrap();
-    cluster.wait_whole(Duration::from_secs(120)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(120))
+        .unwrap();
     all_well(exporter);
 }
 

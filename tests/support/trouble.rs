@@ -147,7 +147,9 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
         "the new process was followed {:.1?} after it had started",
         started.elapsed()
     );
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(60))
+        .unwrap();
     all_well(exporter);
 }
 
