@@ -3,7 +3,7 @@
 //! ones.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,8 +18,6 @@ use lab::{Cluster, ClusterOptions, Form, Load, cli_tools, deadlock, jars};
 const TOOL_TIME: Duration = Duration::from_secs(20);
 /// The longest wait for the symptoms of the deadlock, and for a moment at which nothing changes.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// A Metadata request (version 1) about all topics from a client named `lab`.
-const METADATA_REQUEST: &[u8] = b"\0\0\0\x11\0\x03\0\x01\0\0\0\x01\0\x03lab\xff\xff\xff\xff";
 /// The files that the exporter reads below `/proc/PID`, without the links.
 const PROCESS_FILES: [&str; 5] = ["stat", "status", "limits", "cmdline", "maps"];
 
@@ -131,18 +129,20 @@ fn wait_for_symptoms(cluster: &Cluster, broker: i32) -> Result<()> {
 /// after which the broker's socket is orphaned: no table shows it.
 fn abandon_connections(cluster: &Cluster, broker: i32) -> Result<()> {
     let port = cluster.broker(broker)?.port();
-    let mut streams = (0..6)
-        .map(|_| cluster.cell().connect(port))
-        .collect::<io::Result<Vec<_>>>()?;
+    let open = || -> io::Result<Vec<_>> {
+        let connections = (0..6).map(|_| Connection::open(port, TOOL_TIME));
+        connections.collect()
+    };
+    let mut connections = cluster.cell().in_network(open)??;
     for _ in 0..2 {
-        for stream in &mut streams {
-            stream.write_all(METADATA_REQUEST)?;
+        for connection in &mut connections {
+            connection.send_metadata()?;
         }
         // The broker reads the first request and then no more.
         thread::sleep(Duration::from_secs(1));
     }
-    for stream in &streams[..3] {
-        rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+    for connection in &connections[..3] {
+        rustix::net::sockopt::set_socket_linger(connection, Some(Duration::ZERO))?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub struct Version {
     pub topics_tool: &'static str,
     /// Whether `kafka-topics` asks the brokers (`--bootstrap-server`) instead of ZooKeeper.
     pub topics_asks_brokers: bool,
-    /// The oldest Fetch that a broker of this version answers.
+    /// The oldest Fetch, from version 3 on, that a broker of this version answers.
     pub fetch_version: i16,
 }
 
@@ -43,7 +43,7 @@ const fn old(name: &'static str) -> Version {
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: false,
-        fetch_version: 0,
+        fetch_version: 3,
     }
 }
 
@@ -62,7 +62,7 @@ pub const VERSIONS: &[Version] = &[
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: false,
-        fetch_version: 0,
+        fetch_version: 3,
     },
     Version {
         name: "2.8.2",
@@ -71,7 +71,7 @@ pub const VERSIONS: &[Version] = &[
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: true,
-        fetch_version: 0,
+        fetch_version: 3,
     },
     Version {
         name: "3.9.1",

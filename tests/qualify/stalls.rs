@@ -299,7 +299,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         for fetch in &mut fetches {
             fetch
                 .send_fetch(
-                    0,
+                    3,
                     "__consumer_offsets",
                     &[0, 1],
                     Duration::from_secs(100),
