@@ -2,13 +2,15 @@
 //!
 //! [`Cell`] isolates a cluster from the rest of the host, [`Cluster`] runs ZooKeeper and brokers of a version in
 //! [`versions`], [`deadlock`] makes the incident's deadlock by requests alone, [`Load`] simulates impatient clients, and
-//! [`cli_tools`] reads what an operator would read with `ss`, `kafka-topics`, `jstack` and `/proc`.
+//! [`cli_tools`] reads what an operator would read with `ss`, `kafka-topics`, `jstack` and `/proc`. [`fake_broker`] gives
+//! answers that no real broker gives.
 
 pub mod cell;
 pub mod cli_tools;
 pub mod client;
 pub mod cluster;
 pub mod deadlock;
+pub mod fake_broker;
 mod http;
 pub mod jars;
 pub mod load;

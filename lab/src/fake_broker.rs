@@ -1,0 +1,161 @@
+//! A fake broker whose answers a test chooses: silence, malformed bytes, one byte at a time. Unit tests, `tests/bad_inputs`
+//! and the benches use it.
+
+#![allow(clippy::unwrap_used)] // a panic here is the failure of a test
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// The header of a received request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceivedRequest {
+    /// The number of the connection, from 0.
+    pub connection: usize,
+    pub api: i16,
+    pub version: i16,
+    pub correlation: i32,
+}
+
+/// What the broker does with a request.
+#[derive(Clone)]
+pub enum Answer {
+    /// This body in a frame with the right length and correlation id.
+    Body(Vec<u8>),
+    /// The same, sent once the test notifies.
+    Held(Arc<Notify>, Vec<u8>),
+    /// These bytes, after which the broker closes the connection.
+    RawThenClose(Vec<u8>),
+    /// These bytes one by one, with a pause after each.
+    Dribble(Vec<u8>, Duration),
+    Silence,
+    Close,
+}
+
+/// A running fake broker. Dropping it closes its listener and its connections.
+pub struct FakeBroker {
+    pub address: String,
+    asked: Arc<Mutex<Vec<ReceivedRequest>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for FakeBroker {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Frames a body as a broker does.
+pub fn framed(correlation: i32, body: &[u8]) -> Vec<u8> {
+    let mut frame = i32::try_from(body.len() + 4)
+        .unwrap()
+        .to_be_bytes()
+        .to_vec();
+    frame.extend_from_slice(&correlation.to_be_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// Returns the ApiVersions body of a broker that offers Metadata 0 to 2, as 0.10.1 does.
+pub fn offers_metadata() -> Vec<u8> {
+    vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 2]
+}
+
+impl FakeBroker {
+    /// Listens on a free loopback port and answers each request with `answer`.
+    pub async fn start(
+        answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (asked.clone(), Arc::new(answer));
+        let accepting = tokio::spawn(async move {
+            // The end of this task drops the set, which ends the connections.
+            let mut serving = tokio::task::JoinSet::new();
+            for connection in 0.. {
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
+                serving.spawn(serve(stream, connection, answer.clone(), log.clone()));
+            }
+        });
+        FakeBroker {
+            address,
+            asked,
+            accepting,
+        }
+    }
+
+    /// Answers ApiVersions with [`offers_metadata`] and all other requests with `answer`.
+    pub async fn with_metadata(
+        answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
+        FakeBroker::start(move |asked| {
+            if asked.api == 18 {
+                Answer::Body(offers_metadata())
+            } else {
+                answer(asked)
+            }
+        })
+        .await
+    }
+
+    /// Returns all requests so far.
+    pub fn asked(&self) -> Vec<ReceivedRequest> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    answer: Arc<impl Fn(ReceivedRequest) -> Answer>,
+    log: Arc<Mutex<Vec<ReceivedRequest>>>,
+) {
+    loop {
+        let Ok(length) = stream.read_i32().await else {
+            return;
+        };
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        if stream.read_exact(&mut frame).await.is_err() {
+            return;
+        }
+        let asked = ReceivedRequest {
+            connection,
+            api: i16::from_be_bytes([frame[0], frame[1]]),
+            version: i16::from_be_bytes([frame[2], frame[3]]),
+            correlation: i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]),
+        };
+        log.lock().unwrap().push(asked);
+        let sent = match answer(asked) {
+            Answer::Body(body) => stream.write_all(&framed(asked.correlation, &body)).await,
+            Answer::Held(until, body) => {
+                until.notified().await;
+                stream.write_all(&framed(asked.correlation, &body)).await
+            }
+            Answer::RawThenClose(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                return;
+            }
+            Answer::Dribble(bytes, pause) => {
+                for byte in bytes {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(())
+            }
+            Answer::Silence => Ok(()),
+            Answer::Close => return,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
