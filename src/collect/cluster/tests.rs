@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::discover::ProcessKey;
-use crate::kafka::fake_broker::{Answer, FakeBroker, offers_metadata};
 use crate::parse::topics::{self, Partition};
+use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
