@@ -2,6 +2,7 @@
 //! pause and start again.
 
 mod launch;
+mod wait;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -17,7 +18,6 @@ use tempfile::TempDir;
 use crate::cell::{Cell, Process};
 use crate::client::{Connection, Metadata};
 use crate::jars;
-use crate::sleep_between_polls;
 use crate::versions::{self, Mode, Version};
 
 /// The longest start on a busy machine; a usual one takes less than 10 s.
@@ -336,46 +336,6 @@ impl Cluster {
             .cell
             .in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
         answer.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
-    }
-
-    /// Waits until the Metadata of every running broker satisfies `enough`.
-    pub fn wait_for(
-        &self,
-        what: &str,
-        time: Duration,
-        enough: impl Fn(&Metadata) -> bool,
-    ) -> Result<()> {
-        let deadline = Instant::now() + time;
-        for node in self.brokers().filter(|node| node.process.is_some()) {
-            loop {
-                let answer = self.metadata(node.id);
-                if answer.as_ref().is_ok_and(&enough) {
-                    break;
-                }
-                if Instant::now() > deadline {
-                    let last = answer.map_or_else(
-                        |error| format!("{error:#}"),
-                        |metadata| format!("{metadata:?}"),
-                    );
-                    bail!(
-                        "{what}: not reached within {time:?}; the last answer of broker {} was {last}",
-                        node.id
-                    );
-                }
-                sleep_between_polls()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until every running broker reports every partition as fully replicated.
-    pub fn wait_fully_replicated(&self, time: Duration) -> Result<()> {
-        self.wait_for("all partitions fully replicated", time, |metadata| {
-            metadata
-                .partitions
-                .iter()
-                .all(|one| one.is_fully_replicated())
-        })
     }
 
     /// Creates a topic with that version's `kafka-topics` and returns when every running broker reports it as fully

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::client::Partition;
 use lab::{Cluster, ClusterOptions, cli_tools};
@@ -55,33 +55,29 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     );
 
     cluster.create_topic("orders", 6, 3).unwrap();
-    let described = cli_tools::described_partitions(&cluster.topics_describe().unwrap());
-    let answered = cluster.metadata(217).unwrap().partitions;
-    assert_eq!(described.len(), 6);
-    assert_eq!(sorted(described), sorted(answered));
+    // Either view can be behind the other.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let described = cli_tools::described_partitions(&cluster.topics_describe().unwrap());
+        let answered = cluster.metadata(217).unwrap().partitions;
+        assert_eq!(described.len(), 6);
+        let (described, answered) = (sorted(described), sorted(answered));
+        if described == answered {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "kafka-topics: {described:#?}\nMetadata: {answered:#?}"
+        );
+    }
 
     cluster.stop(219).unwrap();
     assert!(cluster.broker(219).unwrap().pid().is_err());
-    cluster
-        // The list of brokers changes before the ISR does.
-        .wait_for(
-            "219 to leave every ISR",
-            Duration::from_secs(30),
-            |metadata| {
-                metadata
-                    .partitions
-                    .iter()
-                    .all(|partition| !partition.isr.contains(&219))
-            },
-        )
+    let described = cluster
+        .wait_until_excluded(219, Duration::from_secs(60))
         .unwrap();
-    let torn = cli_tools::described_partitions(&cluster.topics_describe().unwrap());
-    assert_eq!(
-        torn.iter()
-            .filter(|partition| !partition.is_fully_replicated())
-            .count(),
-        6
-    );
+    assert_eq!(described.len(), 6);
+    assert!(!described.iter().any(Partition::is_fully_replicated));
 
     cluster.kill(218).unwrap();
     cluster.start_again(218).unwrap();
