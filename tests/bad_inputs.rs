@@ -10,9 +10,6 @@ mod discovery;
 mod dumps;
 #[path = "bad_inputs/exporter.rs"]
 mod exporter;
-#[allow(dead_code)] // the unit tests use the rest
-#[path = "../src/kafka/fake_broker.rs"]
-mod fake_broker;
 #[path = "bad_inputs/host.rs"]
 mod host;
 #[path = "bad_inputs/protocol.rs"]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lab::{Cell, Cluster, ClusterOptions, hand};
+use lab::{Cell, Cluster, ClusterOptions, cli_tools};
 use support::agree::{agree, is_of_pulse};
 use support::tools::{Readings, connections_in_ss};
 use support::versions::{FAST_ROUNDS, collectors, fast_exporter, java_version};
@@ -127,7 +127,7 @@ impl Container {
         assert_eq!((queue("length"), queue("limit")), (Some(0.0), None));
 
         let handles = || {
-            let folder = hand::open_handles(self.pids[0]).unwrap() as u64;
+            let folder = cli_tools::open_handles(self.pids[0]).unwrap() as u64;
             Readings::from([(format!("open_file_handles{{broker=\"{label}\"}}"), folder)])
         };
         agree(exporter, "handles", &[label], handles);
@@ -364,13 +364,14 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
             // The size of the folder: the JVM's thread that waits for attaches has taken one that no entry shows.
             wait_for("the handles to be counted", Duration::from_secs(30), || {
                 let (entries, told) = (
-                    hand::open_handles(jvm).unwrap() as f64,
+                    cli_tools::open_handles(jvm).unwrap() as f64,
                     exporter.metrics().get(&series),
                 );
                 [Some(entries), Some(entries + 1.0)].contains(&told)
             });
         } else {
-            let folder = || Readings::from([(series.clone(), hand::open_handles(jvm).unwrap() as u64)]);
+            let folder =
+                || Readings::from([(series.clone(), cli_tools::open_handles(jvm).unwrap() as u64)]);
             agree(&exporter, "handles", &[&label], folder);
         }
         // A row of unknown readings is a row of absent series.

@@ -348,9 +348,9 @@ fn other_tools_said_the_same_of_the_recorded_host() {
     for (series, count) in tools::isr_in_describe(&topics, &BROKERS) {
         same(&series, count);
     }
-    for partition in lab::hand::described_partitions(&topics)
+    for partition in lab::cli_tools::described_partitions(&topics)
         .iter()
-        .filter(|partition| !partition.whole())
+        .filter(|partition| !partition.is_fully_replicated())
     {
         let (leader, topic, number) = (
             partition.leader.unwrap(),

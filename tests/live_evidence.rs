@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::{Cluster, ClusterOptions, Form, deadlock, hand};
+use lab::{Cluster, ClusterOptions, Form, cli_tools, deadlock};
 use support::evidence::{bundle_command, folder, run, verified, whole, why_missing};
 use support::verdict::followed;
 use support::{Exporter, wait_for};
@@ -185,7 +185,7 @@ fn a_deadlocked_and_a_hung_broker_leave_their_evidence() {
                 .starts_with("Full thread dump "),
             "{name}"
         );
-        let report = hand::reported_deadlock(&dump).unwrap();
+        let report = cli_tools::reported_deadlock(&dump).unwrap();
         // Who merely waits for a member changes; the cycle does not.
         let common = quoted(report)
             .intersection(&quoted(&deadlock.report))

@@ -63,7 +63,9 @@ fn the_quiet_deadlock_is_told_within_a_dump_round_and_named() {
     .unwrap();
     cluster.create_topic(deadlock::TOPIC, 1, 3).unwrap();
     let id = deadlock::coordinator(&cluster, "quiet").unwrap();
-    cluster.wait_whole(Duration::from_secs(30)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(30))
+        .unwrap();
     let exporter = Exporter::start(cluster.cell());
     followed(&cluster, &exporter);
     let broker = cluster.broker(id).unwrap();

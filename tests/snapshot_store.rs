@@ -179,7 +179,7 @@ fn what_fails_is_unknown_and_says_so() {
         Some(0.0)
     );
     assert_eq!(
-        s.brokers[0].handles.reason(Moment(2000)).unwrap(),
+        s.brokers[0].open_fds.reason(Moment(2000)).unwrap(),
         "/proc/10/fd: permission denied"
     );
 }

@@ -34,7 +34,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     // Every way must count what the folders hold: the files, and what the processes were started with.
     let held: Vec<usize> = holders
         .iter()
-        .map(|one| lab::hand::open_handles(one.pid()))
+        .map(|one| lab::cli_tools::open_handles(one.pid()))
         .collect::<Result<_, _>>()?;
     let expected = held.iter().sum::<usize>().to_string();
     ensure!(

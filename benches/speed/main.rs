@@ -7,9 +7,6 @@
 mod connections;
 mod contest;
 mod dump_text;
-#[allow(dead_code)] // the unit tests use the rest
-#[path = "../../src/kafka/fake_broker.rs"]
-mod fake_broker;
 mod handles;
 mod load;
 mod metadata;

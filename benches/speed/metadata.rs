@@ -12,9 +12,9 @@ use kafka_vitals::collect::cluster::count;
 use kafka_vitals::kafka::wire::Metadata;
 use kafka_vitals::model::ClusterSource;
 use lab::Cell;
+use lab::fake_broker::{Answer, FakeBroker};
 
 use crate::contest::{Bench, call, contest, contestant, cost_of, milliseconds, row};
-use crate::fake_broker::{Answer, FakeBroker};
 use crate::report::{Bar, Row};
 use crate::worker;
 

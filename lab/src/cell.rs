@@ -1,9 +1,9 @@
-//! A cell: pid, network and mount namespaces for a cluster and its exporter, so that the host's other processes and
-//! sockets do not disturb a test, and so that everything in it ends when this process ends, however it ends.
+//! A cell is a set of pid, network and mount namespaces for one cluster and its exporter. The host's other processes
+//! and sockets cannot disturb a test in it, and everything in it ends with this process, however this process ends.
 //!
-//! The first process of the pid namespace waits on a pipe that only this process holds. When the pipe closes it
+//! The first process of the pid namespace waits on a pipe that only this process holds. When the pipe closes, it
 //! exits, and the kernel kills the rest. One thread enters the namespaces and starts all processes: they are its
-//! direct children, and also die with it (`PR_SET_PDEATHSIG` is bound to the thread that forked).
+//! direct children and also die with it (`PR_SET_PDEATHSIG` is bound to the thread that forked).
 
 use std::env;
 use std::ffi::OsString;
@@ -23,9 +23,10 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// Brings up the loopback interface, which is down in a new network. Gives the cell a `/tmp` of its own, as JVMs of two cells have equal pids and meet in `/tmp/.java_pidN` and
-/// `/tmp/hsperfdata_*`; the folders named as arguments stay visible. Then waits for the end of stdin.
-const FIRST_PROCESS: &str = r#"set -e
+/// The first process brings up the loopback interface, which is down in a new network namespace, and mounts a `/tmp` of
+/// its own: JVMs of two cells have equal pids and would collide in `/tmp/.java_pidN` and `/tmp/hsperfdata_*`. The
+/// folders named as arguments stay visible. Then it waits for the end of stdin.
+const FIRST_PROCESS_SCRIPT: &str = r#"set -e
 ip link set lo up
 cd /tmp
 mount -t tmpfs -o mode=1777 lab /tmp
@@ -33,40 +34,40 @@ for folder in "$@"; do mkdir "/tmp/$folder"; mount --no-canonicalize --bind "$fo
 echo ready
 exec cat >/dev/null"#;
 
-static FALLBACK_TOLD: Once = Once::new();
+static FALLBACK_REPORTED: Once = Once::new();
 
-/// A process to start, and who waits for it.
+/// A process to start, and the sender for the result.
 type Job = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// A place to run processes in. Clones share it; it ends when the last clone and the last [`Process`] are dropped.
+/// An environment to run processes in. Clones share it; it ends when the last clone and the last [`Process`] are dropped.
 #[derive(Clone)]
 pub struct Cell(Arc<Inner>);
 
 struct Inner {
     jobs: Option<mpsc::Sender<Job>>,
     spawner: Option<JoinHandle<()>>,
-    walls: Option<Walls>,
+    namespaces: Option<Namespaces>,
 }
 
-/// The namespaces, and the process that keeps them.
-struct Walls {
-    keeper: Keeper,
+/// The namespaces, and the process that keeps them alive.
+struct Namespaces {
+    first_process: FirstProcess,
     network: File,
 }
 
-/// The first process of the namespaces; they end with it.
-struct Keeper(Child);
+/// The first process of the namespaces: they end with it.
+struct FirstProcess(Child);
 
 impl Cell {
-    /// Namespaces of its own where rights allow; else the host's, said once on stderr.
+    /// Returns a cell with its own namespaces where rights allow; otherwise one without, and says so once on stderr.
     pub fn new() -> Result<Cell> {
-        match Walls::build(None) {
-            Ok(built) => Self::behind(built),
+        match Namespaces::build(None) {
+            Ok(built) => Self::in_namespaces(built),
             Err(error) => {
-                FALLBACK_TOLD.call_once(|| {
+                FALLBACK_REPORTED.call_once(|| {
                     eprintln!(
-                        "lab: no namespaces of our own ({error:#}): brokers run among the host's processes, on free \
-                         ports. As root, or under `unshare --user --map-root-user`, they would be apart."
+                        "lab: cannot create namespaces ({error:#}): brokers run among the host's processes, on free \
+                         ports. Run the lab as root or under `unshare --user --map-root-user` to isolate them."
                     );
                 });
                 Self::outside()
@@ -74,67 +75,68 @@ impl Cell {
         }
     }
 
-    /// A container: namespaces of its own whose processes the other cell sees, and whose network and `/tmp` it does not.
+    /// Returns a cell that behaves like a container: `outer` sees its processes, but not its network and its `/tmp`.
     pub fn within(outer: &Cell) -> Result<Cell> {
-        Self::behind(Walls::build(Some(outer))?)
+        Self::in_namespaces(Namespaces::build(Some(outer))?)
     }
 
-    fn behind((walls, mounts, pids): (Walls, File, File)) -> Result<Cell> {
-        let network = walls.network.try_clone()?;
-        Self::start(Some(walls), move || enter(&network, &mounts, &pids))
+    fn in_namespaces((namespaces, mounts, pids): (Namespaces, File, File)) -> Result<Cell> {
+        let network = namespaces.network.try_clone()?;
+        Self::start(Some(namespaces), move || enter(&network, &mounts, &pids))
     }
 
-    /// No namespaces: processes run among the host's.
+    /// Returns a cell without namespaces: its processes run among the host's.
     pub fn outside() -> Result<Cell> {
         Self::start(None, || Ok(()))
     }
 
     fn start(
-        walls: Option<Walls>,
+        namespaces: Option<Namespaces>,
         enter: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<Cell> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let (entered, told) = mpsc::channel();
+        let (entered, entry_result) = mpsc::channel();
         let spawner = thread::Builder::new().name("cell".into()).spawn(move || {
             let result = enter();
             let good = result.is_ok();
             let _ = entered.send(result);
             if good {
-                for (mut command, told) in inbox {
-                    let _ = told.send(command.spawn());
+                for (mut command, reply) in inbox {
+                    let _ = reply.send(command.spawn());
                 }
             }
         })?;
         let cell = Cell(Arc::new(Inner {
             jobs: Some(jobs),
             spawner: Some(spawner),
-            walls,
+            namespaces,
         }));
-        told.recv()
+        entry_result
+            .recv()
             .context("the cell's thread ended early")?
             .context("enter the cell's namespaces")?;
         Ok(cell)
     }
 
-    /// Whether the cell has namespaces of its own.
+    /// Whether the cell has its own namespaces.
     pub fn isolated(&self) -> bool {
-        self.0.walls.is_some()
+        self.0.namespaces.is_some()
     }
 
     /// Starts a process on the cell's thread, inside its namespaces.
     fn start_inside(&self, command: Command) -> io::Result<Child> {
         let gone = || io::Error::other("the cell's thread is gone");
-        let (told, started) = mpsc::channel();
+        let (reply, started) = mpsc::channel();
         self.0
             .jobs
             .as_ref()
             .ok_or_else(gone)?
-            .send((command, told))
+            .send((command, reply))
             .map_err(|_| gone())?;
         started.recv().map_err(|_| gone())?
     }
 
-    /// Starts a process in the cell, in a process group of its own; it is killed when the handle is dropped.
+    /// Starts a process in the cell, in its own process group. Dropping the returned [`Process`] kills it.
     pub fn spawn(&self, mut command: Command) -> io::Result<Process> {
         let parent = std::process::id();
         let isolated = self.isolated();
@@ -143,8 +145,8 @@ impl Cell {
         unsafe {
             command.pre_exec(move || {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-                // A parent that died before the line above sends no signal any more. (From inside a pid namespace the
-                // parent has no pid; there the cell's first process sees to it.)
+                // A parent that died before the line above sends no signal any more. (Inside a pid namespace the parent
+                // has no pid; there the end of the first process kills this one.)
                 if !isolated
                     && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32)
                         != Some(parent)
@@ -164,7 +166,7 @@ impl Cell {
         })
     }
 
-    /// Runs a program in the cell to its end and returns what it printed; it is killed when `time` is over.
+    /// Runs a program in the cell to its end and returns its output. After `time` it is killed.
     pub fn run_tool(&self, mut command: Command, time: Duration) -> io::Result<Output> {
         let deadline = Instant::now() + time;
         command
@@ -196,18 +198,18 @@ impl Cell {
         })
     }
 
-    /// The cell's network, for threads that outlive the cell or make many connections.
+    /// Returns the cell's network, for threads that outlive the cell or make many connections.
     pub fn network(&self) -> io::Result<Network> {
         Ok(Network(
             self.0
-                .walls
+                .namespaces
                 .as_ref()
-                .map(|walls| walls.network.try_clone())
+                .map(|namespaces| namespaces.network.try_clone())
                 .transpose()?,
         ))
     }
 
-    /// Runs `work` on a thread that is in the cell's network, and waits for it.
+    /// Runs `work` on a thread in the cell's network and waits for it.
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let network = self.network()?;
         let entered = || network.enter().map(|()| work());
@@ -225,21 +227,21 @@ impl Cell {
         self.in_network(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))?
     }
 
-    /// `GET path` from a loopback port of the cell; the status and the body, all within `time`.
+    /// Requests `GET path` from a loopback port of the cell and returns status and body, all within `time`.
     pub fn http_get(&self, port: u16, path: &str, time: Duration) -> io::Result<(u16, String)> {
         self.in_network(|| crate::http::get(port, path, time))?
     }
 
-    /// `count` ports of the cell's loopback that nobody has; below the ports that the kernel gives to clients.
+    /// Returns `count` unused ports of the cell's loopback, below those that the kernel gives to clients.
     pub fn free_ports(&self, count: usize) -> io::Result<Vec<u16>> {
         self.in_network(|| crate::http::free_ports(count))?
     }
 
-    /// Where a path of the cell (its `/tmp` is its own) is found from outside.
+    /// Translates a path in the cell, which has its own `/tmp`, to the path by which the host reaches it.
     pub fn host_path(&self, inside: &Path) -> PathBuf {
-        match (&self.0.walls, inside.strip_prefix("/")) {
-            (Some(walls), Ok(relative)) => Path::new("/proc")
-                .join(walls.keeper.0.id().to_string())
+        match (&self.0.namespaces, inside.strip_prefix("/")) {
+            (Some(namespaces), Ok(relative)) => Path::new("/proc")
+                .join(namespaces.first_process.0.id().to_string())
                 .join("root")
                 .join(relative),
             _ => inside.to_path_buf(),
@@ -251,7 +253,7 @@ impl Cell {
 pub struct Network(Option<File>);
 
 impl Network {
-    /// Moves the calling thread into the network, for good: the sockets that it opens are then the cell's.
+    /// Moves the calling thread into the network for good: sockets that it opens later belong to the cell.
     pub fn enter(&self) -> io::Result<()> {
         match &self.0 {
             Some(network) => Ok(move_into_link_name_space(
@@ -274,9 +276,9 @@ impl Drop for Inner {
     }
 }
 
-impl Walls {
-    /// The namespaces, and the descriptors to enter them by: mounts, then pids.
-    fn build(outer: Option<&Cell>) -> Result<(Walls, File, File)> {
+impl Namespaces {
+    /// Creates the namespaces. The two files are the mount and the pid namespace, to enter them by.
+    fn build(outer: Option<&Cell>) -> Result<(Namespaces, File, File)> {
         let mut command = Command::new("unshare");
         command
             .args([
@@ -288,42 +290,51 @@ impl Walls {
                 "--mount-proc",
                 "--",
             ])
-            .args(["sh", "-c", FIRST_PROCESS, "sh"])
+            .args(["sh", "-c", FIRST_PROCESS_SCRIPT, "sh"])
             .args(folders_to_keep())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C at the terminal is for the lab, which then ends the cell in order.
+            // Ctrl-C at the terminal must reach only the lab, which then ends the cell in order.
             .process_group(0);
-        let keeper = match outer {
+        let first_process = match outer {
             Some(outer) => outer.start_inside(command),
             None => command.spawn(),
         };
-        let mut keeper = Keeper(keeper.context("start `unshare` (package util-linux)")?);
+        let mut first_process =
+            FirstProcess(first_process.context("start `unshare` (package util-linux)")?);
         let mut line = String::new();
-        if let Some(stdout) = keeper.0.stdout.take() {
+        if let Some(stdout) = first_process.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         if line.trim() != "ready" {
             let mut reason = String::new();
-            keeper.0.stdin = None;
-            if let Some(mut stderr) = keeper.0.stderr.take() {
+            first_process.0.stdin = None;
+            if let Some(mut stderr) = first_process.0.stderr.take() {
                 stderr.read_to_string(&mut reason)?;
             }
             bail!("{}", reason.trim());
         }
-        let namespace = |name: &str| File::open(format!("/proc/{}/ns/{name}", keeper.0.id()));
+        let namespace =
+            |name: &str| File::open(format!("/proc/{}/ns/{name}", first_process.0.id()));
         let (mounts, pids) = (namespace("mnt")?, namespace("pid_for_children")?);
         let network = namespace("net")?;
-        Ok((Walls { keeper, network }, mounts, pids))
+        Ok((
+            Namespaces {
+                first_process,
+                network,
+            },
+            mounts,
+            pids,
+        ))
     }
 }
 
-impl Drop for Keeper {
+impl Drop for FirstProcess {
     fn drop(&mut self) {
         self.0.stdin = None;
-        // The first process ends when all others were reaped, which the handles did before; a child that somebody
-        // else started and left would hold it.
+        // The first process ends once all others are reaped. Each `Process` has done so for its own; a child that one
+        // of them started and left could delay the end.
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             if !matches!(self.0.try_wait(), Ok(None)) {
@@ -336,7 +347,7 @@ impl Drop for Keeper {
     }
 }
 
-/// The folders right under `/tmp` that the cell must go on seeing: the build's, the working and the cache folder.
+/// Returns the folders directly below `/tmp` that must stay visible: those of the build, the work and the cache.
 fn folders_to_keep() -> Vec<OsString> {
     let executable = env::current_exe().ok();
     let mut keep: Vec<OsString> = [
@@ -364,7 +375,7 @@ fn enter(network: &File, mounts: &File, pids: &File) -> Result<()> {
     let folder = env::current_dir();
     // SAFETY: only this thread's root, working folder and umask stop being shared; nothing here relies on sharing them.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
-        .context("a file system context of its own")?;
+        .context("unshare the file system context")?;
     for (namespace, kind) in [
         (network, LinkNameSpaceType::Network),
         (mounts, LinkNameSpaceType::Mount),
@@ -383,7 +394,7 @@ fn read_all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // What was read before an error is still worth showing.
+            // Output before an error is still worth showing.
             let _ = pipe.read_to_end(&mut bytes);
         }
         bytes
@@ -399,12 +410,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// The pid as the host sees it.
+    /// Returns the pid as the host sees it.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The pid as the cell sees it.
+    /// Returns the pid as the cell sees it.
     pub fn cell_pid(&self) -> io::Result<u32> {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path)?;
@@ -413,12 +424,12 @@ impl Process {
             .ok_or_else(|| io::Error::other(format!("{path} has no NSpid")))
     }
 
-    /// The pipes of the process, where the command asked for them.
+    /// Gives access to the pipes that the command asked for.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Sends a signal, if the process was not seen to end.
+    /// Sends a signal; an error if the process is known to have ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         if let Some(status) = self.ended {
             return Err(io::Error::other(format!(
@@ -434,10 +445,10 @@ impl Process {
         )?)
     }
 
-    /// Whether all of its threads are stopped (state T).
+    /// Whether all its threads are stopped (state T).
     pub fn is_stopped(&self) -> io::Result<bool> {
         for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            // One that has just ended is looked at no more the next time.
+            // A thread that has just ended has no stat file; the next call does not list it.
             let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
             if !stat
                 .rsplit_once(") ")
@@ -449,7 +460,7 @@ impl Process {
         Ok(true)
     }
 
-    /// How it ended, or nothing while it runs.
+    /// Returns the exit status, or None while the process runs.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -457,7 +468,7 @@ impl Process {
         Ok(self.ended)
     }
 
-    /// Waits for its end, `time` at most.
+    /// Waits at most `time` for the end of the process.
     pub fn wait_timeout(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + time;
         loop {
@@ -469,7 +480,7 @@ impl Process {
         }
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.ended {
             return Ok(status);

@@ -1,21 +1,43 @@
-//! The few Kafka requests that make trouble, in the versions that 0.10.1 speaks. Connections are made in the calling
-//! thread's network: see [`crate::Cell::in_network`].
+//! A client for the few Kafka requests that the lab's scenarios need, in versions that brokers of 0.10.1 speak.
+//!
+//! The crate kafka-protocol encodes and decodes the messages; this file has connections, bounds and the scenarios' steps.
+//! Connections are made in the calling thread's network: see [`crate::Cell::in_network`].
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// Far above any answer that the lab asks for.
+use kafka_protocol::error::ParseResponseErrorCode as _;
+use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{
+    BrokerId, ConsumerProtocolAssignment, ConsumerProtocolSubscription, FetchRequest,
+    FindCoordinatorRequest, JoinGroupRequest, LeaveGroupRequest, MetadataRequest, MetadataResponse,
+    OffsetCommitRequest, OffsetFetchRequest, RequestHeader, SyncGroupRequest,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+
+/// Far larger than any answer to the lab's requests.
 const FRAME_MAX: usize = 16 << 20;
 
-const FETCH: i16 = 1;
-const METADATA: i16 = 3;
-const OFFSET_COMMIT: i16 = 8;
-const OFFSET_FETCH: i16 = 9;
-const FIND_COORDINATOR: i16 = 10;
-const JOIN_GROUP: i16 = 11;
-const LEAVE_GROUP: i16 = 13;
-const SYNC_GROUP: i16 = 14;
+// Fetch and JoinGroup have the versions that callers choose.
+const METADATA: i16 = 1;
+const OFFSET_COMMIT: i16 = 2;
+const OFFSET_FETCH: i16 = 1;
+const FIND_COORDINATOR: i16 = 0;
+const LEAVE_GROUP: i16 = 0;
+const SYNC_GROUP: i16 = 0;
+/// The version of the headers of all requests above.
+const HEADER: i16 = 1;
+/// The version of the subscription and the assignment, which come after it.
+const CONSUMER_PROTOCOL: i16 = 0;
 
 /// One connection to a broker.
 pub struct Connection {
@@ -33,7 +55,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Somebody who commits offsets without having joined the group.
+    /// Returns a client that commits offsets without having joined the group.
     pub fn simple(group: &str) -> Member {
         Member {
             group: group.into(),
@@ -43,8 +65,8 @@ impl Member {
     }
 }
 
-/// What Metadata v1 says.
-#[derive(Debug)]
+/// The brokers (id and port) and partitions of a Metadata response.
+#[derive(Debug, Default)]
 pub struct Metadata {
     pub brokers: Vec<(i32, u16)>,
     pub partitions: Vec<Partition>,
@@ -55,14 +77,15 @@ pub struct Metadata {
 pub struct Partition {
     pub topic: String,
     pub partition: i32,
-    /// Nothing when the partition has no leader.
+    /// None when the partition is offline.
     pub leader: Option<i32>,
     pub replicas: Vec<i32>,
     pub isr: Vec<i32>,
 }
 
 impl Partition {
-    pub fn whole(&self) -> bool {
+    /// Whether the partition has a leader and all its replicas are in sync.
+    pub fn is_fully_replicated(&self) -> bool {
         self.leader.is_some() && self.isr.len() == self.replicas.len()
     }
 }
@@ -81,33 +104,36 @@ impl Connection {
         })
     }
 
-    fn send(&mut self, key: i16, version: i16, body: Body) -> io::Result<()> {
-        self.correlation += 1;
-        let mut request = Body::default()
-            .i16(key)
-            .i16(version)
-            .i32(self.correlation)
-            .string("lab");
-        request.0.extend(body.0);
-        let mut frame = Body::default().i32(request.0.len() as i32);
-        frame.0.extend(request.0);
-        self.stream.write_all(&frame.0)
+    fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
+        self.send_encoded(R::KEY, version, &encoded(request, version)?)
     }
 
-    /// The next answer, without its correlation id; `TimedOut` when it does not come in time.
-    pub fn receive(&mut self, deadline: Instant) -> io::Result<Reply> {
+    fn send_encoded(&mut self, key: i16, version: i16, request: &[u8]) -> io::Result<()> {
+        self.correlation += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(key)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(name("lab")));
+        let header = encoded(&header, HEADER)?;
+        let length = (header.len() + request.len()) as i32;
+        self.stream
+            .write_all(&[&length.to_be_bytes(), &header[..], request].concat())
+    }
+
+    /// Returns the body of the next answer; the error `TimedOut` if it is not complete at `deadline`.
+    pub fn receive(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
         self.read(&mut length, deadline)?;
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if !(4..=FRAME_MAX).contains(&length) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("an answer of {length} bytes"),
-            ));
+            return Err(invalid(format!("an answer of {length} bytes")));
         }
-        let mut bytes = vec![0; length];
-        self.read(&mut bytes, deadline)?;
-        Ok(Reply { bytes, at: 4 })
+        let mut correlation = [0; 4];
+        self.read(&mut correlation, deadline)?;
+        let mut body = vec![0; length - 4];
+        self.read(&mut body, deadline)?;
+        Ok(body)
     }
 
     fn read(&mut self, mut into: &mut [u8], deadline: Instant) -> io::Result<()> {
@@ -131,50 +157,57 @@ impl Connection {
         Ok(())
     }
 
-    fn call(&mut self, key: i16, version: i16, body: Body) -> io::Result<Reply> {
-        self.send(key, version, body)?;
+    fn body(&mut self) -> io::Result<Vec<u8>> {
         self.receive(Instant::now() + self.time)
     }
 
-    /// The body of a Metadata response (version 1) about all topics, as the broker sent it.
+    fn answer<R: Request>(&mut self, version: i16) -> io::Result<R::Response> {
+        let body = self.body()?;
+        R::Response::decode(&mut body.as_slice(), version).map_err(invalid)
+    }
+
+    fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+        self.send(version, request)?;
+        self.answer::<R>(version)
+    }
+
+    /// Asks for Metadata (version 1) of all topics and does not wait for the answer.
+    pub fn send_metadata(&mut self) -> io::Result<()> {
+        self.send(METADATA, &MetadataRequest::default().with_topics(None))
+    }
+
+    /// Returns the body of a Metadata response (version 1) about all topics, as the broker sent it.
     pub fn metadata_body(&mut self) -> io::Result<Vec<u8>> {
-        let reply = self.call(METADATA, 1, Body::default().i32(-1))?;
-        Ok(reply.bytes.get(reply.at..).unwrap_or_default().to_vec())
+        self.send_metadata()?;
+        self.body()
     }
 
-    /// All topics and brokers that this broker knows.
+    /// Returns all topics and brokers that this broker knows.
     pub fn metadata(&mut self) -> io::Result<Metadata> {
-        let mut reply = Reply {
-            bytes: self.metadata_body()?,
-            at: 0,
-        };
-        let brokers = reply.array(|reply| {
-            let (id, _host, port, _rack) =
-                (reply.i32()?, reply.string()?, reply.i32()?, reply.string()?);
-            Ok((id, u16::try_from(port).map_err(io::Error::other)?))
-        })?;
-        let _controller = reply.i32()?;
-        let topics = reply.array(|reply| {
-            let (_error, topic, _internal) = (reply.i16()?, reply.string()?, reply.i8()?);
-            reply.array(|reply| {
-                let (_error, partition, leader) = (reply.i16()?, reply.i32()?, reply.i32()?);
-                let (replicas, isr) = (reply.array(Reply::i32)?, reply.array(Reply::i32)?);
-                Ok(Partition {
-                    topic: topic.clone(),
-                    partition,
-                    leader: (leader >= 0).then_some(leader),
-                    replicas,
-                    isr,
-                })
-            })
-        })?;
-        Ok(Metadata {
-            brokers,
-            partitions: topics.into_iter().flatten().collect(),
-        })
+        let body = self.metadata_body()?;
+        let response = MetadataResponse::decode(&mut body.as_slice(), METADATA).map_err(invalid)?;
+        let ids = |nodes: Vec<BrokerId>| nodes.into_iter().map(|id| id.0).collect();
+        let mut metadata = Metadata::default();
+        for broker in response.brokers {
+            let port = u16::try_from(broker.port).map_err(invalid)?;
+            metadata.brokers.push((broker.node_id.0, port));
+        }
+        for topic in response.topics {
+            let name = topic.name.unwrap_or_default();
+            for partition in topic.partitions {
+                metadata.partitions.push(Partition {
+                    topic: name.to_string(),
+                    partition: partition.partition_index,
+                    leader: Some(partition.leader_id.0).filter(|id| *id >= 0),
+                    replicas: ids(partition.replica_nodes),
+                    isr: ids(partition.isr_nodes),
+                });
+            }
+        }
+        Ok(metadata)
     }
 
-    /// Asks to join a group, in version 0 or 2 of the request.
+    /// Asks to join a group, in version 0 or 2 of the request, and does not wait for the answer.
     pub fn send_join(
         &mut self,
         version: i16,
@@ -182,82 +215,79 @@ impl Connection {
         topic: &str,
         session: Duration,
     ) -> io::Result<()> {
-        let subscription = Body::default().i16(0).i32(1).string(topic).i32(0);
         let session = session.as_millis() as i32;
-        let body = Body::default().string(group).i32(session);
-        let body = if version > 0 { body.i32(session) } else { body }
-            .string("")
-            .string("consumer");
-        self.send(
-            JOIN_GROUP,
-            version,
-            body.i32(1).string("range").bytes(&subscription),
-        )
+        let subscription = ConsumerProtocolSubscription::default().with_topics(vec![name(topic)]);
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(name("range"))
+            .with_metadata(versioned(&subscription)?.into());
+        let request = JoinGroupRequest::default()
+            .with_group_id(name(group))
+            .with_session_timeout_ms(session)
+            .with_rebalance_timeout_ms(session)
+            .with_protocol_type(name("consumer"))
+            .with_protocols(vec![protocol]);
+        self.send(version, &request)
     }
 
-    /// The answer to [`Connection::send_join`].
+    /// Receives the answer to [`Connection::send_join`].
     pub fn receive_join(&mut self, version: i16, group: &str) -> io::Result<Member> {
-        let mut reply = self.receive(Instant::now() + self.time)?;
-        if version > 0 {
-            let _throttled_ms = reply.i32()?;
-        }
-        check("JoinGroup", group, reply.i16()?)?;
-        let generation = reply.i32()?;
-        let (_protocol, _leader, id) = (reply.string()?, reply.string()?, reply.string()?);
+        let joined = self.answer::<JoinGroupRequest>(version)?;
+        check("JoinGroup", group, joined.error_code)?;
         Ok(Member {
             group: group.into(),
-            generation,
-            id,
+            generation: joined.generation_id,
+            id: joined.member_id.to_string(),
         })
     }
 
-    /// Assigns the topic's partition 0 to the group's only member.
+    /// Assigns the topic's partition 0 to the group's only member and does not wait for the answer.
     pub fn send_sync(&mut self, member: &Member, topic: &str) -> io::Result<()> {
-        let assignment = Body::default()
-            .i16(0)
-            .i32(1)
-            .string(topic)
-            .i32(1)
-            .i32(0)
-            .i32(0);
-        let body = Body::default()
-            .string(&member.group)
-            .i32(member.generation)
-            .string(&member.id);
-        self.send(
-            SYNC_GROUP,
-            0,
-            body.i32(1).string(&member.id).bytes(&assignment),
-        )
+        let partition = TopicPartition::default()
+            .with_topic(name(topic))
+            .with_partitions(vec![0]);
+        let assignment =
+            ConsumerProtocolAssignment::default().with_assigned_partitions(vec![partition]);
+        let assignment = SyncGroupRequestAssignment::default()
+            .with_member_id(name(&member.id))
+            .with_assignment(versioned(&assignment)?.into());
+        let request = SyncGroupRequest::default()
+            .with_group_id(name(&member.group))
+            .with_generation_id(member.generation)
+            .with_member_id(name(&member.id))
+            .with_assignments(vec![assignment]);
+        self.send(SYNC_GROUP, &request)
     }
 
-    /// The answer to [`Connection::send_sync`].
+    /// Receives the answer to [`Connection::send_sync`].
     pub fn receive_sync(&mut self, member: &Member) -> io::Result<()> {
-        let error = self.receive(Instant::now() + self.time)?.i16()?;
-        check("SyncGroup", &member.group, error)
+        let synced = self.answer::<SyncGroupRequest>(SYNC_GROUP)?;
+        check("SyncGroup", &member.group, synced.error_code)
     }
 
-    /// Sends an offset commit of the topic's first `partitions` partitions and does not wait for its answer.
+    /// Sends an offset commit of the topic's first `partitions` partitions and does not wait for the answer.
     pub fn send_commit(&mut self, member: &Member, topic: &str, partitions: i32) -> io::Result<()> {
-        let body = Body::default()
-            .string(&member.group)
-            .i32(member.generation)
-            .string(&member.id)
-            .i64(-1);
-        let body = body.i32(1).string(topic).i32(partitions);
-        let body = (0..partitions).fold(body, |body, partition| {
-            body.i32(partition).i64(5).string("")
-        });
-        self.send(OFFSET_COMMIT, 2, body)
+        let partition = |index| {
+            OffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(5)
+        };
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(name(topic))
+            .with_partitions((0..partitions).map(partition).collect());
+        let request = OffsetCommitRequest::default()
+            .with_group_id(name(&member.group))
+            .with_generation_id_or_member_epoch(member.generation)
+            .with_member_id(name(&member.id))
+            .with_topics(vec![topic]);
+        self.send(OFFSET_COMMIT, &request)
     }
 
-    /// Sends the member's leave and does not wait for its answer.
+    /// Sends the member's leave and does not wait for the answer.
     pub fn send_leave(&mut self, member: &Member) -> io::Result<()> {
-        self.send(
-            LEAVE_GROUP,
-            0,
-            Body::default().string(&member.group).string(&member.id),
-        )
+        let request = LeaveGroupRequest::default()
+            .with_group_id(name(&member.group))
+            .with_member_id(name(&member.id));
+        self.send(LEAVE_GROUP, &request)
     }
 
     /// Joins a group, commits an offset and leaves: two rebalances, and more where others do so at the same time.
@@ -265,26 +295,27 @@ impl Connection {
         self.send_join(version, group, topic, Duration::from_secs(6))?;
         let member = self.receive_join(version, group)?;
         self.send_sync(&member, topic)?;
-        // Refused where another member has joined meanwhile.
+        // The broker refuses the sync if another member has joined meanwhile.
         let _ = self.receive_sync(&member);
         self.commit(&member, topic)?;
         self.send_leave(&member)?;
-        self.receive(Instant::now() + self.time).map(drop)
+        self.body().map(drop)
     }
 
     /// Commits one offset and waits for the answer.
     pub fn commit(&mut self, member: &Member, topic: &str) -> io::Result<()> {
         self.send_commit(member, topic, 1)?;
-        self.receive(Instant::now() + self.time).map(drop)
+        self.body().map(drop)
     }
 
     /// Fetches at most 1,000 bytes of a partition from offset 0, waiting at most 100 ms.
     pub fn fetch(&mut self, version: i16, topic: &str, partition: i32) -> io::Result<()> {
         self.send_fetch(version, topic, &[partition], Duration::from_millis(100), 1)?;
-        self.receive(Instant::now() + self.time).map(drop)
+        self.body().map(drop)
     }
 
-    /// Asks for partitions from offset 0, to be answered when they have `least` bytes or at the end of `wait`.
+    /// Fetches partitions from offset 0, in version 3 or 4 of the request. The broker answers when they have `least`
+    /// bytes or at the end of `wait`.
     pub fn send_fetch(
         &mut self,
         version: i16,
@@ -293,126 +324,118 @@ impl Connection {
         wait: Duration,
         least: i32,
     ) -> io::Result<()> {
-        let body = Body::default()
-            .i32(-1)
-            .i32(wait.as_millis() as i32)
-            .i32(least);
-        let body = if version >= 4 {
-            body.i32(1000).i8(0)
-        } else {
-            body
-        };
-        let body = body.i32(1).string(topic).i32(partitions.len() as i32);
-        let body = partitions.iter().fold(body, |body, partition| {
-            body.i32(*partition).i64(0).i32(1000)
-        });
-        self.send(FETCH, version, body)
+        let request = fetch_request(version, topic, partitions, wait, least)?;
+        self.send_encoded(FetchRequest::KEY, version, &request)
     }
 
     /// Reads a group's offset of the topic's partition 0.
     pub fn fetch_offset(&mut self, group: &str, topic: &str) -> io::Result<()> {
-        self.call(
-            OFFSET_FETCH,
-            1,
-            Body::default()
-                .string(group)
-                .i32(1)
-                .string(topic)
-                .i32(1)
-                .i32(0),
-        )
-        .map(drop)
+        let topic = OffsetFetchRequestTopic::default()
+            .with_name(name(topic))
+            .with_partition_indexes(vec![0]);
+        let request = OffsetFetchRequest::default()
+            .with_group_id(name(group))
+            .with_topics(Some(vec![topic]));
+        self.call(OFFSET_FETCH, &request).map(drop)
     }
 
-    /// The id of the group's coordinator; an error while there is none.
+    /// Returns the id of the group's coordinator; an error while there is none.
     pub fn coordinator(&mut self, group: &str) -> io::Result<i32> {
-        let mut reply = self.call(FIND_COORDINATOR, 0, Body::default().string(group))?;
-        check("FindCoordinator", group, reply.i16()?)?;
-        reply.i32()
+        let request = FindCoordinatorRequest::default().with_key(name(group));
+        let found = self.call(FIND_COORDINATOR, &request)?;
+        check("FindCoordinator", group, found.error_code)?;
+        Ok(found.node_id.0)
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 
 fn check(request: &str, group: &str, error: i16) -> io::Result<()> {
-    if error == 0 {
-        Ok(())
-    } else {
+    error.err().map_or(Ok(()), |error| {
         Err(io::Error::other(format!(
-            "{request} of group {group}: Kafka error {error}"
+            "{request} of group {group}: {error:?}"
         )))
-    }
+    })
 }
 
-#[derive(Default)]
-struct Body(Vec<u8>);
-
-impl Body {
-    fn put(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-    fn i8(self, value: i8) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-    fn i16(self, value: i16) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-    fn i32(self, value: i32) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-    fn i64(self, value: i64) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-    fn string(self, value: &str) -> Self {
-        self.i16(value.len() as i16).put(value.as_bytes())
-    }
-    fn bytes(self, value: &Body) -> Self {
-        self.i32(value.0.len() as i32).put(&value.0)
-    }
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// An answer, read from front to back.
-pub struct Reply {
-    bytes: Vec<u8>,
-    at: usize,
+fn name<T: From<StrBytes>>(name: &str) -> T {
+    StrBytes::from_string(name.into()).into()
 }
 
-impl Reply {
-    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let bytes = self
-            .bytes
-            .get(self.at..)
-            .and_then(|rest| rest.first_chunk::<N>())
-            .copied();
-        self.at += N;
-        bytes.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+fn encoded(message: &impl Encodable, version: i16) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes, version).map_err(invalid)?;
+    Ok(bytes)
+}
+
+/// Encodes a subscription or an assignment, which have their version in front.
+fn versioned(message: &impl Encodable) -> io::Result<Vec<u8>> {
+    let message = encoded(message, CONSUMER_PROTOCOL)?;
+    Ok([&CONSUMER_PROTOCOL.to_be_bytes(), &message[..]].concat())
+}
+
+/// Encodes a Fetch. Brokers of 0.10.1 know none after version 3 and kafka-protocol none before 4: version 3 is version 4
+/// without the isolation level.
+fn fetch_request(
+    version: i16,
+    topic: &str,
+    partitions: &[i32],
+    wait: Duration,
+    least: i32,
+) -> io::Result<Vec<u8>> {
+    const ISOLATION_LEVEL_AT: usize = 16;
+    let partition = |index: &i32| {
+        FetchPartition::default()
+            .with_partition(*index)
+            .with_partition_max_bytes(1000)
+    };
+    let topic = FetchTopic::default()
+        .with_topic(name(topic))
+        .with_partitions(partitions.iter().map(partition).collect());
+    let request = FetchRequest::default()
+        .with_max_wait_ms(wait.as_millis() as i32)
+        .with_min_bytes(least)
+        .with_topics(vec![topic]);
+    let mut bytes = encoded(&request, version.max(4))?;
+    if version == 3 {
+        bytes.remove(ISOLATION_LEVEL_AT);
     }
-    fn i8(&mut self) -> io::Result<i8> {
-        self.take().map(i8::from_be_bytes)
-    }
-    fn i16(&mut self) -> io::Result<i16> {
-        self.take().map(i16::from_be_bytes)
-    }
-    fn i32(&mut self) -> io::Result<i32> {
-        self.take().map(i32::from_be_bytes)
-    }
-    /// A null string is read as an empty one.
-    fn string(&mut self) -> io::Result<String> {
-        let length = usize::try_from(self.i16()?).unwrap_or(0);
-        let bytes = self
-            .bytes
-            .get(self.at..self.at + length)
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.at += length;
-        Ok(String::from_utf8_lossy(bytes).into_owned())
-    }
-    fn array<T>(
-        &mut self,
-        mut item: impl FnMut(&mut Reply) -> io::Result<T>,
-    ) -> io::Result<Vec<T>> {
-        let mut items = Vec::new();
-        for _ in 0..self.i32()? {
-            items.push(item(self)?);
-        }
-        Ok(items)
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn fetch_3_is_fetch_4_without_the_isolation_level() {
+        let fetch = |version| fetch_request(version, "t", &[7], Duration::from_millis(100), 1);
+        // Replica, longest wait, least and most bytes, isolation level, topics, partitions: index, offset, most bytes.
+        let parts: [&[u8]; 10] = [
+            &[0xff; 4],
+            &[0, 0, 0, 100],
+            &[0, 0, 0, 1],
+            &[0x7f, 0xff, 0xff, 0xff],
+            &[0],
+            &[0, 0, 0, 1, 0, 1, b't'],
+            &[0, 0, 0, 1],
+            &[0, 0, 0, 7],
+            &[0; 8],
+            &[0, 0, 0x03, 0xe8],
+        ];
+        assert_eq!(fetch(4).unwrap(), parts.concat());
+        assert_eq!(
+            fetch(3).unwrap(),
+            [&parts[..4], &parts[5..]].concat().concat()
+        );
     }
 }

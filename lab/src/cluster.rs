@@ -1,7 +1,8 @@
-//! A Kafka cluster of one version in a cell: ZooKeeper or KRaft controllers, and brokers that can be stopped, killed,
-//! paused and started again.
+//! Runs a Kafka cluster of one version in a cell: ZooKeeper or KRaft controllers, and brokers that a test can stop, kill,
+//! pause and start again.
 
 mod launch;
+mod wait;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -17,43 +18,42 @@ use tempfile::TempDir;
 use crate::cell::{Cell, Process};
 use crate::client::{Connection, Metadata};
 use crate::jars;
-use crate::nap;
 use crate::versions::{self, Mode, Version};
 
-/// As long as a start may take on a busy machine; a usual one takes under 10 s.
+/// The longest start on a busy machine; a usual one takes less than 10 s.
 const START_TIME: Duration = Duration::from_secs(90);
 const STOP_TIME: Duration = Duration::from_secs(30);
 const TOOL_TIME: Duration = Duration::from_secs(60);
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// What to start. `ClusterOptions { brokers: vec![1], ..ClusterOptions::new("4.3.0") }`
+/// The options of a cluster: `ClusterOptions { brokers: vec![1], ..ClusterOptions::new("4.3.0") }`
 #[derive(Clone)]
 pub struct ClusterOptions {
     pub version: String,
-    /// The version's usual one when not given.
+    /// The version's default when None.
     pub mode: Option<Mode>,
-    /// The brokers' ids.
+    /// The ids of the brokers.
     pub brokers: Vec<i32>,
     /// `-Xmx` of a broker.
     pub heap: String,
     /// `offsets.topic.num.partitions`; Kafka's own default is 50.
     pub offsets_partitions: u32,
-    /// Further lines of `server.properties`; they win over the lab's.
+    /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
     /// Further options of the brokers' JVMs.
     pub jvm_options: Vec<String>,
-    /// The `java` to use; else `$JAVA_HOME` or `PATH`.
+    /// The `java` to use; `$JAVA_HOME` or `PATH` decide when None.
     pub java: Option<PathBuf>,
-    /// Whose processes they are (uid and gid); else the caller's.
+    /// The uid and gid of the processes; the caller's when None.
     pub user: Option<u32>,
-    /// The cell to start in; else a new one.
+    /// The cell to start in; a new one when None.
     pub cell: Option<Cell>,
-    /// A folder of the cell in which the cluster's own is made; else `/tmp`.
+    /// The folder of the cell in which the cluster creates its own; `/tmp` when None.
     pub folder: Option<PathBuf>,
 }
 
 impl ClusterOptions {
-    /// Three brokers, 1 to 3, with 256 MB of heap each.
+    /// Returns options for three brokers, 1 to 3, with 256 MB of heap each.
     pub fn new(version: &str) -> ClusterOptions {
         ClusterOptions {
             version: version.into(),
@@ -70,7 +70,7 @@ impl ClusterOptions {
         }
     }
 
-    /// Brokers of the incident's version with its ids, 217 to 219.
+    /// Returns options for brokers of the incident's version and ids, 217 to 219.
     pub fn incident() -> ClusterOptions {
         ClusterOptions {
             brokers: vec![217, 218, 219],
@@ -82,7 +82,7 @@ impl ClusterOptions {
 /// One Kafka process of a cluster: a broker, a KRaft controller, or both.
 pub struct Node {
     id: i32,
-    /// Of all its listeners, PLAINTEXT first.
+    /// The ports of all its listeners, PLAINTEXT first.
     ports: Vec<u16>,
     is_broker: bool,
     folder: PathBuf,
@@ -96,37 +96,37 @@ impl Node {
         self.id
     }
 
-    /// Whether it is more than a KRaft controller.
+    /// Whether it is a broker, and not only a KRaft controller.
     pub fn is_broker(&self) -> bool {
         self.is_broker
     }
 
-    /// The port of its PLAINTEXT listener; of the controller listener where it is a controller only.
+    /// Returns the port of its PLAINTEXT listener, or of the controller listener if it is no broker.
     pub fn port(&self) -> u16 {
         self.ports[0]
     }
 
-    /// The ports of all its listeners.
+    /// Returns the ports of all its listeners.
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }
 
-    /// The pid as the host sees it.
+    /// Returns the pid as the host sees it.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.process()?.pid())
     }
 
-    /// The pid as the cell sees it.
+    /// Returns the pid as the cell sees it.
     pub fn cell_pid(&self) -> Result<u32> {
         Ok(self.process()?.cell_pid()?)
     }
 
-    /// Its folder (`server.properties`, `data/`, `server.log`) as the cell sees it; see [`Cell::host_path`].
+    /// Returns its folder (`server.properties`, `data/`, `server.log`) as the cell sees it; see [`Cell::host_path`].
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What it has written to its log since its last start.
+    /// Returns its log since its last start.
     pub fn log(&self) -> io::Result<String> {
         let mut file = File::open(&self.log)?;
         file.seek(SeekFrom::Start(self.log_start))?;
@@ -151,14 +151,14 @@ pub struct Cluster {
     classpath: String,
     nodes: Vec<Node>,
     zookeeper: Option<(Process, u16)>,
-    /// Its folder as the cell sees it.
+    /// The cluster's folder as the cell sees it.
     folder: PathBuf,
     _folder: TempDir,
     cell: Cell,
 }
 
 impl Cluster {
-    /// Starts a cluster; returns when every broker knows all of them.
+    /// Starts a cluster and returns when every broker knows all of them.
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
         let version = versions::find(&options.version)?;
         let mode = options.mode.unwrap_or(version.modes[0]);
@@ -173,12 +173,12 @@ impl Cluster {
         let (holder, folder) = temporary_folder(&cell, options.folder.as_deref())?;
         launch::write_logging(holder.path())?;
         if options.user.is_some() {
-            // Another user may not read the cache.
-            launch::give(holder.path(), options.user)?;
+            // Another user may lack the right to read the cache.
+            launch::set_owner(holder.path(), options.user)?;
             std::fs::set_permissions(holder.path(), std::fs::Permissions::from_mode(0o755))?;
             jars = launch::copy_jars(&jars, holder.path(), &folder)?;
         }
-        // Every jar by its name, as kafka-run-class.sh has them on the command line.
+        // Name every jar, as kafka-run-class.sh does on the command line.
         let jars: Vec<_> = jars.iter().map(|jar| jar.display().to_string()).collect();
         let mut cluster = Cluster {
             version,
@@ -195,7 +195,7 @@ impl Cluster {
         if mode == Mode::ZooKeeper {
             cluster.start_zookeeper()?;
         }
-        cluster.lay_out()?;
+        cluster.create_nodes()?;
         if mode != Mode::ZooKeeper {
             cluster.format_storage()?;
         }
@@ -206,7 +206,7 @@ impl Cluster {
             cluster.wait_started(index)?;
         }
         let all = cluster.nodes.iter().filter(|node| node.is_broker).count();
-        cluster.wait_for("every broker to know all others", START_TIME, |metadata| {
+        cluster.wait_for("every broker knows all others", START_TIME, |metadata| {
             metadata.brokers.len() == all
         })?;
         Ok(cluster)
@@ -220,29 +220,29 @@ impl Cluster {
         &self.cell
     }
 
-    /// How many partitions `__consumer_offsets` has.
+    /// Returns the number of partitions of `__consumer_offsets`.
     pub fn offsets_partitions(&self) -> u32 {
         self.options.offsets_partitions
     }
 
-    /// The brokers, without dedicated controllers.
+    /// Iterates over the brokers, without dedicated controllers.
     pub fn brokers(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.is_broker)
     }
 
-    /// All Kafka processes, with dedicated controllers.
+    /// Returns all Kafka nodes, dedicated controllers included.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The broker or controller of that id.
+    /// Returns the broker or controller with that id.
     pub fn broker(&self, id: i32) -> Result<&Node> {
         self.nodes
             .get(self.index(id)?)
             .context("a node that is there")
     }
 
-    /// ZooKeeper's process and port, where there is one.
+    /// Returns ZooKeeper's process and port, if the cluster has one.
     pub fn zookeeper(&self) -> Option<(&Process, u16)> {
         self.zookeeper
             .as_ref()
@@ -261,7 +261,7 @@ impl Cluster {
         self.nodes.get_mut(index).context("a node that is there")
     }
 
-    /// Ends a broker with SIGTERM. An error says that it did not end within 30 s: then [`Cluster::kill`] it.
+    /// Ends a broker with SIGTERM; an error if it does not end within 30 s, after which only [`Cluster::kill`] helps.
     pub fn stop(&mut self, id: i32) -> Result<()> {
         let node = self.node_mut(id)?;
         let process = node
@@ -290,7 +290,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGSTOP; returns when every thread stands. Each stops when it next runs, and could answer until then.
+    /// Sends SIGSTOP and returns when every thread is stopped. A thread stops when it next runs and can answer until then.
     pub fn pause(&self, id: i32) -> Result<()> {
         let process = self.broker(id)?.process()?;
         process.signal(Signal::STOP)?;
@@ -298,7 +298,7 @@ impl Cluster {
         while !process.is_stopped()? {
             ensure!(
                 Instant::now() < deadline,
-                "broker {id} (pid {}) goes on after SIGSTOP",
+                "broker {id} (pid {}) still runs after SIGSTOP",
                 process.pid()
             );
             std::thread::sleep(Duration::from_millis(1));
@@ -306,78 +306,40 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self, id: i32) -> Result<()> {
         Ok(self.broker(id)?.process()?.signal(Signal::CONT)?)
     }
 
-    /// Starts a broker that was stopped or killed, on its old port and folder; returns when all know it again.
+    /// Starts a stopped or killed broker on its old port and folder, and returns when all brokers know it again.
     pub fn start_again(&mut self, id: i32) -> Result<()> {
         let index = self.index(id)?;
         ensure!(self.broker(id)?.process.is_none(), "broker {id} is running");
         self.wait_unregistered(id)?;
         self.launch(index)?;
         self.wait_started(index)?;
-        self.wait_for(
-            &format!("all brokers to know {id}"),
-            START_TIME,
-            |metadata| metadata.brokers.iter().any(|(known, _)| *known == id),
-        )
+        self.wait_for(&format!("all brokers know {id}"), START_TIME, |metadata| {
+            metadata.brokers.iter().any(|(known, _)| *known == id)
+        })
     }
 
-    /// [`Cluster::stop`] and [`Cluster::start_again`].
+    /// Does [`Cluster::stop`] and [`Cluster::start_again`].
     pub fn restart(&mut self, id: i32) -> Result<()> {
         self.stop(id)?;
         self.start_again(id)
     }
 
-    /// The topics and brokers that a broker knows; an error after 5 s of silence.
+    /// Asks a broker for the topics and brokers that it knows; an error after 5 s without an answer.
     pub fn metadata(&self, id: i32) -> Result<Metadata> {
         let port = self.broker(id)?.port();
-        let asked = self
+        let answer = self
             .cell
             .in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
-        asked.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
+        answer.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
     }
 
-    /// Waits until every running broker answers Metadata in a way that satisfies `enough`.
-    pub fn wait_for(
-        &self,
-        what: &str,
-        time: Duration,
-        enough: impl Fn(&Metadata) -> bool,
-    ) -> Result<()> {
-        let deadline = Instant::now() + time;
-        for node in self.brokers().filter(|node| node.process.is_some()) {
-            loop {
-                let answer = self.metadata(node.id);
-                if answer.as_ref().is_ok_and(&enough) {
-                    break;
-                }
-                if Instant::now() > deadline {
-                    let said = answer.map_or_else(
-                        |error| format!("{error:#}"),
-                        |metadata| format!("{metadata:?}"),
-                    );
-                    bail!(
-                        "waited {time:?} in vain for {what}; broker {} last said: {said}",
-                        node.id
-                    );
-                }
-                nap()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until every partition has a leader and all of its replicas are in sync, as every running broker sees it.
-    pub fn wait_whole(&self, time: Duration) -> Result<()> {
-        self.wait_for("all partitions to be whole", time, |metadata| {
-            metadata.partitions.iter().all(|one| one.whole())
-        })
-    }
-
-    /// Creates a topic with that version's `kafka-topics`; returns when every running broker sees it whole.
+    /// Creates a topic with that version's `kafka-topics` and returns when every running broker reports it as fully
+    /// replicated.
     pub fn create_topic(&self, name: &str, partitions: usize, replicas: usize) -> Result<()> {
         let (count, factor) = (partitions.to_string(), replicas.to_string());
         self.topics(&[
@@ -390,7 +352,7 @@ impl Cluster {
             &factor,
         ])?;
         self.wait_for(
-            &format!("topic {name} to be whole"),
+            &format!("topic {name} fully replicated"),
             START_TIME,
             |metadata| {
                 let mut of_topic = metadata
@@ -399,17 +361,20 @@ impl Cluster {
                     .filter(|partition| partition.topic == name)
                     .peekable();
                 of_topic.peek().is_some()
-                    && of_topic.filter(|partition| partition.whole()).count() == partitions
+                    && of_topic
+                        .filter(|partition| partition.is_fully_replicated())
+                        .count()
+                        == partitions
             },
         )
     }
 
-    /// What that version's `kafka-topics --describe` prints.
+    /// Returns the output of that version's `kafka-topics --describe`.
     pub fn topics_describe(&self) -> Result<String> {
         self.topics(&["--describe"])
     }
 
-    /// Runs that version's `kafka-topics`.
+    /// Runs that version's `kafka-topics` and returns its output.
     pub fn topics(&self, arguments: &[&str]) -> Result<String> {
         let mut tool = self.java_command("96m", "tools-");
         tool.arg("-cp")
@@ -420,11 +385,11 @@ impl Cluster {
                 tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
             }
             _ => {
-                let goes_on =
+                let is_running =
                     |process: &Process| process.is_stopped().is_ok_and(|stopped| !stopped);
                 let answering = self
                     .brokers()
-                    .filter(|node| node.process.as_ref().is_some_and(goes_on));
+                    .filter(|node| node.process.as_ref().is_some_and(is_running));
                 let addresses: Vec<_> = answering
                     .map(|node| format!("127.0.0.1:{}", node.port()))
                     .collect();
@@ -435,7 +400,7 @@ impl Cluster {
         self.run_tool("kafka-topics", tool, TOOL_TIME)
     }
 
-    /// A thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.
+    /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.
     pub fn jstack(&self, id: i32) -> Result<String> {
         let beside = Some(self.java.with_file_name("jstack")).filter(|path| path.is_file());
         let jstack = beside
@@ -463,7 +428,7 @@ impl Cluster {
         Ok(text(&output.stdout))
     }
 
-    /// `logging` is the prefix of the log4j files' names.
+    /// Returns a command for the JVM. `logging` is the prefix of the log4j files' names.
     fn java_command(&self, heap: &str, logging: &str) -> Command {
         let mut java = match self.options.user.map(|uid| uid.to_string()) {
             Some(uid) => {
@@ -495,7 +460,8 @@ impl Cluster {
     }
 }
 
-/// In the cell's own `/tmp` where it has one: then it goes with the cell, however this process ends. As seen from outside, and from the cell.
+/// Creates the cluster's folder and returns it as the host and as the cell see it. In the cell's own `/tmp` it goes with
+/// the cell, however this process ends.
 fn temporary_folder(cell: &Cell, folder: Option<&Path>) -> Result<(TempDir, PathBuf)> {
     let usual = if cell.isolated() {
         PathBuf::from("/tmp")

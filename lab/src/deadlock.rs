@@ -1,9 +1,11 @@
-//! The incident's deadlock (KAFKA-3994) on unmodified brokers of 0.10.1.0, by requests and a short pause of the followers.
+//! Makes the incident's deadlock (KAFKA-3994) on unmodified brokers of 0.10.1.0, by requests and a short pause of the
+//! followers.
 //!
-//! The request handler that serves a follower's Fetch locks the list of watched operations and then, completing an
-//! offset commit, that group. Another thread locks a group that becomes empty, appends to the log while holding it,
-//! and needs the list of watched operations. So: members of many groups commit while the followers pause, one commit
-//! is so large that completing it takes tens of ms, and when the followers go on, the groups become empty one by one.
+//! The request handler that serves a follower's Fetch locks the list of watched operations and then, to complete an
+//! offset commit, that group. Another thread locks a group that becomes empty, appends to the log while it holds that
+//! lock, and needs the list of watched operations. So members of many groups commit while the followers are paused, one
+//! commit is so large that its completion takes tens of ms, and after the followers resume, one group after the other
+//! becomes empty.
 
 use std::io;
 use std::thread;
@@ -11,26 +13,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cli_tools;
 use crate::client::{Connection, Member};
 use crate::cluster::Cluster;
-use crate::hand;
-use crate::nap;
+use crate::sleep_between_polls;
 
-/// The topic whose offsets are committed; made when it is not there.
+/// The topic whose offsets are committed; [`make`] creates it if it does not exist.
 pub const TOPIC: &str = "t32";
 
 const GROUPS: usize = 50;
 const LARGE_COMMIT: i32 = 9_000;
-/// Between two members that leave.
+/// The time between two members that leave.
 const LEAVE_GAP: Duration = Duration::from_millis(3);
-/// Between two sessions that end. The large commit's callback comes 0.1 to 0.2 s after the followers go on, later on a busy machine, and takes tens of ms:
-/// the sessions must end over half a second, several within any such time.
+/// The time between two sessions that end. The large commit completes 0.1 to 0.2 s after the followers resume, later on a
+/// busy machine, and that takes tens of ms: sessions must end over half a second, several within any tens of ms.
 const EXPIRE_GAP: Duration = Duration::from_millis(10);
 const SESSION: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(60);
 
-/// By which thread a group becomes empty.
+/// The thread by which a group becomes empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
     /// A request handler, as a member leaves
@@ -43,11 +45,11 @@ pub enum Form {
 pub struct Deadlock {
     /// The deadlocked broker: the coordinator of the groups.
     pub broker: i32,
-    /// The last follower's SIGCONT; the deadlock forms 0.1 to 0.2 s after it.
+    /// The time of the last follower's SIGCONT; the deadlock forms 0.1 to 0.2 s later.
     pub followers_continued: Instant,
-    /// When `jstack` had confirmed it.
+    /// The time at which `jstack` confirmed the deadlock.
     pub confirmed: Instant,
-    /// How many rounds it took.
+    /// The number of rounds until it formed.
     pub rounds: u32,
     /// The report of `jstack`.
     pub report: String,
@@ -65,18 +67,18 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
         cluster.create_topic(TOPIC, 32, cluster.brokers().count().min(3))?;
     }
     let coordinator = coordinator(cluster, "mm")?;
-    // The followers must be in sync, or no commit waits for them.
-    cluster.wait_whole(Duration::from_secs(30))?;
+    // Commits wait only for followers that are in sync.
+    cluster.wait_fully_replicated(Duration::from_secs(30))?;
     let deadline = Instant::now() + GIVE_UP;
     let mut rounds = 0;
     while Instant::now() < deadline {
-        nap()?;
+        sleep_between_polls()?;
         let names = group_names(rounds, cluster.offsets_partitions());
         let (followers_continued, mut waiting) = cluster
             .cell()
             .in_network(|| round(cluster, coordinator, form, &names))??;
         rounds += 1;
-        // A commit that is not answered 2 s after the followers went on is suspect; one that is slow gets 8 s more.
+        // A commit without an answer 2 s after the followers resumed is suspect; a slow one gets 8 s more.
         let patience = [2, 10].map(|seconds| followers_continued + Duration::from_secs(seconds));
         for until in patience {
             waiting = unanswered(waiting, until)?;
@@ -84,7 +86,7 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
                 break;
             }
             let dump = cluster.jstack(coordinator)?;
-            if let Some(report) = hand::reported_deadlock(&dump) {
+            if let Some(report) = cli_tools::reported_deadlock(&dump) {
                 return Ok(Deadlock {
                     broker: coordinator,
                     followers_continued,
@@ -97,7 +99,7 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
         }
         ensure!(
             waiting.is_empty(),
-            "broker {coordinator} does not answer commits, and yet jstack reports no deadlock"
+            "broker {coordinator} does not answer commits, but jstack reports no deadlock"
         );
     }
     bail!(
@@ -114,7 +116,7 @@ fn first_broker(cluster: &Cluster) -> Result<i32> {
         .id())
 }
 
-/// The id of a group's coordinator, as soon as it takes members.
+/// Waits until a group's coordinator accepts members and returns its id.
 pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
     let bootstrap = cluster.broker(first_broker(cluster)?)?.port();
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -136,13 +138,13 @@ pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
             Err(error) if Instant::now() > deadline => {
                 return Err(error.context(format!("coordinator of {group}")));
             }
-            Err(_) => nap()?,
+            Err(_) => sleep_between_polls()?,
             Ok(id) => return Ok(id),
         }
     }
 }
 
-/// Each connection becomes the only member of its group.
+/// Makes each connection the only member of its group.
 fn join(
     connections: &mut [Connection],
     groups: &[String],
@@ -165,7 +167,8 @@ fn join(
     Ok(members)
 }
 
-/// Names of groups that are in the same partition of `__consumer_offsets` as `mm`, so have the same coordinator and followers.
+/// Returns names of groups in the same partition of `__consumer_offsets` as `mm`: all have the same coordinator and
+/// followers.
 fn group_names(round: u32, offsets_partitions: u32) -> Vec<String> {
     let wanted = offsets_partition("mm", offsets_partitions);
     let names = (0u32..).map(|number| format!("r{round}-{number}"));
@@ -175,7 +178,7 @@ fn group_names(round: u32, offsets_partitions: u32) -> Vec<String> {
         .collect()
 }
 
-/// As the broker does it: Java's `String.hashCode`, its absolute value modulo the number of partitions.
+/// Computes a group's partition as the broker does: the absolute value of Java's `String.hashCode`, modulo `partitions`.
 pub fn offsets_partition(group: &str, partitions: u32) -> u32 {
     let hash = group.bytes().fold(0i32, |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(i32::from(byte))
@@ -183,7 +186,7 @@ pub fn offsets_partition(group: &str, partitions: u32) -> u32 {
     hash.checked_abs().unwrap_or(0) as u32 % partitions
 }
 
-/// One attempt: the last follower's SIGCONT, and all connections that wait for an answer.
+/// Makes one attempt. Returns the time of the last follower's SIGCONT and all connections that wait for an answer.
 fn round(
     cluster: &Cluster,
     coordinator: i32,
@@ -199,7 +202,7 @@ fn round(
         Duration::from_secs(30)
     };
     let (mut first_commit, mut large_commit) = (open()?, open()?);
-    // All at once, as the sessions of the first already run.
+    // All join at once, because the sessions of the first already run.
     let mut joining = groups
         .iter()
         .map(|_| open())
@@ -225,7 +228,7 @@ fn round(
     }
     match form {
         Form::Leave => thread::sleep(Duration::from_millis(300)),
-        // A commit counts as a heartbeat: the first session ends 2 s after the first commit, 30 ms from here.
+        // A commit counts as a heartbeat, so the first session ends 2 s after the first commit: 30 ms after this sleep.
         Form::Expire => {
             let sessions_end = commits + SESSION - Duration::from_millis(30);
             thread::sleep(sessions_end.saturating_duration_since(Instant::now()));
@@ -244,7 +247,7 @@ fn round(
     Ok((continued, waiting))
 }
 
-/// The connections that have no answer until then.
+/// Returns the connections without an answer at `until`.
 fn unanswered(waiting: Vec<Connection>, until: Instant) -> Result<Vec<Connection>> {
     let mut left = Vec::new();
     for mut connection in waiting {
@@ -257,7 +260,7 @@ fn unanswered(waiting: Vec<Connection>, until: Instant) -> Result<Vec<Connection
     Ok(left)
 }
 
-/// The other brokers under SIGSTOP; they go on when this is dropped.
+/// The other brokers, stopped by SIGSTOP; dropping it resumes them.
 struct Paused<'a> {
     cluster: &'a Cluster,
     followers: Vec<i32>,
@@ -299,7 +302,8 @@ mod tests {
 
     #[test]
     fn groups_fall_on_the_partitions_that_java_computes() {
-        // By String.hashCode and Utils.abs in the broker's own jar: hashes 3488, 1109249087, -1793216381, Integer.MIN_VALUE.
+        // Expected by String.hashCode and Utils.abs of the broker's jar: hashes 3488, 1109249087, -1793216381 and
+        // Integer.MIN_VALUE.
         for (group, partition) in [
             ("mm", 38),
             ("console-consumer-42", 37),

@@ -1,4 +1,4 @@
-//! The demonstration: the incident on three real brokers, looked at by hand and by the exporter, side by side.
+//! Demonstrates the incident on three real brokers: readings of command-line tools beside those of the exporter.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, Monitoring, Process, deadlock, hand};
+use lab::{Cell, Cluster, ClusterOptions, Form, Load, Monitoring, Process, cli_tools, deadlock};
 
 const BROKERS: [i32; 3] = [217, 218, 219];
-/// The exporter's own port; another free one where it is taken.
+/// The exporter's default port. The demo uses a free one if it is taken.
 const PORT: u16 = 10052;
-/// The deadlock must be told within this time.
-const TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// The exporter must report the deadlock within this time.
+const REPORTED_WITHIN: Duration = Duration::from_secs(20);
+/// All views of the exporter must agree within this time.
+const LAST_VIEW_WITHIN: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_secs(5);
 
-/// Runs it. `time` is how long the brokers are watched after the deadlock.
+/// Runs the demo and shows readings for `time` after the deadlock.
 pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     ensure!(
         exporter.exists(),
@@ -50,27 +52,27 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     println!("Clients produce load: each sends requests and gives up after 5 s without an answer.");
     let load = Load::start(&cluster)?;
 
-    let begun = Instant::now();
-    header();
-    look(&cluster, Some(&exporter), None)?;
-    if paused(stop, TICK) {
+    let started = Instant::now();
+    print_header();
+    print_readings(&cluster, Some(&exporter), None)?;
+    if stop_requested(stop, TICK) {
         return Ok(());
     }
-    look(&cluster, Some(&exporter), None)?;
+    print_readings(&cluster, Some(&exporter), None)?;
 
     println!(
-        "\nMaking the deadlock by requests alone (offset commits that meet expiring sessions, KAFKA-3994; meanwhile its followers are stopped for a moment) ..."
+        "\nMaking the deadlock by requests alone: offset commits while sessions expire (KAFKA-3994). The followers are stopped for a moment."
     );
     let made = deadlock::make(&cluster, Form::Expire)?;
     let formed = made.followers_continued;
-    let told = wait_until_told(&exporter, made.broker, formed, stop)?;
+    let reported = wait_until_reported(&exporter, made.broker, formed, stop)?;
     println!(
         "\n  {:4.1} s after it formed: kafka_vitals_deadlock_detected{{broker=\"{}\"}} 1, and 0 for the others",
-        told.as_secs_f32(),
+        reported.as_secs_f32(),
         made.broker
     );
     println!("  the page says:  {}", exporter.page_title()?);
-    println!("  jstack, run by hand, agrees:");
+    println!("  jstack reports the same:");
     for line in made
         .report
         .lines()
@@ -79,41 +81,54 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
         println!("      {}", line.trim());
     }
     println!(
-        "\nNow it unfolds. The broker's port still accepts, ZooKeeper still lists it, its log is quiet."
+        "\nNow the symptoms grow. The broker's port still accepts, ZooKeeper still lists it, its log is quiet."
     );
-    header();
+    print_header();
     while formed.elapsed() < time {
-        look(&cluster, Some(&exporter), Some(formed))?;
-        pager(&monitoring, formed);
-        if paused(stop, TICK) {
+        print_readings(&cluster, Some(&exporter), Some(formed))?;
+        print_notifications(&monitoring, formed);
+        if stop_requested(stop, TICK) {
             return Ok(());
         }
     }
     println!();
-    clients(&load, formed);
+    print_clients(&load, formed);
     println!(
-        "The exporter knew {:.0} s after the deadlock.",
-        told.as_secs_f32()
+        "The exporter reported it {:.0} s after the deadlock.",
+        reported.as_secs_f32()
     );
     drop(load);
-    agree(&exporter, made.broker)?;
-    if !cure(&mut cluster, &exporter, made.broker, stop)? {
+    ensure_all_agree(&exporter, made.broker, stop)?;
+    if !restart_and_recover(&mut cluster, &exporter, made.broker, stop)? {
         return Ok(());
     }
-    pager(&monitoring, formed);
+    print_notifications(&monitoring, formed);
     println!(
-        "Watched for {:.0} s in all. Ending the exporter, the brokers and ZooKeeper.",
-        begun.elapsed().as_secs_f32()
+        "The demo took {:.0} s. Ending the exporter, the brokers and ZooKeeper.",
+        started.elapsed().as_secs_f32()
     );
     Ok(())
 }
 
-/// Page, `check`, evidence and liveness probe say the same.
-fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
-    let title = exporter.page_title()?;
+/// Prints what page, `check`, evidence bundle and liveness probe say; an error unless they agree.
+fn ensure_all_agree(exporter: &Exporter, sick: i32, stop: &Receiver<()>) -> Result<()> {
     let label = exporter.label(&exporter.scrape()?, sick);
     let verdict = format!("Broker {label} is alive but deadlocked since ");
-    println!("\nWhat each of them says now:\n  page   {title}");
+    // The probe fails last: after a second dump and the evidence.
+    let started = Instant::now();
+    let (mut status, mut reason) = exporter.live(&label)?;
+    while status != 503 {
+        ensure!(
+            started.elapsed() < LAST_VIEW_WITHIN,
+            "the liveness probe of broker {label} passes: {reason}"
+        );
+        if stop_requested(stop, Duration::from_millis(500)) {
+            bail!("stopped before the liveness probe failed");
+        }
+        (status, reason) = exporter.live(&label)?;
+    }
+    let title = exporter.page_title()?;
+    println!("\nThe views of the exporter now:\n  page   {title}");
     let check = exporter.command("check")?;
     let first = check.lines().next().unwrap_or_default();
     println!("  check  {first}");
@@ -125,49 +140,45 @@ fn agree(exporter: &Exporter, sick: i32) -> Result<()> {
         manifest["files"].as_array().map_or(0, Vec::len),
         bundle.display()
     );
-    let path = format!("/brokers/{label}/live");
-    let (status, reason) = exporter
-        .cell
-        .http_get(exporter.port, &path, Duration::from_secs(5))?;
     println!("  live   {status}: {}", reason.trim());
-    let told = manifest["verdict"].as_str().unwrap_or_default();
+    let bundled = manifest["verdict"].as_str().unwrap_or_default();
     for (what, text) in [
         ("page", title.as_str()),
         ("check", first),
-        ("bundle", told),
+        ("bundle", bundled),
         ("live", reason.as_str()),
     ] {
         ensure!(
             text.contains(&verdict),
-            "the {what} says something else than \"{verdict}...\": {text}"
+            "the {what} does not say \"{verdict}...\": {text}"
         );
     }
-    ensure!(status == 503, "the liveness probe of broker {label} passes");
     Ok(())
 }
 
-/// What the probe asks for: kill and restart. False when the user wants it to end.
-fn cure(
+/// Kills and restarts the broker, as a failed liveness probe would, and waits for its recovery. Returns false if the user
+/// stops the demo.
+fn restart_and_recover(
     cluster: &mut Cluster,
     exporter: &Exporter,
     sick: i32,
     stop: &Receiver<()>,
 ) -> Result<bool> {
     println!(
-        "\nRestarting broker {sick}: SIGKILL, for its shutdown would wait for the very threads that hang."
+        "\nRestarting broker {sick} with SIGKILL, because a shutdown would wait for the deadlocked threads."
     );
     cluster.kill(sick)?;
     cluster.start_again(sick)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let label = exporter.label(&exporter.scrape()?, sick);
     let recovered = format!("Broker {label} has recovered");
-    let mut told = String::new();
-    while !told.starts_with(&recovered) {
+    let mut last = String::new();
+    while !last.starts_with(&recovered) {
         ensure!(
-            begun.elapsed() < Duration::from_secs(120),
-            "the recovery was not told: {told}"
+            started.elapsed() < Duration::from_secs(120),
+            "the exporter did not report the recovery: {last}"
         );
-        if paused(stop, Duration::from_millis(500)) {
+        if stop_requested(stop, Duration::from_millis(500)) {
             return Ok(false);
         }
         let answer: serde_json::Value = serde_json::from_str(&exporter.get("/api/v1/brokers")?)?;
@@ -176,19 +187,19 @@ fn cure(
             .filter(|broker| broker["broker"] == label.as_str())
             .find_map(|broker| broker["verdict"].as_str());
         let verdict = verdict.unwrap_or_default();
-        if verdict != told {
-            println!("  +{:.0} s  {verdict}", begun.elapsed().as_secs_f32());
-            told = verdict.to_owned();
+        if verdict != last {
+            println!("  +{:.0} s  {verdict}", started.elapsed().as_secs_f32());
+            last = verdict.to_owned();
         }
     }
-    cluster.wait_whole(Duration::from_secs(30))?;
-    println!("  kafka-topics agrees: every partition has its whole ISR again.");
-    look(cluster, Some(exporter), None)?;
+    cluster.wait_fully_replicated(Duration::from_secs(30))?;
+    println!("  Metadata agrees: every partition is fully replicated again.");
+    print_readings(cluster, Some(exporter), None)?;
     Ok(true)
 }
 
-/// What has reached the pager since the last look.
-fn pager(monitoring: &Monitoring, formed: Instant) {
+/// Prints the alerts that have reached the pager since the last call.
+fn print_notifications(monitoring: &Monitoring, formed: Instant) {
     let notifications = monitoring
         .notifications
         .try_iter()
@@ -211,54 +222,62 @@ fn pager(monitoring: &Monitoring, formed: Instant) {
     }
 }
 
-/// True when the user wants it to end.
-fn paused(stop: &Receiver<()>, time: Duration) -> bool {
+/// Waits for `time`. Returns true if the user stops the demo.
+fn stop_requested(stop: &Receiver<()>, time: Duration) -> bool {
     !matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
 
-fn wait_until_told(
+fn wait_until_reported(
     exporter: &Exporter,
     sick: i32,
     formed: Instant,
     stop: &Receiver<()>,
 ) -> Result<Duration> {
+    let mut reported = None;
     loop {
         let scrape = exporter.scrape()?;
         let deadlock = |id| exporter.value(&scrape, "deadlock_detected", id, "");
         if deadlock(sick) == Some(1.0) {
-            for id in BROKERS.into_iter().filter(|id| *id != sick) {
-                let others = deadlock(id);
-                ensure!(
-                    others == Some(0.0),
-                    "deadlock_detected of broker {id} is {others:?}, not 0"
-                );
+            let after = *reported.get_or_insert_with(|| formed.elapsed());
+            // The followers were stopped for a moment, so their next dumps can come later.
+            let others = BROKERS.into_iter().filter(|id| *id != sick).map(deadlock);
+            let others: Vec<_> = others.collect();
+            if others.iter().all(|other| *other == Some(0.0)) {
+                return Ok(after);
             }
-            return Ok(formed.elapsed());
+            ensure!(
+                !others.contains(&Some(1.0)) && formed.elapsed() < LAST_VIEW_WITHIN,
+                "deadlock_detected of the other brokers is {others:?}, not 0"
+            );
         }
         ensure!(
-            formed.elapsed() < TOLD_WITHIN,
-            "the deadlock was not told within {} s",
-            TOLD_WITHIN.as_secs()
+            reported.is_some() || formed.elapsed() < REPORTED_WITHIN,
+            "the exporter did not report the deadlock within {} s",
+            REPORTED_WITHIN.as_secs()
         );
-        if paused(stop, Duration::from_millis(100)) {
-            bail!("ended before the deadlock was told");
+        if stop_requested(stop, Duration::from_millis(100)) {
+            bail!("stopped before the exporter reported the deadlock");
         }
     }
 }
 
-fn header() {
+fn print_header() {
     println!(
         "\n{:>7} {:>6}   {:<44} one scrape of the exporter",
-        "", "broker", "by hand: ls /proc/PID/fd, ss, kafka-topics"
+        "", "broker", "tools: ls /proc/PID/fd, ss, kafka-topics"
     );
 }
 
-/// A line for each broker: what the tools of the incident say, and what the exporter says, where there is one.
-pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Instant>) -> Result<()> {
+/// Prints a line for each broker: the readings of the tools, and those of the exporter if there is one.
+pub fn print_readings(
+    cluster: &Cluster,
+    exporter: Option<&Exporter>,
+    formed: Option<Instant>,
+) -> Result<()> {
     let clock = formed.map_or("before".into(), |formed| {
         format!("+{:.0} s", formed.elapsed().as_secs_f32())
     });
-    let partitions = hand::described_partitions(&cluster.topics_describe()?);
+    let partitions = cli_tools::described_partitions(&cluster.topics_describe()?);
     let scrape = exporter
         .map(Exporter::scrape)
         .transpose()?
@@ -270,10 +289,10 @@ pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Insta
         let alone = led
             .filter(|partition| partition.isr.len() == 1 && partition.replicas.len() > 1)
             .count();
-        let by_hand = format!(
+        let by_tools = format!(
             "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {alone:>2}",
-            hand::open_handles(node.pid()?)?,
-            hand::sockets(cluster.cell(), "close-wait", node.port())?,
+            cli_tools::open_handles(node.pid()?)?,
+            cli_tools::sockets(cluster.cell(), "close-wait", node.port())?,
         );
         let ours = exporter.map_or(String::new(), |exporter| {
             let shown = |name, labels| {
@@ -288,14 +307,14 @@ pub fn look(cluster: &Cluster, exporter: Option<&Exporter>, formed: Option<Insta
                 shown("deadlock_detected", "")
             )
         });
-        println!("{clock:>7} {:>6}   {by_hand:<44} {ours}", node.id());
+        println!("{clock:>7} {:>6}   {by_tools:<44} {ours}", node.id());
     }
     println!();
     Ok(())
 }
 
-/// How the clients fare.
-pub fn clients(load: &Load, formed: Instant) {
+/// Prints how many requests of the clients were answered.
+pub fn print_clients(load: &Load, formed: Instant) {
     println!(
         "Clients: {} requests answered, {} given up",
         load.answered(),
@@ -303,7 +322,7 @@ pub fn clients(load: &Load, formed: Instant) {
     );
     if let Some(first) = load.first_failure() {
         let after = first.saturating_duration_since(formed).as_secs_f32();
-        println!("  the first was given up {after:.0} s after the deadlock");
+        println!("  the first gave up {after:.0} s after the deadlock");
     }
 }
 
@@ -311,9 +330,9 @@ pub struct Exporter {
     _process: Process,
     cell: Cell,
     program: PathBuf,
-    /// Where it keeps its evidence.
+    /// The folder of its evidence.
     state: PathBuf,
-    /// Of the brokers, by id.
+    /// The ports of the brokers, by id.
     ports: BTreeMap<i32, u16>,
     port: u16,
 }
@@ -348,14 +367,14 @@ impl Exporter {
             ports,
             port,
         };
-        let begun = Instant::now();
+        let started = Instant::now();
         while !exporter.scrape().is_ok_and(|scrape| {
             exporter
                 .value(&scrape, "deadlock_detected", BROKERS[2], "")
                 .is_some()
         }) {
             ensure!(
-                begun.elapsed() < Duration::from_secs(20),
+                started.elapsed() < Duration::from_secs(20),
                 "the exporter did not find the brokers"
             );
             std::thread::sleep(Duration::from_millis(100));
@@ -371,7 +390,7 @@ impl Exporter {
         Ok(body)
     }
 
-    /// What a command of the program prints about this exporter.
+    /// Runs a command of the program against this exporter and returns its output.
     fn command(&self, name: &str) -> Result<String> {
         let mut command = Command::new(&self.program);
         command
@@ -381,7 +400,7 @@ impl Exporter {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The newest bundle of the broker with this label.
+    /// Returns the newest bundle of the broker with this label.
     fn bundle(&self, label: &str) -> Result<PathBuf> {
         let folder = self.state.join("kafka-vitals/evidence");
         let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -399,11 +418,18 @@ impl Exporter {
             .with_context(|| format!("no bundle in {}", folder.display()))
     }
 
+    /// Asks the liveness probe of the broker with this label; returns status and reason.
+    fn live(&self, label: &str) -> Result<(u16, String)> {
+        let path = format!("/brokers/{label}/live");
+        let time = Duration::from_secs(5);
+        Ok(self.cell.http_get(self.port, &path, time)?)
+    }
+
     fn scrape(&self) -> Result<String> {
         self.get("/metrics")
     }
 
-    /// A value of a scrape, by the series' name, broker, and what labels follow.
+    /// Returns a value of a scrape by the name of the series, the broker, and further labels.
     fn value(&self, scrape: &str, name: &str, broker: i32, labels: &str) -> Option<f64> {
         let series = format!(
             "kafka_vitals_{name}{{broker=\"{}\"{labels}}} ",
@@ -416,7 +442,7 @@ impl Exporter {
             .ok()
     }
 
-    /// The label of a broker: `217@PORT` where another cluster on this host has the same id.
+    /// Returns the label of a broker: `217@PORT` if another cluster on this host has the same id.
     fn label(&self, scrape: &str, broker: i32) -> String {
         let shared = self
             .ports
@@ -427,12 +453,12 @@ impl Exporter {
             .unwrap_or_else(|| broker.to_string())
     }
 
-    /// The page's first line.
+    /// Returns the heading of the page.
     fn page_title(&self) -> Result<String> {
         let page = self.get("/")?;
         let title = page
             .split_once("<h1>")
             .and_then(|(_, rest)| rest.split_once("</h1>"));
-        Ok(title.context("the page has no first line")?.0.to_owned())
+        Ok(title.context("the page has no heading")?.0.to_owned())
     }
 }

@@ -1,4 +1,4 @@
-//! Broker jars from Maven Central, resolved once into a cache folder outside the repository.
+//! Finds the brokers' jars, resolved once from Maven Central into a cache folder outside the repository, and JDKs.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use rustix::fs::FlockOperation;
 
 use crate::versions::Version;
 
-/// What to say when a JDK or Maven is missing.
+/// The remedy that messages name when a JDK or Maven is missing.
 pub const INSTALL: &str = "install it with `apt-get install openjdk-17-jdk-headless maven`";
 
-/// `$KAFKA_VITALS_LAB_CACHE`, else `$XDG_CACHE_HOME/kafka-vitals-lab`, else `~/.cache/kafka-vitals-lab`.
+/// Returns `$KAFKA_VITALS_LAB_CACHE`, else `$XDG_CACHE_HOME/kafka-vitals-lab`, else `~/.cache/kafka-vitals-lab`.
 pub fn cache_folder() -> Result<PathBuf> {
     let named = |name: &str| {
         env::var_os(name)
@@ -24,16 +24,19 @@ pub fn cache_folder() -> Result<PathBuf> {
     let folder = named("KAFKA_VITALS_LAB_CACHE")
         .or_else(|| named("XDG_CACHE_HOME").map(|base| base.join("kafka-vitals-lab")))
         .or_else(|| named("HOME").map(|home| home.join(".cache/kafka-vitals-lab")))
-        .context("neither KAFKA_VITALS_LAB_CACHE nor XDG_CACHE_HOME nor HOME is set: no place for the broker jars")?;
+        .context(
+            "no folder for the brokers' jars: set KAFKA_VITALS_LAB_CACHE, XDG_CACHE_HOME or HOME",
+        )?;
     std::path::absolute(&folder).with_context(|| format!("cache folder {}", folder.display()))
 }
 
-/// The jars of `version`, sorted.
+/// Returns the jars of `version`, sorted.
 pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
     resolved(version.name, || broker(version))
 }
 
-/// The Java agent that holds a thread up where a rule says, so that a race is lost for certain.
+/// Returns the jar of Byteman, a Java agent that delays a thread where a rule says, so that a race always has the same
+/// result.
 pub fn byteman() -> Result<PathBuf> {
     let jars = resolved("byteman-4.0.24", || {
         dependency("org.jboss.byteman", "byteman", "4.0.24", "")
@@ -41,9 +44,10 @@ pub fn byteman() -> Result<PathBuf> {
     jars.into_iter().next().context("a jar of Byteman")
 }
 
-/// The jars of what is kept in the cache under that name; resolved with Maven when the cache lacks them.
+/// Returns the jars in the cache folder of that name and first resolves them with Maven if the cache lacks them.
 ///
-/// A lock in the cache folder keeps two processes from resolving at once, and the folder appears whole or not at all.
+/// A lock in the cache folder prevents two processes from resolving at once, and the folder appears complete or not at
+/// all.
 fn resolved(name: &str, dependencies: impl Fn() -> String) -> Result<Vec<PathBuf>> {
     let cache = cache_folder()?;
     let folder = cache.join(name);
@@ -69,7 +73,7 @@ fn resolved(name: &str, dependencies: impl Fn() -> String) -> Result<Vec<PathBuf
     jars.sort();
     if jars.is_empty() {
         bail!(
-            "{} holds no jars: remove it, and the next run resolves it again",
+            "{} has no jars: remove it, and the next run resolves it again",
             folder.display()
         );
     }
@@ -92,19 +96,19 @@ fn resolve(name: &str, dependencies: &str, cache: &Path, folder: &Path) -> Resul
         .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
         .arg(format!("-DoutputDirectory={}", output.display()))
         .stdin(Stdio::null())
-        // Its errors: of all else it is quiet.
+        // With `--quiet` these are only errors.
         .stdout(std::io::stderr())
         .status()
         .with_context(|| format!("start Maven (`mvn`): {INSTALL}"))?;
     ensure!(
         status.success(),
-        "Maven could not resolve {name} ({status}); why is told above"
+        "Maven could not resolve {name} ({status}); its messages above say why"
     );
     fs::rename(&output, folder)
         .with_context(|| format!("move the resolved jars to {}", folder.display()))
 }
 
-/// Its own artifact and what that needs beside its dependencies.
+/// Returns the Maven dependencies of a broker: its artifact, and what that needs in addition.
 fn broker(version: &Version) -> String {
     let mut extra = String::new();
     for coordinates in version.extra {
@@ -112,7 +116,7 @@ fn broker(version: &Version) -> String {
         let mut part = || parts.next().unwrap_or_default();
         extra += &dependency(part(), part(), part(), "");
     }
-    // These three are named in old poms, are not in Maven Central, and the broker does not need them.
+    // Old poms name these three, Maven Central lacks them, and the broker does not need them.
     let exclusions: String = [
         ("com.sun.jmx", "jmxri"),
         ("com.sun.jdmk", "jmxtools"),
@@ -147,7 +151,7 @@ fn dependency(group: &str, artifact: &str, version: &str, exclusions: &str) -> S
     )
 }
 
-/// The `java` to start brokers with: `$JAVA_HOME/bin/java`, else the one on `PATH`.
+/// Returns the `java` to start brokers with: `$JAVA_HOME/bin/java`, else the one on `PATH`.
 pub fn java() -> Result<PathBuf> {
     if let Some(home) = env::var_os("JAVA_HOME").filter(|home| !home.is_empty()) {
         let java = PathBuf::from(home).join("bin/java");
@@ -162,8 +166,8 @@ pub fn java() -> Result<PathBuf> {
     on_path("java").with_context(|| format!("no `java` on PATH: {INSTALL}"))
 }
 
-/// The `java` of a JDK whose major version is `wanted`: of `JAVA_HOME*`, of `PATH`, of the folders beside that, or of a
-/// `java-*` in the cache folder, where `scripts/prerequisites.sh` puts those that a machine lacks.
+/// Returns the `java` of a JDK whose major version is `wanted`. It searches `JAVA_HOME*`, `PATH`, the folders beside that
+/// JDK, and `java-*` in the cache folder, where `scripts/prerequisites.sh` puts JDKs that the machine lacks.
 pub fn java_of(wanted: impl RangeBounds<u32>) -> Option<PathBuf> {
     let variables =
         env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JAVA_HOME"));
@@ -195,7 +199,7 @@ pub fn java_of(wanted: impl RangeBounds<u32>) -> Option<PathBuf> {
         .map(|home| home.join("bin/java"))
 }
 
-/// The first file of that name in the folders of `PATH`.
+/// Returns the first file of that name in the folders of `PATH`.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join(name))

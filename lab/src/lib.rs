@@ -1,14 +1,16 @@
 //! Real Kafka brokers and real failures on demand, for the tests and the demo of kafka-vitals.
 //!
-//! [`Cell`] keeps a cluster apart from everything else on the host, [`Cluster`] runs ZooKeeper and brokers of a
-//! version in [`versions`], [`deadlock`] makes the incident's deadlock by requests alone, [`Load`] plays impatient
-//! clients, and [`hand`] reads what an operator would read with `ss`, `kafka-topics`, `jstack` and `/proc`.
+//! [`Cell`] isolates a cluster from the rest of the host, [`Cluster`] runs ZooKeeper and brokers of a version in
+//! [`versions`], [`deadlock`] makes the incident's deadlock by requests alone, [`Load`] simulates impatient clients, and
+//! [`cli_tools`] reads what an operator would read with `ss`, `kafka-topics`, `jstack` and `/proc`. [`fake_broker`] gives
+//! answers that no real broker gives.
 
 pub mod cell;
+pub mod cli_tools;
 pub mod client;
 pub mod cluster;
 pub mod deadlock;
-pub mod hand;
+pub mod fake_broker;
 mod http;
 pub mod jars;
 pub mod load;
@@ -17,6 +19,8 @@ pub mod usage;
 pub mod versions;
 
 pub use cell::{Cell, Process};
+// A unit test of the exporter still uses this name.
+pub use cli_tools as hand;
 pub use cluster::{Cluster, ClusterOptions};
 pub use deadlock::{Deadlock, Form};
 pub use load::Load;
@@ -28,24 +32,24 @@ use std::time::Duration;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Makes every wait of the lab in this process end with an error, so that a start or a deadlock in the making can be
-/// given up in order. For the thread that is told of signals.
+/// Makes every wait of the lab in this process end with an error, so that a signal can end a start in order. The thread
+/// that receives signals calls it.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// Sleeps between two looks at a condition; an error once the lab was interrupted.
-fn nap() -> anyhow::Result<()> {
+/// Sleeps between two checks of a condition; an error once the lab was interrupted.
+fn sleep_between_polls() -> anyhow::Result<()> {
     anyhow::ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     std::thread::sleep(Duration::from_millis(50));
     Ok(())
 }
 
-/// Tells that a test does not run here; `tests/skips.txt` lists what may be told, and a run fails over anything else.
+/// Reports that a test does not run here. `tests/skips.txt` lists the reports that are allowed; a run fails on any other.
 pub fn skip(test: &str, reason: &str) {
     use std::io::Write as _;
     let line = format!("{test}: {reason}\n");
-    let told = match std::env::var_os("KAFKA_VITALS_SKIPS") {
+    let reported = match std::env::var_os("KAFKA_VITALS_SKIPS") {
         Some(file) => {
             let file = std::fs::OpenOptions::new()
                 .append(true)
@@ -53,11 +57,11 @@ pub fn skip(test: &str, reason: &str) {
                 .open(file);
             file.and_then(|mut file| file.write_all(line.as_bytes()))
         }
-        // Past the runner's capture.
+        // The test runner does not capture this.
         None => std::io::stderr().write_all(line.as_bytes()),
     };
-    // A skip that nobody hears of must not pass for a test that ran.
-    if let Err(error) = told {
-        panic!("cannot tell that {test} was skipped: {error}");
+    // An unreported skip would count as a test that ran.
+    if let Err(error) = reported {
+        panic!("cannot report that {test} was skipped: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Impatient clients, as real ones are: no answer within the time-out, and they close the socket and connect again.
+//! Simulates impatient clients: after a time-out without an answer they close the socket and connect again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,14 +13,14 @@ use crate::client::{Connection, Member};
 use crate::cluster::Cluster;
 use crate::deadlock::TOPIC;
 
-/// Clients of each broker, as in the recorded incident: those that send Metadata, Fetch and OffsetFetch twice a second,
-/// and those that commit an offset every 2 s, each for a group of its own.
+/// The clients of each broker, as in the recorded incident: readers send Metadata, Fetch and OffsetFetch twice a second,
+/// committers commit an offset every 2 s, each for its own group.
 const READERS: usize = 3;
 const COMMITTERS: usize = 4;
-/// How long they wait for an answer.
+/// The time that a client waits for an answer.
 const TIME_OUT: Duration = Duration::from_secs(5);
 
-/// A running load. Dropping it tells the clients to end, which they do within their time-out.
+/// A running load. After it is dropped, the clients end within their time-out.
 pub struct Load(Arc<Counts>);
 
 #[derive(Default)]
@@ -33,13 +33,13 @@ struct Counts {
 }
 
 impl Load {
-    /// Starts the clients of [`TOPIC`], which exists.
+    /// Starts the clients. [`TOPIC`] must exist.
     pub fn start(cluster: &Cluster) -> Result<Load> {
         Load::start_rebalancing(cluster, 0)
     }
 
-    /// And so many of each broker that join groups, each group with one of each other broker, and leave them again.
-    /// (0.10.1.0 may deadlock by it.)
+    /// Starts the clients, and for each broker further `rebalancers` that join and leave groups. Each group has one
+    /// rebalancer per broker. On 0.10.1.0 this can deadlock a broker.
     pub fn start_rebalancing(cluster: &Cluster, rebalancers: usize) -> Result<Load> {
         let load = Load(Arc::default());
         let fetch_version = cluster.version().fetch_version;
@@ -84,22 +84,22 @@ impl Load {
         Ok(load)
     }
 
-    /// Rounds of requests that were answered.
+    /// Returns the number of answered rounds of requests.
     pub fn answered(&self) -> u64 {
         self.0.answered.load(Ordering::Relaxed)
     }
 
-    /// Groups that were joined and left.
+    /// Returns how often a rebalancer joined and left a group.
     pub fn rebalanced(&self) -> u64 {
         self.0.rebalanced.load(Ordering::Relaxed)
     }
 
-    /// Requests and connects without an answer in time, or refused.
+    /// Returns the number of requests and connects that failed or had no answer in time.
     pub fn failed(&self) -> u64 {
         self.0.failed.load(Ordering::Relaxed)
     }
 
-    /// When the first client noticed.
+    /// Returns the time of the first failure.
     pub fn first_failure(&self) -> Option<Instant> {
         self.0.first_failure.get().copied()
     }
@@ -119,7 +119,7 @@ fn rebalance(
     counts: &Counts,
 ) -> io::Result<()> {
     let id = match connection.coordinator(group) {
-        // There is none yet.
+        // The group has no coordinator yet.
         Err(error) if error.kind() == io::ErrorKind::Other => return Ok(()),
         found => found?,
     };
@@ -128,7 +128,7 @@ fn rebalance(
         2 * TIME_OUT,
     )?;
     let join_version = if fetch_version >= 4 { 2 } else { 0 };
-    // Refused while the coordinator moves.
+    // Brokers refuse it while the coordinator moves.
     if coordinator.rebalance(join_version, group, TOPIC).is_ok() {
         counts.rebalanced.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! `lab up` starts a cluster to point things at; `lab incident` makes the incident and tells what it looks like by hand.
+//! The command line of the lab: starts clusters, shows the incident with and without the exporter, and records test data.
 
 mod demo;
 mod record;
@@ -28,31 +28,31 @@ struct Cli {
 enum Command {
     /// Start a cluster and keep it until Ctrl-C, SIGTERM or the end of a piped stdin
     Up(UpOptions),
-    /// The incident on three real brokers, by hand and by the exporter side by side
+    /// Show the incident on three real brokers: readings of other tools beside those of the exporter
     Demo(DemoOptions),
-    /// Start a cluster, make the incident's deadlock, and tell what is seen by hand
+    /// Start a cluster, make the incident's deadlock, and show the readings of other tools
     Incident {
         #[command(flatten)]
         up: UpOptions,
-        /// Which thread meets the request handler
+        /// The thread that deadlocks with the request handler
         #[arg(long, value_enum, default_value = "expire")]
         form: Form,
-        /// Run impatient clients beside it, as in the incident
+        /// Run impatient clients too, as in the incident
         #[arg(long)]
         load: bool,
-        /// How long to go on after the deadlock, in seconds
+        /// Seconds to continue after the deadlock
         #[arg(long, default_value_t = 120)]
         seconds: u64,
     },
-    /// Record three brokers, one of them deadlocked, as tests/golden.rs reads them
+    /// Record three brokers, one of them deadlocked, for tests/golden.rs
     RecordHost {
-        /// A folder that is not there yet
+        /// The folder to create
         folder: PathBuf,
-        /// The exporter that takes the thread dumps; the one built beside this program when not given
+        /// The exporter that takes the thread dumps [default: the one built beside this program]
         #[arg(long)]
         exporter: Option<PathBuf>,
     },
-    /// Record the incident as Prometheus has it into a test of the alerts (9 minutes)
+    /// Record the incident's series from Prometheus into a test of the alerts; takes 9 minutes
     RecordAlerts {
         #[arg(default_value = "alerts/tests/incident.yml")]
         test: PathBuf,
@@ -67,25 +67,26 @@ struct DemoOptions {
     /// The exporter to run
     #[arg(long, default_value = "target/release/kafka-vitals")]
     exporter: PathBuf,
-    /// How long to watch after the deadlock, in seconds
+    /// Seconds to show readings after the deadlock
     #[arg(long, default_value_t = 75)]
     seconds: u64,
 }
 
 #[derive(Args)]
 struct UpOptions {
+    /// The Kafka version
     #[arg(long, default_value = "0.10.1.0")]
     kafka: String,
-    /// ZooKeeper or KRaft; the version's usual one when not given
+    /// ZooKeeper or KRaft [default: the usual mode of the version]
     #[arg(long, value_enum)]
     mode: Option<Mode>,
-    /// How many brokers
+    /// The number of brokers
     #[arg(long, default_value_t = 3)]
     brokers: u16,
-    /// The first broker's id
+    /// The id of the first broker; the others count up from it
     #[arg(long, default_value_t = 1)]
     first_id: u16,
-    /// In pid, network and mount namespaces of their own
+    /// Run the cluster in its own pid, network and mount namespaces
     #[arg(long)]
     apart: bool,
 }
@@ -136,7 +137,7 @@ fn run() -> Result<()> {
 
 fn up(options: &UpOptions) -> Result<Cluster> {
     ensure!(options.brokers > 0, "--brokers must be at least 1");
-    let begin = Instant::now();
+    let started = Instant::now();
     let first = i32::from(options.first_id);
     let cluster = Cluster::start(ClusterOptions {
         brokers: (first..first + i32::from(options.brokers)).collect(),
@@ -151,7 +152,7 @@ fn up(options: &UpOptions) -> Result<Cluster> {
     println!(
         "Kafka {} started in {:.1} s",
         cluster.version().name,
-        begin.elapsed().as_secs_f32()
+        started.elapsed().as_secs_f32()
     );
     if let Some((process, port)) = cluster.zookeeper() {
         println!("ZooKeeper   127.0.0.1:{port}  pid {}", process.pid());
@@ -185,19 +186,20 @@ fn incident(
     } else {
         None
     };
-    demo::look(cluster, None, None)?;
+    demo::print_readings(cluster, None, None)?;
     let deadlock = deadlock::make(cluster, form)?;
     let since = deadlock.followers_continued;
     println!(
-        "broker {} is deadlocked, in round {}; jstack says so {:.1} s after its followers went on:\n{}",
+        "broker {} is deadlocked, in round {}; jstack reports it {:.1} s after the followers resumed:\n{}",
         deadlock.broker,
         deadlock.rounds,
         (deadlock.confirmed - since).as_secs_f32(),
         deadlock.report,
     );
     while since.elapsed() < time {
-        demo::look(cluster, None, Some(since))?;
-        load.as_ref().inspect(|load| demo::clients(load, since));
+        demo::print_readings(cluster, None, Some(since))?;
+        load.as_ref()
+            .inspect(|load| demo::print_clients(load, since));
         match stop.recv_timeout(Duration::from_secs(10)) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => break,
@@ -206,18 +208,18 @@ fn incident(
     Ok(())
 }
 
-/// Told once by SIGINT, SIGTERM, SIGHUP, or the end of a piped stdin.
+/// Returns a channel that receives at SIGINT, SIGTERM, SIGHUP and the end of a piped stdin.
 fn stop_requests() -> Result<mpsc::Receiver<()>> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (stop, stopped) = mpsc::channel();
-    let told = stop.clone();
+    let by_signal = stop.clone();
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             signals.forever().next();
-            let _ = told.send(());
+            let _ = by_signal.send(());
             lab::interrupt();
-            // What still hangs then (a tool) is given up; the processes end by their parent-death signal.
+            // After 10 s a tool may still hang. Exit all the same: processes end by their parent-death signal.
             thread::sleep(Duration::from_secs(10));
             std::process::exit(130);
         })?;

@@ -1,4 +1,4 @@
-//! Prometheus and Alertmanager with the configuration that is shipped in `alerts/`, and somebody who is notified.
+//! Runs Prometheus and Alertmanager with the configuration of `alerts/`, and receives their notifications.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -15,20 +15,20 @@ use serde_json::Value;
 use crate::{Cell, Process};
 
 const READY_TIME: Duration = Duration::from_secs(30);
-/// More than any notification has.
+/// The largest notification that is read; real ones are far smaller.
 const BODY_MAX: u64 = 16 << 20;
 
-/// What Alertmanager sent to a webhook.
+/// A notification that Alertmanager sent to a webhook.
 pub struct Notification {
     pub at: Instant,
-    /// `/pager`
+    /// The path of the webhook, such as `/pager`.
     pub path: String,
-    /// JSON
+    /// The notification as JSON.
     pub body: String,
 }
 
 impl Notification {
-    /// The alerts in it, each with `status`, `labels` and `annotations`.
+    /// Returns its alerts, each with `status`, `labels` and `annotations`.
     pub fn alerts(&self) -> Result<Vec<Value>> {
         let mut body: Value = serde_json::from_str(&self.body)?;
         match body["alerts"].take() {
@@ -38,7 +38,7 @@ impl Notification {
     }
 }
 
-/// Both, running; they end when it is dropped.
+/// A running Prometheus and Alertmanager, with their ports. Dropping it ends both.
 pub struct Monitoring {
     pub prometheus: u16,
     pub alertmanager: u16,
@@ -47,8 +47,8 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
-    /// `alerts` is the folder of that name, `folder` an empty one that the cell sees. Only addresses are put into what is
-    /// shipped.
+    /// Starts both. `alerts` is the folder of that name, `folder` an empty one that the cell sees. The shipped
+    /// configuration is changed only in its addresses.
     pub fn start(cell: &Cell, alerts: &Path, folder: &Path, exporter: u16) -> Result<Monitoring> {
         let ports = cell.free_ports(2)?;
         let (prometheus, alertmanager) = (ports[0], ports[1]);
@@ -67,14 +67,14 @@ impl Monitoring {
         let lines = shipped.lines().filter(|line| !others.contains(line));
         let config: String = lines.map(|line| format!("{line}\n")).collect();
         let config = config.replace(target.trim(), &format!("- 127.0.0.1:{exporter}"));
-        put(
+        write_config(
             &folder.join("prometheus.yml"),
             &config,
             "127.0.0.1:9093",
             alertmanager,
         )?;
         let shipped = fs::read_to_string(alerts.join("alertmanager.yml"))?;
-        put(
+        write_config(
             &folder.join("alertmanager.yml"),
             &shipped,
             "127.0.0.1:9099",
@@ -110,21 +110,21 @@ impl Monitoring {
             &[
                 format!("--config.file={}", at("alertmanager.yml")),
                 format!("--storage.path={}", at("notified")),
-                // Alone: it would look for others, and listen on every address.
+                // Without this it would search for others and listen on every address.
                 "--cluster.listen-address=".to_owned(),
             ],
         )?;
-        let begun = Instant::now();
+        let started = Instant::now();
         for port in [prometheus, alertmanager] {
             while !cell
                 .http_get(port, "/-/ready", Duration::from_secs(2))
                 .is_ok_and(|(status, _)| status == 200)
             {
                 ensure!(
-                    begun.elapsed() < READY_TIME,
-                    "nothing is ready on port {port} after {READY_TIME:?}"
+                    started.elapsed() < READY_TIME,
+                    "the server on port {port} is not ready after {READY_TIME:?}"
                 );
-                crate::nap()?;
+                crate::sleep_between_polls()?;
             }
         }
         let processes = [prometheus_process, alertmanager_process];
@@ -137,10 +137,10 @@ impl Monitoring {
     }
 }
 
-fn put(file: &Path, config: &str, shipped: &str, port: u16) -> Result<()> {
+fn write_config(file: &Path, config: &str, shipped: &str, port: u16) -> Result<()> {
     ensure!(
         config.contains(shipped),
-        "{}: no {shipped} in what is shipped",
+        "{}: {shipped} is missing",
         file.display()
     );
     Ok(fs::write(
@@ -149,17 +149,17 @@ fn put(file: &Path, config: &str, shipped: &str, port: u16) -> Result<()> {
     )?)
 }
 
-/// Listens in the cell's network until the other end is dropped and one more notification has come.
+/// Listens in the cell's network. The thread ends at the first notification after the [`Receiver`] was dropped.
 fn receiver(cell: &Cell) -> Result<(u16, Receiver<Notification>)> {
     let listener = cell.in_network(|| TcpListener::bind(("127.0.0.1", 0)))??;
     let port = listener.local_addr()?.port();
-    let (told, notifications) = mpsc::channel();
+    let (sender, notifications) = mpsc::channel();
     thread::Builder::new()
         .name("receiver".into())
         .spawn(move || {
             for stream in listener.incoming().flatten() {
                 if let Ok(notification) = take(stream)
-                    && told.send(notification).is_err()
+                    && sender.send(notification).is_err()
                 {
                     break;
                 }
@@ -168,7 +168,7 @@ fn receiver(cell: &Cell) -> Result<(u16, Receiver<Notification>)> {
     Ok((port, notifications))
 }
 
-/// One request, answered.
+/// Reads one request and answers it.
 fn take(stream: TcpStream) -> Result<Notification> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut reader = BufReader::new(stream);

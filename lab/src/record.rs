@@ -1,8 +1,9 @@
-//! Records a host for `tests/golden.rs`: three brokers, one of them deadlocked under impatient clients, as `/proc`, the
-//! brokers and other tools tell of them at one moment. Paths of the machine become neutral ones.
+//! Records a host for `tests/golden.rs`: the files of `/proc`, the brokers' answers and the output of other tools at one
+//! moment, for three brokers of which one is deadlocked under impatient clients. Paths of the machine become neutral
+//! ones.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,23 +13,22 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use lab::client::Connection;
 use lab::cluster::Node;
-use lab::{Cluster, ClusterOptions, Form, Load, deadlock, hand, jars};
+use lab::{Cluster, ClusterOptions, Form, Load, cli_tools, deadlock, jars};
 
 const TOOL_TIME: Duration = Duration::from_secs(20);
-/// For the deadlock to show in the ISR and in sockets, and for a moment at which nothing moves.
+/// The longest wait for the symptoms of the deadlock, and for a moment at which nothing changes.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// Metadata version 1 about all topics, of a client named `lab`.
-const METADATA_REQUEST: &[u8] = b"\0\0\0\x11\0\x03\0\x01\0\0\0\x01\0\x03lab\xff\xff\xff\xff";
-/// What the exporter reads below `/proc/PID`, links apart.
+/// The files that the exporter reads below `/proc/PID`, without the links.
 const PROCESS_FILES: [&str; 5] = ["stat", "status", "limits", "cmdline", "maps"];
 
-/// Text of this machine, and what stands for it in the recording.
+/// Texts of this machine with their replacements in the recording.
 type Neutral = Vec<(String, &'static str)>;
 
+/// Records into the new folder `to`, with thread dumps by `exporter`.
 pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
     ensure!(
         exporter.is_file(),
-        "there is no {}: run `cargo build` first",
+        "{} does not exist: run `cargo build` first",
         exporter.display()
     );
     ensure!(!to.exists(), "{} exists: remove it first", to.display());
@@ -39,39 +39,39 @@ pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
     })?;
     ensure!(
         cluster.cell().isolated(),
-        "a host of its own needs namespaces: run as root"
+        "the recording needs namespaces: run as root"
     );
     cluster.create_topic(deadlock::TOPIC, 8, 3)?;
     let load = Load::start(&cluster)?;
     let made = deadlock::make(&cluster, Form::Expire)?;
     println!("broker {} is deadlocked", made.broker);
-    wait_for_harm(&cluster, made.broker)?;
+    wait_for_symptoms(&cluster, made.broker)?;
     drop(load);
-    impatient(&cluster, made.broker)?;
+    abandon_connections(&cluster, made.broker)?;
 
     let neutral = neutral(&cluster)?;
     for node in cluster.brokers() {
         dumps(&cluster, node, exporter, &to.join("dumps"))?;
     }
-    let begun = Instant::now();
-    // A silent broker is asked once: each question leaves it a dead socket.
-    let mut asked: Vec<&Node> = cluster.brokers().collect();
+    let started = Instant::now();
+    // A silent broker is asked only once, because each request leaves a dead socket in it.
+    let mut answering: Vec<&Node> = cluster.brokers().collect();
     loop {
-        let silent = metadata(&cluster, &asked, &to.join("metadata"))?;
-        asked.retain(|node| !silent.contains(&node.id()));
-        let before = tools(&cluster)?;
+        let silent = metadata(&cluster, &answering, &to.join("metadata"))?;
+        answering.retain(|node| !silent.contains(&node.id()));
+        let before = tool_outputs(&cluster)?;
         let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         processes(&cluster, &to.join("proc"), &neutral)?;
-        let after = tools(&cluster)?;
-        let moved: Vec<_> = still(&before)
+        let after = tool_outputs(&cluster)?;
+        let changed: Vec<_> = comparable(&before)
             .into_iter()
-            .filter(|told| !still(&after).contains(told))
+            .filter(|output| !comparable(&after).contains(output))
             .collect();
-        if moved.is_empty() {
+        if changed.is_empty() {
             for (name, text) in &before {
                 write(
                     &to.join("tools").join(name),
-                    squeezed(&replaced(text, &neutral)).as_bytes(),
+                    single_spaced(&replaced(text, &neutral)).as_bytes(),
                 )?;
             }
             write(
@@ -81,82 +81,85 @@ pub fn record_host(to: &Path, exporter: &Path) -> Result<()> {
             break;
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
-            "for {PATIENCE:?} something moved at every attempt"
+            started.elapsed() < PATIENCE,
+            "for {PATIENCE:?} something changed during every attempt"
         );
-        let names: Vec<_> = moved.iter().map(|(name, _)| *name).collect();
-        println!("once more, as something moved in {}", names.join(", "));
+        let names: Vec<_> = changed.iter().map(|(name, _)| *name).collect();
+        println!("trying again: {} changed", names.join(", "));
         fs::remove_dir_all(to.join("proc"))?;
         fs::remove_dir_all(to.join("metadata"))?;
     }
     files(&cluster, &to.join("root"), &neutral)?;
-    println!("recorded in {}; now: make docs", to.display());
+    println!("recorded in {}; now run `make docs`", to.display());
     Ok(())
 }
 
-/// Until the ISR has shrunk and the deadlocked broker holds connections that clients have given up.
-fn wait_for_harm(cluster: &Cluster, broker: i32) -> Result<()> {
+/// Waits until an ISR has shrunk and the deadlocked broker holds connections that clients have closed.
+fn wait_for_symptoms(cluster: &Cluster, broker: i32) -> Result<()> {
     let sick = cluster.broker(broker)?.port();
     let other = cluster
         .brokers()
         .map(Node::id)
         .find(|id| *id != broker)
         .context("another broker")?;
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let shrunk = cluster
             .metadata(other)?
             .partitions
             .iter()
-            .any(|partition| !partition.whole());
-        let waiting = hand::sockets(cluster.cell(), "close-wait", sick)?;
+            .any(|partition| !partition.is_fully_replicated());
+        let waiting = cli_tools::sockets(cluster.cell(), "close-wait", sick)?;
         if shrunk && waiting >= 10 {
             println!(
-                "{:.0} s later the ISR has shrunk, {waiting} CLOSE_WAIT",
-                begun.elapsed().as_secs_f32()
+                "{:.0} s later an ISR has shrunk, {waiting} CLOSE_WAIT",
+                started.elapsed().as_secs_f32()
             );
             return Ok(());
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
-            "{PATIENCE:?} after the deadlock: shrunk {shrunk}, {waiting} CLOSE_WAIT"
+            started.elapsed() < PATIENCE,
+            "{PATIENCE:?} after the deadlock: ISR shrunk: {shrunk}, {waiting} CLOSE_WAIT"
         );
         thread::sleep(Duration::from_millis(500));
     }
 }
 
-/// Clients that send once more while the broker is silent, and close: half of them in order, half by a reset, after
-/// which no table shows the socket that the broker holds.
-fn impatient(cluster: &Cluster, broker: i32) -> Result<()> {
+/// Opens connections, sends requests that the broker does not answer, and closes: half of them in order, half by a reset,
+/// after which the broker's socket is orphaned: no table shows it.
+fn abandon_connections(cluster: &Cluster, broker: i32) -> Result<()> {
     let port = cluster.broker(broker)?.port();
-    let mut streams = (0..6)
-        .map(|_| cluster.cell().connect(port))
-        .collect::<io::Result<Vec<_>>>()?;
+    let open = || -> io::Result<Vec<_>> {
+        let connections = (0..6).map(|_| Connection::open(port, TOOL_TIME));
+        connections.collect()
+    };
+    let mut connections = cluster.cell().in_network(open)??;
     for _ in 0..2 {
-        for stream in &mut streams {
-            stream.write_all(METADATA_REQUEST)?;
+        for connection in &mut connections {
+            connection.send_metadata()?;
         }
-        // The broker takes the first and then reads no further.
+        // The broker reads the first request and then no more.
         thread::sleep(Duration::from_secs(1));
     }
-    for stream in &streams[..3] {
-        rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+    for connection in &connections[..3] {
+        rustix::net::sockopt::set_socket_linger(connection, Some(Duration::ZERO))?;
     }
     Ok(())
 }
 
+/// Finds this machine's paths and their replacements.
 fn neutral(cluster: &Cluster) -> Result<Neutral> {
     let java = fs::canonicalize(jars::java()?)?;
     let home = java
         .ancestors()
         .nth(2)
-        .context("java lies in the `bin` of its home")?;
+        .context("java is not in the `bin` of a JDK")?;
     let libraries = jars::cache_folder()?.join(cluster.version().name);
     let node = cluster.brokers().next().context("a broker")?;
     let folder = node
         .folder()
         .parent()
-        .context("a broker's folder is the cluster's")?;
+        .context("the broker's folder has no parent")?;
     Ok(vec![
         (home.display().to_string(), "/opt/java"),
         (libraries.display().to_string(), "/opt/kafka/libs"),
@@ -171,8 +174,8 @@ fn replaced(text: &str, neutral: &Neutral) -> String {
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// Without the blanks that `ss` fills its columns with.
-fn squeezed(text: &str) -> String {
+/// Removes the blanks with which `ss` aligns its columns.
+fn single_spaced(text: &str) -> String {
     let mut text = text.to_owned();
     while text.contains("  ") {
         text = text.replace("  ", " ");
@@ -181,7 +184,7 @@ fn squeezed(text: &str) -> String {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::create_dir_all(path.parent().context("a folder above")?)?;
+    fs::create_dir_all(path.parent().context("a path without a folder")?)?;
     fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
 }
 
@@ -201,9 +204,9 @@ fn tool(cluster: &Cluster, line: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// What other tools tell of what the exporter reads, by the name of the file that it becomes.
-fn tools(cluster: &Cluster) -> Result<Vec<(String, String)>> {
-    let mut told = vec![
+/// Runs the other tools. Returns their outputs with the names of the files to save them in.
+fn tool_outputs(cluster: &Cluster) -> Result<Vec<(String, String)>> {
+    let mut outputs = vec![
         ("topics.txt".into(), cluster.topics_describe()?),
         (
             "ss-tcp.txt".into(),
@@ -216,23 +219,23 @@ fn tools(cluster: &Cluster) -> Result<Vec<(String, String)>> {
     ];
     for node in cluster.brokers() {
         let (id, pid) = (node.id(), node.cell_pid()?);
-        told.push((
+        outputs.push((
             format!("fd-{id}.txt"),
             tool(cluster, &format!("ls -l /proc/{pid}/fd"))?,
         ));
         let limits = format!("prlimit --pid {pid} --nofile --noheadings --raw --output SOFT,HARD");
-        told.push((format!("prlimit-{id}.txt"), tool(cluster, &limits)?));
-        told.push((
+        outputs.push((format!("prlimit-{id}.txt"), tool(cluster, &limits)?));
+        outputs.push((
             format!("ps-{id}.txt"),
             tool(cluster, &format!("ps -o pid=,rss=,etimes= -p {pid}"))?,
         ));
     }
-    Ok(told)
+    Ok(outputs)
 }
 
-/// Without what moves at any time: memory, age, timers, and sockets in TIME-WAIT, of which the tools make some.
-fn still(told: &[(String, String)]) -> Vec<(&str, Vec<String>)> {
-    let compared = told
+/// Sorts the lines and removes what always changes: memory, age, timers, and sockets in TIME-WAIT, which the tools make.
+fn comparable(outputs: &[(String, String)]) -> Vec<(&str, Vec<String>)> {
+    let compared = outputs
         .iter()
         .filter(|(name, _)| !name.starts_with("ps-") && name != "ss-all.txt");
     let lines = |text: &'_ str| -> Vec<String> {
@@ -249,7 +252,7 @@ fn still(told: &[(String, String)]) -> Vec<(&str, Vec<String>)> {
         .collect()
 }
 
-/// The dump as attach gives it, between two of `jstack` that count the same threads by state.
+/// Saves a dump by attach, taken between two by `jstack` with the same thread states.
 fn dumps(cluster: &Cluster, node: &Node, exporter: &Path, to: &Path) -> Result<()> {
     for _ in 0..40 {
         let before = cluster.jstack(node.id())?;
@@ -262,7 +265,7 @@ fn dumps(cluster: &Cluster, node: &Node, exporter: &Path, to: &Path) -> Result<(
             String::from_utf8_lossy(&dump.stderr)
         );
         let after = cluster.jstack(node.id())?;
-        let (before, after) = (essence(&before), essence(&after));
+        let (before, after) = (states_and_deadlock(&before), states_and_deadlock(&after));
         if before == after {
             write(&to.join(format!("{}.txt", node.id())), &dump.stdout)?;
             return write(
@@ -272,13 +275,13 @@ fn dumps(cluster: &Cluster, node: &Node, exporter: &Path, to: &Path) -> Result<(
         }
     }
     bail!(
-        "broker {} never had the same threads by state three times in a row",
+        "broker {} never had the same thread states in two dumps by jstack",
         node.id()
     )
 }
 
-/// Of `jstack`'s output the states, and its report of deadlocks: the rest is in the dump as well.
-fn essence(jstack: &str) -> String {
+/// Returns the thread states and the deadlock report of `jstack`'s output; the rest is in the dump by attach as well.
+fn states_and_deadlock(jstack: &str) -> String {
     let states = jstack
         .lines()
         .filter_map(|line| line.trim().strip_prefix("java.lang.Thread.State: "));
@@ -289,14 +292,14 @@ fn essence(jstack: &str) -> String {
     format!(
         "{}\n\n{}\n",
         states.join("\n"),
-        hand::reported_deadlock(jstack).unwrap_or_default()
+        cli_tools::reported_deadlock(jstack).unwrap_or_default()
     )
 }
 
-/// The body of each broker's Metadata response. Returns the ids of those that are silent.
-fn metadata(cluster: &Cluster, asked: &[&Node], to: &Path) -> Result<Vec<i32>> {
+/// Saves the body of each broker's Metadata response. Returns the ids of the brokers that did not answer.
+fn metadata(cluster: &Cluster, nodes: &[&Node], to: &Path) -> Result<Vec<i32>> {
     let mut silent = Vec::new();
-    for node in asked {
+    for node in nodes {
         let port = node.port();
         let ask = || Connection::open(port, Duration::from_secs(3))?.metadata_body();
         match cluster.cell().in_network(ask)? {
@@ -310,7 +313,7 @@ fn metadata(cluster: &Cluster, asked: &[&Node], to: &Path) -> Result<Vec<i32>> {
     Ok(silent)
 }
 
-/// What the exporter reads below `/proc`. Sockets are the same for all: one folder `net`, to which theirs are links.
+/// Saves what the exporter reads below `/proc`. All processes have the same sockets: their `net` links to one folder.
 fn processes(cluster: &Cluster, to: &Path, neutral: &Neutral) -> Result<()> {
     let proc = cluster.cell().host_path(Path::new("/proc"));
     for file in ["uptime", "sys/vm/max_map_count"] {
@@ -348,7 +351,7 @@ fn processes(cluster: &Cluster, to: &Path, neutral: &Neutral) -> Result<()> {
         {
             let mut text = String::from_utf8(fs::read(from.join(file))?)?;
             if file == "maps" {
-                // Only its lines are counted: the first two columns of each keep the recording small.
+                // The exporter only counts the lines: two columns of each keep the recording small.
                 let shortened =
                     |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ") + "\n";
                 text = text.lines().map(shortened).collect();
@@ -377,7 +380,7 @@ fn processes(cluster: &Cluster, to: &Path, neutral: &Neutral) -> Result<()> {
     Ok(())
 }
 
-/// The files of the brokers and of their JVM that discovery reads, at their neutral places.
+/// Saves the files of the brokers and of their JVM that discovery reads, at their neutral paths.
 fn files(cluster: &Cluster, to: &Path, neutral: &Neutral) -> Result<()> {
     let mut paths: Vec<PathBuf> = vec![Path::new(&neutral[0].0).join("release")];
     for node in cluster.brokers() {

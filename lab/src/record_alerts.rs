@@ -1,5 +1,5 @@
-//! Records what Prometheus has of an incident, as input of a promtool test: a minute of health, the deadlock under
-//! impatient clients, the restart.
+//! Records the series that Prometheus has of an incident, as input of a promtool test: a minute without a fault, the
+//! deadlock under impatient clients, the restart.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,12 +12,14 @@ use anyhow::{Context, Result, ensure};
 use lab::{Cluster, ClusterOptions, Form, Load, Monitoring, deadlock};
 use serde_json::Value;
 
-const SICK: Duration = Duration::from_secs(220);
-const AFTER: Duration = Duration::from_secs(150);
-/// As Prometheus scrapes.
+/// The time from the deadlock to the restart.
+const DEADLOCKED: Duration = Duration::from_secs(220);
+/// The time after the restart.
+const RECOVERING: Duration = Duration::from_secs(150);
+/// Seconds between two samples, as between two scrapes.
 const STEP: u64 = 10;
 
-/// Replaces the `input_series` of the test file `to`, whose expectations are written by hand.
+/// Replaces the `input_series` of the test file `to` and leaves its expectations as they are.
 pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let test = fs::read_to_string(to)?;
     let (head, rest) = test
@@ -44,24 +46,24 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     let load = Load::start(&cluster)?;
     sleep(Duration::from_secs(30));
 
-    let begun = SystemTime::now();
-    let since = || begun.elapsed().map(|time| time.as_secs());
+    let started = SystemTime::now();
+    let since = || started.elapsed().map(|time| time.as_secs());
     sleep(Duration::from_secs(45));
     let made = deadlock::make(&cluster, Form::Expire)?;
     println!(
-        "broker {} is deadlocked; jstack said so {} s after the begin",
+        "broker {} is deadlocked; jstack confirmed it {} s after the start",
         made.broker,
         since()?
     );
-    sleep(SICK);
+    sleep(DEADLOCKED);
     drop(load);
     let sick = made.broker;
     drop(made);
     cluster.kill(sick)?;
-    println!("killed {} s after the begin", since()?);
+    println!("killed {} s after the start", since()?);
     cluster.start_again(sick)?;
-    println!("started again {} s after the begin", since()?);
-    sleep(AFTER);
+    println!("started again {} s after the start", since()?);
+    sleep(RECOVERING);
 
     let rules = fs::read_to_string(alerts.join("kafka-vitals.rules.yml"))?;
     let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -71,7 +73,7 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
         .collect();
     let names: Vec<&str> = names.into_iter().collect();
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map(|time| time.as_secs());
-    let (start, end) = (seconds(begun)?, seconds(SystemTime::now())?);
+    let (start, end) = (seconds(started)?, seconds(SystemTime::now())?);
     let mut promtool = Command::new("promtool");
     promtool.args([
         "query",
@@ -105,7 +107,7 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
                 .get_mut(at as usize)
                 .context("a sample outside the range")? = sample[1].as_str();
         }
-        // What never runs out meets no rule.
+        // No rule matches a series that is always infinite.
         if samples.iter().flatten().any(|value| *value != "+Inf") {
             let values = notation(&samples);
             lines.push(format!(
@@ -131,7 +133,7 @@ pub fn record_alerts(to: &Path, alerts: &Path, exporter: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The exporter's address differs with each run.
+/// Writes the name and labels of a series. The instance is fixed, because the exporter's port differs in each run.
 fn name(metric: &Value) -> Result<String> {
     let metric = metric.as_object().context("no labels")?;
     let labels = metric
@@ -152,7 +154,8 @@ fn name(metric: &Value) -> Result<String> {
     ))
 }
 
-/// promtool's: `1x2` is 1 three times, `_` no sample, and `stale` ends a series as Prometheus does.
+/// Writes samples in promtool's notation: `1x2` is 1 three times, `_` is no sample, `stale` ends a series as Prometheus
+/// does.
 fn notation(samples: &[Option<&str>]) -> String {
     let mut parts = Vec::new();
     let mut at = 0;

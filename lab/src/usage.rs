@@ -1,15 +1,15 @@
-//! What processes cost, for the benchmarks: CPU time to the microsecond, where `/proc/PID/stat` tells hundredths of a
-//! second.
+//! CPU time of processes for the benchmarks, to the microsecond; `/proc/PID/stat` counts hundredths of a second.
 
 use std::io;
 use std::time::Duration;
 
-/// CPU time, user and system, of this process so far.
+/// Returns the CPU time of this process so far, user and system.
 pub fn own_cpu() -> io::Result<Duration> {
     cpu(libc::RUSAGE_SELF)
 }
 
-/// CPU time of the children of this process that were waited for so far, and of those that these waited for.
+/// Returns the CPU time of this process's children that were waited for so far, and of the children that those waited
+/// for.
 pub fn children_cpu() -> io::Result<Duration> {
     cpu(libc::RUSAGE_CHILDREN)
 }
@@ -17,7 +17,7 @@ pub fn children_cpu() -> io::Result<Duration> {
 fn cpu(whose: libc::c_int) -> io::Result<Duration> {
     // SAFETY: rusage is plain data, for which all zeros is a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is a whole rusage that outlives the call.
+    // SAFETY: `usage` is a complete rusage that outlives the call.
     if unsafe { libc::getrusage(whose, &mut usage) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,4 +1,4 @@
-//! The Kafka versions that the lab can run, and in what they differ.
+//! The table of Kafka versions that the lab can run, and their differences.
 
 use anyhow::{Context, Result};
 
@@ -7,32 +7,32 @@ use anyhow::{Context, Result};
 pub enum Mode {
     #[value(name = "zookeeper")]
     ZooKeeper,
-    /// Every node is broker and controller
+    /// Every node is a broker and a controller
     KraftCombined,
-    /// One node more is the controller, and only that
+    /// An additional node is the only controller, and not a broker
     KraftDedicated,
 }
 
 /// One Kafka release.
 #[derive(Debug)]
 pub struct Version {
-    /// As Maven names it: `0.10.1.0`.
+    /// The version as Maven names it: `0.10.1.0`.
     pub name: &'static str,
     /// The Scala version in the artifact's name: `kafka_2.11`.
     pub scala: &'static str,
-    /// Maven coordinates (`group:artifact:version`) that the broker needs beside its own dependencies.
+    /// Maven coordinates (`group:artifact:version`) that the broker needs in addition to its own dependencies.
     pub extra: &'static [&'static str],
-    /// The modes that run; the first is the default.
+    /// The modes that the version can run in; the first is the default.
     pub modes: &'static [Mode],
-    /// Main class of `kafka-topics`.
+    /// The main class of `kafka-topics`.
     pub topics_tool: &'static str,
-    /// Whether `kafka-topics` asks the brokers (`--bootstrap-server`) and not ZooKeeper.
+    /// Whether `kafka-topics` asks the brokers (`--bootstrap-server`) instead of ZooKeeper.
     pub topics_asks_brokers: bool,
-    /// The oldest Fetch that a broker of this version answers.
+    /// The oldest Fetch, from version 3 on, that a broker of this version answers.
     pub fetch_version: i16,
 }
 
-/// Java's XML binding left the JDK with 11; brokers of 0.10 start on a later JDK only with it.
+/// JDK 11 removed Java's XML binding; brokers of 0.10 need it to start on that JDK or a later one.
 const XML_BINDING: &str = "javax.xml.bind:jaxb-api:2.3.1";
 
 const fn old(name: &'static str) -> Version {
@@ -43,7 +43,7 @@ const fn old(name: &'static str) -> Version {
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: false,
-        fetch_version: 0,
+        fetch_version: 3,
     }
 }
 
@@ -62,7 +62,7 @@ pub const VERSIONS: &[Version] = &[
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: false,
-        fetch_version: 0,
+        fetch_version: 3,
     },
     Version {
         name: "2.8.2",
@@ -71,7 +71,7 @@ pub const VERSIONS: &[Version] = &[
         modes: &[Mode::ZooKeeper],
         topics_tool: "kafka.admin.TopicCommand",
         topics_asks_brokers: true,
-        fetch_version: 0,
+        fetch_version: 3,
     },
     Version {
         name: "3.9.1",
@@ -102,7 +102,7 @@ pub const VERSIONS: &[Version] = &[
     },
 ];
 
-/// The version of that name.
+/// Returns the version of that name.
 pub fn find(name: &str) -> Result<&'static Version> {
     VERSIONS
         .iter()
@@ -110,7 +110,7 @@ pub fn find(name: &str) -> Result<&'static Version> {
         .with_context(|| {
             let known: Vec<_> = VERSIONS.iter().map(|version| version.name).collect();
             format!(
-                "Kafka {name} is not in the lab's table; it knows {}",
+                "Kafka {name} is not in the lab's table of versions, which has {}",
                 known.join(", ")
             )
         })

@@ -1,13 +1,13 @@
-//! One cluster in a cell, with what the other tests rely on.
+//! Tests what other tests rely on, with one cluster in a cell.
 
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::client::Partition;
-use lab::{Cluster, ClusterOptions, hand};
+use lab::{Cluster, ClusterOptions, cli_tools};
 
 #[test]
 fn brokers_can_be_stopped_killed_paused_and_started_again() {
@@ -45,8 +45,8 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
                 .is_dir()
         );
     }
-    assert!(hand::sockets(&cell, "established", port).unwrap() > 0);
-    assert!(hand::open_handles(pid).unwrap() > 20);
+    assert!(cli_tools::sockets(&cell, "established", port).unwrap() > 0);
+    assert!(cli_tools::open_handles(pid).unwrap() > 20);
     assert!(
         cluster
             .jstack(218)
@@ -55,36 +55,36 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     );
 
     cluster.create_topic("orders", 6, 3).unwrap();
-    let described = hand::described_partitions(&cluster.topics_describe().unwrap());
-    let answered = cluster.metadata(217).unwrap().partitions;
-    assert_eq!(described.len(), 6);
-    assert_eq!(sorted(described), sorted(answered));
+    // Either view can be behind the other.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let described = cli_tools::described_partitions(&cluster.topics_describe().unwrap());
+        let answered = cluster.metadata(217).unwrap().partitions;
+        assert_eq!(described.len(), 6);
+        let (described, answered) = (sorted(described), sorted(answered));
+        if described == answered {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "kafka-topics: {described:#?}\nMetadata: {answered:#?}"
+        );
+    }
 
     cluster.stop(219).unwrap();
     assert!(cluster.broker(219).unwrap().pid().is_err());
-    cluster
-        // The list of brokers changes before the ISR does.
-        .wait_for(
-            "219 to leave every ISR",
-            Duration::from_secs(30),
-            |metadata| {
-                metadata
-                    .partitions
-                    .iter()
-                    .all(|partition| !partition.isr.contains(&219))
-            },
-        )
+    let described = cluster
+        .wait_until_excluded(219, Duration::from_secs(60))
         .unwrap();
-    let torn = hand::described_partitions(&cluster.topics_describe().unwrap());
-    assert_eq!(
-        torn.iter().filter(|partition| !partition.whole()).count(),
-        6
-    );
+    assert_eq!(described.len(), 6);
+    assert!(!described.iter().any(Partition::is_fully_replicated));
 
     cluster.kill(218).unwrap();
     cluster.start_again(218).unwrap();
     cluster.start_again(219).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(60))
+        .unwrap();
     assert_ne!(cluster.broker(218).unwrap().pid().unwrap(), pid);
 
     cluster.pause(217).unwrap();
@@ -106,7 +106,7 @@ fn brokers_can_be_stopped_killed_paused_and_started_again() {
     }
 }
 
-/// Metadata of 0.10 keeps the order of neither the partitions nor their replicas.
+/// Sorts partitions and replicas, because Metadata of 0.10 keeps the order of neither.
 fn sorted(mut partitions: Vec<Partition>) -> Vec<Partition> {
     for partition in &mut partitions {
         partition.replicas.sort_unstable();
@@ -116,7 +116,7 @@ fn sorted(mut partitions: Vec<Partition>) -> Vec<Partition> {
     partitions
 }
 
-/// The name in `hsperfdata_NAME`.
+/// Returns the user's name, for `hsperfdata_NAME`.
 fn user() -> String {
     String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout)
         .unwrap()

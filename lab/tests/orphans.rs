@@ -1,4 +1,4 @@
-//! Nothing that the lab started outlives it, even when it is killed without warning.
+//! Tests that no process of the lab outlives it, even when it is killed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn a_killed_lab_leaves_no_process() {
-    // Outside a cell a killed lab leaves its folder.
+    // A lab that is killed outside a cell leaves its folder.
     let temporary = tempfile::tempdir().unwrap();
     for place in [&["--apart"][..], &[]] {
         let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
@@ -46,7 +46,8 @@ fn a_killed_lab_leaves_no_process() {
     }
 }
 
-/// A running process's start, which tells it from a later one with its pid. Nothing for a zombie.
+/// Returns the start time of a running process, which differs from that of a later one with the same pid. None for a
+/// zombie.
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();

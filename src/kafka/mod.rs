@@ -2,6 +2,4 @@
 
 pub mod client;
 pub mod conn;
-#[cfg(test)]
-pub(crate) mod fake_broker;
 pub mod wire;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use kafka_vitals::collect::cluster::ClusterCollector;
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::model::Broker;
+use lab::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
+use lab::fake_broker::{FakeBroker, offers_metadata};
 
 use crate::Evaluator;
-use crate::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
-use crate::fake_broker::{FakeBroker, offers_metadata};
 use crate::host::Host;
 
 /// Metadata 1: broker 7 at h:9092 without a rack, controller 7, topic t with partition 0: leader, replicas and ISR 7.

@@ -122,7 +122,9 @@ fn rolling_restarts(cluster: &mut Cluster, exporter: &Exporter, time: Duration) 
             while begun.elapsed() < time {
                 for id in &ids {
                     cluster.restart(*id).unwrap();
-                    cluster.wait_whole(Duration::from_secs(90)).unwrap();
+                    cluster
+                        .wait_fully_replicated(Duration::from_secs(90))
+                        .unwrap();
                 }
             }
         });
@@ -276,7 +278,9 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         )
         .unwrap();
     cluster.create_topic("t32", 1, 3).unwrap();
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(60))
+        .unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (exporter, log) = watched(&cluster, folder.path());
     let group = |partition| {
@@ -295,7 +299,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         for fetch in &mut fetches {
             fetch
                 .send_fetch(
-                    0,
+                    3,
                     "__consumer_offsets",
                     &[0, 1],
                     Duration::from_secs(100),

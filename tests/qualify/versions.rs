@@ -52,35 +52,20 @@ fn tools_agree_in_trouble(case: &Case) {
     agree_on_everything(&cluster, &exporter);
     step("one paused");
     cluster.resume(SICK).unwrap();
-    cluster.wait_whole(Duration::from_secs(120)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(120))
+        .unwrap();
     all_well(&exporter);
     agree_on_everything(&cluster, &exporter);
     step("all well again");
 }
 
-/// Until the brokers that answer have given up the sick one. They tell shrunken ISRs one by one, up to a minute late.
+/// Waits until the brokers that answer and `kafka-topics` have excluded the sick one: a shrunken ISR can be reported up to
+/// a minute late.
 fn wait_without(cluster: &Cluster) {
-    let others: Vec<i32> = cluster
-        .brokers()
-        .map(|broker| broker.id())
-        .filter(|id| *id != SICK)
-        .collect();
-    wait_for(
-        "the other brokers to give it up",
-        Duration::from_secs(120),
-        || {
-            others.iter().all(|id| {
-                let Ok(metadata) = cluster.metadata(*id) else {
-                    return false;
-                };
-                !metadata.partitions.is_empty()
-                    && metadata
-                        .partitions
-                        .iter()
-                        .all(|one| one.leader != Some(SICK) && !one.isr.contains(&SICK))
-            })
-        },
-    );
+    cluster
+        .wait_until_excluded(SICK, Duration::from_secs(120))
+        .unwrap();
 }
 
 fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
@@ -113,7 +98,9 @@ fn its_absence_is_told(cluster: &Cluster, exporter: &Exporter) {
 
 fn come_back(cluster: &mut Cluster, exporter: &Exporter) {
     cluster.start_again(SICK).unwrap();
-    cluster.wait_whole(Duration::from_secs(120)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(120))
+        .unwrap();
     all_well(exporter);
 }
 

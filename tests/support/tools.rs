@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
-use lab::{Cluster, hand};
+use lab::{Cluster, cli_tools};
 
 use super::Exporter;
 
@@ -13,7 +13,7 @@ pub type Readings = BTreeMap<String, u64>;
 /// The entries of `/proc/PID/fd` of each broker and controller that runs.
 pub fn handles_by_folder(cluster: &Cluster) -> Readings {
     let count = |broker: &lab::cluster::Node| {
-        let entries = hand::open_handles(broker.pid().ok()?).ok()?;
+        let entries = cli_tools::open_handles(broker.pid().ok()?).ok()?;
         Some((
             format!("open_file_handles{{broker=\"{}\"}}", broker.id()),
             entries as u64,
@@ -34,7 +34,7 @@ pub fn isr_by_kafka_topics(cluster: &Cluster) -> Readings {
 
 /// Counts over the output of `kafka-topics --describe`.
 pub fn isr_in_describe(text: &str, brokers: &[i32]) -> Readings {
-    let partitions = hand::described_partitions(text);
+    let partitions = cli_tools::described_partitions(text);
     assert!(!partitions.is_empty());
     let mut readings = Readings::new();
     for &id in brokers {

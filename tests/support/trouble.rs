@@ -147,7 +147,9 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
         "the new process was followed {:.1?} after it had started",
         started.elapsed()
     );
-    cluster.wait_whole(Duration::from_secs(60)).unwrap();
+    cluster
+        .wait_fully_replicated(Duration::from_secs(60))
+        .unwrap();
     all_well(exporter);
 }
 
@@ -163,8 +165,15 @@ pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 
         made.rounds
     );
     assert!(seconds <= 20.0, "told only after {seconds:.1} s");
-    let metrics = exporter.metrics();
-    for id in BROKERS.into_iter().filter(|id| *id != made.broker) {
+    // The others were stopped for a moment, so their next dumps can come later.
+    let others = BROKERS.into_iter().filter(|id| *id != made.broker);
+    let mut metrics = exporter.metrics();
+    wait_for("dumps of the others", Duration::from_secs(40), || {
+        metrics = exporter.metrics();
+        let mut found = others.clone().map(|id| metrics.of("deadlock_detected", id));
+        found.all(|found| found.is_some())
+    });
+    for id in others {
         assert_eq!(metrics.of("deadlock_detected", id), Some(0.0), "{id}");
     }
     assert_eq!(metrics.of("deadlocked_threads", made.broker), Some(2.0));

@@ -1,4 +1,4 @@
-//! How a cluster's processes are configured and started.
+//! Configures and starts the processes of a cluster.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{ANSWER_TIME, Cluster, Node, START_TIME, TOOL_TIME};
 use crate::cell::{Cell, Process};
-use crate::nap;
+use crate::sleep_between_polls;
 use crate::versions::Mode;
 
 const LOG4J_1: &str = "log4j.rootLogger=INFO, out
@@ -31,7 +31,7 @@ const LOG4J_2: &str = r#"<Configuration status="WARN"><Appenders><Console name="
 const TOOLS_LOG4J_2: &str = r#"<Configuration status="ERROR"><Appenders><Console name="out" target="SYSTEM_ERR"><PatternLayout pattern="%p %m%n"/></Console></Appenders><Loggers><Root level="ERROR"><AppenderRef ref="out"/></Root></Loggers></Configuration>
 "#;
 
-/// Processes log to stdout, which goes to their log file; tools keep stdout for their answer.
+/// Writes the log4j files. Processes log to stdout, which goes to their log file; tools keep stdout for their output.
 pub(super) fn write_logging(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("log4j.properties"), LOG4J_1)?;
     fs::write(folder.join("log4j2.xml"), LOG4J_2)?;
@@ -41,7 +41,7 @@ pub(super) fn write_logging(folder: &Path) -> io::Result<()> {
 
 impl Cluster {
     /// Gives every node its ports, its folder and its `server.properties`.
-    pub(super) fn lay_out(&mut self) -> Result<()> {
+    pub(super) fn create_nodes(&mut self) -> Result<()> {
         let brokers = self.options.brokers.clone();
         let highest = *brokers
             .iter()
@@ -52,7 +52,7 @@ impl Cluster {
         if self.mode == Mode::KraftDedicated {
             roles.push((highest + 1, false, true));
         }
-        // One port for each listener: a broker's, a controller's, or both.
+        // Two ports for each node: the broker's listener and the controller's.
         let ports = self.cell.free_ports(2 * roles.len())?;
         let nodes: Vec<_> = roles.into_iter().zip(ports.chunks_exact(2)).collect();
         let voters: Vec<_> = nodes
@@ -67,7 +67,7 @@ impl Cluster {
                 self.cell.host_path(&self.folder).join(&name),
             );
             fs::create_dir(&outside)?;
-            give(&outside, self.options.user)?;
+            set_owner(&outside, self.options.user)?;
             let properties = self.properties(
                 id,
                 is_broker,
@@ -116,7 +116,7 @@ impl Cluster {
             self.options.offsets_partitions,
         );
         if !self.version.name.starts_with("0.10.") {
-            // Half of the heap by default: 4.x on JDK 25 did not always start.
+            // The default takes half of the heap: 4.x on JDK 25 did not always start with it.
             lines += "log.cleaner.dedupe.buffer.size=33554432\n";
             lines += &format!(
                 "transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr=1\n\
@@ -162,7 +162,7 @@ impl Cluster {
             self.cell.host_path(&self.folder).join("zookeeper"),
         );
         fs::create_dir(&outside)?;
-        give(&outside, self.options.user)?;
+        set_owner(&outside, self.options.user)?;
         let lines = format!(
             "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
              admin.enableServer=false\n4lw.commands.whitelist=*\n",
@@ -189,13 +189,13 @@ impl Cluster {
                 Instant::now() < deadline,
                 "ZooKeeper does not listen on port {port} after {START_TIME:?}"
             );
-            nap()?;
+            sleep_between_polls()?;
         }
         self.zookeeper = Some((process, port));
         Ok(())
     }
 
-    /// KRaft nodes do not start on folders without the cluster's id.
+    /// Writes the cluster's id into each node's folder, without which KRaft nodes do not start.
     pub(super) fn format_storage(&self) -> Result<()> {
         let format = |node: &Node| {
             let mut tool = self.java_command("128m", "tools-");
@@ -264,11 +264,11 @@ impl Cluster {
                     last_lines(&log)
                 );
             }
-            nap()?;
+            sleep_between_polls()?;
         }
     }
 
-    /// A broker that comes back before ZooKeeper has ended its killed predecessor's session refuses to start.
+    /// Waits until ZooKeeper has ended the session of the killed broker: until then a new one refuses to start.
     pub(super) fn wait_unregistered(&self, id: i32) -> Result<()> {
         let Some((_, port)) = self.zookeeper else {
             return Ok(());
@@ -284,12 +284,12 @@ impl Cluster {
                 Instant::now() < deadline,
                 "broker {id} is still registered in ZooKeeper after {START_TIME:?}"
             );
-            nap()?;
+            sleep_between_polls()?;
         }
         Ok(())
     }
 
-    /// The sessions and their ephemeral nodes.
+    /// Returns ZooKeeper's sessions and their ephemeral nodes.
     fn zookeeper_dump(&self, port: u16) -> io::Result<String> {
         let mut stream = self.cell.connect(port)?;
         stream.set_read_timeout(Some(ANSWER_TIME))?;
@@ -300,13 +300,13 @@ impl Cluster {
     }
 }
 
-/// Makes a folder the brokers' own.
-pub(super) fn give(folder: &Path, user: Option<u32>) -> Result<()> {
+/// Makes the brokers' user the owner of a folder.
+pub(super) fn set_owner(folder: &Path, user: Option<u32>) -> Result<()> {
     std::os::unix::fs::chown(folder, user, user)
-        .with_context(|| format!("give {} to uid {user:?}", folder.display()))
+        .with_context(|| format!("chown {} to uid {user:?}", folder.display()))
 }
 
-/// Copies the jars into the cluster's folder, and tells where the cell sees them.
+/// Copies the jars into the cluster's folder and returns their paths as the cell sees them.
 pub(super) fn copy_jars(jars: &[PathBuf], outside: &Path, inside: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir(outside.join("jars"))?;
     let copy = |jar: &PathBuf| {

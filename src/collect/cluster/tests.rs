@@ -13,8 +13,9 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use tokio::sync::Notify;
 
 use super::*;
+use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
+
 use crate::analyze::formats::topics::{self, Partition};
-use crate::kafka::fake_broker::{Answer, FakeBroker, offers_metadata};
 use crate::model::ProcessKey;
 
 fn text(text: &str) -> StrBytes {

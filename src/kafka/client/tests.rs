@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::kafka::fake_broker::{Answer, FakeBroker, framed};
+use lab::fake_broker::{Answer, FakeBroker, framed};
 
 /// As in earnest, but faster.
 const FAST: Timing = Timing {

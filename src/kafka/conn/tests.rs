@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::kafka::fake_broker::{Answer, FakeBroker, framed};
 use crate::kafka::wire::metadata_request;
+use lab::fake_broker::{Answer, FakeBroker, framed};
 
 const CAP: usize = 1000;
 

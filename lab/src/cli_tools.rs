@@ -1,4 +1,5 @@
-//! What an operator reads by hand, with other tools than the exporter: `/proc`, `ss`, `jstack`, `kafka-topics`.
+//! Readings by the tools that an operator uses: `/proc`, `ss`, `jstack`, `kafka-topics`. Tests compare the exporter's
+//! readings with them.
 
 use std::fs;
 use std::io;
@@ -10,12 +11,12 @@ use anyhow::{Context, Result, bail};
 use crate::cell::Cell;
 use crate::client::Partition;
 
-/// Open file handles of a process (host pid): the entries of `/proc/PID/fd`.
+/// Counts the open fds of a process (host pid): the entries of `/proc/PID/fd`.
 pub fn open_handles(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// How many sockets in a state (as `ss` names it: `close-wait`) have `port` as their own, by `ss` in the cell.
+/// Counts the sockets with local port `port` in a state (by the name that `ss` uses: `close-wait`).
 pub fn sockets(cell: &Cell, state: &str, port: u16) -> Result<usize> {
     let mut ss = Command::new("ss");
     ss.args([
@@ -37,7 +38,7 @@ pub fn sockets(cell: &Cell, state: &str, port: u16) -> Result<usize> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().count())
 }
 
-/// The partitions in the output of `kafka-topics --describe`, of any version.
+/// Parses the partitions from the output of `kafka-topics --describe`, of any version.
 pub fn described_partitions(describe: &str) -> Vec<Partition> {
     describe.lines().filter_map(described_partition).collect()
 }
@@ -64,7 +65,7 @@ fn described_partition(line: &str) -> Option<Partition> {
     })
 }
 
-/// The part of `jstack`'s output about deadlocks, when it reports one.
+/// Returns the part of `jstack`'s output about deadlocks, if it reports one.
 pub fn reported_deadlock(dump: &str) -> Option<&str> {
     let start = dump.find("Found one Java-level deadlock")?;
     let report = &dump[start..];
@@ -92,9 +93,12 @@ mod tests {
             (partitions[0].leader, &partitions[0].isr[..]),
             (Some(217), &[217][..])
         );
-        assert!(!partitions[0].whole());
+        assert!(!partitions[0].is_fully_replicated());
         assert_eq!((partitions[1].leader, partitions[1].isr.len()), (None, 0));
         let partitions = described_partitions(new);
-        assert_eq!((partitions[0].partition, partitions[0].whole()), (7, true));
+        assert_eq!(
+            (partitions[0].partition, partitions[0].is_fully_replicated()),
+            (7, true)
+        );
     }
 }

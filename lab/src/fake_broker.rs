@@ -1,7 +1,7 @@
-//! A broker that answers as a test tells it: silence, nonsense, one byte at a time. `tests/bad_inputs` and the benches
-//! take it in as well.
+//! A fake broker whose answers a test chooses: silence, malformed bytes, one byte at a time. Unit tests, `tests/bad_inputs`
+//! and the benches use it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used)] // a panic here is the failure of a test
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,33 +11,35 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// A request as it arrived.
+/// The header of a received request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
-    /// Connections are numbered from 0.
+pub struct ReceivedRequest {
+    /// The number of the connection, from 0.
     pub connection: usize,
     pub api: i16,
     pub version: i16,
     pub correlation: i32,
 }
 
+/// What the broker does with a request.
 #[derive(Clone)]
 pub enum Answer {
-    /// A frame with the right length and correlation id.
+    /// This body in a frame with the right length and correlation id.
     Body(Vec<u8>),
-    /// The same once the test says so.
+    /// The same, sent once the test notifies.
     Held(Arc<Notify>, Vec<u8>),
-    /// These bytes, then the connection is closed.
+    /// These bytes, after which the broker closes the connection.
     RawThenClose(Vec<u8>),
-    /// One byte each time.
+    /// These bytes one by one, with a pause after each.
     Dribble(Vec<u8>, Duration),
     Silence,
     Close,
 }
 
+/// A running fake broker. Dropping it closes its listener and its connections.
 pub struct FakeBroker {
     pub address: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<ReceivedRequest>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -47,7 +49,7 @@ impl Drop for FakeBroker {
     }
 }
 
-/// The answer as a broker frames it.
+/// Frames a body as a broker does.
 pub fn framed(correlation: i32, body: &[u8]) -> Vec<u8> {
     let mut frame = i32::try_from(body.len() + 4)
         .unwrap()
@@ -58,19 +60,22 @@ pub fn framed(correlation: i32, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The body in which a broker offers Metadata 0 to 2, as 0.10.1 does.
+/// Returns the ApiVersions body of a broker that offers Metadata 0 to 2, as 0.10.1 does.
 pub fn offers_metadata() -> Vec<u8> {
     vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 2]
 }
 
 impl FakeBroker {
-    pub async fn start(answer: impl Fn(Asked) -> Answer + Send + Sync + 'static) -> FakeBroker {
+    /// Listens on a free loopback port and answers each request with `answer`.
+    pub async fn start(
+        answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (asked.clone(), Arc::new(answer));
         let accepting = tokio::spawn(async move {
-            // Dropped with this task, and with them their connections.
+            // The end of this task drops the set, which ends the connections.
             let mut serving = tokio::task::JoinSet::new();
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept().await else {
@@ -86,9 +91,9 @@ impl FakeBroker {
         }
     }
 
-    /// Answers ApiVersions well and Metadata with this.
+    /// Answers ApiVersions with [`offers_metadata`] and all other requests with `answer`.
     pub async fn with_metadata(
-        answer: impl Fn(Asked) -> Answer + Send + Sync + 'static,
+        answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
     ) -> FakeBroker {
         FakeBroker::start(move |asked| {
             if asked.api == 18 {
@@ -100,8 +105,8 @@ impl FakeBroker {
         .await
     }
 
-    /// Every request so far.
-    pub fn asked(&self) -> Vec<Asked> {
+    /// Returns all requests so far.
+    pub fn asked(&self) -> Vec<ReceivedRequest> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -109,8 +114,8 @@ impl FakeBroker {
 async fn serve(
     mut stream: TcpStream,
     connection: usize,
-    answer: Arc<impl Fn(Asked) -> Answer>,
-    log: Arc<Mutex<Vec<Asked>>>,
+    answer: Arc<impl Fn(ReceivedRequest) -> Answer>,
+    log: Arc<Mutex<Vec<ReceivedRequest>>>,
 ) {
     loop {
         let Ok(length) = stream.read_i32().await else {
@@ -120,7 +125,7 @@ async fn serve(
         if stream.read_exact(&mut frame).await.is_err() {
             return;
         }
-        let asked = Asked {
+        let asked = ReceivedRequest {
             connection,
             api: i16::from_be_bytes([frame[0], frame[1]]),
             version: i16::from_be_bytes([frame[2], frame[3]]),
