@@ -1,11 +1,11 @@
-# `make` lists what there is. Each target gets what it lacks (scripts/prerequisites.sh) or says what to install.
+# `make` lists the targets. Each installs what it lacks (scripts/prerequisites.sh) or says what to install.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# One thing at a time: cargo uses the cores already.
+# One target at a time: cargo already uses all cores.
 .NOTPARALLEL:
 
-# Before a command: the tools of the cache folder on the PATH.
+# Goes before a command: puts the tools of the cache folder on the PATH.
 in_shell := . scripts/common.sh;
 
 .PHONY: help
@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## three real brokers, the deadlock, and what the exporter says as it unfolds
+demo: ## three real brokers, the deadlock, and what the exporter reports meanwhile
 	@scripts/prerequisites.sh build brokers prometheus
 	@$(in_shell) cargo build --locked --release
 	@$(in_shell) cargo run --locked -p lab -- demo
@@ -29,7 +29,7 @@ build: ## the exporter, optimised: target/release/kafka-vitals
 	@$(in_shell) cargo build --locked --release
 
 .PHONY: static
-static: ## the exporter as one file that needs nothing of its host: target/TRIPLE/release/kafka-vitals
+static: ## the exporter, statically linked into one file: target/TRIPLE/release/kafka-vitals
 	@scripts/prerequisites.sh build
 	@$(in_shell) RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release \
 		--target "$$(rustc -vV | sed -n 's/^host: //p')"
@@ -40,7 +40,7 @@ lint: ## rustfmt, clippy without a warning, the map of the code, the scripts' ow
 	@scripts/test-scripts.sh
 	@$(in_shell) cargo fmt --all --check
 	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
-# A test target with `test = false` (qualify) is in no --all-targets.
+# --all-targets leaves out a test target with `test = false` (qualify).
 	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
 	@$(in_shell) cargo test --locked --test map
 
@@ -65,20 +65,20 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 	@scripts/check-minimum-rust.sh --install
 
 .PHONY: qualify
-qualify: ## the tests that take longer than CI has: by hand, before a release
+qualify: ## the tests that take too long for CI: run by hand, before a release
 	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
-# The build that is shipped: an unoptimised one costs more CPU, so that its rounds stretch and detection is later.
+# The shipped build: an unoptimised one costs more CPU, so its rounds stretch and detection comes later.
 	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
 
 .PHONY: pictures
-pictures: ## docs/pictures anew, from the pages that the last `make test` left (gets Chromium by apt, axe by npm)
+pictures: ## redraw docs/pictures from the pages of the last `make test` (gets Chromium by apt, axe by npm)
 	@scripts/page-pictures.sh docs/pictures gray=target/tmp/page-gray.html healthy=target/tmp/page-healthy.html
 
 .PHONY: bench
-bench: ## figures of speed, beside the floor and the tools people use
+bench: ## measure the speed, compared with the floor and the tools people use
 	@scripts/prerequisites.sh build brokers
-# A tool to compare with that cannot be had is told as skipped.
+# A missing tool to compare with is reported as skipped.
 	@scripts/prerequisites.sh node-exporter || true
 	@$(in_shell) cargo bench --workspace --locked --bench '*'
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Checks the stated minimum Rust (rust-version in Cargo.toml).
 #   scripts/check-minimum-rust.sh [--install]
-# Always: no dependency states a later one; clippy's incompatible_msrv (part of `make lint`) looks at the standard
-# library's functions that the code calls. Where that toolchain is there, or --install gets it by rustup: it compiles.
+# It always checks that no dependency states a later one; clippy's incompatible_msrv (part of `make lint`) checks the
+# standard library functions that the code calls. If that toolchain is there, or --install gets it by rustup, it compiles.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fuzzes each target for a while: scripts/fuzz.sh [SECONDS-EACH]. Begins with the recorded dumps and counters; what it
-# finds stays in fuzz/artifacts, and belongs, made small, into fuzz/corpus, which `make test` replays.
+# Fuzzes each target for a while: scripts/fuzz.sh [SECONDS-EACH]. It begins with the recorded dumps and counters. Its
+# findings stay in fuzz/artifacts; minimised, they belong into fuzz/corpus, which `make test` replays.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -11,12 +11,12 @@ if ! have cargo-fuzz; then
     say "building cargo-fuzz once into $cache"
     cargo install --quiet --locked --debug --root "$cache" cargo-fuzz
 fi
-# The sanitizers' flags, on whatever compiler is there.
+# Lets the installed stable compiler accept the sanitizers' flags.
 export RUSTC_BOOTSTRAP=1
 fuzz() {
     target=$1 && shift
     mkdir -p "fuzz/found/$target" "fuzz/corpus/$target"
-    # The first folder takes what is found; the others are only read.
+    # New inputs go into the first folder; the others are only read.
     cargo fuzz run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" "$@" -- \
         -max_total_time="$seconds" -timeout=5 -max_len=65536 -rss_limit_mb=2048
 }

@@ -15,7 +15,7 @@ const views = {
 };
 
 (async () => {
-  // As the exporter serves it: the browser then refuses what the policy forbids.
+  // Serves the pages with the exporter's policy, so that the browser refuses what it forbids.
   const server = http.createServer((request, response) => {
     const file = pages[request.url.slice(1)];
     response.writeHead(file ? 200 : 404, { 'content-type': 'text/html; charset=utf-8', 'content-security-policy': csp });
@@ -38,7 +38,7 @@ const views = {
       if (wide > 0) complain(`${name} ${view}: ${wide} pixels wider than the screen`);
       await page.screenshot({ path: `${folder}/${name}-${view}.png` });
       if (process.env.WHOLE) await page.screenshot({ path: `${process.env.WHOLE}/${name}-${view}.png`, fullPage: true });
-      // With every fold open, or what is in them would not be looked at.
+      // Opens every fold, because axe does not check hidden content.
       await page.evaluate(() => document.querySelectorAll('details').forEach(fold => { fold.open = true; }));
       const open = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       if (open > 0) complain(`${name} ${view}: ${open} pixels wider than the screen with its folds open`);

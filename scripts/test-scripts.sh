@@ -1,14 +1,14 @@
 #!/bin/sh
-# Tests of judge-skips.sh: what must fail a run, and what must not.
+# Tests judge-skips.sh: which skips must fail a run, and which must not.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# expect STATUS TOTALS WHAT: judges $work/{log,told,list}.
+# expect STATUS TOTALS WHAT: runs judge-skips.sh on $work/{log,reported,list}.
 expect() {
     status=0
-    ./judge-skips.sh "$work/log" "$work/told" "$work/list" >"$work/out" || status=$?
+    ./judge-skips.sh "$work/log" "$work/reported" "$work/list" >"$work/out" || status=$?
     if [ "$status" != "$1" ] || [ "$(tail -n 1 "$work/out")" != "$2" ]; then
         printf 'judge-skips.sh: %s: expected status %s and "%s", got %s and:\n' "$3" "$1" "$2" "$status"
         cat "$work/out"
@@ -16,7 +16,7 @@ expect() {
     fi
 }
 reset() {
-    : >"$work/told"
+    : >"$work/reported"
     printf '# a comment\n\na::listed: needs a right\nb::ignored: too long\n' >"$work/list"
     cat >"$work/log" <<'LOG'
 running 2 tests
@@ -31,11 +31,11 @@ LOG
 
 reset
 expect 0 "3 passed, 0 failed, 0 skipped" "nothing skipped"
-echo "a::listed: needs a right" >"$work/told"
+echo "a::listed: needs a right" >"$work/reported"
 expect 0 "2 passed, 0 failed, 1 skipped" "a listed skip"
-echo "a::listed: another reason" >"$work/told"
+echo "a::listed: another reason" >"$work/reported"
 expect 1 "2 passed, 0 failed, 1 skipped" "a listed test with another reason"
-echo "a::one: needs a right" >"$work/told"
+echo "a::one: needs a right" >"$work/reported"
 expect 1 "2 passed, 0 failed, 1 skipped" "a skip that is not listed"
 
 reset

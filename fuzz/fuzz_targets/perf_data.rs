@@ -1,4 +1,4 @@
-//! Any bytes as HotSpot's performance data: every counter read.
+//! Parses any bytes as HotSpot's performance data and reads every counter.
 #![no_main]
 
 use kafka_vitals::sys::perf_data::PerfData;

@@ -1,4 +1,4 @@
-//! Any bytes as a thread dump: decoded, parsed, judged, every lazy part read.
+//! Reads any bytes as a thread dump: decodes, parses and evaluates them, and reads every lazy part.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
