@@ -15,8 +15,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
-use kafka_vitals::model::Failure;
 use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{Failure, Reason};
 use kafka_vitals::sys::attach::ask::Ask;
 use kafka_vitals::sys::attach::child::{Header, Outcome, Request};
 
@@ -65,7 +65,7 @@ fn run_child(command: &mut Command) -> (Header, Vec<u8>) {
     )
 }
 
-fn reason(result: Result<RawDump, Failure>) -> &'static str {
+fn reason(result: Result<RawDump, Failure>) -> Reason {
     result.unwrap_err().reason
 }
 
@@ -213,7 +213,8 @@ async fn a_stopped_jvm_is_told_in_time_and_dumped_when_it_goes_on() {
             let start = Instant::now();
             let failure = collector.collect().await.unwrap_err();
             assert_eq!(
-                failure.reason, "stopped",
+                failure.reason,
+                Reason::Stopped,
                 "attached before: {attached_before}"
             );
             assert!(
@@ -240,7 +241,7 @@ async fn a_jvm_that_forbids_attaching_prints_no_dump() {
                 ..How::default()
             },
         );
-        assert_eq!(reason(jvm.collector().collect().await), "disabled");
+        assert_eq!(reason(jvm.collector().collect().await), Reason::Disabled);
         assert_eq!(jvm.output().trim(), "READY");
     }
 }
@@ -265,10 +266,10 @@ async fn a_jvm_whose_options_hide_that_it_forbids_attaching_is_signalled_once() 
     );
     let mut collector = collector(EXE, jvm.pid, Duration::from_millis(700));
     let start = Instant::now();
-    assert_eq!(reason(collector.collect().await), "timeout");
+    assert_eq!(reason(collector.collect().await), Reason::Timeout);
     assert!(start.elapsed() < Duration::from_secs(3));
     for _ in 0..3 {
-        assert_eq!(reason(collector.collect().await), "refused");
+        assert_eq!(reason(collector.collect().await), Reason::Refused);
     }
     wait_until("the dump is whole", || {
         jvm.output().contains("Found 2 deadlocks")
@@ -292,7 +293,7 @@ fn a_jvm_that_opens_its_socket_too_late_is_dumped_the_next_time() {
         // Over when the signal is sent.
         let header = ask(Duration::ZERO, true);
         let timed_out =
-            matches!(&header.outcome, Outcome::Error { reason, .. } if reason == "timeout");
+            matches!(&header.outcome, Outcome::Error { reason, .. } if *reason == Reason::Timeout);
         assert!(header.signalled && timed_out, "{header:?}");
         wait_until("its socket is open", || jvm.socket().exists());
         assert_eq!(jvm.trigger_files(), 1);
@@ -315,7 +316,10 @@ async fn reduced_signals_never_kill() {
         jvm.collector().collect().await.unwrap();
         // Such a JVM has its socket from the start; without it only the deadly signal could bring it back.
         fs::remove_file(jvm.socket()).unwrap();
-        assert_eq!(reason(jvm.collector().collect().await), "no_signal_handler");
+        assert_eq!(
+            reason(jvm.collector().collect().await),
+            Reason::NoSignalHandler
+        );
         assert!(jvm.starter.try_wait().unwrap().is_none(), "it lives");
     }
 }
@@ -346,14 +350,14 @@ async fn what_is_no_jvm_is_left_alone() {
         .spawn()
         .unwrap();
     let mut ours = collector(EXE, other.id(), DEADLINE);
-    assert_eq!(reason(ours.collect().await), "not_hotspot");
+    assert_eq!(reason(ours.collect().await), Reason::NotHotspot);
     // Somebody else serves a socket in its name.
     let socket = PathBuf::from(format!("/tmp/.java_pid{}", other.id()));
     let listener = UnixListener::bind(&socket).unwrap();
     let failure = ours.collect().await.unwrap_err();
     drop(listener);
     fs::remove_file(&socket).unwrap();
-    assert_eq!(failure.reason, "refused");
+    assert_eq!(failure.reason, Reason::Refused);
     assert!(
         failure
             .message
@@ -364,7 +368,7 @@ async fn what_is_no_jvm_is_left_alone() {
     assert!(other.try_wait().unwrap().is_none(), "it lives");
     other.kill().unwrap();
     other.wait().unwrap();
-    assert_eq!(reason(ours.collect().await), "gone");
+    assert_eq!(reason(ours.collect().await), Reason::Gone);
 }
 
 #[tokio::test]
@@ -381,7 +385,7 @@ async fn a_socket_that_never_answers_holds_nobody_beyond_the_deadline() {
             "{:?}",
             start.elapsed()
         );
-        assert_eq!(failure.reason, "timeout");
+        assert_eq!(failure.reason, Reason::Timeout);
         failure.message
     };
     let silent = collect().await;
@@ -419,7 +423,7 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
             .heap_dump(&file, 1 << 60, DEADLINE)
             .await
             .unwrap_err();
-        assert_eq!(failure.reason, "refused");
+        assert_eq!(failure.reason, Reason::Refused);
         let times = if jdk.major < 22 {
             "2 times the memory"
         } else {
@@ -627,7 +631,7 @@ async fn a_reply_is_bounded() {
     else {
         panic!("too long a reply was taken")
     };
-    assert_eq!((reason.as_str(), bytes.len()), ("protocol", 0));
+    assert_eq!((reason, bytes.len()), (Reason::Protocol, 0));
     assert!(message.contains("longer than 5000 bytes"), "{message}");
 }
 
@@ -656,7 +660,7 @@ async fn a_child_that_hangs_is_killed_at_the_deadline_and_reaped() {
     let exe = impostor(folder.path(), "hangs", "exec /bin/sleep 1000");
     let mut ours = collector(&exe, std::process::id(), Duration::from_millis(300));
     let start = Instant::now();
-    assert_eq!(reason(ours.collect().await), "timeout");
+    assert_eq!(reason(ours.collect().await), Reason::Timeout);
     assert!(
         start.elapsed() < Duration::from_secs(3),
         "{:?}",
@@ -706,7 +710,7 @@ async fn a_child_that_talks_nonsense_is_a_failure() {
             .collect()
             .await
             .unwrap_err();
-        assert_eq!(failure.reason, "protocol", "{name}");
+        assert_eq!(failure.reason, Reason::Protocol, "{name}");
         assert!(
             failure.message.contains(message),
             "{name}: {}",
@@ -725,7 +729,7 @@ async fn a_child_that_talks_nonsense_is_a_failure() {
                 .collect()
                 .await
         ),
-        "protocol"
+        Reason::Protocol
     );
 }
 

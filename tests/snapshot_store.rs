@@ -9,13 +9,13 @@ use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
 use kafka_vitals::expose::metrics;
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::model::EvidenceStatus;
-use kafka_vitals::model::Failure;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{
     ClusterSource, Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer,
     PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport,
     Snapshot, Stall, ThreadReport,
 };
+use kafka_vitals::model::{Failure, Reason};
 use kafka_vitals::verdict::View;
 use kafka_vitals::verdict::evaluate::Evaluator;
 
@@ -34,7 +34,7 @@ fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
         found: Ok(brokers),
         warnings: Vec::new(),
         memory_map_limit: Ok(65530),
-        exporter: Err(Failure::new("test", "not read in this test")),
+        exporter: Err(Failure::new(Reason::Internal, "not read in this test")),
         took: Duration::from_millis(3),
         interval: 5 * SECOND,
     }
@@ -95,7 +95,7 @@ fn failed_dump(pid: u32) -> Update {
     round(
         pid,
         7,
-        Told::Threads(Err(Failure::new("timeout", "no dump in time"))),
+        Told::Threads(Err(Failure::new(Reason::Timeout, "no dump in time"))),
     )
 }
 
@@ -149,7 +149,7 @@ fn a_reading_older_than_three_intervals_is_absent() {
 fn what_fails_is_unknown_and_says_so() {
     let mut s = with_broker_1();
     apply(&mut s, handles(10, 7, 84), Moment(1000));
-    let denied = || Failure::new("denied", "/proc/10/fd: permission denied");
+    let denied = || Failure::new(Reason::Denied, "/proc/10/fd: permission denied");
     apply(
         &mut s,
         round(
@@ -337,10 +337,10 @@ fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
 fn a_failed_discovery_forgets_nobody() {
     let mut s = with_broker_1();
     let failed = Update::Discovered {
-        found: Err(Failure::new("denied", "/proc: permission denied")),
+        found: Err(Failure::new(Reason::Denied, "/proc: permission denied")),
         warnings: Vec::new(),
         memory_map_limit: Ok(1),
-        exporter: Err(Failure::new("test", "not read in this test")),
+        exporter: Err(Failure::new(Reason::Internal, "not read in this test")),
         took: SECOND,
         interval: SECOND,
     };
@@ -374,7 +374,7 @@ fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
         round(
             10,
             7,
-            Told::Pauses(Err(Failure::new("absent", "no performance data"))),
+            Told::Pauses(Err(Failure::new(Reason::Absent, "no performance data"))),
         ),
         Moment(5000),
     );
@@ -390,7 +390,7 @@ fn progress_that_cannot_be_read_is_told_with_its_reason() {
         round(
             10,
             7,
-            Told::Progress(Err(Failure::new("denied", "run as its user"))),
+            Told::Progress(Err(Failure::new(Reason::Denied, "run as its user"))),
         ),
         Moment(1000),
     );
@@ -409,16 +409,16 @@ fn progress_that_cannot_be_read_is_told_with_its_reason() {
 
 #[test]
 fn probes_and_space_are_told_as_far_as_they_are_known() {
-    let failed = |reason: &str| ProbeError {
-        reason: reason.into(),
-        accepted: reason == "timeout",
+    let failed = |reason: Reason| ProbeError {
+        reason,
+        accepted: reason == Reason::Timeout,
         message: "m".into(),
     };
-    let probe = |reason: &str| Probe {
+    let probe = |reason: Option<Reason>| Probe {
         duration: Duration::from_millis(1500),
-        error: (!reason.is_empty()).then(|| failed(reason)),
+        error: reason.map(failed),
     };
-    let peer = |id, connect, api: Option<&str>| PeerProbe {
+    let peer = |id, connect, api: Option<Option<Reason>>| PeerProbe {
         peer: Peer {
             id,
             host: "h".into(),
@@ -428,12 +428,12 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
         api: api.map(probe),
     };
     let report = ProbeReport {
-        api: probe("timeout"),
+        api: probe(Some(Reason::Timeout)),
         metadata: None,
         peers: vec![
-            peer(2, "", Some("")),
-            peer(3, "", Some("timeout")),
-            peer(4, "refused", None),
+            peer(2, None, Some(None)),
+            peer(3, None, Some(Some(Reason::Timeout))),
+            peer(4, Some(Reason::Refused), None),
         ],
     };
     let space = LogDirSpace {
@@ -441,7 +441,7 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
         free_bytes: 5 << 30,
         total_bytes: 9 << 30,
     };
-    let missing = Failure::new("io", "/data/b does not exist");
+    let missing = Failure::new(Reason::Io, "/data/b does not exist");
     let mut s = with_broker_1();
     apply(&mut s, round(10, 7, Told::Probes(Ok(report))), Moment(0));
     apply(
@@ -626,7 +626,7 @@ fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
         found,
         ["INFO found a broker broker=\"1\" pid=10 version=\"unknown\""]
     );
-    let denied = || Failure::new("denied", "broker 1: /proc/10/fd\n may not be read");
+    let denied = || Failure::new(Reason::Denied, "broker 1: /proc/10/fd\n may not be read");
     let begins = logged(|| {
         apply(&mut s, handles(10, 7, 84), Moment(1000));
         for at in 2..60 {
@@ -646,7 +646,7 @@ fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
         ["INFO the collector works again broker=\"1\" collector=\"process\""]
     );
     let gone = logged(|| {
-        let gone = || Failure::new("gone", "broker 1 has ended or was restarted");
+        let gone = || Failure::new(Reason::Gone, "broker 1 has ended or was restarted");
         apply(
             &mut s,
             round(

@@ -12,7 +12,7 @@ use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::OwnConnections;
 use crate::kafka::wire::{self, Item, Metadata, WireError};
 use crate::model::Failure;
-use crate::model::{Broker, Listener, Role, SecurityProtocol};
+use crate::model::{Broker, Listener, Reason, Role, SecurityProtocol};
 use crate::model::{
     ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport,
 };
@@ -82,7 +82,7 @@ impl ClusterCollector {
                 "{name}: its id is unknown, so its partitions cannot be told from others': {}",
                 hint(&self.broker)
             );
-            return Err(Failure::new("no_id", message));
+            return Err(Failure::new(Reason::NoId, message));
         };
         let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
         let address = own_address(&self.broker, bootstrap, listener, &self.same_network)?;
@@ -132,7 +132,7 @@ impl ClusterCollector {
         // It answers before it was told who is there: then no broker and no partition means nothing.
         let counts = counts.and_then(|counts| match counts.live_brokers.is_empty() {
             true => Err(Failure::new(
-                "starting",
+                Reason::Starting,
                 format!("{name}: it has not heard of its cluster yet"),
             )),
             false => Ok(counts),
@@ -206,7 +206,7 @@ pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
             broker.name()
         )
     };
-    (counts.partitions == 0).then(|| Failure::new("no_topic", message()))
+    (counts.partitions == 0).then(|| Failure::new(Reason::NoTopic, message()))
 }
 
 fn told(
@@ -216,7 +216,7 @@ fn told(
     error: Option<&ClientError>,
 ) -> Probe {
     let error = error.map(|error| ProbeError {
-        reason: error.reason().to_owned(),
+        reason: error.reason(),
         accepted: connected_in.is_some(),
         message: format!("{who}: {error}"),
     });
@@ -364,7 +364,7 @@ fn own_address(
             "{}: a dedicated controller leads no partitions and answers no Metadata",
             broker.name()
         );
-        return Err(Failure::new("controller", message));
+        return Err(Failure::new(Reason::Controller, message));
     }
     if let Some(bootstrap) = bootstrap {
         return Ok(bootstrap.to_owned());
@@ -390,7 +390,7 @@ fn own_address(
                 broker.name(),
                 names()
             );
-            Failure::new("config", message)
+            Failure::new(Reason::Config, message)
         })?,
         None => plain()
             .find(|listener| *same_network == Ok(true) || !is_local(listener.host.as_deref()))
@@ -402,7 +402,7 @@ fn own_address(
                     broker.name(),
                     hint(broker)
                 );
-                Failure::new("no_listener", message)
+                Failure::new(Reason::NoListener, message)
             })?,
     };
     let reachable = || {
@@ -416,7 +416,7 @@ fn own_address(
             broker.name(),
             chosen.name
         );
-        Err(Failure::new("other_network", message))
+        Err(Failure::new(Reason::OtherNetwork, message))
     };
     match chosen.protocol {
         Some(SecurityProtocol::Plaintext) => reachable(),
@@ -430,7 +430,7 @@ fn own_address(
                 broker.name(),
                 names()
             );
-            Err(Failure::new("unsupported", message))
+            Err(Failure::new(Reason::Unsupported, message))
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::cluster::ClusterCollector;
 use super::dump_scheduler::{DumpScheduler, SILENCE};
 use super::process::{self, Pulse, Slow};
-use super::progress::{Names, ProgressCollector, TELL_EVERY, UNNAMED};
+use super::progress::{Names, ProgressCollector, TELL_EVERY};
 use super::sockets::Sockets;
 use super::store::{RoundEnd, Told, Update};
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
@@ -20,7 +20,7 @@ use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Role};
 use crate::model::{Clock, Probe, ProbeReport, ThreadReport};
-use crate::model::{Failure, GONE};
+use crate::model::{Failure, Reason};
 use crate::sys::proc::ProcRoot;
 use crate::sys::proc_net::{self, ProcNetError};
 use crate::sys::schedstat::Allowance;
@@ -246,9 +246,9 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
             .and_then(|(same, _)| {
                 same.map_err(|error| {
                     let reason = if matches!(error, ProcNetError::Gone(_)) {
-                        GONE
+                        Reason::Gone
                     } else {
-                        "io"
+                        Reason::Io
                     };
                     Failure::new(
                         reason,
@@ -305,7 +305,7 @@ fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
         probe
             .error
             .as_ref()
-            .is_none_or(|error| error.reason == "slow")
+            .is_none_or(|error| error.reason == Reason::Slow)
     };
     let took = probes.metadata.as_ref().filter(answered)?.duration;
     Some(took.min(Timing::default().deadline))
@@ -318,7 +318,7 @@ fn silent(probes: &ProbeReport) -> bool {
         .into_iter()
         .flatten()
         .filter_map(|probe| probe.error.as_ref());
-    errors.any(|error| error.accepted && error.reason == "timeout")
+    errors.any(|error| error.accepted && error.reason == Reason::Timeout)
 }
 
 async fn progress(watched: BrokerContext) {
@@ -368,7 +368,7 @@ async fn progress(watched: BrokerContext) {
         // yet, and one that ends none any more. Nothing has failed.
         let unnamed = report
             .as_ref()
-            .is_err_and(|failure| failure.reason == UNNAMED);
+            .is_err_and(|failure| failure.reason == Reason::Unnamed);
         if report.is_ok() {
             judged = Some(begun);
         }
@@ -441,7 +441,7 @@ async fn thread_dump(watched: BrokerContext) {
             .ok()
             .map(|report| !report.deadlocks.is_empty());
         match &report {
-            Err(failure) if failure.reason == "stopped" => demand.stopped(begun),
+            Err(failure) if failure.reason == Reason::Stopped => demand.stopped(begun),
             _ => demand.taken(begun, pause, &suspects, deadlocked),
         }
         tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");

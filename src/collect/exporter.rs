@@ -3,11 +3,11 @@
 use procfs::process::{LimitValue, Process};
 
 use crate::model::Failure;
-use crate::model::{ExporterVitals, Moment};
+use crate::model::{ExporterVitals, Moment, Reason};
 
 /// Blocking, well under a millisecond.
 pub fn vitals() -> Result<ExporterVitals, Failure> {
-    let failed = |error| Failure::new("unreadable", format!("/proc/self: {error}"));
+    let failed = |error| Failure::new(Reason::Unreadable, format!("/proc/self: {error}"));
     let own = Process::myself().map_err(failed)?;
     let stat = own.stat().map_err(failed)?;
     let limit = match own.limits().map_err(failed)?.max_open_files.soft_limit {

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::model::Failure;
-use crate::model::{Broker, ProcessKey};
+use crate::model::{Broker, ProcessKey, Reason};
 use crate::model::{FdKinds, LogDirSpace, ProcessVitals};
 use crate::sys::proc::{self, Deadline, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
@@ -126,14 +126,14 @@ pub fn log_dirs(proc: &ProcRoot, broker: &Broker) -> (Vec<LogDirSpace>, Option<F
     }
     let unknown = unknown.map(|error| match error {
         RootedError::Denied { .. } => Failure::new(
-            "denied",
+            Reason::Denied,
             format!("{name}: {error}: run kafka-vitals as the broker's user"),
         ),
-        error => Failure::new("io", format!("{name}: {error}")),
+        error => Failure::new(Reason::Io, format!("{name}: {error}")),
     });
     let none = || {
         Failure::new(
-            "io",
+            Reason::Io,
             format!(
                 "{name}: its log dirs are unknown: {}",
                 broker.problems.join("; ")
@@ -211,19 +211,19 @@ pub(super) fn failure(broker: &Broker, error: &ProcError) -> Failure {
     let name = broker.name();
     match error {
         ProcError::Gone { .. } => {
-            Failure::new("gone", format!("{name} has ended or was restarted"))
+            Failure::new(Reason::Gone, format!("{name} has ended or was restarted"))
         }
         error => Failure::new(reason(error), format!("{name}: {error}")),
     }
 }
 
-fn reason(error: &ProcError) -> &'static str {
+fn reason(error: &ProcError) -> Reason {
     match error {
-        ProcError::Gone { .. } => "gone",
-        ProcError::Denied { .. } => "denied",
-        ProcError::Timeout { .. } => "timeout",
-        ProcError::Io { .. } => "io",
-        ProcError::Malformed { .. } => "protocol",
+        ProcError::Gone { .. } => Reason::Gone,
+        ProcError::Denied { .. } => Reason::Denied,
+        ProcError::Timeout { .. } => Reason::Timeout,
+        ProcError::Io { .. } => Reason::Io,
+        ProcError::Malformed { .. } => Reason::Protocol,
     }
 }
 

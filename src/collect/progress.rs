@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::process::failure;
 use crate::model::Broker;
 use crate::model::Failure;
-use crate::model::{Clock, Moment, ProgressReport, Suspect};
+use crate::model::{Clock, Moment, ProgressReport, Reason, Suspect};
 use crate::sys::perf_data::PerfFile;
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;
@@ -24,9 +24,6 @@ const SCAN_EVERY: Duration = Duration::from_secs(2);
 pub const PAUSES_EVERY: Duration = Duration::from_secs(1);
 /// A JVM without performance data will hardly get them.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
-
-/// The reason of a [`Failure`]: no thread can be told to belong to a pool.
-pub const UNNAMED: &str = "unnamed";
 
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
 pub type Names = HashMap<u32, Arc<str>>;
@@ -187,7 +184,7 @@ impl ProgressCollector {
             "pid {pid}: the kernel's short thread names do not tell the pools of this version apart, and no thread \
              dump has told the full ones yet"
         );
-        Failure::new(UNNAMED, message)
+        Failure::new(Reason::Unnamed, message)
     }
 }
 
@@ -223,14 +220,20 @@ impl Pauses {
             None => PinnedProcess::open(&self.proc_root, key.pid, Some(key.start_ticks))
                 .map_err(|error| unknown(error.reason(), error.to_string()))
                 .and_then(|target| {
-                    PerfFile::open(&target).map_err(|error| unknown("absent", error.to_string()))
+                    PerfFile::open(&target)
+                        .map_err(|error| unknown(Reason::Absent, error.to_string()))
                 })?,
         };
         let data = file
             .read()
-            .map_err(|error| unknown("protocol", error.to_string()))?;
+            .map_err(|error| unknown(Reason::Protocol, error.to_string()))?;
         let time = data.safepoint_time();
         self.file = Some(file);
-        time.ok_or_else(|| unknown("absent", "the JVM publishes no sun.rt.safepointTime".into()))
+        time.ok_or_else(|| {
+            unknown(
+                Reason::Absent,
+                "the JVM publishes no sun.rt.safepointTime".into(),
+            )
+        })
     }
 }

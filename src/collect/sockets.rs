@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::Broker;
 use crate::model::Failure;
-use crate::model::{AcceptQueue, SocketOwners, SocketPulse, StateCounts, TcpState};
+use crate::model::{AcceptQueue, Reason, SocketOwners, SocketPulse, StateCounts, TcpState};
 use crate::sys::proc_net::{self, ProcNetError};
 use crate::sys::sock_diag::{self, DiagError, Ports, Socket, States};
 
@@ -291,9 +291,9 @@ impl Sockets {
                     }
                     Err(error) => {
                         let reason = match error {
-                            DiagError::TimedOut => "timeout",
-                            DiagError::TooManyPorts(_) => "unsupported",
-                            _ => "protocol",
+                            DiagError::TimedOut => Reason::Timeout,
+                            DiagError::TooManyPorts(_) => Reason::Unsupported,
+                            _ => Reason::Protocol,
                         };
                         return Err(Failure::new(
                             reason,
@@ -402,7 +402,7 @@ impl Listeners {
                 "sockets of {}: no listener's port is known (see its `listeners`)",
                 broker.name()
             );
-            return Err(Failure::new("unsupported", why));
+            return Err(Failure::new(Reason::Unsupported, why));
         }
         Ok(Listeners { places, ports })
     }
@@ -417,14 +417,14 @@ impl Listeners {
 
 fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
     let (reason, remedy) = match error {
-        ProcNetError::Gone(_) => ("gone", ""),
+        ProcNetError::Gone(_) => (Reason::Gone, ""),
         ProcNetError::Denied(_) => (
-            "denied",
+            Reason::Denied,
             "; run the exporter as the broker's user or with CAP_SYS_PTRACE",
         ),
-        ProcNetError::TimedOut(_) => ("timeout", ""),
-        ProcNetError::Garbage { .. } => ("protocol", ""),
-        ProcNetError::Failed { .. } => ("io", ""),
+        ProcNetError::TimedOut(_) => (Reason::Timeout, ""),
+        ProcNetError::Garbage { .. } => (Reason::Protocol, ""),
+        ProcNetError::Failed { .. } => (Reason::Io, ""),
     };
     Failure::new(
         reason,

@@ -13,7 +13,7 @@ use crate::model::{
     Moment, ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners,
     SocketPulse, StandingDeadlock, ThreadReport,
 };
-use crate::model::{Failure, GONE};
+use crate::model::{Failure, Reason};
 use crate::threads::known_issues::{each_once, matching};
 
 /// What one run of one round tells of one broker.
@@ -355,10 +355,7 @@ fn threads(
             };
         }
         Err(failure) => {
-            *broker
-                .dump_failures
-                .entry(failure.reason.to_owned())
-                .or_default() += 1;
+            *broker.dump_failures.entry(failure.reason).or_default() += 1;
             // The last dump stays until it is too old: one that failed takes nothing back. Before the first, its
             // reason is what there is to tell.
             if broker.threads.last().is_none() {
@@ -376,11 +373,11 @@ const THREADS_LOGGED: usize = 20;
 fn log_change(broker: &str, collector: &str, before: Option<bool>, failure: Option<&Failure>) {
     match (before, failure) {
         (Some(false), None) => tracing::info!(broker, collector, "the collector works again"),
-        (None | Some(true), Some(failure)) if failure.reason != GONE => {
+        (None | Some(true), Some(failure)) if failure.reason != Reason::Gone => {
             tracing::warn!(
                 broker,
                 collector,
-                reason = failure.reason,
+                reason = failure.reason.name(),
                 "{}",
                 one_line(&failure.message)
             );

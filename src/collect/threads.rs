@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::progress::Names;
 use crate::model::Broker;
 use crate::model::Failure;
-use crate::model::{Moment, ThreadReport};
+use crate::model::{Moment, Reason, ThreadReport};
 use crate::parse::thread_dump;
 use crate::sys::attach::ask::Ask;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
@@ -32,20 +32,6 @@ const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
 const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
 /// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
 const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
-/// The words of [`Failure::reason`], as the child may give them.
-const REASONS: [&str; 10] = [
-    "timeout",
-    "denied",
-    "disabled",
-    "stopped",
-    "gone",
-    "refused",
-    "listener_dead",
-    "not_hotspot",
-    "no_signal_handler",
-    "protocol",
-];
-
 /// The text of one dump as the JVM sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawDump {
@@ -88,7 +74,7 @@ pub fn report(
     let text = thread_dump::decode(&dump.bytes);
     let unreadable = |message: &str| {
         Failure::new(
-            "protocol",
+            Reason::Protocol,
             format!("the JVM's answer is no thread dump: {message}"),
         )
     };
@@ -217,7 +203,7 @@ impl ThreadCollector {
             }
             _ => Err(self.of(
                 "thread dump",
-                Failure::new("protocol", "the attach child took something else"),
+                Failure::new(Reason::Protocol, "the attach child took something else"),
             )),
         }
     }
@@ -245,7 +231,7 @@ impl ThreadCollector {
             (Outcome::Heap { bytes, duration }, _) => Ok((bytes, duration)),
             _ => Err(self.of(
                 "heap dump",
-                Failure::new("protocol", "the attach child took something else"),
+                Failure::new(Reason::Protocol, "the attach child took something else"),
             )),
         }
     }
@@ -257,7 +243,7 @@ impl ThreadCollector {
         if let Some(child) = &mut self.stuck {
             if matches!(child.try_wait(), Ok(None)) {
                 return Err(Failure::new(
-                    "timeout",
+                    Reason::Timeout,
                     "the previous attach was killed and hangs in the kernel still",
                 ));
             }
@@ -287,7 +273,7 @@ impl ThreadCollector {
             .spawn()
             .map_err(|error| {
                 Failure::new(
-                    "protocol",
+                    Reason::Protocol,
                     format!("cannot start {}: {error}", self.exe.display()),
                 )
             })?;
@@ -303,12 +289,15 @@ impl ThreadCollector {
         let (header, bytes) = output
             .map_err(|_| {
                 Failure::new(
-                    "timeout",
+                    Reason::Timeout,
                     "the attach child did not end at its deadline; it was killed",
                 )
             })?
             .map_err(|cause| {
-                Failure::new("protocol", format!("the attach child failed: {cause}"))
+                Failure::new(
+                    Reason::Protocol,
+                    format!("the attach child failed: {cause}"),
+                )
             })?;
         match header.outcome {
             Outcome::Error {
@@ -317,12 +306,8 @@ impl ThreadCollector {
                 pause,
             } => {
                 self.failed_pause = pause;
-                let reason = REASONS
-                    .into_iter()
-                    .find(|known| *known == reason)
-                    .unwrap_or("protocol");
                 if header.signalled {
-                    let pause = if reason == "listener_dead" {
+                    let pause = if reason == Reason::ListenerDead {
                         REVIVAL_PAUSE
                     } else {
                         SIGNAL_PAUSE

@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::model::Failure;
+use crate::model::{Failure, Reason};
 
 /// A round that costs too much runs less often, by itself, and comes back when it is cheap again.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
             let message = format!(
                 "{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat"
             );
-            return Err(Failure::new("timeout", message));
+            return Err(Failure::new(Reason::Timeout, message));
         }
         let (done, answer) = oneshot::channel();
         let state = Arc::clone(&self.state);
@@ -96,13 +96,13 @@ impl<S: Send + 'static> BlockingWorker<S> {
                 Ok(result)
             }
             Ok(Err(_)) => Err(Failure::new(
-                "internal",
+                Reason::Internal,
                 format!("{what}: the collector panicked; see the log"),
             )),
             Err(_) => {
                 let seconds = deadline.as_secs_f32();
                 Err(Failure::new(
-                    "timeout",
+                    Reason::Timeout,
                     format!("{what}: no answer from the kernel within {seconds} s"),
                 ))
             }
@@ -153,7 +153,7 @@ mod tests {
             })
             .await
             .unwrap_err();
-        assert_eq!(failure.reason, "timeout");
+        assert_eq!(failure.reason, Reason::Timeout);
         let second = lane
             .run(Duration::from_secs(5), "broker 1", |_| ())
             .await
@@ -193,7 +193,7 @@ mod tests {
             })
             .await
             .unwrap_err();
-        assert_eq!(failure.reason, "internal");
+        assert_eq!(failure.reason, Reason::Internal);
         lane.running.take().unwrap().await.unwrap_err();
         assert!(
             lane.run(Duration::from_secs(5), "broker 1", |_| ())

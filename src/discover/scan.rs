@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::jvm::{self, Launch, Verdict};
 use super::{broker, properties};
 use crate::model::Failure;
-use crate::model::{Broker, ProcessKey};
+use crate::model::{Broker, ProcessKey, Reason};
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
@@ -90,7 +90,7 @@ impl Discovery {
     pub fn scan(&mut self) -> Result<Vec<Arc<Broker>>, Failure> {
         let pids = self.proc.pids().map_err(|error| {
             Failure::new(
-                "io",
+                Reason::Io,
                 format!(
                     "brokers unknown: {error}; is --path.procfs the folder where procfs is mounted?"
                 ),
@@ -99,7 +99,7 @@ impl Discovery {
         let uptime = self
             .proc
             .uptime()
-            .map_err(|error| Failure::new("io", format!("brokers unknown: {error}")))?;
+            .map_err(|error| Failure::new(Reason::Io, format!("brokers unknown: {error}")))?;
         self.warnings.clear();
         self.stuck_readers
             .retain(|(_, reader)| !reader.is_finished());
@@ -447,15 +447,16 @@ pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
     // By way of the root folder as well: it may be a FIFO, or huge.
     let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
     let file = file.map_err(|error| match error {
-        RootedError::Missing { .. } => {
-            fail("gone", "does not exist; is the broker down?".to_owned())
-        }
-        other => fail("io", other.to_string()),
+        RootedError::Missing { .. } => fail(
+            Reason::Gone,
+            "does not exist; is the broker down?".to_owned(),
+        ),
+        other => fail(Reason::Io, other.to_string()),
     })?;
     let text = String::from_utf8_lossy(&file.bytes);
     text.trim()
         .parse()
-        .map_err(|_| fail("protocol", "holds no process id".to_owned()))
+        .map_err(|_| fail(Reason::Protocol, "holds no process id".to_owned()))
 }
 
 /// The `broker` label of each: its id; `<id>@<port>` for those that share one; `pid-N` while it is unknown.

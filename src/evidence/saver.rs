@@ -15,7 +15,7 @@ use super::store::{self, Writer};
 use crate::collect::threads::{THIS_PROGRAM, ThreadCollector};
 use crate::collect::worker::BlockingWorker;
 use crate::config::EvidenceSettings;
-use crate::model::{Clock, Failure, ProcessKey};
+use crate::model::{Clock, Failure, ProcessKey, Reason};
 use crate::sys::proc::ProcRoot;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
@@ -187,9 +187,9 @@ impl Saver {
         for (index, name) in (0..).zip(DUMPS) {
             let dump = match &last {
                 // What is slow may be faster next time; what may not be attached to may not a little later.
-                Err(before) if before.reason != "timeout" => Err(format!(
+                Err(before) if before.reason != Reason::Timeout => Err(format!(
                     "not tried, as the dump before could not be had: {}",
-                    before.reason
+                    before.reason.name()
                 )),
                 _ => {
                     sleep_until(first_had + DUMPS_APART * index).await;
@@ -278,7 +278,7 @@ async fn heap_dump(
             bytes,
             seconds: took.as_secs_f64(),
         }),
-        Err(failure) if failure.reason == "timeout" => Err(format!(
+        Err(failure) if failure.reason == Reason::Timeout => Err(format!(
             "{}; if the JVM still writes {}, it is whole when the broker answers thread dumps again",
             failure.message,
             path.display()

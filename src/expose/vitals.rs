@@ -116,7 +116,7 @@ fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -
     let probes = broker.probes.fresh(now);
     let told = |probe: &Probe| match &probe.error {
         None => brief(probe.duration),
-        Some(error) => format!("{} after {}", error.reason, brief(probe.duration)),
+        Some(error) => format!("{} after {}", error.reason.name(), brief(probe.duration)),
     };
     let metadata = probes.map(|probes| match &probes.metadata {
         Some(probe) => format!("metadata {}", told(probe)),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::conn::{Conn, ConnError, Late, OwnConnections};
 use super::wire::{self, Metadata, WireError};
+use crate::model::Reason;
 
 #[derive(Debug, Clone, Copy)]
 struct Question {
@@ -93,7 +94,7 @@ pub enum ClientError {
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
     Waiting {
         last: String,
-        reason: &'static str,
+        reason: Reason,
         wait: Duration,
     },
     #[error(
@@ -115,24 +116,24 @@ pub enum ClientError {
 
 impl ClientError {
     /// One word, fit for a label.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
             ClientError::Conn(error) => match error {
-                ConnError::Refused { .. } => "refused",
+                ConnError::Refused { .. } => Reason::Refused,
                 ConnError::NameTimeout { .. }
                 | ConnError::ConnectTimeout { .. }
-                | ConnError::Timeout { .. } => "timeout",
-                ConnError::Connect { .. } | ConnError::Io { .. } => "unreachable",
-                ConnError::Closed { .. } => "closed",
-                ConnError::Tls { .. } => "unsupported",
+                | ConnError::Timeout { .. } => Reason::Timeout,
+                ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
+                ConnError::Closed { .. } => Reason::Closed,
+                ConnError::Tls { .. } => Reason::Unsupported,
                 ConnError::Http { .. }
                 | ConnError::FrameLength { .. }
-                | ConnError::Correlation { .. } => "protocol",
+                | ConnError::Correlation { .. } => Reason::Protocol,
             },
-            ClientError::Slow { .. } => "slow",
-            ClientError::Waiting { reason, .. } => reason,
-            ClientError::Wire { .. } => "protocol",
-            ClientError::Refusal { .. } | ClientError::Version { .. } => "unsupported",
+            ClientError::Slow { .. } => Reason::Slow,
+            ClientError::Waiting { reason, .. } => *reason,
+            ClientError::Wire { .. } => Reason::Protocol,
+            ClientError::Refusal { .. } | ClientError::Version { .. } => Reason::Unsupported,
         }
     }
 }
@@ -157,7 +158,7 @@ struct Kept {
 #[derive(Debug)]
 struct Failed {
     message: String,
-    reason: &'static str,
+    reason: Reason,
     connected_in: Option<Duration>,
     duration: Duration,
     in_a_row: u32,

@@ -11,7 +11,7 @@ mod time;
 
 pub use broker::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
-pub use reading::{Failure, GONE, Reading};
+pub use reading::{Failure, Reading, Reason};
 pub use snapshot::{
     BrokerSnapshot, ClusterCounts, ClusterSource, CollectorStatus, ExporterVitals, FdKinds,
     LogDirSpace, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals,

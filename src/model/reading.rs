@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
+use super::named::named;
 
 /// A known value with its time, or unknown with its reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,24 +70,86 @@ impl<T> Default for Reading<T> {
     }
 }
 
-/// Why a collector has nothing to say. It becomes an unknown reading, never a zero.
+named! {
+    /// Why a reading or a probe failed, as labels spell it.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Reason {
+        /// No answer within the deadline.
+        Timeout = "timeout",
+        /// It answers, but after the deadline.
+        Slow = "slow",
+        /// Nothing listens, or the JVM refuses.
+        Refused = "refused",
+        /// The connection was closed without an answer.
+        Closed = "closed",
+        /// TCP got no answer.
+        Unreachable = "unreachable",
+        /// The answer is not what the protocol allows.
+        Protocol = "protocol",
+        /// The other side, or the kernel, cannot do it.
+        Unsupported = "unsupported",
+        /// The exporter lacks the right.
+        Denied = "denied",
+        /// Attaching is switched off in the JVM.
+        Disabled = "disabled",
+        /// The process is stopped by a signal.
+        Stopped = "stopped",
+        /// The process has ended, or was restarted.
+        Gone = "gone",
+        /// The JVM's attach listener is dead.
+        ListenerDead = "listener_dead",
+        /// The process is no HotSpot JVM.
+        NotHotspot = "not_hotspot",
+        /// The JVM does not catch SIGQUIT.
+        NoSignalHandler = "no_signal_handler",
+        /// The kernel reported another error.
+        Io = "io",
+        /// The collector panicked.
+        Internal = "internal",
+        /// The settings do not fit.
+        Config = "config",
+        /// The node is a dedicated controller.
+        Controller = "controller",
+        /// The broker id is unknown.
+        NoId = "no_id",
+        /// No listener can be asked.
+        NoListener = "no_listener",
+        /// No topic is visible.
+        NoTopic = "no_topic",
+        /// The broker's network cannot be reached from here.
+        OtherNetwork = "other_network",
+        /// The broker has not served yet.
+        Starting = "starting",
+        /// /proc cannot be read.
+        Unreadable = "unreadable",
+        /// No thread can be assigned to a pool.
+        Unnamed = "unnamed",
+        /// The JVM does not publish it.
+        Absent = "absent",
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a collector has no reading. It becomes an unknown reading, never a zero.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// One of a few words, fit for a label: `timeout`, `denied`, `gone`, `refused`, `protocol`, `unsupported` ...
-    pub reason: &'static str,
+    pub reason: Reason,
     /// For a person: which broker, which file or address, what to do about it.
     pub message: String,
 }
 
 impl Failure {
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Failure {
             reason,
             message: message.into(),
         }
     }
 }
-
-/// The reason of a [`Failure`]: the process has ended, or was restarted.
-pub const GONE: &str = "gone";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Broker, Moment, ProgressReport, Reading, SocketOwners, SocketPulse, StandingDeadlock,
+    Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock,
     ThreadReport,
 };
 
@@ -71,7 +71,7 @@ pub struct BrokerSnapshot {
     /// The newest deadlock of this process: stays until a later successful dump is clean.
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
-    pub dump_failures: BTreeMap<String, u64>,
+    pub dump_failures: BTreeMap<Reason, u64>,
     pub collectors: BTreeMap<String, CollectorStatus>,
     /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
     pub rounds: BTreeMap<String, Duration>,
@@ -236,8 +236,7 @@ impl Probe {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeError {
-    /// One word: `timeout`, `slow` (it answers after the deadline), `refused`, `closed`, `unreachable`, `protocol`, `unsupported` ...
-    pub reason: String,
+    pub reason: Reason,
     /// Whether TCP accepted the connection: a silent broker differs from one that is not there.
     pub accepted: bool,
     /// Which broker and address, what happened, what to do.
@@ -247,12 +246,12 @@ pub struct ProbeError {
 impl ProbeError {
     /// Whether TCP itself got no answer.
     pub fn is_unreachable(&self) -> bool {
-        !self.accepted && ["timeout", "unreachable"].contains(&self.reason.as_str())
+        !self.accepted && matches!(self.reason, Reason::Timeout | Reason::Unreachable)
     }
 
     /// Whether clients get no answer either: TCP accepts, and not only the exporter's request was wrong.
     pub fn is_silent(&self) -> bool {
-        self.accepted && ["timeout", "closed"].contains(&self.reason.as_str())
+        self.accepted && matches!(self.reason, Reason::Timeout | Reason::Closed)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use super::*;
+use crate::model::Reason;
 use crate::model::{Broker, ProcessKey};
 use crate::model::{BrokerSnapshot, ExporterVitals, Moment, ProcessVitals, Reading};
 
@@ -44,7 +45,9 @@ fn snapshot(at: u64) -> Snapshot {
         at: Moment(0),
         valid_for: Duration::ZERO,
     };
-    broker.dump_failures.insert("timeout".into(), 1 << 53 | 1);
+    broker
+        .dump_failures
+        .insert(Reason::Timeout.into(), 1 << 53 | 1);
     let vitals = ExporterVitals {
         cpu_seconds: 0.1 + 0.2,
         ..Default::default()

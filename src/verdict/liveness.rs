@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use crate::model::Broker;
     use crate::model::{
-        ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading,
+        ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading, Reason,
     };
     use crate::verdict::finding::{RestartRequired, UnavailableBroker};
 
@@ -384,10 +384,10 @@ mod tests {
             };
         }
 
-        fn peers(&mut self, silent: &[i32], reason: &str) {
+        fn peers(&mut self, silent: &[i32], reason: Reason) {
             let peer = |id: &i32| {
                 let error = ProbeError {
-                    reason: reason.into(),
+                    reason,
                     accepted: true,
                     message: "no answer".into(),
                 };
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn several_silent_brokers_go_one_at_a_time_in_the_order_of_their_ids() {
         let mut scene = deadlocked();
-        scene.peers(&[1, 3, 4], "timeout");
+        scene.peers(&[1, 3, 4], Reason::Timeout);
         assert!(
             scene
                 .answer()
@@ -530,10 +530,10 @@ mod tests {
         assert!(!scene.later(359).restart);
         assert!(scene.later(1).restart);
         let mut scene = deadlocked();
-        scene.peers(&[0, 1], "timeout");
+        scene.peers(&[0, 1], Reason::Timeout);
         assert!(scene.answer().restart, "the highest id goes first");
         let mut scene = deadlocked();
-        scene.peers(&[3, 4], "slow");
+        scene.peers(&[3, 4], Reason::Slow);
         assert!(scene.answer().restart, "they answer, late");
     }
 

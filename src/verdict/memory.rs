@@ -7,7 +7,7 @@ use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
 use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::unavailable::UnavailableBrokers;
-use crate::model::{BrokerSnapshot, DeadlockedThread, Moment, Reading, Snapshot, Stall};
+use crate::model::{BrokerSnapshot, DeadlockedThread, Moment, Reading, Reason, Snapshot, Stall};
 
 /// A process that is younger, and has been asked and has not answered yet, is starting: its port may be open long before.
 pub const STARTING: Duration = Duration::from_secs(600);
@@ -64,7 +64,7 @@ fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
         .sockets
         .fresh(now)
         .is_some_and(|pulse| !pulse.accept_queues.is_empty());
-    error.is_some_and(|error| error.reason == "refused") && !listens
+    error.is_some_and(|error| error.reason == Reason::Refused) && !listens
 }
 
 /// When the process began, while that is not long ago.
@@ -120,7 +120,8 @@ impl Memory {
             if error.is_none() {
                 self.last_probe_success = Some(*at);
             }
-            let waits = error.is_some_and(|error| error.is_silent() && error.reason == "timeout");
+            let waits =
+                error.is_some_and(|error| error.is_silent() && error.reason == Reason::Timeout);
             let answered = !waits && !is_closed(broker, now);
             self.has_answered = Some(answered || self.has_answered == Some(true));
         }

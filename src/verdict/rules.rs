@@ -9,8 +9,8 @@ use super::finding_state::Judgement::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
 use super::memory::Memory;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Snapshot,
-    TcpState, duration_text, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Reason,
+    Snapshot, TcpState, duration_text, seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stand_still;
@@ -224,7 +224,7 @@ fn api_unresponsive(case: &Case<'_>) -> Judgement {
         probe
             .error
             .as_ref()
-            .is_none_or(|error| error.reason != "closed")
+            .is_none_or(|error| error.reason != Reason::Closed)
     };
     let metadata = probes
         .metadata

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::finding::UnavailableBroker;
-use crate::model::{BrokerSnapshot, Moment};
+use crate::model::{BrokerSnapshot, Moment, Reason};
 
 /// One look may be of a moment of change.
 const AWAY_AFTER: Duration = Duration::from_secs(8);
@@ -34,7 +34,7 @@ impl UnavailableBrokers {
             peer.connect
                 .error
                 .as_ref()
-                .is_some_and(|e| e.reason == "refused")
+                .is_some_and(|e| e.reason == Reason::Refused)
         });
         let refused: BTreeSet<i32> = refused.map(|peer| peer.peer.id).collect();
         let is_other = |id: &i32| Some(*id) != broker.broker.id;

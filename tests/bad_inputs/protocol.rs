@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kafka_vitals::collect::cluster::ClusterCollector;
 use kafka_vitals::kafka::conn::OwnConnections;
-use kafka_vitals::model::Broker;
+use kafka_vitals::model::{Broker, Reason};
 use lab::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
 use lab::fake_broker::{FakeBroker, offers_metadata};
 
@@ -116,7 +116,7 @@ async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
         match collector.probe().await.unwrap().1 {
             Ok(counts) => return format!("{} partitions", counts.partitions),
             // On a busy machine this test's own listener may be late; the next round takes its answer.
-            Err(failure) if failure.reason == "timeout" && !silent => {}
+            Err(failure) if failure.reason == Reason::Timeout && !silent => {}
             Err(failure) => {
                 let start = format!("broker 7 (pid 77): {address} ");
                 let text = failure

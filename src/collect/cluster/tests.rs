@@ -16,7 +16,7 @@ use super::*;
 use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
 
 use crate::analyze::formats::topics::{self, Partition};
-use crate::model::ProcessKey;
+use crate::model::{ProcessKey, Reason};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -316,7 +316,7 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
     let expected = "broker 1 (pid 77): the config's `probe_listener` PLAIN is none of its listeners (SSL, INTERNAL, OUTSIDE, ODD)";
     assert_eq!(
         (unknown.reason, unknown.message.as_str()),
-        ("config", expected)
+        (Reason::Config, expected)
     );
     let secured = broker(
         Some(1),
@@ -331,9 +331,9 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
         ..all
     };
     for (broker, reason) in [
-        (secured, "unsupported"),
-        (raft_alone, "no_listener"),
-        (controller, "controller"),
+        (secured, Reason::Unsupported),
+        (raft_alone, Reason::NoListener),
+        (controller, Reason::Controller),
     ] {
         assert_eq!(failure(&broker, None).reason, reason);
     }
@@ -482,7 +482,7 @@ async fn each_peer_is_told_by_how_far_it_was_reached() {
                     probe
                         .error
                         .as_ref()
-                        .map_or(("", false), |e| (e.reason.as_str(), e.accepted))
+                        .map_or(("", false), |e| (e.reason.name(), e.accepted))
                 })
             });
             let (reason, _) = connect.unwrap();
@@ -581,8 +581,8 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
             let (report, counts) = collector.probe().await.unwrap();
             let error = report.api.error.as_ref().unwrap();
             assert_eq!(
-                (error.reason.as_str(), error.accepted, &report.metadata),
-                ("timeout", true, &None)
+                (error.reason, error.accepted, &report.metadata),
+                (Reason::Timeout, true, &None)
             );
             assert!(
                 collector
@@ -647,7 +647,7 @@ fn loopback_of_another_network_is_not_asked() {
     ];
     for host in local.into_iter().chain([Some("::ffff:127.0.0.1")]) {
         let failure = at(&[host], None).unwrap_err();
-        assert_eq!(failure.reason, "other_network", "{host:?}");
+        assert_eq!(failure.reason, Reason::OtherNetwork, "{host:?}");
         assert!(
             failure.message.starts_with("broker 1 (pid 77): "),
             "{}",
@@ -670,7 +670,7 @@ fn loopback_of_another_network_is_not_asked() {
         "10.1.2.3:9092",
         "the one that reaches it"
     );
-    let unknown = Failure::new("io", "its network namespace is unknown");
+    let unknown = Failure::new(Reason::Io, "its network namespace is unknown");
     assert_eq!(
         own_address(&of(&[None]), None, None, &Err(unknown.clone())),
         Err(unknown)
@@ -691,7 +691,10 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
         ClusterSource::Own
     );
     silent.store(true, Ordering::SeqCst);
-    assert_eq!(collect(&mut collector).await.unwrap_err().reason, "closed");
+    assert_eq!(
+        collect(&mut collector).await.unwrap_err().reason,
+        Reason::Closed
+    );
     assert_eq!(other.asked().len(), 0);
 }
 
@@ -738,7 +741,7 @@ async fn where_no_topic_is_visible_that_is_told_and_the_peers_are_known() {
     let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics: allow it that in the ACLs";
     assert_eq!(
         (failure.reason, failure.message.as_str()),
-        ("no_topic", expected)
+        (Reason::NoTopic, expected)
     );
 }
 
@@ -751,7 +754,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     let error = |report: ProbeReport| report.api.error.map(|error| error.reason).unwrap();
     assert_eq!(
         error(collector.probe().await.unwrap().0),
-        "timeout",
+        Reason::Timeout,
         "nothing is known of it yet"
     );
     for _ in 0..2 {
@@ -767,10 +770,13 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
                     .message
                     .contains(&format!("took {} ms", took.as_millis()))
         );
-        assert_eq!((error(report).as_str(), failure.reason), ("slow", "slow"));
+        assert_eq!(
+            (error(report), failure.reason),
+            (Reason::Slow, Reason::Slow)
+        );
     }
     // Now it hangs.
-    assert_eq!(error(collector.probe().await.unwrap().0), "timeout");
+    assert_eq!(error(collector.probe().await.unwrap().0), Reason::Timeout);
 }
 
 #[tokio::test]
@@ -778,7 +784,10 @@ async fn a_broker_without_an_id_is_not_asked() {
     let own = FakeBroker::start(|_| Answer::Silence).await;
     let mut collector = collector(&own);
     collector.broker = Arc::new(broker(None, &[]));
-    assert_eq!(collect(&mut collector).await.unwrap_err().reason, "no_id");
+    assert_eq!(
+        collect(&mut collector).await.unwrap_err().reason,
+        Reason::NoId
+    );
     assert_eq!(own.asked(), []);
 }
 

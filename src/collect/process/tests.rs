@@ -67,7 +67,7 @@ fn a_pid_that_was_given_to_another_process_is_gone() {
 
     let other = broker(me, start_ticks - 1);
     let gone = Failure::new(
-        "gone",
+        Reason::Gone,
         format!("broker 3 (pid {me}) has ended or was restarted"),
     );
     assert_eq!(
@@ -129,11 +129,11 @@ fn space_is_what_stat_tells_and_one_bad_dir_hides_no_other() {
     }
     assert_eq!(spaces[1].dir.to_str(), Some("/dev/shm"));
     let message = format!("broker 3 (pid {me}): /proc/{me}/root/no/such/dir does not exist");
-    assert_eq!(failure, Some(Failure::new("io", message)));
+    assert_eq!(failure, Some(Failure::new(Reason::Io, message)));
 
     broker.process.start_ticks -= 1;
     let (spaces, failure) = log_dirs(&proc, &broker);
-    assert_eq!((spaces.len(), failure.unwrap().reason), (0, "gone"));
+    assert_eq!((spaces.len(), failure.unwrap().reason), (0, Reason::Gone));
 }
 
 struct Killed(std::process::Child);
@@ -180,7 +180,7 @@ fn a_process_that_ends_while_it_is_read_is_gone_and_never_zero() {
             for handles in [now.handles.clone(), kinds] {
                 match handles {
                     Ok(count) => assert_eq!(count, expected),
-                    Err(failure) => assert_eq!(failure.reason, "gone"),
+                    Err(failure) => assert_eq!(failure.reason, Reason::Gone),
                 }
             }
             if now.handles.is_err() && now.vitals.is_err() {

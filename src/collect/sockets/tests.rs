@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::*;
 use crate::model::StateCount;
-use crate::model::{Listener, ProcessKey};
+use crate::model::{Listener, ProcessKey, Reason};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -398,13 +398,13 @@ fn owners_tell_roles_and_untracked_sockets() {
         assert_eq!((count.connections, count.receive_bytes), (10, 21));
         assert_eq!(untracked, 40);
     }
-    let failing = &mut || Err(Failure::new("gone", "no more"));
+    let failing = &mut || Err(Failure::new(Reason::Gone, "no more"));
     assert_eq!(
         sockets
             .owners(&broker, &before, failing, &nobody)
             .unwrap_err()
             .reason,
-        "gone"
+        Reason::Gone
     );
 }
 
@@ -545,5 +545,5 @@ fn a_time_limit_is_kept() {
     let late = Sockets::new("/proc", Duration::ZERO)
         .pulse(&broker, &nobody)
         .unwrap_err();
-    assert_eq!(late.reason, "timeout");
+    assert_eq!(late.reason, Reason::Timeout);
 }

@@ -314,7 +314,7 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     );
     f.add(&DUMP_AGE, &[label], age(&broker.threads, now));
     for (reason, count) in &broker.dump_failures {
-        f.add(&DUMP_FAILURES, &[label, reason], *count as f64);
+        f.add(&DUMP_FAILURES, &[label, reason.name()], *count as f64);
     }
 }
 

@@ -91,7 +91,7 @@ async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_long
             .is_none_or(|asked| asked.connection < 3)
         {
             let error = round(&mut client).await.unwrap_err();
-            assert_eq!(error.reason(), "closed");
+            assert_eq!(error.reason(), Reason::Closed);
             waited |= matches!(error, ClientError::Waiting { .. })
                 && error.to_string().contains("next connection in 1 s");
             tokio::task::yield_now().await;
@@ -139,18 +139,21 @@ async fn metadata_that_is_late_is_told_as_slow_while_the_broker_answers() {
     let broker =
         FakeBroker::with_metadata(move |_| Answer::Held(late.clone(), b"late".to_vec())).await;
     let mut client = client(&broker, FAST);
-    assert_eq!(round(&mut client).await.unwrap_err().reason(), "timeout");
+    assert_eq!(
+        round(&mut client).await.unwrap_err().reason(),
+        Reason::Timeout
+    );
     go.notify_one();
     client
         .read_late(Instant::now() + Duration::from_secs(60))
         .await;
     client.api().await.answer.unwrap();
     let asked = client.ask(METADATA, |_, _| Ok(())).await;
-    assert_eq!(asked.answer.unwrap_err().reason(), "slow");
+    assert_eq!(asked.answer.unwrap_err().reason(), Reason::Slow);
     assert!(asked.duration >= FAST.deadline, "{:?}", asked.duration);
     assert_eq!(
         client.api().await.answer.unwrap_err().reason(),
-        "timeout",
+        Reason::Timeout,
         "what is owed still is not there"
     );
 }

@@ -22,6 +22,7 @@ use super::ask::{Ask, Limits};
 use super::error::AttachError;
 use super::heap_dump::heap_dump;
 use super::thread_dump::{Dump, thread_dump};
+use crate::model::Reason;
 use crate::sys::perf_data::PerfFile;
 use crate::sys::process::{PinnedProcess, denied};
 
@@ -86,7 +87,7 @@ pub enum Outcome {
     },
     Error {
         /// [`AttachError::reason`].
-        reason: String,
+        reason: Reason,
         message: String,
         /// As of `Ok`: the JVM may have stood still all the same.
         pause: Option<Duration>,
@@ -235,7 +236,7 @@ fn end_with(parent: u32) -> Result<(), AttachError> {
 fn write_result(result: Result<(Outcome, Vec<u8>), Failed>, signalled: bool) -> io::Result<()> {
     let (outcome, text) = result.unwrap_or_else(|(error, pause)| {
         let message = error.to_string().chars().take(2000).collect();
-        let reason = error.reason().into();
+        let reason = error.reason();
         (
             Outcome::Error {
                 reason,

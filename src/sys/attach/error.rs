@@ -3,6 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::model::Reason;
+
 /// Why there is no dump. The text lacks the pid, which the caller knows.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -59,18 +61,18 @@ pub enum AttachError {
 
 impl AttachError {
     /// One of a few words, fit for a label.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            AttachError::Gone => "gone",
-            AttachError::Stopped(_) => "stopped",
-            AttachError::NotJvm | AttachError::OpenJ9 => "not_hotspot",
-            AttachError::Disabled => "disabled",
-            AttachError::NoSignalHandler => "no_signal_handler",
-            AttachError::ListenerDead => "listener_dead",
-            AttachError::Denied { .. } => "denied",
-            AttachError::SignalHeldBack | AttachError::Refused(_) => "refused",
-            AttachError::Timeout { .. } => "timeout",
-            AttachError::Protocol(_) | AttachError::Io { .. } => "protocol",
+            AttachError::Gone => Reason::Gone,
+            AttachError::Stopped(_) => Reason::Stopped,
+            AttachError::NotJvm | AttachError::OpenJ9 => Reason::NotHotspot,
+            AttachError::Disabled => Reason::Disabled,
+            AttachError::NoSignalHandler => Reason::NoSignalHandler,
+            AttachError::ListenerDead => Reason::ListenerDead,
+            AttachError::Denied { .. } => Reason::Denied,
+            AttachError::SignalHeldBack | AttachError::Refused(_) => Reason::Refused,
+            AttachError::Timeout { .. } => Reason::Timeout,
+            AttachError::Protocol(_) | AttachError::Io { .. } => Reason::Protocol,
         }
     }
 }

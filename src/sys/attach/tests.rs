@@ -12,6 +12,7 @@ use super::ask::Limits;
 use super::error::AttachError;
 use super::jvm::{Listener, disables_attach, listener};
 use super::thread_dump::thread_dump;
+use crate::model::Reason;
 use crate::sys::process::PinnedProcess;
 
 const STATUS_OF_A_JVM: &str = "Name:\tjava\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t12856\nNgid:\t0\nPid:\t12856\n\
@@ -87,7 +88,7 @@ impl FakeProc {
         (error, signalled)
     }
 
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         self.dump(true).0.reason()
     }
 }
@@ -100,13 +101,13 @@ fn a_process_that_started_at_another_time_is_another() {
         PinnedProcess::open(fake.folder.path(), PID, Some(5151))
             .unwrap_err()
             .reason(),
-        "gone"
+        Reason::Gone
     );
     assert_eq!(
         PinnedProcess::open(fake.folder.path(), 78, None)
             .unwrap_err()
             .reason(),
-        "gone"
+        Reason::Gone
     );
 }
 
@@ -147,7 +148,7 @@ fn nothing_is_sent_to_what_a_signal_would_harm() {
         fake.replace(file, from, to);
         let (error, signalled) = fake.dump(true);
         assert_eq!(
-            (error.reason(), error.to_string().as_str(), signalled),
+            (error.reason().name(), error.to_string().as_str(), signalled),
             (reason, message, false),
             "{to}"
         );
@@ -169,7 +170,11 @@ fn the_last_word_on_attaching_counts() {
 fn a_process_that_cannot_be_signalled_leaves_no_trigger_file_behind() {
     let fake = FakeProc::new();
     let (error, signalled) = fake.dump(true);
-    assert_eq!((error.reason(), signalled), ("protocol", false), "{error}");
+    assert_eq!(
+        (error.reason(), signalled),
+        (Reason::Protocol, false),
+        "{error}"
+    );
     assert!(error.to_string().contains("SIGQUIT"), "{error}");
     assert_eq!(fs::read_dir(fake.path("cwd")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(fake.path("root/tmp")).unwrap().count(), 0);
@@ -181,7 +186,7 @@ fn a_trigger_file_is_never_made_through_a_link() {
     let prey = fake.folder.path().join("prey");
     symlink(&prey, fake.path("cwd/.attach_pid7")).unwrap();
     symlink(&prey, fake.path("root/tmp/.attach_pid7")).unwrap();
-    assert_eq!(fake.reason(), "denied");
+    assert_eq!(fake.reason(), Reason::Denied);
     assert!(!prey.exists());
     assert!(
         fs::symlink_metadata(fake.path("cwd/.attach_pid7")).is_ok(),
@@ -212,7 +217,7 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     );
     fake.write("task/78/comm", "VM Thread\n");
     fake.write("task/79/comm", "Attach Listener\n");
-    assert_eq!(fake.reason(), "refused");
+    assert_eq!(fake.reason(), Reason::Refused);
     // Nothing but the name tells it, whoever served the last time.
     let target = fake.open().unwrap();
     for served_last in [Some(78), Some(77), Some(79), None] {
@@ -236,7 +241,7 @@ fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
     let path = fake.path("root/tmp/.java_pid7");
     fs::write(&path, "no socket").unwrap();
     let (error, _) = fake.dump(true);
-    assert_eq!(error.reason(), "refused");
+    assert_eq!(error.reason(), Reason::Refused);
     assert!(
         error
             .to_string()
@@ -247,7 +252,7 @@ fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
     let elsewhere = fake.folder.path().join("socket");
     let _socket = UnixListener::bind(&elsewhere).unwrap();
     symlink(&elsewhere, &path).unwrap();
-    assert_eq!(fake.reason(), "refused");
+    assert_eq!(fake.reason(), Reason::Refused);
     fs::remove_file(&path).unwrap();
     // Left behind by an earlier process of the same number: nobody listens.
     drop(UnixListener::bind(&path).unwrap());
@@ -267,7 +272,7 @@ fn a_link_in_place_of_tmp_leads_nowhere_outside_the_root() {
     fake.write("task/79/comm", "Attach Listener\n");
     assert_eq!(
         fake.reason(),
-        "protocol",
+        Reason::Protocol,
         "the folder does not exist below the root"
     );
 }

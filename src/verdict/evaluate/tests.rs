@@ -7,7 +7,7 @@ use crate::model::{
     PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse,
     StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
-use crate::model::{Reading, Stall};
+use crate::model::{Reading, Reason, Stall};
 use crate::verdict::memory::STARTING;
 
 const VALID: Duration = Duration::from_secs(15);
@@ -67,9 +67,9 @@ fn cluster(live: &[i32]) -> ClusterCounts {
     }
 }
 
-fn probe(failure: Option<(&str, bool)>) -> ProbeReport {
+fn probe(failure: Option<(Reason, bool)>) -> ProbeReport {
     let error = failure.map(|(reason, accepted)| ProbeError {
-        reason: reason.into(),
+        reason,
         accepted,
         message: format!("127.0.0.1:9092: {reason}"),
     });
@@ -216,11 +216,12 @@ fn a_deadlock_is_gray_at_once_and_for_a_restart_once_two_dumps_show_the_same() {
 #[test]
 fn probes_and_signals_must_last_and_levels_are_acquitted() {
     type Change = fn(&mut BrokerSnapshot, Moment);
-    let silent: Change = |broker, now| broker.probes = known(probe(Some(("timeout", true))), now);
+    let silent: Change =
+        |broker, now| broker.probes = known(probe(Some((Reason::Timeout, true))), now);
     let unsupported: Change =
-        |broker, now| broker.probes = known(probe(Some(("unsupported", true))), now);
+        |broker, now| broker.probes = known(probe(Some((Reason::Unsupported, true))), now);
     let unreachable: Change =
-        |broker, now| broker.probes = known(probe(Some(("timeout", false))), now);
+        |broker, now| broker.probes = known(probe(Some((Reason::Timeout, false))), now);
     let still: Change = |broker, now| {
         let suspect = Suspect {
             thread_id: 1,
@@ -320,7 +321,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
 #[test]
 fn a_second_probe_is_waited_for() {
     let silent = |broker: &mut BrokerSnapshot, now| {
-        broker.probes = known(probe(Some(("timeout", true))), now)
+        broker.probes = known(probe(Some((Reason::Timeout, true))), now)
     };
     let mut scene = scene();
     scene
@@ -343,7 +344,7 @@ fn a_young_process_is_starting_until_it_has_answered() {
         BrokerState::Unknown
     );
     let silent = |broker: &mut BrokerSnapshot, now| {
-        broker.probes = known(probe(Some(("timeout", true))), now)
+        broker.probes = known(probe(Some((Reason::Timeout, true))), now)
     };
     let starting = scene.after(60, silent);
     assert_eq!(
@@ -394,7 +395,7 @@ fn a_restart_is_followed_until_the_isr_has_grown_back() {
     scene.broker = process(11, scene.now);
     let back = scene.now;
     let refused = |broker: &mut BrokerSnapshot, now| {
-        broker.probes = known(probe(Some(("refused", false))), now)
+        broker.probes = known(probe(Some((Reason::Refused, false))), now)
     };
     let starting = scene.after(3, refused);
     assert_eq!(starting.state, BrokerState::Down);
@@ -573,7 +574,7 @@ fn a_peer_that_cannot_be_connected_to_is_found_with_its_direction() {
             host: "h".into(),
             port: 9092,
         };
-        let connect = probe(Some(("refused", false))).api;
+        let connect = probe(Some((Reason::Refused, false))).api;
         report.peers.push(PeerProbe {
             peer,
             connect,
