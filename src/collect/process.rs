@@ -55,7 +55,7 @@ impl Slow {
 pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
     let pid = broker.process.pid;
     let (handles, status, limits) = (
-        proc.open_handle_count(pid),
+        proc.open_fd_count(pid),
         proc.status(pid),
         proc.open_file_limits(pid),
     );
@@ -169,7 +169,7 @@ fn handles_by_kind(
 ) -> Result<(FdKinds, HashSet<u64>), ProcError> {
     let mut kinds = FdKinds::default();
     let mut inodes = HashSet::new();
-    proc.visit_numbered_links(pid, deadline, |_, link| {
+    proc.visit_fd_links(pid, deadline, |_, link| {
         *slot(&mut kinds, link) += 1;
         inodes.extend(proc::socket_inode(link));
         ControlFlow::Continue(())

@@ -323,7 +323,7 @@ impl ProcRoot {
     /// The size also counts numbers that are reserved and lead nowhere yet: one for each thread that waits in
     /// `accept`, as the JVM's attach and JMX listeners do. So where they are few, the entries are counted all the
     /// same, if that is allowed.
-    pub fn open_handle_count(&self, pid: u32) -> Result<u64, ProcError> {
+    pub fn open_fd_count(&self, pid: u32) -> Result<u64, ProcError> {
         let path = self.file(pid, "fd");
         if self.kernel >= (6, 2) {
             let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
@@ -331,20 +331,20 @@ impl ProcRoot {
                 path,
                 what: "a negative size",
             })?;
-            if size > FEW_HANDLES {
+            if size > FEW_FDS {
                 return Ok(size);
             }
-            return match self.count_handles(pid) {
+            return match self.count_fds(pid) {
                 Err(ProcError::Denied { .. }) => Ok(size),
                 counted => counted,
             };
         }
-        self.count_handles(pid)
+        self.count_fds(pid)
     }
 
-    fn count_handles(&self, pid: u32) -> Result<u64, ProcError> {
+    fn count_fds(&self, pid: u32) -> Result<u64, ProcError> {
         let mut count = 0;
-        self.visit_handles(pid, None, |_, _| {
+        self.visit_fds(pid, None, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         })?;
@@ -353,7 +353,7 @@ impl ProcRoot {
 
     /// Shows the number of each open handle and its link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to
     /// `visit`, in ascending order, until it breaks. A handle that is closed meanwhile is left out.
-    pub fn visit_numbered_links(
+    pub fn visit_fd_links(
         &self,
         pid: u32,
         deadline: Deadline,
@@ -362,7 +362,7 @@ impl ProcRoot {
         let path = self.file(pid, "fd");
         let mut target = [MaybeUninit::uninit(); 4096];
         let mut failure = None;
-        self.visit_handles(
+        self.visit_fds(
             pid,
             Some(deadline),
             |folder, name| match rustix::fs::readlinkat_raw(folder, name, &mut target) {
@@ -377,7 +377,7 @@ impl ProcRoot {
         failure.map_or(Ok(()), Err)
     }
 
-    fn visit_handles(
+    fn visit_fds(
         &self,
         pid: u32,
         deadline: Option<Deadline>,
@@ -413,7 +413,7 @@ impl ProcRoot {
 }
 
 /// Counting so many entries takes about a millisecond.
-const FEW_HANDLES: u64 = 1024;
+const FEW_FDS: u64 = 1024;
 
 /// Clock ticks, as /proc counts them, in time.
 pub fn ticks(ticks: u64) -> Duration {
