@@ -1,20 +1,13 @@
 //! What the Metadata of a hostile broker costs a running exporter in memory.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::process::Command;
 
 use lab::fake_broker::{Answer, FakeBroker, framed};
 
-#[allow(dead_code, unused_imports)]
-#[path = "bad_inputs/host.rs"]
-mod host;
-#[allow(dead_code)]
-#[path = "bad_inputs/running.rs"]
-mod running;
-
-use host::Host;
-use running::{Exporter, wait_for};
+use crate::EXE;
+use crate::host::Host;
+use crate::running::{Exporter, wait_for};
 
 const MEGABYTE: u64 = 1_000_000;
 /// What any answer may cost beside an ordinary one.
@@ -57,7 +50,7 @@ async fn peak(answer: impl Fn(i32) -> Answer + Send + Sync + 'static, known: &st
         broker.address
     );
     fs::write(&config, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
+    let mut command = Command::new(EXE);
     command
         .arg("--path.procfs")
         .arg(host.folder.path())
