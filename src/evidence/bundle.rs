@@ -235,8 +235,9 @@ fn command_line(subject: &Subject) -> Result<Vec<u8>, String> {
 }
 
 fn properties(subject: &Subject) -> Result<Vec<u8>, String> {
-    let launch = launch_of(&subject.proc, subject.pid())?;
-    let bytes = server_properties(&subject.proc, subject.pid(), &launch)?;
+    let launch = launch_of(&subject.proc, subject.pid()).map_err(|error| error.to_string())?;
+    let bytes = server_properties(&subject.proc, subject.pid(), &launch)
+        .map_err(|error| error.to_string())?;
     mask::properties(&bytes)
         .map(String::into_bytes)
         .map_err(|error| error.to_string())

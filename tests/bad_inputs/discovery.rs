@@ -37,7 +37,7 @@ const NO_ID: &str =
     "id unknown: neither in server.properties nor in meta.properties: no log folder has one";
 const SERVER: &str = "PROC/77/root/opt/kafka/config/server.properties";
 
-const STAT: &str = "? process 77 is passed over, a broker or not: PROC/77/stat: not in the form that Linux writes it (no state or start time)";
+const STAT: &str = "? process 77 is skipped, although it may be a broker: PROC/77/stat: not in the form that Linux writes it (no state or start time)";
 
 type Case = (&'static str, fn(&Host), String);
 
@@ -127,7 +127,7 @@ fn proc_files() {
                 host.remove("tree/opt/jdk/release");
             },
             format!(
-                "{RIGHT}\nKafka version unknown: no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
+                "{RIGHT}\nKafka version unknown: the broker has no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
             ),
         ),
     ];
