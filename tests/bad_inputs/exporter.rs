@@ -228,7 +228,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         "WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\""
     );
     let threads = format!(
-        "this process runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
+        "the exporter runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
     );
     for text in [&handles, &files, &threads] {
         wait_for(text, || !exporter.logged(text).is_empty());
