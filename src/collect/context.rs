@@ -14,7 +14,7 @@ use super::progress::{Names, ProgressCollector, TELL_EVERY};
 use super::sockets::Sockets;
 use super::store::{RoundEnd, Told, Update};
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
-use super::worker::{AdaptiveInterval, BlockingWorker};
+use super::worker::{AdaptiveInterval, BlockingWorker, shared_moment};
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
@@ -104,9 +104,9 @@ impl BrokerContext {
     }
 }
 
-/// Waits for the rest of the interval of a round that began at `begun`.
+/// Waits until a round that began at `begun` begins again.
 async fn rest(begun: Instant, pace: &AdaptiveInterval) {
-    tokio::time::sleep_until((begun + pace.interval()).into()).await;
+    tokio::time::sleep_until(pace.next(begun).into()).await;
 }
 
 /// Lets a dump under way end first, but does not wait for one that hangs.
@@ -294,7 +294,7 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
             .await;
         tokio::join!(
             rest(begun, &pace),
-            collector.read_late((begun + pace.interval()).into())
+            collector.read_late(pace.next(begun).into())
         );
     }
 }
@@ -330,6 +330,7 @@ async fn progress(watched: BrokerContext) {
     );
     let mut lane = BlockingWorker::new(collector);
     let name = watched.broker.name();
+    // When a report without news is due.
     let mut told: Option<Instant> = None;
     let mut judged: Option<Instant> = None;
     loop {
@@ -378,8 +379,8 @@ async fn progress(watched: BrokerContext) {
             .is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
         let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
         let too_early = unnamed && (before_names || starts || ends);
-        if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
-            told = Some(begun);
+        if !too_early && (news || told.is_none_or(|due| begun >= due)) {
+            told = Some(shared_moment(begun, TELL_EVERY, begun));
             watched
                 .tell("progress", &pace, took, Told::Progress(report))
                 .await;

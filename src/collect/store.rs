@@ -76,6 +76,9 @@ const GONE_IN_SIGHT: Duration = Duration::from_secs(3600);
 /// One without an id has its process' as label, under which nobody comes back.
 const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
 
+/// A round whose answer is there needs to be polled twice before its updates are in the queue.
+const YIELDS: usize = 3;
+
 /// Takes in updates until every sender is gone.
 pub async fn keep(
     mut updates: mpsc::Receiver<Update>,
@@ -85,7 +88,10 @@ pub async fn keep(
     let mut snapshot = Snapshot::default();
     while let Some(update) = updates.recv().await {
         apply(&mut snapshot, update, clock.now());
-        // Several rounds often end together: one snapshot for all of them.
+        // Rounds end together: one snapshot for all of them. The others that are ready run first.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
         while let Ok(update) = updates.try_recv() {
             apply(&mut snapshot, update, clock.now());
         }

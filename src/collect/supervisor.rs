@@ -143,7 +143,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                 );
             }
         }
-        tokio::time::sleep_until((begun + pace.interval()).into()).await;
+        tokio::time::sleep_until(pace.next(begun).into()).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! When a round runs, and where: its pace under a cost ceiling, and a lane in which a hanging read hurts nobody.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
@@ -44,7 +44,41 @@ impl AdaptiveInterval {
         let needed = self.cost.unwrap_or_default().div_f64(self.ceiling);
         self.configured.max(needed.min(LONGEST))
     }
+
+    /// When the run after the one that began at `begun` begins.
+    pub fn next(&self, begun: Instant) -> Instant {
+        shared_moment(begun, self.interval(), Instant::now())
+    }
 }
+
+/// The first moment that rounds share and that is `interval` after `begun`; a missed one is not made up for.
+///
+/// All rounds begin at the same moments, whole seconds or quarters of one: that wakes the exporter a few times a second,
+/// however many brokers there are, and one snapshot shows what all of them read.
+pub(super) fn shared_moment(begun: Instant, interval: Duration, now: Instant) -> Instant {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let origin = *ORIGIN;
+    let step = if interval >= SECOND && interval.subsec_nanos() == 0 {
+        SECOND
+    } else {
+        QUARTER.min(interval).max(TIMER)
+    };
+    // A timer may fire a little early.
+    let steps =
+        |at: Instant| (at + TIMER).saturating_duration_since(origin).as_nanos() / step.as_nanos();
+    let from = steps(begun) + interval.as_nanos().div_ceil(step.as_nanos());
+    let next = if from > steps(now) {
+        from
+    } else {
+        steps(now) + 1
+    };
+    origin + step.saturating_mul(u32::try_from(next).unwrap_or(u32::MAX))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const QUARTER: Duration = Duration::from_millis(250);
+/// As fine as timers are.
+const TIMER: Duration = Duration::from_millis(1);
 
 /// Runs blocking work, one piece at a time, on a thread of its own: while a piece hangs (a read of `/proc` on a sick
 /// process can), the next is refused instead of begun, so that a lane never holds more than one thread.
@@ -141,6 +175,36 @@ mod tests {
         assert_eq!(pace.interval(), Duration::from_secs(1));
         pace.spent(Duration::from_secs(3600));
         assert_eq!(pace.interval(), LONGEST);
+    }
+
+    #[test]
+    fn rounds_begin_at_shared_moments_and_make_up_for_none() {
+        let second = |seconds: f64| Duration::from_secs_f64(seconds);
+        // A moment that the rounds share, some time after the first.
+        let start = shared_moment(Instant::now() + second(100.0), SECOND, Instant::now());
+        for (begun, interval, now, next) in [
+            (0.0, 1.0, 0.1, 1.0),
+            (0.0, 30.0, 0.1, 30.0),
+            (0.0, 0.25, 0.01, 0.25),
+            // The first run began when its broker was found.
+            (0.7, 1.0, 0.8, 1.0),
+            (0.7, 0.25, 0.71, 0.75),
+            // A little early, and a little late.
+            (0.9995, 1.0, 1.01, 2.0),
+            (1.01, 1.0, 1.02, 2.0),
+            // Above its ceiling, so not earlier than that allows.
+            (0.0, 4.4, 0.1, 4.5),
+            (0.0, 0.437, 0.1, 0.5),
+            // Shorter than the shared step.
+            (0.0, 0.1, 0.05, 0.1),
+            // The machine slept.
+            (0.0, 1.0, 60.3, 61.0),
+            (0.0, 0.25, 60.3, 60.5),
+        ] {
+            let found = shared_moment(start + second(begun), second(interval), start + second(now));
+            let expected = start + second(next);
+            assert_eq!(found, expected, "{begun} {interval} {now}");
+        }
     }
 
     #[tokio::test]
