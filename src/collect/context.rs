@@ -1,6 +1,7 @@
 //! One task per broker and round: when to collect, where, for how long at most, and whom to tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,12 @@ use super::progress::{Names, ProgressCollector, TELL_EVERY};
 use super::sockets::Sockets;
 use super::store::{RoundEnd, Told, Update};
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
-use super::worker::{AdaptiveInterval, BlockingWorker, shared_moment};
+use super::worker::{AdaptiveInterval, BlockingWorker, shared_moment, thread_cpu};
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Role};
-use crate::model::{Clock, Probe, ProbeReport, ThreadReport};
+use crate::model::{Clock, Probe, ProbeReport, ProgressReport, ThreadReport};
 use crate::model::{Failure, Reason};
 use crate::sys::proc::ProcRoot;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -109,6 +110,9 @@ async fn rest(begun: Instant, pace: &AdaptiveInterval) {
     tokio::time::sleep_until(pace.next(begun).into()).await;
 }
 
+/// When to look again whether a dump has ended.
+const DUMP_POLL: Duration = Duration::from_millis(20);
+
 /// Lets a dump under way end first, but does not wait for one that hangs.
 async fn no_dump(watched: &BrokerContext) {
     let mut dumping = watched.dumping.subscribe();
@@ -116,27 +120,47 @@ async fn no_dump(watched: &BrokerContext) {
     let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
 }
 
+/// The answer of a read, with the CPU time that it took.
+fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
+    let before = thread_cpu();
+    let answer = read();
+    (answer, thread_cpu().saturating_sub(before))
+}
+
 async fn pulse(watched: BrokerContext) {
     let mut pace = AdaptiveInterval::new(watched.config.rounds.pulse, PULSE_CEILING);
     let mut process_lane = BlockingWorker::new(());
     let mut sockets_lane = BlockingWorker::new(Sockets::new(watched.proc.path(), PULSE_DEADLINE));
     let name = watched.broker.name();
+    let mut begun = Instant::now();
     loop {
-        let begun = Instant::now();
-        no_dump(&watched).await;
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let read = process_lane.run(PULSE_DEADLINE, &name, move |_| {
-            process::pulse(&proc, &broker)
-        });
+        let dumping = watched.dumping.subscribe();
+        let read = process_lane.repeat(
+            begun,
+            Duration::ZERO,
+            PULSE_DEADLINE,
+            &name,
+            move |(), now| {
+                // As `no_dump` does it.
+                if *dumping.borrow() && now < begun + DUMP_PATIENCE {
+                    return ControlFlow::Continue(now + DUMP_POLL);
+                }
+                ControlFlow::Break(measured(|| process::pulse(&proc, &broker)))
+            },
+        );
         let table = async {
             if !watched.config.collectors.sockets {
                 return None;
             }
             let (broker, own) = (Arc::clone(&watched.broker), watched.own.clone());
-            let work = move |sockets: &mut Sockets| {
-                sockets.pulse(&broker, &|address| own.contains(address))
+            let work = move |sockets: &mut Sockets, _| {
+                ControlFlow::Break(measured(|| {
+                    sockets.pulse(&broker, &|address| own.contains(address))
+                }))
             };
-            Some(sockets_lane.run(PULSE_DEADLINE, &name, work).await)
+            let read = sockets_lane.repeat(begun, Duration::ZERO, PULSE_DEADLINE, &name, work);
+            Some(read.await)
         };
         let (read, table) = tokio::join!(read, table);
         let took = begun.elapsed();
@@ -158,7 +182,7 @@ async fn pulse(watched: BrokerContext) {
                 .tell("pulse", &pace, took, Told::Sockets(table))
                 .await;
         }
-        rest(begun, &pace).await;
+        begun = pace.next(begun);
     }
 }
 
@@ -239,11 +263,13 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
     loop {
         let begun = Instant::now();
         let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
-        let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
+        let work = move |(): &mut (), _| {
+            ControlFlow::Break(proc_net::same_network_namespace(proc.path(), pid))
+        };
         let same = lane
-            .run(PULSE_DEADLINE, &name, work)
+            .repeat(begun, Duration::ZERO, PULSE_DEADLINE, &name, work)
             .await
-            .and_then(|(same, _)| {
+            .and_then(|same| {
                 same.map_err(|error| {
                     let reason = if matches!(error, ProcNetError::Gone(_)) {
                         Reason::Gone
@@ -321,6 +347,53 @@ fn silent(probes: &ProbeReport) -> bool {
     errors.any(|error| error.accepted && error.reason == Reason::Timeout)
 }
 
+/// What the passes of one broker keep.
+struct Passes {
+    collector: ProgressCollector,
+    interval: AdaptiveInterval,
+    suspects: BTreeSet<u32>,
+    /// When a report without news is due.
+    report_due: Option<Instant>,
+    pauses: Option<Result<Duration, Failure>>,
+}
+
+/// A pass that has something to say.
+struct Report {
+    begun: Instant,
+    /// Before any dump has named the threads.
+    before_names: bool,
+    progress: Result<ProgressReport, Failure>,
+    suspects: BTreeSet<u32>,
+    pauses: Option<Result<Duration, Failure>>,
+    interval: AdaptiveInterval,
+}
+
+impl Passes {
+    /// Passes once, and breaks where the suspects are others than before or a report is due.
+    fn pass(&mut self, begun: Instant, names: Option<Arc<Names>>) -> ControlFlow<Report, Instant> {
+        let before_names = names.is_none();
+        let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
+        self.interval.spent(cost);
+        self.pauses = pass.pauses.or(self.pauses.take());
+        let reported = pass.progress.iter().flat_map(|report| &report.suspects);
+        let suspects = reported.map(|suspect| suspect.thread_id).collect();
+        let next = self.interval.next(begun);
+        if suspects == self.suspects && self.report_due.is_some_and(|due| next <= due) {
+            return ControlFlow::Continue(next);
+        }
+        self.suspects.clone_from(&suspects);
+        self.report_due = Some(shared_moment(begun, TELL_EVERY, begun));
+        ControlFlow::Break(Report {
+            begun,
+            before_names,
+            progress: pass.progress,
+            suspects,
+            pauses: self.pauses.take(),
+            interval: self.interval.clone(),
+        })
+    }
+}
+
 async fn progress(watched: BrokerContext) {
     let mut pace = AdaptiveInterval::new(watched.config.rounds.progress, PROGRESS_CEILING);
     let collector = ProgressCollector::new(
@@ -328,30 +401,33 @@ async fn progress(watched: BrokerContext) {
         Arc::clone(&watched.broker),
         watched.kept_descriptors.clone(),
     );
-    let mut lane = BlockingWorker::new(collector);
+    let mut lane = BlockingWorker::new(Passes {
+        collector,
+        interval: pace.clone(),
+        suspects: BTreeSet::new(),
+        report_due: None,
+        pauses: None,
+    });
     let name = watched.broker.name();
-    // When a report without news is due.
-    let mut told: Option<Instant> = None;
     let mut judged: Option<Instant> = None;
+    let mut next = Instant::now();
     loop {
-        let begun = Instant::now();
-        let names = watched.names.borrow().clone();
-        let before_names = names.is_none();
-        let work =
-            move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
-        let (report, pauses) = match lane.run(PROGRESS_DEADLINE, &name, work).await {
-            Ok((pass, cpu)) => {
-                pace.spent(cpu);
-                (pass.progress, pass.pauses)
-            }
-            Err(failure) => (Err(failure), None),
-        };
+        let names = watched.names.subscribe();
+        let work = move |passes: &mut Passes, begun| passes.pass(begun, names.borrow().clone());
+        let usual = TELL_EVERY.max(pace.interval());
+        let report = lane.repeat(next, usual, usual + PROGRESS_DEADLINE, &name, work);
+        let report = report.await;
+        let report = report.unwrap_or_else(|failure| Report {
+            begun: next,
+            before_names: false,
+            progress: Err(failure),
+            suspects: BTreeSet::new(),
+            pauses: None,
+            interval: pace.clone(),
+        });
+        let (begun, mut suspects) = (report.begun, report.suspects);
         let took = begun.elapsed();
-        let mut suspects: BTreeSet<u32> = report
-            .iter()
-            .flat_map(|report| &report.suspects)
-            .map(|suspect| suspect.thread_id)
-            .collect();
+        pace = report.interval;
         let news = watched.suspects.send_if_modified(|known| {
             // Not ours to take back.
             suspects.extend(known.get(&SILENCE));
@@ -359,6 +435,7 @@ async fn progress(watched: BrokerContext) {
         });
         if news {
             let names: Vec<&str> = report
+                .progress
                 .iter()
                 .flat_map(|report| &report.suspects)
                 .map(|suspect| suspect.thread.as_str())
@@ -368,9 +445,10 @@ async fn progress(watched: BrokerContext) {
         // Most versions need the names of the first dump, which is under way. A broker that starts has no such threads
         // yet, and one that ends none any more. Nothing has failed.
         let unnamed = report
+            .progress
             .as_ref()
             .is_err_and(|failure| failure.reason == Reason::Unnamed);
-        if report.is_ok() {
+        if report.progress.is_ok() {
             judged = Some(begun);
         }
         let starts = watched
@@ -378,19 +456,18 @@ async fn progress(watched: BrokerContext) {
             .started
             .is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
         let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
-        let too_early = unnamed && (before_names || starts || ends);
-        if !too_early && (news || told.is_none_or(|due| begun >= due)) {
-            told = Some(shared_moment(begun, TELL_EVERY, begun));
+        let too_early = unnamed && (report.before_names || starts || ends);
+        if !too_early {
             watched
-                .tell("progress", &pace, took, Told::Progress(report))
+                .tell("progress", &pace, took, Told::Progress(report.progress))
                 .await;
         }
-        if let Some(pauses) = pauses {
+        if let Some(pauses) = report.pauses {
             watched
                 .tell("progress", &pace, took, Told::Pauses(pauses))
                 .await;
         }
-        rest(begun, &pace).await;
+        next = pace.next(begun);
     }
 }
 

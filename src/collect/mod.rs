@@ -6,6 +6,7 @@ pub mod dump_scheduler;
 pub mod exporter;
 pub mod process;
 pub mod progress;
+mod short_work;
 pub mod sockets;
 pub mod store;
 mod supervisor;

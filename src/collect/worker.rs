@@ -1,12 +1,14 @@
 //! When a round runs, and where: its pace under a cost ceiling, and a lane in which a hanging read hurts nobody.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::short_work::{self, Outcome, PATIENCE, Work};
 use crate::model::{Failure, Reason};
 
 /// A round that costs too much runs less often, by itself, and comes back when it is cheap again.
@@ -86,6 +88,8 @@ const TIMER: Duration = Duration::from_millis(1);
 pub struct BlockingWorker<S> {
     state: Arc<Mutex<S>>,
     running: Option<JoinHandle<()>>,
+    /// Lives as long as short work that was submitted.
+    submitted: Weak<()>,
 }
 
 impl<S: Send + 'static> BlockingWorker<S> {
@@ -94,6 +98,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
         BlockingWorker {
             state: Arc::new(Mutex::new(state)),
             running: None,
+            submitted: Weak::new(),
         }
     }
 
@@ -104,16 +109,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
         what: &str,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<(R, Duration), Failure> {
-        if self
-            .running
-            .as_ref()
-            .is_some_and(|running| !running.is_finished())
-        {
-            let message = format!(
-                "{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat"
-            );
-            return Err(Failure::new(Reason::Timeout, message));
-        }
+        self.refuse_second(what)?;
         let (done, answer) = oneshot::channel();
         let state = Arc::clone(&self.state);
         self.running = Some(tokio::task::spawn_blocking(move || {
@@ -129,22 +125,123 @@ impl<S: Send + 'static> BlockingWorker<S> {
                 self.running = None;
                 Ok(result)
             }
-            Ok(Err(_)) => Err(Failure::new(
-                Reason::Internal,
-                format!("{what}: the collector panicked; see the log"),
-            )),
-            Err(_) => {
-                let seconds = deadline.as_secs_f32();
-                Err(Failure::new(
-                    Reason::Timeout,
-                    format!("{what}: no answer from the kernel within {seconds} s"),
-                ))
+            Ok(Err(_)) => Err(panicked(what)),
+            Err(_) => Err(timed_out(what, deadline)),
+        }
+    }
+
+    /// Runs short work at `at`, and again at each time that it names, until it breaks with an answer. It shares its
+    /// thread with the short work of others, see [`short_work`]. The answer is expected `usual` after `at`; a
+    /// [`Failure`] where there is none after `deadline`.
+    pub async fn repeat<R: Send + 'static>(
+        &mut self,
+        at: Instant,
+        usual: Duration,
+        deadline: Duration,
+        what: &str,
+        work: impl FnMut(&mut S, Instant) -> ControlFlow<R, Instant> + Send + 'static,
+    ) -> Result<R, Failure> {
+        self.refuse_second(what)?;
+        let (done, mut answer) = oneshot::channel();
+        let submitted = Arc::new(());
+        self.submitted = Arc::downgrade(&submitted);
+        let run = Repeated {
+            state: Arc::clone(&self.state),
+            work,
+            done,
+            submitted,
+        };
+        short_work::shared()
+            .submit(at, run.at(at))
+            .map_err(|error| {
+                Failure::new(
+                    Reason::Internal,
+                    format!("{what}: no thread can be started: {error}"),
+                )
+            })?;
+        let end = at + deadline;
+        loop {
+            let patient = end.min((at + usual).max(Instant::now()) + PATIENCE * 2);
+            match tokio::time::timeout_at(patient.into(), &mut answer).await {
+                Ok(Ok(result)) => return Ok(result),
+                Ok(Err(_)) => return Err(panicked(what)),
+                Err(_) if patient == end => return Err(timed_out(what, deadline)),
+                Err(_) => short_work::shared().check(),
             }
         }
     }
+
+    fn refuse_second(&self, what: &str) -> Result<(), Failure> {
+        let running = self.running.as_ref();
+        if self.submitted.strong_count() > 0
+            || running.is_some_and(|running| !running.is_finished())
+        {
+            let message = format!(
+                "{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat"
+            );
+            return Err(Failure::new(Reason::Timeout, message));
+        }
+        Ok(())
+    }
 }
 
-fn thread_cpu() -> Duration {
+/// Work that is run until it breaks.
+struct Repeated<S, R, F> {
+    state: Arc<Mutex<S>>,
+    work: F,
+    /// Dropped before the sender: when a panic shows to who waits, the next work may follow.
+    submitted: Arc<()>,
+    done: oneshot::Sender<R>,
+}
+
+impl<S, R, F> Repeated<S, R, F>
+where
+    S: Send + 'static,
+    R: Send + 'static,
+    F: FnMut(&mut S, Instant) -> ControlFlow<R, Instant> + Send + 'static,
+{
+    fn at(mut self, at: Instant) -> Work {
+        Box::new(move || {
+            if self.done.is_closed() {
+                return Outcome::Done(Box::new(|| ()));
+            }
+            let state = Arc::clone(&self.state);
+            // A panic in an earlier run leaves buffers that the next one overwrites anyway.
+            let step = (self.work)(
+                &mut state.lock().unwrap_or_else(PoisonError::into_inner),
+                at,
+            );
+            match step {
+                ControlFlow::Continue(next) => Outcome::Again(next, self.at(next)),
+                ControlFlow::Break(result) => {
+                    let Repeated {
+                        done, submitted, ..
+                    } = self;
+                    // Before the answer: work that follows at once must not take this for a hang.
+                    drop(submitted);
+                    // Nobody waits any more after the deadline.
+                    Outcome::Done(Box::new(move || {
+                        let _ = done.send(result);
+                    }))
+                }
+            }
+        })
+    }
+}
+
+fn panicked(what: &str) -> Failure {
+    let message = format!("{what}: the collector panicked; see the log");
+    Failure::new(Reason::Internal, message)
+}
+
+fn timed_out(what: &str, deadline: Duration) -> Failure {
+    let seconds = deadline.as_secs_f32();
+    let message = format!("{what}: no answer from the kernel within {seconds} s");
+    Failure::new(Reason::Timeout, message)
+}
+
+/// CPU time of the calling thread.
+pub(super) fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
@@ -236,6 +333,71 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(answer, 1);
+    }
+
+    #[tokio::test]
+    async fn short_work_that_hangs_times_out_and_others_go_on() {
+        let mut lane = BlockingWorker::new(());
+        let (release, hang) = mpsc::channel::<()>();
+        let now = Instant::now();
+        let stuck = move |(): &mut (), _| ControlFlow::Break(hang.recv().is_ok());
+        let failure = lane
+            .repeat(now, Duration::ZERO, PATIENCE, "broker 1", stuck)
+            .await;
+        assert_eq!(failure.unwrap_err().reason, Reason::Timeout);
+        let second = lane.repeat(now, Duration::ZERO, SECOND, "broker 1", |_, _| {
+            ControlFlow::Break(())
+        });
+        let second = second.await.unwrap_err();
+        assert!(
+            second.message.contains("earlier read still hangs"),
+            "{second}"
+        );
+        // Another thread takes the place.
+        let mut other = BlockingWorker::new(0);
+        let counts = |count: &mut u32, _| {
+            *count += 1;
+            match *count {
+                3 => ControlFlow::Break(*count),
+                _ => ControlFlow::Continue(Instant::now()),
+            }
+        };
+        let answer = other
+            .repeat(now, Duration::ZERO, SECOND * 10, "broker 2", counts)
+            .await;
+        assert_eq!(answer.unwrap(), 3);
+        release.send(()).unwrap();
+        while lane.submitted.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let after = lane.repeat(now, Duration::ZERO, SECOND * 10, "broker 1", |_, _| {
+            ControlFlow::Break(())
+        });
+        after.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_short_work_is_a_failure_of_one_run() {
+        let mut lane = BlockingWorker::new(());
+        let panics = |_: &mut (), _| -> ControlFlow<(), Instant> { panic!("made by the test") };
+        let failure = lane
+            .repeat(
+                Instant::now(),
+                Duration::ZERO,
+                SECOND * 10,
+                "broker 1",
+                panics,
+            )
+            .await;
+        assert_eq!(failure.unwrap_err().reason, Reason::Internal);
+        let after = lane.repeat(
+            Instant::now(),
+            Duration::ZERO,
+            SECOND * 10,
+            "broker 1",
+            |_, _| ControlFlow::Break(()),
+        );
+        after.await.unwrap();
     }
 
     #[tokio::test]
