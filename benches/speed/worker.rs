@@ -156,7 +156,7 @@ fn pulse(rounds: usize, port: u16) -> Result<()> {
     let mut sockets = Sockets::new("/proc", PATIENCE);
     let mut counts = StateCounts::default();
     for _ in 0..rounds {
-        counts = sockets.pulse(&broker, &|_| false)?.server;
+        counts = sockets.pulse(&broker, &|_| false)?.sockets.server;
     }
     println!("{}", counts.get(TcpState::CloseWait).connections);
     Ok(())

@@ -12,6 +12,7 @@ use super::cluster::ClusterCollector;
 use super::dump_scheduler::{DumpScheduler, SILENCE};
 use super::process::{self, Pulse, Slow};
 use super::progress::{Names, ProgressCollector, TELL_EVERY};
+use super::socket_tables::{Signs, SocketTables, TableReader, TableRound};
 use super::sockets::Sockets;
 use super::store::{RoundEnd, Told, Update};
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
@@ -34,6 +35,8 @@ const DUMP_CEILING: f64 = 0.002;
 /// A share of the time that the broker may need to tell of its cluster: that of a large one is asked for less often.
 const PROBE_CEILING: f64 = 0.2;
 
+/// A broker that works answers within milliseconds.
+const LATE: Duration = Duration::from_millis(500);
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// For so long a broker that starts or ends may be without the threads that are judged.
 const STARTS_OR_ENDS: Duration = Duration::from_secs(60);
@@ -55,12 +58,17 @@ pub struct BrokerContext {
     pub proc: ProcRoot,
     /// The exporter's own connections to brokers: they count nowhere.
     pub own: OwnConnections,
+    pub tables: SocketTables,
     pub tell: mpsc::Sender<Update>,
     /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
     pub dumping: watch::Sender<bool>,
     /// In how many ISRs of each leader the broker is missing; None while unknown.
     pub behind: watch::Sender<Option<BTreeMap<i32, u64>>>,
     pub clock: Clock,
+    /// From the process' reading to that of the sockets: its open file descriptors.
+    pub fds: watch::Sender<Option<u64>>,
+    /// From the probes to the reading of the sockets: the broker answers late, or not at all.
+    pub late: watch::Sender<bool>,
     /// How many descriptors the progress rounds of all brokers may keep open.
     pub kept_descriptors: Allowance,
     /// From the dumps to the progress round: whose thread is whose. None until the first dump has ended or failed.
@@ -93,14 +101,22 @@ impl BrokerContext {
     }
 
     async fn tell(&self, round: &'static str, pace: &AdaptiveInterval, took: Duration, told: Told) {
-        let end = RoundEnd {
+        self.send(self.end(round, pace.interval(), took, told))
+            .await;
+    }
+
+    fn end(&self, round: &'static str, interval: Duration, took: Duration, told: Told) -> RoundEnd {
+        RoundEnd {
             process: self.broker.process,
             round,
-            interval: pace.interval(),
+            interval,
             took,
             told,
-        };
-        // The keeper ends only with the whole exporter.
+        }
+    }
+
+    async fn send(&self, end: RoundEnd) {
+        // The store ends only with the exporter.
         let _ = self.tell.send(Update::Round(Box::new(end))).await;
     }
 }
@@ -130,12 +146,17 @@ fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
 async fn pulse(watched: BrokerContext) {
     let mut pace = AdaptiveInterval::new(watched.config.rounds.pulse, PULSE_CEILING);
     let mut process_lane = BlockingWorker::new(());
-    let mut sockets_lane = BlockingWorker::new(Sockets::new(watched.proc.path(), PULSE_DEADLINE));
+    let mut sockets_lane = BlockingWorker::new(TableReader::new(
+        watched.tables.clone(),
+        watched.proc.path(),
+        watched.config.rounds.pulse,
+        PULSE_DEADLINE,
+    ));
     let name = watched.broker.name();
     let mut begun = Instant::now();
     loop {
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let dumping = watched.dumping.subscribe();
+        let (dumping, fds) = (watched.dumping.subscribe(), watched.fds.clone());
         let read = process_lane.repeat(
             begun,
             Duration::ZERO,
@@ -146,7 +167,9 @@ async fn pulse(watched: BrokerContext) {
                 if *dumping.borrow() && now < begun + DUMP_PATIENCE {
                     return ControlFlow::Continue(now + DUMP_POLL);
                 }
-                ControlFlow::Break(measured(|| process::pulse(&proc, &broker)))
+                let (pulse, cost) = measured(|| process::pulse(&proc, &broker));
+                fds.send_replace(pulse.handles.as_ref().ok().copied());
+                ControlFlow::Break((pulse, cost))
             },
         );
         let table = async {
@@ -154,10 +177,15 @@ async fn pulse(watched: BrokerContext) {
                 return None;
             }
             let (broker, own) = (Arc::clone(&watched.broker), watched.own.clone());
-            let work = move |sockets: &mut Sockets, _| {
-                ControlFlow::Break(measured(|| {
-                    sockets.pulse(&broker, &|address| own.contains(address))
-                }))
+            let fds = watched.fds.subscribe();
+            let (suspects, late) = (watched.suspects.subscribe(), watched.late.subscribe());
+            let work = move |reader: &mut TableReader, _| {
+                let signs = Signs {
+                    fds: *fds.borrow(),
+                    stuck: *late.borrow() || !suspects.borrow().is_empty(),
+                };
+                let own = |address| own.contains(address);
+                ControlFlow::Break(reader.round(&broker, signs, &own))
             };
             let read = sockets_lane.repeat(begun, Duration::ZERO, PULSE_DEADLINE, &name, work);
             Some(read.await)
@@ -166,21 +194,26 @@ async fn pulse(watched: BrokerContext) {
         let took = begun.elapsed();
         let (pulse, cost) =
             read.unwrap_or_else(|failure| (Pulse::unknown(failure), Duration::ZERO));
-        let (table, table_cost) = match table {
-            Some(Ok((table, cpu))) => (Some(table), cpu),
-            Some(Err(failure)) => (Some(Err(failure)), Duration::ZERO),
-            None => (None, Duration::ZERO),
-        };
-        pace.spent(cost + table_cost);
+        pace.spent(cost);
         let told = Told::Process {
             handles: pulse.handles,
             vitals: pulse.vitals,
         };
         watched.tell("pulse", &pace, took, told).await;
+        let table = table.map(|table| {
+            table.unwrap_or_else(|failure| TableRound::failed(failure, pace.interval()))
+        });
         if let Some(table) = table {
-            watched
-                .tell("pulse", &pace, took, Told::Sockets(table))
-                .await;
+            let queues = table
+                .accept_queues
+                .map(|(queues, at)| (queues, at.elapsed()));
+            let queues = Told::AcceptQueues(queues);
+            watched.tell("pulse", &pace, took, queues).await;
+            if let Some(sockets) = table.sockets {
+                let told = Told::Sockets(sockets.map(|(pulse, at)| (pulse, at.elapsed())));
+                let end = watched.end("sockets", table.interval, took, told);
+                watched.send(end).await;
+            }
         }
         begun = pace.next(begun);
     }
@@ -292,6 +325,9 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
         }
         // At once: to ask a peer may take its time.
         let silent = probes.as_ref().is_ok_and(silent);
+        watched
+            .late
+            .send_replace(probes.as_ref().is_ok_and(is_late));
         watched.suspects.send_if_modified(|known| {
             if silent {
                 known.insert(SILENCE)
@@ -392,6 +428,13 @@ impl Passes {
             interval: self.interval.clone(),
         })
     }
+}
+
+/// Whether the broker answers worse than one that works.
+fn is_late(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut own = own.into_iter().flatten();
+    own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
 }
 
 async fn progress(watched: BrokerContext) {

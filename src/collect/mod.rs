@@ -7,6 +7,7 @@ pub mod exporter;
 pub mod process;
 pub mod progress;
 mod short_work;
+mod socket_tables;
 pub mod sockets;
 pub mod store;
 mod supervisor;

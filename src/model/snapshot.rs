@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock,
-    ThreadReport,
+    AcceptQueue, Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse,
+    StandingDeadlock, ThreadReport,
 };
 
 /// Everything known at one moment.
@@ -59,6 +59,7 @@ pub struct BrokerSnapshot {
     pub untracked_sockets: Reading<u64>,
     pub memory_maps: Reading<u64>,
     pub sockets: Reading<SocketPulse>,
+    pub accept_queues: Reading<Vec<AcceptQueue>>,
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
     pub probes: Reading<ProbeReport>,

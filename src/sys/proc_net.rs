@@ -150,6 +150,15 @@ pub fn other_socket_inodes(
 
 /// Whether the process shares the network namespace of the calling thread. A `proc_root` that is no procfs (a recorded
 /// one) never does.
+/// What tells the network namespaces of processes apart: the inode of the table, which procfs gives out once for each.
+pub fn network_namespace(proc_root: &Path, pid: u32) -> Result<u64, ProcNetError> {
+    let path = net_file(proc_root, pid, "tcp");
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(error) => Err(ProcNetError::of(path, error)),
+    }
+}
+
 pub fn same_network_namespace(proc_root: &Path, pid: u32) -> Result<bool, ProcNetError> {
     let theirs = net_file(proc_root, pid, "tcp");
     let statistics = rustix::fs::statfs(proc_root);
