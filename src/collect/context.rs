@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::cluster::ClusterCollector;
 use super::dump_scheduler::{DumpScheduler, SILENCE};
-use super::process::{self, Pulse, Slow};
+use super::process::{self, Pulse, PulseReader, Slow};
 use super::progress::{Names, ProgressCollector, TELL_EVERY};
 use super::socket_tables::{Signs, SocketTables, TableReader, TableRound};
 use super::sockets::Sockets;
@@ -145,7 +145,7 @@ fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
 
 async fn pulse(watched: BrokerContext) {
     let mut pace = AdaptiveInterval::new(watched.config.rounds.pulse, PULSE_CEILING);
-    let mut process_lane = BlockingWorker::new(());
+    let mut process_lane = BlockingWorker::new(PulseReader::default());
     let mut sockets_lane = BlockingWorker::new(TableReader::new(
         watched.tables.clone(),
         watched.proc.path(),
@@ -162,12 +162,12 @@ async fn pulse(watched: BrokerContext) {
             Duration::ZERO,
             PULSE_DEADLINE,
             &name,
-            move |(), now| {
+            move |reader: &mut PulseReader, now| {
                 // As `no_dump` does it.
                 if *dumping.borrow() && now < begun + DUMP_PATIENCE {
                     return ControlFlow::Continue(now + DUMP_POLL);
                 }
-                let (pulse, cost) = measured(|| process::pulse(&proc, &broker));
+                let (pulse, cost) = measured(|| reader.read(&proc, &broker));
                 fds.send_replace(pulse.handles.as_ref().ok().copied());
                 ControlFlow::Break((pulse, cost))
             },

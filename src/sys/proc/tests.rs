@@ -120,6 +120,32 @@ fn counts_handles_and_maps_as_ls_and_wc_do() {
 }
 
 #[test]
+fn a_counter_sees_each_change_of_the_number() {
+    let mut counter = HandleCounter::default();
+    let sleeper = Sleeper::start();
+    let pid = sleeper.pid();
+    let (old, new) = (ProcRoot::with_kernel("/proc", (5, 4)), real());
+    // It opens what it needs before it sleeps.
+    let until = Instant::now() + PATIENCE;
+    let settled = loop {
+        let listed = old.open_handle_count(pid).unwrap();
+        if counter.count(&new, pid).unwrap() == listed && listed > 2 {
+            break listed;
+        }
+        assert!(Instant::now() < until, "the process does not settle");
+    };
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    // Known from a listing: of another process with as many.
+    let (size, _, at) = counter.listed.unwrap();
+    counter.listed = Some((size, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), 7);
+    counter.listed = Some((size + 1, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    counter.listed = Some((size, 7, at.checked_sub(LISTED_FOR).unwrap()));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+}
+
+#[test]
 fn five_thousand_handles_are_counted_both_ways_and_shown() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let proc = real();
