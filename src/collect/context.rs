@@ -63,7 +63,7 @@ pub struct BrokerContext {
     /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
     pub dumping: watch::Sender<bool>,
     /// In how many ISRs of each leader the broker is missing; None while unknown.
-    pub behind: watch::Sender<Option<BTreeMap<i32, u64>>>,
+    pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
     pub clock: Clock,
     /// From the process' reading to that of the sockets: its open file descriptors.
     pub fds: watch::Sender<Option<u64>>,
@@ -594,7 +594,7 @@ async fn judged(
     let dump = dump?;
     let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
     let work =
-        move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
+        move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_deref(), now);
     let (report, _) = lane.run(DUMP_DEADLINE, name, work).await?;
     report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::model::Failure;
 use crate::model::{Broker, ProcessKey, Reason};
 use crate::model::{FdKinds, LogDirSpace, ProcessVitals};
-use crate::sys::proc::{self, Deadline, HandleCounter, OpenFileLimits, ProcError, ProcRoot, Stat};
+use crate::sys::proc::{self, Deadline, FdCounter, OpenFileLimits, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
 /// What is read every second.
@@ -54,7 +54,7 @@ impl Slow {
 /// Reads one broker every second.
 #[derive(Debug, Default)]
 pub struct PulseReader {
-    handles: HandleCounter,
+    handles: FdCounter,
     /// When they were read.
     limits: Option<(OpenFileLimits, Instant)>,
 }
@@ -191,7 +191,7 @@ fn handles_by_kind(
 ) -> Result<(FdKinds, HashSet<u64>), ProcError> {
     let mut kinds = FdKinds::default();
     let mut inodes = HashSet::new();
-    proc.visit_numbered_links(pid, deadline, |_, link| {
+    proc.visit_fd_links(pid, deadline, |_, link| {
         *slot(&mut kinds, link) += 1;
         inodes.extend(proc::socket_inode(link));
         ControlFlow::Continue(())

@@ -13,7 +13,7 @@ use crate::model::Broker;
 use crate::model::Failure;
 use crate::model::{AcceptQueue, Reason, SocketOwners, SocketPulse, StateCounts, TcpState};
 use crate::sys::proc_net::{self, ProcNetError};
-use crate::sys::sock_diag::{self, DiagError, Ports, Socket, States};
+use crate::sys::sock_diag::{self, DiagError, Ports, States, TcpSocket};
 
 /// How long a refused sock_diag is not asked again: each time, the kernel may start `modprobe`.
 const REFUSAL_LASTS: Duration = Duration::from_secs(600);
@@ -116,7 +116,7 @@ impl Sockets {
     ) -> Result<(SocketOwners, u64), Failure> {
         let deadline = Instant::now() + self.time_limit;
         let listeners = Listeners::of(broker)?;
-        let owned = |socket: &Socket| socket.inode != 0 && inodes.contains(&socket.inode);
+        let owned = |socket: &TcpSocket| socket.inode != 0 && inodes.contains(&socket.inode);
 
         // Its listening ports first, whatever they are for.
         let listening = States::of(&[TcpState::Listen]);
@@ -132,7 +132,7 @@ impl Sockets {
                 }
             },
         )?;
-        let outgoing = |socket: &Socket| {
+        let outgoing = |socket: &TcpSocket| {
             !incoming.contains(&socket.local.port())
                 && !listeners.ports.contains(socket.local.port())
                 && socket.state != TcpState::Listen
@@ -231,7 +231,7 @@ impl Sockets {
             self.read(broker, States::ALL, None, deadline, fresh, |(text, count), socket| {
                 *count += 1;
                 if *count <= most {
-                    let Socket { state, local, remote, receive_queue, send_queue, inode, uid } = socket;
+                    let TcpSocket { state, local, remote, receive_queue, send_queue, inode, uid } = socket;
                     let peer = remote.to_string();
                     // Of a listener any peer, of which `ss` says so.
                     let peer = peer.strip_suffix(":0").map_or(peer.clone(), |host| format!("{host}:*"));
@@ -257,7 +257,7 @@ impl Sockets {
         ports: Option<&Ports>,
         deadline: Instant,
         fresh: impl Fn() -> T,
-        mut fold: impl FnMut(&mut T, &Socket),
+        mut fold: impl FnMut(&mut T, &TcpSocket),
     ) -> Result<(T, Source), Failure> {
         let pid = broker.process.pid;
         let same = proc_net::same_network_namespace(&self.proc_root, pid)
@@ -339,7 +339,7 @@ impl<'a> Counter<'a> {
         }
     }
 
-    fn add(&mut self, socket: &Socket, own: &dyn Fn(SocketAddr) -> bool) {
+    fn add(&mut self, socket: &TcpSocket, own: &dyn Fn(SocketAddr) -> bool) {
         let Some(index) = self.listeners.at(socket.local) else {
             return;
         };
@@ -375,7 +375,7 @@ impl<'a> Counter<'a> {
 }
 
 /// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
-fn add(counts: &mut StateCounts, socket: &Socket) -> u64 {
+fn add(counts: &mut StateCounts, socket: &TcpSocket) -> u64 {
     // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
     let ended = matches!(
         socket.state,

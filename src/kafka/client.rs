@@ -34,8 +34,8 @@ const API_VERSIONS: Question = Question {
 const METADATA: Question = Question {
     name: "Metadata",
     frame: wire::metadata_request,
-    // More than a million partitions.
-    cap: 64 * 1024 * 1024,
+    // More than a million partitions of three replicas. What is made of such an answer fits into 64 MB together with it.
+    cap: 48 * 1024 * 1024,
     after_pause: false,
 };
 const METADATA_WITH_LISTENERS: Question = Question {

@@ -120,7 +120,7 @@ pub struct CommandLine {
 
 /// Counts the open handles of one process over and over, and lists them only where their number may have changed.
 #[derive(Debug, Default)]
-pub struct HandleCounter {
+pub struct FdCounter {
     /// The size of the folder, the entries in it, and when they were counted.
     listed: Option<(u64, u64, Instant)>,
 }
@@ -129,11 +129,11 @@ pub struct HandleCounter {
 /// closed.
 const LISTED_FOR: Duration = Duration::from_secs(10);
 
-impl HandleCounter {
-    /// See [`ProcRoot::open_handle_count`].
+impl FdCounter {
+    /// See [`ProcRoot::open_fd_count`].
     pub fn count(&mut self, proc: &ProcRoot, pid: u32) -> Result<u64, ProcError> {
         if proc.kernel < (6, 2) {
-            return proc.count_handles(pid);
+            return proc.count_fds(pid);
         }
         let path = proc.file(pid, "fd");
         let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
@@ -141,7 +141,7 @@ impl HandleCounter {
             path,
             what: "a negative size",
         })?;
-        if size > FEW_HANDLES {
+        if size > FEW_FDS {
             return Ok(size);
         }
         if let Some((before, entries, at)) = self.listed
@@ -150,7 +150,7 @@ impl HandleCounter {
         {
             return Ok(entries);
         }
-        match proc.count_handles(pid) {
+        match proc.count_fds(pid) {
             Err(ProcError::Denied { .. }) => Ok(size),
             counted => {
                 let entries = counted?;
@@ -367,13 +367,13 @@ impl ProcRoot {
     /// The size also counts numbers that are reserved and lead nowhere yet: one for each thread that waits in
     /// `accept`, as the JVM's attach and JMX listeners do. So where they are few, the entries are counted all the
     /// same, if that is allowed.
-    pub fn open_handle_count(&self, pid: u32) -> Result<u64, ProcError> {
-        HandleCounter::default().count(self, pid)
+    pub fn open_fd_count(&self, pid: u32) -> Result<u64, ProcError> {
+        FdCounter::default().count(self, pid)
     }
 
-    fn count_handles(&self, pid: u32) -> Result<u64, ProcError> {
+    fn count_fds(&self, pid: u32) -> Result<u64, ProcError> {
         let mut count = 0;
-        self.visit_handles(pid, None, |_, _| {
+        self.visit_fds(pid, None, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         })?;
@@ -382,7 +382,7 @@ impl ProcRoot {
 
     /// Shows the number of each open handle and its link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to
     /// `visit`, in ascending order, until it breaks. A handle that is closed meanwhile is left out.
-    pub fn visit_numbered_links(
+    pub fn visit_fd_links(
         &self,
         pid: u32,
         deadline: Deadline,
@@ -391,7 +391,7 @@ impl ProcRoot {
         let path = self.file(pid, "fd");
         let mut target = [MaybeUninit::uninit(); 4096];
         let mut failure = None;
-        self.visit_handles(
+        self.visit_fds(
             pid,
             Some(deadline),
             |folder, name| match rustix::fs::readlinkat_raw(folder, name, &mut target) {
@@ -406,7 +406,7 @@ impl ProcRoot {
         failure.map_or(Ok(()), Err)
     }
 
-    fn visit_handles(
+    fn visit_fds(
         &self,
         pid: u32,
         deadline: Option<Deadline>,
@@ -442,7 +442,7 @@ impl ProcRoot {
 }
 
 /// Counting so many entries takes about a millisecond.
-const FEW_HANDLES: u64 = 1024;
+const FEW_FDS: u64 = 1024;
 
 /// Clock ticks, as /proc counts them, in time.
 pub fn ticks(ticks: u64) -> Duration {

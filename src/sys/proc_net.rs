@@ -10,7 +10,7 @@ use std::time::Instant;
 use memchr::memchr;
 
 use super::proc::{number, words};
-use super::sock_diag::{Ports, Socket, States};
+use super::sock_diag::{Ports, States, TcpSocket};
 use crate::model::TcpState;
 
 /// Why `/proc/PID/net` could not be read: always with the file.
@@ -63,7 +63,7 @@ pub fn tcp_sockets(
     ports: Option<&Ports>,
     buffer: &mut Vec<u8>,
     deadline: Instant,
-    mut each: impl FnMut(&Socket),
+    mut each: impl FnMut(&TcpSocket),
 ) -> Result<(), ProcNetError> {
     for name in ["tcp", "tcp6"] {
         let path = net_file(proc_root, pid, name);
@@ -238,7 +238,7 @@ fn each_line(
 }
 
 /// `sl: local remote state tx:rx tr:when retransmits uid timeout inode ...`
-fn socket_of(line: &[u8]) -> Option<Socket> {
+fn socket_of(line: &[u8]) -> Option<TcpSocket> {
     let mut words = words(line);
     words.next().filter(|word| word.ends_with(b":"))?;
     let local = address(words.next()?)?;
@@ -247,7 +247,7 @@ fn socket_of(line: &[u8]) -> Option<Socket> {
     let (send_queue, receive_queue) = pair(words.next()?)?;
     let uid = u32::try_from(number(words.nth(2)?)?).ok()?;
     let inode = number(words.nth(1)?)?;
-    Some(Socket {
+    Some(TcpSocket {
         state,
         local,
         remote,

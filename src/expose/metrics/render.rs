@@ -540,7 +540,7 @@ mod tests {
             };
             let value = ClusterCounts {
                 partitions: 1,
-                under_replicated_partitions: vec![state],
+                under_replicated_partitions: [state].into(),
                 ..ClusterCounts::default()
             };
             broker.cluster = Reading::Known {
