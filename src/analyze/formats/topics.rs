@@ -58,7 +58,7 @@ mod tests {
             include_str!("../../../tests/fixtures/kafka/4.3.0-one-stopped.describe.txt"),
         ];
         for text in files {
-            let expected = lab::hand::described_partitions(text);
+            let expected = lab::cli_tools::described_partitions(text);
             assert!(expected.iter().any(|row| row.leader.is_none()) || expected.len() > 50);
             assert_eq!(expected.len(), partitions(text).count());
             for (row, own) in std::iter::zip(expected, partitions(text)) {
