@@ -32,7 +32,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    BUILD_INFO = ("kafka_vitals_build_info", ["version"], "1; the version of this exporter.");
+    BUILD_INFO = ("kafka_vitals_build_info", ["version", "revision"], "1, with the version of this exporter and the commit that it was built from; revision is unknown in builds for tests.");
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with what its command line, properties and jars say; a label is empty where that is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],

@@ -84,7 +84,11 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
-    f.add(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    f.add(
+        &BUILD_INFO,
+        &[env!("CARGO_PKG_VERSION"), env!("KAFKA_VITALS_REVISION")],
+        1.0,
+    );
     f.add(
         &MEMORY_MAP_LIMIT,
         &[],
@@ -572,8 +576,9 @@ mod tests {
         assert_eq!(
             families,
             [format!(
-                "kafka_vitals_build_info{{version=\"{}\"}} 1",
-                env!("CARGO_PKG_VERSION")
+                "kafka_vitals_build_info{{version=\"{}\",revision=\"{}\"}} 1",
+                env!("CARGO_PKG_VERSION"),
+                env!("KAFKA_VITALS_REVISION")
             )]
         );
     }
