@@ -116,7 +116,10 @@ fn has_told(config: &Config, broker: &BrokerSnapshot) -> bool {
     let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
     let expected = [
         (true, &["process", "handles", "log_dirs"][..]),
-        (collectors.sockets, &["sockets", "accept_queues", "connections"]),
+        (
+            collectors.sockets,
+            &["sockets", "accept_queues", "connections"],
+        ),
         (collectors.cluster && is_broker, &["cluster", "probes"]),
         (collectors.threads, &["threads", "progress"]),
     ];
