@@ -14,7 +14,7 @@ use crate::analyze::formats::server_log::Log;
 use crate::analyze::formats::topics::{self, Partition};
 use crate::analyze::formats::{groups, handles, sockets, zookeeper};
 use crate::model::TcpState;
-use crate::threads::stalls::stand_still;
+use crate::threads::stalls::stall_text;
 use crate::verdict::finding::BrokerState;
 
 /// A broker that works closes what its clients closed at once: so many that it has not closed are no accident.
@@ -162,8 +162,8 @@ impl Gathering<'_> {
         let (Some(file), Some(owner)) = (files.get(file), owners.get(file)) else {
             return;
         };
-        let mut text = format!("{}, {from} to {until}", stand_still(&stall));
-        if let Some(thread) = &stall.goes_on_with {
+        let mut text = format!("{}, {from} to {until}", stall_text(&stall));
+        if let Some(thread) = &stall.unblocked_by {
             let _ = write!(text, "; perhaps until {thread} is done");
         }
         let told = fact(
