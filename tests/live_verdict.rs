@@ -164,7 +164,7 @@ fn from_the_deadlock_to_the_recovery() {
     let restarted = Instant::now();
     cluster.start_again(sick).unwrap();
     wait_for("the recovery", Duration::from_secs(90), || {
-        broker(&api(&exporter), sick)["recovery"]["whole"].is_string()
+        broker(&api(&exporter), sick)["recovery"]["in_every_isr"].is_string()
     });
     println!(
         "recovered {:.1} s after the restart, {}",
