@@ -91,7 +91,7 @@ fn sockets(subject: &Subject) -> Result<Vec<u8>, String> {
 fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
     let (mut text, mut count, mut kinds) = (String::new(), 0_usize, FdKinds::default());
     let folder = subject.proc.file(subject.pid(), "fd");
-    let visited = subject.proc.visit_numbered_links(
+    let visited = subject.proc.visit_fd_links(
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
@@ -157,7 +157,7 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
     };
     let mut best: (u32, PathBuf) = (0, PathBuf::new());
     let folder = subject.proc.file(subject.pid(), "fd");
-    let visited = subject.proc.visit_numbered_links(
+    let visited = subject.proc.visit_fd_links(
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
