@@ -18,7 +18,7 @@ fn twenty_deadlocks_are_reported_within_3_s_median_and_5_s_worst() {
         for run in 0..RUNS {
             let (cluster, exporter) = start();
             let clients = Load::start(&cluster).unwrap();
-            let (seconds, deadlock) = seconds_to_verdict(&cluster, &exporter, form);
+            let (seconds, deadlock) = seconds_to_verdict(&cluster, form, || exporter.metrics());
             // A client waits 5 s for an answer.
             let noticed = clients
                 .first_failure()
