@@ -14,7 +14,7 @@ use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;
 use crate::sys::schedstat::{Allowance, Counts, Tasks};
 use crate::threads::pools::Pool;
-use crate::threads::progress::{Sample, Watch, is_clock, must_move, shows_rhythm};
+use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, shows_rhythm};
 
 /// A report without news is told so often.
 pub const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ pub const TELL_EVERY: Duration = Duration::from_secs(1);
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// Between two readings of the JVM's own count of its pauses.
 pub const PAUSES_EVERY: Duration = Duration::from_secs(1);
+/// Passes begin at shared moments: what is due at the same one must not wait for the next because this one came early.
+const EARLY: Duration = Duration::from_millis(50);
 /// A JVM without performance data will hardly get them.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
 
@@ -39,7 +41,7 @@ pub struct ProgressCollector {
     scanned: Moment,
     names: Arc<Names>,
     judged: Vec<(u32, Pool)>,
-    watch: Watch,
+    detector: ProgressDetector,
     pauses: Pauses,
 }
 
@@ -67,7 +69,7 @@ impl ProgressCollector {
             scanned: Moment::default(),
             names: Arc::default(),
             judged: Vec::new(),
-            watch: Watch::default(),
+            detector: ProgressDetector::default(),
             pauses,
         }
     }
@@ -77,7 +79,7 @@ impl ProgressCollector {
         let progress = self.progress(names).map_err(|error| {
             // The next pass begins anew.
             self.tasks = None;
-            self.watch = Watch::default();
+            self.detector = ProgressDetector::default();
             failure(&self.broker, &error)
         });
         let progress = progress.and_then(|report| match report {
@@ -100,7 +102,7 @@ impl ProgressCollector {
                 Tasks::open(&self.proc, key.pid, key.start_ticks, self.allowance.clone())?
             }
         };
-        let scan = self.clock.now().since(self.scanned) >= SCAN_EVERY;
+        let scan = self.clock.now().plus(EARLY).since(self.scanned) >= SCAN_EVERY;
         if scan {
             tasks.scan()?;
             self.scanned = self.clock.now();
@@ -127,12 +129,12 @@ impl ProgressCollector {
             self.scanned = Moment::default();
         }
         let mut states = Vec::new();
-        for thread in self.watch.take(now, &samples) {
+        for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
         let suspects = self
-            .watch
-            .judge(&states)
+            .detector
+            .suspects(&states)
             .into_iter()
             .map(|(thread_id, pool)| Suspect {
                 thread_id,
@@ -198,7 +200,7 @@ struct Pauses {
 
 impl Pauses {
     fn read(&mut self, broker: &Broker, now: Moment) -> Option<Result<Duration, Failure>> {
-        if now < self.next {
+        if now.plus(EARLY) < self.next {
             return None;
         }
         let result = self.safepoint_time(broker);

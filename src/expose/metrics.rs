@@ -62,7 +62,7 @@ catalogue! {
     RESIDENT = ("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
     CONNECTIONS = ("kafka_vitals_connections", ["broker", "role", "state"],
-        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client are read on the slow round, the rest every pulse.");
+        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client are read on the slow round, the rest at every fifth pulse, and at every pulse while something is suspected.");
     UNREAD_CLOSE_WAIT = ("kafka_vitals_unread_close_wait_connections", ["broker", "role"],
         "CLOSE_WAIT connections with bytes that the broker has not read: requests of clients that gave up.");
     RECEIVE_QUEUE = ("kafka_vitals_receive_queue_bytes", ["broker", "role", "state"],

@@ -84,6 +84,49 @@ pub struct CommandLine {
     pub cut: bool,
 }
 
+/// Counts the open fds of one process again and again, and lists them only if their number may have changed.
+#[derive(Debug, Default)]
+pub struct FdCounter {
+    /// The size of the folder, the entries in it, and when they were counted.
+    listed: Option<(u64, u64, Instant)>,
+}
+
+/// A list is used for so long while the size stays the same: a reserved number may have become an open fd while another
+/// fd was closed.
+const LISTED_FOR: Duration = Duration::from_secs(10);
+
+impl FdCounter {
+    /// See [`ProcRoot::open_fd_count`].
+    pub fn count(&mut self, proc: &ProcRoot, pid: u32) -> Result<u64, ProcError> {
+        if proc.kernel < (6, 2) {
+            return proc.count_fds(pid);
+        }
+        let path = proc.file(pid, "fd");
+        let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
+        let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
+            path,
+            what: "a negative size",
+        })?;
+        if size > FEW_FDS {
+            return Ok(size);
+        }
+        if let Some((before, entries, at)) = self.listed
+            && before == size
+            && at.elapsed() < LISTED_FOR
+        {
+            return Ok(entries);
+        }
+        match proc.count_fds(pid) {
+            Err(ProcError::Denied { .. }) => Ok(size),
+            counted => {
+                let entries = counted?;
+                self.listed = Some((size, entries, Instant::now()));
+                Ok(entries)
+            }
+        }
+    }
+}
+
 /// The folder where procfs is mounted, usually `/proc`.
 #[derive(Debug, Clone)]
 pub struct ProcRoot {
@@ -142,7 +185,7 @@ impl ProcRoot {
 
     pub fn stat(&self, pid: u32) -> Result<Stat, ProcError> {
         let path = self.file(pid, "stat");
-        // One read suffices for the first 23 of at most 52 numbers.
+        // One read suffices for the first 24 of at most 52 numbers.
         let mut buffer = [0; 2048];
         let read = (|| rustix::io::read(open(&path, OFlags::empty())?, &mut buffer))();
         let length = read.map_err(|errno| failed(pid, &path, errno))?;
@@ -290,22 +333,7 @@ impl ProcRoot {
     /// The size also counts fds that are reserved but not open yet: one for each thread that waits in `accept`, as the
     /// JVM's attach and JMX listeners do. That matters where fds are few, so there the entries are counted if allowed.
     pub fn open_fd_count(&self, pid: u32) -> Result<u64, ProcError> {
-        let path = self.file(pid, "fd");
-        if self.kernel >= (6, 2) {
-            let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
-            let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
-                path,
-                what: "a negative size",
-            })?;
-            if size > FEW_FDS {
-                return Ok(size);
-            }
-            return match self.count_fds(pid) {
-                Err(ProcError::Denied { .. }) => Ok(size),
-                counted => counted,
-            };
-        }
-        self.count_fds(pid)
+        FdCounter::default().count(self, pid)
     }
 
     fn count_fds(&self, pid: u32) -> Result<u64, ProcError> {

@@ -149,6 +149,15 @@ pub fn other_socket_inodes(
     Ok(())
 }
 
+/// Returns what distinguishes network namespaces: the inode of the TCP table, which is unique across namespaces.
+pub fn network_namespace(proc_root: &Path, pid: u32) -> Result<u64, ProcNetError> {
+    let path = net_file(proc_root, pid, "tcp");
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(error) => Err(ProcNetError::of(path, error)),
+    }
+}
+
 /// Whether the process shares the network namespace of the calling thread. Always false for a `proc_root` that is not
 /// procfs (a recorded one).
 pub fn same_network_namespace(proc_root: &Path, pid: u32) -> Result<bool, ProcNetError> {

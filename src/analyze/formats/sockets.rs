@@ -1,54 +1,59 @@
-//! TCP sockets as `netstat -an` and `-antp`, `ss -tan` and `-anp` print them: one a line, whatever stands around them.
+//! TCP sockets as `netstat -an` and `-antp`, `ss -tan` and `-anp` print them, one a line, among any other lines.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::LazyLock;
 
+use super::Pattern;
 use crate::model::TcpState;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Socket {
     pub state: TcpState,
-    /// As printed: bytes, with 1 for the peer's FIN; of a listener, connections not accepted yet.
+    /// As printed: bytes, with 1 for the peer's FIN; for a listener, connections not accepted yet.
     pub receive_queue: u64,
-    /// As printed: bytes; of a listener, by `ss`, the limit of its accept queue.
+    /// As printed: bytes; for a listener, `ss` prints the limit of its accept queue.
     pub send_queue: u64,
-    /// IPv4 also where it was printed as mapped into IPv6.
+    /// An IPv4 address that was printed as mapped into IPv6 is IPv4 here.
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    /// Known only where the command was run with the right to see it.
+    /// Known only where the command had the right to see it.
     pub pid: Option<u32>,
 }
 
-/// The sockets of a text. Lines of anything else are passed over, and addresses that were printed as names.
+/// The sockets in a text. Other lines are skipped, also those whose addresses were printed as names.
 pub fn sockets(text: &str) -> impl Iterator<Item = Socket> {
     text.lines().filter_map(socket)
 }
 
+/// `tcp 0 0 LOCAL PEER ESTABLISHED 81068/java`
+static NETSTAT: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^\s* tcp6? \s+ (?<receive>\d+) \s+ (?<send>\d+) \s+ (?<local>\S+) \s+ (?<peer>\S+)
+          \s+ (?<state>[A-Z_0-9]+) (?: \s+ (?<pid>\d+)/ )?",
+    )
+});
+
+/// `ESTAB 0 0 LOCAL PEER users:(("java",pid=81068,fd=37))`, with or without the protocol before the state.
+static SS: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^\s* (?: tcp \s+ )? (?<state>[A-Z-]+[12]?) \s+ (?<receive>\d+) \s+ (?<send>\d+)
+          \s+ (?<local>\S+) \s+ (?<peer>\S+) (?: \s+ \S*? pid=(?<pid>\d+) )?",
+    )
+});
+
 fn socket(line: &str) -> Option<Socket> {
-    let mut words = line.split_ascii_whitespace();
-    let first = words.next()?;
-    // netstat tells the state after the addresses, ss before the queues, with or without the protocol before it.
-    let tcp = matches!(first, "tcp" | "tcp6");
-    let second = if tcp { words.next()? } else { first };
-    let (before, receive) = match second.parse() {
-        Ok(queue) if tcp => (None, queue),
-        _ => (Some(state(second)?), words.next()?.parse().ok()?),
+    let netstat = || {
+        let [receive, send, local, peer, state, pid] = NETSTAT.groups(line)?;
+        Some([state, receive, send, local, peer, pid])
     };
-    let send_queue = words.next()?.parse().ok()?;
-    let (local, peer) = (address(words.next()?)?, address(words.next()?)?);
-    let state = before.or_else(|| state(words.next()?))?;
-    let owner = words.next().unwrap_or_default();
-    let pid = owner
-        .split_once("pid=")
-        .map_or(owner, |(_, pid)| pid)
-        .split(['/', ','])
-        .next();
+    let [state, receive, send, local, peer, pid] = SS.groups(line).or_else(netstat)?;
     Some(Socket {
-        state,
-        receive_queue: receive,
-        send_queue,
-        local,
-        peer,
-        pid: pid.and_then(|pid| pid.parse().ok()),
+        state: self::state(state)?,
+        receive_queue: receive.parse().ok()?,
+        send_queue: send.parse().ok()?,
+        local: address(local)?,
+        peer: address(peer)?,
+        pid: pid.parse().ok(),
     })
 }
 
@@ -92,7 +97,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Lines that the tools printed, and what stands in them.
+    /// Lines that the tools printed, with their content.
     #[test]
     fn every_form() {
         let table = [

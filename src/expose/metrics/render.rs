@@ -226,18 +226,18 @@ fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             &[label, "server"],
             pulse.unread_close_wait as f64,
         );
-        for queue in &pulse.accept_queues {
-            f.add(
-                &ACCEPT_LENGTH,
-                &[label, &queue.listener],
-                f64::from(queue.length),
-            );
-            f.add(
-                &ACCEPT_LIMIT,
-                &[label, &queue.listener],
-                queue.limit.map(f64::from),
-            );
-        }
+    }
+    for queue in broker.accept_queues.fresh(now).into_iter().flatten() {
+        f.add(
+            &ACCEPT_LENGTH,
+            &[label, &queue.listener],
+            f64::from(queue.length),
+        );
+        f.add(
+            &ACCEPT_LIMIT,
+            &[label, &queue.listener],
+            queue.limit.map(f64::from),
+        );
     }
     if let Some(owners) = broker.connections.fresh(now) {
         let mut established = StateCounts::default();
@@ -431,7 +431,7 @@ fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
             f64::from(state == broker.state),
         );
     }
-    for id in &broker.judged {
+    for id in &broker.evaluated {
         let active = broker.findings.iter().any(|finding| finding.id == *id);
         f.add(
             &FINDING,
@@ -494,6 +494,7 @@ fn rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("fd_kinds", age(&broker.fd_kinds, now)),
         ("memory_maps", age(&broker.memory_maps, now)),
         ("sockets", age(&broker.sockets, now)),
+        ("accept_queues", age(&broker.accept_queues, now)),
         ("connections", age(&broker.connections, now)),
         ("untracked_sockets", age(&broker.untracked_sockets, now)),
         ("threads", age(&broker.threads, now)),

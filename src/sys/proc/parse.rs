@@ -18,6 +18,7 @@ pub struct Stat {
     pub kernel_thread: bool,
     /// A zombie, or a process that becomes one: its memory is freed before its files are closed, and their count is zero.
     pub ended: bool,
+    pub resident_bytes: u64,
 }
 
 /// The fields of `/proc/PID/status` that are used.
@@ -71,11 +72,12 @@ pub(in crate::sys) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
     let mut fields = words(bytes.get(close + 1..)?);
     let state = char::from(*fields.next()?.first()?);
-    // State 3, parent 4, flags 9, start time 22, size of the memory 23.
+    // State 3, parent 4, flags 9, start time 22, size of the memory 23, its resident pages 24.
     let parent = u32::try_from(number(fields.next()?)?).ok()?;
     let flags = number(fields.nth(4)?)?;
     let start_ticks = number(fields.nth(12)?)?;
     let memory = number(fields.next()?)?;
+    let resident_pages = number(fields.next()?)?;
     const PF_KTHREAD: u64 = 0x0020_0000;
     let kernel_thread = flags & PF_KTHREAD != 0;
     let ended = matches!(state, 'Z' | 'X' | 'x') || (memory == 0 && !kernel_thread);
@@ -86,6 +88,7 @@ pub(in crate::sys) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         start_ticks,
         kernel_thread,
         ended,
+        resident_bytes: resident_pages.saturating_mul(procfs::page_size()),
     })
 }
 

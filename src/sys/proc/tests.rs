@@ -121,6 +121,32 @@ fn counts_fds_and_maps_as_ls_and_wc_do() {
 }
 
 #[test]
+fn a_counter_sees_each_change_of_the_number() {
+    let mut counter = FdCounter::default();
+    let sleeper = Sleeper::start();
+    let pid = sleeper.pid();
+    let (old, new) = (ProcRoot::with_kernel("/proc", (5, 4)), real());
+    // The child opens files before it sleeps.
+    let until = Instant::now() + PATIENCE;
+    let settled = loop {
+        let listed = old.open_fd_count(pid).unwrap();
+        if counter.count(&new, pid).unwrap() == listed && listed > 2 {
+            break listed;
+        }
+        assert!(Instant::now() < until, "the process does not settle");
+    };
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    // While the size stays the same, the earlier list counts.
+    let (size, _, at) = counter.listed.unwrap();
+    counter.listed = Some((size, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), 7);
+    counter.listed = Some((size + 1, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    counter.listed = Some((size, 7, at.checked_sub(LISTED_FOR).unwrap()));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+}
+
+#[test]
 fn five_thousand_fds_are_counted_both_ways_and_visited() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let proc = real();
