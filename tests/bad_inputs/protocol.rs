@@ -139,8 +139,8 @@ async fn no_listener_and_none_that_can_be_asked() {
     #[rustfmt::skip] // a case a line
     let cases = [
         ("listeners=PLAINTEXT://127.0.0.1:1\n", "nothing listens on 127.0.0.1:1: the broker is starting or has ended, or `bootstrap` in the config should name another address"),
-        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "PLAINTEXT is spoken for now, and its listeners (SSL, SASL_SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own"),
-        ("listeners=junk\n", "its listeners are unknown, so name its address as `bootstrap` in the config: entry 1 of listeners is not of the form NAME://HOST:PORT"),
+        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "only PLAINTEXT is supported, but its listeners (SSL, SASL_SSL) use other protocols: name a PLAINTEXT listener as `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: for peers, every broker must advertise an address of its own"),
+        ("listeners=junk\n", "its listeners are unknown (entry 1 of listeners is not of the form NAME://HOST:PORT), so name its address as `bootstrap` in the config"),
     ];
     for (text, golden) in cases {
         let host = Host::new();
