@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mask;
-use crate::collect::process;
+use crate::collect::fds;
 use crate::collect::sockets::Sockets;
 use crate::discover::broker::server_properties;
 use crate::discover::scan::launch_of;
@@ -95,7 +95,7 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
-            *process::slot(&mut kinds, link) += 1;
+            *fds::count_of(&mut kinds, link) += 1;
             count += 1;
             // Closed meanwhile: counted, and not shown.
             let Some(own) = std::fs::symlink_metadata(folder.join(number))
