@@ -66,9 +66,6 @@ pub enum RunsOn {
 /// A reading older than this many intervals of its collector says nothing of now.
 const VALID_INTERVALS: u32 = 3;
 
-/// A value with the time at which it was read.
-pub type Timed<T> = (T, Instant);
-
 /// When and how a run ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
@@ -101,11 +98,11 @@ impl Stamp {
         }
     }
 
-    /// As [`Stamp::put`], for a value that was read at its own time.
+    /// As [`Stamp::put`], for a value that comes with the time at which it was read.
     pub fn put_read<T>(
         self,
         reading: &mut Reading<T>,
-        result: Result<Timed<T>, Failure>,
+        result: Result<(T, Instant), Failure>,
     ) -> Option<Failure> {
         match result {
             Ok((value, at)) => {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use super::adaptive_interval::AdaptiveInterval;
 use super::blocking_worker::measured;
-use super::frame::Timed;
 use super::sockets::{self, Counted, Listeners, Sockets, Source};
 use crate::model::{AcceptQueue, Broker, Failure, Reason, SocketPulse, TcpState};
 use crate::sys::proc_net;
@@ -45,6 +44,9 @@ pub struct Signs {
     /// Threads make no progress, or the broker answers late.
     pub stuck: bool,
 }
+
+/// A value with the time at which it was read.
+type Timed<T> = (T, Instant);
 
 /// What one round of one broker has.
 #[derive(Debug)]
