@@ -17,7 +17,8 @@ use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
 use kafka_vitals::collect::threads::{RawDump, ThreadHistory};
 use kafka_vitals::collect::{cluster, process, threads};
 use kafka_vitals::discover::{self, Discovery};
-use kafka_vitals::expose::{check, metrics, page};
+use kafka_vitals::expose::check::CheckPage;
+use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::model::Broker;
 use kafka_vitals::model::EvidenceStatus;
@@ -190,7 +191,7 @@ fn rendered() -> (Snapshot, String, String, String) {
     let page = page::render(&view, &EvidenceStatus::default(), now, "/metrics")
         .into_string()
         .replace("><", ">\n<");
-    let check = check::text(&view, &EvidenceStatus::default(), now);
+    let check = CheckPage::of(&view, &EvidenceStatus::default(), now).text();
     (
         snapshot.clone(),
         metrics::render(&view, &EvidenceStatus::default(), now),

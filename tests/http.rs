@@ -334,6 +334,7 @@ fn the_liveness_probe_answers() {
         label: label.into(),
         id: Some(219),
         restart,
+        sentence: String::new(),
         reason: format!("reason of {label}"),
     };
     view.live = [answer(true, "219")].into();

@@ -14,7 +14,7 @@ use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;
 use crate::sys::schedstat::{Allowance, Counts, Tasks};
 use crate::threads::pools::Pool;
-use crate::threads::progress::{Sample, Watch, is_clock, must_move, shows_rhythm};
+use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, shows_rhythm};
 
 /// A report without news is told so often.
 pub const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub struct ProgressCollector {
     scanned: Moment,
     names: Arc<Names>,
     judged: Vec<(u32, Pool)>,
-    watch: Watch,
+    detector: ProgressDetector,
     pauses: Pauses,
 }
 
@@ -69,7 +69,7 @@ impl ProgressCollector {
             scanned: Moment::default(),
             names: Arc::default(),
             judged: Vec::new(),
-            watch: Watch::default(),
+            detector: ProgressDetector::default(),
             pauses,
         }
     }
@@ -79,7 +79,7 @@ impl ProgressCollector {
         let progress = self.progress(names).map_err(|error| {
             // The next pass begins anew.
             self.tasks = None;
-            self.watch = Watch::default();
+            self.detector = ProgressDetector::default();
             failure(&self.broker, &error)
         });
         let progress = progress.and_then(|report| match report {
@@ -129,12 +129,12 @@ impl ProgressCollector {
             self.scanned = Moment::default();
         }
         let mut states = Vec::new();
-        for thread in self.watch.take(now, &samples) {
+        for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
         let suspects = self
-            .watch
-            .judge(&states)
+            .detector
+            .suspects(&states)
             .into_iter()
             .map(|(thread_id, pool)| Suspect {
                 thread_id,

@@ -84,7 +84,7 @@ pub fn report(
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
         *by_state.entry(state).or_default() += 1;
     }
-    let graph = WaitGraph::knowing(newest, &history.owners);
+    let graph = WaitGraph::with_owners(newest, &history.owners);
     // What has moved since is forgotten for good.
     history.owners = graph.owners();
     let pooled = newest

@@ -49,7 +49,7 @@ async fn save_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, S
             broker.label == wanted || broker.broker.id.is_some_and(|id| id.to_string() == wanted)
         })
     };
-    // Its thread dumps have ended before those of the bundle start: they would wait for each other.
+    // Its thread dumps end before those of the bundle start: they would wait for each other.
     let view = evaluation::once(Arc::new(config), clock).await;
     let history = History::default();
     history.push(&view.snapshot);

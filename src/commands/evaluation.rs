@@ -1,4 +1,4 @@
-//! Judges each snapshot as it comes, and after a second without one: readings grow old.
+//! Evaluates each new snapshot, and the last one again after a second without a new one, because readings expire.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use crate::verdict::liveness::Liveness;
 use crate::verdict::liveness::LivenessSettings;
 
-/// A little more than a second, after which the next snapshot is there as a rule.
+/// A little more than a second: by then the next snapshot has usually come.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(1250);
-/// Rounds of several brokers end together: their snapshots are judged as one.
+/// Rounds of several brokers end together: their snapshots are evaluated as one.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
-/// Ends when nobody publishes snapshots any more.
+/// Runs until the publisher of the snapshots ends.
 pub async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     publish: watch::Sender<Arc<View>>,
@@ -29,17 +29,17 @@ pub async fn run(
     live: LivenessSettings,
     clock: Clock,
 ) {
-    let mut judge = Evaluator::default();
+    let mut evaluator = Evaluator::default();
     let mut liveness = Liveness::new(live);
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let now = clock.now();
-        let mut view = View::of(&mut judge, snapshot, now);
+        let mut view = View::of(&mut evaluator, snapshot, now);
         let saved = Arc::clone(&saved.borrow());
         let evidence =
-            |judged: &BrokerDiagnosis| saved.progress(judged.process, judged.first_seen());
+            |broker: &BrokerDiagnosis| saved.progress(broker.process, broker.first_seen());
         view.live = liveness
-            .judge(&view.snapshot, &view.diagnosis, evidence, now)
+            .answers(&view.snapshot, &view.diagnosis, evidence, now)
             .into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));
@@ -54,64 +54,64 @@ pub async fn run(
     }
 }
 
-/// The progress of threads is judged over 2 s.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(4);
-/// What hangs is unknown then.
-const LOOK_AT_MOST: Duration = Duration::from_secs(10);
-/// Two dumps that confirm a stall lie 10 s apart.
+/// The progress of threads is measured over 2 s.
+const RUN_AT_LEAST: Duration = Duration::from_secs(4);
+/// Readings that are still missing then are unknown.
+const RUN_AT_MOST: Duration = Duration::from_secs(10);
+/// The two dumps that confirm a stall are 10 s apart.
 const CONFIRM_AT_MOST: Duration = Duration::from_secs(30);
-/// A look waits no longer for what must last a minute before a running exporter believes it.
-const LASTING: Duration = Duration::from_secs(15);
+/// A single run waits no longer for what must last a minute in a running exporter.
+const MAX_HOLD: Duration = Duration::from_secs(15);
 
-/// One look at every broker of this host, without a running exporter: its rounds run until each has told and what is
-/// suspicious is confirmed or dispelled.
+/// Evaluates every broker of this host once, without a running exporter: the rounds run until each has ended at least
+/// once and every suspicion is confirmed or refuted.
 pub async fn once(config: Arc<Config>, clock: Clock) -> View {
-    let begun = Instant::now();
-    let mut judge = Evaluator::with_max_hold(LASTING);
+    let started = Instant::now();
+    let mut evaluator = Evaluator::with_max_hold(MAX_HOLD);
     let (publish, mut snapshots) = watch::channel(Arc::default());
-    let look = async {
+    let run = async {
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let view = View::of(&mut judge, snapshot, clock.now());
-            let spent = begun.elapsed();
-            let told = view.snapshot.discovery.success.is_some()
+            let view = View::of(&mut evaluator, snapshot, clock.now());
+            let spent = started.elapsed();
+            let complete = view.snapshot.discovery.success.is_some()
                 && view
                     .snapshot
                     .brokers
                     .iter()
-                    .all(|broker| has_told(&config, broker));
+                    .all(|broker| has_reported(&config, broker));
             let decided = !view
                 .diagnosis
                 .brokers
                 .iter()
                 .any(|broker| broker.state == BrokerState::Suspect)
-                && !judge.is_undecided()
+                && !evaluator.is_undecided()
                 || view
                     .diagnosis
                     .brokers
                     .iter()
                     .any(|broker| broker.state == BrokerState::Gray);
             let no_broker = view.snapshot.brokers.is_empty();
-            if told && (no_broker || decided && spent >= LOOK_AT_LEAST)
+            if complete && (no_broker || decided && spent >= RUN_AT_LEAST)
                 || spent >= CONFIRM_AT_MOST
-                || !told && spent >= LOOK_AT_MOST
+                || !complete && spent >= RUN_AT_MOST
             {
                 return view;
             }
             tokio::time::sleep(AT_MOST_EVERY).await;
-            // Time passes without news as well; the rounds outlast the look.
+            // Time passes without a new snapshot as well.
             let _ = tokio::time::timeout(AT_MOST_EVERY * 4, snapshots.changed()).await;
         }
     };
     tokio::select! {
-        view = look => view,
-        // Runs for ever.
+        view = run => view,
+        // It never ends.
         () = collect::run(Arc::clone(&config), publish, clock) => View::default(),
     }
 }
 
 /// Whether each of the broker's rounds has ended at least once.
-fn has_told(config: &Config, broker: &BrokerSnapshot) -> bool {
+fn has_reported(config: &Config, broker: &BrokerSnapshot) -> bool {
     let collectors = config.collectors;
     let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
     let expected = [

@@ -305,7 +305,7 @@ fn timeline(view: &View) -> String {
             "{} broker {}: {}\n",
             rfc3339(event.at),
             event.broker,
-            event.what
+            event.change
         )
     })
 }

@@ -183,7 +183,7 @@ pub fn recovers(cluster: &mut Cluster, exporter: &Exporter, made: Deadlock) {
     wait_for("the recovery", Duration::from_secs(90), || {
         answer = api(exporter);
         let recovered = broker(&answer, sick);
-        recovered["recovery"]["whole"].is_string() && recovered["state"] == "healthy"
+        recovered["recovery"]["in_every_isr"].is_string() && recovered["state"] == "healthy"
     });
     println!(
         "recovered {:.1} s after the restart, {}",

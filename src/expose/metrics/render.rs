@@ -431,7 +431,7 @@ fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
             f64::from(state == broker.state),
         );
     }
-    for id in &broker.judged {
+    for id in &broker.evaluated {
         let active = broker.findings.iter().any(|finding| finding.id == *id);
         f.add(
             &FINDING,
