@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///
 /// Without a command it serves metrics of every Kafka broker that /proc of this host shows.
 #[derive(Debug, Parser)]
-#[command(name = "kafka-vitals", version, args_conflicts_with_subcommands = true)]
+#[command(name = "kafka-vitals", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KAFKA_VITALS_REVISION"), ")"), args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(flatten)]
     pub serve: ServeArgs,

@@ -1,4 +1,4 @@
-//! `kafka-vitals analyze` on the incident's own dumps: what people concluded (the incident's README) is what it says.
+//! `kafka-vitals analyze` on the incident's own files reaches the conclusions of people (the incident's README).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -54,9 +54,9 @@ fn broker<'a>(answer: &'a Value, name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no {name} in {answer}"))
 }
 
-/// The facts of one kind: each source's last part, with its figures.
-fn facts(told: &Value, kind: &str) -> Vec<(String, Value)> {
-    let facts = told
+/// The facts of one kind: the last part of the source, and the figures.
+fn facts(facts: &Value, kind: &str) -> Vec<(String, Value)> {
+    let facts = facts
         .as_array()
         .unwrap()
         .iter()
@@ -75,8 +75,9 @@ fn facts(told: &Value, kind: &str) -> Vec<(String, Value)> {
         .collect()
 }
 
-fn partitions(told: &Value, kind: &str) -> Value {
-    told.as_array()
+fn partitions(facts: &Value, kind: &str) -> Value {
+    facts
+        .as_array()
         .unwrap()
         .iter()
         .find(|fact| fact["kind"] == kind)
@@ -84,7 +85,7 @@ fn partitions(told: &Value, kind: &str) -> Value {
         .clone()
 }
 
-/// Thread, what it holds, what it wants.
+/// Each thread, what it holds, what it wants.
 fn members(deadlock: &Value) -> Vec<[&str; 3]> {
     let cycle = deadlock["cycle"].as_array().unwrap().iter();
     cycle
@@ -93,7 +94,7 @@ fn members(deadlock: &Value) -> Vec<[&str; 3]> {
 }
 
 #[test]
-fn dumps_alone_tell_their_deadlocks_one_after_the_other() {
+fn dumps_alone_show_their_deadlocks_in_order() {
     let files = ["219.txt", "after-upgrade.txt"];
     let answer = json_of(analyze(&[&files[..], &["--output", "json"]].concat()));
     let [before, after] = answer["deadlocks"].as_array().unwrap().as_slice() else {
@@ -131,7 +132,7 @@ fn dumps_alone_tell_their_deadlocks_one_after_the_other() {
             .unwrap_or_else(|| panic!("{what} is not in {text}"))
     };
     let waiting = "blocked behind the cycle: executor-Heartbeat";
-    let told = [
+    let places = [
         "219.txt",
         waiting,
         "KAFKA-4399",
@@ -139,11 +140,11 @@ fn dumps_alone_tell_their_deadlocks_one_after_the_other() {
         "KAFKA-5970",
     ]
     .map(place);
-    assert!(told.is_sorted(), "{told:?} in {text}");
+    assert!(places.is_sorted(), "{places:?} in {text}");
 }
 
 #[test]
-fn what_is_no_dump_is_told_with_its_name() {
+fn an_unknown_file_is_reported_with_its_name() {
     for file in ["no-such-file.txt", "../../../../../Cargo.toml"] {
         let output = analyze(&[file]);
         assert_eq!(output.status.code(), Some(2));
@@ -151,7 +152,7 @@ fn what_is_no_dump_is_told_with_its_name() {
     }
 }
 
-/// The whole answers; `make docs` writes them anew. That they are right is the next two tests' matter.
+/// The complete answers; `make docs` rewrites them. The next two tests check that they are right.
 #[test]
 fn golden_answers_for_the_incident_and_its_recording() {
     for folder in ["incident", "incident-0.10.1.0"] {
@@ -166,20 +167,20 @@ fn golden_answers_for_the_incident_and_its_recording() {
                 std::fs::write(&path, &output.stdout).unwrap();
             }
             let golden = std::fs::read_to_string(&path).unwrap();
-            let told = String::from_utf8(output.stdout).unwrap();
+            let answer = String::from_utf8(output.stdout).unwrap();
             let differs =
-                std::iter::zip(golden.lines(), told.lines()).find(|(golden, now)| golden != now);
+                std::iter::zip(golden.lines(), answer.lines()).find(|(golden, now)| golden != now);
             assert!(
-                golden == told,
+                golden == answer,
                 "{path} differs, first in {differs:?}; if that is meant: make docs"
             );
         }
     }
 }
 
-/// What people found in a day (the incident's README), with counts made by hand, by the commands beside them.
+/// What people found in a day (the incident's README), with counts made by the commands in the comments.
 #[test]
-fn the_incident_is_told_as_people_found_it() {
+fn the_incident_is_explained_as_people_found_it() {
     let answer = as_json_in(SAVED.as_ref(), "incident");
     let stuck = broker(&answer, "219");
     assert_eq!(
@@ -245,7 +246,7 @@ fn the_incident_is_told_as_people_found_it() {
         produced,
         json!({"times": 12, "partitions": 4, "unanswered": 4})
     );
-    // After the upgrade: another deadlock, of a broker that nothing names.
+    // After the upgrade: another deadlock, of a broker that no file names.
     let file = |name: &str| {
         let files = answer["files"].as_array().unwrap();
         files
@@ -284,9 +285,9 @@ fn the_incident_is_told_as_people_found_it() {
     );
 }
 
-/// `events.txt` of the recording says broker 2; the counts are made by hand.
+/// `events.txt` of the recording says broker 2; the counts were made with the commands in the comments.
 #[test]
-fn the_recording_is_told_as_it_was_made() {
+fn the_recording_is_explained_as_it_was_made() {
     let answer = as_json_in(SAVED.as_ref(), "incident-0.10.1.0");
     let stuck = broker(&answer, "2");
     assert_eq!(
@@ -338,9 +339,9 @@ fn the_recording_is_told_as_it_was_made() {
         "t32-21"
     ]);
     assert_eq!(partitions(&stuck["facts"], "leader_alone"), alone);
-    // The log tells of five; it grew back one of them.
+    // The log shows five; one of them expanded again.
     assert_eq!(partitions(&stuck["facts"], "shrank_to_itself"), alone);
-    // Each file of one broker is known by what it holds.
+    // The content of each file of one broker identifies the broker.
     let files = answer["files"]
         .as_array()
         .unwrap()
@@ -355,7 +356,7 @@ fn the_recording_is_told_as_it_was_made() {
     );
 }
 
-/// The same files under names that tell nothing: the verdict stands, only the dump has lost its broker.
+/// The same files under names without ids: the verdict stands, only the dump has lost its broker.
 #[test]
 fn names_of_files_are_not_needed() {
     let folder = tempfile::tempdir().unwrap();
@@ -380,9 +381,9 @@ fn names_of_files_are_not_needed() {
     assert_eq!(answer["deadlocks"].as_array().unwrap().len(), 2);
 }
 
-/// The dump's own content tells no broker and its name none either; `sha256sum` lists the files.
+/// Neither the dump's content nor its name identifies the broker; `sha256sum` lists the files.
 #[test]
-fn a_bundle_is_verified_and_says_whose_it_is() {
+fn a_bundle_is_verified_and_identifies_its_broker() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::copy(
@@ -456,12 +457,12 @@ fn a_bundle_is_verified_and_says_whose_it_is() {
         json!({"files": 4, "changed": 1, "absent": 1, "missing": 1})
     );
     let text = String::from_utf8(analyze_in(folder.path(), &["."]).stdout).unwrap();
-    for told in [
+    for expected in [
         "kafka-vitals 0.1.0 saved the evidence of broker 219@9092 at 2017-10-12T10:14:02Z: Broker 219 is alive but",
         "2 of its 4 files are here as they were saved; changed since: status.txt; not among the files given: limits.txt",
-        "could not be had: server.log (the disk hangs)",
+        "could not be saved: server.log (the disk hangs)",
     ] {
-        assert!(text.contains(told), "{told} is not in {text}");
+        assert!(text.contains(expected), "{expected} is not in {text}");
     }
 }
 
@@ -478,9 +479,9 @@ fn copied(numbers: &[u32]) -> tempfile::TempDir {
     folder
 }
 
-/// No cycle is in any of them: that nothing moves from one to the next is what tells.
+/// None of them has a cycle: only that nothing moves from one to the next shows the stall.
 #[test]
-fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
+fn dumps_of_one_process_show_a_stall_when_they_span_10_s() {
     let answer = as_json_in(copied(&[1, 2, 3]).path(), ".");
     let stuck = broker(&answer, "1");
     assert_eq!(
@@ -497,14 +498,14 @@ fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
     let stall = |threads: u32| ("thread-dump-3.txt".to_owned(), json!({"threads": threads}));
     assert_eq!(facts(&stuck["facts"], "stall"), [stall(2), stall(2)]);
     let text = String::from_utf8(analyze_in(copied(&[1, 3]).path(), &["."]).stdout).unwrap();
-    for told in [
-        "Broker 1: alive but not working\n  KAFKA-7697 (by likeness)",
+    for expected in [
+        "Broker 1: alive but not working\n  KAFKA-7697 (probable match)",
         "2 threads of request_handler are stalled in kafka.cluster.Partition.fetchOffsetSnapshot, waiting for \
          java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync, 2026-11-22 23:58:00 to 2026-11-22 23:58:15",
     ] {
-        assert!(text.contains(told), "{told} is not in {text}");
+        assert!(text.contains(expected), "{expected} is not in {text}");
     }
-    // 8 s, and 7 s; the same one twice; one process, and another one as it would be if it stood at the same place.
+    // 8 s apart, and 7 s; one dump twice; dumps of two processes at the same place.
     let copies = copied(&[1, 3]);
     let first = std::fs::read_to_string(copies.path().join("thread-dump-1.txt")).unwrap();
     std::fs::write(
@@ -524,7 +525,7 @@ fn dumps_of_one_process_tell_a_stall_when_they_span_10_s() {
     }
 }
 
-/// What the exporter found stands, also where the files beside it show nothing of it.
+/// What the exporter found stands, even where the files beside it do not show it.
 #[test]
 fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
     use kafka_vitals::model::Moment;
@@ -560,8 +561,8 @@ fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
         );
     }
     let text = String::from_utf8(analyze_in(folder.path(), &["."]).stdout).unwrap();
-    let told = "accepts connections and answers nothing since 10:14:02 UTC. api_unresponsive: api: no answer within 2 s.";
-    assert!(text.contains(told), "{text}");
+    let found = "accepts connections and answers nothing since 10:14:02 UTC. api_unresponsive: api: no answer within 2 s.";
+    assert!(text.contains(found), "{text}");
 
     std::fs::remove_file(folder.path().join("findings.json")).unwrap();
     for (finding, verdict) in [
@@ -581,9 +582,9 @@ fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
     }
 }
 
-/// A stopped broker is missing under every leader: those that are left alone with themselves are not to blame.
+/// A stopped broker is missing under every leader: leaders that are alone in an ISR are not to blame.
 #[test]
-fn a_broker_that_is_gone_is_not_confused_with_its_leaders() {
+fn a_broker_that_is_down_is_not_confused_with_its_leaders() {
     let kafka = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka");
     for file in [
         "0.10.1.0-one-stopped.describe.txt",
@@ -646,10 +647,10 @@ fn a_hostile_folder_is_walked_within_bounds() {
         ("binary", "not text"),
         ("huge", "too big"),
     ] {
-        let told = text
+        let listed = text
             .lines()
             .any(|line| line.contains(&format!("{name}: ")) && line.contains(reason));
-        assert!(told, "{name}: {reason} is not in {text}");
+        assert!(listed, "{name}: {reason} is not in {text}");
     }
     let alone = analyze_in(folder.path(), &["huge"]);
     assert_eq!(alone.status.code(), Some(2));
@@ -678,9 +679,9 @@ fn pieces() -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Pieces of real files, cut anywhere and with any bytes between them, are explained somehow.
+    /// Pieces of real files, cut anywhere, with any bytes between them.
     #[test]
-    fn no_bytes_are_too_much(cuts in prop::collection::vec((0..7_usize, any::<prop::sample::Index>(), any::<[u8; 6]>()), 1..6)) {
+    fn any_bytes_are_explained(cuts in prop::collection::vec((0..7_usize, any::<prop::sample::Index>(), any::<[u8; 6]>()), 1..6)) {
         let pieces = pieces();
         let mut bytes = Vec::new();
         for (piece, cut, noise) in cuts {
@@ -688,7 +689,7 @@ proptest! {
             bytes.extend(&piece[cut.index(piece.len())..]);
             bytes.extend(noise);
         }
-        let told = analyze::explain(&[("219.txt".to_owned(), bytes.clone()), ("218.txt".to_owned(), bytes)]);
-        prop_assert_eq!(told.files.len() + told.not_recognised.len(), 2);
+        let explanation = analyze::explain(&[("219.txt".to_owned(), bytes.clone()), ("218.txt".to_owned(), bytes)]);
+        prop_assert_eq!(explanation.files.len() + explanation.not_recognised.len(), 2);
     }
 }

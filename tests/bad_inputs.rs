@@ -12,6 +12,8 @@ mod dumps;
 mod exporter;
 #[path = "bad_inputs/host.rs"]
 mod host;
+#[path = "bad_inputs/metadata_memory.rs"]
+mod metadata_memory;
 #[path = "bad_inputs/protocol.rs"]
 mod protocol;
 #[path = "bad_inputs/running.rs"]

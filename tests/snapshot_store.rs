@@ -11,9 +11,9 @@ use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{
-    ClusterSource, Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer,
-    PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport,
-    Snapshot, Stall, ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LockQueue, LogDirSpace,
+    MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport,
+    ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
 };
 use kafka_vitals::model::{Failure, Reason};
 use kafka_vitals::verdict::View;
@@ -589,6 +589,43 @@ fn zeros_that_nobody_counted_are_not_told() {
             2,
             "who lives is known"
         );
+    }
+}
+
+/// A broker decides how long these lists are, and a snapshot is copied at each publish.
+#[test]
+fn snapshots_share_the_lists_that_a_broker_can_make_long() {
+    let peer = |id| Peer {
+        id,
+        host: "h".repeat(255).into(),
+        port: 9092,
+    };
+    let counts = ClusterCounts {
+        live_brokers: (0..10_000).map(peer).collect(),
+        not_in_isr_by_leader: Arc::new((0..10_000).map(|id| (id, 1)).collect()),
+        partitions: 1,
+        ..ClusterCounts::default()
+    };
+    let mut newest = with_broker_1();
+    let cluster = Told::Cluster(Ok(counts.clone()));
+    apply(&mut newest, round(10, 7, cluster), Moment(1));
+    let published: Vec<Snapshot> = (0..100)
+        .map(|count| {
+            apply(&mut newest, handles(10, 7, count), Moment(1));
+            newest.clone()
+        })
+        .collect();
+    for snapshot in published {
+        let kept = snapshot.brokers[0].cluster.fresh(Moment(1)).unwrap();
+        assert!(Arc::ptr_eq(&kept.live_brokers, &counts.live_brokers));
+        assert!(Arc::ptr_eq(
+            &kept.not_in_isr_by_leader,
+            &counts.not_in_isr_by_leader
+        ));
+        assert!(Arc::ptr_eq(
+            &kept.under_replicated_partitions,
+            &counts.under_replicated_partitions
+        ));
     }
 }
 

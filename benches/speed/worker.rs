@@ -60,7 +60,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["connect", address, count, close] => {
             load::connect(address.parse()?, number(count)?, number(close)?)
         }
-        ["count-handles", rounds, pids @ ..] => count_handles(number(rounds)?, pids),
+        ["count-handles", rounds, pids @ ..] => count_fds(number(rounds)?, pids),
         ["count-states", rounds, port] => count_states(number(rounds)?, number(port)?),
         ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
         ["owners", rounds, port] => owners(number(rounds)?, number(port)?),
@@ -78,14 +78,14 @@ fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T> {
         .map_err(|error| anyhow::anyhow!("{text}: {error}"))
 }
 
-fn count_handles(rounds: usize, pids: &[&str]) -> Result<()> {
+fn count_fds(rounds: usize, pids: &[&str]) -> Result<()> {
     let pids: Vec<u32> = pids.iter().map(|pid| number(pid)).collect::<Result<_>>()?;
     let proc = ProcRoot::new("/proc");
     let mut sum = 0;
     for _ in 0..rounds {
         sum = 0;
         for pid in &pids {
-            sum += proc.open_handle_count(*pid)?;
+            sum += proc.open_fd_count(*pid)?;
         }
     }
     println!("{sum}");
@@ -156,7 +156,7 @@ fn pulse(rounds: usize, port: u16) -> Result<()> {
     let mut sockets = Sockets::new("/proc", PATIENCE);
     let mut counts = StateCounts::default();
     for _ in 0..rounds {
-        counts = sockets.pulse(&broker, &|_| false)?.server;
+        counts = sockets.pulse(&broker, &|_| false)?.sockets.server;
     }
     println!("{}", counts.get(TcpState::CloseWait).connections);
     Ok(())

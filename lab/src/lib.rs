@@ -19,8 +19,6 @@ pub mod usage;
 pub mod versions;
 
 pub use cell::{Cell, Process};
-// A unit test of the exporter still uses this name.
-pub use cli_tools as hand;
 pub use cluster::{Cluster, ClusterOptions};
 pub use deadlock::{Deadlock, Form};
 pub use load::Load;

@@ -1,41 +1,131 @@
-//! One saved file, and the forms of text that it contains.
+//! One saved file, and the forms of text in it.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::bundle::Found;
-use crate::discover::properties::Properties;
+use super::dumps::Analysis;
+use super::explanation::Form;
+use super::formats::server_log::{self, Log};
+use super::formats::topics::{self, Partition};
+use super::formats::{fds, groups, sockets, zookeeper};
+use super::names;
+use crate::discover::properties::{FILE_CAP, Properties};
+use crate::parse::thread_dump::{self, DumpError};
 
 /// A file with what was found in it.
 #[derive(Default)]
-pub struct File<'a> {
-    pub source: &'a str,
-    pub text: Cow<'a, str>,
-    pub forms: Vec<&'static str>,
-    /// Dumps of it in [`Analysis::dumps`].
-    pub dumps: std::ops::Range<usize>,
-    pub dump_ids: BTreeSet<i32>,
-    pub properties: Option<Properties>,
-    pub found: Option<Found>,
+pub(super) struct File<'a> {
+    pub(super) source: &'a str,
+    pub(super) text: &'a str,
+    pub(super) forms: Vec<Form>,
+    /// Its dumps in [`Analysis::dumps`].
+    pub(super) dumps: Range<usize>,
+    /// Broker ids in the names of its threads.
+    pub(super) dump_ids: BTreeSet<i32>,
+    pub(super) log: Option<Log<'a>>,
+    pub(super) properties: Option<Properties>,
+    pub(super) found: Option<Found>,
 }
 
-impl File<'_> {
-    pub fn is(&self, form: &str) -> bool {
+/// Why a file is left out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unrecognised {
+    #[error("empty: a command that hung prints nothing")]
+    Empty,
+    #[error("not text")]
+    NotText,
+    #[error(transparent)]
+    OpenJ9(DumpError),
+    #[error("of no form that is known here")]
+    UnknownForm,
+}
+
+impl<'a> File<'a> {
+    /// Searches the text for every form: a terminal's record may contain several. Dumps are added to `analysis`.
+    pub(super) fn recognise(
+        source: &'a str,
+        text: &'a str,
+        analysis: &mut Analysis,
+    ) -> Result<File<'a>, Unrecognised> {
+        if text.trim().is_empty() {
+            return Err(Unrecognised::Empty);
+        }
+        if text.bytes().take(4096).any(|byte| byte == 0) {
+            return Err(Unrecognised::NotText);
+        }
+        let first_dump = analysis.dumps.len();
+        let mut dump_ids = BTreeSet::new();
+        let dumps = thread_dump::parse(text);
+        for dump in dumps.iter().flatten() {
+            let threads = dump.threads.iter();
+            dump_ids.extend(threads.filter_map(|thread| names::id_of_thread(thread.name)));
+            analysis.add(source, dump);
+        }
+        let log = server_log::parse(text);
+        // A log lists the settings as well, each on a line of its own.
+        let other = dumps.is_err() && log.is_none() && text.len() <= FILE_CAP;
+        let properties = other
+            .then(|| Properties::parse(text.as_bytes()).ok())
+            .flatten()
+            .filter(|settings| names::own_id(settings).is_some());
+        let found = Found::parse(text);
+        let is_group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
+        let forms = [
+            (Form::Dump, dumps.is_ok()),
+            (Form::Sockets, sockets::sockets(text).next().is_some()),
+            (Form::Topics, topics::partitions(text).next().is_some()),
+            (Form::Groups, groups::lines(text).any(is_group)),
+            (Form::Fds, fds::fds(text).next().is_some()),
+            (Form::ZooKeeper, zookeeper::registered(text).is_some()),
+            (Form::BrokerLog, log.as_ref().is_some_and(|log| log.broker)),
+            (Form::ClientLog, log.as_ref().is_some_and(|log| !log.broker)),
+            (Form::Settings, properties.is_some()),
+            (Form::Findings, found.is_some()),
+        ];
+        let forms: Vec<Form> = forms
+            .into_iter()
+            .filter_map(|(form, is_it)| is_it.then_some(form))
+            .collect();
+        if forms.is_empty() {
+            return Err(match dumps {
+                Err(error @ DumpError::OpenJ9) => Unrecognised::OpenJ9(error),
+                _ => Unrecognised::UnknownForm,
+            });
+        }
+        Ok(File {
+            source,
+            text,
+            forms,
+            dumps: first_dump..analysis.dumps.len(),
+            dump_ids,
+            log,
+            properties,
+            found,
+        })
+    }
+
+    /// A file that only its bundle's manifest identifies.
+    pub(super) fn evidence(source: &'a str) -> File<'a> {
+        File {
+            source,
+            forms: vec![Form::Evidence],
+            ..File::default()
+        }
+    }
+
+    pub(super) fn is(&self, form: Form) -> bool {
         self.forms.contains(&form)
     }
+
+    /// The rows of its `kafka-topics --describe`.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = Partition<'a>> + use<'a> {
+        let text = if self.is(Form::Topics) { self.text } else { "" };
+        topics::partitions(text)
+    }
+
+    /// Its log, where a broker wrote it.
+    pub(super) fn broker_log(&self) -> Option<&Log<'a>> {
+        self.log.as_ref().filter(|log| log.broker)
+    }
 }
-
-/// Kind of the fact that ZooKeeper knows a broker: its session lives.
-pub const REGISTERED: &str = "registered";
-
-pub const DUMP: &str = "thread dump";
-pub const SOCKETS: &str = "sockets";
-pub const TOPICS: &str = "topics";
-pub const GROUPS: &str = "consumer groups";
-pub const HANDLES: &str = "open handles";
-pub const ZOOKEEPER: &str = "registered brokers";
-pub const BROKER_LOG: &str = "broker log";
-pub const CLIENT_LOG: &str = "client log";
-pub const SETTINGS: &str = "broker settings";
-pub const FINDINGS: &str = "findings of kafka-vitals";
-pub const EVIDENCE: &str = "part of an evidence bundle";

@@ -1,10 +1,10 @@
-//! What the manifest of an evidence bundle says of the files beside it, and what the exporter found.
+//! Evidence bundles: the manifest with the files beside it, and what the exporter found.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::explanation::Fact;
+use super::explanation::{Fact, FactKind};
 use crate::evidence::manifest::{MANIFEST, Manifest};
 use crate::evidence::store::{MANIFEST_CAP, sha256};
 use crate::model::NamedIssue;
@@ -12,27 +12,27 @@ use crate::model::rfc3339;
 use crate::verdict::finding::BrokerState;
 use crate::verdict::memory::DECIDING;
 
-/// A larger `findings.json` is none.
+/// A larger file is not read as `findings.json`.
 const FINDINGS_CAP: usize = 4 << 20;
 
 #[derive(Debug)]
-pub struct Bundle<'a> {
-    /// Where its files are, with the last slash.
+pub(super) struct Bundle<'a> {
+    /// The folder of its files, with the last slash.
     folder: &'a str,
-    pub source: &'a str,
-    pub manifest: Manifest,
+    pub(super) source: &'a str,
+    pub(super) manifest: Manifest,
     changed: Vec<&'a str>,
     absent: Vec<String>,
 }
 
 impl<'a> Bundle<'a> {
-    /// Each manifest among the files, compared with those beside it.
-    pub fn find(saved: &'a [(String, Vec<u8>)]) -> Vec<Bundle<'a>> {
-        let files: HashMap<&str, &[u8]> = saved
+    /// Each manifest among the files, compared with the files beside it.
+    pub(super) fn find(artifacts: &'a [(String, Vec<u8>)]) -> Vec<Bundle<'a>> {
+        let files: HashMap<&str, &[u8]> = artifacts
             .iter()
             .map(|(source, bytes)| (&**source, &**bytes))
             .collect();
-        let of = |(source, bytes): &'a (String, Vec<u8>)| {
+        let bundle = |(source, bytes): &'a (String, Vec<u8>)| {
             let folder = source
                 .strip_suffix(MANIFEST)
                 .filter(|folder| folder.is_empty() || folder.ends_with('/'))?;
@@ -54,11 +54,11 @@ impl<'a> Bundle<'a> {
                 absent,
             })
         };
-        saved.iter().filter_map(of).collect()
+        artifacts.iter().filter_map(bundle).collect()
     }
 
-    /// That of a file which is in it.
-    pub fn with<'b>(all: &'b [Bundle<'a>], source: &str) -> Option<&'b Bundle<'a>> {
+    /// The bundle that a file is in.
+    pub(super) fn with<'b>(all: &'b [Bundle<'a>], source: &str) -> Option<&'b Bundle<'a>> {
         all.iter().find(|bundle| {
             let name = source.strip_prefix(bundle.folder);
             name.is_some_and(|name| {
@@ -72,20 +72,20 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// In the label, which is ID@PORT where several brokers of a host share one.
-    pub fn id(&self) -> Option<i32> {
+    /// The id in the label, which is ID@PORT where several brokers of a host have one id.
+    pub(super) fn id(&self) -> Option<i32> {
         id_in(&self.manifest.broker)
     }
 
-    /// The broker was gray when the bundle was made.
-    pub fn says_gray(&self) -> bool {
+    /// Whether the broker was gray (alive, not working) when the bundle was made.
+    pub(super) fn says_gray(&self) -> bool {
         self.manifest
             .findings
             .iter()
             .any(|id| DECIDING.contains(id))
     }
 
-    pub fn fact(&self) -> Fact {
+    pub(super) fn fact(&self) -> Fact {
         let Manifest {
             made_by,
             broker,
@@ -96,12 +96,12 @@ impl<'a> Bundle<'a> {
             heap_dump,
             ..
         } = &self.manifest;
-        let begun = rfc3339(*at);
-        let whole = files.len() - self.changed.len() - self.absent.len();
+        let at = rfc3339(*at);
+        let unchanged = files.len() - self.changed.len() - self.absent.len();
         let mut text =
-            format!("{made_by} saved the evidence of broker {broker} at {begun}: {verdict}");
+            format!("{made_by} saved the evidence of broker {broker} at {at}: {verdict}");
         text += &format!(
-            " {whole} of its {} files are here as they were saved",
+            " {unchanged} of its {} files are here as they were saved",
             files.len()
         );
         let missing: Vec<String> = missing
@@ -113,7 +113,7 @@ impl<'a> Bundle<'a> {
         for (what, names) in [
             ("changed since", &self.changed),
             ("not among the files given", &absent),
-            ("could not be had", &missing),
+            ("could not be saved", &missing),
         ] {
             if !names.is_empty() {
                 text += &format!("; {what}: {}", names.join(", "));
@@ -130,44 +130,45 @@ impl<'a> Bundle<'a> {
             ("missing", count(&missing)),
         ];
         Fact {
-            kind: "bundle",
+            kind: FactKind::Bundle,
+            against: None,
             source: self.source.to_owned(),
             text,
             figures: figures.into(),
-            ..Fact::default()
+            partitions: Vec::new(),
         }
     }
 }
 
-/// What is read of `findings.json`.
+/// The parts of `findings.json` that are used.
 #[derive(Debug, Deserialize)]
-pub struct Found {
+pub(super) struct Found {
     label: String,
-    pub state: BrokerState,
+    pub(super) state: BrokerState,
     sentence: String,
-    pub findings: Vec<FoundOne>,
+    pub(super) findings: Vec<FoundOne>,
     #[serde(default)]
-    pub known_issues: Vec<NamedIssue>,
+    pub(super) known_issues: Vec<NamedIssue>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct FoundOne {
-    /// Also one that this version does not know.
+pub(super) struct FoundOne {
+    /// May be one that this version does not know.
     id: String,
     facts: Vec<String>,
 }
 
 impl Found {
-    pub fn parse(text: &str) -> Option<Found> {
+    pub(super) fn parse(text: &str) -> Option<Found> {
         let may_be = text.len() <= FINDINGS_CAP && text.trim_start().starts_with('{');
         may_be.then(|| serde_json::from_str(text).ok()).flatten()
     }
 
-    pub fn id(&self) -> Option<i32> {
+    pub(super) fn id(&self) -> Option<i32> {
         id_in(&self.label)
     }
 
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut text = format!("kafka-vitals found then: {}", self.sentence);
         for FoundOne { id, facts } in &self.findings {
             text += &format!(

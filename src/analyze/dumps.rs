@@ -1,4 +1,4 @@
-//! What saved or fresh thread dumps tell: deadlocks with their true members, the known issue that each is, convoys.
+//! What saved or fresh thread dumps show: deadlocks with their true members, the known issue of each, convoys.
 
 use serde::Serialize;
 
@@ -32,9 +32,9 @@ pub struct DeadlockFacts {
     pub dump: usize,
     /// Each wants what the next one holds, the last what the first one holds.
     pub cycle: Vec<Member>,
-    /// Threads that merely wait for a member, directly or through others.
+    /// Threads that are blocked behind the cycle, directly or through others.
     pub waiting: Vec<String>,
-    /// Empty: none that is known here.
+    /// Empty where none is known.
     pub known_issues: Vec<NamedIssue>,
 }
 
@@ -52,16 +52,16 @@ pub struct ConvoyFacts {
     pub dump: usize,
     pub lock: String,
     pub waiters: Vec<String>,
-    /// Null where the dump does not tell.
+    /// Null where the dump does not show it.
     pub owner: Option<String>,
-    /// What the owner does: its topmost frames.
+    /// The owner's topmost frames: what it does.
     pub owner_frames: Vec<String>,
 }
 
 impl Analysis {
     /// The deadlocks of one dump, with their indexes.
     pub fn deadlocks_of(&self, dump: usize) -> impl Iterator<Item = (usize, &DeadlockFacts)> {
-        // They stand in the order of their dumps.
+        // They are in the order of their dumps.
         let first = self
             .deadlocks
             .partition_point(|deadlock| deadlock.dump < dump);
@@ -138,7 +138,7 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
     }
 }
 
-/// Reads all that any bytes tell as dumps: headers, frames, locks, graph, known issues. For the fuzzer and its corpus.
+/// Reads any bytes as dumps, with headers, frames, locks, graph and known issues. For the fuzzer and its corpus.
 pub fn read_all(bytes: &[u8]) -> Analysis {
     let mut analysis = Analysis::default();
     for dump in thread_dump::parse(&thread_dump::decode(bytes)).unwrap_or_default() {

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::dumps::Analysis;
 use crate::model::NamedIssue;
+use crate::model::named::named;
 
 /// The shape of `--output json`, documented in `docs/analyze.md`.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     /// Those to blame first.
     pub brokers: Vec<BrokerFacts>,
-    /// What no one broker can be charged with.
+    /// Facts that are not about one broker.
     pub elsewhere: Vec<Fact>,
     #[serde(flatten)]
     pub analysis: Analysis,
@@ -22,7 +23,7 @@ pub struct Explanation {
 
 #[derive(Debug, Serialize)]
 pub struct BrokerFacts {
-    /// Its id, or its address where no file tells the id.
+    /// Its id, or its address where no file has the id.
     pub broker: String,
     pub verdict: Verdict,
     pub addresses: Vec<Address>,
@@ -30,7 +31,7 @@ pub struct BrokerFacts {
     /// Indexes into [`Analysis::deadlocks`].
     pub deadlocks: Vec<usize>,
     pub known_issues: Vec<NamedIssue>,
-    /// Brokers to blame whose connections it lost or whose ISRs it is missing from.
+    /// Brokers to blame: it lost its connections to them, or is missing from their ISRs.
     pub suffers_from: Vec<String>,
     pub facts: Vec<Fact>,
 }
@@ -38,7 +39,7 @@ pub struct BrokerFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Alive but not working.
+    /// Alive, not working.
     Gray,
     /// Something speaks against it, which is not enough for a verdict.
     Suspect,
@@ -51,24 +52,24 @@ pub struct Address {
     pub by: By,
 }
 
-/// How a file or an address was given to a broker.
+/// How a file or an address was assigned to a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     Content,
-    /// The manifest of the bundle that it is in.
+    /// The manifest of its bundle.
     Manifest,
     /// The last part of the address is an id that has no other address: a guess.
     LastPartOfAddress,
-    /// A hint, no more.
+    /// A guess, and the weakest one.
     FileName,
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Fact {
-    pub kind: &'static str,
+    pub kind: FactKind,
     pub source: String,
-    /// Null: it explains, and speaks against nobody.
+    /// Null: it explains, but speaks against no broker.
     pub against: Option<Source>,
     pub text: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -78,19 +79,34 @@ pub struct Fact {
     pub partitions: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct FileFacts {
-    pub source: String,
-    pub forms: Vec<&'static str>,
-    /// Null: it is about no one broker, or nothing tells which.
-    pub broker: Option<String>,
-    pub by: Option<By>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct NotRecognised {
-    pub source: String,
-    pub reason: String,
+/// `docs/analyze.md` describes each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactKind {
+    AcceptQueue,
+    Bundle,
+    CloseWait,
+    Deadlock,
+    Disconnects,
+    FinWait1TowardsIt,
+    FinWait2TowardsIt,
+    Found,
+    Group,
+    GroupNotDescribed,
+    GroupWithoutPartitions,
+    Handles,
+    LeaderAlone,
+    LogEnds,
+    MissingFromIsr,
+    NoDeadlock,
+    NoLeader,
+    ProduceErrors,
+    Registered,
+    ShrankToItself,
+    SocketsOfNoBroker,
+    Stall,
+    Unanswered,
+    Unread,
 }
 
 /// Where something that speaks against a broker was seen.
@@ -98,11 +114,49 @@ pub struct NotRecognised {
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     Dump,
-    /// Its own sockets and handles.
+    /// Its own sockets and file descriptors.
     Own,
-    /// What others' logs and sockets say of it.
+    /// Logs and sockets of other brokers and of clients.
     Peers,
     Isr,
     /// The exporter that saved the bundle.
     Exporter,
+}
+
+#[derive(Debug, Serialize)]
+pub struct FileFacts {
+    pub source: String,
+    pub forms: Vec<Form>,
+    /// Null: the file is not about one broker, or nothing shows which.
+    pub broker: Option<String>,
+    pub by: Option<By>,
+}
+
+named! {
+    /// A form of text that a file can contain; a terminal's record may contain several.
+    pub enum Form {
+        Dump = "thread dump",
+        Sockets = "sockets",
+        Topics = "topics",
+        Groups = "consumer groups",
+        Fds = "open handles",
+        ZooKeeper = "registered brokers",
+        BrokerLog = "broker log",
+        ClientLog = "client log",
+        Settings = "broker settings",
+        Findings = "findings of kafka-vitals",
+        Evidence = "part of an evidence bundle",
+    }
+}
+
+impl Serialize for Form {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct NotRecognised {
+    pub source: String,
+    pub reason: String,
 }

@@ -14,5 +14,6 @@ mod stalls;
 
 pub use explain::explain;
 pub use explanation::{
-    Address, BrokerFacts, By, Explanation, Fact, FileFacts, NotRecognised, Source, Verdict,
+    Address, BrokerFacts, By, Explanation, Fact, FactKind, FileFacts, Form, NotRecognised, Source,
+    Verdict,
 };

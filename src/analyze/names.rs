@@ -1,26 +1,26 @@
-//! Which broker a file or an address is about.
+//! Which broker a file or an address belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::artifact::{DUMP, File, HANDLES, SOCKETS};
+use super::artifact::File;
 use super::bundle::{Bundle, Found};
-use super::explanation::{Address, By};
-use crate::analyze::formats::server_log::Log;
-use crate::analyze::formats::{handles, sockets, topics, zookeeper};
+use super::explanation::{Address, By, Form};
+use super::formats::sockets::Socket;
+use super::formats::{fds, sockets, topics, zookeeper};
 use crate::discover::properties::{self, Properties};
 use crate::threads::pools::without_plane;
 
-/// No cluster has more; what hostile text names beyond is left out.
+/// Limit of each collection here. No cluster has more brokers; what hostile text names beyond it is left out.
 const MOST: usize = 1_000;
 
 const KAFKA_PORT: u16 = 9092;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Name {
+pub(super) enum Name {
     Id(i32),
-    /// A broker whose id no file tells.
+    /// A broker whose id is in no file.
     At(SocketAddr),
 }
 
@@ -33,21 +33,21 @@ impl fmt::Display for Name {
     }
 }
 
-/// The broker that a file is about, where anything tells it.
-pub type Owner = Option<(Name, By)>;
+/// The broker that a file is about, where anything shows it.
+pub(super) type Owner = Option<(Name, By)>;
 
-/// The brokers that the files speak of.
+/// The brokers that the files name.
 #[derive(Debug, Default)]
-pub struct Names {
+pub(super) struct Names {
     ids: BTreeSet<i32>,
     addresses: BTreeMap<SocketAddr, (Name, By)>,
-    /// Owners of listening or serving sockets, and folders of logs: of one broker each, or None.
+    /// Processes of sockets, and log directories, each with its broker; None where several brokers have it.
     pids: BTreeMap<u32, Option<Name>>,
     log_dirs: BTreeMap<String, Option<Name>>,
 }
 
 /// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
-pub fn id_of_thread(thread: &str) -> Option<i32> {
+pub(super) fn id_of_thread(thread: &str) -> Option<i32> {
     let name = without_plane(thread);
     let rest = ["kafka-network-thread-", "ExpirationReaper-"]
         .iter()
@@ -56,7 +56,7 @@ pub fn id_of_thread(thread: &str) -> Option<i32> {
 }
 
 /// The id that settings give their broker.
-pub fn own_id(settings: &Properties) -> Option<i32> {
+pub(super) fn own_id(settings: &Properties) -> Option<i32> {
     settings
         .get("node.id")
         .or(settings.get("broker.id"))?
@@ -71,28 +71,29 @@ fn only(ids: &BTreeSet<i32>) -> Option<i32> {
 }
 
 impl Names {
-    pub fn learn(files: &[File<'_>], logs: &[Option<Log<'_>>], bundles: &[Bundle<'_>]) -> Names {
+    pub(super) fn learn(files: &[File<'_>], bundles: &[Bundle<'_>]) -> Names {
         let mut names = Names::default();
-        names.know(bundles.iter().filter_map(Bundle::id));
+        names.add_ids(bundles.iter().filter_map(Bundle::id));
         let mut ports = BTreeSet::new();
-        for (file, log) in files.iter().zip(logs) {
-            let partitions = topics::partitions(&file.text);
-            let in_topics = partitions.flat_map(|row| topics::ids(row.replicas).chain(row.leader));
-            let registered = zookeeper::registered(&file.text).into_iter().flatten();
+        for file in files {
+            let in_topics = file
+                .partitions()
+                .flat_map(|row| topics::ids(row.replicas).chain(row.leader));
+            let registered = zookeeper::registered(file.text).into_iter().flatten();
             let found = file.found.as_ref().and_then(Found::id);
-            names.know(
+            names.add_ids(
                 in_topics
                     .chain(registered)
                     .chain(file.dump_ids.iter().copied())
                     .chain(found),
             );
-            if let Some(log) = log {
+            if let Some(log) = &file.log {
                 let others = log
                     .disconnects
                     .keys()
                     .chain(log.addresses.values())
                     .chain(&log.ids);
-                names.know(others.copied());
+                names.add_ids(others.copied());
                 names.settings(only(&log.ids), log.listeners, log.log_dirs, &mut ports);
                 log.addresses
                     .iter()
@@ -100,7 +101,7 @@ impl Names {
             }
             if let Some(settings) = &file.properties {
                 let id = own_id(settings);
-                names.know(id.into_iter());
+                names.add_ids(id.into_iter());
                 let dirs = settings.get("log.dirs").or(settings.get("log.dir"));
                 for key in ["listeners", "advertised.listeners"] {
                     names.settings(id, settings.get(key), dirs, &mut ports);
@@ -115,7 +116,7 @@ impl Names {
         names
     }
 
-    fn know(&mut self, ids: impl Iterator<Item = i32>) {
+    fn add_ids(&mut self, ids: impl Iterator<Item = i32>) {
         for id in ids {
             if self.ids.len() < MOST {
                 self.ids.insert(id);
@@ -129,6 +130,7 @@ impl Names {
         }
     }
 
+    /// Learns from a broker's settings.
     fn settings(
         &mut self,
         id: Option<i32>,
@@ -152,13 +154,13 @@ impl Names {
 
     /// Addresses of brokers, by their ports, and the processes behind them.
     fn learn_sockets(&mut self, files: &[File<'_>], ports: &BTreeSet<u16>) {
-        let with_sockets = || files.iter().filter(|file| file.is(SOCKETS));
-        // With what the names of files say in which it serves.
+        let with_sockets = || files.iter().filter(|file| file.is(Form::Sockets));
+        // With the ids in the names of files that show it as the own end of a connection.
         let mut unknown: BTreeMap<SocketAddr, BTreeSet<i32>> = BTreeMap::new();
         for file in with_sockets() {
             let hint = self.hint(file.source);
-            for socket in sockets::sockets(&file.text) {
-                for (address, hint) in [(socket.local, hint), (socket.peer, None)] {
+            for Socket { local, peer, .. } in sockets::sockets(file.text) {
+                for (address, hint) in [(local, hint), (peer, None)] {
                     let serves = ports.contains(&address.port()) && !address.ip().is_unspecified();
                     if serves && !self.addresses.contains_key(&address) && unknown.len() < MOST {
                         unknown.entry(address).or_default().extend(hint);
@@ -188,14 +190,14 @@ impl Names {
             let (name, by) = guess.unwrap_or((Name::At(address), By::Content));
             self.locate(address, name, by);
         }
-        for socket in with_sockets().flat_map(|file| sockets::sockets(&file.text)) {
+        for socket in with_sockets().flat_map(|file| sockets::sockets(file.text)) {
             if let (Some((name, _)), Some(pid)) = (self.addresses.get(&socket.local), socket.pid) {
                 one_of(&mut self.pids, pid, name.clone());
             }
         }
     }
 
-    pub fn all(&self) -> BTreeSet<Name> {
+    pub(super) fn all(&self) -> BTreeSet<Name> {
         self.ids
             .iter()
             .copied()
@@ -204,11 +206,11 @@ impl Names {
             .collect()
     }
 
-    pub fn at(&self, address: SocketAddr) -> Option<&Name> {
+    pub(super) fn at(&self, address: SocketAddr) -> Option<&Name> {
         self.addresses.get(&address).map(|(name, _)| name)
     }
 
-    pub fn addresses(&self, name: &Name) -> Vec<Address> {
+    pub(super) fn addresses(&self, name: &Name) -> Vec<Address> {
         let own = self
             .addresses
             .iter()
@@ -220,10 +222,10 @@ impl Names {
         .collect()
     }
 
-    /// The broker that a file is about; the id is that of the bundle which it is in.
-    pub fn owner(&self, file: &File<'_>, log: Option<&Log<'_>>, of_bundle: Option<i32>) -> Owner {
-        let ids = log
-            .map(|log| &log.ids)
+    /// The broker that a file is about. `in_manifest` is the id in the manifest of the file's bundle.
+    pub(super) fn owner(&self, file: &File<'_>, in_manifest: Option<i32>) -> Owner {
+        let in_log = file.log.as_ref().map(|log| &log.ids);
+        let ids = in_log
             .into_iter()
             .chain([&file.dump_ids])
             .flatten()
@@ -236,25 +238,22 @@ impl Names {
         if !ids.is_empty() {
             return Some((Name::Id(only(&ids)?), By::Content));
         }
-        let told = match () {
-            () if file.is(SOCKETS) => self.by_sockets(&file.text),
-            () if file.is(HANDLES) => self.by_handles(&file.text).map(|name| (name, By::Content)),
+        let by_content = match () {
+            () if file.is(Form::Sockets) => self.by_sockets(file.text),
+            () if file.is(Form::Fds) => self.by_fds(file.text).map(|name| (name, By::Content)),
             () => None,
         };
-        let one_broker_s = file.is(SOCKETS)
-            || file.is(HANDLES)
-            || file.is(DUMP)
-            || log.is_some_and(|log| log.broker);
-        let told = told.or_else(|| Some((Name::Id(of_bundle?), By::Manifest)));
-        told.or_else(|| {
-            Some((
-                Name::Id(self.hint(file.source).filter(|_| one_broker_s)?),
-                By::FileName,
-            ))
-        })
+        let by_manifest = || Some((Name::Id(in_manifest?), By::Manifest));
+        let of_one_broker = [Form::Sockets, Form::Fds, Form::Dump, Form::BrokerLog];
+        let by_file_name = || {
+            let id = self.hint(file.source)?;
+            let is_one = of_one_broker.into_iter().any(|form| file.is(form));
+            is_one.then_some((Name::Id(id), By::FileName))
+        };
+        by_content.or_else(by_manifest).or_else(by_file_name)
     }
 
-    /// The one broker that serves at one end of them, else the one whose host they are of.
+    /// The one broker that is the local end of the sockets, else the one on their host.
     fn by_sockets(&self, text: &str) -> Option<(Name, By)> {
         let serving = sockets::sockets(text).filter_map(|socket| self.addresses.get(&socket.local));
         let on_host = sockets::sockets(text).filter_map(|socket| self.on_host(socket.local.ip()));
@@ -262,7 +261,7 @@ impl Names {
     }
 
     /// The one broker with an address on this host.
-    pub fn on_host(&self, ip: IpAddr) -> Option<&(Name, By)> {
+    pub(super) fn on_host(&self, ip: IpAddr) -> Option<&(Name, By)> {
         the_one(
             self.addresses
                 .iter()
@@ -271,10 +270,10 @@ impl Names {
         )
     }
 
-    /// By the folders of its logs, its process or the address it listens on.
-    fn by_handles(&self, text: &str) -> Option<Name> {
-        let mut told = BTreeSet::new();
-        for handle in handles::handles(text) {
+    /// By the directories of its logs, its process or its own address.
+    fn by_fds(&self, text: &str) -> Option<Name> {
+        let mut owners = BTreeSet::new();
+        for fd in fds::fds(text) {
             let dir = |path: &str| {
                 let inside = |dir: &str| {
                     path.strip_prefix(dir)
@@ -285,20 +284,17 @@ impl Names {
                     .find(|(dir, _)| inside(dir.trim_end_matches('/')))
                     .map(|(_, owner)| owner)
             };
-            let owner = handle
-                .path
-                .and_then(dir)
-                .or_else(|| self.pids.get(&handle.pid?));
+            let owner = fd.path.and_then(dir).or_else(|| self.pids.get(&fd.pid?));
             let owner = owner
                 .and_then(Option::as_ref)
-                .or_else(|| self.at(handle.local?));
-            told.extend(owner.cloned());
+                .or_else(|| self.at(fd.local?));
+            owners.extend(owner.cloned());
         }
-        told.pop_first().filter(|_| told.is_empty())
+        owners.pop_first().filter(|_| owners.is_empty())
     }
 
-    /// The one known id that a file's name or its folder's holds after the word broker, as `2026-11-22T10-14-02Z-broker-219`,
-    /// else anywhere, as `217-server.log`; in `0.10.1.0` is none.
+    /// The one known id in the name of a file or of its folder: after the word broker, as in
+    /// `2026-11-22T10-14-02Z-broker-219`, else anywhere, as in `217-server.log`. `0.10.1.0` contains none.
     fn hint(&self, source: &str) -> Option<i32> {
         let ids = |part: &str| -> BTreeSet<i32> {
             let words = part.split(|c: char| !c.is_ascii_digit() && c != '.');
@@ -325,7 +321,7 @@ fn last_part(ip: IpAddr) -> Option<i32> {
     }
 }
 
-/// Keeps what belongs to one broker, and marks as nobody's what belongs to several.
+/// Keeps what belongs to one broker; what belongs to several becomes None.
 fn one_of<K: Ord>(map: &mut BTreeMap<K, Option<Name>>, key: K, name: Name) {
     if map.len() < MOST {
         map.entry(key)
@@ -345,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hints_of_names() {
+    fn ids_in_names_of_files() {
         let names = Names {
             ids: BTreeSet::from([1, 2, 219]),
             ..Names::default()
@@ -371,7 +367,7 @@ mod tests {
 
     #[test]
     fn ids_in_names_of_threads() {
-        // Of 0.10.1.0, 2.8.2 and 4.3.0.
+        // As 0.10.1.0, 2.8.2 and 4.3.0 name them.
         let table = [
             ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
             (

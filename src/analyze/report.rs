@@ -1,41 +1,44 @@
-//! What thread dumps and other saved output tell, as text for a terminal.
+//! The answer of `analyze` and `threads` as text for a terminal.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, Member};
-use crate::analyze::{Address, BrokerFacts, By, Explanation, Fact, Verdict};
+use crate::analyze::{Address, BrokerFacts, By, Explanation, Fact, Form, Verdict};
 use crate::model::NamedIssue;
 
-/// Plain text: the brokers, those to blame first; what no one broker can be charged with; the dumps; the files.
-pub fn explained(told: &Explanation) -> String {
+/// Plain text: the brokers, those to blame first; facts that are not about one broker; the dumps; the files.
+pub fn explained(explanation: &Explanation) -> String {
     let mut out = String::new();
-    told.brokers
+    explanation
+        .brokers
         .iter()
         .for_each(|found| broker(&mut out, found));
-    if !told.elsewhere.is_empty() {
-        out.push_str("Of no one broker\n");
-        told.elsewhere
+    if !explanation.elsewhere.is_empty() {
+        out.push_str("Not about one broker\n");
+        explanation
+            .elsewhere
             .iter()
             .for_each(|found| fact(&mut out, found));
         out.push('\n');
     }
-    out.push_str(&text(&told.analysis));
+    out.push_str(&text(&explanation.analysis));
     out.push_str("Files\n");
-    for file in &told.files {
-        let _ = write!(out, "  {}: {}", file.source, file.forms.join(", "));
+    for file in &explanation.files {
+        let forms: Vec<&str> = file.forms.iter().map(|form| form.name()).collect();
+        let _ = write!(out, "  {}: {}", file.source, forms.join(", "));
         let _ = match (&file.broker, file.by) {
             (Some(broker), Some(by)) => writeln!(out, "; broker {broker}, {}", known_by(by)),
-            _ if file.forms.contains(&"thread dump") => {
-                writeln!(out, "; nothing tells of which broker")
+            _ if file.forms.contains(&Form::Dump) => {
+                writeln!(out, "; nothing shows of which broker")
             }
             _ => writeln!(out),
         };
     }
-    if !told.not_recognised.is_empty() {
+    if !explanation.not_recognised.is_empty() {
         out.push_str("\nNot recognised, left out\n");
     }
-    for file in &told.not_recognised {
+    for file in &explanation.not_recognised {
         let _ = writeln!(out, "  {}: {}", file.source, file.reason);
     }
     out
@@ -43,10 +46,10 @@ pub fn explained(told: &Explanation) -> String {
 
 fn known_by(by: By) -> &'static str {
     match by {
-        By::Content => "by what it holds",
+        By::Content => "by its content",
         By::Manifest => "by its bundle's manifest",
         By::LastPartOfAddress => "by the last part of its address",
-        By::FileName => "by the file's name alone",
+        By::FileName => "only by the file's name",
     }
 }
 
@@ -68,7 +71,7 @@ fn broker(out: &mut String, found: &BrokerFacts) {
     let suffers = || found.suffers_from.join(", ");
     let _ = match found.verdict {
         Verdict::Gray if found.deadlocks.is_empty() => writeln!(out, ": alive but not working"),
-        Verdict::Gray => writeln!(out, ": alive but deadlocked; only a restart cures it"),
+        Verdict::Gray => writeln!(out, ": alive but deadlocked; only a restart helps"),
         Verdict::Suspect if found.suffers_from.is_empty() => writeln!(out, ": suspect"),
         Verdict::Suspect => writeln!(out, ": suspect, but suffers from broker {}", suffers()),
         Verdict::NoFinding if found.suffers_from.is_empty() => {
@@ -91,11 +94,15 @@ fn fact(out: &mut String, found: &Fact) {
 /// Plain text, a paragraph for each dump and each finding.
 pub fn text(analysis: &Analysis) -> String {
     let mut out = String::new();
-    let mut told: HashMap<&[Member], &str> = HashMap::new();
+    let mut seen: HashMap<&[Member], &str> = HashMap::new();
     // Writing to a String cannot fail, here and below.
     for (index, dump) in analysis.dumps.iter().enumerate() {
         let _ = match dump.threads {
-            0 => write!(out, "{}: the JVM's report without its threads", dump.source),
+            0 => write!(
+                out,
+                "{}: the JVM's deadlock report, without threads",
+                dump.source
+            ),
             threads => write!(out, "{}: {threads} threads", dump.source),
         };
         for detail in [&dump.time, &dump.vm].into_iter().flatten() {
@@ -106,8 +113,8 @@ pub fn text(analysis: &Analysis) -> String {
             out.push_str("No deadlock.\n");
         }
         for (_, found) in analysis.deadlocks_of(index) {
-            // Dumps some time apart show the same threads at the same place.
-            match told.insert(found.cycle.as_slice(), dump.source.as_str()) {
+            // Later dumps of a process show the same threads at the same place.
+            match seen.insert(found.cycle.as_slice(), dump.source.as_str()) {
                 Some(before) => {
                     let _ = writeln!(out, "The same deadlock as in {before}");
                     waiting(&mut out, found);
@@ -147,7 +154,7 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
     }
     waiting(out, found);
     if found.known_issues.is_empty() {
-        out.push_str("  no known issue of Kafka looks like this\n");
+        out.push_str("  no known issue of Kafka matches\n");
     }
     found
         .known_issues
@@ -159,7 +166,7 @@ fn waiting(out: &mut String, found: &DeadlockFacts) {
     if !found.waiting.is_empty() {
         let _ = writeln!(
             out,
-            "  merely waiting for them: {}",
+            "  blocked behind the cycle: {}",
             found.waiting.join(", ")
         );
     }
@@ -169,7 +176,7 @@ fn issue(out: &mut String, known: &NamedIssue) {
     let by = if known.is_exact() {
         "threads, locks and frames match"
     } else {
-        "by likeness"
+        "probable match"
     };
     let _ = writeln!(out, "  {} ({by}): {}", known.issue, known.title);
     if known.fixed_in.is_empty() {

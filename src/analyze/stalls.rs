@@ -1,37 +1,38 @@
-//! Threads that stand still over several dumps of one process, by the times that the dumps print.
+//! Threads that are stalled over several dumps of one process, by the times that the dumps print.
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
-use super::artifact::{DUMP, File};
+use super::artifact::File;
+use super::explanation::Form;
 use super::names::{Name, Owner};
 use crate::model::{Moment, Stall};
 use crate::parse::thread_dump::{self, ThreadDump};
 use crate::threads::stalls::StallDetector;
 use crate::threads::wait_graph::WaitGraph;
 
-pub struct StoodStill {
-    pub stall: Stall,
+pub(super) struct StalledInDumps {
+    pub(super) stall: Stall,
     /// Index of the file with the last dump that shows it.
-    pub file: usize,
+    pub(super) file: usize,
     /// As the first and the last dump print their times.
-    pub from: String,
-    pub until: String,
+    pub(super) from: String,
+    pub(super) until: String,
 }
 
-/// Its broker, its JVM, and the lowest id of a thread: the first threads of a JVM live as long as it does.
+/// A process: its broker, its JVM, and the lowest id of a thread, as the first threads of a JVM live as long as it does.
 type Process<'a> = (Option<&'a Name>, Option<&'a str>, u64);
 
-pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
+pub(super) fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StalledInDumps> {
     let mut processes: BTreeMap<Process<'_>, Vec<(Moment, usize, ThreadDump<'_>)>> =
         BTreeMap::new();
     for (index, (file, owner)) in files
         .iter()
         .zip(owners)
         .enumerate()
-        .filter(|(_, (file, _))| file.is(DUMP))
+        .filter(|(_, (file, _))| file.is(Form::Dump))
     {
-        for dump in thread_dump::parse(&file.text).into_iter().flatten() {
+        for dump in thread_dump::parse(file.text).into_iter().flatten() {
             let first_thread = dump
                 .threads
                 .iter()
@@ -54,11 +55,11 @@ pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
             .filter_map(|(at, _, dump)| Some((*at, dump.time?)))
             .collect();
         let time = |at: &Moment| times.get(at).copied().unwrap_or_default().to_owned();
-        let mut watch = StallDetector::default();
+        let mut detector = StallDetector::default();
         let mut last_of = BTreeMap::new();
         for (at, file, dump) in &dumps {
-            let told = watch.observe(dump, &WaitGraph::of(dump), None, *at);
-            for stall in told.into_iter().flat_map(|told| told.found) {
+            let stalls = detector.observe(dump, &WaitGraph::of(dump), None, *at);
+            for stall in stalls.into_iter().flat_map(|stalls| stalls.found) {
                 let place = (
                     stall.pool.clone(),
                     stall.frame.clone(),
@@ -68,7 +69,7 @@ pub fn find(files: &[File<'_>], owners: &[Owner]) -> Vec<StoodStill> {
                 let (from, until) = (time(&stall.since), time(at));
                 last_of.insert(
                     place,
-                    StoodStill {
+                    StalledInDumps {
                         stall,
                         file: *file,
                         from,

@@ -20,7 +20,7 @@ use crate::model::{
 /// Entries of [`ClusterCounts::absent`].
 const ABSENT_LISTED: usize = 64;
 /// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
-const NOT_WHOLE_LISTED: usize = 100;
+const UNDER_REPLICATED_LISTED: usize = 100;
 /// Peers that are probed.
 const PEERS: usize = 8;
 /// Kept connections to peers, those to brokers that left the ring and still owe an answer included.
@@ -467,14 +467,16 @@ pub fn count(
         ..ClusterCounts::default()
     };
     let mut lowest_live = false;
-    let mut live = Vec::new();
+    let (mut live_brokers, mut live) = (Vec::new(), Vec::new());
+    let mut not_in_isr_by_leader = BTreeMap::new();
+    let mut under_replicated = Vec::new();
     for item in metadata {
         let partition = match item? {
             Item::Broker { id, host, port } => {
                 live.push(id);
-                counts.live_brokers.push(Peer {
+                live_brokers.push(Peer {
                     id,
-                    host: host.to_owned(),
+                    host: host.into(),
                     port,
                 });
                 continue;
@@ -503,7 +505,7 @@ pub fn count(
             counts.not_in_isr += 1;
             // As many at most as the response lists brokers.
             if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
-                *counts.not_in_isr_by_leader.entry(leader).or_default() += 1;
+                *not_in_isr_by_leader.entry(leader).or_default() += 1;
             }
         }
         let listed = match leader {
@@ -525,11 +527,11 @@ pub fn count(
         if !listed {
             continue;
         }
-        if counts.under_replicated_partitions.len() == NOT_WHOLE_LISTED {
+        if under_replicated.len() == UNDER_REPLICATED_LISTED {
             counts.under_replicated_left_out += 1;
             continue;
         }
-        counts.under_replicated_partitions.push(PartitionState {
+        under_replicated.push(PartitionState {
             topic: partition.topic.to_owned(),
             partition: partition.index,
             leader,
@@ -538,7 +540,12 @@ pub fn count(
             isr: u32::try_from(partition.isr.len()).unwrap_or(u32::MAX),
         });
     }
-    Ok(counts)
+    Ok(ClusterCounts {
+        live_brokers: live_brokers.into(),
+        not_in_isr_by_leader: Arc::new(not_in_isr_by_leader),
+        under_replicated_partitions: under_replicated.into(),
+        ..counts
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One task per broker and round: when to collect, where, for how long at most, and whom to tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,17 +10,18 @@ use tokio::task::JoinSet;
 
 use super::cluster::ClusterCollector;
 use super::dump_scheduler::{DumpScheduler, SILENCE};
-use super::process::{self, Pulse, Slow};
+use super::process::{self, Pulse, PulseReader, Slow};
 use super::progress::{Names, ProgressCollector, TELL_EVERY};
+use super::socket_tables::{Signs, SocketTables, TableReader, TableRound};
 use super::sockets::Sockets;
 use super::store::{RoundEnd, Told, Update};
 use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
-use super::worker::{AdaptiveInterval, BlockingWorker};
+use super::worker::{AdaptiveInterval, BlockingWorker, shared_moment, thread_cpu};
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Role};
-use crate::model::{Clock, Probe, ProbeReport, ThreadReport};
+use crate::model::{Clock, Probe, ProbeReport, ProgressReport, ThreadReport};
 use crate::model::{Failure, Reason};
 use crate::sys::proc::ProcRoot;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -33,6 +35,8 @@ const DUMP_CEILING: f64 = 0.002;
 /// A share of the time that the broker may need to tell of its cluster: that of a large one is asked for less often.
 const PROBE_CEILING: f64 = 0.2;
 
+/// A broker that works answers within milliseconds.
+const LATE: Duration = Duration::from_millis(500);
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// For so long a broker that starts or ends may be without the threads that are judged.
 const STARTS_OR_ENDS: Duration = Duration::from_secs(60);
@@ -54,12 +58,17 @@ pub struct BrokerContext {
     pub proc: ProcRoot,
     /// The exporter's own connections to brokers: they count nowhere.
     pub own: OwnConnections,
+    pub tables: SocketTables,
     pub tell: mpsc::Sender<Update>,
     /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
     pub dumping: watch::Sender<bool>,
     /// In how many ISRs of each leader the broker is missing; None while unknown.
-    pub behind: watch::Sender<Option<BTreeMap<i32, u64>>>,
+    pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
     pub clock: Clock,
+    /// From the process' reading to that of the sockets: its open file descriptors.
+    pub fds: watch::Sender<Option<u64>>,
+    /// From the probes to the reading of the sockets: the broker answers late, or not at all.
+    pub late: watch::Sender<bool>,
     /// How many descriptors the progress rounds of all brokers may keep open.
     pub kept_descriptors: Allowance,
     /// From the dumps to the progress round: whose thread is whose. None until the first dump has ended or failed.
@@ -92,22 +101,33 @@ impl BrokerContext {
     }
 
     async fn tell(&self, round: &'static str, pace: &AdaptiveInterval, took: Duration, told: Told) {
-        let end = RoundEnd {
+        self.send(self.end(round, pace.interval(), took, told))
+            .await;
+    }
+
+    fn end(&self, round: &'static str, interval: Duration, took: Duration, told: Told) -> RoundEnd {
+        RoundEnd {
             process: self.broker.process,
             round,
-            interval: pace.interval(),
+            interval,
             took,
             told,
-        };
-        // The keeper ends only with the whole exporter.
+        }
+    }
+
+    async fn send(&self, end: RoundEnd) {
+        // The store ends only with the exporter.
         let _ = self.tell.send(Update::Round(Box::new(end))).await;
     }
 }
 
-/// Waits for the rest of the interval of a round that began at `begun`.
+/// Waits until a round that began at `begun` begins again.
 async fn rest(begun: Instant, pace: &AdaptiveInterval) {
-    tokio::time::sleep_until((begun + pace.interval()).into()).await;
+    tokio::time::sleep_until(pace.next(begun).into()).await;
 }
+
+/// When to look again whether a dump has ended.
+const DUMP_POLL: Duration = Duration::from_millis(20);
 
 /// Lets a dump under way end first, but does not wait for one that hangs.
 async fn no_dump(watched: &BrokerContext) {
@@ -116,49 +136,86 @@ async fn no_dump(watched: &BrokerContext) {
     let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
 }
 
+/// The answer of a read, with the CPU time that it took.
+fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
+    let before = thread_cpu();
+    let answer = read();
+    (answer, thread_cpu().saturating_sub(before))
+}
+
 async fn pulse(watched: BrokerContext) {
     let mut pace = AdaptiveInterval::new(watched.config.rounds.pulse, PULSE_CEILING);
-    let mut process_lane = BlockingWorker::new(());
-    let mut sockets_lane = BlockingWorker::new(Sockets::new(watched.proc.path(), PULSE_DEADLINE));
+    let mut process_lane = BlockingWorker::new(PulseReader::default());
+    let mut sockets_lane = BlockingWorker::new(TableReader::new(
+        watched.tables.clone(),
+        watched.proc.path(),
+        watched.config.rounds.pulse,
+        PULSE_DEADLINE,
+    ));
     let name = watched.broker.name();
+    let mut begun = Instant::now();
     loop {
-        let begun = Instant::now();
-        no_dump(&watched).await;
         let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let read = process_lane.run(PULSE_DEADLINE, &name, move |_| {
-            process::pulse(&proc, &broker)
-        });
+        let (dumping, fds) = (watched.dumping.subscribe(), watched.fds.clone());
+        let read = process_lane.repeat(
+            begun,
+            Duration::ZERO,
+            PULSE_DEADLINE,
+            &name,
+            move |reader: &mut PulseReader, now| {
+                // As `no_dump` does it.
+                if *dumping.borrow() && now < begun + DUMP_PATIENCE {
+                    return ControlFlow::Continue(now + DUMP_POLL);
+                }
+                let (pulse, cost) = measured(|| reader.read(&proc, &broker));
+                fds.send_replace(pulse.handles.as_ref().ok().copied());
+                ControlFlow::Break((pulse, cost))
+            },
+        );
         let table = async {
             if !watched.config.collectors.sockets {
                 return None;
             }
             let (broker, own) = (Arc::clone(&watched.broker), watched.own.clone());
-            let work = move |sockets: &mut Sockets| {
-                sockets.pulse(&broker, &|address| own.contains(address))
+            let fds = watched.fds.subscribe();
+            let (suspects, late) = (watched.suspects.subscribe(), watched.late.subscribe());
+            let work = move |reader: &mut TableReader, _| {
+                let signs = Signs {
+                    fds: *fds.borrow(),
+                    stuck: *late.borrow() || !suspects.borrow().is_empty(),
+                };
+                let own = |address| own.contains(address);
+                ControlFlow::Break(reader.round(&broker, signs, &own))
             };
-            Some(sockets_lane.run(PULSE_DEADLINE, &name, work).await)
+            let read = sockets_lane.repeat(begun, Duration::ZERO, PULSE_DEADLINE, &name, work);
+            Some(read.await)
         };
         let (read, table) = tokio::join!(read, table);
         let took = begun.elapsed();
         let (pulse, cost) =
             read.unwrap_or_else(|failure| (Pulse::unknown(failure), Duration::ZERO));
-        let (table, table_cost) = match table {
-            Some(Ok((table, cpu))) => (Some(table), cpu),
-            Some(Err(failure)) => (Some(Err(failure)), Duration::ZERO),
-            None => (None, Duration::ZERO),
-        };
-        pace.spent(cost + table_cost);
+        pace.spent(cost);
         let told = Told::Process {
             handles: pulse.handles,
             vitals: pulse.vitals,
         };
         watched.tell("pulse", &pace, took, told).await;
+        let table = table.map(|table| {
+            table.unwrap_or_else(|failure| TableRound::failed(failure, pace.interval()))
+        });
         if let Some(table) = table {
-            watched
-                .tell("pulse", &pace, took, Told::Sockets(table))
-                .await;
+            let queues = table
+                .accept_queues
+                .map(|(queues, at)| (queues, at.elapsed()));
+            let queues = Told::AcceptQueues(queues);
+            watched.tell("pulse", &pace, took, queues).await;
+            if let Some(sockets) = table.sockets {
+                let told = Told::Sockets(sockets.map(|(pulse, at)| (pulse, at.elapsed())));
+                let end = watched.end("sockets", table.interval, took, told);
+                watched.send(end).await;
+            }
         }
-        rest(begun, &pace).await;
+        begun = pace.next(begun);
     }
 }
 
@@ -239,11 +296,13 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
     loop {
         let begun = Instant::now();
         let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
-        let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
+        let work = move |(): &mut (), _| {
+            ControlFlow::Break(proc_net::same_network_namespace(proc.path(), pid))
+        };
         let same = lane
-            .run(PULSE_DEADLINE, &name, work)
+            .repeat(begun, Duration::ZERO, PULSE_DEADLINE, &name, work)
             .await
-            .and_then(|(same, _)| {
+            .and_then(|same| {
                 same.map_err(|error| {
                     let reason = if matches!(error, ProcNetError::Gone(_)) {
                         Reason::Gone
@@ -266,6 +325,9 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
         }
         // At once: to ask a peer may take its time.
         let silent = probes.as_ref().is_ok_and(silent);
+        watched
+            .late
+            .send_replace(probes.as_ref().is_ok_and(is_late));
         watched.suspects.send_if_modified(|known| {
             if silent {
                 known.insert(SILENCE)
@@ -294,7 +356,7 @@ async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
             .await;
         tokio::join!(
             rest(begun, &pace),
-            collector.read_late((begun + pace.interval()).into())
+            collector.read_late(pace.next(begun).into())
         );
     }
 }
@@ -321,6 +383,60 @@ fn silent(probes: &ProbeReport) -> bool {
     errors.any(|error| error.accepted && error.reason == Reason::Timeout)
 }
 
+/// What the passes of one broker keep.
+struct Passes {
+    collector: ProgressCollector,
+    interval: AdaptiveInterval,
+    suspects: BTreeSet<u32>,
+    /// When a report without news is due.
+    report_due: Option<Instant>,
+    pauses: Option<Result<Duration, Failure>>,
+}
+
+/// A pass that has something to say.
+struct Report {
+    begun: Instant,
+    /// Before any dump has named the threads.
+    before_names: bool,
+    progress: Result<ProgressReport, Failure>,
+    suspects: BTreeSet<u32>,
+    pauses: Option<Result<Duration, Failure>>,
+    interval: AdaptiveInterval,
+}
+
+impl Passes {
+    /// Passes once, and breaks where the suspects are others than before or a report is due.
+    fn pass(&mut self, begun: Instant, names: Option<Arc<Names>>) -> ControlFlow<Report, Instant> {
+        let before_names = names.is_none();
+        let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
+        self.interval.spent(cost);
+        self.pauses = pass.pauses.or(self.pauses.take());
+        let reported = pass.progress.iter().flat_map(|report| &report.suspects);
+        let suspects = reported.map(|suspect| suspect.thread_id).collect();
+        let next = self.interval.next(begun);
+        if suspects == self.suspects && self.report_due.is_some_and(|due| next <= due) {
+            return ControlFlow::Continue(next);
+        }
+        self.suspects.clone_from(&suspects);
+        self.report_due = Some(shared_moment(begun, TELL_EVERY, begun));
+        ControlFlow::Break(Report {
+            begun,
+            before_names,
+            progress: pass.progress,
+            suspects,
+            pauses: self.pauses.take(),
+            interval: self.interval.clone(),
+        })
+    }
+}
+
+/// Whether the broker answers worse than one that works.
+fn is_late(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut own = own.into_iter().flatten();
+    own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
+}
+
 async fn progress(watched: BrokerContext) {
     let mut pace = AdaptiveInterval::new(watched.config.rounds.progress, PROGRESS_CEILING);
     let collector = ProgressCollector::new(
@@ -328,29 +444,33 @@ async fn progress(watched: BrokerContext) {
         Arc::clone(&watched.broker),
         watched.kept_descriptors.clone(),
     );
-    let mut lane = BlockingWorker::new(collector);
+    let mut lane = BlockingWorker::new(Passes {
+        collector,
+        interval: pace.clone(),
+        suspects: BTreeSet::new(),
+        report_due: None,
+        pauses: None,
+    });
     let name = watched.broker.name();
-    let mut told: Option<Instant> = None;
     let mut judged: Option<Instant> = None;
+    let mut next = Instant::now();
     loop {
-        let begun = Instant::now();
-        let names = watched.names.borrow().clone();
-        let before_names = names.is_none();
-        let work =
-            move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
-        let (report, pauses) = match lane.run(PROGRESS_DEADLINE, &name, work).await {
-            Ok((pass, cpu)) => {
-                pace.spent(cpu);
-                (pass.progress, pass.pauses)
-            }
-            Err(failure) => (Err(failure), None),
-        };
+        let names = watched.names.subscribe();
+        let work = move |passes: &mut Passes, begun| passes.pass(begun, names.borrow().clone());
+        let usual = TELL_EVERY.max(pace.interval());
+        let report = lane.repeat(next, usual, usual + PROGRESS_DEADLINE, &name, work);
+        let report = report.await;
+        let report = report.unwrap_or_else(|failure| Report {
+            begun: next,
+            before_names: false,
+            progress: Err(failure),
+            suspects: BTreeSet::new(),
+            pauses: None,
+            interval: pace.clone(),
+        });
+        let (begun, mut suspects) = (report.begun, report.suspects);
         let took = begun.elapsed();
-        let mut suspects: BTreeSet<u32> = report
-            .iter()
-            .flat_map(|report| &report.suspects)
-            .map(|suspect| suspect.thread_id)
-            .collect();
+        pace = report.interval;
         let news = watched.suspects.send_if_modified(|known| {
             // Not ours to take back.
             suspects.extend(known.get(&SILENCE));
@@ -358,6 +478,7 @@ async fn progress(watched: BrokerContext) {
         });
         if news {
             let names: Vec<&str> = report
+                .progress
                 .iter()
                 .flat_map(|report| &report.suspects)
                 .map(|suspect| suspect.thread.as_str())
@@ -367,9 +488,10 @@ async fn progress(watched: BrokerContext) {
         // Most versions need the names of the first dump, which is under way. A broker that starts has no such threads
         // yet, and one that ends none any more. Nothing has failed.
         let unnamed = report
+            .progress
             .as_ref()
             .is_err_and(|failure| failure.reason == Reason::Unnamed);
-        if report.is_ok() {
+        if report.progress.is_ok() {
             judged = Some(begun);
         }
         let starts = watched
@@ -377,19 +499,18 @@ async fn progress(watched: BrokerContext) {
             .started
             .is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
         let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
-        let too_early = unnamed && (before_names || starts || ends);
-        if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
-            told = Some(begun);
+        let too_early = unnamed && (report.before_names || starts || ends);
+        if !too_early {
             watched
-                .tell("progress", &pace, took, Told::Progress(report))
+                .tell("progress", &pace, took, Told::Progress(report.progress))
                 .await;
         }
-        if let Some(pauses) = pauses {
+        if let Some(pauses) = report.pauses {
             watched
                 .tell("progress", &pace, took, Told::Pauses(pauses))
                 .await;
         }
-        rest(begun, &pace).await;
+        next = pace.next(begun);
     }
 }
 
@@ -473,7 +594,7 @@ async fn judged(
     let dump = dump?;
     let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
     let work =
-        move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
+        move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_deref(), now);
     let (report, _) = lane.run(DUMP_DEADLINE, name, work).await?;
     report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
 }

@@ -6,6 +6,8 @@ pub mod dump_scheduler;
 pub mod exporter;
 pub mod process;
 pub mod progress;
+mod short_work;
+mod socket_tables;
 pub mod sockets;
 pub mod store;
 mod supervisor;

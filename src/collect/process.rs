@@ -5,12 +5,12 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::Failure;
 use crate::model::{Broker, ProcessKey, Reason};
 use crate::model::{FdKinds, LogDirSpace, ProcessVitals};
-use crate::sys::proc::{self, Deadline, ProcError, ProcRoot, Stat};
+use crate::sys::proc::{self, Deadline, FdCounter, OpenFileLimits, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
 /// What is read every second.
@@ -51,32 +51,54 @@ impl Slow {
     }
 }
 
-/// Reads what is cheap. Blocking, but only as long as the kernel takes to answer.
-pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
-    let pid = broker.process.pid;
-    let (handles, status, limits) = (
-        proc.open_handle_count(pid),
-        proc.status(pid),
-        proc.open_file_limits(pid),
-    );
-    let unknown = |error| failure(broker, &error);
-    let stat = match same_process(proc, broker.process) {
-        Ok(stat) => stat,
-        Err(error) => return Pulse::unknown(unknown(error)),
-    };
-    let vitals = status.and_then(|status| {
-        let limits = limits?;
-        Ok(ProcessVitals {
+/// Reads one broker every second.
+#[derive(Debug, Default)]
+pub struct PulseReader {
+    handles: FdCounter,
+    /// When they were read.
+    limits: Option<(OpenFileLimits, Instant)>,
+}
+
+/// Somebody would have to change the limits of a running process.
+const LIMITS_LAST: Duration = Duration::from_secs(10);
+
+impl PulseReader {
+    /// Reads what is cheap. Blocking, but only as long as the kernel takes to answer.
+    pub fn read(&mut self, proc: &ProcRoot, broker: &Broker) -> Pulse {
+        let pid = broker.process.pid;
+        let (handles, limits) = (self.handles.count(proc, pid), self.limits(proc, pid));
+        let unknown = |error| failure(broker, &error);
+        let stat = match same_process(proc, broker.process) {
+            Ok(stat) => stat,
+            Err(error) => return Pulse::unknown(unknown(error)),
+        };
+        let vitals = limits.map(|limits| ProcessVitals {
             state: stat.state,
-            resident_bytes: status.resident_bytes.ok_or(ProcError::Gone { pid })?,
+            resident_bytes: stat.resident_bytes,
             fd_limit_soft: limits.soft,
             fd_limit_hard: limits.hard,
-        })
-    });
-    Pulse {
-        handles: handles.map_err(unknown),
-        vitals: vitals.map_err(unknown),
+        });
+        Pulse {
+            handles: handles.map_err(unknown),
+            vitals: vitals.map_err(unknown),
+        }
     }
+
+    fn limits(&mut self, proc: &ProcRoot, pid: u32) -> Result<OpenFileLimits, ProcError> {
+        let known = self.limits.filter(|(_, at)| at.elapsed() < LIMITS_LAST);
+        let (limits, _) = match known {
+            Some(known) => known,
+            None => *self
+                .limits
+                .insert((proc.open_file_limits(pid)?, Instant::now())),
+        };
+        Ok(limits)
+    }
+}
+
+/// One pulse by itself.
+pub fn pulse(proc: &ProcRoot, broker: &Broker) -> Pulse {
+    PulseReader::default().read(proc, broker)
 }
 
 /// Reads handles by kind and memory maps, each for at most `budget`; what takes longer is unknown. Reading the maps
@@ -169,7 +191,7 @@ fn handles_by_kind(
 ) -> Result<(FdKinds, HashSet<u64>), ProcError> {
     let mut kinds = FdKinds::default();
     let mut inodes = HashSet::new();
-    proc.visit_numbered_links(pid, deadline, |_, link| {
+    proc.visit_fd_links(pid, deadline, |_, link| {
         *slot(&mut kinds, link) += 1;
         inodes.extend(proc::socket_inode(link));
         ControlFlow::Continue(())

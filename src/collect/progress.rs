@@ -22,6 +22,8 @@ pub const TELL_EVERY: Duration = Duration::from_secs(1);
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// Between two readings of the JVM's own count of its pauses.
 pub const PAUSES_EVERY: Duration = Duration::from_secs(1);
+/// Passes begin at shared moments: what is due at the same one must not wait for the next because this one came early.
+const EARLY: Duration = Duration::from_millis(50);
 /// A JVM without performance data will hardly get them.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
 
@@ -100,7 +102,7 @@ impl ProgressCollector {
                 Tasks::open(&self.proc, key.pid, key.start_ticks, self.allowance.clone())?
             }
         };
-        let scan = self.clock.now().since(self.scanned) >= SCAN_EVERY;
+        let scan = self.clock.now().plus(EARLY).since(self.scanned) >= SCAN_EVERY;
         if scan {
             tasks.scan()?;
             self.scanned = self.clock.now();
@@ -198,7 +200,7 @@ struct Pauses {
 
 impl Pauses {
     fn read(&mut self, broker: &Broker, now: Moment) -> Option<Result<Duration, Failure>> {
-        if now < self.next {
+        if now.plus(EARLY) < self.next {
             return None;
         }
         let result = self.safepoint_time(broker);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::{cluster, progress};
-use crate::model::{Broker, ProcessKey};
 use crate::model::{
-    BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, FdKinds, LogDirSpace,
-    Moment, ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot, SocketOwners,
-    SocketPulse, StandingDeadlock, ThreadReport,
+    AcceptQueue, BrokerSnapshot, Clock, ClusterCounts, CollectorStatus, ExporterVitals, FdKinds,
+    LogDirSpace, Moment, ProbeReport, ProcessVitals, ProgressReport, Reading, Snapshot,
+    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
+use crate::model::{Broker, ProcessKey};
 use crate::model::{Failure, Reason};
 use crate::threads::known_issues::{each_once, matching};
 
@@ -39,7 +39,9 @@ pub enum Told {
     },
     /// Of the log dirs that could be looked at, and why another could not.
     LogDirs(Vec<LogDirSpace>, Option<Failure>),
-    Sockets(Result<SocketPulse, Failure>),
+    /// With its age: the walk that read it serves other brokers as well.
+    Sockets(Result<(SocketPulse, Duration), Failure>),
+    AcceptQueues(Result<(Vec<AcceptQueue>, Duration), Failure>),
     /// With the number of untracked sockets.
     Connections(Result<(SocketOwners, u64), Failure>),
     Cluster(Result<ClusterCounts, Failure>),
@@ -76,6 +78,9 @@ const GONE_IN_SIGHT: Duration = Duration::from_secs(3600);
 /// One without an id has its process' as label, under which nobody comes back.
 const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
 
+/// A round whose answer is there needs to be polled twice before its updates are in the queue.
+const YIELDS: usize = 3;
+
 /// Takes in updates until every sender is gone.
 pub async fn keep(
     mut updates: mpsc::Receiver<Update>,
@@ -85,7 +90,10 @@ pub async fn keep(
     let mut snapshot = Snapshot::default();
     while let Some(update) = updates.recv().await {
         apply(&mut snapshot, update, clock.now());
-        // Several rounds often end together: one snapshot for all of them.
+        // Rounds end together: one snapshot for all of them. The others that are ready run first.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
         while let Ok(update) = updates.try_recv() {
             apply(&mut snapshot, update, clock.now());
         }
@@ -252,7 +260,11 @@ fn round_end(broker: &mut BrokerSnapshot, end: RoundEnd, now: Moment) {
             put(&mut broker.log_dirs, known, now, valid);
             ("log_dirs", error)
         }
-        Told::Sockets(pulse) => ("sockets", put(&mut broker.sockets, pulse, now, valid)),
+        Told::Sockets(pulse) => ("sockets", put_read(&mut broker.sockets, pulse, now, valid)),
+        Told::AcceptQueues(queues) => (
+            "accept_queues",
+            put_read(&mut broker.accept_queues, queues, now, valid),
+        ),
         Told::Connections(owners) => {
             let untracked = owners
                 .as_ref()
@@ -428,6 +440,17 @@ fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+/// As [`put`], for what was read some time before.
+fn put_read<T>(
+    reading: &mut Reading<T>,
+    result: Result<(T, Duration), Failure>,
+    now: Moment,
+    valid_for: Duration,
+) -> Option<Failure> {
+    let at = result.as_ref().map_or(now, |(_, age)| now.minus(*age));
+    put(reading, result.map(|(value, _)| value), at, valid_for)
 }
 
 /// Replaces what was known. Why it is unknown now, if it is.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::context::BrokerContext;
+use super::socket_tables::SocketTables;
 use super::store::Update;
 use super::worker::{AdaptiveInterval, BlockingWorker};
 use super::{exporter, process, store};
@@ -46,6 +47,7 @@ struct Running {
 async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
+    let tables = SocketTables::default();
     let kept_descriptors = Allowance::of_own_limit();
     let pid_files = config
         .brokers
@@ -125,11 +127,14 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                     config: Arc::clone(&config),
                     proc: proc.clone(),
                     own: own.clone(),
+                    tables: tables.clone(),
                     tell: tell.clone(),
                     dumping: watch::Sender::new(false),
                     behind: watch::Sender::new(None),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
+                    fds: watch::Sender::default(),
+                    late: watch::Sender::default(),
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
                 };
@@ -143,7 +148,7 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                 );
             }
         }
-        tokio::time::sleep_until((begun + pace.interval()).into()).await;
+        tokio::time::sleep_until(pace.next(begun).into()).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! `kafka-vitals analyze`: reads files, and folders of them, within bounds, and prints what they tell together.
+//! `kafka-vitals analyze`: reads files and folders within bounds, and prints what they show together.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -10,22 +10,22 @@ use super::print;
 use crate::analyze::{self, NotRecognised, report};
 use crate::cli::AnalyzeArgs;
 
-/// All files together: a broker's dump has 0.1 to 2 MB, a day's log 1 to 100 MB.
+/// All files together. A broker's dump has 0.1 to 2 MB, a day's log 1 to 100 MB.
 const MAX_BYTES: u64 = 256 << 20;
-/// Files of folders, and folders in folders.
+/// Entries of a folder and of those in it.
 const MAX_FILES: usize = 2_000;
 const MAX_DEPTH: usize = 8;
 
 const NO_FILE: &str = "no file, not opened";
 
-/// A name for people, with its bytes.
-type Saved = (String, Vec<u8>);
+/// The name of a file as it is printed, and its bytes.
+type Artifact = (String, Vec<u8>);
 
 /// # Errors
-/// Nothing in the files is known, or nobody takes the answer.
+/// No file is recognised, or the answer cannot be printed.
 pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let (saved, mut left_out) = read(&args.files);
-    let mut explanation = analyze::explain(&saved);
+    let (artifacts, mut left_out) = read(&args.files);
+    let mut explanation = analyze::explain(&artifacts);
     explanation.not_recognised.append(&mut left_out);
     if explanation.files.is_empty() {
         let reasons = explanation.not_recognised.iter().take(20);
@@ -38,23 +38,23 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What could not be read is told with its reason and stops nothing.
-fn read(paths: &[PathBuf]) -> (Vec<Saved>, Vec<NotRecognised>) {
-    let mut saved = Vec::new();
+/// What cannot be read is listed with its reason and stops nothing.
+fn read(paths: &[PathBuf]) -> (Vec<Artifact>, Vec<NotRecognised>) {
+    let mut artifacts = Vec::new();
     let mut left_out = Vec::new();
     let mut left = MAX_BYTES;
     for path in paths {
         if path.is_dir() {
-            folder(path, &mut left, &mut saved, &mut left_out);
+            folder(path, &mut left, &mut artifacts, &mut left_out);
             continue;
         }
         let opened = File::open(path).map_err(|error| error.to_string());
         match opened.and_then(|file| contents(file, &mut left)) {
-            Ok(bytes) => saved.push((name(path), bytes)),
+            Ok(bytes) => artifacts.push((name(path), bytes)),
             Err(reason) => left_out.push(leave_out(path, reason)),
         }
     }
-    (saved, left_out)
+    (artifacts, left_out)
 }
 
 /// A line break in a file's name would forge a line of the answer.
@@ -92,8 +92,13 @@ fn contents(file: File, left: &mut u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Follows no link, so that no folder is met twice, and opens nothing but files.
-fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec<NotRecognised>) {
+/// Follows no link, so that it meets no folder twice, and opens only regular files.
+fn folder(
+    top: &Path,
+    left: &mut u64,
+    artifacts: &mut Vec<Artifact>,
+    left_out: &mut Vec<NotRecognised>,
+) {
     let mut open = vec![(top.to_owned(), 0)];
     let mut met = 0;
     while let Some((path, depth)) = open.pop() {
@@ -120,7 +125,7 @@ fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec
                 }
                 Ok(kind) if kind.is_file() => {
                     match regular(path).and_then(|file| contents(file, left)) {
-                        Ok(bytes) => saved.push((name(path), bytes)),
+                        Ok(bytes) => artifacts.push((name(path), bytes)),
                         Err(reason) => left_out.push(leave_out(path, reason)),
                     }
                 }
@@ -146,7 +151,7 @@ fn folder(top: &Path, left: &mut u64, saved: &mut Vec<Saved>, left_out: &mut Vec
     }
 }
 
-/// It may have become a pipe or a link since it was looked at.
+/// Opens a file that may have become a pipe or a link since its type was read.
 fn regular(path: &Path) -> Result<File, String> {
     let mut options = OpenOptions::new();
     let opened = options

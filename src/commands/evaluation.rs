@@ -16,7 +16,8 @@ use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use crate::verdict::liveness::Liveness;
 use crate::verdict::liveness::LivenessSettings;
 
-const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// A little more than a second, after which the next snapshot is there as a rule.
+const AT_LEAST_EVERY: Duration = Duration::from_millis(1250);
 /// Rounds of several brokers end together: their snapshots are evaluated as one.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
@@ -42,9 +43,13 @@ pub async fn run(
             .into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));
-        tokio::time::sleep(AT_MOST_EVERY).await;
+        let earliest = tokio::time::Instant::now() + AT_MOST_EVERY;
         if let Ok(Err(_)) = tokio::time::timeout(AT_LEAST_EVERY, snapshots.changed()).await {
             return;
+        }
+        // Not a timer for each snapshot: usually the next one comes long after that.
+        if tokio::time::Instant::now() < earliest {
+            tokio::time::sleep_until(earliest).await;
         }
     }
 }
@@ -111,7 +116,10 @@ fn has_reported(config: &Config, broker: &BrokerSnapshot) -> bool {
     let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
     let expected = [
         (true, &["process", "handles", "log_dirs"][..]),
-        (collectors.sockets, &["sockets", "connections"]),
+        (
+            collectors.sockets,
+            &["sockets", "accept_queues", "connections"],
+        ),
         (collectors.cluster && is_broker, &["cluster", "probes"]),
         (collectors.threads, &["threads", "progress"]),
     ];

@@ -83,7 +83,12 @@ pub(super) async fn listen(
         let address = listener
             .local_addr()
             .context("cannot read the listener's own address")?;
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(
+            %address,
+            version = env!("CARGO_PKG_VERSION"),
+            revision = env!("KAFKA_VITALS_REVISION"),
+            "listening"
+        );
         tasks.spawn(server::serve(listener, router.clone()));
     }
     Ok(tasks)

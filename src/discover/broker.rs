@@ -19,7 +19,7 @@ const MOST_ENTRIES: usize = 64;
 /// Entries of a class path folder.
 const MOST_JARS: usize = 4096;
 /// Jars are opened first, so their handles are the lowest.
-const MOST_HANDLES: usize = 4096;
+const MOST_FDS: usize = 4096;
 const SMALL_FILE_CAP: usize = 64 << 10;
 
 /// Reads everything about a Kafka process that can be read; what cannot is None, with a line in `problems`. What was
@@ -490,7 +490,7 @@ fn major_version(version: Option<&str>) -> Option<u32> {
 fn locked_folders(proc: &ProcRoot, pid: u32, files: &Files) -> Vec<PathBuf> {
     let mut folders = BTreeSet::new();
     // What cannot be read leaves the list empty, and the id unknown with its reason.
-    let _ = first_handles(proc, pid, |link| {
+    let _ = first_fds(proc, pid, |link| {
         let folder = link
             .strip_suffix(b"/.lock")
             .and_then(|folder| std::str::from_utf8(folder).ok());
@@ -499,15 +499,15 @@ fn locked_folders(proc: &ProcRoot, pid: u32, files: &Files) -> Vec<PathBuf> {
     folders.into_iter().take(MOST_ENTRIES).collect()
 }
 
-fn first_handles(proc: &ProcRoot, pid: u32, mut look: impl FnMut(&[u8])) -> Result<(), ProcError> {
+fn first_fds(proc: &ProcRoot, pid: u32, mut look: impl FnMut(&[u8])) -> Result<(), ProcError> {
     let mut seen = 0;
-    proc.visit_numbered_links(
+    proc.visit_fd_links(
         pid,
         Deadline::after(Duration::from_millis(200)),
         |_, link| {
             look(link);
             seen += 1;
-            if seen < MOST_HANDLES {
+            if seen < MOST_FDS {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
@@ -524,7 +524,7 @@ fn kafka_version(
     files: &Files,
 ) -> Result<String, String> {
     let mut best = None;
-    let handles = first_handles(proc, pid, |link| {
+    let handles = first_fds(proc, pid, |link| {
         best = better(
             best.take(),
             std::str::from_utf8(proc::file_name(link))

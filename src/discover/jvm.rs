@@ -56,7 +56,7 @@ pub struct Launch {
 
 /// What a command line tells.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum JvmKind {
     Other,
     Kafka(Launch),
     /// A JVM whose main class could not be seen, with the reason.
@@ -64,11 +64,11 @@ pub enum Verdict {
 }
 
 /// Judges a process by its name and command line. `read_file` is asked for the files of `@file` arguments.
-pub fn judge(
+pub fn classify(
     comm: &str,
     line: &CommandLine,
     mut read_file: impl FnMut(&str) -> Result<String, String>,
-) -> Verdict {
+) -> JvmKind {
     let mut arguments = line.arguments.clone();
     if line.cut {
         // The last one may be half an argument.
@@ -76,11 +76,11 @@ pub fn judge(
     }
     let cut = "its command line is cut (at 4096 bytes by kernels before 4.2)";
     let Some(command) = line.arguments.first() else {
-        return Verdict::Other;
+        return JvmKind::Other;
     };
     // The name of the file that was executed, or what the caller wrote in its place.
     if !is_java(comm) && !is_java(command.rsplit('/').next().unwrap_or_default()) {
-        return Verdict::Other;
+        return JvmKind::Other;
     }
     let mut launch = Launch::default();
     let mut rest = arguments
@@ -91,9 +91,9 @@ pub fn judge(
     let main = loop {
         let Some(argument) = rest.pop_front() else {
             return if line.cut {
-                Verdict::Unclear(cut.to_owned())
+                JvmKind::Unclear(cut.to_owned())
             } else {
-                Verdict::Other
+                JvmKind::Other
             };
         };
         let (name, value) = match argument.split_once('=') {
@@ -102,7 +102,7 @@ pub fn judge(
         };
         match name {
             "--disable-@files" => expand = false,
-            "-jar" | "--dry-run" => return Verdict::Other,
+            "-jar" | "--dry-run" => return JvmKind::Other,
             "-cp" | "-classpath" | "--class-path" => {
                 launch.class_path = value.or_else(|| rest.pop_front())
             }
@@ -124,14 +124,14 @@ pub fn judge(
                             rest.push_front(argument.trim_start_matches('@').to_owned());
                         }
                     }
-                    Err(reason) => return Verdict::Unclear(reason),
+                    Err(reason) => return JvmKind::Unclear(reason),
                 }
             }
             _ => break argument,
         }
     };
     if !MAIN_CLASSES.contains(&main.as_str()) {
-        return Verdict::Other;
+        return JvmKind::Other;
     }
     let mut rest = rest.into_iter().peekable();
     launch.properties = rest
@@ -149,7 +149,7 @@ pub fn judge(
             .extend(pair.map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
     }
     launch.problem = line.cut.then(|| cut.to_owned());
-    Verdict::Kafka(launch)
+    JvmKind::Kafka(launch)
 }
 
 /// Whether the names of a process' threads are those of a broker: for a JVM whose command line does not tell.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::jvm::{self, Launch, Verdict};
+use super::jvm::{self, JvmKind, Launch};
 use super::{broker, properties};
 use crate::model::Failure;
 use crate::model::{Broker, ProcessKey, Reason};
@@ -31,7 +31,7 @@ const READ_BUDGET: Duration = Duration::from_secs(2);
 /// Threads left behind at most; beyond them nothing that may block is read.
 const MOST_STUCK_READERS: usize = 4;
 /// Bounds what a host full of JVMs makes us say.
-const MOST_DOUBTS: usize = 16;
+const MOST_WARNINGS: usize = 16;
 const MOST_THREAD_NAMES: usize = 512;
 const ARGUMENT_FILE_CAP: usize = 256 << 10;
 
@@ -39,25 +39,25 @@ const ARGUMENT_FILE_CAP: usize = 256 << 10;
 pub struct Discovery {
     proc: ProcRoot,
     pid_files: Vec<PathBuf>,
-    known: HashMap<ProcessKey, Known>,
+    known: HashMap<ProcessKey, KnownProcess>,
     /// Threads that hang, each with the process at which it does.
     stuck_readers: Vec<(ProcessKey, JoinHandle<()>)>,
     warnings: Vec<String>,
 }
 
 /// What is remembered of one process.
-struct Known {
+struct KnownProcess {
     comm: String,
-    judged: Instant,
+    checked_at: Instant,
     named: bool,
-    what: What,
+    kind: ProcessKind,
 }
 
 #[derive(Clone)]
-enum What {
+enum ProcessKind {
     Other,
     /// Perhaps a broker; why that could not be seen.
-    Doubtful(String),
+    Unclear(String),
     Kafka(Arc<Launch>, Arc<Broker>),
 }
 
@@ -124,7 +124,7 @@ impl Discovery {
                 }
                 Err(ProcError::Gone { .. }) => continue,
                 Err(error) => {
-                    if self.warnings.len() < MOST_DOUBTS {
+                    if self.warnings.len() < MOST_WARNINGS {
                         self.warnings.push(format!(
                             "process {pid} is passed over, a broker or not: {error}"
                         ));
@@ -151,8 +151,9 @@ impl Discovery {
                 None if brokers.contains(&stat.parent) => {}
                 known => {
                     // To be named by a pid file makes no less of a broker of it.
-                    let same = |known: &&Known| known.comm == stat.comm && (named || !known.named);
-                    let same = known.as_ref().filter(same).and_then(Known::kafka);
+                    let same =
+                        |known: &&KnownProcess| known.comm == stat.comm && (named || !known.named);
+                    let same = known.as_ref().filter(same).and_then(KnownProcess::kafka);
                     jobs.push(Job {
                         key,
                         comm: stat.comm,
@@ -166,9 +167,9 @@ impl Discovery {
         self.known = alive;
         if hidden {
             // Without their number, which changes all the time: this is logged whenever it is another text.
-            let what = "some processes may not be read (procfs mounted with hidepid?): brokers among them are not \
+            let warning = "some processes may not be read (procfs mounted with hidepid?): brokers among them are not \
                         found; run kafka-vitals as the brokers' user";
-            self.warnings.push(what.to_owned());
+            self.warnings.push(warning.to_owned());
         }
         // Brokers last: a renewal that hangs must not keep a new one from being found.
         jobs.sort_by_key(|job| job.known.is_some());
@@ -177,12 +178,13 @@ impl Discovery {
         let mut found: Vec<Arc<Broker>> = self
             .known
             .values()
-            .filter_map(Known::broker)
+            .filter_map(KnownProcess::broker)
             .cloned()
             .collect();
         found.sort_by_key(|broker| broker.process);
         for known in self.known.values() {
-            if let (What::Doubtful(reason), true) = (&known.what, self.warnings.len() < MOST_DOUBTS)
+            if let (ProcessKind::Unclear(reason), true) =
+                (&known.kind, self.warnings.len() < MOST_WARNINGS)
             {
                 self.warnings.push(reason.clone());
             }
@@ -244,21 +246,21 @@ impl Discovery {
             }
         };
         for (key, comm, named) in order {
-            let what = match results.recv_timeout(READ_BUDGET.saturating_sub(now.elapsed())) {
-                Ok(Some(what)) => self.keep_if_same(key, what),
+            let kind = match results.recv_timeout(READ_BUDGET.saturating_sub(now.elapsed())) {
+                Ok(Some(kind)) => self.keep_if_same(key, kind),
                 Ok(None) => {
                     self.known.remove(&key);
                     continue;
                 }
                 Err(failure) => {
-                    let what = self.what_of_unread(key, &comm, failure);
+                    let kind = self.kind_of_unread(key, &comm, failure);
                     self.known.insert(
                         key,
-                        Known {
+                        KnownProcess {
                             comm,
-                            judged: now,
+                            checked_at: now,
                             named,
-                            what,
+                            kind,
                         },
                     );
                     if failure == RecvTimeoutError::Timeout {
@@ -269,18 +271,23 @@ impl Discovery {
             };
             self.known.insert(
                 key,
-                Known {
+                KnownProcess {
                     comm,
-                    judged: now,
+                    checked_at: now,
                     named,
-                    what,
+                    kind,
                 },
             );
         }
     }
 
     /// A broker stays what it was known as; anything else may be one.
-    fn what_of_unread(&mut self, key: ProcessKey, comm: &str, failure: RecvTimeoutError) -> What {
+    fn kind_of_unread(
+        &mut self,
+        key: ProcessKey,
+        comm: &str,
+        failure: RecvTimeoutError,
+    ) -> ProcessKind {
         let why = match failure {
             RecvTimeoutError::Timeout => {
                 format!(
@@ -296,75 +303,77 @@ impl Discovery {
             "process {} ({comm}): reading its command line or files {why}",
             key.pid
         );
-        match self.known.get(&key).map(|known| known.what.clone()) {
-            Some(kept @ What::Kafka(..)) => {
+        match self.known.get(&key).map(|known| known.kind.clone()) {
+            Some(kept @ ProcessKind::Kafka(..)) => {
                 self.warnings.push(reason);
                 kept
             }
-            _ => What::Doubtful(reason),
+            _ => ProcessKind::Unclear(reason),
         }
     }
 
     /// The Arc that others already hold, where nothing changed.
-    fn keep_if_same(&self, key: ProcessKey, what: What) -> What {
-        match (&what, self.known.get(&key).and_then(Known::broker)) {
-            (What::Kafka(launch, new), Some(old)) if new == old => {
-                What::Kafka(launch.clone(), old.clone())
+    fn keep_if_same(&self, key: ProcessKey, kind: ProcessKind) -> ProcessKind {
+        match (&kind, self.known.get(&key).and_then(KnownProcess::broker)) {
+            (ProcessKind::Kafka(launch, new), Some(old)) if new == old => {
+                ProcessKind::Kafka(launch.clone(), old.clone())
             }
-            _ => what,
+            _ => kind,
         }
     }
 }
 
-impl Known {
+impl KnownProcess {
     fn broker(&self) -> Option<&Arc<Broker>> {
-        match &self.what {
-            What::Kafka(_, broker) => Some(broker),
+        match &self.kind {
+            ProcessKind::Kafka(_, broker) => Some(broker),
             _ => None,
         }
     }
 
     fn kafka(&self) -> Option<(Arc<Launch>, Arc<Broker>)> {
-        match &self.what {
-            What::Kafka(launch, broker) => Some((launch.clone(), broker.clone())),
+        match &self.kind {
+            ProcessKind::Kafka(launch, broker) => Some((launch.clone(), broker.clone())),
             _ => None,
         }
     }
 
     /// Whether to look at the process again.
     fn is_due(&self, stat: &Stat, named: bool, age: Duration, now: Instant) -> bool {
-        let since = now.duration_since(self.judged);
-        let renew = match &self.what {
-            What::Kafka(_, broker) if broker.id.is_none() && age < ID_EXPECTED => Duration::ZERO,
-            What::Kafka(..) => RENEW_BROKER,
+        let since = now.duration_since(self.checked_at);
+        let renew = match &self.kind {
+            ProcessKind::Kafka(_, broker) if broker.id.is_none() && age < ID_EXPECTED => {
+                Duration::ZERO
+            }
+            ProcessKind::Kafka(..) => RENEW_BROKER,
             // One that hangs is not tried at every scan, however young it is.
-            What::Doubtful(_) => RENEW_OTHER,
-            What::Other if age < YOUNG => Duration::ZERO,
-            What::Other => RENEW_OTHER,
+            ProcessKind::Unclear(_) => RENEW_OTHER,
+            ProcessKind::Other if age < YOUNG => Duration::ZERO,
+            ProcessKind::Other => RENEW_OTHER,
         };
-        // `>=` so that what was judged when young is judged once more.
+        // `>=` so that what was checked_at when young is checked_at once more.
         self.comm != stat.comm || self.named != named || since >= renew
     }
 }
 
 /// What a process is; None if it is gone.
-fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
+fn examine(proc: &ProcRoot, job: &Job) -> Option<ProcessKind> {
     let pid = job.key.pid;
     let mut launch = match &job.known {
         Some((launch, _)) => launch.clone(),
         None => match look(proc, job) {
-            Ok(Verdict::Kafka(launch)) => Arc::new(launch),
-            Ok(Verdict::Other) => return Some(What::Other),
-            Ok(Verdict::Unclear(reason)) => {
+            Ok(JvmKind::Kafka(launch)) => Arc::new(launch),
+            Ok(JvmKind::Other) => return Some(ProcessKind::Other),
+            Ok(JvmKind::Unclear(reason)) => {
                 let doubt = format!(
                     "process {pid} ({}) may be a broker: {reason}; name its pid file in the config file",
                     job.comm
                 );
-                return Some(What::Doubtful(doubt));
+                return Some(ProcessKind::Unclear(doubt));
             }
             Err(ProcError::Gone { .. }) => return None,
             Err(error) => {
-                return Some(What::Doubtful(format!(
+                return Some(ProcessKind::Unclear(format!(
                     "process {pid} ({}) may be a broker: {error}",
                     job.comm
                 )));
@@ -373,17 +382,17 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
     };
     let earlier = job.known.as_ref().map(|(_, broker)| &**broker);
     match broker::describe(proc, job.key, Arc::make_mut(&mut launch), earlier) {
-        Ok(broker) => Some(What::Kafka(launch, Arc::new(broker))),
+        Ok(broker) => Some(ProcessKind::Kafka(launch, Arc::new(broker))),
         Err(_) => None,
     }
 }
 
-fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
+fn look(proc: &ProcRoot, job: &Job) -> Result<JvmKind, ProcError> {
     let pid = job.key.pid;
     let line = proc.command_line(pid)?;
-    let verdict = jvm::judge(&job.comm, &line, |name| read_argument_file(proc, pid, name));
-    match verdict {
-        Verdict::Unclear(reason)
+    let kind = jvm::classify(&job.comm, &line, |name| read_argument_file(proc, pid, name));
+    match kind {
+        JvmKind::Unclear(reason)
             if job.named
                 || jvm::has_broker_threads(
                     &proc
@@ -391,24 +400,24 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
                         .unwrap_or_default(),
                 ) =>
         {
-            Ok(Verdict::Kafka(Launch {
+            Ok(JvmKind::Kafka(Launch {
                 problem: Some(reason),
                 ..Launch::default()
             }))
         }
-        Verdict::Other if job.named => {
+        JvmKind::Other if job.named => {
             let properties = line
                 .arguments
                 .iter()
                 .find(|argument| argument.ends_with(".properties"));
             let problem = Some("a broker because a pid file of the config file says so".to_owned());
-            Ok(Verdict::Kafka(Launch {
+            Ok(JvmKind::Kafka(Launch {
                 properties: properties.map(PathBuf::from),
                 problem,
                 ..Launch::default()
             }))
         }
-        verdict => Ok(verdict),
+        kind => Ok(kind),
     }
 }
 
@@ -419,12 +428,12 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
 pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, String> {
     let stat = proc.stat(pid).map_err(|error| error.to_string())?;
     let line = proc.command_line(pid).map_err(|error| error.to_string())?;
-    match jvm::judge(&stat.comm, &line, |name| {
+    match jvm::classify(&stat.comm, &line, |name| {
         read_argument_file(proc, pid, name)
     }) {
-        Verdict::Kafka(launch) => Ok(launch),
-        Verdict::Unclear(reason) => Err(reason),
-        Verdict::Other => Err("its command line is not that of a Kafka broker".to_owned()),
+        JvmKind::Kafka(launch) => Ok(launch),
+        JvmKind::Unclear(reason) => Err(reason),
+        JvmKind::Other => Err("its command line is not that of a Kafka broker".to_owned()),
     }
 }
 
@@ -442,8 +451,9 @@ fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, S
 /// # Errors
 /// Says which file and why.
 pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
-    let fail =
-        |reason, what: String| Failure::new(reason, format!("pid file {}: {what}", path.display()));
+    let fail = |reason, cause: String| {
+        Failure::new(reason, format!("pid file {}: {cause}", path.display()))
+    };
     // By way of the root folder as well: it may be a FIFO, or huge.
     let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
     let file = file.map_err(|error| match error {

@@ -1,5 +1,5 @@
-//! What stands in a bundle. Texts have the forms of the tools that people use, so that those, and `kafka-vitals
-//! analyze`, read them: `jstack`, `ss -tane`, `ls -ln /proc/PID/fd`, `jcmd PID PerfCounter.print`.
+//! The content of a bundle. Texts have the formats of common tools, so that those and `kafka-vitals analyze` read them:
+//! `jstack`, `ss -tane`, `ls -ln /proc/PID/fd`, `jcmd PID PerfCounter.print`.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -24,14 +24,14 @@ use crate::sys::process::PinnedProcess;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
 
-/// For one reading of the broker.
+/// The deadline of one part.
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Lines of handles and of sockets.
+/// The most lines of file descriptors and of sockets.
 const MOST_LINES: usize = 100_000;
-/// Bytes from the end of the broker's log.
+/// The most bytes from the end of the broker's log.
 const LOG_TAIL: u64 = 1 << 20;
 
-/// The broker that is told of.
+/// The broker whose evidence is saved.
 #[derive(Debug, Clone)]
 pub struct Subject {
     pub broker: Arc<Broker>,
@@ -41,7 +41,7 @@ pub struct Subject {
 /// One file, and how its content is read. It may block.
 pub type Part = (&'static str, fn(&Subject) -> Result<Vec<u8>, String>);
 
-/// In the order of their worth, should the room not do for all.
+/// The most important first, in case the limits do not suffice for all.
 pub const PARTS: [Part; 8] = [
     ("sockets.txt", sockets),
     ("handles.txt", handles),
@@ -91,13 +91,13 @@ fn sockets(subject: &Subject) -> Result<Vec<u8>, String> {
 fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
     let (mut text, mut count, mut kinds) = (String::new(), 0_usize, FdKinds::default());
     let folder = subject.proc.file(subject.pid(), "fd");
-    let visited = subject.proc.visit_numbered_links(
+    let visited = subject.proc.visit_fd_links(
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
             *process::slot(&mut kinds, link) += 1;
             count += 1;
-            // Closed meanwhile: counted, and not shown.
+            // Closed meanwhile: it is counted and not listed.
             let Some(own) = std::fs::symlink_metadata(folder.join(number))
                 .ok()
                 .filter(|_| count <= MOST_LINES)
@@ -109,7 +109,7 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
                 .into_iter()
                 .map(|(bit, c)| if own.mode() & bit != 0 { c } else { '-' })
                 .collect();
-            // A name may hold a line end.
+            // A name may contain a line end.
             let link: String = String::from_utf8_lossy(link)
                 .chars()
                 .map(|c| if c.is_control() { '?' } else { c })
@@ -141,10 +141,10 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
     Ok(text.into_bytes())
 }
 
-/// The end of the log that the broker writes, by way of its own open handle: also where it was moved or deleted since.
+/// The end of the broker's log, read through its own file descriptor, so that a moved or deleted log works too.
 fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
-    // The nearest to a name that Kafka's own configurations give.
-    let worth = |name: &str| match name {
+    // How close a name is to those in Kafka's own configurations.
+    let rank = |name: &str| match name {
         "server.log" => 3,
         "kafka.log" | "kafkaServer.out" | "nohup.out" => 2,
         name if name.ends_with(".log")
@@ -157,13 +157,13 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
     };
     let mut best: (u32, PathBuf) = (0, PathBuf::new());
     let folder = subject.proc.file(subject.pid(), "fd");
-    let visited = subject.proc.visit_numbered_links(
+    let visited = subject.proc.visit_fd_links(
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
-            let worth = worth(&String::from_utf8_lossy(file_name(link)));
-            if link.first() == Some(&b'/') && worth > best.0 {
-                best = (worth, folder.join(number));
+            let rank = rank(&String::from_utf8_lossy(file_name(link)));
+            if link.first() == Some(&b'/') && rank > best.0 {
+                best = (rank, folder.join(number));
             }
             ControlFlow::Continue(())
         },
@@ -175,7 +175,7 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
         );
     }
     let fail = |error: std::io::Error| format!("its log, open as {}: {error}", best.1.display());
-    // A FIFO would hang.
+    // Opening a FIFO would hang.
     if !std::fs::metadata(&best.1).map_err(fail)?.is_file() {
         return Err(format!(
             "its log, open as {}, is no regular file",
@@ -197,13 +197,13 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     file.take(LOG_TAIL).read_to_end(&mut bytes).map_err(fail)?;
     let text = String::from_utf8_lossy(&bytes);
-    // Half a line may lack the name of the secret that it holds.
-    let whole = if start == 0 {
+    // A partial line may lack the name of the secret that it contains.
+    let complete = if start == 0 {
         &text
     } else {
         text.split_once('\n').map_or("", |(_, rest)| rest)
     };
-    Ok(mask::text(whole).into_bytes())
+    Ok(mask::text(complete).into_bytes())
 }
 
 fn performance_data(subject: &Subject) -> Result<Vec<u8>, String> {
@@ -242,7 +242,7 @@ fn properties(subject: &Subject) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// What is made of readings that were taken before: nothing of it waits for anything.
+/// The files made from existing readings; they wait for nothing.
 pub fn of_view(
     view: &View,
     broker: &BrokerDiagnosis,

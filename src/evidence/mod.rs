@@ -1,4 +1,4 @@
-//! What a verdict rests on, saved in a folder before anybody restarts the broker.
+//! What a verdict rests on, saved in a folder before the broker is restarted.
 
 pub mod bundle;
 mod history;

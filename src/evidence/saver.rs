@@ -1,5 +1,5 @@
-//! Writes one bundle. Everything that it is made of has a deadline, and whatever can hang does so on a thread of its
-//! own: one for each part of a broker, one for the evidence folder.
+//! Writes one bundle. Each of its parts has a deadline, and whatever can hang runs on its own thread: one for each part of
+//! a broker, one for the evidence folder.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,18 +20,18 @@ use crate::sys::proc::ProcRoot;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
 
-/// From one thread dump to the next: all three span the 10 s for which threads stand still that `analyze` calls stalled,
-/// and are had before a liveness probe that waits 15 s for the evidence goes on without it.
+/// The time from one thread dump to the next: all three span the 10 s after which `analyze` calls a thread stalled, and are
+/// complete before a liveness probe, which waits 15 s for the evidence, continues without it.
 const DUMPS_APART: Duration = Duration::from_secs(5);
 const DUMP_DEADLINE: Duration = Duration::from_secs(5);
-/// For one access to the evidence folder.
+/// The deadline of one access to the evidence folder.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-/// For all that a bundle is made of; what is not had by then is missing.
+/// The deadline of all parts; parts that miss it are reported as missing.
 const BUNDLE_DEADLINE: Duration = Duration::from_secs(45);
-/// For a whole bundle, its writing included: then it is given up.
+/// The deadline of a bundle, including its writing; then it is abandoned.
 const SAVE_DEADLINE: Duration = Duration::from_secs(90);
-/// For the heap dump, which comes last: 6 GiB, more than Kafka's heaps have as a rule, at 100 MiB a second. A JVM that
-/// needs longer writes on, and the bundle is done without it.
+/// The deadline of the heap dump, which comes last: enough for 6 GiB, more than Kafka's heaps usually have, at 100 MiB per
+/// second. A slower JVM continues to write, and the bundle is completed without the dump.
 const HEAP_DUMP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Writes bundles.
@@ -39,10 +39,10 @@ pub struct Saver {
     pub settings: Arc<EvidenceSettings>,
     pub proc: ProcRoot,
     pub clock: Clock,
-    /// Whether older bundles may go.
+    /// Whether older bundles may be removed.
     may_remove: bool,
     folder: BlockingWorker<Option<Writer>>,
-    /// One for each part of each broker: a log on a hung disk keeps only itself from being read.
+    /// One for each part of each broker: a log on a hung disk delays no other part.
     pub readers: HashMap<(ProcessKey, &'static str), BlockingWorker<()>>,
 }
 
@@ -72,7 +72,7 @@ impl Saver {
         {
             Ok(Ok(())) => {}
             Ok(Err(why)) | Err(why) => {
-                tracing::warn!("the evidence folder cannot be looked after: {why}")
+                tracing::warn!("cannot enforce the limits of the evidence folder: {why}")
             }
         }
     }
@@ -96,8 +96,8 @@ impl Saver {
             .map_err(|failure| failure.message)
     }
 
-    /// Saves one bundle: in some 11 seconds, and a heap dump after that where one is wanted of a broker that `is_stuck`
-    /// then still.
+    /// Saves one bundle, in about 11 seconds, and then a heap dump if the settings ask for one and the broker is still
+    /// stuck.
     pub async fn save(
         &mut self,
         view: &View,
@@ -145,14 +145,14 @@ impl Saver {
             .await?
     }
 
-    /// Writes all but the manifest. With it whoever took the thread dumps, or why the last could not be had.
+    /// Writes everything but the manifest. Returns it with the collector of the thread dumps, or why the last one failed.
     async fn write(
         &mut self,
         view: &View,
         broker: &BrokerDiagnosis,
         history: &History,
     ) -> Result<(Manifest, Result<ThreadCollector, String>), String> {
-        let (begun, at) = (Instant::now(), self.clock.now());
+        let (started, at) = (Instant::now(), self.clock.now());
         let readings = view
             .snapshot
             .brokers
@@ -165,7 +165,7 @@ impl Saver {
             self.may_remove,
         );
         let begin = move |open: &mut Option<Writer>| {
-            // One that was given up goes first, and with it its lock.
+            // An abandoned writer is dropped first, and its lock with it.
             *open = None;
             Writer::begin(&settings, &label, at, may_remove).map(|writer| *open = Some(writer))
         };
@@ -182,17 +182,17 @@ impl Saver {
             DUMP_DEADLINE,
         );
         let mut last: Result<(), Failure> = Ok(());
-        // The first one had, so that a slow one does not shorten the span.
-        let mut first_had = begun;
+        // The end of the first dump, so that a slow one does not shorten the span.
+        let mut first_ended = started;
         for (index, name) in (0..).zip(DUMPS) {
             let dump = match &last {
-                // What is slow may be faster next time; what may not be attached to may not a little later.
+                // A slow JVM may be faster next time; other failures stay for a while.
                 Err(before) if before.reason != Reason::Timeout => Err(format!(
                     "not tried, as the dump before could not be had: {}",
                     before.reason.name()
                 )),
                 _ => {
-                    sleep_until(first_had + DUMPS_APART * index).await;
+                    sleep_until(first_ended + DUMPS_APART * index).await;
                     let dump = dumps.collect().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
                     dump.map(|dump| dump.bytes)
@@ -201,9 +201,9 @@ impl Saver {
             };
             self.add(name, dump).await?;
             if index == 0 {
-                first_had = Instant::now();
+                first_ended = Instant::now();
                 for part in PARTS {
-                    let content = self.read(&subject, part, begun + BUNDLE_DEADLINE).await;
+                    let content = self.read(&subject, part, started + BUNDLE_DEADLINE).await;
                     self.add(part.0, content).await?;
                 }
             }

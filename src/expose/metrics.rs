@@ -32,7 +32,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    BUILD_INFO = ("kafka_vitals_build_info", ["version"], "1; the version of this exporter.");
+    BUILD_INFO = ("kafka_vitals_build_info", ["version", "revision"], "1, with the version of this exporter and the commit that it was built from; revision is unknown in builds for tests.");
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with what its command line, properties and jars say; a label is empty where that is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
@@ -62,7 +62,7 @@ catalogue! {
     RESIDENT = ("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
     CONNECTIONS = ("kafka_vitals_connections", ["broker", "role", "state"],
-        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client are read on the slow round, the rest every pulse.");
+        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client are read on the slow round, the rest at every fifth pulse, and at every pulse while something is suspected.");
     UNREAD_CLOSE_WAIT = ("kafka_vitals_unread_close_wait_connections", ["broker", "role"],
         "CLOSE_WAIT connections with bytes that the broker has not read: requests of clients that gave up.");
     RECEIVE_QUEUE = ("kafka_vitals_receive_queue_bytes", ["broker", "role", "state"],

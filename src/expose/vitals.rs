@@ -278,11 +278,8 @@ fn connections(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment
             .note(unread)
             .about(diagnosis, &[FindingId::CloseWaitPileup]),
     ];
-    for queue in pulse
-        .into_iter()
-        .flat_map(|pulse| &pulse.accept_queues)
-        .take(4)
-    {
+    let queues = broker.accept_queues.fresh(now);
+    for queue in queues.into_iter().flatten().take(4) {
         let of = queue
             .limit
             .map(|limit| format!(" of {limit}"))
@@ -349,6 +346,7 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
         ("memory maps", snapshot.memory_maps.reason(now)),
         ("log dirs", snapshot.log_dirs.reason(now)),
         ("sockets", snapshot.sockets.reason(now)),
+        ("accept queues", snapshot.accept_queues.reason(now)),
         ("connections by owner", snapshot.connections.reason(now)),
         ("answers to requests", snapshot.probes.reason(now)),
         ("cluster state", snapshot.cluster.reason(now)),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock,
-    ThreadReport,
+    AcceptQueue, Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse,
+    StandingDeadlock, ThreadReport,
 };
 
 /// Everything known at one moment.
@@ -59,6 +59,7 @@ pub struct BrokerSnapshot {
     pub untracked_sockets: Reading<u64>,
     pub memory_maps: Reading<u64>,
     pub sockets: Reading<SocketPulse>,
+    pub accept_queues: Reading<Vec<AcceptQueue>>,
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
     pub probes: Reading<ProbeReport>,
@@ -164,8 +165,9 @@ pub struct ClusterCounts {
     pub source: ClusterSource,
     /// Why the broker itself was not the source.
     pub own_silence: Option<String>,
-    /// Brokers that the response lists.
-    pub live_brokers: Vec<Peer>,
+    /// Brokers that the response lists. Shared, as are the other parts whose size the broker decides: publishing a
+    /// snapshot copies none of them.
+    pub live_brokers: Arc<[Peer]>,
     /// Brokers that hold replicas and are not live, the first few.
     #[serde(default)]
     pub absent: BTreeSet<i32>,
@@ -178,13 +180,13 @@ pub struct ClusterCounts {
     /// Partitions of the cluster that this broker is a replica of without being in the ISR.
     pub not_in_isr: u64,
     /// How many of those each live leader leads.
-    pub not_in_isr_by_leader: BTreeMap<i32, u64>,
+    pub not_in_isr_by_leader: Arc<BTreeMap<i32, u64>>,
     /// Partitions of the whole cluster that have no leader.
     pub offline: u64,
     /// Partitions of the whole cluster; with 0 no topic was visible, and no count above means anything.
     pub partitions: u64,
     /// Under-replicated partitions led by this broker (or offline, if it is the lowest live id), the first few.
-    pub under_replicated_partitions: Vec<PartitionState>,
+    pub under_replicated_partitions: Arc<[PartitionState]>,
     /// How many more there are.
     pub under_replicated_left_out: u64,
 }
@@ -193,7 +195,8 @@ pub struct ClusterCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     pub id: i32,
-    pub host: String,
+    /// At most 255 bytes: the decoder refuses a longer name.
+    pub host: Arc<str>,
     pub port: u16,
 }
 

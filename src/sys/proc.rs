@@ -85,6 +85,7 @@ pub struct Stat {
     pub kernel_thread: bool,
     /// A zombie, or on the way there: its memory is freed, then its files are closed, and their count shows zero.
     pub ended: bool,
+    pub resident_bytes: u64,
 }
 
 /// The fields of `/proc/PID/status` that we need.
@@ -115,6 +116,49 @@ pub struct CommandLine {
     pub arguments: Vec<String>,
     /// The kernel (before 4.2) or our own bound cut it: what is missing is unknown.
     pub cut: bool,
+}
+
+/// Counts the open handles of one process over and over, and lists them only where their number may have changed.
+#[derive(Debug, Default)]
+pub struct FdCounter {
+    /// The size of the folder, the entries in it, and when they were counted.
+    listed: Option<(u64, u64, Instant)>,
+}
+
+/// Between two listings of the same size: one number that is reserved may have become an open one, and another been
+/// closed.
+const LISTED_FOR: Duration = Duration::from_secs(10);
+
+impl FdCounter {
+    /// See [`ProcRoot::open_fd_count`].
+    pub fn count(&mut self, proc: &ProcRoot, pid: u32) -> Result<u64, ProcError> {
+        if proc.kernel < (6, 2) {
+            return proc.count_fds(pid);
+        }
+        let path = proc.file(pid, "fd");
+        let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
+        let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
+            path,
+            what: "a negative size",
+        })?;
+        if size > FEW_FDS {
+            return Ok(size);
+        }
+        if let Some((before, entries, at)) = self.listed
+            && before == size
+            && at.elapsed() < LISTED_FOR
+        {
+            return Ok(entries);
+        }
+        match proc.count_fds(pid) {
+            Err(ProcError::Denied { .. }) => Ok(size),
+            counted => {
+                let entries = counted?;
+                self.listed = Some((size, entries, Instant::now()));
+                Ok(entries)
+            }
+        }
+    }
 }
 
 /// The folder where procfs is mounted, `/proc` unless told otherwise.
@@ -175,7 +219,7 @@ impl ProcRoot {
 
     pub fn stat(&self, pid: u32) -> Result<Stat, ProcError> {
         let path = self.file(pid, "stat");
-        // One read: the line has at most 52 numbers, and the 23rd is the last we want.
+        // One read: the line has at most 52 numbers, and the 24th is the last we want.
         let mut buffer = [0; 2048];
         let read = (|| rustix::io::read(open(&path, OFlags::empty())?, &mut buffer))();
         let length = read.map_err(|errno| failed(pid, &path, errno))?;
@@ -323,28 +367,13 @@ impl ProcRoot {
     /// The size also counts numbers that are reserved and lead nowhere yet: one for each thread that waits in
     /// `accept`, as the JVM's attach and JMX listeners do. So where they are few, the entries are counted all the
     /// same, if that is allowed.
-    pub fn open_handle_count(&self, pid: u32) -> Result<u64, ProcError> {
-        let path = self.file(pid, "fd");
-        if self.kernel >= (6, 2) {
-            let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
-            let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
-                path,
-                what: "a negative size",
-            })?;
-            if size > FEW_HANDLES {
-                return Ok(size);
-            }
-            return match self.count_handles(pid) {
-                Err(ProcError::Denied { .. }) => Ok(size),
-                counted => counted,
-            };
-        }
-        self.count_handles(pid)
+    pub fn open_fd_count(&self, pid: u32) -> Result<u64, ProcError> {
+        FdCounter::default().count(self, pid)
     }
 
-    fn count_handles(&self, pid: u32) -> Result<u64, ProcError> {
+    fn count_fds(&self, pid: u32) -> Result<u64, ProcError> {
         let mut count = 0;
-        self.visit_handles(pid, None, |_, _| {
+        self.visit_fds(pid, None, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         })?;
@@ -353,7 +382,7 @@ impl ProcRoot {
 
     /// Shows the number of each open handle and its link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to
     /// `visit`, in ascending order, until it breaks. A handle that is closed meanwhile is left out.
-    pub fn visit_numbered_links(
+    pub fn visit_fd_links(
         &self,
         pid: u32,
         deadline: Deadline,
@@ -362,7 +391,7 @@ impl ProcRoot {
         let path = self.file(pid, "fd");
         let mut target = [MaybeUninit::uninit(); 4096];
         let mut failure = None;
-        self.visit_handles(
+        self.visit_fds(
             pid,
             Some(deadline),
             |folder, name| match rustix::fs::readlinkat_raw(folder, name, &mut target) {
@@ -377,7 +406,7 @@ impl ProcRoot {
         failure.map_or(Ok(()), Err)
     }
 
-    fn visit_handles(
+    fn visit_fds(
         &self,
         pid: u32,
         deadline: Option<Deadline>,
@@ -413,7 +442,7 @@ impl ProcRoot {
 }
 
 /// Counting so many entries takes about a millisecond.
-const FEW_HANDLES: u64 = 1024;
+const FEW_FDS: u64 = 1024;
 
 /// Clock ticks, as /proc counts them, in time.
 pub fn ticks(ticks: u64) -> Duration {
@@ -518,11 +547,12 @@ pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let mut fields = words(bytes.get(close + 1..)?);
     let state = char::from(*fields.next()?.first()?);
     // The state is field 3, the parent field 4, flags are field 9, the start time is field 22, the
-    // size of the memory field 23.
+    // size of the memory field 23, and what of it is resident field 24.
     let parent = u32::try_from(number(fields.next()?)?).ok()?;
     let flags = number(fields.nth(4)?)?;
     let start_ticks = number(fields.nth(12)?)?;
     let memory = number(fields.next()?)?;
+    let resident_pages = number(fields.next()?)?;
     const PF_KTHREAD: u64 = 0x0020_0000;
     let kernel_thread = flags & PF_KTHREAD != 0;
     let ended = matches!(state, 'Z' | 'X' | 'x') || (memory == 0 && !kernel_thread);
@@ -533,6 +563,7 @@ pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         start_ticks,
         kernel_thread,
         ended,
+        resident_bytes: resident_pages.saturating_mul(procfs::page_size()),
     })
 }
 

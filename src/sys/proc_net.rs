@@ -10,7 +10,7 @@ use std::time::Instant;
 use memchr::memchr;
 
 use super::proc::{number, words};
-use super::sock_diag::{Ports, Socket, States};
+use super::sock_diag::{Ports, States, TcpSocket};
 use crate::model::TcpState;
 
 /// Why `/proc/PID/net` could not be read: always with the file.
@@ -63,7 +63,7 @@ pub fn tcp_sockets(
     ports: Option<&Ports>,
     buffer: &mut Vec<u8>,
     deadline: Instant,
-    mut each: impl FnMut(&Socket),
+    mut each: impl FnMut(&TcpSocket),
 ) -> Result<(), ProcNetError> {
     for name in ["tcp", "tcp6"] {
         let path = net_file(proc_root, pid, name);
@@ -150,6 +150,15 @@ pub fn other_socket_inodes(
 
 /// Whether the process shares the network namespace of the calling thread. A `proc_root` that is no procfs (a recorded
 /// one) never does.
+/// What tells the network namespaces of processes apart: the inode of the table, which procfs gives out once for each.
+pub fn network_namespace(proc_root: &Path, pid: u32) -> Result<u64, ProcNetError> {
+    let path = net_file(proc_root, pid, "tcp");
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(error) => Err(ProcNetError::of(path, error)),
+    }
+}
+
 pub fn same_network_namespace(proc_root: &Path, pid: u32) -> Result<bool, ProcNetError> {
     let theirs = net_file(proc_root, pid, "tcp");
     let statistics = rustix::fs::statfs(proc_root);
@@ -229,7 +238,7 @@ fn each_line(
 }
 
 /// `sl: local remote state tx:rx tr:when retransmits uid timeout inode ...`
-fn socket_of(line: &[u8]) -> Option<Socket> {
+fn socket_of(line: &[u8]) -> Option<TcpSocket> {
     let mut words = words(line);
     words.next().filter(|word| word.ends_with(b":"))?;
     let local = address(words.next()?)?;
@@ -238,7 +247,7 @@ fn socket_of(line: &[u8]) -> Option<Socket> {
     let (send_queue, receive_queue) = pair(words.next()?)?;
     let uid = u32::try_from(number(words.nth(2)?)?).ok()?;
     let inode = number(words.nth(1)?)?;
-    Some(Socket {
+    Some(TcpSocket {
         state,
         local,
         remote,

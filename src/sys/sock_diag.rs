@@ -20,7 +20,7 @@ use crate::model::TcpState;
 /// One TCP socket. Queues are as the kernel tells them: bytes, with 1 for an unread or unacknowledged FIN; for LISTEN
 /// the length of the accept queue and (over sock_diag alone) its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Socket {
+pub struct TcpSocket {
     pub state: TcpState,
     /// IPv4 also where the socket is an IPv6 one and the address a mapped one.
     pub local: SocketAddr,
@@ -171,7 +171,7 @@ pub fn dump(
     ports: Option<&Ports>,
     buffer: &mut Vec<u8>,
     deadline: Instant,
-    mut each: impl FnMut(&Socket),
+    mut each: impl FnMut(&TcpSocket),
 ) -> Result<(), DiagError> {
     let request = request(states, ports)?;
     buffer.resize(BUFFER_BYTES, 0);
@@ -197,7 +197,7 @@ pub fn dump(
 
     let mut dump = Dump::default();
     // Kernels before 4.4 keep FIN_WAIT2 among TIME_WAIT and tell both when asked for one.
-    let mut wanted = |socket: &Socket| {
+    let mut wanted = |socket: &TcpSocket| {
         if states.contains(socket.state) {
             each(socket);
         }
@@ -274,7 +274,7 @@ impl Dump {
     fn take(
         &mut self,
         mut datagram: &[u8],
-        each: &mut impl FnMut(&Socket),
+        each: &mut impl FnMut(&TcpSocket),
     ) -> Result<(), DiagError> {
         while !datagram.is_empty() && !self.done {
             let short = DiagError::Malformed("a message shorter than it says");
@@ -317,7 +317,7 @@ impl Dump {
 }
 
 /// `struct inet_diag_msg`: 72 bytes, then attributes that nobody asked for.
-fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
+fn socket_of(body: &[u8]) -> Result<TcpSocket, DiagError> {
     let message: &[u8; 72] = body
         .first_chunk()
         .ok_or(DiagError::Malformed("a socket of less than 72 bytes"))?;
@@ -340,7 +340,7 @@ fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
         };
         Ok(SocketAddr::new(ip, port))
     };
-    Ok(Socket {
+    Ok(TcpSocket {
         state: TcpState::from_number(message[1])
             .ok_or(DiagError::Malformed("a socket in no known state"))?,
         local: address(4, 8)?,

@@ -138,15 +138,19 @@ impl ProgressDetector {
     /// Takes in one pass and forgets threads that are not in it. Returns those whose state
     /// [`ProgressDetector::suspects`] needs.
     pub fn take(&mut self, now: Moment, samples: &[Sample]) -> Vec<u32> {
-        let mut before = std::mem::take(&mut self.threads);
         self.now = now;
         for sample in samples {
-            let known = before
-                .remove(&sample.thread)
-                .filter(|track| track.continues(sample, now));
-            let mut track = known.unwrap_or_else(|| Track::new(sample.pool));
+            let track = self.threads.entry(sample.thread);
+            let track = track.or_insert_with(|| Track::new(sample.pool));
+            if !track.continues(sample, now) {
+                *track = Track::new(sample.pool);
+            }
             track.add(now, sample);
-            self.threads.insert(sample.thread, track);
+        }
+        if self.threads.len() > samples.len() {
+            let is_newest = |point: &Point| point.at == now;
+            self.threads
+                .retain(|_, track| track.points.back().is_some_and(is_newest));
         }
         let candidates = self
             .threads

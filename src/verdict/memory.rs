@@ -61,9 +61,9 @@ fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
         .fresh(now)
         .and_then(|probes| probes.api.error.as_ref());
     let listens = broker
-        .sockets
+        .accept_queues
         .fresh(now)
-        .is_some_and(|pulse| !pulse.accept_queues.is_empty());
+        .is_some_and(|queues| !queues.is_empty());
     error.is_some_and(|error| error.reason == Reason::Refused) && !listens
 }
 

@@ -422,18 +422,14 @@ fn close_wait_pileup(case: &Case<'_>) -> RuleResult {
 }
 
 fn accept_queue_full(case: &Case<'_>) -> RuleResult {
-    let Some(pulse) = case.broker.sockets.fresh(case.now) else {
+    let Some(queues) = case.broker.accept_queues.fresh(case.now) else {
         return Unknown;
     };
     // Without a known limit, as in another network namespace, no length is too long.
-    if pulse
-        .accept_queues
-        .iter()
-        .all(|queue| queue.limit.is_none())
-    {
+    if queues.iter().all(|queue| queue.limit.is_none()) {
         return Unknown;
     }
-    let facts = pulse.accept_queues.iter().filter_map(|queue| {
+    let facts = queues.iter().filter_map(|queue| {
         let limit = queue
             .limit
             .filter(|limit| queue.length >= (*limit).max(1))?;

@@ -80,7 +80,9 @@ async fn answers() {
         ("two billion brokers", second(spoilt(0, &[0x7f, 0xff, 0xff, 0xff])), wire("Metadata", "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 57 bytes left")),
         ("brokers below zero", second(spoilt(0, &[0xff; 4])), wire("Metadata", "brokers at byte 0: length -1, where none may be negative")),
         ("host below zero", second(spoilt(8, &[0x80, 0])), wire("Metadata", "broker host at byte 8: length -32768, where none may be negative")),
-        ("host beyond the end", second(spoilt(8, &[0x7f, 0xff])), wire("Metadata", "broker host at byte 10: 32767 bytes expected, 51 left")),
+        ("host beyond the end", second(spoilt(8, &[0, 255])), wire("Metadata", "broker host at byte 10: 255 bytes expected, 51 left")),
+        ("host of 256 bytes", second(spoilt(8, &[1, 0])), wire("Metadata", "broker host at byte 8: at most 255 bytes expected, 256 announced")),
+        ("topic of 250 bytes", second(spoilt(27, &[0, 250])), wire("Metadata", "topic name at byte 27: at most 249 bytes expected, 250 announced")),
         ("host not UTF-8", second(spoilt(10, &[0xff])), wire("Metadata", "broker host at byte 8: text expected, and these bytes are not UTF-8")),
         ("port 65536", second(spoilt(11, &[0, 1, 0, 0])), wire("Metadata", "broker port at byte 11: 65536 is no port")),
         ("replicas beyond the end", second(spoilt(45, &[0, 1, 0, 0])), wire("Metadata", "replicas at byte 45: 65536 elements of 4 bytes or more expected, 12 bytes left")),
@@ -102,7 +104,7 @@ async fn answers() {
     for (name, golden, text) in running.join_all().await {
         judge.case(name, &golden, &text);
     }
-    judge.verdict(29, number);
+    judge.verdict(31, number);
 }
 
 async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {

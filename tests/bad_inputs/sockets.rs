@@ -60,9 +60,9 @@ fn tables() {
 fn told(host: &Host) -> String {
     let broker = host.discovery().scan().unwrap().remove(0);
     match Sockets::new(host.folder.path(), Duration::from_secs(5)).pulse(&broker, &|_| false) {
-        Ok(pulse) => format!(
+        Ok(counted) => format!(
             "{} listening",
-            pulse.server.get(TcpState::Listen).connections
+            counted.sockets.server.get(TcpState::Listen).connections
         ),
         Err(failure) => {
             let text = failure

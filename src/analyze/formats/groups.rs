@@ -1,19 +1,19 @@
-//! Consumer groups as `kafka-consumer-groups --describe` prints them, of 0.10.1 to 4.x.
+//! Consumer groups as `kafka-consumer-groups --describe` of 0.10.1 to 4.x prints them.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Names of the columns: with nothing below it, the tool was told of no partition.
+    /// The names of the columns. With no row below it, the coordinator reported no partition.
     Header,
     Partition {
         group: Option<&'a str>,
         topic: &'a str,
         partition: u32,
     },
-    /// What the tool said in place of a table.
+    /// What the tool printed in place of a table.
     Error(&'a str),
 }
 
-/// The lines of a text that are of such a table. The columns are where the last header says.
+/// The lines in a text that belong to such a table. The last header gives the places of the columns.
 pub fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let mut columns = None;
     text.lines().filter_map(move |line| {
@@ -43,8 +43,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_and_new_tables_and_what_stands_around_them() {
-        // The columns of 0.10.1 and of 1.1, and what 0.10.1 says when the coordinator is silent.
+    fn old_and_new_tables_among_other_lines() {
+        // The columns of 0.10.1 and of 1.1, and what 0.10.1 prints when the coordinator does not answer.
         let text = "Note: This will only show information about consumers that use the Java consumer API.\n\n\
                     GROUP  TOPIC  PARTITION  CURRENT-OFFSET  LOG-END-OFFSET  LAG  OWNER\n\
                     g      t      3          515             515             0    c_/192.168.1.216\n\

@@ -1,7 +1,7 @@
-//! The text of the tools that people save, turned into data: pure, bounded, never a panic.
+//! Parsers for the output of the tools that people save: pure, bounded, and they never panic.
 
+pub mod fds;
 pub mod groups;
-pub mod handles;
 pub mod server_log;
 pub mod sockets;
 pub mod topics;

@@ -1,11 +1,11 @@
-//! Logs of Kafka's brokers and clients, in log4j's usual forms: what they tell of a broker that no longer answers.
+//! Logs of Kafka's brokers and clients, in log4j's usual forms: what they say about a broker that no longer answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sockets;
 use crate::parse::leading_number;
 
-/// So many different things of one kind are kept of a log; no broker has as many partitions.
+/// Limit of each collection; no broker has as many partitions.
 const KEPT: usize = 100_000;
 
 /// Times are as printed, to the second: `2020-04-22 10:43:36`.
@@ -14,21 +14,21 @@ pub struct Log<'a> {
     /// Lines that begin with a time and a level.
     pub lines: u64,
     pub last: &'a str,
-    /// Of a broker: its classes, `kafka.server.KafkaServer`, wrote lines.
+    /// A broker's classes wrote lines, as `kafka.server.KafkaServer`.
     pub broker: bool,
-    /// Of a client: a producer or consumer wrote lines.
+    /// A producer or consumer wrote lines.
     pub client: bool,
-    /// Ids that the log's own broker gives itself. More than one: a log of several, or not understood.
+    /// Ids that the log's own broker gives itself. More than one: several brokers wrote it, or it was misunderstood.
     pub ids: BTreeSet<i32>,
     pub version: Option<&'a str>,
     /// Values of the settings as the broker logs them at its start.
     pub listeners: Option<&'a str>,
     pub log_dirs: Option<&'a str>,
-    /// `127.0.0.1:9092 (id: 2 rack: null)`: where brokers are.
+    /// Addresses of brokers: `127.0.0.1:9092 (id: 2 rack: null)`.
     pub addresses: BTreeMap<std::net::SocketAddr, i32>,
-    /// Connections that a broker, by id, let go without an answer.
+    /// Connections that a broker, by id, closed without an answer.
     pub disconnects: BTreeMap<i32, Times<'a>>,
-    /// The last change of an ISR, by partition: `t-3` or `[t,3]`.
+    /// The last change of each ISR, by partition: `t-3` or `[t,3]`.
     pub isr_changes: BTreeMap<&'a str, IsrChange<'a>>,
     /// Produce errors, by name and partition `t-3`.
     pub produce_errors: BTreeMap<(&'a str, &'a str), u64>,
@@ -51,7 +51,7 @@ pub struct IsrChange<'a> {
     pub to: &'a str,
 }
 
-/// None: not a line of the text is one of Kafka's log lines.
+/// None where no line of the text is one of Kafka's log lines.
 pub fn parse(text: &str) -> Option<Log<'_>> {
     let mut log = Log::default();
     for line in text.lines() {
@@ -69,7 +69,7 @@ impl<'a> Log<'a> {
         let Some((key, value)) = line.split_once(" = ") else {
             return;
         };
-        // Lists stand in brackets from 4.0 on.
+        // From 4.0 on lists are in brackets.
         let value = value
             .strip_prefix('[')
             .and_then(|list| list.strip_suffix(']'))
@@ -172,9 +172,9 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Mostly on a line of its own, below the one with the time.
+    /// An exception, mostly on a line of its own below the one with the time.
     fn exception(&mut self, text: &'a str) {
-        // Connections that were refused are no such sign: a broker that starts or is down refuses them.
+        // A refused connection is no such sign: a broker that starts or is down refuses connections.
         if let Some((_, rest)) = text.split_once("Connection to ")
             && let Some(id) = leading_number(rest)
             && rest.contains("was disconnected before the response")
@@ -224,7 +224,7 @@ fn time_and_message(line: &str) -> Option<(&str, &str)> {
     .then(|| (time, message.trim_start()))
 }
 
-/// The id that a line's first word in brackets gives the broker that wrote it; other ids stand there as well.
+/// The id of the broker that wrote a line, from its first word in brackets, which may contain other ids as well.
 fn own_id(bracket: &str) -> Option<i32> {
     let marks = [
         "Kafka Server ",
@@ -244,9 +244,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Lines of brokers 0.10.1.0 and 2.8, and of a console producer.
+    /// Lines that brokers 0.10.1.0 and 2.8 and a console producer wrote.
     #[test]
-    fn what_the_lines_tell() {
+    fn what_the_lines_say() {
         let text = "[2026-11-22 14:33:06,485] INFO KafkaConfig values: \n\
                     \tbroker.id = 2\n\tlisteners = PLAINTEXT://127.0.0.1:59093\n\tlog.dirs = [/srv/data2]\n (kafka.server.KafkaConfig)\n\
                     2026-11-22 14:33:07,000 INFO Kafka version : 0.10.1.0 (org.apache.kafka.common.utils.AppInfoParser)\n\

@@ -1,4 +1,4 @@
-//! TCP sockets as `netstat -an` and `-antp`, `ss -tan` and `-anp` print them: one a line, whatever stands around them.
+//! TCP sockets as `netstat -an` and `-antp`, `ss -tan` and `-anp` print them, one a line, among any other lines.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -7,18 +7,18 @@ use crate::model::TcpState;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Socket {
     pub state: TcpState,
-    /// As printed: bytes, with 1 for the peer's FIN; of a listener, connections not accepted yet.
+    /// As printed: bytes, with 1 for the peer's FIN; for a listener, connections not accepted yet.
     pub receive_queue: u64,
-    /// As printed: bytes; of a listener, by `ss`, the limit of its accept queue.
+    /// As printed: bytes; for a listener, `ss` prints the limit of its accept queue.
     pub send_queue: u64,
-    /// IPv4 also where it was printed as mapped into IPv6.
+    /// An IPv4 address that was printed as mapped into IPv6 is IPv4 here.
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    /// Known only where the command was run with the right to see it.
+    /// Known only where the command had the right to see it.
     pub pid: Option<u32>,
 }
 
-/// The sockets of a text. Lines of anything else are passed over, and addresses that were printed as names.
+/// The sockets in a text. Other lines are skipped, also those whose addresses were printed as names.
 pub fn sockets(text: &str) -> impl Iterator<Item = Socket> {
     text.lines().filter_map(socket)
 }
@@ -26,7 +26,7 @@ pub fn sockets(text: &str) -> impl Iterator<Item = Socket> {
 fn socket(line: &str) -> Option<Socket> {
     let mut words = line.split_ascii_whitespace();
     let first = words.next()?;
-    // netstat tells the state after the addresses, ss before the queues, with or without the protocol before it.
+    // netstat prints the state after the addresses, ss before the queues, with or without the protocol before it.
     let tcp = matches!(first, "tcp" | "tcp6");
     let second = if tcp { words.next()? } else { first };
     let (before, receive) = match second.parse() {
@@ -92,7 +92,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Lines that the tools printed, and what stands in them.
+    /// Lines that the tools printed, with their content.
     #[test]
     fn every_form() {
         let table = [

@@ -1,4 +1,4 @@
-//! Partitions as `kafka-topics --describe` prints them, of 0.8 to 4.x.
+//! Partitions as `kafka-topics --describe` of 0.8 to 4.x prints them.
 
 use memchr::memmem;
 
@@ -6,27 +6,27 @@ use memchr::memmem;
 pub struct Partition<'a> {
     pub topic: &'a str,
     pub partition: u32,
-    /// None: it has no leader.
+    /// None where the partition is offline.
     pub leader: Option<i32>,
-    /// Read with [`ids`].
+    /// For [`ids`].
     pub replicas: &'a str,
-    /// Read with [`ids`]; may be empty.
+    /// For [`ids`]; may be empty.
     pub isr: &'a str,
 }
 
-/// The partitions of a text. Lines of anything else are passed over.
+/// The partitions in a text. Other lines are skipped.
 pub fn partitions(text: &str) -> impl Iterator<Item = Partition<'_>> {
     text.lines().filter_map(partition)
 }
 
-/// `217,218,219`; what is no number is passed over.
+/// The ids in `217,218,219`; what is not a number is skipped.
 pub fn ids(list: &str) -> impl Iterator<Item = i32> {
     list.split(',').filter_map(|id| id.trim().parse().ok())
 }
 
 fn partition(line: &str) -> Option<Partition<'_>> {
     memmem::find(line.as_bytes(), b"Isr:")?;
-    // Tabs became blanks in what was copied from a terminal; an empty value is followed by the next name.
+    // What was copied from a terminal has blanks for tabs; after an empty value the next name follows.
     let value = |name: &str| {
         let mut words = line
             .split_ascii_whitespace()
@@ -50,7 +50,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Against the lab's own reader, on what real kafka-topics printed.
+    /// Compared with the lab's own reader, on the output of the real kafka-topics.
     #[test]
     fn the_lab_reads_the_same() {
         let files = [
@@ -58,7 +58,7 @@ mod tests {
             include_str!("../../../tests/fixtures/kafka/4.3.0-one-stopped.describe.txt"),
         ];
         for text in files {
-            let expected = lab::hand::described_partitions(text);
+            let expected = lab::cli_tools::described_partitions(text);
             assert!(expected.iter().any(|row| row.leader.is_none()) || expected.len() > 50);
             assert_eq!(expected.len(), partitions(text).count());
             for (row, own) in std::iter::zip(expected, partitions(text)) {
@@ -72,7 +72,7 @@ mod tests {
                 );
             }
         }
-        // Blanks for tabs, as a terminal shows it, and an ISR that is empty.
+        // Blanks for tabs, as a terminal shows them, and an empty ISR.
         let copied = "        Topic: t       Partition: 0    Leader: none     Replicas: 218,217   Isr:    Elr: 2";
         let none = Partition {
             topic: "t",

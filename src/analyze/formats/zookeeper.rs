@@ -1,9 +1,9 @@
-//! What `ls /brokers/ids` printed in ZooKeeper's shell.
+//! The output of `ls /brokers/ids` in ZooKeeper's shell.
 
-/// The broker ids that are registered; None where the text holds no such listing.
+/// The registered broker ids; None where the text has no such list.
 pub fn registered(text: &str) -> Option<impl Iterator<Item = i32>> {
     let mut lines = text.lines().map(str::trim);
-    // Typed into the shell, or given on its command line: then the list follows what the client says of itself.
+    // The command was typed into the shell, or given on its command line: then the client's own messages come first.
     lines.find(|line| {
         line.ends_with("ls /brokers/ids") || line.starts_with("WatchedEvent state:SyncConnected")
     })?;
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_ids_alone() {
+    fn only_lists_of_ids() {
         let read = |text| registered(text).map(Vec::from_iter);
         assert_eq!(
             read("[zk: h:5181(CONNECTED) 4] ls /brokers/ids\n[217, 218, 219]\n"),

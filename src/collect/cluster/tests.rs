@@ -67,7 +67,7 @@ fn peers(ids: &[i32]) -> Vec<Peer> {
 fn elsewhere(id: i32) -> Peer {
     Peer {
         id,
-        host: format!("192.168.1.{id}"),
+        host: format!("192.168.1.{id}").into(),
         port: 9092,
     }
 }
@@ -139,7 +139,7 @@ fn the_incident_is_counted_as_kafka_topics_showed_it() {
             .iter()
             .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
     );
-    assert_eq!(sick.live_brokers, peers(&live));
+    assert_eq!(*sick.live_brokers, *peers(&live));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn recorded_answers_count_as_kafkas_own_tool_does() {
 fn a_partition_with_one_replica_is_whole() {
     let counts = counted(&[1], &[partition(0, 1, "1", "1")], 1);
     assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
-    assert_eq!(counts.under_replicated_partitions, []);
+    assert_eq!(*counts.under_replicated_partitions, []);
 }
 
 #[test]
@@ -719,7 +719,7 @@ async fn a_broker_at_the_own_address_is_no_peer() {
     ];
     for list in lists {
         *listed.lock().unwrap() = response(&list, &[partition(0, 2, "2,1", "2,1")]);
-        assert_eq!(collect(&mut collector).await.unwrap().live_brokers, list);
+        assert_eq!(*collect(&mut collector).await.unwrap().live_brokers, *list);
         assert_eq!(collector.probe().await.unwrap().0.peers, []);
     }
     assert!(own.asked().iter().all(|asked| asked.connection == 0));

@@ -158,7 +158,7 @@ fn a_broker_stays_what_it_was_when_its_files_are_edited() {
         discovery
             .known
             .values_mut()
-            .for_each(|known| known.judged -= RENEW_BROKER);
+            .for_each(|known| known.checked_at -= RENEW_BROKER);
         let mut found: Vec<Broker> = scan(discovery)
             .iter()
             .map(|broker| Broker::clone(broker))
@@ -363,7 +363,7 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
             .find(|(key, _)| key.pid == 9314)
             .unwrap()
             .1;
-        known.judged -= RENEW_OTHER * 2;
+        known.checked_at -= RENEW_OTHER * 2;
         assert_eq!(scan(discovery).len(), 2);
         (discovery.stuck_readers.len(), discovery.warnings().len())
     };

@@ -84,7 +84,11 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     let snapshot = &*view.snapshot;
     let mut families = Families::default();
     let f = &mut families;
-    f.add(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    f.add(
+        &BUILD_INFO,
+        &[env!("CARGO_PKG_VERSION"), env!("KAFKA_VITALS_REVISION")],
+        1.0,
+    );
     f.add(
         &MEMORY_MAP_LIMIT,
         &[],
@@ -222,18 +226,18 @@ fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             &[label, "server"],
             pulse.unread_close_wait as f64,
         );
-        for queue in &pulse.accept_queues {
-            f.add(
-                &ACCEPT_LENGTH,
-                &[label, &queue.listener],
-                f64::from(queue.length),
-            );
-            f.add(
-                &ACCEPT_LIMIT,
-                &[label, &queue.listener],
-                queue.limit.map(f64::from),
-            );
-        }
+    }
+    for queue in broker.accept_queues.fresh(now).into_iter().flatten() {
+        f.add(
+            &ACCEPT_LENGTH,
+            &[label, &queue.listener],
+            f64::from(queue.length),
+        );
+        f.add(
+            &ACCEPT_LIMIT,
+            &[label, &queue.listener],
+            queue.limit.map(f64::from),
+        );
     }
     if let Some(owners) = broker.connections.fresh(now) {
         let mut established = StateCounts::default();
@@ -490,6 +494,7 @@ fn rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         ("fd_kinds", age(&broker.fd_kinds, now)),
         ("memory_maps", age(&broker.memory_maps, now)),
         ("sockets", age(&broker.sockets, now)),
+        ("accept_queues", age(&broker.accept_queues, now)),
         ("connections", age(&broker.connections, now)),
         ("untracked_sockets", age(&broker.untracked_sockets, now)),
         ("threads", age(&broker.threads, now)),
@@ -535,7 +540,7 @@ mod tests {
             };
             let value = ClusterCounts {
                 partitions: 1,
-                under_replicated_partitions: vec![state],
+                under_replicated_partitions: [state].into(),
                 ..ClusterCounts::default()
             };
             broker.cluster = Reading::Known {
@@ -572,8 +577,9 @@ mod tests {
         assert_eq!(
             families,
             [format!(
-                "kafka_vitals_build_info{{version=\"{}\"}} 1",
-                env!("CARGO_PKG_VERSION")
+                "kafka_vitals_build_info{{version=\"{}\",revision=\"{}\"}} 1",
+                env!("CARGO_PKG_VERSION"),
+                env!("KAFKA_VITALS_REVISION")
             )]
         );
     }

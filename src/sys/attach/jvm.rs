@@ -15,7 +15,7 @@ use crate::sys::process::PinnedProcess;
 
 /// Whether a thread of the JVM serves the attach socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
+pub enum AttachListener {
     Alive,
     Dead,
     /// The kernel knows no names of its threads, as with early builds of JDK 8.
@@ -64,16 +64,16 @@ fn attach_disabled(process: &PinnedProcess) -> bool {
 }
 
 /// Looks for the thread that serves the socket, by name: first where it was last.
-pub fn listener(process: &PinnedProcess) -> Listener {
+pub fn attach_listener(process: &PinnedProcess) -> AttachListener {
     const NAME: &[u8] = b"Attach Listener\n";
     let known = process.listener_id.take();
     if known.is_some_and(|id| matches!(thread_name(process, id, &mut [0; 32]), Ok(NAME))) {
         process.listener_id.set(known);
-        return Listener::Alive;
+        return AttachListener::Alive;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(Ok(tasks)) = openat(&process.folder, "task", flags, Mode::empty()).map(Dir::new) else {
-        return Listener::Unknown;
+        return AttachListener::Unknown;
     };
     let mut named = false;
     for task in tasks.filter_map(Result::ok) {
@@ -88,18 +88,18 @@ pub fn listener(process: &PinnedProcess) -> Listener {
         match thread_name(process, id, &mut [0; 32]) {
             Ok(NAME) => {
                 process.listener_id.set(Some(id));
-                return Listener::Alive;
+                return AttachListener::Alive;
             }
             Ok(b"VM Thread\n") => named = true,
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
             // What could not be read may have been the thread that is looked for.
-            Err(_) => return Listener::Unknown,
+            Err(_) => return AttachListener::Unknown,
         }
     }
     if named {
-        Listener::Dead
+        AttachListener::Dead
     } else {
-        Listener::Unknown
+        AttachListener::Unknown
     }
 }
 

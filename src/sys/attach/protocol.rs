@@ -17,7 +17,7 @@ use crate::sys::rooted::RootedError;
 
 /// The file `/tmp/.java_pid<NSpid>`, pinned and checked: it lies in a folder where others may write.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct AttachSocket {
     file: OwnedFd,
     /// Given to no other file while this one is pinned.
     pub inode: u64,
@@ -52,9 +52,9 @@ impl Reply {
     }
 }
 
-impl Socket {
+impl AttachSocket {
     /// None if the JVM has none yet.
-    pub fn find(target: &PinnedProcess) -> Result<Option<Socket>, AttachError> {
+    pub fn find(target: &PinnedProcess) -> Result<Option<AttachSocket>, AttachError> {
         let io = |errno: Errno| AttachError::Io {
             what: "opening the JVM's /tmp".into(),
             source: errno.into(),
@@ -82,7 +82,7 @@ impl Socket {
                 stat.st_uid, stat.st_mode
             )));
         }
-        Ok(Some(Socket {
+        Ok(Some(AttachSocket {
             file,
             inode: stat.st_ino,
         }))

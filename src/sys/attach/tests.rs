@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ask::Limits;
 use super::error::AttachError;
-use super::jvm::{Listener, disables_attach, listener};
+use super::jvm::{AttachListener, attach_listener, disables_attach};
 use super::thread_dump::thread_dump;
 use crate::model::Reason;
 use crate::sys::process::PinnedProcess;
@@ -223,15 +223,15 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     for served_last in [Some(78), Some(77), Some(79), None] {
         target.listener_id.set(served_last);
         assert_eq!(
-            (listener(&target), target.listener_id.get()),
-            (Listener::Alive, Some(79)),
+            (attach_listener(&target), target.listener_id.get()),
+            (AttachListener::Alive, Some(79)),
             "{served_last:?}"
         );
     }
     fake.write("task/79/comm", "C2 CompilerThre\n");
     assert_eq!(
-        (listener(&target), target.listener_id.get()),
-        (Listener::Dead, None)
+        (attach_listener(&target), target.listener_id.get()),
+        (AttachListener::Dead, None)
     );
 }
 

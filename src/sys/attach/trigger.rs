@@ -9,18 +9,18 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
 use super::error::{AttachDeadline, AttachError};
-use super::jvm::{Listener, check_signal_is_safe, listener};
-use super::protocol::Socket;
+use super::jvm::{AttachListener, attach_listener, check_signal_is_safe};
+use super::protocol::AttachSocket;
 use crate::sys::process::{PinnedProcess, gone_or, read_stat};
 
 /// Makes the JVM open its socket, or open it again in the place of one that nobody serves. The caller has made sure that
 /// the signal is safe.
 fn open_socket(
     target: &PinnedProcess,
-    unserved: Option<&Socket>,
+    unserved: Option<&AttachSocket>,
     deadline: AttachDeadline,
     signalled: &mut bool,
-) -> Result<Socket, AttachError> {
+) -> Result<AttachSocket, AttachError> {
     let mut trigger = TriggerFile::create(target)?;
     target.check_running()?;
     send_sigquit(target)?;
@@ -37,9 +37,9 @@ fn open_socket(
         sleep(pause.min(left));
         pause = (pause * 3 / 2).min(Duration::from_millis(100));
         // The listener's thread begins before it puts its socket in that place.
-        if let Some(socket) = Socket::find(target)?
+        if let Some(socket) = AttachSocket::find(target)?
             && unserved.is_none_or(|unserved| unserved.inode != socket.inode)
-            && listener(target) != Listener::Dead
+            && attach_listener(target) != AttachListener::Dead
         {
             return Ok(socket);
         }
@@ -67,7 +67,8 @@ const STAGE: &str = "waiting for the JVM to open its attach socket";
 fn after_timeout(target: &PinnedProcess) -> Result<(), AttachError> {
     target.check_running()?;
     // One that has just opened its socket is late, not dead.
-    let dead = Socket::find(target)?.is_some() && listener(target) == Listener::Dead;
+    let dead =
+        AttachSocket::find(target)?.is_some() && attach_listener(target) == AttachListener::Dead;
     if dead {
         Err(AttachError::ListenerDead)
     } else {
@@ -198,13 +199,13 @@ pub fn find_or_open_socket(
     may_signal: bool,
     deadline: AttachDeadline,
     signalled: &mut bool,
-) -> Result<Socket, AttachError> {
-    let found = Socket::find(target)?;
+) -> Result<AttachSocket, AttachError> {
+    let found = AttachSocket::find(target)?;
     if !may_signal {
         clear(target);
     }
     match found {
-        Some(socket) if listener(target) != Listener::Dead => Ok(socket),
+        Some(socket) if attach_listener(target) != AttachListener::Dead => Ok(socket),
         found => {
             check_signal_is_safe(target)?;
             if !may_signal {

@@ -103,7 +103,7 @@ fn counts_handles_and_maps_as_ls_and_wc_do() {
     let ours = |proc: &ProcRoot| {
         let maps = proc.memory_maps(pid, Deadline::after(PATIENCE)).unwrap();
         (
-            proc.open_handle_count(pid).unwrap().to_string(),
+            proc.open_fd_count(pid).unwrap().to_string(),
             maps.to_string(),
         )
     };
@@ -120,13 +120,39 @@ fn counts_handles_and_maps_as_ls_and_wc_do() {
 }
 
 #[test]
+fn a_counter_sees_each_change_of_the_number() {
+    let mut counter = FdCounter::default();
+    let sleeper = Sleeper::start();
+    let pid = sleeper.pid();
+    let (old, new) = (ProcRoot::with_kernel("/proc", (5, 4)), real());
+    // It opens what it needs before it sleeps.
+    let until = Instant::now() + PATIENCE;
+    let settled = loop {
+        let listed = old.open_fd_count(pid).unwrap();
+        if counter.count(&new, pid).unwrap() == listed && listed > 2 {
+            break listed;
+        }
+        assert!(Instant::now() < until, "the process does not settle");
+    };
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    // Known from a listing: of another process with as many.
+    let (size, _, at) = counter.listed.unwrap();
+    counter.listed = Some((size, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), 7);
+    counter.listed = Some((size + 1, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    counter.listed = Some((size, 7, at.checked_sub(LISTED_FOR).unwrap()));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+}
+
+#[test]
 fn five_thousand_handles_are_counted_both_ways_and_shown() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let proc = real();
     let clones: Vec<_> = (0..5000).map(|_| socket.try_clone().unwrap()).collect();
     let me = std::process::id();
     let mut inodes = Vec::new();
-    proc.visit_numbered_links(me, Deadline::after(PATIENCE), |_, link| {
+    proc.visit_fd_links(me, Deadline::after(PATIENCE), |_, link| {
         inodes.extend(socket_inode(link));
         ControlFlow::Continue(())
     })
@@ -142,7 +168,7 @@ fn five_thousand_handles_are_counted_both_ways_and_shown() {
     assert_eq!(ours, clones.len() + 1);
     for proc in [proc, ProcRoot::with_kernel("/proc", (6, 1))] {
         // Other tests of this process open and close hundreds meanwhile.
-        assert!((5001..10_000).contains(&proc.open_handle_count(me).unwrap()));
+        assert!((5001..10_000).contains(&proc.open_fd_count(me).unwrap()));
     }
 }
 
@@ -160,7 +186,7 @@ fn a_spent_deadline_stops_long_reads() {
         format!("reading /proc/{me}/maps took longer than 30 ms; stopped")
     );
     let handles = proc
-        .visit_numbered_links(me, spent, |_, _| ControlFlow::Continue(()))
+        .visit_fd_links(me, spent, |_, _| ControlFlow::Continue(()))
         .unwrap_err();
     assert!(matches!(handles, ProcError::Timeout { .. }));
 }
@@ -182,10 +208,10 @@ fn a_process_that_ended_is_gone_and_never_counted_as_zero() {
     gone(proc.open_file_limits(pid).unwrap_err());
     gone(proc.command_line(pid).unwrap_err());
     gone(proc.link(pid, "exe").unwrap_err());
-    gone(proc.open_handle_count(pid).unwrap_err());
+    gone(proc.open_fd_count(pid).unwrap_err());
     gone(
         ProcRoot::with_kernel("/proc", (4, 18))
-            .open_handle_count(pid)
+            .open_fd_count(pid)
             .unwrap_err(),
     );
     gone(
@@ -361,7 +387,7 @@ fn a_handle_of_an_old_kernel_counts_dangling_links_too() {
     }
     assert_eq!(
         ProcRoot::with_kernel(folder.path(), (4, 18))
-            .open_handle_count(5)
+            .open_fd_count(5)
             .unwrap(),
         3
     );

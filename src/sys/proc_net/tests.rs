@@ -49,7 +49,7 @@ fn ss_lines() -> Vec<[String; 6]> {
 }
 
 /// The same from a socket, in the spelling of ss.
-fn as_ss(socket: &Socket) -> [String; 6] {
+fn as_ss(socket: &TcpSocket) -> [String; 6] {
     let state = match socket.state {
         TcpState::Established => "ESTAB".to_string(),
         TcpState::FinWait1 => "FIN-WAIT-1".to_string(),

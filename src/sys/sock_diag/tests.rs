@@ -152,7 +152,7 @@ fn a_mapped_address_is_told_as_ipv4() {
             seen.push(*socket)
         })
         .unwrap();
-    let expected = Socket {
+    let expected = TcpSocket {
         state: TcpState::CloseWait,
         local: "127.0.0.1:9092".parse().unwrap(),
         remote: "127.0.0.1:57234".parse().unwrap(),
@@ -213,7 +213,7 @@ fn an_answer_to_another_request_is_passed_over() {
 }
 
 /// All sockets of the ports, from the kernel.
-fn live(states: States, ports: &[u16]) -> Vec<Socket> {
+fn live(states: States, ports: &[u16]) -> Vec<TcpSocket> {
     let mut sockets = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(10);
     dump(
@@ -244,7 +244,7 @@ fn the_kernel_filters_by_port_and_state_in_both_families() {
         held.push((client, server));
     }
     let asked = [ports[0], ports[2]];
-    let ascending = |mut sockets: Vec<Socket>| {
+    let ascending = |mut sockets: Vec<TcpSocket>| {
         sockets.sort_by_key(|socket| (socket.local.port(), socket.state));
         sockets
     };

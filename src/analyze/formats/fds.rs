@@ -1,19 +1,19 @@
-//! Open file handles as `lsof` and `ls -l /proc/PID/fd` print them, one a line.
+//! Open file descriptors as `lsof` and `ls -l /proc/PID/fd` print them, one a line.
 
 use std::net::SocketAddr;
 
 use super::sockets;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Handle<'a> {
-    /// `lsof` tells it.
+pub struct Fd<'a> {
+    /// Only `lsof` prints it.
     pub pid: Option<u32>,
     pub socket: bool,
-    /// A TCP socket that is in none of the kernel's tables any more; `lsof` tells it.
+    /// A TCP socket that is in no table of the kernel any more; only `lsof` shows it.
     pub untracked: bool,
-    /// Own end of a TCP socket; `lsof -nP` tells it.
+    /// The own end of a TCP socket; only `lsof -nP` prints it.
     pub local: Option<SocketAddr>,
-    /// The file, where it is one.
+    /// The path of a file.
     pub path: Option<&'a str>,
 }
 
@@ -21,34 +21,33 @@ const TYPES: [&str; 10] = [
     "REG", "DIR", "CHR", "BLK", "FIFO", "IPv4", "IPv6", "sock", "unix", "a_inode",
 ];
 
-/// The handles of a text. Lines of anything else are passed over, also `lsof`'s of mapped files and folders, which are
-/// no handles.
-pub fn handles(text: &str) -> impl Iterator<Item = Handle<'_>> {
+/// The fds in a text. Other lines are skipped, also those of `lsof` for mapped files and folders, which are no fds.
+pub fn fds(text: &str) -> impl Iterator<Item = Fd<'_>> {
     text.lines()
         .filter_map(|line| link(line).or_else(|| lsof(line)))
 }
 
 /// `lrwx------ 1 root root 64 Nov 22 14:33 92 -> socket:[4711]`
-fn link(line: &str) -> Option<Handle<'_>> {
+fn link(line: &str) -> Option<Fd<'_>> {
     let (before, target) = line.strip_prefix('l')?.split_once(" -> ")?;
     before.rsplit(' ').next()?.parse::<u32>().ok()?;
     let path = target.starts_with('/').then_some(target);
-    Some(Handle {
+    Some(Fd {
         socket: target.starts_with("socket:["),
         path,
-        ..Handle::default()
+        ..Fd::default()
     })
 }
 
 /// `java 81068 root 123u IPv6 4711 0t0 TCP 192.168.1.219:9092->192.168.1.217:58837 (CLOSE_WAIT)`
-fn lsof(line: &str) -> Option<Handle<'_>> {
+fn lsof(line: &str) -> Option<Fd<'_>> {
     let mut words = line.split_ascii_whitespace();
     let pid = words.nth(1)?.parse().ok()?;
     // The user is next, after the thread's id and name where those were asked for.
-    let mut words = words.skip(1).take(4).skip_while(|word| !is_handle(word));
+    let mut words = words.skip(1).take(4).skip_while(|word| !is_fd(word));
     let kind = words.nth(1).filter(|kind| TYPES.contains(kind))?;
     let rest = &line[line.find(kind)? + kind.len()..];
-    // `sock ... protocol: TCP`, by older ones `can't identify protocol`: found in no table of the kernel.
+    // `sock ... protocol: TCP`, from older versions `can't identify protocol`: in no table of the kernel.
     let untracked = kind == "sock"
         && ["protocol: TCP", "identify protocol"]
             .iter()
@@ -57,7 +56,7 @@ fn lsof(line: &str) -> Option<Handle<'_>> {
         .split_once(" TCP ")
         .filter(|_| matches!(kind, "IPv4" | "IPv6"));
     let local = tcp.and_then(|(_, name)| name.split([' ', '-']).next());
-    Some(Handle {
+    Some(Fd {
         pid: Some(pid),
         socket: matches!(kind, "IPv4" | "IPv6" | "sock" | "unix"),
         untracked,
@@ -70,7 +69,7 @@ fn lsof(line: &str) -> Option<Handle<'_>> {
 }
 
 /// `123u`, `4w`, `5uW`: a number, its mode, a lock.
-fn is_handle(word: &str) -> bool {
+fn is_fd(word: &str) -> bool {
     let mode = word.trim_start_matches(|c: char| c.is_ascii_digit());
     mode.len() < word.len() && mode.len() < 3 && mode.starts_with(['r', 'w', 'u', '-'])
 }
@@ -83,10 +82,10 @@ mod tests {
     /// Lines that lsof 4.95 and ls printed of the same process.
     #[test]
     fn every_form() {
-        let of = |line| handles(line).next();
+        let of = |line| fds(line).next();
         let lsof = |socket, untracked, local: Option<&str>, path| {
             let local = local.map(|local| local.parse().unwrap());
-            Some(Handle {
+            Some(Fd {
                 pid: Some(29493),
                 socket,
                 untracked,
@@ -133,16 +132,16 @@ mod tests {
             ),
             (
                 "lrwx------ 1 root root 64 Nov 22 19:39 3 -> socket:[6070697]",
-                Some(Handle {
+                Some(Fd {
                     socket: true,
-                    ..Handle::default()
+                    ..Fd::default()
                 }),
             ),
             (
                 "l-wx------ 1 root root 64 Nov 22 19:39 4 -> /tmp/ls.txt",
-                Some(Handle {
+                Some(Fd {
                     path: Some("/tmp/ls.txt"),
-                    ..Handle::default()
+                    ..Fd::default()
                 }),
             ),
             (
