@@ -98,7 +98,9 @@ fn a_healthy_run_gives_nothing_but_healthy() {
     let events = answer["timeline"].as_array().unwrap();
     assert_eq!(events.len(), 3, "{events:#?}");
     assert!(
-        events.iter().all(|event| event["what"] == "is healthy"),
+        events
+            .iter()
+            .all(|event| event["event"] == "state_changed" && event["state"] == "healthy"),
         "{events:#?}"
     );
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::bundle::{self, PARTS, READ_DEADLINE, Subject};
+use super::error::{PartError, SaveError};
 use super::history::History;
 use super::manifest::{DUMPS, HeapDump, Manifest};
 use super::store::{self, Writer};
@@ -66,21 +67,19 @@ impl Saver {
 
     pub async fn tidy(&mut self) {
         let settings = Arc::clone(&self.settings);
-        match self
-            .in_folder(move |_| store::tidy(&settings).map_err(|error| error.to_string()))
-            .await
-        {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) | Err(why) => {
-                tracing::warn!("cannot enforce the limits of the evidence folder: {why}")
-            }
-        }
+        let tidied = self.in_folder(move |_| store::tidy(&settings)).await;
+        let why = match tidied {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(failure) => failure.message,
+        };
+        tracing::warn!("cannot enforce the limits of the evidence folder: {why}");
     }
 
     pub async fn in_folder<R: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Option<Writer>) -> R + Send + 'static,
-    ) -> Result<R, String> {
+    ) -> Result<R, Failure> {
         let dir = self
             .settings
             .dir
@@ -93,7 +92,6 @@ impl Saver {
             .run(WRITE_DEADLINE, &format!("evidence folder {dir}"), work)
             .await;
         done.map(|(result, _)| result)
-            .map_err(|failure| failure.message)
     }
 
     /// Saves one bundle, in about 11 seconds, and then a heap dump if the settings ask for one and the broker is still
@@ -104,25 +102,15 @@ impl Saver {
         broker: &BrokerDiagnosis,
         history: &History,
         is_stuck: impl Fn() -> bool,
-    ) -> Result<PathBuf, String> {
-        let slow = || {
-            format!(
-                "not done after {} s: the disk of the evidence folder is slow",
-                SAVE_DEADLINE.as_secs()
-            )
-        };
+    ) -> Result<PathBuf, SaveError> {
         let written = timeout(SAVE_DEADLINE, self.write(view, broker, history)).await;
-        let (mut manifest, dumps) = written.unwrap_or_else(|_| Err(slow()))?;
+        let (mut manifest, dumps) =
+            written.unwrap_or(Err(SaveError::Slow(SAVE_DEADLINE.as_secs())))?;
         if let Some(folder) = self.settings.heap_dump.as_ref() {
             let path = folder.join(store::heap_dump_name(&broker.label));
             let taken = match dumps {
-                _ if !is_stuck() => Err(
-                    "the broker is neither deadlocked nor stalled: it is not stopped for one"
-                        .into(),
-                ),
-                Err(why) => Err(format!(
-                    "not tried, as the last thread dump could not be had: {why}"
-                )),
+                _ if !is_stuck() => Err(PartError::NotStuck),
+                Err(failure) => Err(PartError::NoHeapDump(failure)),
                 Ok(collector) => heap_dump(collector, path, self.settings.min_free).await,
             };
             match taken {
@@ -141,7 +129,7 @@ impl Saver {
                 }
             }
         }
-        self.in_folder(move |open| open.take().ok_or("it was given up")?.commit(manifest))
+        self.in_folder(move |open| open.take().ok_or(SaveError::Abandoned)?.commit(manifest))
             .await?
     }
 
@@ -151,14 +139,14 @@ impl Saver {
         view: &View,
         broker: &BrokerDiagnosis,
         history: &History,
-    ) -> Result<(Manifest, Result<ThreadCollector, String>), String> {
+    ) -> Result<(Manifest, Result<ThreadCollector, Failure>), SaveError> {
         let (started, at) = (Instant::now(), self.clock.now());
         let readings = view
             .snapshot
             .brokers
             .iter()
             .find(|known| known.broker.process == broker.process);
-        let readings = readings.ok_or("there are no readings of the broker any more")?;
+        let readings = readings.ok_or(SaveError::NoReadings)?;
         let (settings, label, may_remove) = (
             Arc::clone(&self.settings),
             broker.label.clone(),
@@ -187,16 +175,14 @@ impl Saver {
         for (index, name) in (0..).zip(DUMPS) {
             let dump = match &last {
                 // A slow JVM may be faster next time; other failures stay for a while.
-                Err(before) if before.reason != Reason::Timeout => Err(format!(
-                    "not tried, as the dump before could not be had: {}",
-                    before.reason.name()
-                )),
+                Err(before) if before.reason != Reason::Timeout => {
+                    Err(PartError::AfterFailedDump(before.reason))
+                }
                 _ => {
                     sleep_until(first_ended + DUMPS_APART * index).await;
                     let dump = dumps.collect().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
-                    dump.map(|dump| dump.bytes)
-                        .map_err(|failure| failure.message)
+                    dump.map(|dump| dump.bytes).map_err(PartError::Collector)
                 }
             };
             self.add(name, dump).await?;
@@ -226,10 +212,7 @@ impl Saver {
             heap_dump: None,
             missing: Vec::new(),
         };
-        Ok((
-            manifest,
-            last.map(|()| dumps).map_err(|failure| failure.message),
-        ))
+        Ok((manifest, last.map(|()| dumps)))
     }
 
     async fn read(
@@ -237,7 +220,7 @@ impl Saver {
         subject: &Subject,
         part: bundle::Part,
         until: Instant,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Vec<u8>, PartError> {
         let time = READ_DEADLINE.min(until.saturating_duration_since(Instant::now()));
         let reader = self
             .readers
@@ -247,14 +230,14 @@ impl Saver {
         let read = reader
             .run(time, &subject.broker.name(), move |()| own.read(part))
             .await;
-        read.map_err(|failure| failure.message)?.0
+        read?.0
     }
 
     async fn add(
         &mut self,
         name: &'static str,
-        content: Result<Vec<u8>, String>,
-    ) -> Result<(), String> {
+        content: Result<Vec<u8>, PartError>,
+    ) -> Result<(), Failure> {
         let add = move |open: &mut Option<Writer>| {
             if let Some(writer) = open {
                 writer.add(name, content);
@@ -268,7 +251,7 @@ async fn heap_dump(
     mut collector: ThreadCollector,
     path: PathBuf,
     min_free: u64,
-) -> Result<HeapDump, String> {
+) -> Result<HeapDump, PartError> {
     match collector
         .heap_dump(&path, min_free, HEAP_DUMP_DEADLINE)
         .await
@@ -278,11 +261,9 @@ async fn heap_dump(
             bytes,
             seconds: took.as_secs_f64(),
         }),
-        Err(failure) if failure.reason == Reason::Timeout => Err(format!(
-            "{}; if the JVM still writes {}, it is whole when the broker answers thread dumps again",
-            failure.message,
-            path.display()
-        )),
-        Err(failure) => Err(failure.message),
+        Err(failure) if failure.reason == Reason::Timeout => {
+            Err(PartError::SlowHeapDump { failure, path })
+        }
+        Err(failure) => Err(failure.into()),
     }
 }

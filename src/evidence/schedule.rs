@@ -163,9 +163,9 @@ async fn save(
                 (entry.total, entry.newest, entry.failure) =
                     (entry.total + 1, Some(SavedBundle { path, at }), None);
             }
-            Err(why) => {
-                tracing::error!(broker = broker.label, "no evidence could be saved: {why}");
-                entry.failure = Some(why);
+            Err(error) => {
+                tracing::error!(broker = broker.label, "no evidence could be saved: {error}");
+                entry.failure = Some(error.to_string());
             }
         }
         let is_listed = |process: &ProcessKey| view.diagnosis.of(*process).is_some();

@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use sha2::{Digest as _, Sha256};
 
+use super::error::{PartError, SaveError};
 use super::manifest::{DUMPS, ListedFile, MANIFEST, Manifest, Missing};
 use crate::config::EvidenceSettings;
 use crate::model::{Moment, rfc3339};
@@ -222,26 +223,14 @@ pub struct Writer {
 
 impl Writer {
     /// Creates the temporary folder. With `may_remove` older bundles are removed as far as the limits require.
-    ///
-    /// # Errors
-    /// Why nothing can be written: the folder, the cause, the remedy.
     pub fn begin(
         settings: &EvidenceSettings,
         label: &str,
         at: Moment,
         may_remove: bool,
-    ) -> Result<Writer, String> {
-        let dir = settings
-            .dir
-            .clone()
-            .ok_or("evidence is off: no folder for it; give --evidence.dir")?;
-        let fail = |error: io::Error| {
-            let uid = rustix::process::geteuid().as_raw();
-            format!(
-                "{}: {error}; let uid {uid} write there, or name another folder by --evidence.dir",
-                dir.display()
-            )
-        };
+    ) -> Result<Writer, SaveError> {
+        let dir = settings.dir.clone().ok_or(SaveError::Off)?;
+        let fail = |error| SaveError::folder(&dir, error);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -254,22 +243,16 @@ impl Writer {
         } else {
             0
         };
-        let room = share
+        let bytes_left = share
             .min(settings.max_bytes.saturating_sub(kept))
             .saturating_sub(MANIFEST_ROOM);
         let free = free_above_floor(&dir, settings.min_free).map_err(fail)?;
-        if room == 0 || free < MANIFEST_ROOM {
-            let dir = dir.display();
-            return Err(if room == 0 {
-                format!(
-                    "{dir}: the newest bundles of all brokers fill evidence.max_bytes; move some away or raise it"
-                )
-            } else {
-                format!(
-                    "{dir}: less is free there than evidence.min_free ({} MiB); make space or lower it",
-                    settings.min_free >> 20
-                )
-            });
+        if bytes_left == 0 {
+            return Err(SaveError::Full(dir));
+        }
+        if free < MANIFEST_ROOM {
+            let min_free = settings.min_free;
+            return Err(SaveError::NoSpace { dir, min_free });
         }
         let name = name_of(label, at);
         let folder = dir.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
@@ -280,52 +263,45 @@ impl Writer {
         let lock = File::open(&folder).map_err(fail)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| fail(errno.into()))?;
-        let (files, missing) = (Vec::new(), Vec::new());
-        let settings = settings.clone();
-        let refused_dump = None;
         Ok(Writer {
             dir,
             folder,
             name,
             _lock: lock,
-            settings,
+            settings: settings.clone(),
             may_remove,
-            room,
-            files,
-            missing,
-            refused_dump,
+            bytes_left,
+            files: Vec::new(),
+            missing: Vec::new(),
+            refused_dump: None,
         })
     }
 
     /// Writes one file and syncs it; a file that cannot be read or written is listed as missing with the reason.
-    pub fn add(&mut self, name: &str, content: Result<Vec<u8>, String>) {
+    pub fn add(&mut self, name: &str, content: Result<Vec<u8>, PartError>) {
         let is_dump = DUMPS.contains(&name) && content.is_ok();
         let written = content.and_then(|content| {
             let bytes = content.len() as u64;
             if bytes > self.bytes_left {
-                return Err(format!(
-                    "its {bytes} bytes are more than the limits of the evidence leave"
-                ));
+                return Err(PartError::TooLarge(bytes));
             }
+            let path = self.folder.join(name);
             match free_above_floor(&self.folder, self.settings.min_free) {
-                Ok(free) if free < bytes + MANIFEST_ROOM => Err(format!(
-                    "its {bytes} bytes would go below evidence.min_free"
-                )),
+                Ok(free) if free < bytes + MANIFEST_ROOM => return Err(PartError::NoSpace(bytes)),
                 Ok(_) => write(&self.folder, name, &content),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error),
             }
+            .map_err(|cause| PartError::Write { path, cause })
         });
         match written {
             Ok(file) => {
                 self.bytes_left -= file.bytes;
                 self.files.push(file);
             }
-            Err(why) => {
+            Err(error) => {
+                let why = error.to_string();
                 if is_dump {
-                    self.refused_dump = Some(format!(
-                        "{}: no thread dump fits: {why}",
-                        self.dir.display()
-                    ));
+                    self.refused_dump = Some(why.clone());
                 }
                 self.missing.push(Missing {
                     name: name.to_owned(),
@@ -336,34 +312,37 @@ impl Writer {
     }
 
     /// Why the written files are useless as evidence; the bundle is then tried again later.
-    fn useless(&self) -> Option<String> {
+    fn useless(&self) -> Option<SaveError> {
+        let useless = |what, why| SaveError::Useless {
+            dir: self.dir.clone(),
+            what,
+            why,
+        };
         if self.files.iter().all(|file| file.bytes == 0) {
             let why = self
                 .missing
                 .last()
-                .map_or("nothing was had", |missing| &missing.why);
-            return Some(format!(
-                "{}: not one file could be saved: {why}",
-                self.dir.display()
-            ));
+                .map_or("nothing was read", |missing| &missing.why);
+            return Some(useless("not one file could be saved", why.to_owned()));
         }
         let has_dump = self.files.iter().any(|file| DUMPS.contains(&&*file.name));
-        self.refused_dump.clone().filter(|_| !has_dump)
+        let why = self.refused_dump.clone().filter(|_| !has_dump)?;
+        Some(useless("no thread dump fits", why))
     }
 
     /// Adds the written and the missing files to the manifest, writes it, and gives the bundle its name.
-    ///
-    /// # Errors
-    /// Then there is no bundle.
-    pub fn commit(self, manifest: Manifest) -> Result<PathBuf, String> {
+    pub fn commit(self, manifest: Manifest) -> Result<PathBuf, SaveError> {
         let useless = self.useless();
         let manifest = Manifest {
             files: self.files,
             missing: self.missing,
             ..manifest
         };
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
-        let written = useless.map_or_else(|| write(&self.folder, MANIFEST, &text), Err);
+        let fail = |cause: io::Error| SaveError::commit(&self.folder, cause);
+        let written = useless.map_or(Ok(()), Err).and_then(|()| {
+            let text = serde_json::to_vec_pretty(&manifest).map_err(|error| fail(error.into()))?;
+            write(&self.folder, MANIFEST, &text).map_err(fail)
+        });
         let committed = written.and_then(|_| {
             let named = File::open(&self.folder)
                 .and_then(|folder| folder.sync_all())
@@ -384,10 +363,10 @@ impl Writer {
                     });
                     named.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
                 });
-            let path = named.map_err(|error| format!("{}: {error}", self.folder.display()))?;
+            let path = named.map_err(fail)?;
             File::open(&self.dir)
                 .and_then(|dir| dir.sync_all())
-                .map_err(|error| error.to_string())?;
+                .map_err(|cause| SaveError::commit(&self.dir, cause))?;
             Ok(path)
         });
         if committed.is_err() {
@@ -399,13 +378,11 @@ impl Writer {
             // The previous bundle was the newest of its broker until now.
             tracing::warn!(%error, "cannot look through old evidence");
         }
-        committed.map_err(|why| {
-            format!("{why}; make space there, or name another folder by --evidence.dir")
-        })
+        committed
     }
 }
 
-fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String> {
+fn write(folder: &Path, name: &str, content: &[u8]) -> io::Result<ListedFile> {
     let path = folder.join(name);
     let written = OpenOptions::new()
         .write(true)
@@ -419,7 +396,7 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String
     if let Err(error) = written {
         // A partial file is useless, and its space may suffice for the next.
         let _ = fs::remove_file(&path);
-        return Err(format!("{}: {error}", path.display()));
+        return Err(error);
     }
     Ok(ListedFile {
         name: name.to_owned(),

@@ -107,11 +107,11 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     wait_for(
         "a peer to tell the cluster's state",
         Duration::from_secs(20),
-        || told("<small>told by broker "),
+        || told("<small>reported by broker "),
     );
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        exporter.metrics().success(id, "threads") == Some(true) && !told("<small>told by broker ")
+        exporter.metrics().success(id, "threads") == Some(true) && !told("<small>reported by broker ")
     });
 }
 
