@@ -1,6 +1,6 @@
-//! The whole of `/metrics`, of the page and of `check` for a recorded host: three brokers of 0.10.1.0, one of them deadlocked and
-//! silent, recorded by `cargo run -p lab -- record-host DIR`. `make docs` writes the golden files anew; that they
-//! are right, and not only unchanged, is what other tools said at the same moment (`tests/fixtures/host/tools`).
+//! `/metrics`, the page and `check` for a recorded host: three brokers of 0.10.1.0, one of them deadlocked and silent,
+//! recorded by `cargo run -p lab -- record-host DIR`. `make docs` rewrites the golden files. The output of other tools at the
+//! same moment (`tests/fixtures/host/tools`) proves that they are right, and not only unchanged.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -42,7 +42,7 @@ fn moment() -> Moment {
     Moment(recorded("moment").trim().parse().unwrap())
 }
 
-/// A copy with old times: a checkout makes every file younger than the brokers, of which discovery would warn.
+/// Copies the host with old file times: in a checkout every file is newer than the brokers, and discovery would warn.
 fn copy() -> (tempfile::TempDir, ProcRoot) {
     let folder = tempfile::tempdir().unwrap();
     for part in ["proc", "root"] {
@@ -59,12 +59,12 @@ fn copy() -> (tempfile::TempDir, ProcRoot) {
         .arg(folder.path())
         .args(["-type", "f", "-exec", "touch", "-d", "@0", "{}", "+"]);
     assert!(touch.status().unwrap().success());
-    // As if before 6.2: the size of a recorded folder is no count of handles.
+    // As before Linux 6.2: the size of a recorded folder is no count of fds.
     let proc = ProcRoot::with_kernel(folder.path().join("proc"), (5, 4));
     (folder, proc)
 }
 
-/// What the broker said of the cluster; one that was silent, what the next said.
+/// Returns the cluster's state by the broker itself, or by the next one for the silent broker.
 fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
     let body = |id: i32| fs::read(Path::new(HOST).join(format!("metadata/{id}.bin"))).ok();
     let (body, source, silence) = match body(id) {
@@ -86,12 +86,12 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
     Ok(cluster::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
 }
 
-/// One run of every round over the recorded host, as `collect::rounds` does it.
+/// Runs every round once over the recorded host, as `collect::rounds` does.
 fn snapshot(proc: &ProcRoot) -> Snapshot {
     let now = moment();
     let found = Discovery::new(proc.clone(), Vec::new()).scan().unwrap();
     let labels = discover::labels(&found);
-    // Its own use of the host is no part of the recording.
+    // The exporter's own use of the host is no part of the recording.
     let exporter = ExporterVitals {
         cpu_seconds: 12.5,
         open_fds: 31,
@@ -127,7 +127,7 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     snapshot
 }
 
-/// What each round tells, with its name and its interval in seconds.
+/// Returns the update of each round, with its name and its interval in seconds.
 fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told)> {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
@@ -146,7 +146,7 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
         pause: None,
         paused: None,
     };
-    // One dump: what only several of them tell stays unknown.
+    // With one dump, what takes several remains unknown.
     let report = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))
         .map(|(report, _)| report);
     vec![
@@ -182,7 +182,7 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
     ]
 }
 
-/// Two seconds after everything was read: within every interval's time.
+/// Renders two seconds after everything was read, when every reading is still known.
 fn rendered() -> (Snapshot, String, String, String) {
     let (_folder, proc) = copy();
     let snapshot = snapshot(&proc);
@@ -224,14 +224,14 @@ fn golden_metrics_page_and_check_of_a_recorded_host() {
     compare("page.html", &page);
 }
 
-/// Each figure that another tool told as well, against that tool.
+/// Compares each figure that another tool reported too.
 #[test]
-fn other_tools_said_the_same_of_the_recorded_host() {
+fn other_tools_reported_the_same_of_the_recorded_host() {
     let (snapshot, text, page, _) = rendered();
-    let told = Metrics::parse(&text);
+    let reported = Metrics::parse(&text);
     let mut compared = 0;
     let mut same = |series: &str, value: u64| {
-        assert_eq!(told.get(series), Some(value as f64), "{series}");
+        assert_eq!(reported.get(series), Some(value as f64), "{series}");
         compared += 1;
     };
     assert_eq!(
@@ -245,7 +245,7 @@ fn other_tools_said_the_same_of_the_recorded_host() {
 
     let ss = recorded("tools/ss-tcp.txt");
     let all_sockets = recorded("tools/ss-all.txt");
-    // `ino:4711` of a TCP socket; of others the inode is a word of its own, beside their name.
+    // A TCP socket has `ino:4711`; for others the inode is a word beside their name.
     let tracked: BTreeSet<&str> = all_sockets
         .split_whitespace()
         .map(|word| word.trim_start_matches("ino:"))
@@ -298,14 +298,14 @@ fn other_tools_said_the_same_of_the_recorded_host() {
             .split_whitespace()
             .map(|word| word.parse().unwrap())
             .collect();
-        let resident = told.of("resident_memory_bytes", id).unwrap();
+        let resident = reported.of("resident_memory_bytes", id).unwrap();
         assert!(
             (resident / 1024.0 / ps[1] - 1.0).abs() < 0.02,
             "{resident} bytes, by ps {} KiB",
             ps[1]
         );
         // `ps` was run up to some seconds before the moment.
-        let age = moment().seconds() - told.of("start_time_seconds", id).unwrap();
+        let age = moment().seconds() - reported.of("start_time_seconds", id).unwrap();
         assert!((age - ps[2]).abs() < 10.0, "{age} s old, by ps {} s", ps[2]);
 
         let broker = &snapshot
@@ -410,15 +410,15 @@ fn other_tools_said_the_same_of_the_recorded_host() {
         deadlocked.extend((!holders.is_empty()).then_some(id));
     }
     assert_eq!(deadlocked.len(), 1, "{deadlocked:?}");
-    // The recording has what the incident has: else record again.
+    // If the recording lacks the harm of the incident, it must be recorded again.
     for harm in ["untracked_sockets", "isr_leader_alone_partitions"] {
-        assert!(told.of(harm, deadlocked[0]).unwrap() > 0.0, "{harm}");
+        assert!(reported.of(harm, deadlocked[0]).unwrap() > 0.0, "{harm}");
     }
     let unread = format!(
         "unread_close_wait_connections{{broker=\"{}\",role=\"server\"}}",
         deadlocked[0]
     );
-    assert!(told.get(&unread).unwrap() > 0.0);
+    assert!(reported.get(&unread).unwrap() > 0.0);
     let (_, headline) = page.split_once("<h1>").unwrap();
     let since = format!("Broker {} is alive but deadlocked since ", deadlocked[0]);
     assert!(

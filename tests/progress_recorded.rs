@@ -1,4 +1,4 @@
-//! The rule of progress on recordings of real brokers; what they show is told by `jstack` and by what was done to them.
+//! The rule of progress on recordings of real brokers; the lab's actions and `jstack` give the expected results.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -7,8 +7,8 @@ use kafka_vitals::model::Moment;
 use kafka_vitals::threads::pools::Pool;
 use kafka_vitals::threads::progress::{ProgressDetector, Sample};
 
-/// Suspected threads by name, each with the milliseconds of its first suspicion, and the passes that were judged: every
-/// one, or every second or third, as where a pass costs so much that the round stretches its interval.
+/// Returns the suspected threads by name with the milliseconds of their first suspicion, and the number of evaluated
+/// passes: each `every`-th one, as when a pass costs so much that the interval of the round grows.
 fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
     let path = format!(
         "{}/tests/fixtures/progress/{file}",

@@ -1,4 +1,4 @@
-//! What becomes of readings when collectors fail, brokers end and brokers return.
+//! Readings when collectors fail, brokers end and brokers return.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::{Arc, Mutex};
@@ -99,14 +99,14 @@ fn failed_dump(pid: u32) -> Update {
     )
 }
 
-/// Broker 1 has been found as process 10, and nothing is known of it yet.
+/// Returns a snapshot where broker 1 was found as process 10 and nothing else is known.
 fn with_broker_1() -> Snapshot {
     let mut snapshot = Snapshot::default();
     apply(&mut snapshot, discovered(vec![broker(1, 10, 7)]), Moment(0));
     snapshot
 }
 
-/// The value of one series, None where it is absent.
+/// Returns the value of one series, or None if it is absent.
 fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
     let text = metrics::render(
         &View::of(&mut Evaluator::default(), Arc::new(snapshot.clone()), now),
@@ -146,7 +146,7 @@ fn a_reading_older_than_three_intervals_is_absent() {
 }
 
 #[test]
-fn what_fails_is_unknown_and_says_so() {
+fn a_failed_reading_is_unknown_with_its_reason() {
     let mut s = with_broker_1();
     apply(&mut s, handles(10, 7, 84), Moment(1000));
     let denied = || Failure::new(Reason::Denied, "/proc/10/fd: permission denied");
@@ -229,7 +229,7 @@ fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
 }
 
 #[test]
-fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
+fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_evaluated() {
     let stalled =
         |pool: &str| format!("kafka_vitals_stalled_threads{{broker=\"1\",pool=\"{pool}\"}}");
     let missing =
@@ -240,7 +240,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
     assert_eq!(
         series(&s, Moment(1000), &stalled("request_handler")),
         None,
-        "one dump tells nothing"
+        "one dump is not enough"
     );
     let stall = |threads: &[&str], frame: &str| Stall {
         pool: "request_handler".into(),
@@ -300,7 +300,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
 }
 
 #[test]
-fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
+fn a_broker_that_ended_is_reported_until_it_is_back_or_an_hour_has_passed() {
     let mut s = Snapshot::default();
     apply(
         &mut s,
@@ -310,7 +310,7 @@ fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
     apply(&mut s, handles(10, 7, 84), Moment(1000));
     apply(&mut s, discovered(vec![broker(2, 11, 7)]), Moment(2000));
     assert_eq!(s.brokers.len(), 2);
-    // A round that was under way when the process went tells of nobody.
+    // The result of a round that ran when the process ended is ignored.
     apply(&mut s, handles(10, 7, 84), Moment(2500));
     let handles_of_1 = "kafka_vitals_open_file_handles{broker=\"1\"}";
     let success = "kafka_vitals_collector_success{broker=\"1\",collector=\"process\"}";
@@ -334,7 +334,7 @@ fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
 }
 
 #[test]
-fn a_failed_discovery_forgets_nobody() {
+fn a_failed_discovery_forgets_no_broker() {
     let mut s = with_broker_1();
     let failed = Update::Discovered {
         found: Err(Failure::new(Reason::Denied, "/proc: permission denied")),
@@ -358,7 +358,7 @@ fn a_failed_discovery_forgets_nobody() {
 }
 
 #[test]
-fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
+fn pauses_of_the_jvm_are_reported_in_seconds_or_not_at_all() {
     let mut s = with_broker_1();
     let name = "kafka_vitals_jvm_pause_seconds_total{broker=\"1\"}";
     assert_eq!(series(&s, Moment(0), name), None);
@@ -382,7 +382,7 @@ fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
 }
 
 #[test]
-fn progress_that_cannot_be_read_is_told_with_its_reason() {
+fn progress_that_cannot_be_read_is_reported_with_its_reason() {
     let mut s = with_broker_1();
     let name = "kafka_vitals_collector_success{broker=\"1\",collector=\"progress\"}";
     apply(
@@ -408,7 +408,7 @@ fn progress_that_cannot_be_read_is_told_with_its_reason() {
 }
 
 #[test]
-fn probes_and_space_are_told_as_far_as_they_are_known() {
+fn probes_and_space_are_reported_as_far_as_they_are_known() {
     let failed = |reason: Reason| ProbeError {
         reason,
         accepted: reason == Reason::Timeout,
@@ -526,7 +526,7 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
 }
 
 #[test]
-fn zeros_that_nobody_counted_are_not_told() {
+fn zeros_that_were_not_counted_are_absent() {
     // Metadata 1: brokers 1 and 2 at h:9092 without a rack, controller 1; then no topic, or t with partition 0 of 1.
     let broker_at = |id| [&[0, 0, 0, id, 0, 1, b'h', 0, 0, 0x23, 0x84, 0xff, 0xff][..]].concat();
     let brokers = [
@@ -536,12 +536,12 @@ fn zeros_that_nobody_counted_are_not_told() {
         &[0, 0, 0, 1],
     ]
     .concat();
-    let whole = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
+    let replicas_in_sync = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
     let topic = [
         &[
             0, 0, 0, 1, 0, 0, 0, 1, b't', 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
         ][..],
-        &whole,
+        &replicas_in_sync,
     ]
     .concat();
     let mut s = with_broker_1();
@@ -629,7 +629,7 @@ fn snapshots_share_the_lists_that_a_broker_can_make_long() {
     }
 }
 
-/// What is logged meanwhile, without the time, a line each.
+/// Runs `work` and returns the lines that it logs, without the time.
 fn logged(work: impl FnOnce()) -> Vec<String> {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -753,7 +753,7 @@ fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
 }
 
 #[test]
-fn what_is_known_of_a_broker_is_logged_when_it_changes() {
+fn facts_about_a_broker_are_logged_when_they_change() {
     let with = |id: Option<i32>, label: &str, problem: &str| {
         let unknown = Broker::unknown(ProcessKey {
             pid: 10,

@@ -1,4 +1,4 @@
-//! `/metrics` and the page of the recorded incident: three brokers of which everything is known.
+//! `/metrics` and the page of the recorded incident: three brokers whose readings are all known.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -71,7 +71,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![row(metrics, 0, 2.0), row(page, 1, 10.0)])
 }
 
-/// The same with all that makes the page long.
+/// Returns the recorded brokers with large deadlocks and a long timeline, which make the page long.
 fn deadlocked(snapshot: &Snapshot) -> View {
     let now = snapshot.at;
     let thread = |thread: String, held_by: &str| {

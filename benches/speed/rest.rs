@@ -13,7 +13,7 @@ use crate::report::{Bar, Row};
 use crate::worker;
 
 const VERSION: &str = "0.10.1.0";
-/// The rounds with the seconds between two of them, by default.
+/// The rounds with their default intervals in seconds.
 const ROUNDS: [(&str, f64); 6] = [
     ("progress", 0.25),
     ("discovery", 5.0),
@@ -42,7 +42,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         cell.http_get(port, "/metrics", Duration::from_secs(5))
             .map(|(_, page)| page)
     };
-    // Everything was read once, the dump as well.
+    // Waits until everything was read once, including the dump.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !scrape().is_ok_and(|page| {
         [
@@ -61,16 +61,17 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     }
 
     let span = Duration::from_secs(bench.count(60, 5) as u64);
-    let (before, begun) = (process_cpu(pid)?, Instant::now());
+    let (before, started) = (process_cpu(pid)?, Instant::now());
     let mut scrapes = Vec::new();
-    // As Prometheus does it, every 15 s.
-    while begun.elapsed() < span {
+    // Prometheus scrapes every 15 s.
+    while started.elapsed() < span {
         let asked = Instant::now();
         scrape()?;
         scrapes.push(asked.elapsed().as_secs_f64() * 1e3);
-        sleep(Duration::from_secs(15).min(span.saturating_sub(begun.elapsed())));
+        sleep(Duration::from_secs(15).min(span.saturating_sub(started.elapsed())));
     }
-    let share = (process_cpu(pid)? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    let share =
+        (process_cpu(pid)? - before).as_secs_f64() / started.elapsed().as_secs_f64() * 100.0;
     let peak = status_megabytes(&pid.to_string(), "VmHWM")?;
     let of_memory =
         |field: &str| Ok((field.to_owned(), status_megabytes(&pid.to_string(), field)?));

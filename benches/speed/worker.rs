@@ -1,4 +1,4 @@
-//! What runs in processes of its own: this program, started again with the word and what to do.
+//! Code that runs in a process of its own: this program, started again with [`WORD`] and a task.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -35,7 +35,7 @@ use crate::load;
 pub const WORD: &str = "worker";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// This program as a worker.
+/// Returns the command that starts this program as a worker.
 pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, more: &[String]) -> Command {
     let mut command =
         Command::new(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()));
@@ -92,7 +92,7 @@ fn count_fds(rounds: usize, pids: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// As `floors/sockets.c` prints them, then the peak of this process's memory in MB.
+/// Prints the states as `floors/sockets.c` does, then the peak of this process's memory in MB.
 fn count_states(rounds: usize, port: u16) -> Result<()> {
     let ports = Ports::new([port]);
     let mut buffer = Vec::new();
@@ -128,7 +128,7 @@ fn count_states(rounds: usize, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// A broker that listens on every address; its process is this one, which shares the network.
+/// Returns a broker that listens on every address. Its process is this one, which shares the network.
 fn broker_at(port: u16) -> Result<Broker> {
     let broker = broker_of(std::process::id())?;
     let name = "PLAINTEXT".to_owned();
@@ -181,7 +181,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Dumps taken, parsed and judged as the exporter does it.
+/// Takes, parses and evaluates dumps as the exporter does.
 fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
     let mut collector =
         ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
@@ -200,8 +200,9 @@ fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// The exporter's passes over the threads of one process: prints how many threads, the CPU time of sampling them once,
-/// over and over, that of the bare `pread`s, and that of a whole pass, four a second as in earnest; in milliseconds.
+/// Runs the exporter's passes over the threads of one process. Prints the number of threads and, in milliseconds, the CPU
+/// time of one sampling when repeated without a pause, of the bare `pread`s, and of one full pass at four per second, as
+/// in production.
 fn progress(passes: u32, pid: u32) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let broker = Arc::new(broker_of(pid)?);
@@ -219,20 +220,20 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     let threads: Vec<u32> = named.collect();
     let mut sample = || -> Result<f64> {
         let before = usage::own_cpu()?;
-        let mut told = 0;
+        let mut counted = 0;
         tasks.counts(threads.iter().map(|thread| (*thread, ())), |_, (), _| {
-            told += 1
+            counted += 1
         })?;
         ensure!(
-            told == threads.len(),
+            counted == threads.len(),
             "{} threads have ended",
-            threads.len() - told
+            threads.len() - counted
         );
         Ok(milliseconds(usage::own_cpu()? - before))
     };
-    // The first one opens the files.
+    // The first pass opens the files.
     sample()?;
-    // The median: what the threads' own timers interrupt is charged to the pass that they interrupt.
+    // The median, because a timer of the threads that fires during a pass adds to its cost.
     let sampled = median((0..passes * 20).map(|_| sample()).collect::<Result<_>>()?);
     let open = |thread: &u32| File::open(format!("/proc/{pid}/task/{thread}/schedstat"));
     let files: Vec<File> = threads.iter().map(open).collect::<Result<_, _>>()?;
@@ -247,7 +248,7 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     drop(files);
     drop(tasks);
     let mut progress = ProgressCollector::new(proc, broker, Allowance::of_own_limit());
-    // The first one opens the files.
+    // The first pass opens the files.
     progress.pass(&names).progress?;
     let before = usage::own_cpu()?;
     for _ in 0..passes {
@@ -259,7 +260,7 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// The request alone, to a JVM whose attach socket is open.
+/// Sends only the request, to a JVM whose attach socket is open.
 fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
     let mut reply = Vec::with_capacity(16 << 20);
     for _ in 0..rounds {
@@ -277,7 +278,7 @@ fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Prints the partitions that the last answer told of.
+/// Prints the number of partitions in the last answer.
 fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     let broker = Arc::new(broker_at(address.port())?);
     let mut collector = ClusterCollector::new(
@@ -295,7 +296,7 @@ fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// What each round of the one broker here costs: a line `ROUND CPU-MILLISECONDS` each.
+/// Measures each round of the one broker here. Prints a line `ROUND CPU-MILLISECONDS` for each.
 fn rounds_of_broker(rounds: usize) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
@@ -314,7 +315,7 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
         ClusterCollector::new(Arc::clone(&broker), None, None, OwnConnections::default());
     let mut dumps = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
     let runtime = runtime()?;
-    let tell = |round: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+    let measure = |round: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         run()?;
         let before = usage::own_cpu()? + usage::children_cpu()?;
         for _ in 0..rounds {
@@ -324,38 +325,38 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
         println!("{round} {}", milliseconds(spent) / rounds as f64);
         Ok(())
     };
-    tell("discovery", &mut || {
+    measure("discovery", &mut || {
         discovery.scan()?;
         process::memory_map_limit(&proc)?;
         exporter::vitals()?;
         Ok(())
     })?;
-    tell("pulse", &mut || {
+    measure("pulse", &mut || {
         process::pulse(&proc, &broker).handles?;
         sockets.pulse(&broker, &|_| false)?;
         Ok(())
     })?;
-    tell("slow", &mut || {
+    measure("slow", &mut || {
         let inodes = || process::slow(&proc, &broker, PATIENCE).socket_inodes;
         sockets.owners(&broker, &inodes()?, &mut || inodes(), &|_| false)?;
         process::log_dirs(&proc, &broker)
             .1
             .map_or(Ok(()), |failure| Err(failure.into()))
     })?;
-    tell("probe", &mut || {
+    measure("probe", &mut || {
         runtime.block_on(cluster.probe())?.1?;
         Ok(())
     })?;
     let mut names = Arc::default();
-    tell("thread_dump", &mut || {
+    measure("thread_dump", &mut || {
         let dump = runtime.block_on(dumps.collect())?;
         names = Arc::new(threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?.1);
         Ok(())
     })?;
     let mut progress =
         ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
-    tell("progress", &mut || {
-        // Every eighth looks for new threads, by the clock.
+    measure("progress", &mut || {
+        // By the clock, every eighth pass searches for new threads.
         std::thread::sleep(Duration::from_millis(250));
         progress.pass(&names).progress?;
         Ok(())

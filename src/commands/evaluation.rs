@@ -16,7 +16,7 @@ use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use crate::verdict::liveness::Liveness;
 use crate::verdict::liveness::LivenessSettings;
 
-/// A little more than a second, after which the next snapshot is there as a rule.
+/// A little more than a second: by then the next snapshot has usually come.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(1250);
 /// Rounds of several brokers end together: their snapshots are evaluated as one.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);

@@ -165,8 +165,8 @@ pub struct ClusterCounts {
     pub source: ClusterSource,
     /// Why the broker itself was not the source.
     pub own_silence: Option<String>,
-    /// Brokers that the response lists. Shared, as are the other parts whose size the broker decides: publishing a
-    /// snapshot copies none of them.
+    /// Brokers that the response lists. It is shared, like the other parts whose size the broker decides, so that
+    /// publishing a snapshot copies none of them.
     pub live_brokers: Arc<[Peer]>,
     /// Brokers that hold replicas and are not live, the first few.
     #[serde(default)]

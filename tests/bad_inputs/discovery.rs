@@ -1,4 +1,4 @@
-//! `server.properties` and `/proc` as they ought not to be, and what discovery makes of them.
+//! Wrong `server.properties` and `/proc`, and what discovery reports.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use kafka_vitals::collect::process;
 use kafka_vitals::discover::labels;
 
-use crate::Evaluator;
+use crate::Cases;
 use crate::host::{Host, PROPERTIES, RIGHT};
 
-/// The golden text stands in the file itself, after `#= `.
+/// The golden text is in the file itself, after `#= `.
 #[test]
 fn properties_files() {
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     let mut cases = 0;
     for entry in fs::read_dir("tests/bad_inputs/properties").unwrap() {
         let path = entry.unwrap().path();
@@ -25,10 +25,10 @@ fn properties_files() {
             .collect();
         let host = Host::new();
         host.properties(bytes);
-        judge.case(path.to_str().unwrap(), &golden.join("\n"), &host.told());
+        checked.check(path.to_str().unwrap(), &golden.join("\n"), &host.scanned());
         cases += 1;
     }
-    judge.verdict(13, cases);
+    checked.finish(13, cases);
 }
 
 const NO_FILE: &str =
@@ -90,15 +90,15 @@ fn properties_of_odd_bytes_and_kinds() {
             no_file("leads through too many links or folders"),
         ),
     ];
-    judge(&cases);
+    scan_each(&cases);
     let host = Host::new();
     host.properties(big(1 << 20));
-    assert_eq!(host.told(), RIGHT, "a whole megabyte is read");
+    assert_eq!(host.scanned(), RIGHT, "a whole megabyte is read");
 }
 
 #[test]
 fn proc_files() {
-    let doubt = |why: &str| {
+    let warning = |why: &str| {
         format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file")
     };
     #[rustfmt::skip] // a case a line
@@ -110,7 +110,7 @@ fn proc_files() {
         ("no properties named", |host| host.write("cmdline", "java\0kafka.Kafka\0"), format!("{NO_FILE}the command line names no file; name the broker in the config file\n{NO_ID}")),
         ("a JVM that is no broker", |host| host.replace("cmdline", "kafka.Kafka", "org.apache.zookeeper.server.quorum.QuorumPeerMain"), String::new()),
         ("a client's tool", |host| host.replace("cmdline", "kafka.Kafka", "kafka.tools.ConsoleConsumer"), String::new()),
-        ("its argument file is missing", |host| host.write("cmdline", "java\0@args\0"), doubt("its argument file: PROC/77/root/opt/kafka/args does not exist")),
+        ("its argument file is missing", |host| host.write("cmdline", "java\0@args\0"), warning("its argument file: PROC/77/root/opt/kafka/args does not exist")),
         ("zombie", |host| host.replace("stat", ") S ", ") Z "), String::new()),
         ("empty stat", |host| host.write("stat", ""), STAT.into()),
         ("stat cut in its name", |host| host.write("stat", "77 (ja"), STAT.into()),
@@ -131,17 +131,17 @@ fn proc_files() {
             ),
         ),
     ];
-    judge(&cases);
+    scan_each(&cases);
 }
 
-fn judge(cases: &[Case]) {
-    let mut judge = Evaluator::default();
+fn scan_each(cases: &[Case]) {
+    let mut checked = Cases::default();
     for (name, spoil, golden) in cases {
         let host = Host::new();
         spoil(&host);
-        judge.case(name, golden, &host.told());
+        checked.check(name, golden, &host.scanned());
     }
-    judge.verdict(cases.len(), cases.len());
+    checked.finish(cases.len(), cases.len());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn readings_of_a_process_whose_files_are_garbage() {
         ("another process", |host| host.replace("stat", " 5000 ", " 5001 "), "has ended or was restarted".into()),
         ("no files", |host| fs::remove_dir_all(host.path("")).unwrap(), "has ended or was restarted".into()),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, spoil, golden) in &cases {
         let host = Host::new();
         let broker = host.discovery().scan().unwrap().remove(0);
@@ -165,9 +165,9 @@ fn readings_of_a_process_whose_files_are_garbage() {
             .message
             .replace(host.folder.path().to_str().unwrap(), "PROC");
         let colon = if golden.starts_with("PROC") { ":" } else { "" };
-        judge.case(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
+        checked.check(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
     }
-    judge.verdict(5, cases.len());
+    checked.finish(5, cases.len());
     let host = Host::new();
     let broker = host.discovery().scan().unwrap().remove(0);
     fs::remove_dir_all(host.path("fd")).unwrap();
@@ -178,7 +178,7 @@ fn readings_of_a_process_whose_files_are_garbage() {
     );
 }
 
-/// The broker gets one from ZooKeeper and writes it down. The host is just up, so it is young.
+/// The broker gets its id from ZooKeeper and writes it to a file. The host has just booted, so the broker is young.
 #[test]
 fn an_id_that_comes_later() {
     let host = Host::new();

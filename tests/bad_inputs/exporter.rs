@@ -1,4 +1,4 @@
-//! The running exporter: bad requests, rights that it lacks, and how often it says so.
+//! The running exporter: bad requests, missing rights, and how often it logs them.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::host::{Host, skip};
 use crate::running::{Exporter, send, wait_for};
-use crate::{EXE, Evaluator};
+use crate::{Cases, EXE};
 
 #[test]
 fn requests() {
@@ -40,15 +40,15 @@ fn requests() {
         ("nothing", vec![], ""),
         ("half a request", b"GET /metrics HT".to_vec(), ""),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, request, golden) in &cases {
-        judge.case(
+        checked.check(
             name,
             golden,
             exporter.send(request).lines().next().unwrap_or_default(),
         );
     }
-    judge.verdict(18, cases.len());
+    checked.finish(18, cases.len());
     assert!(
         exporter.get("/-/healthy").starts_with("HTTP/1.1 200"),
         "it still serves"
@@ -56,7 +56,7 @@ fn requests() {
     assert_eq!(exporter.logged("panicked"), [""; 0]);
 }
 
-/// Rounds of 100 ms: what were logged each time would be there many times.
+/// The rounds take 100 ms, so a message that was logged in each round would appear many times.
 #[test]
 fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     let host = Host::new();
@@ -114,7 +114,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     assert_eq!(
         exporter.logged("has ended or was restarted"),
         [""; 0],
-        "its end is told once"
+        "its end is logged once"
     );
     for text in once.into_iter().chain([again, gone, unique]) {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
@@ -138,7 +138,7 @@ fn a_full_disk_under_the_log_ends_nothing() {
         .arg(format!("--web.listen-address={address}"))
         .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());
-    // By then it has logged that it listens and that it found a broker.
+    // When it is ready, it has logged that it listens and that it found a broker.
     let request = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
@@ -156,12 +156,12 @@ impl Drop for Guard {
     }
 }
 
-/// A real process that looks like a broker, and an exporter that may not read what is its own.
+/// The exporter may not read the files of a real process that looks like a broker.
 #[test]
-fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
+fn log_page_and_metric_name_the_right_that_another_user_lacks() {
     if !rustix::process::geteuid().is_root() {
         return skip(
-            "another_user_is_told_which_right_is_missing_in_log_page_and_metric",
+            "log_page_and_metric_name_the_right_that_another_user_lacks",
             "needs root",
         );
     }
@@ -169,7 +169,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         .permissions(PermissionsExt::from_mode(0o755))
         .tempdir()
         .unwrap();
-    // What nobody may run: the build's own folder may be closed to it.
+    // The user `nobody` can run the copy; the build's folder may be closed to it.
     let exe = folder.path().join("kafka-vitals");
     assert!(
         Command::new("cp")
@@ -188,7 +188,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         .stdin(Stdio::piped());
     let broker = Guard(broker.spawn().unwrap());
     let pid = broker.0.id();
-    wait_for("the broker to be itself", || {
+    wait_for("the broker's own command line", || {
         fs::read(format!("/proc/{pid}/cmdline")).unwrap()
             == b"java\0kafka.Kafka\0server.properties\0"
     });
@@ -233,7 +233,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     for text in [&handles, &files, &threads] {
         wait_for(text, || !exporter.logged(text).is_empty());
     }
-    // Failed dumps are counted: by the fifth, the other rounds have failed several times as well.
+    // Failed dumps are counted. By the fifth, the other rounds have failed several times too.
     let failures = format!(
         "kafka_vitals_thread_dump_failures_total{{broker=\"pid-{pid}\",reason=\"denied\"}} "
     );
@@ -247,13 +247,19 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     for text in [&handles, &files, &threads] {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
     }
-    let page = exporter.get("/");
-    assert!(page.contains(&format!("/proc/{pid}/fd {right}")), "{page}");
-    let metrics = exporter.get("/metrics");
-    for (collector, value) in [("handles", 0), ("threads", 0), ("process", 1)] {
-        let line = format!(
+    // Any one reading can be late on a busy machine.
+    wait_for("the right on the page", || {
+        exporter
+            .get("/")
+            .contains(&format!("/proc/{pid}/fd {right}"))
+    });
+    let lines = [("handles", 0), ("threads", 0), ("process", 1)].map(|(collector, value)| {
+        format!(
             "kafka_vitals_collector_success{{broker=\"pid-{pid}\",collector=\"{collector}\"}} {value}\n"
-        );
-        assert!(metrics.contains(&line), "{line}{metrics}");
-    }
+        )
+    });
+    wait_for(&lines.concat(), || {
+        let metrics = exporter.get("/metrics");
+        lines.iter().all(|line| metrics.contains(line))
+    });
 }

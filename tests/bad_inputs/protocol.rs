@@ -1,6 +1,7 @@
-//! What a port may answer that is no broker, or one that is sick.
+//! Answers of ports that are no broker, and of sick brokers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kafka_vitals::collect::cluster::ClusterCollector;
 use kafka_vitals::kafka::conn::OwnConnections;
@@ -8,7 +9,7 @@ use kafka_vitals::model::{Broker, Reason};
 use lab::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
 use lab::fake_broker::{FakeBroker, offers_metadata};
 
-use crate::Evaluator;
+use crate::Cases;
 use crate::host::Host;
 
 /// Metadata 1: broker 7 at h:9092 without a rack, controller 7, topic t with partition 0: leader, replicas and ISR 7.
@@ -30,7 +31,7 @@ fn metadata() -> Vec<u8> {
     parts.concat()
 }
 
-/// The right answer with some bytes replaced.
+/// Returns the right answer with some bytes replaced.
 fn spoilt(at: usize, bytes: &[u8]) -> Answer {
     let mut body = metadata();
     body[at..at + bytes.len()].copy_from_slice(bytes);
@@ -96,29 +97,31 @@ async fn answers() {
         running.spawn(async move {
             let port =
                 FakeBroker::start(move |asked| answers[usize::from(asked.api == 3)].clone()).await;
-            let text = told(&port.address, broker, golden.starts_with("timeout")).await;
+            let text = probed(&port.address, broker, golden.starts_with("timeout")).await;
             (name, golden, text)
         });
     }
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, golden, text) in running.join_all().await {
-        judge.case(name, &golden, &text);
+        checked.check(name, &golden, &text);
     }
-    judge.verdict(31, number);
+    checked.finish(31, number);
 }
 
-async fn told(address: &str, broker: Arc<Broker>, silent: bool) -> String {
+async fn probed(address: &str, broker: Arc<Broker>, silent: bool) -> String {
     let mut collector = ClusterCollector::new(
         broker,
         Some(address.to_owned()),
         None,
         OwnConnections::default(),
     );
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match collector.probe().await.unwrap().1 {
             Ok(counts) => return format!("{} partitions", counts.partitions),
-            // On a busy machine this test's own listener may be late; the next round takes its answer.
-            Err(failure) if failure.reason == Reason::Timeout && !silent => {}
+            // On a busy machine this test's own listener can be late; the next round gets its answer.
+            Err(failure)
+                if failure.reason == Reason::Timeout && !silent && Instant::now() < deadline => {}
             Err(failure) => {
                 let start = format!("broker 7 (pid 77): {address} ");
                 let text = failure

@@ -1,8 +1,9 @@
 //! Open file descriptors as `lsof` and `ls -l /proc/PID/fd` print them, one a line.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
-use super::sockets;
+use super::{Pattern, sockets};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fd<'a> {
@@ -17,9 +18,18 @@ pub struct Fd<'a> {
     pub path: Option<&'a str>,
 }
 
-const TYPES: [&str; 10] = [
-    "REG", "DIR", "CHR", "BLK", "FIFO", "IPv4", "IPv6", "sock", "unix", "a_inode",
-];
+/// `lrwx------ 1 root root 64 Nov 22 14:33 92 -> socket:[4711]`
+static LINK: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(r"^l .*? \  \d+ \ ->\  (?<target>.+)"));
+
+/// `java 81068 root 123u IPv6 4711 0t0 TCP 192.168.1.219:9092->192.168.1.217:58837 (CLOSE_WAIT)`. The thread's id and name
+/// may stand before the user; the fd is a number, its mode, a lock: `123u`, `4w`, `5uW`.
+static LSOF: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^\s* \S+ \s+ (?<pid>\d+) \s+ (?: \S+ \s+ ){1,3}? \d+[rwu-]\S? \s+
+          (?<kind> REG|DIR|CHR|BLK|FIFO|IPv4|IPv6|sock|unix|a_inode ) (?<rest> \s.* )",
+    )
+});
 
 /// The fds in a text. Other lines are skipped, also those of `lsof` for mapped files and folders, which are no fds.
 pub fn fds(text: &str) -> impl Iterator<Item = Fd<'_>> {
@@ -27,51 +37,31 @@ pub fn fds(text: &str) -> impl Iterator<Item = Fd<'_>> {
         .filter_map(|line| link(line).or_else(|| lsof(line)))
 }
 
-/// `lrwx------ 1 root root 64 Nov 22 14:33 92 -> socket:[4711]`
 fn link(line: &str) -> Option<Fd<'_>> {
-    let (before, target) = line.strip_prefix('l')?.split_once(" -> ")?;
-    before.rsplit(' ').next()?.parse::<u32>().ok()?;
-    let path = target.starts_with('/').then_some(target);
+    let [target] = LINK.groups(line)?;
     Some(Fd {
         socket: target.starts_with("socket:["),
-        path,
+        path: target.starts_with('/').then_some(target),
         ..Fd::default()
     })
 }
 
-/// `java 81068 root 123u IPv6 4711 0t0 TCP 192.168.1.219:9092->192.168.1.217:58837 (CLOSE_WAIT)`
 fn lsof(line: &str) -> Option<Fd<'_>> {
-    let mut words = line.split_ascii_whitespace();
-    let pid = words.nth(1)?.parse().ok()?;
-    // The user is next, after the thread's id and name where those were asked for.
-    let mut words = words.skip(1).take(4).skip_while(|word| !is_fd(word));
-    let kind = words.nth(1).filter(|kind| TYPES.contains(kind))?;
-    let rest = &line[line.find(kind)? + kind.len()..];
+    let [pid, kind, rest] = LSOF.groups(line)?;
+    let is_ip = matches!(kind, "IPv4" | "IPv6");
     // `sock ... protocol: TCP`, from older versions `can't identify protocol`: in no table of the kernel.
-    let untracked = kind == "sock"
-        && ["protocol: TCP", "identify protocol"]
-            .iter()
-            .any(|mark| rest.contains(mark));
-    let tcp = rest
-        .split_once(" TCP ")
-        .filter(|_| matches!(kind, "IPv4" | "IPv6"));
+    let untracked =
+        kind == "sock" && (rest.contains("protocol: TCP") || rest.contains("identify protocol"));
+    let tcp = rest.split_once(" TCP ").filter(|_| is_ip);
     let local = tcp.and_then(|(_, name)| name.split([' ', '-']).next());
+    let path = rest.find(" /").filter(|_| kind == "REG");
     Some(Fd {
-        pid: Some(pid),
-        socket: matches!(kind, "IPv4" | "IPv6" | "sock" | "unix"),
+        pid: Some(pid.parse().ok()?),
+        socket: is_ip || matches!(kind, "sock" | "unix"),
         untracked,
         local: local.and_then(sockets::address),
-        path: rest
-            .find(" /")
-            .filter(|_| kind == "REG")
-            .and_then(|start| rest.get(start + 1..)),
+        path: path.and_then(|blank| rest.get(blank + 1..)),
     })
-}
-
-/// `123u`, `4w`, `5uW`: a number, its mode, a lock.
-fn is_fd(word: &str) -> bool {
-    let mode = word.trim_start_matches(|c: char| c.is_ascii_digit());
-    mode.len() < word.len() && mode.len() < 3 && mode.starts_with(['r', 'w', 'u', '-'])
 }
 
 #[cfg(test)]

@@ -6,3 +6,34 @@ pub mod server_log;
 pub mod sockets;
 pub mod topics;
 pub mod zookeeper;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+/// A regular expression in verbose mode. Its classes are ASCII, so that it needs no tables of Unicode.
+struct Pattern(Regex);
+
+impl Pattern {
+    /// For patterns that the tests of their file compile.
+    fn new(pattern: &str) -> Pattern {
+        let compiled = RegexBuilder::new(pattern)
+            .ignore_whitespace(true)
+            .unicode(false)
+            .build();
+        // A constant, and the parser's first call compiles it: a test of that parser fails if it is wrong.
+        #[allow(clippy::expect_used)]
+        Pattern(compiled.expect("a valid pattern"))
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text.as_bytes())
+    }
+
+    /// The groups of the first match; an empty text for a group that takes no part in it.
+    fn groups<'a, const N: usize>(&self, text: &'a str) -> Option<[&'a str; N]> {
+        let captures = self.0.captures(text.as_bytes())?;
+        let group = |index| text.get(captures.get(index + 1)?.range());
+        Some(std::array::from_fn(|index| {
+            group(index).unwrap_or_default()
+        }))
+    }
+}

@@ -1,9 +1,9 @@
 //! Logs of Kafka's brokers and clients, in log4j's usual forms: what they say about a broker that no longer answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
-use super::sockets;
-use crate::parse::leading_number;
+use super::{Pattern, sockets};
 
 /// Limit of each collection; no broker has as many partitions.
 const KEPT: usize = 100_000;
@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Option<Log<'_>> {
     let mut log = Log::default();
     for line in text.lines() {
         match line.as_bytes().first() {
-            Some(b'\t' | b' ') => log.setting(line.trim_start()),
+            Some(b'\t' | b' ') => log.setting(line),
             Some(b'[' | b'0'..=b'9') => log.line(line),
             _ => log.exception(line),
         }
@@ -64,179 +64,138 @@ pub fn parse(text: &str) -> Option<Log<'_>> {
     (log.broker || log.client).then_some(log)
 }
 
+/// `[2020-04-22 10:43:36,369] WARN message` or `2020-04-22 10:43:36,369 WARN message`.
+static LINE: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^ \[? (?<time> \d{4}-\d\d-\d\d\ \d\d:\d\d:\d\d ) \S* \s+
+          (?: TRACE|DEBUG|INFO|WARN|ERROR|FATAL ) \s+ (?<message>.*)",
+    )
+});
+
+static SETTING: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^\s+ (?<key> broker\.id | node\.id | listeners | log\.dirs? ) \ =\  (?<value>.*)",
+    )
+});
+
+static BROKER_CLASS: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(r"\(kafka\.(?: server | log | cluster | coordinator | network )\.")
+});
+
+/// The broker that wrote a line, from its first words in brackets, which may contain other ids as well.
+static WRITER: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^ \[ [^\]]*? (?: Kafka\ Server\  | KafkaServer\ id= | BrokerServer\ id= | n\ [Bb]roker\  | \ broker= )
+          (?<id>\d+)",
+    )
+});
+
+static VERSION: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(r"^ Kafka\ version .*? :\  (?<version>\S+)"));
+
+/// `h/127.0.0.1:9092 (id: 2 rack: null)`
+static ADDRESS: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(r"(?<address>[^\s/]+) \ \(id:\  (?<id>\d+)"));
+
+/// `Partition [t,3] on broker 2: Shrinking ISR for partition [t,3] from 2,1,3 to 2 (kafka.cluster.Partition)`,
+/// later `[Partition t-3 broker=2] Shrinking ISR from 2,1,3 to 2. Leader: ...`.
+static ISR_CHANGE: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"Partition\  (?<partition>\S+) \  (?: on\ broker\  (?<id>\d+) )? .*?
+          (?: Shrinking | Expanding )\ ISR\  .*? from\  (?<from>[\d,]+) \ to\  (?<to>[\d,]+)",
+    )
+});
+
+static PRODUCE_ERROR: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"on\ topic-partition\  (?<partition>\S+) ,\ retrying .*? Error:\  (?<error>[^\s.]+)",
+    )
+});
+
+/// A refused connection is no such sign: a broker that starts or is down refuses connections.
+static DISCONNECT: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(r"Connection\ to\  (?<id>\d+) .* was\ disconnected\ before\ the\ response")
+});
+
 impl<'a> Log<'a> {
     fn setting(&mut self, line: &'a str) {
-        let Some((key, value)) = line.split_once(" = ") else {
+        let Some([key, value]) = SETTING.groups(line) else {
             return;
         };
         // From 4.0 on lists are in brackets.
-        let value = value
+        let list = value
             .strip_prefix('[')
-            .and_then(|list| list.strip_suffix(']'))
-            .unwrap_or(value);
+            .and_then(|list| list.strip_suffix(']'));
+        let value = list.unwrap_or(value);
         match key {
-            "broker.id" | "node.id" => self
-                .ids
-                .extend(value.parse::<i32>().ok().filter(|id| *id >= 0)),
             "listeners" => self.listeners = Some(value),
             "log.dirs" if value != "null" => self.log_dirs = Some(value),
             "log.dir" => self.log_dirs = self.log_dirs.or(Some(value)),
+            "broker.id" | "node.id" => self.add_id(value),
             _ => {}
         }
     }
 
+    /// A negative id stands for one that is not set.
+    fn add_id(&mut self, id: &str) {
+        if self.ids.len() < KEPT {
+            self.ids
+                .extend(id.parse::<i32>().ok().filter(|id| *id >= 0));
+        }
+    }
+
     fn line(&mut self, line: &'a str) {
-        let Some((time, message)) = time_and_message(line) else {
+        let Some([time, message]) = LINE.groups(line) else {
             return;
         };
         self.lines += 1;
         self.last = time;
-        self.broker |= [
-            "(kafka.server.",
-            "(kafka.log.",
-            "(kafka.cluster.",
-            "(kafka.coordinator.",
-            "(kafka.network.",
-        ]
-        .iter()
-        .any(|class| message.contains(class));
-        self.client |= message.contains("(org.apache.kafka.clients.");
-        if let Some(own) = message
-            .strip_prefix('[')
-            .and_then(|rest| rest.split(']').next())
-            && self.ids.len() < KEPT
-        {
-            self.ids.extend(own_id(own));
+        self.broker = self.broker || BROKER_CLASS.is_match(message);
+        self.client = self.client || message.contains("(org.apache.kafka.clients.");
+        if let Some([id]) = WRITER.groups(message) {
+            self.add_id(id);
         }
-        if let Some(version) = message
-            .strip_prefix("Kafka version")
-            .and_then(|rest| rest.split_once(": "))
-        {
-            self.version = version.1.split(' ').next();
+        if let Some([version]) = VERSION.groups(message) {
+            self.version = Some(version);
         }
-        if let Some((before, after)) = message.split_once(" (id: ")
-            && let Some(address) = before.rsplit([' ', '/']).next().and_then(sockets::address)
-            && let (Some(id), true) = (leading_number(after), self.addresses.len() < KEPT)
+        if let Some([address, id]) = ADDRESS.groups(message)
+            && let (Some(address), Ok(id)) = (sockets::address(address), id.parse())
+            && self.addresses.len() < KEPT
         {
             self.addresses.insert(address, id);
         }
-        self.isr(time, message);
-        if let Some((_, rest)) = message.split_once("on topic-partition ")
-            && let Some((partition, rest)) = rest.split_once(", retrying")
-            && let Some((_, error)) = rest.split_once("Error: ")
+        if let Some([partition, id, from, to]) = ISR_CHANGE.groups(message)
+            && self.isr_changes.len() < KEPT
+        {
+            self.add_id(id);
+            let change = IsrChange { time, from, to };
+            self.isr_changes.insert(partition, change);
+        }
+        if let Some([partition, error]) = PRODUCE_ERROR.groups(message)
             && self.produce_errors.len() < KEPT
         {
-            let error = error.split([' ', '.']).next().unwrap_or_default();
             *self.produce_errors.entry((error, partition)).or_default() += 1;
         }
         self.exception(message);
     }
 
-    /// `Partition [t,3] on broker 2: Shrinking ISR for partition [t,3] from 2,1,3 to 2 (kafka.cluster.Partition)`,
-    /// later `[Partition t-3 broker=2] Shrinking ISR from 2,1,3 to 2. Leader: ...`.
-    fn isr(&mut self, time: &'a str, message: &'a str) {
-        let Some((before, after)) = message
-            .split_once("Shrinking ISR ")
-            .or_else(|| message.split_once("Expanding ISR "))
-        else {
-            return;
-        };
-        let Some((partition, on)) = before
-            .split_once("Partition ")
-            .and_then(|(_, rest)| rest.split_once(' '))
-        else {
-            return;
-        };
-        let Some((from, to)) = after
-            .split_once("from ")
-            .and_then(|(_, rest)| rest.split_once(" to "))
-        else {
-            return;
-        };
-        let end = to
-            .find(|c: char| !c.is_ascii_digit() && c != ',')
-            .unwrap_or(to.len());
-        if self.isr_changes.len() < KEPT {
-            self.ids.extend(
-                on.strip_prefix("on broker ")
-                    .and_then(leading_number::<i32>),
-            );
-            self.isr_changes.insert(
-                partition,
-                IsrChange {
-                    time,
-                    from,
-                    to: to.get(..end).unwrap_or(to),
-                },
-            );
-        }
-    }
-
     /// An exception, mostly on a line of its own below the one with the time.
     fn exception(&mut self, text: &'a str) {
-        // A refused connection is no such sign: a broker that starts or is down refuses connections.
-        if let Some((_, rest)) = text.split_once("Connection to ")
-            && let Some(id) = leading_number(rest)
-            && rest.contains("was disconnected before the response")
+        if let Some([id]) = DISCONNECT.groups(text)
+            && let Ok(id) = id.parse()
             && self.disconnects.len() < KEPT
         {
             let times = self.disconnects.entry(id).or_insert(Times {
                 first: self.last,
                 ..Times::default()
             });
-            *times = Times {
-                count: times.count + 1,
-                last: self.last,
-                ..*times
-            };
+            times.count += 1;
+            times.last = self.last;
         }
         if text.contains("server disconnected before a response was received") {
             self.unanswered += 1;
         }
     }
-}
-
-/// `[2020-04-22 10:43:36,369] WARN message` or `2020-04-22 10:43:36,369 WARN message`.
-fn time_and_message(line: &str) -> Option<(&str, &str)> {
-    let line = line.strip_prefix('[').unwrap_or(line);
-    let time = line.get(..19)?;
-    let shape = b"0000-00-00 00:00:00";
-    let fits = |(byte, shape): (u8, u8)| {
-        if shape == b'0' {
-            byte.is_ascii_digit()
-        } else {
-            byte == shape
-        }
-    };
-    std::iter::zip(time.bytes(), *shape)
-        .all(fits)
-        .then_some(())?;
-    let (level, message) = line
-        .get(19..)?
-        .split_once(' ')?
-        .1
-        .trim_start()
-        .split_once(' ')?;
-    matches!(
-        level,
-        "TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR" | "FATAL"
-    )
-    .then(|| (time, message.trim_start()))
-}
-
-/// The id of the broker that wrote a line, from its first word in brackets, which may contain other ids as well.
-fn own_id(bracket: &str) -> Option<i32> {
-    let marks = [
-        "Kafka Server ",
-        "KafkaServer id=",
-        "BrokerServer id=",
-        "n broker ",
-        "n Broker ",
-        " broker=",
-    ];
-    marks
-        .iter()
-        .find_map(|mark| leading_number(bracket.split_once(mark)?.1))
 }
 
 #[cfg(test)]

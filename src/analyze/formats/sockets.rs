@@ -1,7 +1,9 @@
 //! TCP sockets as `netstat -an` and `-antp`, `ss -tan` and `-anp` print them, one a line, among any other lines.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::LazyLock;
 
+use super::Pattern;
 use crate::model::TcpState;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,32 +25,35 @@ pub fn sockets(text: &str) -> impl Iterator<Item = Socket> {
     text.lines().filter_map(socket)
 }
 
+/// `tcp 0 0 LOCAL PEER ESTABLISHED 81068/java`
+static NETSTAT: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^\s* tcp6? \s+ (?<receive>\d+) \s+ (?<send>\d+) \s+ (?<local>\S+) \s+ (?<peer>\S+)
+          \s+ (?<state>[A-Z_0-9]+) (?: \s+ (?<pid>\d+)/ )?",
+    )
+});
+
+/// `ESTAB 0 0 LOCAL PEER users:(("java",pid=81068,fd=37))`, with or without the protocol before the state.
+static SS: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^\s* (?: tcp \s+ )? (?<state>[A-Z-]+[12]?) \s+ (?<receive>\d+) \s+ (?<send>\d+)
+          \s+ (?<local>\S+) \s+ (?<peer>\S+) (?: \s+ \S*? pid=(?<pid>\d+) )?",
+    )
+});
+
 fn socket(line: &str) -> Option<Socket> {
-    let mut words = line.split_ascii_whitespace();
-    let first = words.next()?;
-    // netstat prints the state after the addresses, ss before the queues, with or without the protocol before it.
-    let tcp = matches!(first, "tcp" | "tcp6");
-    let second = if tcp { words.next()? } else { first };
-    let (before, receive) = match second.parse() {
-        Ok(queue) if tcp => (None, queue),
-        _ => (Some(state(second)?), words.next()?.parse().ok()?),
+    let netstat = || {
+        let [receive, send, local, peer, state, pid] = NETSTAT.groups(line)?;
+        Some([state, receive, send, local, peer, pid])
     };
-    let send_queue = words.next()?.parse().ok()?;
-    let (local, peer) = (address(words.next()?)?, address(words.next()?)?);
-    let state = before.or_else(|| state(words.next()?))?;
-    let owner = words.next().unwrap_or_default();
-    let pid = owner
-        .split_once("pid=")
-        .map_or(owner, |(_, pid)| pid)
-        .split(['/', ','])
-        .next();
+    let [state, receive, send, local, peer, pid] = SS.groups(line).or_else(netstat)?;
     Some(Socket {
-        state,
-        receive_queue: receive,
-        send_queue,
-        local,
-        peer,
-        pid: pid.and_then(|pid| pid.parse().ok()),
+        state: self::state(state)?,
+        receive_queue: receive.parse().ok()?,
+        send_queue: send.parse().ok()?,
+        local: address(local)?,
+        peer: address(peer)?,
+        pid: pid.parse().ok(),
     })
 }
 

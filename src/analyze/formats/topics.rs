@@ -1,6 +1,8 @@
 //! Partitions as `kafka-topics --describe` of 0.8 to 4.x prints them.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use super::Pattern;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition<'a> {
@@ -24,24 +26,23 @@ pub fn ids(list: &str) -> impl Iterator<Item = i32> {
     list.split(',').filter_map(|id| id.trim().parse().ok())
 }
 
+/// A value may be empty, and tabs became blanks in what was copied from a terminal.
+static PARTITION: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"Topic: \s+ (?<topic>\S+) \s .*? Partition: \s+ (?<partition>\d+)
+          \s+ Leader: (?: \s+ (?<leader>[^\s:]+) )? \s+ Replicas: \s+ (?<replicas>\S+)
+          \s+ Isr: (?: \s+ (?<isr>[\d,]+) )?",
+    )
+});
+
 fn partition(line: &str) -> Option<Partition<'_>> {
-    memmem::find(line.as_bytes(), b"Isr:")?;
-    // What was copied from a terminal has blanks for tabs; after an empty value the next name follows.
-    let value = |name: &str| {
-        let mut words = line
-            .split_ascii_whitespace()
-            .skip_while(|word| *word != name)
-            .skip(1);
-        words.next().filter(|word| !word.ends_with(':'))
-    };
+    let [topic, partition, leader, replicas, isr] = PARTITION.groups(line)?;
     Some(Partition {
-        topic: value("Topic:")?,
-        partition: value("Partition:")?.parse().ok()?,
-        leader: value("Leader:")
-            .and_then(|id| id.parse().ok())
-            .filter(|id| *id >= 0),
-        replicas: value("Replicas:")?,
-        isr: value("Isr:").unwrap_or_default(),
+        topic,
+        partition: partition.parse().ok()?,
+        leader: leader.parse().ok().filter(|id| *id >= 0),
+        replicas,
+        isr,
     })
 }
 

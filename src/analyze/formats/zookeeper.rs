@@ -1,23 +1,21 @@
 //! The output of `ls /brokers/ids` in ZooKeeper's shell.
 
+use std::sync::LazyLock;
+
+use super::Pattern;
+
+/// The command is typed into the shell, or given on its command line: then the client's own messages come first.
+static IDS: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"(?: ls\ /brokers/ids | WatchedEvent\ state:SyncConnected .* ) \s*? \n \s* \[ (?<ids>[\d,\ ]*) \]",
+    )
+});
+
 /// The registered broker ids; None where the text has no such list.
-pub fn registered(text: &str) -> Option<impl Iterator<Item = i32>> {
-    let mut lines = text.lines().map(str::trim);
-    // The command was typed into the shell, or given on its command line: then the client's own messages come first.
-    lines.find(|line| {
-        line.ends_with("ls /brokers/ids") || line.starts_with("WatchedEvent state:SyncConnected")
-    })?;
-    let list = lines
-        .find(|line| !line.is_empty())?
-        .strip_prefix('[')?
-        .strip_suffix(']')?;
-    let ids = || {
-        list.split(',')
-            .map(str::trim)
-            .filter(|id| !id.is_empty())
-            .map(str::parse::<i32>)
-    };
-    ids().all(|id| id.is_ok()).then(|| ids().flatten())
+pub fn registered(text: &str) -> Option<Vec<i32>> {
+    let [ids] = IDS.groups(text)?;
+    let ids = ids.split(',').map(str::trim).filter(|id| !id.is_empty());
+    ids.map(|id| id.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -26,7 +24,7 @@ mod tests {
 
     #[test]
     fn only_lists_of_ids() {
-        let read = |text| registered(text).map(Vec::from_iter);
+        let read = registered;
         assert_eq!(
             read("[zk: h:5181(CONNECTED) 4] ls /brokers/ids\n[217, 218, 219]\n"),
             Some(vec![217, 218, 219])
