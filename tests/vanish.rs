@@ -54,12 +54,12 @@ fn scrapes_are_answered_while_brokers_come_and_go() {
     wait_for("all to be gone", Duration::from_secs(20), || {
         running(&exporter.scrape()).is_empty()
     });
-    let handles = exporter.metrics().get("process_open_fds").unwrap();
+    let fds = exporter.metrics().get("process_open_fds").unwrap();
     println!(
-        "{} fake brokers reported; {handles} fds open at the end",
+        "{} fake brokers reported; {fds} fds open at the end",
         seen.len()
     );
-    assert!(handles < 100.0, "{handles} fds open");
+    assert!(fds < 100.0, "{fds} fds open");
     assert!(exporter.process.ended().unwrap().is_none());
     let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains("panicked"), "{log}");
