@@ -1,28 +1,214 @@
-//! The cluster collector: asks the broker and the peers that it listed last, to see who answers, and reads ISR and leaders
-//! from Metadata. While the broker does not answer, a peer's Metadata is used.
+//! The collector `cluster`: asks the broker and the peers that it listed last, to see who answers, and reads ISR and
+//! leaders from Metadata. While the broker does not answer, a peer's Metadata is used.
 
 mod address;
-mod count;
+pub mod count;
 mod peers;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
-
-pub use count::count;
+use tokio::time::{Duration, Instant};
 
 use self::address::{hint, own_address};
-use self::peers::{Peers, probed};
+use self::count::count;
+use self::peers::{Peers, probe_of};
+use super::blocking_worker::BlockingWorker;
+use super::context::{BrokerContext, SILENCE};
+use super::frame::{self, Collector, Description, Stamp};
 use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::OwnConnections;
 use crate::model::{
-    Broker, ClusterCounts, ClusterSource, Failure, PeerProbe, Probe, ProbeReport, Reason,
+    Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, PeerProbe, Probe,
+    ProbeReport, Reading, Reason, Role,
 };
+use crate::sys::proc_net::{self, ProcNetError};
+
+/// See [`ClusterClient`].
+#[derive(Debug)]
+pub struct Cluster;
+
+/// A run publishes its probes first, and then its counts.
+#[derive(Debug)]
+pub enum Update {
+    /// Published at once, because asking a peer for the counts may take time.
+    Probes(Box<ProbeReport>),
+    /// The last update of a run.
+    Counts(Result<Box<ClusterCounts>, Failure>),
+    /// No request is sent to this broker, for this reason. That is no failure.
+    NotAsked(&'static str),
+}
+
+impl Collector for Cluster {
+    const DESCRIPTION: Description = Description {
+        name: CollectorName::Cluster,
+        // Metadata takes the broker's time, so a large cluster is asked less often.
+        ceiling: 0.2,
+        deadline: Duration::from_secs(2),
+    };
+    type Value = Update;
+
+    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
+        match result {
+            Ok(Update::NotAsked(reason)) => {
+                broker.cluster = Reading::unknown(reason);
+                broker.probes = Reading::unknown(reason);
+            }
+            Ok(Update::Probes(report)) => {
+                stamp.put(&mut broker.probes, Ok(*report));
+            }
+            Ok(Update::Counts(counts)) => {
+                let counts = counts.map(|counts| *counts);
+                let no_topic = counts
+                    .as_ref()
+                    .ok()
+                    .and_then(|counts| no_topic(&broker.broker, counts));
+                let failure = stamp.put(&mut broker.cluster, counts).or(no_topic);
+                stamp.finish(broker, CollectorName::Cluster, failure.as_ref());
+            }
+            Err(failure) => {
+                stamp.put(&mut broker.probes, Err(failure.clone()));
+                stamp.put(&mut broker.cluster, Err(failure.clone()));
+                stamp.finish(broker, CollectorName::Cluster, Some(&failure));
+            }
+        }
+    }
+}
+
+/// Returns why the broker is not asked for its cluster.
+fn not_asked(context: &BrokerContext) -> Option<&'static str> {
+    let roles = &context.broker.roles;
+    if !roles.is_empty() && !roles.contains(&Role::Broker) {
+        Some("a dedicated controller speaks Raft: it has no ISR to report and answers no clients")
+    } else if !context.config.collectors.is_on(CollectorName::Cluster) {
+        Some("the collector `cluster` is switched off")
+    } else {
+        None
+    }
+}
+
+/// Runs for ever, unless the broker may not be asked.
+pub(super) async fn run(context: BrokerContext) {
+    let mut interval = frame::interval_of::<Cluster>(&context);
+    if let Some(reason) = not_asked(&context) {
+        let update = Ok(Update::NotAsked(reason));
+        return frame::publish::<Cluster>(&context, update, interval.interval(), Duration::ZERO)
+            .await;
+    }
+    let (bootstrap, listener) = context.settings.clone().map_or((None, None), |settings| {
+        (settings.bootstrap, settings.probe_listener)
+    });
+    let broker = Arc::clone(&context.broker);
+    let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
+    let mut worker = BlockingWorker::new(());
+    loop {
+        let started = Instant::now();
+        client.set_network(same_network(&context, &mut worker).await);
+        match client.probe().await {
+            Ok((probes, counts)) => {
+                if let Some(took) = metadata_took(&probes) {
+                    interval.spent(took);
+                }
+                let publish = |update| {
+                    let (every, took) = (interval.interval(), started.elapsed());
+                    frame::publish::<Cluster>(&context, Ok(update), every, took)
+                };
+                report_silence(&context, is_silent(&probes));
+                context.late.send_replace(is_late(&probes));
+                publish(Update::Probes(Box::new(probes.clone()))).await;
+                let counts = match counts {
+                    Err(silence) => client.ask_peer(silence, &probes.peers).await,
+                    counts => counts,
+                };
+                let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
+                let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
+                context.behind.send_replace(behind);
+                publish(Update::Counts(counts.map(Box::new))).await;
+            }
+            Err(failure) => {
+                report_silence(&context, false);
+                context.late.send_replace(false);
+                context.behind.send_replace(None);
+                let (every, took) = (interval.interval(), started.elapsed());
+                frame::publish::<Cluster>(&context, Err(failure), every, took).await;
+            }
+        }
+        let next = Instant::from(interval.next(started.into()));
+        tokio::join!(tokio::time::sleep_until(next), client.read_late(next));
+    }
+}
+
+/// Whether the exporter and the broker share a loopback.
+async fn same_network(
+    context: &BrokerContext,
+    worker: &mut BlockingWorker<()>,
+) -> Result<bool, Failure> {
+    let name = context.broker.name();
+    let (proc, pid) = (context.proc.clone(), context.broker.process.pid);
+    let read = move |(): &mut (), _| {
+        ControlFlow::Break(proc_net::same_network_namespace(proc.path(), pid))
+    };
+    let (now, deadline) = (Instant::now().into(), Cluster::DESCRIPTION.deadline);
+    let same = worker
+        .repeat(now, Duration::ZERO, deadline, &name, read)
+        .await?;
+    same.map_err(|error| {
+        let reason = match error {
+            ProcNetError::Gone(_) => Reason::Gone,
+            _ => Reason::Io,
+        };
+        let message = format!("{name}: its network namespace is unknown: {error}");
+        Failure::new(reason, message)
+    })
+}
+
+/// Makes the frame take a thread dump soon while the broker is silent.
+fn report_silence(context: &BrokerContext, silent: bool) {
+    context.suspects.send_if_modified(|suspects| {
+        if silent {
+            suspects.insert(SILENCE)
+        } else {
+            suspects.remove(&SILENCE)
+        }
+    });
+}
+
+/// Whether the broker answers more slowly than a working one, or not at all.
+fn is_late(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut own = own.into_iter().flatten();
+    own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
+}
+
+/// A working broker answers within milliseconds.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Returns how long Metadata took if the broker answered, even late. A broker that hangs gets no new request.
+fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
+    let answered = |probe: &&Probe| {
+        probe
+            .error
+            .as_ref()
+            .is_none_or(|error| error.reason == Reason::Slow)
+    };
+    let took = probes.metadata.as_ref().filter(answered)?.duration;
+    Some(took.min(Timing::default().deadline))
+}
+
+/// Whether the broker accepted the connection and does not answer, which a thread dump may explain.
+fn is_silent(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut errors = own
+        .into_iter()
+        .flatten()
+        .filter_map(|probe| probe.error.as_ref());
+    errors.any(|error| error.accepted && error.reason == Reason::Timeout)
+}
 
 /// Asks one broker process; a restarted broker needs a new one.
 #[derive(Debug)]
-pub struct ClusterCollector {
+pub struct ClusterClient {
     broker: Arc<Broker>,
     bootstrap: Option<String>,
     listener: Option<String>,
@@ -34,7 +220,7 @@ pub struct ClusterCollector {
     peers: Peers,
 }
 
-impl ClusterCollector {
+impl ClusterClient {
     /// `bootstrap` (`host:port`) and `listener` (its name) come from the config and override what discovery found.
     pub fn new(
         broker: Arc<Broker>,
@@ -44,7 +230,7 @@ impl ClusterCollector {
     ) -> Self {
         let (timing, same_network, client, peers) =
             (Timing::default(), Ok(true), None, Peers::default());
-        ClusterCollector {
+        ClusterClient {
             broker,
             bootstrap,
             listener,
@@ -62,9 +248,9 @@ impl ClusterCollector {
         self.same_network = same;
     }
 
-    /// Runs one round: ApiVersions and then Metadata to the broker, and at the same time ApiVersions to each peer on the
-    /// ring, with 2 s for each. Returns how that went and the counts from the broker's Metadata. It may be dropped at any
-    /// time; a request that is then unanswered is not sent again.
+    /// Sends ApiVersions and then Metadata to the broker, and at the same time ApiVersions to each peer on the ring, with
+    /// 2 s for each. Returns how that went and the counts from the broker's Metadata. It may be dropped at any time; a
+    /// request that is then unanswered is not sent again.
     ///
     /// # Errors
     /// If neither the broker nor its peers could be asked.
@@ -97,20 +283,20 @@ impl ClusterCollector {
                 }
                 Err(error) => {
                     return (
-                        probed(&name, api.connected_in, api.duration, Some(&error)),
+                        probe_of(&name, api.connected_in, api.duration, Some(&error)),
                         None,
                         Err(error),
                     );
                 }
             };
-            let metadata = probed(
+            let metadata = probe_of(
                 &name,
                 asked.connected_in,
                 asked.duration,
                 asked.answer.as_ref().err(),
             );
             (
-                probed(&name, api.connected_in, api.duration, None),
+                probe_of(&name, api.connected_in, api.duration, None),
                 Some(metadata),
                 asked.answer,
             )
@@ -155,9 +341,9 @@ impl ClusterCollector {
         if let (Some(id), Some(peer)) = (self.broker.id, chosen)
             && let Some(client) = self.peers.clients.get_mut(&peer)
         {
-            let (source, why) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
+            let (source, reason) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
             return match client
-                .metadata(move |metadata| count(metadata, id, source, why))
+                .metadata(move |metadata| count(metadata, id, source, reason))
                 .await
                 .answer
             {

@@ -78,7 +78,13 @@ pub struct Tasks {
     folder: OwnedFd,
     tasks: BTreeMap<u32, Task>,
     allowance: Allowance,
+    /// The number of links of the folder at the last listing, and how many scans since then found the same number.
+    links: u64,
+    unchanged: u32,
 }
+
+/// So many scans in a row rely on the number of threads. It stays the same if one thread starts when another ends.
+const TRUSTED_SCANS: u32 = 4;
 
 impl Tasks {
     /// Opens the process that started at `start_ticks`. No thread is known before the first [`Tasks::scan`].
@@ -108,6 +114,8 @@ impl Tasks {
             folder,
             tasks: BTreeMap::new(),
             allowance,
+            links: 0,
+            unchanged: 0,
         };
         // A thread that exists has run, so zeros, or no file, mean that the kernel does not count.
         if tasks.read(pid)?.unwrap_or_default().switches == 0 {
@@ -127,6 +135,25 @@ impl Tasks {
 
     pub fn get(&self, id: u32) -> Option<&Task> {
         self.tasks.get(&id)
+    }
+
+    /// Calls [`Tasks::scan`] if the number of threads has changed. Returns whether it did.
+    ///
+    /// # Errors
+    /// `Gone`, `Denied`, `Io`.
+    pub fn scan_changed(&mut self) -> Result<bool, ProcError> {
+        // The number of links includes the number of threads.
+        let stat = rustix::fs::fstat(&self.folder);
+        let links = stat.map_err(|errno| failed(self.pid, &self.path, errno))?;
+        #[allow(clippy::useless_conversion)] // its width differs between architectures
+        let links = u64::from(links.st_nlink);
+        if links == self.links && self.unchanged < TRUSTED_SCANS {
+            self.unchanged += 1;
+            return Ok(false);
+        }
+        self.scan()?;
+        (self.links, self.unchanged) = (links, 0);
+        Ok(true)
     }
 
     /// Finds threads that started or ended. Opens two files for each new one.
@@ -177,6 +204,7 @@ impl Tasks {
             folder,
             tasks,
             allowance,
+            ..
         } = self;
         let mut ended = Vec::new();
         // Both ascend, so they are walked together: a search for each id took a tenth of the time.

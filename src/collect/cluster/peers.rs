@@ -107,7 +107,7 @@ impl Peers {
 
 async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
     let asked = client.api().await;
-    let probe = probed(
+    let probe = probe_of(
         &format!("peer {}", peer.id),
         asked.connected_in,
         asked.duration,
@@ -131,7 +131,7 @@ async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
 }
 
 /// Turns the result of a request to `who` into a probe.
-pub(super) fn probed(
+pub(super) fn probe_of(
     who: &str,
     connected_in: Option<Duration>,
     duration: Duration,

@@ -170,22 +170,22 @@ async fn answering(body: Vec<u8>, closes: &Arc<AtomicBool>) -> FakeBroker {
     .await
 }
 
-fn collector(own: &FakeBroker) -> ClusterCollector {
+fn collector(own: &FakeBroker) -> ClusterClient {
     let address = Some(own.address.clone());
-    let collector = ClusterCollector::new(
+    let collector = ClusterClient::new(
         Arc::new(broker(Some(2), &[])),
         address,
         None,
         OwnConnections::default(),
     );
-    ClusterCollector {
+    ClusterClient {
         timing: FAST,
         ..collector
     }
 }
 
 /// Runs a round as the frame does.
-async fn collect(collector: &mut ClusterCollector) -> Result<ClusterCounts, Failure> {
+async fn collect(collector: &mut ClusterClient) -> Result<ClusterCounts, Failure> {
     match collector.probe().await? {
         (report, Err(silence)) => collector.ask_peer(silence, &report.peers).await,
         (_, counts) => counts,
@@ -360,7 +360,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_one_connection_for_each_rol
         .unwrap();
     let mut watching = [1, 2].map(|id| {
         let address = brokers[id as usize - 1].address.clone();
-        ClusterCollector::new(
+        ClusterClient::new(
             Arc::new(broker(Some(id), &[])),
             Some(address),
             None,

@@ -67,6 +67,34 @@ fn safepoint_time_is_in_the_unit_of_the_counter() {
 }
 
 #[test]
+fn only_one_counter_is_read_once_its_position_is_known() {
+    let bytes = fixture("jdk17.hsperfdata");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("1");
+    std::fs::write(&path, &bytes).unwrap();
+    let file = File::open(&path).unwrap();
+    let mut file = PerfFile {
+        file,
+        safepoints: None,
+    };
+    let expected = Some(Duration::from_nanos(137_180_345));
+    for _ in 0..2 {
+        assert_eq!(file.safepoint_time().unwrap(), expected);
+    }
+    // All later calls read only that position: the rest of the file is overwritten.
+    let (at, frequency) = file.safepoints.unwrap();
+    assert_eq!(frequency, 1_000_000_000);
+    let mut later = vec![0; bytes.len()];
+    let at = at as usize;
+    later[at..at + 8].copy_from_slice(&7_i64.to_le_bytes());
+    std::fs::write(&path, &later).unwrap();
+    let later = Some(Duration::from_nanos(7));
+    assert_eq!(file.safepoint_time().unwrap(), later);
+    std::fs::write(&path, &bytes[..at]).unwrap();
+    file.safepoint_time().unwrap_err();
+}
+
+#[test]
 fn other_data_is_refused() {
     let whole = fixture("jdk25.hsperfdata");
     let with = |at: usize, byte: u8| {
