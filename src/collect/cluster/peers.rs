@@ -29,7 +29,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Updates the ring from the list of live brokers. `asked` is the address of the own broker.
-    pub fn remember(&mut self, own_id: i32, asked: &str, live: &[Peer]) {
+    pub(super) fn remember(&mut self, own_id: i32, asked: &str, live: &[Peer]) {
         let now = Instant::now();
         let own = live.iter().find(|peer| peer.id == own_id);
         // If all brokers advertise the same address, only the own one answers there.
@@ -60,7 +60,7 @@ impl Peers {
     }
 
     /// Asks every peer of the ring for ApiVersions, all at the same time.
-    pub async fn probe(&mut self, own: &OwnConnections, timing: Timing) -> Vec<PeerProbe> {
+    pub(super) async fn probe(&mut self, own: &OwnConnections, timing: Timing) -> Vec<PeerProbe> {
         self.close_unlisted().await;
         for (peer, _) in &self.ring {
             let address = address(&peer.host, peer.port);
