@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cli::{Format, LogLevel, ServeArgs};
-use crate::model::deserialize_duration;
+use crate::model::{deserialize_duration, routes};
 use crate::recording;
 use crate::sys::proc::ProcRoot;
 use crate::verdict::liveness::LivenessSettings;
@@ -224,17 +224,6 @@ impl Config {
     }
 }
 
-/// Paths that are served already.
-const TAKEN: [&str; 7] = [
-    "/-/healthy",
-    "/-/ready",
-    "/check",
-    "/live",
-    "/api/v1/brokers",
-    "/api/v1/findings",
-    "/runbooks",
-];
-
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
 fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
     let fail = |why: &str| {
@@ -247,7 +236,7 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
         return fail("must begin with / and name a path, e.g. /metrics");
     } else if !path.chars().all(plain) {
         return fail("only letters, digits and / - . _ ~ may stand in it, e.g. /metrics");
-    } else if TAKEN.contains(&path) {
+    } else if routes::ALL.contains(&path) {
         return fail("is taken, choose another");
     }
     Ok(())
