@@ -57,12 +57,12 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
     let no_floor = "evidence: {min_free: 0}\n";
     // Name, preparation, config, exit code, message, and whether there is a bundle.
     let table = [
-        ("room for all", tmpfs("size=10m"), no_floor, 0, "", true),
+        ("space for all", tmpfs("size=10m"), no_floor, 0, "", true),
         // Some files fit, in blocks of 4 KiB.
-        ("room for some", tmpfs("size=36k"), no_floor, 0, "", true),
+        ("space for some", tmpfs("size=36k"), no_floor, 0, "", true),
         // Only a manifest would fit.
         (
-            "room for nothing",
+            "space for no file",
             tmpfs("size=16k"),
             no_floor,
             1,
@@ -70,7 +70,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
             false,
         ),
         (
-            "no room",
+            "no space",
             tmpfs("size=4k"),
             no_floor,
             1,
@@ -153,7 +153,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
             let some = full.is_some_and(|why| {
                 why.contains("evidence.min_free") || why.contains("No space left")
             });
-            assert_eq!(some, name == "room for some", "{name}: {manifest:#}");
+            assert_eq!(some, name == "space for some", "{name}: {manifest:#}");
         }
     }
 }

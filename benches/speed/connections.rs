@@ -41,7 +41,7 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         Ok((per_run(cpu), states_of(&printed)))
     };
     let ours = |what: &str| cost_of(cell, worker::command([what, &each, &port], &[]));
-    // The kernel resumes at a position in a table that the whole machine shares: if other connections end between two
+    // The kernel resumes at a position in a table that all of the machine shares: if other connections end between two
     // parts of its answer, it can leave out one that exists.
     let expected = |counted: usize, wanted: usize| -> Result<()> {
         ensure!(

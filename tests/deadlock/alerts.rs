@@ -157,7 +157,7 @@ impl Pager {
         });
     }
 
-    /// Waits until every panel of the dashboards has had data. Rates need two scrapes.
+    /// Waits until every panel of the dashboards has data. Rates need two scrapes.
     pub fn every_panel_has_data(&self) {
         let mut empty: Vec<(String, Vec<String>)> = Vec::new();
         for name in ["cluster", "broker"] {

@@ -138,8 +138,8 @@ pub fn gray(cluster: &Cluster, exporter: &Exporter, closed_port: u16, made: &Dea
     }
 }
 
-/// The probe fails after a second dump that shows the same, and after the evidence. A broker that did not know the whole
-/// cluster at the first reading counts as restarted, which takes a minute more.
+/// The probe fails after a second dump with the same deadlock, and after the evidence is saved. A broker that did not know
+/// all brokers at the first reading counts as restarted, which takes a minute more.
 pub fn probe_fails(cluster: &Cluster, exporter: &Exporter, made: &Deadlock) {
     let mut answer = live(exporter, made.broker);
     let start = Instant::now();

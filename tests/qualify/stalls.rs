@@ -103,11 +103,12 @@ fn logging_exporter(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
     (exporter, log)
 }
 
-fn suspicions(log: &Path) -> Vec<String> {
+/// Returns the suspicions of threads without progress in the log, which has them at level debug.
+pub fn suspicions(log: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(log).unwrap();
     let lines = log
         .lines()
-        .filter(|line| line.contains("hardly move") && !line.contains("suspects=[]"));
+        .filter(|line| line.contains("suspects=[") && !line.contains("suspects=[]"));
     lines
         .map(|line| line.split_once("broker=").unwrap().1.to_owned())
         .collect()

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::stalls::suspicions;
 use crate::support::Exporter;
 use crate::support::verdict::{followed, load, seconds_to_verdict, start};
 use lab::{Cluster, ClusterOptions, Form, Load};
@@ -64,11 +65,8 @@ fn not_suspected(version: &str) {
     let metrics = exporter.metrics();
     let cpu = metrics.get("process_cpu_seconds_total").unwrap() - cpu;
     let share = 100.0 * cpu / start.elapsed().as_secs_f64();
+    let suspicions = suspicions(&log);
     let log = std::fs::read_to_string(&log).unwrap();
-    let suspicions: Vec<&str> = log
-        .lines()
-        .filter(|line| line.contains("threads that hardly move") && !line.contains("suspects=[]"))
-        .collect();
     let dumps = log
         .lines()
         .filter(|line| line.contains("thread dump"))
@@ -86,7 +84,7 @@ fn not_suspected(version: &str) {
     for broker in cluster.brokers() {
         let of = |name: &str| metrics.of(name, broker.id());
         let interval = metrics.get(&format!(
-            "round_interval_seconds{{broker=\"{}\",round=\"progress\"}}",
+            "round_interval_seconds{{broker=\"{}\",collector=\"progress\"}}",
             broker.id()
         ));
         println!(

@@ -82,17 +82,17 @@ fn it_is_reported_as_down(cluster: &Cluster, exporter: &Exporter) {
             .all(|series| metrics.of(series, SICK).is_none())
     });
     agree_on_everything(cluster, exporter);
-    let metrics = exporter.metrics();
-    let others = cluster
-        .brokers()
-        .map(|broker| broker.id())
-        .filter(|id| *id != SICK);
-    let under_replicated: f64 = others
-        .map(|id| metrics.of("under_replicated_partitions", id).unwrap())
-        .sum();
-    assert!(
-        under_replicated > 0.0,
-        "no partition is under-replicated without the broker"
+    wait_for(
+        "under-replicated partitions",
+        Duration::from_secs(30),
+        || {
+            let metrics = exporter.metrics();
+            cluster
+                .brokers()
+                .filter_map(|broker| metrics.of("under_replicated_partitions", broker.id()))
+                .sum::<f64>()
+                > 0.0
+        },
     );
 }
 

@@ -27,7 +27,8 @@ pub fn scraped(exporter: &Exporter, check: impl Fn(&str), trouble: impl FnOnce()
     scrapes.were_answered_in_time();
 }
 
-/// The times that scrapes took.
+/// The times that scrapes took, without the time in which the exporter or this test waited for a core: a busy machine does
+/// not make the exporter late, and a broker that blocks it does.
 #[derive(Default)]
 pub struct Scrapes(Vec<Duration>);
 
@@ -36,9 +37,11 @@ impl Scrapes {
     const APART: Duration = Duration::from_millis(50);
 
     pub fn scrape(&mut self, exporter: &Exporter) -> String {
-        let start = Instant::now();
+        let (start, waited) = (Instant::now(), waits_for_a_core(exporter));
         let body = exporter.scrape();
-        self.0.push(start.elapsed());
+        let took = start.elapsed();
+        let waited = waits_for_a_core(exporter).saturating_sub(waited);
+        self.0.push(took.saturating_sub(waited));
         assert!(body.contains("kafka_vitals_build_info"));
         body
     }
@@ -78,6 +81,20 @@ impl Scrapes {
             "{summary}"
         );
     }
+}
+
+/// Returns how long the threads of the exporter and this thread have waited for a core until now.
+fn waits_for_a_core(exporter: &Exporter) -> Duration {
+    let tasks = format!("/proc/{}/task", exporter.process.pid());
+    let tasks = std::fs::read_dir(tasks).unwrap();
+    let files = tasks.map(|task| task.unwrap().path().join("schedstat"));
+    let own = std::path::PathBuf::from("/proc/thread-self/schedstat");
+    // A thread that has just ended has no file.
+    let waits = files.chain([own]).filter_map(|file| {
+        let text = std::fs::read_to_string(file).ok()?;
+        text.split(' ').nth(1)?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(waits.sum())
 }
 
 /// Returns the results of the exporter's probes of a broker: the broker's own api and metadata, and for each other broker

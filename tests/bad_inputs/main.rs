@@ -4,23 +4,14 @@
 //! The messages are what an operator needs (what, where, the remedy), not copies of the output.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "bad_inputs/discovery.rs"]
 mod discovery;
-#[path = "bad_inputs/dumps.rs"]
 mod dumps;
-#[path = "bad_inputs/exporter.rs"]
 mod exporter;
-#[path = "bad_inputs/host.rs"]
 mod host;
-#[path = "bad_inputs/metadata_memory.rs"]
 mod metadata_memory;
-#[path = "bad_inputs/protocol.rs"]
 mod protocol;
-#[path = "bad_inputs/running.rs"]
 mod running;
-#[path = "bad_inputs/settings.rs"]
 mod settings;
-#[path = "bad_inputs/sockets.rs"]
 mod sockets;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
