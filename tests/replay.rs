@@ -102,7 +102,9 @@ fn healthy_brokers_are_only_healthy() {
     let events = answer["timeline"].as_array().unwrap();
     assert_eq!(events.len(), 3, "{events:#?}");
     assert!(
-        events.iter().all(|event| event["what"] == "is healthy"),
+        events
+            .iter()
+            .all(|event| event["event"] == "state_changed" && event["state"] == "healthy"),
         "{events:#?}"
     );
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kafka_vitals::collect::cluster::ClusterCollector;
+use kafka_vitals::collect::process::PulseReader;
 use kafka_vitals::collect::progress::ProgressCollector;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{self, ThreadCollector, ThreadHistory};
@@ -331,8 +332,12 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
         exporter::vitals()?;
         Ok(())
     })?;
+    let mut pulses = PulseReader::default();
     measure("pulse", &mut || {
-        process::pulse(&proc, &broker).handles?;
+        pulses.read(&proc, &broker).handles?;
+        Ok(())
+    })?;
+    measure("sockets", &mut || {
         sockets.pulse(&broker, &|_| false)?;
         Ok(())
     })?;

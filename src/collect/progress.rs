@@ -39,6 +39,8 @@ pub struct ProgressCollector {
     clock: Clock,
     tasks: Option<Tasks>,
     scanned: Moment,
+    /// A thread that is followed has ended.
+    one_ended: bool,
     names: Arc<Names>,
     judged: Vec<(u32, Pool)>,
     detector: ProgressDetector,
@@ -67,6 +69,7 @@ impl ProgressCollector {
             clock: Clock::start(),
             tasks: None,
             scanned: Moment::default(),
+            one_ended: false,
             names: Arc::default(),
             judged: Vec::new(),
             detector: ProgressDetector::default(),
@@ -102,12 +105,15 @@ impl ProgressCollector {
                 Tasks::open(&self.proc, key.pid, key.start_ticks, self.allowance.clone())?
             }
         };
-        let scan = self.clock.now().plus(EARLY).since(self.scanned) >= SCAN_EVERY;
-        if scan {
+        let mut scanned = false;
+        if self.one_ended {
             tasks.scan()?;
+            scanned = true;
+        } else if self.clock.now().plus(EARLY).since(self.scanned) >= SCAN_EVERY {
+            scanned = tasks.scan_changed()?;
             self.scanned = self.clock.now();
         }
-        if scan || !Arc::ptr_eq(&self.names, names) {
+        if scanned || !Arc::ptr_eq(&self.names, names) {
             self.names = Arc::clone(names);
             self.choose(&mut tasks);
         }
@@ -124,10 +130,8 @@ impl ProgressCollector {
                 });
             },
         )?;
-        if samples.len() < self.judged.len() {
-            // One ended: look at once what came in its place.
-            self.scanned = Moment::default();
-        }
+        // Then the next pass looks at once what came in its place.
+        self.one_ended = samples.len() < self.judged.len();
         let mut states = Vec::new();
         for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
@@ -217,7 +221,7 @@ impl Pauses {
         let unknown = |reason, cause: String| {
             Failure::new(reason, format!("pauses of pid {}: {cause}", key.pid))
         };
-        let file = match self.file.take() {
+        let mut file = match self.file.take() {
             Some(file) => file,
             None => PinnedProcess::open(&self.proc_root, key.pid, Some(key.start_ticks))
                 .map_err(|error| unknown(error.reason(), error.to_string()))
@@ -226,10 +230,9 @@ impl Pauses {
                         .map_err(|error| unknown(Reason::Absent, error.to_string()))
                 })?,
         };
-        let data = file
-            .read()
+        let time = file
+            .safepoint_time()
             .map_err(|error| unknown(Reason::Protocol, error.to_string()))?;
-        let time = data.safepoint_time();
         self.file = Some(file);
         time.ok_or_else(|| {
             unknown(

@@ -85,7 +85,7 @@ impl ShortWork {
         }
     }
 
-    /// Replaces the thread if it hangs. For whoever has waited longer than expected.
+    /// Replaces the thread if it hangs. For a caller that has waited longer than expected.
     pub fn check(&'static self) {
         let mut state = self.lock();
         if let Thread::Works(since) = state.thread
@@ -120,7 +120,7 @@ impl ShortWork {
             {
                 state.thread = Thread::Works(now);
                 drop(state);
-                // Whoever waits for the answer sees that its sender is gone.
+                // The caller that waits for the answer sees that its sender is gone.
                 let outcome = catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
                 match outcome {
@@ -215,13 +215,13 @@ mod tests {
             let at = start + Duration::from_millis(after);
             work.submit(at, says(number, &send)).unwrap();
         }
-        let told: Vec<_> = (0..4)
+        let done: Vec<_> = (0..4)
             .map(|_| answers.recv_timeout(LIMIT).unwrap())
             .collect();
         assert!(start.elapsed() >= Duration::from_millis(40));
-        let numbers: Vec<u32> = told.iter().map(|(number, _)| *number).collect();
+        let numbers: Vec<u32> = done.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [1, 2, 3, 4]);
-        assert!(told.iter().all(|(_, thread)| *thread == told[0].1));
+        assert!(done.iter().all(|(_, thread)| *thread == done[0].1));
         // What comes while it sleeps for long wakes it.
         work.submit(Instant::now() + LIMIT * 6, says(9, &send))
             .unwrap();

@@ -18,6 +18,9 @@ use crate::sys::sock_diag::{self, DiagError, Ports, States, TcpSocket};
 /// How long a refused sock_diag is not asked again: each time, the kernel may start `modprobe`.
 const REFUSAL_LASTS: Duration = Duration::from_secs(600);
 
+/// A process keeps its network namespace, unless it asks for another itself, as no JVM does.
+const OURS_LASTS: Duration = Duration::from_secs(10);
+
 /// Reads the socket tables for one broker after the other, with one buffer.
 #[derive(Debug)]
 pub struct Sockets {
@@ -25,6 +28,8 @@ pub struct Sockets {
     time_limit: Duration,
     buffer: Vec<u8>,
     diag_refused: Option<Instant>,
+    /// Whether the network namespace of this process is ours, and when that was looked up.
+    ours: Option<(u32, bool, Instant)>,
     /// It told a socket once. Kernels of the 3.x line answer with an empty list where the module for TCP is missing.
     diag_proven: bool,
 }
@@ -51,6 +56,7 @@ impl Sockets {
             time_limit,
             buffer: Vec::new(),
             diag_refused: None,
+            ours: None,
             diag_proven: false,
         }
     }
@@ -249,6 +255,18 @@ impl Sockets {
         Ok(text)
     }
 
+    fn is_ours(&mut self, pid: u32) -> Result<bool, ProcNetError> {
+        let known = self
+            .ours
+            .filter(|(of, _, at)| *of == pid && at.elapsed() < OURS_LASTS);
+        if let Some((_, ours, _)) = known {
+            return Ok(ours);
+        }
+        let ours = proc_net::same_network_namespace(&self.proc_root, pid)?;
+        self.ours = Some((pid, ours, Instant::now()));
+        Ok(ours)
+    }
+
     /// Folds the TCP sockets of the broker's network namespace, beginning anew with `fresh` when one way fails midway.
     fn read<T>(
         &mut self,
@@ -260,8 +278,7 @@ impl Sockets {
         mut fold: impl FnMut(&mut T, &TcpSocket),
     ) -> Result<(T, Source), Failure> {
         let pid = broker.process.pid;
-        let same = proc_net::same_network_namespace(&self.proc_root, pid)
-            .map_err(|error| failure(broker, &error))?;
+        let same = self.is_ours(pid).map_err(|error| failure(broker, &error))?;
         let refused = self
             .diag_refused
             .is_some_and(|at| at.elapsed() < REFUSAL_LASTS);

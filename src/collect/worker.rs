@@ -1,4 +1,4 @@
-//! When a round runs, and where: its pace under a cost ceiling, and a lane in which a hanging read hurts nobody.
+//! When a round runs, and where: its interval under a cost ceiling, and a worker whose hanging read delays no other.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -21,7 +21,7 @@ pub struct AdaptiveInterval {
     cost: Option<Duration>,
 }
 
-/// However dear a round is, it still runs.
+/// However expensive a round is, it still runs.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
 impl AdaptiveInterval {
@@ -47,17 +47,17 @@ impl AdaptiveInterval {
         self.configured.max(needed.min(LONGEST))
     }
 
-    /// When the run after the one that began at `begun` begins.
-    pub fn next(&self, begun: Instant) -> Instant {
-        shared_moment(begun, self.interval(), Instant::now())
+    /// When the run after the one that began at `started` begins.
+    pub fn next(&self, started: Instant) -> Instant {
+        shared_moment(started, self.interval(), Instant::now())
     }
 }
 
-/// The first moment that rounds share and that is `interval` after `begun`; a missed one is not made up for.
+/// The first moment that rounds share and that is `interval` after `started`; a missed one is not made up for.
 ///
 /// All rounds begin at the same moments, whole seconds or quarters of one: that wakes the exporter a few times a second,
 /// however many brokers there are, and one snapshot shows what all of them read.
-pub(super) fn shared_moment(begun: Instant, interval: Duration, now: Instant) -> Instant {
+pub(super) fn shared_moment(started: Instant, interval: Duration, now: Instant) -> Instant {
     static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let origin = *ORIGIN;
     let step = if interval >= SECOND && interval.subsec_nanos() == 0 {
@@ -68,7 +68,7 @@ pub(super) fn shared_moment(begun: Instant, interval: Duration, now: Instant) ->
     // A timer may fire a little early.
     let steps =
         |at: Instant| (at + TIMER).saturating_duration_since(origin).as_nanos() / step.as_nanos();
-    let from = steps(begun) + interval.as_nanos().div_ceil(step.as_nanos());
+    let from = steps(started) + interval.as_nanos().div_ceil(step.as_nanos());
     let next = if from > steps(now) {
         from
     } else {
@@ -83,7 +83,7 @@ const QUARTER: Duration = Duration::from_millis(250);
 const TIMER: Duration = Duration::from_millis(1);
 
 /// Runs blocking work, one piece at a time, on a thread of its own: while a piece hangs (a read of `/proc` on a sick
-/// process can), the next is refused instead of begun, so that a lane never holds more than one thread.
+/// process can), the next is refused, so that a worker never holds more than one thread.
 #[derive(Debug)]
 pub struct BlockingWorker<S> {
     state: Arc<Mutex<S>>,
@@ -116,7 +116,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
             let before = thread_cpu();
             // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
             let result = work(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
-            // Nobody waits any more after the deadline.
+            // After the deadline the receiver is gone.
             let _ = done.send((result, thread_cpu().saturating_sub(before)));
         }));
         match tokio::time::timeout(deadline, answer).await {
@@ -219,7 +219,7 @@ where
                     } = self;
                     // Before the answer: work that follows at once must not take this for a hang.
                     drop(submitted);
-                    // Nobody waits any more after the deadline.
+                    // After the deadline the receiver is gone.
                     Outcome::Done(Box::new(move || {
                         let _ = done.send(result);
                     }))
@@ -279,7 +279,7 @@ mod tests {
         let second = |seconds: f64| Duration::from_secs_f64(seconds);
         // A moment that the rounds share, some time after the first.
         let start = shared_moment(Instant::now() + second(100.0), SECOND, Instant::now());
-        for (begun, interval, now, next) in [
+        for (started, interval, now, next) in [
             (0.0, 1.0, 0.1, 1.0),
             (0.0, 30.0, 0.1, 30.0),
             (0.0, 0.25, 0.01, 0.25),
@@ -298,9 +298,13 @@ mod tests {
             (0.0, 1.0, 60.3, 61.0),
             (0.0, 0.25, 60.3, 60.5),
         ] {
-            let found = shared_moment(start + second(begun), second(interval), start + second(now));
+            let found = shared_moment(
+                start + second(started),
+                second(interval),
+                start + second(now),
+            );
             let expected = start + second(next);
-            assert_eq!(found, expected, "{begun} {interval} {now}");
+            assert_eq!(found, expected, "{started} {interval} {now}");
         }
     }
 

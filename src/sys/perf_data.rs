@@ -41,7 +41,11 @@ impl From<Errno> for PerfDataError {
 
 /// The open file of one JVM; it stays valid for as long as the JVM lives.
 #[derive(Debug)]
-pub struct PerfFile(File);
+pub struct PerfFile {
+    file: File,
+    /// Where the time at safepoints is, and its ticks a second: an entry never moves.
+    safepoints: Option<(u64, i64)>,
+}
 
 impl PerfFile {
     /// Looks in the JVM's own /tmp, for a file of the JVM's user alone.
@@ -79,7 +83,10 @@ impl PerfFile {
             let file = openat(&folder, &file, flags, Mode::empty())?;
             let stat = fstat(&file)?;
             if of_user(stat.st_mode, stat.st_uid, FileType::RegularFile) {
-                return Ok(PerfFile(file.into()));
+                return Ok(PerfFile {
+                    file: file.into(),
+                    safepoints: None,
+                });
             }
         }
         Err(PerfDataError::Absent(target.pid))
@@ -94,7 +101,7 @@ impl PerfFile {
         let mut length = 0;
         loop {
             let read = self
-                .0
+                .file
                 .read_at(bytes.get_mut(length..).unwrap_or_default(), length as u64)?;
             length += read;
             if read == 0 || length >= MAX_BYTES {
@@ -106,6 +113,22 @@ impl PerfFile {
         }
         bytes.truncate(length);
         PerfData::parse(bytes)
+    }
+
+    /// [`PerfData::safepoint_time`], of which all but the first call reads the one counter alone.
+    ///
+    /// # Errors
+    /// `Format` or `Io`.
+    pub fn safepoint_time(&mut self) -> Result<Option<Duration>, PerfDataError> {
+        if let Some((at, frequency)) = self.safepoints {
+            let mut ticks = [0; 8];
+            self.file.read_exact_at(&mut ticks, at)?;
+            return Ok(time(i64::from_le_bytes(ticks), frequency));
+        }
+        let data = self.read()?;
+        let known = data.position("sun.rt.safepointTime");
+        self.safepoints = known.zip(data.long("sun.os.hrt.frequency"));
+        Ok(data.safepoint_time())
     }
 }
 
@@ -149,19 +172,33 @@ impl PerfData {
 
     /// Name and value of each counter, up to the first entry that makes no sense.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
+        self.entries().filter_map(|(_, bytes)| entry(bytes))
+    }
+
+    /// Where the value of a counter that counts is in the file.
+    fn position(&self, name: &str) -> Option<u64> {
+        self.entries().find_map(|(at, bytes)| match entry(bytes)? {
+            (found, Value::Long(_)) if found == name => {
+                u64::try_from(at.checked_add(size(bytes, 16)?)?).ok()
+            }
+            _ => None,
+        })
+    }
+
+    /// Each entry with its position.
+    fn entries(&self) -> impl Iterator<Item = (usize, &[u8])> {
         // Every entry takes at least its 20 bytes of head, so a huge count in the file ends with the file.
         let mut at = self.first_entry;
-        (0..self.entries)
-            .map_while(move |_| {
-                let length = size(&self.bytes, at)?;
-                let entry = self
-                    .bytes
-                    .get(at..at.checked_add(length)?)
-                    .filter(|_| length >= 20)?;
-                at += length;
-                Some(entry)
-            })
-            .filter_map(entry)
+        (0..self.entries).map_while(move |_| {
+            let length = size(&self.bytes, at)?;
+            let entry = self
+                .bytes
+                .get(at..at.checked_add(length)?)
+                .filter(|_| length >= 20)?;
+            let begin = at;
+            at += length;
+            Some((begin, entry))
+        })
     }
 
     /// The value of a counter that counts.
@@ -196,14 +233,16 @@ impl PerfData {
     }
 
     fn time(&self, ticks: i64) -> Option<Duration> {
-        let ticks = u128::try_from(ticks).ok()?;
-        let frequency = u128::try_from(self.long("sun.os.hrt.frequency")?)
-            .ok()
-            .filter(|frequency| *frequency > 0)?;
-        Some(Duration::from_nanos(
-            u64::try_from(ticks * 1_000_000_000 / frequency).ok()?,
-        ))
+        time(ticks, self.long("sun.os.hrt.frequency")?)
     }
+}
+
+/// `frequency` is in ticks a second.
+fn time(ticks: i64, frequency: i64) -> Option<Duration> {
+    let ticks = u128::try_from(ticks).ok()?;
+    let frequency = u128::try_from(frequency).ok().filter(|it| *it > 0)?;
+    let nanoseconds = u64::try_from(ticks * 1_000_000_000 / frequency).ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// A number of the format that says where or how many: four bytes, never negative.

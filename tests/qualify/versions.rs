@@ -44,7 +44,7 @@ fn tools_agree_in_trouble(case: &Case) {
         || {
             let success = |collector| exporter.metrics().success(SICK, collector);
             exporter.page().contains("is stopped by a signal")
-                && exporter.page().contains("<small>told by broker ")
+                && exporter.page().contains("<small>reported by broker ")
                 && success("threads") == Some(false)
                 && success("cluster") == Some(true)
         },

@@ -159,12 +159,12 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
     wait_for(
         "a peer to report the cluster's state",
         Duration::from_secs(20),
-        || on_page("<small>told by broker "),
+        || on_page("<small>reported by broker "),
     );
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
         exporter.metrics().success(id, "threads") == Some(true)
-            && !on_page("<small>told by broker ")
+            && !on_page("<small>reported by broker ")
     });
 }
 

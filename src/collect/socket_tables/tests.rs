@@ -31,7 +31,7 @@ fn broker(pid: u32, listeners: &[(&str, u16)]) -> Broker {
     }
 }
 
-fn nobody(_: SocketAddr) -> bool {
+fn no_own(_: SocketAddr) -> bool {
     false
 }
 
@@ -100,8 +100,8 @@ proptest! {
         }
         let now = Instant::now();
         for (reader, broker) in std::iter::zip(&mut readers, &brokers) {
-            let round = reader.round_at(now, broker, Signs::default(), &nobody).unwrap();
-            let alone = Sockets::new(root.path(), LIMIT).pulse(broker, &nobody).unwrap();
+            let round = reader.round_at(now, broker, Signs::default(), &no_own).unwrap();
+            let alone = Sockets::new(root.path(), LIMIT).pulse(broker, &no_own).unwrap();
             prop_assert_eq!(round.accept_queues.unwrap(), (alone.accept_queues, now));
             prop_assert_eq!(round.sockets.unwrap().unwrap(), (alone.sockets, now));
         }
@@ -133,7 +133,7 @@ fn one_walk_serves_the_brokers_of_a_namespace_and_no_other() {
     let mut at = |after: f64| {
         let now = start + Duration::from_secs_f64(after);
         let mut read = |index: usize| {
-            let round = readers[index].round_at(now, &brokers[index], Signs::default(), &nobody);
+            let round = readers[index].round_at(now, &brokers[index], Signs::default(), &no_own);
             let (pulse, at) = round.unwrap().sockets?.unwrap();
             let close_wait = pulse.server.get(TcpState::CloseWait).connections;
             Some((close_wait, (at - start).as_secs_f64()))
@@ -170,17 +170,17 @@ fn a_new_broker_is_counted_at_once_and_one_that_is_gone_no_more() {
     let calm = Signs::default();
     let walked = |round: TableRound| round.sockets.is_some();
     assert!(walked(
-        first.round_at(now, &brokers[0], calm, &nobody).unwrap()
+        first.round_at(now, &brokers[0], calm, &no_own).unwrap()
     ));
     assert!(!walked(
         first
-            .round_at(now + SECOND, &brokers[0], calm, &nobody)
+            .round_at(now + SECOND, &brokers[0], calm, &no_own)
             .unwrap()
     ));
     let mut second = reader(&tables, root.path());
     assert!(walked(
         second
-            .round_at(now + SECOND, &brokers[1], calm, &nobody)
+            .round_at(now + SECOND, &brokers[1], calm, &no_own)
             .unwrap()
     ));
     let (table, _) = second.place(&brokers[1]).unwrap();
@@ -249,7 +249,7 @@ fn what_is_suspicious_calls_for_a_walk_each_second() {
         let mut walked = known();
         walked.walked(fds(100), &pulse(close_wait, unread), now);
         assert_eq!(walked.stands(fds(100), now), suspicious);
-        // That it stays is no growth, but nobody reading is suspicious for as long as it lasts.
+        // A number that stays is no growth, but bytes that stay unread are suspicious for as long as they do.
         let later = now + SUSPICION_LASTS;
         walked.walked(fds(100), &pulse(close_wait, unread), later);
         assert_eq!(walked.stands(fds(100), later), unread > 0);

@@ -255,7 +255,7 @@ fn stack(frames: &[String]) -> Markup {
 fn issue(known: &NamedIssue) -> Markup {
     html! {
         p {
-            strong { (known.issue) } @if !known.is_exact() { " (similar)" } ": " (known.title) ". "
+            strong { (known.issue) } @if !known.is_exact() { " (probable match)" } ": " (known.title) ". "
             @if known.fixed_in.is_empty() { "No release with a fix is known." }
             @else { "Fixed in " (known.fixed_in.join(", ")) "." }
             @if let Some(advise) = &known.advise { " Move to " (advise) "." }

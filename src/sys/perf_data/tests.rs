@@ -67,6 +67,34 @@ fn tells_safepoint_time_in_the_counters_own_unit() {
 }
 
 #[test]
+fn reads_one_counter_alone_where_its_place_is_known() {
+    let bytes = fixture("jdk17.hsperfdata");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("1");
+    std::fs::write(&path, &bytes).unwrap();
+    let file = File::open(&path).unwrap();
+    let mut file = PerfFile {
+        file,
+        safepoints: None,
+    };
+    let expected = Some(Duration::from_nanos(137_180_345));
+    for _ in 0..2 {
+        assert_eq!(file.safepoint_time().unwrap(), expected);
+    }
+    // From the first call on only its place is read: the counter after it went on, and with all else destroyed.
+    let (at, frequency) = file.safepoints.unwrap();
+    assert_eq!(frequency, 1_000_000_000);
+    let mut later = vec![0; bytes.len()];
+    let at = at as usize;
+    later[at..at + 8].copy_from_slice(&7_i64.to_le_bytes());
+    std::fs::write(&path, &later).unwrap();
+    let later = Some(Duration::from_nanos(7));
+    assert_eq!(file.safepoint_time().unwrap(), later);
+    std::fs::write(&path, &bytes[..at]).unwrap();
+    file.safepoint_time().unwrap_err();
+}
+
+#[test]
 fn refuses_what_is_no_perf_data() {
     let whole = fixture("jdk25.hsperfdata");
     let with = |at: usize, byte: u8| {

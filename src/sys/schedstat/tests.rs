@@ -183,3 +183,14 @@ fn counts_are_the_first_and_the_last_of_three_numbers() {
         assert_eq!(parse_counts(text.as_bytes()), expected, "{text:?}");
     }
 }
+
+#[test]
+fn a_new_thread_is_found_by_the_number_of_threads_or_after_a_few_scans() {
+    let mut tasks = own(100);
+    assert!(tasks.scan_changed().unwrap(), "nothing was listed so yet");
+    let sleeper = Sleeper::start("new-thread");
+    // Other tests of this process may end a thread meanwhile.
+    let scans = (0..=TRUSTED_SCANS).map(|_| tasks.scan_changed().unwrap());
+    assert!(scans.filter(|looked| *looked).count() >= 1);
+    assert!(tasks.get(sleeper.id).is_some());
+}

@@ -100,9 +100,9 @@ fn no_idle_thread_of_any_version_is_stalled() {
         for text in [text.to_owned(), without_cpu.join(" ")] {
             let mut detector = StallDetector::default();
             for time in 0..6 {
-                let told = stalled(&mut detector, &later(&text, time * 30), time * 30);
+                let found = stalled(&mut detector, &later(&text, time * 30), time * 30);
                 assert_eq!(
-                    told,
+                    found,
                     (time > 0).then(Vec::new),
                     "{}",
                     text.lines().nth(1).unwrap()
@@ -129,9 +129,9 @@ fn every_blocked_thread_of_the_recorded_deadlock_is_stalled() {
     let mut detector = StallDetector::default();
     assert_eq!(stalled(&mut detector, text, 0), None);
     assert_eq!(stalled(&mut detector, &later(text, 9), 9), None, "too soon");
-    let mut told = stalled(&mut detector, &later(text, 18), 18).unwrap();
-    told.sort_unstable();
-    assert_eq!(told, blocked);
+    let mut found = stalled(&mut detector, &later(text, 18), 18).unwrap();
+    found.sort_unstable();
+    assert_eq!(found, blocked);
 }
 
 /// Where a thread waits, and whether two dumps 15 s apart make it a stall.
@@ -282,8 +282,8 @@ fn the_place_where_a_thread_waits_decides() {
         let text = dump(name, "cpu=7.01ms elapsed=20.00s", state, at);
         let mut detector = StallDetector::default();
         assert_eq!(stalled(&mut detector, &text, 0), None);
-        let told = stalled(&mut detector, &text, 15).unwrap();
-        assert_eq!(!told.is_empty(), *expected, "{name} {state} {at:?}");
+        let found = stalled(&mut detector, &text, 15).unwrap();
+        assert_eq!(!found.is_empty(), *expected, "{name} {state} {at:?}");
     }
 }
 
@@ -318,13 +318,13 @@ fn a_thread_that_used_cpu_has_moved() {
             &dump("kafka-request-handler-0", before, state, &at),
             0,
         );
-        let told = stalled(
+        let found = stalled(
             &mut detector,
             &dump("kafka-request-handler-0", after, state, &at),
             20,
         )
         .unwrap();
-        assert_eq!(!told.is_empty(), expected, "{state} {before} {after}");
+        assert_eq!(!found.is_empty(), expected, "{state} {before} {after}");
     }
 }
 
@@ -337,10 +337,10 @@ fn without_cpu_times_more_dumps_must_agree() {
         &[DEEP, HANDLE, LOOP],
     );
     let mut detector = StallDetector::default();
-    let told: Vec<_> = (0..5)
-        .map(|time| stalled(&mut detector, &text, time * 15).map(|told| told.len()))
+    let found: Vec<_> = (0..5)
+        .map(|time| stalled(&mut detector, &text, time * 15).map(|found| found.len()))
         .collect();
-    assert_eq!(told, [None, Some(0), Some(0), Some(1), Some(1)]);
+    assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1)]);
 }
 
 #[test]
@@ -353,10 +353,10 @@ fn a_slow_disk_is_given_more_time() {
     ];
     let text = dump("kafka-scheduler-3", "cpu=1.00ms", "RUNNABLE", &force);
     let mut detector = StallDetector::default();
-    let told: Vec<_> = [0, 10, 19, 20]
-        .map(|time| stalled(&mut detector, &text, time).map(|told| told.len()))
+    let found: Vec<_> = [0, 10, 19, 20]
+        .map(|time| stalled(&mut detector, &text, time).map(|found| found.len()))
         .into();
-    assert_eq!(told, [None, Some(0), Some(0), Some(1)]);
+    assert_eq!(found, [None, Some(0), Some(0), Some(1)]);
 }
 
 #[test]
@@ -382,9 +382,9 @@ fn a_stall_shows_what_its_threads_share() {
     let mut detector = StallDetector::default();
     observe(&mut detector, &text("0x00000000e1"), None, 1);
     // Garbage collection has moved the lock meanwhile.
-    let told = observe(&mut detector, &text("0x00000000f2"), None, 16).unwrap();
-    let [stall] = &told.found[..] else {
-        panic!("{told:?}")
+    let found = observe(&mut detector, &text("0x00000000f2"), None, 16).unwrap();
+    let [stall] = &found.found[..] else {
+        panic!("{found:?}")
     };
     assert_eq!(
         stall.threads,
@@ -405,7 +405,7 @@ fn a_stall_shows_what_its_threads_share() {
         (stall.pool.as_str(), stall.since),
         ("request_handler", Moment(1_000))
     );
-    assert_eq!(told.pools, BTreeSet::from(["request_handler".to_owned()]));
+    assert_eq!(found.pools, BTreeSet::from(["request_handler".to_owned()]));
 }
 
 /// The first two dumps are at both ends of a garbage collection, or of a time for which the process was stopped; the third
@@ -425,18 +425,18 @@ fn no_thread_is_stalled_while_the_jvm_is_paused() {
     let stopped = [(None, 0), (None, 0), (Some(seconds(1)), 15)];
     for clocks in [collected, stopped] {
         let mut detector = StallDetector::default();
-        let told = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
+        let found = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
             let text = later(text, moved);
-            let told = observe(&mut detector, &text, paused, at);
-            told.map(|told| {
-                told.found
+            let found = observe(&mut detector, &text, paused, at);
+            found.map(|found| {
+                found.found
                     .iter()
                     .map(|stall| stall.threads.len())
                     .sum::<usize>()
             })
         });
         assert_eq!(
-            told.collect::<Vec<_>>(),
+            found.collect::<Vec<_>>(),
             [None, Some(0), Some(4)],
             "{clocks:?}"
         );
@@ -467,21 +467,21 @@ fn threads_that_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_dis
             ("kafka-request-handler-0", "5.00"),
             ("kafka-request-handler-1", "5.00"),
         ][time % 2];
-        let told = stalled(
+        let found = stalled(
             &mut turns,
             &convoy(owner, 9.0 + time as f64),
             time as u64 * 15,
         );
-        assert!(told.is_none_or(|told| told.is_empty()), "{time}");
+        assert!(found.is_none_or(|found| found.is_empty()), "{time}");
     }
     let mut same = StallDetector::default();
     for (time, cpu) in [(0, "5.00"), (15, "6.20"), (30, "7.40")] {
-        let told = stalled(
+        let found = stalled(
             &mut same,
             &convoy(("kafka-request-handler-0", cpu), 9.0 + time as f64 / 10.0),
             time,
         );
-        assert!(told.is_none_or(|told| told.is_empty()), "{time}");
+        assert!(found.is_none_or(|found| found.is_empty()), "{time}");
     }
     let mut dead = StallDetector::default();
     observe(
@@ -490,18 +490,18 @@ fn threads_that_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_dis
         None,
         0,
     );
-    let told = observe(
+    let found = observe(
         &mut dead,
         &convoy(("kafka-request-handler-0", "5.00"), 9.8),
         None,
         15,
     )
     .unwrap();
-    assert_eq!(told.found.len(), 1);
-    assert_eq!(told.found[0].threads, ["kafka-request-handler-7"]);
+    assert_eq!(found.found.len(), 1);
+    assert_eq!(found.found[0].threads, ["kafka-request-handler-7"]);
     // A restart would not help.
     assert_eq!(
-        told.found[0].unblocked_by.as_deref(),
+        found.found[0].unblocked_by.as_deref(),
         Some("kafka-request-handler-0")
     );
 }
