@@ -1,9 +1,9 @@
-//! The counters that a HotSpot JVM publishes in `/tmp/hsperfdata_USER/PID`, readable without attaching to it.
+//! Reads the counters that a HotSpot JVM publishes in `/tmp/hsperfdata_USER/PID`, without attaching to it.
 //!
-//! The format is 2.0 of `jdk.internal.perf`: a prologue of 32 bytes, then entries, each with a name and a value. The
-//! JVM writes while this reads, so a value may be a moment old; it is read, never mapped, because a file that shrinks
-//! under a mapping kills the reader. The file lies in a file system that the JVM's user may control: opening it belongs
-//! where blocking hurts nobody.
+//! The format is 2.0 of `jdk.internal.perf`: a prologue of 32 bytes, then entries, each with a name and a value. The JVM
+//! writes at the same time, so a value may be a moment old. The file is read and never mapped, because a file that
+//! shrinks under a mapping kills the reader. The JVM's user may control the file system, so open the file only where
+//! blocking stops no other work.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use super::process::PinnedProcess;
 
 /// A file is 32 KiB unless -XX:PerfDataMemorySize says otherwise.
 const MAX_BYTES: usize = 1 << 20;
-/// Entries of /tmp that are looked at for folders named `hsperfdata_*`.
+/// Entries of /tmp among which folders named `hsperfdata_*` are searched for.
 const MAX_TMP_ENTRIES: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum PerfDataError {
     Absent(u32),
     #[error("the performance data are not HotSpot's format 2.0 in little endian: {0}")]
     Format(&'static str),
-    #[error("reading the performance data: {0}")]
+    #[error("the performance data cannot be read: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -39,7 +39,7 @@ impl From<Errno> for PerfDataError {
     }
 }
 
-/// The open file of one JVM; it stays valid for as long as the JVM lives.
+/// The open file of one JVM. It stays valid while the JVM lives.
 #[derive(Debug)]
 pub struct PerfFile {
     file: File,
@@ -48,15 +48,15 @@ pub struct PerfFile {
 }
 
 impl PerfFile {
-    /// Looks in the JVM's own /tmp, for a file of the JVM's user alone.
+    /// Searches the JVM's own /tmp for a file that belongs to the JVM's user.
     ///
     /// # Errors
-    /// `Absent`, or what opening failed with.
+    /// `Absent`, or the error of opening.
     pub fn open(target: &PinnedProcess) -> Result<PerfFile, PerfDataError> {
         let tmp = target.tmp().map_err(io::Error::other)?;
         let of_user = |mode, uid, kind| FileType::from_raw_mode(mode) == kind && uid == target.uid;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        // The folder is named after the user as the JVM knows it, which in a container may be nobody we know.
+        // The folder has the user's name inside the JVM's container, which may be unknown outside.
         for entry in Dir::new(openat(&tmp, ".", flags | OFlags::DIRECTORY, Mode::empty())?)?
             .take(MAX_TMP_ENTRIES)
             .filter_map(Result::ok)
@@ -92,7 +92,7 @@ impl PerfFile {
         Err(PerfDataError::Absent(target.pid))
     }
 
-    /// All counters as they are now.
+    /// Reads all counters.
     ///
     /// # Errors
     /// `Format` or `Io`.
@@ -132,7 +132,7 @@ impl PerfFile {
     }
 }
 
-/// The counters of one moment.
+/// All counters at one moment.
 #[derive(Debug)]
 pub struct PerfData {
     bytes: Vec<u8>,
@@ -170,7 +170,7 @@ impl PerfData {
         })
     }
 
-    /// Name and value of each counter, up to the first entry that makes no sense.
+    /// Returns name and value of each counter, up to the first malformed entry.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         self.entries().filter_map(|(_, bytes)| entry(bytes))
     }
@@ -187,7 +187,7 @@ impl PerfData {
 
     /// Each entry with its position.
     fn entries(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        // Every entry takes at least its 20 bytes of head, so a huge count in the file ends with the file.
+        // Each entry has at least 20 bytes, so even a huge count ends with the file.
         let mut at = self.first_entry;
         (0..self.entries).map_while(move |_| {
             let length = size(&self.bytes, at)?;
@@ -201,7 +201,7 @@ impl PerfData {
         })
     }
 
-    /// The value of a counter that counts.
+    /// Returns the value of a number.
     pub fn long(&self, name: &str) -> Option<i64> {
         self.iter().find_map(|(found, value)| match value {
             Value::Long(long) if found == name => Some(long),
@@ -209,7 +209,7 @@ impl PerfData {
         })
     }
 
-    /// The value of a counter that holds text, without what follows its first NUL.
+    /// Returns the value of a text up to its first NUL.
     pub fn text(&self, name: &str) -> Option<&[u8]> {
         self.iter().find_map(|(found, value)| match value {
             Value::Text(text) if found == name => Some(text),
@@ -217,12 +217,12 @@ impl PerfData {
         })
     }
 
-    /// Time that the JVM has spent at safepoints (`sun.rt.safepointTime`), since it started.
+    /// Returns the JVM's time at safepoints (`sun.rt.safepointTime`) since it started.
     pub fn safepoint_time(&self) -> Option<Duration> {
         self.time(self.long("sun.rt.safepointTime")?)
     }
 
-    /// Time that the JVM has stood still for garbage collection (`sun.gc.collector.*.time`), since it started.
+    /// Returns the JVM's pauses for garbage collection (`sun.gc.collector.*.time`) since it started.
     pub fn collection_time(&self) -> Option<Duration> {
         let is_time = |name: &str| name.starts_with("sun.gc.collector.") && name.ends_with(".time");
         let times = self.iter().filter_map(|(name, value)| match value {
@@ -245,7 +245,7 @@ fn time(ticks: i64, frequency: i64) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
-/// A number of the format that says where or how many: four bytes, never negative.
+/// Reads a count or an offset: four bytes, never negative.
 fn size(bytes: &[u8], at: usize) -> Option<usize> {
     let field = bytes.get(at..at.checked_add(4)?)?;
     usize::try_from(i32::from_le_bytes(field.try_into().ok()?)).ok()

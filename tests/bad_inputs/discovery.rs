@@ -37,7 +37,7 @@ const NO_ID: &str =
     "id unknown: neither in server.properties nor in meta.properties: no log folder has one";
 const SERVER: &str = "PROC/77/root/opt/kafka/config/server.properties";
 
-const STAT: &str = "? process 77 is passed over, a broker or not: PROC/77/stat: not in the form that Linux writes it (no state or start time)";
+const STAT: &str = "? process 77 is skipped, although it may be a broker: PROC/77/stat is not in the form that Linux writes (no state or start time)";
 
 type Case = (&'static str, fn(&Host), String);
 
@@ -118,8 +118,8 @@ fn proc_files() {
         ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
         ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
         ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
-        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status: not in the form that Linux writes it (no Uid or Gid)")),
-        ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime: not in the form that Linux writes it (no seconds)".into()),
+        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status is not in the form that Linux writes (no Uid or Gid)")),
+        ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime is not in the form that Linux writes (no seconds)".into()),
         (
             "no jars, no JDK",
             |host| {
@@ -127,7 +127,7 @@ fn proc_files() {
                 host.remove("tree/opt/jdk/release");
             },
             format!(
-                "{RIGHT}\nKafka version unknown: no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
+                "{RIGHT}\nKafka version unknown: the broker has no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
             ),
         ),
     ];
@@ -148,8 +148,8 @@ fn scan_each(cases: &[Case]) {
 fn readings_of_a_process_whose_files_are_garbage() {
     #[rustfmt::skip] // a case a line
     let cases: [Case; 4] = [
-        ("limits", |host| host.write("limits", "Max open files\n"), "PROC/77/limits: not in the form that Linux writes it (no Max open files)".into()),
-        ("stat", |host| host.write("stat", "77"), "PROC/77/stat: not in the form that Linux writes it (no state or start time)".into()),
+        ("limits", |host| host.write("limits", "Max open files\n"), "PROC/77/limits is not in the form that Linux writes (no Max open files)".into()),
+        ("stat", |host| host.write("stat", "77"), "PROC/77/stat is not in the form that Linux writes (no state or start time)".into()),
         ("another process", |host| host.replace("stat", " 5000 ", " 5001 "), "has ended or was restarted".into()),
         ("no files", |host| fs::remove_dir_all(host.path("")).unwrap(), "has ended or was restarted".into()),
     ];

@@ -87,7 +87,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
         "WARN 2 brokers of this host have the id 7; their label `broker` is: 7@1 (pid 77), 7@9092 (pid 88)",
         "INFO found a broker broker=\"7@1\" pid=77 version=\"2.8.2\"",
         "WARN broker 7 (pid 88): nothing listens on 127.0.0.1:1: ",
-        "limits: not in the form that Linux writes it (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
+        "limits is not in the form that Linux writes (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
         "PLAINTEXT is spoken for now, and its listeners (SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
     ];
     for text in once {
@@ -252,7 +252,7 @@ fn log_page_and_metric_name_the_right_that_another_user_lacks() {
         "WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\""
     );
     let threads = format!(
-        "this process runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
+        "the exporter runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
     );
     for text in [&handles, &files, &threads] {
         wait_for(text, || !exporter.logged(text).is_empty());

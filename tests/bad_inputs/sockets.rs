@@ -17,7 +17,7 @@ const LINE: &str = "   0: 00000000:2384 00000000:0000 0A 00000000:00000000 00:00
 fn tables() {
     let bad = |line: &str| format!("{HEAD}{LINE}{line}\n");
     let garbage = |shown: &str| {
-        format!("protocol: PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}")
+        format!("protocol: PROC/77/net/tcp: 1 lines are not sockets, the first of them is: {shown}")
     };
     #[rustfmt::skip] // a case a line
     let cases: Vec<(&str, Vec<u8>, String)> = vec![

@@ -11,7 +11,9 @@ fn line(words: &str) -> CommandLine {
 }
 
 fn kind(comm: &str, words: &str) -> JvmKind {
-    classify(comm, &line(words), |name| Err(format!("no file {name}")))
+    classify(comm, &line(words), |name| {
+        Err(RootedError::Missing { path: name.into() })
+    })
 }
 
 fn launch(comm: &str, words: &str) -> Launch {
@@ -22,7 +24,7 @@ fn launch(comm: &str, words: &str) -> Launch {
 }
 
 #[test]
-fn brokers_of_all_distributions() {
+fn brokers_of_all_distributions_are_found() {
     let table = [
         (
             "java",
@@ -90,7 +92,7 @@ fn brokers_of_all_distributions() {
 }
 
 #[test]
-fn what_only_looks_like_a_broker() {
+fn programs_that_only_mention_a_broker_are_other() {
     let table = [
         ("grep", "grep kafka.Kafka"),
         ("bash", "bash -c exec java -cp x kafka.Kafka s.properties"),
@@ -148,7 +150,7 @@ fn what_only_looks_like_a_broker() {
 }
 
 #[test]
-fn overrides() {
+fn overrides_are_read() {
     let found = launch(
         "java",
         "java -cp a -cp b kafka.Kafka s.properties --override broker.id=7 --override=listeners=PLAINTEXT://:1 --override a=b=c --override broken --override",
@@ -203,7 +205,7 @@ fn a_cut_command_line_is_unclear_and_not_another_program() {
 }
 
 #[test]
-fn argument_files() {
+fn argument_files_are_expanded_once() {
     let classified = |words: &str, text: &'static str| {
         classify("java", &line(words), |name| {
             assert_eq!(name, "/etc/kafka.args");
@@ -233,11 +235,14 @@ fn argument_files() {
     let JvmKind::Unclear(reason) = kind("java", "java @/etc/kafka.args") else {
         panic!()
     };
-    assert_eq!(reason, "no file /etc/kafka.args");
+    assert_eq!(
+        reason.to_string(),
+        "its argument file: /etc/kafka.args does not exist"
+    );
 }
 
 #[test]
-fn thread_names() {
+fn brokers_are_known_by_thread_names() {
     let names = |list: &[&str]| {
         list.iter()
             .map(|name| (*name).to_owned())

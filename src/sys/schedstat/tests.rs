@@ -14,7 +14,7 @@ fn own(allowance: usize) -> Tasks {
     tasks
 }
 
-/// A thread that answers each question and sleeps in between.
+/// A thread that answers each question and sleeps otherwise.
 struct Sleeper {
     id: u32,
     ask: Option<mpsc::Sender<()>>,
@@ -26,16 +26,17 @@ impl Sleeper {
     fn start(name: &str) -> Sleeper {
         let (ask, asked) = mpsc::channel();
         let (reply, answer) = mpsc::channel();
-        let (tell, told) = mpsc::channel();
+        let (report, id) = mpsc::channel();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32)
+            report
+                .send(rustix::thread::gettid().as_raw_nonzero().get() as u32)
                 .unwrap();
             while asked.recv().is_ok() {
                 reply.send(()).unwrap();
             }
         });
         Sleeper {
-            id: told.recv().unwrap(),
+            id: id.recv().unwrap(),
             ask: Some(ask),
             answer,
             thread: Some(thread.unwrap()),
@@ -65,7 +66,7 @@ impl Sleeper {
             .to_owned()
     }
 
-    /// By the kernel's other count: how often it left a CPU.
+    /// The kernel's other count: how often the thread left a CPU.
     fn switches_by_status(&self) -> u64 {
         ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
             .map(|f| self.status(f).parse::<u64>().unwrap())
@@ -86,13 +87,13 @@ impl Sleeper {
 fn counts_of(tasks: &mut Tasks, id: u32) -> Option<Counts> {
     let mut counts = None;
     tasks
-        .counts([(id, ())], |_, (), told| counts = Some(told))
+        .counts([(id, ())], |_, (), found| counts = Some(found))
         .unwrap();
     counts
 }
 
 #[test]
-fn counts_agree_with_status_kept_or_opened_anew() {
+fn counts_agree_with_status_with_and_without_kept_fds() {
     for allowance in [0, 1000] {
         let mut sleeper = Sleeper::start("a thread of ours");
         sleeper.asleep();
@@ -125,7 +126,7 @@ fn counts_agree_with_status_kept_or_opened_anew() {
 }
 
 #[test]
-fn kept_descriptors_stay_within_the_allowance() {
+fn kept_fds_stay_within_the_allowance() {
     let mut sleepers: Vec<_> = (0..4).map(|_| Sleeper::start("sleeper")).collect();
     let mut tasks = own(3);
     for sleeper in &sleepers {
@@ -144,7 +145,7 @@ fn kept_descriptors_stay_within_the_allowance() {
 }
 
 #[test]
-fn another_process_and_a_kernel_that_does_not_count_are_told() {
+fn another_process_and_a_kernel_that_does_not_count_are_errors() {
     let pid = std::process::id();
     let error = Tasks::open(&ProcRoot::new("/proc"), pid, 1, Allowance::new(1)).unwrap_err();
     assert!(matches!(error, ProcError::Gone { .. }), "{error}");
@@ -153,7 +154,7 @@ fn another_process_and_a_kernel_that_does_not_count_are_told() {
     std::fs::create_dir_all(&task).unwrap();
     let start = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;
     std::fs::copy(format!("/proc/{pid}/stat"), folder.path().join("7/stat")).unwrap();
-    // Written as zeros, and not written at all.
+    // The kernel writes zeros, or there is no file.
     for zeros in [true, false] {
         if zeros {
             std::fs::write(task.join("schedstat"), "0 0 0\n").unwrap();

@@ -429,7 +429,8 @@ fn no_thread_is_stalled_while_the_jvm_is_paused() {
             let text = later(text, moved);
             let found = observe(&mut detector, &text, paused, at);
             found.map(|found| {
-                found.found
+                found
+                    .found
                     .iter()
                     .map(|stall| stall.threads.len())
                     .sum::<usize>()
