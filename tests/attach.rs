@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
+use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{Failure, Reason};
 use kafka_vitals::sys::attach::ask::Ask;
@@ -26,7 +26,7 @@ const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 const DEADLINE: Duration = Duration::from_secs(10);
 const NOBODY: u32 = 65534;
 
-fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCollector {
+fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> JvmDumper {
     let process = ProcessKey {
         pid,
         start_ticks: start_ticks(pid),
@@ -35,7 +35,7 @@ fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCol
         id: Some(3),
         ..Broker::unknown(process)
     };
-    ThreadCollector::new(exe, "/proc", Arc::new(broker), deadline)
+    JvmDumper::new(exe, "/proc", Arc::new(broker), deadline)
 }
 
 fn request(pid: u32) -> Request {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use lab::{Cell, Cluster, ClusterOptions, cli_tools};
 use support::agree::{agree, is_of_pulse};
 use support::tools::{Readings, connections_in_ss};
-use support::versions::{FAST_ROUNDS, collectors, fast_exporter, java_version};
+use support::versions::{FAST_INTERVALS, collectors, fast_exporter, java_version};
 use support::{Exporter, Metrics, skip, wait_for, wait_until_none};
 
 const NOBODY: u32 = 65534;
@@ -130,7 +130,7 @@ impl Container {
             let folder = cli_tools::open_handles(self.pids[0]).unwrap() as u64;
             Readings::from([(format!("open_file_handles{{broker=\"{label}\"}}"), folder)])
         };
-        agree(exporter, "handles", &[label], handles);
+        agree(exporter, "process", &[label], handles);
         for (reading, pulse) in [("sockets", true), ("connections", false)] {
             agree(exporter, reading, &[label], || {
                 let all = self.connections_by_ss().into_iter();
@@ -188,7 +188,7 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_reported() {
             metrics = exporter.metrics();
             [&first, &second].iter().all(|container| {
                 let reported = collectors(&metrics.0, &container.label);
-                let unreachable = |name: &str| ["cluster", "probes"].contains(&name);
+                let unreachable = |name: &str| name == "cluster";
                 reported.len() >= 8
                     && reported
                         .iter()
@@ -225,12 +225,16 @@ fn exporter_for_others(cell: &Cell) -> PathBuf {
         .arg(cell.host_path(&inside))
         .status();
     assert!(copied.unwrap().success());
-    fs::write(cell.host_path(Path::new("/tmp/rounds.yml")), FAST_ROUNDS).unwrap();
+    fs::write(
+        cell.host_path(Path::new("/tmp/intervals.yml")),
+        FAST_INTERVALS,
+    )
+    .unwrap();
     inside
 }
 
 /// Starts an exporter with the rights that `setpriv` leaves it, and waits until all collectors of the one broker have
-/// reported and only those in `unknown` fail: one that is late fails too, until its next round. Returns the exporter and
+/// reported and only those in `unknown` fail: one that is late fails too, until its next run. Returns the exporter and
 /// the broker's label.
 fn reported_to(
     cell: &Cell,
@@ -244,7 +248,7 @@ fn reported_to(
             .args(setpriv)
             .arg(program)
             .args(command.get_args())
-            .arg("--config.file=/tmp/rounds.yml");
+            .arg("--config.file=/tmp/intervals.yml");
         other.current_dir("/").stdin(Stdio::null());
         *command = other;
     });
@@ -252,9 +256,9 @@ fn reported_to(
         "accept_queues",
         "cluster",
         "connections",
-        "handles",
+        "fds",
         "log_dirs",
-        "probes",
+        "memory_maps",
         "process",
         "sockets",
         "threads",
@@ -326,7 +330,7 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
         ),
         (
             [&as_third[..], &traces[..]].concat(),
-            &["connections", "handles", "threads"],
+            &["connections", "fds", "threads"],
             &[
                 "/fd may not be read by uid 65533",
                 "or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
@@ -338,9 +342,9 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
                 "accept_queues",
                 "cluster",
                 "connections",
-                "handles",
+                "fds",
                 "log_dirs",
-                "probes",
+                "memory_maps",
                 "sockets",
                 "threads",
             ],
@@ -372,7 +376,7 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
             "{setpriv:?}"
         );
         let series = format!("open_file_handles{{broker=\"{label}\"}}");
-        if unknown.contains(&"handles") {
+        if unknown.contains(&"fds") {
             // The exporter reads the size of the folder, which includes an fd that no entry shows: the one that the JVM's
             // attach listener uses.
             wait_for("the handles to be counted", Duration::from_secs(30), || {
@@ -385,7 +389,7 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
         } else {
             let folder =
                 || Readings::from([(series.clone(), cli_tools::open_handles(jvm).unwrap() as u64)]);
-            agree(&exporter, "handles", &[&label], folder);
+            agree(&exporter, "process", &[&label], folder);
         }
         // The series of an unknown reading are absent.
         let series = [
@@ -398,7 +402,7 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
                 format!("leader_partitions{{broker=\"{label}\"}}"),
             ),
             (
-                "handles",
+                "fds",
                 format!("file_handles{{broker=\"{label}\",kind=\"socket\"}}"),
             ),
             (

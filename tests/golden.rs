@@ -10,19 +10,27 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kafka_vitals::collect::accept_queues::AcceptQueues;
+use kafka_vitals::collect::cluster::{self, Cluster};
+use kafka_vitals::collect::discovery::{self, Found};
+use kafka_vitals::collect::fds::{self, Fds};
+use kafka_vitals::collect::frame::{self, Collector};
+use kafka_vitals::collect::jvm_dumper::RawDump;
+use kafka_vitals::collect::memory_maps::{self, MemoryMaps};
+use kafka_vitals::collect::process::{self, Process};
+use kafka_vitals::collect::snapshot_store::{Update, apply};
+use kafka_vitals::collect::socket_tables::TableRound;
 use kafka_vitals::collect::sockets::Sockets;
-use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
-use kafka_vitals::collect::threads::{RawDump, ThreadHistory};
-use kafka_vitals::collect::{cluster, process, threads};
+use kafka_vitals::collect::threads::{self, ThreadHistory, Threads};
 use kafka_vitals::discover::{self, Discovery};
 use kafka_vitals::expose::check::CheckPage;
 use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
-use kafka_vitals::model::Broker;
 use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::Failure;
+use kafka_vitals::model::{Broker, Schedule};
 use kafka_vitals::model::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::verdict::View;
@@ -83,10 +91,10 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
             )
         }
     };
-    Ok(cluster::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
+    Ok(cluster::count::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
 }
 
-/// Runs every round once over the recorded host, as `collect::rounds` does.
+/// Runs every collector once over the recorded host.
 fn snapshot(proc: &ProcRoot) -> Snapshot {
     let now = moment();
     let found = Discovery::new(proc.clone(), Vec::new()).scan().unwrap();
@@ -102,43 +110,47 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
         threads: 9,
     };
     let mut snapshot = Snapshot::default();
-    let discovered = Update::Discovered {
+    let discovered = Found {
         warnings: Vec::new(),
-        found: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
-        memory_map_limit: process::memory_map_limit(proc),
+        brokers: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
+        memory_map_limit: memory_maps::limit(proc),
         exporter: Ok(exporter),
-        took: Duration::from_millis(3),
-        interval: Duration::from_secs(5),
     };
-    apply(&mut snapshot, discovered, now);
+    let (interval, took) = (Duration::from_secs(5), Duration::from_millis(3));
+    apply(
+        &mut snapshot,
+        discovery::update(discovered, interval, took),
+        now,
+    );
     for broker in &found {
-        for (round, seconds, told) in rounds(proc, broker) {
-            let (interval, took) = (Duration::from_secs(seconds), Duration::from_millis(seconds));
-            let end = RoundEnd {
-                process: broker.process,
-                round,
-                interval,
-                took,
-                told,
-            };
-            apply(&mut snapshot, Update::Round(Box::new(end)), now);
+        for update in updates(proc, broker) {
+            apply(&mut snapshot, update, now);
         }
     }
     snapshot
 }
 
-/// Returns the update of each round, with its name and its interval in seconds.
-fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told)> {
+/// The update of one run, with the default interval; it took as many milliseconds as that has seconds.
+fn run<C: Collector>(broker: &Broker, value: C::Value) -> Update {
+    let (_, Schedule::Every(interval)) = C::DESCRIPTION.name.about() else {
+        panic!("it runs in the pass of another")
+    };
+    frame::update::<C>(broker.process, Ok(value), interval, interval / 1000)
+}
+
+/// The updates of all collectors.
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
     let mut sockets = Sockets::new(proc.path(), BUDGET);
-    let pulse = process::pulse(proc, broker);
-    let counted = sockets.pulse(broker, &own).unwrap();
-    let slow = process::slow(proc, broker, BUDGET);
-    let inodes = slow.socket_inodes.unwrap();
-    let mut again = || process::slow(proc, broker, BUDGET).socket_inodes;
-    let owners = sockets.owners(broker, &inodes, &mut again, &own);
+    let (kinds, inodes) = fds::read(proc, broker, BUDGET).unwrap();
+    let mut again = || fds::read(proc, broker, BUDGET).map(|(_, inodes)| inodes);
+    let connections = sockets.owners(broker, &inodes, &mut again, &own);
+    let pass = fds::Pass {
+        kinds: Ok(kinds),
+        connections: Some(connections),
+    };
     let bytes = fs::read(Path::new(HOST).join(format!("dumps/{id}.txt"))).unwrap();
     let dump = RawDump {
         bytes,
@@ -147,38 +159,25 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
         paused: None,
     };
     // With one dump, what takes several remains unknown.
-    let report = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))
-        .map(|(report, _)| report);
-    vec![
-        (
-            "pulse",
-            1,
-            Told::Process {
-                handles: pulse.handles,
-                vitals: pulse.vitals,
-            },
-        ),
-        (
-            "sockets",
-            5,
-            Told::Sockets(Ok((counted.sockets, Duration::ZERO))),
-        ),
-        (
-            "pulse",
-            1,
-            Told::AcceptQueues(Ok((counted.accept_queues, Duration::ZERO))),
-        ),
-        (
-            "slow",
-            30,
-            Told::Handles {
-                kinds: slow.kinds,
-                memory_maps: slow.memory_maps,
-            },
-        ),
-        ("slow", 30, Told::Connections(owners)),
-        ("probe", 5, Told::Cluster(cluster_counts(id))),
-        ("thread_dump", 15, Told::Threads(report)),
+    let (report, _) =
+        threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap();
+    let counts = cluster_counts(id).map(Box::new);
+    let counted = sockets.pulse(broker, &own).unwrap();
+    // Its age is zero then, however long this test takes.
+    let now = Instant::now() + Duration::from_secs(3600);
+    let round = TableRound {
+        accept_queues: Ok((counted.accept_queues, now)),
+        sockets: Some(Ok((counted.sockets, now))),
+        interval: Duration::from_secs(5),
+        walk: Duration::ZERO,
+    };
+    [
+        run::<Process>(broker, process::read(proc, broker)),
+        run::<AcceptQueues>(broker, round),
+        run::<Fds>(broker, pass),
+        run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
+        run::<Cluster>(broker, cluster::Update::Counts(counts)),
+        run::<Threads>(broker, report),
     ]
 }
 

@@ -101,10 +101,13 @@ fn a_start_and_an_end_bring_no_warning_of_progress() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
     // It finds the broker before that has its threads.
-    let exporter =
-        Exporter::start_with(cluster.cell(), "rounds: {discovery: 200ms}\n", |command| {
+    let exporter = Exporter::start_with(
+        cluster.cell(),
+        "intervals: {discovery: 200ms}\n",
+        |command| {
             command.stderr(std::fs::File::create(&log).unwrap());
-        });
+        },
+    );
     followed(&cluster, &exporter);
     cluster.stop(1).unwrap();
     wait_for("the end to be reported", Duration::from_secs(20), || {

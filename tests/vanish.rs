@@ -24,8 +24,18 @@ fn scrapes_are_answered_while_brokers_come_and_go() {
     let cell = Cell::new().unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log = folder.path().join("log");
-    let rounds = "rounds: {discovery: 100ms, pulse: 100ms, slow: 100ms, probe: 100ms}\n";
-    let mut exporter = Exporter::start_with(&cell, rounds, |command| {
+    let names = [
+        "discovery",
+        "process",
+        "accept_queues",
+        "fds",
+        "memory_maps",
+        "log_dirs",
+        "cluster",
+    ];
+    let intervals = names.map(|name| format!("{name}: 100ms")).join(", ");
+    let config = format!("intervals: {{{intervals}}}\n");
+    let mut exporter = Exporter::start_with(&cell, &config, |command| {
         command.stderr(std::fs::File::create(&log).unwrap());
     });
     let fakes = Fakes::start(&cell);

@@ -8,7 +8,7 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, StrBytes};
-use kafka_vitals::collect::cluster::count;
+use kafka_vitals::collect::cluster::count::count;
 use kafka_vitals::kafka::wire::Metadata;
 use kafka_vitals::model::ClusterSource;
 use lab::Cell;

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kafka_vitals::model::CollectorName;
 use lab::{Cell, Cluster, ClusterOptions, Process};
 
 use crate::contest::{Bench, KAFKA_VITALS, cost_of, median, process_cpu, status_megabytes};
@@ -13,19 +14,21 @@ use crate::report::{Bar, Floor, Row};
 use crate::worker;
 
 const VERSION: &str = "0.10.1.0";
-/// The rounds with their default intervals in seconds, while nothing is suspected.
-const ROUNDS: [(&str, f64); 7] = [
-    ("progress", 0.25),
-    ("discovery", 5.0),
-    ("pulse", 1.0),
-    ("sockets", 5.0),
-    ("slow", 30.0),
-    ("probe", 5.0),
-    ("thread_dump", 15.0),
+/// The collectors that are measured, with their default intervals in seconds while nothing is suspected.
+const COLLECTORS: [(CollectorName, f64); 9] = [
+    (CollectorName::Progress, 0.25),
+    (CollectorName::Discovery, 5.0),
+    (CollectorName::Process, 1.0),
+    (CollectorName::Sockets, 5.0),
+    (CollectorName::Connections, 30.0),
+    (CollectorName::MemoryMaps, 30.0),
+    (CollectorName::LogDirs, 30.0),
+    (CollectorName::Cluster, 5.0),
+    (CollectorName::Threads, 15.0),
 ];
 
-/// What waking up, publishing, evaluating and cold caches may add to the rounds.
-const ROUNDS_ALONE: f64 = 2.0;
+/// What waking up, publishing, evaluating and cold caches may add to the collectors.
+const COLLECTORS_ALONE: f64 = 2.0;
 /// What twelve brokers may cost, in units of one.
 const MANY_BROKERS: f64 = 7.0;
 
@@ -163,21 +166,22 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let cell = one.cluster.cell();
 
     let rounds = bench.count(50, 5).to_string();
-    let (_, printed) = cost_of(cell, worker::command(["rounds", &rounds], &[]))?;
+    let (_, printed) = cost_of(cell, worker::command(["collectors", &rounds], &[]))?;
     let costs: BTreeMap<&str, f64> = printed
         .lines()
         .filter_map(|line| line.split_once(' '))
-        .map(|(round, cost)| Ok((round, cost.parse()?)))
+        .map(|(collector, cost)| Ok((collector, cost.parse()?)))
         .collect::<Result<_>>()?;
-    let mut of_rounds = 0.0;
-    for (round, interval) in ROUNDS {
+    let mut of_collectors = 0.0;
+    for (collector, interval) in COLLECTORS {
+        let name = collector.name();
         let cost = *costs
-            .get(round)
-            .with_context(|| format!("no cost of {round} in {printed}"))?;
+            .get(name)
+            .with_context(|| format!("no cost of {name} in {printed}"))?;
         let share = cost / 1e3 / interval * 100.0;
-        of_rounds += share;
+        of_collectors += share;
         let subject = format!(
-            "one {round} round of that broker: CPU ({share:.3} % of a core, every {interval} s)"
+            "one run of {name} for that broker: CPU ({share:.3} % of a core, every {interval} s)"
         );
         rows.push(row(subject, "ms", cost, Bar::None, vec![]));
     }
@@ -193,8 +197,8 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             subject: format!("at rest beside one broker {VERSION}: CPU over {seconds} s"),
             unit: "% of a core",
             ours: share,
-            floor: floor("its rounds alone, back to back", of_rounds, share),
-            bar: Bar::Ratio(ROUNDS_ALONE),
+            floor: floor("its collectors alone, back to back", of_collectors, share),
+            bar: Bar::Ratio(COLLECTORS_ALONE),
             beside: vec![],
         },
         Row {

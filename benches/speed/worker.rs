@@ -14,15 +14,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use kafka_vitals::collect::cluster::ClusterCollector;
-use kafka_vitals::collect::process::PulseReader;
+use kafka_vitals::collect::cluster::ClusterClient;
+use kafka_vitals::collect::jvm_dumper::JvmDumper;
+use kafka_vitals::collect::process::ProcessReader;
 use kafka_vitals::collect::progress::ProgressCollector;
 use kafka_vitals::collect::sockets::Sockets;
-use kafka_vitals::collect::threads::{self, ThreadCollector, ThreadHistory};
-use kafka_vitals::collect::{exporter, process};
+use kafka_vitals::collect::threads::{self, ThreadHistory};
+use kafka_vitals::collect::{exporter, fds, log_dirs, memory_maps};
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::kafka::conn::OwnConnections;
-use kafka_vitals::model::{Broker, Listener, ProcessKey, SecurityProtocol};
+use kafka_vitals::model::{Broker, CollectorName, Listener, ProcessKey, SecurityProtocol};
 use kafka_vitals::model::{Moment, StateCounts, TcpState};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::sys::schedstat::{Allowance, Tasks};
@@ -69,7 +70,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["progress", passes, pid] => progress(number(passes)?, number(pid)?),
         ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
         ["metadata", rounds, address] => metadata(number(rounds)?, address.parse()?),
-        ["rounds", rounds] => rounds_of_broker(number(rounds)?),
+        ["collectors", rounds] => collectors_of_broker(number(rounds)?),
         _ => bail!("no such worker: {arguments:?}"),
     }
 }
@@ -184,8 +185,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Takes, parses and evaluates dumps as the exporter does.
 fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
-    let mut collector =
-        ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
+    let mut collector = JvmDumper::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
     let runtime = runtime()?;
     let mut history = ThreadHistory::default();
     for round in 0..rounds {
@@ -207,7 +207,7 @@ fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
 fn progress(passes: u32, pid: u32) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let broker = Arc::new(broker_of(pid)?);
-    let mut collector = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
+    let mut collector = JvmDumper::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
     let dump = runtime()?.block_on(collector.collect())?;
     let (_, names) = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?;
     let names = Arc::new(names);
@@ -282,7 +282,7 @@ fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
 /// Prints the number of partitions in the last answer.
 fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     let broker = Arc::new(broker_at(address.port())?);
-    let mut collector = ClusterCollector::new(
+    let mut collector = ClusterClient::new(
         broker,
         Some(address.to_string()),
         None,
@@ -297,8 +297,8 @@ fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Measures each round of the one broker here. Prints a line `ROUND CPU-MILLISECONDS` for each.
-fn rounds_of_broker(rounds: usize) -> Result<()> {
+/// Measures each collector of the one broker here. Prints a line `COLLECTOR CPU-MILLISECONDS` for each.
+fn collectors_of_broker(rounds: usize) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
     let broker = discovery
@@ -313,54 +313,67 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
     );
     let mut sockets = Sockets::new("/proc", PATIENCE);
     let mut cluster =
-        ClusterCollector::new(Arc::clone(&broker), None, None, OwnConnections::default());
-    let mut dumps = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
+        ClusterClient::new(Arc::clone(&broker), None, None, OwnConnections::default());
+    let mut dumps = JvmDumper::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
     let runtime = runtime()?;
-    let measure = |round: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+    let measure = |collector: CollectorName, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         run()?;
         let before = usage::own_cpu()? + usage::children_cpu()?;
         for _ in 0..rounds {
             run()?;
         }
         let spent = usage::own_cpu()? + usage::children_cpu()? - before;
-        println!("{round} {}", milliseconds(spent) / rounds as f64);
+        println!(
+            "{} {}",
+            collector.name(),
+            milliseconds(spent) / rounds as f64
+        );
         Ok(())
     };
-    measure("discovery", &mut || {
+    use CollectorName as C;
+    measure(C::Discovery, &mut || {
         discovery.scan()?;
-        process::memory_map_limit(&proc)?;
+        memory_maps::limit(&proc)?;
         exporter::vitals()?;
         Ok(())
     })?;
-    let mut pulses = PulseReader::default();
-    measure("pulse", &mut || {
-        pulses.read(&proc, &broker).handles?;
+    let mut process = ProcessReader::default();
+    measure(C::Process, &mut || {
+        process.read(&proc, &broker).open_fds?;
         Ok(())
     })?;
-    measure("sockets", &mut || {
+    measure(C::Sockets, &mut || {
         sockets.pulse(&broker, &|_| false)?;
         Ok(())
     })?;
-    measure("slow", &mut || {
-        let inodes = || process::slow(&proc, &broker, PATIENCE).socket_inodes;
-        sockets.owners(&broker, &inodes()?, &mut || inodes(), &|_| false)?;
-        process::log_dirs(&proc, &broker)
-            .1
-            .map_or(Ok(()), |failure| Err(failure.into()))
+    // With the walk over the fds, in whose pass they are counted.
+    measure(C::Connections, &mut || {
+        let inodes = || fds::read(&proc, &broker, PATIENCE).map(|(_, inodes)| inodes);
+        let read = inodes()?;
+        sockets.owners(&broker, &read, &mut || inodes(), &|_| false)?;
+        Ok(())
     })?;
-    measure("probe", &mut || {
+    measure(C::MemoryMaps, &mut || {
+        memory_maps::read(&proc, &broker, PATIENCE)?;
+        Ok(())
+    })?;
+    measure(C::LogDirs, &mut || {
+        let (_, unknown) = log_dirs::read(&proc, &broker)?;
+        unknown.map_or(Ok(()), |failure| Err(failure.into()))
+    })?;
+    measure(C::Cluster, &mut || {
         runtime.block_on(cluster.probe())?.1?;
         Ok(())
     })?;
     let mut names = Arc::default();
-    measure("thread_dump", &mut || {
+    measure(C::Threads, &mut || {
         let dump = runtime.block_on(dumps.collect())?;
         names = Arc::new(threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?.1);
         Ok(())
     })?;
     let mut progress =
         ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
-    measure("progress", &mut || {
+    measure(C::Progress, &mut || {
         // By the clock, every eighth pass searches for new threads.
         std::thread::sleep(Duration::from_millis(250));
         progress.pass(&names).progress?;

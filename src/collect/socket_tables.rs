@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
+use super::adaptive_interval::AdaptiveInterval;
+use super::blocking_worker::measured;
 use super::sockets::{self, Counted, Listeners, Sockets, Source};
-use super::worker::{AdaptiveInterval, thread_cpu};
 use crate::model::{AcceptQueue, Broker, Failure, Reason, SocketPulse, TcpState};
 use crate::sys::proc_net;
 use crate::sys::sock_diag::States;
@@ -45,16 +46,18 @@ pub struct Signs {
 }
 
 /// A value with the time at which it was read.
-type Read<T> = (T, Instant);
+type Timed<T> = (T, Instant);
 
 /// What one round of one broker has.
 #[derive(Debug)]
 pub struct TableRound {
-    pub accept_queues: Result<Read<Vec<AcceptQueue>>, Failure>,
+    pub accept_queues: Result<Timed<Vec<AcceptQueue>>, Failure>,
     /// None while the last walk is young enough.
-    pub sockets: Option<Result<Read<SocketPulse>, Failure>>,
+    pub sockets: Option<Result<Timed<SocketPulse>, Failure>>,
     /// From one walk to the next, at most.
     pub interval: Duration,
+    /// CPU time of the walk in this round, if it has one.
+    pub walk: Duration,
 }
 
 /// The table of one network namespace.
@@ -80,8 +83,8 @@ struct Member {
 /// What was read last.
 #[derive(Debug, Default)]
 struct Newest {
-    accept_queues: Option<Read<Vec<AcceptQueue>>>,
-    sockets: Option<Read<SocketPulse>>,
+    accept_queues: Option<Timed<Vec<AcceptQueue>>>,
+    sockets: Option<Timed<SocketPulse>>,
 }
 
 /// Reads the table for one broker.
@@ -91,21 +94,13 @@ pub struct TableReader {
     proc_root: PathBuf,
     interval: Duration,
     time_limit: Duration,
+    /// Whether connections are counted; else the listeners alone.
+    walks: bool,
     /// Its place at the table; none before the first round.
     place: Option<(Arc<Mutex<Table>>, Arc<Member>)>,
     suspicion: Suspicion,
     /// The last walk that a round returned.
     returned: Option<Instant>,
-}
-
-impl TableRound {
-    pub fn failed(failure: Failure, interval: Duration) -> TableRound {
-        TableRound {
-            accept_queues: Err(failure.clone()),
-            sockets: Some(Err(failure)),
-            interval,
-        }
-    }
 }
 
 impl TableReader {
@@ -121,10 +116,16 @@ impl TableReader {
             proc_root: proc_root.into(),
             interval,
             time_limit,
+            walks: true,
             place: None,
             suspicion: Suspicion::default(),
             returned: None,
         }
+    }
+
+    /// Whether connections are counted as well.
+    pub fn with_walks(self, walks: bool) -> TableReader {
+        TableReader { walks, ..self }
     }
 
     /// One round of this broker. `own` says whether an address is the exporter's.
@@ -135,7 +136,12 @@ impl TableReader {
         own: &dyn Fn(SocketAddr) -> bool,
     ) -> TableRound {
         self.round_at(Instant::now(), broker, signs, own)
-            .unwrap_or_else(|failure| TableRound::failed(failure, self.interval))
+            .unwrap_or_else(|failure| TableRound {
+                accept_queues: Err(failure.clone()),
+                sockets: self.walks.then_some(Err(failure)),
+                interval: self.interval,
+                walk: Duration::ZERO,
+            })
     }
 
     fn round_at(
@@ -156,12 +162,13 @@ impl TableReader {
             }
         };
         let mut suspected = self.suspicion.stands(signs, now);
-        if table.listens_alone && !table.is_due(now, suspected) {
+        let mut walk = Duration::ZERO;
+        if !self.walks || table.listens_alone && !table.is_due(now, suspected) {
             table.listen(now, broker, own)?;
             suspected |= self.suspicion.queued(&member.newest(), now);
         }
-        if table.is_due(now, suspected) {
-            table.walk(now, broker, own)?;
+        if self.walks && table.is_due(now, suspected) {
+            walk = table.walk(now, broker, own)?;
         }
         let newest = member.newest();
         let nothing = || {
@@ -169,7 +176,7 @@ impl TableReader {
             Failure::new(Reason::Internal, message)
         };
         let accept_queues = newest.accept_queues.clone().ok_or_else(nothing)?;
-        let is_new = |(_, at): &&Read<SocketPulse>| self.returned.is_none_or(|last| last < *at);
+        let is_new = |(_, at): &&Timed<SocketPulse>| self.returned.is_none_or(|last| last < *at);
         let sockets = newest.sockets.as_ref().filter(is_new).cloned();
         if let Some((pulse, at)) = &sockets {
             self.returned = Some(*at);
@@ -179,6 +186,7 @@ impl TableReader {
             accept_queues: Ok(accept_queues),
             sockets: sockets.map(Ok),
             interval: table.rest.interval(),
+            walk,
         })
     }
 
@@ -268,24 +276,26 @@ impl Table {
         Ok(())
     }
 
+    /// Counts the connections. Returns the CPU time that it took.
     fn walk(
         &mut self,
         now: Instant,
         broker: &Broker,
         own: &dyn Fn(SocketAddr) -> bool,
-    ) -> Result<(), Failure> {
-        let before = thread_cpu();
+    ) -> Result<Duration, Failure> {
         let states = sockets::not_established();
-        let source = self.count(broker, states, own, |newest, counted| {
-            newest.accept_queues = Some((counted.accept_queues, now));
-            newest.sockets = Some((counted.sockets, now));
-        });
-        let cost = thread_cpu().saturating_sub(before);
+        let count = || {
+            self.count(broker, states, own, |newest, counted| {
+                newest.accept_queues = Some((counted.accept_queues, now));
+                newest.sockets = Some((counted.sockets, now));
+            })
+        };
+        let (source, cost) = measured(count);
         self.rest.spent(cost);
         self.suspected.spent(cost);
         self.listens_alone = source? == Source::SockDiag;
         self.walked = Some(now);
-        Ok(())
+        Ok(cost)
     }
 
     /// Counts for every member, by one reading that `broker` stands for.

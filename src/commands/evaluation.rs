@@ -9,7 +9,7 @@ use crate::collect;
 use crate::config::Config;
 use crate::model::EvidenceStatus;
 use crate::model::Role;
-use crate::model::{BrokerSnapshot, Clock, Snapshot};
+use crate::model::{BrokerSnapshot, Clock, CollectorName, Snapshot};
 use crate::verdict::View;
 use crate::verdict::evaluate::Evaluator;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
@@ -63,8 +63,8 @@ const CONFIRM_AT_MOST: Duration = Duration::from_secs(30);
 /// A single run waits no longer for what must last a minute in a running exporter.
 const MAX_HOLD: Duration = Duration::from_secs(15);
 
-/// Evaluates every broker of this host once, without a running exporter: the rounds run until each has ended at least
-/// once and every suspicion is confirmed or refuted.
+/// Evaluates every broker of this host once, without a running exporter: the collectors run until each has
+/// reported and every suspicion is confirmed or refuted.
 pub async fn once(config: Arc<Config>, clock: Clock) -> View {
     let started = Instant::now();
     let mut evaluator = Evaluator::with_max_hold(MAX_HOLD);
@@ -110,25 +110,16 @@ pub async fn once(config: Arc<Config>, clock: Clock) -> View {
     }
 }
 
-/// Whether each of the broker's rounds has ended at least once.
+/// Whether each of the broker's collectors has run at least once.
 fn has_reported(config: &Config, broker: &BrokerSnapshot) -> bool {
-    let collectors = config.collectors;
     let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
-    let expected = [
-        (true, &["process", "handles", "log_dirs"][..]),
-        (
-            collectors.sockets,
-            &["sockets", "accept_queues", "connections"],
-        ),
-        (collectors.cluster && is_broker, &["cluster", "probes"]),
-        (collectors.threads, &["threads", "progress"]),
-    ];
-    broker.ended.is_some()
-        || expected
-            .into_iter()
-            .filter(|(on, _)| *on)
-            .flat_map(|(_, names)| names)
-            .all(|name| broker.collectors.contains_key(*name))
+    let runs = |name: &CollectorName| {
+        name.is_per_broker()
+            && config.collectors.is_on(*name)
+            && (is_broker || *name != CollectorName::Cluster)
+    };
+    let mut expected = CollectorName::ALL.into_iter().filter(runs);
+    broker.ended.is_some() || expected.all(|name| broker.collectors.contains_key(&name))
 }
 
 fn log_changes(before: &Diagnosis, now: &Diagnosis) {

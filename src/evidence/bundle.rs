@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::error::PartError;
 use super::mask;
-use crate::collect::process;
+use crate::collect::fds;
 use crate::collect::sockets::Sockets;
 use crate::discover::broker::server_properties;
 use crate::discover::scan::launch_of;
@@ -94,7 +94,7 @@ fn fds(subject: &Subject) -> Result<Vec<u8>, PartError> {
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
-            *process::slot(&mut kinds, link) += 1;
+            *fds::count_of(&mut kinds, link) += 1;
             count += 1;
             // Closed meanwhile: it is counted and not listed.
             let Some(own) = std::fs::symlink_metadata(folder.join(number))

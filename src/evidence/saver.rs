@@ -13,8 +13,8 @@ use super::error::{PartError, SaveError};
 use super::history::History;
 use super::manifest::{DUMPS, HeapDump, Manifest};
 use super::store::{self, Writer};
-use crate::collect::threads::{THIS_PROGRAM, ThreadCollector};
-use crate::collect::worker::BlockingWorker;
+use crate::collect::blocking_worker::BlockingWorker;
+use crate::collect::jvm_dumper::{JvmDumper, THIS_PROGRAM};
 use crate::config::EvidenceSettings;
 use crate::model::{Clock, Failure, ProcessKey, Reason};
 use crate::sys::proc::ProcRoot;
@@ -139,7 +139,7 @@ impl Saver {
         view: &View,
         broker: &BrokerDiagnosis,
         history: &History,
-    ) -> Result<(Manifest, Result<ThreadCollector, Failure>), SaveError> {
+    ) -> Result<(Manifest, Result<JvmDumper, Failure>), SaveError> {
         let (started, at) = (Instant::now(), self.clock.now());
         let readings = view
             .snapshot
@@ -163,7 +163,7 @@ impl Saver {
             broker: Arc::clone(&readings.broker),
             proc: self.proc.clone(),
         };
-        let mut dumps = ThreadCollector::new(
+        let mut dumps = JvmDumper::new(
             THIS_PROGRAM,
             self.proc.path(),
             Arc::clone(&subject.broker),
@@ -248,7 +248,7 @@ impl Saver {
 }
 
 async fn heap_dump(
-    mut collector: ThreadCollector,
+    mut collector: JvmDumper,
     path: PathBuf,
     min_free: u64,
 ) -> Result<HeapDump, PartError> {

@@ -339,34 +339,18 @@ fn left(forecast: &Forecast) -> Option<String> {
 
 /// What is unknown about this broker, and why.
 pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
-    let readings = [
-        ("process", snapshot.process.reason(now)),
-        ("open file handles", snapshot.open_fds.reason(now)),
-        ("handles by kind", snapshot.fd_kinds.reason(now)),
-        ("memory maps", snapshot.memory_maps.reason(now)),
-        ("log dirs", snapshot.log_dirs.reason(now)),
-        ("sockets", snapshot.sockets.reason(now)),
-        ("accept queues", snapshot.accept_queues.reason(now)),
-        ("connections by owner", snapshot.connections.reason(now)),
-        ("answers to requests", snapshot.probes.reason(now)),
-        ("cluster state", snapshot.cluster.reason(now)),
-        ("threads", snapshot.threads.reason(now)),
-        ("progress of threads", snapshot.progress.reason(now)),
-        ("pauses of the JVM", snapshot.jvm_pauses.reason(now)),
-    ];
     let mut list: Vec<(String, String)> = Vec::new();
     if snapshot.ended.is_none() {
-        list.extend(
-            readings
-                .into_iter()
-                .filter_map(|(what, why)| Some((what.to_owned(), why?))),
-        );
+        for (_, what, reading) in snapshot.readings() {
+            let why = reading.why_unknown(now);
+            list.extend(why.map(|why| (what.to_owned(), why)));
+        }
     }
     for (collector, status) in &snapshot.collectors {
         if let Some(error) = &status.error
             && !list.iter().any(|(_, why)| why == error)
         {
-            list.push((format!("collector {collector}"), error.clone()));
+            list.push((format!("collector {}", collector.name()), error.clone()));
         }
     }
     list.extend(

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse,
-    StandingDeadlock, ThreadReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Moment, ProgressReport, Reading, Reason,
+    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// Everything known at one moment.
@@ -73,9 +73,17 @@ pub struct BrokerSnapshot {
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
     pub dump_failures: BTreeMap<Reason, u64>,
-    pub collectors: BTreeMap<String, CollectorStatus>,
-    /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
-    pub rounds: BTreeMap<String, Duration>,
+    #[serde(deserialize_with = "known_collectors")]
+    pub collectors: BTreeMap<CollectorName, CollectorStatus>,
+}
+
+/// Leaves out what this version does not know: recordings of other versions are replayed as well.
+fn known_collectors<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<CollectorName, CollectorStatus>, D::Error> {
+    let all = BTreeMap::<String, CollectorStatus>::deserialize(deserializer)?;
+    let known = |(name, status): (String, _)| Some((CollectorName::of_name(&name)?, status));
+    Ok(all.into_iter().filter_map(known).collect())
 }
 
 impl BrokerSnapshot {
@@ -86,6 +94,27 @@ impl BrokerSnapshot {
             label,
             ..BrokerSnapshot::default()
         }
+    }
+
+    /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
+    /// it is known whenever `connections` is.
+    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 13] {
+        use CollectorName as C;
+        [
+            (C::Process, "process", &self.process),
+            (C::Process, "open file handles", &self.open_fds),
+            (C::Fds, "handles by kind", &self.fd_kinds),
+            (C::MemoryMaps, "memory maps", &self.memory_maps),
+            (C::LogDirs, "log dirs", &self.log_dirs),
+            (C::Sockets, "sockets", &self.sockets),
+            (C::AcceptQueues, "accept queues", &self.accept_queues),
+            (C::Connections, "connections by owner", &self.connections),
+            (C::Cluster, "answers to requests", &self.probes),
+            (C::Cluster, "cluster state", &self.cluster),
+            (C::Threads, "threads", &self.threads),
+            (C::Progress, "progress of threads", &self.progress),
+            (C::Progress, "pauses of the JVM", &self.jvm_pauses),
+        ]
     }
 
     /// The counts of partitions; unknown if no topic is visible: `cluster` then only shows the live brokers.
@@ -102,6 +131,9 @@ pub struct CollectorStatus {
     /// None until the first run ended.
     pub success: Option<bool>,
     pub duration: Duration,
+    /// Until its next run: longer than configured where the cost ceiling stretched it.
+    #[serde(default)]
+    pub interval: Duration,
     pub at: Moment,
     /// Why it failed: which broker, which file or address, what to do.
     pub error: Option<String>,

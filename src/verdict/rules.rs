@@ -9,8 +9,8 @@ use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
 use super::memory::Memory;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Reason,
-    Snapshot, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
+    ProbeError, Reason, Snapshot, TcpState, duration_text, seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
@@ -29,8 +29,8 @@ pub struct Rule {
     pub id: FindingId,
     /// How long it must hold before it counts.
     holds_for: Duration,
-    /// The round that must find it twice before it counts, however rarely it runs.
-    twice_in: Option<&'static str>,
+    /// The collector that must find it twice before it counts, however rarely it runs.
+    twice_in: Option<CollectorName>,
     /// How long it must be gone before the finding ends.
     pub clears_after: Duration,
     pub check: fn(&Case<'_>) -> RuleResult,
@@ -52,19 +52,20 @@ const fn rule(
 }
 
 impl Rule {
-    const fn twice_in(self, round: &'static str) -> Rule {
+    const fn twice_in(self, collector: CollectorName) -> Rule {
         Rule {
-            twice_in: Some(round),
+            twice_in: Some(collector),
             ..self
         }
     }
 
     /// How long it must hold before it counts.
     pub fn holds_for(&self, broker: &BrokerSnapshot) -> Duration {
-        let interval = self.twice_in.and_then(|round| broker.rounds.get(round));
-        interval.map_or(self.holds_for, |interval| {
-            *interval + Duration::from_secs(1)
-        })
+        let status = self.twice_in.and_then(|name| broker.collectors.get(&name));
+        // Zero where a recording of an earlier version does not have it.
+        let interval = status.map(|status| status.interval);
+        let known = interval.filter(|interval| !interval.is_zero());
+        known.map_or(self.holds_for, |interval| interval + Duration::from_secs(1))
     }
 }
 
@@ -79,7 +80,7 @@ pub const RULES: [Rule; 18] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
-    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in("probe"),
+    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(
         FindingId::FileHandleExhaustion,
         10,

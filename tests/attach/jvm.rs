@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::threads::ThreadCollector;
+use kafka_vitals::collect::jvm_dumper::JvmDumper;
 
 use super::{DEADLINE, EXE, collector};
 
@@ -234,7 +234,7 @@ impl Jvm {
         .unwrap();
     }
 
-    pub fn collector(&self) -> ThreadCollector {
+    pub fn collector(&self) -> JvmDumper {
         collector(EXE, self.pid, DEADLINE)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use kafka_vitals::collect::process;
+use kafka_vitals::collect::{fds, process};
 use kafka_vitals::discover::labels;
 
 use crate::Cases;
@@ -157,9 +157,9 @@ fn readings_of_a_process_whose_files_are_garbage() {
     for (name, spoil, golden) in &cases {
         let host = Host::new();
         let broker = host.discovery().scan().unwrap().remove(0);
-        assert!(process::pulse(&host.proc(), &broker).vitals.is_ok());
+        assert!(process::read(&host.proc(), &broker).vitals.is_ok());
         spoil(&host);
-        let failure = process::pulse(&host.proc(), &broker).vitals.unwrap_err();
+        let failure = process::read(&host.proc(), &broker).vitals.unwrap_err();
         let text = failure
             .message
             .replace(host.folder.path().to_str().unwrap(), "PROC");
@@ -170,11 +170,7 @@ fn readings_of_a_process_whose_files_are_garbage() {
     let host = Host::new();
     let broker = host.discovery().scan().unwrap().remove(0);
     fs::remove_dir_all(host.path("fd")).unwrap();
-    assert!(
-        process::slow(&host.proc(), &broker, Duration::from_secs(1))
-            .kinds
-            .is_err()
-    );
+    assert!(fds::read(&host.proc(), &broker, Duration::from_secs(1)).is_err());
 }
 
 /// The broker gets its id from ZooKeeper and writes it to a file. The host has just booted, so the broker is young.

@@ -5,7 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_vitals::collect::threads::{RawDump, ThreadCollector, ThreadHistory, report};
+use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
+use kafka_vitals::collect::threads::{ThreadHistory, report};
 use kafka_vitals::model::Moment;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::sys::proc::ProcRoot;
@@ -84,7 +85,7 @@ async fn answers_of_a_jvm() {
             }
         });
         let mut collector =
-            ThreadCollector::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
+            JvmDumper::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
         let text = collector.collect().await.unwrap_err().message;
         drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
         serving.join().unwrap();

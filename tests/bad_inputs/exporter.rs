@@ -67,7 +67,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     let pid_file = host.folder.path().join("88.pid");
     fs::write(&pid_file, "88\n").unwrap();
     let text = format!(
-        "rounds: {{pulse: 100ms, discovery: 100ms, probe: 100ms}}\nbrokers:\n  - match: {{id: 4711}}\n  \
+        "intervals: {{process: 100ms, discovery: 100ms, cluster: 100ms}}\nbrokers:\n  - match: {{id: 4711}}\n  \
          - match: {{pid_file: /nowhere/broker.pid}}\n  - match: {{pid_file: {}}}\n    bootstrap: 127.0.0.1:1\n",
         pid_file.display()
     );
@@ -241,15 +241,15 @@ fn log_page_and_metric_name_the_right_that_another_user_lacks() {
     fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(
         &config,
-        "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms, thread_dump: 100ms, slow: 100ms}\n",
+        "intervals: {process: 100ms, discovery: 100ms, cluster: 100ms, threads: 100ms, fds: 100ms}\n",
     )
     .unwrap();
     let exporter = Exporter::start(as_nobody());
     let right = format!(
         "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
     );
-    let handles = format!(
-        "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
+    let fds = format!(
+        "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"fds\" reason=\"denied\""
     );
     let files = format!(
         "WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\""
@@ -257,7 +257,7 @@ fn log_page_and_metric_name_the_right_that_another_user_lacks() {
     let threads = format!(
         "the exporter runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
     );
-    for text in [&handles, &files, &threads] {
+    for text in [&fds, &files, &threads] {
         wait_for(text, || !exporter.logged(text).is_empty());
     }
     // Failed dumps are counted. By the fifth, the other rounds have failed several times too.
@@ -271,7 +271,7 @@ fn log_page_and_metric_name_the_right_that_another_user_lacks() {
             .find_map(|line| line.strip_prefix(&failures)?.parse::<f64>().ok())
     };
     wait_for("five dumps", || dumps().is_some_and(|dumps| dumps >= 5.0));
-    for text in [&handles, &files, &threads] {
+    for text in [&fds, &files, &threads] {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
     }
     // Any one reading can be late on a busy machine.
@@ -280,7 +280,7 @@ fn log_page_and_metric_name_the_right_that_another_user_lacks() {
             .get("/")
             .contains(&format!("/proc/{pid}/fd {right}"))
     });
-    let lines = [("handles", 0), ("threads", 0), ("process", 1)].map(|(collector, value)| {
+    let lines = [("fds", 0), ("threads", 0), ("process", 1)].map(|(collector, value)| {
         format!(
             "kafka_vitals_collector_success{{broker=\"pid-{pid}\",collector=\"{collector}\"}} {value}\n"
         )

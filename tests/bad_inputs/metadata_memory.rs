@@ -46,7 +46,7 @@ async fn peak(answer: impl Fn(i32) -> Answer + Send + Sync + 'static, known: &st
     let host = Host::new();
     let config = host.folder.path().join("config.yml");
     let text = format!(
-        "rounds: {{pulse: 100ms, probe: 100ms}}\nbrokers:\n  - match: {{id: 7}}\n    bootstrap: {}\n",
+        "intervals: {{process: 100ms, cluster: 100ms}}\nbrokers:\n  - match: {{id: 7}}\n    bootstrap: {}\n",
         broker.address
     );
     fs::write(&config, text).unwrap();

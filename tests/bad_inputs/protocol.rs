@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::cluster::ClusterCollector;
+use kafka_vitals::collect::cluster::ClusterClient;
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::model::{Broker, Reason};
 use lab::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
@@ -109,7 +109,7 @@ async fn answers() {
 }
 
 async fn probed(address: &str, broker: Arc<Broker>, silent: bool) -> String {
-    let mut collector = ClusterCollector::new(
+    let mut collector = ClusterClient::new(
         broker,
         Some(address.to_owned()),
         None,
@@ -148,7 +148,7 @@ async fn no_listener_and_none_that_can_be_asked() {
             "broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\n{text}"
         ));
         let broker = host.discovery().scan().unwrap().remove(0);
-        let probed = ClusterCollector::new(broker, None, None, OwnConnections::default())
+        let probed = ClusterClient::new(broker, None, None, OwnConnections::default())
             .probe()
             .await;
         let failure = probed.and_then(|(_, counts)| counts).unwrap_err();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
 use kafka_vitals::cli::Cli;
+use kafka_vitals::model::{CollectorName, Schedule};
 
 use crate::{Cases, EXE};
 
@@ -57,7 +58,7 @@ fn config_files() {
         );
         cases += 1;
     }
-    checked.finish(31, cases);
+    checked.finish(36, cases);
 }
 
 #[test]
@@ -66,13 +67,13 @@ fn config_files_of_odd_bytes_and_kinds() {
     let list = |n: usize, item: &str| vec![item; n].join(",");
     let (nine_a, nine_b) = (list(9, "*a"), list(9, "*b"));
     let bomb = format!(
-        "brokers: [{}]\nrounds: &a [x,x]\ncollectors: &b [{nine_a}]\nx: [{nine_b}]\n",
+        "brokers: [{}]\nintervals: &a [x,x]\ncollectors: &b [{nine_a}]\nx: [{nine_b}]\n",
         list(9, "&c {match: {id: 1}}")
     );
     let files: [(&str, Vec<u8>, &str); 8] = [
         (
             "not-utf8",
-            b"rounds: {}\n# K\xf6ln\n".to_vec(),
+            b"intervals: {}\n# K\xf6ln\n".to_vec(),
             "not UTF-8 at line 2; save it as UTF-8",
         ),
         (
@@ -292,17 +293,15 @@ fn the_readme_lists_every_flag_and_no_other() {
             cells.next().unwrap().trim_matches('`'),
         );
         for name in names.split("`, `--").map(|name| name.trim_end_matches('`')) {
-            let all =
-                ["sockets", "threads", "cluster"].map(|x| name.replace(".X", &format!(".{x}")));
-            listed.extend(
-                if name.contains(".X") {
-                    &all[..]
-                } else {
-                    &all[..1]
-                }
-                .iter()
-                .map(|name| format!("{name}={default}")),
-            );
+            if name.contains(".X") {
+                let all = CollectorName::ALL.into_iter().filter(|x| x.may_be_off());
+                listed.extend(all.map(|x| {
+                    let name = name.replace(".X", &format!(".{}", x.name()));
+                    format!("{name}={default}")
+                }));
+            } else {
+                listed.push(format!("{name}={default}"));
+            }
         }
     }
     listed.sort();
@@ -328,4 +327,33 @@ fn the_readme_lists_every_flag_and_no_other() {
         .collect();
     flags.sort();
     assert_eq!(listed, flags);
+}
+
+/// The README lists every collector with what it reads, and its config file has the defaults.
+#[test]
+fn the_readme_lists_every_collector() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let line = |key: &str| {
+        let mut lines = readme.lines();
+        let found = lines.find_map(|line| line.strip_prefix(key)).unwrap();
+        format!("{},", found.trim_matches([' ', '{', '}']))
+    };
+    let (intervals, switches) = (line("intervals:"), line("collectors:"));
+    for collector in CollectorName::ALL {
+        let name = collector.name();
+        let (reads, schedule) = collector.about();
+        if let Schedule::Every(interval) = schedule {
+            let default = format!("{name}: {},", humantime::format_duration(interval));
+            assert!(
+                intervals.contains(&default),
+                "{default} is not in {intervals}"
+            );
+        }
+        let switch = format!("{name}: true,");
+        assert_eq!(switches.contains(&switch), collector.may_be_off(), "{name}");
+        assert!(
+            readme.contains(&format!("\n| `{name}` | {reads}")),
+            "{name}"
+        );
+    }
 }

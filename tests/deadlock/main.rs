@@ -178,7 +178,7 @@ fn reported_in_time(
     let (seconds, made) =
         seconds_to_verdict(cluster, form, || Metrics::parse(&scrapes.scrape(exporter)));
     let round = format!(
-        "round_interval_seconds{{broker=\"{}\",round=\"progress\"}}",
+        "round_interval_seconds{{broker=\"{}\",collector=\"progress\"}}",
         made.broker
     );
     println!(

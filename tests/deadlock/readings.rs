@@ -19,7 +19,7 @@ pub fn silence_calls_for_a_dump(cluster: &Cluster) {
         .unwrap();
     let address = silent.local_addr().unwrap();
     let config = format!(
-        "rounds: {{thread_dump: 10m}}\nbrokers:\n  - {{match: {{id: 217}}, bootstrap: \"{address}\"}}\n"
+        "intervals: {{threads: 10m}}\nbrokers:\n  - {{match: {{id: 217}}, bootstrap: \"{address}\"}}\n"
     );
     let exporter = Exporter::start_with(cluster.cell(), &config, |_| {});
     let mut metrics = exporter.metrics();
@@ -62,11 +62,10 @@ pub fn brokers_are_described(exporter: &Exporter) {
 pub fn promtool_finds_nothing_wrong(exporter: &Exporter) {
     let all = [
         "process",
-        "handles",
+        "fds",
         "sockets",
         "connections",
         "cluster",
-        "probes",
         "log_dirs",
         "threads",
     ];

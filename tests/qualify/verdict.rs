@@ -84,7 +84,7 @@ fn not_suspected(version: &str) {
     for broker in cluster.brokers() {
         let of = |name: &str| metrics.of(name, broker.id());
         let interval = metrics.get(&format!(
-            "round_interval_seconds{{broker=\"{}\",round=\"progress\"}}",
+            "round_interval_seconds{{broker=\"{}\",collector=\"progress\"}}",
             broker.id()
         ));
         println!(

@@ -20,7 +20,7 @@ const COMPARE_TIME: Duration = Duration::from_secs(180);
 #[track_caller]
 pub fn agree(
     exporter: &Exporter,
-    reading: &str,
+    collector: &str,
     brokers: &[impl Display],
     tool: impl Fn() -> Readings,
 ) {
@@ -38,7 +38,7 @@ pub fn agree(
         let mut metrics = exporter.metrics();
         let mut during = Vec::new();
         wait_for(
-            &format!("new readings of {reading}"),
+            &format!("new readings of {collector}"),
             Duration::from_secs(60),
             || {
                 if reading == "handles" {
@@ -48,7 +48,7 @@ pub fn agree(
                 let since = read_since.elapsed().as_secs_f64();
                 let age = |broker: &_| {
                     metrics.get(&format!(
-                        "reading_age_seconds{{broker=\"{broker}\",reading=\"{reading}\"}}"
+                        "reading_age_seconds{{broker=\"{broker}\",collector=\"{collector}\"}}"
                     ))
                 };
                 brokers
@@ -90,7 +90,7 @@ pub fn agree_on_everything(cluster: &Cluster, exporter: &Exporter) {
         .filter(|node| node.pid().is_ok())
         .map(|node| node.id())
         .collect();
-    agree(exporter, "handles", &running, || handles_by_folder(cluster));
+    agree(exporter, "process", &running, || handles_by_folder(cluster));
     for (reading, pulse) in [("sockets", true), ("connections", false)] {
         agree(exporter, reading, &running, || {
             let all = connections_by_ss(cluster, exporter);
@@ -109,7 +109,7 @@ pub fn agree_on_everything(cluster: &Cluster, exporter: &Exporter) {
     });
 }
 
-/// Whether the pulse reads this series of `connections`; the slow round reads the others.
+/// Whether the collector `sockets` reads this series of `connections`; the collector `connections` reads the others.
 pub fn is_of_pulse(series: &str) -> bool {
     series.contains("\"server\"") && !series.contains("\"established\"")
 }

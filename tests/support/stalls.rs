@@ -13,7 +13,7 @@ use lab::{Cluster, ClusterOptions, Load};
 use super::{Exporter, wait_for};
 
 /// More dumps than by default, so that more is compared.
-pub const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
+pub const CONFIG: &str = "intervals: {threads: 2s}\n";
 const AT_REST: Duration = Duration::from_secs(15);
 
 /// Starts three brokers and an exporter that takes dumps often. The mode is the version's default when None.

@@ -63,7 +63,7 @@ impl Case {
             metrics = exporter.metrics();
             ids.iter().all(|(id, is_broker)| {
                 let reported = collectors(&metrics.0, *id);
-                let all = ["connections", "handles", "process", "sockets", "threads"];
+                let all = ["connections", "fds", "process", "sockets", "threads"];
                 all.into_iter().all(|name| reported.contains_key(name))
                     && reported.contains_key("cluster") == *is_broker
                     && reported.values().all(|success| *success == 1.0)
@@ -135,13 +135,13 @@ macro_rules! test_each_version {
 #[allow(unused_imports)] // as above
 pub(crate) use test_each_version;
 
-/// Starts an exporter whose slow rounds are fast.
+/// Starts an exporter with short intervals.
 pub fn fast_exporter(cell: &Cell) -> Exporter {
-    Exporter::start_with(cell, FAST_ROUNDS, |_| {})
+    Exporter::start_with(cell, FAST_INTERVALS, |_| {})
 }
 
 /// The config file of [`fast_exporter`].
-pub const FAST_ROUNDS: &str = include_str!("../fixtures/fast-rounds.yml");
+pub const FAST_INTERVALS: &str = include_str!("../fixtures/fast-intervals.yml");
 
 /// Returns the collectors that have reported about a broker, with their success.
 pub fn collectors(

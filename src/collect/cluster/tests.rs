@@ -12,11 +12,13 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use tokio::sync::Notify;
 
+use super::peers::UNLISTED;
 use super::*;
 use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
 
 use crate::analyze::formats::topics::{self, Partition};
-use crate::model::{ProcessKey, Reason};
+use crate::kafka::wire::Metadata;
+use crate::model::{Listener, Peer, ProcessKey, SecurityProtocol};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -366,22 +368,22 @@ async fn telling(body: Vec<u8>, closes: &Arc<AtomicBool>) -> FakeBroker {
     .await
 }
 
-fn collector(own: &FakeBroker) -> ClusterCollector {
+fn collector(own: &FakeBroker) -> ClusterClient {
     let address = Some(own.address.clone());
-    let collector = ClusterCollector::new(
+    let collector = ClusterClient::new(
         Arc::new(broker(Some(2), &[])),
         address,
         None,
         OwnConnections::default(),
     );
-    ClusterCollector {
+    ClusterClient {
         timing: FAST,
         ..collector
     }
 }
 
 /// One round as `rounds` does it.
-async fn collect(collector: &mut ClusterCollector) -> Result<ClusterCounts, Failure> {
+async fn collect(collector: &mut ClusterClient) -> Result<ClusterCounts, Failure> {
     match collector.probe().await? {
         (report, Err(silence)) => collector.ask_peer(silence, &report.peers).await,
         (_, counts) => counts,
@@ -557,7 +559,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
         .unwrap();
     let mut watching = [1, 2].map(|id| {
         let address = brokers[id as usize - 1].address.clone();
-        ClusterCollector::new(
+        ClusterClient::new(
             Arc::new(broker(Some(id), &[])),
             Some(address),
             None,

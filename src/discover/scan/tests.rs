@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
-use crate::collect::process;
+use crate::collect::{fds, memory_maps, process};
 use crate::model::FdKinds;
 use crate::model::{Listener, Mode, Role};
 
@@ -80,14 +80,15 @@ fn finds_the_brokers_of_a_recorded_host() {
     assert_eq!(new.problems, [""; 0]);
 
     // Counted with `ls | wc -l`, `readlink | grep -c` and `wc -l` when they were recorded.
-    let pulse = process::pulse(&proc, old);
-    assert_eq!(pulse.handles, Ok(43));
+    let pulse = process::read(&proc, old);
+    assert_eq!(pulse.open_fds, Ok(43));
     let vitals = pulse.vitals.unwrap();
     assert_eq!(
         (vitals.state, vitals.fd_limit_soft, vitals.fd_limit_hard),
         ('S', Some(20000), Some(20000))
     );
-    let slow = process::slow(&proc, old, Duration::from_secs(5));
+    let budget = Duration::from_secs(5);
+    let (old_kinds, inodes) = fds::read(&proc, old, budget).unwrap();
     let kinds = FdKinds {
         socket: 4,
         pipe: 1,
@@ -98,20 +99,14 @@ fn finds_the_brokers_of_a_recorded_host() {
     };
     assert_eq!(
         (
-            slow.kinds,
-            slow.socket_inodes.unwrap().len(),
-            slow.memory_maps
+            old_kinds,
+            inodes.len(),
+            memory_maps::read(&proc, old, budget)
         ),
-        (Ok(kinds), 4, Ok(301))
+        (kinds, 4, Ok(301))
     );
-    assert_eq!(
-        process::slow(&proc, new, Duration::from_secs(5))
-            .kinds
-            .unwrap()
-            .log_segment,
-        1
-    );
-    assert_eq!(process::memory_map_limit(&proc), Ok(65530));
+    assert_eq!(fds::read(&proc, new, budget).unwrap().0.log_segment, 1);
+    assert_eq!(memory_maps::limit(&proc), Ok(65530));
 }
 
 #[test]

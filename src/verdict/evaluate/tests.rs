@@ -7,6 +7,7 @@ use crate::model::{
     PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse,
     StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
+use crate::model::{CollectorName, CollectorStatus};
 use crate::model::{Reading, Reason, Stall};
 use crate::verdict::finding::FindingId;
 use crate::verdict::memory::STARTING;
@@ -328,10 +329,12 @@ fn a_second_probe_must_fail_too() {
         broker.probes = known(probe(Some((Reason::Timeout, true))), now)
     };
     let mut scene = scene();
-    scene
-        .broker
-        .rounds
-        .insert("probe".into(), Duration::from_secs(20));
+    let status = CollectorStatus {
+        interval: Duration::from_secs(20),
+        ..CollectorStatus::default()
+    };
+    let collectors = &mut scene.broker.collectors;
+    collectors.insert(CollectorName::Cluster, status);
     assert_eq!(scene.after(20, silent).state, BrokerState::Suspect);
     assert_eq!(scene.after(2, silent).state, BrokerState::Gray);
 }

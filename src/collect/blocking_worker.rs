@@ -1,7 +1,7 @@
-//! When a round runs, and where: its interval under a cost ceiling, and a worker whose hanging read delays no other.
+//! Blocking work with a deadline: the one guard against reads that hang in the kernel.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -11,79 +11,8 @@ use tokio::task::JoinHandle;
 use super::short_work::{self, Outcome, PATIENCE, Work};
 use crate::model::{Failure, Reason};
 
-/// A round that costs too much runs less often, by itself, and comes back when it is cheap again.
-#[derive(Debug, Clone)]
-pub struct AdaptiveInterval {
-    configured: Duration,
-    /// Share of the time that the round may cost: CPU of one core, or pause of the JVM.
-    ceiling: f64,
-    /// Cost of a run, smoothed: one odd run must not stretch the interval tenfold.
-    cost: Option<Duration>,
-}
-
-/// However expensive a round is, it still runs.
-pub(super) const LONGEST: Duration = Duration::from_secs(600);
-
-impl AdaptiveInterval {
-    pub fn new(configured: Duration, ceiling: f64) -> AdaptiveInterval {
-        AdaptiveInterval {
-            configured,
-            ceiling,
-            cost: None,
-        }
-    }
-
-    /// Takes in what the newest run cost.
-    pub fn spent(&mut self, cost: Duration) {
-        self.cost = Some(match self.cost {
-            None => cost,
-            Some(before) => before.mul_f64(0.7) + cost.mul_f64(0.3),
-        });
-    }
-
-    /// From the begin of one run to the begin of the next.
-    pub fn interval(&self) -> Duration {
-        let needed = self.cost.unwrap_or_default().div_f64(self.ceiling);
-        self.configured.max(needed.min(LONGEST))
-    }
-
-    /// When the run after the one that began at `started` begins.
-    pub fn next(&self, started: Instant) -> Instant {
-        shared_moment(started, self.interval(), Instant::now())
-    }
-}
-
-/// The first moment that rounds share and that is `interval` after `started`; a missed one is not made up for.
-///
-/// All rounds begin at the same moments, whole seconds or quarters of one: that wakes the exporter a few times a second,
-/// however many brokers there are, and one snapshot shows what all of them read.
-pub(super) fn shared_moment(started: Instant, interval: Duration, now: Instant) -> Instant {
-    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let origin = *ORIGIN;
-    let step = if interval >= SECOND && interval.subsec_nanos() == 0 {
-        SECOND
-    } else {
-        QUARTER.min(interval).max(TIMER)
-    };
-    // A timer may fire a little early.
-    let steps =
-        |at: Instant| (at + TIMER).saturating_duration_since(origin).as_nanos() / step.as_nanos();
-    let from = steps(started) + interval.as_nanos().div_ceil(step.as_nanos());
-    let next = if from > steps(now) {
-        from
-    } else {
-        steps(now) + 1
-    };
-    origin + step.saturating_mul(u32::try_from(next).unwrap_or(u32::MAX))
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-const QUARTER: Duration = Duration::from_millis(250);
-/// As fine as timers are.
-const TIMER: Duration = Duration::from_millis(1);
-
-/// Runs blocking work, one piece at a time, on a thread of its own: while a piece hangs (a read of `/proc` on a sick
-/// process can), the next is refused, so that a worker never holds more than one thread.
+/// Runs blocking work, one piece at a time, away from the runtime's threads. While a piece hangs (a read of `/proc` of a
+/// sick process can), the next is refused instead of started, so that a worker never holds more than one thread.
 #[derive(Debug)]
 pub struct BlockingWorker<S> {
     state: Arc<Mutex<S>>,
@@ -102,7 +31,8 @@ impl<S: Send + 'static> BlockingWorker<S> {
         }
     }
 
-    /// What `work` answered, with the CPU time that it took; a [`Failure`] at the deadline.
+    /// Runs `work` on a thread of its own, and returns its answer and the CPU time that it took; a [`Failure`] at the
+    /// deadline.
     pub async fn run<R: Send + 'static>(
         &mut self,
         deadline: Duration,
@@ -113,15 +43,16 @@ impl<S: Send + 'static> BlockingWorker<S> {
         let (done, answer) = oneshot::channel();
         let state = Arc::clone(&self.state);
         self.running = Some(tokio::task::spawn_blocking(move || {
-            let before = thread_cpu();
             // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
-            let result = work(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
-            // After the deadline the receiver is gone.
-            let _ = done.send((result, thread_cpu().saturating_sub(before)));
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = measured(|| work(&mut state));
+            drop(state);
+            // After the deadline there is no receiver any more.
+            let _ = done.send(result);
         }));
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(result)) => {
-                // It has let go of the state, and a piece that follows at once must not take its last steps for a hang.
+                // The state is released; a piece that follows at once must not take the thread's last steps for a hang.
                 self.running = None;
                 Ok(result)
             }
@@ -141,6 +72,10 @@ impl<S: Send + 'static> BlockingWorker<S> {
         what: &str,
         work: impl FnMut(&mut S, Instant) -> ControlFlow<R, Instant> + Send + 'static,
     ) -> Result<R, Failure> {
+        if self.is_running() {
+            // Else a caller that goes on at once would spin.
+            tokio::time::sleep_until(at.into()).await;
+        }
         self.refuse_second(what)?;
         let (done, mut answer) = oneshot::channel();
         let submitted = Arc::new(());
@@ -171,11 +106,13 @@ impl<S: Send + 'static> BlockingWorker<S> {
         }
     }
 
-    fn refuse_second(&self, what: &str) -> Result<(), Failure> {
+    fn is_running(&self) -> bool {
         let running = self.running.as_ref();
-        if self.submitted.strong_count() > 0
-            || running.is_some_and(|running| !running.is_finished())
-        {
+        self.submitted.strong_count() > 0 || running.is_some_and(|running| !running.is_finished())
+    }
+
+    fn refuse_second(&self, what: &str) -> Result<(), Failure> {
+        if self.is_running() {
             let message = format!(
                 "{what}: an earlier read still hangs in the kernel; look for state D in /proc/PID/stat"
             );
@@ -219,7 +156,7 @@ where
                     } = self;
                     // Before the answer: work that follows at once must not take this for a hang.
                     drop(submitted);
-                    // After the deadline the receiver is gone.
+                    // After the deadline there is no receiver any more.
                     Outcome::Done(Box::new(move || {
                         let _ = done.send(result);
                     }))
@@ -240,8 +177,15 @@ fn timed_out(what: &str, deadline: Duration) -> Failure {
     Failure::new(Reason::Timeout, message)
 }
 
+/// Returns the answer of `read` and the CPU time that it took.
+pub(super) fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
+    let before = thread_cpu();
+    let answer = read();
+    (answer, thread_cpu().saturating_sub(before))
+}
+
 /// CPU time of the calling thread.
-pub(super) fn thread_cpu() -> Duration {
+fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
@@ -251,75 +195,20 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_cheap_round_keeps_its_interval_and_a_dear_one_stretches() {
-        let mut pace = AdaptiveInterval::new(Duration::from_secs(1), 0.005);
-        assert_eq!(pace.interval(), Duration::from_secs(1));
-        pace.spent(Duration::from_millis(2));
-        assert_eq!(pace.interval(), Duration::from_secs(1));
-        for _ in 0..40 {
-            pace.spent(Duration::from_millis(22));
-        }
-        // 22 ms at 0.5 % of a core: once in 4.4 s.
-        assert!(
-            (pace.interval().as_secs_f64() - 4.4).abs() < 0.05,
-            "{:?}",
-            pace.interval()
-        );
-        for _ in 0..40 {
-            pace.spent(Duration::from_millis(1));
-        }
-        assert_eq!(pace.interval(), Duration::from_secs(1));
-        pace.spent(Duration::from_secs(3600));
-        assert_eq!(pace.interval(), LONGEST);
-    }
-
-    #[test]
-    fn rounds_begin_at_shared_moments_and_make_up_for_none() {
-        let second = |seconds: f64| Duration::from_secs_f64(seconds);
-        // A moment that the rounds share, some time after the first.
-        let start = shared_moment(Instant::now() + second(100.0), SECOND, Instant::now());
-        for (started, interval, now, next) in [
-            (0.0, 1.0, 0.1, 1.0),
-            (0.0, 30.0, 0.1, 30.0),
-            (0.0, 0.25, 0.01, 0.25),
-            // The first run began when its broker was found.
-            (0.7, 1.0, 0.8, 1.0),
-            (0.7, 0.25, 0.71, 0.75),
-            // A little early, and a little late.
-            (0.9995, 1.0, 1.01, 2.0),
-            (1.01, 1.0, 1.02, 2.0),
-            // Above its ceiling, so not earlier than that allows.
-            (0.0, 4.4, 0.1, 4.5),
-            (0.0, 0.437, 0.1, 0.5),
-            // Shorter than the shared step.
-            (0.0, 0.1, 0.05, 0.1),
-            // The machine slept.
-            (0.0, 1.0, 60.3, 61.0),
-            (0.0, 0.25, 60.3, 60.5),
-        ] {
-            let found = shared_moment(
-                start + second(started),
-                second(interval),
-                start + second(now),
-            );
-            let expected = start + second(next);
-            assert_eq!(found, expected, "{started} {interval} {now}");
-        }
-    }
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test]
-    async fn a_hanging_read_is_told_and_not_joined_by_a_second() {
-        let mut lane = BlockingWorker::new(0);
+    async fn a_hanging_read_is_reported_and_not_joined_by_a_second() {
+        let mut worker = BlockingWorker::new(0);
         let (release, hang) = mpsc::channel::<()>();
-        let failure = lane
+        let failure = worker
             .run(Duration::from_millis(20), "broker 1", move |_| {
                 hang.recv().is_ok()
             })
             .await
             .unwrap_err();
         assert_eq!(failure.reason, Reason::Timeout);
-        let second = lane
+        let second = worker
             .run(Duration::from_secs(5), "broker 1", |_| ())
             .await
             .unwrap_err();
@@ -328,8 +217,8 @@ mod tests {
             "{second}"
         );
         release.send(()).unwrap();
-        lane.running.take().unwrap().await.unwrap();
-        let (answer, _) = lane
+        worker.running.take().unwrap().await.unwrap();
+        let (answer, _) = worker
             .run(Duration::from_secs(5), "broker 1", |n| {
                 *n += 1;
                 *n
@@ -341,15 +230,15 @@ mod tests {
 
     #[tokio::test]
     async fn short_work_that_hangs_times_out_and_others_go_on() {
-        let mut lane = BlockingWorker::new(());
+        let mut worker = BlockingWorker::new(());
         let (release, hang) = mpsc::channel::<()>();
         let now = Instant::now();
         let stuck = move |(): &mut (), _| ControlFlow::Break(hang.recv().is_ok());
-        let failure = lane
+        let failure = worker
             .repeat(now, Duration::ZERO, PATIENCE, "broker 1", stuck)
             .await;
         assert_eq!(failure.unwrap_err().reason, Reason::Timeout);
-        let second = lane.repeat(now, Duration::ZERO, SECOND, "broker 1", |_, _| {
+        let second = worker.repeat(now, Duration::ZERO, SECOND, "broker 1", |_, _| {
             ControlFlow::Break(())
         });
         let second = second.await.unwrap_err();
@@ -371,10 +260,10 @@ mod tests {
             .await;
         assert_eq!(answer.unwrap(), 3);
         release.send(()).unwrap();
-        while lane.submitted.strong_count() > 0 {
+        while worker.submitted.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
-        let after = lane.repeat(now, Duration::ZERO, SECOND * 10, "broker 1", |_, _| {
+        let after = worker.repeat(now, Duration::ZERO, SECOND * 10, "broker 1", |_, _| {
             ControlFlow::Break(())
         });
         after.await.unwrap();
@@ -382,9 +271,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_short_work_is_a_failure_of_one_run() {
-        let mut lane = BlockingWorker::new(());
+        let mut worker = BlockingWorker::new(());
         let panics = |_: &mut (), _| -> ControlFlow<(), Instant> { panic!("made by the test") };
-        let failure = lane
+        let failure = worker
             .repeat(
                 Instant::now(),
                 Duration::ZERO,
@@ -394,7 +283,7 @@ mod tests {
             )
             .await;
         assert_eq!(failure.unwrap_err().reason, Reason::Internal);
-        let after = lane.repeat(
+        let after = worker.repeat(
             Instant::now(),
             Duration::ZERO,
             SECOND * 10,
@@ -406,9 +295,10 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_may_follow_each_other_at_once() {
-        let mut lane = BlockingWorker::new(());
+        let mut worker = BlockingWorker::new(());
         for _ in 0..2000 {
-            lane.run(Duration::from_secs(5), "broker 1", |()| ())
+            worker
+                .run(Duration::from_secs(5), "broker 1", |()| ())
                 .await
                 .unwrap();
         }
@@ -416,17 +306,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_failure_of_one_run() {
-        let mut lane = BlockingWorker::new(());
-        let failure = lane
+        let mut worker = BlockingWorker::new(());
+        let failure = worker
             .run(Duration::from_secs(5), "broker 1", |_| {
                 panic!("made by the test")
             })
             .await
             .unwrap_err();
         assert_eq!(failure.reason, Reason::Internal);
-        lane.running.take().unwrap().await.unwrap_err();
+        worker.running.take().unwrap().await.unwrap_err();
         assert!(
-            lane.run(Duration::from_secs(5), "broker 1", |_| ())
+            worker
+                .run(Duration::from_secs(5), "broker 1", |_| ())
                 .await
                 .is_ok()
         );
