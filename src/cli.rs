@@ -1,9 +1,12 @@
 //! What was typed: the raw command line. [`crate::config`] turns it into checked settings.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::model::{CollectorName, Schedule};
 
 /// Prometheus exporter that finds the Kafka broker which is alive but not working.
 ///
@@ -184,25 +187,69 @@ pub struct ServeArgs {
     /// Form of the log lines, which go to standard error.
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "text")]
     pub log_format: Format,
+    #[command(flatten)]
+    pub collectors: CollectorFlags,
+}
 
-    /// Count connections by TCP state and read accept queues (default: on).
-    #[arg(long = "collector.sockets", overrides_with = "no_sockets")]
-    pub sockets: bool,
-    /// Leave the sockets alone.
-    #[arg(long = "no-collector.sockets")]
-    pub no_sockets: bool,
-    /// Take periodic thread dumps by dynamic attach (default: on).
-    #[arg(long = "collector.threads", overrides_with = "no_threads")]
-    pub threads: bool,
-    /// Never attach to a broker.
-    #[arg(long = "no-collector.threads")]
-    pub no_threads: bool,
-    /// Ask each broker for the cluster's metadata (default: on).
-    #[arg(long = "collector.cluster", overrides_with = "no_cluster")]
-    pub cluster: bool,
-    /// Send no Kafka request.
-    #[arg(long = "no-collector.cluster")]
-    pub no_cluster: bool,
+/// `--collector.NAME` and `--no-collector.NAME`, for each collector that may be switched off; of both the later counts.
+#[derive(Debug, Clone, Default)]
+pub struct CollectorFlags(pub BTreeMap<CollectorName, bool>);
+
+impl CollectorFlags {
+    fn names() -> impl Iterator<Item = (CollectorName, String, String)> {
+        let names = CollectorName::ALL.into_iter();
+        names.filter(|name| name.may_be_off()).map(|name| {
+            let on = format!("collector.{}", name.name());
+            let off = format!("no-{on}");
+            (name, on, off)
+        })
+    }
+}
+
+impl Args for CollectorFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Self::names().fold(command, |command, (name, on, off)| {
+            let (reads, schedule) = name.about();
+            let when = match schedule {
+                Schedule::Every(interval) => {
+                    format!("every {}", humantime::format_duration(interval))
+                }
+                Schedule::InPassOf(leader) => format!("in each pass of `{}`", leader.name()),
+            };
+            let needs = name
+                .needs()
+                .map(|needed| format!("; off with `{}`", needed.name()));
+            let needs = needs.unwrap_or_default();
+            let flag = |id: &String| {
+                let arg = Arg::new(id.clone()).long(id.clone());
+                arg.action(ArgAction::SetTrue).help_heading("Collectors")
+            };
+            let help = format!("Do not read {reads} ({when}{needs})");
+            command
+                .arg(flag(&off).help(help))
+                // All are on by default: it only overrides the config file.
+                .arg(flag(&on).overrides_with(off).hide(true))
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for CollectorFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = Self::names().filter_map(|(name, on, off)| {
+            let given = matches.get_flag(&on) || matches.get_flag(&off);
+            given.then(|| (name, matches.get_flag(&on)))
+        });
+        Ok(CollectorFlags(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// `ADDRESS:PORT`, or `:PORT` for every address of both kinds, as Prometheus' own exporters take it.

@@ -1,15 +1,18 @@
 //! What the settings mean: flags and config file, checked once, with a default for everything.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read as _;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
-use crate::cli::{Format, LogLevel, ServeArgs};
-use crate::model::deserialize_duration;
+use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
+use crate::model::{CollectorName, Schedule, deserialize_duration};
 use crate::recording;
 use crate::sys::proc::ProcRoot;
 use crate::verdict::liveness::LivenessSettings;
@@ -25,8 +28,8 @@ pub struct Config {
     pub record: Option<recording::Settings>,
     pub log_level: LogLevel,
     pub log_format: Format,
-    pub rounds: Rounds,
-    pub collectors: Collectors,
+    pub intervals: Intervals,
+    pub collectors: Switches,
     pub brokers: Vec<BrokerSettings>,
     pub live: LivenessSettings,
     pub evidence: EvidenceSettings,
@@ -67,7 +70,7 @@ impl Default for EvidenceSettings {
 }
 
 impl EvidenceSettings {
-    /// Where evidence goes if nobody says so: as systemd tells its services, else as the XDG specification has it.
+    /// Where evidence goes by default: the folder that systemd gives its services, else that of the XDG specification.
     fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
         // systemd parts several folders by colons. A relative path is as good as none, XDG says.
         let folder = |name: &str| {
@@ -82,60 +85,107 @@ impl EvidenceSettings {
     }
 }
 
-/// Intervals of the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rounds {
-    /// Switches of the threads that must move.
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub progress: Duration,
-    /// Handles, limits, sockets that are not ESTABLISHED, accept queues.
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub pulse: Duration,
-    /// New, gone and restarted brokers.
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub discovery: Duration,
-    /// Kafka requests.
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub probe: Duration,
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub thread_dump: Duration,
-    /// Handles by kind, untracked sockets, connections by owner, memory maps.
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub slow: Duration,
-}
+/// The intervals of the collectors: `intervals: {NAME: 1s}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Intervals(BTreeMap<Key<HasInterval>, Interval>);
 
-impl Default for Rounds {
-    fn default() -> Self {
-        Rounds {
-            progress: Duration::from_millis(250),
-            pulse: Duration::from_secs(1),
-            discovery: Duration::from_secs(5),
-            probe: Duration::from_secs(5),
-            thread_dump: Duration::from_secs(15),
-            slow: Duration::from_secs(30),
+impl Intervals {
+    /// As configured, else the default.
+    pub fn of(&self, name: CollectorName) -> Duration {
+        match name.about() {
+            (_, Schedule::InPassOf(leader)) => self.of(leader),
+            (_, Schedule::Every(default)) => self
+                .0
+                .get(&Key::of(name))
+                .map_or(default, |interval| interval.0),
         }
     }
 }
 
-/// Which collectors run. Process readings cannot be switched off: they need no right and harm nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Collectors {
-    pub sockets: bool,
-    pub threads: bool,
-    pub cluster: bool,
+/// Which collectors run: `collectors: {NAME: false}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Switches(BTreeMap<Key<MayBeOff>, bool>);
+
+impl Switches {
+    /// Whether a collector runs. It does not where one that it needs is off.
+    pub fn is_on(&self, name: CollectorName) -> bool {
+        self.0.get(&Key::of(name)).copied().unwrap_or(true)
+            && name.needs().is_none_or(|needed| self.is_on(needed))
+    }
+
+    /// The file's, overridden by the flags.
+    fn with_flags(mut self, flags: &CollectorFlags) -> Switches {
+        let given = flags.0.iter().map(|(name, on)| (Key::of(*name), *on));
+        self.0.extend(given);
+        self
+    }
 }
 
-impl Default for Collectors {
-    fn default() -> Self {
-        Collectors {
-            sockets: true,
-            threads: true,
-            cluster: true,
+/// The name of a collector, as a key of the config file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<Kind>(CollectorName, PhantomData<Kind>);
+
+impl<Kind> Key<Kind> {
+    fn of(name: CollectorName) -> Self {
+        Key(name, PhantomData)
+    }
+}
+
+/// Which collectors a section of the config file may name.
+trait Section {
+    fn refusal(name: CollectorName) -> Option<String>;
+}
+
+/// `intervals`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct HasInterval;
+
+impl Section for HasInterval {
+    fn refusal(name: CollectorName) -> Option<String> {
+        match name.about() {
+            (_, Schedule::InPassOf(leader)) => {
+                let (name, leader) = (name.name(), leader.name());
+                Some(format!("`{name}` has the interval of `{leader}`, set that"))
+            }
+            _ => None,
         }
     }
 }
+
+/// `collectors`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct MayBeOff;
+
+impl Section for MayBeOff {
+    fn refusal(name: CollectorName) -> Option<String> {
+        let fixed = !name.may_be_off();
+        fixed.then(|| format!("`{}` cannot be switched off, remove it", name.name()))
+    }
+}
+
+impl<'de, Kind: Section> Deserialize<'de> for Key<Kind> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = String::deserialize(deserializer)?;
+        let known = CollectorName::ALL.into_iter();
+        let names = known.filter(|name| Kind::refusal(*name).is_none());
+        match CollectorName::of_name(&given) {
+            Some(name) => match Kind::refusal(name) {
+                None => Ok(Key::of(name)),
+                Some(why) => Err(D::Error::custom(why)),
+            },
+            None => {
+                let names: Vec<&str> = names.map(CollectorName::name).collect();
+                let names = names.join(", ");
+                let why = format!("unknown field `{given}`, expected one of {names}");
+                Err(D::Error::custom(why))
+            }
+        }
+    }
+}
+
+/// `250ms`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+struct Interval(#[serde(deserialize_with = "deserialize_duration")] Duration);
 
 /// What discovery cannot know of one broker.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -164,14 +214,14 @@ pub struct BrokerMatch {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
-    rounds: Rounds,
-    collectors: Collectors,
+    intervals: Intervals,
+    collectors: Switches,
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
     live: LivenessSettings,
 }
 
-/// A config file or a flag that cannot be used; the message tells where and how to mend it.
+/// A config file or a flag that cannot be used; the message says where and how to correct it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("config file {}: {message}", path.display())]
@@ -208,12 +258,8 @@ impl Config {
                 .map(|file| recording::Settings { file, max_bytes }),
             log_level: args.log_level,
             log_format: args.log_format,
-            rounds: file.rounds,
-            collectors: Collectors {
-                sockets: args.sockets || file.collectors.sockets && !args.no_sockets,
-                threads: args.threads || file.collectors.threads && !args.no_threads,
-                cluster: args.cluster || file.collectors.cluster && !args.no_cluster,
-            },
+            intervals: file.intervals,
+            collectors: file.collectors.with_flags(&args.collectors),
             brokers: file.brokers,
             live: file.live,
             evidence: EvidenceSettings {
@@ -303,20 +349,11 @@ fn parse(text: &str) -> Result<File, String> {
         return Ok(File::default());
     }
     let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
-    let r = &file.rounds;
-    let rounds = [
-        ("progress", r.progress),
-        ("pulse", r.pulse),
-        ("discovery", r.discovery),
-        ("probe", r.probe),
-        ("thread_dump", r.thread_dump),
-        ("slow", r.slow),
-    ];
-    for (name, interval) in rounds {
-        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
-            let given = humantime::format_duration(interval);
+    for (Key(name, _), Interval(interval)) in &file.intervals.0 {
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(interval) {
+            let (name, given) = (name.name(), humantime::format_duration(*interval));
             return Err(format!(
-                "rounds.{name}: {given} is out of range, must be 100ms to 1h"
+                "intervals.{name}: {given} is out of range, must be 100ms to 1h"
             ));
         }
     }
@@ -384,6 +421,10 @@ fn explain(error: &serde_saphyr::Error) -> String {
         && let Some((given, rest)) = rest.split_once('`')
         && let Some((_, known)) = rest.split_once("expected")
     {
+        if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == given) {
+            message.push_str(&format!("; `{given}` is now {new}"));
+            return message;
+        }
         let known = known.split(" at line").next().unwrap_or(known);
         let keys = known
             .split(|c: char| !(c.is_alphanumeric() || c == '_'))
@@ -398,6 +439,16 @@ fn explain(error: &serde_saphyr::Error) -> String {
     }
     message
 }
+
+/// Keys of earlier config files, and what took their place.
+const RENAMED: [(&str, &str); 6] = [
+    ("rounds", "`intervals`, by the names of the collectors"),
+    ("pulse", "`process` and `accept_queues`"),
+    ("slow", "`fds`, `memory_maps` and `log_dirs`"),
+    ("probe", "`cluster`"),
+    ("thread_dump", "`threads`"),
+    ("handles", "`fds`"),
+];
 
 /// What the YAML crate says to programmers, for those who write the file.
 const IN_PLAIN_WORDS: [(&str, &str); 8] = [
@@ -479,25 +530,41 @@ mod tests {
 
     #[test]
     fn empty_file_is_all_defaults() {
-        for text in ["", "# nothing\n\n", "rounds: {}\n"] {
+        for text in ["", "# nothing\n\n", "intervals: {}\n"] {
             let file = parse(text).unwrap();
-            assert_eq!(file.rounds, Rounds::default());
-            assert_eq!(file.collectors, Collectors::default());
+            assert_eq!(file.intervals, Intervals::default());
+            assert_eq!(file.collectors, Switches::default());
         }
     }
 
     #[test]
     fn the_design_s_example_reads() {
         let file = parse(
-            "rounds: {pulse: 250ms, slow: 10m}\nbrokers:\n  - {match: {port: 9092}, probe_listener: PLAINTEXT, bootstrap: 127.0.0.1:9092}\ncollectors: {sockets: false}\n",
+            "intervals: {process: 250ms, fds: 10m}\nbrokers:\n  - {match: {port: 9092}, probe_listener: PLAINTEXT, bootstrap: 127.0.0.1:9092}\ncollectors: {sockets: false}\n",
         )
         .unwrap();
-        assert_eq!(file.rounds.pulse, Duration::from_millis(250));
-        assert_eq!(file.rounds.slow, Duration::from_secs(600));
-        assert_eq!(file.rounds.probe, Duration::from_secs(5));
+        use CollectorName as C;
+        assert_eq!(file.intervals.of(C::Process), Duration::from_millis(250));
+        assert_eq!(file.intervals.of(C::Fds), Duration::from_secs(600));
+        assert_eq!(file.intervals.of(C::Connections), Duration::from_secs(600));
+        assert_eq!(file.intervals.of(C::Cluster), Duration::from_secs(5));
         assert_eq!(file.brokers[0].matches.port, Some(9092));
         assert_eq!(file.brokers[0].bootstrap.as_deref(), Some("127.0.0.1:9092"));
-        assert!(!file.collectors.sockets && file.collectors.threads);
+        assert!(!file.collectors.is_on(C::Sockets) && file.collectors.is_on(C::Threads));
+    }
+
+    #[test]
+    fn a_collector_is_off_with_the_one_that_it_needs() {
+        let off = |text: &str| -> Vec<&str> {
+            let switches = parse(text).unwrap().collectors;
+            let off = CollectorName::ALL
+                .into_iter()
+                .filter(|name| !switches.is_on(*name));
+            off.map(CollectorName::name).collect()
+        };
+        assert_eq!(off("collectors: {fds: false}"), ["fds", "connections"]);
+        assert_eq!(off("collectors: {connections: false}"), ["connections"]);
+        assert_eq!(off("collectors: {threads: false}"), ["threads", "progress"]);
     }
 
     #[test]

@@ -16,15 +16,15 @@ use crate::model::{Clock, Moment, Snapshot};
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 
-/// Where to, and how much: when the file is full it becomes `FILE.1`, so that twice as much stays.
+/// The file and its size: a full file becomes `FILE.1`, so that twice as much is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub file: PathBuf,
     pub max_bytes: u64,
 }
 
-/// Hands each second's newest snapshot to a thread of its own, where a disk that hangs harms nobody: what comes
-/// meanwhile is left out. Ends when nobody publishes snapshots any more.
+/// Passes each second's newest snapshot to a separate thread, so that a disk that hangs delays nothing else; snapshots
+/// meanwhile are left out. Ends when the publisher of the snapshots ends.
 pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
     let Some(lines) = start(settings) else {
         return std::future::pending().await;
@@ -78,7 +78,7 @@ impl Recorder {
             Ok(()) if self.failed => tracing::info!(file, "records again"),
             Ok(()) => {}
             Err(error) => {
-                // Half a line may stand there: the next one begins with a line's end.
+                // The file may end with a partial line, so the next one starts with a line end.
                 self.open = None;
                 if !self.failed {
                     tracing::warn!(
@@ -102,7 +102,7 @@ impl Recorder {
         } = &self.settings;
         let is_reopened = self.open.is_none();
         let mut open = self.open.take().map_or_else(|| open(path), Ok)?;
-        // Also one that was full when it was opened: while it cannot be renamed nothing is added to it.
+        // A file that was full when it was opened gets no more lines either, unless it can be renamed.
         if open.1 > 0 && open.1 + line.len() as u64 > *max_bytes {
             let mut full = path.clone().into_os_string();
             full.push(".1");
@@ -123,7 +123,7 @@ impl Recorder {
     }
 }
 
-/// With its size. Not for everybody's eyes: hosts, paths and topics are named in it.
+/// Returns the file and its size. Only its owner may read it, because it names hosts, paths and topics.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new()
         .create(true)
@@ -134,27 +134,25 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
-/// A longer line is skipped: that of a host with a hundred brokers has some 2 MiB.
+/// A longer line is skipped: that of a host with a hundred brokers has about 2 MiB.
 const MAX_LINE: u64 = 16 << 20;
 
-/// The snapshots of a recording, in the order of time.
+/// The snapshots of a recording, the oldest first.
 pub struct Recording {
     lines: Box<dyn BufRead + Send>,
     at: Moment,
-    /// Lines that are whole and no snapshot, that are too long or cut off, or that go back in time.
+    /// The number of lines that are no snapshot, too long, truncated, or older than the one before.
     pub skipped: u64,
-    /// Why the reading ended before the end of the file.
+    /// Why reading ended before the end of the file.
     pub broken: Option<String>,
 }
 
 impl Recording {
-    /// # Errors
-    /// The file cannot be opened or read.
+    /// Opens a recording, plain or compressed by gzip.
     pub fn open(path: &Path) -> io::Result<Recording> {
         Recording::new(BufReader::new(File::open(path)?))
     }
 
-    /// Plain, or compressed by gzip.
     pub fn new(mut bytes: impl BufRead + Send + 'static) -> io::Result<Recording> {
         let packed = bytes.fill_buf()?.starts_with(&[0x1f, 0x8b]);
         let lines: Box<dyn BufRead + Send> = if packed {
@@ -170,7 +168,7 @@ impl Recording {
         })
     }
 
-    /// Up to the line's end; None at the end of the file.
+    /// The next line; None at the end of the file.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         if self
@@ -206,7 +204,7 @@ impl Iterator for Recording {
                     self.at = snapshot.at;
                     return Some(snapshot);
                 }
-                // What was cut off by an end of the exporter is closed by an empty line.
+                // An empty line follows one that the end of the exporter truncated.
                 _ if line.trim_ascii().is_empty() => {}
                 _ => self.skipped += 1,
             }

@@ -1,4 +1,4 @@
-//! The shipped rules, examples and runbooks, by Prometheus' own tools and against the catalogue.
+//! Checks the shipped rules, examples and runbooks with Prometheus' own tools and against the catalogue.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/promql.rs"]
@@ -32,7 +32,7 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
         .collect()
 }
 
-/// Runs a tool that must succeed; what it printed.
+/// Runs a tool that must succeed, and returns its output.
 #[track_caller]
 fn tool(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
@@ -57,7 +57,7 @@ fn promtool_takes_the_rules_and_the_configurations() {
     for config in ["alerts/prometheus.yml", "alerts/prometheus-file.yml"] {
         tool("promtool", &["check", "config", config]);
     }
-    // Debian builds its Prometheus without Kubernetes: all but those two lines is checked.
+    // Debian builds its Prometheus without Kubernetes: everything except these two lines is checked.
     let kubernetes = std::fs::read_to_string("alerts/prometheus-kubernetes.yml").unwrap();
     let discovery = "kubernetes_sd_configs:\n      - role: pod\n";
     assert!(kubernetes.contains(discovery));
@@ -110,9 +110,9 @@ fn amtool_routes_each_severity() {
     }
 }
 
-/// The shipped example, asked which of these it holds back.
+/// Asks Alertmanager with the shipped example which of these alerts it inhibits.
 #[test]
-fn alertmanager_holds_back_what_a_cause_explains() {
+fn alertmanager_inhibits_what_a_cause_explains() {
     let cell = Cell::new().unwrap();
     let port = cell.free_ports(1).unwrap()[0];
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -125,10 +125,10 @@ fn alertmanager_holds_back_what_a_cause_explains() {
     alertmanager.arg(format!("--storage.path={}", folder.path().display()));
     alertmanager.arg(format!("--web.listen-address=127.0.0.1:{port}"));
     let _running = cell.spawn(alertmanager).unwrap();
-    let (time, begun) = (Duration::from_secs(5), Instant::now());
+    let (time, start) = (Duration::from_secs(5), Instant::now());
     let patient = || {
         assert!(
-            begun.elapsed() < Duration::from_secs(30),
+            start.elapsed() < Duration::from_secs(30),
             "Alertmanager took 30 s"
         );
         std::thread::sleep(Duration::from_millis(50));
@@ -154,9 +154,9 @@ fn alertmanager_holds_back_what_a_cause_explains() {
         String::from_utf8(output.stdout).unwrap()
     };
     let rules = rules();
-    // Alert, cluster, broker, whether it is held back.
+    // Alert, cluster, broker, whether it is inhibited.
     let table = [
-        // With two replicas a broker that is down leaves every other one alone in the ISR.
+        // With two replicas, a broker that is down leaves each other broker alone in the ISR.
         ("BrokerDown", "orders", "219", false),
         ("IsrLeaderAlone", "orders", "217", true),
         ("UnderReplicated", "orders", "217", true),
@@ -165,14 +165,14 @@ fn alertmanager_holds_back_what_a_cause_explains() {
         ("ProcessStopped", "payments", "2", false),
         ("IsrLeaderAlone", "payments", "1", true),
         ("ApiUnresponsive", "payments", "2", true),
-        // Nothing explains it.
+        // No cause explains it.
         ("IsrLeaderAlone", "billing", "1", false),
         ("JvmDeadlock", "stock", "1", false),
         ("LockCycle", "stock", "1", true),
         ("LockCycle", "stock", "2", false),
     ];
     let mut expected = BTreeSet::new();
-    for (alert, cluster, broker, held) in table {
+    for (alert, cluster, broker, inhibited) in table {
         let alert = format!("KafkaVitals{alert}");
         let labels = &rules.iter().find(|rule| name(rule) == alert).unwrap()["labels"];
         let severity_and_layer = ["severity", "layer"]
@@ -189,9 +189,9 @@ fn alertmanager_holds_back_what_a_cause_explains() {
                 .chain(severity_and_layer)
                 .collect::<Vec<_>>(),
         );
-        expected.insert([alert, cluster.into(), broker.into(), held.to_string()]);
+        expected.insert([alert, cluster.into(), broker.into(), inhibited.to_string()]);
     }
-    let told = || -> BTreeSet<[String; 4]> {
+    let reported = || -> BTreeSet<[String; 4]> {
         let query = [
             "query",
             "--active",
@@ -202,7 +202,7 @@ fn alertmanager_holds_back_what_a_cause_explains() {
         .map(str::to_owned);
         let alerts: Vec<Value> = serde_json::from_str(&amtool(&query)).unwrap();
         let of = |alert: &Value| {
-            let held = !alert["status"]["inhibitedBy"]
+            let inhibited = !alert["status"]["inhibitedBy"]
                 .as_array()
                 .unwrap()
                 .is_empty();
@@ -216,16 +216,16 @@ fn alertmanager_holds_back_what_a_cause_explains() {
                 label("alertname"),
                 label("cluster"),
                 label("broker"),
-                held.to_string(),
+                inhibited.to_string(),
             ]
         };
         alerts.iter().map(of).collect()
     };
-    // Inhibition follows the alerts a moment later.
-    while begun.elapsed() < Duration::from_secs(25) && told() != expected {
+    // Alertmanager inhibits an alert a moment after it has received it.
+    while start.elapsed() < Duration::from_secs(25) && reported() != expected {
         patient();
     }
-    assert_eq!(told(), expected);
+    assert_eq!(reported(), expected);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn runbook_of(alert: &str) -> String {
 }
 
 #[test]
-fn every_rule_is_complete_and_names_only_what_there_is() {
+fn every_rule_is_complete_and_names_only_what_exists() {
     for rule in rules() {
         let (alert, expression) = (name(&rule), rule["expr"].as_str().unwrap());
         let mut labels = labels_of(expression);
@@ -293,7 +293,7 @@ fn every_rule_is_complete_and_names_only_what_there_is() {
             runbook.ends_with(&format!("/runbooks/{}", runbook_of(alert))),
             "{alert}: {runbook}"
         );
-        // One exporter's address: the series' own, or that of one that a query finds.
+        // The address of an exporter: of the series itself, or of one that a query finds.
         let instance = runbook.contains("{{ $labels.instance }}")
             || runbook.contains("(first .).Labels.instance");
         assert!(instance, "{alert}: {runbook}");

@@ -258,7 +258,7 @@ fn the_incident_is_explained_as_people_found_it() {
     let after = &answer["deadlocks"][1]["known_issues"][0];
     assert_eq!(
         (&after["issue"], &after["match"]),
-        (&json!("KAFKA-5970"), &json!("likeness"))
+        (&json!("KAFKA-5970"), &json!("similar"))
     );
     assert_eq!(file("jstack/219.txt")["by"], "file_name");
     assert_eq!(
@@ -493,14 +493,14 @@ fn dumps_of_one_process_show_a_stall_when_they_span_10_s() {
     };
     assert_eq!(
         (&known["issue"], &known["match"]),
-        (&json!("KAFKA-7697"), &json!("likeness"))
+        (&json!("KAFKA-7697"), &json!("similar"))
     );
     let stall = |threads: u32| ("thread-dump-3.txt".to_owned(), json!({"threads": threads}));
     assert_eq!(facts(&stuck["facts"], "stall"), [stall(2), stall(2)]);
     let text = String::from_utf8(analyze_in(copied(&[1, 3]).path(), &["."]).stdout).unwrap();
     for expected in [
         "Broker 1: alive but not working\n  KAFKA-7697 (probable match)",
-        "2 threads of request_handler stand still in kafka.cluster.Partition.fetchOffsetSnapshot, waiting for \
+        "2 threads of request_handler are stalled in kafka.cluster.Partition.fetchOffsetSnapshot, waiting for \
          java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync, 2026-11-22 23:58:00 to 2026-11-22 23:58:15",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");

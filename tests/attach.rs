@@ -1,4 +1,4 @@
-//! Attach against real JVMs: the JDK of JAVA_HOME or PATH, and one of 24 or later where there is one.
+//! Attaches to real JVMs: the JDK of JAVA_HOME or PATH, and one of 24 or later if there is one.
 #![allow(clippy::unwrap_used)]
 
 #[path = "attach/jvm.rs"]
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::threads::{RawDump, ThreadCollector};
+use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{Failure, Reason};
 use kafka_vitals::sys::attach::ask::Ask;
@@ -26,7 +26,7 @@ const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 const DEADLINE: Duration = Duration::from_secs(10);
 const NOBODY: u32 = 65534;
 
-fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCollector {
+fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> JvmDumper {
     let process = ProcessKey {
         pid,
         start_ticks: start_ticks(pid),
@@ -35,7 +35,7 @@ fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCol
         id: Some(3),
         ..Broker::unknown(process)
     };
-    ThreadCollector::new(exe, "/proc", Arc::new(broker), deadline)
+    JvmDumper::new(exe, "/proc", Arc::new(broker), deadline)
 }
 
 fn request(pid: u32) -> Request {
@@ -51,7 +51,7 @@ fn request(pid: u32) -> Request {
     }
 }
 
-/// The child alone, without the collector.
+/// Runs only the child, without the collector.
 fn run_child(command: &mut Command) -> (Header, Vec<u8>) {
     let output = command.output().unwrap();
     let line_end = output
@@ -69,7 +69,7 @@ fn reason(result: Result<RawDump, Failure>) -> Reason {
     result.unwrap_err().reason
 }
 
-/// Without the time of the dump and the counters that move by themselves.
+/// Removes the time of the dump and the counters that change without an action.
 fn normalised(dump: &[u8]) -> Vec<String> {
     let text = String::from_utf8(dump.to_vec()).unwrap();
     let moving = |word: &&str| word.starts_with("cpu=") || word.starts_with("elapsed=");
@@ -106,7 +106,7 @@ async fn compare_with_jstack(jdk: &Jdk) {
     for _ in 0..5 {
         let before = jstack();
         let dump = collector.collect().await.unwrap();
-        // Where the tool agrees with itself, ours must agree with it.
+        // Where two dumps of the tool agree, ours must agree with them.
         if before == jstack() {
             assert_eq!(normalised(&dump.bytes), before);
             let text = String::from_utf8(dump.bytes).unwrap();
@@ -199,7 +199,7 @@ async fn a_container_with_its_own_tmp_is_attached_to() {
 }
 
 #[tokio::test]
-async fn a_stopped_jvm_is_told_in_time_and_dumped_when_it_goes_on() {
+async fn a_stopped_jvm_is_reported_in_time_and_dumped_when_it_continues() {
     for jdk in &*JDKS {
         let jvm = Jvm::start(jdk, How::default());
         let mut collector = jvm.collector();
@@ -249,7 +249,7 @@ async fn a_jvm_that_forbids_attaching_prints_no_dump() {
 #[tokio::test]
 async fn a_jvm_whose_options_hide_that_it_forbids_attaching_is_signalled_once() {
     let jdk = &JDKS[0];
-    // Neither the command line nor the performance data tell.
+    // Neither the command line nor the performance data show it.
     let options = tempfile::NamedTempFile::new().unwrap();
     fs::write(
         options.path(),
@@ -271,7 +271,7 @@ async fn a_jvm_whose_options_hide_that_it_forbids_attaching_is_signalled_once() 
     for _ in 0..3 {
         assert_eq!(reason(collector.collect().await), Reason::Refused);
     }
-    wait_until("the dump is whole", || {
+    wait_until("the dump is complete", || {
         jvm.output().contains("Found 2 deadlocks")
     });
     assert_eq!(jvm.output().matches("Full thread dump").count(), 1);
@@ -290,7 +290,7 @@ fn a_jvm_that_opens_its_socket_too_late_is_dumped_the_next_time() {
             };
             run_child(Command::new(EXE).args(request.arguments())).0
         };
-        // Over when the signal is sent.
+        // The deadline has passed when the signal is sent.
         let header = ask(Duration::ZERO, true);
         let timed_out =
             matches!(&header.outcome, Outcome::Error { reason, .. } if *reason == Reason::Timeout);
@@ -314,7 +314,7 @@ async fn reduced_signals_never_kill() {
             },
         );
         jvm.collector().collect().await.unwrap();
-        // Such a JVM has its socket from the start; without it only the deadly signal could bring it back.
+        // Such a JVM has its socket from the start; without it only the signal that kills it could restore the socket.
         fs::remove_file(jvm.socket()).unwrap();
         assert_eq!(
             reason(jvm.collector().collect().await),
@@ -351,7 +351,7 @@ async fn what_is_no_jvm_is_left_alone() {
         .unwrap();
     let mut ours = collector(EXE, other.id(), DEADLINE);
     assert_eq!(reason(ours.collect().await), Reason::NotHotspot);
-    // Somebody else serves a socket in its name.
+    // Another process serves a socket with its name.
     let socket = PathBuf::from(format!("/tmp/.java_pid{}", other.id()));
     let listener = UnixListener::bind(&socket).unwrap();
     let failure = ours.collect().await.unwrap_err();
@@ -372,7 +372,7 @@ async fn what_is_no_jvm_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_socket_that_never_answers_holds_nobody_beyond_the_deadline() {
+async fn a_socket_that_never_answers_delays_no_caller_beyond_the_deadline() {
     let pid = std::process::id();
     let socket = PathBuf::from(format!("/tmp/.java_pid{pid}"));
     let listener = UnixListener::bind(&socket).unwrap();
@@ -429,12 +429,12 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
         } else {
             "4 times the memory"
         };
-        let told = &failure.message;
+        let message = &failure.message;
         assert!(
-            told.contains("heap dump of broker 3")
-                && told.contains("MiB are free")
-                && told.contains(times),
-            "{told}"
+            message.contains("heap dump of broker 3")
+                && message.contains("MiB are free")
+                && message.contains(times),
+            "{message}"
         );
         assert!(!file.exists());
 
@@ -471,7 +471,7 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
             "{}",
             failure.message
         );
-        // The JVM itself says no as well.
+        // The JVM itself refuses too.
         let mut stream = UnixStream::connect(jvm.socket()).unwrap();
         stream
             .write_all(format!("1\0dumpheap\0{}\0-all\0\0", file.display()).as_bytes())
@@ -484,14 +484,14 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
         );
         assert_eq!(fs::read(&file).unwrap(), written);
 
-        // Who does not wait for the end has it written all the same.
+        // The dump is written even if the caller does not wait for its end.
         let second = folder.path().join("second.hprof");
         let mut stream = UnixStream::connect(jvm.socket()).unwrap();
         stream
             .write_all(format!("1\0dumpheap\0{}\0-all\0\0", second.display()).as_bytes())
             .unwrap();
         drop(stream);
-        wait_until("the second is whole", || {
+        wait_until("the second is complete", || {
             fs::read(&second).is_ok_and(|bytes| bytes.ends_with(END_OF_HEAP_DUMP))
         });
         collector.collect().await.unwrap();
@@ -635,7 +635,7 @@ async fn a_reply_is_bounded() {
     assert!(message.contains("longer than 5000 bytes"), "{message}");
 }
 
-/// A program in the place of the attach child that leaves its pid in `FILE.pid`.
+/// Writes a program that replaces the attach child and writes its pid to `FILE.pid`.
 fn impostor(folder: &Path, name: &str, script: &str) -> PathBuf {
     let path = folder.join(name);
     let text = format!("#!/bin/sh\necho $$ > \"$0.pid\"\n{script}\n");
@@ -667,7 +667,7 @@ async fn a_child_that_hangs_is_killed_at_the_deadline_and_reaped() {
         start.elapsed()
     );
     assert!(has_ended(&exe));
-    // Whoever stops waiting for a dump leaves no child behind either.
+    // A caller that stops waiting for a dump leaves no child either.
     fs::remove_file(exe.with_extension("pid")).unwrap();
     let mut ours = collector(&exe, std::process::id(), DEADLINE);
     let started = async {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,16 +14,16 @@ use std::time::Duration;
 use lab::{Cell, Cluster, ClusterOptions, cli_tools};
 use support::agree::{agree, is_of_pulse};
 use support::tools::{Readings, connections_in_ss};
-use support::versions::{FAST_ROUNDS, collectors, fast_exporter, java_version};
-use support::{Exporter, skip, wait_for};
+use support::versions::{FAST_INTERVALS, collectors, fast_exporter, java_version};
+use support::{Exporter, Metrics, skip, wait_for, wait_until_none};
 
 const NOBODY: u32 = 65534;
 const THIRD: u32 = 65533;
 
-/// The JVM is pid 1 and root in its container, and its working folder is nobody else's, as with Docker and Podman.
+/// The JVM is pid 1 and root in its container, and its working folder is its own, as with Docker and Podman.
 const JAVA_OF_A_CONTAINER: &str = "#!/bin/sh\ncd /tmp\nexec unshare --user --map-root-user --pid --mount --mount-proc --fork --kill-child=KILL -- java \"$@\"\n";
 
-/// Why no containers can be made here.
+/// Returns why no containers can be made here.
 fn refusal(outer: &Cell) -> Option<&'static str> {
     if !outer.isolated() {
         return Some("may not make namespaces");
@@ -96,10 +97,9 @@ impl Container {
         }
     }
 
-    /// Found, read through its root, attached to, its sockets read; nothing of the wrong network asked.
-    fn is_told(&self, exporter: &Exporter) {
+    /// The broker is found, read through its root and attached to, and its sockets are read.
+    fn is_reported(&self, exporter: &Exporter, metrics: &Metrics) {
         let label = &self.label;
-        let metrics = exporter.metrics();
         let (version, java) = (self.cluster.version().name, java_version(Path::new("java")));
         let (mode, roles) = if self.cluster.zookeeper().is_some() {
             ("zookeeper", "broker")
@@ -130,7 +130,7 @@ impl Container {
             let folder = cli_tools::open_handles(self.pids[0]).unwrap() as u64;
             Readings::from([(format!("open_file_handles{{broker=\"{label}\"}}"), folder)])
         };
-        agree(exporter, "handles", &[label], handles);
+        agree(exporter, "process", &[label], handles);
         for (reading, pulse) in [("sockets", true), ("connections", false)] {
             agree(exporter, reading, &[label], || {
                 let all = self.connections_by_ss().into_iter();
@@ -156,21 +156,21 @@ impl Container {
 }
 
 #[test]
-fn brokers_with_equal_ids_and_pids_in_containers_are_told() {
+fn brokers_with_equal_ids_and_pids_in_containers_are_reported() {
     let outer = Cell::new().unwrap();
     if let Some(reason) = refusal(&outer) {
         return skip(
-            "brokers_with_equal_ids_and_pids_in_containers_are_told",
+            "brokers_with_equal_ids_and_pids_in_containers_are_reported",
             reason,
         );
     }
-    // One of root, as with Docker; one of another user, as with rootless Podman.
+    // One is root's, as with Docker; the other is another user's, as with rootless Podman.
     let first = Container::start(&outer, "0.10.1.0", None);
     let mut second = Container::start(&outer, "4.3.0", Some(NOBODY));
     while second.label == first.label {
         second = Container::start(&outer, "4.3.0", Some(NOBODY));
     }
-    // What is at their addresses in the exporter's network is somebody else.
+    // Other processes listen at their addresses in the exporter's network.
     let others: Vec<TcpListener> = [&first, &second]
         .map(|container| {
             let port = container.cluster.broker(1).unwrap().port();
@@ -180,18 +180,19 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_told() {
         })
         .into();
     let exporter = fast_exporter(&outer);
+    let mut metrics = exporter.metrics();
     wait_for(
         "all but the cluster to be read",
-        Duration::from_secs(30),
+        Duration::from_secs(60),
         || {
-            let metrics = exporter.metrics();
+            metrics = exporter.metrics();
             [&first, &second].iter().all(|container| {
-                let told = collectors(&metrics.0, &container.label);
-                let asked = |name: &str| ["cluster", "probes"].contains(&name);
-                told.len() >= 8
-                    && told
+                let reported = collectors(&metrics.0, &container.label);
+                let unreachable = |name: &str| name == "cluster";
+                reported.len() >= 8
+                    && reported
                         .iter()
-                        .all(|(name, success)| (*success == 1.0) != asked(name))
+                        .all(|(name, success)| (*success == 1.0) != unreachable(name))
             })
         },
     );
@@ -203,46 +204,67 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_told() {
             page.contains(&reason) && page.contains("brokers[].bootstrap"),
             "{reason} in {page}"
         );
-        container.is_told(&exporter);
+        container.is_reported(&exporter, &metrics);
     }
     for other in others {
         other.set_nonblocking(true).unwrap();
         assert_eq!(
             other.accept().unwrap_err().kind(),
             std::io::ErrorKind::WouldBlock,
-            "nobody may come"
+            "the exporter connected to another process"
         );
     }
 }
 
-/// Where another user finds the exporter; the folder of the build may be closed to it.
+/// Copies the exporter to a path that another user can read; the build's folder may be closed to it.
 fn exporter_for_others(cell: &Cell) -> PathBuf {
     let inside = PathBuf::from("/tmp/kafka-vitals");
-    // By another process: a descriptor open for writing here could be inherited and forbid to run the copy.
+    // `cp` writes it: an fd open for writing here could be inherited, and then the copy cannot be executed.
     let copied = Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_kafka-vitals"))
         .arg(cell.host_path(&inside))
         .status();
     assert!(copied.unwrap().success());
-    fs::write(cell.host_path(Path::new("/tmp/rounds.yml")), FAST_ROUNDS).unwrap();
+    fs::write(
+        cell.host_path(Path::new("/tmp/intervals.yml")),
+        FAST_INTERVALS,
+    )
+    .unwrap();
     inside
 }
 
-/// An exporter with the rights that `setpriv` leaves it, once all collectors of the one broker have told; the broker's
-/// label, and the collectors that failed.
-fn told_to(cell: &Cell, program: &Path, setpriv: &[&str]) -> (Exporter, String, Vec<String>) {
+/// Starts an exporter with the rights that `setpriv` leaves it, and waits until all collectors of the one broker have
+/// reported and only those in `unknown` fail: one that is late fails too, until its next run. Returns the exporter and
+/// the broker's label.
+fn reported_to(
+    cell: &Cell,
+    program: &Path,
+    setpriv: &[&str],
+    unknown: &[&str],
+) -> (Exporter, String) {
     let exporter = Exporter::start_with(cell, "", |command| {
         let mut other = Command::new("setpriv");
         other
             .args(setpriv)
             .arg(program)
             .args(command.get_args())
-            .arg("--config.file=/tmp/rounds.yml");
+            .arg("--config.file=/tmp/intervals.yml");
         other.current_dir("/").stdin(Stdio::null());
         *command = other;
     });
-    let (mut label, mut failed) = (String::new(), Vec::new());
-    wait_for("all collectors to tell", Duration::from_secs(30), || {
+    let all = [
+        "cluster",
+        "connections",
+        "fds",
+        "log_dirs",
+        "memory_maps",
+        "process",
+        "sockets",
+        "threads",
+    ];
+    let mut label = String::new();
+    let what = format!("all collectors of {setpriv:?}, with only {unknown:?} failing");
+    wait_until_none(&what, Duration::from_secs(60), || {
         let metrics = exporter.metrics().0;
         let mut infos = metrics
             .keys()
@@ -252,32 +274,23 @@ fn told_to(cell: &Cell, program: &Path, setpriv: &[&str]) -> (Exporter, String, 
             .and_then(|series| series.split('"').next())
             .unwrap_or_default()
             .to_owned();
-        let told = collectors(&metrics, &label);
-        failed = told
-            .iter()
-            .filter(|(_, success)| **success != 1.0)
-            .map(|(name, _)| name.clone())
-            .collect();
-        [
-            "cluster",
-            "connections",
-            "handles",
-            "log_dirs",
-            "probes",
-            "process",
-            "sockets",
-            "threads",
-        ]
-        .iter()
-        .all(|name| told.contains_key(*name))
+        let reported = collectors(&metrics, &label);
+        let expected = |name: &str| Some(f64::from(u8::from(!unknown.contains(&name))));
+        let names = all.into_iter().map(str::to_owned);
+        let names: BTreeSet<String> = names.chain(reported.keys().cloned()).collect();
+        names
+            .into_iter()
+            .map(|name| (reported.get(&name).copied(), name))
+            .filter(|(success, name)| *success != expected(name))
+            .collect()
     });
-    (exporter, label, failed)
+    (exporter, label)
 }
 
-/// The table of rights in the README.
+/// Checks the table of rights in the README.
 #[test]
-fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
-    let name = "a_broker_of_another_user_is_told_as_far_as_the_rights_go";
+fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
+    let name = "a_broker_of_another_user_is_reported_as_far_as_the_rights_go";
     if !rustix::process::geteuid().is_root() {
         return skip(name, "needs root");
     }
@@ -316,7 +329,7 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
         ),
         (
             [&as_third[..], &traces[..]].concat(),
-            &["connections", "handles", "threads"],
+            &["connections", "fds", "threads"],
             &[
                 "/fd may not be read by uid 65533",
                 "or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
@@ -327,9 +340,9 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
             &[
                 "cluster",
                 "connections",
-                "handles",
+                "fds",
                 "log_dirs",
-                "probes",
+                "memory_maps",
                 "sockets",
                 "threads",
             ],
@@ -340,8 +353,7 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
         ),
     ];
     for (setpriv, unknown, reasons) in rows {
-        let (exporter, label, failed) = told_to(&cell, &program, &setpriv);
-        assert_eq!(failed, unknown, "{setpriv:?}: {}", exporter.page());
+        let (exporter, label) = reported_to(&cell, &program, &setpriv, unknown);
         assert_eq!(
             label,
             if unknown.contains(&"cluster") {
@@ -350,33 +362,35 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
                 "1".to_owned()
             }
         );
-        let page = exporter.page();
-        for reason in reasons {
-            assert!(page.contains(reason), "{setpriv:?}: {reason} in {page}");
-        }
-        // Whatever the rights: the version, the process and the number of its handles.
+        let missing = || {
+            let page = exporter.page();
+            let missing = reasons.iter().filter(|reason| !page.contains(**reason));
+            missing.collect::<Vec<_>>()
+        };
+        wait_until_none("the reasons on the page", Duration::from_secs(30), missing);
+        // Version, process and the number of fds are known with any rights.
         assert!(
             exporter.scrape().contains("kafka_version=\"0.10.1.0\""),
             "{setpriv:?}"
         );
         let series = format!("open_file_handles{{broker=\"{label}\"}}");
-        if unknown.contains(&"handles") {
-            // The size of the folder: the JVM's thread that waits for attaches has taken one that no entry shows.
+        if unknown.contains(&"fds") {
+            // The exporter reads the size of the folder, which includes an fd that no entry shows: the one that the JVM's
+            // attach listener uses.
             wait_for("the handles to be counted", Duration::from_secs(30), || {
-                let (entries, told) = (
+                let (entries, reported) = (
                     cli_tools::open_handles(jvm).unwrap() as f64,
                     exporter.metrics().get(&series),
                 );
-                [Some(entries), Some(entries + 1.0)].contains(&told)
+                [Some(entries), Some(entries + 1.0)].contains(&reported)
             });
         } else {
             let folder =
                 || Readings::from([(series.clone(), cli_tools::open_handles(jvm).unwrap() as u64)]);
-            agree(&exporter, "handles", &[&label], folder);
+            agree(&exporter, "process", &[&label], folder);
         }
-        // A row of unknown readings is a row of absent series.
-        let metrics = exporter.metrics();
-        for (collector, series) in [
+        // The series of an unknown reading are absent.
+        let series = [
             (
                 "threads",
                 format!("deadlock_detected{{broker=\"{label}\"}}"),
@@ -386,7 +400,7 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
                 format!("leader_partitions{{broker=\"{label}\"}}"),
             ),
             (
-                "handles",
+                "fds",
                 format!("file_handles{{broker=\"{label}\",kind=\"socket\"}}"),
             ),
             (
@@ -397,12 +411,18 @@ fn a_broker_of_another_user_is_told_as_far_as_the_rights_go() {
                 "connections",
                 format!("connections{{broker=\"{label}\",role=\"client\",state=\"established\"}}"),
             ),
-        ] {
-            assert_eq!(
-                metrics.get(&series).is_none(),
-                unknown.contains(&collector),
-                "{setpriv:?}: {series}"
-            );
+        ];
+        let (absent, present): (Vec<_>, Vec<_>) = series
+            .iter()
+            .partition(|(collector, _)| unknown.contains(collector));
+        let mut metrics = exporter.metrics();
+        wait_until_none("the known readings", Duration::from_secs(30), || {
+            metrics = exporter.metrics();
+            let missing = present.iter().filter(|(_, one)| metrics.get(one).is_none());
+            missing.collect::<Vec<_>>()
+        });
+        for (_, series) in absent {
+            assert_eq!(metrics.get(series), None, "{setpriv:?}: {series}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The dashboards: the rules of Grafana's dashboard-linter and some of our own, and every expression.
+//! Checks the dashboards by the rules of Grafana's dashboard-linter and some of our own, and every expression.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/promql.rs"]
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const VARIABLES: [&str; 5] = ["datasource", "job", "cluster", "instance", "broker"];
 
-/// The path of each, its text and what that holds.
+/// Returns the path, text and JSON of each.
 fn dashboards() -> [(&'static str, String, Value); 2] {
     ["dashboards/cluster.json", "dashboards/broker.json"].map(|path| {
         let text = std::fs::read_to_string(path).unwrap();
@@ -28,7 +28,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
-/// Keys sorted, two spaces: a change shows as the lines that changed. `make docs` writes it so.
+/// Keys are sorted and indented by two spaces, so that a diff shows only what changed. `make docs` writes this form.
 #[test]
 fn golden_form() {
     for (path, text, dashboard) in dashboards() {
@@ -43,19 +43,19 @@ fn golden_form() {
 
 #[test]
 fn a_dashboard_can_be_shared_and_shows_everything_at_first() {
-    for (told, _, dashboard) in dashboards() {
+    for (path, _, dashboard) in dashboards() {
         assert_eq!(
             (&dashboard["editable"], &dashboard["graphTooltip"]),
             (&json!(false), &json!(1)),
-            "{told}"
+            "{path}"
         );
-        assert_eq!(dashboard["tags"], json!(["kafka-vitals"]), "{told}");
+        assert_eq!(dashboard["tags"], json!(["kafka-vitals"]), "{path}");
         let links = list(&dashboard, "links");
         assert!(
             links
                 .iter()
                 .any(|link| link["tags"] == dashboard["tags"] && link["keepTime"] == true),
-            "{told}"
+            "{path}"
         );
         let variables = list(&dashboard["templating"], "list");
         assert_eq!(
@@ -64,44 +64,44 @@ fn a_dashboard_can_be_shared_and_shows_everything_at_first() {
                 .map(|variable| text(variable, "name"))
                 .collect::<Vec<_>>(),
             VARIABLES,
-            "{told}"
+            "{path}"
         );
-        assert_eq!(variables[0]["type"], "datasource", "{told}");
+        assert_eq!(variables[0]["type"], "datasource", "{path}");
         for variable in &variables[1..] {
-            // Anew when the time range changes, several values, and All until somebody chooses: a first broker that is
-            // well would hide the sick one.
+            // Refreshed when the time range changes, with several values, and All by default: if the first broker alone
+            // were shown, it would hide a sick one.
             let set = ["refresh", "multi", "includeAll"].map(|key| &variable[key]);
             assert_eq!(
                 set,
                 [&json!(2), &json!(true), &json!(true)],
-                "{told}: {}",
+                "{path}: {}",
                 variable["name"]
             );
             assert_eq!(
                 variable["current"]["value"],
                 json!(["$__all"]),
-                "{told}: {}",
+                "{path}: {}",
                 variable["name"]
             );
-            assert_eq!(variable["datasource"]["uid"], "${datasource}", "{told}");
+            assert_eq!(variable["datasource"]["uid"], "${datasource}", "{path}");
             let query = text(variable, "definition")
                 .strip_prefix("label_values(")
                 .unwrap()
                 .strip_suffix(')')
                 .unwrap();
             let (series, label) = query.rsplit_once(", ").unwrap();
-            assert!(labels_of(series).contains(label), "{told}: {query}");
+            assert!(labels_of(series).contains(label), "{path}: {query}");
         }
         let annotations = list(&dashboard["annotations"], "list");
         let names: Vec<&str> = annotations.iter().map(|one| text(one, "name")).collect();
-        assert_eq!(names, ["Deadlock", "Restart", "ISR shrinks"], "{told}");
+        assert_eq!(names, ["Deadlock", "Restart", "ISR shrinks"], "{path}");
         for annotation in annotations {
             check_expression(text(annotation, "expr"), text(annotation, "textFormat"));
         }
     }
 }
 
-/// Names only what there is, of the chosen targets alone; the legend shows labels that the result has.
+/// The expression names only what exists and selects only the chosen targets; the legend shows labels of the result.
 #[track_caller]
 fn check_expression(expression: &str, legend: &str) {
     let labels = labels_of(expression);
@@ -142,7 +142,7 @@ fn check_expression(expression: &str, legend: &str) {
 }
 
 #[test]
-fn every_panel_tells_what_it_shows() {
+fn every_panel_explains_what_it_shows() {
     for (path, _, dashboard) in dashboards() {
         let panels = list(&dashboard, "panels");
         let stats: Vec<&Value> = panels
@@ -163,26 +163,26 @@ fn every_panel_tells_what_it_shows() {
         assert_eq!(ids.len(), panels.len(), "{path}: ids");
         for panel in panels.iter().filter(|panel| panel["type"] != "row") {
             let title = text(panel, "title");
-            let told = format!("{path}: {title}");
+            let name = format!("{path}: {title}");
             assert!(
                 !title.is_empty() && text(panel, "description").ends_with('.'),
-                "{told}"
+                "{name}"
             );
             // None of these is deprecated.
             assert!(
                 ["timeseries", "stat", "state-timeline", "table"].contains(&text(panel, "type")),
-                "{told}"
+                "{name}"
             );
-            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{told}");
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{name}");
             let defaults = &panel["fieldConfig"]["defaults"];
-            assert!(!text(defaults, "unit").is_empty(), "{told}: unit");
+            assert!(!text(defaults, "unit").is_empty(), "{name}: unit");
             assert!(
                 !list(&defaults["thresholds"], "steps").is_empty(),
-                "{told}: thresholds"
+                "{name}: thresholds"
             );
-            assert!(!list(panel, "targets").is_empty(), "{told}: targets");
+            assert!(!list(panel, "targets").is_empty(), "{name}: targets");
             for target in list(panel, "targets") {
-                assert_eq!(target["datasource"]["uid"], "${datasource}", "{told}");
+                assert_eq!(target["datasource"]["uid"], "${datasource}", "{name}");
                 check_expression(text(target, "expr"), text(target, "legendFormat"));
             }
         }

@@ -1,4 +1,4 @@
-//! Evidence where the disk, the rights or the writer's life fail: a bundle is whole, or there is none.
+//! Evidence when the disk is full, rights are missing or the writer is killed: a bundle is complete, or there is none.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -9,14 +9,14 @@ use std::path::Path;
 use std::process::Command;
 
 use lab::Cell;
-use support::evidence::{bundle_command, folder, run, verified, whole, why_missing};
+use support::evidence::{bundle_command, complete, folder, run, verified, why_missing};
 use support::fakes::fake_broker;
 use support::skip;
 
 const ID: i32 = 890_001;
 
-/// Runs it where `prepare` has been run as root of its own mounts, with `$1` the output folder; what counts afterwards
-/// is copied to `out` before the mounts go.
+/// Runs `bundle` in a mount namespace of its own after `prepare`, whose `$1` is the output folder. Copies the result to
+/// `out` before the mounts are gone.
 fn in_mounts(
     cell: &Cell,
     prepare: &str,
@@ -43,11 +43,11 @@ fn in_mounts(
 }
 
 #[test]
-fn what_cannot_be_written_is_told_and_nothing_half_counts() {
+fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
     let cell = Cell::new().unwrap();
     if !cell.isolated() {
         return skip(
-            "what_cannot_be_written_is_told_and_nothing_half_counts",
+            "what_cannot_be_written_is_reported_and_no_half_bundle_counts",
             "may not make namespaces",
         );
     }
@@ -55,14 +55,14 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
     let _fake = fake_broker(&cell, home.path(), ID);
     let tmpfs = |options: &str| format!("mount -t tmpfs -o {options} none \"$dir\"");
     let no_floor = "evidence: {min_free: 0}\n";
-    // How it is prepared, the config, the exit code, what is said, and whether there is a bundle.
+    // Name, preparation, config, exit code, message, and whether there is a bundle.
     let table = [
-        ("room for all", tmpfs("size=10m"), no_floor, 0, "", true),
-        // Blocks of 4 KiB: some files fit and some do not.
-        ("room for some", tmpfs("size=36k"), no_floor, 0, "", true),
-        // As much as a manifest needs.
+        ("space for all", tmpfs("size=10m"), no_floor, 0, "", true),
+        // Some files fit, in blocks of 4 KiB.
+        ("space for some", tmpfs("size=36k"), no_floor, 0, "", true),
+        // Only a manifest would fit.
         (
-            "room for nothing",
+            "space for no file",
             tmpfs("size=16k"),
             no_floor,
             1,
@@ -70,7 +70,7 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
             false,
         ),
         (
-            "no room",
+            "no space",
             tmpfs("size=4k"),
             no_floor,
             1,
@@ -78,7 +78,7 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
             false,
         ),
         (
-            "full meanwhile",
+            "filled by another",
             format!(
                 "{}; head -c 9950k /dev/zero >\"$dir/other\"",
                 tmpfs("size=10m")
@@ -113,27 +113,27 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
             false,
         ),
     ];
-    for (name, prepare, config, code, said, there) in table {
+    for (name, prepare, config, code, message, exists) in table {
         let (dir, out) = (folder(), folder());
         let (status, stdout, stderr) = in_mounts(&cell, &prepare, dir.path(), out.path(), config);
         assert_eq!(
             (status, stdout.is_empty()),
-            (Some(code), !there),
+            (Some(code), !exists),
             "{name}: {stdout}{stderr}"
         );
         assert!(
-            stderr.contains(said)
-                && (said.is_empty()
+            stderr.contains(message)
+                && (message.is_empty()
                     || stderr.contains("evidence.dir")
                     || stderr.contains("min_free")),
             "{name}: {stderr}"
         );
         let copy = out.path().join("copy");
-        let found: Vec<_> = whole(&copy)
+        let found: Vec<_> = complete(&copy)
             .into_iter()
             .filter(|path| path.is_dir())
             .collect();
-        assert_eq!(found.len(), usize::from(there), "{name}: {found:?}");
+        assert_eq!(found.len(), usize::from(exists), "{name}: {found:?}");
         let left: Vec<_> = fs::read_dir(&copy)
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
@@ -146,14 +146,14 @@ fn what_cannot_be_written_is_told_and_nothing_half_counts() {
         );
         for bundle in found {
             let manifest = verified(&bundle);
-            // The dumps are missing anyway: there is no JVM.
+            // The dumps are always missing: there is no JVM.
             assert!(why_missing(&manifest, "thread-dump-1.txt").is_some());
             let full =
                 why_missing(&manifest, "snapshots.jsonl").or(why_missing(&manifest, "sockets.txt"));
             let some = full.is_some_and(|why| {
                 why.contains("evidence.min_free") || why.contains("No space left")
             });
-            assert_eq!(some, name == "room for some", "{name}: {manifest:#}");
+            assert_eq!(some, name == "space for some", "{name}: {manifest:#}");
         }
     }
 }
@@ -179,7 +179,7 @@ fn a_folder_that_may_not_be_written_is_named() {
         stderr.contains("Permission denied") && stderr.contains("let uid 65534 write there"),
         "{stderr}"
     );
-    assert!(whole(dir.path()).is_empty());
+    assert!(complete(dir.path()).is_empty());
 
     let (code, _, stderr) = run(&cell, bundle_command(ID + 1, dir.path()));
     assert!(
@@ -189,6 +189,6 @@ fn a_folder_that_may_not_be_written_is_named() {
 }
 
 #[test]
-fn a_writer_killed_at_any_moment_leaves_a_whole_bundle_or_none() {
+fn a_writer_killed_at_any_moment_leaves_a_complete_bundle_or_none() {
     support::evidence::kill_in_a_loop(10);
 }

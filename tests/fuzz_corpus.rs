@@ -1,4 +1,4 @@
-//! What the fuzzers begin with, and what they found once, read again on the stable compiler.
+//! Reads the corpus of the fuzzers and their past findings with the stable compiler.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

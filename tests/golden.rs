@@ -1,6 +1,6 @@
-//! The whole of `/metrics`, of the page and of `check` for a recorded host: three brokers of 0.10.1.0, one of them deadlocked and
-//! silent, recorded by `cargo run -p lab -- record-host DIR`. `make docs` writes the golden files anew; that they
-//! are right, and not only unchanged, is what other tools said at the same moment (`tests/fixtures/host/tools`).
+//! `/metrics`, the page and `check` for a recorded host: three brokers of 0.10.1.0, one of them deadlocked and silent,
+//! recorded by `cargo run -p lab -- record-host DIR`. `make docs` rewrites the golden files. The output of other tools at the
+//! same moment (`tests/fixtures/host/tools`) proves that they are right, and not only unchanged.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -10,18 +10,27 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kafka_vitals::collect::accept_queues::AcceptQueues;
+use kafka_vitals::collect::cluster::{self, Cluster};
+use kafka_vitals::collect::discovery::{self, Found};
+use kafka_vitals::collect::fds::{self, Fds};
+use kafka_vitals::collect::frame::{self, Collector};
+use kafka_vitals::collect::jvm_dumper::RawDump;
+use kafka_vitals::collect::memory_maps::{self, MemoryMaps};
+use kafka_vitals::collect::process::{self, Process};
+use kafka_vitals::collect::snapshot_store::{Update, apply};
+use kafka_vitals::collect::socket_tables::TableRound;
 use kafka_vitals::collect::sockets::Sockets;
-use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
-use kafka_vitals::collect::threads::{RawDump, ThreadHistory};
-use kafka_vitals::collect::{cluster, process, threads};
+use kafka_vitals::collect::threads::{self, ThreadHistory, Threads};
 use kafka_vitals::discover::{self, Discovery};
-use kafka_vitals::expose::{check, metrics, page};
+use kafka_vitals::expose::check::CheckPage;
+use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
-use kafka_vitals::model::Broker;
 use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::Failure;
+use kafka_vitals::model::{Broker, Schedule};
 use kafka_vitals::model::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::verdict::View;
@@ -41,7 +50,7 @@ fn moment() -> Moment {
     Moment(recorded("moment").trim().parse().unwrap())
 }
 
-/// A copy with old times: a checkout makes every file younger than the brokers, of which discovery would warn.
+/// Copies the host with old file times: in a checkout every file is newer than the brokers, and discovery would warn.
 fn copy() -> (tempfile::TempDir, ProcRoot) {
     let folder = tempfile::tempdir().unwrap();
     for part in ["proc", "root"] {
@@ -58,12 +67,12 @@ fn copy() -> (tempfile::TempDir, ProcRoot) {
         .arg(folder.path())
         .args(["-type", "f", "-exec", "touch", "-d", "@0", "{}", "+"]);
     assert!(touch.status().unwrap().success());
-    // As if before 6.2: the size of a recorded folder is no count of handles.
+    // As before Linux 6.2: the size of a recorded folder is no count of fds.
     let proc = ProcRoot::with_kernel(folder.path().join("proc"), (5, 4));
     (folder, proc)
 }
 
-/// What the broker said of the cluster; one that was silent, what the next said.
+/// Returns the cluster's state by the broker itself, or by the next one for the silent broker.
 fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
     let body = |id: i32| fs::read(Path::new(HOST).join(format!("metadata/{id}.bin"))).ok();
     let (body, source, silence) = match body(id) {
@@ -82,15 +91,15 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
             )
         }
     };
-    Ok(cluster::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
+    Ok(cluster::count::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
 }
 
-/// One run of every round over the recorded host, as `collect::rounds` does it.
+/// Runs every collector once over the recorded host.
 fn snapshot(proc: &ProcRoot) -> Snapshot {
     let now = moment();
     let found = Discovery::new(proc.clone(), Vec::new()).scan().unwrap();
     let labels = discover::labels(&found);
-    // Its own use of the host is no part of the recording.
+    // The exporter's own use of the host is no part of the recording.
     let exporter = ExporterVitals {
         cpu_seconds: 12.5,
         open_fds: 31,
@@ -101,42 +110,47 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
         threads: 9,
     };
     let mut snapshot = Snapshot::default();
-    let discovered = Update::Discovered {
+    let discovered = Found {
         warnings: Vec::new(),
-        found: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
-        memory_map_limit: process::memory_map_limit(proc),
+        brokers: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
+        memory_map_limit: memory_maps::limit(proc),
         exporter: Ok(exporter),
-        took: Duration::from_millis(3),
-        interval: Duration::from_secs(5),
     };
-    apply(&mut snapshot, discovered, now);
+    let (interval, took) = (Duration::from_secs(5), Duration::from_millis(3));
+    apply(
+        &mut snapshot,
+        discovery::update(discovered, interval, took),
+        now,
+    );
     for broker in &found {
-        for (round, seconds, told) in rounds(proc, broker) {
-            let (interval, took) = (Duration::from_secs(seconds), Duration::from_millis(seconds));
-            let end = RoundEnd {
-                process: broker.process,
-                round,
-                interval,
-                took,
-                told,
-            };
-            apply(&mut snapshot, Update::Round(Box::new(end)), now);
+        for update in updates(proc, broker) {
+            apply(&mut snapshot, update, now);
         }
     }
     snapshot
 }
 
-/// What each round tells, with its name and its interval in seconds.
-fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told)> {
+/// The update of one run, with the default interval; it took as many milliseconds as that has seconds.
+fn run<C: Collector>(broker: &Broker, value: C::Value) -> Update {
+    let (_, Schedule::Every(interval)) = C::DESCRIPTION.name.about() else {
+        panic!("it runs in the pass of another")
+    };
+    frame::update::<C>(broker.process, Ok(value), interval, interval / 1000)
+}
+
+/// The updates of all collectors.
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
     let mut sockets = Sockets::new(proc.path(), BUDGET);
-    let pulse = process::pulse(proc, broker);
-    let slow = process::slow(proc, broker, BUDGET);
-    let inodes = slow.socket_inodes.unwrap();
-    let mut again = || process::slow(proc, broker, BUDGET).socket_inodes;
-    let owners = sockets.owners(broker, &inodes, &mut again, &own);
+    let (kinds, inodes) = fds::read(proc, broker, BUDGET).unwrap();
+    let mut again = || fds::read(proc, broker, BUDGET).map(|(_, inodes)| inodes);
+    let connections = sockets.owners(broker, &inodes, &mut again, &own);
+    let pass = fds::Pass {
+        kinds: Ok(kinds),
+        connections: Some(connections),
+    };
     let bytes = fs::read(Path::new(HOST).join(format!("dumps/{id}.txt"))).unwrap();
     let dump = RawDump {
         bytes,
@@ -144,34 +158,30 @@ fn rounds(proc: &ProcRoot, broker: &Arc<Broker>) -> Vec<(&'static str, u64, Told
         pause: None,
         paused: None,
     };
-    // One dump: what only several of them tell stays unknown.
-    let report = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))
-        .map(|(report, _)| report);
-    vec![
-        (
-            "pulse",
-            1,
-            Told::Process {
-                handles: pulse.handles,
-                vitals: pulse.vitals,
-            },
-        ),
-        ("pulse", 1, Told::Sockets(sockets.pulse(broker, &own))),
-        (
-            "slow",
-            30,
-            Told::Handles {
-                kinds: slow.kinds,
-                memory_maps: slow.memory_maps,
-            },
-        ),
-        ("slow", 30, Told::Connections(owners)),
-        ("probe", 5, Told::Cluster(cluster_counts(id))),
-        ("thread_dump", 15, Told::Threads(report)),
+    // With one dump, what takes several remains unknown.
+    let (report, _) =
+        threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap();
+    let counts = cluster_counts(id).map(Box::new);
+    let counted = sockets.pulse(broker, &own).unwrap();
+    // Its age is zero then, however long this test takes.
+    let now = Instant::now() + Duration::from_secs(3600);
+    let round = TableRound {
+        accept_queues: Ok((counted.accept_queues, now)),
+        sockets: Some(Ok((counted.sockets, now))),
+        interval: Duration::from_secs(5),
+        walk: Duration::ZERO,
+    };
+    [
+        run::<Process>(broker, process::read(proc, broker)),
+        run::<AcceptQueues>(broker, round),
+        run::<Fds>(broker, pass),
+        run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
+        run::<Cluster>(broker, cluster::Update::Counts(counts)),
+        run::<Threads>(broker, report),
     ]
 }
 
-/// Two seconds after everything was read: within every interval's time.
+/// Renders two seconds after everything was read, when every reading is still known.
 fn rendered() -> (Snapshot, String, String, String) {
     let (_folder, proc) = copy();
     let snapshot = snapshot(&proc);
@@ -180,7 +190,7 @@ fn rendered() -> (Snapshot, String, String, String) {
     let page = page::render(&view, &EvidenceStatus::default(), now, "/metrics")
         .into_string()
         .replace("><", ">\n<");
-    let check = check::text(&view, &EvidenceStatus::default(), now);
+    let check = CheckPage::of(&view, &EvidenceStatus::default(), now).text();
     (
         snapshot.clone(),
         metrics::render(&view, &EvidenceStatus::default(), now),
@@ -213,14 +223,14 @@ fn golden_metrics_page_and_check_of_a_recorded_host() {
     compare("page.html", &page);
 }
 
-/// Each figure that another tool told as well, against that tool.
+/// Compares each figure that another tool reported too.
 #[test]
-fn other_tools_said_the_same_of_the_recorded_host() {
+fn other_tools_reported_the_same_of_the_recorded_host() {
     let (snapshot, text, page, _) = rendered();
-    let told = Metrics::parse(&text);
+    let reported = Metrics::parse(&text);
     let mut compared = 0;
     let mut same = |series: &str, value: u64| {
-        assert_eq!(told.get(series), Some(value as f64), "{series}");
+        assert_eq!(reported.get(series), Some(value as f64), "{series}");
         compared += 1;
     };
     assert_eq!(
@@ -234,7 +244,7 @@ fn other_tools_said_the_same_of_the_recorded_host() {
 
     let ss = recorded("tools/ss-tcp.txt");
     let all_sockets = recorded("tools/ss-all.txt");
-    // `ino:4711` of a TCP socket; of others the inode is a word of its own, beside their name.
+    // A TCP socket has `ino:4711`; for others the inode is a word beside their name.
     let tracked: BTreeSet<&str> = all_sockets
         .split_whitespace()
         .map(|word| word.trim_start_matches("ino:"))
@@ -287,14 +297,14 @@ fn other_tools_said_the_same_of_the_recorded_host() {
             .split_whitespace()
             .map(|word| word.parse().unwrap())
             .collect();
-        let resident = told.of("resident_memory_bytes", id).unwrap();
+        let resident = reported.of("resident_memory_bytes", id).unwrap();
         assert!(
             (resident / 1024.0 / ps[1] - 1.0).abs() < 0.02,
             "{resident} bytes, by ps {} KiB",
             ps[1]
         );
         // `ps` was run up to some seconds before the moment.
-        let age = moment().seconds() - told.of("start_time_seconds", id).unwrap();
+        let age = moment().seconds() - reported.of("start_time_seconds", id).unwrap();
         assert!((age - ps[2]).abs() < 10.0, "{age} s old, by ps {} s", ps[2]);
 
         let broker = &snapshot
@@ -399,15 +409,15 @@ fn other_tools_said_the_same_of_the_recorded_host() {
         deadlocked.extend((!holders.is_empty()).then_some(id));
     }
     assert_eq!(deadlocked.len(), 1, "{deadlocked:?}");
-    // The recording has what the incident has: else record again.
+    // If the recording lacks the harm of the incident, it must be recorded again.
     for harm in ["untracked_sockets", "isr_leader_alone_partitions"] {
-        assert!(told.of(harm, deadlocked[0]).unwrap() > 0.0, "{harm}");
+        assert!(reported.of(harm, deadlocked[0]).unwrap() > 0.0, "{harm}");
     }
     let unread = format!(
         "unread_close_wait_connections{{broker=\"{}\",role=\"server\"}}",
         deadlocked[0]
     );
-    assert!(told.get(&unread).unwrap() > 0.0);
+    assert!(reported.get(&unread).unwrap() > 0.0);
     let (_, headline) = page.split_once("<h1>").unwrap();
     let since = format!("Broker {} is alive but deadlocked since ", deadlocked[0]);
     assert!(

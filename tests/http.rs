@@ -1,4 +1,4 @@
-//! The HTTP side over real sockets, with snapshots made by hand.
+//! The HTTP server over real sockets, with snapshots written by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,10 +21,10 @@ use kafka_vitals::verdict::evaluate::Evaluator;
 use kafka_vitals::verdict::liveness::Answer;
 use tokio::sync::watch;
 
-/// Of the metrics.
+/// The path of the metrics.
 const PATH: &str = "/of/the-metrics";
 
-/// A server on a free port, for as long as it is held.
+/// A server on a free port; dropping it ends it.
 struct Server {
     address: SocketAddr,
     publish: watch::Sender<Arc<View>>,
@@ -62,7 +62,7 @@ fn start() -> Server {
     }
 }
 
-/// Head and body of the answer to one request.
+/// Returns head and body of the answer to one request.
 fn get(address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
@@ -158,12 +158,12 @@ fn metrics_plain_and_packed_are_the_same() {
 }
 
 #[test]
-fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
+fn the_reason_for_missing_evidence_is_shown_beside_the_verdict() {
     let server = start();
     let view = deadlocked(&server);
     let process = view.diagnosis.brokers[0].process;
     server.publish.send_replace(Arc::new(view));
-    let told = |saved: EvidenceStatus| {
+    let shown = |saved: EvidenceStatus| {
         server.saved.send_replace(Arc::new(saved));
         ["/", "/check"].map(|path| String::from_utf8(get(server.address, path, "").1).unwrap())
     };
@@ -190,7 +190,7 @@ fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
             "/evidence: disk full",
         ),
     ] {
-        let [page, check] = told(saved);
+        let [page, check] = shown(saved);
         let why_escaped = why.replace('<', "&lt;").replace('>', "&gt;");
         assert!(page.contains("No evidence is saved. Restart it."), "{page}");
         assert!(
@@ -204,18 +204,18 @@ fn why_no_evidence_is_saved_is_told_beside_the_verdict() {
             "{check}"
         );
     }
-    // A bundle of this verdict is worth more than the failure of a later one; before the first nothing is said.
+    // If this verdict has a bundle, the failure of a later one is not shown; before the first attempt nothing is.
     let bundle = SavedBundle {
         path: "/evidence/219".into(),
         at: server.clock.now(),
     };
-    let [page, check] = told(of(Some(bundle), Some("disk full")));
+    let [page, check] = shown(of(Some(bundle), Some("disk full")));
     assert!(
         page.contains("Evidence saved. Restart it.") && !page.contains("disk full"),
         "{page}"
     );
     assert!(check.contains("\n  evidence: /evidence/219\n"), "{check}");
-    let [page, check] = told(EvidenceStatus::default());
+    let [page, check] = shown(EvidenceStatus::default());
     for text in [
         "Evidence saved",
         "No evidence",
@@ -280,16 +280,16 @@ fn runbooks_are_pages_that_link_to_each_other() {
 }
 
 #[test]
-fn idle_connections_hold_up_nobody() {
+fn idle_connections_delay_no_other() {
     let server = start();
     let idle: Vec<TcpStream> = (0..50)
         .map(|_| TcpStream::connect(server.address).unwrap())
         .collect();
     let mut half = TcpStream::connect(server.address).unwrap();
     half.write_all(b"GET /metrics HTTP/1.1\r\nHos").unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     assert!(get(server.address, PATH, "").0.starts_with("http/1.1 200"));
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(1));
     drop((idle, half));
 }
 
@@ -311,7 +311,7 @@ fn a_port_alone_is_every_address_of_both_kinds() {
 }
 
 #[test]
-fn the_liveness_probe_s_answers() {
+fn the_liveness_probe_answers() {
     let server = start();
     let status = |path: &str| {
         let (head, body) = get(server.address, path, "");
@@ -334,6 +334,7 @@ fn the_liveness_probe_s_answers() {
         label: label.into(),
         id: Some(219),
         restart,
+        sentence: String::new(),
         reason: format!("reason of {label}"),
     };
     view.live = [answer(true, "219")].into();
@@ -357,7 +358,7 @@ fn the_liveness_probe_s_answers() {
 }
 
 #[test]
-fn the_api_tells_the_verdict_with_its_findings() {
+fn the_api_has_the_verdict_with_its_findings() {
     let server = start();
     server.publish.send_replace(Arc::new(deadlocked(&server)));
     let json = |path: &str| -> serde_json::Value {
@@ -385,9 +386,9 @@ fn the_api_tells_the_verdict_with_its_findings() {
     assert!(since.elapsed().unwrap() < Duration::from_secs(60));
 }
 
-/// It goes on for as long as somebody holds the connections: a line each time would fill the log's disk.
+/// It lasts as long as a client holds the connections, so a line for each attempt would fill the disk of the log.
 #[test]
-fn running_out_of_handles_is_logged_once() {
+fn running_out_of_fds_is_logged_once() {
     // A host without processes.
     let procfs = tempfile::tempdir().unwrap();
     std::fs::write(procfs.path().join("stat"), "btime 1000000\n").unwrap();

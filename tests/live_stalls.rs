@@ -1,11 +1,11 @@
-//! Threads of real brokers: healthy ones neither stall nor lack any, whatever they do; one that ends is missing.
+//! Threads of real brokers: none of a healthy broker stalls or is missing, and one that ends is reported as missing.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
 use std::time::{Duration, Instant};
 
-use support::stalls::{POOLS, harm, healthy, judged, nothing_found, start};
+use support::stalls::{POOLS, evaluated, harm, healthy, nothing_found, start};
 use support::wait_for;
 
 const UNDER_LOAD: Duration = Duration::from_secs(60);
@@ -35,15 +35,15 @@ fn healthy_brokers_without_zookeeper_neither_stall_nor_lack_threads() {
     healthy("4.3.0", None, &pools, UNDER_LOAD);
 }
 
-/// No cycle, and the holder of the lock sleeps: the JVM has nothing to report.
+/// The holder of the lock sleeps, so there is no cycle and the JVM reports no deadlock.
 #[test]
-fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
+fn handlers_that_wait_for_a_lock_that_is_never_released_are_a_stall() {
     let (cluster, exporter) = start("0.10.1.0", None);
-    judged(&cluster, &exporter, &POOLS);
+    evaluated(&cluster, &exporter, &POOLS);
     nothing_found(&exporter, || true);
     let id = cluster.brokers().next().unwrap().id();
     harm(&cluster, id, "hold");
-    let begun = Instant::now();
+    let start = Instant::now();
     let series = format!("stalled_threads{{broker=\"{id}\",pool=\"request_handler\"}}");
     let stalled = || {
         exporter
@@ -51,9 +51,9 @@ fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
             .get(&series)
             .is_some_and(|count| count > 0.0)
     };
-    wait_for("the stall to be told", Duration::from_secs(60), stalled);
-    println!("told {:?} after the lock was taken", begun.elapsed());
-    // What jstack shows, now that no handler gets on.
+    wait_for("the stall to be reported", Duration::from_secs(60), stalled);
+    println!("reported {:?} after the lock was taken", start.elapsed());
+    // `jstack` shows the handlers that wait.
     let dump = cluster.jstack(id).unwrap();
     assert!(!dump.contains("Java-level deadlock"));
     let waits = |thread: &&str| {
@@ -65,13 +65,23 @@ fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
         .map(|thread| thread.split('"').next().unwrap())
         .collect();
     assert!(!waiting.is_empty(), "{dump}");
-    wait_for("all of them to be told", Duration::from_secs(60), || {
-        exporter
-            .metrics()
-            .get(&series)
-            .is_some_and(|count| count >= waiting.len() as f64)
+    wait_for(
+        "all of them to be reported",
+        Duration::from_secs(60),
+        || {
+            exporter
+                .metrics()
+                .get(&series)
+                .is_some_and(|count| count >= waiting.len() as f64)
+        },
+    );
+    // A dump without `-l` does not name the holder, and the JVM reports no deadlock: the exporter takes one dump with `-l`,
+    // and remembers the holder.
+    let mut page = String::new();
+    wait_for("the holder on the page", Duration::from_secs(60), || {
+        page = exporter.page();
+        page.contains("held by <strong>holder</strong>")
     });
-    let page = exporter.page();
     assert!(
         page.contains(&format!("Broker {id} is alive but stalled since ")),
         "{page}"
@@ -81,19 +91,24 @@ fn handlers_that_wait_for_a_lock_nobody_gives_back_are_a_stall() {
             && page.contains("ReentrantReadWriteLock$"),
         "{page}"
     );
-    // No dump without `-l` names the holder, and the JVM reports nothing: one with it was taken, and later ones remember.
-    assert!(page.contains("held by <strong>holder</strong>"), "{page}");
-    let metrics = exporter.metrics();
-    for other in cluster.brokers().map(|broker| broker.id()) {
-        assert_eq!(metrics.of("deadlock_detected", other), Some(0.0));
-    }
+    let deadlocks = || -> Vec<Option<f64>> {
+        let metrics = exporter.metrics();
+        let ids = cluster.brokers().map(|broker| broker.id());
+        ids.map(|id| metrics.of("deadlock_detected", id)).collect()
+    };
+    let mut found = deadlocks();
+    wait_for("dumps of all brokers", Duration::from_secs(40), || {
+        found = deadlocks();
+        found.iter().all(Option::is_some)
+    });
+    assert_eq!(found, [Some(0.0); 3]);
 }
 
 #[test]
 fn threads_that_end_are_missing() {
     let (cluster, exporter) = start("0.10.1.0", None);
     let pools = ["log_cleaner", "expiration_reaper", "replica_fetcher"];
-    judged(&cluster, &exporter, &pools);
+    evaluated(&cluster, &exporter, &pools);
     nothing_found(&exporter, || true);
     let broker = cluster.brokers().next().unwrap();
     let dump = cluster.jstack(broker.id()).unwrap();
@@ -112,7 +127,7 @@ fn threads_that_end_are_missing() {
         broker.id()
     );
     harm(&cluster, broker.id(), &format!("end:{ended}"));
-    // What jstack shows of them: one reaper of several has ended.
+    // `jstack` shows it: one reaper of several has ended.
     wait_for("the threads to end", Duration::from_secs(30), || {
         let dump = cluster.jstack(broker.id()).unwrap();
         let count = |name: &str| dump.matches(&format!("\n\"{name}\"")).count();
@@ -121,10 +136,10 @@ fn threads_that_end_are_missing() {
             && count(fetcher) == 0
             && count(&reaper) == reapers - 1
     });
-    let begun = Instant::now();
-    // The fetcher's work is known to be still there once its leader has put the broker out of the ISR.
+    let start = Instant::now();
+    // The fetcher still has work to do, which is known once its leader has removed the broker from the ISR.
     wait_for(
-        "the missing threads to be told",
+        "the missing threads to be reported",
         Duration::from_secs(90),
         || {
             let metrics = exporter.metrics();
@@ -137,8 +152,8 @@ fn threads_that_end_are_missing() {
         },
     );
     println!(
-        "{ended} of {reapers} reapers: told {:?} after their end",
-        begun.elapsed()
+        "{ended} of {reapers} reapers: reported {:?} after their end",
+        start.elapsed()
     );
     let page = exporter.page();
     for name in ended.split(',') {

@@ -1,14 +1,14 @@
-//! The rule of progress on recordings of real brokers; what they show is told by `jstack` and by what was done to them.
+//! The rule of progress on recordings of real brokers; the lab's actions and `jstack` give the expected results.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 
 use kafka_vitals::model::Moment;
 use kafka_vitals::threads::pools::Pool;
-use kafka_vitals::threads::progress::{Sample, Watch};
+use kafka_vitals::threads::progress::{ProgressDetector, Sample};
 
-/// Suspected threads by name, each with the milliseconds of its first suspicion, and the passes that were judged: every
-/// one, or every second or third, as where a pass costs so much that the round stretches its interval.
+/// Returns the suspected threads by name with the milliseconds of their first suspicion, and the number of evaluated
+/// passes: each `every`-th one, as when a pass costs so much that the interval of the round grows.
 fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
     let path = format!(
         "{}/tests/fixtures/progress/{file}",
@@ -18,7 +18,8 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
     let mut rows = text.lines().map(|line| line.split('\t'));
     let names: Vec<&str> = rows.next().unwrap().skip(1).collect();
     let mut totals = vec![(0_u64, 0_u64); names.len()];
-    let (mut watch, mut suspected, mut passes) = (Watch::default(), BTreeMap::new(), 0);
+    let (mut detector, mut suspected, mut passes) =
+        (ProgressDetector::default(), BTreeMap::new(), 0);
     for (row_number, mut row) in rows.enumerate() {
         let ms: u64 = row.next().unwrap().parse().unwrap();
         let (mut samples, mut states) = (Vec::new(), BTreeMap::new());
@@ -44,12 +45,12 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
         if row_number % every != 0 {
             continue;
         }
-        let asked = watch.take(Moment(ms), &samples);
+        let asked = detector.take(Moment(ms), &samples);
         let states: Vec<_> = asked
             .into_iter()
             .map(|thread| (thread, states[&thread]))
             .collect();
-        for (thread, _) in watch.judge(&states) {
+        for (thread, _) in detector.suspects(&states) {
             suspected
                 .entry(names[thread as usize].to_owned())
                 .or_insert(ms);

@@ -1,4 +1,4 @@
-//! Recordings of real brokers judged anew: what was done to them, and when, is told by the lab and by `jstack`.
+//! Replays recordings of real brokers; the lab and `jstack` recorded what was done to them, and when.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -34,24 +34,28 @@ fn replayed(file: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// `key value` of what the lab told.
-fn told(key: &str) -> f64 {
-    let told = include_str!("fixtures/recordings/incident.txt");
-    told.lines()
+/// Returns the value of a line `key value` that the lab wrote.
+fn lab_value(key: &str) -> f64 {
+    let lines = include_str!("fixtures/recordings/incident.txt");
+    lines
+        .lines()
         .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
         .unwrap()
 }
 
 #[test]
-fn the_incident_is_told_in_time_and_of_the_right_broker() {
+fn the_incident_is_reported_in_time_and_for_the_right_broker() {
     let answer = replayed("incident.jsonl.gz");
     assert_eq!(
         (&answer["skipped"], &answer["broken"]),
         (&Value::from(0), &Value::Null)
     );
-    let (sick, formed) = (told("broker").to_string(), told("followers_continued"));
+    let (sick, formed) = (
+        lab_value("broker").to_string(),
+        lab_value("followers_continued"),
+    );
     let events = answer["timeline"].as_array().unwrap();
-    // That the lab stops the followers for a moment is told as well.
+    // The timeline also has the short stop of the followers by the lab.
     let deadlocks: Vec<&Value> = events
         .iter()
         .filter(|event| event["finding"] == "jvm_deadlock")
@@ -62,8 +66,8 @@ fn the_incident_is_told_in_time_and_of_the_right_broker() {
     assert_eq!(deadlock["broker"].as_str().unwrap(), sick);
     let after = deadlock["at"].as_f64().unwrap() / 1000.0 - formed;
     assert!(
-        (0.0..told("first_given_up_after")).contains(&after),
-        "told {after:.1} s after it can have formed"
+        (0.0..lab_value("first_given_up_after")).contains(&after),
+        "reported {after:.1} s after it can have formed"
     );
     for broker in answer["brokers"].as_array().unwrap() {
         let is_sick = broker["label"].as_str().unwrap() == sick;
@@ -87,7 +91,7 @@ fn the_incident_is_told_in_time_and_of_the_right_broker() {
 }
 
 #[test]
-fn a_healthy_run_gives_nothing_but_healthy() {
+fn healthy_brokers_are_only_healthy() {
     let answer = replayed("healthy.jsonl.gz");
     let brokers = answer["brokers"].as_array().unwrap();
     assert_eq!(brokers.len(), 3);
@@ -98,7 +102,9 @@ fn a_healthy_run_gives_nothing_but_healthy() {
     let events = answer["timeline"].as_array().unwrap();
     assert_eq!(events.len(), 3, "{events:#?}");
     assert!(
-        events.iter().all(|event| event["what"] == "is healthy"),
+        events
+            .iter()
+            .all(|event| event["event"] == "state_changed" && event["state"] == "healthy"),
         "{events:#?}"
     );
 }
@@ -119,7 +125,7 @@ fn a_replay_is_served_at_its_own_time() {
             .ok()
             .filter(|(status, _)| *status == 200)
     };
-    let sick = told("broker") as i32;
+    let sick = lab_value("broker") as i32;
     let state = |name: &str| {
         let metrics = Metrics::parse(&get("/metrics")?.1);
         metrics.get(&format!(
@@ -129,16 +135,17 @@ fn a_replay_is_served_at_its_own_time() {
     wait_for("the verdict", Duration::from_secs(60), || {
         state("gray") == Some(1.0)
     });
-    // The readings would be unknown by now, were their age told by the clock of this machine.
+    // By the clock of this machine the readings would be too old, and unknown.
     assert!(get("/").unwrap().1.contains("deadlocked"));
     assert!(
         Metrics::parse(&get("/metrics").unwrap().1)
             .of("open_file_handles", sick)
             .is_some()
     );
-    // And nobody takes it for now: the day of the recording is in the page's title and headline, and first elsewhere.
+    // The day of the recording is in the page's title and headline, and first in the other answers, so that no reader
+    // takes it for the present.
     let day = humantime::format_rfc3339_seconds(
-        UNIX_EPOCH + Duration::from_secs_f64(told("followers_continued")),
+        UNIX_EPOCH + Duration::from_secs_f64(lab_value("followers_continued")),
     );
     let said = format!("Replay of {}", &day.to_string()[..10]);
     for (path, begin) in [
@@ -153,7 +160,7 @@ fn a_replay_is_served_at_its_own_time() {
 }
 
 #[test]
-fn what_a_recording_holds_does_not_steer_the_terminal() {
+fn the_content_of_a_recording_does_not_control_the_terminal() {
     let mut recording = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let unknown = Broker::unknown(ProcessKey {
         pid: 1,

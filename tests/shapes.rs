@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::threads::{ThreadCollector, ThreadHistory, report};
+use kafka_vitals::collect::jvm_dumper::JvmDumper;
+use kafka_vitals::collect::threads::{ThreadHistory, report};
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{Moment, ThreadReport};
 
@@ -20,12 +21,12 @@ use jvm::{JDKS, Jdk, newest_jdk, start_ticks};
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> ThreadCollector {
+fn collector(exe: impl Into<PathBuf>, pid: u32, deadline: Duration) -> JvmDumper {
     let broker = Broker::unknown(ProcessKey {
         pid,
         start_ticks: start_ticks(pid),
     });
-    ThreadCollector::new(exe, "/proc", Arc::new(broker), deadline)
+    JvmDumper::new(exe, "/proc", Arc::new(broker), deadline)
 }
 
 static CLASSES: LazyLock<PathBuf> = LazyLock::new(|| {

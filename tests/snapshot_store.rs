@@ -1,19 +1,26 @@
-//! What becomes of readings when collectors fail, brokers end and brokers return.
+//! Readings when collectors fail, brokers end and brokers return.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kafka_vitals::collect::cluster::count;
-use kafka_vitals::collect::store::{RoundEnd, Told, Update, apply};
+use kafka_vitals::collect::cluster::count::count;
+use kafka_vitals::collect::cluster::{self, Cluster};
+use kafka_vitals::collect::discovery::{self, Found};
+use kafka_vitals::collect::frame::{self, Collector};
+use kafka_vitals::collect::log_dirs::LogDirs;
+use kafka_vitals::collect::process::{Process, ProcessReadings};
+use kafka_vitals::collect::progress::{Progress, Readings};
+use kafka_vitals::collect::snapshot_store::{Update, apply};
+use kafka_vitals::collect::threads::Threads;
 use kafka_vitals::expose::metrics;
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{
-    ClusterSource, Deadlock, DeadlockedThread, LockQueue, LogDirSpace, MissingThread, Moment, Peer,
-    PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport,
-    Snapshot, Stall, ThreadReport,
+    ClusterCounts, ClusterSource, CollectorName, Deadlock, DeadlockedThread, LockQueue,
+    LogDirSpace, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe, ProbeError,
+    ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
 };
 use kafka_vitals::model::{Failure, Reason};
 use kafka_vitals::verdict::View;
@@ -30,41 +37,33 @@ fn broker(id: i32, pid: u32, start_ticks: u64) -> (Arc<Broker>, String) {
 }
 
 fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
-    Update::Discovered {
-        found: Ok(brokers),
+    let found = Found {
+        brokers: Ok(brokers),
         warnings: Vec::new(),
         memory_map_limit: Ok(65530),
         exporter: Err(Failure::new(Reason::Internal, "not read in this test")),
-        took: Duration::from_millis(3),
-        interval: 5 * SECOND,
-    }
+    };
+    discovery::update(found, 5 * SECOND, Duration::from_millis(3))
 }
 
-fn round(pid: u32, start_ticks: u64, told: Told) -> Update {
-    Update::Round(Box::new(RoundEnd {
-        process: ProcessKey { pid, start_ticks },
-        round: "round",
-        interval: SECOND,
-        took: Duration::from_millis(2),
-        told,
-    }))
+/// The end of one run of a collector.
+fn run<C: Collector>(pid: u32, start_ticks: u64, result: Result<C::Value, Failure>) -> Update {
+    let process = ProcessKey { pid, start_ticks };
+    frame::update::<C>(process, result, SECOND, Duration::from_millis(2))
 }
 
-fn handles(pid: u32, start_ticks: u64, count: u64) -> Update {
+fn fds(pid: u32, start_ticks: u64, count: u64) -> Update {
     let vitals = ProcessVitals {
         state: 'S',
         resident_bytes: 1 << 20,
         fd_limit_soft: Some(1000),
         fd_limit_hard: None,
     };
-    round(
-        pid,
-        start_ticks,
-        Told::Process {
-            handles: Ok(count),
-            vitals: Ok(vitals),
-        },
-    )
+    let readings = ProcessReadings {
+        open_fds: Ok(count),
+        vitals: Ok(vitals),
+    };
+    run::<Process>(pid, start_ticks, Ok(readings))
 }
 
 fn dump(pid: u32, deadlocked: bool) -> Update {
@@ -81,32 +80,43 @@ fn dump(pid: u32, deadlocked: bool) -> Update {
         reported: true,
     };
     let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
-    round(
-        pid,
-        7,
-        Told::Threads(Ok(ThreadReport {
-            deadlocks,
-            ..ThreadReport::default()
-        })),
-    )
+    let report = ThreadReport {
+        deadlocks,
+        ..ThreadReport::default()
+    };
+    run::<Threads>(pid, 7, Ok(report))
 }
 
 fn failed_dump(pid: u32) -> Update {
-    round(
-        pid,
-        7,
-        Told::Threads(Err(Failure::new(Reason::Timeout, "no dump in time"))),
-    )
+    let failure = Failure::new(Reason::Timeout, "no dump in time");
+    run::<Threads>(pid, 7, Err(failure))
 }
 
-/// Broker 1 has been found as process 10, and nothing is known of it yet.
+/// A run of the collector `progress` that has read the pauses alone.
+fn pauses(result: Result<Duration, Failure>) -> Update {
+    let readings = Readings {
+        progress: None,
+        pauses: Some(result),
+    };
+    run::<Progress>(10, 7, Ok(readings))
+}
+
+fn progress(result: Result<ProgressReport, Failure>) -> Update {
+    let readings = Readings {
+        progress: Some(result),
+        pauses: None,
+    };
+    run::<Progress>(10, 7, Ok(readings))
+}
+
+/// Returns a snapshot where broker 1 was found as process 10 and nothing else is known.
 fn with_broker_1() -> Snapshot {
     let mut snapshot = Snapshot::default();
     apply(&mut snapshot, discovered(vec![broker(1, 10, 7)]), Moment(0));
     snapshot
 }
 
-/// The value of one series, None where it is absent.
+/// Returns the value of one series, or None if it is absent.
 fn series(snapshot: &Snapshot, now: Moment, name: &str) -> Option<f64> {
     let text = metrics::render(
         &View::of(&mut Evaluator::default(), Arc::new(snapshot.clone()), now),
@@ -124,14 +134,14 @@ fn a_reading_older_than_three_intervals_is_absent() {
     let mut s = with_broker_1();
     let name = "kafka_vitals_open_file_handles{broker=\"1\"}";
     assert_eq!(series(&s, Moment(0), name), None);
-    apply(&mut s, handles(10, 7, 84), Moment(1000));
+    apply(&mut s, fds(10, 7, 84), Moment(1000));
     assert_eq!(series(&s, Moment(4000), name), Some(84.0));
     assert_eq!(series(&s, Moment(4001), name), None);
     assert_eq!(
         series(
             &s,
             Moment(9000),
-            "kafka_vitals_reading_age_seconds{broker=\"1\",reading=\"handles\"}"
+            "kafka_vitals_reading_age_seconds{broker=\"1\",collector=\"process\"}"
         ),
         Some(8.0)
     );
@@ -146,22 +156,11 @@ fn a_reading_older_than_three_intervals_is_absent() {
 }
 
 #[test]
-fn what_fails_is_unknown_and_says_so() {
+fn a_failed_reading_is_unknown_with_its_reason() {
     let mut s = with_broker_1();
-    apply(&mut s, handles(10, 7, 84), Moment(1000));
+    apply(&mut s, fds(10, 7, 84), Moment(1000));
     let denied = || Failure::new(Reason::Denied, "/proc/10/fd: permission denied");
-    apply(
-        &mut s,
-        round(
-            10,
-            7,
-            Told::Process {
-                handles: Err(denied()),
-                vitals: Err(denied()),
-            },
-        ),
-        Moment(2000),
-    );
+    apply(&mut s, run::<Process>(10, 7, Err(denied())), Moment(2000));
     assert_eq!(
         series(
             &s,
@@ -229,7 +228,7 @@ fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
 }
 
 #[test]
-fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
+fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_evaluated() {
     let stalled =
         |pool: &str| format!("kafka_vitals_stalled_threads{{broker=\"1\",pool=\"{pool}\"}}");
     let missing =
@@ -240,7 +239,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
     assert_eq!(
         series(&s, Moment(1000), &stalled("request_handler")),
         None,
-        "one dump tells nothing"
+        "one dump is not enough"
     );
     let stall = |threads: &[&str], frame: &str| Stall {
         pool: "request_handler".into(),
@@ -275,11 +274,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
         convoys: vec![queue(&["a", "b"]), queue(&["c", "d", "e"])],
         ..ThreadReport::default()
     };
-    apply(
-        &mut s,
-        round(10, 7, Told::Threads(Ok(report))),
-        Moment(20_000),
-    );
+    apply(&mut s, run::<Threads>(10, 7, Ok(report)), Moment(20_000));
     let table = [
         (stalled("request_handler"), Some(3.0)),
         (stalled("network"), Some(0.0)),
@@ -300,21 +295,21 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_judged() {
 }
 
 #[test]
-fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
+fn a_broker_that_ended_is_reported_until_it_is_back_or_an_hour_has_passed() {
     let mut s = Snapshot::default();
     apply(
         &mut s,
         discovered(vec![broker(1, 10, 7), broker(2, 11, 7)]),
         Moment(0),
     );
-    apply(&mut s, handles(10, 7, 84), Moment(1000));
+    apply(&mut s, fds(10, 7, 84), Moment(1000));
     apply(&mut s, discovered(vec![broker(2, 11, 7)]), Moment(2000));
     assert_eq!(s.brokers.len(), 2);
-    // A round that was under way when the process went tells of nobody.
-    apply(&mut s, handles(10, 7, 84), Moment(2500));
-    let handles_of_1 = "kafka_vitals_open_file_handles{broker=\"1\"}";
+    // The result of a run that was under way when the process ended is ignored.
+    apply(&mut s, fds(10, 7, 84), Moment(2500));
+    let fds_of_1 = "kafka_vitals_open_file_handles{broker=\"1\"}";
     let success = "kafka_vitals_collector_success{broker=\"1\",collector=\"process\"}";
-    assert_eq!(series(&s, Moment(2500), handles_of_1), None);
+    assert_eq!(series(&s, Moment(2500), fds_of_1), None);
     assert_eq!(series(&s, Moment(2500), success), Some(0.0));
     let mut back = s.clone();
     apply(
@@ -322,9 +317,9 @@ fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
         discovered(vec![broker(1, 12, 90), broker(2, 11, 7)]),
         Moment(3000),
     );
-    apply(&mut back, handles(12, 90, 70), Moment(3100));
+    apply(&mut back, fds(12, 90, 70), Moment(3100));
     assert_eq!(back.brokers.len(), 2);
-    assert_eq!(series(&back, Moment(3100), handles_of_1), Some(70.0));
+    assert_eq!(series(&back, Moment(3100), fds_of_1), Some(70.0));
     apply(
         &mut s,
         discovered(vec![broker(2, 11, 7)]),
@@ -334,16 +329,15 @@ fn a_broker_that_ended_stays_in_sight_until_it_is_back_or_an_hour_has_passed() {
 }
 
 #[test]
-fn a_failed_discovery_forgets_nobody() {
+fn a_failed_discovery_forgets_no_broker() {
     let mut s = with_broker_1();
-    let failed = Update::Discovered {
-        found: Err(Failure::new(Reason::Denied, "/proc: permission denied")),
+    let failed = Found {
+        brokers: Err(Failure::new(Reason::Denied, "/proc: permission denied")),
         warnings: Vec::new(),
         memory_map_limit: Ok(1),
         exporter: Err(Failure::new(Reason::Internal, "not read in this test")),
-        took: SECOND,
-        interval: SECOND,
     };
+    let failed = discovery::update(failed, SECOND, SECOND);
     apply(&mut s, failed, Moment(1000));
     assert_eq!(s.brokers.len(), 1);
     assert!(s.brokers[0].ended.is_none());
@@ -358,40 +352,32 @@ fn a_failed_discovery_forgets_nobody() {
 }
 
 #[test]
-fn pauses_of_the_jvm_are_told_in_seconds_or_not_at_all() {
+fn pauses_of_the_jvm_are_reported_in_seconds_or_not_at_all() {
     let mut s = with_broker_1();
     let name = "kafka_vitals_jvm_pause_seconds_total{broker=\"1\"}";
     assert_eq!(series(&s, Moment(0), name), None);
     apply(
         &mut s,
-        round(10, 7, Told::Pauses(Ok(Duration::from_millis(2250)))),
+        pauses(Ok(Duration::from_millis(2250))),
         Moment(1000),
     );
     assert_eq!(series(&s, Moment(4000), name), Some(2.25));
     assert_eq!(series(&s, Moment(4001), name), None);
     apply(
         &mut s,
-        round(
-            10,
-            7,
-            Told::Pauses(Err(Failure::new(Reason::Absent, "no performance data"))),
-        ),
+        pauses(Err(Failure::new(Reason::Absent, "no performance data"))),
         Moment(5000),
     );
     assert_eq!(series(&s, Moment(5000), name), None);
 }
 
 #[test]
-fn progress_that_cannot_be_read_is_told_with_its_reason() {
+fn progress_that_cannot_be_read_is_reported_with_its_reason() {
     let mut s = with_broker_1();
     let name = "kafka_vitals_collector_success{broker=\"1\",collector=\"progress\"}";
     apply(
         &mut s,
-        round(
-            10,
-            7,
-            Told::Progress(Err(Failure::new(Reason::Denied, "run as its user"))),
-        ),
+        progress(Err(Failure::new(Reason::Denied, "run as its user"))),
         Moment(1000),
     );
     assert_eq!(series(&s, Moment(1000), name), Some(0.0));
@@ -401,14 +387,14 @@ fn progress_that_cannot_be_read_is_told_with_its_reason() {
     );
     apply(
         &mut s,
-        round(10, 7, Told::Progress(Ok(ProgressReport::default()))),
+        progress(Ok(ProgressReport::default())),
         Moment(2000),
     );
     assert_eq!(series(&s, Moment(2000), name), Some(1.0));
 }
 
 #[test]
-fn probes_and_space_are_told_as_far_as_they_are_known() {
+fn probes_and_space_are_reported_as_far_as_they_are_known() {
     let failed = |reason: Reason| ProbeError {
         reason,
         accepted: reason == Reason::Timeout,
@@ -443,12 +429,10 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
     };
     let missing = Failure::new(Reason::Io, "/data/b does not exist");
     let mut s = with_broker_1();
-    apply(&mut s, round(10, 7, Told::Probes(Ok(report))), Moment(0));
-    apply(
-        &mut s,
-        round(10, 7, Told::LogDirs(vec![space], Some(missing.clone()))),
-        Moment(0),
-    );
+    let probes = cluster::Update::Probes(Box::new(report));
+    apply(&mut s, run::<Cluster>(10, 7, Ok(probes)), Moment(0));
+    let spaces = (vec![space], Some(missing.clone()));
+    apply(&mut s, run::<LogDirs>(10, 7, Ok(spaces)), Moment(0));
     let table = [
         ("probe_success{broker=\"1\",path=\"api\"}", Some(0.0)),
         (
@@ -493,16 +477,9 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
             &format!("kafka_vitals_collector_success{{broker=\"1\",collector=\"{collector}\"}}"),
         )
     };
-    assert_eq!(
-        [success(&s, "probes"), success(&s, "log_dirs")],
-        [Some(1.0), Some(0.0)],
-        "/data/b is unknown"
-    );
-    apply(
-        &mut s,
-        round(10, 7, Told::LogDirs(vec![], Some(missing))),
-        Moment(1),
-    );
+    assert_eq!(success(&s, "log_dirs"), Some(0.0), "/data/b is unknown");
+    let spaces = (vec![], Some(missing));
+    apply(&mut s, run::<LogDirs>(10, 7, Ok(spaces)), Moment(1));
     assert_eq!(
         s.brokers[0].log_dirs.reason(Moment(1)).as_deref(),
         Some("/data/b does not exist")
@@ -511,7 +488,11 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
     let mut s = with_broker_1();
     apply(
         &mut s,
-        round(10, 7, Told::NotAsked("a dedicated controller")),
+        run::<Cluster>(
+            10,
+            7,
+            Ok(cluster::Update::NotAsked("a dedicated controller")),
+        ),
         Moment(0),
     );
     assert_eq!(
@@ -522,11 +503,11 @@ fn probes_and_space_are_told_as_far_as_they_are_known() {
         s.brokers[0].cluster.reason(Moment(0)).as_deref(),
         Some("a dedicated controller")
     );
-    assert_eq!(success(&s, "probes"), None, "nothing failed");
+    assert_eq!(success(&s, "cluster"), None, "nothing failed");
 }
 
 #[test]
-fn zeros_that_nobody_counted_are_not_told() {
+fn zeros_that_were_not_counted_are_absent() {
     // Metadata 1: brokers 1 and 2 at h:9092 without a rack, controller 1; then no topic, or t with partition 0 of 1.
     let broker_at = |id| [&[0, 0, 0, id, 0, 1, b'h', 0, 0, 0x23, 0x84, 0xff, 0xff][..]].concat();
     let brokers = [
@@ -536,12 +517,12 @@ fn zeros_that_nobody_counted_are_not_told() {
         &[0, 0, 0, 1],
     ]
     .concat();
-    let whole = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
+    let replicas_in_sync = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
     let topic = [
         &[
             0, 0, 0, 1, 0, 0, 0, 1, b't', 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
         ][..],
-        &whole,
+        &replicas_in_sync,
     ]
     .concat();
     let mut s = with_broker_1();
@@ -554,7 +535,8 @@ fn zeros_that_nobody_counted_are_not_told() {
             None,
         )
         .unwrap();
-        apply(&mut s, round(10, 7, Told::Cluster(Ok(counts))), Moment(1));
+        let counts = cluster::Update::Counts(Ok(Box::new(counts)));
+        apply(&mut s, run::<Cluster>(10, 7, Ok(counts)), Moment(1));
         let offline = "kafka_vitals_offline_partitions";
         for name in [
             "under_replicated_partitions",
@@ -570,7 +552,7 @@ fn zeros_that_nobody_counted_are_not_told() {
             series(&s, Moment(1), success),
             Some(counted.map_or(0.0, |_| 1.0))
         );
-        let error = s.brokers[0].collectors["cluster"]
+        let error = s.brokers[0].collectors[&CollectorName::Cluster]
             .error
             .as_deref()
             .unwrap_or("");
@@ -592,7 +574,44 @@ fn zeros_that_nobody_counted_are_not_told() {
     }
 }
 
-/// What is logged meanwhile, without the time, a line each.
+/// A broker decides how long these lists are, and a snapshot is copied at each publish.
+#[test]
+fn snapshots_share_the_lists_that_a_broker_can_make_long() {
+    let peer = |id| Peer {
+        id,
+        host: "h".repeat(255).into(),
+        port: 9092,
+    };
+    let counts = ClusterCounts {
+        live_brokers: (0..10_000).map(peer).collect(),
+        not_in_isr_by_leader: Arc::new((0..10_000).map(|id| (id, 1)).collect()),
+        partitions: 1,
+        ..ClusterCounts::default()
+    };
+    let mut newest = with_broker_1();
+    let update = cluster::Update::Counts(Ok(Box::new(counts.clone())));
+    apply(&mut newest, run::<Cluster>(10, 7, Ok(update)), Moment(1));
+    let published: Vec<Snapshot> = (0..100)
+        .map(|count| {
+            apply(&mut newest, fds(10, 7, count), Moment(1));
+            newest.clone()
+        })
+        .collect();
+    for snapshot in published {
+        let kept = snapshot.brokers[0].cluster.fresh(Moment(1)).unwrap();
+        assert!(Arc::ptr_eq(&kept.live_brokers, &counts.live_brokers));
+        assert!(Arc::ptr_eq(
+            &kept.not_in_isr_by_leader,
+            &counts.not_in_isr_by_leader
+        ));
+        assert!(Arc::ptr_eq(
+            &kept.under_replicated_partitions,
+            &counts.under_replicated_partitions
+        ));
+    }
+}
+
+/// Runs `work` and returns the lines that it logs, without the time.
 fn logged(work: impl FnOnce()) -> Vec<String> {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -628,37 +647,22 @@ fn a_failure_is_logged_when_it_begins_and_when_it_ends() {
     );
     let denied = || Failure::new(Reason::Denied, "broker 1: /proc/10/fd\n may not be read");
     let begins = logged(|| {
-        apply(&mut s, handles(10, 7, 84), Moment(1000));
+        apply(&mut s, fds(10, 7, 84), Moment(1000));
         for at in 2..60 {
-            let told = Told::Process {
-                handles: Err(denied()),
-                vitals: Err(denied()),
-            };
-            apply(&mut s, round(10, 7, told), Moment(at * 1000));
+            let denied = run::<Process>(10, 7, Err(denied()));
+            apply(&mut s, denied, Moment(at * 1000));
         }
     });
     let line = "WARN broker 1: /proc/10/fd  may not be read broker=\"1\" collector=\"process\" reason=\"denied\"";
     assert_eq!(begins, [line]);
-    let ends =
-        logged(|| (60..70).for_each(|at| apply(&mut s, handles(10, 7, 84), Moment(at * 1000))));
+    let ends = logged(|| (60..70).for_each(|at| apply(&mut s, fds(10, 7, 84), Moment(at * 1000))));
     assert_eq!(
         ends,
         ["INFO the collector works again broker=\"1\" collector=\"process\""]
     );
     let gone = logged(|| {
         let gone = || Failure::new(Reason::Gone, "broker 1 has ended or was restarted");
-        apply(
-            &mut s,
-            round(
-                10,
-                7,
-                Told::Process {
-                    handles: Err(gone()),
-                    vitals: Err(gone()),
-                },
-            ),
-            Moment(70_000),
-        );
+        apply(&mut s, run::<Process>(10, 7, Err(gone())), Moment(70_000));
         (70..80).for_each(|at| apply(&mut s, discovered(vec![]), Moment(at * 1000)));
     });
     assert_eq!(
@@ -716,7 +720,7 @@ fn a_deadlock_is_logged_when_it_is_first_seen_and_when_it_is_gone() {
 }
 
 #[test]
-fn what_is_known_of_a_broker_is_logged_when_it_changes() {
+fn facts_about_a_broker_are_logged_when_they_change() {
     let with = |id: Option<i32>, label: &str, problem: &str| {
         let unknown = Broker::unknown(ProcessKey {
             pid: 10,

@@ -1,4 +1,4 @@
-//! What the documents have people install: the lines that act on `kafka-vitals live`, and the Kubernetes manifest.
+//! Runs what the documents offer for installation: the lines that act on `kafka-vitals live`, and the Kubernetes manifest.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
@@ -14,7 +14,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(file).unwrap()
 }
 
-/// What systemd gives the shell of the one line of `file` that begins so.
+/// Returns what systemd passes to the shell from the line of `file` with this beginning.
 fn in_unit(file: &str, begin: &str) -> String {
     let text = read(file);
     let mut lines = text
@@ -48,7 +48,7 @@ fn container(manifest: &Value, name: &str) -> Value {
     found.next().unwrap().clone()
 }
 
-/// A program for the PATH that notes how it was called.
+/// Writes a program for the PATH that records its calls.
 fn stub(folder: &Path, name: &str, then: &str) {
     let file = folder.join(name);
     fs::write(
@@ -197,7 +197,7 @@ fn the_manifest_is_scraped_and_keeps_the_evidence() {
             mount["name"]
         );
     }
-    // Installed at one path everywhere.
+    // It is installed at the same path everywhere.
     let unit = read("packaging/kafka-vitals.service");
     let installed = unit
         .lines()

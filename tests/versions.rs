@@ -1,5 +1,5 @@
-//! Real brokers of every version: what other tools say, and what the exporter says. One start each; with brokers that
-//! are stopped, killed and paused: `tests/qualify/versions.rs`.
+//! Real brokers of every version: the exporter and other tools agree. Each cluster starts once;
+//! `tests/qualify/versions.rs` stops, kills and pauses brokers too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -12,13 +12,13 @@ use support::versions::{Case, test_each_version};
 
 fn tools_agree(case: &Case) {
     let (cluster, exporter) = case.start(&[1, 2]);
-    let begun = Instant::now();
+    let start = Instant::now();
     agree_on_everything(&cluster, &exporter);
     println!(
         "{} {:?}: compared in {:.1?}",
         case.version,
         case.mode,
-        begun.elapsed()
+        start.elapsed()
     );
 }
 

@@ -1,6 +1,6 @@
-// handles stat|list ROUNDS PID...: the bare ways to count the open handles of processes.
+// handles stat|list ROUNDS PID...: the bare ways to count the open fds of processes.
 //   stat: the size of /proc/PID/fd (the count itself since Linux 6.2)
-//   list: its entries, one by one
+//   list: its entries, listed
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

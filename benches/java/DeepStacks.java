@@ -20,7 +20,7 @@ public class DeepStacks {
         int threads = Integer.parseInt(arguments[0]), depth = Integer.parseInt(arguments[1]);
         down = new CountDownLatch(threads);
         for (int i = 0; i < threads; i++) {
-            // The reapers are the JVM's clock, without which no thread is judged.
+            // The exporter uses the reapers as the JVM's clock; without them it evaluates no thread.
             String name = i < 4 ? "ExpirationReaper-1-" + i : "data-plane-kafka-request-handler-" + i;
             Thread thread = new Thread(null, () -> descend(depth, new Object()), name, 1 << 20);
             thread.setDaemon(true);

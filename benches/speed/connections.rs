@@ -15,7 +15,7 @@ use crate::{load, worker};
 
 const PORT: u16 = 9092;
 const SERVERS: usize = 3;
-/// All states, and those that are not ESTABLISHED, as `floors/sockets.c` wants them.
+/// All states, and all but ESTABLISHED, as `floors/sockets.c` takes them.
 const EVERY_STATE: &str = "ffe";
 const PULSE_STATES: &str = "ffc";
 
@@ -41,8 +41,8 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         Ok((per_run(cpu), states_of(&printed)))
     };
     let ours = |what: &str| cost_of(cell, worker::command([what, &each, &port], &[]));
-    // The kernel goes on from where it stood in a table that the whole machine shares: when others' connections end
-    // between two parts of its answer, it may leave out one that is there.
+    // The kernel resumes at a position in a table that all of the machine shares: if other connections end between two
+    // parts of its answer, it can leave out one that exists.
     let expected = |counted: usize, wanted: usize| -> Result<()> {
         ensure!(
             counted.abs_diff(wanted) <= wanted / 1000 + 1,
@@ -50,7 +50,7 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         );
         Ok(())
     };
-    let whole = |states: &BTreeMap<u8, u64>| -> Result<()> {
+    let all_counted = |states: &BTreeMap<u8, u64>| -> Result<()> {
         expected(
             states.get(&1).copied().unwrap_or(0) as usize,
             sockets.established,
@@ -66,7 +66,7 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
     let mut by_state = vec![
         contestant("ours", || {
             let (cpu, printed) = ours("count-states")?;
-            whole(&states_of(&printed))?;
+            all_counted(&states_of(&printed))?;
             peak.push(
                 printed
                     .lines()
@@ -78,7 +78,7 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
         }),
         contestant("bare dump", || {
             let (cost, states) = bare(EVERY_STATE, &port)?;
-            whole(&states)?;
+            all_counted(&states)?;
             Ok(cost)
         }),
     ];
@@ -100,7 +100,7 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
     }
     if let Some(exporter) = &node_exporter {
         by_state.push(contestant("node_exporter tcpstat", || {
-            // Its process is charged in hundredths of a second.
+            // The kernel counts its CPU time in hundredths of a second.
             let scrapes = bench.count(20, 5);
             let before = exporter.cpu()?;
             for _ in 0..scrapes {
@@ -109,10 +109,10 @@ fn compare(bench: &Bench, sockets: &Sockets) -> Result<Vec<Row>> {
                     line.starts_with("node_tcp_connection_states{state=\"established\"}")
                 });
                 let counted = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-                // Its own and ours among them.
+                // The count includes its own connections and ours.
                 ensure!(
                     counted.is_some_and(|counted| counted >= sockets.established as f64),
-                    "it told {line:?}"
+                    "node_exporter reports {line:?}"
                 );
             }
             Ok(milliseconds(exporter.cpu()? - before) / scrapes as f64)
@@ -182,7 +182,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     }
 }
 
-/// Lines `STATE COUNT ...`.
+/// Parses lines `STATE COUNT ...`.
 fn states_of(printed: &str) -> BTreeMap<u8, u64> {
     let of = |line: &str| {
         let mut fields = line.split(' ');
@@ -192,7 +192,7 @@ fn states_of(printed: &str) -> BTreeMap<u8, u64> {
 }
 
 impl Sockets {
-    /// None, and told, where namespaces cannot be had.
+    /// Returns None, and notes the skip, where namespaces cannot be made.
     fn make(bench: &Bench) -> Result<Option<Sockets>> {
         let (servers, peers) = (Cell::new()?, Cell::new()?);
         if !servers.isolated() || !peers.isolated() {
@@ -258,7 +258,7 @@ impl Sockets {
         Ok(Some(sockets))
     }
 
-    /// The peers' closing takes a moment to arrive.
+    /// Waits until the peers' closes have arrived.
     fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -279,7 +279,7 @@ impl Sockets {
     }
 }
 
-/// Prometheus' node_exporter with its collector of TCP states alone.
+/// Prometheus' node_exporter with only its collector of TCP states.
 struct NodeExporter {
     process: Process,
     cell: Cell,
@@ -287,7 +287,7 @@ struct NodeExporter {
 }
 
 impl NodeExporter {
-    /// None, and told, where there is none.
+    /// Returns None, and notes the skip, where it is not installed.
     fn start(bench: &Bench, cell: &Cell) -> Result<Option<NodeExporter>> {
         let names = ["prometheus-node-exporter", "node_exporter"];
         let Some(program) = names.iter().find_map(|name| jars::on_path(name)) else {
@@ -320,7 +320,7 @@ impl NodeExporter {
         Ok(Some(exporter))
     }
 
-    /// By HTTP/1.0, which has no chunks: the page ends with the connection.
+    /// Uses HTTP/1.0, which has no chunks: the page ends with the connection.
     fn scrape(&self) -> Result<String> {
         let mut stream = self.cell.connect(self.port)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;

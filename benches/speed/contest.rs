@@ -1,4 +1,4 @@
-//! How contestants are run against each other: in turn, in one run, so that whatever disturbs the machine disturbs all.
+//! Runs contestants in turn, in one run, so that other load on the machine affects all of them.
 
 use std::cell::RefCell;
 use std::fs;
@@ -12,7 +12,7 @@ use procfs::process::Process;
 
 use crate::report::{Bar, Floor, Row};
 
-/// The command that this package builds, optimised as it is shipped.
+/// The exporter, optimised as it is shipped.
 pub const KAFKA_VITALS: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 /// A tool that takes longer hangs.
 const TOOL_TIME: Duration = Duration::from_secs(120);
@@ -31,12 +31,12 @@ impl Bench {
         })
     }
 
-    /// `full`, or `quick` in a run that only tries the benches.
+    /// Returns `full`, or `quick` in a run that only tries the benches.
     pub fn count(&self, full: usize, quick: usize) -> usize {
         if self.quick { quick } else { full }
     }
 
-    /// Tells what is not measured here, at once and below the table.
+    /// Reports what is not measured, at once and below the table.
     pub fn skip(&self, what: &str, why: &str) {
         let line = format!("{what}: {why}");
         eprintln!("SKIPPED: {line}");
@@ -47,7 +47,7 @@ impl Bench {
         self.skipped.borrow().clone()
     }
 
-    /// Whether the tool is there to be compared with; told if not.
+    /// Whether the tool is on the PATH; notes the skip if not.
     pub fn has(&self, tool: &str) -> bool {
         let found = lab::jars::on_path(tool).is_some();
         if !found {
@@ -79,7 +79,7 @@ pub fn floor(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Runs a command in the cell to its end: its CPU time with that of its children, and what it printed.
+/// Runs a command in the cell to its end. Returns its CPU time with that of its children, and its output.
 pub fn cost_of(cell: &Cell, command: Command) -> Result<(Duration, String)> {
     let name = format!("{command:?}");
     let before = usage::children_cpu()?;
@@ -97,7 +97,7 @@ pub fn cost_of(cell: &Cell, command: Command) -> Result<(Duration, String)> {
     Ok((spent, text))
 }
 
-/// One contestant: what a run of it costs.
+/// A contestant: a function that returns what a run costs.
 pub struct Contestant<'a> {
     name: String,
     run: Box<dyn FnMut() -> Result<f64> + 'a>,
@@ -115,7 +115,7 @@ pub fn contestant<'a>(
     }
 }
 
-/// One that runs within this process: what a call costs, of as many calls as take a while.
+/// A contestant within this process: it makes so many calls that their CPU time can be measured.
 pub fn call<'a>(bench: &Bench, name: &str, mut run: impl FnMut() + 'a) -> Contestant<'a> {
     let (least, mut calls) = (Duration::from_millis(bench.count(200, 20) as u64), 1_u32);
     contestant(name, move || {
@@ -131,7 +131,7 @@ pub fn call<'a>(bench: &Bench, name: &str, mut run: impl FnMut() + 'a) -> Contes
     })
 }
 
-/// Lets all run in turn, `rounds` times, every other round in reverse order, after one run that does not count.
+/// Runs all in turn, `rounds` times, every other round in reverse order, after one run that does not count.
 pub fn contest(rounds: usize, contestants: &mut [Contestant<'_>]) -> Result<()> {
     for round in 0..=rounds {
         for at in 0..contestants.len() {
@@ -155,7 +155,7 @@ impl Contestant<'_> {
         median(self.costs.clone())
     }
 
-    /// As the floor of `ours`, of the same contest.
+    /// Returns this contestant as the floor of `ours` in the same contest.
     pub fn as_floor_of(&self, ours: &Contestant<'_>, name: &'static str) -> Floor {
         let ratios = ours
             .costs
@@ -175,7 +175,7 @@ impl Contestant<'_> {
     }
 }
 
-/// The row of a contest whose contestants are ours, the floor, and tools.
+/// Makes the row of a contest whose contestants are ours, the floor, and tools.
 pub fn row(
     subject: impl Into<String>,
     unit: &'static str,
@@ -210,7 +210,7 @@ pub fn milliseconds(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }
 
-/// A field of `/proc/PID/status` in MB (10^6 bytes).
+/// Reads a field of `/proc/PID/status` in MB (10^6 bytes).
 pub fn status_megabytes(pid: &str, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path)?;
@@ -221,7 +221,7 @@ pub fn status_megabytes(pid: &str, field: &str) -> Result<f64> {
     Ok(kibibytes.with_context(|| format!("{path} has no {field}"))? * 1024.0 / 1e6)
 }
 
-/// CPU time of a running process and of its children that were waited for, in hundredths of a second.
+/// Returns the CPU time of a running process and of its children that were waited for, in steps of 10 ms.
 pub fn process_cpu(pid: u32) -> Result<Duration> {
     let stat = Process::new(i32::try_from(pid)?)?.stat()?;
     let ticks = stat.utime + stat.stime + u64::try_from(stat.cutime + stat.cstime)?;

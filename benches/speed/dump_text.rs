@@ -1,4 +1,4 @@
-//! Reading the text of a dump of 1 MB, beside counting its lines.
+//! Parsing a dump of 1 MB, compared with counting its lines.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -23,9 +23,9 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         let dumps = thread_dump::parse(&text)?;
         ensure!(
             dumps.len() == 1 && dumps[0].threads.len() >= threads,
-            "not the {threads} threads that were written"
+            "fewer than the {threads} threads that were written"
         );
-        ensure!(judge(dump) == 1, "not the one deadlock of the recording");
+        ensure!(deadlocks(dump) == 1, "the recording has one deadlock");
     }
     let bytes = plain.as_bytes();
     let lines =
@@ -35,13 +35,15 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             let text = thread_dump::decode(black_box(bytes));
             black_box(thread_dump::parse(&text).map(|dumps| dumps.len()).ok());
         }),
-        call(bench, "judged", || _ = black_box(judge(black_box(&plain)))),
+        call(bench, "wait graph", || {
+            _ = black_box(deadlocks(black_box(&plain)))
+        }),
         call(bench, "lines", || lines(&plain)),
         call(bench, "each line's end by memchr", || {
             memchr::memchr_iter(b'\n', black_box(bytes)).for_each(|end| _ = black_box(end));
         }),
         call(bench, "with synchronizers", || {
-            _ = black_box(judge(black_box(&with_synchronizers)))
+            _ = black_box(deadlocks(black_box(&with_synchronizers)))
         }),
         call(bench, "their lines", || lines(&with_synchronizers)),
     ];
@@ -64,7 +66,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             vec![all[3].beside()],
         ),
         row(
-            "the same, parsed and judged by the wait graph".into(),
+            "the same, parsed, deadlocks found by the wait graph".into(),
             1,
             2,
             Bar::Ratio(8.0),
@@ -80,7 +82,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// As the exporter takes dumps: never with `-l`, by which the recording was taken.
+/// Removes what only `-l` prints: the recording was taken with it, the exporter takes dumps without.
 fn without_synchronizers(dump: &str) -> String {
     let mut plain = String::new();
     let mut in_list = false;
@@ -94,9 +96,9 @@ fn without_synchronizers(dump: &str) -> String {
     plain
 }
 
-/// One dump as a broker of many threads prints it: those of the recording with their deadlock, then the same again and
-/// again with other names, other locks and nobody waiting for one, then the JVM's report of the deadlock. With the
-/// number of its threads.
+/// Makes the dump of a broker with many threads: those of the recording with their deadlock, copies of them with other
+/// names and locks where no thread waits for a lock, then the JVM's report of the deadlock. Returns it and the number
+/// of its threads.
 fn long_dump(source: &str) -> Result<(String, usize)> {
     let first = source.find("\n\"").context("a thread")? + 1;
     let end = source
@@ -123,8 +125,8 @@ fn long_dump(source: &str) -> Result<(String, usize)> {
     Ok((dump + tail, each * copies))
 }
 
-/// Decoded, parsed, and the deadlocks of its wait graph counted.
-fn judge(dump: &str) -> usize {
+/// Decodes and parses a dump and counts the deadlocks of its wait graph.
+fn deadlocks(dump: &str) -> usize {
     let text = thread_dump::decode(dump.as_bytes());
     let dumps = thread_dump::parse(&text).unwrap_or_default();
     dumps

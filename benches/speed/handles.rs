@@ -1,4 +1,4 @@
-//! Counting the open handles of processes: 100,000, over as many processes as the limit of one asks for.
+//! Counts 100,000 open fds, spread over as many processes as the limit of one process requires.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{load, worker};
 
 /// Files that one process of the load holds; 20,000 is the lowest usual hard limit of containers.
 const PER_PROCESS: usize = 19_900;
-/// So few that the exporter looks at each: the size of the folder may count one more or less.
+/// So few that the exporter lists each entry: the size of the folder can be off by one.
 const FEW: usize = 500;
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
@@ -31,7 +31,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let floor = contest::floor("handles")?;
     let rounds = bench.count(15, 3);
 
-    // Every way must count what the folders hold: the files, and what the processes were started with.
+    // Every way must count the same as the folders: the files, and the fds that the processes started with.
     let held: Vec<usize> = holders
         .iter()
         .map(|one| lab::cli_tools::open_handles(one.pid()))
@@ -120,7 +120,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
             &all,
         ),
         row(
-            format!("{FEW} of one process, told one by one"),
+            format!("{FEW} of one process, listed entry by entry"),
             "ms",
             "bare getdents",
             Bar::None,

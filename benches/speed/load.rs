@@ -1,4 +1,4 @@
-//! Processes that hold what is counted. Each prints `ready` and then waits to be ended.
+//! Processes that hold the fds and connections to count. Each prints `ready` and then waits to be killed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
@@ -11,7 +11,7 @@ use lab::{Cell, Process};
 
 use crate::worker;
 
-/// Different paths under which the files are opened, as the segments of a broker's logs are.
+/// The number of different files that are opened, like the segments of a broker's logs.
 const PATHS: usize = 1000;
 
 pub fn make_files(folder: &Path) -> Result<()> {
@@ -21,7 +21,7 @@ pub fn make_files(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts a worker of this module; it ends when the handle is dropped.
+/// Starts a worker of this module; dropping the value ends it.
 pub fn start(cell: &Cell, arguments: &[&str]) -> Result<Process> {
     let mut command = worker::command(arguments, &[]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -39,7 +39,7 @@ pub fn wait_ready(process: &mut Process) -> Result<()> {
         .context("no standard output")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
-    ensure!(line.trim() == "ready", "it did not get ready: {line:?}");
+    ensure!(line.trim() == "ready", "it is not ready: {line:?}");
     Ok(())
 }
 
@@ -60,10 +60,10 @@ pub fn wait() -> Result<()> {
     wait_for_the_end()
 }
 
-/// Listens, says so, accepts `count` connections and neither reads nor closes them.
+/// Listens, prints `ready`, accepts `count` connections and neither reads nor closes them.
 pub fn serve(address: SocketAddr, count: usize) -> Result<()> {
     let listener = TcpListener::bind(address)?;
-    // Anew, with a longer queue.
+    // Listens again with a longer queue.
     rustix::net::listen(&listener, 4096)?;
     println!("ready");
     let _held: Vec<TcpStream> = listener.incoming().take(count).collect::<Result<_, _>>()?;

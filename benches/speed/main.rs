@@ -1,4 +1,4 @@
-//! `make bench`: figures of speed as ratios within one run, beside a floor (the bare system calls, `memchr`) and the
+//! `make bench`: costs as ratios within one run, compared with a floor (the bare system calls, `memchr`) and the
 //! tools that people use. Fails when a bar is broken.
 //!
 //! `cargo bench --bench speed -- [--quick] [SUBJECT...]`; `--quick` is for trying the benches: small loads, few rounds.
@@ -25,7 +25,7 @@ use report::Row;
 
 type Subject = fn(&Bench) -> Result<Vec<Row>>;
 
-/// What cannot be measured here returns no row and tells why, by [`Bench::skip`].
+/// A subject that cannot be measured here returns no row and notes why with [`Bench::skip`].
 const SUBJECTS: [(&str, Subject); 7] = [
     ("handles", handles::run),
     ("connections", connections::run),
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every bar holds.
+/// Returns whether every bar holds.
 fn compare(arguments: &[String]) -> Result<bool> {
     let (flags, wanted): (Vec<&String>, Vec<&String>) = arguments
         .iter()

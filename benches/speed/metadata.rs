@@ -1,4 +1,4 @@
-//! The cluster's state from one Metadata response about 5,000 partitions.
+//! Counts the cluster's state in one Metadata response about 5,000 partitions.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{BrokerId, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, StrBytes};
-use kafka_vitals::collect::cluster::count;
+use kafka_vitals::collect::cluster::count::count;
 use kafka_vitals::kafka::wire::Metadata;
 use kafka_vitals::model::ClusterSource;
 use lab::Cell;
@@ -62,7 +62,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     }));
     let asked = || broker.asked().iter().filter(|asked| asked.api == 3).count();
     let cell = Cell::outside()?;
-    let mut whole = vec![contestant("ours", || {
+    let mut probe = vec![contestant("ours", || {
         let before = asked();
         let command = worker::command(["metadata", &rounds.to_string(), &broker.address], &[]);
         let (cpu, printed) = cost_of(&cell, command)?;
@@ -77,12 +77,12 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         );
         Ok(milliseconds(cpu) / rounds as f64)
     })];
-    contest(bench.count(9, 2), &mut whole)?;
+    contest(bench.count(9, 2), &mut probe)?;
     Ok(vec![
         Row {
             subject: format!("{PARTITIONS} partitions asked for (one request), decoded, counted"),
             unit: "ms",
-            ours: whole[0].median(),
+            ours: probe[0].median(),
             floor: None,
             bar: Bar::Most(10.0),
             beside: Vec::new(),
@@ -91,10 +91,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// Three replicas each; every seventh partition is not whole.
+/// Encodes partitions with three replicas each; every seventh is under-replicated.
 fn response() -> Result<Vec<u8>> {
     let text = |text: String| StrBytes::from_string(text);
-    // They are probed as peers: nobody listens on tcpmux.
+    // They are probed as peers: no process listens on tcpmux.
     let brokers = (1..=BROKERS).map(|id| {
         MetadataResponseBroker::default()
             .with_node_id(BrokerId(id))

@@ -1,4 +1,4 @@
-//! The one table.
+//! The table of results.
 
 use std::fs;
 use std::process::Command;
@@ -12,23 +12,23 @@ pub struct Row {
     pub ours: f64,
     pub floor: Option<Floor>,
     pub bar: Bar,
-    /// Tools that people use for the same.
+    /// Tools that people use for the same purpose.
     pub beside: Vec<(String, f64)>,
 }
 
 pub struct Floor {
     pub name: &'static str,
     pub value: f64,
-    /// Median over the rounds of ours divided by the floor's of the same round.
+    /// Median over the rounds of our cost divided by the floor's in the same round.
     pub ratio: f64,
 }
 
 pub enum Bar {
-    /// Times the floor.
+    /// At most this many times the floor.
     Ratio(f64),
-    /// In the row's unit.
+    /// At most this value, in the row's unit.
     Most(f64),
-    /// Told for comparison.
+    /// No bar: only for comparison.
     None,
 }
 
@@ -74,17 +74,20 @@ impl Row {
     }
 }
 
-/// Three digits that count.
+/// Formats with three significant digits.
 fn short(value: f64) -> String {
-    let whole = if value == 0.0 {
+    let magnitude = if value == 0.0 {
         0
     } else {
         value.abs().log10().floor() as i32
     };
-    format!("{value:.*}", usize::try_from(2 - whole).unwrap_or(0).min(6))
+    format!(
+        "{value:.*}",
+        usize::try_from(2 - magnitude).unwrap_or(0).min(6)
+    )
 }
 
-/// As a table of Markdown, for `docs/performance.md`.
+/// Prints a Markdown table, for `docs/performance.md`.
 pub fn print(rows: &[Row], skipped: &[String]) {
     println!("\n{}\n", machine());
     let head = ["subject", "ours", "floor", "ratio", "bar", "", "beside"].map(String::from);
@@ -101,7 +104,7 @@ pub fn print(rows: &[Row], skipped: &[String]) {
     }
 }
 
-/// What the figures were measured on.
+/// Describes the machine of this run.
 fn machine() -> String {
     let read = |path: &str| {
         fs::read_to_string(path)

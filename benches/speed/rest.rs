@@ -1,4 +1,4 @@
-//! The exporter at rest beside one real broker, with the defaults that are shipped.
+//! The exporter at rest beside real brokers that are idle, with the defaults that are shipped.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -6,74 +6,132 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Cluster, ClusterOptions};
+use kafka_vitals::model::CollectorName;
+use lab::{Cell, Cluster, ClusterOptions, Process};
 
 use crate::contest::{Bench, KAFKA_VITALS, cost_of, median, process_cpu, status_megabytes};
-use crate::report::{Bar, Row};
+use crate::report::{Bar, Floor, Row};
 use crate::worker;
 
 const VERSION: &str = "0.10.1.0";
-/// The rounds with the seconds between two of them, by default.
-const ROUNDS: [(&str, f64); 6] = [
-    ("progress", 0.25),
-    ("discovery", 5.0),
-    ("pulse", 1.0),
-    ("slow", 30.0),
-    ("probe", 5.0),
-    ("thread_dump", 15.0),
+/// The collectors that are measured, with their default intervals in seconds while nothing is suspected.
+const COLLECTORS: [(CollectorName, f64); 9] = [
+    (CollectorName::Progress, 0.25),
+    (CollectorName::Discovery, 5.0),
+    (CollectorName::Process, 1.0),
+    (CollectorName::Sockets, 5.0),
+    (CollectorName::Connections, 30.0),
+    (CollectorName::MemoryMaps, 30.0),
+    (CollectorName::LogDirs, 30.0),
+    (CollectorName::Cluster, 5.0),
+    (CollectorName::Threads, 15.0),
 ];
 
-pub fn run(bench: &Bench) -> Result<Vec<Row>> {
-    let cluster = Cluster::start(ClusterOptions {
-        brokers: vec![1],
-        ..ClusterOptions::new(VERSION)
-    })?;
-    cluster.create_topic("orders", 32, 1)?;
-    let cell = cluster.cell();
-    let port = cell.free_ports(1)?[0];
-    let mut command = Command::new(KAFKA_VITALS);
-    command
-        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
-    let exporter = cell.spawn(command)?;
-    let pid = exporter.pid();
-    let scrape = || {
-        cell.http_get(port, "/metrics", Duration::from_secs(5))
-            .map(|(_, page)| page)
-    };
-    // Everything was read once, the dump as well.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !scrape().is_ok_and(|page| {
-        [
+/// What waking up, publishing, evaluating and cold caches may add to the collectors.
+const COLLECTORS_ALONE: f64 = 2.0;
+/// What twelve brokers may cost, in units of one.
+const MANY_BROKERS: f64 = 7.0;
+
+/// A cluster, and the exporter that watches it.
+struct Watched {
+    cluster: Cluster,
+    exporter: Process,
+    port: u16,
+    cpu_before: Duration,
+    scrapes: Vec<f64>,
+}
+
+impl Watched {
+    /// Returns when everything was read once, a dump of each broker as well.
+    fn start(brokers: i32) -> Result<Watched> {
+        let cluster = Cluster::start(ClusterOptions {
+            brokers: (1..=brokers).collect(),
+            ..ClusterOptions::new(VERSION)
+        })?;
+        cluster.create_topic("orders", 32, 1)?;
+        let cell: &Cell = cluster.cell();
+        let port = cell.free_ports(1)?[0];
+        let mut command = Command::new(KAFKA_VITALS);
+        command
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        let exporter = cell.spawn(command)?;
+        let mut watched = Watched {
+            cluster,
+            exporter,
+            port,
+            cpu_before: Duration::ZERO,
+            scrapes: Vec::new(),
+        };
+        let names = [
             "deadlock_detected",
             "leader_partitions",
             "untracked_sockets",
-        ]
-        .iter()
-        .all(|name| page.contains(&format!("kafka_vitals_{name}{{broker=\"1\"}}")))
-    }) {
-        ensure!(
-            Instant::now() < deadline,
-            "the exporter did not read everything"
-        );
-        sleep(Duration::from_millis(100));
+        ];
+        let read = |page: String| {
+            (1..=brokers).all(|id| {
+                let series = |name| format!("kafka_vitals_{name}{{broker=\"{id}\"}}");
+                names.iter().all(|name| page.contains(&series(name)))
+            })
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !watched.scrape().is_ok_and(read) {
+            ensure!(
+                Instant::now() < deadline,
+                "the exporter did not read everything"
+            );
+            sleep(Duration::from_millis(100));
+        }
+        watched.scrapes.clear();
+        watched.cpu_before = watched.cpu()?;
+        Ok(watched)
     }
 
-    let span = Duration::from_secs(bench.count(60, 5) as u64);
-    let (before, begun) = (process_cpu(pid)?, Instant::now());
-    let mut scrapes = Vec::new();
-    // As Prometheus does it, every 15 s.
-    while begun.elapsed() < span {
+    fn scrape(&mut self) -> Result<String> {
         let asked = Instant::now();
-        scrape()?;
-        scrapes.push(asked.elapsed().as_secs_f64() * 1e3);
-        sleep(Duration::from_secs(15).min(span.saturating_sub(begun.elapsed())));
+        let cell = self.cluster.cell();
+        let (_, page) = cell.http_get(self.port, "/metrics", Duration::from_secs(5))?;
+        self.scrapes.push(asked.elapsed().as_secs_f64() * 1e3);
+        Ok(page)
     }
-    let share = (process_cpu(pid)? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-    let peak = status_megabytes(&pid.to_string(), "VmHWM")?;
-    let of_memory =
-        |field: &str| Ok((field.to_owned(), status_megabytes(&pid.to_string(), field)?));
+
+    fn cpu(&self) -> Result<Duration> {
+        process_cpu(self.exporter.pid())
+    }
+
+    /// In percent of a core.
+    fn share(&self, span: Duration) -> Result<f64> {
+        let spent = self.cpu()?.saturating_sub(self.cpu_before);
+        Ok(spent.as_secs_f64() / span.as_secs_f64() * 100.0)
+    }
+
+    fn megabytes(&self, field: &str) -> Result<f64> {
+        status_megabytes(&self.exporter.pid().to_string(), field)
+    }
+}
+
+pub fn run(bench: &Bench) -> Result<Vec<Row>> {
+    let many = bench.count(12, 3);
+    let mut all = [Watched::start(1)?, Watched::start(i32::try_from(many)?)?];
+    for watched in &mut all {
+        watched.cpu_before = watched.cpu()?;
+    }
+    let (span, started) = (
+        Duration::from_secs(bench.count(60, 5) as u64),
+        Instant::now(),
+    );
+    // Prometheus scrapes every 15 s.
+    while started.elapsed() < span {
+        for watched in &mut all {
+            watched.scrape()?;
+        }
+        sleep(Duration::from_secs(15).min(span.saturating_sub(started.elapsed())));
+    }
+    let took = started.elapsed();
+    let [one, twelve] = &all;
+    let (share, share_of_many) = (one.share(took)?, twelve.share(took)?);
+    let of_memory = |field: &str| Ok((field.to_owned(), one.megabytes(field)?));
     let seconds = span.as_secs();
     let row = |subject: String, unit, ours, bar, beside| Row {
         subject,
@@ -85,17 +143,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     };
     let mut rows = vec![
         row(
-            format!("at rest beside one broker {VERSION}: CPU over {seconds} s"),
-            "% of a core",
-            share,
-            Bar::Most(1.0),
-            vec![],
-        ),
-        row(
             "at rest: peak resident memory".into(),
             "MB",
-            peak,
-            Bar::Most(20.0),
+            one.megabytes("VmHWM")?,
+            Bar::Most(12.0),
             ["VmRSS", "RssAnon", "RssFile"]
                 .into_iter()
                 .map(of_memory)
@@ -104,29 +155,61 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         row(
             "at rest: a scrape over HTTP, wall time".into(),
             "ms",
-            median(scrapes),
+            median(one.scrapes.clone()),
             Bar::None,
             vec![],
         ),
     ];
-    drop(exporter);
+    let [one, twelve] = all;
+    drop(twelve);
+    drop(one.exporter);
+    let cell = one.cluster.cell();
 
     let rounds = bench.count(50, 5).to_string();
-    let (_, printed) = cost_of(cell, worker::command(["rounds", &rounds], &[]))?;
+    let (_, printed) = cost_of(cell, worker::command(["collectors", &rounds], &[]))?;
     let costs: BTreeMap<&str, f64> = printed
         .lines()
         .filter_map(|line| line.split_once(' '))
-        .map(|(round, cost)| Ok((round, cost.parse()?)))
+        .map(|(collector, cost)| Ok((collector, cost.parse()?)))
         .collect::<Result<_>>()?;
-    for (round, interval) in ROUNDS {
+    let mut of_collectors = 0.0;
+    for (collector, interval) in COLLECTORS {
+        let name = collector.name();
         let cost = *costs
-            .get(round)
-            .with_context(|| format!("no cost of {round} in {printed}"))?;
+            .get(name)
+            .with_context(|| format!("no cost of {name} in {printed}"))?;
         let share = cost / 1e3 / interval * 100.0;
+        of_collectors += share;
         let subject = format!(
-            "one {round} round of that broker: CPU ({share:.3} % of a core, every {interval} s)"
+            "one run of {name} for that broker: CPU ({share:.3} % of a core, every {interval} s)"
         );
         rows.push(row(subject, "ms", cost, Bar::None, vec![]));
     }
+    let floor = |name, value, ours: f64| {
+        Some(Floor {
+            name,
+            value,
+            ratio: ours / value,
+        })
+    };
+    let at_rest = [
+        Row {
+            subject: format!("at rest beside one broker {VERSION}: CPU over {seconds} s"),
+            unit: "% of a core",
+            ours: share,
+            floor: floor("its collectors alone, back to back", of_collectors, share),
+            bar: Bar::Ratio(COLLECTORS_ALONE),
+            beside: vec![],
+        },
+        Row {
+            subject: format!("at rest beside {many} brokers, in the same {seconds} s"),
+            unit: "% of a core",
+            ours: share_of_many,
+            floor: floor("beside one", share, share_of_many),
+            bar: Bar::Ratio(MANY_BROKERS),
+            beside: vec![],
+        },
+    ];
+    rows.splice(0..0, at_rest);
     Ok(rows)
 }

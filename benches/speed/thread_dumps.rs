@@ -1,4 +1,4 @@
-//! A thread dump of 500 threads, 60 frames deep: taken, parsed and judged, beside jstack, which only prints it.
+//! A thread dump of 500 threads, 60 frames deep: taken, parsed and evaluated, compared with jstack, which only prints it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -50,7 +50,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         );
         Ok(())
     };
-    // CPU of ours (or the tool's) and pause of the JVM, of one dump.
+    // The CPU time of ours (or of the tool) and the pause of the JVM, for one dump.
     let of_worker = |what: &str| -> Result<(f64, f64)> {
         let before = paused()?;
         let (cpu, printed) = cost_of(&cell, worker::command([what, &each.to_string(), &pid], &[]))?;
@@ -85,7 +85,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut pause: Vec<Contestant<'_>> = vec![
         contestant("ours", || Ok(of_worker("dump")?.1)),
         contestant("the bare request", || {
-            // From a process each, as ours: what starts between two dumps takes the caches from the JVM.
+            // One process for each dump, as ours: a process that starts between two dumps evicts the JVM's caches.
             let before = paused()?;
             for _ in 0..each {
                 cost_of(&cell, worker::command(["bare-dump", "1", &pid], &[]))?;
@@ -121,10 +121,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     contest(bench.count(5, 1), &mut progress)?;
     let sampled = progress[0].median();
     drop(progress);
-    let subject = format!("dump of {threads} threads x {DEPTH} frames: taken, parsed, judged");
+    let subject = format!("dump of {threads} threads x {DEPTH} frames: taken, parsed, evaluated");
     Ok(vec![
         row(subject, "ms", "jstack", Bar::Ratio(1.0 / 25.0), &cpu),
-        // Nothing is added to what the JVM needs: so much do two runs of the same differ.
+        // The exporter must add nothing to the pause; two runs of the same request differ by as much as this bar.
         row(
             "the same: pause of the JVM",
             "ms",
@@ -138,21 +138,21 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
                 value: median(floors),
                 ratio: median(ratios),
             }),
-            ..told(
-                format!("progress of {threads} threads sampled, over and over"),
+            ..row_without_floor(
+                format!("progress of {threads} threads sampled repeatedly"),
                 sampled,
                 Bar::Most(0.25),
             )
         },
-        told(
-            "the same, a whole pass with its judgement, 4 a second: caches are cold".into(),
+        row_without_floor(
+            "the same, a full pass with its evaluation, 4 per second: cold caches".into(),
             median(passes),
             Bar::None,
         ),
     ])
 }
 
-fn told(subject: String, ours: f64, bar: Bar) -> Row {
+fn row_without_floor(subject: String, ours: f64, bar: Bar) -> Row {
     Row {
         subject,
         unit: "ms",

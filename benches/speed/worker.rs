@@ -1,4 +1,4 @@
-//! What runs in processes of its own: this program, started again with the word and what to do.
+//! Code that runs in a process of its own: this program, started again with [`WORD`] and a task.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use kafka_vitals::collect::cluster::ClusterCollector;
+use kafka_vitals::collect::cluster::ClusterClient;
+use kafka_vitals::collect::jvm_dumper::JvmDumper;
+use kafka_vitals::collect::process::ProcessReader;
 use kafka_vitals::collect::progress::ProgressCollector;
 use kafka_vitals::collect::sockets::Sockets;
-use kafka_vitals::collect::threads::{self, ThreadCollector, ThreadHistory};
-use kafka_vitals::collect::{exporter, process};
+use kafka_vitals::collect::threads::{self, ThreadHistory};
+use kafka_vitals::collect::{exporter, fds, log_dirs, memory_maps};
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::kafka::conn::OwnConnections;
-use kafka_vitals::model::{Broker, Listener, ProcessKey, SecurityProtocol};
+use kafka_vitals::model::{Broker, CollectorName, Listener, ProcessKey, SecurityProtocol};
 use kafka_vitals::model::{Moment, StateCounts, TcpState};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::sys::schedstat::{Allowance, Tasks};
@@ -35,7 +37,7 @@ use crate::load;
 pub const WORD: &str = "worker";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// This program as a worker.
+/// Returns the command that starts this program as a worker.
 pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, more: &[String]) -> Command {
     let mut command =
         Command::new(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()));
@@ -60,7 +62,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["connect", address, count, close] => {
             load::connect(address.parse()?, number(count)?, number(close)?)
         }
-        ["count-handles", rounds, pids @ ..] => count_handles(number(rounds)?, pids),
+        ["count-handles", rounds, pids @ ..] => count_fds(number(rounds)?, pids),
         ["count-states", rounds, port] => count_states(number(rounds)?, number(port)?),
         ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
         ["owners", rounds, port] => owners(number(rounds)?, number(port)?),
@@ -68,7 +70,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["progress", passes, pid] => progress(number(passes)?, number(pid)?),
         ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
         ["metadata", rounds, address] => metadata(number(rounds)?, address.parse()?),
-        ["rounds", rounds] => rounds_of_broker(number(rounds)?),
+        ["collectors", rounds] => collectors_of_broker(number(rounds)?),
         _ => bail!("no such worker: {arguments:?}"),
     }
 }
@@ -78,21 +80,21 @@ fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T> {
         .map_err(|error| anyhow::anyhow!("{text}: {error}"))
 }
 
-fn count_handles(rounds: usize, pids: &[&str]) -> Result<()> {
+fn count_fds(rounds: usize, pids: &[&str]) -> Result<()> {
     let pids: Vec<u32> = pids.iter().map(|pid| number(pid)).collect::<Result<_>>()?;
     let proc = ProcRoot::new("/proc");
     let mut sum = 0;
     for _ in 0..rounds {
         sum = 0;
         for pid in &pids {
-            sum += proc.open_handle_count(*pid)?;
+            sum += proc.open_fd_count(*pid)?;
         }
     }
     println!("{sum}");
     Ok(())
 }
 
-/// As `floors/sockets.c` prints them, then the peak of this process's memory in MB.
+/// Prints the states as `floors/sockets.c` does, then the peak of this process's memory in MB.
 fn count_states(rounds: usize, port: u16) -> Result<()> {
     let ports = Ports::new([port]);
     let mut buffer = Vec::new();
@@ -128,7 +130,7 @@ fn count_states(rounds: usize, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// A broker that listens on every address; its process is this one, which shares the network.
+/// Returns a broker that listens on every address. Its process is this one, which shares the network.
 fn broker_at(port: u16) -> Result<Broker> {
     let broker = broker_of(std::process::id())?;
     let name = "PLAINTEXT".to_owned();
@@ -156,7 +158,7 @@ fn pulse(rounds: usize, port: u16) -> Result<()> {
     let mut sockets = Sockets::new("/proc", PATIENCE);
     let mut counts = StateCounts::default();
     for _ in 0..rounds {
-        counts = sockets.pulse(&broker, &|_| false)?.server;
+        counts = sockets.pulse(&broker, &|_| false)?.sockets.server;
     }
     println!("{}", counts.get(TcpState::CloseWait).connections);
     Ok(())
@@ -181,10 +183,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Dumps taken, parsed and judged as the exporter does it.
+/// Takes, parses and evaluates dumps as the exporter does.
 fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
-    let mut collector =
-        ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
+    let mut collector = JvmDumper::new(KAFKA_VITALS, "/proc", Arc::new(broker_of(pid)?), PATIENCE);
     let runtime = runtime()?;
     let mut history = ThreadHistory::default();
     for round in 0..rounds {
@@ -200,12 +201,13 @@ fn thread_dumps(rounds: usize, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// The exporter's passes over the threads of one process: prints how many threads, the CPU time of sampling them once,
-/// over and over, that of the bare `pread`s, and that of a whole pass, four a second as in earnest; in milliseconds.
+/// Runs the exporter's passes over the threads of one process. Prints the number of threads and, in milliseconds, the CPU
+/// time of one sampling when repeated without a pause, of the bare `pread`s, and of one full pass at four per second, as
+/// in production.
 fn progress(passes: u32, pid: u32) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let broker = Arc::new(broker_of(pid)?);
-    let mut collector = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
+    let mut collector = JvmDumper::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
     let dump = runtime()?.block_on(collector.collect())?;
     let (_, names) = threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?;
     let names = Arc::new(names);
@@ -219,20 +221,20 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     let threads: Vec<u32> = named.collect();
     let mut sample = || -> Result<f64> {
         let before = usage::own_cpu()?;
-        let mut told = 0;
+        let mut counted = 0;
         tasks.counts(threads.iter().map(|thread| (*thread, ())), |_, (), _| {
-            told += 1
+            counted += 1
         })?;
         ensure!(
-            told == threads.len(),
+            counted == threads.len(),
             "{} threads have ended",
-            threads.len() - told
+            threads.len() - counted
         );
         Ok(milliseconds(usage::own_cpu()? - before))
     };
-    // The first one opens the files.
+    // The first pass opens the files.
     sample()?;
-    // The median: what the threads' own timers interrupt is charged to the pass that they interrupt.
+    // The median, because a timer of the threads that fires during a pass adds to its cost.
     let sampled = median((0..passes * 20).map(|_| sample()).collect::<Result<_>>()?);
     let open = |thread: &u32| File::open(format!("/proc/{pid}/task/{thread}/schedstat"));
     let files: Vec<File> = threads.iter().map(open).collect::<Result<_, _>>()?;
@@ -247,7 +249,7 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     drop(files);
     drop(tasks);
     let mut progress = ProgressCollector::new(proc, broker, Allowance::of_own_limit());
-    // The first one opens the files.
+    // The first pass opens the files.
     progress.pass(&names).progress?;
     let before = usage::own_cpu()?;
     for _ in 0..passes {
@@ -259,7 +261,7 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// The request alone, to a JVM whose attach socket is open.
+/// Sends only the request, to a JVM whose attach socket is open.
 fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
     let mut reply = Vec::with_capacity(16 << 20);
     for _ in 0..rounds {
@@ -277,10 +279,10 @@ fn bare_dumps(rounds: usize, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Prints the partitions that the last answer told of.
+/// Prints the number of partitions in the last answer.
 fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     let broker = Arc::new(broker_at(address.port())?);
-    let mut collector = ClusterCollector::new(
+    let mut collector = ClusterClient::new(
         broker,
         Some(address.to_string()),
         None,
@@ -295,8 +297,8 @@ fn metadata(rounds: usize, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// What each round of the one broker here costs: a line `ROUND CPU-MILLISECONDS` each.
-fn rounds_of_broker(rounds: usize) -> Result<()> {
+/// Measures each collector of the one broker here. Prints a line `COLLECTOR CPU-MILLISECONDS` for each.
+fn collectors_of_broker(rounds: usize) -> Result<()> {
     let proc = ProcRoot::new("/proc");
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
     let broker = discovery
@@ -311,51 +313,68 @@ fn rounds_of_broker(rounds: usize) -> Result<()> {
     );
     let mut sockets = Sockets::new("/proc", PATIENCE);
     let mut cluster =
-        ClusterCollector::new(Arc::clone(&broker), None, None, OwnConnections::default());
-    let mut dumps = ThreadCollector::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
+        ClusterClient::new(Arc::clone(&broker), None, None, OwnConnections::default());
+    let mut dumps = JvmDumper::new(KAFKA_VITALS, "/proc", Arc::clone(&broker), PATIENCE);
     let runtime = runtime()?;
-    let tell = |round: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+    let measure = |collector: CollectorName, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         run()?;
         let before = usage::own_cpu()? + usage::children_cpu()?;
         for _ in 0..rounds {
             run()?;
         }
         let spent = usage::own_cpu()? + usage::children_cpu()? - before;
-        println!("{round} {}", milliseconds(spent) / rounds as f64);
+        println!(
+            "{} {}",
+            collector.name(),
+            milliseconds(spent) / rounds as f64
+        );
         Ok(())
     };
-    tell("discovery", &mut || {
+    use CollectorName as C;
+    measure(C::Discovery, &mut || {
         discovery.scan()?;
-        process::memory_map_limit(&proc)?;
+        memory_maps::limit(&proc)?;
         exporter::vitals()?;
         Ok(())
     })?;
-    tell("pulse", &mut || {
-        process::pulse(&proc, &broker).handles?;
+    let mut process = ProcessReader::default();
+    measure(C::Process, &mut || {
+        process.read(&proc, &broker).open_fds?;
+        Ok(())
+    })?;
+    measure(C::Sockets, &mut || {
         sockets.pulse(&broker, &|_| false)?;
         Ok(())
     })?;
-    tell("slow", &mut || {
-        let inodes = || process::slow(&proc, &broker, PATIENCE).socket_inodes;
-        sockets.owners(&broker, &inodes()?, &mut || inodes(), &|_| false)?;
-        process::log_dirs(&proc, &broker)
-            .1
-            .map_or(Ok(()), |failure| Err(failure.into()))
+    // With the walk over the fds, in whose pass they are counted.
+    measure(C::Connections, &mut || {
+        let inodes = || fds::read(&proc, &broker, PATIENCE).map(|(_, inodes)| inodes);
+        let read = inodes()?;
+        sockets.owners(&broker, &read, &mut || inodes(), &|_| false)?;
+        Ok(())
     })?;
-    tell("probe", &mut || {
+    measure(C::MemoryMaps, &mut || {
+        memory_maps::read(&proc, &broker, PATIENCE)?;
+        Ok(())
+    })?;
+    measure(C::LogDirs, &mut || {
+        let (_, unknown) = log_dirs::read(&proc, &broker)?;
+        unknown.map_or(Ok(()), |failure| Err(failure.into()))
+    })?;
+    measure(C::Cluster, &mut || {
         runtime.block_on(cluster.probe())?.1?;
         Ok(())
     })?;
     let mut names = Arc::default();
-    tell("thread_dump", &mut || {
+    measure(C::Threads, &mut || {
         let dump = runtime.block_on(dumps.collect())?;
         names = Arc::new(threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?.1);
         Ok(())
     })?;
     let mut progress =
         ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
-    tell("progress", &mut || {
-        // Every eighth looks for new threads, by the clock.
+    measure(C::Progress, &mut || {
+        // By the clock, every eighth pass searches for new threads.
         std::thread::sleep(Duration::from_millis(250));
         progress.pass(&names).progress?;
         Ok(())

@@ -1,36 +1,214 @@
-//! Requests to the broker's own listener and to the peers that it named last: who answers, and, from Metadata, the ISR
-//! and leaders of the cluster; while the broker is silent, as a peer tells them.
+//! The collector `cluster`: requests to the broker's own listener and to the next peers by id. Who answers, and, from
+//! Metadata, the ISR and leaders of the cluster; while the broker is silent, as a peer reports them.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod address;
+pub mod count;
+mod peers;
+
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use crate::kafka::client::{Client, ClientError, Timing};
+use self::address::{hint, own_address};
+use self::count::count;
+use self::peers::{Peers, probe_of};
+use super::blocking_worker::BlockingWorker;
+use super::context::{BrokerContext, SILENCE};
+use super::frame::{self, Collector, Description, Stamp};
+use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::OwnConnections;
-use crate::kafka::wire::{self, Item, Metadata, WireError};
-use crate::model::Failure;
-use crate::model::{Broker, Listener, Reason, Role, SecurityProtocol};
 use crate::model::{
-    ClusterCounts, ClusterSource, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport,
+    Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, PeerProbe, Probe,
+    ProbeReport, Reading, Reason, Role,
 };
+use crate::sys::proc_net::{self, ProcNetError};
 
-/// Entries of [`ClusterCounts::absent`].
-const ABSENT_LISTED: usize = 64;
-/// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
-const NOT_WHOLE_LISTED: usize = 100;
-/// Peers that are probed.
-const PEERS: usize = 8;
-/// Kept connections to peers, those to brokers that left the ring and still owe an answer included.
-const PEER_CONNECTIONS: usize = 2 * PEERS;
-/// A broker that Metadata lists no more is probed for so long: it may be down, or gone for good.
-const UNLISTED: Duration = Duration::from_secs(600);
+/// See [`ClusterClient`].
+#[derive(Debug)]
+pub struct Cluster;
+
+/// What is published at a time.
+#[derive(Debug)]
+pub enum Update {
+    /// At once, as to ask a peer for the counts may take its time.
+    Probes(Box<ProbeReport>),
+    /// Ends the run.
+    Counts(Result<Box<ClusterCounts>, Failure>),
+    /// No request is sent to this broker, for this reason: nothing has failed.
+    NotAsked(&'static str),
+}
+
+impl Collector for Cluster {
+    const DESCRIPTION: Description = Description {
+        name: CollectorName::Cluster,
+        // Of the broker's time, for Metadata: a large cluster is asked less often.
+        ceiling: 0.2,
+        deadline: Duration::from_secs(2),
+    };
+    type Value = Update;
+
+    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
+        match result {
+            Ok(Update::NotAsked(reason)) => {
+                broker.cluster = Reading::unknown(reason);
+                broker.probes = Reading::unknown(reason);
+            }
+            Ok(Update::Probes(report)) => {
+                stamp.put(&mut broker.probes, Ok(*report));
+            }
+            Ok(Update::Counts(counts)) => {
+                let counts = counts.map(|counts| *counts);
+                let no_topic = counts
+                    .as_ref()
+                    .ok()
+                    .and_then(|counts| no_topic(&broker.broker, counts));
+                let failure = stamp.put(&mut broker.cluster, counts).or(no_topic);
+                stamp.finish(broker, CollectorName::Cluster, failure.as_ref());
+            }
+            Err(failure) => {
+                stamp.put(&mut broker.probes, Err(failure.clone()));
+                stamp.put(&mut broker.cluster, Err(failure.clone()));
+                stamp.finish(broker, CollectorName::Cluster, Some(&failure));
+            }
+        }
+    }
+}
+
+/// Why the broker is not asked for its cluster.
+fn not_asked(context: &BrokerContext) -> Option<&'static str> {
+    let roles = &context.broker.roles;
+    if !roles.is_empty() && !roles.contains(&Role::Broker) {
+        Some("a dedicated controller speaks Raft: it has no ISR to report and answers no clients")
+    } else if !context.config.collectors.is_on(CollectorName::Cluster) {
+        Some("the collector `cluster` is switched off")
+    } else {
+        None
+    }
+}
+
+/// Runs for ever, unless the broker is not to be asked.
+pub(super) async fn run(context: BrokerContext) {
+    let mut interval = frame::interval_of::<Cluster>(&context);
+    if let Some(reason) = not_asked(&context) {
+        let update = Ok(Update::NotAsked(reason));
+        return frame::publish::<Cluster>(&context, update, interval.interval(), Duration::ZERO)
+            .await;
+    }
+    let (bootstrap, listener) = context.settings.clone().map_or((None, None), |settings| {
+        (settings.bootstrap, settings.probe_listener)
+    });
+    let broker = Arc::clone(&context.broker);
+    let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
+    let mut worker = BlockingWorker::new(());
+    loop {
+        let started = Instant::now();
+        client.set_network(same_network(&context, &mut worker).await);
+        match client.probe().await {
+            Ok((probes, counts)) => {
+                if let Some(took) = metadata_took(&probes) {
+                    interval.spent(took);
+                }
+                let publish = |update| {
+                    let (every, took) = (interval.interval(), started.elapsed());
+                    frame::publish::<Cluster>(&context, Ok(update), every, took)
+                };
+                report_silence(&context, is_silent(&probes));
+                context.late.send_replace(is_late(&probes));
+                publish(Update::Probes(Box::new(probes.clone()))).await;
+                let counts = match counts {
+                    Err(silence) => client.ask_peer(silence, &probes.peers).await,
+                    counts => counts,
+                };
+                let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
+                let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
+                context.behind.send_replace(behind);
+                publish(Update::Counts(counts.map(Box::new))).await;
+            }
+            Err(failure) => {
+                report_silence(&context, false);
+                context.late.send_replace(false);
+                context.behind.send_replace(None);
+                let (every, took) = (interval.interval(), started.elapsed());
+                frame::publish::<Cluster>(&context, Err(failure), every, took).await;
+            }
+        }
+        let next = Instant::from(interval.next(started.into()));
+        tokio::join!(tokio::time::sleep_until(next), client.read_late(next));
+    }
+}
+
+/// Whether our loopback is the broker's.
+async fn same_network(
+    context: &BrokerContext,
+    worker: &mut BlockingWorker<()>,
+) -> Result<bool, Failure> {
+    let name = context.broker.name();
+    let (proc, pid) = (context.proc.clone(), context.broker.process.pid);
+    let read = move |(): &mut (), _| {
+        ControlFlow::Break(proc_net::same_network_namespace(proc.path(), pid))
+    };
+    let (now, deadline) = (Instant::now().into(), Cluster::DESCRIPTION.deadline);
+    let same = worker
+        .repeat(now, Duration::ZERO, deadline, &name, read)
+        .await?;
+    same.map_err(|error| {
+        let reason = match error {
+            ProcNetError::Gone(_) => Reason::Gone,
+            _ => Reason::Io,
+        };
+        let message = format!("{name}: its network namespace is unknown: {error}");
+        Failure::new(reason, message)
+    })
+}
+
+/// Has a thread dump taken soon while the broker is silent.
+fn report_silence(context: &BrokerContext, silent: bool) {
+    context.suspects.send_if_modified(|suspects| {
+        if silent {
+            suspects.insert(SILENCE)
+        } else {
+            suspects.remove(&SILENCE)
+        }
+    });
+}
+
+/// Whether the broker answers worse than one that works.
+fn is_late(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut own = own.into_iter().flatten();
+    own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
+}
+
+/// A broker that works answers within milliseconds.
+const LATE: Duration = Duration::from_millis(500);
+
+/// What Metadata cost a broker that answers, even late: one that hangs is sent no new request.
+fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
+    let answered = |probe: &&Probe| {
+        probe
+            .error
+            .as_ref()
+            .is_none_or(|error| error.reason == Reason::Slow)
+    };
+    let took = probes.metadata.as_ref().filter(answered)?.duration;
+    Some(took.min(Timing::default().deadline))
+}
+
+/// Whether the broker accepted the connection and answers nothing: what a thread dump may explain.
+fn is_silent(probes: &ProbeReport) -> bool {
+    let own = [Some(&probes.api), probes.metadata.as_ref()];
+    let mut errors = own
+        .into_iter()
+        .flatten()
+        .filter_map(|probe| probe.error.as_ref());
+    errors.any(|error| error.accepted && error.reason == Reason::Timeout)
+}
 
 /// Asks one broker process; a restarted broker needs a new one.
 #[derive(Debug)]
-pub struct ClusterCollector {
+pub struct ClusterClient {
     broker: Arc<Broker>,
     bootstrap: Option<String>,
     listener: Option<String>,
@@ -42,8 +220,8 @@ pub struct ClusterCollector {
     peers: Peers,
 }
 
-impl ClusterCollector {
-    /// `bootstrap` (`host:port`) and `listener` (its name) are the config's, and go before what discovery knows.
+impl ClusterClient {
+    /// `bootstrap` (`host:port`) and `listener` (its name) are the config's, and take precedence over what discovery knows.
     pub fn new(
         broker: Arc<Broker>,
         bootstrap: Option<String>,
@@ -52,7 +230,7 @@ impl ClusterCollector {
     ) -> Self {
         let (timing, same_network, client, peers) =
             (Timing::default(), Ok(true), None, Peers::default());
-        ClusterCollector {
+        ClusterClient {
             broker,
             bootstrap,
             listener,
@@ -64,22 +242,22 @@ impl ClusterCollector {
         }
     }
 
-    /// Whether the broker runs in our network namespace. If not, nothing on loopback is asked: it may be another broker.
+    /// Sets whether the broker runs in our network namespace. If not, nothing on loopback is asked: it may be another broker.
     pub fn set_network(&mut self, same: Result<bool, Failure>) {
         self.same_network = same;
     }
 
-    /// One round: ApiVersions, then Metadata to the broker, and meanwhile ApiVersions to each peer on the ring, with
-    /// 2 s for each. How that went, and what the broker said of the cluster; a failure tells why nobody was asked.
+    /// Sends ApiVersions, then Metadata to the broker, and meanwhile ApiVersions to each peer on the ring, with 2 s for
+    /// each. Returns how that went, and what the broker said of the cluster; a failure says why no request was sent.
     ///
-    /// May be dropped at any time; a question that is then unanswered is not asked again.
+    /// May be dropped at any time; a request that is then unanswered is not sent again.
     pub async fn probe(
         &mut self,
     ) -> Result<(ProbeReport, Result<ClusterCounts, Failure>), Failure> {
         let name = self.broker.name();
         let Some(id) = self.broker.id else {
             let message = format!(
-                "{name}: its id is unknown, so its partitions cannot be told from others': {}",
+                "{name}: its id is unknown, so its partitions cannot be distinguished from others': {}",
                 hint(&self.broker)
             );
             return Err(Failure::new(Reason::NoId, message));
@@ -102,20 +280,20 @@ impl ClusterCollector {
                 }
                 Err(error) => {
                     return (
-                        told(&name, api.connected_in, api.duration, Some(&error)),
+                        probe_of(&name, api.connected_in, api.duration, Some(&error)),
                         None,
                         Err(error),
                     );
                 }
             };
-            let metadata = told(
+            let metadata = probe_of(
                 &name,
                 asked.connected_in,
                 asked.duration,
                 asked.answer.as_ref().err(),
             );
             (
-                told(&name, api.connected_in, api.duration, None),
+                probe_of(&name, api.connected_in, api.duration, None),
                 Some(metadata),
                 asked.answer,
             )
@@ -129,7 +307,7 @@ impl ClusterCollector {
         }
         let counts =
             counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
-        // It answers before it was told who is there: then no broker and no partition means nothing.
+        // It answers before it has heard of the others: then no broker and no partition means nothing.
         let counts = counts.and_then(|counts| match counts.live_brokers.is_empty() {
             true => Err(Failure::new(
                 Reason::Starting,
@@ -147,7 +325,7 @@ impl ClusterCollector {
         ))
     }
 
-    /// What the first peer that answered the probe says of the cluster, because the broker itself failed so.
+    /// Asks the first peer that answered the probe about the cluster, because the broker itself failed with `silence`.
     pub async fn ask_peer(
         &mut self,
         silence: Failure,
@@ -158,9 +336,9 @@ impl ClusterCollector {
         if let (Some(id), Some(peer)) = (self.broker.id, chosen)
             && let Some(client) = self.peers.clients.get_mut(&peer)
         {
-            let (source, told) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
+            let (source, reason) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
             return match client
-                .metadata(move |metadata| count(metadata, id, source, told))
+                .metadata(move |metadata| count(metadata, id, source, reason))
                 .await
                 .answer
             {
@@ -187,7 +365,7 @@ impl ClusterCollector {
         })
     }
 
-    /// Reads what is owed as it comes, until then: a broker that answers late is slow, and not silent.
+    /// Reads late answers until then: a broker that answers late is slow, and not silent.
     pub async fn read_late(&mut self, until: Instant) {
         let asked = self
             .client
@@ -197,7 +375,7 @@ impl ClusterCollector {
     }
 }
 
-/// Why no partition was counted, where none was: zeros that nobody counted must not be told.
+/// Why no partition was counted, where none was: zeros that were not counted must not be reported.
 pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
     let message = || {
         format!(
@@ -207,338 +385,6 @@ pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
         )
     };
     (counts.partitions == 0).then(|| Failure::new(Reason::NoTopic, message()))
-}
-
-fn told(
-    who: &str,
-    connected_in: Option<Duration>,
-    duration: Duration,
-    error: Option<&ClientError>,
-) -> Probe {
-    let error = error.map(|error| ProbeError {
-        reason: error.reason(),
-        accepted: connected_in.is_some(),
-        message: format!("{who}: {error}"),
-    });
-    Probe { duration, error }
-}
-
-/// The brokers beside the own one, each asked over one kept connection.
-#[derive(Debug, Default)]
-struct Peers {
-    /// Ids above the own one, then those below, each with when Metadata last listed it.
-    ring: Vec<(Peer, Instant)>,
-    clients: BTreeMap<i32, Client>,
-    /// In another network than ours: those on its loopback are not for us.
-    elsewhere: bool,
-}
-
-impl Peers {
-    /// `asked` is where the own broker is.
-    fn remember(&mut self, own_id: i32, asked: &str, live: &[Peer]) {
-        let now = Instant::now();
-        let own = live.iter().find(|peer| peer.id == own_id);
-        // Where every broker advertises the same address, whoever asks there asks the own one.
-        let is_own = |peer: &Peer| {
-            own.is_some_and(|own| (&own.host, own.port) == (&peer.host, peer.port))
-                || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
-        };
-        let for_us = |peer: &&Peer| {
-            peer.id != own_id && !is_own(peer) && !(self.elsewhere && is_local(Some(&peer.host)))
-        };
-        let mut ring: Vec<(Peer, Instant)> = live
-            .iter()
-            .filter(for_us)
-            .map(|peer| (peer.clone(), now))
-            .collect();
-        // A broker cut off from its cluster knows itself alone: then the older list is the better one.
-        let alone = ring.is_empty();
-        ring.extend(
-            self.ring
-                .drain(..)
-                .filter(|(_, listed)| alone || now - *listed < UNLISTED),
-        );
-        // Stable: of two entries the one now listed stays.
-        ring.sort_by_key(|(peer, _)| (peer.id < own_id, peer.id));
-        ring.dedup_by_key(|(peer, _)| peer.id);
-        ring.truncate(PEERS);
-        self.ring = ring;
-    }
-
-    async fn probe(&mut self, own: &OwnConnections, timing: Timing) -> Vec<PeerProbe> {
-        self.leave().await;
-        for (peer, _) in &self.ring {
-            let address = address(&peer.host, peer.port);
-            let known = self.clients.get(&peer.id);
-            // An id at another address is another process.
-            if known.is_none_or(|client| client.address() != address)
-                && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
-            {
-                self.clients
-                    .insert(peer.id, Client::new(address, own.clone(), timing));
-            }
-        }
-        let on_ring = |id: &i32| {
-            self.ring
-                .iter()
-                .find(|(peer, _)| peer.id == *id)
-                .map(|(peer, _)| peer)
-        };
-        let asked = self
-            .clients
-            .iter_mut()
-            .filter_map(|(id, client)| Some((on_ring(id)?, client)));
-        let mut probes = join_all(asked.map(|(peer, client)| probe_peer(peer, client))).await;
-        probes.sort_by_key(|probe| {
-            self.ring
-                .iter()
-                .position(|(peer, _)| peer.id == probe.peer.id)
-        });
-        probes
-    }
-
-    /// Closes the connections to brokers that left the ring and owe nothing.
-    async fn leave(&mut self) {
-        for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            if !self.ring.iter().any(|(peer, _)| peer.id == id)
-                && let Some(client) = self.clients.get_mut(&id)
-                && !client.owes_answer().await
-            {
-                self.clients.remove(&id);
-            }
-        }
-    }
-}
-
-async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
-    let asked = client.api().await;
-    let probe = told(
-        &format!("peer {}", peer.id),
-        asked.connected_in,
-        asked.duration,
-        asked.answer.as_ref().err(),
-    );
-    let (connect, api) = match asked.connected_in {
-        Some(duration) => (
-            Probe {
-                duration,
-                error: None,
-            },
-            Some(probe),
-        ),
-        None => (probe, None),
-    };
-    PeerProbe {
-        peer: peer.clone(),
-        connect,
-        api,
-    }
-}
-
-fn hint(broker: &Broker) -> String {
-    match broker.problems.first() {
-        Some(problem) => problem.clone(),
-        None => {
-            "it has none yet, or its server.properties and meta.properties could not be read".into()
-        }
-    }
-}
-
-fn address(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-/// Where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one.
-fn own_address(
-    broker: &Broker,
-    bootstrap: Option<&str>,
-    listener: Option<&str>,
-    same_network: &Result<bool, Failure>,
-) -> Result<String, Failure> {
-    if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
-        let message = format!(
-            "{}: a dedicated controller leads no partitions and answers no Metadata",
-            broker.name()
-        );
-        return Err(Failure::new(Reason::Controller, message));
-    }
-    if let Some(bootstrap) = bootstrap {
-        return Ok(bootstrap.to_owned());
-    }
-    let served = || {
-        broker
-            .listeners
-            .iter()
-            .filter(|listener| !listener.controller)
-    };
-    let plain =
-        || served().filter(|listener| listener.protocol == Some(SecurityProtocol::Plaintext));
-    let names = || {
-        served()
-            .map(|listener| listener.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let chosen = match listener {
-        Some(wanted) => served().find(|listener| listener.name.eq_ignore_ascii_case(wanted)).ok_or_else(|| {
-            let message = format!(
-                "{}: the config's `probe_listener` {wanted} is none of its listeners ({})",
-                broker.name(),
-                names()
-            );
-            Failure::new(Reason::Config, message)
-        })?,
-        None => plain()
-            .find(|listener| *same_network == Ok(true) || !is_local(listener.host.as_deref()))
-            .or_else(|| plain().next())
-            .or_else(|| served().next())
-            .ok_or_else(|| {
-                let message = format!(
-                    "{}: its listeners are unknown, so name its address as `bootstrap` in the config: {}",
-                    broker.name(),
-                    hint(broker)
-                );
-                Failure::new(Reason::NoListener, message)
-            })?,
-    };
-    let reachable = || {
-        let address = loopback_if_any(chosen);
-        if !is_local(chosen.host.as_deref()) || same_network.clone()? {
-            return Ok(address);
-        }
-        let message = format!(
-            "{}: it runs in another network namespace (a container), so {address} here is not its listener {}: name an \
-             address that reaches it from here as `brokers[].bootstrap` in the config file",
-            broker.name(),
-            chosen.name
-        );
-        Err(Failure::new(Reason::OtherNetwork, message))
-    };
-    match chosen.protocol {
-        Some(SecurityProtocol::Plaintext) => reachable(),
-        // Named by hand: the config knows better than a map that could not be read.
-        None if listener.is_some() => reachable(),
-        _ => {
-            let message = format!(
-                "{}: PLAINTEXT is spoken for now, and its listeners ({}) are not: name one that is as `probe_listener`, or \
-                 add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must \
-                 advertise an address of its own",
-                broker.name(),
-                names()
-            );
-            Err(Failure::new(Reason::Unsupported, message))
-        }
-    }
-}
-
-/// Whether a host means every address, or one that is another one in every network namespace.
-fn is_local(host: Option<&str>) -> bool {
-    let host = host
-        .unwrap_or_default()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(address) => address.is_loopback() || address.is_unspecified(),
-        Err(_) => host.is_empty() || host.eq_ignore_ascii_case("localhost"),
-    }
-}
-
-fn loopback_if_any(listener: &Listener) -> String {
-    address(
-        listener.host.as_deref().unwrap_or("127.0.0.1"),
-        listener.port,
-    )
-}
-
-/// What a Metadata response says from the point of view of broker `id`.
-pub fn count(
-    metadata: Metadata<'_>,
-    id: i32,
-    source: ClusterSource,
-    own_silence: Option<String>,
-) -> Result<ClusterCounts, WireError> {
-    let mut counts = ClusterCounts {
-        source,
-        own_silence,
-        ..ClusterCounts::default()
-    };
-    let mut lowest_live = false;
-    let mut live = Vec::new();
-    for item in metadata {
-        let partition = match item? {
-            Item::Broker { id, host, port } => {
-                live.push(id);
-                counts.live_brokers.push(Peer {
-                    id,
-                    host: host.to_owned(),
-                    port,
-                });
-                continue;
-            }
-            // The brokers are told before the controller.
-            Item::Controller(_) => {
-                live.sort_unstable();
-                lowest_live = live.first() == Some(&id);
-                continue;
-            }
-            // A topic in error (just made, being deleted) has no partitions yet, or no more.
-            Item::Topic { .. } => continue,
-            Item::Partition(partition) => partition,
-        };
-        counts.partitions += 1;
-        for replica in partition.replicas.iter() {
-            if counts.absent.len() < ABSENT_LISTED && live.binary_search(&replica).is_err() {
-                counts.absent.insert(replica);
-            }
-        }
-        // Every other error repeats what leader and ISR say, and differs between versions: it decides nothing.
-        let leader = (partition.leader >= 0).then_some(partition.leader);
-        let short = partition.isr.len() < partition.replicas.len();
-        // Without a leader the ISR is mostly told as empty. No broker that lives is in it then: it would lead.
-        if partition.replicas.contains(id) && !partition.isr.contains(id) {
-            counts.not_in_isr += 1;
-            // As many at most as the response lists brokers.
-            if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
-                *counts.not_in_isr_by_leader.entry(leader).or_default() += 1;
-            }
-        }
-        let listed = match leader {
-            // Its leader lives, and is not told.
-            None if partition.error == wire::LISTENER_NOT_FOUND => false,
-            None => {
-                counts.offline += 1;
-                lowest_live
-            }
-            Some(leader) if leader == id => {
-                counts.leader += 1;
-                counts.under_replicated += u64::from(short);
-                let alone = short && partition.isr.len() == 1 && partition.isr.contains(id);
-                counts.isr_leader_alone += u64::from(alone);
-                short
-            }
-            Some(_) => false,
-        };
-        if !listed {
-            continue;
-        }
-        if counts.under_replicated_partitions.len() == NOT_WHOLE_LISTED {
-            counts.under_replicated_left_out += 1;
-            continue;
-        }
-        counts.under_replicated_partitions.push(PartitionState {
-            topic: partition.topic.to_owned(),
-            partition: partition.index,
-            leader,
-            // Four bytes each in a message of at most 2 GiB.
-            replicas: u32::try_from(partition.replicas.len()).unwrap_or(u32::MAX),
-            isr: u32::try_from(partition.isr.len()).unwrap_or(u32::MAX),
-        });
-    }
-    Ok(counts)
 }
 
 #[cfg(test)]

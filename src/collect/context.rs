@@ -1,479 +1,64 @@
-//! One task per broker and round: when to collect, where, for how long at most, and whom to tell.
+//! What the collectors of one broker share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
-use super::cluster::ClusterCollector;
-use super::dump_scheduler::{DumpScheduler, SILENCE};
-use super::process::{self, Pulse, Slow};
-use super::progress::{Names, ProgressCollector, TELL_EVERY};
-use super::sockets::Sockets;
-use super::store::{RoundEnd, Told, Update};
-use super::threads::{self, RawDump, ThreadCollector, ThreadHistory};
-use super::worker::{AdaptiveInterval, BlockingWorker};
+use super::snapshot_store::Update;
+use super::socket_tables::SocketTables;
 use crate::config::{BrokerSettings, Config};
-use crate::kafka::client::Timing;
 use crate::kafka::conn::OwnConnections;
-use crate::model::{Broker, Role};
-use crate::model::{Clock, Probe, ProbeReport, ThreadReport};
-use crate::model::{Failure, Reason};
+use crate::model::{Broker, Clock};
 use crate::sys::proc::ProcRoot;
-use crate::sys::proc_net::{self, ProcNetError};
 use crate::sys::schedstat::Allowance;
 
-/// Shares of one core that the rounds may cost; the dump's is a share of the JVM's time that it may stand still.
-const PROGRESS_CEILING: f64 = 0.001;
-const PULSE_CEILING: f64 = 0.005;
-const SLOW_CEILING: f64 = 0.002;
-const DUMP_CEILING: f64 = 0.002;
-/// A share of the time that the broker may need to tell of its cluster: that of a large one is asked for less often.
-const PROBE_CEILING: f64 = 0.2;
-
-const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
-/// For so long a broker that starts or ends may be without the threads that are judged.
-const STARTS_OR_ENDS: Duration = Duration::from_secs(60);
-const PULSE_DEADLINE: Duration = Duration::from_secs(2);
-const SLOW_DEADLINE: Duration = Duration::from_secs(20);
-const DISK_DEADLINE: Duration = Duration::from_secs(2);
-const DUMP_DEADLINE: Duration = Duration::from_secs(5);
-const DUMP_SETTLES: Duration = Duration::from_millis(50);
 /// A usual dump takes some 10 ms.
-const DUMP_PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const DUMP_PATIENCE: Duration = Duration::from_millis(200);
 
-/// What the rounds of one broker process need.
+/// What the collectors of one broker process need.
 #[derive(Clone)]
 pub struct BrokerContext {
     pub broker: Arc<Broker>,
-    /// What the config file says of it.
+    /// Its entry in the config file.
     pub settings: Option<BrokerSettings>,
     pub config: Arc<Config>,
     pub proc: ProcRoot,
-    /// The exporter's own connections to brokers: they count nowhere.
+    /// The exporter's own connections to brokers, which are left out of all counts.
     pub own: OwnConnections,
-    pub tell: mpsc::Sender<Update>,
-    /// True while a dump is taken: the JVM then holds a handle for our connection, which no count is to show.
+    pub tables: SocketTables,
+    /// To the snapshot store.
+    pub updates: mpsc::Sender<Update>,
+    pub clock: Clock,
+    /// How many descriptors the progress collectors of all brokers may keep open.
+    pub kept_descriptors: Allowance,
+    /// True while a dump is taken.
     pub dumping: watch::Sender<bool>,
     /// In how many ISRs of each leader the broker is missing; None while unknown.
-    pub behind: watch::Sender<Option<BTreeMap<i32, u64>>>,
-    pub clock: Clock,
-    /// How many descriptors the progress rounds of all brokers may keep open.
-    pub kept_descriptors: Allowance,
-    /// From the dumps to the progress round: whose thread is whose. None until the first dump has ended or failed.
+    pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
+    /// Open fds as the collector `process` counts them, for that of the sockets.
+    pub fds: watch::Sender<Option<u64>>,
+    /// From the probes to the collector of the sockets: the broker answers late, or not at all.
+    pub late: watch::Sender<bool>,
+    /// From the dumps to the progress collector: the names of the threads. None until the first dump has ended or failed.
     pub names: watch::Sender<Option<Arc<Names>>>,
-    /// From the progress round and the probes to the dumps: threads that do not move, by the kernel's id; [`SILENCE`].
+    /// From the progress collector and the probes to the dumps: threads that make no progress, by the kernel's id;
+    /// [`SILENCE`].
     pub suspects: watch::Sender<BTreeSet<u32>>,
 }
 
+/// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
+pub type Names = HashMap<u32, Arc<str>>;
+
+/// Stands among the suspects for a broker that owes an answer: the kernel gives this id to no thread.
+pub const SILENCE: u32 = 0;
+
 impl BrokerContext {
-    /// Starts the rounds. They end when the set is dropped.
-    pub fn start(self) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        let collectors = self.config.collectors;
-        let is_broker = self.broker.roles.is_empty() || self.broker.roles.contains(&Role::Broker);
-        tasks.spawn(pulse(self.clone()));
-        tasks.spawn(slow(self.clone()));
-        let not_asked = if !is_broker {
-            Some(
-                "a dedicated controller speaks Raft: it has no ISR to tell of and answers no clients",
-            )
-        } else {
-            (!collectors.cluster).then_some("the collector `cluster` is switched off")
-        };
-        tasks.spawn(probe(self.clone(), not_asked));
-        if collectors.threads {
-            tasks.spawn(progress(self.clone()));
-            tasks.spawn(thread_dump(self));
-        }
-        tasks
+    /// Waits for the end of a dump under way, but not for one that hangs.
+    pub(super) async fn dump_ended(&self) {
+        let mut dumping = self.dumping.subscribe();
+        // Either way the reading is taken.
+        let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
     }
-
-    async fn tell(&self, round: &'static str, pace: &AdaptiveInterval, took: Duration, told: Told) {
-        let end = RoundEnd {
-            process: self.broker.process,
-            round,
-            interval: pace.interval(),
-            took,
-            told,
-        };
-        // The keeper ends only with the whole exporter.
-        let _ = self.tell.send(Update::Round(Box::new(end))).await;
-    }
-}
-
-/// Waits for the rest of the interval of a round that began at `begun`.
-async fn rest(begun: Instant, pace: &AdaptiveInterval) {
-    tokio::time::sleep_until((begun + pace.interval()).into()).await;
-}
-
-/// Lets a dump under way end first, but does not wait for one that hangs.
-async fn no_dump(watched: &BrokerContext) {
-    let mut dumping = watched.dumping.subscribe();
-    // Either way the reading is taken.
-    let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
-}
-
-async fn pulse(watched: BrokerContext) {
-    let mut pace = AdaptiveInterval::new(watched.config.rounds.pulse, PULSE_CEILING);
-    let mut process_lane = BlockingWorker::new(());
-    let mut sockets_lane = BlockingWorker::new(Sockets::new(watched.proc.path(), PULSE_DEADLINE));
-    let name = watched.broker.name();
-    loop {
-        let begun = Instant::now();
-        no_dump(&watched).await;
-        let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let read = process_lane.run(PULSE_DEADLINE, &name, move |_| {
-            process::pulse(&proc, &broker)
-        });
-        let table = async {
-            if !watched.config.collectors.sockets {
-                return None;
-            }
-            let (broker, own) = (Arc::clone(&watched.broker), watched.own.clone());
-            let work = move |sockets: &mut Sockets| {
-                sockets.pulse(&broker, &|address| own.contains(address))
-            };
-            Some(sockets_lane.run(PULSE_DEADLINE, &name, work).await)
-        };
-        let (read, table) = tokio::join!(read, table);
-        let took = begun.elapsed();
-        let (pulse, cost) =
-            read.unwrap_or_else(|failure| (Pulse::unknown(failure), Duration::ZERO));
-        let (table, table_cost) = match table {
-            Some(Ok((table, cpu))) => (Some(table), cpu),
-            Some(Err(failure)) => (Some(Err(failure)), Duration::ZERO),
-            None => (None, Duration::ZERO),
-        };
-        pace.spent(cost + table_cost);
-        let told = Told::Process {
-            handles: pulse.handles,
-            vitals: pulse.vitals,
-        };
-        watched.tell("pulse", &pace, took, told).await;
-        if let Some(table) = table {
-            watched
-                .tell("pulse", &pace, took, Told::Sockets(table))
-                .await;
-        }
-        rest(begun, &pace).await;
-    }
-}
-
-async fn slow(watched: BrokerContext) {
-    let mut pace = AdaptiveInterval::new(watched.config.rounds.slow, SLOW_CEILING);
-    let mut lane = BlockingWorker::new(Sockets::new(watched.proc.path(), SLOW_DEADLINE));
-    // A sick disk hurts nothing else.
-    let mut disks = BlockingWorker::new(());
-    let name = watched.broker.name();
-    loop {
-        let begun = Instant::now();
-        no_dump(&watched).await;
-        let (proc, broker, own) = (
-            watched.proc.clone(),
-            Arc::clone(&watched.broker),
-            watched.own.clone(),
-        );
-        let with_sockets = watched.config.collectors.sockets;
-        let work = move |sockets: &mut Sockets| {
-            let read = process::slow(&proc, &broker, SLOW_DEADLINE / 2);
-            let owners = with_sockets.then(|| {
-                let inodes = read.socket_inodes.clone()?;
-                let mut again = || process::slow(&proc, &broker, SLOW_DEADLINE / 2).socket_inodes;
-                sockets.owners(&broker, &inodes, &mut again, &|address| {
-                    own.contains(address)
-                })
-            });
-            (read, owners)
-        };
-        let (proc, broker) = (watched.proc.clone(), Arc::clone(&watched.broker));
-        let space = disks.run(DISK_DEADLINE, &name, move |(): &mut ()| {
-            process::log_dirs(&proc, &broker)
-        });
-        let (read, space) = tokio::join!(lane.run(SLOW_DEADLINE, &name, work), space);
-        let ((spaces, unknown), disk_cost) =
-            space.unwrap_or_else(|failure| ((Vec::new(), Some(failure)), Duration::ZERO));
-        let ((read, owners), cost) = read.unwrap_or_else(|failure| {
-            let owners = with_sockets.then(|| Err(failure.clone()));
-            ((Slow::unknown(failure), owners), Duration::ZERO)
-        });
-        pace.spent(cost + disk_cost);
-        let took = begun.elapsed();
-        let handles = Told::Handles {
-            kinds: read.kinds,
-            memory_maps: read.memory_maps,
-        };
-        watched.tell("slow", &pace, took, handles).await;
-        watched
-            .tell("slow", &pace, took, Told::LogDirs(spaces, unknown))
-            .await;
-        if let Some(owners) = owners {
-            watched
-                .tell("slow", &pace, took, Told::Connections(owners))
-                .await;
-        }
-        rest(begun, &pace).await;
-    }
-}
-
-async fn probe(watched: BrokerContext, not_asked: Option<&'static str>) {
-    let mut pace = AdaptiveInterval::new(watched.config.rounds.probe, PROBE_CEILING);
-    if let Some(reason) = not_asked {
-        return watched
-            .tell("probe", &pace, Duration::ZERO, Told::NotAsked(reason))
-            .await;
-    }
-    let (bootstrap, listener) = watched.settings.clone().map_or((None, None), |settings| {
-        (settings.bootstrap, settings.probe_listener)
-    });
-    let mut collector = ClusterCollector::new(
-        Arc::clone(&watched.broker),
-        bootstrap,
-        listener,
-        watched.own.clone(),
-    );
-    let mut lane = BlockingWorker::new(());
-    let name = watched.broker.name();
-    loop {
-        let begun = Instant::now();
-        let (proc, pid) = (watched.proc.clone(), watched.broker.process.pid);
-        let work = move |(): &mut ()| proc_net::same_network_namespace(proc.path(), pid);
-        let same = lane
-            .run(PULSE_DEADLINE, &name, work)
-            .await
-            .and_then(|(same, _)| {
-                same.map_err(|error| {
-                    let reason = if matches!(error, ProcNetError::Gone(_)) {
-                        Reason::Gone
-                    } else {
-                        Reason::Io
-                    };
-                    Failure::new(
-                        reason,
-                        format!("{name}: its network namespace is unknown: {error}"),
-                    )
-                })
-            });
-        collector.set_network(same);
-        let (probes, counts) = match collector.probe().await {
-            Ok((probes, counts)) => (Ok(probes), counts),
-            Err(failure) => (Err(failure.clone()), Err(failure)),
-        };
-        if let Some(took) = probes.as_ref().ok().and_then(metadata_took) {
-            pace.spent(took);
-        }
-        // At once: to ask a peer may take its time.
-        let silent = probes.as_ref().is_ok_and(silent);
-        watched.suspects.send_if_modified(|known| {
-            if silent {
-                known.insert(SILENCE)
-            } else {
-                known.remove(&SILENCE)
-            }
-        });
-        watched
-            .tell(
-                "probe",
-                &pace,
-                begun.elapsed(),
-                Told::Probes(probes.clone()),
-            )
-            .await;
-        let counts = match (counts, &probes) {
-            (Err(silence), Ok(probes)) => collector.ask_peer(silence, &probes.peers).await,
-            (counts, _) => counts,
-        };
-        let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
-        watched
-            .behind
-            .send_replace(counted.map(|counts| counts.not_in_isr_by_leader.clone()));
-        watched
-            .tell("probe", &pace, begun.elapsed(), Told::Cluster(counts))
-            .await;
-        tokio::join!(
-            rest(begun, &pace),
-            collector.read_late((begun + pace.interval()).into())
-        );
-    }
-}
-
-/// What Metadata cost a broker that answers, were it late: one that hangs is asked nothing new.
-fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
-    let answered = |probe: &&Probe| {
-        probe
-            .error
-            .as_ref()
-            .is_none_or(|error| error.reason == Reason::Slow)
-    };
-    let took = probes.metadata.as_ref().filter(answered)?.duration;
-    Some(took.min(Timing::default().deadline))
-}
-
-/// Whether the broker took the connection and answers nothing: what a thread dump may explain.
-fn silent(probes: &ProbeReport) -> bool {
-    let own = [Some(&probes.api), probes.metadata.as_ref()];
-    let mut errors = own
-        .into_iter()
-        .flatten()
-        .filter_map(|probe| probe.error.as_ref());
-    errors.any(|error| error.accepted && error.reason == Reason::Timeout)
-}
-
-async fn progress(watched: BrokerContext) {
-    let mut pace = AdaptiveInterval::new(watched.config.rounds.progress, PROGRESS_CEILING);
-    let collector = ProgressCollector::new(
-        watched.proc.clone(),
-        Arc::clone(&watched.broker),
-        watched.kept_descriptors.clone(),
-    );
-    let mut lane = BlockingWorker::new(collector);
-    let name = watched.broker.name();
-    let mut told: Option<Instant> = None;
-    let mut judged: Option<Instant> = None;
-    loop {
-        let begun = Instant::now();
-        let names = watched.names.borrow().clone();
-        let before_names = names.is_none();
-        let work =
-            move |collector: &mut ProgressCollector| collector.pass(&names.unwrap_or_default());
-        let (report, pauses) = match lane.run(PROGRESS_DEADLINE, &name, work).await {
-            Ok((pass, cpu)) => {
-                pace.spent(cpu);
-                (pass.progress, pass.pauses)
-            }
-            Err(failure) => (Err(failure), None),
-        };
-        let took = begun.elapsed();
-        let mut suspects: BTreeSet<u32> = report
-            .iter()
-            .flat_map(|report| &report.suspects)
-            .map(|suspect| suspect.thread_id)
-            .collect();
-        let news = watched.suspects.send_if_modified(|known| {
-            // Not ours to take back.
-            suspects.extend(known.get(&SILENCE));
-            std::mem::replace(known, suspects.clone()) != suspects
-        });
-        if news {
-            let names: Vec<&str> = report
-                .iter()
-                .flat_map(|report| &report.suspects)
-                .map(|suspect| suspect.thread.as_str())
-                .collect();
-            tracing::debug!(broker = %name, suspects = ?names, "threads that hardly move");
-        }
-        // Most versions need the names of the first dump, which is under way. A broker that starts has no such threads
-        // yet, and one that ends none any more. Nothing has failed.
-        let unnamed = report
-            .as_ref()
-            .is_err_and(|failure| failure.reason == Reason::Unnamed);
-        if report.is_ok() {
-            judged = Some(begun);
-        }
-        let starts = watched
-            .broker
-            .started
-            .is_some_and(|started| watched.clock.now().since(started) < STARTS_OR_ENDS);
-        let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
-        let too_early = unnamed && (before_names || starts || ends);
-        if !too_early && (news || told.is_none_or(|told| told.elapsed() >= TELL_EVERY)) {
-            told = Some(begun);
-            watched
-                .tell("progress", &pace, took, Told::Progress(report))
-                .await;
-        }
-        if let Some(pauses) = pauses {
-            watched
-                .tell("progress", &pace, took, Told::Pauses(pauses))
-                .await;
-        }
-        rest(begun, &pace).await;
-    }
-}
-
-async fn thread_dump(watched: BrokerContext) {
-    let mut demand = DumpScheduler::new(watched.config.rounds.thread_dump, DUMP_CEILING);
-    let mut collector = ThreadCollector::new(
-        threads::THIS_PROGRAM,
-        watched.proc.path(),
-        Arc::clone(&watched.broker),
-        DUMP_DEADLINE,
-    );
-    let mut lane = BlockingWorker::new(ThreadHistory::default());
-    let name = watched.broker.name();
-    let mut suspected = watched.suspects.subscribe();
-    // Once for each process: its pause of seconds is charged to no budget, as the broker is stuck anyway.
-    let mut asked_for_owners = false;
-    loop {
-        let begun = Instant::now();
-        let suspects = suspected.borrow_and_update().clone();
-        watched.dumping.send_replace(true);
-        let dump = collector.collect().await;
-        let took = begun.elapsed();
-        // Where the JVM does not publish its pauses, all of the time counts as pause.
-        let pause = match &dump {
-            Ok(dump) => Some(dump.pause.unwrap_or(dump.duration)),
-            Err(_) => collector.failed_pause(),
-        };
-        let mut report = judged(&watched, &mut lane, &name, dump).await;
-        if !asked_for_owners
-            && report
-                .as_ref()
-                .is_ok_and(|(report, _)| threads::lacks_owners(report))
-        {
-            asked_for_owners = true;
-            tracing::info!(broker = %name, "threads stand still at a lock: one dump that tells its owner");
-            let dump = collector.collect_with_locks().await;
-            report = judged(&watched, &mut lane, &name, dump).await.or(report);
-        }
-        let report = report.map(|(report, names)| {
-            watched.names.send_replace(Some(Arc::new(names)));
-            report
-        });
-        // A failed dump takes no names back.
-        watched
-            .names
-            .send_modify(|names| *names = Some(names.take().unwrap_or_default()));
-        let deadlocked = report
-            .as_ref()
-            .ok()
-            .map(|report| !report.deadlocks.is_empty());
-        match &report {
-            Err(failure) if failure.reason == Reason::Stopped => demand.stopped(begun),
-            _ => demand.taken(begun, pause, &suspects, deadlocked),
-        }
-        tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
-        watched
-            .tell("thread_dump", demand.pace(), took, Told::Threads(report))
-            .await;
-        // The JVM ends the answer before it closes its handle.
-        tokio::time::sleep(DUMP_SETTLES).await;
-        watched.dumping.send_replace(false);
-        // What is suspected may change while this waits, and with it when the next dump is due.
-        loop {
-            let due = demand.due(&suspected.borrow_and_update()).unwrap_or(begun);
-            tokio::select! {
-                () = tokio::time::sleep_until(due.into()) => break,
-                // Its sender is a part of `watched`.
-                _ = suspected.changed() => {}
-            }
-        }
-    }
-}
-
-/// What a dump says.
-async fn judged(
-    watched: &BrokerContext,
-    lane: &mut BlockingWorker<ThreadHistory>,
-    name: &str,
-    dump: Result<RawDump, Failure>,
-) -> Result<(ThreadReport, Names), Failure> {
-    let dump = dump?;
-    let (behind, now) = (watched.behind.borrow().clone(), watched.clock.now());
-    let work =
-        move |history: &mut ThreadHistory| threads::report(&dump, history, behind.as_ref(), now);
-    let (report, _) = lane.run(DUMP_DEADLINE, name, work).await?;
-    report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
 }

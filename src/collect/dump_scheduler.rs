@@ -1,29 +1,27 @@
-//! When a thread dump is due: at its interval, and earlier on suspicion, within what the JVM may be made to stand still.
+//! When a thread dump is due: at its interval, and earlier on suspicion, within the time for which the JVM may be stopped.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::worker::AdaptiveInterval;
+use super::adaptive_interval::{AdaptiveInterval, LONGEST};
 
 /// Between two dumps, the newer of them on suspicion.
 const FLOOR: Duration = Duration::from_secs(2);
-/// After the first dump that shows a deadlock, whatever the budget: it is no fault of a dump that nothing moves any more,
-/// and a probe may restart the broker only when two dumps 10 s apart show the same.
+/// After the first dump that shows a deadlock, whatever the budget: what is deadlocked is stopped anyway, and a probe may
+/// restart the broker only when two dumps 10 s apart show the same.
 const CONFIRM: Duration = Duration::from_secs(11);
-/// Stands among the suspects for a broker that owes an answer: the kernel gives this id to no thread.
-pub const SILENCE: u32 = 0;
-/// Pauses that were not taken may be taken later: those of so long a time.
+/// Unused pauses of so long a time may be used later.
 const SAVED: Duration = Duration::from_secs(60);
 
 /// The plan of one broker's dumps.
 #[derive(Debug)]
 pub struct DumpScheduler {
-    pace: AdaptiveInterval,
-    /// Share of the time that dumps may make the JVM stand still.
+    interval: AdaptiveInterval,
+    /// Share of the time for which dumps may stop the JVM.
     ceiling: f64,
-    /// Pause, in seconds, that may be caused now; negative after a dump that was dearer than what was saved.
+    /// Pause, in seconds, that may be caused now; negative after a dump that cost more than what was saved.
     credit: f64,
-    /// What the dearest of the last dumps cost, in seconds.
+    /// What the most expensive of the last dumps cost, in seconds.
     cost: f64,
     last: Option<Instant>,
     /// The suspects that dumps since found nothing wrong with, and how often.
@@ -39,7 +37,7 @@ pub struct DumpScheduler {
 impl DumpScheduler {
     pub fn new(configured: Duration, ceiling: f64) -> DumpScheduler {
         DumpScheduler {
-            pace: AdaptiveInterval::new(configured, ceiling),
+            interval: AdaptiveInterval::new(configured, ceiling),
             ceiling,
             credit: SAVED.as_secs_f64() * ceiling,
             cost: 0.0,
@@ -52,12 +50,13 @@ impl DumpScheduler {
         }
     }
 
-    pub fn pace(&self) -> &AdaptiveInterval {
-        &self.pace
+    /// The interval at which dumps are taken while nothing is suspected.
+    pub fn interval(&self) -> Duration {
+        self.interval.interval()
     }
 
-    /// Takes in a dump: when it began, the pause it cost where one is known, who was suspected then, and whether it
-    /// shows a deadlock (None where it failed).
+    /// Records a dump: when it started, the pause that it cost where that is known, the suspects then, and whether it shows
+    /// a deadlock (None where it failed).
     pub fn taken(
         &mut self,
         at: Instant,
@@ -69,7 +68,7 @@ impl DumpScheduler {
         self.last = Some(at);
         self.stopped = false;
         if let Some(pause) = pause {
-            self.pace.spent(pause);
+            self.interval.spent(pause);
             self.cost = pause.as_secs_f64().max(self.cost * 0.7);
             self.credit -= pause.as_secs_f64();
         }
@@ -88,7 +87,7 @@ impl DumpScheduler {
         }
     }
 
-    /// Takes in that the process was stopped at `at`: nothing was asked of it, so that it may soon be tried again.
+    /// Records that the process was stopped at `at`: no request was made, so that the next attempt may come soon.
     pub fn stopped(&mut self, at: Instant) {
         self.credit = self.credit_at(at);
         self.last = Some(at);
@@ -104,8 +103,8 @@ impl DumpScheduler {
         if self.unconfirmed {
             return Some(last + CONFIRM);
         }
-        let regular = last + self.pace.interval();
-        // Of a deadlock nothing new is to be learnt at once: it only draws in more threads.
+        let regular = last + self.interval.interval();
+        // A deadlock shows nothing new at once: it only draws in more threads.
         if suspects.is_empty() || self.deadlocked {
             return Some(regular.max(self.affordable()?));
         }
@@ -127,8 +126,7 @@ impl DumpScheduler {
     fn affordable(&self) -> Option<Instant> {
         let missing = (self.cost.min(self.most()) - self.credit).max(0.0);
         let wait = Duration::try_from_secs_f64(missing / self.ceiling).unwrap_or(SAVED);
-        self.last
-            .map(|last| last + wait.min(super::worker::LONGEST))
+        self.last.map(|last| last + wait.min(LONGEST))
     }
 
     fn most(&self) -> f64 {
@@ -154,10 +152,10 @@ mod tests {
         threads.iter().copied().collect()
     }
 
-    /// Seconds from `start` of each dump until `end`, with these suspects standing all the time.
+    /// Seconds from `start` of each dump until `end`, with these suspects all the time.
     fn dumps(
         start: Instant,
-        demand: &mut DumpScheduler,
+        scheduler: &mut DumpScheduler,
         suspects: &BTreeSet<u32>,
         pause: Duration,
         end: u64,
@@ -165,9 +163,9 @@ mod tests {
         let mut at = start;
         let mut taken = Vec::new();
         while at < start + Duration::from_secs(end) {
-            demand.taken(at, Some(pause), suspects, Some(false));
+            scheduler.taken(at, Some(pause), suspects, Some(false));
             taken.push((at - start).as_secs());
-            at = demand.due(suspects).unwrap();
+            at = scheduler.due(suspects).unwrap();
         }
         taken
     }
@@ -175,61 +173,70 @@ mod tests {
     #[test]
     fn suspects_that_dumps_clear_are_asked_after_less_and_less_often() {
         let start = Instant::now();
-        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+        let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
         let pause = Duration::from_millis(2);
         assert_eq!(
-            dumps(start, &mut demand, &suspects(&[7]), pause, 60),
+            dumps(start, &mut scheduler, &suspects(&[7]), pause, 60),
             [0, 4, 12, 27, 42, 57]
         );
         // A new suspect gets its dump at the floor.
-        let last = demand.last.unwrap();
-        assert_eq!(demand.due(&suspects(&[7, 8])).unwrap() - last, FLOOR);
+        let last = scheduler.last.unwrap();
+        assert_eq!(scheduler.due(&suspects(&[7, 8])).unwrap() - last, FLOOR);
         // And so does the old one, when it was above suspicion in between.
-        demand.taken(last, Some(pause), &suspects(&[]), Some(false));
-        assert_eq!(demand.due(&suspects(&[7])).unwrap() - last, FLOOR);
-        assert_eq!(demand.due(&suspects(&[])).unwrap() - last, INTERVAL);
+        scheduler.taken(last, Some(pause), &suspects(&[]), Some(false));
+        assert_eq!(scheduler.due(&suspects(&[7])).unwrap() - last, FLOOR);
+        assert_eq!(scheduler.due(&suspects(&[])).unwrap() - last, INTERVAL);
     }
 
     #[test]
-    fn a_deadlock_is_confirmed_once_and_then_looked_at_at_the_interval_only() {
+    fn a_deadlock_is_confirmed_once_and_then_dumped_at_the_interval_only() {
         let start = Instant::now();
-        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
-        // Dearer than all that was saved.
+        let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
+        // More than all that was saved.
         let pause = Duration::from_millis(400);
-        demand.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
-        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, CONFIRM);
-        // A failed dump takes nothing back, and confirms nothing.
-        demand.taken(start, None, &suspects(&[1, 2]), None);
-        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, CONFIRM);
-        demand.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
-        assert!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start >= pause.div_f64(CEILING));
+        scheduler.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
+        assert_eq!(
+            scheduler.due(&suspects(&[1, 2, 3])).unwrap() - start,
+            CONFIRM
+        );
+        // A failed dump clears nothing, and confirms nothing.
+        scheduler.taken(start, None, &suspects(&[1, 2]), None);
+        assert_eq!(
+            scheduler.due(&suspects(&[1, 2, 3])).unwrap() - start,
+            CONFIRM
+        );
+        scheduler.taken(start, Some(pause), &suspects(&[1, 2]), Some(true));
+        assert!(scheduler.due(&suspects(&[1, 2, 3])).unwrap() - start >= pause.div_f64(CEILING));
 
-        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+        let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
         for _ in 0..2 {
-            demand.taken(
+            scheduler.taken(
                 start,
                 Some(Duration::from_millis(2)),
                 &suspects(&[1]),
                 Some(true),
             );
         }
-        assert_eq!(demand.due(&suspects(&[1, 2, 3])).unwrap() - start, INTERVAL);
+        assert_eq!(
+            scheduler.due(&suspects(&[1, 2, 3])).unwrap() - start,
+            INTERVAL
+        );
     }
 
     #[test]
     fn a_process_that_was_stopped_is_soon_tried_again() {
         let start = Instant::now();
-        let mut demand = DumpScheduler::new(INTERVAL, CEILING);
-        demand.stopped(start);
-        assert_eq!(demand.due(&suspects(&[])).unwrap() - start, FLOOR);
-        demand.taken(
+        let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
+        scheduler.stopped(start);
+        assert_eq!(scheduler.due(&suspects(&[])).unwrap() - start, FLOOR);
+        scheduler.taken(
             start + FLOOR,
             Some(Duration::from_millis(2)),
             &suspects(&[]),
             Some(false),
         );
         assert_eq!(
-            demand.due(&suspects(&[])).unwrap() - start,
+            scheduler.due(&suspects(&[])).unwrap() - start,
             FLOOR + INTERVAL
         );
     }
@@ -239,13 +246,13 @@ mod tests {
         for pause in [1, 10, 60, 300, 5000] {
             let pause = Duration::from_millis(pause);
             let start = Instant::now();
-            let mut demand = DumpScheduler::new(INTERVAL, CEILING);
+            let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
             let (mut at, mut count, hours) = (start, 0_u32, 5 * 3600);
             while at < start + Duration::from_secs(hours) {
                 count += 1;
                 // New suspects each time: never held back by what was cleared.
-                demand.taken(at, Some(pause), &suspects(&[count]), Some(false));
-                at = demand.due(&suspects(&[count + 1])).unwrap();
+                scheduler.taken(at, Some(pause), &suspects(&[count]), Some(false));
+                at = scheduler.due(&suspects(&[count + 1])).unwrap();
             }
             let share = pause.as_secs_f64() * f64::from(count) / hours as f64;
             // LONGEST bounds the interval from above: a JVM that stands for 5 s a dump is asked every 10 minutes.

@@ -1,15 +1,95 @@
-//! The collectors: one file per source, and the frame that runs them within deadlines and cost ceilings.
+//! The collectors: one file for each, and the frame that runs them within deadlines and cost ceilings.
+//!
+//! [`frame`] says what a collector is. `start` below is the list of those that run for each broker; their names and
+//! intervals are in [`CollectorName`](crate::model::CollectorName).
 
+pub mod accept_queues;
+pub mod adaptive_interval;
+pub mod blocking_worker;
 pub mod cluster;
+pub mod connections;
 pub mod context;
+pub mod discovery;
 pub mod dump_scheduler;
 pub mod exporter;
+pub mod fds;
+pub mod frame;
+pub mod jvm_dumper;
+pub mod log_dirs;
+pub mod memory_maps;
 pub mod process;
 pub mod progress;
+mod short_work;
+pub mod snapshot_store;
+pub mod socket_tables;
 pub mod sockets;
-pub mod store;
 mod supervisor;
 pub mod threads;
-pub mod worker;
 
-pub use supervisor::run;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::model::{Clock, CollectorName, Snapshot};
+use context::BrokerContext;
+use frame::{BlockingCollector, Collector};
+
+/// Monitors every broker of this host until it is dropped.
+pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
+    supervisor::run(config, publish, clock, start).await;
+}
+
+/// Starts the collectors of one broker. They end when the set is dropped.
+fn start(context: &BrokerContext) -> JoinSet<()> {
+    let mut tasks = Tasks {
+        context,
+        set: JoinSet::new(),
+    };
+    tasks.blocking::<process::Process>();
+    // With `sockets`.
+    tasks.blocking::<accept_queues::AcceptQueues>();
+    // With `connections`.
+    tasks.blocking::<fds::Fds>();
+    tasks.blocking::<memory_maps::MemoryMaps>();
+    tasks.blocking::<log_dirs::LogDirs>();
+    tasks.own::<threads::Threads, _>(threads::run);
+    tasks.own::<progress::Progress, _>(progress::run);
+    // Where it is off, its readings say so.
+    tasks.spawn::<cluster::Cluster, _>(cluster::run);
+    tasks.set
+}
+
+struct Tasks<'a> {
+    context: &'a BrokerContext,
+    set: JoinSet<()>,
+}
+
+impl Tasks<'_> {
+    fn blocking<C: BlockingCollector>(&mut self) {
+        self.own::<C, _>(frame::run::<C>);
+    }
+
+    /// A collector with a loop of its own.
+    fn own<C: Collector, F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        run: impl Fn(BrokerContext) -> F + Send + 'static,
+    ) {
+        if self.is_on(C::DESCRIPTION.name) {
+            self.spawn::<C, F>(run);
+        }
+    }
+
+    fn spawn<C: Collector, F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        run: impl Fn(BrokerContext) -> F + Send + 'static,
+    ) {
+        let context = self.context.clone();
+        self.set.spawn(frame::supervised::<C, F>(context, run));
+    }
+
+    fn is_on(&self, name: CollectorName) -> bool {
+        self.context.config.collectors.is_on(name)
+    }
+}

@@ -1,34 +1,208 @@
-//! Samples how the broker's threads move, and asks for a thread dump where they do not.
+//! The collector `progress`: samples how often the broker's threads run, and asks for a thread dump where they should
+//! and do not. It reads the pauses of the JVM as well.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::adaptive_interval::{AdaptiveInterval, shared_moment};
+use super::blocking_worker::{BlockingWorker, measured};
+use super::context::{BrokerContext, Names, SILENCE};
+use super::frame::{self, Collector, Description, Stamp};
 use super::process::failure;
-use crate::model::Broker;
-use crate::model::Failure;
-use crate::model::{Clock, Moment, ProgressReport, Reason, Suspect};
+use crate::model::{
+    Broker, BrokerSnapshot, Clock, CollectorName, Failure, Moment, ProgressReport, Reason, Suspect,
+};
 use crate::sys::perf_data::PerfFile;
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;
 use crate::sys::schedstat::{Allowance, Counts, Tasks};
 use crate::threads::pools::Pool;
-use crate::threads::progress::{Sample, Watch, is_clock, must_move, shows_rhythm};
+use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, shows_rhythm};
 
-/// A report without news is told so often.
-pub const TELL_EVERY: Duration = Duration::from_secs(1);
-/// Between two looks for threads that began or ended.
+/// A report without news is published so often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Between two scans for threads that started or ended.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// Between two readings of the JVM's own count of its pauses.
-pub const PAUSES_EVERY: Duration = Duration::from_secs(1);
-/// A JVM without performance data will hardly get them.
+const PAUSES_EVERY: Duration = Duration::from_secs(1);
+/// Passes start at shared moments: what is due at the same one must not wait for the next because this one came early.
+const EARLY: Duration = Duration::from_millis(50);
+/// A JVM without performance data will hardly publish them later.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
+/// For so long a broker that starts or ends may be without the threads that can be judged.
+const STARTS_OR_ENDS: Duration = Duration::from_secs(60);
 
-/// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
-pub type Names = HashMap<u32, Arc<str>>;
+/// See [`ProgressCollector`].
+#[derive(Debug)]
+pub struct Progress;
 
-/// Watches one broker.
+/// What is published at a time; None is not due, and stays as it is known.
+#[derive(Debug)]
+pub struct Readings {
+    pub progress: Option<Result<ProgressReport, Failure>>,
+    /// Time that the JVM has spent at safepoints since it started. May be known without the other.
+    pub pauses: Option<Result<Duration, Failure>>,
+}
+
+impl Collector for Progress {
+    const DESCRIPTION: Description = Description {
+        name: CollectorName::Progress,
+        ceiling: 0.001,
+        deadline: Duration::from_secs(2),
+    };
+    type Value = Readings;
+
+    fn store(broker: &mut BrokerSnapshot, result: Result<Readings, Failure>, stamp: Stamp) {
+        let readings = result.unwrap_or_else(|failure| Readings {
+            progress: Some(Err(failure)),
+            pauses: None,
+        });
+        if let Some(progress) = readings.progress {
+            let reported = stamp.at_most_every(REPORT_EVERY);
+            let failure = reported.put(&mut broker.progress, progress);
+            stamp.finish(broker, CollectorName::Progress, failure.as_ref());
+        }
+        if let Some(pauses) = readings.pauses {
+            let reported = stamp.at_most_every(PAUSES_EVERY);
+            reported.put(&mut broker.jvm_pauses, pauses);
+        }
+    }
+}
+
+/// Runs for ever.
+pub(super) async fn run(context: BrokerContext) {
+    let mut interval = frame::interval_of::<Progress>(&context);
+    let collector = ProgressCollector::new(
+        context.proc.clone(),
+        Arc::clone(&context.broker),
+        context.kept_descriptors.clone(),
+    );
+    let mut worker = BlockingWorker::new(Passes {
+        collector,
+        interval: interval.clone(),
+        suspects: BTreeSet::new(),
+        report_due: None,
+        pauses: None,
+    });
+    let name = context.broker.name();
+    let mut judged: Option<Instant> = None;
+    let mut start = Instant::now();
+    loop {
+        let names = context.names.subscribe();
+        let pass = move |passes: &mut Passes, start| passes.pass(start, names.borrow().clone());
+        let usual = REPORT_EVERY.max(interval.interval());
+        let deadline = usual + Progress::DESCRIPTION.deadline;
+        let report = worker.repeat(start, usual, deadline, &name, pass).await;
+        let report = report.unwrap_or_else(|failure| Report {
+            started: start,
+            before_names: false,
+            progress: Err(failure),
+            suspects: BTreeSet::new(),
+            pauses: None,
+            interval: interval.clone(),
+        });
+        start = report.interval.next(report.started);
+        interval = report.interval.clone();
+        let took = report.started.elapsed();
+        report_suspects(&context, &report);
+        if report.progress.is_ok() {
+            judged = Some(report.started);
+        }
+        let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
+        let too_early = report.is_too_early(&context, ends);
+        let readings = Readings {
+            progress: (!too_early).then_some(report.progress),
+            pauses: report.pauses,
+        };
+        if readings.progress.is_some() || readings.pauses.is_some() {
+            frame::publish::<Progress>(&context, Ok(readings), interval.interval(), took).await;
+        }
+    }
+}
+
+/// Replaces the suspects of earlier passes, but for the silence of the broker.
+fn report_suspects(context: &BrokerContext, report: &Report) {
+    let changed = context.suspects.send_if_modified(|known| {
+        let silence = known.get(&SILENCE);
+        let suspects: BTreeSet<u32> = report.suspects.iter().chain(silence).copied().collect();
+        std::mem::replace(known, suspects.clone()) != suspects
+    });
+    if changed {
+        let suspects = report.progress.iter().flat_map(|report| &report.suspects);
+        let names: Vec<&str> = suspects.map(|suspect| suspect.thread.as_str()).collect();
+        let broker = context.broker.name();
+        tracing::debug!(broker, suspects = ?names, "threads that make no progress");
+    }
+}
+
+/// What the passes of one broker keep.
+struct Passes {
+    collector: ProgressCollector,
+    interval: AdaptiveInterval,
+    suspects: BTreeSet<u32>,
+    /// When a report without news is due.
+    report_due: Option<Instant>,
+    pauses: Option<Result<Duration, Failure>>,
+}
+
+/// The result of a pass that is to be published.
+struct Report {
+    started: Instant,
+    /// Before any dump has named the threads.
+    before_names: bool,
+    progress: Result<ProgressReport, Failure>,
+    suspects: BTreeSet<u32>,
+    pauses: Option<Result<Duration, Failure>>,
+    interval: AdaptiveInterval,
+}
+
+impl Report {
+    /// Most versions need the names of the first dump, which is under way. A broker that starts has no such threads yet,
+    /// and one that ends has none any more. Nothing has failed.
+    fn is_too_early(&self, context: &BrokerContext, ends: bool) -> bool {
+        let unnamed = |failure: &Failure| failure.reason == Reason::Unnamed;
+        let starts = context
+            .broker
+            .started
+            .is_some_and(|started| context.clock.now().since(started) < STARTS_OR_ENDS);
+        self.progress.as_ref().is_err_and(unnamed) && (self.before_names || starts || ends)
+    }
+}
+
+impl Passes {
+    /// Runs one pass, and breaks where the suspects have changed or a report is due.
+    fn pass(
+        &mut self,
+        started: Instant,
+        names: Option<Arc<Names>>,
+    ) -> ControlFlow<Report, Instant> {
+        let before_names = names.is_none();
+        let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
+        self.interval.spent(cost);
+        self.pauses = pass.pauses.or(self.pauses.take());
+        let reported = pass.progress.iter().flat_map(|report| &report.suspects);
+        let suspects = reported.map(|suspect| suspect.thread_id).collect();
+        let next = self.interval.next(started);
+        if suspects == self.suspects && self.report_due.is_some_and(|due| next <= due) {
+            return ControlFlow::Continue(next);
+        }
+        self.suspects.clone_from(&suspects);
+        self.report_due = Some(shared_moment(started, REPORT_EVERY, started));
+        ControlFlow::Break(Report {
+            started,
+            before_names,
+            progress: pass.progress,
+            suspects,
+            pauses: self.pauses.take(),
+            interval: self.interval.clone(),
+        })
+    }
+}
+
+/// Samples the threads of one broker.
 #[derive(Debug)]
 pub struct ProgressCollector {
     proc: ProcRoot,
@@ -37,9 +211,11 @@ pub struct ProgressCollector {
     clock: Clock,
     tasks: Option<Tasks>,
     scanned: Moment,
+    /// Whether a thread that is followed has ended.
+    one_ended: bool,
     names: Arc<Names>,
     judged: Vec<(u32, Pool)>,
-    watch: Watch,
+    detector: ProgressDetector,
     pauses: Pauses,
 }
 
@@ -65,9 +241,10 @@ impl ProgressCollector {
             clock: Clock::start(),
             tasks: None,
             scanned: Moment::default(),
+            one_ended: false,
             names: Arc::default(),
             judged: Vec::new(),
-            watch: Watch::default(),
+            detector: ProgressDetector::default(),
             pauses,
         }
     }
@@ -75,9 +252,9 @@ impl ProgressCollector {
     /// Reads once. Blocking, but only as long as the kernel takes to answer. `names` are those of the newest dump.
     pub fn pass(&mut self, names: &Arc<Names>) -> Pass {
         let progress = self.progress(names).map_err(|error| {
-            // The next pass begins anew.
+            // The next pass starts from nothing.
             self.tasks = None;
-            self.watch = Watch::default();
+            self.detector = ProgressDetector::default();
             failure(&self.broker, &error)
         });
         let progress = progress.and_then(|report| match report {
@@ -90,7 +267,7 @@ impl ProgressCollector {
         }
     }
 
-    /// None where no thread can be judged.
+    /// Returns None where no thread can be judged.
     fn progress(&mut self, names: &Arc<Names>) -> Result<Option<ProgressReport>, ProcError> {
         let key = self.broker.process;
         let mut tasks = match self.tasks.take() {
@@ -100,12 +277,15 @@ impl ProgressCollector {
                 Tasks::open(&self.proc, key.pid, key.start_ticks, self.allowance.clone())?
             }
         };
-        let scan = self.clock.now().since(self.scanned) >= SCAN_EVERY;
-        if scan {
+        let mut scanned = false;
+        if self.one_ended {
             tasks.scan()?;
+            scanned = true;
+        } else if self.clock.now().plus(EARLY).since(self.scanned) >= SCAN_EVERY {
+            scanned = tasks.scan_changed()?;
             self.scanned = self.clock.now();
         }
-        if scan || !Arc::ptr_eq(&self.names, names) {
+        if scanned || !Arc::ptr_eq(&self.names, names) {
             self.names = Arc::clone(names);
             self.choose(&mut tasks);
         }
@@ -122,17 +302,15 @@ impl ProgressCollector {
                 });
             },
         )?;
-        if samples.len() < self.judged.len() {
-            // One ended: look at once what came in its place.
-            self.scanned = Moment::default();
-        }
+        // Then the next pass scans for its successor.
+        self.one_ended = samples.len() < self.judged.len();
         let mut states = Vec::new();
-        for thread in self.watch.take(now, &samples) {
+        for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
         let suspects = self
-            .watch
-            .judge(&states)
+            .detector
+            .suspects(&states)
             .into_iter()
             .map(|(thread_id, pool)| Suspect {
                 thread_id,
@@ -148,7 +326,7 @@ impl ProgressCollector {
         Ok((known(must_move) && known(is_clock)).then_some(report))
     }
 
-    /// Which threads to follow: those that can be judged, and the reapers that tell whether the JVM runs.
+    /// Chooses the threads to follow: those that can be judged, and the reapers, which show whether the JVM runs.
     fn choose(&mut self, tasks: &mut Tasks) {
         self.judged.clear();
         for (thread, task) in tasks.iter() {
@@ -181,14 +359,14 @@ impl ProgressCollector {
     fn nothing_to_judge(&self) -> Failure {
         let pid = self.broker.process.pid;
         let message = format!(
-            "pid {pid}: the kernel's short thread names do not tell the pools of this version apart, and no thread \
-             dump has told the full ones yet"
+            "pid {pid}: the kernel's short thread names do not distinguish the pools of this version, and no thread \
+             dump has shown the full ones yet"
         );
         Failure::new(Reason::Unnamed, message)
     }
 }
 
-/// Reads how long the JVM has stood still.
+/// Reads how long the JVM has been stopped at safepoints.
 #[derive(Debug)]
 struct Pauses {
     proc_root: PathBuf,
@@ -198,7 +376,7 @@ struct Pauses {
 
 impl Pauses {
     fn read(&mut self, broker: &Broker, now: Moment) -> Option<Result<Duration, Failure>> {
-        if now < self.next {
+        if now.plus(EARLY) < self.next {
             return None;
         }
         let result = self.safepoint_time(broker);
@@ -215,7 +393,7 @@ impl Pauses {
         let unknown = |reason, cause: String| {
             Failure::new(reason, format!("pauses of pid {}: {cause}", key.pid))
         };
-        let file = match self.file.take() {
+        let mut file = match self.file.take() {
             Some(file) => file,
             None => PinnedProcess::open(&self.proc_root, key.pid, Some(key.start_ticks))
                 .map_err(|error| unknown(error.reason(), error.to_string()))
@@ -224,10 +402,9 @@ impl Pauses {
                         .map_err(|error| unknown(Reason::Absent, error.to_string()))
                 })?,
         };
-        let data = file
-            .read()
+        let time = file
+            .safepoint_time()
             .map_err(|error| unknown(Reason::Protocol, error.to_string()))?;
-        let time = data.safepoint_time();
         self.file = Some(file);
         time.ok_or_else(|| {
             unknown(

@@ -13,10 +13,13 @@ use crate::model::Broker;
 use crate::model::Failure;
 use crate::model::{AcceptQueue, Reason, SocketOwners, SocketPulse, StateCounts, TcpState};
 use crate::sys::proc_net::{self, ProcNetError};
-use crate::sys::sock_diag::{self, DiagError, Ports, Socket, States};
+use crate::sys::sock_diag::{self, DiagError, Ports, States, TcpSocket};
 
 /// How long a refused sock_diag is not asked again: each time, the kernel may start `modprobe`.
 const REFUSAL_LASTS: Duration = Duration::from_secs(600);
+
+/// A process keeps its network namespace, unless it asks for another itself, as no JVM does.
+const OURS_LASTS: Duration = Duration::from_secs(10);
 
 /// Reads the socket tables for one broker after the other, with one buffer.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Sockets {
     time_limit: Duration,
     buffer: Vec<u8>,
     diag_refused: Option<Instant>,
+    /// Whether the network namespace of this process is ours, and when that was looked up.
+    ours: Option<(u32, bool, Instant)>,
     /// It told a socket once. Kernels of the 3.x line answer with an empty list where the module for TCP is missing.
     diag_proven: bool,
 }
@@ -32,8 +37,13 @@ pub struct Sockets {
 /// [`TcpState::ALL`] as `ss` spells them.
 const SS_STATES: &str = "ESTAB SYN-SENT SYN-RECV FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT UNCONN CLOSE-WAIT LAST-ACK LISTEN CLOSING";
 
+/// The slow round counts the established connections, of which a broker that works has most.
+pub(super) fn not_established() -> States {
+    States::ALL.without(TcpState::Established)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     SockDiag,
     ProcNet,
 }
@@ -46,57 +56,50 @@ impl Sockets {
             time_limit,
             buffer: Vec::new(),
             diag_refused: None,
+            ours: None,
             diag_proven: false,
         }
     }
 
-    /// What reaches the broker's listeners, in every state but ESTABLISHED, which the slow round counts.
-    ///
-    /// `own` tells whether the far end of a connection is the exporter's; those are left out.
+    /// What reaches one broker's listeners, see [`Sockets::count`].
     pub fn pulse(
         &mut self,
         broker: &Broker,
         own: &dyn Fn(SocketAddr) -> bool,
-    ) -> Result<SocketPulse, Failure> {
-        let deadline = Instant::now() + self.time_limit;
+    ) -> Result<Counted, Failure> {
         let listeners = Listeners::of(broker)?;
-        let states = States::ALL.without(TcpState::Established);
-        let fresh = || (SocketPulse::default(), vec![None; broker.listeners.len()]);
-        let ((mut pulse, queues), source) = self.read(
+        let (mut counted, _) = self.count(broker, not_established(), &[&listeners], own)?;
+        Ok(counted.pop().unwrap_or_default())
+    }
+
+    /// What reaches the listeners of each of these brokers, in these states, by one reading of the table. They share the
+    /// network namespace of `broker`, which a failure names.
+    ///
+    /// `own` says whether the far end of a connection is the exporter's; those are left out.
+    pub(super) fn count(
+        &mut self,
+        broker: &Broker,
+        states: States,
+        all: &[&Listeners],
+        own: &dyn Fn(SocketAddr) -> bool,
+    ) -> Result<(Vec<Counted>, Source), Failure> {
+        let deadline = Instant::now() + self.time_limit;
+        let ports = Ports::new(all.iter().flat_map(|listeners| listeners.ports()));
+        let fresh = || -> Vec<Counter<'_>> { all.iter().map(|one| Counter::new(one)).collect() };
+        let (counters, source) = self.read(
             broker,
             states,
-            Some(&listeners.ports),
+            Some(&ports),
             deadline,
             fresh,
-            |(pulse, queues), socket| {
-                let Some(index) = listeners.at(socket.local) else {
-                    return;
-                };
-                if socket.state == TcpState::Listen {
-                    pulse.server.get_mut(TcpState::Listen).connections += 1;
-                    // One listener may have several sockets: one per family, or shared by SO_REUSEPORT.
-                    if let Some(queue) = queues.get_mut(index) {
-                        let (length, limit) = queue.unwrap_or((0u32, 0u32));
-                        let length = length.saturating_add(socket.receive_queue);
-                        *queue = Some((length, limit.saturating_add(socket.send_queue)));
-                    }
-                } else if !own(socket.remote) {
-                    pulse.unread_close_wait += add(&mut pulse.server, socket);
+            |counters, socket| {
+                for counter in counters {
+                    counter.add(socket, own);
                 }
             },
         )?;
-        pulse.accept_queues = std::iter::zip(&broker.listeners, queues)
-            .filter_map(|(listener, queue)| {
-                let (length, limit) = queue?;
-                let limit = (source == Source::SockDiag).then_some(limit);
-                Some(AcceptQueue {
-                    listener: listener.name.clone(),
-                    length,
-                    limit,
-                })
-            })
-            .collect();
-        Ok(pulse)
+        let counted = counters.into_iter().map(|counter| counter.counted(source));
+        Ok((counted.collect(), source))
     }
 
     /// Who owns what: the established connections of the listeners, the broker's outgoing connections, and how many of
@@ -119,7 +122,7 @@ impl Sockets {
     ) -> Result<(SocketOwners, u64), Failure> {
         let deadline = Instant::now() + self.time_limit;
         let listeners = Listeners::of(broker)?;
-        let owned = |socket: &Socket| socket.inode != 0 && inodes.contains(&socket.inode);
+        let owned = |socket: &TcpSocket| socket.inode != 0 && inodes.contains(&socket.inode);
 
         // Its listening ports first, whatever they are for.
         let listening = States::of(&[TcpState::Listen]);
@@ -135,7 +138,7 @@ impl Sockets {
                 }
             },
         )?;
-        let outgoing = |socket: &Socket| {
+        let outgoing = |socket: &TcpSocket| {
             !incoming.contains(&socket.local.port())
                 && !listeners.ports.contains(socket.local.port())
                 && socket.state != TcpState::Listen
@@ -234,7 +237,7 @@ impl Sockets {
             self.read(broker, States::ALL, None, deadline, fresh, |(text, count), socket| {
                 *count += 1;
                 if *count <= most {
-                    let Socket { state, local, remote, receive_queue, send_queue, inode, uid } = socket;
+                    let TcpSocket { state, local, remote, receive_queue, send_queue, inode, uid } = socket;
                     let peer = remote.to_string();
                     // Of a listener any peer, of which `ss` says so.
                     let peer = peer.strip_suffix(":0").map_or(peer.clone(), |host| format!("{host}:*"));
@@ -252,6 +255,18 @@ impl Sockets {
         Ok(text)
     }
 
+    fn is_ours(&mut self, pid: u32) -> Result<bool, ProcNetError> {
+        let known = self
+            .ours
+            .filter(|(of, _, at)| *of == pid && at.elapsed() < OURS_LASTS);
+        if let Some((_, ours, _)) = known {
+            return Ok(ours);
+        }
+        let ours = proc_net::same_network_namespace(&self.proc_root, pid)?;
+        self.ours = Some((pid, ours, Instant::now()));
+        Ok(ours)
+    }
+
     /// Folds the TCP sockets of the broker's network namespace, beginning anew with `fresh` when one way fails midway.
     fn read<T>(
         &mut self,
@@ -260,11 +275,10 @@ impl Sockets {
         ports: Option<&Ports>,
         deadline: Instant,
         fresh: impl Fn() -> T,
-        mut fold: impl FnMut(&mut T, &Socket),
+        mut fold: impl FnMut(&mut T, &TcpSocket),
     ) -> Result<(T, Source), Failure> {
         let pid = broker.process.pid;
-        let same = proc_net::same_network_namespace(&self.proc_root, pid)
-            .map_err(|error| failure(broker, &error))?;
+        let same = self.is_ours(pid).map_err(|error| failure(broker, &error))?;
         let refused = self
             .diag_refused
             .is_some_and(|at| at.elapsed() < REFUSAL_LASTS);
@@ -318,8 +332,67 @@ impl Sockets {
     }
 }
 
+/// What the kernel's table says of one broker's listeners.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counted {
+    pub sockets: SocketPulse,
+    pub accept_queues: Vec<AcceptQueue>,
+}
+
+/// Counts the sockets at one broker's listeners.
+struct Counter<'a> {
+    listeners: &'a Listeners,
+    pulse: SocketPulse,
+    /// Length and limit, by listener.
+    queues: Vec<Option<(u32, u32)>>,
+}
+
+impl<'a> Counter<'a> {
+    fn new(listeners: &'a Listeners) -> Counter<'a> {
+        Counter {
+            listeners,
+            pulse: SocketPulse::default(),
+            queues: vec![None; listeners.names.len()],
+        }
+    }
+
+    fn add(&mut self, socket: &TcpSocket, own: &dyn Fn(SocketAddr) -> bool) {
+        let Some(index) = self.listeners.at(socket.local) else {
+            return;
+        };
+        if socket.state == TcpState::Listen {
+            self.pulse.server.get_mut(TcpState::Listen).connections += 1;
+            // One listener may have several sockets: one per family, or shared by SO_REUSEPORT.
+            if let Some(queue) = self.queues.get_mut(index) {
+                let (length, limit) = queue.unwrap_or((0u32, 0u32));
+                let length = length.saturating_add(socket.receive_queue);
+                *queue = Some((length, limit.saturating_add(socket.send_queue)));
+            }
+        } else if !own(socket.remote) {
+            self.pulse.unread_close_wait += add(&mut self.pulse.server, socket);
+        }
+    }
+
+    fn counted(self, source: Source) -> Counted {
+        let queue = |(name, queue): (&String, Option<(u32, u32)>)| {
+            let (length, limit) = queue?;
+            Some(AcceptQueue {
+                listener: name.clone(),
+                length,
+                limit: (source == Source::SockDiag).then_some(limit),
+            })
+        };
+        Counted {
+            sockets: self.pulse,
+            accept_queues: std::iter::zip(&self.listeners.names, self.queues)
+                .filter_map(queue)
+                .collect(),
+        }
+    }
+}
+
 /// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
-fn add(counts: &mut StateCounts, socket: &Socket) -> u64 {
+fn add(counts: &mut StateCounts, socket: &TcpSocket) -> u64 {
     // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
     let ended = matches!(
         socket.state,
@@ -379,14 +452,17 @@ impl Place {
 }
 
 /// The broker's listeners, for finding the one that a local address belongs to.
-struct Listeners {
-    /// With the index in `Broker::listeners`; those with an address before those without.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// In the order of `Broker::listeners`.
+    names: Vec<String>,
+    /// With the index of the name; those with an address before those without.
     places: Vec<(usize, Place)>,
     ports: Ports,
 }
 
 impl Listeners {
-    fn of(broker: &Broker) -> Result<Listeners, Failure> {
+    pub(super) fn of(broker: &Broker) -> Result<Listeners, Failure> {
         let mut places: Vec<(usize, Place)> = broker
             .listeners
             .iter()
@@ -404,7 +480,17 @@ impl Listeners {
             );
             return Err(Failure::new(Reason::Unsupported, why));
         }
-        Ok(Listeners { places, ports })
+        let names = broker.listeners.iter();
+        let names = names.map(|listener| listener.name.clone()).collect();
+        Ok(Listeners {
+            names,
+            places,
+            ports,
+        })
+    }
+
+    fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.places.iter().map(|(_, place)| place.port)
     }
 
     fn at(&self, local: SocketAddr) -> Option<usize> {
@@ -415,7 +501,7 @@ impl Listeners {
     }
 }
 
-fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
+pub(super) fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
     let (reason, remedy) = match error {
         ProcNetError::Gone(_) => (Reason::Gone, ""),
         ProcNetError::Denied(_) => (

@@ -1,4 +1,4 @@
-//! Discovers the brokers of this host and keeps the rounds of each one running while its process lives.
+//! Finds the brokers of this host, and keeps the collectors of each one running while its process lives.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -8,101 +8,95 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::adaptive_interval::AdaptiveInterval;
+use super::blocking_worker::BlockingWorker;
 use super::context::BrokerContext;
-use super::store::Update;
-use super::worker::{AdaptiveInterval, BlockingWorker};
-use super::{exporter, process, store};
+use super::discovery::{self, Found, Scan};
+use super::snapshot_store::{self, Update};
+use super::socket_tables::SocketTables;
 use crate::config::{BrokerMatch, BrokerSettings, Config};
 use crate::discover::{self, Discovery};
 use crate::kafka::conn::OwnConnections;
-use crate::model::{Broker, ProcessKey};
-use crate::model::{Clock, Snapshot};
+use crate::model::{Broker, Clock, CollectorName, ProcessKey, Snapshot};
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
 
 /// Share of one core that discovery may cost.
 const DISCOVERY_CEILING: f64 = 0.001;
 const DISCOVERY_DEADLINE: Duration = Duration::from_secs(4);
-/// Updates on their way to the keeper; a full queue slows the rounds down, never a scrape.
+/// Updates on their way to the store; a full queue slows the collectors down, never a scrape.
 const UPDATES: usize = 256;
 
-/// Watches every broker of this host until it is dropped.
-pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
-    let (tell, updates) = mpsc::channel(UPDATES);
+/// Monitors every broker of this host until it is dropped. `start` starts the collectors of one.
+pub(super) async fn run(
+    config: Arc<Config>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    clock: Clock,
+    start: fn(&BrokerContext) -> JoinSet<()>,
+) {
+    let (updates, received) = mpsc::channel(UPDATES);
     tokio::join!(
-        store::keep(updates, publish, clock),
-        discovery(config, tell, clock)
+        snapshot_store::keep(received, publish, clock),
+        discover(config, updates, clock, start)
     );
 }
 
-/// The rounds of one broker process, ended when dropped.
+/// The collectors of one broker process, ended when dropped.
 struct Running {
     broker: Arc<Broker>,
     /// The entry of the config file that is about it.
     entry: Option<usize>,
-    _rounds: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
-async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock) {
+async fn discover(
+    config: Arc<Config>,
+    updates: mpsc::Sender<Update>,
+    clock: Clock,
+    start: fn(&BrokerContext) -> JoinSet<()>,
+) {
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
+    let tables = SocketTables::default();
     let kept_descriptors = Allowance::of_own_limit();
     let pid_files = config
         .brokers
         .iter()
         .filter_map(|settings| settings.matches.pid_file.clone())
         .collect();
-    let mut lane = BlockingWorker::new(Discovery::new(proc.clone(), pid_files));
-    let mut pace = AdaptiveInterval::new(config.rounds.discovery, DISCOVERY_CEILING);
+    let mut worker = BlockingWorker::new(Discovery::new(proc.clone(), pid_files));
+    let configured = config.intervals.of(CollectorName::Discovery);
+    let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
     loop {
-        let begun = Instant::now();
-        let root = proc.clone();
-        let settings = Arc::clone(&config);
-        let work = move |discovery: &mut Discovery| {
-            let found = discovery.scan();
-            let pids: Vec<Option<u32>> = settings.brokers.iter().map(pid_in_file).collect();
-            (
-                found,
-                pids,
-                discovery.warnings().to_vec(),
-                process::memory_map_limit(&root),
-                exporter::vitals(),
-            )
+        let started = Instant::now();
+        let (root, settings) = (proc.clone(), Arc::clone(&config));
+        let scan = move |discovery: &mut Discovery| Scan::take(discovery, &root, &settings.brokers);
+        let scan = match worker.run(DISCOVERY_DEADLINE, "discovery", scan).await {
+            Ok((scan, cpu)) => {
+                interval.spent(cpu);
+                scan
+            }
+            Err(failure) => Scan::failed(&failure),
         };
-        let (found, pids, mut warnings, memory_map_limit, exporter) =
-            match lane.run(DISCOVERY_DEADLINE, "discovery", work).await {
-                Ok((result, cpu)) => {
-                    pace.spent(cpu);
-                    result
-                }
-                Err(failure) => (
-                    Err(failure.clone()),
-                    Vec::new(),
-                    Vec::new(),
-                    Err(failure.clone()),
-                    Err(failure),
-                ),
-            };
-        let found = found.map(|brokers| {
+        let (pids, mut warnings) = (scan.pids, scan.warnings);
+        let brokers = scan.brokers.map(|brokers| {
             warnings.extend(unmatched(&config.brokers, &pids, &brokers));
             let labels = discover::labels(&brokers);
-            let found: Vec<_> = std::iter::zip(brokers, labels).collect();
-            warnings.extend(shared_ids(&found));
-            found
+            let brokers: Vec<_> = std::iter::zip(brokers, labels).collect();
+            warnings.extend(shared_ids(&brokers));
+            brokers
         });
-        let alive = found.as_ref().ok().cloned();
-        let (took, interval) = (begun.elapsed(), pace.interval());
-        // The keeper must know a broker before its rounds tell of it.
-        let update = Update::Discovered {
-            found,
+        let alive = brokers.as_ref().ok().cloned();
+        let found = Found {
+            brokers,
             warnings,
-            memory_map_limit,
-            exporter,
-            took,
-            interval,
+            memory_map_limit: scan.memory_map_limit,
+            exporter: scan.exporter,
         };
-        if tell.send(update).await.is_err() {
+        // The store must know a broker before its collectors report.
+        let update = discovery::update(found, interval.interval(), started.elapsed());
+        if updates.send(update).await.is_err() {
             return;
         }
         if let Some(alive) = alive {
@@ -119,37 +113,36 @@ async fn discovery(config: Arc<Config>, tell: mpsc::Sender<Update>, clock: Clock
                 {
                     continue;
                 }
-                let watched = BrokerContext {
+                let context = BrokerContext {
                     settings: entry.and_then(|entry| config.brokers.get(entry)).cloned(),
                     broker: Arc::clone(&broker),
                     config: Arc::clone(&config),
                     proc: proc.clone(),
                     own: own.clone(),
-                    tell: tell.clone(),
-                    dumping: watch::Sender::new(false),
-                    behind: watch::Sender::new(None),
+                    tables: tables.clone(),
+                    updates: updates.clone(),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
+                    dumping: watch::Sender::default(),
+                    behind: watch::Sender::default(),
+                    fds: watch::Sender::default(),
+                    late: watch::Sender::default(),
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
                 };
+                let tasks = start(&context);
                 running.insert(
                     broker.process,
                     Running {
                         broker,
                         entry,
-                        _rounds: watched.start(),
+                        _tasks: tasks,
                     },
                 );
             }
         }
-        tokio::time::sleep_until((begun + pace.interval()).into()).await;
+        tokio::time::sleep_until(interval.next(started).into()).await;
     }
-}
-
-/// The process in an entry's pid file; why there is none is told by discovery.
-fn pid_in_file(settings: &BrokerSettings) -> Option<u32> {
-    discover::read_pid_file(settings.matches.pid_file.as_ref()?).ok()
 }
 
 fn is_meant(settings: &BrokerSettings, pid: Option<u32>, broker: &Broker) -> bool {
@@ -166,13 +159,13 @@ fn entry_of(
 ) -> Option<usize> {
     let meant =
         std::iter::zip(settings, pids).position(|(settings, pid)| is_meant(settings, *pid, broker));
-    let untold = |entry: &usize| {
+    let no_pid = |entry: &usize| {
         settings
             .get(*entry)
             .is_some_and(|settings| settings.matches.pid_file.is_some())
             && pids.get(*entry) == Some(&None)
     };
-    meant.or(before.filter(untold))
+    meant.or(before.filter(no_pid))
 }
 
 /// Entries of the config file that are about no broker of this host.
@@ -183,7 +176,7 @@ fn unmatched(
 ) -> Vec<String> {
     let mut texts = Vec::new();
     for (index, (settings, pid)) in std::iter::zip(settings, pids).enumerate() {
-        // A pid file that cannot be read is told as such.
+        // That a pid file cannot be read is a warning of its own.
         let unreadable = settings.matches.pid_file.is_some() && pid.is_none();
         if unreadable
             || brokers
@@ -233,8 +226,8 @@ fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
     by_id.into_iter().map(text).collect()
 }
 
-/// Whether rounds that were begun for `known` may go on. To begin them anew costs a hanging broker a connection and a
-/// request, and all that was seen over time: only what they use is a reason.
+/// Whether collectors that were started for `known` may go on. To start them again costs a hanging broker a connection
+/// and a request, and loses all that was seen over time: only a change of what they use is a reason.
 fn suits(known: &Broker, found: &Broker) -> bool {
     fn used(broker: &Broker) -> impl PartialEq + '_ {
         let Broker {
@@ -257,19 +250,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_go_on_until_something_they_need_changes() {
+    fn collectors_go_on_until_something_they_need_changes() {
         let known = Broker::unknown(ProcessKey {
             pid: 1,
             start_ticks: 1,
         });
-        let told = Broker {
+        let described = Broker {
             problems: vec!["server.properties was changed".into()],
             started: Some(crate::model::Moment(1)),
             kafka_version: Some("3.9.1".into()),
             java_version: Some("17.0.15".into()),
             ..known.clone()
         };
-        assert!(suits(&known, &told));
+        assert!(suits(&known, &described));
         let needed = [
             Broker {
                 id: Some(1),
@@ -300,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_file_may_come_late_and_be_away_for_a_moment() {
+    fn a_pid_file_may_come_late_and_be_missing_for_a_moment() {
         let entry = |matches| BrokerSettings {
             matches,
             probe_listener: None,
@@ -335,7 +328,7 @@ mod tests {
         assert_eq!(
             entry_of(None, None, Some(0)),
             Some(0),
-            "the file is being written anew"
+            "the file is being rewritten"
         );
         assert_eq!(
             entry_of(Some(8), None, Some(0)),

@@ -1,66 +1,195 @@
-//! Thread dumps, and heap dumps: each by a child process that attaches to the JVM and is ended at its deadline.
+//! The collector `threads`: thread dumps, and what they say with those before them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::timeout;
-
-use super::progress::Names;
-use crate::model::Broker;
-use crate::model::Failure;
-use crate::model::{Moment, Reason, ThreadReport};
+use super::blocking_worker::BlockingWorker;
+use super::context::{BrokerContext, Names};
+use super::dump_scheduler::DumpScheduler;
+use super::frame::{self, Collector, Description, Stamp};
+use super::jvm_dumper::{JvmDumper, RawDump, THIS_PROGRAM};
+use crate::model::{
+    BrokerSnapshot, CollectorName, Failure, Moment, Reading, Reason, StandingDeadlock, ThreadReport,
+};
 use crate::parse::thread_dump;
-use crate::sys::attach::ask::Ask;
-use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
+use crate::threads::known_issues::{each_once, matching};
 use crate::threads::missing::ThreadInventory;
 use crate::threads::pools::Pool;
 use crate::threads::stalls::StallDetector;
 use crate::threads::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
 
-/// A broker's dump has 0.1 to 2 MiB. Child and exporter hold it once each.
-const MAX_DUMP_BYTES: usize = 32 << 20;
-/// What the child gets beyond its own deadline, to say what it waited for.
-const GRACE: Duration = Duration::from_millis(500);
-/// For a dump with locks: the JVM walks a heap of some GB a second.
-const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
-/// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
-const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
-/// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
-const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
-/// The text of one dump as the JVM sent it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawDump {
-    pub bytes: Vec<u8>,
-    /// From the request to the last byte.
-    pub duration: Duration,
-    /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where it publishes no performance
-    /// data.
-    pub pause: Option<Duration>,
-    /// How long it has stood at safepoints since it started.
-    pub paused: Option<Duration>,
+/// Takes and reads the dumps of one broker, see [`DumpScheduler`] for when.
+#[derive(Debug)]
+pub struct Threads;
+
+impl Collector for Threads {
+    const DESCRIPTION: Description = Description {
+        name: CollectorName::Threads,
+        // Of the JVM's time, in pauses.
+        ceiling: 0.002,
+        // For one dump.
+        deadline: Duration::from_secs(5),
+    };
+    type Value = ThreadReport;
+
+    fn store(broker: &mut BrokerSnapshot, result: Result<ThreadReport, Failure>, stamp: Stamp) {
+        let failure = result.as_ref().err().cloned();
+        match result {
+            Ok(report) => {
+                store_deadlocks(broker, &report, stamp.at);
+                stamp.put(&mut broker.threads, Ok(report));
+            }
+            Err(failure) => {
+                *broker.dump_failures.entry(failure.reason).or_default() += 1;
+                // The last dump stands until it is too old, also when the next one fails. Before the first, the reason
+                // of the failure is all that is known.
+                if broker.threads.last().is_none() {
+                    broker.threads = Reading::unknown(failure.message);
+                }
+            }
+        }
+        stamp.finish(broker, CollectorName::Threads, failure.as_ref());
+    }
 }
 
-/// This program, for [`ThreadCollector::new`].
-pub const THIS_PROGRAM: &str = "/proc/self/exe";
+/// A deadlock stands until a later dump shows none.
+fn store_deadlocks(broker: &mut BrokerSnapshot, report: &ThreadReport, now: Moment) {
+    match (&broker.deadlock, report.deadlocks.is_empty()) {
+        (None, false) => {
+            // `?` quotes them: the broker chooses the names of its threads.
+            let cycle = report.deadlocks.iter().flat_map(|deadlock| &deadlock.cycle);
+            let threads: Vec<&str> = cycle
+                .map(|thread| thread.thread.as_str())
+                .take(THREADS_LOGGED)
+                .collect();
+            tracing::error!(
+                broker = broker.label,
+                ?threads,
+                "threads of the broker are deadlocked: restart it"
+            );
+        }
+        (Some(_), true) => tracing::info!(broker = broker.label, "the deadlock is gone"),
+        _ => {}
+    }
+    let since = broker
+        .deadlock
+        .as_ref()
+        .map_or(now, |standing| standing.since);
+    broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
+        since,
+        confirmed: now,
+        known_issues: each_once(report.deadlocks.iter().flat_map(matching)),
+        deadlocks: report.deadlocks.clone(),
+    });
+}
 
-/// Longest queues for one lock that are told.
+/// Thread names in one line of the log.
+const THREADS_LOGGED: usize = 20;
+/// From the end of a dump until the JVM has closed its end of the connection.
+const DUMP_SETTLES: Duration = Duration::from_millis(50);
+
+/// Runs for ever.
+pub(super) async fn run(context: BrokerContext) {
+    let Description {
+        name,
+        ceiling,
+        deadline,
+    } = Threads::DESCRIPTION;
+    let mut scheduler = DumpScheduler::new(context.config.intervals.of(name), ceiling);
+    let broker = Arc::clone(&context.broker);
+    let mut dumper = JvmDumper::new(THIS_PROGRAM, context.proc.path(), broker, deadline);
+    let mut worker = BlockingWorker::new(ThreadHistory::default());
+    let name = context.broker.name();
+    let mut suspected = context.suspects.subscribe();
+    // Once for each process: its pause of seconds is charged to no budget, as the broker is stuck anyway.
+    let mut asked_for_owners = false;
+    loop {
+        let started = Instant::now();
+        let suspects = suspected.borrow_and_update().clone();
+        context.dumping.send_replace(true);
+        let dump = dumper.collect().await;
+        let took = started.elapsed();
+        // Where the JVM does not publish its pauses, all of the time counts as pause.
+        let pause = match &dump {
+            Ok(dump) => Some(dump.pause.unwrap_or(dump.duration)),
+            Err(_) => dumper.failed_pause(),
+        };
+        let mut report = read_dump(&context, &mut worker, dump).await;
+        if !asked_for_owners
+            && report
+                .as_ref()
+                .is_ok_and(|(report, _)| lacks_owners(report))
+        {
+            asked_for_owners = true;
+            tracing::info!(broker = %name, "threads are stalled at a lock: one dump that shows its owner");
+            let dump = dumper.collect_with_locks().await;
+            report = read_dump(&context, &mut worker, dump).await.or(report);
+        }
+        let report = report.map(|(report, names)| {
+            context.names.send_replace(Some(Arc::new(names)));
+            report
+        });
+        // The names of an earlier dump stay when one fails.
+        context
+            .names
+            .send_modify(|names| *names = Some(names.take().unwrap_or_default()));
+        let deadlocked = report
+            .as_ref()
+            .ok()
+            .map(|report| !report.deadlocks.is_empty());
+        match &report {
+            Err(failure) if failure.reason == Reason::Stopped => scheduler.stopped(started),
+            _ => scheduler.taken(started, pause, &suspects, deadlocked),
+        }
+        tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
+        frame::publish::<Threads>(&context, report, scheduler.interval(), took).await;
+        // The JVM ends the answer before it closes its fd.
+        tokio::time::sleep(DUMP_SETTLES).await;
+        context.dumping.send_replace(false);
+        // What is suspected may change while this waits, and with it when the next dump is due.
+        loop {
+            let due = scheduler
+                .due(&suspected.borrow_and_update())
+                .unwrap_or(started);
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => break,
+                // Its sender is a part of `context`.
+                _ = suspected.changed() => {}
+            }
+        }
+    }
+}
+
+/// Reads one dump on a thread of its own.
+async fn read_dump(
+    context: &BrokerContext,
+    worker: &mut BlockingWorker<ThreadHistory>,
+    dump: Result<RawDump, Failure>,
+) -> Result<(ThreadReport, Names), Failure> {
+    let dump = dump?;
+    let name = context.broker.name();
+    let (behind, now) = (context.behind.borrow().clone(), context.clock.now());
+    let read = move |history: &mut ThreadHistory| report(&dump, history, behind.as_deref(), now);
+    let (report, _) = worker
+        .run(Threads::DESCRIPTION.deadline, &name, read)
+        .await?;
+    report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
+}
+
+/// Longest queues for one lock that are reported.
 const MAX_CONVOYS: usize = 8;
 
 /// What is remembered of one process from dump to dump.
 #[derive(Debug, Default)]
 pub struct ThreadHistory {
     stalls: StallDetector,
-    census: ThreadInventory,
+    inventory: ThreadInventory,
     owners: Owners,
 }
 
-/// What a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond or
-/// so: not for a thread that serves others. `behind` is
+/// Returns what a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond
+/// or so: not for a thread that serves others. `behind` is
 /// [`not_in_isr_by_leader`](crate::model::ClusterCounts::not_in_isr_by_leader) where known, `now` the dump's time.
 ///
 /// # Errors
@@ -84,7 +213,7 @@ pub fn report(
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
         *by_state.entry(state).or_default() += 1;
     }
-    let graph = WaitGraph::knowing(newest, &history.owners);
+    let graph = WaitGraph::with_owners(newest, &history.owners);
     // What has moved since is forgotten for good.
     history.owners = graph.owners();
     let pooled = newest
@@ -104,278 +233,18 @@ pub fn report(
         deadlocks: graph.deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
-        missing: history.census.observe(newest, behind, now),
+        missing: history.inventory.observe(newest, behind, now),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
     };
     Ok((report, names))
 }
 
-/// Whether threads stand still at a lock whose owner only a dump with locks can tell.
+/// Whether threads are stalled at a lock whose owner only a dump with locks shows.
 pub fn lacks_owners(report: &ThreadReport) -> bool {
     let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
     let mut unowned = stalls
         .filter(|stall| stall.holders.is_empty())
         .flat_map(|stall| &stall.lock_class);
     report.deadlocks.is_empty() && unowned.any(|class| is_exclusive_lock(class))
-}
-
-/// Takes the dumps of one broker.
-#[derive(Debug)]
-pub struct ThreadCollector {
-    exe: PathBuf,
-    proc_root: PathBuf,
-    broker: Arc<Broker>,
-    deadline: Duration,
-    /// A child that was killed and has not ended: the kernel holds it at the sick process.
-    stuck: Option<Child>,
-    /// The JVM's thread that served the last dump.
-    listener: Option<u32>,
-    no_signal_until: Option<Instant>,
-    failed_pause: Option<Duration>,
-}
-
-impl ThreadCollector {
-    /// `exe` is this program (`/proc/self/exe`); its `main` must know the hidden subcommand
-    /// [`SUBCOMMAND`](crate::sys::attach::child::SUBCOMMAND). `deadline` is for one dump.
-    pub fn new(
-        exe: impl Into<PathBuf>,
-        proc_root: impl Into<PathBuf>,
-        broker: Arc<Broker>,
-        deadline: Duration,
-    ) -> Self {
-        let (exe, proc_root) = (exe.into(), proc_root.into());
-        let (stuck, listener, no_signal_until, failed_pause) = (None, None, None, None);
-        ThreadCollector {
-            exe,
-            proc_root,
-            broker,
-            deadline,
-            stuck,
-            listener,
-            no_signal_until,
-            failed_pause,
-        }
-    }
-
-    /// Takes one dump. Ends at the latest a second after the deadline; if it is dropped earlier, so is the child.
-    ///
-    /// # Errors
-    /// With one of these reasons: `timeout`, `denied`, `disabled`, `stopped`, `gone`, `refused`, `listener_dead`,
-    /// `not_hotspot`, `no_signal_handler`, `protocol`.
-    pub async fn collect(&mut self) -> Result<RawDump, Failure> {
-        self.take(false, self.deadline).await
-    }
-
-    /// As [`ThreadCollector::collect`], with the owners of `java.util.concurrent` locks. The JVM walks its heap for it
-    /// in a pause of seconds: only for a broker that is stuck anyway.
-    ///
-    /// # Errors
-    /// As of [`ThreadCollector::collect`].
-    pub async fn collect_with_locks(&mut self) -> Result<RawDump, Failure> {
-        self.take(true, LOCKS_DEADLINE).await
-    }
-
-    async fn take(&mut self, with_locks: bool, deadline: Duration) -> Result<RawDump, Failure> {
-        let ask = Ask::ThreadDump { with_locks };
-        match self
-            .ask(ask, deadline)
-            .await
-            .map_err(|failure| self.of("thread dump", failure))?
-        {
-            (
-                Outcome::Ok {
-                    duration,
-                    pause,
-                    paused,
-                    listener,
-                    ..
-                },
-                bytes,
-            ) => {
-                self.listener = listener;
-                Ok(RawDump {
-                    bytes,
-                    duration,
-                    pause,
-                    paused,
-                })
-            }
-            _ => Err(self.of(
-                "thread dump",
-                Failure::new(Reason::Protocol, "the attach child took something else"),
-            )),
-        }
-    }
-
-    /// Has the JVM write its heap into a new file, as it sees that path, where what it may write and `min_free` bytes
-    /// are free: how many bytes it wrote, in what time. It stands still meanwhile; after `timeout` it writes on.
-    ///
-    /// # Errors
-    /// As of [`ThreadCollector::collect`]; `refused` as well where there is no room, no folder, or a file already.
-    pub async fn heap_dump(
-        &mut self,
-        file: &Path,
-        min_free: u64,
-        deadline: Duration,
-    ) -> Result<(u64, Duration), Failure> {
-        let ask = Ask::HeapDump {
-            file: file.to_owned(),
-            min_free,
-        };
-        match self
-            .ask(ask, deadline)
-            .await
-            .map_err(|failure| self.of("heap dump", failure))?
-        {
-            (Outcome::Heap { bytes, duration }, _) => Ok((bytes, duration)),
-            _ => Err(self.of(
-                "heap dump",
-                Failure::new(Reason::Protocol, "the attach child took something else"),
-            )),
-        }
-    }
-
-    /// What the child tells, with the text of a thread dump.
-    async fn ask(&mut self, ask: Ask, deadline: Duration) -> Result<(Outcome, Vec<u8>), Failure> {
-        // That of an earlier one is no cost of this.
-        self.failed_pause = None;
-        if let Some(child) = &mut self.stuck {
-            if matches!(child.try_wait(), Ok(None)) {
-                return Err(Failure::new(
-                    Reason::Timeout,
-                    "the previous attach was killed and hangs in the kernel still",
-                ));
-            }
-            self.stuck = None;
-        }
-        let request = Request {
-            proc_root: self.proc_root.clone(),
-            pid: self.broker.process.pid,
-            start_ticks: self.broker.process.start_ticks,
-            deadline,
-            max_bytes: MAX_DUMP_BYTES,
-            may_signal: self
-                .no_signal_until
-                .is_none_or(|until| Instant::now() >= until),
-            listener: self.listener,
-            ask,
-        };
-        // Not by a blocking thread, though this waits for exec: the child is killed when the thread that started it ends,
-        // and those end when they are idle.
-        let mut child = Command::new(&self.exe)
-            .args(request.arguments())
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| {
-                Failure::new(
-                    Reason::Protocol,
-                    format!("cannot start {}: {error}", self.exe.display()),
-                )
-            })?;
-        let output = match child.stdout.take() {
-            Some(stdout) => timeout(deadline + GRACE, read_output(stdout)).await,
-            None => Ok(Err("it has no standard output".into())),
-        };
-        self.end(child).await;
-        if !matches!(output, Ok(Ok(_))) && request.may_signal {
-            // It may have signalled.
-            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
-        }
-        let (header, bytes) = output
-            .map_err(|_| {
-                Failure::new(
-                    Reason::Timeout,
-                    "the attach child did not end at its deadline; it was killed",
-                )
-            })?
-            .map_err(|cause| {
-                Failure::new(
-                    Reason::Protocol,
-                    format!("the attach child failed: {cause}"),
-                )
-            })?;
-        match header.outcome {
-            Outcome::Error {
-                reason,
-                message,
-                pause,
-            } => {
-                self.failed_pause = pause;
-                if header.signalled {
-                    let pause = if reason == Reason::ListenerDead {
-                        REVIVAL_PAUSE
-                    } else {
-                        SIGNAL_PAUSE
-                    };
-                    self.no_signal_until = Some(Instant::now() + pause);
-                }
-                Err(Failure::new(reason, message))
-            }
-            outcome => Ok((outcome, bytes)),
-        }
-    }
-
-    /// How long the JVM stood at safepoints during the last dump, which failed; None where that is unknown.
-    pub fn failed_pause(&mut self) -> Option<Duration> {
-        self.failed_pause.take()
-    }
-
-    /// Kills the child if it has not ended, and reaps it.
-    async fn end(&mut self, mut child: Child) {
-        // Fails only if it has ended already.
-        let _ = child.start_kill();
-        if timeout(GRACE, child.wait()).await.is_err() {
-            self.stuck = Some(child);
-        }
-    }
-
-    /// With what was wanted and of whom.
-    fn of(&self, what: &str, Failure { reason, message }: Failure) -> Failure {
-        let pid = self.broker.process.pid;
-        match self.broker.id {
-            Some(id) => Failure::new(
-                reason,
-                format!("{what} of broker {id} (pid {pid}): {message}"),
-            ),
-            None => Failure::new(reason, format!("{what} of pid {pid}: {message}")),
-        }
-    }
-}
-
-/// The header line and as many bytes as it announces.
-async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
-    // Fewer turns between child and reader; where it is refused, it takes some more.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, 1 << 20);
-    let mut reader = BufReader::with_capacity(64 << 10, stdout);
-    let mut line = Vec::new();
-    let read = (&mut reader)
-        .take(MAX_HEADER_BYTES as u64)
-        .read_until(b'\n', &mut line)
-        .await;
-    read.map_err(|error| error.to_string())?;
-    let header: Header =
-        serde_json::from_slice(&line).map_err(|error| format!("no header: {error}"))?;
-    if header.bytes > MAX_DUMP_BYTES {
-        return Err(format!("it announces {} bytes", header.bytes));
-    }
-    let mut bytes = Vec::with_capacity(header.bytes);
-    let read = reader
-        .take(header.bytes as u64 + 1)
-        .read_to_end(&mut bytes)
-        .await;
-    read.map_err(|error| error.to_string())?;
-    if bytes.len() == header.bytes {
-        Ok((header, bytes))
-    } else {
-        Err(format!(
-            "it announced {} bytes and sent {}",
-            header.bytes,
-            bytes.len()
-        ))
-    }
 }

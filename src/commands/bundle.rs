@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::{block_on, evaluation, write_stdout};
 use crate::cli::{BundleArgs, ServeArgs};
 use crate::config::Config;
@@ -24,9 +26,9 @@ pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     for result in block_on(save_now(config, args.broker.as_deref()))? {
         match result {
             Ok(path) => write_stdout(format!("{}\n", path.display()).as_bytes())?,
-            Err(why) => {
+            Err(error) => {
                 code = ExitCode::from(1);
-                let _ = writeln!(std::io::stderr(), "kafka-vitals: {why}");
+                let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
             }
         }
     }
@@ -34,9 +36,8 @@ pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Saves one bundle of each broker of this host, or of the one whose id or label is `wanted`: discovers the brokers,
-/// takes every reading once, evaluates, saves. Older bundles stay. Returns the path of each bundle, or why there is
-/// none.
-async fn save_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, String>> {
+/// takes every reading once, evaluates, saves. Older bundles stay.
+async fn save_now(config: Config, wanted: Option<&str>) -> Vec<anyhow::Result<PathBuf>> {
     let clock = Clock::start();
     let mut saver = Saver::new(
         config.evidence.clone(),
@@ -49,7 +50,7 @@ async fn save_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, S
             broker.label == wanted || broker.broker.id.is_some_and(|id| id.to_string() == wanted)
         })
     };
-    // Its thread dumps have ended before those of the bundle start: they would wait for each other.
+    // Its thread dumps end before those of the bundle start: they would wait for each other.
     let view = evaluation::once(Arc::new(config), clock).await;
     let history = History::default();
     history.push(&view.snapshot);
@@ -60,8 +61,7 @@ async fn save_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, S
             let saved = saver
                 .save(&view, broker, &history, || is_stuck(broker))
                 .await;
-            results
-                .push(saved.map_err(|why| format!("no bundle of broker {}: {why}", broker.label)));
+            results.push(saved.with_context(|| format!("no bundle of broker {}", broker.label)));
         }
     }
     if results.is_empty() {
@@ -77,7 +77,7 @@ async fn save_now(config: Config, wanted: Option<&str>) -> Vec<Result<PathBuf, S
             .error
             .clone()
             .unwrap_or_else(|| format!("found: {}", found.join(", ")));
-        results.push(Err(format!(
+        results.push(Err(anyhow::anyhow!(
             "no broker {} runs on this host ({why})",
             wanted.unwrap_or("at all")
         )));

@@ -5,51 +5,68 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use super::{block_on, evaluation, live, write_stdout};
 use crate::cli::{CheckArgs, Format};
 use crate::config::Config;
-use crate::expose::{api, check};
+use crate::expose::api;
+use crate::expose::check::CheckPage;
+use crate::expose::overview::Level;
+use crate::expose::server::{COLOUR_QUERY, LEVEL_HEADER};
 use crate::model::{Clock, EvidenceStatus};
 
 const EXPORTER_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let output = args.output;
-    let (text, json) = match ask_exporter(args.address) {
-        Some(answers) => answers,
+    let output = match args.output {
+        Format::Json => Output::Json,
+        Format::Text if stdout_has_colours() => Output::Coloured,
+        Format::Text => Output::Plain,
+    };
+    let (level, text) = match ask_exporter(args.address, output) {
+        Some(answer) => answer,
         None => {
             let config = Arc::new(Config::load(args.as_serving())?);
             let clock = Clock::start();
             let view = block_on(evaluation::once(config, clock))?;
-            (
-                check::text(&view, &EvidenceStatus::default(), clock.now()),
-                serde_json::to_string(&api::brokers(&view))? + "\n",
-            )
+            let page = CheckPage::of(&view, &EvidenceStatus::default(), clock.now());
+            let text = match output {
+                Output::Plain => page.text(),
+                Output::Coloured => page.coloured(),
+                Output::Json => serde_json::to_string(&api::brokers(&view))? + "\n",
+            };
+            (page.level, text)
         }
     };
-    let code = check::exit_code(&text).context("the answer has no level")?;
-    let text = match output {
-        Format::Json => json,
-        Format::Text if stdout_has_colours() => check::coloured(&text),
-        Format::Text => text,
-    };
     write_stdout(text.as_bytes())?;
-    Ok(ExitCode::from(code))
+    Ok(ExitCode::from(level.exit_code()))
 }
 
-/// The answers of a running exporter as text and JSON: it knows what happened before. None if no exporter answers, or
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Plain,
+    Coloured,
+    Json,
+}
+
+/// The answer of a running exporter, which knows what happened before, and its level. None if no exporter answers, or
 /// if it has not finished its first round.
-fn ask_exporter(address: SocketAddr) -> Option<(String, String)> {
-    let get = |path| match live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES) {
-        Ok((status, _, body)) if status == "200" => Some(body),
-        _ => None,
+fn ask_exporter(address: SocketAddr, output: Output) -> Option<(Level, String)> {
+    let get = |path: &str| {
+        let answer = live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES).ok()?;
+        (answer.status == "200").then_some(answer)
     };
     get("/-/ready")?;
-    let text = get("/check").filter(|text| check::exit_code(text).is_some())?;
-    Some((text, get("/api/v1/brokers")?))
+    let page = match output {
+        Output::Coloured => get(&format!("/check?{COLOUR_QUERY}"))?,
+        Output::Plain | Output::Json => get("/check")?,
+    };
+    let level = Level::from_name(page.header(LEVEL_HEADER)?)?;
+    let text = match output {
+        Output::Json => get("/api/v1/brokers")?.body,
+        Output::Plain | Output::Coloured => page.body,
+    };
+    Some((level, text))
 }
 
 /// Whether standard output is a terminal with colours and the user did not switch them off (<https://no-color.org>).

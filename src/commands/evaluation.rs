@@ -1,4 +1,4 @@
-//! Judges each snapshot as it comes, and once a second without one: readings grow old.
+//! Evaluates each new snapshot, and the last one again after a second without a new one, because readings expire.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,18 +9,19 @@ use crate::collect;
 use crate::config::Config;
 use crate::model::EvidenceStatus;
 use crate::model::Role;
-use crate::model::{BrokerSnapshot, Clock, Snapshot};
+use crate::model::{BrokerSnapshot, Clock, CollectorName, Snapshot};
 use crate::verdict::View;
 use crate::verdict::evaluate::Evaluator;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use crate::verdict::liveness::Liveness;
 use crate::verdict::liveness::LivenessSettings;
 
-const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
-/// Rounds of several brokers end together: their snapshots are judged as one.
+/// A little more than a second: by then the next snapshot has usually come.
+const AT_LEAST_EVERY: Duration = Duration::from_millis(1250);
+/// Rounds of several brokers end together: their snapshots are evaluated as one.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
-/// Ends when nobody publishes snapshots any more.
+/// Runs until the publisher of the snapshots ends.
 pub async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     publish: watch::Sender<Arc<View>>,
@@ -28,99 +29,97 @@ pub async fn run(
     live: LivenessSettings,
     clock: Clock,
 ) {
-    let mut judge = Evaluator::default();
+    let mut evaluator = Evaluator::default();
     let mut liveness = Liveness::new(live);
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let now = clock.now();
-        let mut view = View::of(&mut judge, snapshot, now);
+        let mut view = View::of(&mut evaluator, snapshot, now);
         let saved = Arc::clone(&saved.borrow());
         let evidence =
-            |judged: &BrokerDiagnosis| saved.progress(judged.process, judged.first_seen());
+            |broker: &BrokerDiagnosis| saved.progress(broker.process, broker.first_seen());
         view.live = liveness
-            .judge(&view.snapshot, &view.diagnosis, evidence, now)
+            .answers(&view.snapshot, &view.diagnosis, evidence, now)
             .into();
         log_changes(&publish.borrow().diagnosis, &view.diagnosis);
         publish.send_replace(Arc::new(view));
-        tokio::time::sleep(AT_MOST_EVERY).await;
+        let earliest = tokio::time::Instant::now() + AT_MOST_EVERY;
         if let Ok(Err(_)) = tokio::time::timeout(AT_LEAST_EVERY, snapshots.changed()).await {
             return;
+        }
+        // Not a timer for each snapshot: usually the next one comes long after that.
+        if tokio::time::Instant::now() < earliest {
+            tokio::time::sleep_until(earliest).await;
         }
     }
 }
 
-/// The progress of threads is judged over 2 s.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(4);
-/// What hangs is unknown then.
-const LOOK_AT_MOST: Duration = Duration::from_secs(10);
-/// Two dumps that confirm a stall lie 10 s apart.
+/// The progress of threads is measured over 2 s.
+const RUN_AT_LEAST: Duration = Duration::from_secs(4);
+/// Readings that are still missing then are unknown.
+const RUN_AT_MOST: Duration = Duration::from_secs(10);
+/// The two dumps that confirm a stall are 10 s apart.
 const CONFIRM_AT_MOST: Duration = Duration::from_secs(30);
-/// A look waits no longer for what must last a minute before a running exporter believes it.
-const LASTING: Duration = Duration::from_secs(15);
+/// A single run waits no longer for what must last a minute in a running exporter.
+const MAX_HOLD: Duration = Duration::from_secs(15);
 
-/// One look at every broker of this host, without a running exporter: its rounds run until each has told and what is
-/// suspicious is confirmed or dispelled.
+/// Evaluates every broker of this host once, without a running exporter: the collectors run until each has
+/// reported and every suspicion is confirmed or refuted.
 pub async fn once(config: Arc<Config>, clock: Clock) -> View {
-    let begun = Instant::now();
-    let mut judge = Evaluator::with_max_hold(LASTING);
+    let started = Instant::now();
+    let mut evaluator = Evaluator::with_max_hold(MAX_HOLD);
     let (publish, mut snapshots) = watch::channel(Arc::default());
-    let look = async {
+    let run = async {
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let view = View::of(&mut judge, snapshot, clock.now());
-            let spent = begun.elapsed();
-            let told = view.snapshot.discovery.success.is_some()
+            let view = View::of(&mut evaluator, snapshot, clock.now());
+            let spent = started.elapsed();
+            let complete = view.snapshot.discovery.success.is_some()
                 && view
                     .snapshot
                     .brokers
                     .iter()
-                    .all(|broker| has_told(&config, broker));
+                    .all(|broker| has_reported(&config, broker));
             let decided = !view
                 .diagnosis
                 .brokers
                 .iter()
                 .any(|broker| broker.state == BrokerState::Suspect)
-                && !judge.is_undecided()
+                && !evaluator.is_undecided()
                 || view
                     .diagnosis
                     .brokers
                     .iter()
                     .any(|broker| broker.state == BrokerState::Gray);
             let no_broker = view.snapshot.brokers.is_empty();
-            if told && (no_broker || decided && spent >= LOOK_AT_LEAST)
+            if complete && (no_broker || decided && spent >= RUN_AT_LEAST)
                 || spent >= CONFIRM_AT_MOST
-                || !told && spent >= LOOK_AT_MOST
+                || !complete && spent >= RUN_AT_MOST
             {
                 return view;
             }
             tokio::time::sleep(AT_MOST_EVERY).await;
-            // Time passes without news as well; the rounds outlast the look.
+            // Time passes without a new snapshot as well.
             let _ = tokio::time::timeout(AT_MOST_EVERY * 4, snapshots.changed()).await;
         }
     };
     tokio::select! {
-        view = look => view,
-        // Runs for ever.
+        view = run => view,
+        // It never ends.
         () = collect::run(Arc::clone(&config), publish, clock) => View::default(),
     }
 }
 
-/// Whether each of the broker's rounds has ended at least once.
-fn has_told(config: &Config, broker: &BrokerSnapshot) -> bool {
-    let collectors = config.collectors;
+/// Whether each of the broker's collectors has run at least once.
+fn has_reported(config: &Config, broker: &BrokerSnapshot) -> bool {
     let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
-    let expected = [
-        (true, &["process", "handles", "log_dirs"][..]),
-        (collectors.sockets, &["sockets", "connections"]),
-        (collectors.cluster && is_broker, &["cluster", "probes"]),
-        (collectors.threads, &["threads", "progress"]),
-    ];
-    broker.ended.is_some()
-        || expected
-            .into_iter()
-            .filter(|(on, _)| *on)
-            .flat_map(|(_, names)| names)
-            .all(|name| broker.collectors.contains_key(*name))
+    let runs = |name: &CollectorName| {
+        name.is_per_broker()
+            && config.collectors.is_on(*name)
+            && (is_broker || *name != CollectorName::Cluster)
+    };
+    let mut expected = CollectorName::ALL.into_iter().filter(runs);
+    broker.ended.is_some() || expected.all(|name| broker.collectors.contains_key(&name))
 }
 
 fn log_changes(before: &Diagnosis, now: &Diagnosis) {

@@ -1,5 +1,5 @@
-//! `kafka-vitals live`: asks the exporter beside the broker, for an exec probe. It fails on the exporter's own 503 and on
-//! nothing else: an exporter that is gone, hangs or refuses must never have a broker restarted.
+//! `kafka-vitals live`: asks the exporter beside the broker, for an exec probe. It fails only on the exporter's own 503:
+//! an exporter that has ended, hangs or refuses must never cause the restart of a broker.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -27,18 +27,18 @@ pub fn run(args: &LiveArgs) -> ExitCode {
     code
 }
 
-/// What the exporter answered.
+/// The result of a request to the exporter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Restart the broker, for this reason.
     Restart(String),
-    /// The exporter's words.
+    /// The broker must not be restarted; the exporter's text.
     Live(String),
-    /// No answer that tells: passes as well.
+    /// No usable answer: the probe passes as well.
     NoAnswer(String),
 }
 
-/// Asks `address` of `broker`, or of the only one, within `time`.
+/// Asks the exporter at `address` about `broker`, or about the only one, within `time`.
 pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
     let path = broker.map_or_else(
         || "/live".to_owned(),
@@ -46,10 +46,11 @@ pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome
     );
     match get(address, &path, time, MAX_ANSWER) {
         Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),
-        Ok((status, headers, body)) => {
-            let reason = body.trim().to_owned();
+        Ok(answer) => {
+            let (status, reason) = (&answer.status, answer.body.trim().to_owned());
+            let (header, restart) = RESTART_HEADER;
             match status.as_str() {
-                "503" if is_marked(&headers) => Outcome::Restart(reason),
+                "503" if answer.header(header) == Some(restart) => Outcome::Restart(reason),
                 "200" => Outcome::Live(reason),
                 _ => Outcome::NoAnswer(format!(
                     "{address} answered {status}, which is no verdict: {reason}"
@@ -59,23 +60,30 @@ pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome
     }
 }
 
-fn is_marked(headers: &str) -> bool {
-    let mut headers = headers.lines().filter_map(|line| line.split_once(':'));
-    headers.any(|(name, value)| {
-        name.eq_ignore_ascii_case(RESTART_HEADER.0) && value.trim() == RESTART_HEADER.1
-    })
+/// An answer by HTTP.
+pub(super) struct Answer {
+    pub(super) status: String,
+    head: String,
+    pub(super) body: String,
 }
 
-/// Status, headers and body of the exporter's page at `path`, read within `time` and of fewer than `most` bytes.
-///
-/// # Errors
-/// Nobody answers in time, or what answers speaks no HTTP or says more.
-pub fn get(
+impl Answer {
+    /// The value of the header with this name.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        headers
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+    }
+}
+
+/// The exporter's answer for `path`, read within `time` and shorter than `most` bytes.
+pub(super) fn get(
     address: SocketAddr,
     path: &str,
     time: Duration,
     most: usize,
-) -> std::io::Result<(String, String, String)> {
+) -> std::io::Result<Answer> {
     let deadline = Instant::now() + time;
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -102,10 +110,14 @@ pub fn get(
         let text = String::from_utf8_lossy(&bytes);
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
-        Some((status.to_owned(), head.to_owned(), body.to_owned()))
+        Some(Answer {
+            status: status.to_owned(),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        })
     };
-    let whole = parts().filter(|_| bytes.len() < most);
-    whole.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no HTTP answer"))
+    let complete = parts().filter(|_| bytes.len() < most);
+    complete.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no HTTP answer"))
 }
 
 #[cfg(test)]
@@ -116,13 +128,13 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers one request with these bytes; a hanging one keeps the connection until the probe goes.
+    /// A server that answers one request with these bytes; a hanging one keeps the connection until the probe closes it.
     fn serving(bytes: &'static [u8], hangs: bool) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            // The request comes in one piece.
+            // The request arrives in one piece.
             let _ = stream.read(&mut [0; 512]).unwrap();
             stream.write_all(bytes).unwrap();
             if hangs {
@@ -133,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn fails_on_the_exporter_s_own_503_and_on_nothing_else() {
+    fn the_probe_fails_only_on_the_exporter_s_own_503() {
         let restart = || Some(Outcome::Restart("deadlocked".into()));
-        // An answer, whether the server hangs after it, and what it means; None is no verdict.
+        // An answer, whether the server hangs after it, and its meaning; None is no verdict.
         let table: [(&[u8], bool, Option<Outcome>); 11] = [
             (
                 b"HTTP/1.1 503 x\r\nkafka-vitals: restart\r\n\r\ndeadlocked\n",
@@ -147,7 +159,7 @@ mod tests {
                 false,
                 restart(),
             ),
-            // Of a proxy that misses the exporter.
+            // A proxy that does not reach the exporter.
             (
                 b"HTTP/1.1 503 Service Unavailable\r\nServer: nginx\r\n\r\nx",
                 false,

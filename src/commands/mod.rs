@@ -56,7 +56,8 @@ pub fn exit_code_of_failure(
 /// Runs `work` on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        // Whatever takes long runs on threads of its own: a second worker would only be woken to find nothing to do.
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

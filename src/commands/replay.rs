@@ -44,7 +44,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let termination = termination()?;
         let clock = Clock::replayed();
         let (publish, view) = watch::channel(Arc::default());
-        // No evidence is saved of readings that are long past.
+        // No evidence is saved for recorded readings.
         let (_, saved) = watch::channel(Arc::default());
         let served = Served {
             view,
@@ -70,7 +70,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
                 snapshots,
                 skipped,
                 broken,
-                "the recording is at its end; its last view stays"
+                "the recording has ended; its last view stays"
             );
             std::future::pending().await
         };
@@ -84,7 +84,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     })?
 }
 
-/// What a recording said in the end.
+/// The result of a replayed recording.
 #[derive(Debug, Default, Serialize)]
 pub struct Replayed {
     pub snapshots: u64,
@@ -96,7 +96,7 @@ pub struct Replayed {
     pub diagnosis: Arc<Diagnosis>,
 }
 
-/// Evaluators one snapshot after the other, `speed` times as fast as they were taken, and shows each view. Blocking.
+/// Evaluates one snapshot after the other, `speed` times as fast as they were taken, and shows each view. It blocks.
 pub fn play(mut recording: Recording, speed: f64, mut show: impl FnMut(View)) -> Replayed {
     let mut evaluator = Evaluator::default();
     let mut played = Replayed::default();
@@ -109,7 +109,7 @@ pub fn play(mut recording: Recording, speed: f64, mut show: impl FnMut(View)) ->
         }
         played.from.get_or_insert(now);
         played.snapshots += 1;
-        // Its answers to liveness probes stay empty: an old recording must not have a broker of today restarted.
+        // It has no answers to liveness probes: an old recording must not restart a broker of today.
         let view = View {
             replayed: true,
             ..View::of(&mut evaluator, Arc::new(snapshot), now)
@@ -145,14 +145,14 @@ pub fn text(played: &Replayed) -> String {
             "{}  broker {}: {}",
             clock_text(event.at),
             event.broker,
-            event.what
+            event.change
         );
     }
     for broker in &diagnosis.brokers {
         let _ = writeln!(
             text,
             "\n{}: {} {}",
-            broker.state.name(),
+            broker.state.text(),
             broker.sentence,
             broker.remedy
         );

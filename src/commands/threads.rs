@@ -10,7 +10,7 @@ use super::{block_on, print, write_stdout};
 use crate::analyze::dumps::Analysis;
 use crate::analyze::report;
 use crate::cli::{Format, ThreadsArgs};
-use crate::collect::threads::{THIS_PROGRAM, ThreadCollector};
+use crate::collect::jvm_dumper::{JvmDumper, THIS_PROGRAM};
 use crate::config::check_procfs;
 use crate::model::{Broker, ProcessKey};
 use crate::parse::thread_dump;
@@ -25,8 +25,8 @@ pub fn run(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
         start_ticks: ProcRoot::new(&args.procfs).stat(args.pid)?.start_ticks,
     };
     let broker = Arc::new(Broker::unknown(process));
-    let mut collector = ThreadCollector::new(THIS_PROGRAM, &args.procfs, broker, DEADLINE);
-    let dump = block_on(collector.collect())??;
+    let mut dumper = JvmDumper::new(THIS_PROGRAM, &args.procfs, broker, DEADLINE);
+    let dump = block_on(dumper.collect())??;
     let source = format!("pid {}", args.pid);
     let text = thread_dump::decode(&dump.bytes);
     let mut analysis = Analysis::default();

@@ -1,11 +1,13 @@
-//! Which command lines are those of a Kafka broker's JVM.
+//! Decides from a command line whether a process is the JVM of a Kafka broker, and how it was started.
 
 use std::path::PathBuf;
 
+use super::error::DiscoveryError;
 use super::properties::Properties;
 use crate::sys::proc::CommandLine;
+use crate::sys::rooted::RootedError;
 
-/// What the distributions start: Apache and those that follow it, Confluent Platform 3 to 5, Cloudera.
+/// Main classes of Apache and the distributions that follow it, of Confluent Platform 3 to 5, and of Cloudera.
 const MAIN_CLASSES: [&str; 3] = [
     "kafka.Kafka",
     "io.confluent.support.metrics.SupportedKafka",
@@ -31,7 +33,7 @@ const OPTIONS_WITH_VALUE: [&str; 15] = [
     "--source",
 ];
 
-/// Threads that only a broker has, in the 15 bytes that the kernel keeps of their names.
+/// Names of threads that only a broker has, cut to the 15 bytes that the kernel keeps.
 const BROKER_THREADS: [&str; 4] = [
     "kafka-request-h",
     "kafka-network-t",
@@ -42,45 +44,43 @@ const BROKER_THREADS: [&str; 4] = [
 /// How a broker was started. No `Debug`: overrides may hold passwords.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Launch {
-    /// As given: entries parted by `:`, a last part `*` stands for all jars of its folder.
+    /// As given: entries are separated by `:`, and a last part `*` stands for all jars of its folder.
     pub class_path: Option<String>,
-    /// As given: relative to the working folder, if not absolute.
+    /// As given; it may be relative to the working folder.
     pub properties: Option<PathBuf>,
     /// `--override key=value`.
     pub overrides: Vec<(String, String)>,
-    /// What `server.properties` said of us when it was first read: an edit changes nothing of a broker that runs.
+    /// The settings when `server.properties` was first read: a later edit does not change a running broker.
     pub read: Option<Properties>,
-    /// Why some of it is unknown.
+    /// Why some of this is unknown.
     pub problem: Option<String>,
 }
 
-/// What a command line tells.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Verdict {
+/// What a process is, according to its command line.
+pub enum JvmKind {
     Other,
     Kafka(Launch),
-    /// A JVM whose main class could not be seen, with the reason.
-    Unclear(String),
+    /// A JVM whose main class could not be seen, and why.
+    Unclear(DiscoveryError),
 }
 
-/// Judges a process by its name and command line. `read_file` is asked for the files of `@file` arguments.
-pub fn judge(
+/// Classifies a process by its name and command line. `read_file` returns the text of an `@file` argument's file.
+pub fn classify(
     comm: &str,
     line: &CommandLine,
-    mut read_file: impl FnMut(&str) -> Result<String, String>,
-) -> Verdict {
+    mut read_file: impl FnMut(&str) -> Result<String, RootedError>,
+) -> JvmKind {
     let mut arguments = line.arguments.clone();
     if line.cut {
         // The last one may be half an argument.
         arguments.pop();
     }
-    let cut = "its command line is cut (at 4096 bytes by kernels before 4.2)";
     let Some(command) = line.arguments.first() else {
-        return Verdict::Other;
+        return JvmKind::Other;
     };
-    // The name of the file that was executed, or what the caller wrote in its place.
+    // The executed file's name, or what the caller passed in its place.
     if !is_java(comm) && !is_java(command.rsplit('/').next().unwrap_or_default()) {
-        return Verdict::Other;
+        return JvmKind::Other;
     }
     let mut launch = Launch::default();
     let mut rest = arguments
@@ -91,9 +91,9 @@ pub fn judge(
     let main = loop {
         let Some(argument) = rest.pop_front() else {
             return if line.cut {
-                Verdict::Unclear(cut.to_owned())
+                JvmKind::Unclear(DiscoveryError::CutCommandLine)
             } else {
-                Verdict::Other
+                JvmKind::Other
             };
         };
         let (name, value) = match argument.split_once('=') {
@@ -102,7 +102,7 @@ pub fn judge(
         };
         match name {
             "--disable-@files" => expand = false,
-            "-jar" | "--dry-run" => return Verdict::Other,
+            "-jar" | "--dry-run" => return JvmKind::Other,
             "-cp" | "-classpath" | "--class-path" => {
                 launch.class_path = value.or_else(|| rest.pop_front())
             }
@@ -118,20 +118,22 @@ pub fn judge(
             _ if name.starts_with('-') || name.is_empty() => {}
             _ if expand && name.starts_with('@') && !name.starts_with("@@") => {
                 match read_file(&name[1..]) {
-                    // What an argument file names is not expanded again: no loop can be built.
+                    // Java does not expand `@file` inside an argument file either, so no loop is possible.
                     Ok(text) => {
                         for argument in argument_file(&text).into_iter().rev() {
                             rest.push_front(argument.trim_start_matches('@').to_owned());
                         }
                     }
-                    Err(reason) => return Verdict::Unclear(reason),
+                    Err(error) => {
+                        return JvmKind::Unclear(DiscoveryError::ArgumentFile(error));
+                    }
                 }
             }
             _ => break argument,
         }
     };
     if !MAIN_CLASSES.contains(&main.as_str()) {
-        return Verdict::Other;
+        return JvmKind::Other;
     }
     let mut rest = rest.into_iter().peekable();
     launch.properties = rest
@@ -148,24 +150,24 @@ pub fn judge(
             .overrides
             .extend(pair.map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
     }
-    launch.problem = line.cut.then(|| cut.to_owned());
-    Verdict::Kafka(launch)
+    launch.problem = line.cut.then(|| DiscoveryError::CutCommandLine.to_string());
+    JvmKind::Kafka(launch)
 }
 
-/// Whether the names of a process' threads are those of a broker: for a JVM whose command line does not tell.
+/// Whether thread names are those of a broker. For a JVM whose command line is unclear.
 pub fn has_broker_threads(names: &[String]) -> bool {
     names
         .iter()
         .any(|name| BROKER_THREADS.iter().any(|known| name.starts_with(known)))
 }
 
-/// `java`, `java17`, `java-21`.
+/// Matches `java`, `java17`, `java-21`.
 fn is_java(name: &str) -> bool {
     name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-')) == "java"
 }
 
-/// The arguments in an `@file` of the `java` command: parted by blanks, quoted with `"` or `'`, in which a backslash
-/// takes the next character literally; `#` begins a comment.
+/// Splits the text of an `@file` of the `java` command into arguments. Blanks separate them, `"` or `'` quote, a backslash
+/// in quotes escapes the next character, and `#` starts a comment.
 fn argument_file(text: &str) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut current: Option<String> = None;

@@ -1,8 +1,13 @@
-//! Which processes of this host are Kafka brokers, and what their own files say of them.
+//! Finds the Kafka brokers among the processes of this host and describes them from their own files.
 
 pub mod broker;
-pub mod jvm;
+mod error;
+mod files;
+mod jvm;
 pub mod properties;
 pub mod scan;
+mod settings;
+mod versions;
 
+pub use error::DiscoveryError;
 pub use scan::{Discovery, labels, matches, read_pid_file};

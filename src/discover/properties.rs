@@ -1,23 +1,25 @@
-//! Java's `.properties` files, read as Kafka reads them: by `java.util.Properties.load(InputStream)`, so bytes are
-//! ISO-8859-1 whatever an editor made of them.
+//! Reads Java's `.properties` files as Kafka does, that is as `java.util.Properties.load(InputStream)`: bytes are
+//! ISO-8859-1, even where an editor wrote UTF-8.
 
 use std::collections::BTreeMap;
 
 /// Biggest properties file that is read, in bytes.
 pub const FILE_CAP: usize = 1 << 20;
+/// Entries of one list (listeners, log folders, class path folders) that are read.
+pub(super) const MOST_ENTRIES: usize = 64;
 
-/// Java refuses the whole file, and so would the broker at its next start.
+/// Because of it Java refuses the whole file, and the broker would not start with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: \\u is not followed by four hexadecimal digits; Java refuses the file")]
 pub struct MalformedEscape {
     pub line: usize,
 }
 
-/// Keys and values; of a key given twice the later one holds.
+/// Keys and values. If a key is given twice, the later value holds.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties(BTreeMap<String, String>);
 
-/// Tells no values: some are passwords.
+/// Without values, because some are passwords.
 impl std::fmt::Debug for Properties {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Properties of {} keys", self.0.len())
@@ -35,22 +37,22 @@ impl Properties {
         Ok(Properties(pairs))
     }
 
-    /// The value as written.
+    /// Returns the value as written.
     pub fn raw(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
-    /// The value as Kafka takes it: trimmed of everything up to U+0020; an empty value is as good as none.
+    /// Returns the value as Kafka reads it: without characters up to U+0020 around it, and None if it is empty.
     pub fn get(&self, key: &str) -> Option<&str> {
         Some(self.raw(key)?.trim_matches(|c| c <= ' ')).filter(|value| !value.is_empty())
     }
 
-    /// As `--override key=value` on the command line does.
+    /// Replaces a value, as `--override key=value` on the command line does.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.0.insert(key.into(), value.into());
     }
 
-    /// Without every other key.
+    /// Drops every other key.
     pub fn only(mut self, keys: &[&str]) -> Properties {
         self.0.retain(|key, _| keys.contains(&key.as_str()));
         self
@@ -63,7 +65,7 @@ impl Properties {
     }
 }
 
-/// The parts of a value that Kafka splits at commas, without blanks around them and without empty ones.
+/// Splits a value at commas as Kafka does: without blanks around the parts and without empty parts.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')
@@ -71,7 +73,7 @@ pub fn list(value: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-/// `${provider:path:key}`: a config provider of the broker fills it in, from where we do not look.
+/// Whether the value is like `${provider:path:key}`, so that only the broker's config provider knows it.
 pub fn comes_from_provider(value: &str) -> bool {
     value.split_once("${").is_some_and(|(_, rest)| {
         rest.split_once('}')
@@ -83,14 +85,14 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\x0c')
 }
 
-/// Lines joined where one ends in an odd number of backslashes, each with the number of its first natural line.
-/// Comments and blank lines are left out.
+/// Joins lines that end in an odd number of backslashes with the next one, and leaves out comments and blank lines. Each
+/// comes with the number of its first natural line.
 fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     let mut lines = Vec::new();
     let mut open: Option<(usize, Vec<u8>)> = None;
     for (number, natural) in (1..).zip(natural_lines(bytes)) {
         let text = skip_blanks(natural);
-        // A line that is nothing yet may still become a comment.
+        // A continued line that is still empty may become a comment.
         let empty = open.as_ref().is_none_or(|(_, line)| line.is_empty());
         if empty && matches!(text.first(), None | Some(b'#' | b'!')) {
             open = None;
@@ -119,7 +121,7 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
     text.get(start..).unwrap_or_default()
 }
 
-/// Pieces between `\n`, `\r\n` and `\r`.
+/// Splits at `\n`, `\r\n` and `\r`.
 fn natural_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(bytes);
     std::iter::from_fn(move || {
@@ -134,7 +136,7 @@ fn natural_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The key ends at the first `=`, `:` or blank without a backslash before it; blanks and one `=` or `:` part it from
+/// The key ends at the first `=`, `:` or blank without a backslash before it. Blanks and one `=` or `:` separate it from
 /// the value.
 fn split_key(line: &[u8]) -> (&[u8], &[u8]) {
     let mut escaped = false;

@@ -1,8 +1,9 @@
-//! The discovery round: new, gone and restarted brokers, cheaply every few seconds.
+//! The discovery round: finds new, ended and restarted brokers, cheaply every few seconds.
 //!
-//! A scan reads `/proc/PID/stat` of every process, which cannot block, and remembers by process what its command line
-//! said. What can block for ever (a command line of a process that waits for a dead disk, a file below another root
-//! on a hung or hostile file system) is read in a thread of its own, which is left behind when it takes too long.
+//! A scan reads `/proc/PID/stat` of every process, which cannot block, and remembers for each process what its command
+//! line said. Other reads can block for ever: the command line of a process that waits for a dead disk, or a file below
+//! another root on a hung or hostile file system. They run in a thread of their own, which is abandoned when it takes
+//! too long.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,67 +12,68 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::jvm::{self, Launch, Verdict};
+use super::error::DiscoveryError;
+use super::jvm::{self, JvmKind, Launch};
 use super::{broker, properties};
 use crate::model::Failure;
 use crate::model::{Broker, ProcessKey, Reason};
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
-/// A process this young may be a fork that is about to become something else under the same start time.
+/// A process this young may be a fork that will execute another program under the same start time.
 const YOUNG: Duration = Duration::from_secs(10);
-/// Any process may exec something else under the same name; so verdicts are renewed.
+/// Any process may execute another program under the same name, so it is classified again after this time.
 const RENEW_OTHER: Duration = Duration::from_secs(60);
-/// What could not be read may be readable by now, and whether its file was edited is told.
+/// A broker's files are read again after this time: some may be readable now, and edits are reported.
 const RENEW_BROKER: Duration = Duration::from_secs(300);
-/// `meta.properties` of a broker without an id yet appears early or never.
+/// While a process without an id is younger than this, each scan reads it: `meta.properties` appears early or never.
 const ID_EXPECTED: Duration = Duration::from_secs(600);
-/// For all blocking reads of one scan together.
+/// Time for all blocking reads of one scan together.
 const READ_BUDGET: Duration = Duration::from_secs(2);
-/// Threads left behind at most; beyond them nothing that may block is read.
+/// With so many abandoned threads, nothing that may block is read any more.
 const MOST_STUCK_READERS: usize = 4;
-/// Bounds what a host full of JVMs makes us say.
-const MOST_DOUBTS: usize = 16;
+/// Bounds the log of a host full of JVMs.
+const MOST_WARNINGS: usize = 16;
 const MOST_THREAD_NAMES: usize = 512;
 const ARGUMENT_FILE_CAP: usize = 256 << 10;
 
-/// Finds the Kafka brokers of this host, again and again.
+/// Finds the Kafka brokers of this host, and remembers them from scan to scan.
 pub struct Discovery {
     proc: ProcRoot,
     pid_files: Vec<PathBuf>,
-    known: HashMap<ProcessKey, Known>,
-    /// Threads that hang, each with the process at which it does.
+    known: HashMap<ProcessKey, KnownProcess>,
+    /// Abandoned threads, each with the process whose files it hangs at.
     stuck_readers: Vec<(ProcessKey, JoinHandle<()>)>,
     warnings: Vec<String>,
 }
 
-/// What is remembered of one process.
-struct Known {
+struct KnownProcess {
     comm: String,
-    judged: Instant,
+    checked_at: Instant,
+    /// A pid file names it.
     named: bool,
-    what: What,
+    kind: ProcessKind,
 }
 
 #[derive(Clone)]
-enum What {
+enum ProcessKind {
     Other,
-    /// Perhaps a broker; why that could not be seen.
-    Doubtful(String),
+    /// Perhaps a broker, with the reason why that could not be seen.
+    Unclear(String),
     Kafka(Arc<Launch>, Arc<Broker>),
 }
 
 struct Job {
     key: ProcessKey,
     comm: String,
-    /// Named by a pid file: a broker whatever its command line says.
+    /// A pid file names it, so it is a broker whatever its command line says.
     named: bool,
-    /// What it was found to be before, where nothing says that it is another program now.
+    /// The earlier description, if nothing indicates that the process runs another program now.
     known: Option<(Arc<Launch>, Arc<Broker>)>,
 }
 
 impl Discovery {
-    /// `pid_files` name processes that are brokers whatever their command lines say.
+    /// Processes named by `pid_files` are brokers whatever their command lines say.
     pub fn new(proc: ProcRoot, pid_files: Vec<PathBuf>) -> Discovery {
         Discovery {
             proc,
@@ -82,11 +84,11 @@ impl Discovery {
         }
     }
 
-    /// All brokers of this host, by process; the same `Arc` as last time for those of which nothing changed.
-    /// Takes up to 2 s if files hang, so not for a thread that serves others.
+    /// Returns all brokers of this host, sorted by process. An unchanged broker keeps its `Arc`. Takes up to 2 s if files
+    /// hang, so do not call it in a thread that serves others.
     ///
     /// # Errors
-    /// If the processes cannot be listed: then nothing is known of brokers, old or new.
+    /// If the processes cannot be listed. Then nothing is known about brokers, old or new.
     pub fn scan(&mut self) -> Result<Vec<Arc<Broker>>, Failure> {
         let pids = self.proc.pids().map_err(|error| {
             Failure::new(
@@ -124,9 +126,9 @@ impl Discovery {
                 }
                 Err(ProcError::Gone { .. }) => continue,
                 Err(error) => {
-                    if self.warnings.len() < MOST_DOUBTS {
+                    if self.warnings.len() < MOST_WARNINGS {
                         self.warnings.push(format!(
-                            "process {pid} is passed over, a broker or not: {error}"
+                            "process {pid} is skipped, although it may be a broker: {error}"
                         ));
                     }
                     continue;
@@ -143,16 +145,17 @@ impl Discovery {
             let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
             let hangs = self.stuck_readers.iter().any(|(at, _)| *at == key);
             match self.known.remove(&key) {
-                // One that holds a reader gets no second one, however long it lasts.
+                // A process that a reader hangs at gets no second reader.
                 Some(known) if hangs || !known.is_due(&stat, named, age, now) => {
                     alive.insert(key, known);
                 }
-                // A broker's child shows the broker's command line until it becomes what it was made for.
+                // A broker's child shows the broker's command line until it executes its own program.
                 None if brokers.contains(&stat.parent) => {}
                 known => {
-                    // To be named by a pid file makes no less of a broker of it.
-                    let same = |known: &&Known| known.comm == stat.comm && (named || !known.named);
-                    let same = known.as_ref().filter(same).and_then(Known::kafka);
+                    // A broker stays one when a pid file starts to name it.
+                    let same =
+                        |known: &&KnownProcess| known.comm == stat.comm && (named || !known.named);
+                    let same = known.as_ref().filter(same).and_then(KnownProcess::kafka);
                     jobs.push(Job {
                         key,
                         comm: stat.comm,
@@ -165,24 +168,25 @@ impl Discovery {
         }
         self.known = alive;
         if hidden {
-            // Without their number, which changes all the time: this is logged whenever it is another text.
-            let what = "some processes may not be read (procfs mounted with hidepid?): brokers among them are not \
-                        found; run kafka-vitals as the brokers' user";
-            self.warnings.push(what.to_owned());
+            // Without the number of processes: it changes all the time, and each new text is logged.
+            let warning = "some processes may not be read (is procfs mounted with hidepid?), so brokers among them are \
+                           not found: run kafka-vitals as the brokers' user";
+            self.warnings.push(warning.to_owned());
         }
-        // Brokers last: a renewal that hangs must not keep a new one from being found.
+        // Known brokers come last: if one of them hangs, new ones are still found.
         jobs.sort_by_key(|job| job.known.is_some());
         self.run(jobs, now);
 
         let mut found: Vec<Arc<Broker>> = self
             .known
             .values()
-            .filter_map(Known::broker)
+            .filter_map(KnownProcess::broker)
             .cloned()
             .collect();
         found.sort_by_key(|broker| broker.process);
         for known in self.known.values() {
-            if let (What::Doubtful(reason), true) = (&known.what, self.warnings.len() < MOST_DOUBTS)
+            if let (ProcessKind::Unclear(reason), true) =
+                (&known.kind, self.warnings.len() < MOST_WARNINGS)
             {
                 self.warnings.push(reason.clone());
             }
@@ -191,7 +195,7 @@ impl Discovery {
         Ok(found)
     }
 
-    /// Where the last scan may have missed a broker, and why: for the log, when it changes.
+    /// Where the last scan may have missed a broker, and why. To be logged when it changes.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -207,14 +211,14 @@ impl Discovery {
         pids
     }
 
-    /// Runs the jobs in a thread that is left behind if it does not end in time.
+    /// Runs the jobs in a thread that is abandoned if it does not end in time.
     fn run(&mut self, jobs: Vec<Job>, now: Instant) {
         if jobs.is_empty() {
             return;
         }
         if self.stuck_readers.len() >= MOST_STUCK_READERS {
             self.warnings.push(format!(
-                "new brokers are not looked for: {MOST_STUCK_READERS} reads of other processes' files hang; \
+                "new brokers are not found, because {MOST_STUCK_READERS} reads of other processes' files hang: \
                  look for processes in state D and hung file systems"
             ));
             return;
@@ -238,27 +242,27 @@ impl Discovery {
             Ok(reader) => reader,
             Err(error) => {
                 self.warnings.push(format!(
-                    "new brokers are not looked for: no thread to read with: {error}"
+                    "new brokers are not found, because no thread could be started to read their files: {error}"
                 ));
                 return;
             }
         };
         for (key, comm, named) in order {
-            let what = match results.recv_timeout(READ_BUDGET.saturating_sub(now.elapsed())) {
-                Ok(Some(what)) => self.keep_if_same(key, what),
+            let kind = match results.recv_timeout(READ_BUDGET.saturating_sub(now.elapsed())) {
+                Ok(Some(kind)) => self.keep_if_same(key, kind),
                 Ok(None) => {
                     self.known.remove(&key);
                     continue;
                 }
                 Err(failure) => {
-                    let what = self.what_of_unread(key, &comm, failure);
+                    let kind = self.kind_of_unread(key, &comm, failure);
                     self.known.insert(
                         key,
-                        Known {
+                        KnownProcess {
                             comm,
-                            judged: now,
+                            checked_at: now,
                             named,
-                            what,
+                            kind,
                         },
                     );
                     if failure == RecvTimeoutError::Timeout {
@@ -269,102 +273,104 @@ impl Discovery {
             };
             self.known.insert(
                 key,
-                Known {
+                KnownProcess {
                     comm,
-                    judged: now,
+                    checked_at: now,
                     named,
-                    what,
+                    kind,
                 },
             );
         }
     }
 
-    /// A broker stays what it was known as; anything else may be one.
-    fn what_of_unread(&mut self, key: ProcessKey, comm: &str, failure: RecvTimeoutError) -> What {
-        let why = match failure {
-            RecvTimeoutError::Timeout => {
-                format!(
-                    "took longer than {} s; tried again once that has ended",
-                    READ_BUDGET.as_secs()
-                )
-            }
-            RecvTimeoutError::Disconnected => {
-                "panicked, as the log tells; tried again later".to_owned()
-            }
+    /// A broker keeps its description; any other process may be a broker.
+    fn kind_of_unread(
+        &mut self,
+        key: ProcessKey,
+        comm: &str,
+        failure: RecvTimeoutError,
+    ) -> ProcessKind {
+        let pid = key.pid;
+        let reading = "reading its command line or files";
+        let reason = match failure {
+            RecvTimeoutError::Timeout => format!(
+                "process {pid} ({comm}): {reading} took longer than {} s; it is tried again once that has ended",
+                READ_BUDGET.as_secs()
+            ),
+            RecvTimeoutError::Disconnected => format!(
+                "process {pid} ({comm}): {reading} panicked (see the log); it is tried again later"
+            ),
         };
-        let reason = format!(
-            "process {} ({comm}): reading its command line or files {why}",
-            key.pid
-        );
-        match self.known.get(&key).map(|known| known.what.clone()) {
-            Some(kept @ What::Kafka(..)) => {
+        match self.known.get(&key).map(|known| known.kind.clone()) {
+            Some(kept @ ProcessKind::Kafka(..)) => {
                 self.warnings.push(reason);
                 kept
             }
-            _ => What::Doubtful(reason),
+            _ => ProcessKind::Unclear(reason),
         }
     }
 
-    /// The Arc that others already hold, where nothing changed.
-    fn keep_if_same(&self, key: ProcessKey, what: What) -> What {
-        match (&what, self.known.get(&key).and_then(Known::broker)) {
-            (What::Kafka(launch, new), Some(old)) if new == old => {
-                What::Kafka(launch.clone(), old.clone())
+    /// Keeps the `Arc` that others already hold, if nothing changed.
+    fn keep_if_same(&self, key: ProcessKey, kind: ProcessKind) -> ProcessKind {
+        match (&kind, self.known.get(&key).and_then(KnownProcess::broker)) {
+            (ProcessKind::Kafka(launch, new), Some(old)) if new == old => {
+                ProcessKind::Kafka(launch.clone(), old.clone())
             }
-            _ => what,
+            _ => kind,
         }
     }
 }
 
-impl Known {
+impl KnownProcess {
     fn broker(&self) -> Option<&Arc<Broker>> {
-        match &self.what {
-            What::Kafka(_, broker) => Some(broker),
+        match &self.kind {
+            ProcessKind::Kafka(_, broker) => Some(broker),
             _ => None,
         }
     }
 
     fn kafka(&self) -> Option<(Arc<Launch>, Arc<Broker>)> {
-        match &self.what {
-            What::Kafka(launch, broker) => Some((launch.clone(), broker.clone())),
+        match &self.kind {
+            ProcessKind::Kafka(launch, broker) => Some((launch.clone(), broker.clone())),
             _ => None,
         }
     }
 
-    /// Whether to look at the process again.
+    /// Whether to classify the process again.
     fn is_due(&self, stat: &Stat, named: bool, age: Duration, now: Instant) -> bool {
-        let since = now.duration_since(self.judged);
-        let renew = match &self.what {
-            What::Kafka(_, broker) if broker.id.is_none() && age < ID_EXPECTED => Duration::ZERO,
-            What::Kafka(..) => RENEW_BROKER,
-            // One that hangs is not tried at every scan, however young it is.
-            What::Doubtful(_) => RENEW_OTHER,
-            What::Other if age < YOUNG => Duration::ZERO,
-            What::Other => RENEW_OTHER,
+        let since = now.duration_since(self.checked_at);
+        let renew = match &self.kind {
+            ProcessKind::Kafka(_, broker) if broker.id.is_none() && age < ID_EXPECTED => {
+                Duration::ZERO
+            }
+            ProcessKind::Kafka(..) => RENEW_BROKER,
+            // It may hang, so it is not tried at every scan, even if it is young.
+            ProcessKind::Unclear(_) => RENEW_OTHER,
+            ProcessKind::Other if age < YOUNG => Duration::ZERO,
+            ProcessKind::Other => RENEW_OTHER,
         };
-        // `>=` so that what was judged when young is judged once more.
+        // A process that was classified when young is classified once more when it no longer is.
         self.comm != stat.comm || self.named != named || since >= renew
     }
 }
 
-/// What a process is; None if it is gone.
-fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
+/// Classifies one process and describes it if it is a broker. None if it is gone.
+fn examine(proc: &ProcRoot, job: &Job) -> Option<ProcessKind> {
     let pid = job.key.pid;
     let mut launch = match &job.known {
         Some((launch, _)) => launch.clone(),
-        None => match look(proc, job) {
-            Ok(Verdict::Kafka(launch)) => Arc::new(launch),
-            Ok(Verdict::Other) => return Some(What::Other),
-            Ok(Verdict::Unclear(reason)) => {
-                let doubt = format!(
+        None => match classify(proc, job) {
+            Ok(JvmKind::Kafka(launch)) => Arc::new(launch),
+            Ok(JvmKind::Other) => return Some(ProcessKind::Other),
+            Ok(JvmKind::Unclear(reason)) => {
+                return Some(ProcessKind::Unclear(format!(
                     "process {pid} ({}) may be a broker: {reason}; name its pid file in the config file",
                     job.comm
-                );
-                return Some(What::Doubtful(doubt));
+                )));
             }
             Err(ProcError::Gone { .. }) => return None,
             Err(error) => {
-                return Some(What::Doubtful(format!(
+                return Some(ProcessKind::Unclear(format!(
                     "process {pid} ({}) may be a broker: {error}",
                     job.comm
                 )));
@@ -373,17 +379,17 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<What> {
     };
     let earlier = job.known.as_ref().map(|(_, broker)| &**broker);
     match broker::describe(proc, job.key, Arc::make_mut(&mut launch), earlier) {
-        Ok(broker) => Some(What::Kafka(launch, Arc::new(broker))),
+        Ok(broker) => Some(ProcessKind::Kafka(launch, Arc::new(broker))),
         Err(_) => None,
     }
 }
 
-fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
+fn classify(proc: &ProcRoot, job: &Job) -> Result<JvmKind, ProcError> {
     let pid = job.key.pid;
     let line = proc.command_line(pid)?;
-    let verdict = jvm::judge(&job.comm, &line, |name| read_argument_file(proc, pid, name));
-    match verdict {
-        Verdict::Unclear(reason)
+    let kind = jvm::classify(&job.comm, &line, |name| read_argument_file(proc, pid, name));
+    match kind {
+        JvmKind::Unclear(reason)
             if job.named
                 || jvm::has_broker_threads(
                     &proc
@@ -391,60 +397,61 @@ fn look(proc: &ProcRoot, job: &Job) -> Result<Verdict, ProcError> {
                         .unwrap_or_default(),
                 ) =>
         {
-            Ok(Verdict::Kafka(Launch {
-                problem: Some(reason),
+            Ok(JvmKind::Kafka(Launch {
+                problem: Some(reason.to_string()),
                 ..Launch::default()
             }))
         }
-        Verdict::Other if job.named => {
+        JvmKind::Other if job.named => {
             let properties = line
                 .arguments
                 .iter()
                 .find(|argument| argument.ends_with(".properties"));
-            let problem = Some("a broker because a pid file of the config file says so".to_owned());
-            Ok(Verdict::Kafka(Launch {
+            let problem = Some(
+                "it counts as a broker because a pid file of the config file names it".to_owned(),
+            );
+            Ok(JvmKind::Kafka(Launch {
                 properties: properties.map(PathBuf::from),
                 problem,
                 ..Launch::default()
             }))
         }
-        verdict => Ok(verdict),
+        kind => Ok(kind),
     }
 }
 
-/// How a broker was started, read anew.
+/// Reads again how a broker was started.
 ///
 /// # Errors
-/// What could not be read, and why.
-pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, String> {
-    let stat = proc.stat(pid).map_err(|error| error.to_string())?;
-    let line = proc.command_line(pid).map_err(|error| error.to_string())?;
-    match jvm::judge(&stat.comm, &line, |name| {
+/// If its command line cannot be read or is not that of a broker.
+pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, DiscoveryError> {
+    let stat = proc.stat(pid)?;
+    let line = proc.command_line(pid)?;
+    match jvm::classify(&stat.comm, &line, |name| {
         read_argument_file(proc, pid, name)
     }) {
-        Verdict::Kafka(launch) => Ok(launch),
-        Verdict::Unclear(reason) => Err(reason),
-        Verdict::Other => Err("its command line is not that of a Kafka broker".to_owned()),
+        JvmKind::Kafka(launch) => Ok(launch),
+        JvmKind::Unclear(reason) => Err(reason),
+        JvmKind::Other => Err(DiscoveryError::NotKafka),
     }
 }
 
-fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, String> {
+fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, RootedError> {
     let folder = proc.link(pid, "cwd").unwrap_or_default();
-    let root = Rooted::open(&proc.file(pid, "root")).map_err(|error| error.to_string())?;
-    match root.read(&folder.join(name), ARGUMENT_FILE_CAP) {
-        Ok(file) => Ok(String::from_utf8_lossy(&file.bytes).into_owned()),
-        Err(error) => Err(format!("its argument file: {error}")),
-    }
+    let root = Rooted::open(&proc.file(pid, "root"))?;
+    let file = root.read(&folder.join(name), ARGUMENT_FILE_CAP)?;
+    Ok(String::from_utf8_lossy(&file.bytes).into_owned())
 }
 
-/// The process id in a pid file of the config file.
+/// Reads the process id from a pid file that the config file names.
 ///
 /// # Errors
-/// Says which file and why.
+/// If the file cannot be read or holds no process id.
 pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
-    let fail =
-        |reason, what: String| Failure::new(reason, format!("pid file {}: {what}", path.display()));
-    // By way of the root folder as well: it may be a FIFO, or huge.
+    let fail = |reason, cause: String| {
+        Failure::new(reason, format!("pid file {}: {cause}", path.display()))
+    };
+    // `Rooted` also refuses a FIFO and a huge file.
     let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
     let file = file.map_err(|error| match error {
         RootedError::Missing { .. } => fail(
@@ -459,7 +466,8 @@ pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
         .map_err(|_| fail(Reason::Protocol, "holds no process id".to_owned()))
 }
 
-/// The `broker` label of each: its id; `<id>@<port>` for those that share one; `pid-N` while it is unknown.
+/// Returns the `broker` label of each broker: its id, `<id>@<port>` where brokers share an id, `pid-N` while the id is
+/// unknown.
 pub fn labels(brokers: &[Arc<Broker>]) -> Vec<String> {
     let port = |broker: &Broker| {
         let listener = broker
@@ -486,7 +494,7 @@ pub fn labels(brokers: &[Arc<Broker>]) -> Vec<String> {
         .collect()
 }
 
-/// Whether a broker is the one that the config file names: everything that is given must agree.
+/// Whether a broker is the one that the config file names: everything that is given must match.
 pub fn matches(broker: &Broker, id: Option<i32>, port: Option<u16>, pid: Option<u32>) -> bool {
     (id.is_some() || port.is_some() || pid.is_some())
         && id.is_none_or(|id| broker.id == Some(id))

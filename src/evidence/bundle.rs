@@ -1,5 +1,5 @@
-//! What stands in a bundle. Texts have the forms of the tools that people use, so that those, and `kafka-vitals
-//! analyze`, read them: `jstack`, `ss -tane`, `ls -ln /proc/PID/fd`, `jcmd PID PerfCounter.print`.
+//! The content of a bundle. Texts have the formats of common tools, so that those and `kafka-vitals analyze` read them:
+//! `jstack`, `ss -tane`, `ls -ln /proc/PID/fd`, `jcmd PID PerfCounter.print`.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::PartError;
 use super::mask;
-use crate::collect::process;
+use crate::collect::fds;
 use crate::collect::sockets::Sockets;
 use crate::discover::broker::server_properties;
 use crate::discover::scan::launch_of;
@@ -24,14 +25,14 @@ use crate::sys::process::PinnedProcess;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
 
-/// For one reading of the broker.
+/// The deadline of one part.
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Lines of handles and of sockets.
+/// The most lines of file descriptors and of sockets.
 const MOST_LINES: usize = 100_000;
-/// Bytes from the end of the broker's log.
+/// The most bytes from the end of the broker's log.
 const LOG_TAIL: u64 = 1 << 20;
 
-/// The broker that is told of.
+/// The broker whose evidence is saved.
 #[derive(Debug, Clone)]
 pub struct Subject {
     pub broker: Arc<Broker>,
@@ -39,12 +40,12 @@ pub struct Subject {
 }
 
 /// One file, and how its content is read. It may block.
-pub type Part = (&'static str, fn(&Subject) -> Result<Vec<u8>, String>);
+pub type Part = (&'static str, fn(&Subject) -> Result<Vec<u8>, PartError>);
 
-/// In the order of their worth, should the room not do for all.
+/// The most important first, in case the limits do not suffice for all.
 pub const PARTS: [Part; 8] = [
     ("sockets.txt", sockets),
-    ("handles.txt", handles),
+    ("handles.txt", fds),
     ("limits.txt", |subject| small(subject, "limits")),
     ("status.txt", |subject| small(subject, "status")),
     ("server.log", log_tail),
@@ -56,14 +57,12 @@ pub const PARTS: [Part; 8] = [
 impl Subject {
     /// Reads one part, of this process and no other.
     ///
-    /// # Errors
-    /// What could not be read, and why.
-    pub fn read(&self, part: Part) -> Result<Vec<u8>, String> {
+    pub fn read(&self, part: Part) -> Result<Vec<u8>, PartError> {
         let bytes = part.1(self)?;
         let process = self.broker.process;
         match self.proc.stat(process.pid) {
             Ok(stat) if stat.start_ticks == process.start_ticks => Ok(bytes),
-            _ => Err(format!("{} has ended", self.broker.name())),
+            _ => Err(PartError::Ended(self.broker.name())),
         }
     }
 
@@ -72,32 +71,32 @@ impl Subject {
     }
 }
 
-fn small(subject: &Subject, name: &str) -> Result<Vec<u8>, String> {
+fn small(subject: &Subject, name: &str) -> Result<Vec<u8>, PartError> {
     subject
         .proc
         .small(subject.pid(), name)
         .map(|(_, bytes)| bytes)
-        .map_err(|error| error.to_string())
+        .map_err(PartError::read)
 }
 
-fn sockets(subject: &Subject) -> Result<Vec<u8>, String> {
+fn sockets(subject: &Subject) -> Result<Vec<u8>, PartError> {
     let mut sockets = Sockets::new(subject.proc.path(), READ_DEADLINE);
     sockets
         .lines(&subject.broker, MOST_LINES)
         .map(String::into_bytes)
-        .map_err(|failure| failure.message)
+        .map_err(PartError::Collector)
 }
 
-fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
+fn fds(subject: &Subject) -> Result<Vec<u8>, PartError> {
     let (mut text, mut count, mut kinds) = (String::new(), 0_usize, FdKinds::default());
     let folder = subject.proc.file(subject.pid(), "fd");
-    let visited = subject.proc.visit_numbered_links(
+    let visited = subject.proc.visit_fd_links(
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
-            *process::slot(&mut kinds, link) += 1;
+            *fds::count_of(&mut kinds, link) += 1;
             count += 1;
-            // Closed meanwhile: counted, and not shown.
+            // Closed meanwhile: it is counted and not listed.
             let Some(own) = std::fs::symlink_metadata(folder.join(number))
                 .ok()
                 .filter(|_| count <= MOST_LINES)
@@ -109,7 +108,7 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
                 .into_iter()
                 .map(|(bit, c)| if own.mode() & bit != 0 { c } else { '-' })
                 .collect();
-            // A name may hold a line end.
+            // A name may contain a line end.
             let link: String = String::from_utf8_lossy(link)
                 .chars()
                 .map(|c| if c.is_control() { '?' } else { c })
@@ -126,7 +125,7 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
             ControlFlow::Continue(())
         },
     );
-    visited.map_err(|error| error.to_string())?;
+    visited.map_err(PartError::read)?;
     let counts: Vec<String> = kinds
         .named()
         .iter()
@@ -135,16 +134,16 @@ fn handles(subject: &Subject) -> Result<Vec<u8>, String> {
     let left_out = count.saturating_sub(MOST_LINES);
     let _ = writeln!(
         text,
-        "# {count} handles: {}; {left_out} are not shown",
+        "# {count} file handles: {}; {left_out} are not listed",
         counts.join(", ")
     );
     Ok(text.into_bytes())
 }
 
-/// The end of the log that the broker writes, by way of its own open handle: also where it was moved or deleted since.
-fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
-    // The nearest to a name that Kafka's own configurations give.
-    let worth = |name: &str| match name {
+/// The end of the broker's log, read through its own file descriptor, so that a moved or deleted log works too.
+fn log_tail(subject: &Subject) -> Result<Vec<u8>, PartError> {
+    // How close a name is to those in Kafka's own configurations.
+    let rank = |name: &str| match name {
         "server.log" => 3,
         "kafka.log" | "kafkaServer.out" | "nohup.out" => 2,
         name if name.ends_with(".log")
@@ -157,36 +156,35 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
     };
     let mut best: (u32, PathBuf) = (0, PathBuf::new());
     let folder = subject.proc.file(subject.pid(), "fd");
-    let visited = subject.proc.visit_numbered_links(
+    let visited = subject.proc.visit_fd_links(
         subject.pid(),
         Deadline::after(READ_DEADLINE),
         |number, link| {
-            let worth = worth(&String::from_utf8_lossy(file_name(link)));
-            if link.first() == Some(&b'/') && worth > best.0 {
-                best = (worth, folder.join(number));
+            let rank = rank(&String::from_utf8_lossy(file_name(link)));
+            if link.first() == Some(&b'/') && rank > best.0 {
+                best = (rank, folder.join(number));
             }
             ControlFlow::Continue(())
         },
     );
-    visited.map_err(|error| error.to_string())?;
+    visited.map_err(PartError::read)?;
     if best.0 == 0 {
-        return Err(
-            "no open handle leads to a server.log; look where its standard output goes (journal, container)".into()
-        );
+        return Err(PartError::NoLog);
     }
-    let fail = |error: std::io::Error| format!("its log, open as {}: {error}", best.1.display());
-    // A FIFO would hang.
-    if !std::fs::metadata(&best.1).map_err(fail)?.is_file() {
-        return Err(format!(
-            "its log, open as {}, is no regular file",
-            best.1.display()
-        ));
+    let path = best.1;
+    let fail = |cause: std::io::Error| PartError::Log {
+        path: path.clone(),
+        cause,
+    };
+    // Opening a FIFO would hang.
+    if !std::fs::metadata(&path).map_err(fail)?.is_file() {
+        return Err(PartError::LogNotRegular(path));
     }
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = File::options()
         .read(true)
         .custom_flags(flags)
-        .open(&best.1)
+        .open(&path)
         .map_err(fail)?;
     let start = file
         .metadata()
@@ -197,22 +195,22 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     file.take(LOG_TAIL).read_to_end(&mut bytes).map_err(fail)?;
     let text = String::from_utf8_lossy(&bytes);
-    // Half a line may lack the name of the secret that it holds.
-    let whole = if start == 0 {
+    // A partial line may lack the name of the secret that it contains.
+    let complete = if start == 0 {
         &text
     } else {
         text.split_once('\n').map_or("", |(_, rest)| rest)
     };
-    Ok(mask::text(whole).into_bytes())
+    Ok(mask::text(complete).into_bytes())
 }
 
-fn performance_data(subject: &Subject) -> Result<Vec<u8>, String> {
+fn performance_data(subject: &Subject) -> Result<Vec<u8>, PartError> {
     let process = subject.broker.process;
     let target = PinnedProcess::open(subject.proc.path(), process.pid, Some(process.start_ticks));
-    let target = target.map_err(|error| error.to_string())?;
+    let target = target.map_err(PartError::read)?;
     let data = PerfFile::open(&target)
         .and_then(|file| file.read())
-        .map_err(|error| error.to_string())?;
+        .map_err(PartError::read)?;
     let mut text = String::new();
     for (name, value) in data.iter() {
         let _ = match value {
@@ -226,28 +224,29 @@ fn performance_data(subject: &Subject) -> Result<Vec<u8>, String> {
     Ok(text.into_bytes())
 }
 
-fn command_line(subject: &Subject) -> Result<Vec<u8>, String> {
+fn command_line(subject: &Subject) -> Result<Vec<u8>, PartError> {
     let line = subject
         .proc
         .command_line(subject.pid())
-        .map_err(|error| error.to_string())?;
+        .map_err(PartError::read)?;
     Ok(mask::arguments(&line.arguments).into_bytes())
 }
 
-fn properties(subject: &Subject) -> Result<Vec<u8>, String> {
-    let launch = launch_of(&subject.proc, subject.pid())?;
-    let bytes = server_properties(&subject.proc, subject.pid(), &launch)?;
+fn properties(subject: &Subject) -> Result<Vec<u8>, PartError> {
+    let launch = launch_of(&subject.proc, subject.pid()).map_err(PartError::read)?;
+    let bytes =
+        server_properties(&subject.proc, subject.pid(), &launch).map_err(PartError::read)?;
     mask::properties(&bytes)
         .map(String::into_bytes)
-        .map_err(|error| error.to_string())
+        .map_err(PartError::read)
 }
 
-/// What is made of readings that were taken before: nothing of it waits for anything.
+/// The files made from existing readings; they wait for nothing.
 pub fn of_view(
     view: &View,
     broker: &BrokerDiagnosis,
-) -> Vec<(&'static str, Result<Vec<u8>, String>)> {
-    let json = |result: serde_json::Result<Vec<u8>>| result.map_err(|error| error.to_string());
+) -> Vec<(&'static str, Result<Vec<u8>, PartError>)> {
+    let json = |result: serde_json::Result<Vec<u8>>| result.map_err(PartError::read);
     let readings = view
         .snapshot
         .brokers
@@ -264,7 +263,7 @@ pub fn of_view(
                 Some((cluster, probes)) => json(serde_json::to_vec_pretty(
                     &serde_json::json!({ "cluster": cluster, "probes": probes }),
                 )),
-                None => Err("there are no readings of the broker any more".to_owned()),
+                None => Err(PartError::NoReadings),
             },
         ),
     ]
@@ -305,7 +304,7 @@ fn timeline(view: &View) -> String {
             "{} broker {}: {}\n",
             rfc3339(event.at),
             event.broker,
-            event.what
+            event.change
         )
     })
 }

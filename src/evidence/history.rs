@@ -20,7 +20,7 @@ const KEPT_BYTES: usize = 16 << 20;
 pub struct History(Mutex<Ring>);
 
 impl History {
-    /// Adds the newest snapshot every ten seconds, until nobody sends views any more.
+    /// Adds the newest snapshot every ten seconds, until the sender of the views ends.
     pub async fn follow(&self, mut views: watch::Receiver<Arc<View>>) {
         while views.changed().await.is_ok() {
             let view = Arc::clone(&views.borrow_and_update());
@@ -52,7 +52,7 @@ struct Ring {
 
 impl Ring {
     fn push(&mut self, snapshot: &Snapshot) {
-        // Plain data: it cannot fail.
+        // Serialising plain data cannot fail.
         let Ok(mut line) = serde_json::to_vec(snapshot) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! What a bundle says of itself: the verdict, its files with their checksums, and what is missing.
+//! The manifest of a bundle: the verdict, its files with their checksums, and what is missing.
 
 use std::path::PathBuf;
 
@@ -16,25 +16,25 @@ pub const DUMPS: [&str; 3] = [
     "thread-dump-3.txt",
 ];
 
-/// What a bundle says of itself.
+/// The content of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// `kafka-vitals 0.1.0`
     pub made_by: String,
-    /// Label of the broker.
+    /// The label of the broker.
     pub broker: String,
     #[serde(default)]
     pub kafka_version: Option<String>,
     pub process: ProcessKey,
     pub started: Option<Moment>,
-    /// When the bundle was begun.
+    /// When writing started.
     pub at: Moment,
     /// The verdict for a person.
     pub verdict: String,
-    /// Active findings at the time.
+    /// The active findings at that time.
     pub findings: Vec<FindingId>,
     pub files: Vec<ListedFile>,
-    /// Beside the bundle. Without it `missing` tells why, where heap dumps are switched on.
+    /// It lies beside the bundle. If heap dumps are on and there is none, `missing` has the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heap_dump: Option<HeapDump>,
     pub missing: Vec<Missing>,
@@ -46,7 +46,7 @@ pub struct HeapDump {
     /// As the broker sees it.
     pub path: PathBuf,
     pub bytes: u64,
-    /// From the request to the answer.
+    /// The time from the request to the answer.
     pub seconds: f64,
 }
 

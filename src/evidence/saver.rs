@@ -1,5 +1,5 @@
-//! Writes one bundle. Everything that it is made of has a deadline, and whatever can hang does so on a thread of its
-//! own: one for each part of a broker, one for the evidence folder.
+//! Writes one bundle. Each of its parts has a deadline, and whatever can hang runs on its own thread: one for each part of
+//! a broker, one for the evidence folder.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,29 +9,30 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::bundle::{self, PARTS, READ_DEADLINE, Subject};
+use super::error::{PartError, SaveError};
 use super::history::History;
 use super::manifest::{DUMPS, HeapDump, Manifest};
 use super::store::{self, Writer};
-use crate::collect::threads::{THIS_PROGRAM, ThreadCollector};
-use crate::collect::worker::BlockingWorker;
+use crate::collect::blocking_worker::BlockingWorker;
+use crate::collect::jvm_dumper::{JvmDumper, THIS_PROGRAM};
 use crate::config::EvidenceSettings;
 use crate::model::{Clock, Failure, ProcessKey, Reason};
 use crate::sys::proc::ProcRoot;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
 
-/// From one thread dump to the next: all three span the 10 s for which threads stand still that `analyze` calls stalled,
-/// and are had before a liveness probe that waits 15 s for the evidence goes on without it.
+/// The time from one thread dump to the next: all three span the 10 s after which `analyze` calls a thread stalled, and are
+/// complete before a liveness probe, which waits 15 s for the evidence, continues without it.
 const DUMPS_APART: Duration = Duration::from_secs(5);
 const DUMP_DEADLINE: Duration = Duration::from_secs(5);
-/// For one access to the evidence folder.
+/// The deadline of one access to the evidence folder.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-/// For all that a bundle is made of; what is not had by then is missing.
+/// The deadline of all parts; parts that miss it are reported as missing.
 const BUNDLE_DEADLINE: Duration = Duration::from_secs(45);
-/// For a whole bundle, its writing included: then it is given up.
+/// The deadline of a bundle, including its writing; then it is abandoned.
 const SAVE_DEADLINE: Duration = Duration::from_secs(90);
-/// For the heap dump, which comes last: 6 GiB, more than Kafka's heaps have as a rule, at 100 MiB a second. A JVM that
-/// needs longer writes on, and the bundle is done without it.
+/// The deadline of the heap dump, which comes last: enough for 6 GiB, more than Kafka's heaps usually have, at 100 MiB per
+/// second. A slower JVM continues to write, and the bundle is completed without the dump.
 const HEAP_DUMP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Writes bundles.
@@ -39,10 +40,10 @@ pub struct Saver {
     pub settings: Arc<EvidenceSettings>,
     pub proc: ProcRoot,
     pub clock: Clock,
-    /// Whether older bundles may go.
+    /// Whether older bundles may be removed.
     may_remove: bool,
     folder: BlockingWorker<Option<Writer>>,
-    /// One for each part of each broker: a log on a hung disk keeps only itself from being read.
+    /// One for each part of each broker: a log on a hung disk delays no other part.
     pub readers: HashMap<(ProcessKey, &'static str), BlockingWorker<()>>,
 }
 
@@ -66,21 +67,19 @@ impl Saver {
 
     pub async fn tidy(&mut self) {
         let settings = Arc::clone(&self.settings);
-        match self
-            .in_folder(move |_| store::tidy(&settings).map_err(|error| error.to_string()))
-            .await
-        {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) | Err(why) => {
-                tracing::warn!("the evidence folder cannot be looked after: {why}")
-            }
-        }
+        let tidied = self.in_folder(move |_| store::tidy(&settings)).await;
+        let why = match tidied {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(failure) => failure.message,
+        };
+        tracing::warn!("cannot enforce the limits of the evidence folder: {why}");
     }
 
     pub async fn in_folder<R: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Option<Writer>) -> R + Send + 'static,
-    ) -> Result<R, String> {
+    ) -> Result<R, Failure> {
         let dir = self
             .settings
             .dir
@@ -93,36 +92,25 @@ impl Saver {
             .run(WRITE_DEADLINE, &format!("evidence folder {dir}"), work)
             .await;
         done.map(|(result, _)| result)
-            .map_err(|failure| failure.message)
     }
 
-    /// Saves one bundle: in some 11 seconds, and a heap dump after that where one is wanted of a broker that `is_stuck`
-    /// then still.
+    /// Saves one bundle, in about 11 seconds, and then a heap dump if the settings ask for one and the broker is still
+    /// stuck.
     pub async fn save(
         &mut self,
         view: &View,
         broker: &BrokerDiagnosis,
         history: &History,
         is_stuck: impl Fn() -> bool,
-    ) -> Result<PathBuf, String> {
-        let slow = || {
-            format!(
-                "not done after {} s: the disk of the evidence folder is slow",
-                SAVE_DEADLINE.as_secs()
-            )
-        };
+    ) -> Result<PathBuf, SaveError> {
         let written = timeout(SAVE_DEADLINE, self.write(view, broker, history)).await;
-        let (mut manifest, dumps) = written.unwrap_or_else(|_| Err(slow()))?;
+        let (mut manifest, dumps) =
+            written.unwrap_or(Err(SaveError::Slow(SAVE_DEADLINE.as_secs())))?;
         if let Some(folder) = self.settings.heap_dump.as_ref() {
             let path = folder.join(store::heap_dump_name(&broker.label));
             let taken = match dumps {
-                _ if !is_stuck() => Err(
-                    "the broker is neither deadlocked nor stalled: it is not stopped for one"
-                        .into(),
-                ),
-                Err(why) => Err(format!(
-                    "not tried, as the last thread dump could not be had: {why}"
-                )),
+                _ if !is_stuck() => Err(PartError::NotStuck),
+                Err(failure) => Err(PartError::NoHeapDump(failure)),
                 Ok(collector) => heap_dump(collector, path, self.settings.min_free).await,
             };
             match taken {
@@ -141,31 +129,31 @@ impl Saver {
                 }
             }
         }
-        self.in_folder(move |open| open.take().ok_or("it was given up")?.commit(manifest))
+        self.in_folder(move |open| open.take().ok_or(SaveError::Abandoned)?.commit(manifest))
             .await?
     }
 
-    /// Writes all but the manifest. With it whoever took the thread dumps, or why the last could not be had.
+    /// Writes everything but the manifest. Returns it with the collector of the thread dumps, or why the last one failed.
     async fn write(
         &mut self,
         view: &View,
         broker: &BrokerDiagnosis,
         history: &History,
-    ) -> Result<(Manifest, Result<ThreadCollector, String>), String> {
-        let (begun, at) = (Instant::now(), self.clock.now());
+    ) -> Result<(Manifest, Result<JvmDumper, Failure>), SaveError> {
+        let (started, at) = (Instant::now(), self.clock.now());
         let readings = view
             .snapshot
             .brokers
             .iter()
             .find(|known| known.broker.process == broker.process);
-        let readings = readings.ok_or("there are no readings of the broker any more")?;
+        let readings = readings.ok_or(SaveError::NoReadings)?;
         let (settings, label, may_remove) = (
             Arc::clone(&self.settings),
             broker.label.clone(),
             self.may_remove,
         );
         let begin = move |open: &mut Option<Writer>| {
-            // One that was given up goes first, and with it its lock.
+            // An abandoned writer is dropped first, and its lock with it.
             *open = None;
             Writer::begin(&settings, &label, at, may_remove).map(|writer| *open = Some(writer))
         };
@@ -175,35 +163,33 @@ impl Saver {
             broker: Arc::clone(&readings.broker),
             proc: self.proc.clone(),
         };
-        let mut dumps = ThreadCollector::new(
+        let mut dumps = JvmDumper::new(
             THIS_PROGRAM,
             self.proc.path(),
             Arc::clone(&subject.broker),
             DUMP_DEADLINE,
         );
         let mut last: Result<(), Failure> = Ok(());
-        // The first one had, so that a slow one does not shorten the span.
-        let mut first_had = begun;
+        // The end of the first dump, so that a slow one does not shorten the span.
+        let mut first_ended = started;
         for (index, name) in (0..).zip(DUMPS) {
             let dump = match &last {
-                // What is slow may be faster next time; what may not be attached to may not a little later.
-                Err(before) if before.reason != Reason::Timeout => Err(format!(
-                    "not tried, as the dump before could not be had: {}",
-                    before.reason.name()
-                )),
+                // A slow JVM may be faster next time; other failures stay for a while.
+                Err(before) if before.reason != Reason::Timeout => {
+                    Err(PartError::AfterFailedDump(before.reason))
+                }
                 _ => {
-                    sleep_until(first_had + DUMPS_APART * index).await;
+                    sleep_until(first_ended + DUMPS_APART * index).await;
                     let dump = dumps.collect().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
-                    dump.map(|dump| dump.bytes)
-                        .map_err(|failure| failure.message)
+                    dump.map(|dump| dump.bytes).map_err(PartError::Collector)
                 }
             };
             self.add(name, dump).await?;
             if index == 0 {
-                first_had = Instant::now();
+                first_ended = Instant::now();
                 for part in PARTS {
-                    let content = self.read(&subject, part, begun + BUNDLE_DEADLINE).await;
+                    let content = self.read(&subject, part, started + BUNDLE_DEADLINE).await;
                     self.add(part.0, content).await?;
                 }
             }
@@ -226,10 +212,7 @@ impl Saver {
             heap_dump: None,
             missing: Vec::new(),
         };
-        Ok((
-            manifest,
-            last.map(|()| dumps).map_err(|failure| failure.message),
-        ))
+        Ok((manifest, last.map(|()| dumps)))
     }
 
     async fn read(
@@ -237,7 +220,7 @@ impl Saver {
         subject: &Subject,
         part: bundle::Part,
         until: Instant,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Vec<u8>, PartError> {
         let time = READ_DEADLINE.min(until.saturating_duration_since(Instant::now()));
         let reader = self
             .readers
@@ -247,14 +230,14 @@ impl Saver {
         let read = reader
             .run(time, &subject.broker.name(), move |()| own.read(part))
             .await;
-        read.map_err(|failure| failure.message)?.0
+        read?.0
     }
 
     async fn add(
         &mut self,
         name: &'static str,
-        content: Result<Vec<u8>, String>,
-    ) -> Result<(), String> {
+        content: Result<Vec<u8>, PartError>,
+    ) -> Result<(), Failure> {
         let add = move |open: &mut Option<Writer>| {
             if let Some(writer) = open {
                 writer.add(name, content);
@@ -265,10 +248,10 @@ impl Saver {
 }
 
 async fn heap_dump(
-    mut collector: ThreadCollector,
+    mut collector: JvmDumper,
     path: PathBuf,
     min_free: u64,
-) -> Result<HeapDump, String> {
+) -> Result<HeapDump, PartError> {
     match collector
         .heap_dump(&path, min_free, HEAP_DUMP_DEADLINE)
         .await
@@ -278,11 +261,9 @@ async fn heap_dump(
             bytes,
             seconds: took.as_secs_f64(),
         }),
-        Err(failure) if failure.reason == Reason::Timeout => Err(format!(
-            "{}; if the JVM still writes {}, it is whole when the broker answers thread dumps again",
-            failure.message,
-            path.display()
-        )),
-        Err(failure) => Err(failure.message),
+        Err(failure) if failure.reason == Reason::Timeout => {
+            Err(PartError::SlowHeapDump { failure, path })
+        }
+        Err(failure) => Err(failure.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! When the evidence of which broker is saved: as soon as it becomes gray, one broker after the other.
+//! When to save the evidence of which broker: as soon as it becomes gray, one broker after the other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::sys::proc::ProcRoot;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, FindingId, Severity};
 
-/// Between two bundles of one process.
+/// The least time between two bundles of one process.
 const FLOOR: Duration = Duration::from_secs(600);
-/// After a bundle that could not be written.
+/// The time until a bundle that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(60);
-/// How often the limits of the folder are looked after while nothing is written.
+/// How often the limits of the folder are enforced while nothing is written.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
-/// What is remembered of one process: how often it is saved, and for which findings.
+/// What is remembered about one process: how often it was saved, and for which findings.
 #[derive(Debug, Clone, Default)]
 struct Tried {
     findings: BTreeSet<FindingId>,
@@ -33,14 +33,14 @@ struct Tried {
 }
 
 impl Tried {
-    /// Until a bundle of a later episode: twice as long after each bundle, up to 21 hours, so that a broker which is
-    /// gray on and off does not drive out what was saved of others.
+    /// The least time until a bundle of a later episode: it doubles with each bundle, up to 21 hours, so that a broker
+    /// which is gray on and off does not displace the evidence of others.
     fn floor(&self) -> Duration {
         FLOOR * 2_u32.pow(self.bundles.saturating_sub(1).min(7))
     }
 }
 
-/// The gray broker whose evidence is to be saved now, of several the one that has been gray for longest.
+/// The gray broker whose evidence is due; of several the one that has been gray for longest.
 fn due<'a>(
     view: &'a View,
     tried: &HashMap<ProcessKey, Tried>,
@@ -64,14 +64,14 @@ fn due<'a>(
         .min_by_key(|broker| broker.since)
 }
 
-/// What a restart is asked for: its traces go with the process, so they do not wait.
+/// The findings that cause a restart: their traces end with the process, so they do not wait.
 const STUCK: [FindingId; 3] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
 ];
 
-/// Whether the broker is deadlocked or stalled: only such a one is stopped for a heap dump.
+/// Whether the broker is deadlocked or stalled: only then a heap dump may pause it.
 pub fn is_stuck(broker: &BrokerDiagnosis) -> bool {
     broker.state == BrokerState::Gray
         && broker
@@ -80,7 +80,7 @@ pub fn is_stuck(broker: &BrokerDiagnosis) -> bool {
             .any(|finding| STUCK.contains(&finding.id))
 }
 
-/// The kind of verdict.
+/// The critical findings.
 fn critical(broker: &BrokerDiagnosis) -> BTreeSet<FindingId> {
     let ids = broker.findings.iter().map(|finding| finding.id);
     ids.filter(|id| id.kind().severity == Severity::Critical)
@@ -163,33 +163,33 @@ async fn save(
                 (entry.total, entry.newest, entry.failure) =
                     (entry.total + 1, Some(SavedBundle { path, at }), None);
             }
-            Err(why) => {
-                tracing::error!(broker = broker.label, "no evidence could be saved: {why}");
-                entry.failure = Some(why);
+            Err(error) => {
+                tracing::error!(broker = broker.label, "no evidence could be saved: {error}");
+                entry.failure = Some(error.to_string());
             }
         }
-        let here = |process: &ProcessKey| view.diagnosis.of(*process).is_some();
-        tried.retain(|process, _| here(process));
+        let is_listed = |process: &ProcessKey| view.diagnosis.of(*process).is_some();
+        tried.retain(|process, _| is_listed(process));
         saved.brokers.retain(|label, saved| {
-            here(&saved.process)
+            is_listed(&saved.process)
                 || view
                     .diagnosis
                     .brokers
                     .iter()
                     .any(|broker| broker.label == *label)
         });
-        saver.readers.retain(|(process, _), _| here(process));
+        saver.readers.retain(|(process, _), _| is_listed(process));
         publish.send_replace(Arc::new(saved.clone()));
     }
 }
 
-/// What an earlier exporter saved of processes that may still run: it is not saved again after a restart.
+/// The bundles of an earlier exporter for processes that still run: they are not saved again after its restart.
 async fn remembered(saver: &mut Saver) -> (HashMap<ProcessKey, Tried>, EvidenceStatus) {
     let dir = saver.settings.dir.clone().unwrap_or_default();
     let proc = saver.proc.clone();
     let found = saver.in_folder(move |_| {
         let mut found = store::manifests(&dir);
-        // After a reboot another process may have the same id and ticks.
+        // After a reboot another process may have the same id and start ticks.
         found.retain(|(_, manifest)| {
             let ticks = manifest.process.start_ticks;
             let started = proc

@@ -1,8 +1,8 @@
-//! Where bundles lie. A bundle is written under a temporary name, synced and renamed: one that carries its own name is
-//! whole, whenever the writer was killed. Whoever writes holds a lock on the temporary folder, so what nobody holds is
-//! left over and is swept.
+//! The folder of the bundles. A bundle is written under a temporary name, synced and renamed, so one with its final name is
+//! complete, even if the writer was killed. The writer holds a lock on the temporary folder; an unlocked one is left over
+//! and is removed.
 //!
-//! Everything here blocks, for ever on a hung disk: it belongs on a thread that nobody waits for without a deadline.
+//! Everything here blocks, forever on a hung disk: it belongs on a thread that is waited for only with a deadline.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,36 +14,37 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use sha2::{Digest as _, Sha256};
 
+use super::error::{PartError, SaveError};
 use super::manifest::{DUMPS, ListedFile, MANIFEST, Manifest, Missing};
 use crate::config::EvidenceSettings;
 use crate::model::{Moment, rfc3339};
 
-/// Every temporary name ends so, and begins with a dot.
+/// The end of every temporary name, which starts with a dot.
 const TEMPORARY: &str = ".partial";
-/// A bundle may take this part of `max_bytes`.
+/// A bundle may use one part in so many of `max_bytes`.
 const SHARE: u64 = 4;
-/// Left for the manifest, which has some 3 KiB.
+/// Reserved for the manifest, which has about 3 KiB.
 const MANIFEST_ROOM: u64 = 16 << 10;
-/// A larger manifest is none.
+/// A larger manifest is ignored.
 pub const MANIFEST_CAP: u64 = MANIFEST_ROOM * 4;
-/// Folders in the evidence folder that are looked at.
+/// The most entries of the evidence folder that are read.
 const MOST_ENTRIES: usize = 10_000;
 
-/// A whole bundle.
+/// A complete bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whole {
-    pub path: PathBuf,
-    /// Label of its broker as it stands in the name.
+struct Bundle {
+    path: PathBuf,
+    /// The label of its broker in the name.
     label: String,
-    /// In seconds since 1970, from the name.
+    /// The time in the name, in seconds since 1970.
     at: u64,
 }
 
-/// The whole bundles of a folder, the oldest first. What does not carry a bundle's name is somebody else's.
+/// The complete bundles of a folder, the oldest first. Entries without a bundle's name are not ours.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn whole(dir: &Path) -> io::Result<Vec<Whole>> {
+fn bundles(dir: &Path) -> io::Result<Vec<Bundle>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)?.take(MOST_ENTRIES) {
         let entry = entry?;
@@ -51,7 +52,7 @@ pub fn whole(dir: &Path) -> io::Result<Vec<Whole>> {
             parse_name(entry.file_name().to_str()),
             entry.file_type()?.is_dir(),
         ) {
-            found.push(Whole {
+            found.push(Bundle {
                 path: entry.path(),
                 label,
                 at,
@@ -67,12 +68,12 @@ fn name_of(label: &str, at: Moment) -> String {
     format!("{}-broker-{}", rfc3339(at).replace(':', "-"), plain(label))
 }
 
-/// `kafka-vitals-broker-219.hprof`: one of each broker, for each is as large as a heap and none is ever removed.
+/// `kafka-vitals-broker-219.hprof`: one per broker, because each is as large as a heap and none is ever removed.
 pub fn heap_dump_name(label: &str) -> String {
     format!("kafka-vitals-broker-{}.hprof", plain(label))
 }
 
-/// Fit for the name of a file.
+/// The label as a part of a file name.
 fn plain(label: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || matches!(c, '@' | '-' | '.') {
@@ -84,7 +85,7 @@ fn plain(label: &str) -> String {
     label.chars().map(plain).take(64).collect()
 }
 
-/// Time and label of a bundle's name.
+/// The time and the label in a bundle's name.
 fn parse_name(name: Option<&str>) -> Option<(u64, String)> {
     let (time, label) = name?.split_once("-broker-")?;
     let (day, clock) = time.split_once('T')?;
@@ -93,9 +94,9 @@ fn parse_name(name: Option<&str>) -> Option<(u64, String)> {
     Some((at.duration_since(UNIX_EPOCH).ok()?.as_secs(), label))
 }
 
-/// The manifest of each whole bundle, the oldest first; those that cannot be read are left out.
+/// The manifest of each complete bundle, the oldest first; unreadable ones are left out.
 pub fn manifests(dir: &Path) -> Vec<(PathBuf, Manifest)> {
-    let of = |bundle: Whole| {
+    let of = |bundle: Bundle| {
         let path = bundle.path.join(MANIFEST);
         let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MANIFEST_CAP);
         Some((
@@ -103,14 +104,14 @@ pub fn manifests(dir: &Path) -> Vec<(PathBuf, Manifest)> {
             serde_json::from_slice(&fs::read(&path).ok().filter(|_| small)?).ok()?,
         ))
     };
-    whole(dir)
+    bundles(dir)
         .unwrap_or_default()
         .into_iter()
         .filter_map(of)
         .collect()
 }
 
-/// Sweeps, and keeps the limits, of age above all, while nothing new is written.
+/// Removes leftovers and enforces the limits, above all of age, while nothing new is written.
 pub fn tidy(settings: &EvidenceSettings) -> io::Result<()> {
     let Some(dir) = settings.dir.as_ref().filter(|dir| dir.exists()) else {
         return Ok(());
@@ -119,7 +120,7 @@ pub fn tidy(settings: &EvidenceSettings) -> io::Result<()> {
     prune(settings, dir, 0, 0).map(drop)
 }
 
-/// Removes what writers that were killed left behind.
+/// Removes what killed writers left behind.
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.take(MOST_ENTRIES).filter_map(Result::ok) {
         let is_ours = entry
@@ -129,19 +130,19 @@ fn sweep(dir: &Path) -> io::Result<()> {
         let Some(folder) = is_ours.then(|| File::open(entry.path()).ok()).flatten() else {
             continue;
         };
-        // Held until all is gone: a writer that has just made the folder must not take it for its own meanwhile.
+        // Held until everything is removed: a writer that has just created the folder must not use it meanwhile.
         if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Another one may be at it; what remains is tried again.
+            // Another process may be removing it; what remains is tried again.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
 }
 
-/// Removes the oldest bundles until so many bytes and bundles may be added; never the newest of a broker. Gives back
-/// how many bytes the remaining ones have.
+/// Removes the oldest bundles, never the newest of a broker, until so many bytes and bundles may be added. Returns the
+/// bytes of the remaining ones.
 fn prune(settings: &EvidenceSettings, dir: &Path, more_bytes: u64, more: usize) -> io::Result<u64> {
-    let bundles = whole(dir)?;
+    let bundles = bundles(dir)?;
     let newest: BTreeMap<&str, &Path> = bundles
         .iter()
         .map(|b| (b.label.as_str(), b.path.as_path()))
@@ -162,7 +163,7 @@ fn prune(settings: &EvidenceSettings, dir: &Path, more_bytes: u64, more: usize) 
         {
             continue;
         }
-        // Killed midway, this must not leave half a bundle that counts.
+        // If this is killed midway, no partial bundle may keep a bundle's name.
         let name = bundle
             .path
             .file_name()
@@ -193,7 +194,7 @@ fn size(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Bytes that may be written until the floor of free space is reached.
+/// The bytes that may be written until only `floor` bytes are free.
 fn free_above_floor(dir: &Path, floor: u64) -> io::Result<u64> {
     let space = statvfs(dir)?;
     Ok(space
@@ -202,46 +203,34 @@ fn free_above_floor(dir: &Path, floor: u64) -> io::Result<u64> {
         .saturating_sub(floor))
 }
 
-/// A bundle that is being written. Dropped without [`Writer::commit`], it never counts.
+/// A bundle that is being written. If it is dropped without [`Writer::commit`], there is no bundle.
 #[derive(Debug)]
 pub struct Writer {
     dir: PathBuf,
     folder: PathBuf,
     name: String,
-    /// For as long as it lives, nobody sweeps the folder.
+    /// While it is open, no process removes the folder.
     _lock: File,
     settings: EvidenceSettings,
     may_remove: bool,
-    /// Bytes that its files may still have.
-    room: u64,
+    /// The bytes that its files may still use.
+    bytes_left: u64,
     files: Vec<ListedFile>,
     missing: Vec<Missing>,
-    /// Why a thread dump that was had could not be written.
+    /// Why a thread dump that was taken could not be written.
     refused_dump: Option<String>,
 }
 
 impl Writer {
-    /// Makes room, and the temporary folder. With `may_remove` older bundles go where the limits ask for it.
-    ///
-    /// # Errors
-    /// Why nothing can be written: the folder, the cause, the remedy.
+    /// Creates the temporary folder. With `may_remove` older bundles are removed as far as the limits require.
     pub fn begin(
         settings: &EvidenceSettings,
         label: &str,
         at: Moment,
         may_remove: bool,
-    ) -> Result<Writer, String> {
-        let dir = settings
-            .dir
-            .clone()
-            .ok_or("evidence is off: no folder for it; give --evidence.dir")?;
-        let fail = |error: io::Error| {
-            let uid = rustix::process::geteuid().as_raw();
-            format!(
-                "{}: {error}; let uid {uid} write there, or name another folder by --evidence.dir",
-                dir.display()
-            )
-        };
+    ) -> Result<Writer, SaveError> {
+        let dir = settings.dir.clone().ok_or(SaveError::Off)?;
+        let fail = |error| SaveError::folder(&dir, error);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -254,22 +243,16 @@ impl Writer {
         } else {
             0
         };
-        let room = share
+        let bytes_left = share
             .min(settings.max_bytes.saturating_sub(kept))
             .saturating_sub(MANIFEST_ROOM);
         let free = free_above_floor(&dir, settings.min_free).map_err(fail)?;
-        if room == 0 || free < MANIFEST_ROOM {
-            let dir = dir.display();
-            return Err(if room == 0 {
-                format!(
-                    "{dir}: the newest bundles of all brokers fill evidence.max_bytes; move some away or raise it"
-                )
-            } else {
-                format!(
-                    "{dir}: less is free there than evidence.min_free ({} MiB); make space or lower it",
-                    settings.min_free >> 20
-                )
-            });
+        if bytes_left == 0 {
+            return Err(SaveError::Full(dir));
+        }
+        if free < MANIFEST_ROOM {
+            let min_free = settings.min_free;
+            return Err(SaveError::NoSpace { dir, min_free });
         }
         let name = name_of(label, at);
         let folder = dir.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
@@ -280,52 +263,45 @@ impl Writer {
         let lock = File::open(&folder).map_err(fail)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| fail(errno.into()))?;
-        let (files, missing) = (Vec::new(), Vec::new());
-        let settings = settings.clone();
-        let refused_dump = None;
         Ok(Writer {
             dir,
             folder,
             name,
             _lock: lock,
-            settings,
+            settings: settings.clone(),
             may_remove,
-            room,
-            files,
-            missing,
-            refused_dump,
+            bytes_left,
+            files: Vec::new(),
+            missing: Vec::new(),
+            refused_dump: None,
         })
     }
 
-    /// Writes one file and syncs it; what cannot be had or written is listed with its reason.
-    pub fn add(&mut self, name: &str, content: Result<Vec<u8>, String>) {
+    /// Writes one file and syncs it; a file that cannot be read or written is listed as missing with the reason.
+    pub fn add(&mut self, name: &str, content: Result<Vec<u8>, PartError>) {
         let is_dump = DUMPS.contains(&name) && content.is_ok();
         let written = content.and_then(|content| {
             let bytes = content.len() as u64;
-            if bytes > self.room {
-                return Err(format!(
-                    "its {bytes} bytes are more than the limits of the evidence leave"
-                ));
+            if bytes > self.bytes_left {
+                return Err(PartError::TooLarge(bytes));
             }
+            let path = self.folder.join(name);
             match free_above_floor(&self.folder, self.settings.min_free) {
-                Ok(free) if free < bytes + MANIFEST_ROOM => Err(format!(
-                    "its {bytes} bytes would go below evidence.min_free"
-                )),
+                Ok(free) if free < bytes + MANIFEST_ROOM => return Err(PartError::NoSpace(bytes)),
                 Ok(_) => write(&self.folder, name, &content),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error),
             }
+            .map_err(|cause| PartError::Write { path, cause })
         });
         match written {
             Ok(file) => {
-                self.room -= file.bytes;
+                self.bytes_left -= file.bytes;
                 self.files.push(file);
             }
-            Err(why) => {
+            Err(error) => {
+                let why = error.to_string();
                 if is_dump {
-                    self.refused_dump = Some(format!(
-                        "{}: no thread dump fits: {why}",
-                        self.dir.display()
-                    ));
+                    self.refused_dump = Some(why.clone());
                 }
                 self.missing.push(Missing {
                     name: name.to_owned(),
@@ -335,40 +311,43 @@ impl Writer {
         }
     }
 
-    /// Why what was written is not worth the name of evidence: it is tried again when there is more room.
-    fn worthless(&self) -> Option<String> {
+    /// Why the written files are useless as evidence; the bundle is then tried again later.
+    fn useless(&self) -> Option<SaveError> {
+        let useless = |what, why| SaveError::Useless {
+            dir: self.dir.clone(),
+            what,
+            why,
+        };
         if self.files.iter().all(|file| file.bytes == 0) {
             let why = self
                 .missing
                 .last()
-                .map_or("nothing was had", |missing| &missing.why);
-            return Some(format!(
-                "{}: not one file could be saved: {why}",
-                self.dir.display()
-            ));
+                .map_or("nothing was read", |missing| &missing.why);
+            return Some(useless("not one file could be saved", why.to_owned()));
         }
         let has_dump = self.files.iter().any(|file| DUMPS.contains(&&*file.name));
-        self.refused_dump.clone().filter(|_| !has_dump)
+        let why = self.refused_dump.clone().filter(|_| !has_dump)?;
+        Some(useless("no thread dump fits", why))
     }
 
-    /// Writes the manifest, to which what was written and what is missing is added, and gives the bundle its name.
-    ///
-    /// # Errors
-    /// Then there is no bundle.
-    pub fn commit(self, manifest: Manifest) -> Result<PathBuf, String> {
-        let worthless = self.worthless();
+    /// Adds the written and the missing files to the manifest, writes it, and gives the bundle its name.
+    pub fn commit(self, manifest: Manifest) -> Result<PathBuf, SaveError> {
+        let useless = self.useless();
         let manifest = Manifest {
             files: self.files,
             missing: self.missing,
             ..manifest
         };
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
-        let written = worthless.map_or_else(|| write(&self.folder, MANIFEST, &text), Err);
+        let fail = |cause: io::Error| SaveError::commit(&self.folder, cause);
+        let written = useless.map_or(Ok(()), Err).and_then(|()| {
+            let text = serde_json::to_vec_pretty(&manifest).map_err(|error| fail(error.into()))?;
+            write(&self.folder, MANIFEST, &text).map_err(fail)
+        });
         let committed = written.and_then(|_| {
             let named = File::open(&self.folder)
                 .and_then(|folder| folder.sync_all())
                 .and_then(|()| {
-                    // A folder is not renamed onto one that holds something.
+                    // The kernel renames no folder onto one with content.
                     let mut names = (1..100).map(|n| {
                         if n == 1 {
                             self.name.clone()
@@ -384,28 +363,26 @@ impl Writer {
                     });
                     named.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
                 });
-            let path = named.map_err(|error| format!("{}: {error}", self.folder.display()))?;
+            let path = named.map_err(fail)?;
             File::open(&self.dir)
                 .and_then(|dir| dir.sync_all())
-                .map_err(|error| error.to_string())?;
+                .map_err(|cause| SaveError::commit(&self.dir, cause))?;
             Ok(path)
         });
         if committed.is_err() {
-            // What remains of it is swept later.
+            // What remains is removed later.
             let _ = fs::remove_dir_all(&self.folder);
         } else if self.may_remove
             && let Err(error) = prune(&self.settings, &self.dir, 0, 0)
         {
-            // The bundle before this one was the newest of its broker until now.
+            // The previous bundle was the newest of its broker until now.
             tracing::warn!(%error, "cannot look through old evidence");
         }
-        committed.map_err(|why| {
-            format!("{why}; make space there, or name another folder by --evidence.dir")
-        })
+        committed
     }
 }
 
-fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String> {
+fn write(folder: &Path, name: &str, content: &[u8]) -> io::Result<ListedFile> {
     let path = folder.join(name);
     let written = OpenOptions::new()
         .write(true)
@@ -417,9 +394,9 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String
             file.sync_all()
         });
     if let Err(error) = written {
-        // Half a file is none, and its space may do for the next.
+        // A partial file is useless, and its space may suffice for the next.
         let _ = fs::remove_file(&path);
-        return Err(format!("{}: {error}", path.display()));
+        return Err(error);
     }
     Ok(ListedFile {
         name: name.to_owned(),
@@ -428,7 +405,7 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> Result<ListedFile, String
     })
 }
 
-/// In hexadecimal digits, as `sha256sum` writes it.
+/// The checksum in hexadecimal digits, as `sha256sum` writes it.
 pub fn sha256(content: &[u8]) -> String {
     Sha256::digest(content)
         .iter()

@@ -36,7 +36,7 @@ struct BrokerEntry<'a> {
     forecasts: ForecastEntry<'a>,
     recovery: Option<RecoveryEntry>,
     /// Whether the liveness probe asks for a restart, and why or why not; null for a process that has ended.
-    live: Option<LiveEntry<'a>>,
+    live: Option<LiveEntry>,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +53,7 @@ struct FindingEntry<'a> {
     runbook: String,
 }
 
-/// Seconds left: a number, null where nothing runs out, absent while unknown.
+/// The seconds left: a number, null where nothing runs out, absent while unknown.
 #[derive(Debug, Serialize)]
 struct ForecastEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,53 +67,53 @@ struct ForecastEntry<'a> {
 struct RecoveryEntry {
     from: BrokerState,
     back: String,
-    whole: Option<String>,
+    in_every_isr: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct LiveEntry<'a> {
+struct LiveEntry {
     restart: bool,
-    reason: &'a str,
+    reason: String,
 }
 
 #[derive(Debug, Serialize)]
 struct EventEntry<'a> {
     at: String,
     broker: &'a str,
-    what: &'a str,
+    what: String,
 }
 
 pub fn brokers(view: &View) -> Brokers<'_> {
-    let brokers = view.brokers().map(|(broker, judged)| BrokerEntry {
-        broker: &judged.label,
+    let brokers = view.brokers().map(|(broker, diagnosis)| BrokerEntry {
+        broker: &diagnosis.label,
         id: broker.broker.id,
-        pid: judged.process.pid,
+        pid: diagnosis.process.pid,
         kafka_version: broker.broker.kafka_version.as_deref(),
         java_version: broker.broker.java_version.as_deref(),
-        state: judged.state,
-        since: time(judged.since),
-        verdict: &judged.sentence,
-        what_to_do: &judged.remedy,
-        findings: judged
+        state: diagnosis.state,
+        since: time(diagnosis.since),
+        verdict: &diagnosis.sentence,
+        what_to_do: &diagnosis.remedy,
+        findings: diagnosis
             .findings
             .iter()
             .map(|finding| finding_entry(None, finding))
             .collect(),
-        known_issues: &judged.known_issues,
+        known_issues: &diagnosis.known_issues,
         deadlock: broker.deadlock.as_ref(),
-        forecasts: forecasts(&judged.forecasts),
-        recovery: judged.recovery.as_ref().map(|recovery| RecoveryEntry {
+        forecasts: forecasts(&diagnosis.forecasts),
+        recovery: diagnosis.recovery.as_ref().map(|recovery| RecoveryEntry {
             from: recovery.from,
             back: time(recovery.back),
-            whole: recovery.whole.map(time),
+            in_every_isr: recovery.in_every_isr.map(time),
         }),
         live: view
             .live
             .iter()
-            .find(|answer| answer.process == judged.process)
+            .find(|answer| answer.process == diagnosis.process)
             .map(|answer| LiveEntry {
                 restart: answer.restart,
-                reason: &answer.reason,
+                reason: answer.text(),
             }),
     });
     let timeline = view.diagnosis.timeline.iter();
@@ -124,14 +124,14 @@ pub fn brokers(view: &View) -> Brokers<'_> {
             .map(|e| EventEntry {
                 at: time(e.at),
                 broker: &e.broker,
-                what: &e.what,
+                what: e.change.to_string(),
             })
             .collect(),
         warnings: &view.snapshot.discovery_warnings,
     }
 }
 
-/// The answer of `/api/v1/findings`: every active one, the worst first.
+/// The answer of `/api/v1/findings`: every active finding, the worst first.
 pub fn findings(view: &View) -> impl Serialize {
     let brokers = view.diagnosis.brokers.iter();
     let of_broker = brokers.flat_map(|broker| {

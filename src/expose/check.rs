@@ -12,119 +12,143 @@ use crate::verdict::View;
 use crate::verdict::finding::Severity;
 
 const COLUMNS: usize = 120;
-/// Brokers told in full, the worst first.
+/// Brokers shown in full, the worst first.
 const BROKERS: usize = 8;
 const FACTS: usize = 6;
 const UNKNOWN: usize = 6;
 const TEXT: usize = 300;
 
-/// Plain text that begins with `OK: `, `WARNING: `, `CRITICAL: ` or `UNKNOWN: `.
-pub fn text(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
-    let overview = overview(view, saved);
-    let mut out = String::new();
-    let mut line = |text: &str| {
-        // Names of threads are the broker's to choose: none of them is to steer the terminal.
-        out.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-        out.push('\n');
-    };
-    for (index, sentence) in overview.sentences.iter().enumerate() {
-        let level = if index == 0 {
-            format!("{}: ", overview.level.name())
-        } else {
-            String::new()
+/// The page, line by line.
+#[derive(Debug)]
+pub struct CheckPage {
+    /// The worst level of the host.
+    pub level: Level,
+    lines: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    text: String,
+    /// Gives the line its colour.
+    level: Option<Level>,
+}
+
+impl CheckPage {
+    pub fn of(view: &View, saved: &EvidenceStatus, now: Moment) -> CheckPage {
+        let overview = overview(view, saved);
+        let mut page = CheckPage {
+            level: overview.level,
+            lines: Vec::new(),
         };
-        line(&format!("{level}{sentence}"));
-    }
-    for doubt in view.snapshot.discovery_warnings.iter().take(UNKNOWN) {
-        line(&format!("note: {}", cut(doubt, TEXT)));
-    }
-    let brokers = worst_first(view);
-    for (broker, diagnosis) in brokers.iter().take(BROKERS) {
-        let mut vitals = match broker.ended {
-            None => vitals(&view.snapshot, broker, diagnosis, now),
-            Some(_) => Vec::new(),
-        };
-        let mut head = format!("Broker {}: {}", broker.label, diagnosis.state.name());
-        vitals
-            .pop()
-            .iter()
-            .for_each(|kafka| head.extend(["; ", &words(kafka)]));
-        for found in diagnosis
-            .findings
-            .iter()
-            .filter(|found| found.id.kind().severity == Severity::Info)
-        {
-            head.extend(["; ", found.id.kind().title]);
-        }
-        line("");
-        line(&head);
-        flow(vitals.iter().map(words))
-            .iter()
-            .for_each(|words| line(&format!("  {words}")));
-        match diagnosis.evidence(saved) {
-            Some(Ok(path)) => line(&format!("  evidence: {path}")),
-            Some(Err(why)) => line(&format!("  no evidence is saved: {}", cut(why, TEXT))),
-            None => {}
-        }
-        for found in diagnosis
-            .findings
-            .iter()
-            .filter(|found| found.id.kind().severity > Severity::Info)
-        {
-            let kind = found.id.kind();
-            line(&format!(
-                "  {}: {}, since {}",
-                kind.severity.name(),
-                kind.title,
-                clock_text(found.since)
-            ));
-            found
-                .facts
-                .iter()
-                .take(FACTS)
-                .for_each(|fact| line(&format!("    {}", cut(fact, TEXT))));
-            if found.facts.len() > FACTS {
-                line(&format!("    and {} more", found.facts.len() - FACTS));
+        for (index, sentence) in overview.sentences.iter().enumerate() {
+            match index {
+                0 => page.add(
+                    format!("{}: {sentence}", overview.level.name()),
+                    Some(overview.level),
+                ),
+                _ => page.add(sentence.clone(), None),
             }
-            line(&format!("    What to do: {}", kind.what_to_do));
         }
-        let unknown = unknown(broker, now);
-        for (what, why) in unknown.iter().take(UNKNOWN) {
-            line(&format!("  unknown: {what}: {}", cut(why, TEXT)));
+        for warning in view.snapshot.discovery_warnings.iter().take(UNKNOWN) {
+            page.add(format!("note: {}", cut(warning, TEXT)), None);
         }
-        if unknown.len() > UNKNOWN {
-            line(&format!("  and {} more unknown", unknown.len() - UNKNOWN));
+        let brokers = worst_first(view);
+        for (broker, diagnosis) in brokers.iter().take(BROKERS) {
+            let mut vitals = match broker.ended {
+                None => vitals(&view.snapshot, broker, diagnosis, now),
+                Some(_) => Vec::new(),
+            };
+            let mut head = format!("Broker {}: {}", broker.label, diagnosis.state.text());
+            if let Some(version) = vitals.pop() {
+                head.extend(["; ", &words(&version)]);
+            }
+            let (infos, problems): (Vec<_>, Vec<_>) = diagnosis
+                .findings
+                .iter()
+                .partition(|found| found.id.kind().severity == Severity::Info);
+            for found in infos {
+                head.extend(["; ", found.id.kind().title]);
+            }
+            page.add(String::new(), None);
+            page.add(head, Some(Level::of_state(diagnosis.state)));
+            for line in flow(vitals.iter().map(words)) {
+                page.add(format!("  {line}"), None);
+            }
+            match diagnosis.evidence(saved) {
+                Some(Ok(path)) => page.add(format!("  evidence: {path}"), None),
+                Some(Err(why)) => {
+                    page.add(format!("  no evidence is saved: {}", cut(why, TEXT)), None);
+                }
+                None => {}
+            }
+            for found in problems {
+                let kind = found.id.kind();
+                let since = clock_text(found.since);
+                page.add(
+                    format!("  {}: {}, since {since}", kind.severity.name(), kind.title),
+                    Some(Level::of_severity(kind.severity)),
+                );
+                for fact in found.facts.iter().take(FACTS) {
+                    page.add(format!("    {}", cut(fact, TEXT)), None);
+                }
+                if found.facts.len() > FACTS {
+                    page.add(format!("    and {} more", found.facts.len() - FACTS), None);
+                }
+                page.add(format!("    What to do: {}", kind.what_to_do), None);
+            }
+            let unknown = unknown(broker, now);
+            for (what, why) in unknown.iter().take(UNKNOWN) {
+                page.add(format!("  unknown: {what}: {}", cut(why, TEXT)), None);
+            }
+            if unknown.len() > UNKNOWN {
+                page.add(
+                    format!("  and {} more unknown", unknown.len() - UNKNOWN),
+                    None,
+                );
+            }
         }
+        if brokers.len() > BROKERS {
+            page.add(
+                format!("and {} more brokers", brokers.len() - BROKERS),
+                None,
+            );
+        }
+        page
     }
-    if brokers.len() > BROKERS {
-        line(&format!("and {} more brokers", brokers.len() - BROKERS));
-    }
-    out
-}
 
-/// As monitoring plugins end, by the first word: 0 is well, 1 a warning, 2 critical, 3 unknown. None for other text.
-pub fn exit_code(text: &str) -> Option<u8> {
-    let levels = [Level::Ok, Level::Warning, Level::Critical, Level::Unknown];
-    let (word, _) = text.split_once(": ")?;
-    u8::try_from(levels.iter().position(|level| level.name() == word)?).ok()
-}
-
-/// The text with the colours of a terminal.
-pub fn coloured(text: &str) -> String {
-    let mut out = String::new();
-    for line in text.lines() {
-        let words: Vec<&str> = line.split([':', ';']).map(str::trim).collect();
-        let colour = match words.as_slice() {
-            ["CRITICAL" | "critical", ..] | [_, "gray" | "down", ..] => "\x1b[1;31m",
-            ["WARNING" | "warning", ..] | [_, "suspect", ..] => "\x1b[1;33m",
-            ["OK", ..] | [_, "healthy", ..] => "\x1b[1;32m",
-            ["UNKNOWN", ..] | [_, "unknown", ..] => "\x1b[1;36m",
-            _ => "",
-        };
-        let end = if colour.is_empty() { "" } else { "\x1b[0m" };
-        let _ = writeln!(out, "{colour}{line}{end}");
+    fn add(&mut self, text: String, level: Option<Level>) {
+        // A broker chooses the names of its threads: they must not control the terminal.
+        let text = text.replace(char::is_control, " ");
+        self.lines.push(Line { text, level });
     }
-    out
+
+    /// Plain text that begins with `OK: `, `WARNING: `, `CRITICAL: ` or `UNKNOWN: `.
+    pub fn text(&self) -> String {
+        self.lines.iter().fold(String::new(), |mut out, line| {
+            out.extend([&line.text, "\n"]);
+            out
+        })
+    }
+
+    /// The text with the colours of a terminal.
+    pub fn coloured(&self) -> String {
+        let mut out = String::new();
+        for Line { text, level } in &self.lines {
+            let colour = match level {
+                Some(Level::Critical) => 31,
+                Some(Level::Warning) => 33,
+                Some(Level::Ok) => 32,
+                Some(Level::Unknown) => 36,
+                None => {
+                    out.extend([text, "\n"]);
+                    continue;
+                }
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "\x1b[1;{colour}m{text}\x1b[0m");
+        }
+        out
+    }
 }
 
 fn words(vital: &Vital) -> String {
@@ -136,7 +160,7 @@ fn words(vital: &Vital) -> String {
     format!("{} {}{notes}", vital.name, vital.value)
 }
 
-/// One after the other, as many in a line as fit.
+/// Joins the words into lines, as many in each as fit.
 fn flow(words: impl Iterator<Item = String>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words {

@@ -42,17 +42,17 @@ catalogue! {
     START_TIME = ("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = ("kafka_vitals_open_file_handles", ["broker"],
-        "Open file handles of the broker process, read every pulse. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
+        "Open file handles (file descriptors) of the broker process. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = ("kafka_vitals_file_handle_limit", ["broker", "bound"],
         "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
     HANDLE_EXHAUSTION = ("kafka_vitals_file_handle_exhaustion_seconds", ["broker"],
         "Time until the soft limit of file handles is reached if they grow as they do, +Inf if that is not ahead; absent while unknown.");
     HANDLE_KINDS = ("kafka_vitals_file_handles", ["broker", "kind"],
-        "Open file handles by what they lead to; read on the slow round. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
+        "Open file handles (file descriptors) by what they lead to. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
     UNTRACKED = ("kafka_vitals_untracked_sockets", ["broker"],
-        "Socket handles of the broker that are in no socket table of the kernel: reset or dead connections that it never closed. Read on the slow round.");
+        "Socket handles of the broker that are in no socket table of the kernel: reset or dead connections that it never closed.");
     MEMORY_MAPS = ("kafka_vitals_memory_maps", ["broker"],
-        "Memory mappings of the broker process, which maps every index; read on the slow round.");
+        "Memory mappings of the broker process, which maps every index.");
     MEMORY_MAP_LIMIT = ("kafka_vitals_memory_map_limit", [],
         "Most memory mappings that a process of this host may have (vm.max_map_count).");
     MAP_EXHAUSTION = ("kafka_vitals_memory_map_exhaustion_seconds", ["broker"],
@@ -62,7 +62,7 @@ catalogue! {
     RESIDENT = ("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
     CONNECTIONS = ("kafka_vitals_connections", ["broker", "role", "state"],
-        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client are read on the slow round, the rest every pulse.");
+        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client come from the collector connections; the rest from sockets, every fifth second, and every second while something is suspected.");
     UNREAD_CLOSE_WAIT = ("kafka_vitals_unread_close_wait_connections", ["broker", "role"],
         "CLOSE_WAIT connections with bytes that the broker has not read: requests of clients that gave up.");
     RECEIVE_QUEUE = ("kafka_vitals_receive_queue_bytes", ["broker", "role", "state"],
@@ -98,7 +98,7 @@ catalogue! {
     DUMP_FAILURES = ("kafka_vitals_thread_dump_failures_total", ["broker", "reason"],
         "Failed thread dumps of this broker process since the exporter started.");
     LEADER = ("kafka_vitals_leader_partitions", ["broker"],
-        "Partitions that the broker leads, by the newest Metadata response; see reading_age_seconds{reading=\"cluster\"}.");
+        "Partitions that the broker leads, by the newest Metadata response; see reading_age_seconds{collector=\"cluster\"}.");
     UNDER_REPLICATED = ("kafka_vitals_under_replicated_partitions", ["broker"],
         "Partitions led by the broker with fewer replicas in the ISR than assigned.");
     LEADER_ALONE = ("kafka_vitals_isr_leader_alone_partitions", ["broker"],
@@ -118,17 +118,17 @@ catalogue! {
     PEER_PROBE_SUCCESS = ("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
-        "Bytes that the broker may still write to the file system of this log dir; read on the slow round.");
+        "Bytes that the broker may still write to the file system of this log dir.");
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
         "Bundles of evidence saved of this broker since the exporter started; absent for a broker that was never gray.");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, the page / tells the reason.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
-    ROUND_INTERVAL = ("kafka_vitals_round_interval_seconds", ["broker", "round"],
-        "Interval at which the round now runs: longer than configured where its cost ceiling stretched it.");
-    READING_AGE = ("kafka_vitals_reading_age_seconds", ["broker", "reading"],
-        "Age of the newest known value, however old. A reading older than three intervals of its round is absent elsewhere.");
+    ROUND_INTERVAL = ("kafka_vitals_round_interval_seconds", ["broker", "collector"],
+        "Interval at which the collector now runs: longer than configured where its cost ceiling stretched it.");
+    READING_AGE = ("kafka_vitals_reading_age_seconds", ["broker", "collector"],
+        "Age of the newest known values of the collector, however old; of several readings the oldest. A reading older than three intervals is absent elsewhere.");
     OWN_CPU = ("process_cpu_seconds_total", [], "Total user and system CPU time spent in seconds, of this exporter.");
     OWN_HANDLES = ("process_open_fds", [], "Number of open file descriptors of this exporter.");
     OWN_HANDLE_LIMIT = ("process_max_fds", [], "Maximum number of open file descriptors of this exporter.");
@@ -142,7 +142,7 @@ catalogue! {
 pub fn reference() -> String {
     let mut out = String::from(
         "# Metrics\n\nGenerated from the catalogue in `src/expose/metrics.rs` by `make docs`; do not edit.\n\n\
-         Values are read by rounds and served from memory: a scrape never touches a broker. A value that could not be \
+         Collectors read the values, each at its interval, and they are served from memory: a scrape never touches a broker. A value that could not be \
          read is absent, never 0. `broker` is the node id; `<id>@<port>` for brokers that share an id on one host; \
          `pid-N` until the id is known.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n",
     );

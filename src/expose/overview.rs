@@ -1,20 +1,22 @@
-//! What is said first, on the page and in a terminal: the worst, in a sentence.
+//! The first sentences of the page and of `check`: the worst first.
 
 use std::cmp::Reverse;
 
 use crate::model::BrokerSnapshot;
 use crate::model::EvidenceStatus;
+use crate::model::named::named;
 use crate::model::rfc3339;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Severity};
 
-/// How bad it is, from good to bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Ok,
-    Unknown,
-    Warning,
-    Critical,
+named! {
+    /// The levels of a monitoring plugin, from good to bad.
+    pub enum Level {
+        Ok = "OK",
+        Unknown = "UNKNOWN",
+        Warning = "WARNING",
+        Critical = "CRITICAL",
+    }
 }
 
 impl Level {
@@ -24,28 +26,43 @@ impl Level {
             .iter()
             .map(|finding| finding.id.kind().severity)
             .max();
-        match (diagnosis.state, found) {
-            (BrokerState::Gray | BrokerState::Down, _) | (_, Some(Severity::Critical)) => {
-                Level::Critical
-            }
-            (BrokerState::Suspect, _) | (_, Some(Severity::Warning)) => Level::Warning,
-            (BrokerState::Unknown, _) => Level::Unknown,
-            (BrokerState::Healthy, _) => Level::Ok,
+        Level::of_state(diagnosis.state).max(found.map_or(Level::Ok, Level::of_severity))
+    }
+
+    pub(super) fn of_state(state: BrokerState) -> Level {
+        match state {
+            BrokerState::Gray | BrokerState::Down => Level::Critical,
+            BrokerState::Suspect => Level::Warning,
+            BrokerState::Unknown => Level::Unknown,
+            BrokerState::Healthy => Level::Ok,
         }
     }
 
-    /// As monitoring plugins write it.
-    pub fn name(self) -> &'static str {
+    pub(super) fn of_severity(severity: Severity) -> Level {
+        match severity {
+            Severity::Critical => Level::Critical,
+            Severity::Warning => Level::Warning,
+            Severity::Info => Level::Ok,
+        }
+    }
+
+    /// The level of this name.
+    pub fn from_name(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// As monitoring plugins end.
+    pub fn exit_code(self) -> u8 {
         match self {
-            Level::Ok => "OK",
-            Level::Unknown => "UNKNOWN",
-            Level::Warning => "WARNING",
-            Level::Critical => "CRITICAL",
+            Level::Ok => 0,
+            Level::Warning => 1,
+            Level::Critical => 2,
+            Level::Unknown => 3,
         }
     }
 }
 
-/// The sentences to begin with.
+/// The first sentences.
 #[derive(Debug)]
 pub struct Overview {
     pub level: Level,
@@ -53,7 +70,7 @@ pub struct Overview {
     pub sentences: Vec<String>,
 }
 
-/// Brokers in the order in which somebody should look at them.
+/// Brokers in the order in which an operator should check them.
 pub fn worst_first(view: &View) -> Vec<(&BrokerSnapshot, &BrokerDiagnosis)> {
     let mut brokers: Vec<_> = view.brokers().collect();
     brokers.sort_by_key(|(_, diagnosis)| {
@@ -98,14 +115,14 @@ fn of_brokers(view: &View, saved: &EvidenceStatus) -> Overview {
         let mut sentence = diagnosis.sentence.clone();
         if level > Level::Ok && diagnosis.state == BrokerState::Healthy {
             let found = diagnosis.findings.iter().map(|finding| finding.id.kind());
-            let told: Vec<&str> = found
+            let titles: Vec<&str> = found
                 .filter(|kind| kind.severity > Severity::Info)
                 .map(|kind| kind.title)
                 .collect();
             sentence = format!(
                 "Broker {} answers, but: {}.",
                 diagnosis.label,
-                told.join("; ")
+                titles.join("; ")
             );
         }
         match diagnosis

@@ -1,4 +1,4 @@
-//! The runbooks of `docs/runbooks/`, built in, so that an alert's link opens on a network without the internet.
+//! The runbooks of `docs/runbooks/`, built in, so that an alert's link opens without internet access.
 
 use maud::{Markup, PreEscaped, html};
 use pulldown_cmark::{Event, Options, Parser, Tag};
@@ -7,13 +7,13 @@ use super::page;
 
 macro_rules! runbooks {
     ($($name:literal),* $(,)?) => {
-        /// Names, below `/runbooks/` and of findings where there is one, with the texts in Markdown.
+        /// The names, which are those of findings where there is one, with the texts in Markdown.
         pub static RUNBOOKS: &[(&str, &str)] =
             &[$(($name, include_str!(concat!("../../docs/runbooks/", $name, ".md")))),*];
     };
 }
 
-// From cause to symptom, as a list of them is read.
+// From cause to symptom, in the order of the list of runbooks.
 runbooks![
     "jvm_deadlock",
     "lock_cycle",
@@ -39,7 +39,7 @@ runbooks![
     "watchdog",
 ];
 
-/// The page of one runbook; None if there is none of that name.
+/// The page of the runbook with this name.
 pub fn page(name: &str) -> Option<Markup> {
     let (_, text) = RUNBOOKS.iter().find(|(known, _)| *known == name)?;
     let mut body = String::with_capacity(2 * text.len());
@@ -47,7 +47,7 @@ pub fn page(name: &str) -> Option<Markup> {
     Some(shell(title(text), &PreEscaped(body)))
 }
 
-/// A link to each.
+/// A link to each runbook.
 pub fn list() -> Markup {
     shell(
         "Runbooks",
@@ -58,7 +58,7 @@ pub fn list() -> Markup {
     )
 }
 
-/// The first line, which is the heading.
+/// The heading, which is the first line.
 pub fn title(text: &'static str) -> &'static str {
     text.lines()
         .next()
@@ -66,7 +66,7 @@ pub fn title(text: &'static str) -> &'static str {
         .trim_start_matches("# ")
 }
 
-/// Links among the files, `name.md`, lead to the pages.
+/// Turns links between the files, `name.md`, into links between the pages.
 fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
     Parser::new_ext(text, Options::ENABLE_TABLES).map(|event| match event {
         Event::Start(Tag::Link {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,14 +19,19 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::{api, check, metrics, page, runbooks};
+use super::check::CheckPage;
+use super::{api, metrics, page, runbooks};
 use crate::model::EvidenceStatus;
 use crate::model::{Clock, Moment};
 use crate::verdict::View;
 use crate::verdict::liveness::answer_for;
 
-/// Header and value of an answer that asks for a restart: a proxy in front of an exporter that is down answers 503 too.
+/// Header and value of an answer that asks for a restart: a proxy also answers 503 while the exporter is down.
 pub const RESTART_HEADER: (&str, &str) = ("kafka-vitals", "restart");
+/// Header of `/check` with the worst level of the host.
+pub const LEVEL_HEADER: &str = "kafka-vitals-level";
+/// Query of `/check` that gives its lines the colours of a terminal.
+pub const COLOUR_QUERY: &str = "colour=always";
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
@@ -34,12 +39,12 @@ pub struct Served {
     pub view: watch::Receiver<Arc<View>>,
     pub saved: watch::Receiver<Arc<EvidenceStatus>>,
     pub clock: Clock,
-    /// Where the metrics are; checked by [`crate::config`].
+    /// The path of the metrics; the settings are checked to be a valid one.
     pub telemetry_path: Arc<str>,
 }
 
 impl Served {
-    /// What the pages are made of. Copied out: a lock held while a page is made would hold up who publishes.
+    /// What the pages are rendered from. Copied, because a lock held while rendering would block the publisher.
     fn now(&self) -> (Arc<View>, Arc<EvidenceStatus>, Moment) {
         (
             Arc::clone(&self.view.borrow()),
@@ -49,13 +54,13 @@ impl Served {
     }
 }
 
-/// A client that has not sent its whole request head by then is let go.
+/// A client must send its whole request head within this time.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
-/// A connection that lasts longer is closed after the answer under way: one that reads nothing keeps no place for ever.
+/// An older connection is closed after its present answer, so that a client that reads nothing blocks no permit forever.
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
-/// Connections held at a time: each costs a handle of ours.
+/// The most connections at a time: each costs the exporter a file descriptor.
 const MAX_CONNECTIONS: usize = 512;
-/// Connections that wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: u32 = 128;
 
 /// The routes. `max_requests` of 0 is no limit.
@@ -153,13 +158,19 @@ fn html_page(page: maud::Markup) -> Response {
 }
 
 /// What `kafka-vitals check` prints.
-async fn check_page(State(served): State<Served>) -> Response {
+async fn check_page(State(served): State<Served>, RawQuery(query): RawQuery) -> Response {
     let (view, saved, now) = served.now();
+    let page = CheckPage::of(&view, &saved, now);
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, check::text(&view, &saved, now)).into_response()
+    let level = [(LEVEL_HEADER, page.level.name())];
+    let text = match query.as_deref() {
+        Some(COLOUR_QUERY) => page.coloured(),
+        _ => page.text(),
+    };
+    (headers, level, text).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {
@@ -191,24 +202,24 @@ async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Resp
     live(&served, Some(&name))
 }
 
-/// 503, marked as ours, where only a restart cures the broker and nothing forbids it, else 200: what is unknown is no
-/// reason.
+/// 503 with the header if only a restart cures the broker and nothing prevents it, else 200: the unknown is no reason for a
+/// restart.
 fn live(served: &Served, name: Option<&str>) -> Response {
     let view = Arc::clone(&served.view.borrow());
     match answer_for(&view.live, name) {
         Ok(answer) if answer.restart => (
             StatusCode::SERVICE_UNAVAILABLE,
             [RESTART_HEADER],
-            format!("{}\n", answer.reason),
+            format!("{}\n", answer.text()),
         )
             .into_response(),
-        Ok(answer) => format!("{}\n", answer.reason).into_response(),
+        Ok(answer) => format!("{}\n", answer.text()).into_response(),
         Err(reason) => format!("{reason}\n").into_response(),
     }
 }
 
 async fn ready(State(served): State<Served>) -> Response {
-    // The first discovery round tells which brokers there are; before it nothing is known.
+    // Nothing is known before the first discovery round.
     if served.view.borrow().snapshot.discovery.success.is_some() {
         "kafka-vitals is ready.\n".into_response()
     } else {
@@ -222,11 +233,11 @@ async fn ready(State(served): State<Served>) -> Response {
 
 /// Answers on `listener` until the task is dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut failing = false;
     loop {
-        // The semaphore is never closed; if it were, nothing could be served any more.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
@@ -237,11 +248,11 @@ pub async fn serve(listener: TcpListener, router: Router) {
                 let router = router.clone();
                 tokio::spawn(async move {
                     connection(stream, router).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
             Err(error) => {
-                // Out of handles, most likely: the kernel would return the same error at once.
+                // Most likely the file descriptors are used up: the kernel would return the same error at once.
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "cannot accept connections");
                 }
@@ -264,7 +275,7 @@ async fn connection(stream: TcpStream, router: Router) {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(HEADER_DEADLINE, connection).await {
                 Ok(ended) => ended,
-                // Reads nothing of its answer.
+                // The client reads nothing of its answer.
                 Err(_) => return,
             }
         }
@@ -274,7 +285,7 @@ async fn connection(stream: TcpStream, router: Router) {
     }
 }
 
-/// An address that cannot be listened on.
+/// The server cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {cause}; {}", remedy(cause))]
 pub struct BindError {
@@ -285,7 +296,7 @@ pub struct BindError {
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            "another process has this port: end it, or choose another with --web.listen-address"
+            "another process uses this port: end it, or choose another port with --web.listen-address"
         }
         std::io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address"
@@ -297,10 +308,10 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// `[::]` is every address of both kinds; those of IPv4 alone where the host has no IPv6.
+/// Listens on the address. `[::]` means every IPv4 and IPv6 address, or every IPv4 one on a host without IPv6.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let bound = match address {
-        SocketAddr::V6(every) if every.ip().is_unspecified() => match bind_both_kinds(address) {
+        SocketAddr::V6(every) if every.ip().is_unspecified() => match bind_dual_stack(address) {
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
             }
@@ -311,9 +322,9 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     bound.map_err(|cause| BindError { address, cause })
 }
 
-fn bind_both_kinds(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn bind_dual_stack(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v6()?;
-    // The host's own setting (`net.ipv6.bindv6only`) may be the other one.
+    // The host's setting (`net.ipv6.bindv6only`) may differ.
     rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -325,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
+    fn gzip_is_sent_to_clients_that_accept_it() {
         let table = [
             ("gzip", true),
             ("deflate, GZIP;q=0.5", true),

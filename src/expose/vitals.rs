@@ -8,15 +8,15 @@ use crate::model::{
 use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
 use crate::verdict::forecast::Forecast;
 
-/// One reading, or `unknown`: [`unknown`] tells why.
+/// One reading, or `unknown`; [`unknown`] gives the reason.
 #[derive(Debug)]
 pub struct Vital {
     pub name: String,
     pub value: String,
     pub notes: Vec<String>,
-    /// The share of the limit that is used.
+    /// The used share of the limit.
     pub used: Option<f64>,
-    /// How bad what was found about it is.
+    /// The worst severity of a finding about it.
     pub concern: Option<Severity>,
 }
 
@@ -37,7 +37,7 @@ impl Vital {
         self
     }
 
-    /// Marks it where one of these is found.
+    /// Marks it if one of these findings is active.
     fn about(mut self, diagnosis: &BrokerDiagnosis, ids: &[FindingId]) -> Vital {
         let found = diagnosis
             .findings
@@ -48,7 +48,7 @@ impl Vital {
     }
 }
 
-/// Of a broker whose process runs; the last is its version.
+/// The vital signs of a broker whose process runs; the last one is its version.
 pub fn vitals(
     snapshot: &Snapshot,
     broker: &BrokerSnapshot,
@@ -66,7 +66,7 @@ pub fn vitals(
             .take(8)
             .map(|peer| peer.peer.id.to_string())
             .collect();
-        let told = format!(
+        let answering = format!(
             "{} of {} answer",
             probes.peers.iter().filter(answer).count(),
             probes.peers.len()
@@ -78,7 +78,7 @@ pub fn vitals(
             .max();
         if !probes.peers.is_empty() {
             let note = (!silent.is_empty()).then(|| format!("silent: {}", silent.join(", ")));
-            let peers = Vital::new("Peers", Some(told))
+            let peers = Vital::new("Peers", Some(answering))
                 .note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
             list.push(
                 peers
@@ -114,15 +114,15 @@ pub fn vitals(
 
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
-    let told = |probe: &Probe| match &probe.error {
+    let outcome = |probe: &Probe| match &probe.error {
         None => brief(probe.duration),
         Some(error) => format!("{} after {}", error.reason.name(), brief(probe.duration)),
     };
     let metadata = probes.map(|probes| match &probes.metadata {
-        Some(probe) => format!("metadata {}", told(probe)),
+        Some(probe) => format!("metadata {}", outcome(probe)),
         None => "metadata not asked".to_owned(),
     });
-    Vital::new("API", probes.map(|probes| told(&probes.api)))
+    Vital::new("API", probes.map(|probes| outcome(&probes.api)))
         .note(metadata)
         .about(diagnosis, &[FindingId::ApiUnresponsive])
 }
@@ -134,22 +134,22 @@ fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment)
         counts.map(|counts| format!("leads {}", number(counts.leader))),
     );
     if let Some(counts) = counts {
-        let told = [
+        let problems = [
             (counts.under_replicated, "under-replicated"),
             (counts.isr_leader_alone, "with the leader alone in the ISR"),
-            (counts.not_in_isr, "miss this broker in the ISR"),
-            (counts.offline, "of the cluster without a leader"),
+            (counts.not_in_isr, "lack this broker in the ISR"),
+            (counts.offline, "of the cluster offline"),
         ];
-        vital.notes = told
+        vital.notes = problems
             .iter()
             .filter(|(n, _)| *n > 0)
             .map(|(n, what)| format!("{} {what}", number(*n)))
             .collect();
         if vital.notes.is_empty() {
-            vital.notes.push("every ISR whole".into());
+            vital.notes.push("fully replicated".into());
         }
         if let ClusterSource::Peer(id) = counts.source {
-            vital.notes.push(format!("told by broker {id}"));
+            vital.notes.push(format!("reported by broker {id}"));
         }
     }
     let about = [
@@ -160,7 +160,7 @@ fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment)
     vital.about(diagnosis, &about)
 }
 
-/// What can run out.
+/// The levels that have a limit.
 fn levels(
     snapshot: &Snapshot,
     broker: &BrokerSnapshot,
@@ -187,13 +187,13 @@ fn levels(
         .process
         .fresh(now)
         .and_then(|vitals| vitals.fd_limit_soft);
-    let handles = against(
+    let fds = against(
         "File handles",
         broker.open_fds.fresh(now).copied(),
         limit,
         &forecasts.file_handles,
     )
-    .note(untracked.map(|count| format!("{} sockets that no table shows", number(*count))))
+    .note(untracked.map(|count| format!("{} orphaned sockets", number(*count))))
     .about(
         diagnosis,
         &[
@@ -210,8 +210,8 @@ fn levels(
         &forecasts.memory_maps,
     )
     .about(diagnosis, &[FindingId::MemoryMapsExhaustion]);
-    let mut list = vec![handles, maps];
-    // Of many disks the fullest.
+    let mut list = vec![fds, maps];
+    // If there are many disks, the fullest.
     let mut spaces: Vec<_> = broker.log_dirs.fresh(now).into_iter().flatten().collect();
     spaces.sort_by_key(|space| space.free_bytes);
     for space in spaces.into_iter().take(4) {
@@ -226,7 +226,7 @@ fn levels(
             bytes(space.free_bytes),
             bytes(space.total_bytes)
         );
-        // Its end tells it from the others.
+        // The ends of the paths differ.
         let end: String = dir
             .chars()
             .skip(dir.chars().count().saturating_sub(20))
@@ -278,11 +278,8 @@ fn connections(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment
             .note(unread)
             .about(diagnosis, &[FindingId::CloseWaitPileup]),
     ];
-    for queue in pulse
-        .into_iter()
-        .flat_map(|pulse| &pulse.accept_queues)
-        .take(4)
-    {
+    let queues = broker.accept_queues.fresh(now);
+    for queue in queues.into_iter().flatten().take(4) {
         let of = queue
             .limit
             .map(|limit| format!(" of {limit}"))
@@ -314,12 +311,12 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             brief(report.duration)
         )
     }))
-    .note((suspects > 0).then(|| format!("{suspects} hardly move")))
+    .note((suspects > 0).then(|| format!("{suspects} make no progress")))
     .note(
         broker
             .jvm_pauses
             .fresh(now)
-            .map(|pauses| format!("paused {} in all", brief(*pauses))),
+            .map(|pauses| format!("paused {} in total", brief(*pauses))),
     )
     .about(
         diagnosis,
@@ -340,34 +337,20 @@ fn left(forecast: &Forecast) -> Option<String> {
     }
 }
 
-/// What is unknown of this broker, and why.
+/// What is unknown about this broker, and why.
 pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
-    let readings = [
-        ("process", snapshot.process.reason(now)),
-        ("open file handles", snapshot.open_fds.reason(now)),
-        ("handles by kind", snapshot.fd_kinds.reason(now)),
-        ("memory maps", snapshot.memory_maps.reason(now)),
-        ("log dirs", snapshot.log_dirs.reason(now)),
-        ("sockets", snapshot.sockets.reason(now)),
-        ("connections by owner", snapshot.connections.reason(now)),
-        ("answers to requests", snapshot.probes.reason(now)),
-        ("cluster state", snapshot.cluster.reason(now)),
-        ("threads", snapshot.threads.reason(now)),
-        ("progress of threads", snapshot.progress.reason(now)),
-        ("pauses of the JVM", snapshot.jvm_pauses.reason(now)),
-    ];
     let mut list: Vec<(String, String)> = Vec::new();
     if snapshot.ended.is_none() {
-        let told = readings
-            .into_iter()
-            .filter_map(|(what, why)| Some((what.to_owned(), why?)));
-        list.extend(told);
+        for (_, what, reading) in snapshot.readings() {
+            let why = reading.why_unknown(now);
+            list.extend(why.map(|why| (what.to_owned(), why)));
+        }
     }
     for (collector, status) in &snapshot.collectors {
         if let Some(error) = &status.error
             && !list.iter().any(|(_, why)| why == error)
         {
-            list.push((format!("collector {collector}"), error.clone()));
+            list.push((format!("collector {}", collector.name()), error.clone()));
         }
     }
     list.extend(
@@ -411,7 +394,7 @@ fn bytes(n: u64) -> String {
     }
 }
 
-/// At most `most` characters: names and messages are others' work.
+/// Cuts the text to `most` characters: a broker can make names and messages long.
 pub fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),

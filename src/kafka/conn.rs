@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
-/// Read at most this much before the buffer grows: it grows with what arrived, not with what was announced.
+/// First size of the buffer for an answer. It doubles as bytes arrive: the announced length alone allocates nothing.
 const CHUNK: usize = 64 * 1024;
 
 /// Why there is no answer. Everything but [`ConnError::Timeout`] ends the connection.
@@ -293,7 +293,11 @@ impl Conn {
             if missing == 0 {
                 break;
             }
-            self.received.reserve(missing.min(CHUNK));
+            if self.received.len() == self.received.capacity() {
+                let growth = self.received.len().max(CHUNK).min(missing);
+                // Exact: the last doubling would allocate up to twice the answer.
+                self.received.reserve_exact(growth);
+            }
             let read = (&mut self.stream)
                 .take(missing as u64)
                 .read_buf(&mut self.received)

@@ -17,8 +17,12 @@ pub const METADATA_WITH_LISTENERS: i16 = 6;
 /// Error of a partition whose leader lives and has no listener of the name that was asked.
 pub const LISTENER_NOT_FOUND: i16 = 72;
 
-/// A cluster has fewer brokers, and those who keep a list of them need a bound.
+/// Bounds what a hostile broker can make the exporter keep. No cluster has so many brokers.
 pub const MAX_BROKERS: usize = 10_000;
+/// The longest DNS name has 253 bytes.
+pub const MAX_HOST_BYTES: usize = 255;
+/// Kafka itself accepts no longer topic name.
+pub const MAX_TOPIC_BYTES: usize = 249;
 
 const CLIENT_ID: &str = "kafka-vitals";
 
@@ -52,6 +56,8 @@ pub enum Problem {
     NoPort(i32),
     #[error("at most {limit} expected, {count} announced")]
     TooMany { count: usize, limit: usize },
+    #[error("at most {limit} bytes expected, {length} announced")]
+    TooLong { length: usize, limit: usize },
 }
 
 /// Walks over a message body.
@@ -121,13 +127,25 @@ impl<'a> Reader<'a> {
         u16::try_from(port).map_err(|_| start.error(field, Problem::NoPort(port)))
     }
 
+    /// Reads a string of any length. Use it only for what is not kept.
     fn nullable_string(&mut self, field: &'static str) -> Result<Option<&'a str>, WireError> {
+        self.string_up_to(usize::MAX, field)
+    }
+
+    fn string_up_to(
+        &mut self,
+        limit: usize,
+        field: &'static str,
+    ) -> Result<Option<&'a str>, WireError> {
         let start = self.clone();
         match self.int16(field)? {
             -1 => Ok(None),
             length => {
                 let length = usize::try_from(length)
                     .map_err(|_| start.error(field, Problem::Negative(length.into())))?;
+                if length > limit {
+                    return Err(start.error(field, Problem::TooLong { length, limit }));
+                }
                 let bytes = self.take(length, field)?;
                 std::str::from_utf8(bytes)
                     .map(Some)
@@ -136,9 +154,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn string(&mut self, field: &'static str) -> Result<&'a str, WireError> {
+    /// Reads a string that is kept, so its length has a limit.
+    fn string(&mut self, limit: usize, field: &'static str) -> Result<&'a str, WireError> {
         let start = self.clone();
-        self.nullable_string(field)?
+        self.string_up_to(limit, field)?
             .ok_or_else(|| start.error(field, Problem::Negative(-1)))
     }
 
@@ -360,7 +379,8 @@ impl<'a> Metadata<'a> {
                 Next::Brokers { left } => {
                     self.next = Next::Brokers { left: left - 1 };
                     let id = reader.int32("broker id")?;
-                    let (host, port) = (reader.string("broker host")?, reader.port("broker port")?);
+                    let host = reader.string(MAX_HOST_BYTES, "broker host")?;
+                    let port = reader.port("broker port")?;
                     reader.nullable_string("broker rack")?;
                     return Ok(Some(Item::Broker { id, host, port }));
                 }
@@ -371,7 +391,7 @@ impl<'a> Metadata<'a> {
                 Next::Topic => {
                     self.topics -= 1;
                     let error = reader.int16("topic error code")?;
-                    let name = reader.string("topic name")?;
+                    let name = reader.string(MAX_TOPIC_BYTES, "topic name")?;
                     reader.array::<1>("topic is internal")?;
                     self.topic = name;
                     self.next = Next::Partitions {

@@ -1,4 +1,4 @@
-//! Which evidence of which broker lies on disk, and where.
+//! Which evidence is saved for which broker, and where.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use super::{Moment, ProcessKey};
 /// The state of the evidence of every broker.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EvidenceStatus {
-    /// Why nothing is ever saved.
+    /// Why no evidence is saved at all.
     pub off: Option<String>,
-    /// By label; a broker that was never gray is not among them.
+    /// By label; without brokers that were never gray.
     pub brokers: BTreeMap<String, BrokerEvidence>,
 }
 
@@ -20,7 +20,7 @@ pub struct BrokerEvidence {
     pub process: ProcessKey,
     /// The newest complete bundle of this process.
     pub newest: Option<SavedBundle>,
-    /// Bundles of this label since the exporter started.
+    /// The number of bundles for this label since the exporter started.
     pub total: u64,
     /// Why the last one could not be written.
     pub failure: Option<String>,
@@ -34,7 +34,7 @@ pub struct SavedBundle {
     pub at: Moment,
 }
 
-/// How far the evidence of one broker process is.
+/// The progress of saving the evidence of one broker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceProgress {
     Pending,
@@ -56,7 +56,7 @@ impl EvidenceStatus {
         self.off.as_ref().or_else(failed).map(String::as_str)
     }
 
-    /// How far the evidence of a problem is that was `first` seen then.
+    /// The progress for a problem that was seen `first` at that time.
     pub fn progress(&self, process: ProcessKey, first: Moment) -> EvidenceProgress {
         if self.off.is_some() {
             EvidenceProgress::None
@@ -69,7 +69,7 @@ impl EvidenceStatus {
         }
     }
 
-    /// The evidence of one process; None until a bundle of it was tried.
+    /// The evidence of one process; None until a bundle was tried.
     pub fn of(&self, process: ProcessKey) -> Option<&BrokerEvidence> {
         self.brokers
             .values()

@@ -1,6 +1,7 @@
 //! The plain data that every other part speaks of. It depends on nothing else here.
 
 mod broker;
+mod collector;
 mod evidence;
 pub mod named;
 mod reading;
@@ -10,13 +11,10 @@ mod threads;
 mod time;
 
 pub use broker::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use collector::{CollectorName, Schedule};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
-pub use reading::{Failure, Reading, Reason};
-pub use snapshot::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorStatus, ExporterVitals, FdKinds,
-    LogDirSpace, PartitionState, Peer, PeerProbe, Probe, ProbeError, ProbeReport, ProcessVitals,
-    Snapshot,
-};
+pub use reading::{AnyReading, Failure, Reading, Reason};
+pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
     Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, NamedIssue, PoolFindings,

@@ -70,6 +70,24 @@ impl<T> Default for Reading<T> {
     }
 }
 
+/// A reading of any type.
+pub trait AnyReading {
+    /// When the last known value was taken.
+    fn taken(&self) -> Option<Moment>;
+    /// See [`Reading::reason`].
+    fn why_unknown(&self, now: Moment) -> Option<String>;
+}
+
+impl<T> AnyReading for Reading<T> {
+    fn taken(&self) -> Option<Moment> {
+        self.last().map(|(_, at)| at)
+    }
+
+    fn why_unknown(&self, now: Moment) -> Option<String> {
+        self.reason(now)
+    }
+}
+
 named! {
     /// Why a reading or a probe failed, as labels spell it.
     #[derive(Serialize, Deserialize)]

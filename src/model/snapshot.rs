@@ -1,37 +1,37 @@
 //! The newest readings of every broker on this host: plain data that a scrape, a page or a test reads.
 //!
-//! A [`Reading`] is a known value with the time at which it was taken, or unknown with the reason. There is no
-//! third state: what was not counted is never zero.
+//! A [`Reading`] is a known value with its time, or unknown with the reason. There is no third state: a value that was
+//! not counted is never zero.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    Broker, Moment, ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock,
-    ThreadReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Moment, ProgressReport, Reading, Reason,
+    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// Everything known at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub at: Moment,
-    /// By `Broker::process`; sorted by label for a stable output.
+    /// One entry per broker process, sorted by label for a stable output.
     pub brokers: Vec<Arc<BrokerSnapshot>>,
-    /// `vm.max_map_count` of this kernel, mappings a process may have.
+    /// `vm.max_map_count` of this kernel: the most memory mappings of a process.
     pub memory_map_limit: Reading<u64>,
-    /// Of the discovery round, which belongs to no broker.
+    /// The state of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
-    /// Where discovery may have missed a broker, what of the config file matches none, ids that are not unique.
+    /// Where discovery may have missed a broker, entries of the config file that match none, ids that are not unique.
     pub discovery_warnings: Vec<String>,
     /// The exporter's own process.
     pub exporter: Reading<ExporterVitals>,
 }
 
-/// The exporter's own use of its host, as Prometheus' client libraries tell it.
+/// The exporter's own use of its host, as Prometheus' client libraries export it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExporterVitals {
     pub cpu_seconds: f64,
@@ -50,8 +50,8 @@ pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
     /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
     pub label: String,
-    /// When discovery found the process gone. It stays in sight, all unknown, until it is back or an hour has passed;
-    /// without an id a minute, as it would come back under another label.
+    /// When discovery found the process gone. The broker stays listed, all unknown, until it is back or an hour has passed;
+    /// without an id for a minute, because it would return under another label.
     pub ended: Option<Moment>,
     pub process: Reading<ProcessVitals>,
     pub open_fds: Reading<u64>,
@@ -59,6 +59,7 @@ pub struct BrokerSnapshot {
     pub untracked_sockets: Reading<u64>,
     pub memory_maps: Reading<u64>,
     pub sockets: Reading<SocketPulse>,
+    pub accept_queues: Reading<Vec<AcceptQueue>>,
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
     pub probes: Reading<ProbeReport>,
@@ -72,13 +73,21 @@ pub struct BrokerSnapshot {
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
     pub dump_failures: BTreeMap<Reason, u64>,
-    pub collectors: BTreeMap<String, CollectorStatus>,
-    /// The interval at which each round now runs: longer than configured where the cost ceiling stretched it.
-    pub rounds: BTreeMap<String, Duration>,
+    #[serde(deserialize_with = "known_collectors")]
+    pub collectors: BTreeMap<CollectorName, CollectorStatus>,
+}
+
+/// Leaves out what this version does not know: recordings of other versions are replayed as well.
+fn known_collectors<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<CollectorName, CollectorStatus>, D::Error> {
+    let all = BTreeMap::<String, CollectorStatus>::deserialize(deserializer)?;
+    let known = |(name, status): (String, _)| Some((CollectorName::of_name(&name)?, status));
+    Ok(all.into_iter().filter_map(known).collect())
 }
 
 impl BrokerSnapshot {
-    /// A broker of which nothing has been read yet.
+    /// A broker without any reading yet.
     pub fn new(broker: Arc<Broker>, label: String) -> Self {
         BrokerSnapshot {
             broker,
@@ -87,7 +96,28 @@ impl BrokerSnapshot {
         }
     }
 
-    /// The counts of partitions, unknown where no topic was visible: `cluster` then tells who lives, and no more.
+    /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
+    /// it is known whenever `connections` is.
+    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 13] {
+        use CollectorName as C;
+        [
+            (C::Process, "process", &self.process),
+            (C::Process, "open file handles", &self.open_fds),
+            (C::Fds, "handles by kind", &self.fd_kinds),
+            (C::MemoryMaps, "memory maps", &self.memory_maps),
+            (C::LogDirs, "log dirs", &self.log_dirs),
+            (C::Sockets, "sockets", &self.sockets),
+            (C::AcceptQueues, "accept queues", &self.accept_queues),
+            (C::Connections, "connections by owner", &self.connections),
+            (C::Cluster, "answers to requests", &self.probes),
+            (C::Cluster, "cluster state", &self.cluster),
+            (C::Threads, "threads", &self.threads),
+            (C::Progress, "progress of threads", &self.progress),
+            (C::Progress, "pauses of the JVM", &self.jvm_pauses),
+        ]
+    }
+
+    /// The counts of partitions; unknown if no topic is visible: `cluster` then only shows the live brokers.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
         self.cluster
             .fresh(now)
@@ -95,12 +125,15 @@ impl BrokerSnapshot {
     }
 }
 
-/// How the last run of one collector went.
+/// The result of a collector's last run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CollectorStatus {
     /// None until the first run ended.
     pub success: Option<bool>,
     pub duration: Duration,
+    /// Until its next run: longer than configured where the cost ceiling stretched it.
+    #[serde(default)]
+    pub interval: Duration,
     pub at: Moment,
     /// Why it failed: which broker, which file or address, what to do.
     pub error: Option<String>,
@@ -109,7 +142,7 @@ pub struct CollectorStatus {
 /// From `/proc/PID/stat`, `status` and `limits`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessVitals {
-    /// `R`, `S`, `D`, `T` (stopped), `Z` ... of the main thread.
+    /// The state of the main thread: `R`, `S`, `D`, `T` (stopped), `Z` ...
     pub state: char,
     pub resident_bytes: u64,
     /// None is unlimited.
@@ -117,7 +150,7 @@ pub struct ProcessVitals {
     pub fd_limit_hard: Option<u64>,
 }
 
-/// Open handles by what they lead to.
+/// Open file descriptors by what they refer to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdKinds {
     pub socket: u64,
@@ -147,7 +180,7 @@ impl FdKinds {
     }
 }
 
-/// Whom the cluster's state was asked.
+/// Which broker reported the cluster's state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClusterSource {
@@ -164,28 +197,29 @@ pub struct ClusterCounts {
     pub source: ClusterSource,
     /// Why the broker itself was not the source.
     pub own_silence: Option<String>,
-    /// Brokers that the response lists.
-    pub live_brokers: Vec<Peer>,
-    /// Brokers that hold replicas and are not among those, the first few.
+    /// Brokers that the response lists. It is shared, like the other parts whose size the broker decides, so that
+    /// publishing a snapshot copies none of them.
+    pub live_brokers: Arc<[Peer]>,
+    /// Brokers that hold replicas and are not live, the first few.
     #[serde(default)]
     pub absent: BTreeSet<i32>,
     /// Partitions that this broker leads.
     pub leader: u64,
-    /// Of those, with fewer replicas in the ISR than assigned.
+    /// How many of those have fewer replicas in the ISR than assigned.
     pub under_replicated: u64,
-    /// Of those, with the leader alone in the ISR and more than one replica assigned.
+    /// How many of those have only the leader in the ISR and more than one replica assigned.
     pub isr_leader_alone: u64,
-    /// Partitions of the cluster whose replicas hold this broker and whose ISR does not.
+    /// Partitions of the cluster that this broker is a replica of without being in the ISR.
     pub not_in_isr: u64,
-    /// Of those, how many each leader leads that lives.
-    pub not_in_isr_by_leader: BTreeMap<i32, u64>,
-    /// Partitions of the whole cluster without a leader.
+    /// How many of those each live leader leads.
+    pub not_in_isr_by_leader: Arc<BTreeMap<i32, u64>>,
+    /// Partitions of the whole cluster that have no leader.
     pub offline: u64,
     /// Partitions of the whole cluster; with 0 no topic was visible, and no count above means anything.
     pub partitions: u64,
-    /// Partitions led by this broker (or offline, if it is the lowest live id) that are not whole, the first few.
-    pub under_replicated_partitions: Vec<PartitionState>,
-    /// How many more were not whole.
+    /// Under-replicated partitions led by this broker (or offline, if it is the lowest live id), the first few.
+    pub under_replicated_partitions: Arc<[PartitionState]>,
+    /// How many more there are.
     pub under_replicated_left_out: u64,
 }
 
@@ -193,7 +227,8 @@ pub struct ClusterCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     pub id: i32,
-    pub host: String,
+    /// At most 255 bytes: the decoder refuses a longer name.
+    pub host: Arc<str>,
     pub port: u16,
 }
 
@@ -207,22 +242,22 @@ pub struct PartitionState {
     pub isr: u32,
 }
 
-/// How the last round of requests went: to the broker itself, and to its peers on the ring.
+/// The results of the last round of requests to the broker itself and to its peers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// ApiVersions.
     pub api: Probe,
-    /// Metadata; None while the broker owes the answer to `api`, so that it was not asked.
+    /// Metadata; None while the broker owes the answer to `api`, because then it is not requested.
     pub metadata: Option<Probe>,
-    /// The next brokers by id, each asked over one kept connection.
+    /// The next brokers by id, each probed over one kept connection.
     pub peers: Vec<PeerProbe>,
 }
 
 /// One request, or one attempt to connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Until the answer, or until the probe was given up; of an answer that is still owed, how long it has been owed; of
-    /// a broker that is slow, how long its last answer took.
+    /// The time until the answer or the failure; while an answer is owed, the time since the request; for a slow broker,
+    /// the duration of its last answer.
     pub duration: Duration,
     /// None is success.
     pub error: Option<ProbeError>,
@@ -237,7 +272,7 @@ impl Probe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeError {
     pub reason: Reason,
-    /// Whether TCP accepted the connection: a silent broker differs from one that is not there.
+    /// Whether TCP accepted the connection: this distinguishes a silent broker from one that is down.
     pub accepted: bool,
     /// Which broker and address, what happened, what to do.
     pub message: String,
@@ -249,7 +284,7 @@ impl ProbeError {
         !self.accepted && matches!(self.reason, Reason::Timeout | Reason::Unreachable)
     }
 
-    /// Whether clients get no answer either: TCP accepts, and not only the exporter's request was wrong.
+    /// Whether clients get no answer either: TCP accepts, and the exporter's request is not the cause.
     pub fn is_silent(&self) -> bool {
         self.accepted && matches!(self.reason, Reason::Timeout | Reason::Closed)
     }
@@ -259,7 +294,7 @@ impl ProbeError {
 pub struct PeerProbe {
     pub peer: Peer,
     pub connect: Probe,
-    /// None where no connection could be made.
+    /// None if there is no connection.
     pub api: Option<Probe>,
 }
 
@@ -268,7 +303,7 @@ pub struct PeerProbe {
 pub struct LogDirSpace {
     /// As the broker names it.
     pub dir: PathBuf,
-    /// Bytes that the broker's user may still write.
+    /// The bytes that the broker's user may still write.
     pub free_bytes: u64,
     pub total_bytes: u64,
 }

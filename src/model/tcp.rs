@@ -61,13 +61,12 @@ impl StateCounts {
     }
 }
 
-/// Every second: the broker's listener ports, every state but ESTABLISHED (that slot stays 0).
+/// At the broker's listener ports, every state but ESTABLISHED (that slot stays 0).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SocketPulse {
     pub server: StateCounts,
     /// CLOSE_WAIT connections of the listeners with bytes that nobody reads.
     pub unread_close_wait: u64,
-    pub accept_queues: Vec<AcceptQueue>,
 }
 
 /// A listener's connections that the kernel completed and the broker has not accepted.

@@ -17,6 +17,13 @@ impl Moment {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    pub fn minus(self, span: Duration) -> Moment {
+        Moment(
+            self.0
+                .saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
     pub fn plus(self, span: Duration) -> Moment {
         Moment(
             self.0

@@ -70,7 +70,7 @@ fn read(file: &Path) -> Vec<Snapshot> {
 }
 
 #[test]
-fn what_is_read_is_what_was_written_over_rotations_and_restarts() {
+fn what_was_written_is_read_across_rotations_and_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.jsonl");
     let written: Vec<Snapshot> = (0..10)
@@ -87,7 +87,7 @@ fn what_is_read_is_what_was_written_over_rotations_and_restarts() {
         .for_each(|snapshot| first.take(snapshot));
     assert_eq!(read(&folder.path().join("r.jsonl.1")), written[..4]);
     assert_eq!(read(&file), written[4..6]);
-    // Killed in the midst of a line.
+    // Killed while writing a line.
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() - 9]).unwrap();
     recorder(&file, line * 9).take(&written[6]);
@@ -100,7 +100,7 @@ fn what_is_read_is_what_was_written_over_rotations_and_restarts() {
 }
 
 #[test]
-fn what_cannot_be_written_is_told_once_and_taken_up_again() {
+fn a_failure_is_logged_once_and_recording_continues_afterwards() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("later").join("r.jsonl");
     let mut to_no_folder = recorder(&file, 1 << 20);
@@ -115,7 +115,7 @@ fn what_cannot_be_written_is_told_once_and_taken_up_again() {
     assert!(to_full_disk.failed && to_full_disk.open.is_none());
 }
 
-/// As a file that is mounted alone: nothing can take its place.
+/// Like a file that is mounted alone: nothing can take its place.
 #[test]
 fn a_full_file_that_cannot_be_renamed_does_not_grow() {
     let folder = tempfile::tempdir().unwrap();
@@ -187,10 +187,10 @@ fn bad_lines_are_skipped_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_hangs_holds_nobody_up() {
+async fn a_disk_that_hangs_delays_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
-    // Nobody reads it: opening it for writing never ends.
+    // No process reads it, so opening it for writing never ends.
     rustix::fs::mknodat(
         rustix::fs::CWD,
         &fifo,

@@ -1,4 +1,4 @@
-//! Mechanisms of Linux and of the JVM, without policy: each takes its root folder or socket as an argument.
+//! Mechanisms of Linux and of the JVM, without policy: each takes the root of procfs or a process as an argument.
 
 pub mod attach;
 pub mod perf_data;

@@ -1,9 +1,9 @@
-//! The counters that a HotSpot JVM publishes in `/tmp/hsperfdata_USER/PID`, readable without attaching to it.
+//! Reads the counters that a HotSpot JVM publishes in `/tmp/hsperfdata_USER/PID`, without attaching to it.
 //!
-//! The format is 2.0 of `jdk.internal.perf`: a prologue of 32 bytes, then entries, each with a name and a value. The
-//! JVM writes while this reads, so a value may be a moment old; it is read, never mapped, because a file that shrinks
-//! under a mapping kills the reader. The file lies in a file system that the JVM's user may control: opening it belongs
-//! where blocking hurts nobody.
+//! The format is 2.0 of `jdk.internal.perf`: a prologue of 32 bytes, then entries, each with a name and a value. The JVM
+//! writes at the same time, so a value may be a moment old. The file is read and never mapped, because a file that
+//! shrinks under a mapping kills the reader. The JVM's user may control the file system, so open the file only where
+//! blocking stops no other work.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use super::process::PinnedProcess;
 
 /// A file is 32 KiB unless -XX:PerfDataMemorySize says otherwise.
 const MAX_BYTES: usize = 1 << 20;
-/// Entries of /tmp that are looked at for folders named `hsperfdata_*`.
+/// Entries of /tmp among which folders named `hsperfdata_*` are searched for.
 const MAX_TMP_ENTRIES: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum PerfDataError {
     Absent(u32),
     #[error("the performance data are not HotSpot's format 2.0 in little endian: {0}")]
     Format(&'static str),
-    #[error("reading the performance data: {0}")]
+    #[error("the performance data cannot be read: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -39,20 +39,24 @@ impl From<Errno> for PerfDataError {
     }
 }
 
-/// The open file of one JVM; it stays valid for as long as the JVM lives.
+/// The open file of one JVM. It stays valid while the JVM lives.
 #[derive(Debug)]
-pub struct PerfFile(File);
+pub struct PerfFile {
+    file: File,
+    /// Where the time at safepoints is, and its ticks a second: an entry never moves.
+    safepoints: Option<(u64, i64)>,
+}
 
 impl PerfFile {
-    /// Looks in the JVM's own /tmp, for a file of the JVM's user alone.
+    /// Searches the JVM's own /tmp for a file that belongs to the JVM's user.
     ///
     /// # Errors
-    /// `Absent`, or what opening failed with.
+    /// `Absent`, or the error of opening.
     pub fn open(target: &PinnedProcess) -> Result<PerfFile, PerfDataError> {
         let tmp = target.tmp().map_err(io::Error::other)?;
         let of_user = |mode, uid, kind| FileType::from_raw_mode(mode) == kind && uid == target.uid;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        // The folder is named after the user as the JVM knows it, which in a container may be nobody we know.
+        // The folder has the user's name inside the JVM's container, which may be unknown outside.
         for entry in Dir::new(openat(&tmp, ".", flags | OFlags::DIRECTORY, Mode::empty())?)?
             .take(MAX_TMP_ENTRIES)
             .filter_map(Result::ok)
@@ -79,13 +83,16 @@ impl PerfFile {
             let file = openat(&folder, &file, flags, Mode::empty())?;
             let stat = fstat(&file)?;
             if of_user(stat.st_mode, stat.st_uid, FileType::RegularFile) {
-                return Ok(PerfFile(file.into()));
+                return Ok(PerfFile {
+                    file: file.into(),
+                    safepoints: None,
+                });
             }
         }
         Err(PerfDataError::Absent(target.pid))
     }
 
-    /// All counters as they are now.
+    /// Reads all counters.
     ///
     /// # Errors
     /// `Format` or `Io`.
@@ -94,7 +101,7 @@ impl PerfFile {
         let mut length = 0;
         loop {
             let read = self
-                .0
+                .file
                 .read_at(bytes.get_mut(length..).unwrap_or_default(), length as u64)?;
             length += read;
             if read == 0 || length >= MAX_BYTES {
@@ -107,9 +114,25 @@ impl PerfFile {
         bytes.truncate(length);
         PerfData::parse(bytes)
     }
+
+    /// [`PerfData::safepoint_time`], of which all but the first call reads the one counter alone.
+    ///
+    /// # Errors
+    /// `Format` or `Io`.
+    pub fn safepoint_time(&mut self) -> Result<Option<Duration>, PerfDataError> {
+        if let Some((at, frequency)) = self.safepoints {
+            let mut ticks = [0; 8];
+            self.file.read_exact_at(&mut ticks, at)?;
+            return Ok(time(i64::from_le_bytes(ticks), frequency));
+        }
+        let data = self.read()?;
+        let known = data.position("sun.rt.safepointTime");
+        self.safepoints = known.zip(data.long("sun.os.hrt.frequency"));
+        Ok(data.safepoint_time())
+    }
 }
 
-/// The counters of one moment.
+/// All counters at one moment.
 #[derive(Debug)]
 pub struct PerfData {
     bytes: Vec<u8>,
@@ -147,24 +170,38 @@ impl PerfData {
         })
     }
 
-    /// Name and value of each counter, up to the first entry that makes no sense.
+    /// Returns name and value of each counter, up to the first malformed entry.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
-        // Every entry takes at least its 20 bytes of head, so a huge count in the file ends with the file.
-        let mut at = self.first_entry;
-        (0..self.entries)
-            .map_while(move |_| {
-                let length = size(&self.bytes, at)?;
-                let entry = self
-                    .bytes
-                    .get(at..at.checked_add(length)?)
-                    .filter(|_| length >= 20)?;
-                at += length;
-                Some(entry)
-            })
-            .filter_map(entry)
+        self.entries().filter_map(|(_, bytes)| entry(bytes))
     }
 
-    /// The value of a counter that counts.
+    /// Where the value of a counter that counts is in the file.
+    fn position(&self, name: &str) -> Option<u64> {
+        self.entries().find_map(|(at, bytes)| match entry(bytes)? {
+            (found, Value::Long(_)) if found == name => {
+                u64::try_from(at.checked_add(size(bytes, 16)?)?).ok()
+            }
+            _ => None,
+        })
+    }
+
+    /// Each entry with its position.
+    fn entries(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        // Each entry has at least 20 bytes, so even a huge count ends with the file.
+        let mut at = self.first_entry;
+        (0..self.entries).map_while(move |_| {
+            let length = size(&self.bytes, at)?;
+            let entry = self
+                .bytes
+                .get(at..at.checked_add(length)?)
+                .filter(|_| length >= 20)?;
+            let begin = at;
+            at += length;
+            Some((begin, entry))
+        })
+    }
+
+    /// Returns the value of a number.
     pub fn long(&self, name: &str) -> Option<i64> {
         self.iter().find_map(|(found, value)| match value {
             Value::Long(long) if found == name => Some(long),
@@ -172,7 +209,7 @@ impl PerfData {
         })
     }
 
-    /// The value of a counter that holds text, without what follows its first NUL.
+    /// Returns the value of a text up to its first NUL.
     pub fn text(&self, name: &str) -> Option<&[u8]> {
         self.iter().find_map(|(found, value)| match value {
             Value::Text(text) if found == name => Some(text),
@@ -180,12 +217,12 @@ impl PerfData {
         })
     }
 
-    /// Time that the JVM has spent at safepoints (`sun.rt.safepointTime`), since it started.
+    /// Returns the JVM's time at safepoints (`sun.rt.safepointTime`) since it started.
     pub fn safepoint_time(&self) -> Option<Duration> {
         self.time(self.long("sun.rt.safepointTime")?)
     }
 
-    /// Time that the JVM has stood still for garbage collection (`sun.gc.collector.*.time`), since it started.
+    /// Returns the JVM's pauses for garbage collection (`sun.gc.collector.*.time`) since it started.
     pub fn collection_time(&self) -> Option<Duration> {
         let is_time = |name: &str| name.starts_with("sun.gc.collector.") && name.ends_with(".time");
         let times = self.iter().filter_map(|(name, value)| match value {
@@ -196,17 +233,19 @@ impl PerfData {
     }
 
     fn time(&self, ticks: i64) -> Option<Duration> {
-        let ticks = u128::try_from(ticks).ok()?;
-        let frequency = u128::try_from(self.long("sun.os.hrt.frequency")?)
-            .ok()
-            .filter(|frequency| *frequency > 0)?;
-        Some(Duration::from_nanos(
-            u64::try_from(ticks * 1_000_000_000 / frequency).ok()?,
-        ))
+        time(ticks, self.long("sun.os.hrt.frequency")?)
     }
 }
 
-/// A number of the format that says where or how many: four bytes, never negative.
+/// `frequency` is in ticks a second.
+fn time(ticks: i64, frequency: i64) -> Option<Duration> {
+    let ticks = u128::try_from(ticks).ok()?;
+    let frequency = u128::try_from(frequency).ok().filter(|it| *it > 0)?;
+    let nanoseconds = u64::try_from(ticks * 1_000_000_000 / frequency).ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+/// Reads a count or an offset: four bytes, never negative.
 fn size(bytes: &[u8], at: usize) -> Option<usize> {
     let field = bytes.get(at..at.checked_add(4)?)?;
     usize::try_from(i32::from_le_bytes(field.try_into().ok()?)).ok()

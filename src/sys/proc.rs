@@ -1,15 +1,14 @@
-//! Reads what /proc says of a process, below a root that tests replace.
+//! Reads what /proc shows of a process, below a root that tests replace.
 //!
-//! The readers of `stat`, `status` and `limits` are our own: they run every second, must take any bytes without a
-//! panic (a thread name need not be UTF-8; `limits` of a process that is just ending is empty) and need few fields.
+//! `stat`, `status` and `limits` are parsed here, not by a library: they are read every second, any bytes must be taken
+//! without a panic, and few fields are needed.
 //!
-//! A process may end between two reads, and then /proc shows an empty or a shortened file rather than an error. So
-//! whoever reads a number checks afterwards, with [`ProcRoot::stat`], that the same process is still there.
+//! A process may end between two reads, and /proc then shows an empty or a cut file instead of an error. So a caller that
+//! reads a number must check afterwards, with [`ProcRoot::stat`], that the same process still runs.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,17 +17,23 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-/// Longest command line that is read, in bytes.
+mod parse;
+
+pub use parse::{OpenFileLimits, Stat, Status, file_name, socket_inode};
+pub(super) use parse::{lines, number, parse_stat, parse_status, words};
+use parse::{parse_kernel_release, parse_open_file_limits};
+
+/// The longest command line that is read, in bytes.
 const COMMAND_LINE_CAP: usize = 1 << 20;
-/// Longest of the other small files.
+/// The longest of the other files that are read whole.
 const SMALL_FILE_CAP: usize = 64 << 10;
-/// Before Linux 4.2 `/proc/PID/cmdline` ends after one page.
+/// Before Linux 4.2, `/proc/PID/cmdline` ends after one page.
 const OLD_COMMAND_LINE_CAP: usize = 4096;
 
-/// Why /proc did not tell.
+/// Why something could not be read from /proc.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcError {
-    /// The process ended, or a process of that id never was.
+    /// No process has that id, or not any more.
     #[error("process {pid} is gone")]
     Gone { pid: u32 },
     /// The file may not be read by this user.
@@ -38,15 +43,15 @@ pub enum ProcError {
     )]
     Denied { pid: u32, path: PathBuf },
     /// Reading took longer than the caller allows.
-    #[error("reading {} took longer than {} ms; stopped", path.display(), budget.as_millis())]
+    #[error("reading {} took longer than {} ms and was stopped", path.display(), budget.as_millis())]
     Timeout { path: PathBuf, budget: Duration },
     #[error("{}: {cause}", path.display())]
     Io { path: PathBuf, cause: io::Error },
-    #[error("{}: not in the form that Linux writes it ({what})", path.display())]
+    #[error("{} is not in the form that Linux writes ({what})", path.display())]
     Malformed { path: PathBuf, what: &'static str },
 }
 
-/// A time by which a long read has to end.
+/// When a long read has to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     start: Instant,
@@ -72,52 +77,57 @@ impl Deadline {
     }
 }
 
-/// The fields of `/proc/PID/stat` that we need.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stat {
-    /// Name of the main thread, at most 15 bytes for a process.
-    pub comm: String,
-    /// `R`, `S`, `D`, `T`, `Z` ...
-    pub state: char,
-    pub parent: u32,
-    /// Clock ticks from boot to the start of the process.
-    pub start_ticks: u64,
-    pub kernel_thread: bool,
-    /// A zombie, or on the way there: its memory is freed, then its files are closed, and their count shows zero.
-    pub ended: bool,
-}
-
-/// The fields of `/proc/PID/status` that we need.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// Effective ids: the user and group that a JVM answers.
-    pub uid: u32,
-    pub gid: u32,
-    /// The process id in its own, innermost pid namespace; None before Linux 4.1.
-    pub namespace_pid: Option<u32>,
-    /// Whether SIGQUIT runs a handler; without one it kills.
-    pub catches_sigquit: bool,
-    /// None for a process without memory of its own (ended, kernel thread).
-    pub resident_bytes: Option<u64>,
-    /// None as well before Linux 2.6.34.
-    pub swapped_bytes: Option<u64>,
-}
-
-/// How many files a process may open; None is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OpenFileLimits {
-    pub soft: Option<u64>,
-    pub hard: Option<u64>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
     pub arguments: Vec<String>,
-    /// The kernel (before 4.2) or our own bound cut it: what is missing is unknown.
+    /// The kernel (before 4.2) or the bound on its length cut it.
     pub cut: bool,
 }
 
-/// The folder where procfs is mounted, `/proc` unless told otherwise.
+/// Counts the open fds of one process again and again, and lists them only if their number may have changed.
+#[derive(Debug, Default)]
+pub struct FdCounter {
+    /// The size of the folder, the entries in it, and when they were counted.
+    listed: Option<(u64, u64, Instant)>,
+}
+
+/// A list is used for so long while the size stays the same: a reserved number may have become an open fd while another
+/// fd was closed.
+const LISTED_FOR: Duration = Duration::from_secs(10);
+
+impl FdCounter {
+    /// See [`ProcRoot::open_fd_count`].
+    pub fn count(&mut self, proc: &ProcRoot, pid: u32) -> Result<u64, ProcError> {
+        if proc.kernel < (6, 2) {
+            return proc.count_fds(pid);
+        }
+        let path = proc.file(pid, "fd");
+        let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
+        let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
+            path,
+            what: "a negative size",
+        })?;
+        if size > FEW_FDS {
+            return Ok(size);
+        }
+        if let Some((before, entries, at)) = self.listed
+            && before == size
+            && at.elapsed() < LISTED_FOR
+        {
+            return Ok(entries);
+        }
+        match proc.count_fds(pid) {
+            Err(ProcError::Denied { .. }) => Ok(size),
+            counted => {
+                let entries = counted?;
+                self.listed = Some((size, entries, Instant::now()));
+                Ok(entries)
+            }
+        }
+    }
+}
+
+/// The folder where procfs is mounted, usually `/proc`.
 #[derive(Debug, Clone)]
 pub struct ProcRoot {
     path: Arc<Path>,
@@ -125,7 +135,7 @@ pub struct ProcRoot {
 }
 
 impl ProcRoot {
-    /// Takes the kernel's version from below `path`, else from this kernel.
+    /// Reads the kernel's version below `path`; if it is not there, takes that of the running kernel.
     pub fn new(path: impl AsRef<Path>) -> ProcRoot {
         let path = path.as_ref();
         let release =
@@ -141,7 +151,7 @@ impl ProcRoot {
         }
     }
 
-    /// For tests: as if the kernel were `kernel` (major, minor).
+    /// For tests: behaves as on the kernel version `kernel` (major, minor).
     pub fn with_kernel(path: impl AsRef<Path>, kernel: (u32, u32)) -> ProcRoot {
         ProcRoot {
             path: Arc::from(path.as_ref()),
@@ -153,12 +163,12 @@ impl ProcRoot {
         &self.path
     }
 
-    /// `/proc/PID/NAME`.
+    /// Returns the path `/proc/PID/NAME`.
     pub fn file(&self, pid: u32, name: &str) -> PathBuf {
         self.path.join(format!("{pid}/{name}"))
     }
 
-    /// All processes that /proc shows to us, in ascending order.
+    /// Returns all processes that /proc shows, in ascending order.
     pub fn pids(&self) -> Result<Vec<u32>, ProcError> {
         let fail = |cause| ProcError::Io {
             path: self.path.to_path_buf(),
@@ -175,7 +185,7 @@ impl ProcRoot {
 
     pub fn stat(&self, pid: u32) -> Result<Stat, ProcError> {
         let path = self.file(pid, "stat");
-        // One read: the line has at most 52 numbers, and the 23rd is the last we want.
+        // One read suffices for the first 24 of at most 52 numbers.
         let mut buffer = [0; 2048];
         let read = (|| rustix::io::read(open(&path, OFlags::empty())?, &mut buffer))();
         let length = read.map_err(|errno| failed(pid, &path, errno))?;
@@ -204,8 +214,8 @@ impl ProcRoot {
         })
     }
 
-    /// May block for as long as a thread of that process holds its memory lock (a page that does not come from a
-    /// hung disk): never call it where that would stop other work.
+    /// May block for as long as a thread of that process holds its memory lock, for example while a hung disk does not
+    /// deliver a page. Never call it where that would stop other work.
     pub fn command_line(&self, pid: u32) -> Result<CommandLine, ProcError> {
         let path = self.file(pid, "cmdline");
         let bytes =
@@ -227,7 +237,7 @@ impl ProcRoot {
         Ok(CommandLine { arguments, cut })
     }
 
-    /// One variable of the environment with which the process was started.
+    /// Returns one variable of the environment with which the process was started.
     pub fn environment_variable(&self, pid: u32, name: &str) -> Result<Option<String>, ProcError> {
         let path = self.file(pid, "environ");
         let bytes =
@@ -240,20 +250,20 @@ impl ProcRoot {
         Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
     }
 
-    /// Where `exe`, `cwd` or `root` of the process lead, as the kernel spells it.
+    /// Returns where `exe`, `cwd` or `root` of the process lead, as the kernel spells it.
     pub fn link(&self, pid: u32, name: &str) -> Result<PathBuf, ProcError> {
         let path = self.file(pid, name);
         std::fs::read_link(&path).map_err(|cause| failed_io(pid, &path, cause))
     }
 
-    /// Names of the first `most` threads, as `comm` has them (15 bytes).
+    /// Returns the names of the first `most` threads. The kernel cuts them to 15 bytes.
     pub fn thread_names(&self, pid: u32, most: usize) -> Result<Vec<String>, ProcError> {
         let path = self.file(pid, "task");
         let fail = |cause| failed_io(pid, &path, cause);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(fail)?.take(most) {
             let comm = entry.map_err(fail)?.path().join("comm");
-            // A thread may end at any time; that says nothing of the process.
+            // A thread may end at any time while the process lives on.
             if let Ok(bytes) = read_up_to(&comm, 64) {
                 names.push(String::from_utf8_lossy(&bytes).trim_end().to_owned());
             }
@@ -261,7 +271,7 @@ impl ProcRoot {
         Ok(names)
     }
 
-    /// When a process of these start ticks started, since 1970.
+    /// Turns start ticks into the time since 1970.
     pub fn started(&self, start_ticks: u64) -> Result<Duration, ProcError> {
         let path = self.path.join("stat");
         let bytes = read_up_to(&path, 16 << 20).map_err(|errno| failed(0, &path, errno))?;
@@ -273,7 +283,7 @@ impl ProcRoot {
         Ok(Duration::from_secs(boot) + ticks(start_ticks))
     }
 
-    /// Time since boot.
+    /// Returns the time since boot.
     pub fn uptime(&self) -> Result<Duration, ProcError> {
         let path = self.path.join("uptime");
         let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(0, &path, errno))?;
@@ -289,7 +299,7 @@ impl ProcRoot {
             })
     }
 
-    /// Lines of `/proc/PID/maps`: memory mappings, with `[vsyscall]` where the machine has it.
+    /// Counts the lines of `/proc/PID/maps`: memory mappings, with `[vsyscall]` where the machine has it.
     pub fn memory_maps(&self, pid: u32, deadline: Deadline) -> Result<u64, ProcError> {
         let path = self.file(pid, "maps");
         let file = open(&path, OFlags::empty()).map_err(|errno| failed(pid, &path, errno))?;
@@ -307,7 +317,7 @@ impl ProcRoot {
         }
     }
 
-    /// `vm.max_map_count`: how many mappings a process may have.
+    /// Returns `vm.max_map_count`: how many mappings a process may have.
     pub fn memory_map_limit(&self) -> Result<u64, ProcError> {
         let path = self.path.join("sys/vm/max_map_count");
         let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(0, &path, errno))?;
@@ -317,43 +327,27 @@ impl ProcRoot {
         })
     }
 
-    /// Open handles of a process. Since Linux 6.2 the size of the folder, which needs no right and takes
-    /// microseconds; before, its entries are counted, which needs the right to read it.
+    /// Counts the open fds of a process. Since Linux 6.2 the size of the folder is their number, which needs no right and
+    /// takes microseconds; before, the entries are counted, which needs the right to read the folder.
     ///
-    /// The size also counts numbers that are reserved and lead nowhere yet: one for each thread that waits in
-    /// `accept`, as the JVM's attach and JMX listeners do. So where they are few, the entries are counted all the
-    /// same, if that is allowed.
-    pub fn open_handle_count(&self, pid: u32) -> Result<u64, ProcError> {
-        let path = self.file(pid, "fd");
-        if self.kernel >= (6, 2) {
-            let stat = rustix::fs::stat(&path).map_err(|errno| failed(pid, &path, errno))?;
-            let size = u64::try_from(stat.st_size).map_err(|_| ProcError::Malformed {
-                path,
-                what: "a negative size",
-            })?;
-            if size > FEW_HANDLES {
-                return Ok(size);
-            }
-            return match self.count_handles(pid) {
-                Err(ProcError::Denied { .. }) => Ok(size),
-                counted => counted,
-            };
-        }
-        self.count_handles(pid)
+    /// The size also counts fds that are reserved but not open yet: one for each thread that waits in `accept`, as the
+    /// JVM's attach and JMX listeners do. That matters where fds are few, so there the entries are counted if allowed.
+    pub fn open_fd_count(&self, pid: u32) -> Result<u64, ProcError> {
+        FdCounter::default().count(self, pid)
     }
 
-    fn count_handles(&self, pid: u32) -> Result<u64, ProcError> {
+    fn count_fds(&self, pid: u32) -> Result<u64, ProcError> {
         let mut count = 0;
-        self.visit_handles(pid, None, |_, _| {
+        self.visit_fds(pid, None, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         })?;
         Ok(count)
     }
 
-    /// Shows the number of each open handle and its link (`socket:[4711]`, `/opt/kafka/libs/x.jar`, `/a/b (deleted)`) to
-    /// `visit`, in ascending order, until it breaks. A handle that is closed meanwhile is left out.
-    pub fn visit_numbered_links(
+    /// Calls `visit` with the number of each open fd and its link (`socket:[4711]`, `/opt/kafka/libs/x.jar`,
+    /// `/a/b (deleted)`), in ascending order, until it breaks. An fd that is closed meanwhile is left out.
+    pub fn visit_fd_links(
         &self,
         pid: u32,
         deadline: Deadline,
@@ -362,7 +356,7 @@ impl ProcRoot {
         let path = self.file(pid, "fd");
         let mut target = [MaybeUninit::uninit(); 4096];
         let mut failure = None;
-        self.visit_handles(
+        self.visit_fds(
             pid,
             Some(deadline),
             |folder, name| match rustix::fs::readlinkat_raw(folder, name, &mut target) {
@@ -377,7 +371,7 @@ impl ProcRoot {
         failure.map_or(Ok(()), Err)
     }
 
-    fn visit_handles(
+    fn visit_fds(
         &self,
         pid: u32,
         deadline: Option<Deadline>,
@@ -404,7 +398,7 @@ impl ProcRoot {
         Ok(())
     }
 
-    /// A file of the process as it is, up to 64 KiB: `status`, `limits`.
+    /// Reads a whole file of the process, up to 64 KiB: `status`, `limits`.
     pub fn small(&self, pid: u32, name: &str) -> Result<(PathBuf, Vec<u8>), ProcError> {
         let path = self.file(pid, name);
         let bytes = read_up_to(&path, SMALL_FILE_CAP).map_err(|errno| failed(pid, &path, errno))?;
@@ -412,15 +406,15 @@ impl ProcRoot {
     }
 }
 
-/// Counting so many entries takes about a millisecond.
-const FEW_HANDLES: u64 = 1024;
+/// Counting so many fds takes about a millisecond.
+const FEW_FDS: u64 = 1024;
 
-/// Clock ticks, as /proc counts them, in time.
+/// Turns the clock ticks of /proc into time.
 pub fn ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second().max(1) as f64)
 }
 
-/// Tells a process that is gone and a missing right from other failures of a system call.
+/// Separates a process that is gone, and a missing right, from other failures of a system call.
 pub(super) fn failed(pid: u32, path: &Path, errno: Errno) -> ProcError {
     match errno {
         // ENOENT of a file that belongs to no process (pid 0) is what it says.
@@ -460,7 +454,7 @@ fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
     read_open_file(&open(path, OFlags::empty())?, cap)
 }
 
-/// The same of a file in an open folder.
+/// Reads a file of an open folder, up to `cap` bytes.
 pub(super) fn read_in(folder: &OwnedFd, name: &str, cap: usize) -> rustix::io::Result<Vec<u8>> {
     read_open_file(
         &rustix::fs::openat(
@@ -473,7 +467,7 @@ pub(super) fn read_in(folder: &OwnedFd, name: &str, cap: usize) -> rustix::io::R
     )
 }
 
-/// Reads to the end of the file or to `cap` bytes, in pieces: /proc files have no size of their own.
+/// Reads to the end of the file or to `cap` bytes, in pieces, because files of /proc have size 0.
 pub(crate) fn read_open_file(file: &OwnedFd, cap: usize) -> rustix::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut piece = [0; 8 << 10];
@@ -487,99 +481,6 @@ pub(crate) fn read_open_file(file: &OwnedFd, cap: usize) -> rustix::io::Result<V
         }
     }
     Ok(bytes)
-}
-
-pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|byte| *byte == b'\n')
-}
-
-pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-}
-
-pub(super) fn number(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
-}
-
-fn parse_kernel_release(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
-    // The name may hold anything, parentheses, blanks and line ends as well: it ends at the last parenthesis.
-    let open = memchr::memchr(b'(', bytes)?;
-    let close = memchr::memrchr(b')', bytes)?;
-    let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
-    let mut fields = words(bytes.get(close + 1..)?);
-    let state = char::from(*fields.next()?.first()?);
-    // The state is field 3, the parent field 4, flags are field 9, the start time is field 22, the
-    // size of the memory field 23.
-    let parent = u32::try_from(number(fields.next()?)?).ok()?;
-    let flags = number(fields.nth(4)?)?;
-    let start_ticks = number(fields.nth(12)?)?;
-    let memory = number(fields.next()?)?;
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    let kernel_thread = flags & PF_KTHREAD != 0;
-    let ended = matches!(state, 'Z' | 'X' | 'x') || (memory == 0 && !kernel_thread);
-    Some(Stat {
-        comm,
-        state,
-        parent,
-        start_ticks,
-        kernel_thread,
-        ended,
-    })
-}
-
-pub(super) fn parse_status(bytes: &[u8]) -> Option<Status> {
-    // The name of a process may hold anything but a line end, so fields are taken from the starts of lines.
-    let field = |name: &[u8]| {
-        lines(bytes)
-            .find_map(|line| line.strip_prefix(name))
-            .map(words)
-    };
-    let id = |word: &[u8]| number(word).and_then(|id| u32::try_from(id).ok());
-    let caught = field(b"SigCgt:").and_then(|mut words| std::str::from_utf8(words.next()?).ok());
-    let caught = caught.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    let bytes = |name| Some(number(field(name)?.next()?)?.saturating_mul(1024));
-    Some(Status {
-        uid: field(b"Uid:")?.nth(1).and_then(id)?,
-        gid: field(b"Gid:")?.nth(1).and_then(id)?,
-        namespace_pid: field(b"NSpid:").and_then(|words| words.last().and_then(id)),
-        catches_sigquit: caught.is_some_and(|signals| signals & 1 << (libc::SIGQUIT - 1) != 0),
-        resident_bytes: bytes(b"VmRSS:"),
-        swapped_bytes: bytes(b"VmSwap:"),
-    })
-}
-
-fn parse_open_file_limits(bytes: &[u8]) -> Option<OpenFileLimits> {
-    let limit = |word: &[u8]| match word {
-        b"unlimited" => Some(None),
-        word => number(word).map(Some),
-    };
-    let mut fields = words(lines(bytes).find_map(|line| line.strip_prefix(b"Max open files"))?);
-    Some(OpenFileLimits {
-        soft: limit(fields.next()?)?,
-        hard: limit(fields.next()?)?,
-    })
-}
-
-/// The inode in a handle's link `socket:[INODE]`.
-pub fn socket_inode(link: &[u8]) -> Option<u64> {
-    number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
-}
-
-/// The last part of a handle's link, without the kernel's ` (deleted)`.
-pub fn file_name(link: &[u8]) -> &[u8] {
-    let link = link.strip_suffix(b" (deleted)").unwrap_or(link);
-    Path::new(std::ffi::OsStr::from_bytes(link))
-        .file_name()
-        .map_or(b"".as_slice(), |name| name.as_bytes())
 }
 
 #[cfg(test)]

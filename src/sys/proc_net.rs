@@ -1,4 +1,4 @@
-//! Sockets as `/proc/PID/net` tells them: for a process in another network namespace, and where sock_diag is refused.
+//! Reads sockets from `/proc/PID/net`: for a process in another network namespace, and where sock_diag is refused.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -10,10 +10,10 @@ use std::time::Instant;
 use memchr::memchr;
 
 use super::proc::{number, words};
-use super::sock_diag::{Ports, Socket, States};
+use super::sock_diag::{Ports, States, TcpSocket};
 use crate::model::TcpState;
 
-/// Why `/proc/PID/net` could not be read: always with the file.
+/// Why `/proc/PID/net` could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcNetError {
     /// The process has ended.
@@ -21,9 +21,9 @@ pub enum ProcNetError {
     Gone(PathBuf),
     #[error("{0} may not be read")]
     Denied(PathBuf),
-    #[error("{0} was not read to its end in time")]
+    #[error("{0} was not read to its end before the deadline")]
     TimedOut(PathBuf),
-    #[error("{path}: {count} lines tell no socket, the first of them: {first}")]
+    #[error("{path}: {count} lines are not sockets, the first of them is: {first}")]
     Garbage {
         path: PathBuf,
         count: u64,
@@ -36,7 +36,7 @@ pub enum ProcNetError {
 impl ProcNetError {
     fn of(path: PathBuf, source: io::Error) -> Self {
         match source.kind() {
-            // ESRCH: the process ended between the opening and the reading.
+            // ESRCH: the process ended after the file was opened.
             _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
                 ProcNetError::Gone(path)
             }
@@ -51,11 +51,12 @@ impl ProcNetError {
 /// Far longer than any line of these files.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Tells `each` every TCP socket of the process' network namespace that is in one of `states` and, if `ports` are
-/// given, has one of them on this side. The limit of an accept queue is not in these files: `send_queue` of a LISTEN
-/// socket is 0.
+/// Calls `each` with every TCP socket of the process' network namespace that is in one of `states` and, if `ports` are
+/// given, has one of them as its local port. The limit of an accept queue is not in these files: `send_queue` of a
+/// LISTEN socket is 0.
 ///
-/// A line that tells no socket is an error, after the rest was told: what could not be read was not counted.
+/// # Errors
+/// If a line is not a socket, after the other lines, because the sockets were then not all counted.
 pub fn tcp_sockets(
     proc_root: &Path,
     pid: u32,
@@ -63,13 +64,13 @@ pub fn tcp_sockets(
     ports: Option<&Ports>,
     buffer: &mut Vec<u8>,
     deadline: Instant,
-    mut each: impl FnMut(&Socket),
+    mut each: impl FnMut(&TcpSocket),
 ) -> Result<(), ProcNetError> {
     for name in ["tcp", "tcp6"] {
         let path = net_file(proc_root, pid, name);
         let file = match File::open(&path) {
             Ok(file) => file,
-            // A kernel without IPv6 has the one table only.
+            // A kernel without IPv6 has only the first table.
             Err(error) if name == "tcp6" && error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(ProcNetError::of(path, error)),
         };
@@ -106,9 +107,9 @@ pub fn tcp_sockets(
     Ok(())
 }
 
-/// Tells `each` the inode of every socket of the process' network namespace that is not TCP: a socket handle of a
-/// process that is in neither list leads nowhere. Lines that tell none are passed over (the name of a unix socket may
-/// hold anything).
+/// Calls `each` with the inode of every socket of the process' network namespace that is not TCP. A process' socket that
+/// is in neither list is orphaned. Lines without an inode are skipped, because the name of a unix socket may hold
+/// anything.
 pub fn other_socket_inodes(
     proc_root: &Path,
     pid: u32,
@@ -139,7 +140,7 @@ pub fn other_socket_inodes(
                 let word = line.and_then(|line| words(line).nth(column));
                 word.and_then(number).into_iter().for_each(&mut each);
             }),
-            // Which of them a kernel has depends on its configuration.
+            // Which of these files exist depends on the kernel's configuration.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };
@@ -148,8 +149,17 @@ pub fn other_socket_inodes(
     Ok(())
 }
 
-/// Whether the process shares the network namespace of the calling thread. A `proc_root` that is no procfs (a recorded
-/// one) never does.
+/// Returns what distinguishes network namespaces: the inode of the TCP table, which is unique across namespaces.
+pub fn network_namespace(proc_root: &Path, pid: u32) -> Result<u64, ProcNetError> {
+    let path = net_file(proc_root, pid, "tcp");
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(error) => Err(ProcNetError::of(path, error)),
+    }
+}
+
+/// Whether the process shares the network namespace of the calling thread. Always false for a `proc_root` that is not
+/// procfs (a recorded one).
 pub fn same_network_namespace(proc_root: &Path, pid: u32) -> Result<bool, ProcNetError> {
     let theirs = net_file(proc_root, pid, "tcp");
     let statistics = rustix::fs::statfs(proc_root);
@@ -164,8 +174,8 @@ pub fn same_network_namespace(proc_root: &Path, pid: u32) -> Result<bool, ProcNe
         .into_iter()
         .find(|path| path.exists());
     let own = own.ok_or_else(|| ProcNetError::Gone(PathBuf::from("/proc/self")))?;
-    // The link wants the right to trace the process. The files below `net` do not, and each network namespace has its
-    // own: procfs gives out their inode numbers once for all namespaces and mounts.
+    // Reading the link needs the right to trace the process. The files below `net` need no right, and each network
+    // namespace has its own, whose inode numbers are unique across namespaces and mounts.
     if let Ok(their_link) = std::fs::read_link(proc_root.join(pid.to_string()).join("ns/net"))
         && let Ok(own_link) = std::fs::read_link(own.join("ns/net"))
     {
@@ -182,7 +192,7 @@ fn net_file(proc_root: &Path, pid: u32, name: &str) -> PathBuf {
     proc_root.join(pid.to_string()).join("net").join(name)
 }
 
-/// Tells `each` every line of `source` without its end, None for one that is longer than the buffer.
+/// Calls `each` with every line of `source` without its end, and with None for a line that is longer than the buffer.
 fn each_line(
     mut source: impl Read,
     buffer: &mut Vec<u8>,
@@ -228,8 +238,8 @@ fn each_line(
     }
 }
 
-/// `sl: local remote state tx:rx tr:when retransmits uid timeout inode ...`
-fn socket_of(line: &[u8]) -> Option<Socket> {
+/// Parses `sl: local remote state tx:rx tr:when retransmits uid timeout inode ...`.
+fn socket_of(line: &[u8]) -> Option<TcpSocket> {
     let mut words = words(line);
     words.next().filter(|word| word.ends_with(b":"))?;
     let local = address(words.next()?)?;
@@ -238,7 +248,7 @@ fn socket_of(line: &[u8]) -> Option<Socket> {
     let (send_queue, receive_queue) = pair(words.next()?)?;
     let uid = u32::try_from(number(words.nth(2)?)?).ok()?;
     let inode = number(words.nth(1)?)?;
-    Some(Socket {
+    Some(TcpSocket {
         state,
         local,
         remote,
@@ -249,7 +259,8 @@ fn socket_of(line: &[u8]) -> Option<Socket> {
     })
 }
 
-/// `0100007F:2384`: each group of 8 digits is 4 bytes of the address, printed as one number in this machine's order.
+/// Parses `0100007F:2384`: each group of 8 digits is 4 bytes of the address, printed as one number in the machine's byte
+/// order.
 fn address(word: &[u8]) -> Option<SocketAddr> {
     let (digits, port) = pair(word)?;
     let port = u16::try_from(hexanumber(port)?).ok()?;

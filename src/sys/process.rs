@@ -1,4 +1,4 @@
-//! One process, pinned by a descriptor of its `/proc` folder.
+//! One process, pinned by an fd of its `/proc` folder, so that a pid that is given to another process is noticed.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -11,33 +11,33 @@ use super::attach::error::AttachError;
 use super::proc::{Stat, Status, parse_stat, parse_status, read_in};
 use super::rooted::{Rooted, RootedError};
 
-/// One process, pinned: after its end every read fails, also when its pid is given out again.
+/// After the end of the process every read fails, even if another process has its pid.
 #[derive(Debug)]
 pub struct PinnedProcess {
     pub pid: u32,
-    /// Its pid in its own, innermost pid namespace.
+    /// The pid in the innermost pid namespace of the process.
     pub ns_pid: u32,
     /// Effective ids.
     pub uid: u32,
     pub gid: u32,
     pub start_ticks: u64,
-    /// Where its `/proc` folder was opened, for messages and for kernels without pidfd.
+    /// Where procfs is mounted, for messages and for kernels without pidfd.
     pub(super) proc_root: PathBuf,
-    /// Its `/proc` folder: no O_PATH descriptor, because it also serves as a pidfd.
+    /// The `/proc` folder. Not opened with O_PATH, because the fd also serves as a pidfd.
     pub(super) folder: OwnedFd,
     pub(super) root: Rooted,
     pub(super) working_folder: Option<OwnedFd>,
-    /// Opened before ids are switched, read only when a signal may have to be sent.
+    /// Opened before ids are switched, and read only when a signal may have to be sent.
     pub(super) maps: Option<OwnedFd>,
-    /// The thread that served the socket when it was last looked for.
+    /// The thread that served the attach socket when it was last searched for.
     pub(super) listener_id: Cell<Option<u32>>,
 }
 
 impl PinnedProcess {
-    /// Opens `proc_root`/`pid`; with `start_ticks` only if the process started then (field 22 of its `stat`).
+    /// Opens `proc_root`/`pid`. With `start_ticks`, only if the process started then (field 22 of its `stat`).
     ///
     /// # Errors
-    /// `Gone`, `Stopped`, `Denied`, or what reading failed with.
+    /// `Gone`, `Stopped`, `Denied`, or the error of reading.
     pub fn open(
         proc_root: &Path,
         pid: u32,
@@ -83,17 +83,17 @@ impl PinnedProcess {
         })
     }
 
-    /// `Denied`, with both sides' ids and the remedy.
+    /// Returns `Denied` with the ids of both sides and the remedy.
     pub(super) fn denied(&self, what: impl Into<String>) -> AttachError {
         denied(what.into(), self.uid, self.gid)
     }
 
-    /// Its `/tmp`, a bare reference. The process may be hostile: links in it lead nowhere outside its root.
+    /// Opens its `/tmp` with O_PATH. The process may be hostile, so links lead nowhere outside its root.
     pub(super) fn tmp(&self) -> Result<OwnedFd, RootedError> {
         self.root.folder(Path::new("tmp"))
     }
 
-    /// Whether the process is still the one that was opened, and not stopped.
+    /// Checks that the process still runs and is not stopped.
     pub(super) fn check_running(&self) -> Result<(), AttachError> {
         runs(&read_stat(&self.folder)?)
     }
@@ -122,8 +122,11 @@ fn read<T>(
 ) -> Result<T, AttachError> {
     let bytes = read_in(folder, name, 64 << 10)
         .map_err(|errno| gone_or(errno, || format!("reading /proc/PID/{name}")))?;
-    parse(&bytes)
-        .ok_or_else(|| AttachError::Protocol(format!("/proc/PID/{name} is not as Linux writes it")))
+    parse(&bytes).ok_or_else(|| {
+        AttachError::Protocol(format!(
+            "/proc/PID/{name} is not in the form that Linux writes"
+        ))
+    })
 }
 
 pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
@@ -132,12 +135,12 @@ pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
         rustix::process::getegid().as_raw(),
     );
     let remedy = if own == (uid, gid) {
-        "the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the \
+        "the ids are the same, but the JVM has capabilities that the exporter lacks, or may not be traced: give the \
          exporter CAP_SYS_PTRACE"
             .into()
     } else {
         format!(
-            "this process runs as uid {} gid {}, the JVM as uid {uid} gid {gid}: run the exporter as the JVM's user \
+            "the exporter runs as uid {} gid {}, the JVM as uid {uid} gid {gid}: run the exporter as the JVM's user \
              and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE)",
             own.0, own.1
         )

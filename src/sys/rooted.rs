@@ -1,14 +1,13 @@
-//! Opens a file by a path that holds inside the root of another process, which may be hostile.
+//! Opens a file by its path inside the root of another process, which may be hostile.
 //!
-//! The path is walked here, part by part, each part opened as a bare reference (`O_PATH | O_NOFOLLOW`): links are
-//! followed by us, against that root, and `..` goes back along the folders that we came through. So nothing leads
-//! out of the root, however the other side renames folders and swaps links meanwhile; links *inside* the root work,
-//! as a properties file from a Kubernetes ConfigMap needs. A file is opened for reading only after it was seen to be
-//! a regular one: a FIFO cannot hang us and no device feels us.
+//! The path is walked here, part by part, and each part is opened as a bare reference (`O_PATH | O_NOFOLLOW`). Links are
+//! resolved here, against that root, and `..` goes back along the folders of the walk. So no path leads out of the root,
+//! even if the other side renames folders and swaps links meanwhile. Links *inside* the root work: a properties file
+//! from a Kubernetes ConfigMap needs them. A file is opened for reading only if it is a regular one, so a FIFO cannot
+//! block the exporter and no device is touched.
 //!
-//! This is what `openat2` does with `RESOLVE_IN_ROOT` (the tests compare the two). It is not used because kernels
-//! before 5.6 lack it and the seccomp filters of older container runtimes refuse it, so that this walk had to exist
-//! in any case; one way that is always gone is better than two.
+//! `openat2` does the same with `RESOLVE_IN_ROOT` (the tests compare the two). It is not used, because kernels before 5.6
+//! lack it and the seccomp filters of older container runtimes refuse it. This walk is needed for those in any case.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,12 +19,12 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// Links in one path, as in the kernel.
+/// Links in one path; the kernel has the same limit.
 const MOST_LINKS: usize = 40;
-/// Parts of one path, links resolved: bounds the folders held open on the way.
+/// Parts of one path after links are resolved. Bounds the folders that are open during a walk.
 const MOST_PARTS: usize = 256;
 
-/// Why a file below another process' root was not read.
+/// Why a file below the root of another process was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum RootedError {
     #[error("{} does not exist", path.display())]
@@ -50,7 +49,7 @@ pub enum RootedError {
     Io { path: PathBuf, cause: io::Error },
 }
 
-/// What a regular file held.
+/// The content of a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileContent {
     pub bytes: Vec<u8>,
@@ -58,16 +57,16 @@ pub struct FileContent {
     pub modified: i64,
 }
 
-/// A folder that counts as `/` for everything opened through it.
+/// A folder that is `/` for everything opened through it.
 #[derive(Debug)]
 pub struct Rooted {
     root: OwnedFd,
-    /// For messages: where the root was found.
+    /// The path of the root, for messages.
     shown: PathBuf,
 }
 
 impl Rooted {
-    /// `root` itself is trusted: `/proc/PID/root`, or a folder of our own.
+    /// The path `root` itself is trusted: `/proc/PID/root`, or a folder of the exporter.
     pub fn open(root: &Path) -> Result<Rooted, RootedError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, root, flags, Mode::empty())
@@ -78,12 +77,12 @@ impl Rooted {
         })
     }
 
-    /// The same for a folder that is open already, by a bare reference or for reading.
+    /// Takes a folder that is open already, as a bare reference or for reading.
     pub(super) fn of(root: OwnedFd, shown: PathBuf) -> Rooted {
         Rooted { root, shown }
     }
 
-    /// A bare reference to a folder.
+    /// Opens a bare reference to a folder.
     pub(super) fn folder(&self, path: &Path) -> Result<OwnedFd, RootedError> {
         Ok(self.find(path, FileType::Directory)?.0)
     }
@@ -92,7 +91,7 @@ impl Rooted {
     pub fn read(&self, path: &Path, most: usize) -> Result<FileContent, RootedError> {
         let shown = self.show(path);
         let (file, stat) = self.reopen(path, FileType::RegularFile, OFlags::empty())?;
-        // The size may lie or grow; it only spares reading what is known to be too big.
+        // The size may be wrong or grow, so it only saves reading a file that is surely too big.
         let too_big = || RootedError::TooBig {
             path: shown.clone(),
             most,
@@ -112,7 +111,7 @@ impl Rooted {
         })
     }
 
-    /// Names in a folder, at most `most` of them, without `.` and `..`.
+    /// Lists a folder of at most `most` entries, without `.` and `..`.
     pub fn list(&self, path: &Path, most: usize) -> Result<Vec<OsString>, RootedError> {
         let shown = self.show(path);
         let (folder, _) = self.reopen(path, FileType::Directory, OFlags::DIRECTORY)?;
@@ -134,16 +133,16 @@ impl Rooted {
         Ok(names)
     }
 
-    /// Bytes of a regular file, by its name alone.
+    /// Returns the size of a regular file, without opening it for reading.
     pub fn size(&self, path: &Path) -> Result<u64, RootedError> {
         let (_, stat) = self.find(path, FileType::RegularFile)?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
-    /// Bytes of the file system on which a folder lies: those that an ordinary user may still write, and all.
+    /// Returns the bytes of the folder's file system: first those that an ordinary user may still write, then all.
     pub fn space(&self, path: &Path) -> Result<(u64, u64), RootedError> {
         let folder = self.folder(path)?;
-        // By way of its reference, because fstatfs takes none before Linux 3.12.
+        // Through /proc, because fstatfs accepts no O_PATH fd before Linux 3.12.
         let of = rustix::fs::statvfs(format!("/proc/self/fd/{}", folder.as_raw_fd()))
             .map_err(|errno| failed(&self.show(path), errno))?;
         Ok((
@@ -156,7 +155,7 @@ impl Rooted {
         self.shown.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Opens for reading exactly what the walk found, by way of its reference: it cannot be exchanged in between.
+    /// Opens for reading exactly what the walk found, through its fd, so that it cannot be replaced in between.
     fn reopen(
         &self,
         path: &Path,
@@ -170,7 +169,7 @@ impl Rooted {
         Ok((file.map_err(|errno| failed(&self.show(path), errno))?, stat))
     }
 
-    /// A bare reference to what `path` names inside the root, if it is of that kind.
+    /// Opens a bare reference to what `path` names inside the root, if it is of that kind.
     fn find(
         &self,
         path: &Path,
@@ -206,7 +205,7 @@ impl Rooted {
         };
 
         let mut pending: VecDeque<OsString> = parts(path.as_os_str().as_bytes()).collect();
-        // The folders from the root to where we are; the root itself is not in it.
+        // The folders from the root to the current one, without the root itself.
         let mut trail: Vec<OwnedFd> = Vec::new();
         let (mut links, mut steps) = (0, 0);
         while let Some(part) = pending.pop_front() {
@@ -216,7 +215,7 @@ impl Rooted {
             }
             let folder = trail.last().unwrap_or(&self.root);
             if part == ".." || part == "." {
-                // As in the kernel: what precedes must be a folder that we may search.
+                // As in the kernel, the part before must be a folder that may be searched.
                 here(folder, OsStr::new(".")).map_err(fail)?;
                 if part == ".." {
                     trail.pop();
@@ -250,7 +249,7 @@ impl Rooted {
     }
 }
 
-/// A trailing `/` asks for a folder, as a trailing `.` does.
+/// Splits a path. A trailing `/` becomes a `.`, because both require a folder.
 fn parts(path: &[u8]) -> impl Iterator<Item = OsString> {
     let folder = path.last() == Some(&b'/');
     let parts = path

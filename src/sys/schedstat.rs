@@ -1,8 +1,8 @@
-//! How often each thread of a process got a CPU, without attaching to it: `/proc/PID/task/TID/schedstat`.
+//! Reads how often each thread of a process got a CPU from `/proc/PID/task/TID/schedstat`, without attaching.
 //!
-//! Read through descriptors that are kept open: a fifth of the cost of opening them anew, and a thread's id that is
-//! given out again is not mistaken for it. They count against the exporter's own limit, so an [`Allowance`] bounds
-//! them; what is above it is opened for each reading.
+//! The fds are kept open: reading costs a fifth of opening each time, and a new thread with the id of an ended one is not
+//! mistaken for it. They count against the exporter's own limit, so an [`Allowance`] bounds them, and files beyond it
+//! are opened for each reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
@@ -16,13 +16,13 @@ use rustix::process::{Resource, getrlimit};
 
 use super::proc::{ProcError, ProcRoot, failed, lines, number, parse_stat, read_open_file, words};
 
-/// Threads of one process that are known at most.
+/// At most so many threads of one process are known.
 const MAX_THREADS: usize = 20_000;
 
-/// How many descriptors may be kept open in all; clones share it.
+/// How many fds may be kept open. Clones share one allowance.
 #[derive(Debug, Clone)]
 pub struct Allowance {
-    /// Each kept descriptor holds a clone.
+    /// Each kept fd holds a clone.
     kept: Arc<()>,
     most: usize,
 }
@@ -35,7 +35,7 @@ impl Allowance {
         }
     }
 
-    /// A quarter of the handles that this process may open.
+    /// Allows a quarter of the fds that this process may open.
     pub fn of_own_limit() -> Allowance {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         Allowance::new(
@@ -50,27 +50,27 @@ impl Allowance {
     }
 }
 
-/// What the scheduler counted of one thread since it began.
+/// What the scheduler has counted for one thread since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Nanoseconds on a CPU.
     pub cpu: u64,
-    /// How often it was put on a CPU.
+    /// How often it got a CPU.
     pub switches: u64,
 }
 
 /// One thread.
 #[derive(Debug)]
 pub struct Task {
-    /// Its id in the thread's own, innermost pid namespace: what HotSpot prints as `nid`. Equal to the id on kernels
-    /// before 4.1, which do not tell.
+    /// The id in the innermost pid namespace of the thread, which HotSpot prints as `nid`. Kernels before 4.1 do not show
+    /// it; then this is the id in the exporter's namespace.
     pub inner_id: u32,
     /// At most 15 bytes.
     pub name: String,
     kept: Option<(OwnedFd, Arc<()>)>,
 }
 
-/// The threads of one process, pinned: after its end every reading fails, also when its pid is given out again.
+/// The threads of one process. After its end every reading fails, even if another process has its pid.
 #[derive(Debug)]
 pub struct Tasks {
     pid: u32,
@@ -78,13 +78,19 @@ pub struct Tasks {
     folder: OwnedFd,
     tasks: BTreeMap<u32, Task>,
     allowance: Allowance,
+    /// The links of the folder at the last listing, and the scans since that found as many.
+    links: u64,
+    unchanged: u32,
 }
 
+/// So many scans in a row trust the number of threads: one may have begun as another ended.
+const TRUSTED_SCANS: u32 = 4;
+
 impl Tasks {
-    /// Of the process that started at `start_ticks`; knows no thread before the first [`Tasks::scan`].
+    /// Opens the process that started at `start_ticks`. No thread is known before the first [`Tasks::scan`].
     ///
     /// # Errors
-    /// `Gone`, `Denied`, `Io`; `Malformed` where the kernel does not count.
+    /// `Gone`, `Denied`, `Io`, and `Malformed` if the kernel does not count.
     pub fn open(
         proc: &ProcRoot,
         pid: u32,
@@ -108,10 +114,12 @@ impl Tasks {
             folder,
             tasks: BTreeMap::new(),
             allowance,
+            links: 0,
+            unchanged: 0,
         };
-        // A thread that exists has run: where the kernel leaves out the counting it writes zeros, or no file.
+        // A thread that exists has run, so zeros, or no file, mean that the kernel does not count.
         if tasks.read(pid)?.unwrap_or_default().switches == 0 {
-            let what = "nothing is counted: a kernel with CONFIG_SCHED_INFO is needed";
+            let what = "this kernel counts nothing there: one with CONFIG_SCHED_INFO is needed";
             return Err(ProcError::Malformed {
                 path: tasks.path.join(format!("{pid}/schedstat")),
                 what,
@@ -120,7 +128,7 @@ impl Tasks {
         Ok(tasks)
     }
 
-    /// Every thread that is known, by its id in our own pid namespace.
+    /// Returns every known thread with its id in the exporter's pid namespace.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().map(|(id, task)| (*id, task))
     }
@@ -129,7 +137,26 @@ impl Tasks {
         self.tasks.get(&id)
     }
 
-    /// Looks for threads that began or ended. Opens two files for each new one.
+    /// As [`Tasks::scan`], but only if the number of threads has changed. Returns whether it scanned.
+    ///
+    /// # Errors
+    /// `Gone`, `Denied`, `Io`.
+    pub fn scan_changed(&mut self) -> Result<bool, ProcError> {
+        // The kernel adds the number of threads.
+        let stat = rustix::fs::fstat(&self.folder);
+        let links = stat.map_err(|errno| failed(self.pid, &self.path, errno))?;
+        #[allow(clippy::useless_conversion)] // its width differs between architectures
+        let links = u64::from(links.st_nlink);
+        if links == self.links && self.unchanged < TRUSTED_SCANS {
+            self.unchanged += 1;
+            return Ok(false);
+        }
+        self.scan()?;
+        (self.links, self.unchanged) = (links, 0);
+        Ok(true)
+    }
+
+    /// Finds threads that started or ended. Opens two files for each new one.
     ///
     /// # Errors
     /// `Gone`, `Denied`, `Io`.
@@ -161,15 +188,15 @@ impl Tasks {
         Ok(())
     }
 
-    /// What is counted until now of these threads, whose ids ascend, told with what stands beside each id. One that has
-    /// ended is not told, and forgotten.
+    /// Calls `each` with the counts of these threads and the value beside each id. The ids must ascend. A thread that has
+    /// ended is left out and forgotten.
     ///
     /// # Errors
     /// `Denied`, `Io`, `Malformed`.
     pub fn counts<T>(
         &mut self,
         threads: impl IntoIterator<Item = (u32, T)>,
-        mut tell: impl FnMut(u32, T, Counts),
+        mut each: impl FnMut(u32, T, Counts),
     ) -> Result<(), ProcError> {
         let Tasks {
             pid,
@@ -177,9 +204,10 @@ impl Tasks {
             folder,
             tasks,
             allowance,
+            ..
         } = self;
         let mut ended = Vec::new();
-        // Side by side, and no search for each: that took a tenth of the time.
+        // Both ascend, so they are walked together: a search for each id took a tenth of the time.
         let mut known = tasks.iter_mut().peekable();
         for (id, beside) in threads {
             while known.next_if(|(known, _)| **known < id).is_some() {}
@@ -197,8 +225,8 @@ impl Tasks {
                     None => open_file(folder, id, "schedstat").and_then(|file| read_counts(&file)),
                 },
             };
-            match told(*pid, path, id, counts)? {
-                Some(counts) => tell(id, beside, counts),
+            match unless_ended(*pid, path, id, counts)? {
+                Some(counts) => each(id, beside, counts),
                 None => ended.push(id),
             }
         }
@@ -206,7 +234,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Closes the descriptors of threads that are not wanted any more.
+    /// Closes the fds of threads that are not wanted any more.
     pub fn keep_only(&mut self, wanted: impl Fn(u32) -> bool) {
         for (id, task) in &mut self.tasks {
             if !wanted(*id) {
@@ -215,7 +243,7 @@ impl Tasks {
         }
     }
 
-    /// `S`, `R`, `D`, `T` ... of one thread; None after its end.
+    /// Returns the state (`S`, `R`, `D`, `T` ...) of one thread, None after its end.
     ///
     /// # Errors
     /// `Denied`, `Io`, `Malformed`.
@@ -226,12 +254,12 @@ impl Tasks {
         let stat = read.map(|length| {
             parse_stat(buffer.get(..length).unwrap_or_default()).map(|stat| stat.state)
         });
-        told(self.pid, &self.path, id, stat)
+        unless_ended(self.pid, &self.path, id, stat)
     }
 
-    /// Counts of one thread, by a descriptor that is not kept.
+    /// Reads the counts of one thread through an fd that is not kept.
     fn read(&self, id: u32) -> Result<Option<Counts>, ProcError> {
-        told(
+        unless_ended(
             self.pid,
             &self.path,
             id,
@@ -242,7 +270,7 @@ impl Tasks {
     fn learn(&self, id: u32) -> Result<Option<Task>, ProcError> {
         let status =
             open_file(&self.folder, id, "status").and_then(|file| read_open_file(&file, 8 << 10));
-        let Some(status) = told(self.pid, &self.path, id, status.map(Some))? else {
+        let Some(status) = unless_ended(self.pid, &self.path, id, status.map(Some))? else {
             return Ok(None);
         };
         let field = |name: &[u8]| lines(&status).find_map(|line| line.strip_prefix(name));
@@ -260,17 +288,17 @@ impl Tasks {
     }
 }
 
-/// The end of a thread is no error, and text of another form is one.
-fn told<T>(
+/// Turns the end of a thread into None, and text of another form into an error.
+fn unless_ended<T>(
     pid: u32,
     path: &Path,
     id: u32,
     read: Result<Option<T>, Errno>,
 ) -> Result<Option<T>, ProcError> {
     match read {
-        Ok(Some(told)) => Ok(Some(told)),
+        Ok(Some(value)) => Ok(Some(value)),
         Ok(None) => {
-            let what = "no scheduler's counts or no state";
+            let what = "no counts of the scheduler or no state";
             Err(ProcError::Malformed {
                 path: path.join(id.to_string()),
                 what,
@@ -296,7 +324,7 @@ fn read_counts(file: impl AsFd) -> Result<Option<Counts>, Errno> {
     Ok(parse_counts(buffer.get(..length).unwrap_or_default()))
 }
 
-/// `31415926 271828 42`: on a CPU, waiting for one, how often.
+/// Parses `31415926 271828 42`: time on a CPU, time waiting for one, and how often it got one.
 fn parse_counts(text: &[u8]) -> Option<Counts> {
     let (cpu, rest) = decimal(text)?;
     let (_, rest) = decimal(rest)?;
@@ -304,9 +332,8 @@ fn parse_counts(text: &[u8]) -> Option<Counts> {
     Some(Counts { cpu, switches })
 }
 
-/// A number of at most 19 digits (317 years in nanoseconds), and what follows the byte after it.
-///
-/// By hand: half the cost of splitting into words first, four times a second for each thread.
+/// Parses a number of at most 19 digits (317 years in nanoseconds) and returns the rest behind the byte after it. This is
+/// done four times a second for each thread, and costs half as much as splitting into words first.
 fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut rest = text;
     let mut value: u64 = 0;

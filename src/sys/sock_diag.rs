@@ -1,8 +1,8 @@
-//! TCP sockets of the calling thread's network namespace, as the kernel tells them over `NETLINK_SOCK_DIAG`.
+//! Asks the kernel over `NETLINK_SOCK_DIAG` for the TCP sockets of the calling thread's network namespace.
 //!
-//! States and source ports are filtered in the kernel, the ports by bytecode that is written here. One request covers
-//! both families: the older message `TCPDIAG_GETSOCK` (same module, kernel 2.6 and later) walks the connection table
-//! once, where `SOCK_DIAG_BY_FAMILY` walks it once per family.
+//! The kernel filters by state and, with bytecode that is written here, by source port. One request covers both
+//! families: the older message `TCPDIAG_GETSOCK` (same module, kernel 2.6 and later) walks the connection table once,
+//! while `SOCK_DIAG_BY_FAMILY` walks it once per family.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,27 +17,27 @@ use rustix::net::{
 
 use crate::model::TcpState;
 
-/// One TCP socket. Queues are as the kernel tells them: bytes, with 1 for an unread or unacknowledged FIN; for LISTEN
-/// the length of the accept queue and (over sock_diag alone) its limit.
+/// One TCP socket. Queues are the kernel's numbers: bytes, with 1 for an unread or unacknowledged FIN. For LISTEN they
+/// are the length of the accept queue and (only from sock_diag) its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Socket {
+pub struct TcpSocket {
     pub state: TcpState,
-    /// IPv4 also where the socket is an IPv6 one and the address a mapped one.
+    /// IPv4 also for an IPv6 socket with a mapped address.
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub receive_queue: u32,
     pub send_queue: u32,
-    /// 0 where no process owns it: TIME_WAIT, closed by its process, or not accepted yet.
+    /// 0 if no process owns the socket: TIME_WAIT, closed by its process, or not accepted yet.
     pub inode: u64,
     pub uid: u32,
 }
 
-/// A set of TCP states, as the kernel takes it: bit `n` is state number `n`.
+/// A set of TCP states in the kernel's form: bit `n` is state number `n`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct States(u32);
 
 impl States {
-    /// The numbers 1 to 11.
+    /// States 1 to 11.
     pub const ALL: States = States(0xffe);
 
     pub fn of(states: &[TcpState]) -> States {
@@ -57,17 +57,17 @@ impl States {
     }
 }
 
-/// A set of local ports, kept as sorted ranges that do not touch.
+/// A set of local ports, as sorted ranges that do not touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports(Vec<(u16, u16)>);
 
-// The kernel's `inet_diag_bc_op` codes that every version knows (equality came with 4.16 only).
+// The `inet_diag_bc_op` codes that every kernel knows (equality came with 4.16).
 const BC_JMP: u8 = 1;
 const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
 /// Two comparisons of 8 bytes and a jump of 4.
 const RANGE_LENGTH: usize = 20;
-/// The jump distances are 16 bits wide, and 4 more than the length means "no".
+/// Jump distances have 16 bits, and a jump to 4 behind the end means "no".
 const MOST_RANGES: usize = (u16::MAX as usize - 4) / RANGE_LENGTH;
 
 impl Ports {
@@ -94,12 +94,12 @@ impl Ports {
             .any(|(low, high)| (*low..=*high).contains(&port))
     }
 
-    /// The filter program "source port is one of these" for the kernel's `inet_diag_bc_run`, in the order
-    /// `port >= low and port <= high, or else the next range`.
+    /// Writes the program "source port is one of these" for the kernel's `inet_diag_bc_run`: for each range,
+    /// `port >= low and port <= high`, else the next range.
     ///
-    /// Its auditor wants every distance a multiple of 4, every "no" to land on an operation of the "yes" path or
-    /// behind the end, and the "yes" path to end exactly at the end. An operation is `{code: u8, yes: u8, no: u16}`,
-    /// the port of a comparison sits in the `no` of a second one behind it.
+    /// The kernel's audit requires that every distance is a multiple of 4, that every "no" lands on an operation of the
+    /// "yes" path or behind the end, and that the "yes" path ends exactly at the end. An operation is
+    /// `{code: u8, yes: u8, no: u16}`. The port of a comparison is the `no` of a second operation behind it.
     fn bytecode(&self) -> Result<Vec<u8>, DiagError> {
         if self.0.is_empty() || self.0.len() > MOST_RANGES {
             return Err(DiagError::TooManyPorts(self.0.len()));
@@ -108,13 +108,13 @@ impl Ports {
         let mut code = Vec::with_capacity(end);
         let mut operation = |code_byte: u8, yes: u8, no: usize| {
             code.extend([code_byte, yes]);
-            // Cannot be cut: MOST_RANGES bounds every distance.
+            // Cannot be cut, because MOST_RANGES bounds every distance.
             code.extend((no as u16).to_ne_bytes());
         };
         for (index, (low, high)) in self.0.iter().enumerate() {
             let rest = end - index * RANGE_LENGTH;
             let last = index + 1 == self.0.len();
-            // Ports ascend: below this range is below every later one.
+            // Ranges ascend, so a port below this range is below all later ones.
             operation(BC_S_GE, 8, rest + 4);
             operation(0, 0, usize::from(*low));
             operation(
@@ -131,17 +131,17 @@ impl Ports {
     }
 }
 
-/// Why a dump was not had. After an error, what the callback was told is part of the table at best.
+/// Why a dump failed. The callback may have seen some of the sockets before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DiagError {
-    /// Refused before the first socket: no such module, a seccomp filter, a foreign kernel. `/proc` may still do.
-    #[error("sock_diag is not to be had here: {0}")]
+    /// Refused before the first socket: no such module, a seccomp filter, an emulated kernel. `/proc` may still work.
+    #[error("sock_diag is not available: {0}")]
     Unavailable(Errno),
-    #[error("a filter for {0} ranges of ports cannot be written")]
+    #[error("the kernel accepts no filter for {0} ranges of ports")]
     TooManyPorts(usize),
-    #[error("the kernel did not end its list of sockets in time")]
+    #[error("the kernel did not finish its list of sockets before the deadline")]
     TimedOut,
-    /// The table changed under the dump, or messages were dropped: ask again.
+    /// The table changed during the dump, or messages were dropped. Asking again may help.
     #[error("the kernel's list of sockets was interrupted")]
     Interrupted,
     #[error("the kernel's list of sockets failed: {0}")]
@@ -150,7 +150,7 @@ pub enum DiagError {
     Malformed(&'static str),
 }
 
-/// The kernel fills at most 32 KiB a message; kernels before 4.4 half of that.
+/// The kernel fills at most 32 KiB a message, kernels before 4.4 half of that.
 const BUFFER_BYTES: usize = 64 * 1024;
 const TCPDIAG_GETSOCK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
@@ -164,18 +164,18 @@ const HEADER: usize = 16;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Tells `each` every TCP socket that is in one of `states` and, if `ports` are given, has one of them on this side.
-/// Nothing is allocated per socket; `buffer` is kept by the caller for the next time.
+/// Calls `each` with every TCP socket that is in one of `states` and, if `ports` are given, has one of them as its local
+/// port. Nothing is allocated per socket, and the caller keeps `buffer` for the next call.
 pub fn dump(
     states: States,
     ports: Option<&Ports>,
     buffer: &mut Vec<u8>,
     deadline: Instant,
-    mut each: impl FnMut(&Socket),
+    mut each: impl FnMut(&TcpSocket),
 ) -> Result<(), DiagError> {
     let request = request(states, ports)?;
     buffer.resize(BUFFER_BYTES, 0);
-    // A socket per dump: nothing of an abandoned dump can reach the next, and the namespace is the thread's own.
+    // A new socket for each dump: it belongs to the thread's namespace, and no abandoned dump can leave messages in it.
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -196,8 +196,8 @@ pub fn dump(
     .map_err(DiagError::Unavailable)?;
 
     let mut dump = Dump::default();
-    // Kernels before 4.4 keep FIN_WAIT2 among TIME_WAIT and tell both when asked for one.
-    let mut wanted = |socket: &Socket| {
+    // Kernels before 4.4 keep FIN_WAIT2 among TIME_WAIT and return both when asked for one.
+    let mut wanted = |socket: &TcpSocket| {
         if states.contains(socket.state) {
             each(socket);
         }
@@ -237,16 +237,16 @@ pub fn dump(
     }
 }
 
-/// `nlmsghdr`, `inet_diag_req` (60 bytes) and the filter as its one attribute.
+/// Writes `nlmsghdr`, `inet_diag_req` (60 bytes) and the filter as its only attribute.
 fn request(states: States, ports: Option<&Ports>) -> Result<Vec<u8>, DiagError> {
     let mut request = vec![0; HEADER];
-    request.push(AF_INET); // not looked at: this message means both families
-    request.extend([0; 51]); // no extensions, no wish for one certain socket
+    request.push(AF_INET); // ignored: this message means both families
+    request.extend([0; 51]); // no extensions, and no certain socket
     request.extend(states.0.to_ne_bytes());
     request.extend([0; 4]);
     if let Some(ports) = ports {
         let code = ports.bytecode()?;
-        // Cannot be cut: the filter's own bound is lower.
+        // Cannot be cut, because the filter has a lower bound.
         request.extend((code.len() as u16 + 4).to_ne_bytes());
         request.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
         request.extend(code);
@@ -261,7 +261,7 @@ fn request(states: States, ports: Option<&Ports>) -> Result<Vec<u8>, DiagError> 
     Ok(request)
 }
 
-/// How far the answer has come.
+/// How much of the answer was read.
 #[derive(Debug, Default)]
 struct Dump {
     started: bool,
@@ -274,7 +274,7 @@ impl Dump {
     fn take(
         &mut self,
         mut datagram: &[u8],
-        each: &mut impl FnMut(&Socket),
+        each: &mut impl FnMut(&TcpSocket),
     ) -> Result<(), DiagError> {
         while !datagram.is_empty() && !self.done {
             let short = DiagError::Malformed("a message shorter than it says");
@@ -282,7 +282,7 @@ impl Dump {
             let [l0, l1, l2, l3, t0, t1, f0, f1, s0, s1, s2, s3, ..] = *header;
             let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
             let body = datagram.get(HEADER..length).ok_or(short)?;
-            // Messages begin at multiples of 4; the last one need not be padded.
+            // Messages start at multiples of 4, and the last one may lack the padding.
             datagram = datagram
                 .get(length.next_multiple_of(4)..)
                 .unwrap_or_default();
@@ -295,7 +295,7 @@ impl Dump {
                     self.started = true;
                     each(&socket_of(body)?);
                 }
-                // Both begin with an errno, negated; 0 in DONE is success (and in kernels that send none).
+                // Both start with a negated errno. Some kernels send none in DONE, which means success like 0.
                 kind @ (NLMSG_DONE | NLMSG_ERROR) => {
                     let errno = body
                         .first_chunk()
@@ -316,8 +316,8 @@ impl Dump {
     }
 }
 
-/// `struct inet_diag_msg`: 72 bytes, then attributes that nobody asked for.
-fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
+/// Parses a `struct inet_diag_msg` of 72 bytes. Attributes that were not asked for may follow it.
+fn socket_of(body: &[u8]) -> Result<TcpSocket, DiagError> {
     let message: &[u8; 72] = body
         .first_chunk()
         .ok_or(DiagError::Malformed("a socket of less than 72 bytes"))?;
@@ -340,7 +340,7 @@ fn socket_of(body: &[u8]) -> Result<Socket, DiagError> {
         };
         Ok(SocketAddr::new(ip, port))
     };
-    Ok(Socket {
+    Ok(TcpSocket {
         state: TcpState::from_number(message[1])
             .ok_or(DiagError::Malformed("a socket in no known state"))?,
         local: address(4, 8)?,

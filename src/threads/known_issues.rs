@@ -1,5 +1,5 @@
-//! Which known fault of Kafka a deadlock or a stall is. The knowledge is data, in `known_issues.toml`; what matches none of it is
-//! unknown, never given the nearest name.
+//! Which known fault of Kafka a deadlock or a stall is. The faults are data, in `known_issues.toml`; a deadlock that
+//! matches none is unknown and never gets the name of a similar one.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -24,7 +24,7 @@ pub struct KnownIssue {
     stall: Option<Signature>,
 }
 
-/// How one member of the deadlock looks.
+/// One member of the deadlock.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Signature {
@@ -42,7 +42,7 @@ pub fn known_issues() -> &'static [KnownIssue] {
     }
     static ISSUES: LazyLock<Vec<KnownIssue>> = LazyLock::new(|| {
         let table: Result<Table, _> = toml::from_str(include_str!("known_issues.toml"));
-        // The data is part of the program and a test reads it: it cannot be another one here.
+        // The data is part of the program, and a test reads it.
         #[expect(clippy::expect_used)]
         table
             .expect("known_issues.toml is not as its schema says")
@@ -51,7 +51,7 @@ pub fn known_issues() -> &'static [KnownIssue] {
     &ISSUES
 }
 
-/// The issues that this version of Kafka is known to have. A version of which that is unknown has none here.
+/// The issues that this version of Kafka is known to have; none for an unknown version.
 pub fn exposed(version: &str) -> Vec<&'static KnownIssue> {
     known_issues()
         .iter()
@@ -59,12 +59,11 @@ pub fn exposed(version: &str) -> Vec<&'static KnownIssue> {
         .collect()
 }
 
-/// The known issues that this deadlock is: those that match exactly, else those that match by likeness. Empty is
-/// unknown.
+/// The known issues that this deadlock is: those that match exactly, else those that are similar. Empty means unknown.
 pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
     let matches = known_issues()
         .iter()
-        .filter_map(|issue| Some(issue.named(issue.likeness(&deadlock.cycle)?)));
+        .filter_map(|issue| Some(issue.named(issue.quality(&deadlock.cycle)?)));
     let mut matches: Vec<NamedIssue> = matches.collect();
     if matches.iter().any(NamedIssue::is_exact) {
         matches.retain(NamedIssue::is_exact);
@@ -72,8 +71,8 @@ pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
     matches
 }
 
-/// The known issues whose threads stand still as these do. No dump tells who holds what they wait for, so it is never
-/// more than a likeness.
+/// The known issues whose threads stall like these. No dump shows who holds what they wait for, so the match is never
+/// exact.
 pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
     let thread = DeadlockedThread {
         thread: stall.threads.first().cloned().unwrap_or_default(),
@@ -85,7 +84,7 @@ pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
         issue
             .stall
             .as_ref()
-            .is_some_and(|signature| signature.likeness(&thread) == Some(MatchQuality::Exact))
+            .is_some_and(|signature| signature.quality(&thread) == Some(MatchQuality::Exact))
     };
     known_issues()
         .iter()
@@ -94,7 +93,7 @@ pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
         .collect()
 }
 
-/// Each name once, in the order of its first appearance.
+/// Each issue once, in the order of the first appearance.
 pub fn each_once(issues: impl Iterator<Item = NamedIssue>) -> Vec<NamedIssue> {
     let mut seen = BTreeSet::new();
     issues
@@ -114,20 +113,20 @@ impl KnownIssue {
         }
     }
 
-    /// Each member must be one of the signatures', and the other way round; the cycle may begin anywhere.
-    fn likeness(&self, cycle: &[DeadlockedThread]) -> Option<MatchQuality> {
+    /// Each member must match one of the signatures, and the other way round; the cycle may start anywhere.
+    fn quality(&self, cycle: &[DeadlockedThread]) -> Option<MatchQuality> {
         if self.threads.is_empty() || self.threads.len() != cycle.len() {
             return None;
         }
-        // Data has two or three members, so trying every turn of the circle is cheap.
+        // The issues have two or three members, so trying every rotation is cheap.
         (0..cycle.len())
-            .filter_map(|turn| {
-                let members = cycle.iter().cycle().skip(turn);
+            .filter_map(|rotation| {
+                let members = cycle.iter().cycle().skip(rotation);
                 let pairs = self
                     .threads
                     .iter()
                     .zip(members)
-                    .map(|(signature, member)| signature.likeness(member));
+                    .map(|(signature, member)| signature.quality(member));
                 pairs
                     .collect::<Option<Vec<MatchQuality>>>()?
                     .into_iter()
@@ -138,7 +137,7 @@ impl KnownIssue {
 }
 
 impl Signature {
-    fn likeness(&self, thread: &DeadlockedThread) -> Option<MatchQuality> {
+    fn quality(&self, thread: &DeadlockedThread) -> Option<MatchQuality> {
         let name = without_plane(&thread.thread);
         let class = thread.wants.rsplit(['.', '/']).next().unwrap_or("");
         if !self.name.split('|').any(|start| name.starts_with(start))
@@ -154,7 +153,7 @@ impl Signature {
             .count();
         match (in_order, thread.frames.is_empty()) {
             (found, _) if found == self.frames.len() && found > 0 => Some(MatchQuality::Exact),
-            // A stack that is known must at least begin as the issue's does: the same locks are taken in many places.
+            // A known stack must at least contain the issue's first frame: the same locks are taken in many places.
             (0, false) if !self.frames.is_empty() => None,
             _ => Some(MatchQuality::Similar),
         }
@@ -175,7 +174,7 @@ fn is_frame(frame: &str, pattern: &str) -> bool {
         })
 }
 
-/// What follows `word` in `text`, where it stands alone: after one of `before` or at the start, and before `.`, `$` or
+/// What follows `word` in `text` where it is a whole word: after one of `before` or at the start, and before `.`, `$` or
 /// the end.
 fn after_word<'a>(text: &'a str, word: &str, before: &str) -> Option<&'a str> {
     text.match_indices(word).find_map(|(start, _)| {

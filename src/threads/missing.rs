@@ -1,16 +1,16 @@
-//! Threads that ended though their work had not: Kafka's threads end on most errors, and the broker lives on.
+//! Threads that have ended while there is work for them: most errors end a thread of Kafka, and the broker continues.
 //!
-//! A thread is missing when earlier dumps of the process had it, two have not, and it cannot have ended rightly. Pools
-//! are resized at run time, listeners come and go, leaders move; so a number configured or seen tells nothing, and what
-//! could be one of these is not told:
+//! A thread is missing when earlier dumps of the process show it, two later ones do not, and it cannot have ended
+//! regularly. Pools are resized at run time, listeners come and go, leaders move. So a configured or observed number
+//! proves nothing, and only this counts:
 //!
-//! - request handlers, network threads and event processors: one with a higher number, started earlier than it ended,
-//!   is there still (pools shrink from the top), or no handler is left;
-//! - acceptors: their listener's network threads are there still, and the other way round;
+//! - request handlers, network threads and event processors: one with a higher number, which started before this one
+//!   ended, is present (pools shrink from the top), or no handler is left;
+//! - acceptors: their listener's network threads are present, and the other way round;
 //! - pools that live as long as the broker: no thread of that name, or of that pool, is left;
 //! - replica fetchers: the broker is missing in the ISR of partitions of that leader.
 //!
-//! While the broker shuts down nothing is told.
+//! While the broker shuts down no thread is missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use super::pools::Pool;
 use crate::model::{MissingThread, Moment, PoolFindings};
 use crate::parse::thread_dump::ThreadDump;
 
-/// Dumps that must lack a thread, and how far apart: a pool that is made anew is empty for a moment.
+/// How many dumps must lack a thread, and how far apart: a pool that is replaced is empty for a moment.
 const DUMPS: u32 = 2;
 const SPAN: Duration = Duration::from_secs(5);
-/// Most names that are remembered.
+/// The most names that are remembered.
 const MAX_NAMES: usize = 10_000;
-/// A thread of one of these names runs while the broker shuts down.
+/// A thread with one of these names runs while the broker shuts down.
 const SHUTDOWN: [&str; 4] = [
     "SIGTERM handler",
     "SIGINT handler",
@@ -43,19 +43,20 @@ pub struct ThreadInventory {
 #[derive(Debug)]
 struct Seen {
     pool: Pool,
-    /// Most threads of this name at once.
+    /// The most threads with this name in one dump.
     most: usize,
-    /// The first and the last dump that had as many.
+    /// The first and the last dump with that many.
     first: u32,
     last: u32,
-    /// Successive dumps up to now in which one was missing, and the first of them.
+    /// How many consecutive dumps until now lacked one, and the time of the first of them.
     lacked: u32,
     since: Moment,
 }
 
 impl ThreadInventory {
-    /// Takes in the next dump, and says what the dumps until now say. `behind` tells for each leader in how many of its partitions' ISRs this broker is missing;
-    /// without it fetchers are not judged. None until two dumps lie far enough apart, and in a shutdown.
+    /// Takes in the next dump and returns the missing threads. `behind` has, for each leader, the number of its partitions
+    /// whose ISR lacks this broker; without it fetchers are not checked. None until two dumps are far enough apart, and
+    /// during a shutdown.
     pub fn observe(
         &mut self,
         dump: &ThreadDump<'_>,
@@ -75,14 +76,14 @@ impl ThreadInventory {
         let mut present: BTreeMap<&str, (Pool, usize)> = BTreeMap::new();
         for thread in &dump.threads {
             if let Some(pool) =
-                Pool::of(thread.name).filter(|pool| can_be_judged(*pool, thread.name))
+                Pool::of(thread.name).filter(|pool| can_be_checked(*pool, thread.name))
             {
                 present.entry(thread.name).or_insert((pool, 0)).1 += 1;
             }
         }
         self.remember(&present, now);
         let pools = self.seen.values().map(|seen| seen.pool);
-        let judged = pools
+        let checked = pools
             .filter(|pool| *pool != Pool::ReplicaFetcher || behind.is_some())
             .collect();
         let mut missing = Vec::new();
@@ -103,8 +104,8 @@ impl ThreadInventory {
             seen.lacked += 1;
             if seen.lacked >= DUMPS && now.since(seen.since) >= SPAN {
                 let pool = seen.pool.name().to_owned();
-                let there = present.get(name.as_str()).map_or(0, |(_, count)| *count);
-                let count = seen.most - there;
+                let left = present.get(name.as_str()).map_or(0, |(_, count)| *count);
+                let count = seen.most - left;
                 missing.push(MissingThread {
                     pool,
                     thread: name.clone(),
@@ -113,11 +114,11 @@ impl ThreadInventory {
                 });
             }
         }
-        (now.since(first) >= SPAN).then(|| Pool::findings(missing, judged))
+        (now.since(first) >= SPAN).then(|| Pool::findings(missing, checked))
     }
 
     fn remember(&mut self, present: &BTreeMap<&str, (Pool, usize)>, now: Moment) {
-        let mut room = MAX_NAMES.saturating_sub(self.seen.len());
+        let mut free = MAX_NAMES.saturating_sub(self.seen.len());
         for (name, &(pool, count)) in present {
             match self.seen.get_mut(*name) {
                 Some(seen) if count > seen.most => {
@@ -129,8 +130,8 @@ impl ThreadInventory {
                 }
                 Some(seen) if count == seen.most => seen.last = self.dumps,
                 Some(_) => {}
-                None if room > 0 => {
-                    room -= 1;
+                None if free > 0 => {
+                    free -= 1;
                     let seen = Seen {
                         pool,
                         most: count,
@@ -156,7 +157,7 @@ impl ThreadInventory {
         let in_pool = |pool: Pool| {
             present
                 .iter()
-                .filter(move |(_, (of, _))| *of == pool)
+                .filter(move |(_, (other, _))| *other == pool)
                 .map(|(name, _)| *name)
         };
         let higher_stays = || {
@@ -164,10 +165,11 @@ impl ThreadInventory {
                 return false;
             };
             in_pool(seen.pool).any(|other| {
-                // A node that is broker and controller has two pools of these names.
-                let whole = |other: &&Seen| other.last == self.dumps && other.first <= seen.last;
-                let stays = self.seen.get(other).filter(whole).is_some();
-                stays && numbered(other).is_some_and(|(of, n)| of == stem && n > number)
+                // A node that is broker and controller has two pools with these names.
+                let is_complete =
+                    |other: &&Seen| other.last == self.dumps && other.first <= seen.last;
+                let stays = self.seen.get(other).filter(is_complete).is_some();
+                stays && numbered(other).is_some_and(|(same, n)| same == stem && n > number)
             })
         };
         let none_is_left = || in_pool(seen.pool).next().is_none();
@@ -185,7 +187,7 @@ impl ThreadInventory {
             }
             Pool::Acceptor => in_pool(Pool::Network)
                 .any(|other| network_listener(other) == acceptor_listener(name)),
-            // Executors replace a thread that dies, and shrink anywhere.
+            // Executors replace a thread that dies, and remove any thread when they shrink.
             Pool::Scheduler | Pool::GroupMetadataManager | Pool::TransactionLogManager => {
                 none_is_left()
             }
@@ -205,7 +207,7 @@ impl ThreadInventory {
                 let is_behind = behind
                     .and_then(|behind| behind.get(&leader))
                     .is_some_and(|partitions| *partitions > 0);
-                // With other fetchers of that leader left, this one may only have had no partition.
+                // If other fetchers of that leader are left, this one may just have no partition.
                 is_behind
                     && !in_pool(Pool::ReplicaFetcher)
                         .any(|other| self::leader(other) == Some(leader))
@@ -215,9 +217,9 @@ impl ThreadInventory {
     }
 }
 
-/// Senders of the ZooKeeper controller come and go with brokers, fetchers between log dirs with their moves, reapers of
-/// later features perhaps with these.
-fn can_be_judged(pool: Pool, name: &str) -> bool {
+/// Whether threads of this name live as long as the broker. Senders of the ZooKeeper controller come and go with brokers,
+/// fetchers between log dirs with their moves, reapers of later features perhaps with those.
+fn can_be_checked(pool: Pool, name: &str) -> bool {
     match pool {
         Pool::LogDirFetcher => false,
         Pool::Controller => !name.starts_with("Controller-"),
@@ -228,7 +230,7 @@ fn can_be_judged(pool: Pool, name: &str) -> bool {
     }
 }
 
-/// `kafka-request-handler-3`: what stands before the number, and the number.
+/// The part before the number, and the number: `kafka-request-handler` and 3.
 fn numbered(name: &str) -> Option<(&str, u64)> {
     let (stem, number) = name.rsplit_once('-')?;
     Some((stem, number.parse().ok()?))

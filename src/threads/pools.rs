@@ -11,9 +11,9 @@ named! {
         RequestHandler = "request_handler",
         Network = "network",
         Acceptor = "acceptor",
-        /// `ExpirationReaper-*` of the purgatories and their kin (`*-reaper`): each polls a timer every 200 ms.
+        /// `ExpirationReaper-*` of the purgatories and similar ones (`*-reaper`): each polls a timer every 200 ms.
         ExpirationReaper = "expiration_reaper",
-        /// Of the group and share coordinators, from 3.7 on.
+        /// The threads of the group and share coordinators, from 3.7 on.
         EventProcessor = "event_processor",
         ReplicaFetcher = "replica_fetcher",
         /// Moves replicas between the log dirs of one broker.
@@ -38,7 +38,7 @@ named! {
 }
 
 impl Pool {
-    /// What was found in the pools that could be judged, as readings carry it.
+    /// What was found in the pools that could be checked, as readings carry it.
     pub fn findings<T>(found: Vec<T>, pools: BTreeSet<Pool>) -> PoolFindings<T> {
         PoolFindings {
             found,
@@ -87,7 +87,7 @@ impl Pool {
         begins.or_else(ends).or_else(holds).map(|(_, pool)| *pool)
     }
 
-    /// The pool by what the kernel keeps of the name, its first 15 bytes; None where that does not tell. It does so on
+    /// The pool by the first 15 bytes of the name, which the kernel keeps; None where they are ambiguous. They suffice on
     /// 0.10 to 2.0; from 2.1 on handlers, network threads and acceptors are all `data-plane-kafk`.
     pub fn of_kernel_name(name: &str) -> Option<Pool> {
         let table = [
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_s_short_names_tell_the_pools_of_old_versions() {
+    fn the_kernel_s_short_names_identify_the_pools_of_old_versions() {
         for name in [
             "kafka-request-handler-3",
             "kafka-network-thread-217-PLAINTEXT-0",

@@ -1,15 +1,15 @@
-//! Which threads of a broker have stopped moving, told by how often the kernel puts them on a CPU.
+//! Which threads of a broker make no progress, from how often the kernel puts them on a CPU.
 //!
 //! Two signs, both measured on healthy and on deadlocked brokers of 0.10 to 4.3, idle and under load:
 //!
-//! - Request handlers, network threads and event processors poll, so that each moves at least 2.7 times a second even
-//!   when idle. One that waits for a lock moves at most once a second: not zero times, because on JDK 11 and 17 the
-//!   first waiter on a contended monitor looks once a second whether it is free. A long pause of the JVM silences them
-//!   too, but then the expiration reapers, which poll five times a second, stand still as well.
-//! - That one look a second, in a thread that else sleeps for minutes, tells of a lock that polling threads have not
-//!   met yet.
+//! - Request handlers, network threads and event processors poll, so each wakes at least 2.7 times a second even when
+//!   idle. A thread that waits for a lock wakes at most once a second: not never, because on JDK 11 and 17 the first
+//!   waiter on a contended monitor checks it once a second. A long pause of the JVM silences them too, but then the
+//!   expiration reapers, which poll five times a second, are silent as well.
+//! - That one check a second, in a thread that otherwise sleeps for minutes, shows a lock that no polling thread has
+//!   needed yet.
 //!
-//! A suspicion is not a verdict: it asks for a thread dump.
+//! A suspicion is not a verdict: it causes a thread dump.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,50 +17,50 @@ use std::time::Duration;
 use super::pools::Pool;
 use crate::model::Moment;
 
-/// Over so long a thread's rate is judged.
+/// The time over which a thread's rate is measured.
 pub const WINDOW: Duration = Duration::from_secs(2);
-/// More switches a second are progress.
+/// A higher rate of switches per second is progress.
 const MOST_SWITCHES: f64 = 1.5;
-/// More CPU a second is work.
+/// More CPU time per second is work.
 const MOST_CPU: f64 = 0.005;
-/// The median reaper of a JVM that runs.
+/// The least rate of the median reaper while the JVM runs.
 const LEAST_CLOCK: f64 = 3.25;
-/// After so long at a low rate the thread's state is looked at.
+/// How long a thread has a low rate before its state is read.
 const CANDIDATE: Duration = Duration::from_secs(1);
-/// For so long it must be seen asleep, and nothing else.
+/// How long every state read must be asleep.
 const ASLEEP: Duration = Duration::from_millis(500);
-/// Whose state is looked at in one pass: where more threads stand still, these few are enough to suspect.
+/// The most threads whose state is read in one pass: if more are stalled, these are enough for a suspicion.
 const CANDIDATES: usize = 32;
-/// Passes come a little early or late.
+/// How much earlier or later than planned a pass may run.
 const TOLERANCE: Duration = Duration::from_millis(25);
 
-/// Gaps between the looks at a contended monitor.
+/// The gap between two checks of a contended monitor, in seconds.
 const GAP: (f64, f64) = (0.89, 1.11);
 const GAPS: usize = 4;
-/// Where passes are so far apart that a wake-up at another time may look the same.
+/// The number of gaps needed if passes are so far apart that other wake-ups may fit the rhythm too.
 const COARSE_GAPS: usize = 8;
 const COARSE: Duration = Duration::from_millis(400);
-/// Switches and CPU of one look.
-const LOOK_SWITCHES: u64 = 2;
-const LOOK_CPU: u64 = 2_000_000;
-/// A woken thread may have to wait for a CPU, so that a look comes late.
+/// The most switches and CPU time, in nanoseconds, of one check.
+const CHECK_SWITCHES: u64 = 2;
+const CHECK_CPU: u64 = 2_000_000;
+/// How late a check may be, in seconds, because a woken thread may have to wait for a CPU.
 const LATE: f64 = 0.05;
-/// Passes further apart cannot tell one look from two.
+/// Passes that are further apart cannot distinguish one check from two.
 const TOO_COARSE: Duration = Duration::from_millis(800);
 
 /// One thread in one pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Any id that is the thread's own while it lives.
+    /// An id that is unique while the thread lives.
     pub thread: u32,
     pub pool: Pool,
-    /// Nanoseconds on a CPU since it began.
+    /// Nanoseconds on a CPU since it started.
     pub cpu: u64,
-    /// How often it was put on a CPU since it began.
+    /// How often it was put on a CPU since it started.
     pub switches: u64,
 }
 
-/// Whether threads of a pool move at a rate of their own, whatever the broker's load.
+/// Whether healthy threads of the pool wake regularly at any load.
 pub fn must_move(pool: Pool) -> bool {
     matches!(
         pool,
@@ -68,7 +68,7 @@ pub fn must_move(pool: Pool) -> bool {
     )
 }
 
-/// Whether one wake-up a second is no habit of the pool's healthy threads.
+/// Whether healthy threads of the pool never wake once a second.
 pub fn shows_rhythm(pool: Pool) -> bool {
     matches!(
         pool,
@@ -76,14 +76,14 @@ pub fn shows_rhythm(pool: Pool) -> bool {
     )
 }
 
-/// Whether the pool tells that the JVM runs.
+/// Whether the pool shows that the JVM runs.
 pub fn is_clock(pool: Pool) -> bool {
     pool == Pool::ExpirationReaper
 }
 
 /// Follows the threads of one process from pass to pass.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct ProgressDetector {
     now: Moment,
     threads: BTreeMap<u32, Track>,
 }
@@ -91,12 +91,12 @@ pub struct Watch {
 #[derive(Debug)]
 struct Track {
     pool: Pool,
-    /// The passes of the last [`WINDOW`], and one before.
+    /// The passes of the last [`WINDOW`], and the one before.
     points: VecDeque<Point>,
-    /// Since when its state was asked for and was S each time.
+    /// Since when every read of its state was S.
     asleep_since: Option<Moment>,
-    /// Each single wake-up, between two passes.
-    looks: VecDeque<(Moment, Moment)>,
+    /// The time between two passes of each single wake-up.
+    checks: VecDeque<(Moment, Moment)>,
     candidate: bool,
 }
 
@@ -120,12 +120,12 @@ impl Gain {
         self.switches as f64 / self.seconds
     }
 
-    fn hardly_moves(&self) -> bool {
+    fn is_slow(&self) -> bool {
         self.is_below(MOST_SWITCHES * self.seconds)
     }
 
-    /// Over a span so short that looks once a second are two as often as one.
-    fn may_hardly_move(&self) -> bool {
+    /// Over a span so short that it may contain one check more.
+    fn may_be_slow(&self) -> bool {
         self.is_below(MOST_SWITCHES * self.seconds + 1.0)
     }
 
@@ -134,18 +134,23 @@ impl Gain {
     }
 }
 
-impl Watch {
-    /// Takes one pass in; threads that are not in it are forgotten. Returns those whose state [`Watch::judge`] needs.
+impl ProgressDetector {
+    /// Takes in one pass and forgets threads that are not in it. Returns those whose state
+    /// [`ProgressDetector::suspects`] needs.
     pub fn take(&mut self, now: Moment, samples: &[Sample]) -> Vec<u32> {
-        let mut before = std::mem::take(&mut self.threads);
         self.now = now;
         for sample in samples {
-            let known = before
-                .remove(&sample.thread)
-                .filter(|track| track.continues(sample, now));
-            let mut track = known.unwrap_or_else(|| Track::new(sample.pool));
+            let track = self.threads.entry(sample.thread);
+            let track = track.or_insert_with(|| Track::new(sample.pool));
+            if !track.continues(sample, now) {
+                *track = Track::new(sample.pool);
+            }
             track.add(now, sample);
-            self.threads.insert(sample.thread, track);
+        }
+        if self.threads.len() > samples.len() {
+            let is_newest = |point: &Point| point.at == now;
+            self.threads
+                .retain(|_, track| track.points.back().is_some_and(is_newest));
         }
         let candidates = self
             .threads
@@ -155,23 +160,23 @@ impl Watch {
         candidates.take(CANDIDATES).collect()
     }
 
-    /// The suspected threads of the newest pass, with the states (`S`, `D` ...) of the threads that [`Watch::take`] named,
+    /// The suspected threads of the newest pass, with the states (`S`, `D` ...) of the threads that [`ProgressDetector::take`] named,
     /// in the same order.
-    pub fn judge(&mut self, states: &[(u32, char)]) -> Vec<(u32, Pool)> {
+    pub fn suspects(&mut self, states: &[(u32, char)]) -> Vec<(u32, Pool)> {
         let now = self.now;
         let runs = self.clock().is_some_and(|rate| rate >= LEAST_CLOCK);
         let mut suspected = Vec::new();
         for (thread, track) in &mut self.threads {
             let asleep = track.candidate && states.binary_search(&(*thread, 'S')).is_ok();
             track.asleep_since = asleep.then(|| track.asleep_since.unwrap_or(now));
-            if runs && track.hardly_moves(now) || asleep && track.has_rhythm() {
+            if runs && track.makes_no_progress(now) || asleep && track.has_rhythm() {
                 suspected.push((*thread, track.pool));
             }
         }
         suspected
     }
 
-    /// Switches a second of the median expiration reaper over the window; None while there is none to tell.
+    /// Switches per second of the median expiration reaper over the window; None without a reaper.
     pub fn clock(&self) -> Option<f64> {
         let reapers = self.threads.values().filter(|track| is_clock(track.pool));
         let mut rates: Vec<f64> = reapers
@@ -188,12 +193,12 @@ impl Track {
             pool,
             points: VecDeque::new(),
             asleep_since: None,
-            looks: VecDeque::new(),
+            checks: VecDeque::new(),
             candidate: false,
         }
     }
 
-    /// Not so for another thread of the same id.
+    /// Whether it is the same thread: a thread id can be reused.
     fn continues(&self, sample: &Sample, now: Moment) -> bool {
         let last = self.points.back();
         self.pool == sample.pool
@@ -211,10 +216,10 @@ impl Track {
         if shows_rhythm(self.pool)
             && let Some(last) = self.points.back().copied()
         {
-            self.look(last, point);
+            self.add_check(last, point);
         }
         self.points.push_back(point);
-        // The second point may become the base of the window: what is before it never will again.
+        // The second point may become the base of the window, so points before it are no longer needed.
         while self
             .points
             .get(1)
@@ -225,7 +230,7 @@ impl Track {
         let slow = must_move(self.pool)
             && self
                 .over(now, CANDIDATE)
-                .is_some_and(|gain| gain.may_hardly_move());
+                .is_some_and(|gain| gain.may_be_slow());
         self.candidate = slow || self.has_rhythm();
     }
 
@@ -245,56 +250,54 @@ impl Track {
         })
     }
 
-    fn hardly_moves(&self, now: Moment) -> bool {
+    fn makes_no_progress(&self, now: Moment) -> bool {
         must_move(self.pool)
             && self
                 .asleep_since
                 .is_some_and(|since| now.since(since) >= ASLEEP)
-            && self
-                .over(now, WINDOW)
-                .is_some_and(|gain| gain.hardly_moves())
+            && self.over(now, WINDOW).is_some_and(|gain| gain.is_slow())
     }
 
     /// Takes in what happened between two passes.
-    fn look(&mut self, last: Point, point: Point) {
+    fn add_check(&mut self, last: Point, point: Point) {
         let switches = point.switches - last.switches;
         if point.at.since(last.at) > TOO_COARSE
-            || switches > LOOK_SWITCHES
-            || point.cpu - last.cpu >= LOOK_CPU
+            || switches > CHECK_SWITCHES
+            || point.cpu - last.cpu >= CHECK_CPU
         {
-            self.looks.clear();
+            self.checks.clear();
         } else if switches > 0 {
-            self.looks.push_back((last.at, point.at));
-            while self.looks.len() > self.gaps_needed() + 1 || !evenly_spaced(&self.looks) {
-                self.looks.pop_front();
+            self.checks.push_back((last.at, point.at));
+            while self.checks.len() > self.gaps_needed() + 1 || !evenly_spaced(&self.checks) {
+                self.checks.pop_front();
             }
         } else if self
-            .looks
+            .checks
             .back()
             .is_some_and(|(begin, _)| last.at.since(*begin).as_secs_f64() > GAP.1 + LATE)
         {
-            self.looks.clear();
+            self.checks.clear();
         }
     }
 
     fn has_rhythm(&self) -> bool {
-        self.looks.len() > self.gaps_needed()
+        self.checks.len() > self.gaps_needed()
     }
 
     fn gaps_needed(&self) -> usize {
         let coarse = self
-            .looks
+            .checks
             .iter()
             .any(|(begin, end)| end.since(*begin) > COARSE);
         if coarse { COARSE_GAPS } else { GAPS }
     }
 }
 
-/// Whether there can be one gap, within [`GAP`], that separates all looks, each of which happened within its span.
-fn evenly_spaced(looks: &VecDeque<(Moment, Moment)>) -> bool {
+/// Whether one gap within [`GAP`] can separate all checks, each of which happened within its span.
+fn evenly_spaced(checks: &VecDeque<(Moment, Moment)>) -> bool {
     let (mut least, mut most) = GAP;
-    for (i, (begin, end)) in looks.iter().enumerate() {
-        for (j, (later_begin, later_end)) in looks.iter().enumerate().skip(i + 1) {
+    for (i, (begin, end)) in checks.iter().enumerate() {
+        for (j, (later_begin, later_end)) in checks.iter().enumerate().skip(i + 1) {
             let gaps = (j - i) as f64;
             least = least.max((later_begin.since(*end).as_secs_f64() - LATE) / gaps);
             most = most.min((later_end.since(*begin).as_secs_f64() + LATE) / gaps);

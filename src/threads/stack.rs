@@ -21,8 +21,8 @@ pub fn stack_hash(thread: &Thread<'_>) -> u64 {
     hasher.finish()
 }
 
-/// Eight bytes at a time, as rustc's own tables are hashed: a dump has tens of thousands of frames, and nobody who could
-/// choose their names gains by two that are taken for one.
+/// Hashes eight bytes at a time, as rustc's tables do: a dump has tens of thousands of frames, and a broker that chooses
+/// their names gains nothing from a collision.
 struct StackHasher(u64);
 
 impl Hasher for StackHasher {

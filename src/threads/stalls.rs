@@ -1,11 +1,11 @@
-//! Pool threads that do not move: the same stack in dump after dump, not at their idle point, no CPU used in between.
+//! Stalled pool threads: the same stack in several dumps, not at their idle point, no CPU used in between.
 //!
-//! Finds what no wait-for graph shows because no text names the holder: read locks, `StampedLock`, `Semaphore`, a lock
-//! held across an awaited event, a pool that waits for itself, a join, a nested `wait`, class initialisation.
+//! This finds what no wait-for graph shows because no text names the holder: read locks, `StampedLock`, `Semaphore`, a
+//! lock held across an awaited event, a pool that waits for itself, a join, a nested `wait`, class initialisation.
 //!
-//! Idle is a thread that waits in a selector, for a task of its executor, or in the loop of its own for an element of
-//! a queue or for a condition. What waits deeper than that works on something. A timed wait ends by itself, so it counts
-//! only for threads that have nothing else to wait for than their queue: those that must move.
+//! A thread is idle when it waits in a selector, for a task of its executor, or in its own loop for an element of a queue
+//! or for a condition. A thread that waits deeper in the stack is at work. A timed wait ends by itself, so it counts only
+//! for threads that wait for nothing but their queue: those that must move.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,30 +18,30 @@ use super::wait_graph::WaitGraph;
 use crate::model::{Moment, PoolFindings, Stall};
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
 
-/// A thread that waits for so long, while the JVM runs, is stalled. Everyday waits for locks, for ZooKeeper, for a peer,
-/// for one who writes to a slow disk are shorter.
+/// A thread that waits for so long, while the JVM runs, is stalled. Normal waits for locks, ZooKeeper, a peer, or a thread
+/// that writes to a slow disk are shorter.
 const WAITING_SPAN: Duration = Duration::from_secs(10);
-/// Of one that is in the kernel: a slow disk may keep it for some seconds.
+/// The same for a thread in the kernel: a slow disk may take some seconds.
 const RUNNABLE_SPAN: Duration = Duration::from_secs(20);
-/// Dumps that must agree, and how many where the JVM prints no CPU time (JDK 8): a thread that works may be met at the
-/// same line twice.
+/// How many dumps must agree, and how many if the JVM prints no CPU time (JDK 8): a working thread may be seen at the same
+/// line twice.
 const DUMPS: u32 = 2;
 const DUMPS_WITHOUT_CPU: u32 = 4;
-/// CPU that a thread which stands still may use between two dumps, in milliseconds. Parked ones used 0.00 in 40 s.
+/// The CPU time that a stalled thread may use between two dumps, in milliseconds. Parked ones used 0.00 in 40 s.
 const STILL_CPU_MS: f64 = 0.05;
-/// Of one that is BLOCKED, in milliseconds a second: on JDK 11 and 17 the first in the queue for a monitor wakes once a
-/// second, for 0.03 to 0.06 ms.
+/// The same for a BLOCKED thread, in milliseconds per second: on JDK 11 and 17 the first in the queue for a monitor wakes
+/// once a second, for 0.03 to 0.06 ms.
 const BLOCKED_CPU_MS_PER_S: f64 = 0.2;
-/// CPU that the expiration reapers, which poll, use at least while the JVM runs, in milliseconds: 0.3 each a second. In a
-/// long garbage collection, or a process that was stopped, nobody moves.
+/// The CPU time that the expiration reapers, which poll, use at least while the JVM runs, in milliseconds: 0.3 each per
+/// second. During a long garbage collection, or while the process is stopped, no thread runs.
 const RUNNING_CPU_MS: f64 = 0.1;
-/// Frames between the one that waits in the thread's own loop and `Thread.run`, itself included.
+/// The most frames from the one that waits in the thread's own loop to `Thread.run`.
 const LOOP_FRAMES: usize = 3;
-/// Frames kept of a stalled thread: enough to know the bug by them.
+/// Frames kept for a stalled thread: enough to recognise the bug.
 const KEPT_FRAMES: usize = 64;
-/// Topmost frames in which a disk or ZooKeeper shows.
+/// The topmost frames that are searched for a disk or ZooKeeper.
 const OUTSIDE_FRAMES: usize = 16;
-/// What waits there goes on when that does.
+/// A thread that waits there continues when the disk or ZooKeeper answers.
 const OUTSIDE: [&str; 8] = [
     "zookeeper",
     "zkclient",
@@ -52,46 +52,46 @@ const OUTSIDE: [&str; 8] = [
     "MappedMemoryUtils.force",
     "UnixNativeDispatcher",
 ];
-/// Most threads that are followed.
+/// The most threads that are followed.
 const MAX_THREADS: usize = 10_000;
 
-/// What is remembered of the last dump of a process.
+/// What is remembered from the last dump of a process.
 #[derive(Debug, Default)]
 pub struct StallDetector {
-    still: HashMap<Key, Still>,
+    tracks: HashMap<Key, Track>,
     first_dump: Option<Moment>,
     last: Option<Clock>,
 }
 
-/// What tells for how long the JVM ran between two dumps.
+/// What shows how long the JVM ran between two dumps.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     at: Moment,
-    /// At safepoints, since the JVM started.
+    /// The time at safepoints since the JVM started.
     paused: Option<Duration>,
-    /// Of all expiration reapers; None where the JVM prints no CPU times or has no reaper.
+    /// The CPU time of all expiration reapers; None if the JVM prints none or has no reaper.
     reapers_cpu_ms: Option<f64>,
 }
 
-/// Java's thread number tells threads of one name apart.
+/// Java's thread number distinguishes threads with the same name.
 type Key = (Pool, String, Option<u64>);
 
-/// Since when a thread that is not idle has stood at one place.
+/// A thread that is not idle and stays at one place.
 #[derive(Debug, Clone, Copy)]
-struct Still {
+struct Track {
     stack: u64,
     since: Moment,
-    /// While the JVM ran.
+    /// How long the JVM ran since then.
     time: Duration,
     dumps: u32,
     cpu_ms: Option<f64>,
-    /// Of the owner of the monitor at which it is blocked.
+    /// The CPU time of the owner of the monitor at which it is blocked.
     owner_cpu_ms: Option<f64>,
 }
 
 impl StallDetector {
-    /// Takes in the next dump and its graph, and says what the dumps until now say. `paused` is the JVM's time at
-    /// safepoints since it started, where known. None until two dumps lie far enough apart.
+    /// Takes in the next dump and its graph and returns the stalls. `paused` is the JVM's time at safepoints since it
+    /// started, where known. None until two dumps are far enough apart.
     pub fn observe(
         &mut self,
         dump: &ThreadDump<'_>,
@@ -108,26 +108,26 @@ impl StallDetector {
         let ran = self
             .last
             .map_or(Duration::ZERO, |last| clock.ran_since(&last));
-        let mut still = HashMap::new();
+        let mut tracks = HashMap::new();
         let mut pools = BTreeSet::new();
         let mut stalled = Vec::new();
-        let mut standing = Vec::new();
+        let mut unmoved = Vec::new();
         for (index, thread) in dump.threads.iter().enumerate() {
             let Some(pool) = Pool::of(thread.name) else {
                 continue;
             };
             pools.insert(pool);
             let state = thread.state();
-            if still.len() >= MAX_THREADS || !may_stall(pool, state, thread) {
+            if tracks.len() >= MAX_THREADS || !may_stall(pool, state, thread) {
                 continue;
             }
             let header = thread.header();
             let key = (pool, thread.name.to_owned(), header.number);
-            // Those who take turns at a monitor wait at one place as well.
+            // Threads that take turns at a monitor wait at one place as well.
             let owner = graph
                 .holder(index)
                 .filter(|_| state == Some(State::Blocked));
-            let here = Still {
+            let here = Track {
                 stack: owner.map_or(0, place_hash) ^ stack_hash(thread),
                 since: now,
                 time: Duration::ZERO,
@@ -135,15 +135,15 @@ impl StallDetector {
                 cpu_ms: header.cpu_ms,
                 owner_cpu_ms: owner.and_then(|owner| owner.header().cpu_ms),
             };
-            let stands = |before: &&Still| {
+            let is_unmoved = |before: &&Track| {
                 let owner_state = owner.and_then(Thread::state);
                 before.stack == here.stack
-                    && stood_still(before.cpu_ms, here.cpu_ms, state, between)
-                    && stood_still(before.owner_cpu_ms, here.owner_cpu_ms, owner_state, between)
+                    && used_no_cpu(before.cpu_ms, here.cpu_ms, state, between)
+                    && used_no_cpu(before.owner_cpu_ms, here.owner_cpu_ms, owner_state, between)
             };
-            let here = match self.still.get(&key).filter(stands) {
+            let here = match self.tracks.get(&key).filter(is_unmoved) {
                 Some(before) if ran.is_zero() => *before,
-                Some(before) => Still {
+                Some(before) => Track {
                     since: before.since,
                     time: before.time + ran,
                     dumps: before.dumps + 1,
@@ -152,19 +152,19 @@ impl StallDetector {
                 None => here,
             };
             if here.dumps >= DUMPS {
-                standing.push(thread);
+                unmoved.push(thread);
             }
             if is_stalled(&here, state) {
                 stalled.push((pool, *thread, here.since));
             }
-            still.insert(key, here);
+            tracks.insert(key, here);
         }
-        self.still = still;
+        self.tracks = tracks;
         self.last = Some(clock);
         let first = *self.first_dump.get_or_insert(now);
         let mut stalls = group(&stalled);
         let at_a_disk = || {
-            standing
+            unmoved
                 .iter()
                 .find(|thread| is_outside(thread))
                 .map(|thread| thread.name)
@@ -172,19 +172,19 @@ impl StallDetector {
         let outside = if stalls.is_empty() { None } else { at_a_disk() };
         for stall in &mut stalls {
             stall.holders = graph.holders_of(&stall.threads);
-            let ends = graph
-                .ends_of(&stall.threads)
+            let holder = graph
+                .last_holders_of(&stall.threads)
                 .into_iter()
-                .find(|end| goes_on(end))
-                .map(|end| end.name);
-            stall.goes_on_with = ends.or(outside).map(str::to_owned);
+                .find(|holder| can_continue(holder))
+                .map(|holder| holder.name);
+            stall.unblocked_by = holder.or(outside).map(str::to_owned);
         }
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
 }
 
-/// `2 threads of request_handler stand still in kafka.A.b, waiting for java.util.X, held by holder`
-pub fn stand_still(stall: &Stall) -> String {
+/// `2 threads of request_handler are stalled in kafka.A.b, waiting for java.util.X, held by holder`
+pub fn stall_text(stall: &Stall) -> String {
     let place = stall
         .frame
         .as_deref()
@@ -195,22 +195,22 @@ pub fn stand_still(stall: &Stall) -> String {
         .as_deref()
         .map(|class| format!(", waiting for {class}"))
         .unwrap_or_default();
-    let mut told = match stall.threads.len() {
-        1 => format!("1 thread of {} stands still{place}{lock}", stall.pool),
+    let mut text = match stall.threads.len() {
+        1 => format!("1 thread of {} is stalled{place}{lock}", stall.pool),
         threads => format!(
-            "{threads} threads of {} stand still{place}{lock}",
+            "{threads} threads of {} are stalled{place}{lock}",
             stall.pool
         ),
     };
     stall
         .holders
         .iter()
-        .for_each(|holder| told += &format!(", held by {holder}"));
-    told
+        .for_each(|holder| text += &format!(", held by {holder}"));
+    text
 }
 
-/// Whether a thread that others wait for is at work, sleeps, or waits for a disk or ZooKeeper.
-fn goes_on(thread: &Thread<'_>) -> bool {
+/// Whether a thread that others wait for runs, sleeps, or waits for a disk or ZooKeeper.
+fn can_continue(thread: &Thread<'_>) -> bool {
     let runs = matches!(thread.state(), Some(State::Runnable | State::TimedWaiting));
     runs || is_outside(thread)
 }
@@ -244,8 +244,8 @@ fn reapers_cpu_ms(dump: &ThreadDump<'_>) -> Option<f64> {
         .reduce(|sum, cpu| sum + cpu)
 }
 
-fn is_stalled(still: &Still, state: Option<State>) -> bool {
-    let dumps = if still.cpu_ms.is_some() {
+fn is_stalled(track: &Track, state: Option<State>) -> bool {
+    let dumps = if track.cpu_ms.is_some() {
         DUMPS
     } else {
         DUMPS_WITHOUT_CPU
@@ -255,11 +255,11 @@ fn is_stalled(still: &Still, state: Option<State>) -> bool {
     } else {
         WAITING_SPAN
     };
-    still.dumps >= dumps && still.time >= span
+    track.dumps >= dumps && track.time >= span
 }
 
-/// Whether the thread used no CPU to speak of. Where the JVM does not tell, the number of dumps must do.
-fn stood_still(
+/// Whether the thread used almost no CPU. If the JVM prints none, the number of dumps must suffice.
+fn used_no_cpu(
     before: Option<f64>,
     now: Option<f64>,
     state: Option<State>,
@@ -286,7 +286,7 @@ fn may_stall(pool: Pool, state: Option<State>, thread: &Thread<'_>) -> bool {
     }
 }
 
-/// In the selector, whoever called it: waits for peers.
+/// Whether it is in the selector, where it waits for peers.
 fn selects(thread: &Thread<'_>) -> bool {
     let mut in_nio = thread
         .frames()
@@ -294,13 +294,13 @@ fn selects(thread: &Thread<'_>) -> bool {
     in_nio.any(|frame| frame.class_method.starts_with("sun.nio.ch.SelectorImpl."))
 }
 
-/// Waits for the next task of its executor, or in its own loop for an element of a queue or for a condition.
+/// Whether it waits for the next task of its executor, or in its own loop for an element of a queue or a condition.
 fn is_idle_wait(thread: &Thread<'_>) -> bool {
     let frames: Vec<Frame<'_>> = thread.frames().collect();
     let is_condition =
         |frame: &Frame<'_>| of_synchronizer(frame, "Synchronizer$ConditionObject.await");
     let Some(condition) = frames.iter().position(is_condition) else {
-        // An executor without a queue of its own hands tasks over.
+        // An executor without its own queue hands tasks over.
         return frames.iter().any(is_get_task);
     };
     let (above, below) = frames.split_at(condition);
@@ -328,7 +328,7 @@ fn is_idle_wait(thread: &Thread<'_>) -> bool {
     in_loop <= LOOP_FRAMES
 }
 
-/// `AbstractQueuedSynchronizer` or its form of 64 bits. The beginning is looked at first: most frames lack it.
+/// Whether it is a method of `AbstractQueuedSynchronizer` or its 64-bit form. Most frames already lack the prefix.
 fn of_synchronizer(frame: &Frame<'_>, method: &str) -> bool {
     let class = frame
         .class_method
@@ -340,7 +340,7 @@ fn is_get_task(frame: &Frame<'_>) -> bool {
     frame.class_method == "java.util.concurrent.ThreadPoolExecutor.getTask"
 }
 
-/// Stalled threads of one pool at one place make one stall.
+/// Groups the stalled threads: those of one pool at one place are one stall.
 fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
     let mut stalls: BTreeMap<(Pool, Option<&str>, Option<String>), Stall> = BTreeMap::new();
     for (pool, thread, since) in stalled {
@@ -354,7 +354,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
                 since: *since,
                 lock_class,
                 holders: BTreeSet::new(),
-                goes_on_with: None,
+                unblocked_by: None,
                 frame: frame.map(str::to_owned),
                 frames: frames.iter().take(KEPT_FRAMES).map(Frame::text).collect(),
                 known_issues: Vec::new(),
@@ -369,10 +369,10 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
     stalls
 }
 
-/// The topmost frame of Kafka's own, else the topmost one outside the JDK: `Class.method`.
+/// The topmost frame in Kafka's code, otherwise the topmost one outside the JDK: `Class.method`.
 fn shared_frame<'a>(frames: &[Frame<'a>]) -> Option<&'a str> {
     let mut methods = frames.iter().map(|frame| frame.class_method);
-    // Helpers that take a lock for their caller tell nothing.
+    // Helpers that take a lock for their caller say nothing about the place.
     let is_helper = |method: &str| {
         ["kafka.utils.", "org.apache.kafka.common.utils."]
             .iter()
@@ -395,7 +395,7 @@ fn shared_frame<'a>(frames: &[Frame<'a>]) -> Option<&'a str> {
         .or_else(|| methods.find(|method| !is_library(method)))
 }
 
-/// Class of what the thread waits for.
+/// The class of what the thread waits for.
 fn wanted_class(thread: &Thread<'_>) -> Option<String> {
     let wants = |kind| {
         !matches!(

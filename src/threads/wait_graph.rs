@@ -1,14 +1,14 @@
-//! Who waits for whom in one thread dump: deadlocks with their true members, and convoys.
+//! Which threads of one dump wait for which: deadlocks with their true members, and convoys.
 //!
 //! A thread waits for at most one lock, so the graph has at most one edge out of each thread and a cycle is found by
-//! walking. The JVM's own report adds the owners of `java.util.concurrent` locks, which a stack does not show; its
-//! word on who belongs to a cycle is not taken, because it lists threads that merely wait for one as well.
+//! walking. The JVM's own report adds the owners of `java.util.concurrent` locks, which a stack does not show. Its
+//! members of a cycle are not used, because it also lists threads that are only blocked behind one.
 //!
-//! Where a dump with `-l` has told the owners of such locks, they are known of later dumps too, as long as waiter and
-//! owner both stand where they stood ([`Owners`]).
+//! Owners of such locks from a dump with `-l` also apply to later dumps, as long as waiter and owner both stay at the
+//! same place ([`Owners`]).
 //!
-//! Not to be seen in one dump, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a
-//! pool that waits for itself, a nested `wait`, class initialisation before JDK 17.
+//! One dump cannot show these, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a pool
+//! that waits for itself, a nested `wait`, class initialisation before JDK 17.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -16,29 +16,29 @@ use super::stack::stack_hash;
 use crate::model::{Deadlock, DeadlockedThread, LockQueue};
 use crate::parse::thread_dump::{LockKind, ReportedThread, State, Thread, ThreadDump};
 
-/// Frames kept of a member of a cycle: enough to know the bug by them.
+/// Frames kept for a member of a cycle: enough to recognise the bug.
 const CYCLE_FRAMES: usize = 64;
-/// Frames kept of a thread that merely waits, of which there may be hundreds.
+/// Frames kept for a thread that is blocked behind a cycle: there may be hundreds of them.
 const WAITING_FRAMES: usize = 16;
-/// How many threads of one name are looked at for the one that an entry of the report means.
+/// How many threads with the same name are compared with an entry of the report.
 const SAME_NAME: usize = 64;
-/// Fewer waiters than this are everyday contention.
+/// Fewer waiters than this are normal contention.
 const CONVOY_WAITERS: usize = 2;
 
-/// The wait-for graph of one dump. Its nodes are the dump's threads and after them those that only the report names;
-/// an index tells threads of one name apart. Every index in it is a position in `edges`, and none is removed.
+/// The wait-for graph of one dump. Its nodes are the dump's threads, followed by those that only the report names. Every
+/// index is a position in `edges`, from which nothing is removed; it distinguishes threads with the same name.
 pub struct WaitGraph<'d, 'a> {
     threads: &'d [Thread<'a>],
     /// Threads that only the report names.
-    strangers: Vec<&'a str>,
+    only_reported: Vec<&'a str>,
     /// The stacks that the report repeats.
     reported: HashMap<usize, Thread<'a>>,
-    /// Threads that the report calls deadlocked, those that merely wait included.
+    /// Threads that the report calls deadlocked, including those blocked behind a cycle.
     in_report: BTreeSet<usize>,
     edges: Vec<Edge<'a>>,
-    /// For each cycle its members, each waiting for the next, the last for the first.
+    /// The members of each cycle, each waiting for the next, the last for the first.
     cycles: Vec<Vec<usize>>,
-    /// Which cycle a thread waits for in the end, or belongs to.
+    /// The cycle that a thread belongs to or is blocked behind.
     leads_to: Vec<Option<usize>>,
 }
 
@@ -57,31 +57,31 @@ struct Want<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Lock<'a> {
     Monitor(u64),
-    /// A `java.util.concurrent` object. Its holder is another matter than that of its monitor.
+    /// A `java.util.concurrent` object. Its owner is not the holder of its monitor.
     Synchronizer(u64),
     /// The initialisation of a class.
     Class(&'a str),
-    /// Wanted by the report's word, which names the holder but no address.
+    /// A lock from the report, which names the holder but no address.
     Reported,
 }
 
-/// What tells a thread from others, and from itself at another place: its name, Java's number of it, its stack.
-type Place = (String, Option<u64>, u64);
+/// A thread at one place: its name, its number in Java, and the hash of its stack.
+type ThreadAtPlace = (String, Option<u64>, u64);
 
-/// Who owns the `java.util.concurrent` lock that a thread waits for, as a dump with `-l` told it.
+/// The owners of the `java.util.concurrent` locks that threads wait for, from a dump with `-l`, by the waiting thread.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owners(HashMap<Place, Place>);
+pub struct Owners(HashMap<ThreadAtPlace, ThreadAtPlace>);
 
 impl<'d, 'a> WaitGraph<'d, 'a> {
     pub fn of(dump: &'d ThreadDump<'a>) -> WaitGraph<'d, 'a> {
-        Self::knowing(dump, &Owners::default())
+        Self::with_owners(dump, &Owners::default())
     }
 
-    /// With what an earlier dump of the process told of owners.
-    pub fn knowing(dump: &'d ThreadDump<'a>, owners: &Owners) -> WaitGraph<'d, 'a> {
+    /// The graph with the owners from an earlier dump of the process.
+    pub fn with_owners(dump: &'d ThreadDump<'a>, owners: &Owners) -> WaitGraph<'d, 'a> {
         let mut graph = WaitGraph {
             threads: &dump.threads,
-            strangers: Vec::new(),
+            only_reported: Vec::new(),
             reported: HashMap::new(),
             in_report: BTreeSet::new(),
             edges: Vec::with_capacity(dump.threads.len()),
@@ -90,7 +90,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         };
         graph.read_stacks();
         graph.read_report(dump);
-        graph.recall(owners);
+        graph.apply(owners);
         graph.find_cycles();
         graph
     }
@@ -122,16 +122,16 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .collect()
     }
 
-    /// Locks that several threads wait for and that no deadlock explains, the longest queue first.
+    /// Locks that several threads wait for outside deadlocks, the longest queue first.
     pub fn convoys(&self) -> Vec<LockQueue> {
         let mut queues: HashMap<(Lock<'a>, Option<usize>), Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
             let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else {
                 continue;
             };
-            // Without a holder, only the class tells a lock from what idle threads park on.
+            // Without a holder, only the class distinguishes a lock from what idle threads park on.
             if edge.holder.is_some() || is_exclusive_lock(want.class) {
-                // Without an address, a lock is told from others by its holder.
+                // Without an address, the holder identifies the lock.
                 let holder = edge.holder.filter(|_| want.lock == Lock::Reported);
                 queues.entry((want.lock, holder)).or_default().push(index);
             }
@@ -148,20 +148,20 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .collect()
     }
 
-    /// For later dumps, which do not tell them.
+    /// The owners, for later dumps that do not name them.
     pub fn owners(&self) -> Owners {
-        let of = |edge: &Edge<'a>| {
+        let owner = |edge: &Edge<'a>| {
             matches!(edge.wants?.lock, Lock::Synchronizer(_)).then_some(edge.holder?)
         };
         let edges = self.edges.iter().zip(self.threads);
         let known = edges.filter_map(|(edge, waiter)| {
-            let owner = self.threads.get(of(edge)?)?;
-            Some((place(waiter), place(owner)))
+            let owner = self.threads.get(owner(edge)?)?;
+            Some((at_place(waiter), at_place(owner)))
         });
         Owners(known.collect())
     }
 
-    /// Who holds what these threads wait for, all by their names; empty where nobody is known to.
+    /// The names of the threads that hold what `waiters` wait for, as far as they are known.
     pub fn holders_of(&self, waiters: &[String]) -> BTreeSet<String> {
         let edges = self
             .threads
@@ -173,36 +173,36 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .collect()
     }
 
-    /// The thread that holds what the one at `index` waits for, where it is in the dump.
+    /// The thread that holds what the one at `index` waits for, if the dump has it.
     pub fn holder(&self, index: usize) -> Option<&'d Thread<'a>> {
         self.threads.get(self.edges.get(index)?.holder?)
     }
 
-    /// For whom these threads, all by their names, wait in the end: holders that wait for no known holder themselves.
-    pub fn ends_of(&self, waiters: &[String]) -> Vec<&'d Thread<'a>> {
-        let is_meant = |index: &usize| {
+    /// The last holders that `waiters` wait for through others: these wait for no known holder themselves.
+    pub fn last_holders_of(&self, waiters: &[String]) -> Vec<&'d Thread<'a>> {
+        let is_waiter = |index: &usize| {
             self.leads_to[*index].is_none() && waiters.iter().any(|w| w == self.name(*index))
         };
-        let waiting = (0..self.threads.len()).filter(is_meant);
-        let ends: BTreeSet<usize> = waiting
+        let waiting = (0..self.threads.len()).filter(is_waiter);
+        let last: BTreeSet<usize> = waiting
             .filter_map(|index| {
                 std::iter::successors(self.edges[index].holder, |at| self.edges[*at].holder).last()
             })
             .collect();
-        ends.into_iter()
-            .filter_map(|end| self.threads.get(end))
+        last.into_iter()
+            .filter_map(|index| self.threads.get(index))
             .collect()
     }
 
-    fn recall(&mut self, owners: &Owners) {
+    fn apply(&mut self, owners: &Owners) {
         if owners.0.is_empty() {
             return;
         }
-        let places: HashMap<Place, usize> = self
+        let places: HashMap<ThreadAtPlace, usize> = self
             .threads
             .iter()
             .enumerate()
-            .map(|(index, thread)| (place(thread), index))
+            .map(|(index, thread)| (at_place(thread), index))
             .collect();
         for (waiter, owner) in &owners.0 {
             if let (Some(&waiter), Some(&owner)) = (places.get(waiter), places.get(owner)) {
@@ -211,7 +211,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
     }
 
-    /// None where the holder waits for a lock itself.
+    /// None if the holder waits for a lock itself.
     fn convoy(&self, queue: &[usize]) -> Option<LockQueue> {
         let Edge { wants, holder } = self.edges[*queue.first()?];
         if holder.is_some_and(|holder| self.edges[holder].holder.is_some()) {
@@ -243,11 +243,11 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 
     fn name(&self, index: usize) -> &'a str {
-        let stranger = || self.strangers.get(index - self.threads.len()).copied();
+        let reported = || self.only_reported.get(index - self.threads.len()).copied();
         self.threads
             .get(index)
             .map(|thread| thread.name)
-            .or_else(stranger)
+            .or_else(reported)
             .unwrap_or_default()
     }
 
@@ -295,9 +295,9 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 );
             }
         }
-        // Many locks are held and few are waited for, so the table is of those. Nobody is known to hold a synchronizer
-        // where no list of them was printed.
-        let synchronizers_told = held
+        // Many locks are held and few are waited for, so the table has those. Without a list of owned synchronizers no
+        // holder of a synchronizer is known.
+        let lists_synchronizers = held
             .iter()
             .any(|(lock, _)| matches!(lock, Lock::Synchronizer(_)));
         let wanted = self
@@ -306,8 +306,8 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .filter_map(|edge| edge.wants)
             .map(|want| want.lock);
         let wanted =
-            wanted.filter(|lock| synchronizers_told || !matches!(lock, Lock::Synchronizer(_)));
-        // Sorted: mostly a handful, among which each of the many held ones is looked for.
+            wanted.filter(|lock| lists_synchronizers || !matches!(lock, Lock::Synchronizer(_)));
+        // Sorted, because each of the many held locks is searched among these few.
         let mut wanted: Vec<Lock<'a>> = wanted.collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -324,13 +324,13 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             let at = edge
                 .wants
                 .and_then(|want| wanted.binary_search(&want.lock).ok());
-            // A thread that waits for itself is a slip of the text: a monitor can be entered again.
+            // A thread cannot wait for itself, because a monitor can be entered again: the text is inconsistent.
             edge.holder = at.and_then(|at| owners[at]).filter(|&owner| owner != index);
         }
     }
 
-    /// Edges from the JVM's report, for threads of which the stacks name no holder. The report was made in a pause of
-    /// its own, so its addresses only choose between threads of one name.
+    /// Edges from the JVM's report, for threads whose stacks name no holder. The JVM makes the report in a separate pause,
+    /// so its addresses only choose between threads with the same name.
     fn read_report(&mut self, dump: &ThreadDump<'a>) {
         if dump.reported.is_empty() {
             return;
@@ -339,7 +339,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         let names = reported
             .flat_map(|thread| [Some(thread.name), thread.held_by])
             .flatten();
-        // Of each name the threads that no entry has been found to mean yet.
+        // The threads of each name that no entry has been assigned to yet.
         let mut by_name: BTreeMap<&str, VecDeque<usize>> =
             names.map(|name| (name, VecDeque::new())).collect();
         for (index, thread) in self.threads.iter().enumerate() {
@@ -362,8 +362,8 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                     continue;
                 };
                 let lock = reported.wants.and_then(|lock| lock.address);
-                // The report walks along the cycle: the holder comes next, except for the last one's. That one may
-                // want what an earlier one wants; else only the name is left.
+                // The report walks along the cycle: the holder comes next, except for the last entry. That one may want
+                // what an earlier one wants; otherwise only the name is left.
                 let holder = match deadlock
                     .get(position + 1)
                     .filter(|next| next.name == holder)
@@ -395,7 +395,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         }
     }
 
-    /// The thread that an entry of the report speaks of; a new node where the dump has no such thread.
+    /// The thread that an entry of the report describes; a new node if the dump has no such thread.
     fn node_of(
         &mut self,
         reported: &ReportedThread<'a>,
@@ -419,7 +419,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 lock: address.unwrap_or(Lock::Reported),
                 class: lock.class,
             });
-            self.strangers.push(reported.name);
+            self.only_reported.push(reported.name);
             self.edges.push(Edge {
                 wants,
                 holder: None,
@@ -448,7 +448,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             let cycle = match at {
                 None => continue,
                 Some(index) if walk_of[index] == start => {
-                    // Walked into its own path. The member that stands first in the dump comes first.
+                    // The walk has reached its own path. The first member in the dump comes first.
                     let from = path.iter().position(|&member| member == index).unwrap_or(0);
                     let mut members = path[from..].to_vec();
                     let first = (0..members.len())
@@ -467,7 +467,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 }
 
-fn place(thread: &Thread<'_>) -> Place {
+fn at_place(thread: &Thread<'_>) -> ThreadAtPlace {
     (
         thread.name.to_owned(),
         thread.header().number,
@@ -475,12 +475,12 @@ fn place(thread: &Thread<'_>) -> Place {
     )
 }
 
-/// What the thread waits for; tells `holds` every lock that it holds.
+/// What the thread waits for; passes every lock that it holds to `holds`.
 fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Option<Want<'a>> {
     let mut wants = None;
-    // In Object.wait() the monitor is given up, though `- locked` is printed further down.
-    let mut given_up: Option<u64> = None;
-    let mut gives_up_next = false;
+    // Object.wait() releases the monitor, although `- locked` is printed further down.
+    let mut released: Option<u64> = None;
+    let mut releases_next = false;
     for lock in thread.locks() {
         let monitor = lock.address.map(Lock::Monitor);
         match lock.kind {
@@ -494,19 +494,19 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Optio
             }
             LockKind::ClassInit => wants = wants.or(Some((Lock::Class(lock.class), lock.class))),
             LockKind::WaitingOn | LockKind::WaitingToRelock => {
-                given_up = lock.address;
-                gives_up_next = lock.address.is_none();
-                // Once notified it wants the monitor back. Before that it is not BLOCKED, whichever words are printed
-                // (JDK 11 prints `to re-lock` of both, JDK 8 `waiting on`).
+                released = lock.address;
+                releases_next = lock.address.is_none();
+                // Once notified it wants the monitor back. Before that it is not BLOCKED, whatever is printed (JDK 11
+                // prints `to re-lock` in both cases, JDK 8 `waiting on`).
                 if thread.state() == Some(State::Blocked) {
                     wants = wants.or(monitor.map(|monitor| (monitor, lock.class)));
                 }
             }
-            LockKind::Locked if gives_up_next => {
-                given_up = lock.address;
-                gives_up_next = false;
+            LockKind::Locked if releases_next => {
+                released = lock.address;
+                releases_next = false;
             }
-            LockKind::Locked if lock.address == given_up => {}
+            LockKind::Locked if lock.address == released => {}
             LockKind::Locked => {
                 if let Some(monitor) = monitor {
                     holds(monitor);
@@ -523,7 +523,7 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Optio
     wants.map(|(lock, class)| Want { lock, class })
 }
 
-/// Whether threads parked on it wait for a holder. Not so for conditions, queues, latches, futures.
+/// Whether threads parked on it wait for a holder, unlike with conditions, queues, latches and futures.
 pub fn is_exclusive_lock(class: &str) -> bool {
     ["ReentrantLock$", "ReentrantReadWriteLock$"]
         .iter()

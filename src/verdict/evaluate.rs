@@ -1,17 +1,17 @@
-//! The verdict per broker: from each snapshot and what came before it, without input or output.
+//! The verdict on each broker, from a snapshot and those before it.
 //!
-//! Levels explain or forecast; probes, progress and thread dumps decide. A deciding finding makes a broker gray, what
-//! is not confirmed yet makes it suspect, and a thread dump and a probe that find nothing acquit it. Threads that hardly
-//! move call for a dump at once: only when that does not come is a broker suspect for them.
+//! Levels explain or forecast; probes, progress and thread dumps decide. A deciding finding makes a broker gray, an
+//! unconfirmed one makes it suspect, and a thread dump and a probe that find nothing acquit it. Threads that make no
+//! progress cause a dump at once: they make a broker suspect only if no dump follows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::finding::{
-    BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId, Recovery, Severity,
+    BrokerDiagnosis, BrokerState, Change, Diagnosis, Event, Finding, Recovery, Severity,
 };
-use super::finding_state::{FROZEN, FindingState, Judgement};
+use super::finding_state::{FindingState, KEPT_UNKNOWN, RuleResult};
 use super::memory::Memory;
 use super::rules::{Case, RULES};
 use super::sentence::sentence;
@@ -19,33 +19,34 @@ use crate::model::ProcessKey;
 use crate::model::{BrokerSnapshot, ClusterCounts, Moment, NamedIssue, Snapshot};
 use crate::threads::known_issues::each_once;
 
-/// Entries of the timeline; older ones fall out.
+/// Entries of the timeline; older ones are dropped.
 const TIMELINE: usize = 200;
-/// How long a recovery, and a broker that was away and is back, are remembered.
+/// How long a recovery is shown.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// Judges one snapshot after another.
+
+/// Evaluates one snapshot after another.
 #[derive(Debug, Default)]
 pub struct Evaluator {
     processes: BTreeMap<ProcessKey, Memory>,
-    /// By label, over restarts.
+    /// By label, across restarts.
     labels: BTreeMap<String, Past>,
     timeline: VecDeque<Arc<Event>>,
-    /// Nothing needs to last longer before it counts; None for as long as its rule says.
+    /// The longest time that anything must last before it counts; None leaves that to the rules.
     max_hold: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Past {
     process: ProcessKey,
-    /// What it was since it was last healthy: `Gray`, or else `Down`.
+    /// The worst state since it was last healthy: `Gray` or `Down`.
     trouble: Option<BrokerState>,
-    /// Whether it is another process since.
+    /// Whether the process has changed since then.
     restarted: bool,
     recovery: Option<Recovery>,
 }
 
 impl Evaluator {
-    /// For one look: what must last longer than `longest` counts after that.
+    /// For a single run: whatever should last longer than `longest` counts after `longest`.
     pub fn with_max_hold(longest: Duration) -> Evaluator {
         Evaluator {
             max_hold: Some(longest),
@@ -53,17 +54,16 @@ impl Evaluator {
         }
     }
 
-    /// Whether something is seen that does not count yet.
+    /// Whether a rule has found something that does not count yet.
     pub fn is_undecided(&self) -> bool {
-        let mut standings = self
-            .processes
+        self.processes
             .values()
-            .flat_map(|memory| memory.findings.values());
-        standings.any(|standing| standing.turning.is_some() && standing.active.is_none())
+            .flat_map(|memory| memory.findings.values())
+            .any(FindingState::is_pending)
     }
 
-    /// The diagnosis of `snapshot` at `now`, which is not before that of the last one.
-    pub fn judge(&mut self, snapshot: &Snapshot, now: Moment) -> Diagnosis {
+    /// The diagnosis of `snapshot` at `now`, which must not lie before that of the last call.
+    pub fn evaluate(&mut self, snapshot: &Snapshot, now: Moment) -> Diagnosis {
         self.processes.retain(|process, _| {
             snapshot
                 .brokers
@@ -95,53 +95,52 @@ impl Evaluator {
             .processes
             .remove(&broker.broker.process)
             .unwrap_or_default();
-        memory.take(snapshot, broker, now);
-        memory.unavailable.take(broker, now);
-        let mut events = Vec::new();
-        // Of a process that has ended nothing stands.
+        memory.update(snapshot, broker, now);
+        memory.unavailable.update(broker, now);
+        let mut changes = Vec::new();
+        // A process that has ended loses its findings at once.
         let max_hold = broker.ended.map_or(self.max_hold, |_| Some(Duration::ZERO));
         for rule in &RULES {
-            let judgement = match broker.ended {
-                Some(_) => Judgement::Absent,
-                None => (rule.judge)(&Case {
+            let result = match broker.ended {
+                Some(_) => RuleResult::Absent,
+                None => (rule.check)(&Case {
                     snapshot,
                     broker,
                     memory: &memory,
                     now,
                 }),
             };
-            let standing = memory.findings.entry(rule.id).or_default();
-            if let Some(began) = standing.take(
+            let state = memory.findings.entry(rule.id).or_default();
+            if let Some(started) = state.update(
                 rule.id,
-                judgement,
+                result,
                 rule.holds_for(broker),
                 rule.clears_after,
                 max_hold,
                 now,
             ) && rule.id.kind().severity > Severity::Info
             {
-                let what = format!(
-                    "{}{}",
-                    rule.id.kind().title,
-                    if began { "" } else { ": over" }
-                );
-                events.push((what, Some(rule.id)));
+                let finding = rule.id;
+                changes.push(match started {
+                    true => Change::FindingStarted { finding },
+                    false => Change::FindingEnded { finding },
+                });
             }
         }
-        let state = memory.judge_state(broker, now);
+        let state = memory.decide_state(broker, now);
         let since = match memory.state {
             Some((before, since)) if before == state => since,
             before => {
                 if before.is_some() || state != BrokerState::Unknown {
-                    events.push((format!("is {}", state.name()), None));
+                    changes.push(Change::StateChanged { state });
                 }
                 memory.state = Some((state, now));
                 now
             }
         };
-        let recovery = self.recovery(broker, state, now, &mut events);
-        for (what, finding) in events {
-            self.tell(now, &broker.label, what, finding);
+        let recovery = self.recovery(broker, state, now, &mut changes);
+        for change in changes {
+            self.record(now, &broker.label, change);
         }
         let mut findings: Vec<Finding> = memory
             .findings
@@ -149,12 +148,15 @@ impl Evaluator {
             .filter_map(|s| s.active.clone())
             .collect();
         findings.sort_by_key(|finding| (std::cmp::Reverse(finding.id.kind().severity), finding.id));
-        let fresh =
-            |standing: &FindingState| standing.judged.is_some_and(|at| now.since(at) <= FROZEN);
-        let judged = memory
+        let is_known = |state: &FindingState| {
+            state
+                .evaluated
+                .is_some_and(|at| now.since(at) <= KEPT_UNKNOWN)
+        };
+        let evaluated = memory
             .findings
             .iter()
-            .filter(|(_, standing)| fresh(standing))
+            .filter(|(_, state)| is_known(state) && broker.ended.is_none())
             .map(|(id, _)| *id)
             .collect();
         let mut diagnosis = BrokerDiagnosis {
@@ -163,16 +165,12 @@ impl Evaluator {
             state,
             since,
             findings,
-            judged: if broker.ended.is_some() {
-                Vec::new()
-            } else {
-                judged
-            },
+            evaluated,
             known_issues: known_issues(broker, now),
             forecasts: memory.forecasts.clone(),
             restart_required: memory.restart_required(broker, now),
             unavailable: memory.unavailable.list(),
-            alone: memory.unavailable.is_alone(),
+            only_broker: memory.unavailable.is_only_broker(),
             recovery,
             ..BrokerDiagnosis::default()
         };
@@ -181,25 +179,24 @@ impl Evaluator {
         diagnosis
     }
 
-    fn tell(&mut self, at: Moment, broker: &str, what: String, finding: Option<FindingId>) {
+    fn record(&mut self, at: Moment, broker: &str, change: Change) {
         if self.timeline.len() >= TIMELINE {
             self.timeline.pop_front();
         }
         self.timeline.push_back(Arc::new(Event {
             at,
             broker: broker.to_owned(),
-            what,
-            finding,
+            change,
         }));
     }
 
-    /// Follows a label over its processes: what was gray or down and is whole again has recovered.
+    /// Follows a label across its processes: one that was gray or down recovers when it is in every ISR again.
     fn recovery(
         &mut self,
         broker: &BrokerSnapshot,
         state: BrokerState,
         now: Moment,
-        events: &mut Vec<(String, Option<FindingId>)>,
+        changes: &mut Vec<Change>,
     ) -> Option<Recovery> {
         let process = broker.broker.process;
         let past = self.labels.entry(broker.label.clone());
@@ -212,7 +209,7 @@ impl Evaluator {
         if past.process != process {
             (past.process, past.restarted) = (process, true);
             past.trouble = past.trouble.or(Some(BrokerState::Down));
-            events.insert(0, (format!("restarted as process {}", process.pid), None));
+            changes.insert(0, Change::Restarted { pid: process.pid });
         }
         match state {
             BrokerState::Gray => (past.trouble, past.recovery) = (Some(BrokerState::Gray), None),
@@ -225,20 +222,20 @@ impl Evaluator {
                     past.recovery = Some(Recovery {
                         from,
                         back: started.unwrap_or(now),
-                        whole: None,
+                        in_every_isr: None,
                     });
                     past.restarted = false;
                 }
-                let is_whole =
+                let is_complete =
                     |counts: &ClusterCounts| counts.not_in_isr == 0 && counts.isr_leader_alone == 0;
-                let whole = broker.partitions(now).is_some_and(is_whole);
+                let complete = broker.partitions(now).is_some_and(is_complete);
                 if let Some(recovery) = past
                     .recovery
                     .as_mut()
-                    .filter(|recovery| recovery.whole.is_none() && whole)
+                    .filter(|recovery| recovery.in_every_isr.is_none() && complete)
                 {
-                    recovery.whole = Some(now);
-                    events.push(("recovered: it is in every ISR again".into(), None));
+                    recovery.in_every_isr = Some(now);
+                    changes.push(Change::Recovered);
                 }
             }
             _ => {}
@@ -251,7 +248,7 @@ impl Evaluator {
     }
 }
 
-/// Of the standing deadlock and of the stalls, each name once.
+/// The known issues of the deadlock and of the stalls, each once.
 fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
     let stalls = broker
         .threads
@@ -264,7 +261,7 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
     let of_deadlock = broker
         .deadlock
         .iter()
-        .flat_map(|standing| &standing.known_issues);
+        .flat_map(|deadlock| &deadlock.known_issues);
     each_once(of_deadlock.chain(of_stalls).cloned())
 }
 

@@ -1,4 +1,4 @@
-//! What can be found of a broker: plain data, from the rules to pages, metrics and evidence.
+//! What can be found about a broker: plain data, from the rules to pages, metrics and evidence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,13 @@ named! {
     }
 }
 
-/// What is known of a kind of finding whatever the broker.
+/// What is the same for every finding of a kind.
 #[derive(Debug)]
 pub struct Kind {
     /// As labels and the API spell it.
     pub name: &'static str,
     pub severity: Severity,
-    /// A few words for a heading.
+    /// The heading, here and of the runbook.
     pub title: &'static str,
     pub meaning: &'static str,
     pub what_to_do: &'static str,
@@ -59,59 +59,59 @@ macro_rules! findings {
 }
 
 findings! {
-    JvmDeadlock = "jvm_deadlock", Critical, "Deadlock reported by the JVM",
-        "Threads of the broker wait for each other and never go on. Whatever needs their locks hangs with them, while ping, TCP and ZooKeeper say that all is well.",
+    JvmDeadlock = "jvm_deadlock", Critical, "Deadlocked broker",
+        "Threads of the broker wait for each other and never continue. Whatever needs their locks hangs with them, while ping, TCP and ZooKeeper report no problem.",
         "Save the evidence, then restart this broker: SIGTERM will hang, so SIGKILL after a bounded wait. Upgrade to a release with the fix.";
     LockCycle = "lock_cycle", Critical, "Deadlock that the JVM does not report",
-        "The wait-for graph of the thread dump has a cycle. The JVM's own report does not show it, for it looks at fewer kinds of locks.",
+        "The wait-for graph of the thread dump has a cycle. The JVM's own report does not show it, because it covers fewer kinds of locks.",
         "Save the evidence, then restart this broker: SIGTERM will hang, so SIGKILL after a bounded wait.";
-    StalledPool = "stalled_pool", Critical, "Threads that stand still",
-        "Over several thread dumps threads of a pool stood at one place, used no CPU and were not idle: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
-        "Look at the lock or frame that they share. Where it is a lock, save the evidence and restart this broker; where it is a disk or network call, mend that first.";
-    ProcessStopped = "process_stopped", Critical, "Process stopped by a signal",
+    StalledPool = "stalled_pool", Critical, "Stalled threads",
+        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
+        "Check the lock or frame that they share. If it is a lock, save the evidence and restart this broker; if it is a disk or network call, repair that first.";
+    ProcessStopped = "process_stopped", Critical, "Stopped process",
         "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
-        "Find who stopped it. `kill -CONT PID` lets it go on; nothing was lost but time.";
+        "Find out what stopped it. `kill -CONT PID` continues it; nothing was lost but time.";
     ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
         "The broker's port accepts connections and its API does not answer: clients hang without an error.",
-        "See the thread findings for the cause. Without one, look at garbage collection, CPU and disk of the host, and whether the container is paused.";
+        "See the thread findings for the cause. Without one, check garbage collection, CPU and disk of the host, and whether the container is paused.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
-        "At the rate at which they grow the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
+        "At their present growth the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
         "Find what grows (handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";
     MemoryMapsExhaustion = "memory_maps_exhaustion", Critical, "Memory maps run out",
-        "At the rate at which they grow the memory mappings reach vm.max_map_count soon. Each index of a segment takes one; then the broker fails with an out-of-memory error.",
+        "At their present growth the memory mappings reach vm.max_map_count soon. Each index of a segment takes one; then the broker fails with an out-of-memory error.",
         "Raise vm.max_map_count (262144 or more), or have fewer segments.";
     LogDirExhaustion = "log_dir_exhaustion", Critical, "A log disk runs full",
-        "At the rate at which it fills, a disk of the log dirs is full soon. A write that fails takes the log dir offline, or the broker down.",
+        "At its present growth a disk of the log dirs is full soon. A failed write takes the log dir offline, or the broker down.",
         "Free space: shorten the retention of the largest topics, or move partitions away.";
-    OfflinePartitions = "offline_partitions", Critical, "Partitions without a leader",
-        "Partitions of the cluster have no leader: nobody can read or write them.",
+    OfflinePartitions = "offline_partitions", Critical, "Offline partitions",
+        "Partitions of the cluster have no leader: no client can read or write them.",
         "Bring the brokers that hold their replicas back. Do not allow an unclean election before you know what would be lost.";
     IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
-        "Of these partitions only the leader holds all data. If the followers live, the leader is the suspect: a stuck leader throws its healthy followers out.",
-        "If this broker is gray, restart it, not its followers. If followers are down, bring them back.";
+        "Only the leader of these partitions holds all data. If the followers are live, suspect the leader: a stuck leader removes healthy followers from the ISR.",
+        "If this broker is gray (alive, not working), restart it, not its followers. If followers are down, bring them back.";
     MissingThread = "missing_thread", Warning, "Threads have ended",
-        "Threads that this broker process had, whose work goes on, have ended. Nobody does their work now: fetching, cleaning, expiring, accepting.",
-        "Look for an uncaught exception of that thread in server.log. Only a restart brings it back.";
+        "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
+        "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";
     FileHandleLeak = "file_handle_leak", Warning, "File handles grow without end",
         "The number of open handles has grown steadily and does not come down.",
-        "Find the kind that grows: sockets point at clients that reconnect or a broker that does not close; files at segments that are not deleted.";
-    DeadSocketPileup = "dead_socket_pileup", Warning, "Sockets that no table shows",
-        "The process holds handles of sockets that are in no table of the kernel: connections that were reset, or whose peer died, and that the broker never closed.",
-        "The threads that should close them hang, or forgot them. See the thread findings; the handles come back only with a restart.";
+        "Find the kind that grows: sockets point to clients that reconnect or a broker that does not close; files to segments that are not deleted.";
+    DeadSocketPileup = "dead_socket_pileup", Warning, "Orphaned sockets",
+        "The process holds sockets that no socket table of the kernel lists: connections that were reset, or whose peer died, and that the broker never closed.",
+        "The threads that should close them hang, or the broker leaks them. See the thread findings; only a restart frees the file handles.";
     CloseWaitPileup = "close_wait_pileup", Warning, "CLOSE_WAIT piles up",
-        "Clients have closed these connections and the broker has not noticed; unread bytes are requests that nobody reads.",
+        "Clients have closed these connections and the broker has not noticed; unread bytes are requests that no thread reads.",
         "The threads that should read them hang: see the thread findings and the probes.";
     AcceptQueueFull = "accept_queue_full", Warning, "Accept queue full",
         "The kernel has completed connections that the broker does not accept. Further ones are dropped and clients see time-outs.",
-        "The acceptor hangs or is too slow: see the thread findings; look at the number of new connections.";
+        "The acceptor hangs or is too slow: see the thread findings and the number of new connections.";
     UnderReplicated = "under_replicated", Warning, "Under-replicated partitions",
         "Partitions that this broker leads have fewer replicas in the ISR than assigned.",
-        "If this broker is gray, look at it first. Else look at the followers that are missing: down, slow, or cut off.";
-    PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer this host",
-        "Another broker does not answer when asked from this host. If others reach it the network between the two is to blame, if nobody does that broker is.",
-        "Compare with what the exporters of other brokers say of the same peer, then look there.";
+        "If this broker is gray (alive, not working), repair it first. Otherwise check the missing followers: down, slow, or cut off.";
+    PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
+        "Another broker does not answer requests from this host. If others reach it, the cause is the network between the two; if none does, it is that broker.",
+        "Compare with what the exporters of other brokers report about the same peer, then check there.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
-        "The broker's version has faults that make a broker hang and that later releases have fixed.",
+        "The broker's version has faults that can hang a broker and that later releases have fixed.",
         "Plan the upgrade before it happens.";
 }
 
@@ -137,19 +137,29 @@ named! {
     #[serde(rename_all = "lowercase")]
     pub enum BrokerState {
         Healthy = "healthy",
-        /// Something speaks against it and nothing has confirmed it yet.
+        /// Something indicates a problem and nothing has confirmed it yet.
         Suspect = "suspect",
         /// Alive but not working.
         Gray = "gray",
         /// Ended, or not serving yet.
         Down = "down",
-        /// What would decide could not be read.
+        /// The readings that decide are unknown.
         #[default]
         Unknown = "unknown",
     }
 }
 
-/// All that is judged of one broker process.
+impl BrokerState {
+    /// For a person, where the name would stand alone.
+    pub fn text(self) -> &'static str {
+        match self {
+            BrokerState::Gray => "gray (alive, not working)",
+            other => other.name(),
+        }
+    }
+}
+
+/// Everything that the evaluation says about one broker process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BrokerDiagnosis {
     pub label: String,
@@ -162,16 +172,16 @@ pub struct BrokerDiagnosis {
     pub remedy: String,
     /// Active ones, the worst first.
     pub findings: Vec<Finding>,
-    /// Those that can be judged now, active or not.
-    pub judged: Vec<FindingId>,
+    /// Those whose readings are known, active or not.
+    pub evaluated: Vec<FindingId>,
     pub known_issues: Vec<NamedIssue>,
     /// What will run out, as far as it is known.
     pub forecasts: Forecasts,
     pub restart_required: Option<RestartRequired>,
-    /// Other brokers of its cluster: since when each is away, and until when where it is back.
+    /// Other brokers of its cluster that are or were down.
     pub unavailable: Vec<UnavailableBroker>,
-    /// Whether it was the only broker of its cluster when that was last told.
-    pub alone: bool,
+    /// Whether it was the only broker of its cluster when the members were last known.
+    pub only_broker: bool,
     pub recovery: Option<Recovery>,
 }
 
@@ -195,7 +205,7 @@ pub struct RestartRequired {
 }
 
 impl RestartRequired {
-    /// How far the dumps lie apart.
+    /// The time between the dumps.
     pub fn seen_for(&self) -> Duration {
         self.last.since(self.first)
     }
@@ -206,10 +216,10 @@ impl RestartRequired {
 pub struct Recovery {
     /// What it was before: `gray` or `down`.
     pub from: BrokerState,
-    /// When the new process started, or the old one went on.
+    /// When the new process started, or the old one continued.
     pub back: Moment,
-    /// When it was healthy and in every ISR again; None until then.
-    pub whole: Option<Moment>,
+    /// When it was healthy and in every ISR again.
+    pub in_every_isr: Option<Moment>,
 }
 
 /// One entry of the timeline.
@@ -217,32 +227,64 @@ pub struct Recovery {
 pub struct Event {
     pub at: Moment,
     pub broker: String,
-    pub what: String,
-    /// For a finding that began or ended.
-    pub finding: Option<FindingId>,
+    #[serde(flatten)]
+    pub change: Change,
 }
 
-/// Every broker of this host as it is judged at one moment.
+/// What happened to a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Change {
+    FindingStarted {
+        finding: FindingId,
+    },
+    FindingEnded {
+        finding: FindingId,
+    },
+    StateChanged {
+        state: BrokerState,
+    },
+    /// Another process serves under the same label.
+    Restarted {
+        pid: u32,
+    },
+    /// It is healthy and in every ISR again.
+    Recovered,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Change::FindingStarted { finding } => f.write_str(finding.kind().title),
+            Change::FindingEnded { finding } => write!(f, "{}: over", finding.kind().title),
+            Change::StateChanged { state } => write!(f, "is {}", state.text()),
+            Change::Restarted { pid } => write!(f, "restarted as process {pid}"),
+            Change::Recovered => f.write_str("recovered: it is in every ISR again"),
+        }
+    }
+}
+
+/// The verdicts on every broker of this host at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Diagnosis {
     pub at: Moment,
     /// In the order of the snapshot's brokers.
     pub brokers: Vec<BrokerDiagnosis>,
-    /// The oldest first, bounded.
+    /// The oldest first; bounded.
     pub timeline: Vec<Arc<Event>>,
 }
 
-/// Another broker of the cluster that was or is away.
+/// Another broker of the cluster that is or was down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct UnavailableBroker {
     pub id: i32,
     pub since: Moment,
-    /// None while it is away.
+    /// None while it is down.
     pub until: Option<Moment>,
 }
 
 impl BrokerDiagnosis {
-    /// Where the evidence of this verdict is, or why there is none. None: no evidence is due, or it is being saved.
+    /// The path of the evidence of this verdict, or why there is none. None: no evidence is due, or it is being saved.
     pub fn evidence<'a>(&self, status: &'a EvidenceStatus) -> Option<Result<String, &'a str>> {
         if let Some(newest) = status.newest_since(self.process, self.since) {
             return Some(Ok(newest.path.display().to_string()));
@@ -251,7 +293,7 @@ impl BrokerDiagnosis {
         (self.state == BrokerState::Gray).then_some(Err(why))
     }
 
-    /// When the cause of the verdict was first seen: evidence that is older says nothing about it.
+    /// When the cause of the verdict was first seen: older evidence says nothing about it.
     pub fn first_seen(&self) -> Moment {
         self.restart_required
             .as_ref()

@@ -1,63 +1,69 @@
-//! When a judgement becomes a finding, and when the finding ends.
+//! When the result of a rule becomes a finding, and when the finding ends.
 
 use std::time::Duration;
 
 use super::finding::{Finding, FindingId};
 use crate::model::Moment;
 
-/// What cannot be judged any more is forgotten after so long.
-pub const FROZEN: Duration = Duration::from_secs(120);
+/// How long a finding outlives the last reading that could confirm or refute it.
+pub(super) const KEPT_UNKNOWN: Duration = Duration::from_secs(120);
 
-/// What one rule says of one broker now.
+/// What one rule says about one broker now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
-    /// What would tell could not be read.
+pub enum RuleResult {
+    /// The readings that decide are unknown.
     Unknown,
     Absent,
     /// With the facts, a sentence each.
     Present(Vec<String>),
 }
 
-/// Where one rule stands.
+/// The state of one rule.
 #[derive(Debug, Default)]
 pub struct FindingState {
     pub active: Option<Finding>,
-    /// Since when it says the opposite of what counts.
-    pub turning: Option<Moment>,
-    pub judged: Option<Moment>,
+    /// Since when the rule contradicts `active`.
+    pub changing_since: Option<Moment>,
+    /// When the rule last had a known result.
+    pub evaluated: Option<Moment>,
 }
 
 impl FindingState {
-    /// Takes a judgement in; whether the finding has begun (true) or ended with it.
-    pub fn take(
+    /// Whether the rule says something that has not held for long enough to count.
+    pub(super) fn is_pending(&self) -> bool {
+        self.changing_since.is_some() && self.active.is_none()
+    }
+
+    /// Takes in a result. Returns true if the finding starts with it, false if the finding ends.
+    pub fn update(
         &mut self,
         id: FindingId,
-        judgement: Judgement,
+        result: RuleResult,
         holds_for: Duration,
         clears_after: Duration,
         max_hold: Option<Duration>,
         now: Moment,
     ) -> Option<bool> {
-        let facts = match judgement {
-            Judgement::Unknown => {
-                let forget = self.judged.is_none_or(|at| now.since(at) > FROZEN);
+        let facts = match result {
+            RuleResult::Unknown => {
+                let forget = self.evaluated.is_none_or(|at| now.since(at) > KEPT_UNKNOWN);
                 if forget {
-                    self.turning = None;
+                    self.changing_since = None;
                 }
                 return (forget && self.active.take().is_some()).then_some(false);
             }
-            Judgement::Absent => None,
-            Judgement::Present(facts) => Some(facts),
+            RuleResult::Absent => None,
+            RuleResult::Present(facts) => Some(facts),
         };
-        self.judged = Some(now);
+        self.evaluated = Some(now);
         if facts.is_some() == self.active.is_some() {
-            self.turning = None;
+            self.changing_since = None;
             if let (Some(active), Some(facts)) = (&mut self.active, facts) {
                 active.facts = facts;
             }
             return None;
         }
-        let since = *self.turning.get_or_insert(now);
+        let since = *self.changing_since.get_or_insert(now);
         let needed = if facts.is_some() {
             holds_for
         } else {
@@ -67,7 +73,7 @@ impl FindingState {
         if now.since(since) < needed {
             return None;
         }
-        self.turning = None;
+        self.changing_since = None;
         self.active = facts.map(|facts| Finding { id, since, facts });
         Some(self.active.is_some())
     }

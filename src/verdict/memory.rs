@@ -9,12 +9,12 @@ use super::forecast::Series;
 use super::unavailable::UnavailableBrokers;
 use crate::model::{BrokerSnapshot, DeadlockedThread, Moment, Reading, Reason, Snapshot, Stall};
 
-/// A process that is younger, and has been asked and has not answered yet, is starting: its port may be open long before.
+/// A younger process that has not answered any request yet is starting: its port may be open long before it serves.
 pub const STARTING: Duration = Duration::from_secs(600);
-/// The first probe of a process ends within so long.
+/// The first probe of a process ends within this time.
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 
-/// A dump of threads that hardly move is taken at once; so long it may take.
+/// How long the dump may take that follows when threads make no progress.
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
@@ -25,7 +25,7 @@ pub const DECIDING: [FindingId; 5] = [
     FindingId::ProcessStopped,
     FindingId::ApiUnresponsive,
 ];
-/// Levels that make it suspect until a dump and a probe have looked.
+/// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [
     FindingId::CloseWaitPileup,
     FindingId::AcceptQueueFull,
@@ -35,39 +35,39 @@ const SUSPICIOUS: [FindingId; 3] = [
 /// What is remembered of one broker process.
 #[derive(Debug, Default)]
 pub struct Memory {
-    pub handles: Series,
+    pub fds: Series,
     maps: Series,
-    /// Bytes in use, by log dir.
+    /// Used bytes by log dir.
     disks: BTreeMap<String, Series>,
     pub forecasts: Forecasts,
     pub unavailable: UnavailableBrokers,
     pub findings: BTreeMap<FindingId, FindingState>,
     pub state: Option<(BrokerState, Moment)>,
-    /// By the threads of the cycle: the first and the newest dump that shows it.
+    /// The first and the newest dump that show a cycle, by its threads.
     cycles: BTreeMap<Vec<String>, (Moment, Moment)>,
     last_probe_success: Option<Moment>,
-    /// Whether it has answered; None before it was asked.
+    /// Whether it has ever answered; None before the first probe.
     has_answered: Option<bool>,
     last_clean_dump: Option<Moment>,
-    /// Since when threads have hardly moved.
-    still: Option<Moment>,
+    /// Since when threads have made no progress.
+    no_progress_since: Option<Moment>,
 }
 
-/// Nobody listens: it is starting, or on its way down. Where the kernel shows its listener, it was another's address that
-/// was asked.
+/// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
+/// probe went to another process's address.
 fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
     let error = broker
         .probes
         .fresh(now)
         .and_then(|probes| probes.api.error.as_ref());
     let listens = broker
-        .sockets
+        .accept_queues
         .fresh(now)
-        .is_some_and(|pulse| !pulse.accept_queues.is_empty());
+        .is_some_and(|queues| !queues.is_empty());
     error.is_some_and(|error| error.reason == Reason::Refused) && !listens
 }
 
-/// When the process began, while that is not long ago.
+/// When the process started, if that was not long ago.
 pub fn young_since(broker: &BrokerSnapshot, now: Moment) -> Option<Moment> {
     broker
         .broker
@@ -76,9 +76,9 @@ pub fn young_since(broker: &BrokerSnapshot, now: Moment) -> Option<Moment> {
 }
 
 impl Memory {
-    pub fn take(&mut self, snapshot: &Snapshot, broker: &BrokerSnapshot, now: Moment) {
+    pub fn update(&mut self, snapshot: &Snapshot, broker: &BrokerSnapshot, now: Moment) {
         if let Some((count, at)) = broker.open_fds.last() {
-            self.handles.push(at, *count as f64);
+            self.fds.push(at, *count as f64);
         }
         if let Some((count, at)) = broker.memory_maps.last() {
             self.maps.push(at, *count as f64);
@@ -92,10 +92,10 @@ impl Memory {
                 disk.push(at, space.used_bytes() as f64);
             }
         }
-        let handle_limit = broker.process.fresh(now).map(|vitals| vitals.fd_limit_soft);
-        let limit = handle_limit.map(|limit| limit.map_or(f64::INFINITY, |limit| limit as f64));
+        let fd_limit = broker.process.fresh(now).map(|vitals| vitals.fd_limit_soft);
+        let limit = fd_limit.map(|limit| limit.map_or(f64::INFINITY, |limit| limit as f64));
         self.forecasts.file_handles = limit
-            .map(|limit| self.handles.forecast(limit))
+            .map(|limit| self.fds.forecast(limit))
             .unwrap_or_default();
         let limit = snapshot
             .memory_map_limit
@@ -136,20 +136,20 @@ impl Memory {
         {
             self.last_clean_dump = Some(*at);
         }
-        let still = broker
+        let no_progress = broker
             .progress
             .fresh(now)
             .is_some_and(|progress| !progress.suspects.is_empty());
-        self.still = still.then(|| self.still.unwrap_or(now));
-        let standing = broker.deadlock.as_ref();
-        let cycles: BTreeSet<Vec<String>> = standing
+        self.no_progress_since = no_progress.then(|| self.no_progress_since.unwrap_or(now));
+        let present = broker.deadlock.as_ref();
+        let cycles: BTreeSet<Vec<String>> = present
             .iter()
-            .flat_map(|standing| &standing.deadlocks)
+            .flat_map(|present| &present.deadlocks)
             .map(|deadlock| members(&deadlock.cycle))
             .collect();
         self.cycles.retain(|cycle, _| cycles.contains(cycle));
         for cycle in cycles {
-            let confirmed = standing.map_or(now, |standing| standing.confirmed);
+            let confirmed = present.map_or(now, |present| present.confirmed);
             self.cycles.entry(cycle).or_insert((confirmed, confirmed)).1 = confirmed;
         }
     }
@@ -157,14 +157,14 @@ impl Memory {
     pub fn is_active(&self, id: FindingId) -> bool {
         self.findings
             .get(&id)
-            .is_some_and(|standing| standing.active.is_some())
+            .is_some_and(|state| state.active.is_some())
     }
 
     pub fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
         self.has_answered == Some(false) && young_since(broker, now).is_some()
     }
 
-    pub fn judge_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
+    pub fn decide_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
         if broker.ended.is_some() {
             return BrokerState::Down;
         }
@@ -175,8 +175,11 @@ impl Memory {
             return BrokerState::Down;
         }
         let probe = broker.probes.fresh(now).map(|probes| &probes.api);
-        let still = self.still.filter(|since| now.since(*since) >= DUMP_TIME);
-        let suspects = still.is_some_and(|since| self.last_clean_dump.is_none_or(|at| at < since));
+        let no_progress = self
+            .no_progress_since
+            .filter(|since| now.since(*since) >= DUMP_TIME);
+        let suspects =
+            no_progress.is_some_and(|since| self.last_clean_dump.is_none_or(|at| at < since));
         let failing = probe.is_some_and(|probe| {
             probe
                 .error
@@ -193,12 +196,12 @@ impl Memory {
         if suspects || failing || unexplained || self.is_active(FindingId::MissingThread) {
             return BrokerState::Suspect;
         }
-        // The threads of one that starts stand well before it serves: its first probe, which ends soon, is waited for.
+        // A starting broker has all its threads long before it serves, so the first probe, which ends soon, decides.
         let age = broker.broker.started.map(|started| now.since(started));
         let may_start =
             broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
-        let threads_tell = !may_start && broker.threads.fresh(now).is_some();
-        let decided = threads_tell || probe.is_some_and(|probe| probe.success());
+        let dump_counts = !may_start && broker.threads.fresh(now).is_some();
+        let decided = dump_counts || probe.is_some_and(|probe| probe.success());
         if decided {
             BrokerState::Healthy
         } else {
@@ -206,7 +209,7 @@ impl Memory {
         }
     }
 
-    /// The deadlock, or the stall in front of a lock, that several dumps show.
+    /// The deadlock, or the stall at a lock, that several dumps show.
     pub fn restart_required(
         &self,
         broker: &BrokerSnapshot,
@@ -229,7 +232,7 @@ impl Memory {
         }
         broker.threads.fresh(now)?;
         let (report, at) = broker.threads.last()?;
-        let locked = |stall: &&Stall| is_at_lock(stall) && stall.goes_on_with.is_none();
+        let locked = |stall: &&Stall| is_at_lock(stall) && stall.unblocked_by.is_none();
         let stall = report
             .stalls
             .as_ref()?
@@ -240,8 +243,8 @@ impl Memory {
         let lock = stall.lock_class.as_deref().unwrap_or_default();
         let (threads, pool) = (stall.threads.len(), &stall.pool);
         let what = match threads {
-            1 => format!("1 thread of {pool} waits for {lock} and does not move"),
-            _ => format!("{threads} threads of {pool} wait for {lock} and do not move"),
+            1 => format!("1 thread of {pool} waits for {lock} and makes no progress"),
+            _ => format!("{threads} threads of {pool} wait for {lock} and make no progress"),
         };
         Some(RestartRequired {
             what,
@@ -251,7 +254,7 @@ impl Memory {
     }
 }
 
-/// Not so for what an event ends: a condition, a latch, a permit, a notification.
+/// Whether it waits for a lock, not for an event such as a condition, a latch, a permit or a notification.
 fn is_at_lock(stall: &Stall) -> bool {
     let events = [
         "ConditionObject",

@@ -1,21 +1,21 @@
 //! The table of rules: what each finding rests on, how long that must hold, and how long it must be gone.
 //!
-//! A rule looks at one broker at one moment. That it lasts is looked at by [`super::verdict`].
+//! A rule checks one broker at one moment; [`super::finding_state`] checks that the result lasts.
 
 use std::time::Duration;
 
 use super::finding::FindingId;
-use super::finding_state::Judgement::{self, Absent, Present, Unknown};
+use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
 use super::memory::Memory;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, Deadlock, Moment, Probe, ProbeError, Reason,
-    Snapshot, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
+    ProbeError, Reason, Snapshot, TcpState, duration_text, seconds_text,
 };
 use crate::threads::known_issues;
-use crate::threads::stalls::stand_still;
+use crate::threads::stalls::stall_text;
 
-/// All that a rule may look at.
+/// What a rule may use.
 #[derive(Debug)]
 pub struct Case<'a> {
     pub snapshot: &'a Snapshot,
@@ -29,43 +29,48 @@ pub struct Rule {
     pub id: FindingId,
     /// How long it must hold before it counts.
     holds_for: Duration,
-    /// The round that must find it twice before it counts, however seldom it runs.
-    twice_in: Option<&'static str>,
-    /// How long it must be gone before it counts no more.
+    /// The collector that must find it twice before it counts, however rarely it runs.
+    twice_in: Option<CollectorName>,
+    /// How long it must be gone before the finding ends.
     pub clears_after: Duration,
-    pub judge: fn(&Case<'_>) -> Judgement,
+    pub check: fn(&Case<'_>) -> RuleResult,
 }
 
-const fn rule(id: FindingId, begins: u64, ends: u64, judge: fn(&Case<'_>) -> Judgement) -> Rule {
-    let (holds_for, clears_after) = (Duration::from_secs(begins), Duration::from_secs(ends));
+const fn rule(
+    id: FindingId,
+    holds_for: u64,
+    clears_after: u64,
+    check: fn(&Case<'_>) -> RuleResult,
+) -> Rule {
     Rule {
         id,
-        holds_for,
+        holds_for: Duration::from_secs(holds_for),
         twice_in: None,
-        clears_after,
-        judge,
+        clears_after: Duration::from_secs(clears_after),
+        check,
     }
 }
 
 impl Rule {
-    const fn twice_in(self, round: &'static str) -> Rule {
+    const fn twice_in(self, collector: CollectorName) -> Rule {
         Rule {
-            twice_in: Some(round),
+            twice_in: Some(collector),
             ..self
         }
     }
 
     /// How long it must hold before it counts.
     pub fn holds_for(&self, broker: &BrokerSnapshot) -> Duration {
-        let interval = self.twice_in.and_then(|round| broker.rounds.get(round));
-        interval.map_or(self.holds_for, |interval| {
-            *interval + Duration::from_secs(1)
-        })
+        let status = self.twice_in.and_then(|name| broker.collectors.get(&name));
+        // Zero where a recording of an earlier version does not have it.
+        let interval = status.map(|status| status.interval);
+        let known = interval.filter(|interval| !interval.is_zero());
+        known.map_or(self.holds_for, |interval| interval + Duration::from_secs(1))
     }
 }
 
-/// Thread dumps confirm themselves: what they tell counts at once. A probe must fail twice, levels must last. What comes
-/// and goes with a restart of a follower gets a minute.
+/// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
+/// Whatever accompanies the restart of a follower gets a minute.
 pub const RULES: [Rule; 18] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
@@ -75,7 +80,7 @@ pub const RULES: [Rule; 18] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
-    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in("probe"),
+    rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -91,7 +96,7 @@ pub const RULES: [Rule; 18] = [
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
     rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
-        followers_lack(case, |counts| counts.isr_leader_alone)
+        followers_missing(case, |counts| counts.isr_leader_alone)
     }),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
@@ -99,13 +104,13 @@ pub const RULES: [Rule; 18] = [
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
     rule(FindingId::AcceptQueueFull, 3, 10, accept_queue_full),
     rule(FindingId::UnderReplicated, 60, 10, |case| {
-        followers_lack(case, |counts| counts.under_replicated)
+        followers_missing(case, |counts| counts.under_replicated)
     }),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
-fn present_if(facts: impl IntoIterator<Item = String>) -> Judgement {
+fn present_if(facts: impl IntoIterator<Item = String>) -> RuleResult {
     let facts: Vec<String> = facts.into_iter().collect();
     if facts.is_empty() {
         Absent
@@ -114,8 +119,8 @@ fn present_if(facts: impl IntoIterator<Item = String>) -> Judgement {
     }
 }
 
-fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
-    let Some(standing) = &case.broker.deadlock else {
+fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult {
+    let Some(present) = &case.broker.deadlock else {
         return if case.broker.threads.fresh(case.now).is_some() {
             Absent
         } else {
@@ -123,11 +128,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
         };
     };
     let mut facts = Vec::new();
-    for deadlock in standing
-        .deadlocks
-        .iter()
-        .filter(|deadlock| wanted(deadlock))
-    {
+    for deadlock in present.deadlocks.iter().filter(|deadlock| wanted(deadlock)) {
         for member in &deadlock.cycle {
             let (thread, wants, holder) = (&member.thread, &member.wants, &member.held_by);
             facts.push(format!("{thread} wants {wants}, which {holder} holds"));
@@ -144,13 +145,13 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
                 more => format!(" and {more} more"),
             };
             facts.push(format!(
-                "merely waiting for them: {}{more}",
+                "blocked behind the cycle: {}{more}",
                 waiting.join(", ")
             ));
         }
     }
     if !facts.is_empty() {
-        for known in &standing.known_issues {
+        for known in &present.known_issues {
             let by = if known.is_exact() { "is" } else { "looks like" };
             facts.push(format!("it {by} {}: {}", known.issue, known.title));
         }
@@ -158,7 +159,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> Judgement {
     present_if(facts)
 }
 
-fn stalled_pool(case: &Case<'_>) -> Judgement {
+fn stalled_pool(case: &Case<'_>) -> RuleResult {
     let Some(stalls) = case
         .broker
         .threads
@@ -167,10 +168,10 @@ fn stalled_pool(case: &Case<'_>) -> Judgement {
     else {
         return Unknown;
     };
-    present_if(stalls.found.iter().map(stand_still))
+    present_if(stalls.found.iter().map(stall_text))
 }
 
-fn missing_thread(case: &Case<'_>) -> Judgement {
+fn missing_thread(case: &Case<'_>) -> RuleResult {
     let Some(missing) = case
         .broker
         .threads
@@ -187,7 +188,7 @@ fn missing_thread(case: &Case<'_>) -> Judgement {
     )
 }
 
-fn process_stopped(case: &Case<'_>) -> Judgement {
+fn process_stopped(case: &Case<'_>) -> RuleResult {
     match case
         .broker
         .process
@@ -203,23 +204,23 @@ fn process_stopped(case: &Case<'_>) -> Judgement {
     }
 }
 
-fn api_unresponsive(case: &Case<'_>) -> Judgement {
+fn api_unresponsive(case: &Case<'_>) -> RuleResult {
     let Some(probes) = case.broker.probes.fresh(case.now) else {
         return Unknown;
     };
     if case.memory.is_starting(case.broker, case.now) {
         return Absent;
     }
-    let known = case.memory.is_active(FindingId::ApiUnresponsive);
+    let is_active = case.memory.is_active(FindingId::ApiUnresponsive);
     let silent = |path: &str, probe: &Probe| {
-        // Ten minutes later the kept connection is given up, and a new one finds the accept queue full.
-        let is_it = |error: &&ProbeError| error.is_silent() || known && error.is_unreachable();
+        // After ten minutes the kept connection is closed, and a new one fails at the full accept queue.
+        let is_it = |error: &&ProbeError| error.is_silent() || is_active && error.is_unreachable();
         Some(format!(
             "{path}: {}",
             probe.error.as_ref().filter(is_it)?.message
         ))
     };
-    // One that answers ApiVersions and then hangs up wants a login first.
+    // A broker that answers ApiVersions and then closes the connection requires a login.
     let is_open = |probe: &&Probe| {
         probe
             .error
@@ -234,22 +235,22 @@ fn api_unresponsive(case: &Case<'_>) -> Judgement {
     present_if(silent("api", &probes.api).into_iter().chain(metadata))
 }
 
-/// Share of a limit that must be used before a forecast is believed: a young broker opens its segments fast.
+/// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.
 const USED_FOR_FORECAST: f64 = 0.5;
-/// Share of a limit that is too near whatever the slope.
+/// The share of a limit that is too near at any slope.
 const USED_UP: f64 = 0.95;
-const HANDLES_AHEAD: f64 = 3600.0;
+const FDS_AHEAD: f64 = 3600.0;
 const MAPS_AHEAD: f64 = 4.0 * 3600.0;
 const DISK_AHEAD: f64 = 4.0 * 3600.0;
 
-/// Less than this is left of a disk that is as good as full, however large it is.
+/// A disk with less free space is as good as full, however large it is.
 const DISK_LEFT: u64 = 1 << 30;
 
 fn is_near(used: u64, limit: u64) -> bool {
     used as f64 >= limit as f64 * USED_UP
 }
 
-/// One level against its limit; one that is `near` needs no slope.
+/// One level against its limit; a level that is `near` needs no slope.
 fn exhaustion(
     what: &str,
     used: u64,
@@ -267,7 +268,7 @@ fn exhaustion(
     (near || soon).then(|| format!("{what}: {used} of {limit}{left}"))
 }
 
-fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
+fn file_handle_exhaustion(case: &Case<'_>) -> RuleResult {
     let (Some(count), Some(vitals)) = (
         case.broker.open_fds.fresh(case.now),
         case.broker.process.fresh(case.now),
@@ -284,12 +285,12 @@ fn file_handle_exhaustion(case: &Case<'_>) -> Judgement {
         limit,
         is_near(*count, limit),
         forecast,
-        HANDLES_AHEAD,
+        FDS_AHEAD,
     );
     present_if(fact)
 }
 
-fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
+fn memory_maps_exhaustion(case: &Case<'_>) -> RuleResult {
     let maps = case.broker.memory_maps.fresh(case.now);
     let (Some(maps), Some(limit)) = (maps, case.snapshot.memory_map_limit.fresh(case.now)) else {
         return Unknown;
@@ -306,11 +307,11 @@ fn memory_maps_exhaustion(case: &Case<'_>) -> Judgement {
     present_if(fact)
 }
 
-fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
+fn log_dir_exhaustion(case: &Case<'_>) -> RuleResult {
     let Some(dirs) = case.broker.log_dirs.fresh(case.now) else {
         return Unknown;
     };
-    // Some file systems tell no size.
+    // Some file systems report no size.
     let facts = dirs
         .iter()
         .filter(|space| space.total_bytes > 0)
@@ -330,7 +331,7 @@ fn log_dir_exhaustion(case: &Case<'_>) -> Judgement {
     present_if(facts)
 }
 
-fn file_handle_leak(case: &Case<'_>) -> Judgement {
+fn file_handle_leak(case: &Case<'_>) -> RuleResult {
     let Some(count) = case.broker.open_fds.fresh(case.now) else {
         return Unknown;
     };
@@ -340,74 +341,74 @@ fn file_handle_leak(case: &Case<'_>) -> Judgement {
             duration_text(grown)
         )
     };
-    present_if(case.memory.handles.leak().map(fact))
+    present_if(case.memory.fds.leak().map(fact))
 }
 
-fn offline_partitions(case: &Case<'_>) -> Judgement {
+fn offline_partitions(case: &Case<'_>) -> RuleResult {
     let Some(counts) = case.broker.partitions(case.now) else {
         return Unknown;
     };
     match counts.offline {
         0 => Absent,
         n => Present(vec![format!(
-            "{n} of {} partitions of the cluster have no leader",
+            "{n} of {} partitions of the cluster are offline",
             counts.partitions
         )]),
     }
 }
 
-/// Partitions that this broker leads and whose followers are not in the ISR.
-fn followers_lack(case: &Case<'_>, of: fn(&ClusterCounts) -> u64) -> Judgement {
+/// Partitions that this broker leads and whose ISR lacks followers.
+fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> u64) -> RuleResult {
     let Some(counts) = case.broker.partitions(case.now) else {
         return Unknown;
     };
-    match of(counts) {
+    match count(counts) {
         0 => Absent,
         n => Present(vec![
-            format!("{n} of {} partitions that it leads", counts.leader),
-            blame(case, counts),
+            format!("{n} of the {} partitions that it leads", counts.leader),
+            cause(case, counts),
         ]),
     }
 }
 
-/// Whom to look at: a stuck leader throws its healthy followers out, so the replicas that miss name the wrong brokers.
-fn blame(case: &Case<'_>, counts: &ClusterCounts) -> String {
+/// Which brokers to check: a stuck leader removes healthy followers from the ISR, so the missing replicas mislead.
+fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
     if let ClusterSource::Peer(peer) = counts.source {
         return format!(
-            "told by broker {peer}, for this one is silent: look at this one, not at its followers"
+            "reported by broker {peer} because this one is silent: check this one, not its followers"
         );
     }
-    let away: Vec<String> = case
+    let down: Vec<String> = case
         .memory
         .unavailable
-        .away(case.now)
+        .down(case.now)
         .iter()
         .map(i32::to_string)
         .collect();
-    match away.is_empty() {
-        true => "every broker of the cluster lives".into(),
-        false => format!("away from the cluster: broker {}", away.join(", ")),
+    match down.is_empty() {
+        true => "every broker of the cluster is live".into(),
+        false => format!("down: broker {}", down.join(", ")),
     }
 }
 
-/// So many sockets without a table entry are no accident of reading.
+/// Fewer sockets without a table entry may come from reading the tables one after the other.
 const DEAD_SOCKETS: u64 = 50;
 
-fn dead_socket_pileup(case: &Case<'_>) -> Judgement {
+fn dead_socket_pileup(case: &Case<'_>) -> RuleResult {
     match case.broker.untracked_sockets.fresh(case.now) {
         None => Unknown,
         Some(count) if *count >= DEAD_SOCKETS => Present(vec![format!(
-            "{count} socket handles are in no socket table of the kernel"
+            "{count} sockets of the process are in no socket table of the kernel"
         )]),
         Some(_) => Absent,
     }
 }
 
-/// A broker that works closes at once what its clients have closed.
+/// A working broker closes a connection at once when its client has closed it.
 const CLOSE_WAIT: u64 = 20;
 const UNREAD_CLOSE_WAIT: u64 = 5;
 
-fn close_wait_pileup(case: &Case<'_>) -> Judgement {
+fn close_wait_pileup(case: &Case<'_>) -> RuleResult {
     let Some(pulse) = case.broker.sockets.fresh(case.now) else {
         return Unknown;
     };
@@ -421,19 +422,15 @@ fn close_wait_pileup(case: &Case<'_>) -> Judgement {
     )])
 }
 
-fn accept_queue_full(case: &Case<'_>) -> Judgement {
-    let Some(pulse) = case.broker.sockets.fresh(case.now) else {
+fn accept_queue_full(case: &Case<'_>) -> RuleResult {
+    let Some(queues) = case.broker.accept_queues.fresh(case.now) else {
         return Unknown;
     };
-    // Without a limit, as in another network namespace, no length is too long.
-    if pulse
-        .accept_queues
-        .iter()
-        .all(|queue| queue.limit.is_none())
-    {
+    // Without a known limit, as in another network namespace, no length is too long.
+    if queues.iter().all(|queue| queue.limit.is_none()) {
         return Unknown;
     }
-    let facts = pulse.accept_queues.iter().filter_map(|queue| {
+    let facts = queues.iter().filter_map(|queue| {
         let limit = queue
             .limit
             .filter(|limit| queue.length >= (*limit).max(1))?;
@@ -445,7 +442,7 @@ fn accept_queue_full(case: &Case<'_>) -> Judgement {
     present_if(facts)
 }
 
-fn peer_unreachable(case: &Case<'_>) -> Judgement {
+fn peer_unreachable(case: &Case<'_>) -> RuleResult {
     let Some(probes) = case.broker.probes.fresh(case.now) else {
         return Unknown;
     };
@@ -463,7 +460,7 @@ fn peer_unreachable(case: &Case<'_>) -> Judgement {
     present_if(facts)
 }
 
-fn known_issue_exposed(case: &Case<'_>) -> Judgement {
+fn known_issue_exposed(case: &Case<'_>) -> RuleResult {
     let Some(version) = &case.broker.broker.kafka_version else {
         return Unknown;
     };

@@ -1,27 +1,27 @@
-//! The verdict in words: one sentence for a person, and what to do.
+//! The verdict in words.
 
 use super::finding::{BrokerDiagnosis, BrokerState, FindingId, Recovery};
 use super::memory::young_since;
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
 
-/// The verdict for a person, and what to do.
+/// The verdict in one sentence for a person, and what to do.
 pub fn sentence(
     broker: &BrokerSnapshot,
-    judged: &BrokerDiagnosis,
+    diagnosis: &BrokerDiagnosis,
     now: Moment,
 ) -> (String, String) {
     let name = format!("Broker {}", broker.label);
-    let since = judged.since;
-    let by = judged
+    let since = diagnosis.since;
+    let by = diagnosis
         .known_issues
         .first()
         .map(by_issue)
         .unwrap_or_default();
-    let of = |wanted: FindingId| judged.findings.iter().find(|finding| finding.id == wanted);
-    let told = |text: String, remedy: &str| (text, remedy.to_owned());
-    match judged.state {
+    let find = |id: FindingId| diagnosis.findings.iter().find(|finding| finding.id == id);
+    let with = |text: String, remedy: &str| (text, remedy.to_owned());
+    match diagnosis.state {
         BrokerState::Down => match broker.ended {
-            Some(ended) => told(
+            Some(ended) => with(
                 format!(
                     "{name} is down: its process ended at {}.",
                     clock_text(ended)
@@ -29,85 +29,85 @@ pub fn sentence(
                 "Start it.",
             ),
             None => match young_since(broker, now) {
-                Some(started) => told(
+                Some(started) => with(
                     format!(
-                        "{name} is starting: its process runs since {}.",
+                        "{name} is starting: its process has run since {}.",
                         clock_text(started)
                     ),
                     "",
                 ),
-                None => told(
+                None => with(
                     format!(
-                        "{name} is down: its process runs and nobody listens since {}.",
+                        "{name} is down: its process runs but has not listened since {}.",
                         clock_text(since)
                     ),
-                    "Look at its log: it is shutting down, or has lost its listener.",
+                    "Read its log: it is shutting down, or has lost its listener.",
                 ),
             },
         },
         BrokerState::Gray => {
-            let deadlock = of(FindingId::JvmDeadlock).or_else(|| of(FindingId::LockCycle));
+            let deadlock = find(FindingId::JvmDeadlock).or_else(|| find(FindingId::LockCycle));
             if let Some(finding) = deadlock {
                 let since = clock_text(finding.since);
-                told(
+                with(
                     format!("{name} is alive but deadlocked since {since}{by}."),
                     "Restart it.",
                 )
-            } else if let Some(finding) = of(FindingId::ProcessStopped) {
+            } else if let Some(finding) = find(FindingId::ProcessStopped) {
                 let since = clock_text(finding.since);
-                told(
+                with(
                     format!("{name} is stopped by a signal since {since}."),
-                    "Let it go on: kill -CONT.",
+                    "Continue it: kill -CONT.",
                 )
-            } else if let Some(finding) = of(FindingId::StalledPool) {
+            } else if let Some(finding) = find(FindingId::StalledPool) {
                 let since = clock_text(finding.since);
                 let what = finding
                     .facts
                     .first()
                     .map(String::as_str)
-                    .unwrap_or("threads stand still");
-                told(
+                    .unwrap_or("threads are stalled");
+                with(
                     format!("{name} is alive but stalled since {since}{by}: {what}."),
                     "Restart it if it lasts.",
                 )
             } else {
-                let since = of(FindingId::ApiUnresponsive).map_or(since, |finding| finding.since);
+                let since = find(FindingId::ApiUnresponsive).map_or(since, |finding| finding.since);
                 let text = format!(
                     "{name} accepts connections and answers nothing since {}.",
                     clock_text(since)
                 );
-                told(text, "See what is found below.")
+                with(text, "See what is found below.")
             }
         }
-        BrokerState::Suspect => match of(FindingId::MissingThread) {
-            Some(finding) => told(
+        BrokerState::Suspect => match find(FindingId::MissingThread) {
+            Some(finding) => with(
                 format!(
-                    "{name} works in part only since {}: {}.",
+                    "{name} works only in part since {}: {}.",
                     clock_text(since),
                     finding.facts.join("; ")
                 ),
                 "See what is found below.",
             ),
-            None => told(
+            None => with(
                 format!(
-                    "{name} is suspect since {}; looking closer.",
+                    "{name} is suspect since {}; being checked.",
                     clock_text(since)
                 ),
                 "",
             ),
         },
-        BrokerState::Unknown => told(
-            format!("{name}: what would tell whether it works could not be read."),
+        BrokerState::Unknown => with(
+            format!("{name} is unknown: the readings that decide are missing."),
             "See what is unknown, and why.",
         ),
-        BrokerState::Healthy => match &judged.recovery {
+        BrokerState::Healthy => match &diagnosis.recovery {
             Some(Recovery {
-                whole: Some(whole),
+                in_every_isr: Some(complete),
                 back,
                 ..
             }) => {
-                let took = duration_text(whole.since(*back));
-                told(
+                let took = duration_text(complete.since(*back));
+                with(
                     format!(
                         "{name} has recovered: back since {}, in every ISR {took} later.",
                         clock_text(*back)
@@ -123,9 +123,9 @@ pub fn sentence(
                     Some((0, alone)) => format!(" and still alone in {alone} ISRs"),
                     Some((behind, _)) => format!(" and still missing in {behind} ISRs"),
                 };
-                told(format!("{name} is back since {back}{what}."), "Wait.")
+                with(format!("{name} is back since {back}{what}."), "Wait.")
             }
-            None => told(format!("{name} is healthy."), ""),
+            None => with(format!("{name} is healthy."), ""),
         },
     }
 }

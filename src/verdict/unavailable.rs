@@ -1,4 +1,4 @@
-//! Which other brokers of its cluster are away, as one broker's readings tell it.
+//! Which other brokers of its cluster are down, according to one broker's readings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,26 +6,26 @@ use std::time::Duration;
 use super::finding::UnavailableBroker;
 use crate::model::{BrokerSnapshot, Moment, Reason};
 
-/// One look may be of a moment of change.
-const AWAY_AFTER: Duration = Duration::from_secs(8);
-/// A broker that nobody names any more is forgotten after so long.
+/// A broker counts as down after so long: a single reading may show a moment of change.
+const DOWN_AFTER: Duration = Duration::from_secs(8);
+/// A broker that no reading names any more is forgotten after so long.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// By id: every other broker of the cluster that was seen or named.
+/// Every other broker of the cluster that was live or named, by id.
 #[derive(Debug, Default)]
 pub struct UnavailableBrokers {
     others: BTreeMap<i32, UnavailableBroker>,
-    /// Whether anybody has told yet who there is.
-    told: bool,
+    /// Whether the members of the cluster were ever known.
+    is_known: bool,
 }
 
 impl UnavailableBrokers {
     /// Takes in the newest Metadata and the connections to the peers.
-    pub fn take(&mut self, broker: &BrokerSnapshot, now: Moment) {
+    pub fn update(&mut self, broker: &BrokerSnapshot, now: Moment) {
         let Some(counts) = broker.cluster.fresh(now) else {
             return;
         };
-        self.told = true;
+        self.is_known = true;
         let peers = broker
             .probes
             .fresh(now)
@@ -42,18 +42,18 @@ impl UnavailableBrokers {
         let live: BTreeSet<i32> = listed
             .filter(|id| is_other(id) && !refused.contains(id))
             .collect();
-        let gone: BTreeSet<i32> = refused
+        let down: BTreeSet<i32> = refused
             .iter()
             .chain(&counts.absent)
             .copied()
             .filter(is_other)
             .collect();
-        for absence in self.others.values_mut() {
-            match live.contains(&absence.id) {
-                true if absence.until.is_none() => absence.until = Some(now),
-                false if absence.until.is_some() => {
-                    *absence = UnavailableBroker {
-                        id: absence.id,
+        for other in self.others.values_mut() {
+            match live.contains(&other.id) {
+                true if other.until.is_none() => other.until = Some(now),
+                false if other.until.is_some() => {
+                    *other = UnavailableBroker {
+                        id: other.id,
                         since: now,
                         until: None,
                     }
@@ -62,39 +62,36 @@ impl UnavailableBrokers {
             }
         }
         for &id in &live {
-            // A broker that was never away is there since ever.
+            // A broker that was never down gets the oldest possible return.
             self.others.entry(id).or_insert(UnavailableBroker {
                 id,
                 since: Moment(0),
                 until: Some(Moment(0)),
             });
         }
-        for &id in &gone {
+        for &id in &down {
             self.others.entry(id).or_insert(UnavailableBroker {
                 id,
                 since: now,
                 until: None,
             });
         }
-        self.others.retain(|id, absence| {
-            live.contains(id) || gone.contains(id) || now.since(absence.since) < REMEMBERED
+        self.others.retain(|id, other| {
+            live.contains(id) || down.contains(id) || now.since(other.since) < REMEMBERED
         });
     }
 
-    /// Those that are away, and not only for a moment.
-    pub fn away(&self, now: Moment) -> Vec<i32> {
-        let away = self
-            .others
-            .values()
-            .filter(|absence| absence.until.is_none());
-        away.filter(|absence| now.since(absence.since) >= AWAY_AFTER)
-            .map(|absence| absence.id)
+    /// The brokers that are down, and not only for a moment.
+    pub fn down(&self, now: Moment) -> Vec<i32> {
+        let down = self.others.values().filter(|other| other.until.is_none());
+        down.filter(|other| now.since(other.since) >= DOWN_AFTER)
+            .map(|other| other.id)
             .collect()
     }
 
-    /// Whether it was the only broker of its cluster when that was last told.
-    pub fn is_alone(&self) -> bool {
-        self.told && self.others.is_empty()
+    /// Whether the broker was the only one of its cluster when the members were last known.
+    pub fn is_only_broker(&self) -> bool {
+        self.is_known && self.others.is_empty()
     }
 
     pub fn list(&self) -> Vec<UnavailableBroker> {

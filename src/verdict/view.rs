@@ -7,21 +7,21 @@ use super::finding::{BrokerDiagnosis, Diagnosis};
 use super::liveness;
 use crate::model::{BrokerSnapshot, Moment, Snapshot};
 
-/// What pages, metrics, probes and evidence are made of: readings, and what they mean.
+/// What pages, metrics, probes and evidence are rendered from.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub snapshot: Arc<Snapshot>,
     pub diagnosis: Arc<Diagnosis>,
-    /// What a liveness probe is told of each running broker.
+    /// The answer to a liveness probe for each running broker.
     pub live: Arc<[liveness::Answer]>,
-    /// The readings are those of a recording: nothing here is of now.
+    /// Whether the readings come from a recording, so that nothing here is current.
     pub replayed: bool,
 }
 
 impl View {
-    /// The next snapshot, judged after all that `judge` has seen.
-    pub fn of(judge: &mut Evaluator, snapshot: Arc<Snapshot>, now: Moment) -> View {
-        let diagnosis = Arc::new(judge.judge(&snapshot, now));
+    /// Evaluates the next snapshot after those that `evaluator` has seen.
+    pub fn of(evaluator: &mut Evaluator, snapshot: Arc<Snapshot>, now: Moment) -> View {
+        let diagnosis = Arc::new(evaluator.evaluate(&snapshot, now));
         View {
             snapshot,
             diagnosis,

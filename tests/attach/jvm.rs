@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kafka_vitals::collect::threads::ThreadCollector;
+use kafka_vitals::collect::jvm_dumper::JvmDumper;
 
 use super::{DEADLINE, EXE, collector};
 
@@ -35,7 +35,7 @@ impl Jdk {
         self.home.join("bin").join(name)
     }
 
-    /// What `jcmd` reads from the performance data, without attaching.
+    /// Returns what `jcmd` reads from the performance data, without attaching.
     pub fn safepoint_time(&self, pid: u32) -> Duration {
         let text = self.counters(pid);
         let nanos = text
@@ -45,14 +45,14 @@ impl Jdk {
         Duration::from_nanos(nanos.parse().unwrap())
     }
 
-    /// How often each collector has run.
+    /// Returns how often each garbage collector has run.
     pub fn collections(&self, pid: u32) -> Vec<String> {
         let text = self.counters(pid);
         let is_one =
             |line: &&str| line.starts_with("sun.gc.collector.") && line.contains(".invocations=");
-        let told: Vec<String> = text.lines().filter(is_one).map(str::to_owned).collect();
-        assert!(!told.is_empty(), "{text}");
-        told
+        let found: Vec<String> = text.lines().filter(is_one).map(str::to_owned).collect();
+        assert!(!found.is_empty(), "{text}");
+        found
     }
 
     fn counters(&self, pid: u32) -> String {
@@ -64,7 +64,7 @@ impl Jdk {
     }
 }
 
-/// The JDK in use first, then one of 24 or later where there is one: those speak another version of attach.
+/// The JDK in use first, then one of 24 or later if there is one: those use another version of attach.
 pub static JDKS: LazyLock<Vec<Jdk>> = LazyLock::new(|| {
     let javas = [lab::jars::java().ok(), lab::jars::java_of(24..)];
     let mut jdks: Vec<Jdk> = javas.into_iter().flatten().filter_map(Jdk::of).collect();
@@ -97,7 +97,7 @@ pub fn is_root(name: &str) -> bool {
     root
 }
 
-/// As the JVM of a container is run.
+/// Runs a JVM as in a container.
 const UNSHARE: [&str; 7] = [
     "unshare",
     "--pid",
@@ -216,7 +216,7 @@ impl Jvm {
             let children =
                 fs::read_to_string(format!("/proc/{0}/task/{0}/children", jvm.pid)).unwrap();
             jvm.pid = children.trim().parse().unwrap();
-            // Not its own, which is in its own /tmp: an earlier JVM of that pid may have been killed.
+            // This file is not its own, which is in its own /tmp: an earlier JVM with this pid may have been killed.
             let _ = fs::remove_file(jvm.socket());
         }
         jvm
@@ -234,7 +234,7 @@ impl Jvm {
         .unwrap();
     }
 
-    pub fn collector(&self) -> ThreadCollector {
+    pub fn collector(&self) -> JvmDumper {
         collector(EXE, self.pid, DEADLINE)
     }
 

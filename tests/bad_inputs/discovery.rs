@@ -1,19 +1,19 @@
-//! `server.properties` and `/proc` as they ought not to be, and what discovery makes of them.
+//! Wrong `server.properties` and `/proc`, and what discovery reports.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use kafka_vitals::collect::process;
+use kafka_vitals::collect::{fds, process};
 use kafka_vitals::discover::labels;
 
-use crate::Evaluator;
+use crate::Cases;
 use crate::host::{Host, PROPERTIES, RIGHT};
 
-/// The golden text stands in the file itself, after `#= `.
+/// The golden text is in the file itself, after `#= `.
 #[test]
 fn properties_files() {
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     let mut cases = 0;
     for entry in fs::read_dir("tests/bad_inputs/properties").unwrap() {
         let path = entry.unwrap().path();
@@ -25,10 +25,10 @@ fn properties_files() {
             .collect();
         let host = Host::new();
         host.properties(bytes);
-        judge.case(path.to_str().unwrap(), &golden.join("\n"), &host.told());
+        checked.check(path.to_str().unwrap(), &golden.join("\n"), &host.scanned());
         cases += 1;
     }
-    judge.verdict(13, cases);
+    checked.finish(13, cases);
 }
 
 const NO_FILE: &str =
@@ -37,7 +37,7 @@ const NO_ID: &str =
     "id unknown: neither in server.properties nor in meta.properties: no log folder has one";
 const SERVER: &str = "PROC/77/root/opt/kafka/config/server.properties";
 
-const STAT: &str = "? process 77 is passed over, a broker or not: PROC/77/stat: not in the form that Linux writes it (no state or start time)";
+const STAT: &str = "? process 77 is skipped, although it may be a broker: PROC/77/stat is not in the form that Linux writes (no state or start time)";
 
 type Case = (&'static str, fn(&Host), String);
 
@@ -90,15 +90,15 @@ fn properties_of_odd_bytes_and_kinds() {
             no_file("leads through too many links or folders"),
         ),
     ];
-    judge(&cases);
+    scan_each(&cases);
     let host = Host::new();
     host.properties(big(1 << 20));
-    assert_eq!(host.told(), RIGHT, "a whole megabyte is read");
+    assert_eq!(host.scanned(), RIGHT, "a whole megabyte is read");
 }
 
 #[test]
 fn proc_files() {
-    let doubt = |why: &str| {
+    let warning = |why: &str| {
         format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file")
     };
     #[rustfmt::skip] // a case a line
@@ -110,7 +110,7 @@ fn proc_files() {
         ("no properties named", |host| host.write("cmdline", "java\0kafka.Kafka\0"), format!("{NO_FILE}the command line names no file; name the broker in the config file\n{NO_ID}")),
         ("a JVM that is no broker", |host| host.replace("cmdline", "kafka.Kafka", "org.apache.zookeeper.server.quorum.QuorumPeerMain"), String::new()),
         ("a client's tool", |host| host.replace("cmdline", "kafka.Kafka", "kafka.tools.ConsoleConsumer"), String::new()),
-        ("its argument file is missing", |host| host.write("cmdline", "java\0@args\0"), doubt("its argument file: PROC/77/root/opt/kafka/args does not exist")),
+        ("its argument file is missing", |host| host.write("cmdline", "java\0@args\0"), warning("its argument file: PROC/77/root/opt/kafka/args does not exist")),
         ("zombie", |host| host.replace("stat", ") S ", ") Z "), String::new()),
         ("empty stat", |host| host.write("stat", ""), STAT.into()),
         ("stat cut in its name", |host| host.write("stat", "77 (ja"), STAT.into()),
@@ -118,8 +118,8 @@ fn proc_files() {
         ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
         ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
         ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
-        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status: not in the form that Linux writes it (no Uid or Gid)")),
-        ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime: not in the form that Linux writes it (no seconds)".into()),
+        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status is not in the form that Linux writes (no Uid or Gid)")),
+        ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime is not in the form that Linux writes (no seconds)".into()),
         (
             "no jars, no JDK",
             |host| {
@@ -127,58 +127,53 @@ fn proc_files() {
                 host.remove("tree/opt/jdk/release");
             },
             format!(
-                "{RIGHT}\nKafka version unknown: no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
+                "{RIGHT}\nKafka version unknown: the broker has no class path, and no Kafka jar is open\nJava version unknown: PROC/77/root/opt/release does not exist"
             ),
         ),
     ];
-    judge(&cases);
+    scan_each(&cases);
 }
 
-fn judge(cases: &[Case]) {
-    let mut judge = Evaluator::default();
+fn scan_each(cases: &[Case]) {
+    let mut checked = Cases::default();
     for (name, spoil, golden) in cases {
         let host = Host::new();
         spoil(&host);
-        judge.case(name, golden, &host.told());
+        checked.check(name, golden, &host.scanned());
     }
-    judge.verdict(cases.len(), cases.len());
+    checked.finish(cases.len(), cases.len());
 }
 
 #[test]
 fn readings_of_a_process_whose_files_are_garbage() {
     #[rustfmt::skip] // a case a line
-    let cases: [Case; 5] = [
-        ("limits", |host| host.write("limits", "Max open files\n"), "PROC/77/limits: not in the form that Linux writes it (no Max open files)".into()),
-        ("status", |host| host.write("status", "Uid:\t1\n"), "PROC/77/status: not in the form that Linux writes it (no Uid or Gid)".into()),
-        ("stat", |host| host.write("stat", "77"), "PROC/77/stat: not in the form that Linux writes it (no state or start time)".into()),
+    let cases: [Case; 4] = [
+        ("limits", |host| host.write("limits", "Max open files\n"), "PROC/77/limits is not in the form that Linux writes (no Max open files)".into()),
+        ("stat", |host| host.write("stat", "77"), "PROC/77/stat is not in the form that Linux writes (no state or start time)".into()),
         ("another process", |host| host.replace("stat", " 5000 ", " 5001 "), "has ended or was restarted".into()),
         ("no files", |host| fs::remove_dir_all(host.path("")).unwrap(), "has ended or was restarted".into()),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, spoil, golden) in &cases {
         let host = Host::new();
         let broker = host.discovery().scan().unwrap().remove(0);
-        assert!(process::pulse(&host.proc(), &broker).vitals.is_ok());
+        assert!(process::read(&host.proc(), &broker).vitals.is_ok());
         spoil(&host);
-        let failure = process::pulse(&host.proc(), &broker).vitals.unwrap_err();
+        let failure = process::read(&host.proc(), &broker).vitals.unwrap_err();
         let text = failure
             .message
             .replace(host.folder.path().to_str().unwrap(), "PROC");
         let colon = if golden.starts_with("PROC") { ":" } else { "" };
-        judge.case(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
+        checked.check(name, &format!("broker 7 (pid 77){colon} {golden}"), &text);
     }
-    judge.verdict(5, cases.len());
+    checked.finish(4, cases.len());
     let host = Host::new();
     let broker = host.discovery().scan().unwrap().remove(0);
     fs::remove_dir_all(host.path("fd")).unwrap();
-    assert!(
-        process::slow(&host.proc(), &broker, Duration::from_secs(1))
-            .kinds
-            .is_err()
-    );
+    assert!(fds::read(&host.proc(), &broker, Duration::from_secs(1)).is_err());
 }
 
-/// The broker gets one from ZooKeeper and writes it down. The host is just up, so it is young.
+/// The broker gets its id from ZooKeeper and writes it to a file. The host has just booted, so the broker is young.
 #[test]
 fn an_id_that_comes_later() {
     let host = Host::new();

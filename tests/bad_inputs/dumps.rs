@@ -1,16 +1,17 @@
-//! JVMs that give no dump, and answers that are none.
+//! JVMs that give no dump, and answers that are no dump.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_vitals::collect::threads::{RawDump, ThreadCollector, ThreadHistory, report};
+use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
+use kafka_vitals::collect::threads::{ThreadHistory, report};
 use kafka_vitals::model::Moment;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::sys::proc::ProcRoot;
 
-use crate::{EXE, Evaluator};
+use crate::{Cases, EXE};
 
 #[test]
 fn texts() {
@@ -33,7 +34,7 @@ fn texts() {
             "the JVM's answer is no thread dump: OpenJ9 javacore: not supported",
         ),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, bytes, golden) in &cases {
         let dump = RawDump {
             bytes: bytes.clone(),
@@ -41,7 +42,7 @@ fn texts() {
             pause: None,
             paused: None,
         };
-        judge.case(
+        checked.check(
             name,
             golden,
             &report(&dump, &mut ThreadHistory::default(), None, Moment(0))
@@ -49,10 +50,10 @@ fn texts() {
                 .message,
         );
     }
-    judge.verdict(7, cases.len());
+    checked.finish(7, cases.len());
 }
 
-/// This process plays the JVM: its attach socket gives the same answer to every request.
+/// This process acts as the JVM: its attach socket gives the same answer to every request.
 #[tokio::test]
 async fn answers_of_a_jvm() {
     #[rustfmt::skip] // a case a line
@@ -70,13 +71,13 @@ async fn answers_of_a_jvm() {
         ..Broker::unknown(ProcessKey { pid, start_ticks })
     });
     let socket = format!("/tmp/.java_pid{pid}");
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, answer, golden) in cases {
         let listener = UnixListener::bind(&socket).unwrap();
         let serving = std::thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
                 let mut request = [0; 64];
-                // An empty request: the test is over.
+                // An empty request ends the test.
                 if stream.read(&mut request).unwrap_or_default() == 0 {
                     return;
                 }
@@ -84,16 +85,16 @@ async fn answers_of_a_jvm() {
             }
         });
         let mut collector =
-            ThreadCollector::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
+            JvmDumper::new(EXE, "/proc", Arc::clone(&broker), Duration::from_secs(5));
         let text = collector.collect().await.unwrap_err().message;
         drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
         serving.join().unwrap();
         std::fs::remove_file(&socket).unwrap();
-        judge.case(
+        checked.check(
             name,
             &format!("thread dump of broker 3 (pid {pid}): {golden}"),
             &text,
         );
     }
-    judge.verdict(5, 5);
+    checked.finish(5, 5);
 }

@@ -1,4 +1,4 @@
-//! The running exporter: bad requests, rights that it lacks, and how often it says so.
+//! The running exporter: bad requests, missing rights, and how often it logs them.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::host::{Host, skip};
 use crate::running::{Exporter, send, wait_for};
-use crate::{EXE, Evaluator};
+use crate::{Cases, EXE};
 
 #[test]
 fn requests() {
@@ -40,15 +40,15 @@ fn requests() {
         ("nothing", vec![], ""),
         ("half a request", b"GET /metrics HT".to_vec(), ""),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, request, golden) in &cases {
-        judge.case(
+        checked.check(
             name,
             golden,
             exporter.send(request).lines().next().unwrap_or_default(),
         );
     }
-    judge.verdict(18, cases.len());
+    checked.finish(18, cases.len());
     assert!(
         exporter.get("/-/healthy").starts_with("HTTP/1.1 200"),
         "it still serves"
@@ -56,7 +56,7 @@ fn requests() {
     assert_eq!(exporter.logged("panicked"), [""; 0]);
 }
 
-/// Rounds of 100 ms: what were logged each time would be there many times.
+/// The rounds take 100 ms, so a message that was logged in each round would appear many times.
 #[test]
 fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     let host = Host::new();
@@ -66,7 +66,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     let pid_file = host.folder.path().join("88.pid");
     fs::write(&pid_file, "88\n").unwrap();
     let text = format!(
-        "rounds: {{pulse: 100ms, discovery: 100ms, probe: 100ms}}\nbrokers:\n  - match: {{id: 4711}}\n  \
+        "intervals: {{process: 100ms, discovery: 100ms, cluster: 100ms}}\nbrokers:\n  - match: {{id: 4711}}\n  \
          - match: {{pid_file: /nowhere/broker.pid}}\n  - match: {{pid_file: {}}}\n    bootstrap: 127.0.0.1:1\n",
         pid_file.display()
     );
@@ -86,7 +86,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
         "WARN 2 brokers of this host have the id 7; their label `broker` is: 7@1 (pid 77), 7@9092 (pid 88)",
         "INFO found a broker broker=\"7@1\" pid=77 version=\"2.8.2\"",
         "WARN broker 7 (pid 88): nothing listens on 127.0.0.1:1: ",
-        "limits: not in the form that Linux writes it (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
+        "limits is not in the form that Linux writes (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
         "PLAINTEXT is spoken for now, and its listeners (SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
     ];
     for text in once {
@@ -114,7 +114,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     assert_eq!(
         exporter.logged("has ended or was restarted"),
         [""; 0],
-        "its end is told once"
+        "its end is logged once"
     );
     for text in once.into_iter().chain([again, gone, unique]) {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
@@ -138,7 +138,7 @@ fn a_full_disk_under_the_log_ends_nothing() {
         .arg(format!("--web.listen-address={address}"))
         .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());
-    // By then it has logged that it listens and that it found a broker.
+    // When it is ready, it has logged that it listens and that it found a broker.
     let request = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
@@ -156,12 +156,12 @@ impl Drop for Guard {
     }
 }
 
-/// A real process that looks like a broker, and an exporter that may not read what is its own.
+/// The exporter may not read the files of a real process that looks like a broker.
 #[test]
-fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
+fn log_page_and_metric_name_the_right_that_another_user_lacks() {
     if !rustix::process::geteuid().is_root() {
         return skip(
-            "another_user_is_told_which_right_is_missing_in_log_page_and_metric",
+            "log_page_and_metric_name_the_right_that_another_user_lacks",
             "needs root",
         );
     }
@@ -169,7 +169,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         .permissions(PermissionsExt::from_mode(0o755))
         .tempdir()
         .unwrap();
-    // What nobody may run: the build's own folder may be closed to it.
+    // The user `nobody` can run the copy; the build's folder may be closed to it.
     let exe = folder.path().join("kafka-vitals");
     assert!(
         Command::new("cp")
@@ -188,7 +188,7 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
         .stdin(Stdio::piped());
     let broker = Guard(broker.spawn().unwrap());
     let pid = broker.0.id();
-    wait_for("the broker to be itself", || {
+    wait_for("the broker's own command line", || {
         fs::read(format!("/proc/{pid}/cmdline")).unwrap()
             == b"java\0kafka.Kafka\0server.properties\0"
     });
@@ -214,26 +214,26 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
     fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(
         &config,
-        "rounds: {pulse: 100ms, discovery: 100ms, probe: 100ms, thread_dump: 100ms, slow: 100ms}\n",
+        "intervals: {process: 100ms, discovery: 100ms, cluster: 100ms, threads: 100ms, fds: 100ms}\n",
     )
     .unwrap();
     let exporter = Exporter::start(as_nobody());
     let right = format!(
         "may not be read by uid 65534: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
     );
-    let handles = format!(
-        "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"handles\" reason=\"denied\""
+    let fds = format!(
+        "WARN the broker with pid {pid}: /proc/{pid}/fd {right} broker=\"pid-{pid}\" collector=\"fds\" reason=\"denied\""
     );
     let files = format!(
         "WARN id, versions, listeners and log folders unknown: /proc/{pid}/root {right} broker=\"pid-{pid}\""
     );
     let threads = format!(
-        "this process runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
+        "the exporter runs as uid 65534 gid 65534, the JVM as uid 0 gid 0: run the exporter as the JVM's user and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE) broker=\"pid-{pid}\" collector=\"threads\" reason=\"denied\""
     );
-    for text in [&handles, &files, &threads] {
+    for text in [&fds, &files, &threads] {
         wait_for(text, || !exporter.logged(text).is_empty());
     }
-    // Failed dumps are counted: by the fifth, the other rounds have failed several times as well.
+    // Failed dumps are counted. By the fifth, the other rounds have failed several times too.
     let failures = format!(
         "kafka_vitals_thread_dump_failures_total{{broker=\"pid-{pid}\",reason=\"denied\"}} "
     );
@@ -244,16 +244,22 @@ fn another_user_is_told_which_right_is_missing_in_log_page_and_metric() {
             .find_map(|line| line.strip_prefix(&failures)?.parse::<f64>().ok())
     };
     wait_for("five dumps", || dumps().is_some_and(|dumps| dumps >= 5.0));
-    for text in [&handles, &files, &threads] {
+    for text in [&fds, &files, &threads] {
         assert_eq!(exporter.logged(text).len(), 1, "{text}");
     }
-    let page = exporter.get("/");
-    assert!(page.contains(&format!("/proc/{pid}/fd {right}")), "{page}");
-    let metrics = exporter.get("/metrics");
-    for (collector, value) in [("handles", 0), ("threads", 0), ("process", 1)] {
-        let line = format!(
+    // Any one reading can be late on a busy machine.
+    wait_for("the right on the page", || {
+        exporter
+            .get("/")
+            .contains(&format!("/proc/{pid}/fd {right}"))
+    });
+    let lines = [("fds", 0), ("threads", 0), ("process", 1)].map(|(collector, value)| {
+        format!(
             "kafka_vitals_collector_success{{broker=\"pid-{pid}\",collector=\"{collector}\"}} {value}\n"
-        );
-        assert!(metrics.contains(&line), "{line}{metrics}");
-    }
+        )
+    });
+    wait_for(&lines.concat(), || {
+        let metrics = exporter.get("/metrics");
+        lines.iter().all(|line| metrics.contains(line))
+    });
 }

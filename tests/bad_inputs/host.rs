@@ -1,9 +1,10 @@
-//! A `/proc` made of plain files, with one broker, for a test to spoil.
+//! A `/proc` of plain files with one broker, which a test can spoil.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::model::{Broker, Mode};
@@ -14,11 +15,11 @@ pub struct Host {
 }
 
 pub const PROPERTIES: &str = "tree/opt/kafka/config/server.properties";
-/// What is told of the broker while nothing is spoilt.
+/// What a scan reports of the broker while nothing is spoilt.
 pub const RIGHT: &str = "id 7, ZooKeeper, listeners PLAINTEXT@*:9092, folders /data";
 
 impl Host {
-    /// Process 77 is a broker with id 7; its files are older than its start.
+    /// Makes a host where process 77 is a broker with id 7; its files are older than its start.
     pub fn new() -> Host {
         let host = Host {
             folder: tempfile::tempdir().unwrap(),
@@ -29,7 +30,7 @@ impl Host {
         host
     }
 
-    /// One more broker with the same files.
+    /// Adds a broker with the same files.
     pub fn broker(&self, pid: u32) {
         let base = self.folder.path().join(pid.to_string());
         for folder in [
@@ -116,18 +117,19 @@ impl Host {
         Discovery::new(self.proc(), Vec::new())
     }
 
-    /// All that one scan tells: brokers, below each its problems, then warnings after `?`, or the failure after `!`.
-    pub fn told(&self) -> String {
+    /// Returns the result of one scan: brokers, below each its problems, then warnings after `?`, or the failure after `!`.
+    pub fn scanned(&self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let told = self.told_once();
-            // On a busy machine the bounds on reading may be passed; that is not what is tested here.
-            if !told.contains("took longer than") {
-                return told;
+            let scanned = self.scanned_once();
+            // Only a busy machine exceeds the time limits of reading, which are not tested here.
+            if !scanned.contains("took longer than") || Instant::now() > deadline {
+                return scanned;
             }
         }
     }
 
-    fn told_once(&self) -> String {
+    fn scanned_once(&self) -> String {
         let mut discovery = self.discovery();
         let mut lines: Vec<String> = match discovery.scan() {
             Ok(brokers) => brokers.iter().flat_map(shown).collect(),
@@ -137,7 +139,7 @@ impl Host {
             discovery
                 .warnings()
                 .iter()
-                .map(|doubt| format!("? {doubt}")),
+                .map(|warning| format!("? {warning}")),
         );
         lines
             .join("\n")

@@ -1,4 +1,4 @@
-//! The exporter as a process, for as long as the value lives.
+//! The exporter as a process; dropping the value ends it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ impl Drop for Exporter {
 }
 
 impl Exporter {
-    /// `command` is the exporter, or something that becomes it.
+    /// Starts `command`, which is the exporter or a program that executes it.
     pub fn start(mut command: Command) -> Exporter {
         command
             .arg("--web.listen-address=127.0.0.1:0")
@@ -54,7 +54,7 @@ impl Exporter {
         }
     }
 
-    /// Lines of its log that hold `text`.
+    /// Returns the lines of its log that contain `text`.
     pub fn logged(&self, text: &str) -> Vec<String> {
         let log = self.log.lock().unwrap();
         assert!(!log.iter().any(|line| line.contains("panicked")), "{log:?}");
@@ -62,6 +62,15 @@ impl Exporter {
             .filter(|line| line.contains(text))
             .cloned()
             .collect()
+    }
+
+    /// The most resident memory so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
+        peak.unwrap().trim().parse::<u64>().unwrap() * 1024
     }
 
     pub fn get(&self, path: &str) -> String {
@@ -75,26 +84,26 @@ impl Exporter {
 
 #[track_caller]
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let start = Instant::now();
     while !holds() {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            start.elapsed() < Duration::from_secs(20),
             "waited for {what}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// What comes back until the connection is closed.
+/// Sends a request and returns the answer until the connection is closed.
 pub fn send(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(15)))
         .unwrap();
-    // It may be closed before all was sent, which is an answer as well.
+    // The connection may be closed before all was sent; that is an answer too.
     let _ = stream.write_all(request);
     if !request.ends_with(b"\r\n\r\n") {
-        // Nothing more will come: otherwise the rest is waited for, ten seconds long.
+        // Without this, the exporter waits ten seconds for the rest.
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
     let mut answer = Vec::new();

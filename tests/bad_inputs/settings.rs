@@ -1,4 +1,4 @@
-//! Flags and config files, by the real command.
+//! Flags and config files, tried with the real command.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
 use kafka_vitals::cli::Cli;
+use kafka_vitals::model::{CollectorName, Schedule};
 
-use crate::{EXE, Evaluator};
+use crate::{Cases, EXE};
 
-/// Ends at the latest after ten seconds, with code 124.
+/// Runs the exporter for at most ten seconds; then the code is 124.
 fn run(arguments: &[&str]) -> Output {
     let command = ["10", EXE]
         .iter()
@@ -24,8 +25,8 @@ fn run(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Code and first line, as a person sees them.
-fn told(output: &Output) -> String {
+/// Returns the exit code and the first line of the errors.
+fn code_and_line(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!text.contains("panicked"), "{text}");
     format!(
@@ -37,7 +38,7 @@ fn told(output: &Output) -> String {
 
 #[test]
 fn config_files() {
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     let mut cases = 0;
     for entry in fs::read_dir("tests/bad_inputs/config").unwrap() {
         let path = entry.unwrap().path();
@@ -45,10 +46,10 @@ fn config_files() {
         let golden = text.lines().next().unwrap().strip_prefix("# ").unwrap();
         let path = path.to_str().unwrap();
         let output = run(&["--config.check", "--config.file", path]);
-        judge.case(
+        checked.check(
             path,
             &format!("2: kafka-vitals: config file {path}: {golden}"),
-            &told(&output),
+            &code_and_line(&output),
         );
         assert_eq!(
             String::from_utf8_lossy(&output.stderr).lines().count(),
@@ -57,7 +58,7 @@ fn config_files() {
         );
         cases += 1;
     }
-    judge.verdict(31, cases);
+    checked.finish(36, cases);
 }
 
 #[test]
@@ -66,13 +67,13 @@ fn config_files_of_odd_bytes_and_kinds() {
     let list = |n: usize, item: &str| vec![item; n].join(",");
     let (nine_a, nine_b) = (list(9, "*a"), list(9, "*b"));
     let bomb = format!(
-        "brokers: [{}]\nrounds: &a [x,x]\ncollectors: &b [{nine_a}]\nx: [{nine_b}]\n",
+        "brokers: [{}]\nintervals: &a [x,x]\ncollectors: &b [{nine_a}]\nx: [{nine_b}]\n",
         list(9, "&c {match: {id: 1}}")
     );
     let files: [(&str, Vec<u8>, &str); 8] = [
         (
             "not-utf8",
-            b"rounds: {}\n# K\xf6ln\n".to_vec(),
+            b"intervals: {}\n# K\xf6ln\n".to_vec(),
             "not UTF-8 at line 2; save it as UTF-8",
         ),
         (
@@ -111,19 +112,19 @@ fn config_files_of_odd_bytes_and_kinds() {
             "`key: value` lines are expected at line 3, column 9",
         ),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     let mut check = |path: &str, golden: &str| {
-        let begun = Instant::now();
+        let start = Instant::now();
         let output = run(&["--config.check", "--config.file", path]);
-        judge.case(
+        checked.check(
             path,
             &format!("2: kafka-vitals: config file {path}: {golden}"),
-            &told(&output),
+            &code_and_line(&output),
         );
         assert!(
-            begun.elapsed() < Duration::from_secs(9),
+            start.elapsed() < Duration::from_secs(9),
             "{path} took {:?}",
-            begun.elapsed()
+            start.elapsed()
         );
     };
     for (name, bytes, golden) in &files {
@@ -153,7 +154,7 @@ fn config_files_of_odd_bytes_and_kinds() {
         "/nowhere/x.yml",
         "No such file or directory (os error 2); check the path and that uid * may read it",
     );
-    judge.verdict(12, files.len() + 4);
+    checked.finish(12, files.len() + 4);
 }
 
 fn brokers(count: u32) -> String {
@@ -162,7 +163,7 @@ fn brokers(count: u32) -> String {
     })
 }
 
-/// A valid file but for what it unfolds to: 9 to the power of 7 entries.
+/// Returns a valid file that would expand to 9 to the power of 7 entries.
 fn folded_bomb() -> String {
     let mut text = "brokers:\n  - &a0 {match: {id: 1}}\n".to_owned();
     for level in 1..8 {
@@ -207,14 +208,18 @@ fn flags_and_commands() {
         (vec![&taken], "1: kafka-vitals: cannot listen on *: Address already in use (os error 98); another process has this port: end it, or choose another with --web.listen-address".into()),
         (vec!["--web.listen-address=203.0.113.1:10052"], "1: kafka-vitals: cannot listen on 203.0.113.1:10052: Cannot assign requested address (os error 99); this host has no such address: choose another with --web.listen-address".into()),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (arguments, golden) in &cases {
-        judge.case(&arguments.join(" "), golden, &told(&run(arguments)));
+        checked.check(
+            &arguments.join(" "),
+            golden,
+            &code_and_line(&run(arguments)),
+        );
     }
-    judge.verdict(26, cases.len());
+    checked.finish(26, cases.len());
 }
 
-/// Without rights every port below 1024 is refused; a namespace of its own takes them from root as well.
+/// Without rights, every port below 1024 is refused; root runs it without this capability.
 #[test]
 fn a_privileged_port() {
     let mut command = Command::new("timeout");
@@ -239,15 +244,15 @@ fn a_privileged_port() {
         .unwrap();
     let golden = "1: kafka-vitals: cannot listen on 127.0.0.1:1: Permission denied (os error 13); ports below 1024 \
                   need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address";
-    assert_eq!(told(&output), golden);
+    assert_eq!(code_and_line(&output), golden);
 }
 
 #[test]
-fn right_settings_are_told_and_a_full_disk_is_no_panic() {
+fn valid_settings_are_confirmed_and_a_full_disk_is_no_panic() {
     let output = run(&["--config.check"]);
     assert_eq!(
         (output.status.code(), output.stdout.as_slice()),
-        (Some(0), &b"kafka-vitals: the settings are right\n"[..])
+        (Some(0), &b"kafka-vitals: the settings are valid\n"[..])
     );
     let full = || {
         fs::OpenOptions::new()
@@ -271,7 +276,7 @@ fn right_settings_are_told_and_a_full_disk_is_no_panic() {
 }
 
 #[test]
-fn the_readme_tells_every_flag_and_no_other() {
+fn the_readme_lists_every_flag_and_no_other() {
     let readme = fs::read_to_string("README.md").unwrap();
     let (_, rest) = readme.split_once("\n## Flags\n").unwrap();
     let table = rest
@@ -280,7 +285,7 @@ fn the_readme_tells_every_flag_and_no_other() {
         .0
         .lines()
         .filter_map(|line| line.strip_prefix("| `--"));
-    let mut told: Vec<String> = Vec::new();
+    let mut listed: Vec<String> = Vec::new();
     for row in table {
         let mut cells = row.split('|').map(str::trim);
         let (names, default) = (
@@ -288,20 +293,18 @@ fn the_readme_tells_every_flag_and_no_other() {
             cells.next().unwrap().trim_matches('`'),
         );
         for name in names.split("`, `--").map(|name| name.trim_end_matches('`')) {
-            let all =
-                ["sockets", "threads", "cluster"].map(|x| name.replace(".X", &format!(".{x}")));
-            told.extend(
-                if name.contains(".X") {
-                    &all[..]
-                } else {
-                    &all[..1]
-                }
-                .iter()
-                .map(|name| format!("{name}={default}")),
-            );
+            if name.contains(".X") {
+                let all = CollectorName::ALL.into_iter().filter(|x| x.may_be_off());
+                listed.extend(all.map(|x| {
+                    let name = name.replace(".X", &format!(".{}", x.name()));
+                    format!("{name}={default}")
+                }));
+            } else {
+                listed.push(format!("{name}={default}"));
+            }
         }
     }
-    told.sort();
+    listed.sort();
     let command = Cli::command();
     let default = |argument: &clap::Arg| {
         let values = argument.get_default_values().join(" ".as_ref());
@@ -323,5 +326,34 @@ fn the_readme_tells_every_flag_and_no_other() {
         .filter(|flag| !["help=", "version="].contains(&flag.as_str()))
         .collect();
     flags.sort();
-    assert_eq!(told, flags);
+    assert_eq!(listed, flags);
+}
+
+/// The README lists every collector with what it reads, and its config file has the defaults.
+#[test]
+fn the_readme_lists_every_collector() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let line = |key: &str| {
+        let mut lines = readme.lines();
+        let found = lines.find_map(|line| line.strip_prefix(key)).unwrap();
+        format!("{},", found.trim_matches([' ', '{', '}']))
+    };
+    let (intervals, switches) = (line("intervals:"), line("collectors:"));
+    for collector in CollectorName::ALL {
+        let name = collector.name();
+        let (reads, schedule) = collector.about();
+        if let Schedule::Every(interval) = schedule {
+            let default = format!("{name}: {},", humantime::format_duration(interval));
+            assert!(
+                intervals.contains(&default),
+                "{default} is not in {intervals}"
+            );
+        }
+        let switch = format!("{name}: true,");
+        assert_eq!(switches.contains(&switch), collector.may_be_off(), "{name}");
+        assert!(
+            readme.contains(&format!("\n| `{name}` | {reads}")),
+            "{name}"
+        );
+    }
 }

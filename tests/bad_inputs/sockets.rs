@@ -1,4 +1,4 @@
-//! Socket tables that no kernel writes: never a count of what was left.
+//! Socket tables that no kernel writes: they are errors, never a count of the readable rest.
 
 use std::fs;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::model::TcpState;
 
-use crate::Evaluator;
+use crate::Cases;
 use crate::host::Host;
 
 const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
@@ -17,7 +17,7 @@ const LINE: &str = "   0: 00000000:2384 00000000:0000 0A 00000000:00000000 00:00
 fn tables() {
     let bad = |line: &str| format!("{HEAD}{LINE}{line}\n");
     let garbage = |shown: &str| {
-        format!("protocol: PROC/77/net/tcp: 1 lines tell no socket, the first of them: {shown}")
+        format!("protocol: PROC/77/net/tcp: 1 lines are not sockets, the first of them is: {shown}")
     };
     #[rustfmt::skip] // a case a line
     let cases: Vec<(&str, Vec<u8>, String)> = vec![
@@ -33,36 +33,36 @@ fn tables() {
         ("bytes that are no text", b"\0\xff\xfe\n".to_vec(), garbage("\\x00\\xff\\xfe")),
         ("a line of a megabyte", vec![b'x'; 1 << 20], garbage("(too long)")),
     ];
-    let mut judge = Evaluator::default();
+    let mut checked = Cases::default();
     for (name, table, golden) in &cases {
         let host = Host::new();
         host.write("net/tcp", table);
-        judge.case(name, golden, &told(&host));
+        checked.check(name, golden, &pulse(&host));
     }
     let host = Host::new();
-    judge.case("missing", "gone: PROC/77/net/tcp is gone", &told(&host));
+    checked.check("missing", "gone: PROC/77/net/tcp is gone", &pulse(&host));
     fs::create_dir(host.path("net/tcp")).unwrap();
-    judge.case(
+    checked.check(
         "folder",
         "io: PROC/77/net/tcp: Is a directory (os error 21)",
-        &told(&host),
+        &pulse(&host),
     );
     let host = Host::new();
     host.properties("broker.id=7\nzookeeper.connect=z\nlog.dirs=/data\nlisteners=junk\n");
-    judge.case(
+    checked.check(
         "no listener",
         "unsupported: no listener's port is known (see its `listeners`)",
-        &told(&host),
+        &pulse(&host),
     );
-    judge.verdict(14, cases.len() + 3);
+    checked.finish(14, cases.len() + 3);
 }
 
-fn told(host: &Host) -> String {
+fn pulse(host: &Host) -> String {
     let broker = host.discovery().scan().unwrap().remove(0);
     match Sockets::new(host.folder.path(), Duration::from_secs(5)).pulse(&broker, &|_| false) {
-        Ok(pulse) => format!(
+        Ok(counted) => format!(
             "{} listening",
-            pulse.server.get(TcpState::Listen).connections
+            counted.sockets.server.get(TcpState::Listen).connections
         ),
         Err(failure) => {
             let text = failure

@@ -1,7 +1,7 @@
-//! What takes longer than CI has: `make qualify`.
+//! Tests that take too long for CI: `make qualify`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-/// A test for each row.
+/// Makes a test for each row.
 macro_rules! tests {
     ($check:ident: $($name:ident($argument:expr);)*) => {
         $(#[test]
@@ -23,7 +23,7 @@ use lab::{Cluster, ClusterOptions, Form, deadlock};
 use support::fakes::{self, Fakes};
 use support::{Exporter, trouble};
 
-/// How surely the lab makes the deadlock: ten fresh clusters for each form. The figure is one of an idle machine.
+/// How reliably the lab makes the deadlock: ten fresh clusters for each form. The bar is for an idle machine.
 fn nine_of_ten_in_the_first_round(form: Form) {
     let mut first_rounds = 0;
     for run in 1..=10 {
@@ -51,7 +51,7 @@ tests! { nine_of_ten_in_the_first_round:
     deadlock_rate_as_a_member_leaves(Form::Leave);
 }
 
-/// 20 scrapes a second for a minute at least, while all goes wrong that can, and other brokers come and go.
+/// Scrapes 20 times a second for at least a minute, while brokers are paused, killed and deadlocked and others come and go.
 #[test]
 fn scrapes_are_answered_for_a_minute_of_trouble() {
     let mut cluster = trouble::cluster();
@@ -59,15 +59,15 @@ fn scrapes_are_answered_for_a_minute_of_trouble() {
     trouble::all_well(&exporter);
     trouble::scraped(&exporter, fakes::never_zero, || {
         let _fakes = Fakes::start(cluster.cell());
-        let begun = Instant::now();
+        let start = Instant::now();
         for form in [Form::Expire, Form::Leave].into_iter().cycle() {
             trouble::pause_and_resume(&cluster, &exporter, 217);
             trouble::kill_and_start_again(&mut cluster, &exporter, 218);
             let sick = trouble::make_deadlock(&cluster, &exporter, form);
             trouble::kill_and_start_again(&mut cluster, &exporter, sick);
             trouble::all_well(&exporter);
-            println!("{:.1?} of trouble", begun.elapsed());
-            if begun.elapsed() > Duration::from_secs(60) {
+            println!("{:.1?} of trouble", start.elapsed());
+            if start.elapsed() > Duration::from_secs(60) {
                 break;
             }
         }
@@ -75,6 +75,6 @@ fn scrapes_are_answered_for_a_minute_of_trouble() {
 }
 
 #[test]
-fn a_writer_killed_a_hundred_times_leaves_whole_bundles_or_none() {
+fn a_writer_killed_a_hundred_times_leaves_complete_bundles_or_none() {
     support::evidence::kill_in_a_loop(100);
 }

@@ -1,11 +1,11 @@
-//! Healthy brokers of every version under what hurts, watched for long: no stall, no missing thread, no deadlock:
-//! `make qualify`. `KAFKA_VITALS_QUALIFY_MINUTES` is the time for each version and mode, 10 by default.
+//! Healthy brokers of every version under load, restarts, busy CPUs and a slow disk for a long time: no stall, no missing
+//! thread, no deadlock: `make qualify`. `KAFKA_VITALS_QUALIFY_MINUTES` is the time for each version and mode, 10 by default.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::stalls::{CONFIG, POOLS, all_well, harm, judged, nothing_found};
+use crate::support::stalls::{CONFIG, POOLS, all_well, evaluated, harm, nothing_found};
 use crate::support::{Exporter, wait_for};
 use lab::client::{Connection, Member};
 use lab::deadlock::offsets_partition;
@@ -37,89 +37,90 @@ fn healthy(version: &str, mode: Mode, time: Duration) {
     .unwrap();
     cluster.create_topic("t32", 32, 3).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (exporter, log) = watched(&cluster, folder.path());
+    let (exporter, log) = logging_exporter(&cluster, folder.path());
     // On 0.10.1.0 rebalances may truly deadlock.
     let rebalancers = if version == "0.10.1.0" { 0 } else { 4 };
     let clients = Load::start_rebalancing(&cluster, rebalancers).unwrap();
     let span = time / 4;
-    let told = |what: &str, begun: Instant, readings: usize| {
+    let print = |what: &str, start: Instant, readings: usize| {
         let (answered, failed, rebalanced) =
             (clients.answered(), clients.failed(), clients.rebalanced());
         println!(
             "{version} {mode:?} {what}: {readings} readings in {:.0?}; until now {answered} rounds answered, {failed} \
              failed, {rebalanced} rebalances, suspicions: {:#?}",
-            begun.elapsed(),
+            start.elapsed(),
             suspicions(&log)
         );
     };
     // Dropped before the cluster.
     let disk = disk;
-    let begun = Instant::now();
-    told(
+    let start = Instant::now();
+    print(
         "under load",
-        begun,
-        all_well(&exporter, || begun.elapsed() > span),
+        start,
+        all_well(&exporter, || start.elapsed() > span),
     );
-    let begun = Instant::now();
-    told(
+    let start = Instant::now();
+    print(
         "in rolling restarts",
-        begun,
+        start,
         rolling_restarts(&mut cluster, &exporter, span),
     );
-    judged(&cluster, &exporter, &POOLS);
-    let begun = Instant::now();
+    evaluated(&cluster, &exporter, &POOLS);
+    let start = Instant::now();
     let busy: Vec<Process> = (0..std::thread::available_parallelism().unwrap().get())
         .map(|_| spin(&cell))
         .collect();
-    told(
+    print(
         "beside busy processes",
-        begun,
-        all_well(&exporter, || begun.elapsed() > span),
+        start,
+        all_well(&exporter, || start.elapsed() > span),
     );
     drop(busy);
     if let Some(disk) = &disk {
-        let begun = Instant::now();
+        let start = Instant::now();
         disk.limit("iops", SLOW_WRITES, &cluster);
-        told(
+        print(
             "on a slow disk",
-            begun,
-            all_well(&exporter, || begun.elapsed() > span),
+            start,
+            all_well(&exporter, || start.elapsed() > span),
         );
         disk.limit("iops", "max", &cluster);
     }
-    judged(&cluster, &exporter, &POOLS);
+    evaluated(&cluster, &exporter, &POOLS);
     assert!(clients.answered() > 100 && (rebalancers == 0 || clients.rebalanced() > 50));
 }
 
-/// An exporter that takes dumps often and tells its log what it suspects, and that log.
-fn watched(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
+/// Starts an exporter that takes dumps often and logs its suspicions. Returns it and its log.
+fn logging_exporter(cluster: &Cluster, folder: &Path) -> (Exporter, PathBuf) {
     let log = folder.join("log");
     let exporter = Exporter::start_with(cluster.cell(), CONFIG, |command| {
         command
             .arg("--log.level=debug")
             .stderr(std::fs::File::create(&log).unwrap());
     });
-    judged(cluster, &exporter, &POOLS);
+    evaluated(cluster, &exporter, &POOLS);
     (exporter, log)
 }
 
-fn suspicions(log: &Path) -> Vec<String> {
+/// Returns the suspicions of threads without progress in the log, which has them at level debug.
+pub fn suspicions(log: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(log).unwrap();
     let lines = log
         .lines()
-        .filter(|line| line.contains("hardly move") && !line.contains("suspects=[]"));
+        .filter(|line| line.contains("suspects=[") && !line.contains("suspects=[]"));
     lines
         .map(|line| line.split_once("broker=").unwrap().1.to_owned())
         .collect()
 }
 
-/// One broker after the other, again and again.
+/// Restarts one broker after the other, repeatedly.
 fn rolling_restarts(cluster: &mut Cluster, exporter: &Exporter, time: Duration) -> usize {
     let ids: Vec<i32> = cluster.brokers().map(|broker| broker.id()).collect();
     std::thread::scope(|scope| {
         let restarts = scope.spawn(|| {
-            let begun = Instant::now();
-            while begun.elapsed() < time {
+            let start = Instant::now();
+            while start.elapsed() < time {
                 for id in &ids {
                     cluster.restart(*id).unwrap();
                     cluster
@@ -138,7 +139,7 @@ fn spin(cell: &Cell) -> Process {
     cell.spawn(command).unwrap()
 }
 
-/// A file system whose writes a control group holds up.
+/// A file system whose writes a control group slows down.
 struct SlowDisk {
     cell: Cell,
     folder: PathBuf,
@@ -146,7 +147,7 @@ struct SlowDisk {
 }
 
 impl SlowDisk {
-    /// None, told, where mounting is not allowed.
+    /// Returns None, and reports the skip, where mounting is not allowed.
     fn new(cell: &Cell) -> Option<SlowDisk> {
         let group = format!("kafka-vitals-lab-{}", std::process::id());
         let disk = SlowDisk {
@@ -195,8 +196,8 @@ impl Drop for SlowDisk {
     }
 }
 
-/// A broker in one full garbage collection after the other, and one that is stopped for a while.
-fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
+/// Checks a broker in permanent full garbage collection, and then one that is stopped for a while.
+fn pauses_are_no_stall(java: Option<PathBuf>, collector: &[&str]) {
     let cluster = Cluster::start(ClusterOptions {
         java,
         brokers: vec![1],
@@ -210,23 +211,23 @@ fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
     .unwrap();
     cluster.create_topic("t32", 32, 1).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (exporter, log) = watched(&cluster, folder.path());
+    let (exporter, log) = logging_exporter(&cluster, folder.path());
     let _clients = Load::start(&cluster).unwrap();
     let paused = || exporter.metrics().of("jvm_pause_seconds_total", 1).unwrap();
     let before = paused();
     harm(&cluster, 1, "fill:600");
-    let begun = Instant::now();
-    nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(30));
+    let start = Instant::now();
+    nothing_found(&exporter, || start.elapsed() > Duration::from_secs(30));
     println!(
         "{collector:?}: {:.1} s at safepoints in 30 s, suspicions: {:#?}",
         paused() - before,
         suspicions(&log)
     );
     cluster.pause(1).unwrap();
-    let begun = Instant::now();
-    nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(25));
+    let start = Instant::now();
+    nothing_found(&exporter, || start.elapsed() > Duration::from_secs(25));
     cluster.resume(1).unwrap();
-    nothing_found(&exporter, || begun.elapsed() > Duration::from_secs(40));
+    nothing_found(&exporter, || start.elapsed() > Duration::from_secs(40));
     println!(
         "{collector:?}: stopped for 25 s, suspicions: {:#?}",
         suspicions(&log)
@@ -235,20 +236,21 @@ fn pauses_accuse_nobody(java: Option<PathBuf>, collector: &[&str]) {
 }
 
 #[test]
-fn garbage_collection_and_stops_accuse_nobody() {
-    pauses_accuse_nobody(None, &[]);
+fn garbage_collection_and_stops_are_no_stall() {
+    pauses_are_no_stall(None, &[]);
     let Some(java) = lab::jars::java_of(24..) else {
         return lab::skip(
-            "garbage_collection_and_stops_accuse_nobody",
+            "garbage_collection_and_stops_are_no_stall",
             "no JDK 24 or later",
         );
     };
-    // The lab's own choice is the serial collector.
-    pauses_accuse_nobody(Some(java.clone()), &["-XX:-UseSerialGC", "-XX:+UseG1GC"]);
-    pauses_accuse_nobody(Some(java), &["-XX:-UseSerialGC", "-XX:+UseZGC"]);
+    // The lab's default is the serial collector.
+    pauses_are_no_stall(Some(java.clone()), &["-XX:-UseSerialGC", "-XX:+UseG1GC"]);
+    pauses_are_no_stall(Some(java), &["-XX:-UseSerialGC", "-XX:+UseZGC"]);
 }
 
-/// Which no JVM reports: of read locks nobody is known as the owner. Found on a real broker, where writers close the ring.
+/// No JVM reports this deadlock, because the owners of read locks are unknown. On this real broker, waiting writers close
+/// the cycle.
 #[test]
 fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-7697.btm");
@@ -261,7 +263,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         ..ClusterOptions::new("2.1.0")
     })
     .unwrap();
-    // Two leaders' worth of appends on one broker, and for each partition a follower of its own that wants to write.
+    // One broker leads two partitions, and each has a follower of its own that causes a write lock.
     let assignment = [
         "--replica-assignment",
         "1:2,1:3",
@@ -282,7 +284,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         .wait_fully_replicated(Duration::from_secs(60))
         .unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (exporter, log) = watched(&cluster, folder.path());
+    let (exporter, log) = logging_exporter(&cluster, folder.path());
     let group = |partition| {
         (0..)
             .map(|n| format!("g{n}"))
@@ -291,7 +293,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
     };
     let time = Duration::from_secs(10);
     let connect = || Connection::open(cluster.broker(1).unwrap().port(), time).unwrap();
-    let asks = || {
+    let requests = || {
         wait_for("the coordinator", time, || {
             (0..2).all(|n| connect().coordinator(&group(n)).is_ok())
         });
@@ -307,7 +309,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
                 )
                 .unwrap();
         }
-        // They wait in the purgatory.
+        // The fetches wait in the purgatory.
         assert!(
             fetches[1]
                 .receive(Instant::now() + Duration::from_secs(1))
@@ -322,18 +324,22 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
         });
         (fetches, commits)
     };
-    let _unanswered = cluster.cell().in_network(asks).unwrap();
-    let begun = Instant::now();
+    let _unanswered = cluster.cell().in_network(requests).unwrap();
+    let start = Instant::now();
     let handlers = "stalled_threads{broker=\"1\",pool=\"request_handler\"}";
     let named = "known_issue_detected{broker=\"1\",issue=\"KAFKA-7697\",fixed_in=\"2.1.1,2.2.0\"}";
-    let told = || {
+    let reported = || {
         let metrics = exporter.metrics();
         metrics.get(handlers) >= Some(2.0) && metrics.get(named) == Some(1.0)
     };
-    wait_for("the stall to be told", Duration::from_secs(60), told);
+    wait_for(
+        "the stall to be reported",
+        Duration::from_secs(60),
+        reported,
+    );
     println!(
-        "told {:.1?} after the commits, suspicions: {:#?}",
-        begun.elapsed(),
+        "reported {:.1?} after the commits, suspicions: {:#?}",
+        start.elapsed(),
         suspicions(&log)
     );
     let dump = cluster.jstack(1).unwrap();
@@ -347,7 +353,7 @@ fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
     assert_eq!(exporter.metrics().of("deadlock_detected", 1), Some(0.0));
 }
 
-/// A disk that takes no byte any more.
+/// The disk accepts no more bytes.
 #[test]
 fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     let cell = Cell::new().unwrap();
@@ -364,8 +370,8 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
     .unwrap();
     cluster.create_topic("t32", 32, 1).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (exporter, log) = watched(&cluster, folder.path());
-    // Dropped before the cluster: held-up writes hold up their processes' end.
+    let (exporter, log) = logging_exporter(&cluster, folder.path());
+    // Dropped before the cluster: a process cannot end while its writes wait.
     let disk = disk;
     let clients = Load::start(&cluster).unwrap();
     wait_for(
@@ -374,18 +380,18 @@ fn threads_that_wait_for_a_dead_disk_are_a_stall() {
         || clients.answered() > 50,
     );
     disk.limit("bps", "1", &cluster);
-    let begun = Instant::now();
-    // First of the node's metadata; what it leads comes after it, if at all.
+    let start = Instant::now();
+    // The log of the node's metadata stalls first; its partitions stall later, if at all.
     let stalled = || {
         exporter
             .metrics()
             .get("stalled_threads{broker=\"1\",pool=\"raft_io\"}")
             > Some(0.0)
     };
-    wait_for("the stall to be told", Duration::from_secs(60), stalled);
+    wait_for("the stall to be reported", Duration::from_secs(60), stalled);
     println!(
-        "told {:.1?} after the disk's end, suspicions: {:#?}",
-        begun.elapsed(),
+        "reported {:.1?} after the disk stopped, suspicions: {:#?}",
+        start.elapsed(),
         suspicions(&log)
     );
     let page = exporter.page();

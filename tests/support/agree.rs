@@ -1,4 +1,4 @@
-//! The exporter's readings against those of other tools.
+//! Compares the exporter's readings with those of other tools.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,37 +9,40 @@ use lab::Cluster;
 use super::tools::{Readings, connections_by_ss, handles_by_folder, isr_by_kafka_topics};
 use super::{Exporter, wait_for};
 
-/// Tool, exporter, tool: wherever both readings of the tool agree, the exporter's must equal them. The exporter's
-/// reading is taken once its age says that it was read between the two. Ends when every series was compared; a
-/// difference must show twice, as what comes and goes between two looks of a tool is no fault of the exporter.
+/// The longest comparison; it includes the time until `kafka-topics` and Metadata agree.
+const COMPARE_TIME: Duration = Duration::from_secs(180);
+
+/// Reads tool, exporter, tool: where both readings of the tool agree, the exporter's must equal them. The exporter's
+/// reading is used once its age shows that it was taken between the two. Ends when every series was compared. Fails at the
+/// second difference of a series: one alone can be a socket or fd that existed only between the tool's two readings.
 #[track_caller]
 pub fn agree(
     exporter: &Exporter,
-    reading: &str,
+    collector: &str,
     brokers: &[impl Display],
     tool: impl Fn() -> Readings,
 ) {
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut open: Option<Vec<String>> = None;
     let mut differences = BTreeMap::<String, u32>::new();
     while open.as_ref().is_none_or(|open| !open.is_empty()) {
         assert!(
-            begun.elapsed() < Duration::from_secs(90),
-            "not compared within 90 s: {open:?}"
+            start.elapsed() < COMPARE_TIME,
+            "not compared within {COMPARE_TIME:?}: {open:?}"
         );
-        let before_begun = Instant::now();
+        let round_start = Instant::now();
         let before = tool();
         let read_since = Instant::now();
         let mut metrics = exporter.metrics();
         wait_for(
-            &format!("new readings of {reading}"),
+            &format!("new readings of {collector}"),
             Duration::from_secs(60),
             || {
                 metrics = exporter.metrics();
                 let since = read_since.elapsed().as_secs_f64();
                 let age = |broker: &_| {
                     metrics.get(&format!(
-                        "reading_age_seconds{{broker=\"{broker}\",reading=\"{reading}\"}}"
+                        "reading_age_seconds{{broker=\"{broker}\",collector=\"{collector}\"}}"
                     ))
                 };
                 brokers
@@ -61,14 +64,14 @@ pub fn agree(
             assert!(
                 *times < 2,
                 "{series}: {ours:?}, and {wanted:?} by the tool over {:?}",
-                before_begun.elapsed()
+                round_start.elapsed()
             );
             open.push(series.clone());
         }
     }
 }
 
-/// All that the tools tell, for the brokers and controllers that run.
+/// Compares every reading that a tool reports too, for the running brokers and controllers.
 #[track_caller]
 pub fn agree_on_everything(cluster: &Cluster, exporter: &Exporter) {
     let running: Vec<i32> = cluster
@@ -77,7 +80,7 @@ pub fn agree_on_everything(cluster: &Cluster, exporter: &Exporter) {
         .filter(|node| node.pid().is_ok())
         .map(|node| node.id())
         .collect();
-    agree(exporter, "handles", &running, || handles_by_folder(cluster));
+    agree(exporter, "process", &running, || handles_by_folder(cluster));
     for (reading, pulse) in [("sockets", true), ("connections", false)] {
         agree(exporter, reading, &running, || {
             let all = connections_by_ss(cluster, exporter);
@@ -96,7 +99,7 @@ pub fn agree_on_everything(cluster: &Cluster, exporter: &Exporter) {
     });
 }
 
-/// Whether every pulse reads a series of `connections`; else the slow round does.
+/// Whether the collector `sockets` reads this series of `connections`; the collector `connections` reads the others.
 pub fn is_of_pulse(series: &str) -> bool {
     series.contains("\"server\"") && !series.contains("\"established\"")
 }

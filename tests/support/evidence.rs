@@ -1,4 +1,4 @@
-//! Bundles of evidence, judged by other tools.
+//! Checks bundles of evidence with other tools.
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,12 +14,12 @@ use tempfile::TempDir;
 
 use super::fakes::fake_broker;
 
-/// A folder that cells see as well.
+/// Creates a folder that cells see too.
 pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// `kafka-vitals bundle` of one broker.
+/// Returns the command `kafka-vitals bundle` for one broker.
 pub fn bundle_command(broker: i32, output: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
     command
@@ -38,19 +38,20 @@ pub fn run(cell: &Cell, command: Command) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-/// The folders that count: those whose names do not begin with a dot.
-pub fn whole(dir: &Path) -> Vec<PathBuf> {
+/// Returns the complete bundles: folders whose names do not begin with a dot.
+pub fn complete(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let mut whole: Vec<PathBuf> = entries
+    let mut complete: Vec<PathBuf> = entries
         .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.'))
         .collect();
-    whole.sort();
-    whole
+    complete.sort();
+    complete
 }
 
-/// Every file is listed, nothing else is, `sha256sum` agrees, nobody else may read; the manifest.
+/// Checks that exactly the files of the bundle are listed, that `sha256sum` agrees, and that only the owner may read it.
+/// Returns the manifest.
 #[track_caller]
 pub fn verified(bundle: &Path) -> serde_json::Value {
     let manifest: serde_json::Value =
@@ -73,7 +74,7 @@ pub fn verified(bundle: &Path) -> serde_json::Value {
         .write_all(sums.as_bytes())
         .unwrap();
     let output = tool.wait_with_output().unwrap();
-    // No file is a case of its own: the tool wants at least one line.
+    // `sha256sum` fails without a line.
     assert!(
         listed.is_empty() || output.status.success(),
         "{}",
@@ -101,14 +102,14 @@ pub fn verified(bundle: &Path) -> serde_json::Value {
     manifest
 }
 
-/// Why a file is missing; None where it is there.
+/// Returns why a file is missing, or None if it exists.
 pub fn why_missing(manifest: &serde_json::Value, name: &str) -> Option<String> {
     let missing = manifest["missing"].as_array().unwrap();
     let found = missing.iter().find(|missing| missing["name"] == name)?;
     Some(found["why"].as_str().unwrap().to_owned())
 }
 
-/// Kills writers at every moment of their writing; what counts is whole, and of the rest the next writer leaves nothing.
+/// Kills writers at every moment of their writing. Every bundle must be complete, and the next writer removes the rest.
 pub fn kill_in_a_loop(times: u32) {
     const ID: i32 = 890_100;
     let cell = Cell::new().unwrap();
@@ -131,11 +132,11 @@ pub fn kill_in_a_loop(times: u32) {
             .stdout(Stdio::null());
         command
     };
-    let (mut whole_before, mut killed_midway) = (0, 0);
+    let (mut complete_before, mut killed_midway) = (0, 0);
     for round in 0..times {
         let before = names();
         let mut writer = cell.spawn(command()).unwrap();
-        // Killed with every number of files, from none to all; some only when they have ended.
+        // Writers are killed with every number of files, from none to all, and some only after their end.
         let files = (16 * (times - 1 - round) / times) as usize;
         let far_enough = || match names().iter().find(|name| !before.contains(name)) {
             Some(name) if name.starts_with('.') => {
@@ -145,29 +146,29 @@ pub fn kill_in_a_loop(times: u32) {
         };
         let until = Instant::now() + Duration::from_secs(30);
         while !far_enough() {
-            assert!(Instant::now() < until, "nothing is written");
+            assert!(Instant::now() < until, "no file is written");
             std::thread::sleep(Duration::from_micros(100));
         }
         writer.kill().unwrap();
-        let now = whole(dir);
+        let now = complete(dir);
         now.iter().for_each(|bundle| drop(verified(bundle)));
-        assert!(now.len() - whole_before <= 1, "{now:?}");
-        killed_midway += u32::from(now.len() == whole_before);
-        whole_before = now.len();
+        assert!(now.len() - complete_before <= 1, "{now:?}");
+        killed_midway += u32::from(now.len() == complete_before);
+        complete_before = now.len();
     }
     println!(
-        "{killed_midway} of {times} killed while they wrote, {} had ended",
+        "{killed_midway} of {times} killed while they wrote, {} after their end",
         times - killed_midway
     );
     assert!(killed_midway >= times / 5 && killed_midway < times);
     assert!(
         names().iter().any(|name| name.starts_with('.')),
-        "nothing is left to sweep"
+        "no unfinished bundle is left to remove"
     );
     assert_eq!(run(&cell, command()).0, Some(0));
     let left: Vec<String> = names()
         .into_iter()
         .filter(|name| name.starts_with('.'))
         .collect();
-    assert_eq!(left, Vec::<String>::new(), "what was left over is swept");
+    assert_eq!(left, Vec::<String>::new(), "unfinished bundles are left");
 }

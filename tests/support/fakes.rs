@@ -1,4 +1,4 @@
-//! Shells that look like brokers to discovery, and such as live for milliseconds.
+//! Shells that discovery takes for brokers, some of which live only for milliseconds.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -14,21 +14,21 @@ use lab::{Cell, Process};
 
 use super::Metrics;
 
-/// Their broker ids count up from here: no other broker of this machine has such an id.
+/// Their broker ids count up from here; no other broker of this machine has such an id.
 const FIRST_ID: u64 = 900_000;
 
 pub fn is_fake(id: Option<i32>) -> bool {
     id.is_some_and(|id| id as u64 >= FIRST_ID)
 }
 
-/// A shell named `java` that runs a script named `kafka.Kafka`, with some open handles: it waits for its end.
+/// The script of a shell named `java`: it opens some fds and waits until its input is closed.
 const SCRIPT: &str = "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null\nread line\n";
 const PROPERTIES: &str = "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=127.0.0.1:1\n";
 
-/// No JVM: it cannot be attached to, so a bundle of it takes no time.
+/// Starts a fake broker. It is no JVM and cannot be attached to, so a bundle of it takes no time.
 pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Process {
     for (name, text) in [("kafka.Kafka", SCRIPT), ("server.properties", PROPERTIES)] {
-        // Not again under one that reads it.
+        // It is not rewritten while another fake reads it.
         if !folder.join(name).exists() {
             fs::write(folder.join(name), text).unwrap();
         }
@@ -46,7 +46,7 @@ pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Pr
     cell.spawn(fake).unwrap()
 }
 
-/// Starts and kills them, until it is dropped.
+/// Starts and kills fake brokers until it is dropped.
 pub struct Fakes {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -55,16 +55,16 @@ pub struct Fakes {
 impl Fakes {
     pub fn start(cell: &Cell) -> Fakes {
         let over = Arc::new(AtomicBool::new(false));
-        let (cell, told) = (cell.clone(), Arc::clone(&over));
+        let (cell, stop) = (cell.clone(), Arc::clone(&over));
         let thread = std::thread::spawn(move || {
             let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             let mut alive = VecDeque::new();
             for id in FIRST_ID.. {
-                if told.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
                     break;
                 }
                 alive.push_back(fake_broker(&cell, folder.path(), id));
-                // Lives of many lengths, so that they end at every point of a reading.
+                // They live for different times, so that they end at every point of a reading.
                 std::thread::sleep(Duration::from_micros(id * 7919 % 20_000));
                 if alive.len() > 3 {
                     drop(alive.pop_front());
@@ -92,7 +92,7 @@ impl Drop for Fakes {
     }
 }
 
-/// What is told of a process that has ended meanwhile is absent, never zero.
+/// Readings of a process that has ended must be absent, never zero.
 pub fn never_zero(scrape: &str) {
     let metrics = Metrics::parse(scrape);
     let never_none = [

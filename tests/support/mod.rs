@@ -1,4 +1,4 @@
-//! The exporter beside a cluster of the lab.
+//! Runs the exporter beside a cluster of the lab.
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Cell, Process};
 
-/// A running exporter, started as a user would: with nothing but the address to serve on.
+/// A running exporter, started as a user would: with only the address to serve on.
 pub struct Exporter {
     pub process: Process,
     pub port: u16,
@@ -29,14 +29,14 @@ impl Exporter {
         Exporter::start_with(cell, "", |_| {})
     }
 
-    /// With a config file of these contents, where there are any, and further arguments, or its log elsewhere.
+    /// Starts it with a config file of this content, unless that is empty; `change` adds arguments or redirects the log.
     pub fn start_with(cell: &Cell, config: &str, change: impl FnOnce(&mut Command)) -> Exporter {
         let port = cell.free_ports(1).unwrap()[0];
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
         command
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .stdin(Stdio::null());
-        // Evidence of what is tested does not belong among that of the machine.
+        // Evidence of a test does not belong among that of the machine.
         command
             .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env_remove("STATE_DIRECTORY");
@@ -58,7 +58,7 @@ impl Exporter {
         exporter
     }
 
-    /// The text of one scrape.
+    /// Returns the text of one scrape.
     pub fn scrape(&self) -> String {
         let (status, body) = self
             .cell
@@ -76,7 +76,7 @@ impl Exporter {
         self.get("/").1
     }
 
-    /// Status and body.
+    /// Returns status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.cell
             .http_get(self.port, path, Duration::from_secs(5))
@@ -84,7 +84,7 @@ impl Exporter {
     }
 }
 
-/// Series of one scrape, by name and labels as the text format writes them, without the metrics' prefix.
+/// The series of one scrape, by name and labels as in the text format, without the metrics' prefix.
 pub struct Metrics(pub BTreeMap<String, f64>);
 
 impl Metrics {
@@ -102,7 +102,7 @@ impl Metrics {
         Metrics(series.collect())
     }
 
-    /// None where the series is absent: unknown.
+    /// Returns None for an absent series, whose value is unknown.
     pub fn get(&self, series: &str) -> Option<f64> {
         self.0.get(series).copied()
     }
@@ -120,33 +120,51 @@ impl Metrics {
     }
 }
 
-/// Asks again and again until `holds`, with a bound that only a fault reaches.
+/// Polls until `holds` returns true. Only a fault reaches the time limit.
 #[track_caller]
 pub fn wait_for(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let start = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < time, "waited {time:?} for {what}");
+        assert!(start.elapsed() < time, "waited {time:?} for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Asks again and again until nothing is amiss; a fault is told with what is.
+/// Polls until `remaining` returns nothing, and fails with what remains at the time limit.
 #[track_caller]
 pub fn wait_until_none<T: std::fmt::Debug>(
     what: &str,
     time: Duration,
-    mut amiss: impl FnMut() -> Vec<T>,
+    mut remaining: impl FnMut() -> Vec<T>,
 ) {
     let mut last = Vec::new();
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        last = amiss();
+    let start = Instant::now();
+    while start.elapsed() < time {
+        last = remaining();
         if last.is_empty() {
             return;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("waited {time:?} for {what}: {last:#?}");
+}
+
+/// Runs one step of a scenario and prints its name with the time it took; a failed step is marked.
+#[track_caller]
+pub fn step<T>(name: &str, run: impl FnOnce() -> T) -> T {
+    struct Step<'a>(&'a str, Instant);
+    impl Drop for Step<'_> {
+        fn drop(&mut self) {
+            let outcome = if std::thread::panicking() {
+                "FAILED"
+            } else {
+                "ok"
+            };
+            println!("step {outcome} ({:.1?}): {}", self.1.elapsed(), self.0);
+        }
+    }
+    let _step = Step(name, Instant::now());
+    run()
 }
 
 #[allow(unused_imports)] // as above

@@ -1,4 +1,4 @@
-//! Brokers whose threads are looked at again and again.
+//! Brokers whose threads are checked repeatedly.
 #![allow(dead_code)] // each test binary uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,11 +12,11 @@ use lab::{Cluster, ClusterOptions, Load};
 
 use super::{Exporter, wait_for};
 
-/// More often than by default, so that more is compared.
-pub const CONFIG: &str = "rounds: {thread_dump: 2s}\n";
+/// More dumps than by default, so that more is compared.
+pub const CONFIG: &str = "intervals: {threads: 2s}\n";
 const AT_REST: Duration = Duration::from_secs(15);
 
-/// Three brokers and an exporter that takes dumps often. The mode is the version's usual one when not given.
+/// Starts three brokers and an exporter that takes dumps often. The mode is the version's default when None.
 pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
     let cluster = Cluster::start(ClusterOptions {
         mode,
@@ -28,38 +28,42 @@ pub fn start(version: &str, mode: Option<Mode>) -> (Cluster, Exporter) {
     (cluster, exporter)
 }
 
-/// Waits until these pools of every broker can be judged.
-pub fn judged(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
-    // Two dumps 10 s apart; on a busy machine the budget of pauses stretches what is between them.
-    wait_for("every pool to be judged", Duration::from_secs(120), || {
-        let metrics = exporter.metrics();
-        cluster.brokers().all(|broker| {
-            let of = |name: &str, pool: &str| {
-                format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id())
-            };
-            let known = |series: String| metrics.get(&series).is_some();
-            pools.iter().all(|pool| {
-                known(of("stalled_threads", pool)) && known(of("missing_threads", pool))
+/// Waits until these pools of every broker can be evaluated.
+pub fn evaluated(cluster: &Cluster, exporter: &Exporter, pools: &[&str]) {
+    // It takes two dumps 10 s apart; on a busy machine the budget of pauses increases the time between them.
+    wait_for(
+        "every pool to be evaluated",
+        Duration::from_secs(120),
+        || {
+            let metrics = exporter.metrics();
+            cluster.brokers().all(|broker| {
+                let of = |name: &str, pool: &str| {
+                    format!("{name}{{broker=\"{}\",pool=\"{pool}\"}}", broker.id())
+                };
+                let known = |series: String| metrics.get(&series).is_some();
+                pools.iter().all(|pool| {
+                    known(of("stalled_threads", pool)) && known(of("missing_threads", pool))
+                })
             })
-        })
-    });
+        },
+    );
 }
 
-/// Looks at every broker again and again until `over`: none is even suspect. One that restarts is down.
+/// Checks every broker until `over`: none may even be suspect. A broker that restarts is down.
 pub fn all_well(exporter: &Exporter, over: impl Fn() -> bool) -> usize {
-    look(exporter, over, |name, value| {
+    check_threads(exporter, over, |name, value| {
         let accused = name.starts_with("broker_state")
             && ["suspect", "gray"].iter().any(|state| name.contains(state));
         assert!(!accused || value == 0.0, "{name}: {}", exporter.page());
     })
 }
 
-/// Looks at the threads of every broker again and again until `over`.
+/// Checks the threads of every broker until `over`. Returns the number of readings.
 pub fn nothing_found(exporter: &Exporter, over: impl Fn() -> bool) -> usize {
-    look(exporter, over, |_, _| {})
+    check_threads(exporter, over, |_, _| {})
 }
 
-fn look(exporter: &Exporter, over: impl Fn() -> bool, judge: impl Fn(&str, f64)) -> usize {
+fn check_threads(exporter: &Exporter, over: impl Fn() -> bool, check: impl Fn(&str, f64)) -> usize {
     let mut series = 0;
     loop {
         let last = over();
@@ -71,7 +75,7 @@ fn look(exporter: &Exporter, over: impl Fn() -> bool, judge: impl Fn(&str, f64))
                 assert_eq!(value, 0.0, "{name}: {}", exporter.page());
                 series += 1;
             }
-            judge(&name, value);
+            check(&name, value);
         }
         if last {
             return series;
@@ -80,33 +84,33 @@ fn look(exporter: &Exporter, over: impl Fn() -> bool, judge: impl Fn(&str, f64))
     }
 }
 
-/// At rest, under load for so long, while a broker restarts, and after that: no stall, no missing thread, no deadlock.
+/// Finds no stall, missing thread or deadlock at rest, under load for the given time, during a restart, and after it.
 pub fn healthy(version: &str, mode: Option<Mode>, pools: &[&str], under_load: Duration) {
     let (mut cluster, exporter) = start(version, mode);
-    judged(&cluster, &exporter, pools);
-    let begun = Instant::now();
-    let at_rest = all_well(&exporter, || begun.elapsed() > AT_REST);
+    evaluated(&cluster, &exporter, pools);
+    let start = Instant::now();
+    let at_rest = all_well(&exporter, || start.elapsed() > AT_REST);
     let clients = Load::start(&cluster).unwrap();
-    let begun = Instant::now();
-    let loaded = all_well(&exporter, || begun.elapsed() > under_load);
+    let start = Instant::now();
+    let loaded = all_well(&exporter, || start.elapsed() > under_load);
     println!(
         "{version}: {at_rest} readings at rest, {loaded} under load, {} rounds answered",
         clients.answered()
     );
     assert!(clients.answered() > 100);
     drop(clients);
-    // Its peers' fetchers end, and its own threads one after the other.
+    // Its peers' fetchers end, and its own threads one by one.
     let id = cluster.brokers().next().unwrap().id();
     std::thread::scope(|scope| {
         let restart = scope.spawn(|| cluster.restart(id).unwrap());
         all_well(&exporter, || restart.is_finished());
     });
-    judged(&cluster, &exporter, pools);
-    let begun = Instant::now();
-    all_well(&exporter, || begun.elapsed() > AT_REST);
+    evaluated(&cluster, &exporter, pools);
+    let start = Instant::now();
+    all_well(&exporter, || start.elapsed() > AT_REST);
 }
 
-/// Of every version.
+/// The pools of every version.
 pub const POOLS: [&str; 5] = [
     "request_handler",
     "network",
@@ -115,7 +119,7 @@ pub const POOLS: [&str; 5] = [
     "log_cleaner",
 ];
 
-/// The agent that harms a broker from inside, as a jar.
+/// The jar of the Java agent that damages a broker from inside.
 static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("agent");
     let run = |mut command: Command| {
@@ -141,6 +145,7 @@ static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
     jar
 });
 
+/// Runs the agent in a broker's JVM with a command such as `hold` or `end:THREADS`.
 pub fn harm(cluster: &Cluster, id: i32, what: &str) {
     let mut java = Command::new("java");
     let pid = cluster.broker(id).unwrap().cell_pid().unwrap();

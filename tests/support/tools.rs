@@ -1,16 +1,17 @@
-//! What other tools say of what the exporter reads, under the names of its series.
+//! What other tools report about the exporter's readings, under the names of its series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lab::client::Partition;
 use lab::{Cluster, cli_tools};
 
 use super::Exporter;
 
 pub type Readings = BTreeMap<String, u64>;
 
-/// The entries of `/proc/PID/fd` of each broker and controller that runs.
+/// Counts the entries of `/proc/PID/fd` of each running broker and controller.
 pub fn handles_by_folder(cluster: &Cluster) -> Readings {
     let count = |broker: &lab::cluster::Node| {
         let entries = cli_tools::open_handles(broker.pid().ok()?).ok()?;
@@ -22,38 +23,66 @@ pub fn handles_by_folder(cluster: &Cluster) -> Readings {
     cluster.nodes().iter().filter_map(count).collect()
 }
 
-/// Counts over `kafka-topics --describe`, for the brokers that run.
+/// The longest time after a change until `kafka-topics` and the Metadata of all brokers agree.
+const AGREE_TIME: Duration = Duration::from_secs(120);
+
+/// Waits until `kafka-topics` and the Metadata of every broker that answers give the same counts for the running brokers,
+/// and returns them.
+///
+/// With ZooKeeper, which `kafka-topics` reads, either can be behind the other after a change. The exporter reads Metadata,
+/// so a comparison with `kafka-topics` alone would compare two moments.
 pub fn isr_by_kafka_topics(cluster: &Cluster) -> Readings {
     let running: Vec<i32> = cluster
         .brokers()
-        .filter(|b| b.pid().is_ok())
-        .map(|b| b.id())
+        .filter(|node| node.pid().is_ok())
+        .map(|node| node.id())
         .collect();
-    isr_in_describe(&cluster.topics_describe().unwrap(), &running)
+    let deadline = Instant::now() + AGREE_TIME;
+    loop {
+        let described = isr_in_describe(&cluster.topics_describe().unwrap(), &running);
+        // A paused broker does not answer.
+        let answers = running
+            .iter()
+            .filter_map(|id| Some((*id, cluster.metadata(*id).ok()?.partitions)));
+        let answers: Vec<_> = answers
+            .map(|(id, partitions)| (id, isr_counts(&partitions, &running)))
+            .collect();
+        if !answers.is_empty() && answers.iter().all(|(_, counts)| *counts == described) {
+            return described;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "after {AGREE_TIME:?} kafka-topics and Metadata still differ: {described:#?}\n{answers:#?}"
+        );
+    }
 }
 
 /// Counts over the output of `kafka-topics --describe`.
 pub fn isr_in_describe(text: &str, brokers: &[i32]) -> Readings {
     let partitions = cli_tools::described_partitions(text);
     assert!(!partitions.is_empty());
+    isr_counts(&partitions, brokers)
+}
+
+fn isr_counts(partitions: &[Partition], brokers: &[i32]) -> Readings {
     let mut readings = Readings::new();
     for &id in brokers {
-        let count = |wanted: &dyn Fn(&lab::client::Partition) -> bool| {
+        let count = |wanted: &dyn Fn(&Partition) -> bool| {
             partitions.iter().filter(|p| wanted(p)).count() as u64
         };
-        let led = |p: &lab::client::Partition| p.leader == Some(id);
-        let mut tell =
+        let led = |p: &Partition| p.leader == Some(id);
+        let mut report =
             |name: &str, value| readings.insert(format!("{name}{{broker=\"{id}\"}}"), value);
-        tell("leader_partitions", count(&led));
-        tell(
+        report("leader_partitions", count(&led));
+        report(
             "under_replicated_partitions",
             count(&|p| led(p) && p.isr.len() < p.replicas.len()),
         );
-        tell(
+        report(
             "isr_leader_alone_partitions",
             count(&|p| led(p) && p.isr == [id] && p.replicas.len() > 1),
         );
-        tell(
+        report(
             "not_in_isr_partitions",
             count(&|p| p.replicas.contains(&id) && !p.isr.contains(&id)),
         );
@@ -65,7 +94,7 @@ pub fn isr_in_describe(text: &str, brokers: &[i32]) -> Readings {
     readings
 }
 
-/// Sockets by state as `ss` shows them, the exporter's own and TIME_WAIT left out.
+/// Counts sockets by state as `ss` shows them, without the exporter's own and TIME_WAIT.
 pub fn connections_by_ss(cluster: &Cluster, exporter: &Exporter) -> Readings {
     let mut ss = Command::new("ss");
     ss.args(["--no-header", "--tcp", "--all", "--numeric", "--processes"]);
@@ -88,7 +117,7 @@ pub fn connections_by_ss(cluster: &Cluster, exporter: &Exporter) -> Readings {
     )
 }
 
-/// Sockets by state in the output of `ss`, of brokers with their id, pid and ports. Those of `own_pid` are left out.
+/// Counts sockets by state in the output of `ss`, for brokers with their id, pid and ports, without those of `own_pid`.
 pub fn connections_in_ss(
     text: &str,
     brokers: &[(i32, u32, Vec<u16>)],
@@ -105,22 +134,22 @@ pub fn connections_in_ss(
             let server = in_state().filter(|row| at_listener(row) && !own.contains(row.remote));
             let client = in_state()
                 .filter(|row| row.pid == Some(*pid) && !at_listener(row) && shown != "LISTEN");
-            let mut tell = |role, count: usize| {
+            let mut report = |role, count: usize| {
                 let series =
                     format!("connections{{broker=\"{id}\",role=\"{role}\",state=\"{name}\"}}");
                 readings.insert(series, count as u64);
             };
-            tell("server", server.count());
-            // Whose a connection was that its process has closed, no tool can tell any more.
+            report("server", server.count());
+            // No tool knows the process of a connection that this process has already closed.
             if !in_state().any(|row| row.pid.is_none() && !at_listener(&row)) {
-                tell("client", client.count());
+                report("client", client.count());
             }
         }
     }
     readings
 }
 
-/// How the exporter and `ss` spell the states that both tell.
+/// The names of the exporter and of `ss` for the states that both report.
 pub const STATES: [(&str, &str); 10] = [
     ("established", "ESTAB"),
     ("syn_sent", "SYN-SENT"),
@@ -134,13 +163,14 @@ pub const STATES: [(&str, &str); 10] = [
     ("closing", "CLOSING"),
 ];
 
-/// One line of `ss` about a TCP socket.
+/// A line of `ss` about a TCP socket.
 pub struct Row<'a> {
     pub state: &'a str,
     pub receive_queue: u64,
     pub send_queue: u64,
-    /// Ports.
+    /// The local port.
     pub local: &'a str,
+    /// The remote port.
     pub remote: &'a str,
     pub pid: Option<u32>,
 }
@@ -172,7 +202,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The port alone: on a cell's loopback it tells the ends apart, and `[::ffff:127.0.0.1]:9092` is `127.0.0.1:9092`.
+/// Returns the port: on a cell's loopback it distinguishes the ends, and `[::ffff:127.0.0.1]:9092` is `127.0.0.1:9092`.
 fn port(address: &str) -> &str {
     address.rsplit(':').next().unwrap_or(address)
 }

@@ -1,53 +1,104 @@
-//! What goes wrong with brokers, and what the exporter must say of it meanwhile.
+//! Failures of brokers, and what the exporter must report meanwhile.
 
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, ClusterOptions, Form, deadlock};
+use lab::{Cluster, ClusterOptions, Deadlock, Form, deadlock};
 
 use super::{Exporter, wait_for, wait_until_none};
 
 pub const BROKERS: [i32; 3] = [217, 218, 219];
 
-/// The incident's brokers, with the topic that the deadlock is made with.
+/// Starts the incident's brokers, with the topic that the deadlock needs.
 pub fn cluster() -> Cluster {
     let cluster = Cluster::start(ClusterOptions::incident()).unwrap();
     cluster.create_topic(deadlock::TOPIC, 32, 3).unwrap();
     cluster
 }
 
-/// Scrapes 20 times a second while `trouble` goes on, and 200 times at least; all are answered, and in time. `check`
-/// sees each answer.
+/// Scrapes 20 times a second while `trouble` runs, and at least 200 times. Every scrape must be answered in time; `check`
+/// gets each answer.
 pub fn scraped(exporter: &Exporter, check: impl Fn(&str), trouble: impl FnOnce() + Send) {
-    const APART: Duration = Duration::from_millis(50);
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    std::thread::scope(|scope| {
-        let trouble = scope.spawn(trouble);
-        let mut next = begun;
-        while !trouble.is_finished() || times.len() < 200 {
-            let asked = Instant::now();
-            let body = exporter.scrape();
-            times.push(asked.elapsed());
-            assert!(body.contains("kafka_vitals_build_info"));
-            check(&body);
-            // At its own times, whether the last one was slow or not.
-            next += APART;
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        }
-    });
-    times.sort();
-    let (took, count) = (begun.elapsed(), times.len());
-    let (p99, worst) = (times[count * 99 / 100], times[count - 1]);
-    let told = format!("{count} scrapes in {took:.1?}: p99 {p99:.1?}, worst {worst:.1?}");
-    println!("{told}");
-    assert!(
-        p99 < Duration::from_millis(100) && worst < Duration::from_secs(1),
-        "{told}"
-    );
+    let mut scrapes = Scrapes::default();
+    scrapes.during(exporter, &check, trouble);
+    while scrapes.0.len() < Scrapes::LEAST {
+        check(&scrapes.scrape(exporter));
+        std::thread::sleep(Scrapes::APART);
+    }
+    scrapes.were_answered_in_time();
 }
 
-/// What the probes of the exporter say of a broker: api and metadata of its own, and by each other broker as a peer how
-/// far it was reached.
+/// The times that scrapes took, without the time in which the exporter or this test waited for a core: a busy machine does
+/// not make the exporter late, and a broker that blocks it does.
+#[derive(Default)]
+pub struct Scrapes(Vec<Duration>);
+
+impl Scrapes {
+    const LEAST: usize = 200;
+    const APART: Duration = Duration::from_millis(50);
+
+    pub fn scrape(&mut self, exporter: &Exporter) -> String {
+        let (start, waited) = (Instant::now(), waits_for_a_core(exporter));
+        let body = exporter.scrape();
+        let took = start.elapsed();
+        let waited = waits_for_a_core(exporter).saturating_sub(waited);
+        self.0.push(took.saturating_sub(waited));
+        assert!(body.contains("kafka_vitals_build_info"));
+        body
+    }
+
+    /// Scrapes 20 times a second while `trouble` runs; `check` gets each answer.
+    pub fn during<T: Send>(
+        &mut self,
+        exporter: &Exporter,
+        check: impl Fn(&str),
+        trouble: impl FnOnce() -> T + Send,
+    ) -> T {
+        let result = std::thread::scope(|scope| {
+            let trouble = scope.spawn(trouble);
+            let mut next = Instant::now();
+            while !trouble.is_finished() {
+                check(&self.scrape(exporter));
+                // A slow scrape does not delay the next ones.
+                next += Scrapes::APART;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            trouble.join()
+        });
+        // The panic has printed its message already.
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    pub fn were_answered_in_time(self) {
+        let mut times = self.0;
+        times.sort();
+        let count = times.len();
+        assert!(count >= Scrapes::LEAST, "only {count} scrapes");
+        let (p99, worst) = (times[count * 99 / 100], times[count - 1]);
+        let summary = format!("{count} scrapes: p99 {p99:.1?}, worst {worst:.1?}");
+        println!("{summary}");
+        assert!(
+            p99 < Duration::from_millis(100) && worst < Duration::from_secs(1),
+            "{summary}"
+        );
+    }
+}
+
+/// Returns how long the threads of the exporter and this thread have waited for a core until now.
+fn waits_for_a_core(exporter: &Exporter) -> Duration {
+    let tasks = format!("/proc/{}/task", exporter.process.pid());
+    let tasks = std::fs::read_dir(tasks).unwrap();
+    let files = tasks.map(|task| task.unwrap().path().join("schedstat"));
+    let own = std::path::PathBuf::from("/proc/thread-self/schedstat");
+    // A thread that has just ended has no file.
+    let waits = files.chain([own]).filter_map(|file| {
+        let text = std::fs::read_to_string(file).ok()?;
+        text.split(' ').nth(1)?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(waits.sum())
+}
+
+/// Returns the results of the exporter's probes of a broker: the broker's own api and metadata, and for each other broker
+/// how far it reached this one as a peer.
 fn probed(exporter: &Exporter, id: i32) -> ([Option<f64>; 2], [[Option<f64>; 2]; 2]) {
     let metrics = exporter.metrics();
     let own = |path| metrics.get(&format!("probe_success{{broker=\"{id}\",path=\"{path}\"}}"));
@@ -64,7 +115,7 @@ fn probed(exporter: &Exporter, id: i32) -> ([Option<f64>; 2], [[Option<f64>; 2];
     )
 }
 
-/// Until every broker's threads are known, and no deadlock, and all probes are answered.
+/// Waits until every broker's threads are known without a deadlock, and all probes are answered.
 pub fn all_well(exporter: &Exporter) {
     let answered = Some(1.0);
     wait_until_none("all brokers to be well", Duration::from_secs(40), || {
@@ -85,14 +136,15 @@ pub fn all_well(exporter: &Exporter) {
     });
 }
 
-/// SIGSTOP: its own listener takes connections and is silent, a dump is not tried, and the page says so. Then SIGCONT.
+/// Stops a broker by SIGSTOP: its listener accepts connections and does not answer, no dump is tried, and the page reports
+/// it. Then SIGCONT.
 pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
-    let told = |text: &str| exporter.page().contains(text);
+    let on_page = |text: &str| exporter.page().contains(text);
     cluster.pause(id).unwrap();
     wait_for(
-        "the stopped process to be told",
+        "the stopped process on the page",
         Duration::from_secs(5),
-        || told("is stopped by a signal"),
+        || on_page("is stopped by a signal"),
     );
     wait_for(
         "the thread dump to be unknown",
@@ -100,26 +152,27 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
         || exporter.metrics().success(id, "threads") == Some(false),
     );
     wait_for(
-        "the probes to tell its silence",
+        "the probes to report its silence",
         Duration::from_secs(15),
         || probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2]),
     );
     wait_for(
-        "a peer to tell the cluster's state",
+        "a peer to report the cluster's state",
         Duration::from_secs(20),
-        || told("<small>told by broker "),
+        || on_page("<small>reported by broker "),
     );
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        exporter.metrics().success(id, "threads") == Some(true) && !told("<small>told by broker ")
+        exporter.metrics().success(id, "threads") == Some(true)
+            && !on_page("<small>reported by broker ")
     });
 }
 
-/// SIGKILL, and started again: another process with the same id.
+/// Kills a broker by SIGKILL and starts it again: a new process with the same id.
 pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32) {
     cluster.kill(id).unwrap();
     wait_for(
-        "the killed process to be told",
+        "the killed process to be reported",
         Duration::from_secs(15),
         || exporter.metrics().success(id, "process") == Some(false),
     );
@@ -134,7 +187,7 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
         format!("broker_info{{broker=\"{id}\""),
     );
     wait_for(
-        "the new process to be followed",
+        "the new process to be reported",
         Duration::from_secs(10),
         || {
             exporter
@@ -144,7 +197,7 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
         },
     );
     println!(
-        "the new process was followed {:.1?} after it had started",
+        "the new process was reported {:.1?} after its start",
         started.elapsed()
     );
     cluster
@@ -153,24 +206,36 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
     all_well(exporter);
 }
 
-/// Told within 20 s, of the sick broker alone, with the threads that `jstack` names; the sick broker's id.
+/// Makes the deadlock, which must be reported within 20 s. Returns the id of the deadlocked broker.
 pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 {
     let made = deadlock::make(cluster, form).unwrap();
-    wait_for("the deadlock to be told", Duration::from_secs(25), || {
-        exporter.metrics().of("deadlock_detected", made.broker) == Some(1.0)
-    });
+    wait_for(
+        "the deadlock to be reported",
+        Duration::from_secs(25),
+        || exporter.metrics().of("deadlock_detected", made.broker) == Some(1.0),
+    );
     let seconds = made.followers_continued.elapsed().as_secs_f64();
     println!(
-        "{form:?}: deadlock told {seconds:.1} s after the last follower's SIGCONT, {} round(s)",
+        "{form:?}: deadlock reported {seconds:.1} s after the last follower's SIGCONT, {} round(s)",
         made.rounds
     );
-    assert!(seconds <= 20.0, "told only after {seconds:.1} s");
-    // The others were stopped for a moment, so their next dumps can come later.
-    let others = BROKERS.into_iter().filter(|id| *id != made.broker);
+    assert!(seconds <= 20.0, "reported only after {seconds:.1} s");
+    deadlock_is_reported(cluster, exporter, &made);
+    made.broker
+}
+
+/// Only the sick broker is reported, with the threads that `jstack` names.
+pub fn deadlock_is_reported(cluster: &Cluster, exporter: &Exporter, made: &Deadlock) {
+    // The lab stops the others for a moment, so their next dumps can come later.
+    let others = cluster
+        .brokers()
+        .map(|broker| broker.id())
+        .filter(|id| *id != made.broker);
+    let others: Vec<i32> = others.collect();
     let mut metrics = exporter.metrics();
     wait_for("dumps of the others", Duration::from_secs(40), || {
         metrics = exporter.metrics();
-        let mut found = others.clone().map(|id| metrics.of("deadlock_detected", id));
+        let mut found = others.iter().map(|id| metrics.of("deadlock_detected", *id));
         found.all(|found| found.is_some())
     });
     for id in others {
@@ -193,5 +258,4 @@ pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 
             "{holder} in {page}"
         );
     }
-    made.broker
 }

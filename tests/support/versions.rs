@@ -1,4 +1,4 @@
-//! One cluster of the lab for each version and mode, and what the exporter must say of it.
+//! Starts a cluster of each version and mode, and checks what the exporter reports about it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use lab::{Cell, Cluster, ClusterOptions};
 
 use super::{Exporter, wait_for};
 
-/// A version, in a mode, on a JDK.
+/// A version in a mode on a JDK.
 pub struct Case {
     pub version: &'static str,
     pub mode: Mode,
-    /// The usual one where not given.
+    /// The default JDK when None.
     pub java: Option<PathBuf>,
 }
 
@@ -27,9 +27,9 @@ impl Case {
         }
     }
 
-    /// Brokers with a topic that all of them have, and the exporter beside them.
+    /// Starts brokers with a topic that all of them replicate, and the exporter beside them.
     pub fn start(&self, brokers: &[i32]) -> (Cluster, Exporter) {
-        let begun = Instant::now();
+        let start = Instant::now();
         let options = ClusterOptions {
             mode: Some(self.mode),
             brokers: brokers.to_vec(),
@@ -37,37 +37,38 @@ impl Case {
             ..ClusterOptions::new(self.version)
         };
         let cluster = Cluster::start(options).unwrap();
-        let started = begun.elapsed();
+        let started = start.elapsed();
         cluster.create_topic("orders", 6, brokers.len()).unwrap();
         let exporter = fast_exporter(cluster.cell());
-        self.is_told(&cluster, &exporter);
+        self.is_reported(&cluster, &exporter);
         println!(
-            "{} {:?}: started in {started:.1?}, told {:.1?} after",
+            "{} {:?}: started in {started:.1?}, reported {:.1?} after",
             self.version,
             self.mode,
-            begun.elapsed() - started
+            start.elapsed() - started
         );
         (cluster, exporter)
     }
 
-    /// Ids, versions, mode and roles; every collector succeeds, and a dedicated controller has none of the cluster.
-    fn is_told(&self, cluster: &Cluster, exporter: &Exporter) {
+    /// Checks ids, versions, mode and roles. Every collector must succeed, and a dedicated controller has no collector of the
+    /// cluster.
+    fn is_reported(&self, cluster: &Cluster, exporter: &Exporter) {
         let ids: Vec<(i32, bool)> = cluster
             .nodes()
             .iter()
             .map(|node| (node.id(), node.is_broker()))
             .collect();
+        let mut metrics = exporter.metrics();
         wait_for("all collectors to succeed", Duration::from_secs(40), || {
-            let metrics = exporter.metrics();
+            metrics = exporter.metrics();
             ids.iter().all(|(id, is_broker)| {
-                let told = collectors(&metrics.0, *id);
-                let all = ["connections", "handles", "process", "sockets", "threads"];
-                all.into_iter().all(|name| told.contains_key(name))
-                    && told.contains_key("cluster") == *is_broker
-                    && told.values().all(|success| *success == 1.0)
+                let reported = collectors(&metrics.0, *id);
+                let all = ["connections", "fds", "process", "sockets", "threads"];
+                all.into_iter().all(|name| reported.contains_key(name))
+                    && reported.contains_key("cluster") == *is_broker
+                    && reported.values().all(|success| *success == 1.0)
             })
         });
-        let metrics = exporter.metrics();
         let java = java_version(self.java.as_deref().unwrap_or(Path::new("java")));
         for node in cluster.nodes() {
             let (mode, roles) = match self.mode {
@@ -109,7 +110,7 @@ impl Case {
     }
 }
 
-/// A test by `$check` of each version and mode on the usual JDK; the incident's version has its own.
+/// Makes a test with `$check` for each version and mode on the default JDK; the incident's version has tests of its own.
 #[allow(unused_macros)] // each test binary uses a part
 macro_rules! test_each_version {
     ($check:ident) => {
@@ -134,28 +135,28 @@ macro_rules! test_each_version {
 #[allow(unused_imports)] // as above
 pub(crate) use test_each_version;
 
-/// An exporter whose slow rounds are fast.
+/// Starts an exporter with short intervals.
 pub fn fast_exporter(cell: &Cell) -> Exporter {
-    Exporter::start_with(cell, FAST_ROUNDS, |_| {})
+    Exporter::start_with(cell, FAST_INTERVALS, |_| {})
 }
 
-/// A config file.
-pub const FAST_ROUNDS: &str = include_str!("../fixtures/fast-rounds.yml");
+/// The config file of [`fast_exporter`].
+pub const FAST_INTERVALS: &str = include_str!("../fixtures/fast-intervals.yml");
 
-/// The collectors that told of a broker, with their success.
+/// Returns the collectors that have reported about a broker, with their success.
 pub fn collectors(
     metrics: &BTreeMap<String, f64>,
     id: impl std::fmt::Display,
 ) -> BTreeMap<String, f64> {
     let of_broker = format!("collector_success{{broker=\"{id}\",collector=\"");
-    let told = metrics.iter().filter_map(|(series, success)| {
+    let reported = metrics.iter().filter_map(|(series, success)| {
         let name = series.strip_prefix(&of_broker)?.strip_suffix("\"}")?;
         Some((name.to_owned(), *success))
     });
-    told.collect()
+    reported.collect()
 }
 
-/// As the JVM itself tells it: `openjdk version "17.0.15" 2025-04-15`.
+/// Returns the version that the JVM itself prints: `openjdk version "17.0.15" 2025-04-15`.
 pub fn java_version(java: &Path) -> String {
     let output = Command::new(java).arg("-version").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

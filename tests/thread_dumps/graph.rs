@@ -155,7 +155,7 @@ fn owners_shown_once_are_known_as_long_as_no_thread_moves() {
     let mut owners = Owners::default();
     let mut evaluate = |text: &str| {
         let dumps = parse(text).unwrap();
-        let graph = WaitGraph::knowing(&dumps[0], &owners);
+        let graph = WaitGraph::with_owners(&dumps[0], &owners);
         let found: Vec<_> = graph
             .deadlocks()
             .iter()

@@ -8,7 +8,7 @@ use crate::analyze::dumps::Analysis;
 use crate::analyze::explanation::{By, FactKind, Source};
 use crate::analyze::names::Owner;
 use crate::analyze::stalls::StalledInDumps;
-use crate::threads::stalls::stand_still;
+use crate::threads::stalls::stall_text;
 
 impl Gathering<'_> {
     pub(super) fn dumps(&mut self, file: &File<'_>, owner: &Owner, analysis: &Analysis) {
@@ -54,8 +54,8 @@ impl Gathering<'_> {
         let (Some(file), Some(owner)) = (files.get(file), owners.get(file)) else {
             return;
         };
-        let mut text = format!("{}, {from} to {until}", stand_still(&stall));
-        if let Some(thread) = &stall.goes_on_with {
+        let mut text = format!("{}, {from} to {until}", stall_text(&stall));
+        if let Some(thread) = &stall.unblocked_by {
             let _ = write!(text, "; perhaps until {thread} is done");
         }
         let figures = [("threads", stall.threads.len() as u64)];

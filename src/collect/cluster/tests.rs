@@ -12,11 +12,13 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use tokio::sync::Notify;
 
+use super::peers::UNLISTED;
 use super::*;
 use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
 
 use crate::analyze::formats::topics::{self, Partition};
-use crate::model::{ProcessKey, Reason};
+use crate::kafka::wire::Metadata;
+use crate::model::{Listener, Peer, ProcessKey, SecurityProtocol};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -67,7 +69,7 @@ fn peers(ids: &[i32]) -> Vec<Peer> {
 fn elsewhere(id: i32) -> Peer {
     Peer {
         id,
-        host: format!("192.168.1.{id}"),
+        host: format!("192.168.1.{id}").into(),
         port: 9092,
     }
 }
@@ -139,7 +141,7 @@ fn the_incident_is_counted_as_kafka_topics_showed_it() {
             .iter()
             .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
     );
-    assert_eq!(sick.live_brokers, peers(&live));
+    assert_eq!(*sick.live_brokers, *peers(&live));
 }
 
 #[test]
@@ -199,7 +201,7 @@ fn recorded_answers_count_as_kafkas_own_tool_does() {
 fn a_partition_with_one_replica_is_whole() {
     let counts = counted(&[1], &[partition(0, 1, "1", "1")], 1);
     assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
-    assert_eq!(counts.under_replicated_partitions, []);
+    assert_eq!(*counts.under_replicated_partitions, []);
 }
 
 #[test]
@@ -366,22 +368,22 @@ async fn telling(body: Vec<u8>, closes: &Arc<AtomicBool>) -> FakeBroker {
     .await
 }
 
-fn collector(own: &FakeBroker) -> ClusterCollector {
+fn collector(own: &FakeBroker) -> ClusterClient {
     let address = Some(own.address.clone());
-    let collector = ClusterCollector::new(
+    let collector = ClusterClient::new(
         Arc::new(broker(Some(2), &[])),
         address,
         None,
         OwnConnections::default(),
     );
-    ClusterCollector {
+    ClusterClient {
         timing: FAST,
         ..collector
     }
 }
 
 /// One round as `rounds` does it.
-async fn collect(collector: &mut ClusterCollector) -> Result<ClusterCounts, Failure> {
+async fn collect(collector: &mut ClusterClient) -> Result<ClusterCounts, Failure> {
     match collector.probe().await? {
         (report, Err(silence)) => collector.ask_peer(silence, &report.peers).await,
         (_, counts) => counts,
@@ -557,7 +559,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
         .unwrap();
     let mut watching = [1, 2].map(|id| {
         let address = brokers[id as usize - 1].address.clone();
-        ClusterCollector::new(
+        ClusterClient::new(
             Arc::new(broker(Some(id), &[])),
             Some(address),
             None,
@@ -719,7 +721,7 @@ async fn a_broker_at_the_own_address_is_no_peer() {
     ];
     for list in lists {
         *listed.lock().unwrap() = response(&list, &[partition(0, 2, "2,1", "2,1")]);
-        assert_eq!(collect(&mut collector).await.unwrap().live_brokers, list);
+        assert_eq!(*collect(&mut collector).await.unwrap().live_brokers, *list);
         assert_eq!(collector.probe().await.unwrap().0.peers, []);
     }
     assert!(own.asked().iter().all(|asked| asked.connection == 0));

@@ -197,12 +197,12 @@ fn inode(socket: impl AsFd) -> u64 {
 /// Ours in the terms of ss: its Recv-Q counts the peer's unread FIN, its LISTEN line holds the accept queue.
 fn check(
     mut theirs: BTreeMap<&'static str, (u64, u64, u64)>,
-    pulse: &SocketPulse,
+    counted: &Counted,
     fins: &[(&'static str, u64)],
 ) {
     theirs.remove("established");
     let queue = theirs.get_mut("listen").unwrap();
-    let accept = &pulse.accept_queues[0];
+    let (pulse, accept) = (&counted.sockets, &counted.accept_queues[0]);
     assert_eq!(
         (u64::from(accept.length), accept.limit.map(u64::from)),
         (queue.1, Some(queue.2))
@@ -235,8 +235,8 @@ fn pulse_equals_ss_in_both_families() {
         // LAST_ACK read the end of the stream, so its FIN is counted no more.
         let fins = [("close_wait", 5), ("closing", 1)];
         check(theirs, &pulse, &fins);
-        assert_eq!(pulse.unread_close_wait, 3);
-        let close_wait = pulse.server.get(TcpState::CloseWait);
+        assert_eq!(pulse.sockets.unread_close_wait, 3);
+        let close_wait = pulse.sockets.server.get(TcpState::CloseWait);
         assert_eq!((close_wait.connections, close_wait.receive_bytes), (5, 300));
         let queue = AcceptQueue {
             listener: "PLAINTEXT".into(),
@@ -255,7 +255,7 @@ fn pulse_equals_ss_in_both_families() {
         );
         assert_eq!(fallback.accept_queues[0].limit.replace(3), None);
         check(theirs, &fallback, &fins);
-        assert_eq!(fallback.unread_close_wait, 3);
+        assert_eq!(fallback.sockets.unread_close_wait, 3);
 
         // The exporter's own connection is left out.
         let ours = scene.servers[4].peer_addr().unwrap();
@@ -263,8 +263,8 @@ fn pulse_equals_ss_in_both_families() {
         let without = sockets.pulse(&broker, &|remote| remote == ours).unwrap();
         assert_eq!(
             (
-                without.server.get(TcpState::CloseWait).connections,
-                without.unread_close_wait
+                without.sockets.server.get(TcpState::CloseWait).connections,
+                without.sockets.unread_close_wait
             ),
             (4, 2)
         );
@@ -429,8 +429,8 @@ fn recorded_tables_give_the_counts_that_were_made() {
         ("listen", (3, 0, 0)),
         ("closing", (1, 0, 3_782_145)),
     ];
-    assert_eq!(by_state(&pulse.server), BTreeMap::from(expected));
-    assert_eq!(pulse.unread_close_wait, 3);
+    assert_eq!(by_state(&pulse.sockets.server), BTreeMap::from(expected));
+    assert_eq!(pulse.sockets.unread_close_wait, 3);
     let queue = |listener: &str, length| AcceptQueue {
         listener: listener.into(),
         length,

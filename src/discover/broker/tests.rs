@@ -1,207 +1,11 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::type_complexity)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// What `interpret` makes of a properties text, for a broker of this version.
-fn interpreted(version: Option<&str>, text: &str) -> Broker {
-    let mut broker = Broker {
-        kafka_version: version.map(str::to_owned),
-        ..Broker::unknown(KEY)
-    };
-    interpret(&Properties::parse(text.as_bytes()).unwrap(), &mut broker);
-    broker
-}
-
-/// `NAME/PROTOCOL@HOST:PORT`, with `*` for every address and `+controller`.
-fn shown(listeners: &[Listener]) -> Vec<String> {
-    let one = |l: &Listener| {
-        let protocol = l.protocol.map_or("?".to_owned(), |p| format!("{p:?}"));
-        let host = l.host.as_deref().unwrap_or("*");
-        format!(
-            "{}/{protocol}@{host}:{}{}",
-            l.name,
-            l.port,
-            if l.controller { "+controller" } else { "" }
-        )
-    };
-    listeners.iter().map(one).collect()
-}
-
-#[test]
-fn the_incidents_broker() {
-    let text = include_str!("../../../tests/fixtures/properties/server-218.properties");
-    let broker = interpreted(Some("0.10.1.0"), text);
-    assert_eq!(broker.id, Some(218));
-    assert_eq!(broker.mode, Some(Mode::ZooKeeper));
-    assert_eq!(broker.roles, BTreeSet::from([Role::Broker]));
-    assert_eq!(
-        shown(&broker.listeners),
-        ["PLAINTEXT/Plaintext@192.168.1.218:9092"]
-    );
-    assert_eq!(broker.log_dirs, [Path::new("/opt/data/kafka")]);
-    assert_eq!(
-        broker.zookeeper,
-        [
-            "192.168.1.217:5181",
-            "192.168.1.218:5181",
-            "192.168.1.219:5181"
-        ]
-    );
-    assert_eq!(broker.problems, [""; 0]);
-}
-
-#[test]
-fn listeners() {
-    let zk = "zookeeper.connect=z\n";
-    let table: [(Option<&str>, &str, &[&str]); 12] = [
-        (None, "", &["PLAINTEXT/Plaintext@*:9092"]),
-        (
-            Some("0.10.1.0"),
-            "port=9093\n",
-            &["PLAINTEXT/Plaintext@*:9093"],
-        ),
-        (
-            Some("0.10.1.0"),
-            "host.name=h\n",
-            &["PLAINTEXT/Plaintext@h:9092"],
-        ),
-        // Since 3.0 these keys mean nothing.
-        (
-            Some("3.9.1"),
-            "host.name=h\nport=9093\n",
-            &["PLAINTEXT/Plaintext@*:9092"],
-        ),
-        (
-            Some("7.6.0-ccs"),
-            "port=9093\n",
-            &["PLAINTEXT/Plaintext@*:9092"],
-        ),
-        (
-            Some("5.4.0-ccs"),
-            "port=9093\n",
-            &["PLAINTEXT/Plaintext@*:9093"],
-        ),
-        (
-            None,
-            "listeners=ssl://0.0.0.0:1 , SASL_SSL://[::1]:2,sasl_plaintext://[::]:3\n",
-            &[
-                "SSL/Ssl@*:1",
-                "SASL_SSL/SaslSsl@::1:2",
-                "SASL_PLAINTEXT/SaslPlaintext@*:3",
-            ],
-        ),
-        (
-            None,
-            "listeners=IN://a:1,OUT://b:2\nlistener.security.protocol.map=in:PLAINTEXT, OUT:SASL_SSL\n",
-            &["IN/Plaintext@a:1", "OUT/SaslSsl@b:2"],
-        ),
-        (None, "listeners=ODD://a:1\n", &["ODD/?@a:1"]),
-        (
-            None,
-            "process.roles=broker,controller\nlisteners=PLAINTEXT://:1,CONTROLLER://:2\ncontroller.listener.names=CONTROLLER\n",
-            &[
-                "PLAINTEXT/Plaintext@*:1",
-                "CONTROLLER/Plaintext@*:2+controller",
-            ],
-        ),
-        (
-            None,
-            "listeners=PLAINTEXT://a:0,SSL://b:x,junk,://c:1\n",
-            &["/?@c:1"],
-        ),
-        (None, "listeners=${env:LISTENERS}\n", &[]),
-    ];
-    for (version, text, expected) in table {
-        let broker = interpreted(version, &format!("{zk}{text}"));
-        assert_eq!(shown(&broker.listeners), expected, "{text}");
-    }
-}
-
-#[test]
-fn ids_roles_and_folders() {
-    let controller = interpreted(
-        None,
-        "process.roles=controller\nnode.id=9\nbroker.id=9\nlog.dir=/one\n",
-    );
-    assert_eq!(
-        (controller.id, controller.mode),
-        (Some(9), Some(Mode::KRaft))
-    );
-    assert_eq!(controller.roles, BTreeSet::from([Role::Controller]));
-    assert_eq!(controller.log_dirs, [Path::new("/one")]);
-    let none = interpreted(
-        None,
-        "broker.id=-1\nlog.dir=/a\nlog.dirs=/b, c\nzookeeper.connect=z1, z2:1 ,[::1]/kafka/x\n",
-    );
-    assert_eq!(none.id, None);
-    assert_eq!(none.log_dirs, [Path::new("/b"), Path::new("c")]);
-    assert_eq!(none.zookeeper, ["z1:2181", "z2:1", "[::1]:2181"]);
-    assert_eq!(
-        interpreted(None, "").log_dirs,
-        [Path::new("/tmp/kafka-logs")]
-    );
-}
-
-#[test]
-fn versions_in_jar_names() {
-    let table = [
-        ("kafka_2.11-0.10.1.0.jar", Some((0, "0.10.1.0"))),
-        ("kafka_2.13-3.9.1-ccs.jar", Some((0, "3.9.1-ccs"))),
-        ("kafka_2.11-2.1.0-cp1.jar", Some((0, "2.1.0-cp1"))),
-        (
-            "kafka_2.13-3.7.0.redhat-00007.jar",
-            Some((0, "3.7.0.redhat-00007")),
-        ),
-        ("kafka-server-common-4.3.0.jar", Some((1, "4.3.0"))),
-        ("kafka-server-4.3.0.jar", Some((1, "4.3.0"))),
-        ("kafka-clients-3.9.1.jar", Some((2, "3.9.1"))),
-        ("kafka_2.11-0.10.1.0-sources.jar", None),
-        ("kafka_2.11-0.10.1.0-javadoc.jar", None),
-        ("kafka_2.11-0.10.1.0-scaladoc.jar", None),
-        ("kafka_2.11-0.10.1.0-test.jar", None),
-        ("kafka_2.11-0.10.1.0-test-sources.jar", None),
-        ("kafka_2.11-0.10.1.0.jar.asc", None),
-        ("kafka-streams-3.9.1.jar", None),
-        ("kafka-clients-.jar", None),
-        ("kafka_2.13-1\"} 1\n.jar", None),
-        ("kafka_2.13.jar", None),
-    ];
-    for (name, expected) in table {
-        assert_eq!(
-            jar_version(name),
-            expected.map(|(rank, version)| (rank, version.to_owned())),
-            "{name}"
-        );
-    }
-    let long = format!("kafka_2.13-{}.jar", "1".repeat(65));
-    assert_eq!(jar_version(&long), None);
-    assert_eq!(
-        class_path_version(
-            "/l/kafka-clients-1.0.0.jar:/l/kafka_2.11-2.0.0.jar:/l/kafka_2.11-3.0.0.jar"
-        ),
-        Some("2.0.0".to_owned())
-    );
-    assert_eq!(class_path_version("/opt/kafka/libs/*"), None);
-}
-
-#[test]
-fn java_versions() {
-    assert_eq!(
-        release_version("IMPLEMENTOR=\"x\"\nJAVA_VERSION=\"17.0.15\"\n"),
-        Some("17.0.15".to_owned())
-    );
-    assert_eq!(
-        release_version("JAVA_VERSION=\"1.8.0_504\"\r\n"),
-        Some("1.8.0_504".to_owned())
-    );
-    assert_eq!(release_version("JAVA_VERSION=\"<script>\""), None);
-    assert_eq!(release_version("JAVA_VERSION_DATE=\"2025-04-15\"\n"), None);
-}
-
-/// A /proc with one broker of process 77, whose root is `root`.
+/// A /proc with one broker, process 77, whose root is `77/tree`.
 fn host() -> (tempfile::TempDir, ProcRoot) {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path();
@@ -250,7 +54,7 @@ fn launch() -> Launch {
 }
 
 #[test]
-fn the_id_comes_with_meta_properties_and_that_counts() {
+fn the_id_of_meta_properties_counts() {
     let (_folder, proc) = host();
     server(&proc, "zookeeper.connect=z\nlog.dirs=../data,/more\n");
     let described = |launch: &Launch| describe(&proc, KEY, &mut launch.clone(), None).unwrap();
@@ -279,7 +83,7 @@ fn the_id_comes_with_meta_properties_and_that_counts() {
     };
     let broker = described(&overridden);
     assert_eq!(broker.id, Some(1004));
-    let problem = "server.properties says id 3 and meta.properties 1004: the latter is what runs";
+    let problem = "server.properties says id 3 and meta.properties says 1004: the broker runs with the latter";
     assert!(
         broker.problems.iter().any(|found| found == problem),
         "{:?}",
@@ -287,9 +91,9 @@ fn the_id_comes_with_meta_properties_and_that_counts() {
     );
 }
 
-/// What is told of properties that cannot be read: `tests/bad_inputs/discovery.rs`.
+/// Problems of properties that cannot be read: `tests/bad_inputs/discovery.rs`.
 #[test]
-fn without_properties_the_lock_of_a_log_folder_is_told_by_the_handles() {
+fn without_properties_open_locks_show_the_log_folders() {
     let (_folder, proc) = host();
     symlink("/var/kafka/.lock", proc.file(77, "fd/12")).unwrap();
     fs::create_dir_all(proc.file(77, "tree/var/kafka")).unwrap();
@@ -306,7 +110,7 @@ fn without_properties_the_lock_of_a_log_folder_is_told_by_the_handles() {
 }
 
 #[test]
-fn a_file_changed_after_the_start_is_told() {
+fn a_file_changed_after_the_start_is_a_problem() {
     let (_folder, proc) = host();
     let path = server(&proc, "broker.id=1\nzookeeper.connect=z\n");
     let changed = || {

@@ -10,19 +10,21 @@ fn line(words: &str) -> CommandLine {
     }
 }
 
-fn verdict(comm: &str, words: &str) -> Verdict {
-    judge(comm, &line(words), |name| Err(format!("no file {name}")))
+fn kind(comm: &str, words: &str) -> JvmKind {
+    classify(comm, &line(words), |name| {
+        Err(RootedError::Missing { path: name.into() })
+    })
 }
 
 fn launch(comm: &str, words: &str) -> Launch {
-    match verdict(comm, words) {
-        Verdict::Kafka(launch) => launch,
+    match kind(comm, words) {
+        JvmKind::Kafka(launch) => launch,
         _ => panic!("no broker: {words}"),
     }
 }
 
 #[test]
-fn brokers_of_all_distributions() {
+fn brokers_of_all_distributions_are_found() {
     let table = [
         (
             "java",
@@ -90,7 +92,7 @@ fn brokers_of_all_distributions() {
 }
 
 #[test]
-fn what_only_looks_like_a_broker() {
+fn programs_that_only_mention_a_broker_are_other() {
     let table = [
         ("grep", "grep kafka.Kafka"),
         ("bash", "bash -c exec java -cp x kafka.Kafka s.properties"),
@@ -139,16 +141,16 @@ fn what_only_looks_like_a_broker() {
         ("javac", "javac kafka.Kafka"),
     ];
     for (comm, words) in table {
-        assert!(matches!(verdict(comm, words), Verdict::Other), "{words}");
+        assert!(matches!(kind(comm, words), JvmKind::Other), "{words}");
     }
     assert!(matches!(
-        judge("java", &CommandLine::default(), |_| Ok(String::new())),
-        Verdict::Other
+        classify("java", &CommandLine::default(), |_| Ok(String::new())),
+        JvmKind::Other
     ));
 }
 
 #[test]
-fn overrides() {
+fn overrides_are_read() {
     let found = launch(
         "java",
         "java -cp a -cp b kafka.Kafka s.properties --override broker.id=7 --override=listeners=PLAINTEXT://:1 --override a=b=c --override broken --override",
@@ -177,41 +179,41 @@ fn a_cut_command_line_is_unclear_and_not_another_program() {
         cut: true,
         ..line(words)
     };
-    let judged = |words| judge("java", &cut(words), |_| Ok(String::new()));
+    let classified = |words| classify("java", &cut(words), |_| Ok(String::new()));
     assert!(matches!(
-        judged("java -Xmx1G -cp /opt/kafka/libs/a.jar:/opt/kafka/li"),
-        Verdict::Unclear(_)
+        classified("java -Xmx1G -cp /opt/kafka/libs/a.jar:/opt/kafka/li"),
+        JvmKind::Unclear(_)
     ));
     // Half of `kafka.KafkaSomething` would be the right name.
     assert!(matches!(
-        judged("java -cp a kafka.Kafka"),
-        Verdict::Unclear(_)
+        classified("java -cp a kafka.Kafka"),
+        JvmKind::Unclear(_)
     ));
     assert!(matches!(
-        judged("java -cp a org.example.Main x"),
-        Verdict::Other
+        classified("java -cp a org.example.Main x"),
+        JvmKind::Other
     ));
-    let Verdict::Kafka(found) = judged("java -cp a kafka.Kafka /etc/kaf") else {
+    let JvmKind::Kafka(found) = classified("java -cp a kafka.Kafka /etc/kaf") else {
         panic!()
     };
     assert_eq!(found.properties, None);
     assert!(found.problem.unwrap().contains("4096"));
     assert!(matches!(
-        judge("bash", &cut("bash x"), |_| Ok(String::new())),
-        Verdict::Other
+        classify("bash", &cut("bash x"), |_| Ok(String::new())),
+        JvmKind::Other
     ));
 }
 
 #[test]
-fn argument_files() {
-    let judged = |words: &str, text: &'static str| {
-        judge("java", &line(words), |name| {
+fn argument_files_are_expanded_once() {
+    let classified = |words: &str, text: &'static str| {
+        classify("java", &line(words), |name| {
             assert_eq!(name, "/etc/kafka.args");
             Ok(text.to_owned())
         })
     };
     let text = "# options\n-Xmx1G\r\n-cp \"/opt/my kafka/*\"\n'kafka.Kafka' # not a word\n\"C:\\\\x.properties\"";
-    let Verdict::Kafka(found) = judged("java @/etc/kafka.args --override a=b", text) else {
+    let JvmKind::Kafka(found) = classified("java @/etc/kafka.args --override a=b", text) else {
         panic!()
     };
     assert_eq!(found.class_path.as_deref(), Some("/opt/my kafka/*"));
@@ -219,25 +221,28 @@ fn argument_files() {
     assert_eq!(found.overrides.len(), 1);
     // Not expanded twice, and not after the main class.
     assert!(matches!(
-        judged("java @/etc/kafka.args", "@/etc/kafka.args"),
-        Verdict::Other
+        classified("java @/etc/kafka.args", "@/etc/kafka.args"),
+        JvmKind::Other
     ));
     assert!(matches!(
-        judged("java Main @/etc/other", ""),
-        Verdict::Other
+        classified("java Main @/etc/other", ""),
+        JvmKind::Other
     ));
     assert!(matches!(
-        judged("java --disable-@files @/etc/other kafka.Kafka", ""),
-        Verdict::Other
+        classified("java --disable-@files @/etc/other kafka.Kafka", ""),
+        JvmKind::Other
     ));
-    let Verdict::Unclear(reason) = verdict("java", "java @/etc/kafka.args") else {
+    let JvmKind::Unclear(reason) = kind("java", "java @/etc/kafka.args") else {
         panic!()
     };
-    assert_eq!(reason, "no file /etc/kafka.args");
+    assert_eq!(
+        reason.to_string(),
+        "its argument file: /etc/kafka.args does not exist"
+    );
 }
 
 #[test]
-fn thread_names() {
+fn brokers_are_known_by_thread_names() {
     let names = |list: &[&str]| {
         list.iter()
             .map(|name| (*name).to_owned())

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
-/// Java's answer for each document, by the oracle's program.
+/// Asks Java for the pairs of each document; None where it refuses the document.
 fn java(documents: &[Vec<u8>]) -> Vec<Option<Vec<(String, String)>>> {
     let mut java = Command::new("java")
         .args([
@@ -66,8 +66,8 @@ fn ours(document: &[u8]) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
-/// Draws documents from the characters that matter, so that each rule meets each other one. They all end in a plain
-/// line: of a lone backslash at the file's end Java makes an empty key, or not (`\\\r`: yes, `\\\n`: no).
+/// Draws documents from the characters that matter, so that all pairs of rules are tried. They all end in a plain line:
+/// Java makes an empty key from a backslash before a final `\r`, but not before a final `\n`.
 fn drawn_documents() -> Vec<Vec<u8>> {
     #[rustfmt::skip] // side by side
     const PIECES: [&[u8]; 23] = [

@@ -5,11 +5,11 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
-use crate::collect::process;
+use crate::collect::{fds, memory_maps, process};
 use crate::model::FdKinds;
 use crate::model::{Listener, Mode, Role};
 
-/// The recorded host, in a folder of our own: links cannot be kept with old times in a repository.
+/// Copies the recorded host to a folder, because a repository keeps no old times of files.
 fn recorded() -> (tempfile::TempDir, ProcRoot) {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp")
@@ -31,8 +31,8 @@ fn scan(discovery: &mut Discovery) -> Vec<Arc<Broker>> {
     discovery.scan().unwrap()
 }
 
-/// Recorded: a 0.10.1.0 broker without an id of its own and a combined 3.9.1 node, each in its own pid and mount
-/// namespaces with relative paths; a ZooKeeper, a kernel thread, and the command that made the namespaces.
+/// The recorded host has a 0.10.1.0 broker without an id in its properties and a combined 3.9.1 node, each in its own pid
+/// and mount namespaces with relative paths; and a ZooKeeper, a kernel thread, the command that made the namespaces.
 #[test]
 fn finds_the_brokers_of_a_recorded_host() {
     let (_folder, proc) = recorded();
@@ -80,14 +80,15 @@ fn finds_the_brokers_of_a_recorded_host() {
     assert_eq!(new.problems, [""; 0]);
 
     // Counted with `ls | wc -l`, `readlink | grep -c` and `wc -l` when they were recorded.
-    let pulse = process::pulse(&proc, old);
-    assert_eq!(pulse.handles, Ok(43));
+    let pulse = process::read(&proc, old);
+    assert_eq!(pulse.open_fds, Ok(43));
     let vitals = pulse.vitals.unwrap();
     assert_eq!(
         (vitals.state, vitals.fd_limit_soft, vitals.fd_limit_hard),
         ('S', Some(20000), Some(20000))
     );
-    let slow = process::slow(&proc, old, Duration::from_secs(5));
+    let budget = Duration::from_secs(5);
+    let (old_kinds, inodes) = fds::read(&proc, old, budget).unwrap();
     let kinds = FdKinds {
         socket: 4,
         pipe: 1,
@@ -98,20 +99,14 @@ fn finds_the_brokers_of_a_recorded_host() {
     };
     assert_eq!(
         (
-            slow.kinds,
-            slow.socket_inodes.unwrap().len(),
-            slow.memory_maps
+            old_kinds,
+            inodes.len(),
+            memory_maps::read(&proc, old, budget)
         ),
-        (Ok(kinds), 4, Ok(301))
+        (kinds, 4, Ok(301))
     );
-    assert_eq!(
-        process::slow(&proc, new, Duration::from_secs(5))
-            .kinds
-            .unwrap()
-            .log_segment,
-        1
-    );
-    assert_eq!(process::memory_map_limit(&proc), Ok(65530));
+    assert_eq!(fds::read(&proc, new, budget).unwrap().0.log_segment, 1);
+    assert_eq!(memory_maps::limit(&proc), Ok(65530));
 }
 
 #[test]
@@ -145,7 +140,7 @@ fn unchanged_brokers_keep_their_arc_and_ended_ones_go() {
     assert_eq!(scan(&mut discovery).len(), 1);
 }
 
-/// A staged roll, a changed ConfigMap, a stepped clock, an upgraded JDK: the process runs on as it was started.
+/// As by a staged rolling restart, a changed ConfigMap, a stepped clock or an upgraded JDK.
 #[test]
 fn a_broker_stays_what_it_was_when_its_files_are_edited() {
     let (folder, proc) = recorded();
@@ -158,7 +153,7 @@ fn a_broker_stays_what_it_was_when_its_files_are_edited() {
         discovery
             .known
             .values_mut()
-            .for_each(|known| known.judged -= RENEW_BROKER);
+            .for_each(|known| known.checked_at -= RENEW_BROKER);
         let mut found: Vec<Broker> = scan(discovery)
             .iter()
             .map(|broker| Broker::clone(broker))
@@ -196,7 +191,7 @@ fn a_broker_stays_what_it_was_when_its_files_are_edited() {
     };
     delete("release");
     let path = "/opt/kafka/config/server.properties was changed after the broker started";
-    let changed = format!("{path}: what was read before counts until a restart");
+    let changed = format!("{path}: the values read earlier are kept until a restart");
     assert_eq!(
         renewed(&mut discovery),
         (before.clone(), vec![changed.clone()])
@@ -207,11 +202,11 @@ fn a_broker_stays_what_it_was_when_its_files_are_edited() {
     let (found, problems) = renewed(&mut discovery);
     assert_eq!((found, problems.len()), (before.clone(), 1));
     assert!(
-        problems[0].starts_with("server.properties unknown, what was read before counts: "),
+        problems[0].starts_with("server.properties unknown, values read earlier are kept: "),
         "{problems:?}"
     );
 
-    // A pid file that comes late, an id that can be read no more, then nothing that can.
+    // A pid file appears, then the id can no longer be read, then nothing can.
     fs::write(&file, text).unwrap();
     delete("meta.properties");
     discovery.pid_files = vec![folder.path().join("kafka.pid")];
@@ -231,9 +226,9 @@ fn a_command_line_is_read_again_only_while_it_may_change() {
         folder.path().join("9314/cmdline"),
     );
     fs::copy(&broker, &other).unwrap();
-    // Nothing tells that another program runs there...
+    // Nothing indicates that another program runs there...
     assert_eq!(scan(&mut discovery).len(), 2);
-    // ... but another name does,
+    // ... but another name does, ...
     let stat = folder.path().join("9314/stat");
     let line = fs::read_to_string(&stat).unwrap();
     fs::write(&stat, line.replace("(java)", "(java17)")).unwrap();
@@ -241,7 +236,7 @@ fn a_command_line_is_read_again_only_while_it_may_change() {
     fs::write(&other, "java\0-version\0").unwrap();
     fs::write(&stat, &line).unwrap();
     assert_eq!(scan(&mut discovery).len(), 2);
-    // ... and youth is reason enough to look each time.
+    // ... and a young process is read at each scan.
     let start = line.split(' ').nth(21).unwrap();
     fs::write(
         folder.path().join("uptime"),
@@ -274,7 +269,7 @@ fn a_child_of_a_broker_is_no_broker_while_it_shows_its_command_line() {
 }
 
 #[test]
-fn pid_files_name_brokers_that_do_not_look_like_one() {
+fn a_process_named_by_a_pid_file_is_a_broker() {
     let (folder, proc) = recorded();
     let pid_file = folder.path().join("kafka.pid");
     let mut discovery = Discovery::new(proc, vec![pid_file.clone()]);
@@ -302,7 +297,7 @@ fn pid_files_name_brokers_that_do_not_look_like_one() {
 }
 
 #[test]
-fn a_cut_command_line_is_told_or_made_good_by_thread_names() {
+fn a_cut_command_line_is_a_warning_unless_thread_names_decide() {
     let (folder, _) = recorded();
     let proc = ProcRoot::with_kernel(folder.path(), (3, 10));
     fs::write(
@@ -314,9 +309,9 @@ fn a_cut_command_line_is_told_or_made_good_by_thread_names() {
     .unwrap();
     let mut discovery = Discovery::new(proc.clone(), Vec::new());
     assert_eq!(labels(&scan(&mut discovery)), ["7"]);
-    let doubt = "process 6131 (java) may be a broker: its command line is cut (at 4096 bytes by kernels before 4.2); \
+    let warning = "process 6131 (java) may be a broker: its command line is cut (at 4096 bytes by kernels before 4.2); \
                  name its pid file in the config file";
-    assert_eq!(discovery.warnings(), [doubt]);
+    assert_eq!(discovery.warnings(), [warning]);
 
     fs::create_dir_all(folder.path().join("6131/task/6140")).unwrap();
     fs::write(
@@ -325,12 +320,12 @@ fn a_cut_command_line_is_told_or_made_good_by_thread_names() {
     )
     .unwrap();
     let brokers = scan(&mut Discovery::new(proc, Vec::new()));
-    // The id by way of the log folders' locks.
+    // The id is found by the locks in the log folders.
     assert_eq!(labels(&brokers), ["1001", "7"]);
     assert!(brokers[0].listeners.is_empty() && brokers[0].problems[0].contains("cut"));
 }
 
-/// A FIFO as command line blocks its reader, as a process does that waits for a dead disk.
+/// A FIFO as command line blocks its reader, as a process that waits for a dead disk does.
 #[test]
 fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
     let (folder, proc) = recorded();
@@ -355,7 +350,7 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
     let start = Instant::now();
     assert_eq!(scan(&mut discovery).len(), 2);
     assert!(start.elapsed() < READ_BUDGET);
-    // However long it hangs, it holds one thread.
+    // It never holds more than one thread.
     let hanging = |discovery: &mut Discovery| {
         let known = discovery
             .known
@@ -363,7 +358,7 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
             .find(|(key, _)| key.pid == 9314)
             .unwrap()
             .1;
-        known.judged -= RENEW_OTHER * 2;
+        known.checked_at -= RENEW_OTHER * 2;
         assert_eq!(scan(discovery).len(), 2);
         (discovery.stuck_readers.len(), discovery.warnings().len())
     };
@@ -371,7 +366,7 @@ fn a_read_that_hangs_costs_one_scan_and_not_the_others() {
         [hanging(&mut discovery), hanging(&mut discovery)],
         [(1, 1), (1, 1)]
     );
-    // Lets the reader go, so that the test leaves no thread behind.
+    // Ends the reader, so that the test leaves no thread behind.
     fs::OpenOptions::new().write(true).open(&sick).unwrap();
 }
 
@@ -406,7 +401,7 @@ fn broker(pid: u32, id: Option<i32>, ports: &[u16]) -> Arc<Broker> {
 }
 
 #[test]
-fn labels_are_ids_where_those_tell_brokers_apart() {
+fn labels_are_ids_where_those_are_unique() {
     let brokers = [
         broker(10, Some(1), &[1, 9092]),
         broker(11, Some(1), &[9093]),
@@ -426,7 +421,7 @@ fn labels_are_ids_where_those_tell_brokers_apart() {
 }
 
 #[test]
-fn matching_by_the_config_file() {
+fn everything_that_the_config_file_gives_must_match() {
     let one = broker(10, Some(1), &[9092]);
     let table = [
         ((Some(1), None, None), true),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tokio::time::timeout;
 
 use super::*;
+use crate::evidence::PartError;
 use crate::evidence::manifest::{DUMPS, ListedFile, Manifest};
 use crate::evidence::store::Writer;
 use crate::model::Broker;
@@ -212,14 +213,14 @@ fn names(settings: &EvidenceSettings) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn two_verdicts_at_once_are_both_saved_and_not_again_after_a_restart() {
+async fn two_verdicts_at_once_are_both_saved_and_not_again_after_the_exporter_s_restart() {
     let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
     let settings = settings(folder.path());
     let ((_one, first), (_two, second)) = (Sleeper::start(&proc), Sleeper::start(&proc));
     let brokers = [(first, "217"), (second, "219@9092")];
     let brokers = brokers
         .map(|(process, label)| gray(process, label, Moment(1), &[FindingId::ApiUnresponsive]));
-    let (tell, views) = watch::channel(Arc::new(View::default()));
+    let (publish_view, views) = watch::channel(Arc::new(View::default()));
     let (publish, mut saved) = watch::channel(Arc::new(EvidenceStatus::default()));
     let task = tokio::spawn(run(
         views,
@@ -228,19 +229,19 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_a_restart() {
         proc.clone(),
         Clock::start(),
     ));
-    tell.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
+    publish_view.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
     let both = |saved: &Arc<EvidenceStatus>| {
         brokers
             .iter()
             .all(|b| saved.of(b.process).is_some_and(|s| s.newest.is_some()))
     };
-    let told = timeout(Duration::from_secs(30), saved.wait_for(both))
+    let status = timeout(Duration::from_secs(30), saved.wait_for(both))
         .await
         .unwrap()
         .unwrap()
         .clone();
     for broker in &brokers {
-        let of = told.of(broker.process).unwrap();
+        let of = status.of(broker.process).unwrap();
         assert_eq!((of.total, &of.failure), (1, &None));
         let path = &of.newest.as_ref().unwrap().path;
         assert!(
@@ -258,17 +259,17 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_a_restart() {
         );
     }
     assert_eq!(names(&settings).len(), 2);
-    tell.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
-    drop(tell);
+    publish_view.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
+    drop(publish_view);
     timeout(Duration::from_secs(5), task)
         .await
         .unwrap()
         .unwrap();
 
-    // Another exporter finds what this one saved; a third broker shows that it looked at the verdicts.
+    // Another exporter finds what this one saved; a third broker shows that it evaluated the verdicts.
     let (_three, third) = Sleeper::start(&proc);
     let more = [brokers.to_vec(), vec![gray(third, "220", Moment(2), &[])]].concat();
-    let (_tell, views) = watch::channel(Arc::new(view_of(more, &proc)));
+    let (_publish_view, views) = watch::channel(Arc::new(view_of(more, &proc)));
     let (publish, mut saved) = watch::channel(Arc::new(EvidenceStatus::default()));
     let task = tokio::spawn(run(
         views,
@@ -278,19 +279,19 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_a_restart() {
         Clock::start(),
     ));
     let has_third = |saved: &Arc<EvidenceStatus>| saved.of(third).is_some();
-    let told = timeout(Duration::from_secs(30), saved.wait_for(has_third))
+    let status = timeout(Duration::from_secs(30), saved.wait_for(has_third))
         .await
         .unwrap()
         .unwrap()
         .clone();
     task.abort();
-    let of = told.of(first).unwrap();
+    let of = status.of(first).unwrap();
     assert_eq!((of.total, of.newest.is_some()), (0, true));
     assert_eq!(names(&settings).len(), 3);
 }
 
 #[tokio::test]
-async fn a_hung_disk_holds_nothing_up() {
+async fn a_hung_disk_delays_nothing() {
     let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
     let mut saver = Saver::new(settings(folder.path()), proc.clone(), Clock::start(), true);
     let (_release, hang) = mpsc::channel::<()>();
@@ -310,7 +311,8 @@ async fn a_hung_disk_holds_nothing_up() {
     let why = timeout(Duration::from_secs(1), save)
         .await
         .unwrap()
-        .unwrap_err();
+        .unwrap_err()
+        .to_string();
     assert!(
         why.contains("state/evidence: an earlier") && why.contains("still hangs"),
         "{why}"
@@ -318,20 +320,20 @@ async fn a_hung_disk_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_heap_dump_that_is_wanted_and_not_had_is_told() {
+async fn a_wanted_heap_dump_that_fails_is_listed_as_missing() {
     let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
     let (_sleeper, process) = Sleeper::start(&proc);
     let view = view_of(
         vec![gray(process, "1", Moment(1), &[FindingId::JvmDeadlock])],
         &proc,
     );
-    // What it is by now, and what is said of the heap dump.
+    // Whether the broker is still stuck, and the reason listed for the heap dump.
     let table = [
         (None, true, None),
         (Some("/"), false, Some("is not stopped")),
         (Some("/"), true, Some("not tried")),
     ];
-    for (heap_dump, stuck, said) in table {
+    for (heap_dump, stuck, reason) in table {
         let settings = EvidenceSettings {
             heap_dump: heap_dump.map(PathBuf::from),
             ..settings(folder.path())
@@ -353,8 +355,14 @@ async fn a_heap_dump_that_is_wanted_and_not_had_is_told() {
             .iter()
             .find(|missing| missing.name == "heap dump")
             .map(|missing| &missing.why);
-        assert_eq!((manifest.heap_dump, why.is_some()), (None, said.is_some()));
-        assert!(why.is_none_or(|why| why.contains(said.unwrap())), "{why:?}");
+        assert_eq!(
+            (manifest.heap_dump, why.is_some()),
+            (None, reason.is_some())
+        );
+        assert!(
+            why.is_none_or(|why| why.contains(reason.unwrap())),
+            "{why:?}"
+        );
     }
     let healthy = BrokerDiagnosis {
         state: BrokerState::Healthy,
@@ -402,7 +410,7 @@ fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) ->
 }
 
 #[test]
-fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
+fn the_oldest_are_removed_first_and_never_the_newest_of_a_broker() {
     let folder = tempfile::tempdir().unwrap();
     let all = EvidenceSettings {
         max_bundles: 3,
@@ -432,7 +440,7 @@ fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
     };
     assert_eq!(names(&all), hours(&[1, 5, 6]));
 
-    // One that is being written stays, one that was left over goes.
+    // A bundle that is being written stays, a leftover is removed.
     let writer = Writer::begin(
         &all,
         "1",
@@ -457,7 +465,7 @@ fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
     .unwrap();
     assert_eq!(names(&all), hours(&[1, 6]));
 
-    // At most a quarter of all bytes for one, and all bytes for all.
+    // One bundle has at most a quarter of all bytes, and all together have at most all.
     let bytes = EvidenceSettings {
         max_bytes: 400 << 10,
         ..settings(folder.path())
@@ -494,40 +502,40 @@ fn the_oldest_go_first_and_never_the_newest_of_a_broker() {
 }
 
 #[test]
-fn a_bundle_without_room_for_a_dump_is_none() {
+fn a_bundle_whose_dumps_do_not_fit_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let small = EvidenceSettings {
         max_bytes: 400 << 10,
         ..settings(folder.path())
     };
-    let had = |bytes: usize| Ok(vec![b'x'; bytes]);
-    let no_jvm = || Err("no JVM".to_owned());
-    // The dumps and another file as they are had, and what is said.
+    let read = |bytes: usize| Ok(vec![b'x'; bytes]);
+    let no_jvm = || Err(PartError::read("no JVM"));
+    // The results of the dumps and of another file, and the expected error.
     let table = [
-        ("all fit", [had(10), had(10), had(10), had(10)], None),
+        ("all fit", [read(10), read(10), read(10), read(10)], None),
         (
             "one dump fits",
-            [had(10), had(90 << 10), had(90 << 10), had(10)],
+            [read(10), read(90 << 10), read(90 << 10), read(10)],
             None,
         ),
         (
             "no dump fits",
-            [had(90 << 10), had(90 << 10), no_jvm(), had(10)],
+            [read(90 << 10), read(90 << 10), no_jvm(), read(10)],
             Some("no thread dump fits: its 92160 bytes"),
         ),
         (
-            "no dump is had",
-            [no_jvm(), no_jvm(), no_jvm(), had(10)],
+            "no dump is read",
+            [no_jvm(), no_jvm(), no_jvm(), read(10)],
             None,
         ),
         (
-            "nothing is had",
+            "nothing is read",
             [no_jvm(), no_jvm(), no_jvm(), no_jvm()],
             Some("not one file could be saved: no JVM"),
         ),
         (
             "nothing but empty files",
-            [no_jvm(), no_jvm(), no_jvm(), had(0)],
+            [no_jvm(), no_jvm(), no_jvm(), read(0)],
             Some("not one file could be saved"),
         ),
     ];
@@ -542,20 +550,20 @@ fn a_bundle_without_room_for_a_dump_is_none() {
             committed
                 .as_ref()
                 .err()
-                .is_none_or(|why| why.contains(wanted.unwrap())),
+                .is_none_or(|why| why.to_string().contains(wanted.unwrap())),
             "{name}: {committed:?}"
         );
         assert_eq!(
             names(&small).len() + usize::from(wanted.is_some()),
             before,
-            "{name}: nothing half is left"
+            "{name}: nothing partial is left"
         );
     }
 }
 
-/// Otherwise a writer whose folder is just being swept takes it for its own, and commits what is left of it.
+/// Otherwise a writer whose folder is just being removed would use it, and commit what is left of it.
 #[test]
-fn who_sweeps_holds_the_lock_until_all_is_gone() {
+fn removing_leftovers_holds_the_lock_until_all_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     let left_over = settings.dir.as_ref().unwrap().join(".left-over.partial");

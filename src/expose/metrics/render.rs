@@ -11,7 +11,8 @@ use crate::model::EvidenceStatus;
 use crate::model::Mode;
 use crate::model::rfc3339;
 use crate::model::{
-    BrokerSnapshot, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts, TcpState,
+    BrokerSnapshot, CollectorName, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts,
+    TcpState,
 };
 use crate::threads::known_issues;
 use crate::verdict::View;
@@ -112,7 +113,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             cluster(f, broker, now);
             probes(f, broker, now);
         }
-        rounds(f, broker, now);
+        collectors(f, broker, now);
     }
     let offline = snapshot
         .brokers
@@ -226,18 +227,18 @@ fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             &[label, "server"],
             pulse.unread_close_wait as f64,
         );
-        for queue in &pulse.accept_queues {
-            f.add(
-                &ACCEPT_LENGTH,
-                &[label, &queue.listener],
-                f64::from(queue.length),
-            );
-            f.add(
-                &ACCEPT_LIMIT,
-                &[label, &queue.listener],
-                queue.limit.map(f64::from),
-            );
-        }
+    }
+    for queue in broker.accept_queues.fresh(now).into_iter().flatten() {
+        f.add(
+            &ACCEPT_LENGTH,
+            &[label, &queue.listener],
+            f64::from(queue.length),
+        );
+        f.add(
+            &ACCEPT_LIMIT,
+            &[label, &queue.listener],
+            queue.limit.map(f64::from),
+        );
     }
     if let Some(owners) = broker.connections.fresh(now) {
         let mut established = StateCounts::default();
@@ -431,7 +432,7 @@ fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {
             f64::from(state == broker.state),
         );
     }
-    for id in &broker.judged {
+    for id in &broker.evaluated {
         let active = broker.findings.iter().any(|finding| finding.id == *id);
         f.add(
             &FINDING,
@@ -471,40 +472,32 @@ fn seconds_left(forecast: &Forecast) -> Option<f64> {
 }
 
 /// How the exporter's own work on the broker goes.
-fn rounds(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     for (collector, status) in &broker.collectors {
+        let labels = [label, collector.name()];
+        f.add(&COLLECTOR_SUCCESS, &labels, status.success.map(f64::from));
         let duration = status.success.map(|_| status.duration.as_secs_f64());
-        f.add(
-            &COLLECTOR_SUCCESS,
-            &[label, collector],
-            status.success.map(f64::from),
-        );
-        f.add(&COLLECTOR_DURATION, &[label, collector], duration);
+        f.add(&COLLECTOR_DURATION, &labels, duration);
     }
     if broker.ended.is_some() {
         return;
     }
-    for (round, interval) in &broker.rounds {
-        f.add(&ROUND_INTERVAL, &[label, round], interval.as_secs_f64());
+    for (collector, status) in &broker.collectors {
+        let labels = [label, collector.name()];
+        f.add(&ROUND_INTERVAL, &labels, status.interval.as_secs_f64());
     }
-    let ages = [
-        ("process", age(&broker.process, now)),
-        ("handles", age(&broker.open_fds, now)),
-        ("fd_kinds", age(&broker.fd_kinds, now)),
-        ("memory_maps", age(&broker.memory_maps, now)),
-        ("sockets", age(&broker.sockets, now)),
-        ("connections", age(&broker.connections, now)),
-        ("untracked_sockets", age(&broker.untracked_sockets, now)),
-        ("threads", age(&broker.threads, now)),
-        ("progress", age(&broker.progress, now)),
-        ("jvm_pauses", age(&broker.jvm_pauses, now)),
-        ("cluster", age(&broker.cluster, now)),
-        ("probes", age(&broker.probes, now)),
-        ("log_dirs", age(&broker.log_dirs, now)),
-    ];
-    for (reading, age) in ages {
-        f.add(&READING_AGE, &[label, reading], age);
+    // Of several readings the oldest.
+    let mut taken: BTreeMap<CollectorName, Moment> = BTreeMap::new();
+    for (collector, _, reading) in broker.readings() {
+        if let Some(at) = reading.taken() {
+            let oldest = taken.entry(collector).or_insert(at);
+            *oldest = at.min(*oldest);
+        }
+    }
+    for (collector, at) in taken {
+        let age = now.since(at).as_secs_f64();
+        f.add(&READING_AGE, &[label, collector.name()], age);
     }
 }
 
@@ -539,7 +532,7 @@ mod tests {
             };
             let value = ClusterCounts {
                 partitions: 1,
-                under_replicated_partitions: vec![state],
+                under_replicated_partitions: [state].into(),
                 ..ClusterCounts::default()
             };
             broker.cluster = Reading::Known {

@@ -1,4 +1,4 @@
-//! One broker: its vitals, what is found, the deadlock, the threads that stand still, what is unknown.
+//! One broker: its vitals, the findings, the deadlock, stalled threads, and what is unknown.
 
 use maud::{Markup, html};
 
@@ -15,14 +15,14 @@ use crate::model::{
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
 
-/// Deadlocks, stalls and queues told, of each; the first deadlock is drawn as well.
+/// Deadlocks, stalls and queues shown of each; the first deadlock is drawn as well.
 const FOUND: usize = 2;
 const UNKNOWN: usize = 16;
 /// Facts of one finding, names of threads in a row.
 const LINES: usize = 8;
 const LINE: usize = 200;
 const NAME: usize = 80;
-/// Members of a deadlock whose stacks are told.
+/// Members of a deadlock whose stacks are shown.
 const STACKS: usize = 2;
 const FRAMES: usize = 8;
 const FRAME: usize = 200;
@@ -45,10 +45,10 @@ pub fn section(
         section id={ "broker-" (index) } class=(class(Level::of(diagnosis))) {
             h2 {
                 span { "Broker " (broker.label) } " "
-                span.badge { (diagnosis.state.name()) }
+                span.badge { (diagnosis.state.text()) }
             }
             p {
-                // The headline has said that of the first; of a healthy one it says no more than the badge.
+                // The headline is the sentence of the first broker; that of a healthy one repeats the badge.
                 @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
                     (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
                 }
@@ -62,16 +62,15 @@ pub fn section(
                 }
             }
             @if diagnosis.state == BrokerState::Gray && let Some(answer) = live {
-                @let reason = answer.reason.strip_prefix(&diagnosis.sentence).unwrap_or(&answer.reason);
-                p { "The liveness probe " (if answer.restart { "fails. " } else { "passes. " }) (cut(reason.trim(), TEXT)) }
+                p { "The liveness probe " (if answer.restart { "fails. " } else { "passes. " }) (cut(&answer.reason, TEXT)) }
             }
             @match evidence {
                 Some(Ok(path)) => p { strong { "Evidence saved: " } code { (path) } }
                 Some(Err(why)) => p { strong { "No evidence is saved: " } (cut(why, TEXT)) }
                 None => {}
             }
-            @if let Some(Recovery { from, back, whole: None }) = &diagnosis.recovery {
-                p { "It was " (from.name()) ", is back since " (clock_text(*back)) " and not yet in every ISR." }
+            @if let Some(Recovery { from, back, in_every_isr: None }) = &diagnosis.recovery {
+                p { "It was " (from.text()) ", is back since " (clock_text(*back)) " and not yet in every ISR." }
             }
             @if broker.ended.is_none() {
                 h3 { "Vitals" }
@@ -81,8 +80,8 @@ pub fn section(
                 h3 { "Findings" }
                 @for found in &diagnosis.findings { (finding(found)) }
             }
-            @if let Some(standing) = &broker.deadlock { (deadlocks(standing, index)) }
-            @if let Some(report) = report { (still(report, now)) }
+            @if let Some(present) = &broker.deadlock { (deadlocks(present, index)) }
+            @if let Some(report) = report { (other_threads(report, now)) }
             @if !unknown.is_empty() {
                 h3 { "Unknown, and why" }
                 ul {
@@ -111,7 +110,7 @@ fn tile(vital: &Vital) -> Markup {
 
 fn finding(found: &Finding) -> Markup {
     let kind = found.id.kind();
-    let told = html! {
+    let details = html! {
         ul {
             @for fact in found.facts.iter().take(LINES) { li { (cut(fact, LINE)) } }
             (more(found.facts.len(), LINES))
@@ -121,37 +120,37 @@ fn finding(found: &Finding) -> Markup {
     };
     html! {
         article class=(kind.severity.name()) {
-            // What is no trouble yet takes no room from what is.
+            // A finding that is no problem yet stays folded.
             @if kind.severity == Severity::Info {
-                details { summary { (kind.title) " " span.badge { (kind.severity.name()) } } (told) }
+                details { summary { (kind.title) " " span.badge { (kind.severity.name()) } } (details) }
             } @else {
                 header {
                     h4 { (kind.title) }
                     span.badge { (kind.severity.name()) }
                     span.dim { "since " (clock_text(found.since)) }
                 }
-                (told)
+                (details)
             }
         }
     }
 }
 
-fn deadlocks(standing: &StandingDeadlock, broker: usize) -> Markup {
+fn deadlocks(present: &StandingDeadlock, broker: usize) -> Markup {
     html! {
-        @for (index, deadlock) in standing.deadlocks.iter().enumerate().take(FOUND) {
+        @for (index, deadlock) in present.deadlocks.iter().enumerate().take(FOUND) {
             h3 { (deadlock.cycle.len()) " threads wait for each other" }
             div.deadlock {
                 @if index == 0 { figure { (graph::draw(deadlock, &format!("graph-{broker}"))) } }
                 (in_words(deadlock))
             }
         }
-        @if standing.deadlocks.len() > FOUND { p { "and " (standing.deadlocks.len() - FOUND) " more" } }
-        @for known in standing.known_issues.iter().take(FOUND) { (issue(known)) }
-        @if standing.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
+        @if present.deadlocks.len() > FOUND { p { "and " (present.deadlocks.len() - FOUND) " more" } }
+        @for known in present.known_issues.iter().take(FOUND) { (issue(known)) }
+        @if present.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
     }
 }
 
-/// The same as the drawing, with the stacks.
+/// The content of the drawing, with the stacks.
 fn in_words(deadlock: &Deadlock) -> Markup {
     let waiting = |thread: &DeadlockedThread| {
         html! {
@@ -169,7 +168,7 @@ fn in_words(deadlock: &Deadlock) -> Markup {
             }
             @if !deadlock.waiting.is_empty() {
                 details {
-                    summary { (deadlock.waiting.len()) " more merely wait for them" }
+                    summary { (deadlock.waiting.len()) " more are blocked behind the cycle" }
                     ul {
                         @for thread in deadlock.waiting.iter().take(DRAWN) { li { (waiting(thread)) } }
                         (more(deadlock.waiting.len(), DRAWN))
@@ -180,8 +179,8 @@ fn in_words(deadlock: &Deadlock) -> Markup {
     }
 }
 
-/// Threads that do not move, that are gone, that queue.
-fn still(report: &ThreadReport, now: Moment) -> Markup {
+/// Threads that are stalled, missing or queued at a lock.
+fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
     let stalls = report
         .stalls
         .as_ref()
@@ -192,11 +191,11 @@ fn still(report: &ThreadReport, now: Moment) -> Markup {
         .map_or(&[][..], |missing| &missing.found);
     html! {
         @if !stalls.is_empty() {
-            h3 { "Threads that stand still" }
+            h3 { "Stalled threads" }
             ul { @for stall in stalls.iter().take(FOUND) { (stalled(stall, now)) } (more(stalls.len(), FOUND)) }
         }
         @if !missing.is_empty() {
-            h3 { "Threads that have ended though their work has not" }
+            h3 { "Threads that have ended while there is work for them" }
             ul {
                 @for thread in missing.iter().take(LINES) {
                     li {
@@ -256,7 +255,7 @@ fn stack(frames: &[String]) -> Markup {
 fn issue(known: &NamedIssue) -> Markup {
     html! {
         p {
-            strong { (known.issue) } @if !known.is_exact() { " (by likeness)" } ": " (known.title) ". "
+            strong { (known.issue) } @if !known.is_exact() { " (probable match)" } ": " (known.title) ". "
             @if known.fixed_in.is_empty() { "No release with a fix is known." }
             @else { "Fixed in " (known.fixed_in.join(", ")) "." }
             @if let Some(advise) = &known.advise { " Move to " (advise) "." }
@@ -265,6 +264,6 @@ fn issue(known: &NamedIssue) -> Markup {
     }
 }
 
-fn more(all: usize, told: usize) -> Markup {
-    html! { @if all > told { li { "and " (all - told) " more" } } }
+fn more(all: usize, shown: usize) -> Markup {
+    html! { @if all > shown { li { "and " (all - shown) " more" } } }
 }

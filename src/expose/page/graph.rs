@@ -1,5 +1,5 @@
-//! A deadlock as a drawing: its members one below the other, each arrow what one wants of the next, and the last arrow
-//! back up to the first. So it fits a phone without shrinking. Who merely waits hangs below the member that holds.
+//! A deadlock as a drawing: its members one below the other, each arrow the lock that one wants from the next, and the
+//! last arrow back up to the first, so that it fits a phone. Blocked threads hang below the member that blocks them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,19 +8,19 @@ use maud::{Markup, html};
 use crate::expose::vitals::cut;
 use crate::model::Deadlock;
 
-/// Members, and in all threads that wait for them, that are drawn; the rest is a number.
+/// The most members, and the most blocked threads in total, that are drawn; the rest is a number.
 pub const DRAWN: usize = 12;
-/// Through how many others a thread is followed to the member for which it waits.
+/// The most threads between a blocked one and the member that it waits for in the end.
 const HOPS: usize = 16;
 
 const WIDTH: u32 = 360;
 const LEFT: u32 = 40;
 const BOX: u32 = 46;
-/// Of an arrow down to the next box, with its label beside it.
+/// The height of an arrow to the next box, which has its label beside it.
 const ARROW: u32 = 40;
 const LANE: u32 = 64;
 const PILL: u32 = 24;
-/// Characters that fit.
+/// The number of characters that fit.
 const NAME: usize = 40;
 const LABEL: usize = 36;
 
@@ -31,7 +31,7 @@ struct Member {
     waits: Vec<String>,
 }
 
-/// `id` is unique in the page.
+/// Draws it; `id` must be unique in the page.
 pub fn draw(deadlock: &Deadlock, id: &str) -> Markup {
     let members = members(deadlock);
     let mut tops = Vec::new();
@@ -42,7 +42,7 @@ pub fn draw(deadlock: &Deadlock, id: &str) -> Markup {
     }
     let up = tops.first().copied().unwrap_or_default() + BOX / 2;
     let spoken = format!(
-        "{} threads in a ring, each waiting for a lock that the next one holds, and {} more that wait for them. \
+        "{} threads in a ring, each waiting for a lock that the next one holds, and {} more blocked behind it. \
          The list beside the drawing says the same in words.",
         deadlock.cycle.len(),
         deadlock.waiting.len()
@@ -122,7 +122,7 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
     let Some(last) = members.len().checked_sub(1) else {
         return members;
     };
-    // Those of a member that is not drawn hang on the box that stands for it.
+    // Threads blocked by a member that is not drawn hang below the box of the rest.
     let at: HashMap<&str, usize> = cycle
         .iter()
         .enumerate()

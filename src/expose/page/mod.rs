@@ -1,7 +1,7 @@
 //! The page `/`: the verdict in a sentence, then what it rests on, what to do, and what is unknown and why.
 //!
 //! For an operator at night: no script, nothing from another host, nothing that moves by itself. Whatever a broker can
-//! make long (names of threads, messages) is cut, and lists end with how many more there are.
+//! make long (names of threads, messages) is cut, and lists end with the number of omitted entries.
 
 mod broker;
 mod graph;
@@ -16,16 +16,16 @@ use crate::model::Moment;
 use crate::model::clock_text;
 use crate::model::duration_text;
 use crate::verdict::View;
-use crate::verdict::finding::Event;
+use crate::verdict::finding::Change;
 use style::{TEXT, class};
 
 const STYLE: &str = include_str!("style.css");
 
-/// Brokers told in full, the worst first.
+/// Brokers shown in full, the worst first.
 const BROKERS: usize = 8;
 const EVENTS: usize = 50;
 
-/// The page as it stands at `now`, with a link to the metrics at `telemetry_path`.
+/// The page at `now`, with a link to the metrics at `telemetry_path`.
 pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: &str) -> Markup {
     let snapshot = &*view.snapshot;
     let overview = overview(view, saved);
@@ -40,12 +40,10 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
         .brokers
         .iter()
         .flat_map(|broker| &broker.unavailable);
-    let mut away: Vec<_> = unavailable
-        .filter(|absence| absence.until.is_none())
-        .collect();
-    away.sort_by_key(|absence| absence.id);
-    away.dedup_by_key(|absence| absence.id);
-    away.truncate(BROKERS);
+    let mut down: Vec<_> = unavailable.filter(|other| other.until.is_none()).collect();
+    down.sort_by_key(|other| other.id);
+    down.dedup_by_key(|other| other.id);
+    down.truncate(BROKERS);
     let title = format!("{}: {headline}", overview.level.name());
     shell(
         &title,
@@ -64,21 +62,21 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
                     nav aria-label="Brokers" {
                         @for (index, (_, diagnosis)) in brokers.iter().enumerate().take(BROKERS) {
                             a href={ "#broker-" (index) } class=(class(Level::of(diagnosis))) {
-                                (diagnosis.label) " " span.badge { (diagnosis.state.name()) }
+                                (diagnosis.label) " " span.badge { (diagnosis.state.text()) }
                             }
                         }
                     }
                 }
             }
             main {
-                @if snapshot.discovery.error.is_some() || !snapshot.discovery_warnings.is_empty() || !away.is_empty() {
+                @if snapshot.discovery.error.is_some() || !snapshot.discovery_warnings.is_empty() || !down.is_empty() {
                     section {
                         h2 { "This host" }
                         ul {
                             @if let Some(error) = &snapshot.discovery.error { li { "Discovery: " (cut(error, TEXT)) } }
-                            @for doubt in snapshot.discovery_warnings.iter().take(BROKERS) { li { (cut(doubt, TEXT)) } }
-                            @for absence in away {
-                                li { "Broker " (absence.id) " of the cluster is away since " (clock_text(absence.since)) "." }
+                            @for warning in snapshot.discovery_warnings.iter().take(BROKERS) { li { (cut(warning, TEXT)) } }
+                            @for other in down {
+                                li { "Broker " (other.id) " of the cluster has been down since " (clock_text(other.since)) "." }
                             }
                         }
                     }
@@ -102,7 +100,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
     )
 }
 
-/// What every page of the exporter is put into.
+/// The frame of every page of the exporter.
 pub fn shell(title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -118,13 +116,12 @@ pub fn shell(title: &str, body: &Markup) -> Markup {
     }
 }
 
-/// Newest first.
+/// The events, the newest first.
 fn timeline(view: &View, now: Moment) -> Markup {
     let events = &view.diagnosis.timeline;
-    // What is over is no trouble any more.
-    let level = |event: &Event| match event.finding {
-        Some(finding) if !event.what.ends_with(": over") => finding.kind().severity.name(),
-        _ => "",
+    let severity = |change: Change| match change {
+        Change::FindingStarted { finding } => Some(finding.kind().severity.name()),
+        _ => None,
     };
     html! {
         section {
@@ -132,10 +129,10 @@ fn timeline(view: &View, now: Moment) -> Markup {
             @if events.is_empty() { p.dim { "Nothing has happened since the exporter started." } }
             ol.timeline {
                 @for event in events.iter().rev().take(EVENTS) {
-                    li class=(level(event)) {
+                    li class=[severity(event.change)] {
                         span.dim { (clock_text(event.at)) ", " (duration_text(now.since(event.at))) " ago" } " "
-                        span { "Broker " (event.broker) ": " strong { (cut(&event.what, TEXT)) } }
-                        @if !level(event).is_empty() { span.dim { " (" (level(event)) ")" } }
+                        span { "Broker " (event.broker) ": " strong { (event.change) } }
+                        @if let Some(severity) = severity(event.change) { span.dim { " (" (severity) ")" } }
                     }
                 }
             }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::expose::check;
+use crate::expose::check::CheckPage;
 use crate::model::{Broker, ProcessKey};
 use crate::model::{BrokerEvidence, SavedBundle};
 use crate::model::{BrokerSnapshot, Deadlock, DeadlockedThread, Snapshot, StandingDeadlock};
-use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId};
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Event, Finding, FindingId};
 
 const NOW: Moment = Moment(1_700_000_000_000);
 
@@ -25,7 +25,7 @@ fn thread(name: String, held_by: String) -> DeadlockedThread {
     }
 }
 
-/// A ring of `members`, and `waiting` threads of which each waits for the one before it.
+/// A ring of `members`, and `waiting` threads, each waiting for the one before it.
 fn deadlock(members: usize, waiting: usize) -> Deadlock {
     let member = |n: usize| format!("member-{}", n % members);
     let waiter = |n: usize| {
@@ -101,7 +101,7 @@ fn found(id: FindingId) -> Finding {
 }
 
 #[test]
-fn a_page_full_of_trouble_stays_below_100_kb() {
+fn a_page_full_of_problems_stays_below_100_kb() {
     let findings: Vec<Finding> = FindingId::ALL.iter().take(6).map(|id| found(*id)).collect();
     let mut view = view(&vec![
         (BrokerState::Gray, findings, Some(deadlock(40, 200)));
@@ -110,25 +110,23 @@ fn a_page_full_of_trouble_stays_below_100_kb() {
     let event = |n: u64| Event {
         at: Moment(NOW.0 + n),
         broker: "1".into(),
-        what: format!("event {n}"),
-        finding: None,
+        change: Change::Restarted { pid: n as u32 },
     };
     Arc::make_mut(&mut view.diagnosis).timeline = (0..200).map(|n| Arc::new(event(n))).collect();
     let page = render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
     println!("{} bytes", page.len());
     assert!(page.len() < 100_000, "{} bytes", page.len());
-    // Cut, and told how much of it: members, who waits for them, facts, events.
-    for told in [
+    // Members, blocked threads, facts and events are cut, with the number of omitted ones.
+    for text in [
         "and 29 more</text>",
-        "<summary>200 more merely wait",
+        "<summary>200 more are blocked behind the cycle",
         "<li>and 188 more</li>",
         "and 150 older ones",
     ] {
-        assert!(page.contains(told), "{told}");
+        assert!(page.contains(text), "{text}");
     }
-    assert!(
-        page.contains("event 199<") && page.contains("event 150<") && !page.contains("event 149<")
-    );
+    let shows = |n: u64| page.contains(&format!("restarted as process {n}<"));
+    assert!(shows(199) && shows(150) && !shows(149));
     let ids: Vec<&str> = page
         .split(" id=\"")
         .skip(1)
@@ -145,7 +143,7 @@ fn the_drawing_hangs_each_waiting_thread_on_the_member_that_it_waits_for() {
             .find(&format!(">{text}<"))
             .unwrap_or_else(|| panic!("{text} in {drawing}"))
     };
-    // Boxes are drawn after what hangs on them: the three hang on the second.
+    // A box is drawn after the threads below it: the three are below the second.
     let row = [
         "member-0",
         "waiter-0",
@@ -161,7 +159,7 @@ fn the_drawing_hangs_each_waiting_thread_on_the_member_that_it_waits_for() {
     );
 }
 
-/// A bundle of each broker's verdict.
+/// A saved bundle for each broker.
 fn saved_of_all(view: &View) -> EvidenceStatus {
     let saved = |broker: &BrokerDiagnosis| BrokerEvidence {
         process: broker.process,
@@ -182,7 +180,7 @@ fn saved_of_all(view: &View) -> EvidenceStatus {
 }
 
 #[test]
-fn the_first_line_and_the_exit_code_tell_the_worst() {
+fn the_first_line_and_the_exit_code_show_the_worst() {
     use BrokerState::{Down, Gray, Healthy, Suspect, Unknown};
     let plain = |state| (state, Vec::new(), None);
     let with = |id| (Healthy, vec![found(id)], None);
@@ -233,10 +231,13 @@ fn the_first_line_and_the_exit_code_tell_the_worst() {
     for (brokers, first, code) in table {
         let view = view(&brokers);
         let saved = saved_of_all(&view);
-        let text = check::text(&view, &saved, NOW.plus(Duration::from_secs(1)));
+        let check = CheckPage::of(&view, &saved, NOW.plus(Duration::from_secs(1)));
         assert_eq!(
-            (text.lines().next().unwrap(), check::exit_code(&text)),
-            (first, Some(code))
+            (
+                check.text().lines().next().unwrap(),
+                check.level.exit_code()
+            ),
+            (first, code)
         );
         let page = render(&view, &saved, NOW, "/metrics").into_string();
         let (_, headline) = first.split_once(": ").unwrap();
@@ -246,11 +247,10 @@ fn the_first_line_and_the_exit_code_tell_the_worst() {
         );
         assert!(brokers.is_empty() || page.contains("/evidence/folder"));
     }
-    assert_eq!(check::exit_code("<html>"), None);
 }
 
 #[test]
-fn names_of_threads_steer_neither_browser_nor_terminal() {
+fn names_of_threads_control_neither_browser_nor_terminal() {
     let hostile = "\x1b[2J<script>alert(1)</script>";
     let mut finding = found(FindingId::JvmDeadlock);
     finding.facts = vec![hostile.into()];
@@ -262,10 +262,11 @@ fn names_of_threads_steer_neither_browser_nor_terminal() {
         !page.contains("<script") && page.contains("&lt;script&gt;"),
         "{page}"
     );
-    let text = check::text(&view, &EvidenceStatus::default(), NOW);
+    let check = CheckPage::of(&view, &EvidenceStatus::default(), NOW);
+    let text = check.text();
     assert!(
         text.contains("alert(1)") && !text.contains('\x1b'),
         "{text}"
     );
-    assert!(check::coloured(&text).starts_with("\x1b[1;31mCRITICAL: "));
+    assert!(check.coloured().starts_with("\x1b[1;31mCRITICAL: "));
 }

@@ -1,29 +1,29 @@
-//! What an attach asks of a JVM, and within which limits.
+//! What a JVM is asked for, and the limits of an attach.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a JVM is asked for.
+/// A request to a JVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
     ThreadDump {
-        /// Whether to ask for the owners of `java.util.concurrent` locks (`-l`), for which the JVM walks its whole heap
-        /// in a pause.
+        /// Whether to ask for the owners of `java.util.concurrent` locks (`-l`). The JVM then walks its whole heap in a
+        /// pause.
         with_locks: bool,
     },
-    /// The JVM stands still while it writes its heap.
+    /// The JVM pauses while it writes its heap.
     HeapDump {
-        /// As the JVM sees it.
+        /// The path as the JVM sees it.
         file: PathBuf,
-        /// Bytes that remain free on the file's disk.
+        /// Bytes that must remain free on the file's disk.
         min_free: u64,
     },
 }
 
-/// What one attach may do.
+/// Limits of one attach.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// From the call to the last byte.

@@ -1,8 +1,7 @@
-//! The process that attaches: this same binary, started again for one request.
+//! The child process that attaches: this same binary, started once for each request.
 //!
-//! `kafka-vitals attach-child` takes one argument: a [`Request`] and the exporter's pid, as JSON.
-//!
-//! Standard output holds one line of JSON ([`Header`]) and then exactly `bytes` bytes of thread dump.
+//! `kafka-vitals attach-child` takes one argument: a [`Request`] and the exporter's pid, as JSON. It writes one line of
+//! JSON ([`Header`]) to standard output, and then exactly `bytes` bytes of thread dump.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -29,7 +28,7 @@ use crate::sys::process::{PinnedProcess, denied};
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "attach-child";
 
-/// The longest header line; a reader takes no more.
+/// The longest header line. A reader must refuse a longer one.
 pub const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// What the child is to do.
@@ -39,15 +38,15 @@ pub struct Request {
     pub proc_root: PathBuf,
     /// The JVM.
     pub pid: u32,
-    /// When it started: field 22 of its `stat`.
+    /// When the JVM started: field 22 of its `stat`.
     pub start_ticks: u64,
-    /// For everything.
+    /// Time for the whole request.
     pub deadline: Duration,
-    /// Of the reply.
+    /// A longer reply is an error.
     pub max_bytes: usize,
     /// Whether SIGQUIT may be sent to open the attach socket.
     pub may_signal: bool,
-    /// The thread that served the last dump, as its outcome told: spares a look at every thread.
+    /// The thread that served the last dump, from its outcome: saves reading the names of all threads.
     pub listener: Option<u32>,
     pub ask: Ask,
 }
@@ -68,19 +67,19 @@ pub enum Outcome {
     Ok {
         /// From the request to the last byte.
         duration: Duration,
-        /// How long the JVM stood at safepoints meanwhile, but for garbage collection; None where the JVM publishes no
-        /// performance data.
+        /// How long the JVM was at safepoints meanwhile, without garbage collection. None if it publishes no performance
+        /// data.
         pause: Option<Duration>,
-        /// How long it has stood at safepoints since it started.
+        /// How long the JVM was at safepoints since it started.
         paused: Option<Duration>,
-        /// Of the attach protocol.
+        /// Version of the attach protocol.
         protocol: u8,
         /// The thread that serves the attach socket.
         listener: Option<u32>,
     },
     /// The JVM has written its heap.
     Heap {
-        /// Of the file.
+        /// Size of the file.
         bytes: u64,
         /// From the request to the answer.
         duration: Duration,
@@ -89,18 +88,18 @@ pub enum Outcome {
         /// [`AttachError::reason`].
         reason: Reason,
         message: String,
-        /// As of `Ok`: the JVM may have stood still all the same.
+        /// As in `Ok`, because the JVM may have paused for a dump that failed.
         pause: Option<Duration>,
     },
 }
 
-/// Why there is no dump, and how long the JVM stood at safepoints for it.
+/// Why the dump failed, and how long the JVM was at safepoints for it.
 type Failed = (AttachError, Option<Duration>);
 
 impl Request {
-    /// The arguments after the program's name.
+    /// Returns the arguments after the program's name.
     pub fn arguments(&self) -> [String; 2] {
-        // Fails for a path that is not UTF-8 alone; the child tells that it got no request.
+        // Fails only for a path that is not UTF-8. The child then reports that it got no request.
         [
             SUBCOMMAND.to_owned(),
             serde_json::to_string(&(self, std::process::id())).unwrap_or_default(),
@@ -108,11 +107,11 @@ impl Request {
     }
 }
 
-/// The whole life of the child. To be called first in `main`, with the arguments behind [`SUBCOMMAND`], before any
-/// thread is started: user ids are switched for one thread alone.
+/// Runs the child. Call it first in `main`, with the arguments behind [`SUBCOMMAND`], before any thread is started: user
+/// ids are switched only for the calling thread.
 ///
-/// The exit status is 0 also where the JVM could not be attached to, which the header tells; it is 2 for wrong
-/// arguments and 1 where nothing could be written.
+/// The exit status is 0 even if the attach failed, which the header reports; it is 2 for wrong arguments and 1 if nothing
+/// could be written.
 pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let order = arguments
         .next()
@@ -135,7 +134,7 @@ pub fn child_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// With the text of a thread dump.
+/// Returns the outcome and the text of a thread dump.
 fn attach(
     request: &Request,
     parent: u32,
@@ -157,14 +156,14 @@ fn attach(
     match &request.ask {
         Ask::ThreadDump { with_locks } => {
             let perf_file = PerfFile::open(&target).ok();
-            // The JVM's time at safepoints since it started, and that for garbage collection.
-            let stood = || {
+            // The JVM's time at safepoints, and for garbage collection, since it started.
+            let paused = || {
                 let data = perf_file.as_ref()?.read().ok()?;
                 Some((data.safepoint_time()?, data.collection_time()?))
             };
-            let before = stood();
+            let before = paused();
             let dump = thread_dump(&target, *with_locks, limits, signalled);
-            let after = stood();
+            let after = paused();
             let pause =
                 before
                     .zip(after)
@@ -201,11 +200,11 @@ fn attach(
     }
 }
 
-/// The process, as its own user.
+/// Opens the process and becomes its user.
 fn reach(request: &Request, parent: u32) -> Result<PinnedProcess, AttachError> {
     let open = || PinnedProcess::open(&request.proc_root, request.pid, Some(request.start_ticks));
     let target = match open() {
-        // Root without CAP_SYS_PTRACE, as in many containers, sees less of the JVM than its own user does.
+        // Root without CAP_SYS_PTRACE, as in many containers, may read less of the JVM than the JVM's user.
         Err(AttachError::Denied { uid, gid, .. }) if geteuid() != Uid::from_raw(uid) => {
             become_user(uid, gid).map_err(|errno| {
                 denied(format!("cannot become the JVM's user ({errno})"), uid, gid)
@@ -217,7 +216,7 @@ fn reach(request: &Request, parent: u32) -> Result<PinnedProcess, AttachError> {
     };
     match become_user(target.uid, target.gid) {
         Ok(()) => {}
-        // Root without CAP_SETUID: newer JVMs serve it all the same.
+        // Newer JVMs serve root as well, so root without CAP_SETUID goes on.
         Err(Errno::PERM) if geteuid().is_root() => {}
         Err(errno) => return Err(target.denied(format!("cannot become the JVM's user ({errno})"))),
     }
@@ -225,10 +224,10 @@ fn reach(request: &Request, parent: u32) -> Result<PinnedProcess, AttachError> {
     Ok(target)
 }
 
-/// Once more: the kernel forgets it whenever ids change.
+/// Repeats [`die_with`], because the kernel forgets it whenever ids change.
 fn end_with(parent: u32) -> Result<(), AttachError> {
     die_with(parent).map_err(|source| AttachError::Io {
-        what: "asking to end with the parent".into(),
+        what: "asking the kernel to end this process with its parent".into(),
         source,
     })
 }
@@ -258,7 +257,7 @@ fn write_result(result: Result<(Outcome, Vec<u8>), Failed>, signalled: bool) -> 
     out.flush()
 }
 
-/// JDK 8 serves only its own user and group, and no JVM's files should be touched with more rights than it has.
+/// JDK 8 serves only its own user and group, and a JVM's files should not be touched with more rights than it has.
 fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if (geteuid(), getegid()) == (uid, gid) {
@@ -271,7 +270,7 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
 
 fn die_with(parent: u32) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have ended before that call. Pid 0: the parent lives outside this pid namespace.
+    // The parent may have ended before that call. Pid 0 means that it is outside this pid namespace.
     let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     if now == parent {
         Ok(())
@@ -285,7 +284,7 @@ fn limit_resources(request: &Request) -> io::Result<()> {
         current: Some(bytes),
         maximum: Some(bytes),
     };
-    // The reply while its buffer grows, the binary and its libraries.
+    // Room for the reply while its buffer grows, the binary and its libraries.
     let memory = u64::try_from(request.max_bytes)
         .unwrap_or(u64::MAX)
         .saturating_mul(4)
@@ -295,7 +294,7 @@ fn limit_resources(request: &Request) -> io::Result<()> {
     Ok(())
 }
 
-/// Descriptors that the exporter itself was started with are no business of a process that changes its user.
+/// Closes fds that the exporter itself was started with: they must not reach a process of another user.
 fn close_inherited() {
     let Ok(entries) = std::fs::read_dir(Path::new("/proc/self/fd")) else {
         return;
@@ -304,8 +303,8 @@ fn close_inherited() {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        // SAFETY: this process has just begun: no object of this program owns a descriptor yet. The listing's own
-        // is closed already; `close` then only fails.
+        // SAFETY: the process has just started, so no object of this program owns an fd yet. The fd of the listing is
+        // closed already, and `close` then only fails.
         let _ = unsafe { libc::close(descriptor) };
     }
 }

@@ -1,42 +1,44 @@
-//! Why there is no dump, and the one deadline of an attach.
+//! Why a dump failed, and the deadline of an attach.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::model::Reason;
 
-/// Why there is no dump. The text lacks the pid, which the caller knows.
+/// Why a dump failed. The text lacks the pid, which the caller adds.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    #[error("the process ended, or its pid now belongs to another")]
+    #[error("the process ended, or its pid now belongs to another process")]
     Gone,
     #[error(
-        "the process is stopped (state {0}) and answers nobody until it gets SIGCONT; nothing was sent to it"
+        "the process is stopped (state {0}) and cannot answer until it gets SIGCONT; nothing was sent to it"
     )]
     Stopped(char),
-    #[error("the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it")]
+    #[error(
+        "the process is not a HotSpot JVM, because it maps no libjvm.so; nothing was sent to it"
+    )]
     NotJvm,
     #[error(
         "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it"
     )]
     OpenJ9,
     #[error(
-        "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by hand"
+        "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take dumps by hand with `kill -QUIT`"
     )]
     Disabled,
     #[error(
-        "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just now): \
-         nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage"
+        "the JVM has no attach socket and does not catch SIGQUIT, which would kill it; nothing was sent to it. If it is \
+         not just starting, start it without -Xrs / -XX:+ReduceSignalUsage"
     )]
     NoSignalHandler,
     #[error(
-        "the JVM's attach listener is dead: its socket is there and no thread `Attach Listener` serves it, as happens \
-         when file handles ran out; it can be had again once handles are free, or after a restart"
+        "the JVM's attach listener is dead: its socket exists but no thread `Attach Listener` serves it, as happens \
+         after file handles ran out; it may come back once file handles are free, or after a restart"
     )]
     ListenerDead,
     #[error(
-        "the JVM did not open its attach socket after an earlier SIGQUIT; it is not asked again for now, because each \
-         signal may print a dump to its standard output"
+        "the JVM did not open its attach socket after an earlier SIGQUIT; no other signal is sent for now, because each \
+         one may print a dump to its standard output"
     )]
     SignalHeldBack,
     #[error("{what}: {remedy}")]
@@ -48,7 +50,7 @@ pub enum AttachError {
     },
     #[error("{0}")]
     Refused(String),
-    #[error("no answer in {} ms while {stage}: the JVM is in a long pause, lacks CPU or hangs", waited.as_millis())]
+    #[error("the JVM did not answer in {} ms while {stage}: it is in a long pause, lacks CPU or hangs", waited.as_millis())]
     Timeout {
         stage: &'static str,
         waited: Duration,
@@ -60,7 +62,7 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// One of a few words, fit for a label.
+    /// Returns the reason as labels have it.
     pub fn reason(&self) -> Reason {
         match self {
             AttachError::Gone => Reason::Gone,
@@ -77,7 +79,7 @@ impl AttachError {
     }
 }
 
-/// The one clock of an attach: every wait asks it how long it may last.
+/// When an attach has to end. Every wait asks it how long it may last.
 #[derive(Debug, Clone, Copy)]
 pub struct AttachDeadline {
     pub start: Instant,

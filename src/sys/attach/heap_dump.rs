@@ -1,4 +1,5 @@
-//! `dumpheap`: the JVM writes its heap into a file, by itself, as its own user, where it sees that path.
+//! Takes a heap dump: with the command `dumpheap` the JVM itself writes its heap to a file, as its user and to a path in
+//! its own file system.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,12 +11,12 @@ use crate::sys::perf_data::PerfFile;
 use crate::sys::process::PinnedProcess;
 use crate::sys::rooted::RootedError;
 
-/// Has the whole heap written, what is unreachable included: no collection goes before it. Returns the bytes of the file
-/// and the time from the request to the answer; the JVM stands still for all of it, one of 22 and later for the first
-/// part.
+/// Lets the JVM write the whole heap, with unreachable objects, because no collection runs before. Returns the size of
+/// the file and the time from the request to the reply. The JVM pauses for all of that time, JDK 22 and later only for
+/// its first part.
 ///
 /// # Errors
-/// See [`AttachError`]. After `Timeout` the JVM writes on.
+/// See [`AttachError`]. After `Timeout` the JVM continues to write.
 pub(super) fn heap_dump(
     target: &PinnedProcess,
     file: &Path,
@@ -31,7 +32,7 @@ pub(super) fn heap_dump(
     let failed = |error| match error {
         RootedError::Denied { .. } => target.denied(error.to_string()),
         error => AttachError::Refused(format!(
-            "{error}; make that folder for the broker's user (uid {}), or name another in evidence.heap_dump",
+            "{error}; create that folder for the broker's user (uid {}), or name another one in evidence.heap_dump",
             target.uid
         )),
     };
@@ -41,7 +42,7 @@ pub(super) fn heap_dump(
         Err(RootedError::Missing { .. }) => {}
         Ok(bytes) => {
             return Err(AttachError::Refused(format!(
-                "{} is there already ({bytes} bytes) and is not overwritten: take it away for another one",
+                "{} exists already ({bytes} bytes) and is not overwritten: move it away before the next dump",
                 file.display()
             )));
         }
@@ -52,36 +53,37 @@ pub(super) fn heap_dump(
         .resident_bytes
         .ok_or(AttachError::Gone)?
         .saturating_add(status.swapped_bytes.unwrap_or(0));
-    if let Some(why) = no_room(memory, times(java_version(target)), free, min_free) {
+    if let Some(why) = too_little_space(memory, times(java_version(target)), free, min_free) {
         return Err(AttachError::Refused(format!("{}: {why}", folder.display())));
     }
     let socket = find_or_open_socket(target, limits.may_signal, deadline, signalled)?;
     let start = Instant::now();
     let reply = socket.request(target, &request, limits.max_bytes, deadline)?;
     let duration = start.elapsed();
-    // The code is 0 whatever became of the file.
+    // The code is 0 even if the file could not be written.
     if reply.code != 0 || !String::from_utf8_lossy(reply.body()).contains("Heap dump file created")
     {
         target.check_running()?;
         let (words, uid) = (reply.words(), target.uid);
         return Err(AttachError::Refused(format!(
-            "the JVM answered to `dumpheap`: {words}; look whether its user (uid {uid}) may write there"
+            "the JVM answered `dumpheap` with: {words}; check that its user (uid {uid}) may write there"
         )));
     }
     Ok((target.root.size(file).map_err(failed)?, duration))
 }
 
-/// Without `-all` the JVM collects first.
+/// With `-all`, because without it the JVM collects garbage first.
 fn request(file: &Path) -> Result<Vec<u8>, AttachError> {
     let path = file
         .to_str()
         .filter(|path| path.starts_with('/') && !path.contains('\0'));
-    let path = path
-        .ok_or_else(|| AttachError::Refused(format!("{} is no absolute path", file.display())))?;
+    let path = path.ok_or_else(|| {
+        AttachError::Refused(format!("{} is not an absolute path", file.display()))
+    })?;
     Ok(format!("1\0dumpheap\0{path}\0-all\0\0").into_bytes())
 }
 
-/// As the JVM's performance data tell it: 17, or 1 for JDK 8.
+/// Reads the version from the JVM's performance data: 17, or 1 for JDK 8.
 fn java_version(target: &PinnedProcess) -> Option<u32> {
     let data = PerfFile::open(target).and_then(|file| file.read()).ok()?;
     let text = data.text("java.property.java.vm.specification.version")?;
@@ -93,8 +95,8 @@ fn java_version(target: &PinnedProcess) -> Option<u32> {
         .ok()
 }
 
-/// How many times its memory a JVM may write. A reference of 4 bytes in the heap has 8 in the file. JDK 22 and later
-/// write all that beside the file and copy it from there, so that for a while it is there twice.
+/// Returns how many times its memory a JVM may write. A reference of 4 bytes in the heap has 8 in the file. JDK 22 and
+/// later write to files beside it and copy those, so that for a while the data exists twice.
 fn times(java_version: Option<u32>) -> u64 {
     match java_version {
         Some(..22) => 2,
@@ -102,15 +104,15 @@ fn times(java_version: Option<u32>) -> u64 {
     }
 }
 
-/// Why the heap of a process with so much memory is not written where so much is free. How much of the memory is heap
-/// is not known.
-fn no_room(memory: u64, times: u64, free: u64, min_free: u64) -> Option<String> {
+/// Explains why the disk has too little free space for the heap. All memory of the process counts, because it is unknown
+/// how much of it is heap.
+fn too_little_space(memory: u64, times: u64, free: u64, min_free: u64) -> Option<String> {
     let needed = memory.saturating_mul(times).saturating_add(min_free);
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     (free < needed).then(|| {
         format!(
             "{} MiB are free, and {} MiB are needed: {times} times the memory of the process ({} MiB), and \
-             evidence.min_free ({} MiB); make space there, or name another folder in evidence.heap_dump",
+             evidence.min_free ({} MiB); free some space, or name another folder in evidence.heap_dump",
             free >> 20,
             mib(needed),
             mib(memory),
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_jvm_may_write_and_the_floor_have_to_be_free() {
+    fn the_largest_dump_and_the_minimum_have_to_be_free() {
         const GIB: u64 = 1 << 30;
         let table = [
             (0, Some(17), 0, 0, true),
@@ -139,14 +141,14 @@ mod tests {
             (u64::MAX, Some(17), u64::MAX - 1, 0, false),
         ];
         for (memory, version, free, min_free, wanted) in table {
-            let why = no_room(memory, times(version), free, min_free);
+            let why = too_little_space(memory, times(version), free, min_free);
             assert_eq!(
                 why.is_none(),
                 wanted,
                 "{memory} {version:?} {free} {min_free}"
             );
         }
-        let why = no_room(6 * GIB, 2, GIB, GIB).unwrap_or_default();
+        let why = too_little_space(6 * GIB, 2, GIB, GIB).unwrap_or_default();
         assert!(
             why.contains("1024 MiB are free, and 13312 MiB are needed: 2 times"),
             "{why}"
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_would_say_something_else_is_not_sent() {
+    fn a_path_that_would_change_the_request_is_not_sent() {
         for path in ["dumps/a.hprof", "", "/a\0-live"] {
             assert!(request(Path::new(path)).is_err(), "{path:?}");
         }

@@ -1,4 +1,4 @@
-//! What the JVM behind a process is, and whether attaching to it can do harm.
+//! Finds out which JVM a process is, and whether attaching to it can do harm.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
@@ -15,19 +15,19 @@ use crate::sys::process::PinnedProcess;
 
 /// Whether a thread of the JVM serves the attach socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
+pub enum AttachListener {
     Alive,
     Dead,
-    /// The kernel knows no names of its threads, as with early builds of JDK 8.
+    /// The threads have no names for the kernel, as in early builds of JDK 8.
     Unknown,
 }
 
-/// SIGQUIT prints a dump or opens the attach socket where HotSpot catches it, and kills everywhere else.
+/// Checks that SIGQUIT cannot kill the process: where HotSpot catches it, it prints a dump or opens the attach socket.
 pub fn check_signal_is_safe(process: &PinnedProcess) -> Result<(), AttachError> {
     let maps = process
         .maps
         .as_ref()
-        .ok_or_else(|| process.denied("cannot read the process's memory map"))?;
+        .ok_or_else(|| process.denied("the exporter cannot read the process's memory map"))?;
     match find_jvm(maps).map_err(|source| AttachError::Io {
         what: "reading its memory map".into(),
         source,
@@ -48,32 +48,33 @@ pub fn check_signal_is_safe(process: &PinnedProcess) -> Result<(), AttachError> 
     }
 }
 
-/// By the command line, and by what the JVM itself tells of its options (at most 1,024 bytes), which holds those
-/// from variables and from option files as well.
+/// Reads the command line, and the options that the JVM publishes (at most 1,024 bytes), which include those from
+/// variables and option files.
 fn attach_disabled(process: &PinnedProcess) -> bool {
-    let told = PerfFile::open(process).and_then(|file| file.read()).ok();
-    let told = |name| {
-        told.as_ref()
+    let published = PerfFile::open(process).and_then(|file| file.read()).ok();
+    let published = |name| {
+        published
+            .as_ref()
             .and_then(|data| data.text(name))
             .unwrap_or_default()
     };
     let cmdline = read_in(&process.folder, "cmdline", 1 << 20).unwrap_or_default();
     disables_attach(cmdline.split(|byte| *byte == 0))
-        || disables_attach(told("java.rt.vmArgs").split(u8::is_ascii_whitespace))
-        || disables_attach(told("java.rt.vmFlags").split(u8::is_ascii_whitespace))
+        || disables_attach(published("java.rt.vmArgs").split(u8::is_ascii_whitespace))
+        || disables_attach(published("java.rt.vmFlags").split(u8::is_ascii_whitespace))
 }
 
-/// Looks for the thread that serves the socket, by name: first where it was last.
-pub fn listener(process: &PinnedProcess) -> Listener {
+/// Searches by name for the thread that serves the socket, starting with the one that served it last.
+pub fn attach_listener(process: &PinnedProcess) -> AttachListener {
     const NAME: &[u8] = b"Attach Listener\n";
     let known = process.listener_id.take();
     if known.is_some_and(|id| matches!(thread_name(process, id, &mut [0; 32]), Ok(NAME))) {
         process.listener_id.set(known);
-        return Listener::Alive;
+        return AttachListener::Alive;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(Ok(tasks)) = openat(&process.folder, "task", flags, Mode::empty()).map(Dir::new) else {
-        return Listener::Unknown;
+        return AttachListener::Unknown;
     };
     let mut named = false;
     for task in tasks.filter_map(Result::ok) {
@@ -88,22 +89,22 @@ pub fn listener(process: &PinnedProcess) -> Listener {
         match thread_name(process, id, &mut [0; 32]) {
             Ok(NAME) => {
                 process.listener_id.set(Some(id));
-                return Listener::Alive;
+                return AttachListener::Alive;
             }
             Ok(b"VM Thread\n") => named = true,
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
-            // What could not be read may have been the thread that is looked for.
-            Err(_) => return Listener::Unknown,
+            // The thread that could not be read may be the listener.
+            Err(_) => return AttachListener::Unknown,
         }
     }
     if named {
-        Listener::Dead
+        AttachListener::Dead
     } else {
-        Listener::Unknown
+        AttachListener::Unknown
     }
 }
 
-/// With a line break. One short read: there may be thousands of threads.
+/// Returns the name with its line break. One short read, because there may be thousands of threads.
 fn thread_name<'b>(
     process: &PinnedProcess,
     id: u32,
@@ -124,7 +125,7 @@ enum Jvm {
     OpenJ9,
 }
 
-/// Line by line: a broker may have hundreds of thousands of mappings.
+/// Reads line by line, because a broker may have hundreds of thousands of mappings.
 fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
     const MAX_BYTES: u64 = 256 << 20;
     let mut file = File::from(maps.try_clone()?);
@@ -132,7 +133,7 @@ fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
     let mut found = None;
     for line in BufReader::new(file.take(MAX_BYTES)).split(b'\n') {
         let line = line?;
-        // It ships a libjvm.so as well, so the whole map has to be seen.
+        // OpenJ9 has a libjvm.so as well, so the search goes on after that name.
         if memmem::find(&line, b"/libj9vm").is_some() {
             return Ok(Some(Jvm::OpenJ9));
         }
@@ -143,7 +144,7 @@ fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
     Ok(found)
 }
 
-/// The last word on it counts.
+/// Whether the options disable attaching. The last one counts.
 pub fn disables_attach<'a>(options: impl Iterator<Item = &'a [u8]>) -> bool {
     options.fold(false, |disabled, option| match option {
         b"-XX:+DisableAttachMechanism" => true,

@@ -1,12 +1,12 @@
-//! HotSpot's dynamic attach, spoken from outside: one `threaddump` or `dumpheap` of one JVM.
+//! HotSpot's dynamic attach protocol: asks one JVM for one `threaddump` or `dumpheap`.
 //!
-//! The order is what keeps it harmless. A [`PinnedProcess`](super::process::PinnedProcess) holds a descriptor of the
-//! process's `/proc` folder, so a pid that is given out again is never read, signalled or asked. A SIGQUIT, which opens
-//! the JVM's attach socket, is sent only where it cannot kill: the process maps libjvm and catches the signal.
-//! Everything has one deadline.
+//! The order of the steps keeps it harmless. A [`PinnedProcess`](super::process::PinnedProcess) holds an fd of the
+//! process's `/proc` folder, so another process with the same pid is never read, signalled or asked. SIGQUIT, which makes
+//! the JVM open its attach socket, is sent only where it cannot kill: to a process that maps libjvm and catches the
+//! signal. Everything has one deadline.
 //!
-//! A sick process can block a reader of its `/proc` files, and attaching may need another user's rights: so all this
-//! runs in a child process of one request each ([`child`]), never in the exporter itself.
+//! A sick process can block a reader of its `/proc` files, and attaching may need another user's rights. So each request
+//! runs in a child process of its own ([`child`]), never in the exporter itself.
 
 pub mod ask;
 pub mod child;

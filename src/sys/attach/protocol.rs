@@ -1,4 +1,4 @@
-//! The socket of a JVM's attach listener, and one question with its answer.
+//! The socket of a JVM's attach listener, and one request with its reply.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,15 +15,15 @@ use super::error::{AttachDeadline, AttachError};
 use crate::sys::process::PinnedProcess;
 use crate::sys::rooted::RootedError;
 
-/// The file `/tmp/.java_pid<NSpid>`, pinned and checked: it lies in a folder where others may write.
+/// The file `/tmp/.java_pid<NSpid>`, pinned and checked, because others may write to that folder.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct AttachSocket {
     file: OwnedFd,
-    /// Given to no other file while this one is pinned.
+    /// No other file gets this number while this one is pinned.
     pub inode: u64,
 }
 
-/// What came back, with its first line read.
+/// A reply whose first line was parsed.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub code: i32,
@@ -36,7 +36,7 @@ impl Reply {
         self.bytes.get(self.body..).unwrap_or_default()
     }
 
-    /// The beginning of what it says, for a message.
+    /// Returns the beginning of the text, for a message.
     pub fn words(&self) -> String {
         String::from_utf8_lossy(self.body())
             .trim()
@@ -52,9 +52,9 @@ impl Reply {
     }
 }
 
-impl Socket {
-    /// None if the JVM has none yet.
-    pub fn find(target: &PinnedProcess) -> Result<Option<Socket>, AttachError> {
+impl AttachSocket {
+    /// Finds the socket; None if the JVM has not opened it yet.
+    pub fn find(target: &PinnedProcess) -> Result<Option<AttachSocket>, AttachError> {
         let io = |errno: Errno| AttachError::Io {
             what: "opening the JVM's /tmp".into(),
             source: errno.into(),
@@ -77,18 +77,18 @@ impl Socket {
         let stat = fstat(&file).map_err(io)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Socket || stat.st_uid != target.uid {
             return Err(AttachError::Refused(format!(
-                "/tmp/{name} in the JVM's file system is no socket of the JVM's user (uid {}, mode {:o}): somebody else \
-                 made it, remove it",
+                "/tmp/{name} in the JVM's file system is not a socket of the JVM's user (uid {}, mode {:o}): another \
+                 user made it, so remove it",
                 stat.st_uid, stat.st_mode
             )));
         }
-        Ok(Some(Socket {
+        Ok(Some(AttachSocket {
             file,
             inode: stat.st_ino,
         }))
     }
 
-    /// One connection, one request, the reply up to its end.
+    /// Sends one request over a new connection and reads the whole reply.
     pub fn request(
         &self,
         target: &PinnedProcess,
@@ -113,13 +113,13 @@ impl Socket {
             match errno {
             Errno::ACCESS | Errno::PERM => target.denied("cannot connect to the JVM's attach socket"),
             Errno::CONNREFUSED => AttachError::Refused(
-                "nobody listens at the attach socket /tmp/.java_pid<pid>: an earlier process left it behind; remove it"
+                "no process listens at the attach socket /tmp/.java_pid<pid>: an earlier process left it behind, so remove it"
                     .into(),
             ),
             errno => AttachError::Io { what: "connecting to the JVM's attach socket".into(), source: errno.into() },
         }
         };
-        // Through the pinned descriptor: what was checked is what is connected to.
+        // Through the pinned fd, so that the checked file is the one that is connected to.
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let address = SocketAddrUnix::new(path).map_err(failure)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -129,7 +129,7 @@ impl Socket {
         loop {
             match connect(&socket, &address) {
                 Ok(()) => break,
-                // The queue is full: the JVM serves one client at a time, or nobody serves it.
+                // The queue is full, because the JVM serves one client at a time or none.
                 Err(Errno::AGAIN | Errno::INTR) => {
                     sleep(pause.min(
                         deadline.left(
@@ -142,12 +142,12 @@ impl Socket {
             }
         }
         let listener = listener_pid(&socket).map_err(|source| AttachError::Io {
-            what: "SO_PEERCRED".into(),
+            what: "reading SO_PEERCRED of the attach socket".into(),
             source,
         })?;
         if u32::try_from(listener) != Ok(target.pid) {
             return Err(AttachError::Refused(format!(
-                "the attach socket is served by pid {listener}, not by this JVM (do two containers share a /tmp?): \
+                "the attach socket is served by pid {listener}, not by this JVM (do two containers share a /tmp?); \
                  nothing was sent to it"
             )));
         }
@@ -161,7 +161,7 @@ impl Socket {
     }
 }
 
-/// Who called `listen` on the other end; 0 for a process outside our pid namespace.
+/// Returns the process that called `listen` on the other end, 0 if it is outside the exporter's pid namespace.
 fn listener_pid(socket: &OwnedFd) -> io::Result<i32> {
     let mut peer = libc::ucred {
         pid: 0,
@@ -169,8 +169,8 @@ fn listener_pid(socket: &OwnedFd) -> io::Result<i32> {
         gid: 0,
     };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for the call's duration; `peer` and `length` are valid for writes, and `length`
-    // holds the size of `peer`, all of whose bit patterns are valid.
+    // SAFETY: the fd is open during the call; `peer` and `length` are valid for writes, and `length` holds the size of
+    // `peer`, all of whose bit patterns are valid.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -193,7 +193,7 @@ fn send(stream: &mut UnixStream, request: &[u8], deadline: AttachDeadline) -> io
     stream.write_all(request)
 }
 
-/// As fast as it comes and nothing else meanwhile: the JVM may stand still until the last byte is read.
+/// Only reads, as fast as the reply comes, because the JVM may be paused until the last byte is read.
 fn receive(stream: &mut UnixStream, max: usize, deadline: AttachDeadline) -> io::Result<Vec<u8>> {
     let mut reply = Vec::with_capacity(max.min(256 << 10));
     loop {
@@ -229,7 +229,7 @@ fn explain(
             Err(stopped) => stopped,
         },
         io::ErrorKind::FileTooLarge => AttachError::Protocol(error.to_string()),
-        // The JVM ends the connection without a word when it does not like the client's ids, or when it dies.
+        // The JVM closes the connection without a reply if it refuses the client's ids, or if it dies.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => closed(target),
         _ => AttachError::Io {
             what: stage.into(),
@@ -240,7 +240,7 @@ fn explain(
 
 fn closed(target: &PinnedProcess) -> AttachError {
     match target.check_running() {
-        Ok(()) => target.denied("the JVM closed the connection without an answer"),
+        Ok(()) => target.denied("the JVM closed the connection without a reply"),
         Err(gone) => gone,
     }
 }
@@ -252,13 +252,13 @@ fn parse_reply(target: &PinnedProcess, bytes: Vec<u8>) -> Result<Reply, AttachEr
     match split_code(&bytes) {
         Some((code, body)) => Ok(Reply { code, bytes, body }),
         None => Err(AttachError::Protocol(format!(
-            "the reply does not begin with a code: {:?}",
+            "the JVM's reply does not start with a code: {:?}",
             String::from_utf8_lossy(bytes.get(..bytes.len().min(40)).unwrap_or_default())
         ))),
     }
 }
 
-/// The number in the first line, and where the second begins.
+/// Returns the number in the first line, and where the second line starts.
 pub(super) fn split_code(bytes: &[u8]) -> Option<(i32, usize)> {
     let line_end = memchr::memchr(b'\n', bytes.get(..bytes.len().min(16))?)?;
     let code = std::str::from_utf8(bytes.get(..line_end)?)
@@ -268,7 +268,7 @@ pub(super) fn split_code(bytes: &[u8]) -> Option<(i32, usize)> {
     Some((code, line_end + 1))
 }
 
-/// Whether the answer to `getversion options`, such as `2 streaming`, promises version 2 with that option.
+/// Whether the reply to `getversion options`, such as `2 streaming`, offers version 2 with that option.
 pub(super) fn offers_unstreamed(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body);
     let mut words = text.split([' ', ',', '\n']).filter(|word| !word.is_empty());

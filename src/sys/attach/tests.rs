@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
-//! A `/proc` made of plain files, in the words of a real one. What is refused here is refused before anything is sent;
-//! what is sent cannot arrive, because a plain folder is no pidfd.
+//! Tests with a `/proc` made of plain files. What is refused here is refused before anything is sent, and a signal cannot
+//! arrive, because a plain folder is not a pidfd.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ask::Limits;
 use super::error::AttachError;
-use super::jvm::{Listener, disables_attach, listener};
+use super::jvm::{AttachListener, attach_listener, disables_attach};
 use super::thread_dump::thread_dump;
 use crate::model::Reason;
 use crate::sys::process::PinnedProcess;
@@ -28,7 +28,7 @@ struct FakeProc {
 const PID: u32 = 77;
 
 impl FakeProc {
-    /// A JVM of this process's user which nobody has attached to.
+    /// Makes a JVM of this process's user that has no attach socket yet.
     fn new() -> FakeProc {
         let fake = FakeProc {
             folder: tempfile::tempdir().unwrap(),
@@ -44,7 +44,7 @@ impl FakeProc {
             .replace("Uid:\t1000\t1001", &format!("Uid:\t{uid}\t{uid}"))
             .replace("Gid:\t2000\t2001", &format!("Gid:\t{gid}\t{gid}"));
         fake.write("status", &status);
-        // A name with a blank and a parenthesis, as any process may give itself one.
+        // Any process may choose a name with a blank and a parenthesis.
         fake.write(
             "stat",
             &format!("{PID} (a) b) S 1 {} 5150 21 22\n", "0 ".repeat(17).trim()),
@@ -94,7 +94,7 @@ impl FakeProc {
 }
 
 #[test]
-fn a_process_that_started_at_another_time_is_another() {
+fn a_process_that_started_at_another_time_is_gone() {
     let fake = FakeProc::new();
     fake.open().unwrap();
     assert_eq!(
@@ -112,16 +112,17 @@ fn a_process_that_started_at_another_time_is_another() {
 }
 
 #[test]
-fn nothing_is_sent_to_what_a_signal_would_harm() {
-    let deadly = "the JVM has no attach socket and does not catch SIGQUIT, which would kill it (-Xrs, or it starts just \
-                  now): nothing was sent to it; start it without -Xrs / -XX:+ReduceSignalUsage";
-    let not_jvm = "the process is no HotSpot JVM: it maps no libjvm.so; nothing was sent to it";
+fn nothing_is_sent_where_a_signal_would_harm() {
+    let deadly = "the JVM has no attach socket and does not catch SIGQUIT, which would kill it; nothing was sent to it. \
+                  If it is not just starting, start it without -Xrs / -XX:+ReduceSignalUsage";
+    let not_jvm =
+        "the process is not a HotSpot JVM, because it maps no libjvm.so; nothing was sent to it";
     let openj9 =
         "the JVM is OpenJ9, which does not speak HotSpot's attach protocol; nothing was sent to it";
-    let disabled = "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take `kill -QUIT` dumps by \
-                    hand";
-    let stopped = "the process is stopped (state T) and answers nobody until it gets SIGCONT; nothing was sent to it";
-    let ended = "the process ended, or its pid now belongs to another";
+    let disabled = "the JVM was started with -XX:+DisableAttachMechanism: start it without, or take dumps by hand with \
+                    `kill -QUIT`";
+    let stopped = "the process is stopped (state T) and cannot answer until it gets SIGCONT; nothing was sent to it";
+    let ended = "the process ended, or its pid now belongs to another process";
     let cases = [
         ("stat", ") S 1 ", ") T 1 ", "stopped", stopped),
         ("stat", ") S 1 ", ") Z 1 ", "gone", ended),
@@ -157,7 +158,7 @@ fn nothing_is_sent_to_what_a_signal_would_harm() {
 }
 
 #[test]
-fn the_last_word_on_attaching_counts() {
+fn the_last_option_on_attaching_counts() {
     let disables = |line: &str| disables_attach(line.as_bytes().split(u8::is_ascii_whitespace));
     assert!(disables("java -XX:+DisableAttachMechanism -version"));
     assert!(!disables(
@@ -190,12 +191,12 @@ fn a_trigger_file_is_never_made_through_a_link() {
     assert!(!prey.exists());
     assert!(
         fs::symlink_metadata(fake.path("cwd/.attach_pid7")).is_ok(),
-        "what others made is left alone"
+        "a file of another process is not removed"
     );
 }
 
 #[test]
-fn a_signal_held_back_is_told_as_such() {
+fn a_signal_held_back_is_an_error_of_its_own() {
     let (error, signalled) = FakeProc::new().dump(false);
     assert!(matches!(error, AttachError::SignalHeldBack), "{error}");
     assert!(!signalled);
@@ -206,7 +207,7 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     let fake = FakeProc::new();
     let _socket = UnixListener::bind(fake.path("root/tmp/.java_pid7")).unwrap();
     assert!(matches!(fake.dump(false).0, AttachError::ListenerDead));
-    // Without names of threads the socket is tried, and found to be served by the wrong process: this test.
+    // Without names of threads the socket is tried. It is served by the wrong process, which is this test.
     fake.write("task/78/comm", "java\n");
     let (error, _) = fake.dump(false);
     assert!(
@@ -218,25 +219,25 @@ fn a_listener_is_dead_when_its_thread_is_missing_among_named_ones() {
     fake.write("task/78/comm", "VM Thread\n");
     fake.write("task/79/comm", "Attach Listener\n");
     assert_eq!(fake.reason(), Reason::Refused);
-    // Nothing but the name tells it, whoever served the last time.
+    // Only the name decides, whichever thread served the last dump.
     let target = fake.open().unwrap();
     for served_last in [Some(78), Some(77), Some(79), None] {
         target.listener_id.set(served_last);
         assert_eq!(
-            (listener(&target), target.listener_id.get()),
-            (Listener::Alive, Some(79)),
+            (attach_listener(&target), target.listener_id.get()),
+            (AttachListener::Alive, Some(79)),
             "{served_last:?}"
         );
     }
     fake.write("task/79/comm", "C2 CompilerThre\n");
     assert_eq!(
-        (listener(&target), target.listener_id.get()),
-        (Listener::Dead, None)
+        (attach_listener(&target), target.listener_id.get()),
+        (AttachListener::Dead, None)
     );
 }
 
 #[test]
-fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
+fn only_a_socket_of_the_jvms_user_is_used() {
     let fake = FakeProc::new();
     let path = fake.path("root/tmp/.java_pid7");
     fs::write(&path, "no socket").unwrap();
@@ -245,7 +246,7 @@ fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
     assert!(
         error
             .to_string()
-            .ends_with("): somebody else made it, remove it"),
+            .ends_with("): another user made it, so remove it"),
         "{error}"
     );
     fs::remove_file(&path).unwrap();
@@ -254,11 +255,11 @@ fn only_a_socket_of_the_jvms_user_is_a_socket_of_the_jvm() {
     symlink(&elsewhere, &path).unwrap();
     assert_eq!(fake.reason(), Reason::Refused);
     fs::remove_file(&path).unwrap();
-    // Left behind by an earlier process of the same number: nobody listens.
+    // An earlier process with the same pid left it behind.
     drop(UnixListener::bind(&path).unwrap());
     fake.write("task/79/comm", "Attach Listener\n");
     let (error, _) = fake.dump(true);
-    assert!(error.to_string().contains("nobody listens"), "{error}");
+    assert!(error.to_string().contains("no process listens"), "{error}");
 }
 
 #[test]
@@ -279,7 +280,7 @@ fn a_link_in_place_of_tmp_leads_nowhere_outside_the_root() {
 
 /// Replies without a code: `tests/bad_inputs/dumps.rs`.
 #[test]
-fn replies_and_versions() {
+fn codes_and_versions_of_replies_are_read() {
     use super::protocol::{offers_unstreamed, split_code};
     assert_eq!(split_code(b"0\n2 streaming"), Some((0, 2)));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! One `threaddump` of one JVM.
+//! Takes a thread dump: the command `threaddump`.
 
 use std::time::{Duration, Instant};
 
@@ -8,23 +8,23 @@ use super::protocol;
 use super::trigger::find_or_open_socket;
 use crate::sys::process::PinnedProcess;
 
-/// One reply of the JVM.
+/// A dump as the JVM printed it.
 #[derive(Debug)]
 pub struct Dump {
     pub text: Vec<u8>,
     /// From the request to the last byte.
     pub duration: Duration,
-    /// Of the attach protocol: 2 where the JVM buffers the dump before it sends it, else 1.
+    /// Version of the attach protocol: 2 if the JVM buffers the dump before it sends it, else 1.
     pub protocol: u8,
 }
 
 /// Takes one thread dump.
 ///
-/// `signalled` becomes true when SIGQUIT was sent, also if this fails afterwards.
+/// `signalled` becomes true when SIGQUIT was sent, even if the dump fails afterwards.
 ///
 /// # Errors
-/// See [`AttachError`]. After any of them the connection is closed, and the trigger file gone: but after `Timeout` it
-/// stays for a JVM that comes late, until the next call without `may_signal`.
+/// See [`AttachError`]. The connection is then closed and the trigger file removed. Only after `Timeout` the file stays,
+/// for a JVM that is late, until the next call without `may_signal`.
 pub fn thread_dump(
     target: &PinnedProcess,
     with_locks: bool,
@@ -36,8 +36,8 @@ pub fn thread_dump(
         limit: limits.deadline,
     };
     let socket = find_or_open_socket(target, limits.may_signal, deadline, signalled)?;
-    // JDK 24 and later stream a dump from inside the safepoint, where a slow reader lengthens the pause, unless asked
-    // to buffer it. Older ones refuse this question.
+    // Unless they are asked to buffer the dump, JDK 24 and later stream it inside the safepoint, so that a slow reader
+    // lengthens the pause. Older JVMs refuse this question.
     let version = socket.request(target, b"1\0getversion\0options\0\0\0", 4096, deadline)?;
     let buffers = version.code == 0 && protocol::offers_unstreamed(version.body());
     let request: &[u8] = match (buffers, with_locks) {
@@ -54,7 +54,7 @@ pub fn thread_dump(
             "the JVM answered code {code} to `threaddump`: {text}"
         )));
     }
-    // The end of the process ends the reply as well: then it is a piece.
+    // If the process ended, the reply may be cut.
     if let Err(AttachError::Gone) = target.check_running() {
         return Err(AttachError::Gone);
     }

@@ -1,4 +1,4 @@
-//! Asking a JVM that was never attached to for its socket: a file that only its user or root can make, and SIGQUIT.
+//! Makes a JVM open its attach socket, with a file that only its user or root can create, and SIGQUIT.
 
 use std::os::fd::OwnedFd;
 use std::thread::sleep;
@@ -9,18 +9,17 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
 use super::error::{AttachDeadline, AttachError};
-use super::jvm::{Listener, check_signal_is_safe, listener};
-use super::protocol::Socket;
+use super::jvm::{AttachListener, attach_listener, check_signal_is_safe};
+use super::protocol::AttachSocket;
 use crate::sys::process::{PinnedProcess, gone_or, read_stat};
 
-/// Makes the JVM open its socket, or open it again in the place of one that nobody serves. The caller has made sure that
-/// the signal is safe.
+/// Makes the JVM open its socket, or replace one that no thread serves. The caller has checked that the signal is safe.
 fn open_socket(
     target: &PinnedProcess,
-    unserved: Option<&Socket>,
+    unserved: Option<&AttachSocket>,
     deadline: AttachDeadline,
     signalled: &mut bool,
-) -> Result<Socket, AttachError> {
+) -> Result<AttachSocket, AttachError> {
     let mut trigger = TriggerFile::create(target)?;
     target.check_running()?;
     send_sigquit(target)?;
@@ -29,24 +28,24 @@ fn open_socket(
     loop {
         let left = deadline.left(STAGE).or_else(|timeout| {
             after_timeout(target)?;
-            // A JVM without CPU looks for the file after our deadline, and once only: without it, it would print a dump
-            // to its output and open no socket.
+            // A JVM that lacks CPU checks for the file after the deadline, and only once. Without the file it would
+            // print a dump to its output and open no socket.
             trigger.stays = true;
             Err(timeout)
         })?;
         sleep(pause.min(left));
         pause = (pause * 3 / 2).min(Duration::from_millis(100));
-        // The listener's thread begins before it puts its socket in that place.
-        if let Some(socket) = Socket::find(target)?
+        // The listener's thread starts before its socket replaces the old one.
+        if let Some(socket) = AttachSocket::find(target)?
             && unserved.is_none_or(|unserved| unserved.inode != socket.inode)
-            && listener(target) != Listener::Dead
+            && attach_listener(target) != AttachListener::Dead
         {
             return Ok(socket);
         }
     }
 }
 
-/// Removes what an attempt that ended too early left for the JVM.
+/// Removes the file that an earlier attempt left for the JVM.
 pub(super) fn clear(target: &PinnedProcess) {
     let name = file_name(target);
     for folder in folders(target).into_iter().flatten() {
@@ -63,11 +62,12 @@ pub(super) fn clear(target: &PinnedProcess) {
 
 const STAGE: &str = "waiting for the JVM to open its attach socket";
 
-/// What the waiting was really for, as far as it can be seen now, if not for the JVM.
+/// Returns a better explanation than a timeout, if there is one.
 fn after_timeout(target: &PinnedProcess) -> Result<(), AttachError> {
     target.check_running()?;
-    // One that has just opened its socket is late, not dead.
-    let dead = Socket::find(target)?.is_some() && listener(target) == Listener::Dead;
+    // A JVM that has just opened its socket is late, not dead.
+    let dead =
+        AttachSocket::find(target)?.is_some() && attach_listener(target) == AttachListener::Dead;
     if dead {
         Err(AttachError::ListenerDead)
     } else {
@@ -75,14 +75,14 @@ fn after_timeout(target: &PinnedProcess) -> Result<(), AttachError> {
     }
 }
 
-/// `.attach_pid<NSpid>`, where the JVM looks for it; removed when dropped, unless it `stays`.
+/// The file `.attach_pid<NSpid>`. It is removed when dropped, unless it `stays`.
 struct TriggerFile {
     folder: OwnedFd,
     name: String,
     stays: bool,
 }
 
-/// Where the JVM looks for it, in this order: its working folder, its /tmp.
+/// Returns the folders in which the JVM checks for the file, in this order: its working folder, its /tmp.
 fn folders(target: &PinnedProcess) -> [Option<OwnedFd>; 2] {
     [
         target
@@ -101,29 +101,43 @@ impl TriggerFile {
     fn create(target: &PinnedProcess) -> Result<TriggerFile, AttachError> {
         let name = file_name(target);
         let mut failures = Vec::new();
-        for (place, folder) in std::iter::zip(["its working folder", "its /tmp"], folders(target)) {
+        for (folder_name, folder) in
+            std::iter::zip(["its working folder", "its /tmp"], folders(target))
+        {
             match folder.map(|folder| create_in(target, folder, &name)) {
                 Some(Ok(trigger)) => return Ok(trigger),
-                Some(Err(cause)) => failures.push(format!("{place}: {cause}")),
-                None => failures.push(format!("{place}: cannot be opened")),
+                Some(Err(cause)) => failures.push(format!("{folder_name}: {cause}")),
+                None => failures.push(format!("{folder_name}: it cannot be opened")),
             }
         }
         Err(target.denied(format!(
-            "cannot make the file {name} in {}",
+            "the exporter cannot create the file {name} in {}",
             failures.join(", nor in ")
         )))
     }
 }
 
-fn create_in(target: &PinnedProcess, folder: OwnedFd, name: &str) -> Result<TriggerFile, String> {
+#[derive(Debug, thiserror::Error)]
+enum TriggerError {
+    #[error(transparent)]
+    Errno(#[from] Errno),
+    #[error("a file of uid {uid}, or no file, is in its place")]
+    Unusable { uid: u32 },
+}
+
+fn create_in(
+    target: &PinnedProcess,
+    folder: OwnedFd,
+    name: &str,
+) -> Result<TriggerFile, TriggerError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stat = match openat(&folder, name, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => fstat(&file),
-        // Left behind by a client that was killed, or another client asks at this moment: it serves both.
+        // A killed client left it, or another client attaches now: one file serves both.
         Err(Errno::EXIST) => statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW),
         Err(errno) => Err(errno),
     };
-    let stat = stat.map_err(|errno| errno.to_string())?;
+    let stat = stat?;
     if is_usable(target, &stat) {
         Ok(TriggerFile {
             folder,
@@ -131,14 +145,11 @@ fn create_in(target: &PinnedProcess, folder: OwnedFd, name: &str) -> Result<Trig
             stays: false,
         })
     } else {
-        Err(format!(
-            "what is there belongs to uid {} or is no file",
-            stat.st_uid
-        ))
+        Err(TriggerError::Unusable { uid: stat.st_uid })
     }
 }
 
-/// The JVM heeds only what its own user or root made.
+/// The JVM accepts only a file that its own user or root created.
 fn is_usable(target: &PinnedProcess, stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && (stat.st_uid == target.uid || stat.st_uid == 0)
@@ -147,17 +158,17 @@ fn is_usable(target: &PinnedProcess, stat: &Stat) -> bool {
 impl Drop for TriggerFile {
     fn drop(&mut self) {
         if !self.stays {
-            // If it cannot be removed it does no harm: an empty file that a later attach uses again.
+            // If it cannot be removed, an empty file remains, which a later attach uses again.
             let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
         }
     }
 }
 
 fn send_sigquit(target: &PinnedProcess) -> Result<(), AttachError> {
-    // A descriptor of /proc/PID is a pidfd to this call: the signal reaches the process that was checked, or nobody.
+    // This call accepts an fd of /proc/PID as a pidfd, so the signal reaches only the process that was checked.
     match pidfd_send_signal(&target.folder, Signal::QUIT) {
         Ok(()) => Ok(()),
-        // Kernels before 5.1, and containers' filters that do not know the call.
+        // Kernels before 5.1 and the seccomp filters of some containers refuse the call.
         Err(Errno::NOSYS | Errno::PERM) => send_by_number(target),
         Err(errno) => Err(signal_failure(target, errno)),
     }
@@ -170,7 +181,7 @@ fn send_by_number(target: &PinnedProcess) -> Result<(), AttachError> {
     let pid = i32::try_from(target.pid).ok().and_then(Pid::from_raw);
     let (true, Some(pid)) = (own_namespace, pid) else {
         let what = format!(
-            "{} shows another pid namespace, whose processes cannot be signalled",
+            "{} shows another pid namespace, so its processes cannot be signalled",
             target.proc_root.display()
         );
         return Err(AttachError::Refused(what));
@@ -183,28 +194,28 @@ fn send_by_number(target: &PinnedProcess) -> Result<(), AttachError> {
 
 fn signal_failure(target: &PinnedProcess, errno: Errno) -> AttachError {
     match errno {
-        Errno::PERM => target.denied("may not send SIGQUIT"),
+        Errno::PERM => target.denied("the exporter may not send SIGQUIT"),
         Errno::INVAL => AttachError::Refused(format!(
-            "{} shows a pid namespace that is not below this process's own: its processes cannot be signalled",
+            "{} shows a pid namespace that is not below the exporter's own, so its processes cannot be signalled",
             target.proc_root.display()
         )),
         errno => gone_or(errno, || "sending SIGQUIT".into()),
     }
 }
 
-/// The JVM's socket, which it is made to open if it has none.
+/// Finds the JVM's socket, and makes the JVM open one if it has none.
 pub fn find_or_open_socket(
     target: &PinnedProcess,
     may_signal: bool,
     deadline: AttachDeadline,
     signalled: &mut bool,
-) -> Result<Socket, AttachError> {
-    let found = Socket::find(target)?;
+) -> Result<AttachSocket, AttachError> {
+    let found = AttachSocket::find(target)?;
     if !may_signal {
         clear(target);
     }
     match found {
-        Some(socket) if listener(target) != Listener::Dead => Ok(socket),
+        Some(socket) if attach_listener(target) != AttachListener::Dead => Ok(socket),
         found => {
             check_signal_is_safe(target)?;
             if !may_signal {

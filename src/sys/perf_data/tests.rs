@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-//! The fixtures are files of real JVMs; what they hold was told by `jstat -snap file://...` of the same JDK.
+//! The fixtures are files of real JVMs, with their counters as `jstat -snap file://...` of the same JDK printed them.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn compare_with_jstat(jdk: &str) {
     let data = PerfData::parse(fixture(&format!("{jdk}.hsperfdata"))).unwrap();
     let expected = String::from_utf8(fixture(&format!("{jdk}.counters"))).unwrap();
     let mut compared = 0;
-    // jstat adds these from the prologue.
+    // jstat adds those counters from the prologue.
     for line in expected
         .lines()
         .filter(|line| !line.starts_with("sun.perfdata."))
@@ -51,13 +51,13 @@ fn reads_every_counter_of_jdk_25() {
 }
 
 #[test]
-fn tells_safepoint_time_in_the_counters_own_unit() {
+fn safepoint_time_is_in_the_unit_of_the_counter() {
     let data = PerfData::parse(fixture("jdk17.hsperfdata")).unwrap();
     assert_eq!(
         data.safepoint_time(),
         Some(Duration::from_nanos(137_180_345))
     );
-    // The sum of what jstat tells of both collectors.
+    // The sum of both collectors, as jstat prints them.
     assert_eq!(
         data.collection_time(),
         Some(Duration::from_nanos(136_470_428))
@@ -67,7 +67,35 @@ fn tells_safepoint_time_in_the_counters_own_unit() {
 }
 
 #[test]
-fn refuses_what_is_no_perf_data() {
+fn reads_one_counter_alone_where_its_place_is_known() {
+    let bytes = fixture("jdk17.hsperfdata");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("1");
+    std::fs::write(&path, &bytes).unwrap();
+    let file = File::open(&path).unwrap();
+    let mut file = PerfFile {
+        file,
+        safepoints: None,
+    };
+    let expected = Some(Duration::from_nanos(137_180_345));
+    for _ in 0..2 {
+        assert_eq!(file.safepoint_time().unwrap(), expected);
+    }
+    // From the first call on only its place is read: the counter after it went on, and with all else destroyed.
+    let (at, frequency) = file.safepoints.unwrap();
+    assert_eq!(frequency, 1_000_000_000);
+    let mut later = vec![0; bytes.len()];
+    let at = at as usize;
+    later[at..at + 8].copy_from_slice(&7_i64.to_le_bytes());
+    std::fs::write(&path, &later).unwrap();
+    let later = Some(Duration::from_nanos(7));
+    assert_eq!(file.safepoint_time().unwrap(), later);
+    std::fs::write(&path, &bytes[..at]).unwrap();
+    file.safepoint_time().unwrap_err();
+}
+
+#[test]
+fn other_data_is_refused() {
     let whole = fixture("jdk25.hsperfdata");
     let with = |at: usize, byte: u8| {
         let mut bytes = whole.clone();

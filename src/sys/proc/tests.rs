@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 
+use super::parse::*;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -12,7 +13,7 @@ fn real() -> ProcRoot {
     ProcRoot::new("/proc")
 }
 
-/// Output of another tool about ourselves.
+/// Runs another tool on this process and returns its output.
 fn shell(script: &str) -> String {
     let script = script.replace("PID", &std::process::id().to_string());
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -20,7 +21,7 @@ fn shell(script: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A process that does nothing until it is killed, and that is killed with the test.
+/// A process that does nothing and is killed at the end of the test.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -88,10 +89,10 @@ fn agrees_with_ps_and_prlimit() {
 }
 
 #[test]
-fn counts_handles_and_maps_as_ls_and_wc_do() {
+fn counts_fds_and_maps_as_ls_and_wc_do() {
     let sleeper = Sleeper::start();
     let pid = sleeper.pid();
-    // The shell that becomes `sleep` closes and maps things first.
+    // Before it is `sleep`, the child closes and maps files.
     let proc = real();
     let expected = || {
         (
@@ -103,7 +104,7 @@ fn counts_handles_and_maps_as_ls_and_wc_do() {
     let ours = |proc: &ProcRoot| {
         let maps = proc.memory_maps(pid, Deadline::after(PATIENCE)).unwrap();
         (
-            proc.open_handle_count(pid).unwrap().to_string(),
+            proc.open_fd_count(pid).unwrap().to_string(),
             maps.to_string(),
         )
     };
@@ -120,13 +121,39 @@ fn counts_handles_and_maps_as_ls_and_wc_do() {
 }
 
 #[test]
-fn five_thousand_handles_are_counted_both_ways_and_shown() {
+fn a_counter_sees_each_change_of_the_number() {
+    let mut counter = FdCounter::default();
+    let sleeper = Sleeper::start();
+    let pid = sleeper.pid();
+    let (old, new) = (ProcRoot::with_kernel("/proc", (5, 4)), real());
+    // The child opens files before it sleeps.
+    let until = Instant::now() + PATIENCE;
+    let settled = loop {
+        let listed = old.open_fd_count(pid).unwrap();
+        if counter.count(&new, pid).unwrap() == listed && listed > 2 {
+            break listed;
+        }
+        assert!(Instant::now() < until, "the process does not settle");
+    };
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    // While the size stays the same, the earlier list counts.
+    let (size, _, at) = counter.listed.unwrap();
+    counter.listed = Some((size, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), 7);
+    counter.listed = Some((size + 1, 7, at));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+    counter.listed = Some((size, 7, at.checked_sub(LISTED_FOR).unwrap()));
+    assert_eq!(counter.count(&new, pid).unwrap(), settled);
+}
+
+#[test]
+fn five_thousand_fds_are_counted_both_ways_and_visited() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let proc = real();
     let clones: Vec<_> = (0..5000).map(|_| socket.try_clone().unwrap()).collect();
     let me = std::process::id();
     let mut inodes = Vec::new();
-    proc.visit_numbered_links(me, Deadline::after(PATIENCE), |_, link| {
+    proc.visit_fd_links(me, Deadline::after(PATIENCE), |_, link| {
         inodes.extend(socket_inode(link));
         ControlFlow::Continue(())
     })
@@ -141,8 +168,8 @@ fn five_thousand_handles_are_counted_both_ways_and_shown() {
         .count();
     assert_eq!(ours, clones.len() + 1);
     for proc in [proc, ProcRoot::with_kernel("/proc", (6, 1))] {
-        // Other tests of this process open and close hundreds meanwhile.
-        assert!((5001..10_000).contains(&proc.open_handle_count(me).unwrap()));
+        // Other tests of this process open and close hundreds at the same time.
+        assert!((5001..10_000).contains(&proc.open_fd_count(me).unwrap()));
     }
 }
 
@@ -157,12 +184,12 @@ fn a_spent_deadline_stops_long_reads() {
     let maps = proc.memory_maps(me, spent).unwrap_err().to_string();
     assert_eq!(
         maps,
-        format!("reading /proc/{me}/maps took longer than 30 ms; stopped")
+        format!("reading /proc/{me}/maps took longer than 30 ms and was stopped")
     );
-    let handles = proc
-        .visit_numbered_links(me, spent, |_, _| ControlFlow::Continue(()))
+    let fds = proc
+        .visit_fd_links(me, spent, |_, _| ControlFlow::Continue(()))
         .unwrap_err();
-    assert!(matches!(handles, ProcError::Timeout { .. }));
+    assert!(matches!(fds, ProcError::Timeout { .. }));
 }
 
 #[test]
@@ -182,10 +209,10 @@ fn a_process_that_ended_is_gone_and_never_counted_as_zero() {
     gone(proc.open_file_limits(pid).unwrap_err());
     gone(proc.command_line(pid).unwrap_err());
     gone(proc.link(pid, "exe").unwrap_err());
-    gone(proc.open_handle_count(pid).unwrap_err());
+    gone(proc.open_fd_count(pid).unwrap_err());
     gone(
         ProcRoot::with_kernel("/proc", (4, 18))
-            .open_handle_count(pid)
+            .open_fd_count(pid)
             .unwrap_err(),
     );
     gone(
@@ -205,7 +232,7 @@ fn a_folder_without_procfs_is_not_a_host_without_processes() {
 }
 
 #[test]
-fn stat_takes_any_name() {
+fn stat_accepts_any_name() {
     let line = |name: &[u8]| {
         [
             b"77 (",
@@ -232,7 +259,7 @@ fn stat_takes_any_name() {
     for end in 0..whole.len() - 16 {
         assert_eq!(parse_stat(&whole[..end]), None, "{end}");
     }
-    // Recorded: a kernel thread, and a process between the end of its memory and that of its entry.
+    // Recorded: a kernel thread, and a process whose memory is freed while its entry still exists.
     let thread =
         parse_stat(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 9 0 0 20 0 1 0 2 0 0 18446744073709551615 0\n")
             .unwrap();
@@ -245,11 +272,11 @@ fn stat_takes_any_name() {
 }
 
 #[test]
-fn status_and_limits_want_what_they_need() {
+fn status_and_limits_without_a_needed_field_are_refused() {
     assert_eq!(parse_status(b""), None);
     assert_eq!(parse_status(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), None);
     assert_eq!(parse_status(b"Uid:\t1\nGid:\t1\t1\n"), None);
-    // As JVMs have it: handlers for 2, 3, 11 and others, that is SIGQUIT among them; without it under -Xrs.
+    // JVMs handle SIGQUIT (3) among other signals, but not when started with -Xrs.
     let text = "Name:\tUid:\t9\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t310\t1\nVmRSS:\t  12 kB\nVmSwap:\t       3 kB\nSigCgt:\t0000000101005ccd\n";
     let status = parse_status(text.as_bytes()).unwrap();
     assert_eq!(
@@ -319,7 +346,7 @@ fn command_lines_are_bounded_and_say_when_they_are_cut() {
 }
 
 #[test]
-fn kernel_releases() {
+fn kernel_releases_are_read() {
     let releases = [
         "6.18.44-fc-v657",
         "3.10.0-1160.el7.x86_64",
@@ -334,7 +361,7 @@ fn kernel_releases() {
 }
 
 #[test]
-fn links_of_handles() {
+fn links_of_fds_are_read() {
     assert_eq!(socket_inode(b"socket:[4711]"), Some(4711));
     assert_eq!(
         [
@@ -349,7 +376,7 @@ fn links_of_handles() {
 }
 
 #[test]
-fn a_handle_of_an_old_kernel_counts_dangling_links_too() {
+fn dangling_links_count_as_fds() {
     let folder = tempfile::tempdir().unwrap();
     let fd = folder.path().join("5/fd");
     fs::create_dir_all(&fd).unwrap();
@@ -361,7 +388,7 @@ fn a_handle_of_an_old_kernel_counts_dangling_links_too() {
     }
     assert_eq!(
         ProcRoot::with_kernel(folder.path(), (4, 18))
-            .open_handle_count(5)
+            .open_fd_count(5)
             .unwrap(),
         3
     );

@@ -15,7 +15,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-/// What `ss -Htane` printed while the tables were recorded: state, queues, addresses and inode, as text.
+/// State, queues, addresses and inode, as `ss -Htane` printed them while the tables were recorded.
 fn ss_lines() -> Vec<[String; 6]> {
     let text = std::fs::read_to_string(recorded().join("ss-tane.txt")).unwrap();
     let mut lines: Vec<[String; 6]> = text
@@ -31,7 +31,7 @@ fn ss_lines() -> Vec<[String; 6]> {
                     .replace("*", "0")
             };
             let listening = words[0] == "LISTEN";
-            // The limit of an accept queue is known to sock_diag alone.
+            // Only sock_diag has the limit of an accept queue.
             let send_queue = if listening { "0" } else { words[2] };
             [
                 words[0],
@@ -48,8 +48,8 @@ fn ss_lines() -> Vec<[String; 6]> {
     lines
 }
 
-/// The same from a socket, in the spelling of ss.
-fn as_ss(socket: &Socket) -> [String; 6] {
+/// Spells a socket as ss does.
+fn as_ss(socket: &TcpSocket) -> [String; 6] {
     let state = match socket.state {
         TcpState::Established => "ESTAB".to_string(),
         TcpState::FinWait1 => "FIN-WAIT-1".to_string(),
@@ -76,8 +76,8 @@ fn as_ss(socket: &Socket) -> [String; 6] {
 }
 
 #[test]
-fn recorded_tables_say_what_ss_said() {
-    let mut told = Vec::new();
+fn recorded_tables_agree_with_ss() {
+    let mut read = Vec::new();
     tcp_sockets(
         &recorded().join("proc"),
         4711,
@@ -86,13 +86,13 @@ fn recorded_tables_say_what_ss_said() {
         &mut Vec::new(),
         soon(),
         |socket| {
-            told.push(as_ss(socket));
+            read.push(as_ss(socket));
         },
     )
     .unwrap();
-    told.sort();
-    assert_eq!(told, ss_lines());
-    let states: BTreeMap<&str, usize> = told.iter().fold(BTreeMap::new(), |mut states, line| {
+    read.sort();
+    assert_eq!(read, ss_lines());
+    let states: BTreeMap<&str, usize> = read.iter().fold(BTreeMap::new(), |mut states, line| {
         *states.entry(line[0].as_str()).or_default() += 1;
         states
     });
@@ -149,9 +149,9 @@ fn with_tcp(text: &[u8]) -> tempfile::TempDir {
 }
 
 #[test]
-fn garbage_is_counted_and_the_rest_is_told() {
+fn garbage_is_counted_and_the_other_lines_are_read() {
     let good = "   0: 0100007F:2384 00000000:0000 0A 00000000:00000002 00:00000000 00000000     0        0 393758 2 0\n";
-    // Each field that is wrong: `tests/bad_inputs/sockets.rs`.
+    // `tests/bad_inputs/sockets.rs` has a wrong value of each field.
     let bad = [
         good.trim_end().replace("0100007F:", "0100007:"),
         "\u{0}\u{ff}".to_owned(),
@@ -162,7 +162,7 @@ fn garbage_is_counted_and_the_rest_is_told() {
         "9".repeat(200_000)
     );
     let root = with_tcp(text.as_bytes());
-    let mut told = 0;
+    let mut read = 0;
     let result = tcp_sockets(
         root.path(),
         7,
@@ -170,12 +170,12 @@ fn garbage_is_counted_and_the_rest_is_told() {
         None,
         &mut Vec::new(),
         soon(),
-        |_| told += 1,
+        |_| read += 1,
     );
     let message = result.unwrap_err().to_string();
-    assert_eq!(told, 2);
+    assert_eq!(read, 2);
     let count = format!(
-        "tcp: {} lines tell no socket, the first of them:    0: 0100007:2384",
+        "tcp: {} lines are not sockets, the first of them is:    0: 0100007:2384",
         bad.len() + 1
     );
     assert!(message.contains(&count), "{message}");
@@ -220,7 +220,7 @@ fn a_table_that_is_cut_or_missing_is_an_error() {
     assert!(matches!(late, Err(ProcNetError::TimedOut(_))), "{late:?}");
 }
 
-/// Gives out as many bytes at a time as it is told to.
+/// Returns this many bytes at a time.
 struct InPieces<'a>(&'a [u8], usize);
 
 impl Read for InPieces<'_> {
@@ -242,22 +242,22 @@ proptest! {
     ) {
         let lines: Vec<String> = lengths.iter().map(|length| "x".repeat(*length)).collect();
         let text = lines.join("\n") + if ended { "\n" } else { "" };
-        let mut told = Vec::new();
-        each_line(InPieces(text.as_bytes(), piece), &mut Vec::new(), soon(), |line| told.push(line.map(<[u8]>::len)))
+        let mut read = Vec::new();
+        each_line(InPieces(text.as_bytes(), piece), &mut Vec::new(), soon(), |line| read.push(line.map(<[u8]>::len)))
             .unwrap();
         let expected: Vec<Option<usize>> =
             text.lines().map(|line| Some(line.len()).filter(|length| *length < BUFFER_BYTES)).collect();
-        prop_assert_eq!(told, expected);
+        prop_assert_eq!(read, expected);
     }
 
     #[test]
     fn short_lines_arrive_in_any_pieces(text in "[a-c\n]{0,100}", piece in 1usize..9) {
-        let mut told = Vec::new();
+        let mut read = Vec::new();
         each_line(InPieces(text.as_bytes(), piece), &mut Vec::new(), soon(), |line| {
-            told.push(String::from_utf8(line.unwrap().to_vec()).unwrap());
+            read.push(String::from_utf8(line.unwrap().to_vec()).unwrap());
         })
         .unwrap();
-        prop_assert_eq!(told, text.lines().collect::<Vec<_>>());
+        prop_assert_eq!(read, text.lines().collect::<Vec<_>>());
     }
 
     #[test]
@@ -270,7 +270,7 @@ proptest! {
 }
 
 #[test]
-fn own_namespace_is_own_and_a_recorded_one_is_not() {
+fn the_own_namespace_is_shared_and_a_recorded_one_is_not() {
     assert!(same_network_namespace(Path::new("/proc"), std::process::id()).unwrap());
     assert!(!same_network_namespace(&recorded().join("proc"), 4711).unwrap());
     let gone = same_network_namespace(Path::new("/proc"), 0);
@@ -278,7 +278,7 @@ fn own_namespace_is_own_and_a_recorded_one_is_not() {
 }
 
 #[test]
-fn another_namespace_is_told_by_the_link_and_by_the_inode() {
+fn another_namespace_has_another_link_and_another_inode() {
     use std::process::{Command, Stdio};
     let mut other = Command::new("unshare")
         .args([

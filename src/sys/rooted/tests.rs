@@ -9,7 +9,7 @@ use rustix::fs::ResolveFlags;
 
 use super::*;
 
-/// A root with something of each kind, and a secret beside it.
+/// Makes a root with a file of each kind, and a secret outside it.
 fn tree() -> (tempfile::TempDir, Rooted) {
     let outside = tempfile::tempdir().unwrap();
     let root = outside.path().join("root");
@@ -56,7 +56,7 @@ fn tree() -> (tempfile::TempDir, Rooted) {
 }
 
 #[test]
-fn sizes_are_of_regular_files_inside() {
+fn only_regular_files_inside_have_a_size() {
     let (_folder, root) = tree();
     for (path, size) in [
         ("/sparse", 1 << 40),
@@ -134,7 +134,7 @@ fn files_of_proc_are_read_though_their_size_is_zero() {
 }
 
 #[test]
-fn lists_a_bounded_folder() {
+fn a_folder_is_listed_up_to_a_bound() {
     let (_folder, root) = tree();
     let mut names = root.list(Path::new("/opt/kafka"), 10).unwrap();
     names.sort();
@@ -151,7 +151,7 @@ fn lists_a_bounded_folder() {
     ));
 }
 
-/// What the kernel opens for the same path, as device and inode.
+/// Lets the kernel open the same path, and returns device and inode.
 fn kernel(root: &Rooted, path: &Path) -> Result<(u64, u64), Errno> {
     let resolve = ResolveFlags::IN_ROOT;
     let fd = rustix::fs::openat2(
@@ -179,7 +179,7 @@ proptest! {
         fs::create_dir_all(base.join("a/b/c")).unwrap();
         fs::write(base.join("b"), "").unwrap();
         for (link, target) in links.iter().filter(|(_, target)| !target.is_empty()) {
-            // Some do not fit the tree so far; those are left out. None is made by way of another link.
+            // Links that do not fit the tree so far are left out, and none is made through another link.
             let place = base.join(link);
             if place.parent().is_some_and(|parent| fs::canonicalize(parent).is_ok_and(|real| real == parent)) {
                 let _ = symlink(target, &place);

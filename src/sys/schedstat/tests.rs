@@ -14,7 +14,7 @@ fn own(allowance: usize) -> Tasks {
     tasks
 }
 
-/// A thread that answers each question and sleeps in between.
+/// A thread that answers each question and sleeps otherwise.
 struct Sleeper {
     id: u32,
     ask: Option<mpsc::Sender<()>>,
@@ -26,16 +26,17 @@ impl Sleeper {
     fn start(name: &str) -> Sleeper {
         let (ask, asked) = mpsc::channel();
         let (reply, answer) = mpsc::channel();
-        let (tell, told) = mpsc::channel();
+        let (report, id) = mpsc::channel();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32)
+            report
+                .send(rustix::thread::gettid().as_raw_nonzero().get() as u32)
                 .unwrap();
             while asked.recv().is_ok() {
                 reply.send(()).unwrap();
             }
         });
         Sleeper {
-            id: told.recv().unwrap(),
+            id: id.recv().unwrap(),
             ask: Some(ask),
             answer,
             thread: Some(thread.unwrap()),
@@ -65,7 +66,7 @@ impl Sleeper {
             .to_owned()
     }
 
-    /// By the kernel's other count: how often it left a CPU.
+    /// The kernel's other count: how often the thread left a CPU.
     fn switches_by_status(&self) -> u64 {
         ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
             .map(|f| self.status(f).parse::<u64>().unwrap())
@@ -86,13 +87,13 @@ impl Sleeper {
 fn counts_of(tasks: &mut Tasks, id: u32) -> Option<Counts> {
     let mut counts = None;
     tasks
-        .counts([(id, ())], |_, (), told| counts = Some(told))
+        .counts([(id, ())], |_, (), found| counts = Some(found))
         .unwrap();
     counts
 }
 
 #[test]
-fn counts_agree_with_status_kept_or_opened_anew() {
+fn counts_agree_with_status_with_and_without_kept_fds() {
     for allowance in [0, 1000] {
         let mut sleeper = Sleeper::start("a thread of ours");
         sleeper.asleep();
@@ -125,7 +126,7 @@ fn counts_agree_with_status_kept_or_opened_anew() {
 }
 
 #[test]
-fn kept_descriptors_stay_within_the_allowance() {
+fn kept_fds_stay_within_the_allowance() {
     let mut sleepers: Vec<_> = (0..4).map(|_| Sleeper::start("sleeper")).collect();
     let mut tasks = own(3);
     for sleeper in &sleepers {
@@ -144,7 +145,7 @@ fn kept_descriptors_stay_within_the_allowance() {
 }
 
 #[test]
-fn another_process_and_a_kernel_that_does_not_count_are_told() {
+fn another_process_and_a_kernel_that_does_not_count_are_errors() {
     let pid = std::process::id();
     let error = Tasks::open(&ProcRoot::new("/proc"), pid, 1, Allowance::new(1)).unwrap_err();
     assert!(matches!(error, ProcError::Gone { .. }), "{error}");
@@ -153,7 +154,7 @@ fn another_process_and_a_kernel_that_does_not_count_are_told() {
     std::fs::create_dir_all(&task).unwrap();
     let start = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;
     std::fs::copy(format!("/proc/{pid}/stat"), folder.path().join("7/stat")).unwrap();
-    // Written as zeros, and not written at all.
+    // The kernel writes zeros, or there is no file.
     for zeros in [true, false] {
         if zeros {
             std::fs::write(task.join("schedstat"), "0 0 0\n").unwrap();
@@ -182,4 +183,15 @@ fn counts_are_the_first_and_the_last_of_three_numbers() {
     ] {
         assert_eq!(parse_counts(text.as_bytes()), expected, "{text:?}");
     }
+}
+
+#[test]
+fn a_new_thread_is_found_by_the_number_of_threads_or_after_a_few_scans() {
+    let mut tasks = own(100);
+    assert!(tasks.scan_changed().unwrap(), "nothing was listed so yet");
+    let sleeper = Sleeper::start("new-thread");
+    // Other tests of this process may end a thread meanwhile.
+    let scans = (0..=TRUSTED_SCANS).map(|_| tasks.scan_changed().unwrap());
+    assert!(scans.filter(|looked| *looked).count() >= 1);
+    assert!(tasks.get(sleeper.id).is_some());
 }

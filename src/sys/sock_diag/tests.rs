@@ -17,7 +17,7 @@ fn operation(code: &[u8], at: usize) -> (u8, usize, usize) {
     )
 }
 
-/// `inet_diag_bc_audit` and `valid_cc` of Linux' net/ipv4/inet_diag.c, for the operations in use.
+/// Does what `inet_diag_bc_audit` and `valid_cc` in Linux' net/ipv4/inet_diag.c do, for the operations in use.
 fn audit(code: &[u8]) -> Result<(), String> {
     let on_yes_path = |target: usize| {
         let mut at = 0;
@@ -55,7 +55,7 @@ fn audit(code: &[u8]) -> Result<(), String> {
     }
 }
 
-/// `inet_diag_bc_run`: true if the end is reached exactly.
+/// Does what `inet_diag_bc_run` does: true if the end is reached exactly.
 fn run(code: &[u8], source_port: u16) -> bool {
     let mut at = 0;
     while at < code.len() {
@@ -140,19 +140,19 @@ fn close_wait() -> Vec<u8> {
     for field in [0u32, 101, 0, 1000, 393_774] {
         body.extend(field.to_ne_bytes());
     }
-    body.extend([5, 0, 8, 0, 0, 0, 0, 0]); // INET_DIAG_SHUTDOWN, which nobody asked for
+    body.extend([5, 0, 8, 0, 0, 0, 0, 0]); // INET_DIAG_SHUTDOWN, which was not asked for
     body
 }
 
 #[test]
-fn a_mapped_address_is_told_as_ipv4() {
+fn a_mapped_address_is_ipv4() {
     let mut seen = Vec::new();
     Dump::default()
         .take(&message(TCPDIAG_GETSOCK, 2, &close_wait()), &mut |socket| {
             seen.push(*socket)
         })
         .unwrap();
-    let expected = Socket {
+    let expected = TcpSocket {
         state: TcpState::CloseWait,
         local: "127.0.0.1:9092".parse().unwrap(),
         remote: "127.0.0.1:57234".parse().unwrap(),
@@ -165,7 +165,7 @@ fn a_mapped_address_is_told_as_ipv4() {
 }
 
 #[test]
-fn errors_before_the_first_socket_call_for_the_other_way() {
+fn errors_before_the_first_socket_mean_unavailable() {
     let error = |errno: i32| (-errno).to_ne_bytes();
     for kind in [NLMSG_ERROR, NLMSG_DONE] {
         // tcp_diag is missing: ENOENT, in DONE where inet_diag itself is there.
@@ -204,7 +204,7 @@ fn interruption_and_cut_messages_are_noticed() {
 }
 
 #[test]
-fn an_answer_to_another_request_is_passed_over() {
+fn an_answer_to_another_request_is_ignored() {
     let mut other = message(TCPDIAG_GETSOCK, 2, &close_wait());
     other[8] ^= 1;
     Dump::default()
@@ -212,8 +212,8 @@ fn an_answer_to_another_request_is_passed_over() {
         .unwrap();
 }
 
-/// All sockets of the ports, from the kernel.
-fn live(states: States, ports: &[u16]) -> Vec<Socket> {
+/// Asks the kernel for all sockets of the ports.
+fn live(states: States, ports: &[u16]) -> Vec<TcpSocket> {
     let mut sockets = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(10);
     dump(
@@ -244,7 +244,7 @@ fn the_kernel_filters_by_port_and_state_in_both_families() {
         held.push((client, server));
     }
     let asked = [ports[0], ports[2]];
-    let ascending = |mut sockets: Vec<Socket>| {
+    let ascending = |mut sockets: Vec<TcpSocket>| {
         sockets.sort_by_key(|socket| (socket.local.port(), socket.state));
         sockets
     };
@@ -289,7 +289,7 @@ fn the_kernel_filters_by_port_and_state_in_both_families() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_is_kept() {
+fn a_deadline_that_has_passed_ends_the_dump() {
     let result = dump(States::ALL, None, &mut Vec::new(), Instant::now(), |_| ());
     assert_eq!(result, Err(DiagError::TimedOut));
 }

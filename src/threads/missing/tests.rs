@@ -17,31 +17,32 @@ fn dump(names: &[&str]) -> String {
 }
 
 fn observe(
-    census: &mut ThreadInventory,
+    inventory: &mut ThreadInventory,
     names: &[&str],
     behind: &[(i32, u64)],
     second: u64,
 ) -> Option<PoolFindings<MissingThread>> {
     let text = dump(names);
-    census.observe(
+    inventory.observe(
         &parse(&text).unwrap()[0],
         Some(&behind.iter().copied().collect()),
         Moment(second * 1000),
     )
 }
 
-/// Names of the missing after `before` was seen twice, and `after` as often as `times`, each 15 s later.
+/// The names of the missing threads after two dumps of `before` and `times` dumps of `after`, each 15 s later.
 fn missing(before: &[&str], after: &[&str], behind: &[(i32, u64)], times: u64) -> Vec<String> {
-    let mut census = ThreadInventory::default();
-    observe(&mut census, before, &[], 0);
-    let first = observe(&mut census, before, &[], 15).unwrap();
+    let mut inventory = ThreadInventory::default();
+    observe(&mut inventory, before, &[], 0);
+    let first = observe(&mut inventory, before, &[], 15).unwrap();
     assert_eq!(first.found, []);
-    let told = (0..times)
-        .map(|time| observe(&mut census, after, behind, 30 + time * 15))
+    let last = (0..times)
+        .map(|time| observe(&mut inventory, after, behind, 30 + time * 15))
         .last()
         .unwrap();
-    let told = told.unwrap().found.into_iter();
-    told.flat_map(|thread| std::iter::repeat_n(thread.thread, thread.count))
+    let missing = last.unwrap().found.into_iter();
+    missing
+        .flat_map(|thread| std::iter::repeat_n(thread.thread, thread.count))
         .collect()
 }
 
@@ -52,7 +53,7 @@ const HANDLERS: [&str; 3] = [
 ];
 
 #[test]
-fn what_cannot_have_ended_is_missing() {
+fn a_thread_that_cannot_have_ended_regularly_is_missing() {
     let network = [
         "data-plane-kafka-network-thread-1-ListenerName(A)-A-0",
         "data-plane-kafka-network-thread-1-ListenerName(A)-A-1",
@@ -66,7 +67,7 @@ fn what_cannot_have_ended_is_missing() {
         &'a [&'a str],
     );
     let table: &[Row<'_>] = &[
-        // A hole; the top alone may be a smaller pool; the last one is never taken away.
+        // A gap; without the top one the pool may just be smaller; a pool never shrinks to nothing.
         (&HANDLERS, &[HANDLERS[0], HANDLERS[2]], &[], &[HANDLERS[1]]),
         (&HANDLERS, &HANDLERS[..1], &[], &[]),
         (&HANDLERS, &["main"], &[], &HANDLERS),
@@ -91,7 +92,7 @@ fn what_cannot_have_ended_is_missing() {
         // A listener was removed.
         (&[network[0], acceptor, other], &[other], &[], &[]),
         (&[network[0], acceptor], &[network[0]], &[], &[acceptor]),
-        // On 0.10 the purgatories' reapers have one name.
+        // On 0.10 all reapers of the purgatories have the same name.
         (
             &["ExpirationReaper-2", "ExpirationReaper-2"],
             &["ExpirationReaper-2"],
@@ -110,7 +111,7 @@ fn what_cannot_have_ended_is_missing() {
             &[],
             &["kafka-log-cleaner-thread-0"],
         ),
-        // Executors replace threads and shrink anywhere.
+        // Executors replace threads, and remove any thread when they shrink.
         (
             &["kafka-scheduler-0", "kafka-scheduler-1"],
             &["kafka-scheduler-1"],
@@ -138,7 +139,7 @@ fn what_cannot_have_ended_is_missing() {
             &[],
             &["kafka-3-raft-io-thread"],
         ),
-        // Leaders move; not in its ISRs is what shows that the work is still there.
+        // Leaders move; the missing ISR membership shows that there is work.
         (&["ReplicaFetcherThread-0-3"], &["main"], &[], &[]),
         (&["ReplicaFetcherThread-0-3"], &["main"], &[(2, 5)], &[]),
         (
@@ -170,7 +171,7 @@ fn what_cannot_have_ended_is_missing() {
     }
 }
 
-/// Numbers of network threads are given once: the third of three goes, and one with a higher number comes.
+/// Numbers of network threads are used once: the third of three ends, and one with a higher number starts.
 #[test]
 fn a_later_thread_with_a_higher_number_proves_nothing() {
     let name = |number: u32| format!("kafka-network-thread-1-A-{number}");
@@ -178,7 +179,7 @@ fn a_later_thread_with_a_higher_number_proves_nothing() {
     let [first, second, third, fourth] = &names[..] else {
         unreachable!()
     };
-    let mut census = ThreadInventory::default();
+    let mut inventory = ThreadInventory::default();
     for (time, present) in [
         vec![first, second, third],
         vec![first, second],
@@ -189,15 +190,20 @@ fn a_later_thread_with_a_higher_number_proves_nothing() {
     {
         let present: Vec<&str> = present.iter().map(|name| name.as_str()).collect();
         for again in 0..3 {
-            let told = observe(&mut census, &present, &[], time as u64 * 100 + again * 15);
-            assert_eq!(told.map_or(0, |told| told.found.len()), 0);
+            let findings = observe(
+                &mut inventory,
+                &present,
+                &[],
+                time as u64 * 100 + again * 15,
+            );
+            assert_eq!(findings.map_or(0, |findings| findings.found.len()), 0);
         }
     }
 }
 
-/// A combined node has two pools of handlers whose names are the same.
+/// A combined node has two pools of handlers with the same names.
 #[test]
-fn one_of_two_pools_of_the_same_names_may_shrink() {
+fn one_of_two_pools_with_the_same_names_may_shrink() {
     let two = [HANDLERS, HANDLERS].concat();
     assert_eq!(
         missing(
@@ -211,14 +217,14 @@ fn one_of_two_pools_of_the_same_names_may_shrink() {
 }
 
 #[test]
-fn a_broker_that_shuts_down_lacks_nothing() {
+fn a_broker_that_shuts_down_lacks_no_thread() {
     for shutdown in ["SIGTERM handler", "kafka-shutdown-hook"] {
-        let mut census = ThreadInventory::default();
-        observe(&mut census, &HANDLERS, &[], 0);
-        assert!(observe(&mut census, &HANDLERS, &[], 15).is_some());
+        let mut inventory = ThreadInventory::default();
+        observe(&mut inventory, &HANDLERS, &[], 0);
+        assert!(observe(&mut inventory, &HANDLERS, &[], 15).is_some());
         for time in 2..6 {
             assert_eq!(
-                observe(&mut census, &["main", shutdown], &[], time * 15),
+                observe(&mut inventory, &["main", shutdown], &[], time * 15),
                 None
             );
         }
@@ -226,10 +232,10 @@ fn a_broker_that_shuts_down_lacks_nothing() {
 }
 
 #[test]
-fn a_thread_that_is_back_is_not_missing() {
-    let mut census = ThreadInventory::default();
+fn a_thread_that_returns_is_not_missing() {
+    let mut inventory = ThreadInventory::default();
     let cleaner = "kafka-log-cleaner-thread-0";
-    let told: Vec<usize> = [true, true, false, true, false, false, true]
+    let counts: Vec<usize> = [true, true, false, true, false, false, true]
         .into_iter()
         .enumerate()
         .filter_map(|(time, there)| {
@@ -238,20 +244,21 @@ fn a_thread_that_is_back_is_not_missing() {
             } else {
                 vec!["main"]
             };
-            observe(&mut census, &names, &[], time as u64 * 15).map(|told| told.found.len())
+            observe(&mut inventory, &names, &[], time as u64 * 15)
+                .map(|findings| findings.found.len())
         })
         .collect();
-    assert_eq!(told, [0, 0, 0, 0, 1, 0]);
+    assert_eq!(counts, [0, 0, 0, 0, 1, 0]);
 }
 
-/// Without the cluster's state fetchers cannot be judged.
+/// Without the cluster's state fetchers cannot be checked.
 #[test]
 fn fetchers_are_unknown_without_the_cluster() {
     let text = dump(&["ReplicaFetcherThread-0-3", "kafka-request-handler-0"]);
-    let mut census = ThreadInventory::default();
-    census.observe(&parse(&text).unwrap()[0], None, Moment(0));
-    let told = census
+    let mut inventory = ThreadInventory::default();
+    inventory.observe(&parse(&text).unwrap()[0], None, Moment(0));
+    let findings = inventory
         .observe(&parse(&text).unwrap()[0], None, Moment(15_000))
         .unwrap();
-    assert_eq!(told.pools, ["request_handler".to_owned()].into());
+    assert_eq!(findings.pools, ["request_handler".to_owned()].into());
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// Threads that move by a made rule, sampled every 250 ms with a little unevenness.
-struct Made {
-    watch: Watch,
+/// Threads that wake by a rule, sampled about every 250 ms.
+struct Simulation {
+    detector: ProgressDetector,
     now: u64,
     threads: Vec<Thread>,
 }
@@ -47,10 +47,10 @@ fn never(_: u64) -> bool {
     false
 }
 
-impl Made {
-    fn new(threads: Vec<Thread>) -> Made {
-        Made {
-            watch: Watch::default(),
+impl Simulation {
+    fn new(threads: Vec<Thread>) -> Simulation {
+        Simulation {
+            detector: ProgressDetector::default(),
             now: 0,
             threads,
         }
@@ -75,13 +75,13 @@ impl Made {
                 switches: t.switches,
             })
             .collect();
-        let asked = self.watch.take(Moment(self.now), &samples);
+        let asked = self.detector.take(Moment(self.now), &samples);
         let states: Vec<_> = asked
             .iter()
             .map(|i| (*i, self.threads[*i as usize].state))
             .collect();
-        self.watch
-            .judge(&states)
+        self.detector
+            .suspects(&states)
             .into_iter()
             .map(|(thread, _)| thread as usize)
             .collect()
@@ -107,20 +107,20 @@ fn reapers() -> Vec<Thread> {
         .collect()
 }
 
-fn with_reapers(thread: Thread) -> Made {
+fn with_reapers(thread: Thread) -> Simulation {
     let mut threads = vec![thread];
     threads.extend(reapers());
-    Made::new(threads)
+    Simulation::new(threads)
 }
 
 #[test]
 fn a_handler_that_stops_is_suspected_after_two_seconds() {
     for pool in [Pool::RequestHandler, Pool::Network, Pool::EventProcessor] {
-        // From busy, and from idle; still, and looking once a second as the first waiter of JDK 17 does.
+        // From busy and from idle; silent, and waking once a second as the first waiter of JDK 17 does.
         for (before, after) in [(7, 0), (300, 0), (7, 1000), (300, 1000)] {
             let after = move |ms: u64| after > 0 && ms % after == 137;
-            let mut made = with_reapers(thread(pool, then(10_000, every(before), after)));
-            let found = made.run(20_000, 250);
+            let mut simulation = with_reapers(thread(pool, then(10_000, every(before), after)));
+            let found = simulation.run(20_000, 250);
             let &[(0, at)] = found.as_slice() else {
                 panic!("{before}: {found:?}")
             };
@@ -203,24 +203,24 @@ fn threads_at_their_measured_worst_are_not_suspected() {
 }
 
 #[test]
-fn nobody_is_suspected_while_the_jvm_stands_still() {
-    // A full collection of 6.4 s, and a SIGSTOP of 30 s: everything stops and goes on together.
+fn no_thread_is_suspected_while_the_jvm_is_paused() {
+    // A full collection of 6.4 s, and a SIGSTOP of 30 s: everything stops and continues together.
     for pause in [6_400, 30_000] {
-        let stands = move |ms: u64| (10_000..10_000 + pause).contains(&ms);
+        let paused = move |ms: u64| (10_000..10_000 + pause).contains(&ms);
         let mut threads = vec![
-            thread(Pool::RequestHandler, move |ms| ms % 300 == 0 && !stands(ms)),
-            thread(Pool::Network, move |ms| ms % 300 == 11 && !stands(ms)),
+            thread(Pool::RequestHandler, move |ms| ms % 300 == 0 && !paused(ms)),
+            thread(Pool::Network, move |ms| ms % 300 == 11 && !paused(ms)),
         ];
         threads.extend((0..3).map(|_| {
             thread(Pool::ExpirationReaper, move |ms| {
-                ms % 200 == 0 && !stands(ms)
+                ms % 200 == 0 && !paused(ms)
             })
         }));
-        let found = Made::new(threads).run(60_000, 250);
+        let found = Simulation::new(threads).run(60_000, 250);
         assert!(found.is_empty(), "{pause} ms: {found:?}");
     }
-    // Without a reaper nobody tells whether the JVM runs.
-    let found = Made::new(vec![thread(Pool::RequestHandler, never)]).run(60_000, 250);
+    // Without a reaper it is unknown whether the JVM runs.
+    let found = Simulation::new(vec![thread(Pool::RequestHandler, never)]).run(60_000, 250);
     assert!(found.is_empty(), "{found:?}");
 }
 
@@ -235,18 +235,18 @@ fn one_reaper_that_hangs_as_well_does_not_stop_the_clock() {
         then(10_000, every(200), never),
     ));
     threads.extend(reapers());
-    assert_eq!(Made::new(threads).run(20_000, 250).len(), 1);
+    assert_eq!(Simulation::new(threads).run(20_000, 250).len(), 1);
 }
 
 #[test]
 fn the_rhythm_of_a_contended_monitor_is_seen_in_sleeping_threads() {
     for pool in [Pool::Scheduler, Pool::Heartbeat, Pool::GroupMetadataManager] {
-        // Each look a little later than a second after the last, at any phase of the passes.
+        // Each check follows the last after a second or a little more, at any phase of the passes.
         for (period, phase) in [(1000, 0), (1001, 120), (1004, 249), (1030, 77)] {
-            let looks = move |ms: u64| (ms + phase).is_multiple_of(period);
+            let checks = move |ms: u64| (ms + phase).is_multiple_of(period);
             for (gap, least, most) in [(250, 24_000, 28_000), (650, 28_000, 33_000)] {
-                let mut made = with_reapers(thread(pool, then(20_000, every(7_777), looks)));
-                let found = made.run(40_000, gap);
+                let mut simulation = with_reapers(thread(pool, then(20_000, every(7_777), checks)));
+                let found = simulation.run(40_000, gap);
                 let &[(0, at)] = found.as_slice() else {
                     panic!("{period}: {found:?}")
                 };
@@ -260,12 +260,12 @@ fn the_rhythm_of_a_contended_monitor_is_seen_in_sleeping_threads() {
 }
 
 #[test]
-fn a_thread_id_that_is_given_out_again_begins_anew() {
-    let mut made = with_reapers(thread(Pool::RequestHandler, then(10_000, every(7), never)));
-    made.run(11_500, 250);
-    made.threads[0].switches = 1;
-    made.threads[0].cpu = 0;
-    let found = made.run(20_000, 250);
+fn a_reused_thread_id_starts_over() {
+    let mut simulation = with_reapers(thread(Pool::RequestHandler, then(10_000, every(7), never)));
+    simulation.run(11_500, 250);
+    simulation.threads[0].switches = 1;
+    simulation.threads[0].cpu = 0;
+    let found = simulation.run(20_000, 250);
     let &[(0, at)] = found.as_slice() else {
         panic!("{found:?}")
     };
@@ -280,7 +280,7 @@ mod properties {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-        /// Whatever the passes' rhythm: no thread that polls as healthy ones do is ever suspected, and one that stops
+        /// At any interval of the passes no thread that polls as healthy ones do is ever suspected, and one that stops
         /// is, soon after the window.
         #[test]
         fn polling_threads_are_never_suspected_and_stopped_ones_always(
@@ -298,19 +298,19 @@ mod properties {
 
         /// Any numbers at any times: no panic, and no more suspicions than threads.
         #[test]
-        fn any_series_is_taken(passes in prop::collection::vec(
+        fn any_series_is_accepted(passes in prop::collection::vec(
             (0_u64..5_000, prop::collection::vec((0_u32..4, 0_usize..19, any::<u64>(), any::<u64>()), 0..6)), 0..60)
         ) {
-            let mut watch = Watch::default();
+            let mut detector = ProgressDetector::default();
             let mut now = Moment(0);
             for (gap, samples) in passes {
                 now = now.plus(Duration::from_millis(gap));
                 let samples: Vec<Sample> = samples.into_iter()
                     .map(|(thread, pool, cpu, switches)| Sample { thread, pool: Pool::ALL[pool], cpu, switches })
                     .collect();
-                let asked = watch.take(now, &samples);
+                let asked = detector.take(now, &samples);
                 let states: Vec<_> = asked.iter().map(|thread| (*thread, 'S')).collect();
-                prop_assert!(watch.judge(&states).len() <= samples.len());
+                prop_assert!(detector.suspects(&states).len() <= samples.len());
             }
         }
     }

@@ -4,28 +4,29 @@ use super::*;
 use crate::parse::thread_dump::parse;
 
 fn observe(
-    watch: &mut StallDetector,
+    detector: &mut StallDetector,
     text: &str,
     paused: Option<Duration>,
     seconds: u64,
 ) -> Option<PoolFindings<Stall>> {
     let dumps = parse(text).unwrap();
     let dump = dumps.last().unwrap();
-    watch.observe(dump, &WaitGraph::of(dump), paused, Moment(seconds * 1000))
+    detector.observe(dump, &WaitGraph::of(dump), paused, Moment(seconds * 1000))
 }
 
 /// Stalled threads, by name.
-fn stalled(watch: &mut StallDetector, text: &str, seconds: u64) -> Option<Vec<String>> {
-    let told = observe(watch, text, None, seconds)?;
+fn stalled(detector: &mut StallDetector, text: &str, seconds: u64) -> Option<Vec<String>> {
+    let findings = observe(detector, text, None, seconds)?;
     Some(
-        told.found
+        findings
+            .found
             .into_iter()
             .flat_map(|stall| stall.threads)
             .collect(),
     )
 }
 
-/// The dump as it would be after these seconds if all threads but the reapers stood still.
+/// The same dump so many seconds later if only the reapers used CPU.
 fn later(text: &str, seconds: u64) -> String {
     let mut later = String::new();
     for line in text.split_inclusive('\n') {
@@ -45,7 +46,7 @@ fn later(text: &str, seconds: u64) -> String {
     later
 }
 
-/// A dump of one thread, `at` its frames, topmost first.
+/// A dump of one thread with the frames `at`, topmost first.
 fn dump(name: &str, cpu: &str, state: &str, at: &[&str]) -> String {
     let frames: String = at.iter().map(|frame| format!("\tat {frame}\n")).collect();
     format!(
@@ -74,7 +75,7 @@ fn frames<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
     parts.concat()
 }
 
-/// One dump of a broker at rest, told again and again: each of its threads stands still, and all are idle.
+/// One dump of a broker at rest, repeated: none of its threads moves, and all are idle.
 #[test]
 fn no_idle_thread_of_any_version_is_stalled() {
     let dumps = [
@@ -97,11 +98,11 @@ fn no_idle_thread_of_any_version_is_stalled() {
             .filter(|word| !word.starts_with("cpu="))
             .collect();
         for text in [text.to_owned(), without_cpu.join(" ")] {
-            let mut watch = StallDetector::default();
+            let mut detector = StallDetector::default();
             for time in 0..6 {
-                let told = stalled(&mut watch, &later(&text, time * 30), time * 30);
+                let found = stalled(&mut detector, &later(&text, time * 30), time * 30);
                 assert_eq!(
-                    told,
+                    found,
                     (time > 0).then(Vec::new),
                     "{}",
                     text.lines().nth(1).unwrap()
@@ -125,21 +126,17 @@ fn every_blocked_thread_of_the_recorded_deadlock_is_stalled() {
         .collect();
     blocked.sort_unstable();
     assert_eq!(blocked.len(), 4);
-    let mut watch = StallDetector::default();
-    assert_eq!(stalled(&mut watch, text, 0), None);
-    assert_eq!(
-        stalled(&mut watch, &later(text, 9), 9),
-        None,
-        "too soon to tell"
-    );
-    let mut told = stalled(&mut watch, &later(text, 18), 18).unwrap();
-    told.sort_unstable();
-    assert_eq!(told, blocked);
+    let mut detector = StallDetector::default();
+    assert_eq!(stalled(&mut detector, text, 0), None);
+    assert_eq!(stalled(&mut detector, &later(text, 9), 9), None, "too soon");
+    let mut found = stalled(&mut detector, &later(text, 18), 18).unwrap();
+    found.sort_unstable();
+    assert_eq!(found, blocked);
 }
 
-/// What a thread waits in, and whether two dumps 15 s apart make it a stall.
+/// Where a thread waits, and whether two dumps 15 s apart make it a stall.
 #[test]
-fn where_a_thread_waits_decides() {
+fn the_place_where_a_thread_waits_decides() {
     let handler = "kafka-request-handler-0";
     let acquires = frames(&[&PARK, &[ACQUIRE, LOCK]]);
     let awaits = frames(&[&PARK, &[AWAIT]]);
@@ -193,7 +190,7 @@ fn where_a_thread_waits_decides() {
             frames(&[&awaits, &[PUT, LOOP]]),
             true,
         ),
-        // Signalled, and now in the queue for the condition's lock.
+        // It was signalled and now waits for the condition's lock.
         (
             handler,
             "WAITING (parking)",
@@ -253,7 +250,7 @@ fn where_a_thread_waits_decides() {
             ]),
             true,
         ),
-        // A retry after a pause: ends by itself.
+        // A retry after a pause ends by itself.
         (
             "ReplicaFetcherThread-0-1",
             "TIMED_WAITING (sleeping)",
@@ -283,10 +280,10 @@ fn where_a_thread_waits_decides() {
     ];
     for (name, state, at, expected) in table {
         let text = dump(name, "cpu=7.01ms elapsed=20.00s", state, at);
-        let mut watch = StallDetector::default();
-        assert_eq!(stalled(&mut watch, &text, 0), None);
-        let told = stalled(&mut watch, &text, 15).unwrap();
-        assert_eq!(!told.is_empty(), *expected, "{name} {state} {at:?}");
+        let mut detector = StallDetector::default();
+        assert_eq!(stalled(&mut detector, &text, 0), None);
+        let found = stalled(&mut detector, &text, 15).unwrap();
+        assert_eq!(!found.is_empty(), *expected, "{name} {state} {at:?}");
     }
 }
 
@@ -310,24 +307,24 @@ fn a_thread_that_used_cpu_has_moved() {
             false,
         ),
         ("WAITING (parking)", "cpu=7,00ms", "cpu=7,00ms", true),
-        // Told once only: not comparable.
+        // Printed only once, so not comparable.
         ("WAITING (parking)", "cpu=7.00ms", "", false),
     ];
     for (state, before, after, expected) in table {
         let at = frames(&[&PARK, &[ACQUIRE, LOCK, DEEP, HANDLE, LOOP]]);
-        let mut watch = StallDetector::default();
+        let mut detector = StallDetector::default();
         stalled(
-            &mut watch,
+            &mut detector,
             &dump("kafka-request-handler-0", before, state, &at),
             0,
         );
-        let told = stalled(
-            &mut watch,
+        let found = stalled(
+            &mut detector,
             &dump("kafka-request-handler-0", after, state, &at),
             20,
         )
         .unwrap();
-        assert_eq!(!told.is_empty(), expected, "{state} {before} {after}");
+        assert_eq!(!found.is_empty(), expected, "{state} {before} {after}");
     }
 }
 
@@ -339,11 +336,11 @@ fn without_cpu_times_more_dumps_must_agree() {
         "BLOCKED (on object monitor)",
         &[DEEP, HANDLE, LOOP],
     );
-    let mut watch = StallDetector::default();
-    let told: Vec<_> = (0..5)
-        .map(|time| stalled(&mut watch, &text, time * 15).map(|told| told.len()))
+    let mut detector = StallDetector::default();
+    let found: Vec<_> = (0..5)
+        .map(|time| stalled(&mut detector, &text, time * 15).map(|found| found.len()))
         .collect();
-    assert_eq!(told, [None, Some(0), Some(0), Some(1), Some(1)]);
+    assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1)]);
 }
 
 #[test]
@@ -355,15 +352,15 @@ fn a_slow_disk_is_given_more_time() {
         LOOP,
     ];
     let text = dump("kafka-scheduler-3", "cpu=1.00ms", "RUNNABLE", &force);
-    let mut watch = StallDetector::default();
-    let told: Vec<_> = [0, 10, 19, 20]
-        .map(|time| stalled(&mut watch, &text, time).map(|told| told.len()))
+    let mut detector = StallDetector::default();
+    let found: Vec<_> = [0, 10, 19, 20]
+        .map(|time| stalled(&mut detector, &text, time).map(|found| found.len()))
         .into();
-    assert_eq!(told, [None, Some(0), Some(0), Some(1)]);
+    assert_eq!(found, [None, Some(0), Some(0), Some(1)]);
 }
 
 #[test]
-fn a_stall_tells_what_its_threads_share() {
+fn a_stall_shows_what_its_threads_share() {
     let of = |thread: u32, address: &str| {
         format!(
             "\"data-plane-kafka-request-handler-{thread}\" #{thread} daemon prio=5 os_prio=0 cpu=3.00ms elapsed=9.00s tid=0x{thread} nid=0x1 waiting on condition  [0x0]\n   \
@@ -382,12 +379,12 @@ fn a_stall_tells_what_its_threads_share() {
             of(1, address)
         )
     };
-    let mut watch = StallDetector::default();
-    observe(&mut watch, &text("0x00000000e1"), None, 1);
+    let mut detector = StallDetector::default();
+    observe(&mut detector, &text("0x00000000e1"), None, 1);
     // Garbage collection has moved the lock meanwhile.
-    let told = observe(&mut watch, &text("0x00000000f2"), None, 16).unwrap();
-    let [stall] = &told.found[..] else {
-        panic!("{told:?}")
+    let found = observe(&mut detector, &text("0x00000000f2"), None, 16).unwrap();
+    let [stall] = &found.found[..] else {
+        panic!("{found:?}")
     };
     assert_eq!(
         stall.threads,
@@ -408,18 +405,18 @@ fn a_stall_tells_what_its_threads_share() {
         (stall.pool.as_str(), stall.since),
         ("request_handler", Moment(1_000))
     );
-    assert_eq!(told.pools, BTreeSet::from(["request_handler".to_owned()]));
+    assert_eq!(found.pools, BTreeSet::from(["request_handler".to_owned()]));
 }
 
-/// The first dump and the second stand at both ends of a garbage collection, or of a time for which the process was
-/// stopped; the third comes after the JVM ran again.
+/// The first two dumps are at both ends of a garbage collection, or of a time for which the process was stopped; the third
+/// comes after the JVM ran again.
 #[test]
-fn while_the_jvm_stands_nobody_is_stalled() {
+fn no_thread_is_stalled_while_the_jvm_is_paused() {
     let text = include_str!(
         "../../../tests/fixtures/thread_dumps/recordings/incident-0.10.1.0/jstack-first.txt"
     );
     let seconds = Duration::from_secs;
-    // Pauses until each dump, and how far the reapers had come.
+    // The pauses until each dump, and for how many seconds the reapers ran.
     let collected = [
         (Some(seconds(1)), 0),
         (Some(seconds(15)), 1),
@@ -427,19 +424,20 @@ fn while_the_jvm_stands_nobody_is_stalled() {
     ];
     let stopped = [(None, 0), (None, 0), (Some(seconds(1)), 15)];
     for clocks in [collected, stopped] {
-        let mut watch = StallDetector::default();
-        let told = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
+        let mut detector = StallDetector::default();
+        let found = std::iter::zip([0, 15, 30], clocks).map(|(at, (paused, moved))| {
             let text = later(text, moved);
-            let told = observe(&mut watch, &text, paused, at);
-            told.map(|told| {
-                told.found
+            let found = observe(&mut detector, &text, paused, at);
+            found.map(|found| {
+                found
+                    .found
                     .iter()
                     .map(|stall| stall.threads.len())
                     .sum::<usize>()
             })
         });
         assert_eq!(
-            told.collect::<Vec<_>>(),
+            found.collect::<Vec<_>>(),
             [None, Some(0), Some(4)],
             "{clocks:?}"
         );
@@ -462,29 +460,29 @@ fn convoy(owner: (&str, &str), waiter_cpu: f64) -> String {
 }
 
 #[test]
-fn those_who_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_disk_do() {
+fn threads_that_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_disk_do() {
     let mut turns = StallDetector::default();
     for time in 0..6 {
-        // Another owner each time, and once the same one that has worked meanwhile.
+        // Another owner each time.
         let owner = [
             ("kafka-request-handler-0", "5.00"),
             ("kafka-request-handler-1", "5.00"),
         ][time % 2];
-        let told = stalled(
+        let found = stalled(
             &mut turns,
             &convoy(owner, 9.0 + time as f64),
             time as u64 * 15,
         );
-        assert!(told.is_none_or(|told| told.is_empty()), "{time}");
+        assert!(found.is_none_or(|found| found.is_empty()), "{time}");
     }
     let mut same = StallDetector::default();
     for (time, cpu) in [(0, "5.00"), (15, "6.20"), (30, "7.40")] {
-        let told = stalled(
+        let found = stalled(
             &mut same,
             &convoy(("kafka-request-handler-0", cpu), 9.0 + time as f64 / 10.0),
             time,
         );
-        assert!(told.is_none_or(|told| told.is_empty()), "{time}");
+        assert!(found.is_none_or(|found| found.is_empty()), "{time}");
     }
     let mut dead = StallDetector::default();
     observe(
@@ -493,18 +491,18 @@ fn those_who_take_turns_at_a_monitor_do_not_stall_and_those_behind_a_dead_disk_d
         None,
         0,
     );
-    let told = observe(
+    let found = observe(
         &mut dead,
         &convoy(("kafka-request-handler-0", "5.00"), 9.8),
         None,
         15,
     )
     .unwrap();
-    assert_eq!(told.found.len(), 1);
-    assert_eq!(told.found[0].threads, ["kafka-request-handler-7"]);
+    assert_eq!(found.found.len(), 1);
+    assert_eq!(found.found[0].threads, ["kafka-request-handler-7"]);
     // A restart would not help.
     assert_eq!(
-        told.found[0].goes_on_with.as_deref(),
+        found.found[0].unblocked_by.as_deref(),
         Some("kafka-request-handler-0")
     );
 }

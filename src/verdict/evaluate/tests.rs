@@ -7,14 +7,16 @@ use crate::model::{
     PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse,
     StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
+use crate::model::{CollectorName, CollectorStatus};
 use crate::model::{Reading, Reason, Stall};
+use crate::verdict::finding::FindingId;
 use crate::verdict::memory::STARTING;
 
 const VALID: Duration = Duration::from_secs(15);
 
-/// One broker whose readings are set by hand, judged second by second.
+/// One broker whose readings are set by hand, evaluated second by second.
 struct Scene {
-    judge: Evaluator,
+    evaluator: Evaluator,
     snapshot: Snapshot,
     broker: BrokerSnapshot,
     now: Moment,
@@ -30,12 +32,12 @@ fn known<T>(value: T, at: Moment) -> Reading<T> {
 
 fn scene() -> Scene {
     let mut scene = Scene {
-        judge: Evaluator::default(),
+        evaluator: Evaluator::default(),
         snapshot: Snapshot::default(),
         broker: process(10, Moment(1_000_000)),
         now: Moment(36_842_000),
     };
-    scene.well();
+    scene.all_well();
     scene
 }
 
@@ -118,8 +120,8 @@ fn stopped(broker: &mut BrokerSnapshot, now: Moment) {
 }
 
 impl Scene {
-    /// Everything is read and well.
-    fn well(&mut self) {
+    /// Everything is known and well.
+    fn all_well(&mut self) {
         let now = self.now;
         self.broker.process = known(vitals('S'), now);
         self.broker.open_fds = known(100, now);
@@ -130,12 +132,15 @@ impl Scene {
         self.broker.threads = known(ThreadReport::default(), now);
     }
 
-    fn judged(&mut self) -> BrokerDiagnosis {
+    fn evaluate(&mut self) -> BrokerDiagnosis {
         self.snapshot.brokers = vec![Arc::new(self.broker.clone())];
-        self.judge.judge(&self.snapshot, self.now).brokers.remove(0)
+        self.evaluator
+            .evaluate(&self.snapshot, self.now)
+            .brokers
+            .remove(0)
     }
 
-    /// `seconds` later, with everything well but what `change` sets each second.
+    /// `seconds` later, with everything well except what `change` sets each second.
     fn after(
         &mut self,
         seconds: u64,
@@ -143,11 +148,11 @@ impl Scene {
     ) -> BrokerDiagnosis {
         for _ in 0..seconds {
             self.now = self.now.plus(Duration::from_secs(1));
-            self.well();
+            self.all_well();
             change(&mut self.broker, self.now);
-            self.judged();
+            self.evaluate();
         }
-        self.judged()
+        self.evaluate()
     }
 }
 
@@ -160,23 +165,23 @@ fn active(diagnosis: &BrokerDiagnosis) -> Vec<FindingId> {
 }
 
 #[test]
-fn what_is_read_and_well_is_healthy_and_what_is_not_read_is_unknown() {
+fn known_good_readings_are_healthy_and_old_ones_unknown() {
     let mut scene = scene();
-    let diagnosis = scene.judged();
+    let diagnosis = scene.evaluate();
     assert_eq!(
         (diagnosis.state, diagnosis.sentence.as_str()),
         (BrokerState::Healthy, "Broker 2 is healthy.")
     );
     assert!(
-        diagnosis.judged.contains(&FindingId::JvmDeadlock)
-            && !diagnosis.judged.contains(&FindingId::StalledPool)
+        diagnosis.evaluated.contains(&FindingId::JvmDeadlock)
+            && !diagnosis.evaluated.contains(&FindingId::StalledPool)
     );
     scene.now = scene.now.plus(VALID * 2);
-    assert_eq!(scene.judged().state, BrokerState::Unknown);
+    assert_eq!(scene.evaluate().state, BrokerState::Unknown);
 }
 
 #[test]
-fn a_deadlock_is_gray_at_once_and_for_a_restart_once_two_dumps_show_the_same() {
+fn a_deadlock_is_gray_at_once_and_requires_a_restart_once_two_dumps_show_it() {
     let mut scene = scene();
     let since = scene.now.plus(Duration::from_secs(1));
     let diagnosis = scene.after(1, |broker, now| {
@@ -198,7 +203,7 @@ fn a_deadlock_is_gray_at_once_and_for_a_restart_once_two_dumps_show_the_same() {
         diagnosis.restart_required.unwrap().seen_for(),
         Duration::from_secs(15)
     );
-    // Another cycle is another matter.
+    // Another cycle starts over.
     let diagnosis = scene.after(1, |broker, now| {
         broker.deadlock = Some(deadlock(["a", "c"], since, now))
     });
@@ -214,7 +219,7 @@ fn a_deadlock_is_gray_at_once_and_for_a_restart_once_two_dumps_show_the_same() {
 }
 
 #[test]
-fn probes_and_signals_must_last_and_levels_are_acquitted() {
+fn probes_and_signals_must_last_and_clean_readings_acquit_levels() {
     type Change = fn(&mut BrokerSnapshot, Moment);
     let silent: Change =
         |broker, now| broker.probes = known(probe(Some((Reason::Timeout, true))), now);
@@ -222,7 +227,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
         |broker, now| broker.probes = known(probe(Some((Reason::Unsupported, true))), now);
     let unreachable: Change =
         |broker, now| broker.probes = known(probe(Some((Reason::Timeout, false))), now);
-    let still: Change = |broker, now| {
+    let no_progress: Change = |broker, now| {
         let suspect = Suspect {
             thread_id: 1,
             thread: "t".into(),
@@ -237,7 +242,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
         );
     };
     let no_dump = |broker: &mut BrokerSnapshot, now| {
-        still(broker, now);
+        no_progress(broker, now);
         broker.threads = known(ThreadReport::default(), Moment(36_842_000));
     };
     let close_wait = |acquitted: bool| {
@@ -249,7 +254,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
             pulse.server.get_mut(TcpState::CloseWait).connections = 40;
             broker.sockets = known(pulse, now);
             if !acquitted {
-                // The dump and the probe are of before.
+                // The dump is older.
                 broker.threads = known(ThreadReport::default(), Moment(now.0.min(36_842_000)));
             }
         }
@@ -279,21 +284,21 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
         ),
         ("stopped", 4, &stopped, BrokerState::Gray),
         (
-            "threads that hardly move, before their dump",
+            "threads without progress, before their dump",
             3,
             &no_dump,
             BrokerState::Healthy,
         ),
         (
-            "threads that hardly move, and no dump comes",
+            "threads without progress, and no dump follows",
             5,
             &no_dump,
             BrokerState::Suspect,
         ),
         (
-            "threads that hardly move, and the dump is clean",
+            "threads without progress, and a clean dump",
             5,
-            &still,
+            &no_progress,
             BrokerState::Healthy,
         ),
         ("a burst of CLOSE_WAIT", 10, &piled, BrokerState::Healthy),
@@ -308,7 +313,7 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     for (name, seconds, change, expected) in table {
         let mut scene = scene();
         assert_eq!(scene.after(seconds, change).state, expected, "{name}");
-        // What is over is over, after its own time.
+        // Afterwards everything clears after its own time.
         assert_eq!(
             scene.after(20, |_, _| {}).state,
             BrokerState::Healthy,
@@ -317,17 +322,19 @@ fn probes_and_signals_must_last_and_levels_are_acquitted() {
     }
 }
 
-/// One failed probe is none, however seldom they are made.
+/// One failed probe is not enough, however rarely probes run.
 #[test]
-fn a_second_probe_is_waited_for() {
+fn a_second_probe_must_fail_too() {
     let silent = |broker: &mut BrokerSnapshot, now| {
         broker.probes = known(probe(Some((Reason::Timeout, true))), now)
     };
     let mut scene = scene();
-    scene
-        .broker
-        .rounds
-        .insert("probe".into(), Duration::from_secs(20));
+    let status = CollectorStatus {
+        interval: Duration::from_secs(20),
+        ..CollectorStatus::default()
+    };
+    let collectors = &mut scene.broker.collectors;
+    collectors.insert(CollectorName::Cluster, status);
     assert_eq!(scene.after(20, silent).state, BrokerState::Suspect);
     assert_eq!(scene.after(2, silent).state, BrokerState::Gray);
 }
@@ -356,7 +363,7 @@ fn a_young_process_is_starting_until_it_has_answered() {
         "{}",
         starting.sentence
     );
-    // One that deadlocks meanwhile is not.
+    // A deadlock meanwhile counts.
     let since = scene.now;
     let hangs = scene.after(1, |broker, now| {
         silent(broker, now);
@@ -370,7 +377,7 @@ fn a_young_process_is_starting_until_it_has_answered() {
         (silent_again.state, active(&silent_again)),
         (BrokerState::Gray, vec![FindingId::ApiUnresponsive])
     );
-    // Nor is one that should have started long ago.
+    // So does silence long after the start.
     scene.broker = process(12, scene.now);
     assert_eq!(
         scene.after(STARTING.as_secs() - 5, silent).state,
@@ -380,16 +387,16 @@ fn a_young_process_is_starting_until_it_has_answered() {
 }
 
 #[test]
-fn a_restart_is_followed_until_the_isr_has_grown_back() {
+fn a_restart_is_followed_until_the_broker_is_in_every_isr() {
     let mut scene = scene();
     let since = scene.now;
     scene.after(3, |broker, now| {
         broker.deadlock = Some(deadlock(["a", "b"], since, now))
     });
     scene.broker.ended = Some(scene.now);
-    let down = scene.judged();
+    let down = scene.evaluate();
     assert_eq!(
-        (down.state, down.findings.len(), down.judged.len()),
+        (down.state, down.findings.len(), down.evaluated.len()),
         (BrokerState::Down, 0, 0)
     );
     scene.broker = process(11, scene.now);
@@ -420,7 +427,7 @@ fn a_restart_is_followed_until_the_isr_has_grown_back() {
         Some(Recovery {
             from: BrokerState::Gray,
             back,
-            whole: None
+            in_every_isr: None
         })
     );
     assert!(
@@ -428,47 +435,53 @@ fn a_restart_is_followed_until_the_isr_has_grown_back() {
         "{}",
         returning.sentence
     );
-    let whole = scene.after(1, |_, _| {});
+    let recovered = scene.after(1, |_, _| {});
     assert!(
-        whole.sentence.contains("has recovered"),
+        recovered.sentence.contains("has recovered"),
         "{}",
-        whole.sentence
+        recovered.sentence
     );
-    let told: Vec<String> = scene
-        .judge
+    let is_of_finding = |change: &Change| {
+        matches!(
+            change,
+            Change::FindingStarted { .. } | Change::FindingEnded { .. }
+        )
+    };
+    let changes: Vec<String> = scene
+        .evaluator
         .timeline
         .iter()
-        .filter(|e| e.finding.is_none())
-        .map(|e| e.what.clone())
+        .filter(|event| !is_of_finding(&event.change))
+        .map(|event| event.change.to_string())
         .collect();
     let expected = [
-        "is gray",
+        "is gray (alive, not working)",
         "is down",
         "restarted as process 11",
         "is down",
         "is healthy",
         "recovered: it is in every ISR again",
     ];
-    assert_eq!(told, expected);
-    // A process that was only stopped came back when it went on.
+    assert_eq!(changes, expected);
+    // A process that was only stopped is back when it continues.
     scene.after(5, stopped);
-    let went_on = scene.after(5, |_, _| {});
-    // Judged so once the finding has been gone for 2 s, in the third second.
+    let continued = scene.after(5, |_, _| {});
+    // That is known once the finding has been gone for 2 s, in the third second.
     assert_eq!(
-        scene.now.since(went_on.recovery.unwrap().back),
+        scene.now.since(continued.recovery.unwrap().back),
         Duration::from_secs(2)
     );
-    // An hour later nobody asks any more.
+    // An hour later the recovery is no longer shown.
     scene.now = scene.now.plus(REMEMBERED);
-    scene.well();
-    assert_eq!(scene.judged().sentence, "Broker 2 is healthy.");
+    scene.all_well();
+    assert_eq!(scene.evaluate().sentence, "Broker 2 is healthy.");
 }
 
 #[test]
-fn followers_that_are_away_explain_what_their_leader_lacks() {
+fn followers_that_are_down_explain_a_small_isr() {
     let mut scene = scene();
-    scene.judged();
-    let lacking = |live: &'static [i32]| {
+    scene.evaluate();
+    let missing = |live: &'static [i32]| {
         move |broker: &mut BrokerSnapshot, now: Moment| {
             broker.cluster = known(
                 ClusterCounts {
@@ -479,24 +492,24 @@ fn followers_that_are_away_explain_what_their_leader_lacks() {
             );
         }
     };
-    let diagnosis = scene.after(61, lacking(&[1, 2]));
+    let diagnosis = scene.after(61, missing(&[1, 2]));
     assert_eq!(
         (diagnosis.state, active(&diagnosis)),
         (BrokerState::Healthy, vec![FindingId::UnderReplicated])
     );
     assert!(
-        diagnosis.findings[0].facts[1].contains("away from the cluster: broker 3"),
+        diagnosis.findings[0].facts[1].contains("down: broker 3"),
         "{diagnosis:?}"
     );
-    let diagnosis = scene.after(1, lacking(&[1, 2, 3]));
+    let diagnosis = scene.after(1, missing(&[1, 2, 3]));
     assert_eq!(
         diagnosis.findings[0].facts[1],
-        "every broker of the cluster lives"
+        "every broker of the cluster is live"
     );
-    let unavailable = scene.judged().unavailable;
-    let absence = unavailable.iter().find(|absence| absence.id == 3).unwrap();
-    assert_eq!((absence.id, absence.until), (3, Some(scene.now)));
-    // Told by a peer, for this one is silent: it is itself to blame.
+    let unavailable = scene.evaluate().unavailable;
+    let other = unavailable.iter().find(|other| other.id == 3).unwrap();
+    assert_eq!((other.id, other.until), (3, Some(scene.now)));
+    // A peer reports it because this broker is silent: this broker is the cause.
     let diagnosis = scene.after(1, |broker, now| {
         let counts = ClusterCounts {
             source: ClusterSource::Peer(1),
@@ -505,7 +518,7 @@ fn followers_that_are_away_explain_what_their_leader_lacks() {
         };
         broker.cluster = known(counts, now);
     });
-    assert!(diagnosis.findings[0].facts[1].contains("look at this one, not at its followers"));
+    assert!(diagnosis.findings[0].facts[1].contains("check this one, not its followers"));
 }
 
 #[test]
@@ -531,7 +544,7 @@ fn a_disk_below_1_gib_is_full_and_one_without_a_size_is_not() {
 }
 
 #[test]
-fn what_cannot_be_judged_any_more_stands_for_a_while() {
+fn a_finding_outlives_its_readings_for_a_while() {
     let mut scene = scene();
     let offline = |broker: &mut BrokerSnapshot, now| {
         broker.cluster = known(
@@ -553,15 +566,16 @@ fn what_cannot_be_judged_any_more_stands_for_a_while() {
     );
     let diagnosis = scene.after(30, unread);
     assert!(
-        active(&diagnosis).is_empty() && !diagnosis.judged.contains(&FindingId::OfflinePartitions)
+        active(&diagnosis).is_empty()
+            && !diagnosis.evaluated.contains(&FindingId::OfflinePartitions)
     );
-    // Nothing stands of a process that has ended.
+    // A process that has ended loses its findings at once.
     assert_eq!(
         active(&scene.after(16, offline)),
         [FindingId::OfflinePartitions]
     );
     scene.broker.ended = Some(scene.now);
-    assert_eq!(active(&scene.judged()), []);
+    assert_eq!(active(&scene.evaluate()), []);
 }
 
 #[test]
@@ -591,16 +605,16 @@ fn a_peer_that_cannot_be_connected_to_is_found_with_its_direction() {
         diagnosis.findings[0].facts,
         ["from broker 2 to broker 3: 127.0.0.1:9092: refused"]
     );
-    let absence = diagnosis
+    let other = diagnosis
         .unavailable
         .iter()
-        .find(|absence| absence.id == 3)
+        .find(|other| other.id == 3)
         .unwrap();
-    assert_eq!(absence.until, None);
+    assert_eq!(other.until, None);
 }
 
 #[test]
-fn a_broker_that_was_never_seen_and_holds_replicas_is_away() {
+fn a_broker_that_holds_replicas_and_was_never_live_is_down() {
     let mut scene = scene();
     let diagnosis = scene.after(9, |broker, now| {
         broker.cluster = known(
@@ -611,23 +625,23 @@ fn a_broker_that_was_never_seen_and_holds_replicas_is_away() {
             now,
         );
     });
-    let away: Vec<i32> = diagnosis
+    let down: Vec<i32> = diagnosis
         .unavailable
         .iter()
-        .filter(|absence| absence.until.is_none())
-        .map(|a| a.id)
+        .filter(|other| other.until.is_none())
+        .map(|other| other.id)
         .collect();
-    assert_eq!(away, [7]);
+    assert_eq!(down, [7]);
 }
 
 #[test]
-fn a_restart_is_for_stalls_at_locks_and_not_for_what_goes_on_by_itself() {
-    let stall = |class: &str, frame: &str, goes_on_with: Option<&str>| Stall {
+fn a_restart_is_required_for_stalls_at_locks_that_nothing_unblocks() {
+    let stall = |class: &str, frame: &str, unblocked_by: Option<&str>| Stall {
         pool: "request_handler".into(),
         threads: vec!["kafka-request-handler-0".into()],
         since: Moment(36_842_000),
         lock_class: Some(class.into()),
-        goes_on_with: goes_on_with.map(str::to_owned),
+        unblocked_by: unblocked_by.map(str::to_owned),
         frames: vec![frame.into()],
         ..Stall::default()
     };

@@ -231,15 +231,15 @@ fn the_incident_s_figures_are_foreseen() {
 }
 
 #[test]
-fn growth_that_stops_is_no_leak_and_a_restart_begins_anew() {
+fn growth_that_stops_is_no_leak_and_a_restart_starts_over() {
     let level = |s: f64| 500.0 + s.min(3600.0) * 0.5 + jitter(s, 3.0);
-    let told = |until: f64| series(until, 1.0, level).leak();
-    assert_eq!(told(300.0), None, "too early to tell");
+    let leak = |until: f64| series(until, 1.0, level).leak();
+    assert_eq!(leak(300.0), None, "too early");
     assert!(
-        told(3600.0).is_some_and(|grown| (3000..=3600).contains(&grown.as_secs())),
+        leak(3600.0).is_some_and(|grown| (3000..=3600).contains(&grown.as_secs())),
         "{:?}",
-        told(3600.0)
+        leak(3600.0)
     );
-    assert_eq!(told(3600.0 + 600.0), None);
+    assert_eq!(leak(3600.0 + 600.0), None);
     assert_eq!(series(30.0, 1.0, level).forecast(1000.0), Forecast::Unknown);
 }

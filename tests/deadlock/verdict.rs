@@ -1,15 +1,13 @@
-//! A real deadlock from the verdict to the recovery: state, page, API, `check` and liveness probe agree at every step.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
+//! The verdict: state, page, API, `check` and liveness probe agree at every step.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, Form, deadlock};
+use lab::{Cluster, Deadlock};
 use serde_json::Value;
-use support::verdict::{load, start};
-use support::{Exporter, wait_for};
+
+use crate::support::verdict::load;
+use crate::support::{Exporter, wait_for};
 
 fn api(exporter: &Exporter) -> Value {
     serde_json::from_str(&exporter.get("/api/v1/brokers").1).unwrap()
@@ -31,7 +29,17 @@ fn state(exporter: &Exporter, id: i32) -> String {
         .to_owned()
 }
 
-/// Runs `kafka-vitals check` in the cell: what it prints, and its exit code. Where `port` is of no exporter it looks itself.
+fn live(exporter: &Exporter, id: i32) -> (u16, String) {
+    exporter.get(&format!("/brokers/{id}/live"))
+}
+
+fn ids_without(cluster: &Cluster, sick: i32) -> Vec<i32> {
+    let ids = cluster.brokers().map(|broker| broker.id());
+    ids.filter(|id| *id != sick).collect()
+}
+
+/// Runs `kafka-vitals check` in the cell and returns its output and exit code. If no exporter listens on `port`, it
+/// examines the brokers itself.
 fn check(cluster: &Cluster, port: u16, arguments: &[&str]) -> (String, Option<i32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
     command
@@ -54,12 +62,12 @@ fn check(cluster: &Cluster, port: u16, arguments: &[&str]) -> (String, Option<i3
     )
 }
 
-/// For `make pictures`.
-fn keep(exporter: &Exporter, name: &str) {
+/// Saves the page for `make pictures`.
+fn save_page(exporter: &Exporter, name: &str) {
     let page = exporter.page();
     assert!(page.len() < 100_000, "{} bytes", page.len());
     let folder = env!("CARGO_TARGET_TMPDIR");
-    // As a service has it.
+    // The pictures show the folder of a service.
     std::fs::write(
         format!("{folder}/page-{name}.html"),
         page.replace(folder, "/var/lib"),
@@ -67,43 +75,43 @@ fn keep(exporter: &Exporter, name: &str) {
     .unwrap();
 }
 
-#[test]
-fn from_the_deadlock_to_the_recovery() {
-    let (mut cluster, exporter) = start();
-    let ids: Vec<i32> = cluster.brokers().map(|broker| broker.id()).collect();
-    let live = |id: i32| exporter.get(&format!("/brokers/{id}/live"));
-    for id in &ids {
+pub fn healthy(cluster: &Cluster, exporter: &Exporter, closed_port: u16) {
+    for id in cluster.brokers().map(|broker| broker.id()) {
         wait_for("healthy brokers", Duration::from_secs(20), || {
-            state(&exporter, *id) == "healthy"
+            state(exporter, id) == "healthy"
         });
-        assert_eq!(live(*id).0, 200);
+        assert_eq!(live(exporter, id).0, 200);
     }
     wait_for("every round", Duration::from_secs(20), || {
         !exporter.page().contains("not read yet")
     });
-    keep(&exporter, "healthy");
-    let closed = cluster.cell().free_ports(1).unwrap()[0];
-    for port in [exporter.port, closed] {
-        let (text, code) = check(&cluster, port, &[]);
+    save_page(exporter, "healthy");
+    for port in [exporter.port, closed_port] {
+        let (text, code) = check(cluster, port, &[]);
         assert!(
             text.starts_with("OK: All 3 brokers of this host are healthy.\n") && code == Some(0),
             "{code:?} {text}"
         );
         assert!(text.lines().count() <= 24, "{text}");
     }
-    assert_eq!(check(&cluster, closed, &["--no-such-flag"]).1, Some(3));
+    assert_eq!(check(cluster, closed_port, &["--no-such-flag"]).1, Some(3));
+}
 
-    let made = deadlock::make(&cluster, Form::Expire).unwrap();
+pub fn gray(cluster: &Cluster, exporter: &Exporter, closed_port: u16, made: &Deadlock) {
     let sick = made.broker;
+    let others = ids_without(cluster, sick);
     wait_for("the verdict", Duration::from_secs(10), || {
-        state(&exporter, sick) == "gray"
+        state(exporter, sick) == "gray"
     });
-    // The followers stood still for a moment, as the lab makes the deadlock.
-    let others: Vec<i32> = ids.iter().copied().filter(|id| *id != sick).collect();
-    wait_for("the others to be well", Duration::from_secs(20), || {
-        others.iter().all(|id| state(&exporter, *id) == "healthy")
+    let mut answer = Value::Null;
+    // The lab stopped the others for a moment.
+    wait_for("the others to be healthy", Duration::from_secs(20), || {
+        answer = api(exporter);
+        broker(&answer, sick)["state"] == "gray"
+            && others
+                .iter()
+                .all(|id| broker(&answer, *id)["state"] == "healthy")
     });
-    let answer = api(&exporter);
     let verdict = broker(&answer, sick)["verdict"].as_str().unwrap();
     let begin = format!("Broker {sick} is alive but deadlocked since ");
     assert!(
@@ -113,74 +121,77 @@ fn from_the_deadlock_to_the_recovery() {
     // The verdict can change between two answers.
     wait_for("page and API to agree", Duration::from_secs(20), || {
         let page = exporter.page();
-        let answer = api(&exporter);
+        let answer = api(exporter);
         page.contains(broker(&answer, sick)["verdict"].as_str().unwrap())
     });
-    for port in [exporter.port, closed] {
-        let (text, code) = check(&cluster, port, &[]);
-        let told = text.starts_with(&format!("CRITICAL: {begin}"))
+    for port in [exporter.port, closed_port] {
+        let (text, code) = check(cluster, port, &[]);
+        let complete = text.starts_with(&format!("CRITICAL: {begin}"))
             && text.contains("KAFKA-3994, fixed in 0.10.1.1");
-        assert!(told && code == Some(2), "{code:?} {text}");
-        let (json, code) = check(&cluster, port, &["--output=json"]);
+        assert!(complete && code == Some(2), "{code:?} {text}");
+        let (json, code) = check(cluster, port, &["--output=json"]);
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             (broker(&json, sick)["state"].as_str(), code),
             (Some("gray"), Some(2))
         );
     }
+}
 
-    // A second dump that shows the same, the evidence, then the probe fails, for this broker alone.
-    // A broker that knew less than the whole cluster at the first look has just come back: that takes a minute.
-    let begun = Instant::now();
-    while live(sick).0 != 503 {
+/// The probe fails after a second dump with the same deadlock, and after the evidence is saved. A broker that did not know
+/// all brokers at the first reading counts as restarted, which takes a minute more.
+pub fn probe_fails(cluster: &Cluster, exporter: &Exporter, made: &Deadlock) {
+    let mut answer = live(exporter, made.broker);
+    let start = Instant::now();
+    while answer.0 != 503 {
         assert!(
-            begun.elapsed() < Duration::from_secs(120),
+            start.elapsed() < Duration::from_secs(120),
             "the probe passes: {}",
-            live(sick).1
+            answer.1
         );
         std::thread::sleep(Duration::from_millis(200));
+        answer = live(exporter, made.broker);
     }
     println!(
         "503 {:.1} s after the followers went on, {}",
         made.followers_continued.elapsed().as_secs_f64(),
         load()
     );
-    let (_, reason) = live(sick);
+    let reason = answer.1;
     assert!(
         reason.contains("Only a restart cures it") && reason.contains("wait for each other"),
         "{reason}"
     );
-    keep(&exporter, "gray");
-    for id in &others {
-        assert_eq!(live(*id).0, 200);
-        assert_ne!(state(&exporter, *id), "gray", "a healthy broker is accused");
+    save_page(exporter, "gray");
+    for id in ids_without(cluster, made.broker) {
+        assert_eq!(live(exporter, id).0, 200);
+        assert_ne!(state(exporter, id), "gray", "a healthy broker is accused");
     }
+}
 
-    // What a kubelet does. SIGTERM would hang.
+/// Restarts the broker as a kubelet does. SIGTERM would hang.
+pub fn recovers(cluster: &mut Cluster, exporter: &Exporter, made: Deadlock) {
+    let sick = made.broker;
     cluster.kill(sick).unwrap();
-    wait_for("the end to be told", Duration::from_secs(15), || {
-        state(&exporter, sick) == "down"
+    drop(made);
+    wait_for("the end to be reported", Duration::from_secs(15), || {
+        state(exporter, sick) == "down"
     });
     let restarted = Instant::now();
     cluster.start_again(sick).unwrap();
+    let mut answer = Value::Null;
     wait_for("the recovery", Duration::from_secs(90), || {
-        broker(&api(&exporter), sick)["recovery"]["whole"].is_string()
+        answer = api(exporter);
+        let recovered = broker(&answer, sick);
+        recovered["recovery"]["in_every_isr"].is_string() && recovered["state"] == "healthy"
     });
     println!(
         "recovered {:.1} s after the restart, {}",
         restarted.elapsed().as_secs_f64(),
         load()
     );
-    let answer = api(&exporter);
-    let recovered = broker(&answer, sick);
-    assert_eq!(
-        (
-            recovered["state"].as_str(),
-            recovered["recovery"]["from"].as_str()
-        ),
-        (Some("healthy"), Some("gray"))
-    );
-    // Grown back by that broker's own tools as well.
+    assert_eq!(broker(&answer, sick)["recovery"]["from"], "gray");
+    // The brokers' own tools agree.
     cluster
         .wait_fully_replicated(Duration::from_secs(30))
         .unwrap();
@@ -205,15 +216,17 @@ fn from_the_deadlock_to_the_recovery() {
         let _ = expected.next_if_eq(event);
     }
     assert_eq!(expected.next(), None, "missing in the timeline {events:?}");
-    assert_eq!(live(sick).0, 200);
+    assert_eq!(live(exporter, sick).0, 200);
+}
 
-    // Only stopped: what decides is read from outside.
-    cluster.pause(others[0]).unwrap();
-    let (text, code) = check(&cluster, closed, &[]);
-    cluster.resume(others[0]).unwrap();
-    let told = text.starts_with(&format!(
-        "CRITICAL: Broker {} is stopped by a signal since ",
-        others[0]
+/// A broker stopped by a signal does not answer; `check` reads the reason from outside.
+pub fn paused(cluster: &Cluster, closed_port: u16, recovered: i32) {
+    let id = ids_without(cluster, recovered)[0];
+    cluster.pause(id).unwrap();
+    let (text, code) = check(cluster, closed_port, &[]);
+    cluster.resume(id).unwrap();
+    let reported = text.starts_with(&format!(
+        "CRITICAL: Broker {id} is stopped by a signal since "
     ));
-    assert!(told && code == Some(2), "{code:?} {text}");
+    assert!(reported && code == Some(2), "{code:?} {text}");
 }

@@ -1,29 +1,22 @@
-//! What comes from outside and is wrong: settings, files of brokers, /proc, socket tables, the Kafka protocol, thread
-//! dumps, HTTP. Each case has its golden message, in which `*` stands for any text; none may panic or hang.
+//! Wrong input from outside: settings, files of brokers, /proc, socket tables, the Kafka protocol, thread dumps, HTTP.
+//! Each case has its golden message, in which `*` stands for any text; none may panic or hang.
 //!
-//! The messages were written from what an operator needs (what, where, the remedy), not copied from the output.
+//! The messages are what an operator needs (what, where, the remedy), not copies of the output.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "bad_inputs/discovery.rs"]
 mod discovery;
-#[path = "bad_inputs/dumps.rs"]
 mod dumps;
-#[path = "bad_inputs/exporter.rs"]
 mod exporter;
-#[path = "bad_inputs/host.rs"]
 mod host;
-#[path = "bad_inputs/protocol.rs"]
+mod metadata_memory;
 mod protocol;
-#[path = "bad_inputs/running.rs"]
 mod running;
-#[path = "bad_inputs/settings.rs"]
 mod settings;
-#[path = "bad_inputs/sockets.rs"]
 mod sockets;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 
-/// Whether `text` is the golden one, in which `*` stands for any text.
+/// Whether `text` matches `golden`, in which `*` stands for any text.
 fn is_golden(golden: &str, text: &str) -> bool {
     let mut parts = golden.split('*');
     let first = parts.next().unwrap();
@@ -41,12 +34,12 @@ fn is_golden(golden: &str, text: &str) -> bool {
     rest.is_empty() || last.is_some_and(|last| last.is_empty() || rest.ends_with(last))
 }
 
-/// Collects what is not golden, so that one run shows all of it.
+/// Collects the cases that differ, so that one run shows all of them.
 #[derive(Default)]
-struct Evaluator(Vec<String>);
+struct Cases(Vec<String>);
 
-impl Evaluator {
-    fn case(&mut self, name: &str, golden: &str, text: &str) {
+impl Cases {
+    fn check(&mut self, name: &str, golden: &str, text: &str) {
         if !is_golden(golden, text) {
             self.0
                 .push(format!("{name}\n  golden: {golden}\n  but is: {text}"));
@@ -54,7 +47,7 @@ impl Evaluator {
     }
 
     #[track_caller]
-    fn verdict(self, at_least: usize, cases: usize) {
+    fn finish(self, at_least: usize, cases: usize) {
         assert!(
             self.0.is_empty(),
             "{} of {cases} cases differ:\n{}",

@@ -1,0 +1,106 @@
+//! Counts over one Metadata response.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::kafka::wire::{self, Item, Metadata, WireError};
+use crate::model::{ClusterCounts, ClusterSource, PartitionState, Peer};
+
+/// Entries of [`ClusterCounts::absent`].
+const ABSENT_LISTED: usize = 64;
+/// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
+const UNDER_REPLICATED_LISTED: usize = 100;
+
+/// Counts what a Metadata response says from the point of view of broker `id`.
+pub fn count(
+    metadata: Metadata<'_>,
+    id: i32,
+    source: ClusterSource,
+    own_silence: Option<String>,
+) -> Result<ClusterCounts, WireError> {
+    let mut counts = ClusterCounts {
+        source,
+        own_silence,
+        ..ClusterCounts::default()
+    };
+    let mut lowest_live = false;
+    let (mut live_brokers, mut live) = (Vec::new(), Vec::new());
+    let mut not_in_isr_by_leader = BTreeMap::new();
+    let mut under_replicated = Vec::new();
+    for item in metadata {
+        let partition = match item? {
+            Item::Broker { id, host, port } => {
+                live.push(id);
+                live_brokers.push(Peer {
+                    id,
+                    host: host.into(),
+                    port,
+                });
+                continue;
+            }
+            // The brokers come before the controller.
+            Item::Controller(_) => {
+                live.sort_unstable();
+                lowest_live = live.first() == Some(&id);
+                continue;
+            }
+            // A topic in error (just created, or being deleted) has no partitions yet, or no more.
+            Item::Topic { .. } => continue,
+            Item::Partition(partition) => partition,
+        };
+        counts.partitions += 1;
+        for replica in partition.replicas.iter() {
+            if counts.absent.len() < ABSENT_LISTED && live.binary_search(&replica).is_err() {
+                counts.absent.insert(replica);
+            }
+        }
+        // Every other error repeats what leader and ISR say, and differs between versions: it decides nothing.
+        let leader = (partition.leader >= 0).then_some(partition.leader);
+        let short = partition.isr.len() < partition.replicas.len();
+        // Without a leader the ISR is mostly listed as empty. No live broker is in it then: it would lead.
+        if partition.replicas.contains(id) && !partition.isr.contains(id) {
+            counts.not_in_isr += 1;
+            // As many at most as the response lists brokers.
+            if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
+                *not_in_isr_by_leader.entry(leader).or_default() += 1;
+            }
+        }
+        let listed = match leader {
+            // Its leader lives, and is not listed.
+            None if partition.error == wire::LISTENER_NOT_FOUND => false,
+            None => {
+                counts.offline += 1;
+                lowest_live
+            }
+            Some(leader) if leader == id => {
+                counts.leader += 1;
+                counts.under_replicated += u64::from(short);
+                let alone = short && partition.isr.len() == 1 && partition.isr.contains(id);
+                counts.isr_leader_alone += u64::from(alone);
+                short
+            }
+            Some(_) => false,
+        };
+        if !listed {
+            continue;
+        }
+        if under_replicated.len() == UNDER_REPLICATED_LISTED {
+            counts.under_replicated_left_out += 1;
+            continue;
+        }
+        under_replicated.push(PartitionState {
+            topic: partition.topic.to_owned(),
+            partition: partition.index,
+            leader,
+            // Four bytes each in a message of at most 2 GiB.
+            replicas: u32::try_from(partition.replicas.len()).unwrap_or(u32::MAX),
+            isr: u32::try_from(partition.isr.len()).unwrap_or(u32::MAX),
+        });
+    }
+    Ok(ClusterCounts {
+        live_brokers: live_brokers.into(),
+        not_in_isr_by_leader: Arc::new(not_in_isr_by_leader),
+        under_replicated_partitions: under_replicated.into(),
+        ..counts
+    })
+}

@@ -1,0 +1,210 @@
+//! The collector `discovery`: which processes are brokers, and the exporter's own use of the host.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::frame::{Stamp, log_change, one_line};
+use super::snapshot_store::Update;
+use super::{exporter, memory_maps};
+use crate::config::BrokerSettings;
+use crate::discover::{self, Discovery};
+use crate::model::{
+    Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Moment,
+    ProcessKey, Snapshot,
+};
+use crate::sys::proc::ProcRoot;
+
+/// What one run finds.
+#[derive(Debug)]
+pub struct Found {
+    /// Every broker that runs now, each with its label.
+    pub brokers: Result<Vec<(Arc<Broker>, String)>, Failure>,
+    /// See [`Snapshot::discovery_warnings`].
+    pub warnings: Vec<String>,
+    pub memory_map_limit: Result<u64, Failure>,
+    pub exporter: Result<ExporterVitals, Failure>,
+}
+
+/// One run as it comes from the worker: the brokers without labels.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub brokers: Result<Vec<Arc<Broker>>, Failure>,
+    /// The process in the pid file of each entry of the config file.
+    pub pids: Vec<Option<u32>>,
+    pub warnings: Vec<String>,
+    pub memory_map_limit: Result<u64, Failure>,
+    pub exporter: Result<ExporterVitals, Failure>,
+}
+
+impl Scan {
+    /// Reads once. Blocking.
+    pub(super) fn take(
+        discovery: &mut Discovery,
+        proc: &ProcRoot,
+        settings: &[BrokerSettings],
+    ) -> Scan {
+        // Why a pid file cannot be read is among the warnings of the discovery.
+        let pid_in_file = |settings: &BrokerSettings| {
+            discover::read_pid_file(settings.matches.pid_file.as_ref()?).ok()
+        };
+        let brokers = discovery.scan();
+        Scan {
+            brokers,
+            pids: settings.iter().map(pid_in_file).collect(),
+            warnings: discovery.warnings().to_vec(),
+            memory_map_limit: memory_maps::limit(proc),
+            exporter: exporter::vitals(),
+        }
+    }
+
+    pub(super) fn failed(failure: &Failure) -> Scan {
+        Scan {
+            brokers: Err(failure.clone()),
+            pids: Vec::new(),
+            warnings: Vec::new(),
+            memory_map_limit: Err(failure.clone()),
+            exporter: Err(failure.clone()),
+        }
+    }
+}
+
+/// How long a broker that has ended, and is not back as another process, stays in sight.
+const ENDED_IN_SIGHT: Duration = Duration::from_secs(3600);
+
+/// The label of a broker without an id is its process, under which none comes back.
+const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
+
+/// The update of the snapshot that one run causes.
+pub fn update(found: Found, interval: Duration, took: Duration) -> Update {
+    Update::new(move |snapshot, at| store(snapshot, found, Stamp { at, took, interval }))
+}
+
+fn store(snapshot: &mut Snapshot, found: Found, stamp: Stamp) {
+    stamp.put(&mut snapshot.memory_map_limit, found.memory_map_limit);
+    stamp.put(&mut snapshot.exporter, found.exporter);
+    let failure = found.brokers.as_ref().err();
+    let before = snapshot.discovery.success;
+    log_change("", CollectorName::Discovery, before, failure);
+    snapshot.discovery = stamp.status(failure);
+    let Ok(brokers) = found.brokers else { return };
+    let (known, warnings) = (&snapshot.discovery_warnings, found.warnings);
+    for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+        tracing::warn!("{}", one_line(warning));
+    }
+    for warning in known.iter().filter(|warning| !warnings.contains(warning)) {
+        tracing::info!("no longer so: {}", one_line(warning));
+    }
+    snapshot.discovery_warnings = warnings;
+    store_brokers(snapshot, brokers, stamp.at);
+}
+
+fn store_brokers(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: Moment) {
+    let running: HashSet<ProcessKey> = found.iter().map(|(broker, _)| broker.process).collect();
+    for broker in snapshot.brokers.iter_mut() {
+        if broker.ended.is_none() && !running.contains(&broker.broker.process) {
+            end(Arc::make_mut(broker), now);
+        }
+    }
+    for (broker, label) in found {
+        log_found(&snapshot.brokers, &broker, &label);
+        match snapshot
+            .brokers
+            .iter_mut()
+            .find(|known| known.broker.process == broker.process)
+        {
+            // One run could not read it: it had not ended.
+            Some(known) if known.ended.is_some() => {
+                *known = Arc::new(BrokerSnapshot::new(broker, label))
+            }
+            Some(known) if known.broker == broker && known.label == label => {}
+            Some(known) => {
+                let known = Arc::make_mut(known);
+                known.broker = broker;
+                known.label = label;
+            }
+            None => snapshot
+                .brokers
+                .push(Arc::new(BrokerSnapshot::new(broker, label))),
+        }
+    }
+    let labels: HashSet<String> = snapshot
+        .brokers
+        .iter()
+        .filter(|broker| broker.ended.is_none())
+        .map(|broker| broker.label.clone())
+        .collect();
+    snapshot.brokers.retain(|broker| match broker.ended {
+        None => true,
+        Some(ended) => {
+            let in_sight = if broker.broker.id.is_some() {
+                ENDED_IN_SIGHT
+            } else {
+                UNNAMED_IN_SIGHT
+            };
+            now.since(ended) < in_sight && !labels.contains(&broker.label)
+        }
+    });
+    snapshot.brokers.sort_by(|a, b| {
+        let key = |x: &BrokerSnapshot| {
+            (
+                x.broker.id.is_none(),
+                x.broker.id,
+                x.label.clone(),
+                x.broker.process,
+            )
+        };
+        key(a).cmp(&key(b))
+    });
+}
+
+/// No reading of a process stands after its end.
+fn end(broker: &mut BrokerSnapshot, now: Moment) {
+    let reason = format!("process {} has ended", broker.broker.process.pid);
+    tracing::warn!(broker = broker.label, "the broker's {reason}");
+    let mut ended = BrokerSnapshot::new(Arc::clone(&broker.broker), broker.label.clone());
+    ended.ended = Some(now);
+    for collector in broker.collectors.keys() {
+        let status = CollectorStatus {
+            success: Some(false),
+            at: now,
+            error: Some(reason.clone()),
+            ..Default::default()
+        };
+        ended.collectors.insert(*collector, status);
+    }
+    *broker = ended;
+}
+
+/// Logs a broker that was not known, and what is known or unknown of it other than before.
+fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
+    let known = known
+        .iter()
+        .find(|known| known.broker.process == broker.process);
+    match known {
+        None => {
+            let version = broker.kafka_version.as_deref().unwrap_or("unknown");
+            tracing::info!(
+                broker = label,
+                pid = broker.process.pid,
+                version,
+                "found a broker"
+            );
+        }
+        Some(known) if known.label != label => {
+            tracing::info!(
+                broker = label,
+                pid = broker.process.pid,
+                before = known.label,
+                "the broker's label is another"
+            );
+        }
+        Some(_) => {}
+    }
+    let before = known.map_or(&[][..], |known| &known.broker.problems);
+    for problem in &broker.problems {
+        if !before.contains(problem) {
+            tracing::warn!(broker = label, "{}", one_line(problem));
+        }
+    }
+}

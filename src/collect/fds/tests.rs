@@ -1,0 +1,44 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+#[test]
+fn kinds_of_fds() {
+    let table = [
+        ("socket:[12]", "socket"),
+        ("pipe:[12]", "pipe"),
+        ("anon_inode:[eventpoll]", "anon"),
+        ("anon_inode:[eventfd]", "anon"),
+        ("/opt/kafka/libs/kafka_2.11-0.10.1.0.jar", "jar"),
+        ("/opt/kafka/libs/old.jar (deleted)", "jar"),
+        ("/data/t-0/00000000000000000042.log", "log_segment"),
+        (
+            "/data/t-0.5e-delete/00000000000000000042.log.deleted (deleted)",
+            "log_segment",
+        ),
+        ("/data/t-0/00000000000000000042.log.cleaned", "log_segment"),
+        ("/data/t-0/00000000000000000042.index", "index"),
+        ("/data/t-0/00000000000000000042.timeindex", "index"),
+        ("/data/t-0/00000000000000000042.txnindex.deleted", "index"),
+        ("/data/t-0/00000000000000000042.snapshot", "other"),
+        ("/var/log/kafka/server.log", "other"),
+        ("/var/log/kafka/42.log", "other"),
+        ("/data/.lock", "other"),
+        ("/dev/null", "other"),
+        ("/", "other"),
+        ("", "other"),
+    ];
+    for (link, expected) in table {
+        let mut kinds = FdKinds::default();
+        *count_of(&mut kinds, link.as_bytes()) += 1;
+        let json = serde_json::to_value(kinds).unwrap();
+        let counted: Vec<_> = json
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(_, n)| *n == 1)
+            .map(|(k, _)| k.clone())
+            .collect();
+        assert_eq!(counted, [expected], "{link}");
+    }
+}

@@ -1,0 +1,281 @@
+//! What all collectors share: when they run, within which limits, and how their results reach the snapshot.
+//!
+//! A collector is a [`Description`] and a function from what it was given to a value or a [`Failure`]. The frame adds
+//! the schedule, the deadline, the cost ceiling, success, duration and age.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::adaptive_interval::AdaptiveInterval;
+use super::blocking_worker::{BlockingWorker, measured};
+use super::context::{BrokerContext, DUMP_PATIENCE};
+use super::snapshot_store::Update;
+use crate::model::{
+    BrokerSnapshot, CollectorName, CollectorStatus, Failure, Moment, ProcessKey, Reading, Reason,
+};
+
+/// The limits of a collector. Its interval is in [`CollectorName::about`], and the config file may change it.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    pub name: CollectorName,
+    /// Share of the time that it may cost. Above it, the interval grows.
+    pub ceiling: f64,
+    /// For one run.
+    pub deadline: Duration,
+}
+
+/// A source of readings of one broker.
+pub trait Collector: 'static {
+    const DESCRIPTION: Description;
+    /// What one run reads.
+    type Value: Send + 'static;
+
+    /// Writes the readings of one run, and how it ended, into the snapshot.
+    fn store(broker: &mut BrokerSnapshot, result: Result<Self::Value, Failure>, stamp: Stamp);
+}
+
+/// A collector whose reads block the thread.
+pub trait BlockingCollector: Collector + Send + Sized {
+    const RUNS_ON: RunsOn;
+    /// Whether a run waits until a thread dump under way has ended: the JVM then holds an fd for our connection, which
+    /// no count should show.
+    const WAITS_FOR_DUMP: bool = false;
+
+    fn new(context: &BrokerContext) -> Self;
+
+    /// Reads once.
+    fn collect(&mut self) -> Result<Self::Value, Failure>;
+
+    /// What of the CPU time that was measured counts against the ceiling.
+    fn cost(_: &Self::Value, measured: Duration) -> Duration {
+        measured
+    }
+}
+
+/// Where the reads of a collector run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunsOn {
+    /// On the thread that all short reads share.
+    SharedThread,
+    /// On a thread of its own, for reads that may take more than some milliseconds.
+    OwnThread,
+}
+
+/// A reading older than this many intervals of its collector says nothing of now.
+const VALID_INTERVALS: u32 = 3;
+
+/// When and how a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    pub at: Moment,
+    pub took: Duration,
+    pub interval: Duration,
+}
+
+impl Stamp {
+    /// For how long a reading of this run is valid.
+    pub fn valid_for(self) -> Duration {
+        self.interval * VALID_INTERVALS
+    }
+
+    /// Replaces what was known. Returns why it is unknown now, if it is.
+    pub fn put<T>(self, reading: &mut Reading<T>, result: Result<T, Failure>) -> Option<Failure> {
+        match result {
+            Ok(value) => {
+                *reading = Reading::Known {
+                    value,
+                    at: self.at,
+                    valid_for: self.valid_for(),
+                };
+                None
+            }
+            Err(failure) => {
+                *reading = Reading::unknown(failure.message.clone());
+                Some(failure)
+            }
+        }
+    }
+
+    /// As [`Stamp::put`], for a value that comes with the time at which it was read.
+    pub fn put_read<T>(
+        self,
+        reading: &mut Reading<T>,
+        result: Result<(T, Instant), Failure>,
+    ) -> Option<Failure> {
+        match result {
+            Ok((value, at)) => {
+                let at = self.at.minus(at.elapsed());
+                Stamp { at, ..self }.put(reading, Ok(value))
+            }
+            Err(failure) => self.put(reading, Err(failure)),
+        }
+    }
+
+    /// The stamp of a result that is reported at most every `interval`.
+    pub fn at_most_every(self, interval: Duration) -> Stamp {
+        Stamp {
+            interval: self.interval.max(interval),
+            ..self
+        }
+    }
+
+    /// Records that a run of this collector has ended: successfully, or with something unknown.
+    pub fn finish(
+        self,
+        broker: &mut BrokerSnapshot,
+        name: CollectorName,
+        failure: Option<&Failure>,
+    ) {
+        let status = self.status(failure);
+        let before = broker.collectors.insert(name, status);
+        log_change(
+            &broker.label,
+            name,
+            before.and_then(|status| status.success),
+            failure,
+        );
+    }
+
+    pub fn status(self, failure: Option<&Failure>) -> CollectorStatus {
+        CollectorStatus {
+            success: Some(failure.is_none()),
+            duration: self.took,
+            interval: self.interval,
+            at: self.at,
+            error: failure.map(|failure| failure.message.clone()),
+        }
+    }
+}
+
+/// The update of the snapshot that one run of a collector causes.
+pub fn update<C: Collector>(
+    process: ProcessKey,
+    result: Result<C::Value, Failure>,
+    interval: Duration,
+    took: Duration,
+) -> Update {
+    Update::of_broker(process, move |broker, at| {
+        C::store(broker, result, Stamp { at, took, interval });
+    })
+}
+
+/// Sends one result to the snapshot store.
+pub(super) async fn publish<C: Collector>(
+    context: &BrokerContext,
+    result: Result<C::Value, Failure>,
+    interval: Duration,
+    took: Duration,
+) {
+    let update = update::<C>(context.broker.process, result, interval, took);
+    // The store ends only with the whole exporter.
+    let _ = context.updates.send(update).await;
+}
+
+/// The interval of a collector, as configured and within its ceiling.
+pub(super) fn interval_of<C: Collector>(context: &BrokerContext) -> AdaptiveInterval {
+    let Description { name, ceiling, .. } = C::DESCRIPTION;
+    AdaptiveInterval::new(context.config.intervals.of(name), ceiling)
+}
+
+/// Runs a blocking collector for ever.
+pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
+    let deadline = C::DESCRIPTION.deadline;
+    let name = context.broker.name();
+    let mut interval = interval_of::<C>(&context);
+    let mut worker = BlockingWorker::new(C::new(&context));
+    let mut start = Instant::now();
+    loop {
+        let read = match C::RUNS_ON {
+            RunsOn::SharedThread => {
+                let dumping = context.dumping.subscribe();
+                let collect = move |collector: &mut C, now| {
+                    if C::WAITS_FOR_DUMP && *dumping.borrow() && now < start + DUMP_PATIENCE {
+                        return ControlFlow::Continue(now + DUMP_POLL);
+                    }
+                    ControlFlow::Break(measured(|| collector.collect()))
+                };
+                worker
+                    .repeat(start, Duration::ZERO, deadline, &name, collect)
+                    .await
+            }
+            RunsOn::OwnThread => {
+                tokio::time::sleep_until(start.into()).await;
+                if C::WAITS_FOR_DUMP {
+                    context.dump_ended().await;
+                }
+                worker.run(deadline, &name, C::collect).await
+            }
+        };
+        let result = match read {
+            Ok((result, measured)) => {
+                let cost = result.as_ref().map(|value| C::cost(value, measured));
+                interval.spent(cost.unwrap_or(measured));
+                result
+            }
+            Err(failure) => Err(failure),
+        };
+        publish::<C>(&context, result, interval.interval(), start.elapsed()).await;
+        start = interval.next(start);
+    }
+}
+
+/// Until the shared thread looks again whether a dump has ended.
+const DUMP_POLL: Duration = Duration::from_millis(20);
+
+/// Runs a collector, and starts it again when it has panicked.
+pub(super) async fn supervised<C: Collector, F: Future<Output = ()> + Send + 'static>(
+    context: BrokerContext,
+    run: impl Fn(BrokerContext) -> F,
+) {
+    let interval = context.config.intervals.of(C::DESCRIPTION.name);
+    loop {
+        let mut task = JoinSet::new();
+        task.spawn(run(context.clone()));
+        if !matches!(task.join_next().await, Some(Err(error)) if error.is_panic()) {
+            return;
+        }
+        let message = format!(
+            "{}: the collector panicked and is started again; see the log",
+            context.broker.name()
+        );
+        let failure = Failure::new(Reason::Internal, message);
+        publish::<C>(&context, Err(failure), interval, Duration::ZERO).await;
+        tokio::time::sleep(interval.max(RESTART_AFTER)).await;
+    }
+}
+
+/// A collector that panics each time must not fill the log.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+
+/// Logs a failure when it begins and when it ends, as collectors run every second. That a process is gone is logged by
+/// discovery, once for all collectors.
+pub(super) fn log_change(
+    broker: &str,
+    collector: CollectorName,
+    before: Option<bool>,
+    failure: Option<&Failure>,
+) {
+    let collector = collector.name();
+    match (before, failure) {
+        (Some(false), None) => tracing::info!(broker, collector, "the collector works again"),
+        (None | Some(true), Some(failure)) if failure.reason != Reason::Gone => {
+            tracing::warn!(
+                broker,
+                collector,
+                reason = failure.reason.name(),
+                "{}",
+                one_line(&failure.message)
+            );
+        }
+        _ => {}
+    }
+}
+
+/// Paths and answers in a message come from elsewhere: they must not begin a line of the log.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

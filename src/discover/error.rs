@@ -1,0 +1,44 @@
+//! Why something about a broker could not be read from its command line or its files.
+
+use std::path::PathBuf;
+
+use super::properties::MalformedEscape;
+use crate::sys::proc::ProcError;
+use crate::sys::rooted::RootedError;
+
+/// Becomes a line of [`Broker::problems`](crate::model::Broker::problems) or a discovery warning, which adds what is
+/// unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    #[error(transparent)]
+    Proc(#[from] ProcError),
+    #[error("{cause}")]
+    File { cause: RootedError },
+    #[error("{cause}: run kafka-vitals as the broker's user (uid {uid}), or let it read that file")]
+    DeniedFile { cause: RootedError, uid: u32 },
+    #[error("its argument file: {0}")]
+    ArgumentFile(RootedError),
+    #[error("its command line is cut (at 4096 bytes by kernels before 4.2)")]
+    CutCommandLine,
+    #[error("its command line is not that of a Kafka broker")]
+    NotKafka,
+    #[error("the command line names no file; name the broker in the config file")]
+    NoPropertiesFile,
+    #[error("{} is relative to a working folder that is unknown", path.display())]
+    NoWorkingFolder { path: PathBuf },
+    #[error("{}: {cause}", path.display())]
+    MalformedProperties {
+        path: PathBuf,
+        cause: MalformedEscape,
+    },
+    #[error("the broker has no class path, and no Kafka jar is open")]
+    NoClassPath,
+    #[error("the broker has no class path, and its open files are unknown: {0}")]
+    NoClassPathNorFds(ProcError),
+    #[error("no Kafka jar is on the class path")]
+    NoKafkaJar,
+    #[error("no folder lies above the command")]
+    NoJavaHome,
+    #[error("no JAVA_VERSION in {}", path.display())]
+    NoJavaVersion { path: PathBuf },
+}

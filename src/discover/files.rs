@@ -1,0 +1,84 @@
+//! A broker's files, read as the broker itself sees them: inside its root, from its working folder.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::DiscoveryError;
+use crate::sys::proc::{Deadline, ProcError, ProcRoot};
+use crate::sys::rooted::{Rooted, RootedError};
+
+/// A JVM opens its jars and locks its log folders at the start, so they have low numbers.
+const MOST_FDS: usize = 4096;
+
+pub(super) struct Files {
+    pub root: Rooted,
+    /// Where the root is for us, if the process runs in a chroot. The kernel's links start with it.
+    root_link: PathBuf,
+    working_folder: Option<PathBuf>,
+    uid: Option<u32>,
+}
+
+impl Files {
+    pub fn open(proc: &ProcRoot, pid: u32, uid: Option<u32>) -> Result<Files, ProcError> {
+        // The link comes first: it shows a missing right as such, and where a chroot is.
+        let root_link = proc.link(pid, "root")?;
+        let path = proc.file(pid, "root");
+        let root = Rooted::open(&path).map_err(|error| match error {
+            RootedError::Missing { .. } => ProcError::Gone { pid },
+            RootedError::Denied { path } => ProcError::Denied { pid, path },
+            other => ProcError::Io {
+                path,
+                cause: std::io::Error::other(other),
+            },
+        })?;
+        let mut files = Files {
+            root,
+            root_link,
+            working_folder: None,
+            uid,
+        };
+        files.working_folder = proc.link(pid, "cwd").ok().map(|link| files.inside(&link));
+        Ok(files)
+    }
+
+    /// Turns a link of /proc into the path that the process itself would use.
+    pub fn inside(&self, link: &Path) -> PathBuf {
+        link.strip_prefix(&self.root_link)
+            .map_or_else(|_| link.to_path_buf(), |inside| Path::new("/").join(inside))
+    }
+
+    pub fn absolute(&self, path: &Path) -> Option<PathBuf> {
+        if path.is_absolute() {
+            return Some(path.to_path_buf());
+        }
+        Some(self.working_folder.as_ref()?.join(path))
+    }
+
+    /// Adds the remedy where the broker's user is known.
+    pub fn error(&self, cause: RootedError) -> DiscoveryError {
+        match (&cause, self.uid) {
+            (RootedError::Denied { .. }, Some(uid)) => DiscoveryError::DeniedFile { cause, uid },
+            _ => DiscoveryError::File { cause },
+        }
+    }
+}
+
+/// Shows the links of the first fds to `look`.
+pub(super) fn first_fd_links(
+    proc: &ProcRoot,
+    pid: u32,
+    mut look: impl FnMut(&[u8]),
+) -> Result<(), ProcError> {
+    let mut seen = 0;
+    let deadline = Deadline::after(Duration::from_millis(200));
+    proc.visit_fd_links(pid, deadline, |_, link| {
+        look(link);
+        seen += 1;
+        if seen < MOST_FDS {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })
+}

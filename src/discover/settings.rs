@@ -1,0 +1,222 @@
+//! What the settings in `server.properties` mean, with Kafka's defaults. Pure: no file is read here.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::properties::{self, MOST_ENTRIES, Properties};
+use crate::model::{Broker, Listener, Mode, Role, SecurityProtocol};
+
+/// Fills in what `server.properties` and Kafka's defaults say. What they leave open becomes a line of `problems`.
+pub(super) fn interpret(properties: &Properties, broker: &mut Broker) {
+    let mut problems = Vec::new();
+    // For a value from a config provider not even the default holds.
+    let mut provided = BTreeSet::new();
+    let known = |key: &'static str| {
+        properties
+            .get(key)
+            .filter(|value| !properties::comes_from_provider(value))
+    };
+    for key in KEYS {
+        if known(key).is_none() && properties.get(key).is_some() {
+            provided.insert(key);
+            problems.push(format!(
+                "{key} comes from a config provider, which is not asked: see the broker's log"
+            ));
+        }
+    }
+
+    for key in ["node.id", "broker.id"] {
+        match known(key).map(str::parse::<i32>) {
+            Some(Ok(id)) if id >= 0 => broker.id = broker.id.or(Some(id)),
+            Some(Err(_)) => problems.push(format!(
+                "{key} in server.properties is no number that an id can be"
+            )),
+            _ => {}
+        }
+    }
+
+    let zookeeper = known("zookeeper.connect");
+    broker.mode = match (known("process.roles"), zookeeper) {
+        _ if provided.contains("process.roles") => None,
+        (Some(roles), _) => {
+            broker.roles = properties::list(roles).filter_map(role).collect();
+            Some(Mode::KRaft)
+        }
+        (None, Some(_)) => Some(Mode::ZooKeeper),
+        (None, None) => None,
+    };
+    match broker.mode {
+        Some(Mode::ZooKeeper) => broker.roles = BTreeSet::from([Role::Broker]),
+        Some(Mode::KRaft) => {}
+        None => problems.push(
+            "mode unknown: server.properties has neither process.roles nor zookeeper.connect"
+                .into(),
+        ),
+    }
+    broker.zookeeper = zookeeper.map(zookeeper_servers).unwrap_or_default();
+
+    if !provided.contains("log.dirs") && !provided.contains("log.dir") {
+        let dirs = known("log.dirs")
+            .or(known("log.dir"))
+            .unwrap_or("/tmp/kafka-logs");
+        broker.log_dirs = properties::list(dirs)
+            .take(MOST_ENTRIES)
+            .map(PathBuf::from)
+            .collect();
+    }
+
+    // Before 3.0 host.name and port stood for a PLAINTEXT listener where `listeners` was not set.
+    let old = major_version(broker.kafka_version.as_deref()).is_none_or(|major| major < 3);
+    let pair = |host: &'static str, port: &'static str| match (known(host), known(port)) {
+        (None, None) => None,
+        (host, port) => Some((host.unwrap_or_default(), port)),
+    };
+    let plain = pair("host.name", "port").filter(|_| old);
+    let protocols = Protocols::of(
+        known("listener.security.protocol.map"),
+        known("controller.listener.names"),
+    );
+    let listeners = match (known("listeners"), plain) {
+        _ if provided.contains("listeners") => None,
+        (Some(listeners), _) => Some(listeners.to_owned()),
+        (None, Some((host, port))) => {
+            Some(format!("PLAINTEXT://{host}:{}", port.unwrap_or("9092")))
+        }
+        (None, None) => Some("PLAINTEXT://:9092".to_owned()),
+    };
+    broker.listeners = listeners
+        .map(|text| protocols.listeners("listeners", &text, &mut problems))
+        .unwrap_or_default();
+    broker.problems.append(&mut problems);
+}
+
+/// The keys that are read. Others are dropped at once, because their values may be passwords.
+pub(super) const KEYS: [&str; 11] = [
+    "broker.id",
+    "node.id",
+    "process.roles",
+    "zookeeper.connect",
+    "log.dirs",
+    "log.dir",
+    "listeners",
+    "host.name",
+    "port",
+    "listener.security.protocol.map",
+    "controller.listener.names",
+];
+
+fn role(name: &str) -> Option<Role> {
+    match name {
+        "broker" => Some(Role::Broker),
+        "controller" => Some(Role::Controller),
+        _ => None,
+    }
+}
+
+/// Returns `host:port` entries. The chroot follows the last entry, and the default port is 2181.
+fn zookeeper_servers(connect: &str) -> Vec<String> {
+    let servers = connect.split('/').next().unwrap_or_default();
+    let with_port = |server: &str| {
+        let has_port = server
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if has_port && !server.ends_with(']') {
+            server.to_owned()
+        } else {
+            format!("{server}:2181")
+        }
+    };
+    properties::list(servers)
+        .take(MOST_ENTRIES)
+        .map(with_port)
+        .collect()
+}
+
+/// Which protocol each listener speaks.
+struct Protocols {
+    map: Vec<(String, Option<SecurityProtocol>)>,
+    controllers: Vec<String>,
+}
+
+impl Protocols {
+    fn of(map: Option<&str>, controllers: Option<&str>) -> Protocols {
+        let map = map
+            .into_iter()
+            .flat_map(properties::list)
+            .filter_map(|entry| entry.split_once(':'));
+        Protocols {
+            map: map
+                .map(|(name, protocol)| {
+                    (name.trim().to_uppercase(), protocol_named(protocol.trim()))
+                })
+                .collect(),
+            controllers: controllers
+                .into_iter()
+                .flat_map(properties::list)
+                .map(str::to_uppercase)
+                .collect(),
+        }
+    }
+
+    fn listeners(&self, key: &str, text: &str, problems: &mut Vec<String>) -> Vec<Listener> {
+        let mut listeners = Vec::new();
+        for (number, entry) in (1..).zip(properties::list(text).take(MOST_ENTRIES)) {
+            match self.listener(entry) {
+                Some(Listener { port: 0, name, .. }) => problems
+                    .push(format!("port of {name} unknown: {key} says 0, so the kernel chose one; set a fixed port")),
+                Some(listener) => listeners.push(listener),
+                None => problems.push(format!("entry {number} of {key} is not of the form NAME://HOST:PORT")),
+            }
+        }
+        listeners
+    }
+
+    fn listener(&self, entry: &str) -> Option<Listener> {
+        let (name, address) = entry.split_once("://")?;
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = name.trim().to_uppercase();
+        let every_address = matches!(host, "" | "0.0.0.0" | "::");
+        let controller = self.controllers.contains(&name);
+        let protocol = match self.map.iter().find(|(known, _)| *known == name) {
+            Some((_, protocol)) => *protocol,
+            // Without a map, Kafka gives every controller listener PLAINTEXT, whatever its name.
+            None if controller && self.map.is_empty() => {
+                protocol_named(&name).or(Some(SecurityProtocol::Plaintext))
+            }
+            None => protocol_named(&name),
+        };
+        let host = (!every_address).then(|| host.to_owned());
+        Some(Listener {
+            name,
+            protocol,
+            host,
+            port: port.trim().parse().ok()?,
+            controller,
+        })
+    }
+}
+
+fn protocol_named(name: &str) -> Option<SecurityProtocol> {
+    match name.to_uppercase().as_str() {
+        "PLAINTEXT" => Some(SecurityProtocol::Plaintext),
+        "SSL" => Some(SecurityProtocol::Ssl),
+        "SASL_PLAINTEXT" => Some(SecurityProtocol::SaslPlaintext),
+        "SASL_SSL" => Some(SecurityProtocol::SaslSsl),
+        _ => None,
+    }
+}
+
+fn major_version(version: Option<&str>) -> Option<u32> {
+    // Confluent's 6 is Kafka's 2, its 7 is Kafka's 3. Its 5 is Kafka's 2 as well; 1 instead of 2 makes no difference here.
+    let version = version?;
+    let major = version.split('.').next()?.parse::<u32>().ok()?;
+    Some(if version.ends_with("-ccs") || version.ends_with("-ce") {
+        major.saturating_sub(4)
+    } else {
+        major
+    })
+}
+
+#[cfg(test)]
+mod tests;

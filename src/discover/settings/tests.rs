@@ -1,0 +1,145 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::type_complexity)]
+
+use std::path::Path;
+
+use super::*;
+
+/// Interprets a properties text for a broker of this version.
+fn interpreted(version: Option<&str>, text: &str) -> Broker {
+    let mut broker = Broker {
+        kafka_version: version.map(str::to_owned),
+        ..Broker::default()
+    };
+    interpret(&Properties::parse(text.as_bytes()).unwrap(), &mut broker);
+    broker
+}
+
+/// Shows each as `NAME/PROTOCOL@HOST:PORT`, with `*` for every address and with `+controller`.
+fn shown(listeners: &[Listener]) -> Vec<String> {
+    let one = |l: &Listener| {
+        let protocol = l.protocol.map_or("?".to_owned(), |p| format!("{p:?}"));
+        let host = l.host.as_deref().unwrap_or("*");
+        format!(
+            "{}/{protocol}@{host}:{}{}",
+            l.name,
+            l.port,
+            if l.controller { "+controller" } else { "" }
+        )
+    };
+    listeners.iter().map(one).collect()
+}
+
+#[test]
+fn the_broker_of_the_incident() {
+    let text = include_str!("../../../tests/fixtures/properties/server-218.properties");
+    let broker = interpreted(Some("0.10.1.0"), text);
+    assert_eq!(broker.id, Some(218));
+    assert_eq!(broker.mode, Some(Mode::ZooKeeper));
+    assert_eq!(broker.roles, BTreeSet::from([Role::Broker]));
+    assert_eq!(
+        shown(&broker.listeners),
+        ["PLAINTEXT/Plaintext@192.168.1.218:9092"]
+    );
+    assert_eq!(broker.log_dirs, [Path::new("/opt/data/kafka")]);
+    assert_eq!(
+        broker.zookeeper,
+        [
+            "192.168.1.217:5181",
+            "192.168.1.218:5181",
+            "192.168.1.219:5181"
+        ]
+    );
+    assert_eq!(broker.problems, [""; 0]);
+}
+
+#[test]
+fn listeners() {
+    let zk = "zookeeper.connect=z\n";
+    let table: [(Option<&str>, &str, &[&str]); 12] = [
+        (None, "", &["PLAINTEXT/Plaintext@*:9092"]),
+        (
+            Some("0.10.1.0"),
+            "port=9093\n",
+            &["PLAINTEXT/Plaintext@*:9093"],
+        ),
+        (
+            Some("0.10.1.0"),
+            "host.name=h\n",
+            &["PLAINTEXT/Plaintext@h:9092"],
+        ),
+        // Since 3.0 these keys mean nothing.
+        (
+            Some("3.9.1"),
+            "host.name=h\nport=9093\n",
+            &["PLAINTEXT/Plaintext@*:9092"],
+        ),
+        (
+            Some("7.6.0-ccs"),
+            "port=9093\n",
+            &["PLAINTEXT/Plaintext@*:9092"],
+        ),
+        (
+            Some("5.4.0-ccs"),
+            "port=9093\n",
+            &["PLAINTEXT/Plaintext@*:9093"],
+        ),
+        (
+            None,
+            "listeners=ssl://0.0.0.0:1 , SASL_SSL://[::1]:2,sasl_plaintext://[::]:3\n",
+            &[
+                "SSL/Ssl@*:1",
+                "SASL_SSL/SaslSsl@::1:2",
+                "SASL_PLAINTEXT/SaslPlaintext@*:3",
+            ],
+        ),
+        (
+            None,
+            "listeners=IN://a:1,OUT://b:2\nlistener.security.protocol.map=in:PLAINTEXT, OUT:SASL_SSL\n",
+            &["IN/Plaintext@a:1", "OUT/SaslSsl@b:2"],
+        ),
+        (None, "listeners=ODD://a:1\n", &["ODD/?@a:1"]),
+        (
+            None,
+            "process.roles=broker,controller\nlisteners=PLAINTEXT://:1,CONTROLLER://:2\ncontroller.listener.names=CONTROLLER\n",
+            &[
+                "PLAINTEXT/Plaintext@*:1",
+                "CONTROLLER/Plaintext@*:2+controller",
+            ],
+        ),
+        (
+            None,
+            "listeners=PLAINTEXT://a:0,SSL://b:x,junk,://c:1\n",
+            &["/?@c:1"],
+        ),
+        (None, "listeners=${env:LISTENERS}\n", &[]),
+    ];
+    for (version, text, expected) in table {
+        let broker = interpreted(version, &format!("{zk}{text}"));
+        assert_eq!(shown(&broker.listeners), expected, "{text}");
+    }
+}
+
+#[test]
+fn ids_roles_and_folders() {
+    let controller = interpreted(
+        None,
+        "process.roles=controller\nnode.id=9\nbroker.id=9\nlog.dir=/one\n",
+    );
+    assert_eq!(
+        (controller.id, controller.mode),
+        (Some(9), Some(Mode::KRaft))
+    );
+    assert_eq!(controller.roles, BTreeSet::from([Role::Controller]));
+    assert_eq!(controller.log_dirs, [Path::new("/one")]);
+    let none = interpreted(
+        None,
+        "broker.id=-1\nlog.dir=/a\nlog.dirs=/b, c\nzookeeper.connect=z1, z2:1 ,[::1]/kafka/x\n",
+    );
+    assert_eq!(none.id, None);
+    assert_eq!(none.log_dirs, [Path::new("/b"), Path::new("c")]);
+    assert_eq!(none.zookeeper, ["z1:2181", "z2:1", "[::1]:2181"]);
+    assert_eq!(
+        interpreted(None, "").log_dirs,
+        [Path::new("/tmp/kafka-logs")]
+    );
+}

@@ -1,0 +1,307 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use super::*;
+use crate::model::Broker;
+use crate::model::{
+    ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading, Reason,
+};
+use crate::verdict::finding::{RestartRequired, UnavailableBroker};
+
+const START: Moment = Moment(10_000_000);
+
+struct Scene {
+    liveness: Liveness,
+    snapshot: Snapshot,
+    diagnosis: Diagnosis,
+    evidence: EvidenceProgress,
+    now: Moment,
+}
+
+fn broker(pid: u32) -> BrokerSnapshot {
+    let broker = Broker {
+        id: Some(2),
+        ..Broker::unknown(ProcessKey {
+            pid,
+            start_ticks: 1,
+        })
+    };
+    let vitals = ProcessVitals {
+        state: 'S',
+        resident_bytes: 1,
+        fd_limit_soft: None,
+        fd_limit_hard: None,
+    };
+    let valid_for = Duration::from_secs(100_000);
+    let process = Reading::Known {
+        value: vitals,
+        at: START,
+        valid_for,
+    };
+    BrokerSnapshot {
+        process,
+        ..BrokerSnapshot::new(Arc::new(broker), "2".into())
+    }
+}
+
+fn diagnosed(pid: u32, state: BrokerState, seen_for: Option<u64>) -> BrokerDiagnosis {
+    let last = |seconds: u64| START.plus(Duration::from_secs(seconds));
+    BrokerDiagnosis {
+        label: "2".into(),
+        process: ProcessKey {
+            pid,
+            start_ticks: 1,
+        },
+        state,
+        since: START,
+        sentence: format!("Broker 2 is {}.", state.name()),
+        restart_required: seen_for.map(|s| RestartRequired {
+            what: "they hang".into(),
+            first: START,
+            last: last(s),
+        }),
+        ..BrokerDiagnosis::default()
+    }
+}
+
+fn deadlocked() -> Scene {
+    let mut scene = deadlocked_without_cluster();
+    scene.cluster(0);
+    scene
+}
+
+/// A deadlocked broker that knows nothing about its cluster.
+fn deadlocked_without_cluster() -> Scene {
+    let diagnosis = Diagnosis {
+        brokers: vec![diagnosed(10, BrokerState::Gray, Some(15))],
+        at: START,
+        ..Diagnosis::default()
+    };
+    let snapshot = Snapshot {
+        brokers: vec![Arc::new(broker(10))],
+        ..Snapshot::default()
+    };
+    Scene {
+        liveness: Liveness::default(),
+        snapshot,
+        diagnosis,
+        evidence: EvidenceProgress::Saved,
+        now: START,
+    }
+}
+
+impl Scene {
+    fn answer(&mut self) -> Answer {
+        let evidence = self.evidence;
+        self.liveness
+            .answers(&self.snapshot, &self.diagnosis, |_| evidence, self.now)
+            .remove(0)
+    }
+
+    fn later(&mut self, seconds: u64) -> Answer {
+        self.now = self.now.plus(Duration::from_secs(seconds));
+        self.answer()
+    }
+
+    fn cluster(&mut self, isr_leader_alone: u64) {
+        let counts = ClusterCounts {
+            leader: 9,
+            isr_leader_alone,
+            partitions: 9,
+            ..ClusterCounts::default()
+        };
+        let valid_for = Duration::from_secs(100_000);
+        Arc::make_mut(&mut self.snapshot.brokers[0]).cluster = Reading::Known {
+            value: counts,
+            at: START,
+            valid_for,
+        };
+    }
+
+    fn peers(&mut self, silent: &[i32], reason: Reason) {
+        let peer = |id: &i32| {
+            let error = ProbeError {
+                reason,
+                accepted: true,
+                message: "no answer".into(),
+            };
+            let success = Probe {
+                duration: Duration::ZERO,
+                error: None,
+            };
+            PeerProbe {
+                peer: Peer {
+                    id: *id,
+                    host: "h".into(),
+                    port: 1,
+                },
+                api: Some(Probe {
+                    error: Some(error),
+                    ..success.clone()
+                }),
+                connect: success,
+            }
+        };
+        let report = ProbeReport {
+            api: Probe {
+                duration: Duration::ZERO,
+                error: None,
+            },
+            metadata: None,
+            peers: silent.iter().map(peer).collect(),
+        };
+        let valid_for = Duration::from_secs(100_000);
+        Arc::make_mut(&mut self.snapshot.brokers[0]).probes = Reading::Known {
+            value: report,
+            at: START,
+            valid_for,
+        };
+    }
+}
+
+#[test]
+fn a_restart_needs_two_dumps_that_show_the_same() {
+    assert!(deadlocked().answer().restart);
+    let table = [
+        (BrokerState::Gray, Some(9), "a second thread dump"),
+        (BrokerState::Gray, None, "Broker 2 is gray."),
+        (BrokerState::Healthy, None, "Broker 2 is healthy."),
+        (BrokerState::Suspect, Some(15), "Broker 2 is suspect."),
+        (BrokerState::Down, None, "Broker 2 is down."),
+        (BrokerState::Unknown, None, "Broker 2 is unknown."),
+    ];
+    for (state, seen_for, reason) in table {
+        let mut scene = deadlocked();
+        scene.diagnosis.brokers = vec![diagnosed(10, state, seen_for)];
+        let answer = scene.answer();
+        assert!(
+            !answer.restart && answer.text().contains(reason),
+            "{state:?} {seen_for:?}: {answer:?}"
+        );
+    }
+    let mut scene = deadlocked();
+    scene.liveness = Liveness::new(LivenessSettings {
+        enabled: false,
+        ..LivenessSettings::default()
+    });
+    assert!(!scene.answer().restart);
+}
+
+#[test]
+fn a_restart_waits_for_the_evidence_but_not_forever() {
+    let mut scene = deadlocked();
+    scene.evidence = EvidenceProgress::Pending;
+    assert!(
+        scene
+            .answer()
+            .reason
+            .contains("the evidence is being saved")
+    );
+    assert!(!scene.later(14).restart);
+    assert!(scene.later(1).restart);
+    for evidence in [EvidenceProgress::Saved, EvidenceProgress::None] {
+        let mut scene = deadlocked();
+        scene.evidence = evidence;
+        assert!(scene.answer().restart, "{evidence:?}");
+    }
+}
+
+#[test]
+fn another_broker_that_is_down_prevents_it_for_ten_minutes_at_most() {
+    let mut scene = deadlocked();
+    let other = |id, until| UnavailableBroker {
+        id,
+        since: START,
+        until,
+    };
+    scene.diagnosis.brokers[0].unavailable = vec![other(3, None)];
+    assert!(
+        scene
+            .later(10)
+            .reason
+            .contains("broker 3 is down or restarting")
+    );
+    assert!(!scene.later(589).restart);
+    assert!(scene.later(1).restart);
+    let mut scene = deadlocked();
+    scene.diagnosis.brokers[0].unavailable = vec![other(3, Some(START)), other(1, Some(Moment(0)))];
+    assert!(
+        scene
+            .answer()
+            .reason
+            .contains("broker 3 has just come back")
+    );
+    assert!(scene.later(60).restart);
+}
+
+#[test]
+fn without_the_cluster_s_state_it_waits_as_long_unless_it_was_the_only_broker() {
+    let mut scene = deadlocked_without_cluster();
+    assert!(
+        scene
+            .answer()
+            .reason
+            .contains("whether another broker is down is unknown")
+    );
+    assert!(!scene.later(599).restart);
+    assert!(scene.later(1).restart);
+    let mut scene = deadlocked_without_cluster();
+    scene.diagnosis.brokers[0].only_broker = true;
+    assert!(scene.answer().restart);
+}
+
+#[test]
+fn several_silent_brokers_go_one_at_a_time_in_the_order_of_their_ids() {
+    let mut scene = deadlocked();
+    scene.peers(&[1, 3, 4], Reason::Timeout);
+    assert!(
+        scene
+            .answer()
+            .reason
+            .contains("2 silent brokers with higher ids go first")
+    );
+    assert!(!scene.later(359).restart);
+    assert!(scene.later(1).restart);
+    let mut scene = deadlocked();
+    scene.peers(&[0, 1], Reason::Timeout);
+    assert!(scene.answer().restart, "the highest id goes first");
+    let mut scene = deadlocked();
+    scene.peers(&[3, 4], Reason::Slow);
+    assert!(scene.answer().restart, "late answers are answers");
+}
+
+#[test]
+fn a_restart_that_did_not_help_is_not_repeated_at_once() {
+    let mut scene = deadlocked();
+    assert!(scene.answer().restart);
+    assert!(
+        scene.later(30).restart,
+        "the same process until it is restarted"
+    );
+    scene.snapshot.brokers = vec![Arc::new(broker(11))];
+    scene.cluster(0);
+    scene.diagnosis.brokers = vec![diagnosed(11, BrokerState::Gray, Some(15))];
+    assert!(
+        scene
+            .later(60)
+            .reason
+            .contains("restarted recently for the same reason")
+    );
+    assert!(!scene.later(539).restart);
+    assert!(scene.later(1).restart);
+}
+
+#[test]
+fn alone_in_the_isr_is_mentioned_and_prevents_nothing() {
+    let mut scene = deadlocked();
+    scene.cluster(4);
+    let answer = scene.later(100);
+    assert!(
+        answer.restart
+            && answer
+                .reason
+                .contains("It is alone in the ISR of 4 partitions"),
+        "{answer:?}"
+    );
+}
