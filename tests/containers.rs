@@ -199,7 +199,7 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_reported() {
     let page = exporter.page();
     for container in [&first, &second] {
         let port = container.cluster.broker(1).unwrap().port();
-        let reason = format!("so 127.0.0.1:{port} here is not its listener PLAINTEXT");
+        let reason = format!("so 127.0.0.1:{port} does not lead to its listener PLAINTEXT");
         assert!(
             page.contains(&reason) && page.contains("brokers[].bootstrap"),
             "{reason} in {page}"

@@ -88,7 +88,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
         "INFO found a broker broker=\"7@1\" pid=77 version=\"2.8.2\"",
         "WARN broker 7 (pid 88): nothing listens on 127.0.0.1:1: ",
         "limits is not in the form that Linux writes (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
-        "PLAINTEXT is spoken for now, and its listeners (SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
+        "only PLAINTEXT is supported, but its listeners (SSL) use other protocols: name a PLAINTEXT listener as `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: for peers, every broker must advertise an address of its own broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
     ];
     for text in once {
         wait_for(text, || !exporter.logged(text).is_empty());
