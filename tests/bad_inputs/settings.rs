@@ -104,7 +104,7 @@ fn config_files_of_odd_bytes_and_kinds() {
         (
             "bomb",
             bomb.into(),
-            "`key: value` lines are expected at line 2, column 12",
+            "`key: value` lines are expected at line 2, column 15",
         ),
         (
             "folded-bomb",
