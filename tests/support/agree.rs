@@ -41,7 +41,7 @@ pub fn agree(
             &format!("new readings of {collector}"),
             Duration::from_secs(60),
             || {
-                if reading == "handles" {
+                if collector == "process" {
                     during.push(tool());
                 }
                 metrics = exporter.metrics();
