@@ -253,6 +253,7 @@ fn reported_to(
         *command = other;
     });
     let all = [
+        "accept_queues",
         "cluster",
         "connections",
         "fds",
@@ -338,6 +339,7 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
         (
             as_third.to_vec(),
             &[
+                "accept_queues",
                 "cluster",
                 "connections",
                 "fds",

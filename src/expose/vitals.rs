@@ -1,9 +1,8 @@
 //! The vital signs of one broker in a few words each, for the page and the terminal.
 
-use std::time::Duration;
-
 use crate::model::{
-    BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState, brief_text, duration_text,
+    seconds_text,
 };
 use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
 use crate::verdict::forecast::Forecast;
@@ -79,7 +78,7 @@ pub fn vitals(
         if !probes.peers.is_empty() {
             let note = (!silent.is_empty()).then(|| format!("silent: {}", silent.join(", ")));
             let peers = Vital::new("Peers", Some(answering))
-                .note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
+                .note(slowest.map(|slowest| format!("slowest {}", brief_text(slowest))));
             list.push(
                 peers
                     .note(note)
@@ -115,8 +114,12 @@ pub fn vitals(
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
     let outcome = |probe: &Probe| match &probe.error {
-        None => brief(probe.duration),
-        Some(error) => format!("{} after {}", error.reason.name(), brief(probe.duration)),
+        None => brief_text(probe.duration),
+        Some(error) => format!(
+            "{} after {}",
+            error.reason.name(),
+            brief_text(probe.duration)
+        ),
     };
     let metadata = probes.map(|probes| match &probes.metadata {
         Some(probe) => format!("metadata {}", outcome(probe)),
@@ -308,7 +311,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
         format!(
             "dump {} ago, took {}",
             duration_text(now.since(at)),
-            brief(report.duration)
+            brief_text(report.duration)
         )
     }))
     .note((suspects > 0).then(|| format!("{suspects} make no progress")))
@@ -316,7 +319,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
         broker
             .jvm_pauses
             .fresh(now)
-            .map(|pauses| format!("paused {} in total", brief(*pauses))),
+            .map(|pauses| format!("paused {} in total", brief_text(*pauses))),
     )
     .about(
         diagnosis,
@@ -361,16 +364,6 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
             .map(|problem| ("discovery".to_owned(), problem.clone())),
     );
     list
-}
-
-/// `3 ms`, `2.0 s`, `40 s`
-fn brief(span: Duration) -> String {
-    match span.as_millis() {
-        0 => "under 1 ms".into(),
-        millis @ 1..1000 => format!("{millis} ms"),
-        _ if span.as_secs() < 10 => format!("{:.1} s", span.as_secs_f64()),
-        _ => duration_text(span),
-    }
 }
 
 /// `1,234,567`

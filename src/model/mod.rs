@@ -5,6 +5,7 @@ mod collector;
 mod evidence;
 pub mod named;
 mod reading;
+pub mod routes;
 mod snapshot;
 mod tcp;
 mod threads;
@@ -21,5 +22,6 @@ pub use threads::{
     ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
-    Clock, Moment, clock_text, deserialize_duration, duration_text, rfc3339, seconds_text,
+    Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
+    rfc3339_millis, seconds_text,
 };

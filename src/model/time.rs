@@ -96,10 +96,18 @@ pub fn clock_text(at: Moment) -> String {
 
 /// Formats date and time by RFC 3339: `2026-11-22T10:14:02Z`.
 pub fn rfc3339(at: Moment) -> String {
-    // The format has four digits for the year.
+    humantime::format_rfc3339_seconds(system_time(at)).to_string()
+}
+
+/// [`rfc3339`] with milliseconds, for programs.
+pub fn rfc3339_millis(at: Moment) -> String {
+    humantime::format_rfc3339_millis(system_time(at)).to_string()
+}
+
+fn system_time(at: Moment) -> SystemTime {
+    // RFC 3339 has four digits for the year.
     const LAST: u64 = 253_402_300_799_000;
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST)))
-        .to_string()
+    UNIX_EPOCH + Duration::from_millis(at.0.min(LAST))
 }
 
 /// Formats a duration for a person: `90 s`, `12 min`, `5 h`, `3 d`.
@@ -114,6 +122,16 @@ pub fn seconds_text(seconds: f64) -> String {
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
         s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+/// A duration that is often shorter than a second, for a person: `3 ms`, `2.0 s`, `40 s`.
+pub fn brief_text(span: Duration) -> String {
+    match span.as_millis() {
+        0 => "under 1 ms".into(),
+        millis @ 1..1000 => format!("{millis} ms"),
+        _ if span.as_secs() < 10 => format!("{:.1} s", span.as_secs_f64()),
+        _ => duration_text(span),
     }
 }
 

@@ -47,7 +47,7 @@ fn snapshot(at: u64) -> Snapshot {
     };
     broker
         .dump_failures
-        .insert(Reason::Timeout.into(), 1 << 53 | 1);
+        .insert(Reason::Timeout, 1 << 53 | 1);
     let vitals = ExporterVitals {
         cpu_seconds: 0.1 + 0.2,
         ..Default::default()
