@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 
-/// A process for as long as it lives: a process id alone is given out again.
+/// A process while it lives: the kernel reuses process ids.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -25,7 +25,7 @@ pub enum Mode {
     KRaft,
 }
 
-/// What a Kafka process does in its cluster.
+/// The role of a Kafka process in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -56,7 +56,7 @@ pub enum SecurityProtocol {
 pub struct Listener {
     /// `PLAINTEXT` in `PLAINTEXT://127.0.0.1:9092`.
     pub name: String,
-    /// From `listener.security.protocol.map`, else from the name itself; unknown for a name that no map explains.
+    /// From `listener.security.protocol.map`, otherwise from the name itself; unknown for a name that neither explains.
     pub protocol: Option<SecurityProtocol>,
     /// None where the broker binds to every address (`PLAINTEXT://:9092`).
     pub host: Option<String>,
@@ -65,13 +65,13 @@ pub struct Listener {
     pub controller: bool,
 }
 
-/// What discovery knows of one broker process. `None` is unknown; `problems` tells why.
+/// What discovery knows about one broker process. `None` means unknown; `problems` has the reasons.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Broker {
     pub process: ProcessKey,
     /// When the process started.
     pub started: Option<Moment>,
-    /// `broker.id`, `node.id`, or the id that `meta.properties` remembers.
+    /// `broker.id`, `node.id`, or the id in `meta.properties`.
     pub id: Option<i32>,
     /// Kafka's version, from the names of its jars.
     pub kafka_version: Option<String>,
@@ -80,11 +80,11 @@ pub struct Broker {
     pub mode: Option<Mode>,
     pub roles: BTreeSet<Role>,
     pub listeners: Vec<Listener>,
-    /// As the broker sees them: below `/proc/PID/root` for us.
+    /// As the broker sees them: below `/proc/PID/root` for the exporter.
     pub log_dirs: Vec<PathBuf>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
-    /// Effective ids: what an attach must become.
+    /// The effective ids, which an attach must use.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     /// Why something above is unknown: the file, the cause, the remedy. Secrets never appear here.
@@ -101,7 +101,7 @@ impl Broker {
         )
     }
 
-    /// A broker process of which nothing but its existence is known.
+    /// A broker process about which nothing else is known.
     pub fn unknown(process: ProcessKey) -> Broker {
         Broker {
             process,

@@ -1,4 +1,4 @@
-//! Moments, and the clock that gives them.
+//! Moments, the clock, and how times are written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -31,7 +31,7 @@ impl Moment {
         )
     }
 
-    /// Seconds since 1970, as Prometheus tells time.
+    /// Seconds since 1970, as in Prometheus.
     pub fn seconds(self) -> f64 {
         self.0 as f64 / 1000.0
     }
@@ -42,7 +42,7 @@ impl Moment {
 pub struct Clock {
     wall: Duration,
     start: Instant,
-    /// In a replay: the milliseconds at which it stands.
+    /// The milliseconds that the clock of a replay shows.
     replayed: Option<&'static AtomicU64>,
 }
 
@@ -58,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// One that stands, with all its copies, where [`Clock::set`] put it last. A process needs one at most.
+    /// A clock that shows, with all its copies, what [`Clock::set`] set last. A process needs one at most.
     pub fn replayed() -> Clock {
         Clock {
             replayed: Some(Box::leak(Box::default())),
@@ -66,7 +66,7 @@ impl Clock {
         }
     }
 
-    /// Nothing on a clock that runs by itself.
+    /// Sets the clock of a replay; another one is not changed.
     pub fn set(&self, now: Moment) {
         if let Some(at) = self.replayed {
             at.store(now.0, Ordering::Relaxed);
