@@ -1,4 +1,4 @@
-//! Kinds of deadlock on real JVMs, of threads that are named as a broker's: which are found, and by what.
+//! Kinds of deadlock on real JVMs, among threads with the names of a broker's: which are found, and by what.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[allow(dead_code)] // the tests of attach use the rest
@@ -58,7 +58,7 @@ static CLASSES: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// The program, and what it says of its shapes: the threads of each.
+/// The program, and the threads of each shape, which it prints.
 struct Shapes {
     process: Child,
     threads: BTreeMap<String, BTreeSet<String>>,
@@ -111,7 +111,7 @@ impl Drop for Shapes {
     }
 }
 
-/// By what a report shows the threads: `cycle`, `stall`.
+/// How a report shows the threads: `cycle`, `stall`.
 fn shown(report: &ThreadReport, threads: &BTreeSet<String>) -> BTreeSet<&'static str> {
     let in_cycle = report
         .deadlocks
@@ -135,11 +135,11 @@ async fn shapes_are_found(jdk: &Jdk) {
     let may_stall: BTreeSet<&String> = shapes.threads.values().flatten().collect();
     let mut collector = collector(EXE, shapes.process.id(), DEADLINE);
     let mut history = ThreadHistory::default();
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut last = BTreeMap::new();
-    // Dumps follow each other faster than the times that they are given: what makes a stall is that nothing moved.
+    // Dumps follow each other faster than the times that they are given: a stall only needs that nothing moved.
     let mut now = Moment(0);
-    let mut look = |with_locks| {
+    let mut take = |with_locks| {
         let dump = async {
             if with_locks {
                 collector.collect_with_locks().await
@@ -154,7 +154,7 @@ async fn shapes_are_found(jdk: &Jdk) {
     };
     let report = (0u64..)
         .find_map(|_| {
-            let report = look(false);
+            let report = take(false);
             let stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
             for thread in stalls.flat_map(|stall| &stall.threads) {
                 assert!(may_stall.contains(thread), "{thread} is idle");
@@ -165,7 +165,7 @@ async fn shapes_are_found(jdk: &Jdk) {
                 .map(|(shape, threads)| (shape.clone(), shown(&report, threads)))
                 .collect();
             assert!(
-                begun.elapsed() < Duration::from_secs(60),
+                start.elapsed() < Duration::from_secs(60),
                 "not found within 60 s: {last:?}"
             );
             let all = by.values().all(|by| by.contains("stall"));
@@ -176,11 +176,11 @@ async fn shapes_are_found(jdk: &Jdk) {
     for (shape, by) in &last {
         println!("JDK {}: {shape}: {by:?}", jdk.major);
     }
-    // Those whose holders the JVM tells.
+    // Those whose holders the JVM prints.
     for shape in ["monitors", "locks", "monitor-lock", "write-locks"] {
         assert!(last[shape].contains("cycle"), "{shape}");
     }
-    // Those of whose holders no text tells.
+    // Those whose holders no text shows.
     for shape in [
         "stamped-locks",
         "semaphores",
@@ -247,9 +247,9 @@ async fn shapes_are_found(jdk: &Jdk) {
             .clone()
     };
     assert!(holders(&report, "controller-event-thread").is_empty());
-    // Once told, the owners stay known in dumps that do not tell them.
+    // Once shown, the owners stay known in dumps that do not show them.
     for with_locks in [true, false, false] {
-        let report = look(with_locks);
+        let report = take(with_locks);
         assert_eq!(
             shown(&report, &shapes.threads["lock-class"]),
             BTreeSet::from(["cycle", "stall"])

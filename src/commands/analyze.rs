@@ -16,7 +16,22 @@ const MAX_BYTES: u64 = 256 << 20;
 const MAX_FILES: usize = 2_000;
 const MAX_DEPTH: usize = 8;
 
-const NO_FILE: &str = "no file, not opened";
+/// Why a file is left out.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("too big: more than 256 MB in all; give it in parts")]
+    TooBig,
+    #[error("no regular file, not opened")]
+    NotRegular,
+    #[error("a link, not followed")]
+    Link,
+    #[error("more than {MAX_DEPTH} folders deep")]
+    TooDeep,
+    #[error("more than {MAX_FILES} files; some were left out")]
+    TooMany,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
 /// The name of a file as it is printed, and its bytes.
 type Artifact = (String, Vec<u8>);
@@ -48,7 +63,7 @@ fn read(paths: &[PathBuf]) -> (Vec<Artifact>, Vec<NotRecognised>) {
             folder(path, &mut left, &mut artifacts, &mut left_out);
             continue;
         }
-        let opened = File::open(path).map_err(|error| error.to_string());
+        let opened = File::open(path).map_err(Unread::from);
         match opened.and_then(|file| contents(file, &mut left)) {
             Ok(bytes) => artifacts.push((name(path), bytes)),
             Err(reason) => left_out.push(leave_out(path, reason)),
@@ -64,31 +79,22 @@ fn name(path: &Path) -> String {
         .replace(char::is_control, "\u{fffd}")
 }
 
-fn leave_out(path: &Path, reason: impl Into<String>) -> NotRecognised {
+fn leave_out(path: &Path, reason: impl Into<Unread>) -> NotRecognised {
     NotRecognised {
         source: name(path),
-        reason: reason.into(),
+        reason: reason.into().to_string(),
     }
 }
 
-/// Takes its size from what is `left`.
-fn contents(file: File, left: &mut u64) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let too_much = || io::Error::other("too big: more than 256 MB in all; give it in parts");
-        if file.metadata()?.len() > *left {
-            return Err(too_much());
-        }
-        // A pipe (`<(jstack PID)`) has no length, and a device no end.
-        let mut bytes = Vec::new();
-        (&file).take(*left + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > *left {
-            Err(too_much())
-        } else {
-            Ok(bytes)
-        }
-    };
-    let bytes = read().map_err(|error| error.to_string())?;
-    *left -= bytes.len() as u64;
+/// The bytes of a file. Their number is taken from what is `left`.
+fn contents(file: File, left: &mut u64) -> Result<Vec<u8>, Unread> {
+    if file.metadata()?.len() > *left {
+        return Err(Unread::TooBig);
+    }
+    // A pipe (`<(jstack PID)`) has no length, and a device no end.
+    let mut bytes = Vec::new();
+    file.take(*left + 1).read_to_end(&mut bytes)?;
+    *left = left.checked_sub(bytes.len() as u64).ok_or(Unread::TooBig)?;
     Ok(bytes)
 }
 
@@ -109,7 +115,7 @@ fn folder(
                 .map(|entry| entry.path())
                 .collect::<Vec<_>>(),
             Err(error) => {
-                left_out.push(leave_out(&path, error.to_string()));
+                left_out.push(leave_out(&path, error));
                 continue;
             }
         };
@@ -118,10 +124,7 @@ fn folder(
         for path in &entries {
             match fs::symlink_metadata(path).map(|status| status.file_type()) {
                 Ok(kind) if kind.is_dir() && depth == MAX_DEPTH => {
-                    left_out.push(leave_out(
-                        path,
-                        format!("more than {MAX_DEPTH} folders deep"),
-                    ));
+                    left_out.push(leave_out(path, Unread::TooDeep));
                 }
                 Ok(kind) if kind.is_file() => {
                     match regular(path).and_then(|file| contents(file, left)) {
@@ -130,18 +133,13 @@ fn folder(
                     }
                 }
                 Ok(kind) if kind.is_dir() => {}
-                Ok(kind) if kind.is_symlink() => {
-                    left_out.push(leave_out(path, "a link, not followed"))
-                }
-                Ok(_) => left_out.push(leave_out(path, NO_FILE)),
-                Err(error) => left_out.push(leave_out(path, error.to_string())),
+                Ok(kind) if kind.is_symlink() => left_out.push(leave_out(path, Unread::Link)),
+                Ok(_) => left_out.push(leave_out(path, Unread::NotRegular)),
+                Err(error) => left_out.push(leave_out(path, error)),
             }
         }
         if met > MAX_FILES {
-            left_out.push(leave_out(
-                top,
-                format!("more than {MAX_FILES} files; some were left out"),
-            ));
+            left_out.push(leave_out(top, Unread::TooMany));
             break;
         }
         let folders = entries
@@ -152,17 +150,14 @@ fn folder(
 }
 
 /// Opens a file that may have become a pipe or a link since its type was read.
-fn regular(path: &Path) -> Result<File, String> {
-    let mut options = OpenOptions::new();
-    let opened = options
+fn regular(path: &Path) -> Result<File, Unread> {
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-        .open(path);
-    let file = opened.map_err(|error| error.to_string())?;
-    let is_file = file.metadata().is_ok_and(|status| status.is_file());
-    if is_file {
+        .open(path)?;
+    if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(NO_FILE.to_owned())
+        Err(Unread::NotRegular)
     }
 }

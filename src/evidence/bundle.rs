@@ -216,7 +216,7 @@ fn performance_data(subject: &Subject) -> Result<Vec<u8>, PartError> {
         let _ = match value {
             Value::Long(value) => writeln!(text, "{name}={value}"),
             Value::Text(value) => {
-                let value = mask::line(&String::from_utf8_lossy(value).replace('\n', " "), true);
+                let value = mask::line(&String::from_utf8_lossy(value).replace('\n', " "));
                 writeln!(text, "{name}=\"{value}\"")
             }
         };

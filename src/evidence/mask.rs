@@ -1,9 +1,10 @@
-//! Hides secrets in texts before they are written. It hides too much rather than too little: a value that no secret
-//! stands in is easier to bear without than a password in a ticket.
+//! Hides secrets in texts before they are written. It hides too much rather than too little: a value without a secret
+//! is easier to miss than a password in a ticket.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
-use memchr::memchr3;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::discover::properties::{MalformedEscape, Properties, comes_from_provider};
 
@@ -11,143 +12,164 @@ use crate::discover::properties::{MalformedEscape, Properties, comes_from_provid
 pub const HIDDEN: &str = "[hidden]";
 
 /// Parts of names whose values are secret: Kafka's settings of type `password`, Java's options, HTTP, tools.
-const MARKS: &str = "passw passphrase pwd secret credential token jaas authorization license user.info apikey api.key \
-                     api_key private storepass keypass certificate.chain truststore.certificates";
+const MARK: &str = r"(?: passw | passphrase | pwd | secret | credential | token | jaas | authorization | cookie
+    | license | user\.info | api[._]?key | access[._-]?key | account[._-]?key | private | storepass | keypass
+    | certificate\.chain | truststore\.certificates )";
+
+/// Marks that are the end of a name: `ssl.key`, `db_pass`, `-passin`.
+const LAST_MARK: &str = r"(?: [._-]key | (?: \b | _ ) pass (?: in | out )? )";
+
+/// The rest of a name. Letters beyond ASCII may be part of it.
+const REST: &str = r"[\w.\-\x80-\xff]*";
+
+/// A name from its mark on. `user_alice="PASSWORD"` is the form of PlainLoginModule.
+const NAME: &str = r"(?: MARK REST | LAST_MARK | \b user_ REST ) (?: \[ [\w.-]* \] )?";
+
+/// May stand between a name and what follows it: blanks, and quotes, also escaped ones.
+const GAP: &str = r#"[\s"'\\\x80-\xff]*"#;
+
+/// A value: a list, a quoted text, or all up to the next blank. What is not closed, or escaped more than once, goes to
+/// the end of the line.
+const VALUE: &str = r#"(?: \[hidden\] \S*
+    | \[ .* \] | \{ .* \}
+    | " (?: [^"\\\n] | \\+ [^\\\n] )* " | ' (?: [^'\\\n] | \\+ [^\\\n] )* '
+    | \\" .*? \\" | \\' .*? \\' \S*
+    | (?: \\* ["'] | [\[{] ) (?: .* \S )?
+    | \S+ )"#;
+
+/// Each is searched for by itself, so that none takes a part of another. The first group of a match is the secret.
+const FORMS: [&str; 10] = [
+    // name=value, "name" : value, name => value; but not name://host, where the name is that of a listener
+    r"NAME GAP [=:] (?: // | [\ \t]* (?<value> > [\ \t]* VALUE \S* | VALUE ) )",
+    // values with blanks: sasl.jaas.config=a.b required password=c; Authorization: Basic d
+    r"(?: jaas | authorization | cookie ) REST GAP [=:] [\ \t]* (?<value> .* \S )",
+    // name -> value, as Scala prints a map
+    r"NAME GAP -> [\ \t]* (?<value> VALUE )",
+    // ConfigEntry(name=name, value=value, ...), {"name": "name", "value": "value"}
+    r"NAME GAP [,;] GAP value GAP [=:] [\ \t]* (?<value> VALUE )",
+    // <name>value</name>
+    r"NAME > ( [^<\n]+ ) </",
+    // --name value, ["--name", "value"]
+    r#"\b{start-half} - (?: [^\s"'=]*? (?: MARK [^\s"'=]* | LAST_MARK ) | key )
+       (?: ["']? ,? \ + | ["'] , ) ( VALUE \S* )"#,
+    // curl --user user:password
+    r#"\b{start-half} (?: -u | --user | --proxy-user ) (?: \ + | = ) ["']? ( [^\s:"']+ : \S+ )"#,
+    // https://user:password@host, https://token@host
+    r#"[=:] // ( [^\s/"]+ ) @"#,
+    // Authorization without its name
+    r"\b (?: bearer | basic ) \ + ( [\w+/.~-]{16,} \S* )",
+    // JSON Web Token
+    r"\b ( eyJ [\w-]{10,} \. [\w-]{10,} \S* )",
+];
+
+/// A private key from its first line to its last one. Where the text begins within it, the lines of its digits.
+const PRIVATE_KEY: &str = r"
+      ^ .* (?: -----BEGIN .* PRIVATE\ KEY | PRIVATE\ KEY .* -----BEGIN ) (?s: .*? ) (?: -----END .* (?: \n | \z ) | \z )
+    | (?: ^ [\w+/=]+ \r? \n )* ^ .* -----END .* PRIVATE\ KEY .* (?: \n | \z )";
+
+/// With the constants above in place of their names, and with ASCII's classes and cases.
+fn pattern(pattern: &str) -> RegexBuilder {
+    let constants = [
+        ("NAME", NAME),
+        ("VALUE", VALUE),
+        ("LAST_MARK", LAST_MARK),
+        ("MARK", MARK),
+        ("REST", REST),
+        ("GAP", GAP),
+    ];
+    let mut pattern = pattern.to_owned();
+    for (name, text) in constants {
+        pattern = pattern.replace(name, text);
+    }
+    let mut builder = RegexBuilder::new(&pattern);
+    builder
+        .ignore_whitespace(true)
+        .case_insensitive(true)
+        .multi_line(true)
+        .unicode(false);
+    builder
+}
+
+fn compiled(builder: &RegexBuilder) -> Regex {
+    // All patterns are constants, and the tests below compile each.
+    #[allow(clippy::expect_used)]
+    builder.build().expect("a valid pattern")
+}
+
+static IN_TEXT: LazyLock<[Regex; FORMS.len()]> =
+    LazyLock::new(|| FORMS.map(|form| compiled(&pattern(form))));
+
+/// A value goes to the end.
+static IN_LINE: LazyLock<[Regex; FORMS.len()]> = LazyLock::new(|| {
+    FORMS.map(|form| {
+        let form = form.replace("VALUE", r"(?: .* \S )");
+        compiled(pattern(&form).dot_matches_new_line(true))
+    })
+});
 
 fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    MARKS.split_ascii_whitespace().any(|mark| name.contains(mark))
-        || [".key", "_key", "-key"].iter().any(|end| name.ends_with(end))
-        // `user_alice="PASSWORD"` of PlainLoginModule.
-        || name.starts_with("user_")
+    static SECRET_NAME: LazyLock<Regex> =
+        LazyLock::new(|| compiled(&pattern(r"MARK | LAST_MARK \z | \A user_")));
+    SECRET_NAME.is_match(name.as_bytes())
 }
 
 /// A text of many lines, such as a log.
 pub fn text(text: &str) -> String {
-    let mut in_private_key = false;
-    let mut masked = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
-        if in_private_key && !begins {
-            in_private_key = !line.contains("-----END");
-            continue;
-        }
-        in_private_key = begins && !line.contains("-----END");
-        if begins {
-            masked.push_str(HIDDEN);
-            masked.push('\n');
-        } else {
-            masked.push_str(&self::line(line, false));
-        }
-    }
-    masked
+    static KEY: LazyLock<Regex> = LazyLock::new(|| compiled(&pattern(PRIVATE_KEY)));
+    let without_keys = KEY.replace_all(text.as_bytes(), b"[hidden]\n".as_slice());
+    hide(&*IN_TEXT, &String::from_utf8_lossy(&without_keys))
 }
 
-/// One line. With `to_its_end` what follows a secret's name is hidden up to the end of the line, for texts that do not
-/// tell where a value ends.
-pub fn line(text: &str, to_its_end: bool) -> String {
+/// A text that does not show where a value ends: what follows a secret's name is hidden up to the end.
+pub fn line(text: &str) -> String {
+    hide(&*IN_LINE, text)
+}
+
+fn hide(forms: &[Regex], text: &str) -> String {
+    let mut secrets = Vec::new();
+    for form in forms {
+        find(form, text, &mut secrets);
+    }
+    secrets.sort_unstable_by_key(|secret| secret.start);
     let mut masked = String::with_capacity(text.len());
-    let (mut at, mut copied) = (0, 0);
-    while let Some(found) = text
-        .as_bytes()
-        .get(at..)
-        .and_then(|rest| memchr3(b'=', b':', b' ', rest))
-    {
-        let separator = at + found;
-        at = separator + 1;
-        let value = match text.as_bytes().get(separator) {
-            Some(b' ') => value_of_option(text, separator, to_its_end),
-            _ => secret_behind(text, separator, to_its_end),
-        };
-        let Some(value) = value.filter(|value| !value.is_empty()) else {
-            continue;
-        };
-        masked.push_str(text.get(copied..value.start).unwrap_or_default());
-        masked.push_str(HIDDEN);
-        (at, copied) = (value.end, value.end);
+    let mut copied = 0;
+    for secret in secrets {
+        if secret.start >= copied {
+            masked.push_str(text.get(copied..secret.start).unwrap_or_default());
+            masked.push_str(HIDDEN);
+        }
+        copied = copied.max(secret.end);
     }
     masked.push_str(text.get(copied..).unwrap_or_default());
     masked
 }
 
-/// Where the secret stands whose name or scheme ends at the `=` or `:`.
-fn secret_behind(text: &str, separator: usize, to_its_end: bool) -> Option<Range<usize>> {
-    let (before, behind) = (text.get(..separator)?, text.get(separator + 1..)?);
-    // `https://user:password@host`, `https://token@host`
-    if let Some(authority) = behind.strip_prefix("//") {
-        let end = authority
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\''))
-            .unwrap_or(authority.len());
-        let (user_info, start) = (authority.get(..end)?, separator + 3);
-        // A token may stand alone, or where the user stands.
-        return Some(start..start + user_info.rfind('@')?);
-    }
-    // `"password" : "..."`, also quoted once more.
-    let name =
-        before.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\'));
-    let name = name
-        .rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))
-        .next()?;
-    if !is_secret(name) {
-        return None;
-    }
-    let value = behind.trim_start_matches([' ', '\t']);
-    let start = text.len() - value.len();
-    let line_end = value.trim_end().len();
-    let lower = name.to_ascii_lowercase();
-    let end = if to_its_end || lower.contains("jaas") || lower.contains("authorization") {
-        line_end
-    } else if let Some(quote) = ["\\\"", "\"", "'"]
-        .into_iter()
-        .find(|quote| value.starts_with(quote))
-    {
-        closing(value, quote).unwrap_or(line_end)
-    } else if let Some((_, close)) = [('[', ']'), ('{', '}')]
-        .into_iter()
-        .find(|(open, _)| value.starts_with(*open))
-        && !value.starts_with(HIDDEN)
-    {
-        // A list, up to the last bracket: one may stand in a value.
-        value.rfind(close).map_or(line_end, |end| end + 1)
-    } else {
-        value.find(char::is_whitespace).unwrap_or(value.len())
-    };
-    // Kafka logs what is not set, and hides what is, itself.
-    let known_harmless = value
-        .get(..end)
-        .is_some_and(|value| matches!(value, "null" | "[hidden]" | "[REDACTED]"));
-    (!known_harmless).then_some(start..start + end)
-}
+/// At most so much of a value is searched for a name whose value follows: `password=token = a`.
+const MAX_NAME: usize = 200;
 
-/// Where the value of `--password VALUE` stands.
-fn value_of_option(text: &str, space: usize, to_its_end: bool) -> Option<Range<usize>> {
-    let (before, behind) = (text.get(..space)?, text.get(space + 1..)?);
-    let name = before
-        .rsplit(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
-        .next()?;
-    if !is_secret_option(name) {
-        return None;
+fn find(form: &Regex, text: &str, secrets: &mut Vec<Range<usize>>) {
+    let mut at = 0;
+    while let Some(captures) = form.captures_at(text.as_bytes(), at) {
+        let mut groups = captures.iter().flatten();
+        let (Some(all), value) = (groups.next(), groups.next()) else {
+            return;
+        };
+        let Some(value) = value else {
+            at = all.end();
+            continue;
+        };
+        at = value.end().saturating_sub(MAX_NAME);
+        at = at.max(value.start()).max(all.start() + 1);
+        // Kafka itself logs what is not set as null, and hides what is set.
+        let harmless = matches!(value.as_bytes(), b"null" | b"[hidden]" | b"[REDACTED]");
+        if !harmless || captures.name("value").is_none() {
+            secrets.push(value.range());
+        }
     }
-    let value = behind.trim_start_matches(' ');
-    let start = text.len() - value.len();
-    let ends = |c: char| !to_its_end && c.is_whitespace() || c == '\n';
-    Some(start..start + value.find(ends).unwrap_or(value.len()))
 }
 
 fn is_secret_option(argument: &str) -> bool {
     argument.starts_with('-') && !argument.contains('=') && is_secret(argument)
-}
-
-/// Behind the quote that ends a value which begins with it.
-fn closing(value: &str, quote: &str) -> Option<usize> {
-    let mut at = quote.len();
-    loop {
-        let found = at + value.get(at..)?.find(quote)?;
-        at = found + quote.len();
-        if quote.len() > 1 || !value.get(..found)?.ends_with('\\') {
-            return Some(at);
-        }
-    }
 }
 
 /// A command line, an argument a line.
@@ -160,18 +182,18 @@ pub fn arguments(arguments: &[String]) -> String {
         match argument.split_once('=') {
             _ if hide => masked.push_str(HIDDEN),
             Some((name, _)) if is_secret(name) => masked.push_str(&format!("{name}={HIDDEN}")),
-            _ => masked.push_str(&line(argument, true)),
+            _ => masked.push_str(&line(argument)),
         }
         masked.push('\n');
     }
     masked
 }
 
-/// `server.properties` as Kafka reads it, sorted, without comments (which may hold an old password): Java reads the same
-/// from it again.
+/// `server.properties` as Kafka reads it, sorted, without comments (which may contain an old password). Java reads the same
+/// settings from it again.
 ///
 /// # Errors
-/// Java could not read the file either.
+/// Java cannot read the file either.
 pub fn properties(bytes: &[u8]) -> Result<String, MalformedEscape> {
     let mut masked =
         String::from("# As Kafka reads it: sorted, without comments; secrets are hidden.\n");
@@ -179,11 +201,7 @@ pub fn properties(bytes: &[u8]) -> Result<String, MalformedEscape> {
         let provided =
             value.starts_with("${") && value.ends_with('}') && comes_from_provider(value);
         let hide = is_secret(key) && !provided && !value.is_empty();
-        let value = if hide {
-            HIDDEN.to_owned()
-        } else {
-            line(value, true)
-        };
+        let value = if hide { HIDDEN.to_owned() } else { line(value) };
         escape(key, true, &mut masked);
         masked.push('=');
         escape(&value, false, &mut masked);
@@ -212,6 +230,8 @@ fn escape(text: &str, key: bool, to: &mut String) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -281,15 +301,97 @@ mod tests {
                 "[2026-11-22 10:14:02,001] INFO key=value (kafka.x)",
                 "[2026-11-22 10:14:02,001] INFO key=value (kafka.x)",
             ),
-            ("größe:1 pässword=s3cret", "größe:1 pässword=s3cret"), // no name that anything has
+            ("größe:1 pässword=s3cret", "größe:1 pässword=s3cret"), // no name that is in use
             ("äpassword=ß3cret ü", "äpassword=[hidden] ü"),
             ("password=", "password="),
+            (
+                "Map(ssl.key.password -> s3cret)",
+                "Map(ssl.key.password -> [hidden]",
+            ),
+            ("{:password => 's3 cret'}", "{:password =[hidden]"),
+            ("password=>s3cret x", "password=[hidden] x"),
+            (
+                "ConfigEntry(name=ssl.key.password, value=s3cret, source=DEFAULT)",
+                "ConfigEntry(name=ssl.key.password, value=[hidden] source=DEFAULT)",
+            ),
+            (
+                r#"{"name": "sasl.password", "value": "s3 cret"}"#,
+                r#"{"name": "sasl.password", "value": [hidden]}"#,
+            ),
+            (
+                "<password>s3 cret</password>",
+                "<password>[hidden]</password>",
+            ),
+            ("passwords[admin]=s3cret", "passwords[admin]=[hidden]"),
+            (
+                r#"\\\"password\\\":\\\"s3 cret"#,
+                r#"\\\"password\\\":[hidden]"#,
+            ),
+            (
+                "tool --password 's3 cret' -v",
+                "tool --password [hidden] -v",
+            ),
+            (r#"["--password", "s3cret"]"#, r#"["--password", [hidden]"#),
+            (
+                "openssl -passin pass:s3cret -in x",
+                "openssl -passin [hidden] -in x",
+            ),
+            ("db_pass=s3cret bypass=true", "db_pass=[hidden] bypass=true"),
+            ("AccountKey=s3cret;", "AccountKey=[hidden]"),
+            ("curl -u bob:s3cret http://h/", "curl -u [hidden] http://h/"),
+            ("Cookie: a=b; session=s3cret", "Cookie: [hidden]"),
+            (
+                "sent Bearer s3crets3crets3cret ok",
+                "sent Bearer [hidden] ok",
+            ),
+            (
+                "got eyJhbGciOiJub25l.eyJzdWIiOiJi.s3cret ok",
+                "got [hidden] ok",
+            ),
+            ("GET https://bob:s3'cret@h/x", "GET https://[hidden]@h/x"),
+            (
+                "a password=token = s3cret",
+                "a password=[hidden] = [hidden]",
+            ),
+            (
+                "listeners=PRIVATE://10.0.0.1:9092 x",
+                "listeners=PRIVATE://10.0.0.1:9092 x",
+            ),
         ];
         for (line, wanted) in table {
             assert_eq!(text(line), wanted);
         }
         let pem = "a\n-----BEGIN RSA PRIVATE KEY-----\ns3cret\n-----END RSA PRIVATE KEY-----\nb\n";
         assert_eq!(text(pem), "a\n[hidden]\nb\n");
+        // A certificate ends on the line on which the key begins; a tail of a log begins within the key.
+        let pem = "-----END CERTIFICATE----- -----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\nb\n";
+        assert_eq!(text(pem), "[hidden]\nb\n");
+        let tail = "s3cret+/\ns3cret==\n-----END RSA PRIVATE KEY-----\nb\n";
+        assert_eq!(text(tail), "[hidden]\nb\n");
+    }
+
+    #[test]
+    fn no_text_makes_it_slow() {
+        // Each would take long where the rest of a text is searched again for each piece.
+        let pieces = [
+            "password=",
+            "password='",
+            "password=[a] ",
+            "->pass ",
+            "token>",
+            "-token",
+            "://a@",
+            "jaas=\\é",
+            "-----BEGIN PRIVATE KEY",
+            "a\n",
+        ];
+        for piece in pieces {
+            let long = piece.repeat(50_000 / piece.len());
+            let start = Instant::now();
+            let _ = (text(&long), line(&long));
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(10), "{took:?} for {piece:?}");
+        }
     }
 
     #[test]
@@ -309,10 +411,7 @@ mod tests {
         // As `sun.rt.javaCommand` has the same.
         let wanted = "kafka.Kafka server.properties --password [hidden]";
         assert_eq!(
-            super::line(
-                "kafka.Kafka server.properties --password s3 cret --id 7",
-                true
-            ),
+            super::line("kafka.Kafka server.properties --password s3 cret --id 7"),
             wanted
         );
 

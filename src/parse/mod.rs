@@ -1,4 +1,4 @@
-//! Text that a JVM writes, turned into data: pure, bounded, never a panic.
+//! Parsers for the text of a JVM: pure, bounded, and they never panic.
 
 pub mod thread_dump;
 

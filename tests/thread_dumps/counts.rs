@@ -17,7 +17,7 @@ fn find(path: &str) -> Option<PathBuf> {
     .find(|path| path.exists())
 }
 
-/// Its lines stand in reverse order (the banner last, each header below its stack), which no JVM writes: it has its
+/// Its lines are in reverse order (the banner last, each header below its stack), which no JVM writes: it has the
 /// threads, and stacks only for a reader from the end.
 const UPSIDE_DOWN: &str =
     "thread-dumps/parttimenerd-jthreaddump/src/test/resources/thread-dump-jstack.txt";
@@ -32,7 +32,7 @@ fn with_report<'a>(dump: &ThreadDump<'a>) -> Vec<Thread<'a>> {
 }
 
 #[test]
-fn every_dump_has_the_counts_of_another_means() {
+fn every_dump_has_the_counts_of_another_program() {
     let table = include_str!("../fixtures/thread_dumps/expected_counts.tsv");
     let (mut tried, mut missing, mut wrong) = (0, Vec::new(), Vec::new());
     for row in table.lines().filter(|row| !row.starts_with('#')) {

@@ -12,8 +12,8 @@ fn dump(threads: &str) -> ThreadDump<'_> {
 #[test]
 fn headers_of_every_jdk() {
     // Name, number, nid and CPU time in milliseconds.
-    type Told = (&'static str, Option<u64>, Option<u64>, Option<f64>);
-    let table: [(&str, Told); 10] = [
+    type Expected = (&'static str, Option<u64>, Option<u64>, Option<f64>);
+    let table: [(&str, Expected); 10] = [
         (
             r#""data-plane-kafka-request-handler-0" #12 daemon prio=5 os_prio=0 cpu=0.71ms elapsed=2.29s tid=0x00007ff5b00bdab0 nid=0x1b7f waiting on condition  [0x00007ff589ffd000]"#,
             (
@@ -305,7 +305,7 @@ fn owners_that_the_report_cannot_name_and_threads_of_one_name() {
     );
 }
 
-/// Of one that was notified and wants its monitor back JDK 8 prints `waiting on`, later ones `waiting to re-lock`.
+/// For a thread that was notified and wants its monitor back, JDK 8 prints `waiting on`, later ones `waiting to re-lock`.
 #[test]
 fn a_monitor_wanted_back_after_a_wait() {
     for words in ["waiting on", "waiting to re-lock in wait()"] {

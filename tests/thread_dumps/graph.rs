@@ -27,7 +27,7 @@ fn waits(threads: &[DeadlockedThread]) -> Vec<String> {
 }
 
 #[test]
-fn the_incident_has_two_members_and_one_that_waits() {
+fn the_incident_has_two_members_and_one_blocked_behind_them() {
     let deadlocks = deadlocks_of(&fixture("incident/jstack/219.txt"));
     assert_eq!(deadlocks.len(), 1);
     assert_eq!(
@@ -86,7 +86,7 @@ fn real_brokers_of_the_incidents_version() {
 /// What the programs behind the dumps do (`Load.java`): `mon`, `juc` and `mix` deadlock on monitors, ReentrantLocks and
 /// one of each, `cls` on class initialisation, `virt` are virtual threads. The others have no holder in the text.
 #[test]
-fn of_the_zoo_what_one_dump_can_show() {
+fn one_dump_of_the_zoo_shows_what_it_can() {
     let (mon, juc, mix, cls, virt) = (
         ["mon-1", "mon-2"],
         ["juc-1", "juc-2"],
@@ -135,10 +135,10 @@ fn ownable_synchronizers_listed_with_l_need_no_report() {
     assert_eq!(found, ["mon-1", "juc-1", "mix-1", "cls-1"]);
 }
 
-/// Later dumps have neither report nor lists, and other addresses; `juc-2` may have moved on in between, which ends in
-/// nothing being known of it, also when it is back where it was.
+/// Later dumps have neither report nor lists, and other addresses. Once `juc-2` has moved, its locks are unknown, also
+/// when it is back at its place.
 #[test]
-fn owners_told_once_are_known_as_long_as_nobody_moves() {
+fn owners_shown_once_are_known_as_long_as_no_thread_moves() {
     let bytes = fixture("thread-dumps/own/zoo-jdk17-l.txt");
     let text = decode(&bytes);
     let with_locks = text.split("Found one Java-level deadlock").next().unwrap();
@@ -153,7 +153,7 @@ fn owners_told_once_are_known_as_long_as_nobody_moves() {
     let moved = later.replace("Load.lambda$main$5(", "Load.lambda$main$5_(");
     assert_ne!(moved, later);
     let mut owners = Owners::default();
-    let mut look = |text: &str| {
+    let mut evaluate = |text: &str| {
         let dumps = parse(text).unwrap();
         let graph = WaitGraph::with_owners(&dumps[0], &owners);
         let found: Vec<_> = graph
@@ -168,13 +168,13 @@ fn owners_told_once_are_known_as_long_as_nobody_moves() {
         ["mon-1", "juc-1", "mix-1", "cls-1"],
         ["mon-1", "mix-1", "cls-1"],
     );
-    assert_eq!(look(with_locks), known);
-    assert_eq!(look(&later), known);
-    assert_eq!(look(&moved), unknown);
-    assert_eq!(look(&later), unknown);
+    assert_eq!(evaluate(with_locks), known);
+    assert_eq!(evaluate(&later), known);
+    assert_eq!(evaluate(&moved), unknown);
+    assert_eq!(evaluate(&later), unknown);
 }
 
-/// A pool's threads may all have one name: the lock tells which of them the last one waits for.
+/// A pool's threads may all have one name: the lock shows which of them the last one waits for.
 #[test]
 fn a_tail_of_the_same_name_is_no_member() {
     let entry = |name: &str, lock: u64, holder: &str| {
@@ -202,7 +202,7 @@ fn a_tail_of_the_same_name_is_no_member() {
 }
 
 #[test]
-fn a_convoy_is_told_with_what_its_holder_does() {
+fn a_convoy_is_shown_with_its_holders_frames() {
     let text = "Full thread dump OpenJDK 64-Bit Server VM (17 mixed mode):\n\n\
         \"owner\" #1 prio=5 tid=0x1 nid=0x1 runnable [0x1]\n   java.lang.Thread.State: RUNNABLE\n\
         \tat sun.nio.ch.FileDispatcherImpl.force0(java.base@17.0.1/Native Method)\n\
@@ -281,7 +281,7 @@ impl World {
         reached
     }
 
-    /// The report as the JVM makes it: it walks from each thread not yet walked from, and prints the whole walk, tail
+    /// The report as the JVM makes it: it walks from each thread not yet walked from, and prints the complete walk, tail
     /// included, where that ends in itself.
     fn report(&self) -> String {
         let (mut text, mut walked, mut count) = (String::new(), BTreeSet::new(), 0);

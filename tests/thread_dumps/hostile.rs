@@ -10,11 +10,11 @@ use super::fixture;
 
 #[test]
 fn cut_after_any_byte() {
-    let whole = fixture("incident/jstack/219.txt");
+    let complete = fixture("incident/jstack/219.txt");
     let small = fixture("thread-dumps/own/rwlock-cycle-jdk11-l.txt");
     let report = fixture("thread-dumps/own/jhsdb-jdk17.txt");
     for bytes in [
-        &whole[..],
+        &complete[..],
         &small[..],
         &report[..2000],
         &fixture("thread-dumps/own/dump_to_file-jdk25.json")[..3000],
@@ -124,7 +124,7 @@ fn no_text_makes_it_slow() {
 }
 
 #[test]
-fn what_is_no_dump_says_so() {
+fn a_text_without_a_dump_is_an_error() {
     let javacore = "NULL           ------------------------------------------------------------------------\n\
         0SECTION       TITLE subcomponent dump routine\n1TISIGINFO     Dump Event \"user\" (00004000) received\n\
         3XMTHREADINFO      \"main\" J9VMThread:0x0000000000017200, java/lang/Thread:0x00000000E0000000, state:CW, prio=5\n";

@@ -9,7 +9,7 @@ fn deadlocks(path: &str) -> Vec<Deadlock> {
     deadlocks_of(&fixture(path))
 }
 
-/// Key, and whether it is more than a likeness.
+/// The key, and whether the match is exact.
 fn named(deadlock: &Deadlock) -> Vec<(String, bool)> {
     matching(deadlock)
         .iter()
@@ -18,7 +18,7 @@ fn named(deadlock: &Deadlock) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn the_data_is_whole() {
+fn the_data_is_complete() {
     let keys: Vec<&str> = known_issues()
         .iter()
         .map(|issue| issue.key.as_str())
@@ -27,7 +27,7 @@ fn the_data_is_whole() {
         assert_eq!(
             keys.iter().filter(|key| **key == issue.key).count(),
             1,
-            "{} stands twice",
+            "{} is there twice",
             issue.key
         );
         let number = issue.key.strip_prefix("KAFKA-").unwrap();
@@ -52,7 +52,7 @@ fn the_data_is_whole() {
             );
         }
     }
-    // Only remembered, so not to be told anybody.
+    // Their data is from memory alone, so they are not in the table.
     assert!(!keys.contains(&"KAFKA-7802") && !keys.contains(&"KAFKA-8151"));
 }
 
@@ -105,7 +105,7 @@ fn what_is_unknown_gets_no_name() {
 }
 
 #[test]
-fn versions_are_exposed_to_what_was_seen_in_their_source() {
+fn versions_are_exposed_to_what_their_source_shows() {
     let keys = |version| -> Vec<&str> {
         exposed(version)
             .iter()

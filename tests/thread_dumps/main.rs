@@ -1,4 +1,4 @@
-//! Saved thread dumps: what is read of them, which deadlocks they show, and which known issue each of those is.
+//! Saved thread dumps: what is read from them, which deadlocks they show, and which known issue each of those is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

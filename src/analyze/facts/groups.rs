@@ -22,10 +22,10 @@ pub(super) fn topic_sizes(files: &[File<'_>]) -> TopicSizes {
         *size = (*size).max(u64::from(row.partition) + 1);
     }
     let settings = files.iter().filter_map(|file| file.properties.as_ref());
-    let defaults = settings.filter_map(|settings| settings.get("num.partitions")?.parse().ok());
+    let mut defaults = settings.filter_map(|settings| settings.get("num.partitions")?.parse().ok());
     TopicSizes {
         described,
-        default: defaults.last(),
+        default: defaults.next_back(),
     }
 }
 

@@ -28,8 +28,18 @@ impl Pattern {
         self.0.is_match(text.as_bytes())
     }
 
+    /// The match of a pattern that is anchored at the start, and the text after it.
+    fn prefix<'a>(&self, text: &'a str) -> Option<(&'a str, &'a str)> {
+        let end = self.0.find(text.as_bytes())?.end();
+        text.split_at_checked(end)
+    }
+
     /// The groups of the first match; an empty text for a group that takes no part in it.
     fn groups<'a, const N: usize>(&self, text: &'a str) -> Option<[&'a str; N]> {
+        // Nearly all texts do not match, which is found out faster without groups.
+        if !self.is_match(text) {
+            return None;
+        }
         let captures = self.0.captures(text.as_bytes())?;
         let group = |index| text.get(captures.get(index + 1)?.range());
         Some(std::array::from_fn(|index| {

@@ -8,6 +8,9 @@ use super::{Pattern, sockets};
 /// Limit of each collection; no broker has as many partitions.
 const KEPT: usize = 100_000;
 
+/// Length of a time to the second.
+const SECONDS: usize = "2020-04-22 10:43:36".len();
+
 /// Times are as printed, to the second: `2020-04-22 10:43:36`.
 #[derive(Debug, Default)]
 pub struct Log<'a> {
@@ -65,10 +68,9 @@ pub fn parse(text: &str) -> Option<Log<'_>> {
 }
 
 /// `[2020-04-22 10:43:36,369] WARN message` or `2020-04-22 10:43:36,369 WARN message`.
-static LINE: LazyLock<Pattern> = LazyLock::new(|| {
+static LINE_START: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
-        r"^ \[? (?<time> \d{4}-\d\d-\d\d\ \d\d:\d\d:\d\d ) \S* \s+
-          (?: TRACE|DEBUG|INFO|WARN|ERROR|FATAL ) \s+ (?<message>.*)",
+        r"^ \[? \d{4}-\d\d-\d\d\ \d\d:\d\d:\d\d \S* \s+ (?: TRACE|DEBUG|INFO|WARN|ERROR|FATAL ) \s+",
     )
 });
 
@@ -145,9 +147,11 @@ impl<'a> Log<'a> {
     }
 
     fn line(&mut self, line: &'a str) {
-        let Some([time, message]) = LINE.groups(line) else {
+        let Some((start, message)) = LINE_START.prefix(line) else {
             return;
         };
+        let time = start.strip_prefix('[').unwrap_or(start);
+        let time = time.get(..SECONDS).unwrap_or(time);
         self.lines += 1;
         self.last = time;
         self.broker = self.broker || BROKER_CLASS.is_match(message);

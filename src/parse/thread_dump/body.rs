@@ -9,8 +9,8 @@ use super::{INDENT, Thread, hex_at_start_of, trim_indent};
 pub struct Frame<'a> {
     /// `kafka.server.KafkaApis.handle`, without a class loader or module before it.
     pub class_method: &'a str,
-    /// What stands in the parentheses: `KafkaApis.scala:93`, `java.base@17.0.15/Native Method`; for `jhsdb` what
-    /// follows them.
+    /// The text in the parentheses: `KafkaApis.scala:93`, `java.base@17.0.15/Native Method`; for `jhsdb` the text after
+    /// them.
     pub location: &'a str,
 }
 
@@ -21,16 +21,16 @@ impl Frame<'_> {
             .location
             .split_once('/')
             .map_or(self.location, |(_, file)| file);
-        // A verdict has hundreds of them, and this takes a third of the time of a format.
+        // A verdict has hundreds of them, and this takes a third of the time of `format!`.
         [self.class_method, "(", file, ")"].concat()
     }
 }
 
-/// A lock that a thread holds or waits for, as its stack tells.
+/// A lock that a thread holds or waits for, by its stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lock<'a> {
     pub kind: LockKind,
-    /// The object's address; where the form prints an identity hash, that. None where the JVM printed neither.
+    /// The object's address, or its identity hash where the form prints that. None where the JVM printed neither.
     pub address: Option<u64>,
     /// Its class; empty where not printed.
     pub class: &'a str,
@@ -42,17 +42,17 @@ pub enum LockKind {
     Locked,
     /// `- waiting to lock`.
     WaitingToLock,
-    /// `- waiting on`: in `Object.wait()`, the monitor given up.
+    /// `- waiting on`: the thread is in `Object.wait()` and has released the monitor.
     WaitingOn,
     /// `- parking to wait for`: a `java.util.concurrent` object.
     ParkingToWaitFor,
-    /// `- waiting to re-lock in wait()`: given up in `Object.wait()`, and wanted again once the thread is BLOCKED.
+    /// `- waiting to re-lock in wait()`: released in `Object.wait()`, and wanted again once the thread is BLOCKED.
     WaitingToRelock,
-    /// `- eliminated`: the compiler took the lock away; nobody holds it.
+    /// `- eliminated`: the compiler removed the lock; no thread holds it.
     Eliminated,
     /// `- waiting on the Class initialization monitor for`: the class has no address.
     ClassInit,
-    /// Of the list `Locked ownable synchronizers`, which only a dump with `-l` has.
+    /// From the list `Locked ownable synchronizers`, which only a dump with `-l` has.
     OwnedSynchronizer,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Thread<'a> {
         self.stack().filter_map(frame_line)
     }
 
-    /// The frames as they are printed, a line each: what tells one stack from another for a third of the cost.
+    /// The frames as printed, a line each: enough to distinguish stacks, at a third of the cost.
     pub fn frame_lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.stack()
             .filter(|line| line.starts_with("at ") || frame_line(line).is_some())
@@ -81,10 +81,10 @@ impl<'a> Thread<'a> {
         })
     }
 
-    /// Every lock that the text names for this thread, the owned synchronizers included, in the order printed.
+    /// Every lock in the text of this thread, also the owned synchronizers, in the order printed.
     pub fn locks(&self) -> impl Iterator<Item = Lock<'a>> + use<'a> {
         let body = self.body;
-        // A hyphen is rare in a stack, so looking for it skips the frames without touching their lines.
+        // A hyphen is rare in a stack, so a search for it skips the frames without touching their lines.
         let below = memchr_iter(b'-', body.as_bytes()).filter_map(move |hyphen| {
             let (before, after) = body.split_at_checked(hyphen)?;
             let rest = after.strip_prefix("- ")?;
@@ -138,8 +138,8 @@ impl<'a> Thread<'a> {
     }
 }
 
-/// Whether nothing but an indent, bullets included, stands between the last line break and the end. Looks no further
-/// back than the indent goes: a line may be as long as the text.
+/// Whether only an indent, which may have bullets, is between the last line break and the end. It reads no further back
+/// than the indent: a line may be as long as the text.
 fn begins_line(text: &str) -> bool {
     let before = text.trim_end_matches(INDENT);
     before.is_empty() || before.ends_with('\n')
@@ -184,7 +184,7 @@ fn frame(text: &str) -> Option<Frame<'_>> {
     })
 }
 
-/// Takes `java.base/`, `app//` off, but not the address in `Load$$Lambda/0x00007f53c002a28.run`.
+/// Removes `java.base/` or `app//`, but not the address in `Load$$Lambda/0x00007f53c002a28.run`.
 fn without_module(method: &str) -> &str {
     match memchr(b'/', method.as_bytes()).and_then(|slash| method.get(slash + 1..)) {
         Some(rest) => {
@@ -258,7 +258,7 @@ fn object_with_hash(text: &str) -> Option<(Option<u64>, &str)> {
     (end == text.len() - class.len() - 1).then_some((Some(hash), class))
 }
 
-/// `C` of `... (a C)`; nothing where a paste has cut it.
+/// `C` from `... (a C)`; empty where a paste has cut it.
 fn class_of(text: &str) -> &str {
     let text = match text.strip_prefix(" (a ") {
         Some(class) => class,

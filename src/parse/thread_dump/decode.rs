@@ -1,4 +1,4 @@
-//! From bytes to text that [`super::parse`] reads.
+//! Turns bytes into text that [`super::parse`] reads.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,15 +6,15 @@ use std::fmt::Write as _;
 use memchr::memmem;
 use serde::Deserialize;
 
-/// Turns the bytes of a file or a reply into text: UTF-8 (what is not becomes U+FFFD), UTF-16 of either order with or
-/// without its mark; the JSON of `Thread.dump_to_file` becomes its plain form; what a container runtime or journald
-/// wrote before each line goes. Text that needs none of it is borrowed.
+/// Turns the bytes of a file or a reply into text. They are UTF-8 (other bytes become U+FFFD), or UTF-16 of either order,
+/// with or without its mark. The JSON of `Thread.dump_to_file` becomes its plain form; the words that a container
+/// runtime or journald wrote before each line are removed. Text that needs none of this is borrowed.
 pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     let text = match utf16_order(bytes) {
         Some(order) => Cow::Owned(from_utf16(bytes, order)),
         None => {
             let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-            // Five times as fast as the lossy way, which looks at every byte by itself.
+            // Five times as fast as the lossy conversion, which reads byte by byte.
             std::str::from_utf8(bytes)
                 .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
         }
@@ -42,7 +42,7 @@ fn utf16_order(bytes: &[u8]) -> Option<ByteOrder> {
         [0xfe, 0xff, ..] => return Some(ByteOrder::Big),
         _ => {}
     }
-    // Without a mark: a dump is nearly all ASCII, so every second byte is 0.
+    // Without a mark, every second byte of UTF-16 is 0: a dump is nearly all ASCII.
     let sample = bytes.get(..bytes.len().min(512)).unwrap_or(bytes);
     let zeros = |offset: usize| {
         sample
@@ -73,14 +73,14 @@ fn from_utf16(bytes: &[u8], order: ByteOrder) -> String {
         .collect()
 }
 
-/// The text without the words that stand before the banner, on each line that has words of the same shape there:
-/// `2026-11-22T14:33:28.727069993Z stdout F `. None where there are none.
+/// The text without the words before the banner, as `2026-11-22T14:33:28.727069993Z stdout F `, on each line that begins
+/// with words of the same shape. None where no words are before the banner.
 fn without_line_prefix(text: &str) -> Option<String> {
     let banner = memmem::find(text.as_bytes(), b"Full thread dump ")?;
     let before = text.get(..banner)?;
     let prefix = before.rsplit('\n').next()?;
     let words = prefix.split_ascii_whitespace().count();
-    // More words are a log line that the banner was printed into.
+    // With more words it is a log line that the banner was printed into.
     if words == 0 || words > 6 {
         return None;
     }
@@ -98,7 +98,7 @@ fn without_line_prefix(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// What follows the first `words` words of `line` and one blank.
+/// The text after the first `words` words of `line` and one blank.
 fn after_words(line: &str, words: usize) -> &str {
     let mut rest = line;
     for _ in 0..words {
@@ -110,7 +110,7 @@ fn after_words(line: &str, words: usize) -> &str {
     rest.strip_prefix(' ').unwrap_or(rest)
 }
 
-/// The words of a prefix, each run of digits made one 9: times and ids differ from line to line.
+/// The words of a prefix, with one 9 for each run of digits: times and ids differ from line to line.
 fn shape(prefix: &str) -> String {
     let mut shape = String::with_capacity(prefix.len());
     for c in prefix.trim().chars() {

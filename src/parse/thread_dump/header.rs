@@ -3,7 +3,7 @@
 use super::{State, Thread, hex_at_start_of};
 use crate::parse::leading_number;
 
-/// What a thread's header line tells; None is what that JVM does not print.
+/// The content of a thread's header line; None is what that JVM does not print.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Header {
     /// Java's thread number: `#12`, `t@12`, `id=12`.
@@ -39,9 +39,9 @@ impl Thread<'_> {
         header
     }
 
-    /// Its `java.lang.Thread.State`; the JVM's own threads have none.
+    /// The `java.lang.Thread.State`; the JVM's own threads have none.
     pub fn state(&self) -> Option<State> {
-        // Nearly always on the first line, whose end then need not be found.
+        // It is nearly always on the first line, whose end then need not be found.
         if let Some(state) = super::trim_indent(self.body).strip_prefix("java.lang.Thread.State: ")
         {
             return State::at_start_of(state);
@@ -63,7 +63,7 @@ impl Thread<'_> {
     }
 }
 
-/// A decimal with the point or, as some locales have it, the comma.
+/// A decimal number with a point or, as in some locales, a comma.
 fn decimal(text: &str) -> Option<f64> {
     let plain = text
         .bytes()

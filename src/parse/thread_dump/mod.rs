@@ -2,8 +2,8 @@
 //! broker's stdout among log lines, `jhsdb jstack`, `Thread.dump_to_file`; JDK 5 to 25.
 //!
 //! [`decode`] turns bytes into text, [`parse`] finds the dumps in it, their threads and the JVM's deadlock report.
-//! Everything borrows from the text. A thread's header, frames and locks are split when they are asked for, so that
-//! a dump of a thousand threads costs little more than finding where each begins.
+//! Everything borrows from the text. A thread's header, frames and locks are read on demand, so that a dump of a
+//! thousand threads costs little more than finding where each begins.
 
 mod body;
 mod decode;
@@ -34,20 +34,20 @@ pub struct ThreadDump<'a> {
     /// The virtual machine, as printed: `OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode, sharing)`.
     pub vm: Option<&'a str>,
     pub threads: Vec<Thread<'a>>,
-    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block. Its threads stand in the order
-    /// in which the JVM walked: each waits for the next, the last one for one of those before it. Those before that one
-    /// only wait for the cycle.
+    /// The JVM's own deadlock report, one for each `Found one Java-level deadlock` block. Its threads are in the order
+    /// in which the JVM walked: each waits for the next, the last one for an earlier one. Those before that one are
+    /// blocked behind the cycle.
     pub reported: Vec<Vec<ReportedThread<'a>>>,
-    /// The text ends before the dump does. Known only for the forms that print an end; false where unknown.
+    /// The text ends before the dump. Known only for the forms that print an end; false where unknown.
     pub truncated: bool,
 }
 
-/// One thread. Only its place in the text is found by [`parse`]; the methods read the rest.
+/// One thread. [`parse`] finds only its place in the text; the methods read the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thread<'a> {
     /// Not unique. Empty where the JVM printed none.
     pub name: &'a str,
-    /// What stands before the quoted name on the header line: `#12` in `Thread.dump_to_file`, else nothing.
+    /// The text before the quoted name on the header line: `#12` in `Thread.dump_to_file`, else empty.
     before: &'a str,
     /// The header line after the name.
     attributes: &'a str,
@@ -68,7 +68,7 @@ named! {
 }
 
 impl State {
-    /// From text that begins with the state's name as Java prints it.
+    /// Reads text that begins with the state's name as Java prints it.
     fn at_start_of(text: &str) -> Option<State> {
         let end = text
             .find(|c: char| !(c.is_ascii_uppercase() || c == '_'))
@@ -85,15 +85,15 @@ impl State {
 pub struct ReportedThread<'a> {
     pub name: &'a str,
     /// What it waits for, `WaitingToLock` or `ParkingToWaitFor`, by the object's address (not its monitor's); None where
-    /// the text ends before it says so.
+    /// the text ends before that.
     pub wants: Option<Lock<'a>>,
     /// The holder's name; None is an owner that the JVM could not name.
     pub held_by: Option<&'a str>,
-    /// Its stack as the report repeats it, as a thread without a header.
+    /// Its stack, which the report repeats, as a thread without a header.
     pub stack: Option<Thread<'a>>,
 }
 
-/// Blanks, and the bullets of pasted pages, with which lines begin.
+/// Characters with which lines begin: blanks, and the bullets of pasted pages.
 const INDENT: [char; 4] = [' ', '\t', '\u{2022}', '\u{a0}'];
 
 fn trim_indent(line: &str) -> &str {
@@ -106,7 +106,7 @@ fn hex_at_start_of(text: &str) -> Option<(u64, usize)> {
     let digits = bytes.strip_prefix(b"0x").unwrap_or(bytes);
     let mut number = 0u64;
     let mut count = 0;
-    // Addresses are most of what is parsed: a table, because digits and letters in random order defeat branches.
+    // Most of what is parsed are addresses. This is a table, because digits and letters in random order defeat branches.
     for &byte in digits {
         let digit = HEX_DIGIT[usize::from(byte)];
         if digit == NO_DIGIT {

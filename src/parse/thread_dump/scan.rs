@@ -1,7 +1,7 @@
-//! Finds dumps, threads and the JVM's report in a text, touching as few bytes as it can.
+//! Finds dumps, threads and the JVM's report in a text, and touches as few bytes as possible.
 //!
-//! Thread names stand in quotes at the start of a line and quotes are rare elsewhere, so the search goes from quote to
-//! quote. What lies between two headers is a stack; only where it does not end like one are its lines looked at.
+//! Thread names are in quotes at the start of a line, and quotes are rare elsewhere, so the search goes from quote to
+//! quote. The text between two headers is a stack; its lines are read only where it does not end like a stack.
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
@@ -9,7 +9,7 @@ use super::{
     DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
 };
 
-/// Finds every dump in `text`, in its order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
+/// Finds every dump in `text`, in order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
 /// # Errors
 /// An OpenJ9 javacore, and a text without any dump.
@@ -77,7 +77,7 @@ enum Head<'a> {
     Reported(&'a str),
 }
 
-/// Where in the JVM's report the scanner is.
+/// The scanner's place in the JVM's report.
 #[derive(Default, PartialEq, Clone, Copy)]
 enum Report {
     #[default]
@@ -86,7 +86,7 @@ enum Report {
     Stacks,
 }
 
-/// A line between threads that means something.
+/// A line between threads that has a meaning.
 enum Mark<'a> {
     Banner(&'a str),
     LocalTime(&'a str),
@@ -100,7 +100,7 @@ enum Mark<'a> {
     ReportEnd,
     /// A JVM thread printed without a name, as JDK 25 prints the flight recorder's sampler.
     Nameless(&'a str),
-    /// Ends a stack, tells nothing.
+    /// Ends a stack and has no other meaning.
     Other,
 }
 
@@ -109,17 +109,17 @@ struct Scanner<'a> {
     dumps: Vec<ThreadDump<'a>>,
     open: Option<ThreadDump<'a>>,
     time: Option<&'a str>,
-    /// Time and version of a `Thread.dump_to_file` whose first thread has not come yet.
+    /// Time and version of a `Thread.dump_to_file` before its first thread.
     file: Option<(&'a str, Option<&'a str>)>,
     ended: bool,
     report: Report,
     report_ended: bool,
-    /// The stack of the report that comes next.
+    /// The index of the report's next stack.
     next_stack: usize,
 }
 
 impl<'a> Scanner<'a> {
-    /// Whether a line that holds a quoted name is a header.
+    /// Whether a line with a quoted name is a header.
     fn head(before: &'a str, name: &'a str, after: &'a str) -> Option<Head<'a>> {
         const FIRST: [&str; 8] = [
             "#",
@@ -158,7 +158,7 @@ impl<'a> Scanner<'a> {
             })
     }
 
-    /// Takes a head in, with the lines up to the next one.
+    /// Adds a head with the lines up to the next one.
     fn chunk(&mut self, head: Option<Head<'a>>, chunk: &'a str, last: bool) {
         let (body, rest) = match last || !ends_like_a_stack(chunk) {
             true => chunk.split_at(first_mark(chunk)),
@@ -211,7 +211,7 @@ impl<'a> Scanner<'a> {
             Report::Entries => return deadlock.push(entry(name, body)),
             Report::Stacks => {}
         }
-        // In the order of the entries; where lines are lost, a few may be missing.
+        // The stacks are in the order of the entries; where lines are lost, a few may be missing.
         let ahead = deadlock.iter_mut().enumerate().skip(next).take(8);
         if let Some((index, thread)) = ahead.into_iter().find(|(_, thread)| thread.name == name) {
             thread.stack = Some(Thread {
@@ -286,7 +286,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether this form of a dump closes with the line of JNI references.
+/// Whether this form of dump ends with the line of JNI references.
 fn prints_end(dump: &ThreadDump<'_>) -> bool {
     let Some(vm) = dump.vm else { return false };
     let of_hotspot = vm.contains(" VM ")
@@ -312,7 +312,7 @@ fn ends_like_a_stack(chunk: &str) -> bool {
         || last.is_empty()
 }
 
-/// Where the first line stands that ends a stack.
+/// The place of the first line that ends a stack.
 fn first_mark(chunk: &str) -> usize {
     let mut start = 0;
     for line in chunk.split_inclusive('\n') {
@@ -385,7 +385,7 @@ fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
         if let Some(lock) = reported_lock(line) {
             thread.wants = Some(lock);
         }
-        // On a line of its own, except for `jhsdb`'s; `in JNI, which is held by` is said of monitors entered there.
+        // It is on a line of its own, except in `jhsdb`'s report; `in JNI, which is held by` is for monitors entered there.
         if let Some((_, owner)) = line.split_once("which is held by ") {
             thread.held_by = owner
                 .strip_prefix('"')

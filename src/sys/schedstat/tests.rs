@@ -188,10 +188,10 @@ fn counts_are_the_first_and_the_last_of_three_numbers() {
 #[test]
 fn a_new_thread_is_found_by_the_number_of_threads_or_after_a_few_scans() {
     let mut tasks = own(100);
-    assert!(tasks.scan_changed().unwrap(), "nothing was listed so yet");
+    assert!(tasks.scan_changed().unwrap(), "nothing is listed yet");
     let sleeper = Sleeper::start("new-thread");
-    // Other tests of this process may end a thread meanwhile.
+    // Other tests of this process may end a thread at the same time.
     let scans = (0..=TRUSTED_SCANS).map(|_| tasks.scan_changed().unwrap());
-    assert!(scans.filter(|looked| *looked).count() >= 1);
+    assert!(scans.filter(|scanned| *scanned).count() >= 1);
     assert!(tasks.get(sleeper.id).is_some());
 }
