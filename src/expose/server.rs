@@ -209,7 +209,7 @@ async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Resp
     live(&served, Some(&name))
 }
 
-/// 503 with the header if only a restart cures the broker and nothing prevents it, else 200: the unknown is no reason for a
+/// 503 with the header if only a restart cures the broker and nothing prevents it, otherwise 200: the unknown is no reason for a
 /// restart.
 fn live(served: &Served, name: Option<&str>) -> Response {
     let view = Arc::clone(&served.view.borrow());

@@ -1,4 +1,4 @@
-//! The plain data that every other part speaks of. It depends on nothing else here.
+//! The plain data that every other part uses. It depends on no other part.
 
 mod broker;
 mod collector;

@@ -103,7 +103,7 @@ impl BrokerSnapshot {
         [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
-            (C::Fds, "handles by kind", &self.fd_kinds),
+            (C::Fds, "file handles by kind", &self.fd_kinds),
             (C::MemoryMaps, "memory maps", &self.memory_maps),
             (C::LogDirs, "log dirs", &self.log_dirs),
             (C::Sockets, "sockets", &self.sockets),

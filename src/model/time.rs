@@ -1,4 +1,4 @@
-//! Moments, and the clock that gives them.
+//! Moments, the clock, and how times are written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -4,7 +4,7 @@
 //! So the growth is the [Theil-Sen slope][ts] (the median of the slopes of all pairs: up to 29 % of the points may be
 //! anything) over the medians of sixteen parts of a window. The data choose the window: the longest whose growth agrees
 //! with that of all shorter ones. A long window averages teeth; a short one is all that is left after a step, or when a
-//! leak has just begun. If the second half of the window grows clearly faster than the first, the difference continues.
+//! leak has just started. If the second half of the window grows clearly faster than the first, the difference continues.
 //!
 //! How closely windows must agree, and what is growth at all, is measured against the *swing*: how far the level
 //! repeatedly strays from its own line within a sixteenth of the history. The second largest of the sixteen counts, so
@@ -26,7 +26,7 @@ use crate::model::Moment;
 pub enum Forecast {
     /// Nothing grows towards the limit.
     NoneAhead,
-    /// Seconds until the limit is reached if growth goes on as it is.
+    /// Seconds until the limit is reached if the growth continues.
     SecondsLeft(f64),
     #[default]
     Unknown,

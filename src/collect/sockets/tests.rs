@@ -43,13 +43,14 @@ fn by_state(counts: &StateCounts) -> BTreeMap<&'static str, (u64, u64, u64)> {
         .into_iter()
         .map(named)
         .filter(|(_, count)| *count != StateCount::default());
-    counted.map(|(name, count)| {
-        (
-            name,
-            (count.connections, count.receive_bytes, count.send_bytes),
-        )
-    })
-    .collect()
+    counted
+        .map(|(name, count)| {
+            (
+                name,
+                (count.connections, count.receive_bytes, count.send_bytes),
+            )
+        })
+        .collect()
 }
 
 /// What `ss` says of the sockets that the filter names: connections, Recv-Q and Send-Q by state.
