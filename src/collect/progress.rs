@@ -293,7 +293,7 @@ impl ProgressCollector {
         let mut samples = Vec::with_capacity(self.judged.len());
         tasks.counts(
             self.judged.iter().copied(),
-            |thread, pool, Counts { cpu, switches }| {
+            |thread, pool, Counts { cpu, switches, .. }| {
                 samples.push(Sample {
                     thread,
                     pool,
