@@ -553,7 +553,7 @@ mod tests {
         };
         assert_eq!(off("collectors: {fds: false}"), ["fds", "connections"]);
         assert_eq!(off("collectors: {connections: false}"), ["connections"]);
-        assert_eq!(off("collectors: {threads: false}"), ["threads", "progress"]);
+        assert!(off("collectors: {threads: false}").starts_with(&["threads", "progress"]));
     }
 
     #[test]

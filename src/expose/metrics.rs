@@ -91,6 +91,10 @@ catalogue! {
         "Threads that wait for locks of this class in the 8 longest queues of the newest thread dump; queues have two or more threads, and deadlocks are left out.");
     JVM_PAUSES = ("kafka_vitals_jvm_pause_seconds_total", ["broker"],
         "Time that the JVM has spent at safepoints since it started (sun.rt.safepointTime of its performance data): garbage collection, thread dumps and others.");
+    POOL_CPU = ("kafka_vitals_pool_cpu_seconds_total", ["broker", "pool"],
+        "CPU time of the pool's threads since they started, with those that have ended since the exporter started. A thread counts once a thread dump, or its short name, shows its pool.");
+    POOL_RUN_QUEUE = ("kafka_vitals_pool_run_queue_seconds_total", ["broker", "pool"],
+        "Time for which the pool's threads waited for a core, counted likewise.");
     DUMP_DURATION = ("kafka_vitals_thread_dump_duration_seconds", ["broker"],
         "Time that the newest thread dump took, from the request to the last byte; the JVM's pause is a part of it.");
     DUMP_AGE = ("kafka_vitals_thread_dump_age_seconds", ["broker"],

@@ -55,6 +55,8 @@ impl Allowance {
 pub struct Counts {
     /// Nanoseconds on a CPU.
     pub cpu: u64,
+    /// Nanoseconds waiting for a CPU.
+    pub run_queue: u64,
     /// How often it got a CPU.
     pub switches: u64,
 }
@@ -327,9 +329,13 @@ fn read_counts(file: impl AsFd) -> Result<Option<Counts>, Errno> {
 /// Parses `31415926 271828 42`: time on a CPU, time waiting for one, and how often it got one.
 fn parse_counts(text: &[u8]) -> Option<Counts> {
     let (cpu, rest) = decimal(text)?;
-    let (_, rest) = decimal(rest)?;
+    let (run_queue, rest) = decimal(rest)?;
     let (switches, _) = decimal(rest)?;
-    Some(Counts { cpu, switches })
+    Some(Counts {
+        cpu,
+        run_queue,
+        switches,
+    })
 }
 
 /// Parses a number of at most 19 digits (317 years in nanoseconds) and returns the rest behind the byte after it. This is

@@ -317,6 +317,19 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         &[label],
         broker.jvm_pauses.fresh(now).map(Duration::as_secs_f64),
     );
+    for (pool, time) in broker
+        .pools
+        .fresh(now)
+        .into_iter()
+        .flat_map(|pools| &**pools)
+    {
+        f.add(&POOL_CPU, &[label, pool], time.cpu.as_secs_f64());
+        f.add(
+            &POOL_RUN_QUEUE,
+            &[label, pool],
+            time.run_queue.as_secs_f64(),
+        );
+    }
     f.add(&DUMP_AGE, &[label], age(&broker.threads, now));
     for (reason, count) in &broker.dump_failures {
         f.add(&DUMP_FAILURES, &[label, reason.name()], *count as f64);

@@ -168,13 +168,19 @@ fn another_process_and_a_kernel_that_does_not_count_are_errors() {
 }
 
 #[test]
-fn counts_are_the_first_and_the_last_of_three_numbers() {
-    let counts = |cpu, switches| Some(Counts { cpu, switches });
+fn counts_are_three_numbers() {
+    let counts = |cpu, run_queue, switches| {
+        Some(Counts {
+            cpu,
+            run_queue,
+            switches,
+        })
+    };
     for (text, expected) in [
-        ("31415926 271828 42\n", counts(31_415_926, 42)),
+        ("31415926 271828 42\n", counts(31_415_926, 271_828, 42)),
         (
             "9999999999999999999 0 1",
-            counts(9_999_999_999_999_999_999, 1),
+            counts(9_999_999_999_999_999_999, 0, 1),
         ),
         ("18446744073709551616 0 1", None),
         ("1 2\n", None),
