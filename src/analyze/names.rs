@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::artifact::File;
+use super::artifact::{File, own_id};
 use super::bundle::{Bundle, Found};
 use super::explanation::{Address, By, Form};
 use super::formats::sockets::Socket;
 use super::formats::{fds, sockets, topics, zookeeper};
-use crate::discover::properties::{self, Properties};
-use crate::threads::pools::without_plane;
+use crate::discover::properties;
 
 /// Limit of each collection here. No cluster has more brokers; what hostile text names beyond it is left out.
 const MOST: usize = 1_000;
@@ -44,25 +43,6 @@ pub(super) struct Names {
     /// Processes of sockets, and log directories, each with its broker; None where several brokers have it.
     pids: BTreeMap<u32, Option<Name>>,
     log_dirs: BTreeMap<String, Option<Name>>,
-}
-
-/// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
-pub(super) fn id_of_thread(thread: &str) -> Option<i32> {
-    let name = without_plane(thread);
-    let rest = ["kafka-network-thread-", "ExpirationReaper-"]
-        .iter()
-        .find_map(|start| name.strip_prefix(start))?;
-    rest.split('-').next()?.parse().ok()
-}
-
-/// The id that settings give their broker.
-pub(super) fn own_id(settings: &Properties) -> Option<i32> {
-    settings
-        .get("node.id")
-        .or(settings.get("broker.id"))?
-        .parse()
-        .ok()
-        .filter(|id| *id >= 0)
 }
 
 /// One id, where there is exactly one.
@@ -362,25 +342,6 @@ mod tests {
         ];
         for (source, id) in table {
             assert_eq!(names.hint(source), id, "{source}");
-        }
-    }
-
-    #[test]
-    fn ids_in_names_of_threads() {
-        // As 0.10.1.0, 2.8.2 and 4.3.0 name them.
-        let table = [
-            ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
-            (
-                "data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0",
-                Some(1),
-            ),
-            ("ExpirationReaper-2", Some(2)),
-            ("ExpirationReaper-219-AlterAcls", Some(219)),
-            ("ReplicaFetcherThread-0-3", None),
-            ("kafka-request-handler-4", None),
-        ];
-        for (thread, id) in table {
-            assert_eq!(id_of_thread(thread), id, "{thread}");
         }
     }
 }

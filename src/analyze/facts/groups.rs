@@ -15,21 +15,22 @@ pub(super) struct TopicSizes {
     default: Option<u64>,
 }
 
-pub(super) fn topic_sizes(files: &[File<'_>]) -> TopicSizes {
-    let mut described: BTreeMap<String, u64> = BTreeMap::new();
-    for row in files.iter().flat_map(File::partitions) {
-        let size = described.entry(row.topic.to_owned()).or_default();
-        *size = (*size).max(u64::from(row.partition) + 1);
-    }
-    let settings = files.iter().filter_map(|file| file.properties.as_ref());
-    let defaults = settings.filter_map(|settings| settings.get("num.partitions")?.parse().ok());
-    TopicSizes {
-        described,
-        default: defaults.last(),
-    }
-}
-
 impl Gathering<'_> {
+    pub(super) fn topic_sizes(files: &[File<'_>]) -> TopicSizes {
+        let mut described: BTreeMap<String, u64> = BTreeMap::new();
+        for row in files.iter().flat_map(File::partitions) {
+            let size = described.entry(row.topic.to_owned()).or_default();
+            *size = (*size).max(u64::from(row.partition) + 1);
+        }
+        let settings = files.iter().filter_map(|file| file.properties.as_ref());
+        let mut defaults =
+            settings.filter_map(|settings| settings.get("num.partitions")?.parse().ok());
+        TopicSizes {
+            described,
+            default: defaults.next_back(),
+        }
+    }
+
     pub(super) fn groups(&mut self, file: &File<'_>, sizes: &TopicSizes) {
         if !file.is(Form::Groups) {
             return;

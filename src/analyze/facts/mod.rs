@@ -1,7 +1,7 @@
 //! What each file says about each broker: one file here for each kind of artifact.
 
-mod bundles;
 mod dumps;
+mod exporter;
 mod groups;
 mod logs;
 mod sockets;
@@ -48,7 +48,7 @@ pub(super) fn gather(
     for bundle in bundles {
         all.bundle(bundle);
     }
-    let sizes = groups::topic_sizes(files);
+    let sizes = Gathering::topic_sizes(files);
     for (file, owner) in files.iter().zip(owners) {
         let name = owner.as_ref().map(|(name, _)| name);
         all.found(file, name);
@@ -125,20 +125,20 @@ fn count(number: u64, what: &str) -> String {
 
 /// `t 1, 7, 10; u 0`, at most [`LISTED`] partitions.
 fn by_topic<'a>(partitions: impl Iterator<Item = (&'a str, u32)>) -> String {
-    let mut topics: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    let mut by_topic: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     let mut left_out = 0;
     for (number, (topic, partition)) in partitions.enumerate() {
         if number < LISTED {
-            topics.entry(topic).or_default().insert(partition);
+            by_topic.entry(topic).or_default().insert(partition);
         } else {
             left_out += 1;
         }
     }
-    let topics = topics.iter();
-    let topics: Vec<String> = topics
+    let by_topic: Vec<String> = by_topic
+        .iter()
         .map(|(topic, numbers)| format!("{topic} {}", list(numbers)))
         .collect();
-    let mut text = topics.join("; ");
+    let mut text = by_topic.join("; ");
     if left_out > 0 {
         let _ = write!(text, " and {left_out} more");
     }
