@@ -22,18 +22,18 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say how every broker of this host is, on one page; the exit code is that of a monitoring plugin.
+    /// Print the state of every broker of this host on one page; the exit code is that of a monitoring plugin.
     ///
-    /// Asks the exporter. Where none answers it looks itself, for 4 seconds, and up to 30 where something is suspicious.
-    /// Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or the look failed.
+    /// Asks the exporter. If none answers, it reads the brokers itself for 4 seconds, and for up to 30 if something is
+    /// suspicious. Exits with 0 if all is well, 1 on a warning, 2 if it is critical, 3 if it is unknown or failed.
     Check(CheckArgs),
-    /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it tells, then the dump.
+    /// Take a thread dump of one JVM over HotSpot's attach protocol; print what it shows, then the dump.
     Threads(ThreadsArgs),
     /// Save the evidence of a broker, or of each broker of this host, now: dumps, sockets, handles, log, findings.
     Bundle(BundleArgs),
     /// Explain saved output together: thread dumps, sockets, handles, topics, groups, logs; which broker is to blame.
     Analyze(AnalyzeArgs),
-    /// Evaluator recorded readings anew (`--record FILE`): serve page and metrics as they were then, or print the verdicts.
+    /// Evaluate recorded readings (`--record FILE`) again: serve page and metrics as they were then, or print the verdicts.
     Replay(ReplayArgs),
     /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
     /// when the exporter does not answer.

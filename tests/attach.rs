@@ -467,7 +467,7 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
         assert!(
             failure
                 .message
-                .contains(&format!("is there already ({bytes} bytes)")),
+                .contains(&format!("exists already ({bytes} bytes)")),
             "{}",
             failure.message
         );
@@ -505,7 +505,7 @@ async fn a_heap_is_dumped_once_and_only_where_there_is_room() {
         assert!(
             failure
                 .message
-                .contains("nowhere does not exist; make that folder"),
+                .contains("nowhere does not exist; create that folder"),
             "{}",
             failure.message
         );
@@ -554,7 +554,7 @@ async fn a_heap_is_dumped_where_the_jvm_may_write_and_sees_the_folder() {
         assert!(
             failure
                 .message
-                .contains("Permission denied; look whether its user (uid 65534)"),
+                .contains("Permission denied; check that its user (uid 65534)"),
             "{}",
             failure.message
         );

@@ -199,7 +199,7 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_reported() {
     let page = exporter.page();
     for container in [&first, &second] {
         let port = container.cluster.broker(1).unwrap().port();
-        let reason = format!("so 127.0.0.1:{port} here is not its listener PLAINTEXT");
+        let reason = format!("so 127.0.0.1:{port} does not lead to its listener PLAINTEXT");
         assert!(
             page.contains(&reason) && page.contains("brokers[].bootstrap"),
             "{reason} in {page}"
@@ -253,6 +253,7 @@ fn reported_to(
         *command = other;
     });
     let all = [
+        "accept_queues",
         "cluster",
         "connections",
         "fds",
@@ -338,6 +339,7 @@ fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
         (
             as_third.to_vec(),
             &[
+                "accept_queues",
                 "cluster",
                 "connections",
                 "fds",

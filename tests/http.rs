@@ -1,9 +1,8 @@
 //! The HTTP server over real sockets, with snapshots written by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -384,48 +383,4 @@ fn the_api_has_the_verdict_with_its_findings() {
     );
     let since = humantime::parse_rfc3339(finding["since"].as_str().unwrap()).unwrap();
     assert!(since.elapsed().unwrap() < Duration::from_secs(60));
-}
-
-/// It lasts as long as a client holds the connections, so a line for each attempt would fill the disk of the log.
-#[test]
-fn running_out_of_fds_is_logged_once() {
-    // A host without processes.
-    let procfs = tempfile::tempdir().unwrap();
-    std::fs::write(procfs.path().join("stat"), "btime 1000000\n").unwrap();
-    std::fs::write(procfs.path().join("uptime"), "100000.00 1.0\n").unwrap();
-    let mut command = Command::new("prlimit");
-    command.args([
-        "--nofile=40",
-        env!("CARGO_BIN_EXE_kafka-vitals"),
-        "--web.listen-address=127.0.0.1:0",
-    ]);
-    command
-        .arg("--path.procfs")
-        .arg(procfs.path())
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut exporter = lab::Cell::outside().unwrap().spawn(command).unwrap();
-    let mut log = BufReader::new(exporter.child().stderr.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
-    let listening = log.find(|line| line.contains("listening")).unwrap();
-    let address: SocketAddr = listening
-        .split("address=")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next()?.parse().ok())
-        .unwrap();
-    let held: Vec<TcpStream> = (0..60)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
-    assert!(log.any(|line| line.contains("WARN cannot accept connections")));
-    std::thread::sleep(Duration::from_millis(500));
-    drop(held);
-    let rest: Vec<String> = log
-        .by_ref()
-        .take_while(|line| !line.contains("accepted again"))
-        .collect();
-    assert!(
-        !rest.iter().any(|line| line.contains("cannot accept")),
-        "{rest:#?}"
-    );
 }

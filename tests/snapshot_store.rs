@@ -97,6 +97,7 @@ fn pauses(result: Result<Duration, Failure>) -> Update {
     let readings = Readings {
         progress: None,
         pauses: Some(result),
+        pools: None,
     };
     run::<Progress>(10, 7, Ok(readings))
 }
@@ -105,6 +106,7 @@ fn progress(result: Result<ProgressReport, Failure>) -> Update {
     let readings = Readings {
         progress: Some(result),
         pauses: None,
+        pools: None,
     };
     run::<Progress>(10, 7, Ok(readings))
 }

@@ -28,7 +28,7 @@ const COLLECTORS: [(CollectorName, f64); 9] = [
 ];
 
 /// What waking up, publishing, evaluating and cold caches may add to the collectors.
-const COLLECTORS_ALONE: f64 = 2.0;
+const COLLECTORS_ALONE: f64 = 2.5;
 /// What twelve brokers may cost, in units of one.
 const MANY_BROKERS: f64 = 7.0;
 

@@ -248,7 +248,7 @@ fn progress(passes: u32, pid: u32) -> Result<()> {
     let floor = median((0..passes * 20).map(|_| bare()).collect::<Result<_>>()?);
     drop(files);
     drop(tasks);
-    let mut progress = ProgressCollector::new(proc, broker, Allowance::of_own_limit());
+    let mut progress = ProgressCollector::new(proc, broker, Allowance::of_own_limit(), true);
     // The first pass opens the files.
     progress.pass(&names).progress?;
     let before = usage::own_cpu()?;
@@ -371,8 +371,12 @@ fn collectors_of_broker(rounds: usize) -> Result<()> {
         names = Arc::new(threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0))?.1);
         Ok(())
     })?;
-    let mut progress =
-        ProgressCollector::new(proc.clone(), Arc::clone(&broker), Allowance::of_own_limit());
+    let mut progress = ProgressCollector::new(
+        proc.clone(),
+        Arc::clone(&broker),
+        Allowance::of_own_limit(),
+        true,
+    );
     measure(C::Progress, &mut || {
         // By the clock, every eighth pass searches for new threads.
         std::thread::sleep(Duration::from_millis(250));

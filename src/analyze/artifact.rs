@@ -9,9 +9,9 @@ use super::explanation::Form;
 use super::formats::server_log::{self, Log};
 use super::formats::topics::{self, Partition};
 use super::formats::{fds, groups, sockets, zookeeper};
+use super::ids;
 use crate::discover::properties::{FILE_CAP, Properties};
 use crate::parse::thread_dump::{self, DumpError};
-use crate::threads::pools::without_plane;
 
 /// A file with what was found in it.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl<'a> File<'a> {
         let dumps = thread_dump::parse(text);
         for dump in dumps.iter().flatten() {
             let threads = dump.threads.iter();
-            dump_ids.extend(threads.filter_map(|thread| id_of_thread(thread.name)));
+            dump_ids.extend(threads.filter_map(|thread| ids::id_of_thread(thread.name)));
             analysis.add(source, dump);
         }
         let log = server_log::parse(text);
@@ -68,7 +68,7 @@ impl<'a> File<'a> {
         let properties = other
             .then(|| Properties::parse(text.as_bytes()).ok())
             .flatten()
-            .filter(|settings| own_id(settings).is_some());
+            .filter(|settings| ids::own_id(settings).is_some());
         let found = Found::parse(text);
         let is_group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
         let forms = [
@@ -127,48 +127,5 @@ impl<'a> File<'a> {
     /// Its log, where a broker wrote it.
     pub(super) fn broker_log(&self) -> Option<&Log<'a>> {
         self.log.as_ref().filter(|log| log.broker)
-    }
-}
-
-/// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
-fn id_of_thread(thread: &str) -> Option<i32> {
-    let name = without_plane(thread);
-    let rest = ["kafka-network-thread-", "ExpirationReaper-"]
-        .iter()
-        .find_map(|start| name.strip_prefix(start))?;
-    rest.split('-').next()?.parse().ok()
-}
-
-/// The id that settings give their broker.
-pub(super) fn own_id(settings: &Properties) -> Option<i32> {
-    settings
-        .get("node.id")
-        .or(settings.get("broker.id"))?
-        .parse()
-        .ok()
-        .filter(|id| *id >= 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_in_names_of_threads() {
-        // As 0.10.1.0, 2.8.2 and 4.3.0 name them.
-        let table = [
-            ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
-            (
-                "data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0",
-                Some(1),
-            ),
-            ("ExpirationReaper-2", Some(2)),
-            ("ExpirationReaper-219-AlterAcls", Some(219)),
-            ("ReplicaFetcherThread-0-3", None),
-            ("kafka-request-handler-4", None),
-        ];
-        for (thread, id) in table {
-            assert_eq!(id_of_thread(thread), id, "{thread}");
-        }
     }
 }

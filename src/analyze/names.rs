@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::artifact::{File, own_id};
+use super::artifact::File;
 use super::bundle::{Bundle, Found};
 use super::explanation::{Address, By, Form};
 use super::formats::sockets::Socket;
 use super::formats::{fds, sockets, topics, zookeeper};
+use super::ids::own_id;
 use crate::discover::properties;
 
 /// Limit of each collection here. No cluster has more brokers; what hostile text names beyond it is left out.
@@ -319,6 +320,7 @@ fn the_one<'a>(mut owners: impl Iterator<Item = &'a (Name, By)>) -> Option<&'a (
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyze::ids::id_of_thread;
 
     #[test]
     fn ids_in_names_of_files() {
@@ -342,6 +344,25 @@ mod tests {
         ];
         for (source, id) in table {
             assert_eq!(names.hint(source), id, "{source}");
+        }
+    }
+
+    #[test]
+    fn ids_in_names_of_threads() {
+        // As 0.10.1.0, 2.8.2 and 4.3.0 name them.
+        let table = [
+            ("kafka-network-thread-2-PLAINTEXT-0", Some(2)),
+            (
+                "data-plane-kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0",
+                Some(1),
+            ),
+            ("ExpirationReaper-2", Some(2)),
+            ("ExpirationReaper-219-AlterAcls", Some(219)),
+            ("ReplicaFetcherThread-0-3", None),
+            ("kafka-request-handler-4", None),
+        ];
+        for (thread, id) in table {
+            assert_eq!(id_of_thread(thread), id, "{thread}");
         }
     }
 }

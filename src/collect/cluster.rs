@@ -1,5 +1,5 @@
-//! The collector `cluster`: requests to the broker's own listener and to the next peers by id. Who answers, and, from
-//! Metadata, the ISR and leaders of the cluster; while the broker is silent, as a peer reports them.
+//! The collector `cluster`: asks the broker and the peers that it listed last, to see who answers, and reads ISR and
+//! leaders from Metadata. While the broker does not answer, a peer's Metadata is used.
 
 mod address;
 pub mod count;
@@ -29,21 +29,21 @@ use crate::sys::proc_net::{self, ProcNetError};
 #[derive(Debug)]
 pub struct Cluster;
 
-/// What is published at a time.
+/// A run publishes its probes first, and then its counts.
 #[derive(Debug)]
 pub enum Update {
-    /// At once, as to ask a peer for the counts may take its time.
+    /// Published at once, because asking a peer for the counts may take time.
     Probes(Box<ProbeReport>),
-    /// Ends the run.
+    /// The last update of a run.
     Counts(Result<Box<ClusterCounts>, Failure>),
-    /// No request is sent to this broker, for this reason: nothing has failed.
+    /// No request is sent to this broker, for this reason. That is no failure.
     NotAsked(&'static str),
 }
 
 impl Collector for Cluster {
     const DESCRIPTION: Description = Description {
         name: CollectorName::Cluster,
-        // Of the broker's time, for Metadata: a large cluster is asked less often.
+        // Metadata takes the broker's time, so a large cluster is asked less often.
         ceiling: 0.2,
         deadline: Duration::from_secs(2),
     };
@@ -76,7 +76,7 @@ impl Collector for Cluster {
     }
 }
 
-/// Why the broker is not asked for its cluster.
+/// Returns why the broker is not asked for its cluster.
 fn not_asked(context: &BrokerContext) -> Option<&'static str> {
     let roles = &context.broker.roles;
     if !roles.is_empty() && !roles.contains(&Role::Broker) {
@@ -88,7 +88,7 @@ fn not_asked(context: &BrokerContext) -> Option<&'static str> {
     }
 }
 
-/// Runs for ever, unless the broker is not to be asked.
+/// Runs for ever, unless the broker may not be asked.
 pub(super) async fn run(context: BrokerContext) {
     let mut interval = frame::interval_of::<Cluster>(&context);
     if let Some(reason) = not_asked(&context) {
@@ -139,7 +139,7 @@ pub(super) async fn run(context: BrokerContext) {
     }
 }
 
-/// Whether our loopback is the broker's.
+/// Whether the exporter and the broker share a loopback.
 async fn same_network(
     context: &BrokerContext,
     worker: &mut BlockingWorker<()>,
@@ -163,7 +163,7 @@ async fn same_network(
     })
 }
 
-/// Has a thread dump taken soon while the broker is silent.
+/// Makes the frame take a thread dump soon while the broker is silent.
 fn report_silence(context: &BrokerContext, silent: bool) {
     context.suspects.send_if_modified(|suspects| {
         if silent {
@@ -174,17 +174,17 @@ fn report_silence(context: &BrokerContext, silent: bool) {
     });
 }
 
-/// Whether the broker answers worse than one that works.
+/// Whether the broker answers more slowly than a working one, or not at all.
 fn is_late(probes: &ProbeReport) -> bool {
     let own = [Some(&probes.api), probes.metadata.as_ref()];
     let mut own = own.into_iter().flatten();
     own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
 }
 
-/// A broker that works answers within milliseconds.
+/// A working broker answers within milliseconds.
 const LATE: Duration = Duration::from_millis(500);
 
-/// What Metadata cost a broker that answers, even late: one that hangs is sent no new request.
+/// Returns how long Metadata took if the broker answered, even late. A broker that hangs gets no new request.
 fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
     let answered = |probe: &&Probe| {
         probe
@@ -196,7 +196,7 @@ fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
     Some(took.min(Timing::default().deadline))
 }
 
-/// Whether the broker accepted the connection and answers nothing: what a thread dump may explain.
+/// Whether the broker accepted the connection and does not answer, which a thread dump may explain.
 fn is_silent(probes: &ProbeReport) -> bool {
     let own = [Some(&probes.api), probes.metadata.as_ref()];
     let mut errors = own
@@ -214,14 +214,14 @@ pub struct ClusterClient {
     listener: Option<String>,
     own: OwnConnections,
     timing: Timing,
-    /// Whether our loopback is the broker's; or why that is unknown.
+    /// Whether the exporter and the broker share a loopback, or why that is unknown.
     same_network: Result<bool, Failure>,
     client: Option<Client>,
     peers: Peers,
 }
 
 impl ClusterClient {
-    /// `bootstrap` (`host:port`) and `listener` (its name) are the config's, and take precedence over what discovery knows.
+    /// `bootstrap` (`host:port`) and `listener` (its name) come from the config and override what discovery found.
     pub fn new(
         broker: Arc<Broker>,
         bootstrap: Option<String>,
@@ -242,22 +242,25 @@ impl ClusterClient {
         }
     }
 
-    /// Sets whether the broker runs in our network namespace. If not, nothing on loopback is asked: it may be another broker.
+    /// Sets whether the broker runs in the exporter's network namespace. If not, nothing on loopback is asked, because
+    /// another broker may listen there.
     pub fn set_network(&mut self, same: Result<bool, Failure>) {
         self.same_network = same;
     }
 
-    /// Sends ApiVersions, then Metadata to the broker, and meanwhile ApiVersions to each peer on the ring, with 2 s for
-    /// each. Returns how that went, and what the broker said of the cluster; a failure says why no request was sent.
+    /// Sends ApiVersions and then Metadata to the broker, and at the same time ApiVersions to each peer on the ring, with
+    /// 2 s for each. Returns how that went and the counts from the broker's Metadata. It may be dropped at any time; a
+    /// request that is then unanswered is not sent again.
     ///
-    /// May be dropped at any time; a request that is then unanswered is not sent again.
+    /// # Errors
+    /// If neither the broker nor its peers could be asked.
     pub async fn probe(
         &mut self,
     ) -> Result<(ProbeReport, Result<ClusterCounts, Failure>), Failure> {
         let name = self.broker.name();
         let Some(id) = self.broker.id else {
             let message = format!(
-                "{name}: its id is unknown, so its partitions cannot be distinguished from others': {}",
+                "{name}: its id is unknown, so its partitions cannot be counted: {}",
                 hint(&self.broker)
             );
             return Err(Failure::new(Reason::NoId, message));
@@ -307,11 +310,13 @@ impl ClusterClient {
         }
         let counts =
             counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
-        // It answers before it has heard of the others: then no broker and no partition means nothing.
+        // A broker that just started answers before it knows any broker. Then the empty response means nothing.
         let counts = counts.and_then(|counts| match counts.live_brokers.is_empty() {
             true => Err(Failure::new(
                 Reason::Starting,
-                format!("{name}: it has not heard of its cluster yet"),
+                format!(
+                    "{name}: it has not learned about its cluster yet, so its Metadata is empty"
+                ),
             )),
             false => Ok(counts),
         });
@@ -325,7 +330,7 @@ impl ClusterClient {
         ))
     }
 
-    /// Asks the first peer that answered the probe about the cluster, because the broker itself failed with `silence`.
+    /// Counts from the Metadata of the first peer that answered its probe. `silence` is why the broker itself failed.
     pub async fn ask_peer(
         &mut self,
         silence: Failure,
@@ -365,7 +370,7 @@ impl ClusterClient {
         })
     }
 
-    /// Reads late answers until then: a broker that answers late is slow, and not silent.
+    /// Waits for owed answers until then, because a broker that answers late is slow and not silent.
     pub async fn read_late(&mut self, until: Instant) {
         let asked = self
             .client
@@ -375,12 +380,12 @@ impl ClusterClient {
     }
 }
 
-/// Why no partition was counted, where none was: zeros that were not counted must not be reported.
+/// Returns a failure if no partition was counted, because zeros would then look like a healthy cluster.
 pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
     let message = || {
         format!(
-            "{}: no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics: \
-             allow it that in the ACLs",
+            "{}: no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics, \
+             which the ACLs should allow",
             broker.name()
         )
     };

@@ -1,12 +1,14 @@
-//! The collector `fds`: open fds by what they lead to. In its pass runs `connections`, which needs the inodes of the
+//! The collector `fds`: open fds by what they lead to. In its pass runs [`connections`], which needs the inodes of the
 //! sockets among them.
+
+pub mod connections;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connections::{self, Connections};
+use self::connections::Connections;
 use super::context::BrokerContext;
 use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process};

@@ -7,7 +7,6 @@ pub mod accept_queues;
 pub mod adaptive_interval;
 pub mod blocking_worker;
 pub mod cluster;
-pub mod connections;
 pub mod context;
 pub mod discovery;
 pub mod dump_scheduler;

@@ -1,12 +1,15 @@
 //! The collector `progress`: samples how often the broker's threads run, and asks for a thread dump where they should
 //! and do not. It reads the pauses of the JVM as well.
 
+pub mod pools;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::pools::{PoolSample, PoolTimes, Pools};
 use super::adaptive_interval::{AdaptiveInterval, shared_moment};
 use super::blocking_worker::{BlockingWorker, measured};
 use super::context::{BrokerContext, Names, SILENCE};
@@ -32,7 +35,7 @@ const PAUSES_EVERY: Duration = Duration::from_secs(1);
 const EARLY: Duration = Duration::from_millis(50);
 /// A JVM without performance data will hardly publish them later.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
-/// For so long a broker that starts or ends may be without the threads that can be judged.
+/// For so long a broker that starts or ends may be without the threads whose progress can be evaluated.
 const STARTS_OR_ENDS: Duration = Duration::from_secs(60);
 
 /// See [`ProgressCollector`].
@@ -45,6 +48,7 @@ pub struct Readings {
     pub progress: Option<Result<ProgressReport, Failure>>,
     /// Time that the JVM has spent at safepoints since it started. May be known without the other.
     pub pauses: Option<Result<Duration, Failure>>,
+    pub pools: Option<pools::Reading>,
 }
 
 impl Collector for Progress {
@@ -56,9 +60,14 @@ impl Collector for Progress {
     type Value = Readings;
 
     fn store(broker: &mut BrokerSnapshot, result: Result<Readings, Failure>, stamp: Stamp) {
-        let readings = result.unwrap_or_else(|failure| Readings {
-            progress: Some(Err(failure)),
-            pauses: None,
+        let readings = result.unwrap_or_else(|failure| {
+            // Where they were never read, they may be switched off.
+            let are_on = broker.collectors.contains_key(&CollectorName::Pools);
+            Readings {
+                progress: Some(Err(failure.clone())),
+                pauses: None,
+                pools: are_on.then_some(Err(failure)),
+            }
         });
         if let Some(progress) = readings.progress {
             let reported = stamp.at_most_every(REPORT_EVERY);
@@ -68,6 +77,9 @@ impl Collector for Progress {
         if let Some(pauses) = readings.pauses {
             let reported = stamp.at_most_every(PAUSES_EVERY);
             reported.put(&mut broker.jvm_pauses, pauses);
+        }
+        if let Some(pools) = readings.pools {
+            pools::store(broker, pools, stamp);
         }
     }
 }
@@ -79,6 +91,7 @@ pub(super) async fn run(context: BrokerContext) {
         context.proc.clone(),
         Arc::clone(&context.broker),
         context.kept_descriptors.clone(),
+        context.config.collectors.is_on(CollectorName::Pools),
     );
     let mut worker = BlockingWorker::new(Passes {
         collector,
@@ -86,9 +99,10 @@ pub(super) async fn run(context: BrokerContext) {
         suspects: BTreeSet::new(),
         report_due: None,
         pauses: None,
+        pools: None,
     });
     let name = context.broker.name();
-    let mut judged: Option<Instant> = None;
+    let mut last_success: Option<Instant> = None;
     let mut start = Instant::now();
     loop {
         let names = context.names.subscribe();
@@ -102,6 +116,7 @@ pub(super) async fn run(context: BrokerContext) {
             progress: Err(failure),
             suspects: BTreeSet::new(),
             pauses: None,
+            pools: None,
             interval: interval.clone(),
         });
         start = report.interval.next(report.started);
@@ -109,13 +124,14 @@ pub(super) async fn run(context: BrokerContext) {
         let took = report.started.elapsed();
         report_suspects(&context, &report);
         if report.progress.is_ok() {
-            judged = Some(report.started);
+            last_success = Some(report.started);
         }
-        let ends = judged.is_some_and(|judged| judged.elapsed() < STARTS_OR_ENDS);
+        let ends = last_success.is_some_and(|at| at.elapsed() < STARTS_OR_ENDS);
         let too_early = report.is_too_early(&context, ends);
         let readings = Readings {
             progress: (!too_early).then_some(report.progress),
             pauses: report.pauses,
+            pools: report.pools.filter(|_| !too_early),
         };
         if readings.progress.is_some() || readings.pauses.is_some() {
             frame::publish::<Progress>(&context, Ok(readings), interval.interval(), took).await;
@@ -146,6 +162,7 @@ struct Passes {
     /// When a report without news is due.
     report_due: Option<Instant>,
     pauses: Option<Result<Duration, Failure>>,
+    pools: Option<pools::Reading>,
 }
 
 /// The result of a pass that is to be published.
@@ -156,6 +173,7 @@ struct Report {
     progress: Result<ProgressReport, Failure>,
     suspects: BTreeSet<u32>,
     pauses: Option<Result<Duration, Failure>>,
+    pools: Option<pools::Reading>,
     interval: AdaptiveInterval,
 }
 
@@ -183,6 +201,7 @@ impl Passes {
         let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
         self.interval.spent(cost);
         self.pauses = pass.pauses.or(self.pauses.take());
+        self.pools = pass.pools.or(self.pools.take());
         let reported = pass.progress.iter().flat_map(|report| &report.suspects);
         let suspects = reported.map(|suspect| suspect.thread_id).collect();
         let next = self.interval.next(started);
@@ -197,6 +216,7 @@ impl Passes {
             progress: pass.progress,
             suspects,
             pauses: self.pauses.take(),
+            pools: self.pools.take(),
             interval: self.interval.clone(),
         })
     }
@@ -214,7 +234,11 @@ pub struct ProgressCollector {
     /// Whether a thread that is followed has ended.
     one_ended: bool,
     names: Arc<Names>,
-    judged: Vec<(u32, Pool)>,
+    followed: Vec<(u32, Pool)>,
+    /// None where the collector is switched off.
+    pools: Option<Pools>,
+    pooled: Vec<(u32, Pool)>,
+    pools_due: Moment,
     detector: ProgressDetector,
     pauses: Pauses,
 }
@@ -225,10 +249,13 @@ pub struct Pass {
     pub progress: Result<ProgressReport, Failure>,
     /// Time that the JVM has spent at safepoints since it started; None in passes that do not read it.
     pub pauses: Option<Result<Duration, Failure>>,
+    /// None in passes that do not read them.
+    pub pools: Option<pools::Reading>,
 }
 
 impl ProgressCollector {
-    pub fn new(proc: ProcRoot, broker: Arc<Broker>, allowance: Allowance) -> Self {
+    /// `pools` says whether the collector of that name is on.
+    pub fn new(proc: ProcRoot, broker: Arc<Broker>, allowance: Allowance, pools: bool) -> Self {
         let pauses = Pauses {
             proc_root: proc.path().to_path_buf(),
             file: None,
@@ -243,7 +270,10 @@ impl ProgressCollector {
             scanned: Moment::default(),
             one_ended: false,
             names: Arc::default(),
-            judged: Vec::new(),
+            followed: Vec::new(),
+            pools: pools.then(Pools::default),
+            pooled: Vec::new(),
+            pools_due: Moment::default(),
             detector: ProgressDetector::default(),
             pauses,
         }
@@ -251,24 +281,39 @@ impl ProgressCollector {
 
     /// Reads once. Blocking, but only as long as the kernel takes to answer. `names` are those of the newest dump.
     pub fn pass(&mut self, names: &Arc<Names>) -> Pass {
-        let progress = self.progress(names).map_err(|error| {
+        let now = self.clock.now();
+        let pools_due = self.pools.is_some() && now.plus(EARLY) >= self.pools_due;
+        if pools_due {
+            self.pools_due = now.plus(pools::EVERY);
+        }
+        let sampled = self.sample(names, pools_due).map_err(|error| {
             // The next pass starts from nothing.
             self.tasks = None;
             self.detector = ProgressDetector::default();
             failure(&self.broker, &error)
         });
-        let progress = progress.and_then(|report| match report {
-            Some(report) => Ok(report),
-            None => Err(self.nothing_to_judge()),
-        });
+        let (progress, times) = match sampled {
+            Ok((Some(report), times)) => (Ok(report), times),
+            Ok((None, _)) => (Err(self.nothing_to_follow()), None),
+            Err(failure) => (Err(failure), None),
+        };
+        let pools = match &progress {
+            Ok(_) => times.map(|times| Ok((times, Instant::now()))),
+            Err(failure) => pools_due.then(|| Err(failure.clone())),
+        };
         Pass {
             progress,
-            pauses: self.pauses.read(&self.broker, self.clock.now()),
+            pauses: self.pauses.read(&self.broker, now),
+            pools,
         }
     }
 
-    /// Returns None where no thread can be judged.
-    fn progress(&mut self, names: &Arc<Names>) -> Result<Option<ProgressReport>, ProcError> {
+    /// Returns no report where no progress can be evaluated, and the times of the pools where they are wanted.
+    fn sample(
+        &mut self,
+        names: &Arc<Names>,
+        with_pools: bool,
+    ) -> Result<(Option<ProgressReport>, Option<PoolTimes>), ProcError> {
         let key = self.broker.process;
         let mut tasks = match self.tasks.take() {
             Some(tasks) => tasks,
@@ -290,20 +335,36 @@ impl ProgressCollector {
             self.choose(&mut tasks);
         }
         let now = self.clock.now();
-        let mut samples = Vec::with_capacity(self.judged.len());
-        tasks.counts(
-            self.judged.iter().copied(),
-            |thread, pool, Counts { cpu, switches }| {
+        let mut samples = Vec::with_capacity(self.followed.len());
+        let mut of_pools = Vec::new();
+        let threads = if with_pools {
+            &self.pooled
+        } else {
+            &self.followed
+        };
+        tasks.counts(threads.iter().copied(), |thread, pool, counts| {
+            if with_pools {
+                of_pools.push(PoolSample {
+                    thread,
+                    pool,
+                    counts,
+                });
+            }
+            if is_followed(pool) {
+                let Counts { cpu, switches, .. } = counts;
                 samples.push(Sample {
                     thread,
                     pool,
                     cpu,
                     switches,
                 });
-            },
-        )?;
+            }
+        })?;
+        let is_alive = |thread| tasks.get(thread).is_some();
+        let pools = self.pools.as_mut().filter(|_| with_pools);
+        let times = pools.map(|pools| pools.add(now, &of_pools, is_alive));
         // Then the next pass scans for its successor.
-        self.one_ended = samples.len() < self.judged.len();
+        self.one_ended = samples.len() < self.followed.len();
         let mut states = Vec::new();
         for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
@@ -323,25 +384,29 @@ impl ProgressCollector {
         };
         self.tasks = Some(tasks);
         let known = |wanted: fn(Pool) -> bool| samples.iter().any(|sample| wanted(sample.pool));
-        Ok((known(must_move) && known(is_clock)).then_some(report))
+        let report = (known(must_move) && known(is_clock)).then_some(report);
+        Ok((report, times))
     }
 
-    /// Chooses the threads to follow: those that can be judged, and the reapers, which show whether the JVM runs.
+    /// Chooses the threads of each pass, and those of the pools.
     fn choose(&mut self, tasks: &mut Tasks) {
-        self.judged.clear();
-        for (thread, task) in tasks.iter() {
+        let pooled = tasks.iter().filter_map(|(thread, task)| {
             let pool = match self.names.get(&task.inner_id) {
                 Some(name) => Pool::of(name),
                 None => Pool::of_kernel_name(&task.name),
             };
-            let followed = |pool: &Pool| must_move(*pool) || shows_rhythm(*pool) || is_clock(*pool);
-            self.judged
-                .extend(pool.filter(followed).map(|pool| (thread, pool)));
-        }
+            Some((thread, pool?))
+        });
+        let with_pools = self.pools.is_some();
+        self.pooled = pooled
+            .filter(|(_, pool)| with_pools || is_followed(*pool))
+            .collect();
+        let followed = self.pooled.iter().filter(|(_, pool)| is_followed(*pool));
+        self.followed = followed.copied().collect();
         // In ascending order, as the tasks are.
-        let judged = &self.judged;
+        let pooled = &self.pooled;
         tasks.keep_only(|thread| {
-            judged
+            pooled
                 .binary_search_by_key(&thread, |(thread, _)| *thread)
                 .is_ok()
         });
@@ -356,7 +421,7 @@ impl ProgressCollector {
             .map_or_else(|| task.name.clone(), |name| name.to_string())
     }
 
-    fn nothing_to_judge(&self) -> Failure {
+    fn nothing_to_follow(&self) -> Failure {
         let pid = self.broker.process.pid;
         let message = format!(
             "pid {pid}: the kernel's short thread names do not distinguish the pools of this version, and no thread \
@@ -364,6 +429,12 @@ impl ProgressCollector {
         );
         Failure::new(Reason::Unnamed, message)
     }
+}
+
+/// Whether threads of a pool are read in each pass: those whose progress can be evaluated, and the reapers, which show whether the JVM
+/// runs.
+fn is_followed(pool: Pool) -> bool {
+    must_move(pool) || shows_rhythm(pool) || is_clock(pool)
 }
 
 /// Reads how long the JVM has been stopped at safepoints.

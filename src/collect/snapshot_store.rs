@@ -7,8 +7,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::{BrokerSnapshot, Clock, Moment, ProcessKey, Snapshot};
 
+type Change = dyn FnOnce(&mut Snapshot, Moment) + Send;
+
 /// One change of the snapshot.
-pub struct Update(Box<dyn FnOnce(&mut Snapshot, Moment) + Send>);
+pub struct Update(Box<Change>);
 
 impl Update {
     pub fn new(change: impl FnOnce(&mut Snapshot, Moment) + Send + 'static) -> Update {

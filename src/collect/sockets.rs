@@ -30,7 +30,7 @@ pub struct Sockets {
     diag_refused: Option<Instant>,
     /// Whether the network namespace of this process is ours, and when that was looked up.
     ours: Option<(u32, bool, Instant)>,
-    /// It told a socket once. Kernels of the 3.x line answer with an empty list where the module for TCP is missing.
+    /// Whether it has returned a socket: kernels of the 3.x line return an empty list if the module for TCP is missing.
     diag_proven: bool,
 }
 
@@ -223,8 +223,8 @@ impl Sockets {
         Ok((owners, untracked.len() as u64))
     }
 
-    /// Every TCP socket of the broker's network namespace, a line each in the columns of `ss -tane`, of which the last
-    /// tells user and inode. Beyond `most` lines the last one tells how many were left out.
+    /// Returns every TCP socket of the broker's network namespace, one line each, in the columns of `ss -tane`; the last
+    /// column is user and inode. Beyond `most` lines, the last line says how many were left out.
     pub fn lines(&mut self, broker: &Broker, most: usize) -> Result<String, Failure> {
         let fresh = || {
             (
@@ -267,7 +267,7 @@ impl Sockets {
         Ok(ours)
     }
 
-    /// Folds the TCP sockets of the broker's network namespace, beginning anew with `fresh` when one way fails midway.
+    /// Folds the TCP sockets of the broker's network namespace. If one source fails midway, it starts over with `fresh`.
     fn read<T>(
         &mut self,
         broker: &Broker,

@@ -12,7 +12,7 @@ use crate::expose::api;
 use crate::expose::check::CheckPage;
 use crate::expose::overview::Level;
 use crate::expose::server::{COLOUR_QUERY, LEVEL_HEADER};
-use crate::model::{Clock, EvidenceStatus};
+use crate::model::{Clock, EvidenceStatus, routes};
 
 const EXPORTER_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
@@ -56,14 +56,14 @@ fn ask_exporter(address: SocketAddr, output: Output) -> Option<(Level, String)> 
         let answer = live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES).ok()?;
         (answer.status == "200").then_some(answer)
     };
-    get("/-/ready")?;
+    get(routes::READY)?;
     let page = match output {
-        Output::Coloured => get(&format!("/check?{COLOUR_QUERY}"))?,
-        Output::Plain | Output::Json => get("/check")?,
+        Output::Coloured => get(&format!("{}?{COLOUR_QUERY}", routes::CHECK))?,
+        Output::Plain | Output::Json => get(routes::CHECK)?,
     };
     let level = Level::from_name(page.header(LEVEL_HEADER)?)?;
     let text = match output {
-        Output::Json => get("/api/v1/brokers")?.body,
+        Output::Json => get(routes::API_BROKERS)?.body,
         Output::Plain | Output::Coloured => page.body,
     };
     Some((level, text))

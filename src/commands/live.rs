@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::without_control_characters;
 use crate::cli::LiveArgs;
 use crate::expose::server::RESTART_HEADER;
+use crate::model::routes;
 
 /// Longer answers are not read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -41,8 +42,8 @@ pub enum Outcome {
 /// Asks the exporter at `address` about `broker`, or about the only one, within `time`.
 pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
     let path = broker.map_or_else(
-        || "/live".to_owned(),
-        |broker| format!("/brokers/{broker}/live"),
+        || routes::LIVE.to_owned(),
+        |broker| routes::of(routes::BROKER_LIVE, broker),
     );
     match get(address, &path, time, MAX_ANSWER) {
         Err(error) => Outcome::NoAnswer(format!("{address}: {error}")),

@@ -20,7 +20,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub fn open(proc: &ProcRoot, pid: u32, uid: Option<u32>) -> Result<Files, ProcError> {
+    pub(super) fn open(proc: &ProcRoot, pid: u32, uid: Option<u32>) -> Result<Files, ProcError> {
         // The link comes first: it shows a missing right as such, and where a chroot is.
         let root_link = proc.link(pid, "root")?;
         let path = proc.file(pid, "root");
@@ -43,12 +43,12 @@ impl Files {
     }
 
     /// Turns a link of /proc into the path that the process itself would use.
-    pub fn inside(&self, link: &Path) -> PathBuf {
+    pub(super) fn inside(&self, link: &Path) -> PathBuf {
         link.strip_prefix(&self.root_link)
             .map_or_else(|_| link.to_path_buf(), |inside| Path::new("/").join(inside))
     }
 
-    pub fn absolute(&self, path: &Path) -> Option<PathBuf> {
+    pub(super) fn absolute(&self, path: &Path) -> Option<PathBuf> {
         if path.is_absolute() {
             return Some(path.to_path_buf());
         }
@@ -56,7 +56,7 @@ impl Files {
     }
 
     /// Adds the remedy where the broker's user is known.
-    pub fn error(&self, cause: RootedError) -> DiscoveryError {
+    pub(super) fn error(&self, cause: RootedError) -> DiscoveryError {
         match (&cause, self.uid) {
             (RootedError::Denied { .. }, Some(uid)) => DiscoveryError::DeniedFile { cause, uid },
             _ => DiscoveryError::File { cause },

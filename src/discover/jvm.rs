@@ -57,7 +57,7 @@ pub struct Launch {
 }
 
 /// What a process is, according to its command line.
-pub enum JvmKind {
+pub(super) enum JvmKind {
     Other,
     Kafka(Launch),
     /// A JVM whose main class could not be seen, and why.
@@ -65,7 +65,7 @@ pub enum JvmKind {
 }
 
 /// Classifies a process by its name and command line. `read_file` returns the text of an `@file` argument's file.
-pub fn classify(
+pub(super) fn classify(
     comm: &str,
     line: &CommandLine,
     mut read_file: impl FnMut(&str) -> Result<String, RootedError>,
@@ -155,7 +155,7 @@ pub fn classify(
 }
 
 /// Whether thread names are those of a broker. For a JVM whose command line is unclear.
-pub fn has_broker_threads(names: &[String]) -> bool {
+pub(super) fn has_broker_threads(names: &[String]) -> bool {
     names
         .iter()
         .any(|name| BROKER_THREADS.iter().any(|known| name.starts_with(known)))

@@ -376,7 +376,7 @@ impl Writer {
             && let Err(error) = prune(&self.settings, &self.dir, 0, 0)
         {
             // The previous bundle was the newest of its broker until now.
-            tracing::warn!(%error, "cannot look through old evidence");
+            tracing::warn!(%error, "cannot enforce the limits of the evidence folder");
         }
         committed
     }

@@ -1,10 +1,8 @@
 //! `/api/v1/brokers` and `/api/v1/findings`: the diagnosis for programs, documented in `docs/api.md`.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::Serialize;
 
-use crate::model::{Moment, NamedIssue, StandingDeadlock};
+use crate::model::{NamedIssue, StandingDeadlock, rfc3339_millis, routes};
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerState, Finding, Forecasts, Severity};
 use crate::verdict::forecast::Forecast;
@@ -91,7 +89,7 @@ pub fn brokers(view: &View) -> Brokers<'_> {
         kafka_version: broker.broker.kafka_version.as_deref(),
         java_version: broker.broker.java_version.as_deref(),
         state: diagnosis.state,
-        since: time(diagnosis.since),
+        since: rfc3339_millis(diagnosis.since),
         verdict: &diagnosis.sentence,
         what_to_do: &diagnosis.remedy,
         findings: diagnosis
@@ -104,8 +102,8 @@ pub fn brokers(view: &View) -> Brokers<'_> {
         forecasts: forecasts(&diagnosis.forecasts),
         recovery: diagnosis.recovery.as_ref().map(|recovery| RecoveryEntry {
             from: recovery.from,
-            back: time(recovery.back),
-            in_every_isr: recovery.in_every_isr.map(time),
+            back: rfc3339_millis(recovery.back),
+            in_every_isr: recovery.in_every_isr.map(rfc3339_millis),
         }),
         live: view
             .live
@@ -118,11 +116,11 @@ pub fn brokers(view: &View) -> Brokers<'_> {
     });
     let timeline = view.diagnosis.timeline.iter();
     Brokers {
-        at: time(view.diagnosis.at),
+        at: rfc3339_millis(view.diagnosis.at),
         brokers: brokers.collect(),
         timeline: timeline
             .map(|e| EventEntry {
-                at: time(e.at),
+                at: rfc3339_millis(e.at),
                 broker: &e.broker,
                 what: e.change.to_string(),
             })
@@ -144,7 +142,7 @@ pub fn findings(view: &View) -> impl Serialize {
         .map(|(label, finding)| finding_entry(Some(label), finding))
         .collect();
     all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    serde_json::json!({ "at": time(view.diagnosis.at), "findings": all })
+    serde_json::json!({ "at": rfc3339_millis(view.diagnosis.at), "findings": all })
 }
 
 fn finding_entry<'a>(broker: Option<&'a str>, finding: &'a Finding) -> FindingEntry<'a> {
@@ -153,12 +151,12 @@ fn finding_entry<'a>(broker: Option<&'a str>, finding: &'a Finding) -> FindingEn
         broker,
         finding: kind.name,
         severity: kind.severity,
-        since: time(finding.since),
+        since: rfc3339_millis(finding.since),
         title: kind.title,
         facts: &finding.facts,
         meaning: kind.meaning,
         what_to_do: kind.what_to_do,
-        runbook: format!("/runbooks/{}", finding.id.runbook()),
+        runbook: routes::of(routes::RUNBOOK, finding.id.runbook()),
     }
 }
 
@@ -176,9 +174,4 @@ fn forecasts(forecasts: &Forecasts) -> ForecastEntry<'_> {
             .filter_map(|(dir, forecast)| Some((dir.as_str(), left(forecast)?)))
             .collect(),
     }
-}
-
-/// RFC 3339, in UTC, with milliseconds.
-fn time(at: Moment) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0)).to_string()
 }

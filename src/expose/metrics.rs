@@ -17,7 +17,7 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// Whether it only grows, as its name then tells; else it is a gauge.
+    /// Whether it only grows, which its name shows; otherwise it is a gauge.
     pub fn is_counter(&self) -> bool {
         self.name.ends_with("_total")
     }
@@ -34,31 +34,31 @@ macro_rules! catalogue {
 catalogue! {
     BUILD_INFO = ("kafka_vitals_build_info", ["version", "revision"], "1, with the version of this exporter and the commit that it was built from; revision is unknown in builds for tests.");
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
-        "1 for each broker process found on this host, with what its command line, properties and jars say; a label is empty where that is unknown.");
+        "1 for each broker process found on this host, with the data of its command line, properties and jars; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
-        "1 for the state that the broker is judged to be in, 0 for the others. state is healthy, suspect (something speaks against it and is being looked at), gray (alive but not working), down (ended, or not serving yet) or unknown.");
+        "1 for the state of the broker, 0 for the others. state is healthy, suspect (something indicates a problem and is being checked), gray (alive, not working), down (ended, or not serving yet) or unknown.");
     FINDING = ("kafka_vitals_finding_active", ["broker", "finding", "severity"],
-        "1 if the finding holds of the broker, 0 if not; absent while it cannot be judged. The severity of a finding is fixed.");
+        "1 if the finding holds for the broker, 0 if not; absent while that is unknown. The severity of a finding is fixed.");
     START_TIME = ("kafka_vitals_start_time_seconds", ["broker"],
         "When the broker process started, in seconds since 1970.");
     OPEN_HANDLES = ("kafka_vitals_open_file_handles", ["broker"],
         "Open file handles (file descriptors) of the broker process. Above 1,024, and where the folder may not be listed, it is the size of /proc/PID/fd, which counts one more for each thread that waits in accept.");
     HANDLE_LIMIT = ("kafka_vitals_file_handle_limit", ["broker", "bound"],
-        "Most file handles that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
+        "The most file handles (file descriptors) that the broker process may open (RLIMIT_NOFILE), +Inf if unlimited. bound is soft, where opening fails, or hard.");
     HANDLE_EXHAUSTION = ("kafka_vitals_file_handle_exhaustion_seconds", ["broker"],
-        "Time until the soft limit of file handles is reached if they grow as they do, +Inf if that is not ahead; absent while unknown.");
+        "Time until the soft limit of file handles (file descriptors) is reached at their present growth, +Inf if that is not ahead; absent while unknown.");
     HANDLE_KINDS = ("kafka_vitals_file_handles", ["broker", "kind"],
-        "Open file handles (file descriptors) by what they lead to. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
+        "Open file handles (file descriptors) by what they refer to. Needs the broker's user, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.");
     UNTRACKED = ("kafka_vitals_untracked_sockets", ["broker"],
-        "Socket handles of the broker that are in no socket table of the kernel: reset or dead connections that it never closed.");
+        "Orphaned sockets, which the broker holds while no socket table of the kernel lists them: reset or dead connections that it never closed.");
     MEMORY_MAPS = ("kafka_vitals_memory_maps", ["broker"],
         "Memory mappings of the broker process, which maps every index.");
     MEMORY_MAP_LIMIT = ("kafka_vitals_memory_map_limit", [],
-        "Most memory mappings that a process of this host may have (vm.max_map_count).");
+        "The most memory mappings that a process of this host may have (vm.max_map_count).");
     MAP_EXHAUSTION = ("kafka_vitals_memory_map_exhaustion_seconds", ["broker"],
-        "Time until memory_map_limit is reached if the mappings grow as they do, +Inf if that is not ahead; absent while unknown.");
+        "Time until memory_map_limit is reached at the present growth of the mappings, +Inf if that is not ahead; absent while unknown.");
     LOG_DIR_EXHAUSTION = ("kafka_vitals_log_dir_exhaustion_seconds", ["broker", "dir"],
-        "Time until the file system of the log dir is full if it fills as it does, +Inf if that is not ahead; absent while unknown.");
+        "Time until the file system of the log dir is full at its present growth, +Inf if that is not ahead; absent while unknown.");
     RESIDENT = ("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
     CONNECTIONS = ("kafka_vitals_connections", ["broker", "role", "state"],
@@ -76,21 +76,25 @@ catalogue! {
     DEADLOCK = ("kafka_vitals_deadlock_detected", ["broker"],
         "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown.");
     DEADLOCKED_THREADS = ("kafka_vitals_deadlocked_threads", ["broker"],
-        "Threads that are members of a deadlock; threads that merely wait for one of them are not counted.");
+        "Threads that are members of a deadlock; threads that are blocked behind the cycle are not counted.");
     KNOWN_DETECTED = ("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
-        "1 for each known issue of Kafka that the standing deadlock or a stall is, by threads, locks and frames; the page / tells whether exactly or by likeness. fixed_in lists the first releases with the fix, empty if unknown.");
+        "1 for each known issue of Kafka that the present deadlock or a stall is, by threads, locks and frames; the page / shows whether that is exact or a probable match. fixed_in lists the first releases with the fix, empty if unknown.");
     KNOWN_EXPOSED = ("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
-        "1 for each known issue whose fault was seen in the source of this broker's version; a version or issue of which that is unknown is not told.");
+        "1 for each known issue whose fault was seen in the source of this broker's version; versions and issues for which that is unknown are not exported.");
     THREADS = ("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
     STALLED = ("kafka_vitals_stalled_threads", ["broker", "pool"],
-        "Threads of the pool that stood at one place over several thread dumps without using CPU, and not at their idle point; 0 for each pool of the newest dump without one. Absent until two dumps lie 10 s apart.");
+        "Threads of the pool that stayed at one place over several thread dumps without using CPU, and not at their idle point; 0 for each other pool of the newest dump. Absent until two dumps are 10 s apart.");
     MISSING = ("kafka_vitals_missing_threads", ["broker", "pool"],
-        "Threads of the pool that earlier dumps of this process showed, that two have lacked, and that cannot have ended rightly. A pool that was made smaller lacks none. Absent until two dumps lie 5 s apart, and while the broker shuts down.");
+        "Threads of the pool that earlier dumps of this process show, two later ones do not, and that cannot have ended regularly. A pool that was made smaller lacks none. Absent until two dumps are 5 s apart, and while the broker shuts down.");
     LOCK_WAITERS = ("kafka_vitals_lock_waiters", ["broker", "lock_class"],
-        "Threads that wait for locks of this class for which two or more wait, deadlocks left out; of the 8 longest queues of the newest thread dump.");
+        "Threads that wait for locks of this class in the 8 longest queues of the newest thread dump; queues have two or more threads, and deadlocks are left out.");
     JVM_PAUSES = ("kafka_vitals_jvm_pause_seconds_total", ["broker"],
         "Time that the JVM has spent at safepoints since it started (sun.rt.safepointTime of its performance data): garbage collection, thread dumps and others.");
+    POOL_CPU = ("kafka_vitals_pool_cpu_seconds_total", ["broker", "pool"],
+        "CPU time of the pool's threads since they started, with those that have ended since the exporter started. A thread counts once a thread dump, or its short name, shows its pool.");
+    POOL_RUN_QUEUE = ("kafka_vitals_pool_run_queue_seconds_total", ["broker", "pool"],
+        "Time for which the pool's threads waited for a core, counted likewise.");
     DUMP_DURATION = ("kafka_vitals_thread_dump_duration_seconds", ["broker"],
         "Time that the newest thread dump took, from the request to the last byte; the JVM's pause is a part of it.");
     DUMP_AGE = ("kafka_vitals_thread_dump_age_seconds", ["broker"],
@@ -102,33 +106,33 @@ catalogue! {
     UNDER_REPLICATED = ("kafka_vitals_under_replicated_partitions", ["broker"],
         "Partitions led by the broker with fewer replicas in the ISR than assigned.");
     LEADER_ALONE = ("kafka_vitals_isr_leader_alone_partitions", ["broker"],
-        "Partitions led by the broker whose ISR has shrunk to it alone, though more replicas are assigned.");
+        "Partitions led by the broker whose ISR has shrunk to the broker alone although more replicas are assigned.");
     NOT_IN_ISR = ("kafka_vitals_not_in_isr_partitions", ["broker"],
-        "Partitions of which the broker is a replica and in whose ISR it is missing. A stuck leader throws out healthy followers: look at the leader first.");
+        "Partitions that the broker is a replica of without being in the ISR. A stuck leader removes healthy followers: check the leader first.");
     OFFLINE = ("kafka_vitals_offline_partitions", [],
-        "Partitions of the whole cluster without a leader; aggregate over exporters with max.");
+        "Offline partitions of the whole cluster, which have no leader; aggregate over exporters with max.");
     PARTITION_ISR = ("kafka_vitals_partition_isr_replicas", ["broker", "topic", "partition"],
-        "Replicas in the ISR, only of partitions that are not whole. broker leads the partition; of one without a leader it is the lowest live id of the cluster. Bounded, see series_left_out.");
+        "Replicas in the ISR of under-replicated partitions. broker leads the partition; for an offline one it is the lowest live id of the cluster. Bounded, see series_left_out.");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
         "Series that were not exported because their number is bounded.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
         "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],
-        "Time until that answer, or until the failure; while an answer is owed, how long it has been; of a broker that answers after the 2 s, how long its last answer took.");
+        "Time until that answer, or until the failure; while an answer is owed, the time since the request; for a broker that answers after the 2 s, the duration of its last answer.");
     PEER_PROBE_SUCCESS = ("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
         "Bytes that the broker may still write to the file system of this log dir.");
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
-        "Bundles of evidence saved of this broker since the exporter started; absent for a broker that was never gray.");
+        "Bundles of evidence saved for this broker since the exporter started; absent for a broker that was never gray (alive, not working).");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],
-        "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, the page / tells the reason.");
+        "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
     ROUND_INTERVAL = ("kafka_vitals_round_interval_seconds", ["broker", "collector"],
         "Interval at which the collector now runs: longer than configured where its cost ceiling stretched it.");
     READING_AGE = ("kafka_vitals_reading_age_seconds", ["broker", "collector"],
-        "Age of the newest known values of the collector, however old; of several readings the oldest. A reading older than three intervals is absent elsewhere.");
+        "Age of the newest known values of the collector, however old; the oldest of several readings. A reading older than three intervals is absent elsewhere.");
     OWN_CPU = ("process_cpu_seconds_total", [], "Total user and system CPU time spent in seconds, of this exporter.");
     OWN_HANDLES = ("process_open_fds", [], "Number of open file descriptors of this exporter.");
     OWN_HANDLE_LIMIT = ("process_max_fds", [], "Maximum number of open file descriptors of this exporter.");
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_manners() {
+    fn names_follow_the_conventions() {
         let mut names = BTreeSet::new();
         for metric in CATALOGUE {
             assert!(names.insert(metric.name), "{} twice", metric.name);
@@ -188,7 +192,7 @@ mod tests {
         }
     }
 
-    /// `make docs` writes the file anew.
+    /// `make docs` rewrites the file.
     #[test]
     fn golden_reference_is_the_catalogue() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");

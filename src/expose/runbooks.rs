@@ -4,6 +4,7 @@ use maud::{Markup, PreEscaped, html};
 use pulldown_cmark::{Event, Options, Parser, Tag};
 
 use super::page;
+use crate::model::routes;
 
 macro_rules! runbooks {
     ($($name:literal),* $(,)?) => {
@@ -53,7 +54,7 @@ pub fn list() -> Markup {
         "Runbooks",
         &html! {
             h1 { "Runbooks" }
-            ul { @for (name, text) in RUNBOOKS { li { a href={ "/runbooks/" (name) } { (title(text)) } } } }
+            ul { @for (name, text) in RUNBOOKS { li { a href=(routes::of(routes::RUNBOOK, name)) { (title(text)) } } } }
         },
     )
 }
@@ -76,7 +77,7 @@ fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
             id,
         }) => {
             let dest_url = match dest_url.strip_suffix(".md") {
-                Some(name) => format!("/runbooks/{name}").into(),
+                Some(name) => routes::of(routes::RUNBOOK, name).into(),
                 None => dest_url,
             };
             Event::Start(Tag::Link {
@@ -94,8 +95,22 @@ fn shell(title: &str, content: &Markup) -> Markup {
     page::shell(
         &format!("kafka-vitals: {title}"),
         &html! {
-            nav { a href="/" { "Brokers of this host" } a href="/runbooks" { "Runbooks" } }
+            nav { a href=(routes::PAGE) { "Brokers of this host" } a href=(routes::RUNBOOKS) { "Runbooks" } }
             main.text { (content) }
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::finding::FindingId;
+
+    #[test]
+    fn every_finding_has_a_runbook_with_its_title() {
+        for id in FindingId::ALL {
+            let text = RUNBOOKS.iter().find(|(name, _)| *name == id.runbook());
+            assert_eq!(text.map(|(_, text)| title(text)), Some(id.kind().title));
+        }
+    }
 }

@@ -22,6 +22,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use super::check::CheckPage;
 use super::{api, metrics, page, runbooks};
 use crate::model::EvidenceStatus;
+use crate::model::routes;
 use crate::model::{Clock, Moment};
 use crate::verdict::View;
 use crate::verdict::liveness::answer_for;
@@ -71,22 +72,28 @@ pub fn router(served: Served, max_requests: usize) -> Router {
         max_requests.min(Semaphore::MAX_PERMITS)
     };
     let not_found = format!(
-        "Not found. Pages: /, {}, /check, /api/v1/brokers, /api/v1/findings, /runbooks, /live, /brokers/NAME/live, \
-         /-/healthy, /-/ready\n",
-        served.telemetry_path
+        "Not found. Pages: {}, {}\n",
+        served.telemetry_path,
+        routes::of(&routes::ALL.join(", "), "NAME")
     );
     Router::new()
         .route(&served.telemetry_path, get(metrics_page))
-        .route("/", get(landing_page))
-        .route("/check", get(check_page))
-        .route("/api/v1/brokers", get(api_brokers))
-        .route("/api/v1/findings", get(api_findings))
-        .route("/runbooks", get(|| async { html_page(runbooks::list()) }))
-        .route("/runbooks/{name}", get(runbook))
-        .route("/live", get(live_only))
-        .route("/brokers/{name}/live", get(live_of))
-        .route("/-/healthy", get(|| async { "kafka-vitals is healthy.\n" }))
-        .route("/-/ready", get(ready))
+        .route(routes::PAGE, get(landing_page))
+        .route(routes::CHECK, get(check_page))
+        .route(routes::API_BROKERS, get(api_brokers))
+        .route(routes::API_FINDINGS, get(api_findings))
+        .route(
+            routes::RUNBOOKS,
+            get(|| async { html_page(runbooks::list()) }),
+        )
+        .route(routes::RUNBOOK, get(runbook))
+        .route(routes::LIVE, get(live_only))
+        .route(routes::BROKER_LIVE, get(live_of))
+        .route(
+            routes::HEALTHY,
+            get(|| async { "kafka-vitals is healthy.\n" }),
+        )
+        .route(routes::READY, get(ready))
         .fallback(move || std::future::ready((StatusCode::NOT_FOUND, not_found.clone())))
         .layer(GlobalConcurrencyLimitLayer::new(limit))
         .with_state(served)
@@ -202,7 +209,7 @@ async fn live_of(State(served): State<Served>, Path(name): Path<String>) -> Resp
     live(&served, Some(&name))
 }
 
-/// 503 with the header if only a restart cures the broker and nothing prevents it, else 200: the unknown is no reason for a
+/// 503 with the header if only a restart cures the broker and nothing prevents it, otherwise 200: the unknown is no reason for a
 /// restart.
 fn live(served: &Served, name: Option<&str>) -> Response {
     let view = Arc::clone(&served.view.borrow());

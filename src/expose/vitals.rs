@@ -1,10 +1,10 @@
 //! The vital signs of one broker in a few words each, for the page and the terminal.
 
-use std::time::Duration;
-
 use crate::model::{
-    BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState, brief_text, duration_text,
+    seconds_text,
 };
+use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
 use crate::verdict::forecast::Forecast;
 
@@ -79,7 +79,7 @@ pub fn vitals(
         if !probes.peers.is_empty() {
             let note = (!silent.is_empty()).then(|| format!("silent: {}", silent.join(", ")));
             let peers = Vital::new("Peers", Some(answering))
-                .note(slowest.map(|slowest| format!("slowest {}", brief(slowest))));
+                .note(slowest.map(|slowest| format!("slowest {}", brief_text(slowest))));
             list.push(
                 peers
                     .note(note)
@@ -91,6 +91,7 @@ pub fn vitals(
     list.extend(levels(snapshot, broker, diagnosis, now));
     list.extend(connections(broker, diagnosis, now));
     list.push(threads(broker, diagnosis, now));
+    list.extend(pools(broker, now));
     let process = broker.process.fresh(now);
     let stopped = process
         .filter(|vitals| matches!(vitals.state, 'T' | 't'))
@@ -115,8 +116,12 @@ pub fn vitals(
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
     let outcome = |probe: &Probe| match &probe.error {
-        None => brief(probe.duration),
-        Some(error) => format!("{} after {}", error.reason.name(), brief(probe.duration)),
+        None => brief_text(probe.duration),
+        Some(error) => format!(
+            "{} after {}",
+            error.reason.name(),
+            brief_text(probe.duration)
+        ),
     };
     let metadata = probes.map(|probes| match &probes.metadata {
         Some(probe) => format!("metadata {}", outcome(probe)),
@@ -308,7 +313,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
         format!(
             "dump {} ago, took {}",
             duration_text(now.since(at)),
-            brief(report.duration)
+            brief_text(report.duration)
         )
     }))
     .note((suspects > 0).then(|| format!("{suspects} make no progress")))
@@ -316,7 +321,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
         broker
             .jvm_pauses
             .fresh(now)
-            .map(|pauses| format!("paused {} in total", brief(*pauses))),
+            .map(|pauses| format!("paused {} in total", brief_text(*pauses))),
     )
     .about(
         diagnosis,
@@ -363,16 +368,6 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
     list
 }
 
-/// `3 ms`, `2.0 s`, `40 s`
-fn brief(span: Duration) -> String {
-    match span.as_millis() {
-        0 => "under 1 ms".into(),
-        millis @ 1..1000 => format!("{millis} ms"),
-        _ if span.as_secs() < 10 => format!("{:.1} s", span.as_secs_f64()),
-        _ => duration_text(span),
-    }
-}
-
 /// `1,234,567`
 pub fn number(n: u64) -> String {
     let digits = n.to_string();
@@ -384,6 +379,35 @@ pub fn number(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// How much of a core the threads that serve requests use, once that is known.
+fn pools(broker: &BrokerSnapshot, now: Moment) -> Vec<Vital> {
+    let pools = broker.pools.fresh(now);
+    let named = [
+        ("Request handlers", Pool::RequestHandler),
+        ("Network threads", Pool::Network),
+    ];
+    let vital = |(name, pool): (&str, Pool)| {
+        let time = pools?.get(pool.name())?;
+        let cores = format!("{} of a core", percent(time.cores?));
+        let waiting = time.waiting.filter(|share| *share >= 0.01);
+        let note = waiting.map(|share| {
+            format!(
+                "waiting for one {} of the time they could run",
+                percent(share)
+            )
+        });
+        Some(Vital::new(name, Some(cores)).note(note))
+    };
+    named.into_iter().filter_map(vital).collect()
+}
+
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent < 1.0 => "under 1 %".into(),
+        percent => format!("{percent:.0} %"),
+    }
 }
 
 fn bytes(n: u64) -> String {
@@ -403,5 +427,50 @@ pub fn cut(text: &str, most: usize) -> String {
             .take(most.saturating_sub(1))
             .chain(['…'])
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{PoolTime, Reading};
+
+    #[test]
+    fn pools_show_their_share_of_a_core_and_of_the_time_waiting() {
+        let time = |cores, waiting| PoolTime {
+            cores,
+            waiting,
+            ..PoolTime::default()
+        };
+        let pools = [
+            ("request_handler", time(Some(3.4), Some(0.25))),
+            ("network", time(Some(0.004), Some(0.001))),
+            ("acceptor", time(Some(0.5), Some(0.5))),
+        ];
+        let known = |value| Reading::Known {
+            value: Arc::new(value),
+            at: Moment(0),
+            valid_for: std::time::Duration::from_secs(3),
+        };
+        let mut broker = BrokerSnapshot::default();
+        let words = |broker: &BrokerSnapshot| -> Vec<String> {
+            let vitals = super::pools(broker, Moment(1000));
+            let text = |vital: &Vital| [&vital.value[..], &vital.notes.join(", ")].join("; ");
+            vitals.iter().map(text).collect()
+        };
+        assert_eq!(words(&broker), [""; 0]);
+        broker.pools = known(pools.map(|(name, time)| (name.to_owned(), time)).into());
+        assert_eq!(
+            words(&broker),
+            [
+                "340 % of a core; waiting for one 25 % of the time they could run",
+                "under 1 % of a core; "
+            ]
+        );
+        // One reading has no share yet.
+        broker.pools = known([("network".to_owned(), time(None, None))].into());
+        assert_eq!(words(&broker), [""; 0]);
     }
 }

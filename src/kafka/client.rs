@@ -1,7 +1,8 @@
-//! What a probe asks a broker, over one kept connection, with as little harm as a hanging broker allows.
+//! Asks a broker over one kept connection, and does as little harm as possible to a broker that hangs.
 //!
-//! At most one request of ours is unanswered, and nothing is sent until it is answered. A new connection is made only
-//! after the old one was reset or silent for ten minutes, and failed connections become rarer, down to one a minute.
+//! At most one request is unanswered, and no other is sent before its answer. A new connection is made only after the
+//! broker reset the old one, or did not answer on it for ten minutes. Failed connections become rarer, down to one a
+//! minute.
 
 use std::time::Duration;
 
@@ -11,16 +12,16 @@ use super::conn::{Conn, ConnError, Late, OwnConnections};
 use super::wire::{self, Metadata, WireError};
 use crate::model::Reason;
 
-/// An answer of so many bytes is read within some 10 us: less than it takes to hand it to another thread.
+/// An answer of so many bytes is read within some 10 us, which is less than handing it to another thread takes.
 const SMALL_ANSWER: usize = 4 << 10;
 
 #[derive(Debug, Clone, Copy)]
 struct Question {
     name: &'static str,
     frame: fn(i32) -> Vec<u8>,
-    /// Most bytes of the answer.
+    /// A longer answer is an error.
     cap: usize,
-    /// Asked after a pause, in which the broker may have closed the idle connection.
+    /// It is asked after a pause, in which the broker may have closed the idle connection.
     after_pause: bool,
 }
 
@@ -43,16 +44,16 @@ const METADATA_WITH_LISTENERS: Question = Question {
     ..METADATA
 };
 
-/// How long to wait for what.
+/// How long each step may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// For one question, connecting included.
+    /// Time for one question with connecting.
     pub deadline: Duration,
-    /// For the late answer to an earlier question: it is in the kernel's buffer already, or not there.
+    /// Time to read the late answer to an earlier question, which is in the kernel's buffer already if it came.
     pub late: Duration,
-    /// A connection that was silent for so long is given up.
+    /// A connection without an answer for so long is given up.
     pub silence: Duration,
-    /// Until the next connection after the first failed one; doubles with each further one.
+    /// Time from the first failed connection to the next one. It doubles with each further failure.
     pub retry_first: Duration,
     pub retry_last: Duration,
 }
@@ -63,7 +64,7 @@ impl Default for Timing {
             deadline: Duration::from_secs(2),
             late: Duration::from_millis(100),
             silence: Duration::from_secs(600),
-            // Less than the round of 5 s, so that the next one does not come just too early.
+            // A little less than the round of 5 s, so that the next round may connect.
             retry_first: Duration::from_secs(4),
             retry_last: Duration::from_secs(60),
         }
@@ -71,7 +72,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// How long to leave a broker alone after so many connections that failed in a row.
+    /// Returns how long no connection is made after so many failures in a row.
     fn retry_after(&self, failures: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
         self.retry_first
@@ -85,7 +86,7 @@ pub enum ClientError {
     #[error(transparent)]
     Conn(#[from] ConnError),
     #[error(
-        "{address} answers {request} too late: the last answer took {} ms, and the next was not there after {} ms either; the broker works and is slow, so look at its load, its disks and its garbage collections",
+        "{address} answers {request} too late: the last answer took {} ms, and the next one did not come within {} ms either; the broker works but is slow, so check its load, its disks and its garbage collections",
         took.as_millis(), within.as_millis()
     )]
     Slow {
@@ -101,7 +102,7 @@ pub enum ClientError {
         wait: Duration,
     },
     #[error(
-        "{address} answered {request} with what is no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter"
+        "{address} answered {request} with bytes that are no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter"
     )]
     Wire {
         address: String,
@@ -118,7 +119,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// One word, fit for a label.
+    /// Returns the reason as labels have it.
     pub fn reason(&self) -> Reason {
         match self {
             ClientError::Conn(error) => match error {
@@ -141,13 +142,13 @@ impl ClientError {
     }
 }
 
-/// How one question went; while a broker that failed is left alone, how the last one did.
+/// The result of one question, or of the last one while no connection is made after a failure.
 #[derive(Debug)]
 pub struct Asked<T> {
-    /// How long the connection took when it was made; None where there is none.
+    /// How long connecting took; None if there is no connection.
     pub connected_in: Option<Duration>,
-    /// From the question to the answer, or to the failure; how long an answer has been owed where one is; of a broker
-    /// that is slow, how long its last answer took.
+    /// From the question to the answer or the failure. While an answer is owed, how long it has been owed; for a slow
+    /// broker, how long its last answer took.
     pub duration: Duration,
     pub answer: Result<T, ClientError>,
 }
@@ -176,14 +177,14 @@ pub struct Client {
     timing: Timing,
     kept: Option<Kept>,
     failed: Option<Failed>,
-    /// The newest answer that came too late, until one to the same request comes in time.
+    /// The newest answer that came too late, until an answer to the same request comes in time.
     late: Option<Late>,
     /// Whether the broker offers [`wire::METADATA_WITH_LISTENERS`].
-    tells_listeners: bool,
+    with_listeners: bool,
 }
 
 impl Client {
-    /// Connects at the first question.
+    /// Makes a client that connects at the first question.
     pub fn new(address: String, own: OwnConnections, timing: Timing) -> Client {
         Client {
             address,
@@ -192,7 +193,7 @@ impl Client {
             kept: None,
             failed: None,
             late: None,
-            tells_listeners: false,
+            with_listeners: false,
         }
     }
 
@@ -200,7 +201,8 @@ impl Client {
         &self.address
     }
 
-    /// Whether the broker still owes an answer, after a look for a late one. For a broker that is asked no more.
+    /// Reads a late answer if one came, and returns whether the broker still owes one. For a broker that is not asked any
+    /// more.
     pub async fn owes_answer(&mut self) -> bool {
         self.forget_silent();
         match &mut self.kept {
@@ -222,7 +224,7 @@ impl Client {
         drop(self.kept.take_if(silent));
     }
 
-    /// Reads an answer that is owed as it comes, until then: only so is it known how long it took.
+    /// Waits for an owed answer until then, because only this shows how long it took.
     pub async fn read_late(&mut self, until: Instant) {
         if let Some(kept) = &mut self.kept {
             kept.conn.read_late(until).await;
@@ -235,8 +237,8 @@ impl Client {
             connected_in,
             duration,
             answer,
-        } = self.ask(API_VERSIONS, understood).await;
-        let answer = answer.map(|tells_listeners| self.tells_listeners = tells_listeners);
+        } = self.ask(API_VERSIONS, offers_listeners).await;
+        let answer = answer.map(|with_listeners| self.with_listeners = with_listeners);
         Asked {
             connected_in,
             duration,
@@ -244,12 +246,13 @@ impl Client {
         }
     }
 
-    /// What `read` makes of a Metadata response about all topics. For a broker that has just answered [`Client::api`].
+    /// Asks for the Metadata of all topics and applies `read` to the response. For a broker that has just answered
+    /// [`Client::api`].
     pub async fn metadata<T: Send + 'static>(
         &mut self,
         read: impl FnOnce(Metadata<'_>) -> Result<T, WireError> + Send + 'static,
     ) -> Asked<T> {
-        let (question, version) = match self.tells_listeners {
+        let (question, version) = match self.with_listeners {
             true => (METADATA_WITH_LISTENERS, wire::METADATA_WITH_LISTENERS),
             false => (METADATA, wire::METADATA_VERSION),
         };
@@ -269,17 +272,17 @@ impl Client {
         question: Question,
         read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Asked<T> {
-        let mut begun = Instant::now();
-        let deadline = begun + self.timing.deadline;
+        let mut started = Instant::now();
+        let deadline = started + self.timing.deadline;
         self.forget_silent();
         let idle = question.after_pause && self.kept.is_some();
-        let mut answer = self.attempt(question, deadline, &mut begun).await;
+        let mut answer = self.attempt(question, deadline, &mut started).await;
         if idle && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
-            // A reset frees what the old one held.
+            // Dropping it resets the connection, which frees the broker's fd.
             self.kept = None;
-            answer = self.attempt(question, deadline, &mut begun).await;
+            answer = self.attempt(question, deadline, &mut started).await;
         }
-        let mut duration = begun.elapsed();
+        let mut duration = started.elapsed();
         let answer = match answer {
             Ok(body) => self.read(question, body, read).await,
             Err(error) => Err(error),
@@ -288,10 +291,10 @@ impl Client {
         match &answer {
             Ok(_) => {
                 self.late = self.late.filter(|late| late.request != question.name);
-                // A connection that outlives its round is a good one.
+                // A connection that lasts longer than a round has recovered.
                 drop(self.failed.take_if(|_| idle));
             }
-            // Still connected, and the question still stands.
+            // The connection and the question remain.
             Err(ClientError::Conn(ConnError::Timeout { waited, .. })) => duration = *waited,
             Err(ClientError::Slow { took, .. }) => duration = *took,
             Err(ClientError::Waiting { .. }) => {
@@ -309,7 +312,7 @@ impl Client {
         }
     }
 
-    /// A big answer takes its time, and no scrape is to wait for it.
+    /// Reads a big answer in another thread, so that no scrape waits for it.
     async fn read<T: Send + 'static>(
         &self,
         question: Question,
@@ -340,7 +343,7 @@ impl Client {
             .as_ref()
             .map_or(0, |failed| failed.in_a_row)
             .saturating_add(1);
-        // The kernel alone refuses: that costs the broker nothing, and one that starts is to be seen soon.
+        // Refusing costs the broker nothing, because the kernel does it, and a broker that starts is then found soon.
         let wait = match error {
             ClientError::Conn(ConnError::Refused { .. }) => self.timing.retry_first,
             _ => self.timing.retry_after(in_a_row),
@@ -356,16 +359,16 @@ impl Client {
         });
     }
 
-    /// `begun` becomes the time of the question, where one could be sent.
+    /// Sets `started` to the time of the question, if one could be sent.
     async fn attempt(
         &mut self,
         question: Question,
         deadline: Instant,
-        begun: &mut Instant,
+        started: &mut Instant,
     ) -> Result<Vec<u8>, ClientError> {
         let kept = match &mut self.kept {
             Some(kept) => {
-                // Unless it settles, the broker hangs, however well it did before.
+                // If an answer is still owed, the broker hangs, even if its last answer was only late.
                 let late = self.late.take();
                 self.late = kept
                     .conn
@@ -391,7 +394,7 @@ impl Client {
                 })
             }
         };
-        *begun = Instant::now();
+        *started = Instant::now();
         let asked = kept
             .conn
             .ask(question.name, question.frame, question.cap, deadline)
@@ -413,9 +416,9 @@ impl Client {
     }
 }
 
-/// Whether a broker that answered ApiVersions so can be asked; if so, whether in
+/// Checks that a broker with this ApiVersions answer can be asked for Metadata, and returns whether it offers
 /// [`wire::METADATA_WITH_LISTENERS`].
-fn understood(address: &str, answer: &[u8]) -> Result<bool, ClientError> {
+fn offers_listeners(address: &str, answer: &[u8]) -> Result<bool, ClientError> {
     let address = address.to_owned();
     let versions = match wire::api_versions(answer) {
         Ok(versions) => versions,

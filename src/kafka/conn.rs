@@ -1,8 +1,7 @@
-//! One kept connection to a broker: bounded frames, one request at a time, a deadline for each.
+//! One kept connection to a broker, with bounded frames, one request at a time and a deadline for each.
 //!
-//! A connection that is given up while its request is unanswered costs a hanging broker a file handle, so a time-out
-//! closes nothing: the request stays outstanding, and its answer is read whenever it comes; how late it was is kept, and
-//! the rest thrown away.
+//! A connection that is closed while its request is unanswered costs a hanging broker an fd. So a timeout does not close
+//! it: the request stays outstanding, and its answer is read whenever it comes. Only how late it was is kept.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,30 +17,30 @@ use tokio::time::{Instant, timeout_at};
 /// First size of the buffer for an answer. It doubles as bytes arrive: the announced length alone allocates nothing.
 const CHUNK: usize = 64 * 1024;
 
-/// Why there is no answer. Everything but [`ConnError::Timeout`] ends the connection.
+/// Why there is no answer. Every error except [`ConnError::Timeout`] ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnError {
     #[error(
-        "nothing listens on {address}: the broker is starting or gone, or `bootstrap` in the config should name another address"
+        "nothing listens on {address}: the broker is starting or has ended, or `bootstrap` in the config should name another address"
     )]
     Refused { address: String },
     #[error("cannot connect to {address}: {source}")]
     Connect { address: String, source: io::Error },
     #[error(
-        "the name of {address} was not resolved within {} ms: the name service does not answer; name an IP address as `bootstrap` in the config, or as what the broker advertises",
+        "the name of {address} was not resolved within {} ms, because the name service does not answer: name an IP address as `bootstrap` in the config, or let the broker advertise one",
         within.as_millis()
     )]
     NameTimeout { address: String, within: Duration },
-    #[error("{address} took no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
+    #[error("{address} accepted no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
     ConnectTimeout { address: String, within: Duration },
-    #[error("{address} took the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
+    #[error("{address} accepted the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
     Timeout {
         address: String,
         request: &'static str,
         waited: Duration,
     },
     #[error(
-        "{address} closed the connection before it answered {request}: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)"
+        "{address} closed the connection before it answered {request}: the broker is stopping, or the listener requires TLS or SASL (then name a PLAINTEXT one as `probe_listener` in the config)"
     )]
     Closed {
         address: String,
@@ -52,11 +51,11 @@ pub enum ConnError {
     )]
     Tls { address: String },
     #[error(
-        "{address} is a web server and no broker: name the broker's own address as `bootstrap` in the config"
+        "{address} is a web server, not a broker: name the broker's own address as `bootstrap` in the config"
     )]
     Http { address: String },
     #[error(
-        "{address} answered {request} with a frame of {length} bytes (4 to {cap} are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
+        "{address} answered {request} with a frame of {length} bytes, but 4 to {cap} are accepted: the port is no Kafka listener, or the cluster is too big"
     )]
     FrameLength {
         address: String,
@@ -65,7 +64,7 @@ pub enum ConnError {
         cap: usize,
     },
     #[error(
-        "{address} answered request {found} where {request} was request {expected}: the port is no Kafka listener, or something between garbles the connection"
+        "{address} answered request {found}, but {request} was request {expected}: the port is no Kafka listener, or something in between corrupts the connection"
     )]
     Correlation {
         address: String,
@@ -73,7 +72,7 @@ pub enum ConnError {
         expected: i32,
         found: i32,
     },
-    #[error("connection to {address} failed while it was to answer {request}: {source}")]
+    #[error("the connection to {address} failed while {request} was unanswered: {source}")]
     Io {
         address: String,
         request: &'static str,
@@ -82,7 +81,7 @@ pub enum ConnError {
 }
 
 /// Local addresses of the newest 256 connections that the exporter made itself, so that it does not count them as the
-/// broker's clients. Closed ones stay in, because their TIME_WAIT does as well.
+/// broker's clients. Closed ones stay in the list, because the kernel keeps them in TIME_WAIT.
 #[derive(Debug, Clone, Default)]
 pub struct OwnConnections(Arc<Mutex<VecDeque<SocketAddr>>>);
 
@@ -99,8 +98,8 @@ impl OwnConnections {
         newest.push_back(local);
     }
 
-    /// Whether the exporter itself holds, or lately held, the connection that starts at `local`. IPv4 addresses that
-    /// are mapped into IPv6 count as IPv4.
+    /// Whether the connection from `local` is, or recently was, the exporter's own. IPv4 addresses that are mapped into
+    /// IPv6 count as IPv4.
     pub fn contains(&self, local: SocketAddr) -> bool {
         self.0
             .lock()
@@ -119,7 +118,7 @@ struct Outstanding {
     correlation: i32,
     cap: usize,
     since: Instant,
-    /// How long the answer took; None until it is there.
+    /// How long the answer took; None until it is read.
     took: Option<Duration>,
 }
 
@@ -127,7 +126,7 @@ struct Outstanding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Late {
     pub request: &'static str,
-    /// Until it was read: what waits in the kernel's buffer may have come earlier.
+    /// Until it was read. It may have waited in the kernel's buffer before.
     pub took: Duration,
 }
 
@@ -139,7 +138,7 @@ pub struct Conn {
     correlation: i32,
     outstanding: Option<Outstanding>,
     unsent: Vec<u8>,
-    /// Of the answer, as far as it came: length, correlation id, body.
+    /// The part of the answer that has arrived: length, correlation id, body.
     received: Vec<u8>,
 }
 
@@ -190,7 +189,7 @@ impl Conn {
         })
     }
 
-    /// Since when a request has been without its answer.
+    /// Returns since when a request has been unanswered.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.outstanding
             .as_ref()
@@ -199,8 +198,7 @@ impl Conn {
 
     /// Sends one request and returns the body of its answer, at most `cap` bytes long.
     ///
-    /// While an earlier request is unanswered nothing is sent: the call waits for that answer instead, throws it away,
-    /// and only then asks.
+    /// While an earlier request is unanswered nothing is sent: the call first waits for that answer and drops it.
     pub async fn ask(
         &mut self,
         request: &'static str,
@@ -221,7 +219,7 @@ impl Conn {
         self.answer(deadline).await.map(|(body, _)| body)
     }
 
-    /// Reads what is still owed of an earlier answer and throws it away, but for how late it was.
+    /// Reads the answer to an earlier request, drops it, and returns how late it was.
     pub async fn settle(&mut self, deadline: Instant) -> Result<Option<Late>, ConnError> {
         let Some(Outstanding { request, .. }) = self.outstanding else {
             return Ok(None);
@@ -231,15 +229,15 @@ impl Conn {
             .map(|(_, took)| Some(Late { request, took }))
     }
 
-    /// Reads what is still owed as it comes, until then, so that the next [`Conn::settle`] knows how long it took.
+    /// Waits for an owed answer until then, so that the next [`Conn::settle`] knows how long it took.
     pub async fn read_late(&mut self, until: Instant) {
-        // A failure ended the connection: whoever uses it next is told so as well.
+        // A failure ends the connection, so the next call fails in the same way.
         let _ = timeout_at(until, self.receive()).await;
     }
 
     async fn answer(&mut self, deadline: Instant) -> Result<(Vec<u8>, Duration), ConnError> {
         match timeout_at(deadline, self.receive()).await {
-            Ok(received) => received.and_then(|took| Ok((self.taken()?, took))),
+            Ok(received) => received.and_then(|took| Ok((self.take_answer()?, took))),
             Err(_) => Err(ConnError::Timeout {
                 address: self.address.clone(),
                 request: self
@@ -254,8 +252,8 @@ impl Conn {
         }
     }
 
-    /// Sends and reads on from wherever the last call stopped, until the whole answer is there: it may be dropped at any
-    /// await and called again. How long the answer took.
+    /// Continues to send and read where the last call stopped, until the whole answer has arrived, and returns how long
+    /// that took. It may be dropped at any await and called again.
     async fn receive(&mut self) -> Result<Duration, ConnError> {
         let Some(Outstanding {
             request,
@@ -313,8 +311,8 @@ impl Conn {
         Ok(*took.get_or_insert_with(|| since.elapsed()))
     }
 
-    /// The body of the answer that was received.
-    fn taken(&mut self) -> Result<Vec<u8>, ConnError> {
+    /// Returns the body of the received answer.
+    fn take_answer(&mut self) -> Result<Vec<u8>, ConnError> {
         let mut answer = std::mem::take(&mut self.received);
         let Some(Outstanding {
             request,
@@ -324,7 +322,7 @@ impl Conn {
         else {
             return Ok(answer);
         };
-        // frame_length() lets no answer through that is shorter than its correlation id.
+        // frame_length() refuses an answer that is shorter than its correlation id.
         let found = answer
             .get(4..8)
             .and_then(|id| id.first_chunk())
@@ -343,7 +341,7 @@ impl Conn {
     }
 }
 
-/// Length of the frame that starts with these bytes, if it can be an answer of a broker.
+/// Returns the length of the frame that starts with these bytes, if it can be an answer of a broker.
 fn frame_length(
     start: [u8; 4],
     cap: usize,

@@ -1,4 +1,5 @@
-//! The dozen messages of Kafka's protocol that a probe needs, bounded in time and memory.
+//! The part of Kafka's protocol that a probe needs, bounded in time and memory: a connection, the encoding of its requests
+//! and responses, and a client that asks a broker without harming it.
 
 pub mod client;
 pub mod conn;

@@ -1,20 +1,21 @@
-//! Requests and responses in the encoding that every broker from 0.10.0 to 4.x speaks.
+//! Encodes requests and decodes responses, in versions that every broker from 0.10.0 to 4.x supports.
 //!
-//! Responses are read in place. Nothing is allocated by a number that came over the wire, and a response that is cut
-//! off, too long or nonsense is an error that says which field at which byte.
+//! Responses are read in place. No number from the wire decides an allocation, and a response that is cut off, too long
+//! or malformed is an error that names the field and the byte.
 //!
-//! Metadata is spoken in version 6 (Kafka 2.0) where it is offered: before it, brokers tell a leader that lacks the asked
-//! listener as none. Else in version 1: every broker since 0.10.0 answers it. Version 0 would lie, because there brokers
-//! leave dead replicas out of the replica list, so that a partition with a dead follower looks whole.
+//! Metadata is asked in version 6 (Kafka 2.0) if the broker offers it, because in older versions a leader without the
+//! asked listener looks like no leader. Otherwise it is asked in version 1, which every broker since 0.10.0 answers.
+//! Version 0 would be wrong: there, brokers leave dead replicas out of the replica list, so that a partition with a dead
+//! follower looks fully replicated.
 
 pub const API_VERSIONS: i16 = 18;
 pub const METADATA: i16 = 3;
-/// Every broker answers this one; a newer version may be answered by an error in an older encoding.
+/// Every broker answers this version. It may answer a newer one with an error in an older encoding.
 pub const API_VERSIONS_VERSION: i16 = 0;
 pub const METADATA_VERSION: i16 = 1;
 pub const METADATA_WITH_LISTENERS: i16 = 6;
 
-/// Error of a partition whose leader lives and has no listener of the name that was asked.
+/// Error of a partition whose leader lives but has no listener with the asked name.
 pub const LISTENER_NOT_FOUND: i16 = 72;
 
 /// Bounds what a hostile broker can make the exporter keep. No cluster has so many brokers.
@@ -26,12 +27,12 @@ pub const MAX_TOPIC_BYTES: usize = 249;
 
 const CLIENT_ID: &str = "kafka-vitals";
 
-/// What could not be read, and where.
+/// Which field could not be read, where and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} at byte {offset}: {problem}")]
 pub struct WireError {
     pub field: &'static str,
-    /// In the message body, counted from 0 after the correlation id.
+    /// Position in the message body, which starts after the correlation id.
     pub offset: usize,
     pub problem: Problem,
 }
@@ -40,7 +41,7 @@ pub struct WireError {
 pub enum Problem {
     #[error("{needed} bytes expected, {left} left")]
     Short { needed: usize, left: usize },
-    #[error("length {0}, where none may be negative")]
+    #[error("the length is {0}, but it may not be negative")]
     Negative(i32),
     #[error("{count} elements of {each} bytes or more expected, {left} bytes left")]
     Count {
@@ -48,11 +49,11 @@ pub enum Problem {
         each: usize,
         left: usize,
     },
-    #[error("text expected, and these bytes are not UTF-8")]
+    #[error("text expected, but these bytes are not UTF-8")]
     NotUtf8,
     #[error("end of the message expected, {0} bytes left")]
     Trailing(usize),
-    #[error("{0} is no port")]
+    #[error("{0} is not a port")]
     NoPort(i32),
     #[error("at most {limit} expected, {count} announced")]
     TooMany { count: usize, limit: usize },
@@ -60,7 +61,7 @@ pub enum Problem {
     TooLong { length: usize, limit: usize },
 }
 
-/// Walks over a message body.
+/// Reads the fields of a message body one after the other.
 #[derive(Debug, Clone)]
 struct Reader<'a> {
     rest: &'a [u8],
@@ -161,7 +162,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| start.error(field, Problem::Negative(-1)))
     }
 
-    /// Number of elements that follow, never more than the bytes left can hold.
+    /// Reads the number of elements that follow, which is never more than the remaining bytes can hold.
     fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
         let start = self.clone();
         let count = self.int32(field)?;
@@ -187,7 +188,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A whole frame, its length in front: header version 1, then the body.
+/// Encodes a frame: length, header version 1, body.
 fn frame(api: i16, version: i16, correlation: i32, body: &[u8]) -> Vec<u8> {
     let length = 2 + 2 + 4 + 2 + CLIENT_ID.len() + body.len();
     let mut frame = Vec::with_capacity(4 + length);
@@ -201,12 +202,12 @@ fn frame(api: i16, version: i16, correlation: i32, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Asks which versions of each request the broker answers.
+/// Asks which version of each request the broker answers.
 pub fn api_versions_request(correlation: i32) -> Vec<u8> {
     frame(API_VERSIONS, API_VERSIONS_VERSION, correlation, &[])
 }
 
-/// Asks for all topics, as a null array: naming one that does not exist could create it.
+/// Asks for all topics with a null array, because naming a topic that does not exist could create it.
 pub fn metadata_request(correlation: i32) -> Vec<u8> {
     frame(
         METADATA,
@@ -216,7 +217,7 @@ pub fn metadata_request(correlation: i32) -> Vec<u8> {
     )
 }
 
-/// The same in version 6, where it has to be said that no topic is to be made.
+/// The same in version 6, which also says that no topic may be created.
 pub fn metadata_with_listeners_request(correlation: i32) -> Vec<u8> {
     frame(
         METADATA,
@@ -226,12 +227,12 @@ pub fn metadata_with_listeners_request(correlation: i32) -> Vec<u8> {
     )
 }
 
-/// What the broker says of its versions.
+/// The part of an ApiVersions response that is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiVersions {
     /// Kafka's error code; 0 is none.
     pub error: i16,
-    /// Oldest and newest version of Metadata; None where the broker does not know the request.
+    /// Oldest and newest version of Metadata; None if the broker does not know the request.
     pub metadata: Option<(i16, i16)>,
 }
 
@@ -256,7 +257,7 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
     Ok(answer)
 }
 
-/// Broker ids where they lie in the message.
+/// A list of broker ids, still encoded in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids<'a>(&'a [u8]);
 
@@ -282,8 +283,8 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// One part of a Metadata response, in the order of the message: brokers, controller, then each topic before its
-/// partitions.
+/// One part of a Metadata response. They come in the order of the message: brokers, controller, then each topic before
+/// its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
     Broker {
@@ -302,19 +303,18 @@ pub enum Item<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition<'a> {
-    /// Kafka's error code: 5 no leader, 9 a replica is not available (told by brokers of old to old clients),
-    /// [`LISTENER_NOT_FOUND`].
+    /// Kafka's error code: 5 no leader, 9 a replica is not available (from old brokers), [`LISTENER_NOT_FOUND`].
     pub error: i16,
     pub topic: &'a str,
     pub index: i32,
     /// -1 is none.
     pub leader: i32,
     pub replicas: Ids<'a>,
-    /// Mostly empty while there is no leader.
+    /// Usually empty while there is no leader.
     pub isr: Ids<'a>,
 }
 
-/// Walks over the body of a Metadata response without allocating. Ends after the first error.
+/// Iterates over the body of a Metadata response without allocating. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Metadata<'a> {
     reader: Reader<'a>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 
-/// A process for as long as it lives: a process id alone is given out again.
+/// Identifies a process for its whole life. A pid alone does not, because another process may get it later.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -56,22 +56,22 @@ pub enum SecurityProtocol {
 pub struct Listener {
     /// `PLAINTEXT` in `PLAINTEXT://127.0.0.1:9092`.
     pub name: String,
-    /// From `listener.security.protocol.map`, else from the name itself; unknown for a name that no map explains.
+    /// From `listener.security.protocol.map`, else from the name itself. Unknown if neither names a protocol.
     pub protocol: Option<SecurityProtocol>,
-    /// None where the broker binds to every address (`PLAINTEXT://:9092`).
+    /// None if the broker binds to every address (`PLAINTEXT://:9092`).
     pub host: Option<String>,
     pub port: u16,
-    /// Named in `controller.listener.names`: speaks Raft, answers no Metadata.
+    /// Whether `controller.listener.names` has it. Such a listener speaks Raft and answers no Metadata.
     pub controller: bool,
 }
 
-/// What discovery knows of one broker process. `None` is unknown; `problems` tells why.
+/// What discovery knows about one broker process. `None` is unknown, and `problems` says why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Broker {
     pub process: ProcessKey,
     /// When the process started.
     pub started: Option<Moment>,
-    /// `broker.id`, `node.id`, or the id that `meta.properties` remembers.
+    /// `broker.id` or `node.id`, or the id in `meta.properties`.
     pub id: Option<i32>,
     /// Kafka's version, from the names of its jars.
     pub kafka_version: Option<String>,
@@ -80,19 +80,19 @@ pub struct Broker {
     pub mode: Option<Mode>,
     pub roles: BTreeSet<Role>,
     pub listeners: Vec<Listener>,
-    /// As the broker sees them: below `/proc/PID/root` for us.
+    /// Paths as the broker sees them. For the exporter they lie below `/proc/PID/root`.
     pub log_dirs: Vec<PathBuf>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
-    /// Effective ids: what an attach must become.
+    /// Effective ids, which an attach must take on.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
-    /// Why something above is unknown: the file, the cause, the remedy. Secrets never appear here.
+    /// Why something above is unknown, with the file, the cause and the remedy. Secrets never appear here.
     pub problems: Vec<String>,
 }
 
 impl Broker {
-    /// For messages: `broker 3 (pid 12)`.
+    /// Returns the name for messages: `broker 3 (pid 12)`.
     pub fn name(&self) -> String {
         let pid = self.process.pid;
         self.id.map_or_else(
@@ -101,7 +101,7 @@ impl Broker {
         )
     }
 
-    /// A broker process of which nothing but its existence is known.
+    /// Describes a broker process about which nothing else is known.
     pub fn unknown(process: ProcessKey) -> Broker {
         Broker {
             process,

@@ -22,6 +22,7 @@ named! {
         Cluster = "cluster",
         Threads = "threads",
         Progress = "progress",
+        Pools = "pools",
     }
 }
 
@@ -70,6 +71,10 @@ impl CollectorName {
             Self::Progress => (
                 "how often the threads run that must, and the pauses of the JVM",
                 every(250),
+            ),
+            Self::Pools => (
+                "CPU time of the thread pools, and how long they waited for a core",
+                Schedule::InPassOf(Self::Progress),
             ),
         }
     }

@@ -1,10 +1,11 @@
-//! The plain data that every other part speaks of. It depends on nothing else here.
+//! The plain data that every other part uses. It depends on no other part.
 
 mod broker;
 mod collector;
 mod evidence;
 pub mod named;
 mod reading;
+pub mod routes;
 mod snapshot;
 mod tcp;
 mod threads;
@@ -21,5 +22,6 @@ pub use threads::{
     ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
-    Clock, Moment, clock_text, deserialize_duration, duration_text, rfc3339, seconds_text,
+    Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
+    rfc3339_millis, seconds_text,
 };

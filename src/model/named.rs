@@ -1,6 +1,6 @@
 //! Enums whose variants have names.
 
-/// An enum with all its variants, in their order, and a name for each.
+/// Defines an enum with a list of all its variants and a name for each.
 macro_rules! named {
     ($(#[$of_type:meta])* pub enum $Type:ident { $($(#[$of_variant:meta])* $Variant:ident = $name:literal,)+ }) => {
         $(#[$of_type])*
@@ -10,7 +10,7 @@ macro_rules! named {
         impl $Type {
             pub const ALL: [$Type; [$($Type::$Variant),+].len()] = [$($Type::$Variant),+];
 
-            /// As labels spell it.
+            /// Returns the name as labels have it.
             pub fn name(self) -> &'static str {
                 match self { $($Type::$Variant => $name),+ }
             }

@@ -1,4 +1,4 @@
-//! What was read, with its age, or why it is unknown.
+//! Readings: a value with the time at which it was read, or the reason why it is unknown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::Moment;
 use super::named::named;
 
-/// A known value with its time, or unknown with its reason.
+/// A value with its time, or the reason why it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reading<T> {
     Known {
         value: T,
         at: Moment,
-        /// Three intervals of the round that took it; older than this it says nothing of now.
+        /// Three intervals of the round that read it. A value older than this is not used.
         valid_for: Duration,
     },
     Unknown {
@@ -30,7 +30,7 @@ impl<T> Reading<T> {
         }
     }
 
-    /// The value, if it is known and young enough to speak of `now`.
+    /// Returns the value, if it is known and not too old at `now`.
     pub fn fresh(&self, now: Moment) -> Option<&T> {
         match self {
             Reading::Known {
@@ -42,7 +42,7 @@ impl<T> Reading<T> {
         }
     }
 
-    /// The last known value however old, with its time.
+    /// Returns the last known value with its time, even if it is old.
     pub fn last(&self) -> Option<(&T, Moment)> {
         match self {
             Reading::Known { value, at, .. } => Some((value, *at)),
@@ -50,7 +50,7 @@ impl<T> Reading<T> {
         }
     }
 
-    /// Why [`Reading::fresh`] gives nothing, for a person.
+    /// Explains to a person why [`Reading::fresh`] returns None.
     pub fn reason(&self, now: Moment) -> Option<String> {
         match self {
             Reading::Unknown { reason } => Some(reason.to_string()),
@@ -72,7 +72,7 @@ impl<T> Default for Reading<T> {
 
 /// A reading of any type.
 pub trait AnyReading {
-    /// When the last known value was taken.
+    /// When the last known value was read.
     fn taken(&self) -> Option<Moment>;
     /// See [`Reading::reason`].
     fn why_unknown(&self, now: Moment) -> Option<String>;
@@ -95,9 +95,9 @@ named! {
     pub enum Reason {
         /// No answer within the deadline.
         Timeout = "timeout",
-        /// It answers, but after the deadline.
+        /// The answer comes, but after the deadline.
         Slow = "slow",
-        /// Nothing listens, or the JVM refuses.
+        /// No process listens, or the JVM refuses.
         Refused = "refused",
         /// The connection was closed without an answer.
         Closed = "closed",
@@ -105,7 +105,7 @@ named! {
         Unreachable = "unreachable",
         /// The answer is not what the protocol allows.
         Protocol = "protocol",
-        /// The other side, or the kernel, cannot do it.
+        /// The other side, or the kernel, does not support it.
         Unsupported = "unsupported",
         /// The exporter lacks the right.
         Denied = "denied",
@@ -117,7 +117,7 @@ named! {
         Gone = "gone",
         /// The JVM's attach listener is dead.
         ListenerDead = "listener_dead",
-        /// The process is no HotSpot JVM.
+        /// The process is not a HotSpot JVM.
         NotHotspot = "not_hotspot",
         /// The JVM does not catch SIGQUIT.
         NoSignalHandler = "no_signal_handler",
@@ -125,7 +125,7 @@ named! {
         Io = "io",
         /// The collector panicked.
         Internal = "internal",
-        /// The settings do not fit.
+        /// The settings do not match the broker.
         Config = "config",
         /// The node is a dedicated controller.
         Controller = "controller",
@@ -135,9 +135,9 @@ named! {
         NoListener = "no_listener",
         /// No topic is visible.
         NoTopic = "no_topic",
-        /// The broker's network cannot be reached from here.
+        /// The broker runs in a network that the exporter cannot reach.
         OtherNetwork = "other_network",
-        /// The broker has not served yet.
+        /// The broker has just started and does not serve yet.
         Starting = "starting",
         /// /proc cannot be read.
         Unreadable = "unreadable",
@@ -154,12 +154,12 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// Why a collector has no reading. It becomes an unknown reading, never a zero.
+/// Why a collector failed. It becomes an unknown reading, never a zero.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     pub reason: Reason,
-    /// For a person: which broker, which file or address, what to do about it.
+    /// For a person: which broker, which file or address, and what to do.
     pub message: String,
 }
 

@@ -69,6 +69,9 @@ pub struct BrokerSnapshot {
     pub progress: Reading<ProgressReport>,
     /// Time that the JVM has spent at safepoints since it started.
     pub jvm_pauses: Reading<Duration>,
+    /// By the pool's name.
+    #[serde(default)]
+    pub pools: Reading<Arc<BTreeMap<String, PoolTime>>>,
     /// The newest deadlock of this process: stays until a later successful dump is clean.
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
@@ -98,12 +101,12 @@ impl BrokerSnapshot {
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
     /// it is known whenever `connections` is.
-    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 13] {
+    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 14] {
         use CollectorName as C;
         [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
-            (C::Fds, "handles by kind", &self.fd_kinds),
+            (C::Fds, "file handles by kind", &self.fd_kinds),
             (C::MemoryMaps, "memory maps", &self.memory_maps),
             (C::LogDirs, "log dirs", &self.log_dirs),
             (C::Sockets, "sockets", &self.sockets),
@@ -114,6 +117,7 @@ impl BrokerSnapshot {
             (C::Threads, "threads", &self.threads),
             (C::Progress, "progress of threads", &self.progress),
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
+            (C::Pools, "CPU time of pools", &self.pools),
         ]
     }
 
@@ -148,6 +152,20 @@ pub struct ProcessVitals {
     /// None is unlimited.
     pub fd_limit_soft: Option<u64>,
     pub fd_limit_hard: Option<u64>,
+}
+
+/// What the scheduler has counted for the threads of one pool, with those that have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolTime {
+    /// Those that run now.
+    pub threads: u64,
+    pub cpu: Duration,
+    /// How long they waited for a core.
+    pub run_queue: Duration,
+    /// Cores that they used on average over the last seconds; None at the first reading.
+    pub cores: Option<f64>,
+    /// Share of `run_queue` in the time for which they could run, over the last seconds.
+    pub waiting: Option<f64>,
 }
 
 /// Open file descriptors by what they refer to.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::named::named;
 
 named! {
-    /// The kernel's TCP states, in the order of its numbers (1 is established). The twelfth, NEW_SYN_RECV, never leaves
-    /// the kernel: sock_diag and `/proc/net/tcp` both tell it as SYN_RECV.
+    /// The kernel's TCP states, in the order of their numbers (1 is established). The twelfth, NEW_SYN_RECV, is not shown
+    /// outside the kernel: sock_diag and `/proc/net/tcp` report it as SYN_RECV.
     #[derive(Serialize, Deserialize)]
     pub enum TcpState {
         Established = "established",
@@ -24,12 +24,12 @@ named! {
 }
 
 impl TcpState {
-    /// As `/proc/net/tcp` and sock_diag count them.
+    /// The number in `/proc/net/tcp` and sock_diag.
     pub fn number(self) -> u8 {
         self as u8 + 1
     }
 
-    /// From its [`TcpState::number`].
+    /// Returns the state with this [`TcpState::number`].
     pub fn from_number(number: u8) -> Option<TcpState> {
         TcpState::ALL
             .get(usize::from(number).checked_sub(1)?)
@@ -37,17 +37,17 @@ impl TcpState {
     }
 }
 
-/// Sockets in one state. For LISTEN the queues are no bytes and stay 0 here; see [`AcceptQueue`].
+/// Sockets in one state. For LISTEN the queues are not bytes and stay 0 here; see [`AcceptQueue`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateCount {
     pub connections: u64,
-    /// Bytes that the broker has not read: the peer's FIN, which counts 1 in `ss` until it is read, is left out.
+    /// Bytes that the broker has not read, without the peer's FIN, which counts 1 in `ss` until it is read.
     pub receive_bytes: u64,
-    /// Bytes that the peer has not acknowledged, as `ss` tells them: an unacknowledged SYN or FIN counts 1.
+    /// Bytes that the peer has not acknowledged. As in `ss`, an unacknowledged SYN or FIN counts 1.
     pub send_bytes: u64,
 }
 
-/// Counts by TCP state; index with [`StateCounts::get`].
+/// Counts by TCP state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateCounts([StateCount; 11]);
 
@@ -61,25 +61,25 @@ impl StateCounts {
     }
 }
 
-/// At the broker's listener ports, every state but ESTABLISHED (that slot stays 0).
+/// Sockets at the broker's listener ports, in every state except ESTABLISHED (that count stays 0).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SocketPulse {
     pub server: StateCounts,
-    /// CLOSE_WAIT connections of the listeners with bytes that nobody reads.
+    /// CLOSE_WAIT connections of the listeners with unread bytes.
     pub unread_close_wait: u64,
 }
 
-/// A listener's connections that the kernel completed and the broker has not accepted.
+/// Connections of a listener that the kernel has completed and the broker has not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptQueue {
     /// Name of the Kafka listener.
     pub listener: String,
     pub length: u32,
-    /// Unknown where only `/proc/PID/net/tcp` could be read.
+    /// Unknown if only `/proc/PID/net/tcp` could be read.
     pub limit: Option<u32>,
 }
 
-/// Every slow round: what only the owner of each socket tells.
+/// Read on the slow round: counts that need the owner of each socket.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SocketOwners {
     /// ESTABLISHED connections at the listener ports.

@@ -45,9 +45,7 @@ fn snapshot(at: u64) -> Snapshot {
         at: Moment(0),
         valid_for: Duration::ZERO,
     };
-    broker
-        .dump_failures
-        .insert(Reason::Timeout.into(), 1 << 53 | 1);
+    broker.dump_failures.insert(Reason::Timeout, 1 << 53 | 1);
     let vitals = ExporterVitals {
         cpu_seconds: 0.1 + 0.2,
         ..Default::default()

@@ -43,7 +43,7 @@ impl From<Errno> for PerfDataError {
 #[derive(Debug)]
 pub struct PerfFile {
     file: File,
-    /// Where the time at safepoints is, and its ticks a second: an entry never moves.
+    /// Position of the time at safepoints, and its ticks per second. An entry never moves.
     safepoints: Option<(u64, i64)>,
 }
 
@@ -115,7 +115,7 @@ impl PerfFile {
         PerfData::parse(bytes)
     }
 
-    /// [`PerfData::safepoint_time`], of which all but the first call reads the one counter alone.
+    /// Returns [`PerfData::safepoint_time`]. All calls except the first read only that counter.
     ///
     /// # Errors
     /// `Format` or `Io`.
@@ -175,7 +175,7 @@ impl PerfData {
         self.entries().filter_map(|(_, bytes)| entry(bytes))
     }
 
-    /// Where the value of a counter that counts is in the file.
+    /// Returns the position of a number in the file.
     fn position(&self, name: &str) -> Option<u64> {
         self.entries().find_map(|(at, bytes)| match entry(bytes)? {
             (found, Value::Long(_)) if found == name => {
@@ -185,7 +185,7 @@ impl PerfData {
         })
     }
 
-    /// Each entry with its position.
+    /// Returns each entry with its position.
     fn entries(&self) -> impl Iterator<Item = (usize, &[u8])> {
         // Each entry has at least 20 bytes, so even a huge count ends with the file.
         let mut at = self.first_entry;
@@ -195,9 +195,9 @@ impl PerfData {
                 .bytes
                 .get(at..at.checked_add(length)?)
                 .filter(|_| length >= 20)?;
-            let begin = at;
+            let start = at;
             at += length;
-            Some((begin, entry))
+            Some((start, entry))
         })
     }
 
@@ -237,7 +237,7 @@ impl PerfData {
     }
 }
 
-/// `frequency` is in ticks a second.
+/// Converts ticks. `frequency` is in ticks per second.
 fn time(ticks: i64, frequency: i64) -> Option<Duration> {
     let ticks = u128::try_from(ticks).ok()?;
     let frequency = u128::try_from(frequency).ok().filter(|it| *it > 0)?;

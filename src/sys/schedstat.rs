@@ -55,6 +55,8 @@ impl Allowance {
 pub struct Counts {
     /// Nanoseconds on a CPU.
     pub cpu: u64,
+    /// Nanoseconds waiting for a CPU.
+    pub run_queue: u64,
     /// How often it got a CPU.
     pub switches: u64,
 }
@@ -78,12 +80,12 @@ pub struct Tasks {
     folder: OwnedFd,
     tasks: BTreeMap<u32, Task>,
     allowance: Allowance,
-    /// The links of the folder at the last listing, and the scans since that found as many.
+    /// The number of links of the folder at the last listing, and how many scans since then found the same number.
     links: u64,
     unchanged: u32,
 }
 
-/// So many scans in a row trust the number of threads: one may have begun as another ended.
+/// So many scans in a row rely on the number of threads. It stays the same if one thread starts when another ends.
 const TRUSTED_SCANS: u32 = 4;
 
 impl Tasks {
@@ -137,12 +139,12 @@ impl Tasks {
         self.tasks.get(&id)
     }
 
-    /// As [`Tasks::scan`], but only if the number of threads has changed. Returns whether it scanned.
+    /// Calls [`Tasks::scan`] if the number of threads has changed. Returns whether it did.
     ///
     /// # Errors
     /// `Gone`, `Denied`, `Io`.
     pub fn scan_changed(&mut self) -> Result<bool, ProcError> {
-        // The kernel adds the number of threads.
+        // The number of links includes the number of threads.
         let stat = rustix::fs::fstat(&self.folder);
         let links = stat.map_err(|errno| failed(self.pid, &self.path, errno))?;
         #[allow(clippy::useless_conversion)] // its width differs between architectures
@@ -327,9 +329,13 @@ fn read_counts(file: impl AsFd) -> Result<Option<Counts>, Errno> {
 /// Parses `31415926 271828 42`: time on a CPU, time waiting for one, and how often it got one.
 fn parse_counts(text: &[u8]) -> Option<Counts> {
     let (cpu, rest) = decimal(text)?;
-    let (_, rest) = decimal(rest)?;
+    let (run_queue, rest) = decimal(rest)?;
     let (switches, _) = decimal(rest)?;
-    Some(Counts { cpu, switches })
+    Some(Counts {
+        cpu,
+        run_queue,
+        switches,
+    })
 }
 
 /// Parses a number of at most 19 digits (317 years in nanoseconds) and returns the rest behind the byte after it. This is

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use crate::parse::thread_dump::Thread;
 
 /// Equal for the same thread with equal frames.
-pub fn place_hash(thread: &Thread<'_>) -> u64 {
+pub(super) fn place_hash(thread: &Thread<'_>) -> u64 {
     let mut hasher = StackHasher(stack_hash(thread));
     hasher.write(thread.name.as_bytes());
     hasher.write(&thread.header().number.unwrap_or_default().to_le_bytes());
@@ -13,7 +13,7 @@ pub fn place_hash(thread: &Thread<'_>) -> u64 {
 }
 
 /// Equal for equal frames; the addresses of locks, which garbage collection changes, are not in it.
-pub fn stack_hash(thread: &Thread<'_>) -> u64 {
+pub(super) fn stack_hash(thread: &Thread<'_>) -> u64 {
     let mut hasher = StackHasher(0);
     thread
         .frame_lines()

@@ -76,7 +76,7 @@ findings! {
         "See the thread findings for the cause. Without one, check garbage collection, CPU and disk of the host, and whether the container is paused.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
         "At their present growth the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
-        "Find what grows (handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";
+        "Find what grows (file handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";
     MemoryMapsExhaustion = "memory_maps_exhaustion", Critical, "Memory maps run out",
         "At their present growth the memory mappings reach vm.max_map_count soon. Each index of a segment takes one; then the broker fails with an out-of-memory error.",
         "Raise vm.max_map_count (262144 or more), or have fewer segments.";
@@ -93,7 +93,7 @@ findings! {
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";
     FileHandleLeak = "file_handle_leak", Warning, "File handles grow without end",
-        "The number of open handles has grown steadily and does not come down.",
+        "The number of open file handles has grown steadily and does not come down.",
         "Find the kind that grows: sockets point to clients that reconnect or a broker that does not close; files to segments that are not deleted.";
     DeadSocketPileup = "dead_socket_pileup", Warning, "Orphaned sockets",
         "The process holds sockets that no socket table of the kernel lists: connections that were reset, or whose peer died, and that the broker never closed.",

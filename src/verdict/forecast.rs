@@ -1,15 +1,15 @@
 //! Time left until something runs out.
 //!
-//! Levels of a broker are no straight lines: segments roll and are deleted, clients come and go in fleets, counts
-//! jitter. So the slope is [Theil and Sen's][ts] (the median of the slopes of all pairs: up to 29 % of the points may
-//! be anything) over the medians of sixteen parts of a window, and the window is chosen by the data, as Lepski does:
-//! the longest whose slope agrees with those of all the shorter ones. A long one averages teeth away; a short one is
-//! all that is left after a step, or when a leak has just begun.
+//! Levels of a broker are no straight lines: segments roll and are deleted, fleets of clients come and go, counts jitter.
+//! So the growth is the [Theil-Sen slope][ts] (the median of the slopes of all pairs: up to 29 % of the points may be
+//! anything) over the medians of sixteen parts of a window. The data choose the window: the longest whose growth agrees
+//! with that of all shorter ones. A long window averages teeth; a short one is all that is left after a step, or when a
+//! leak has just started. If the second half of the window grows clearly faster than the first, the difference continues.
 //!
-//! How closely slopes must agree, and what is growth at all, is measured against the *swing*: how far the level
-//! repeatedly strays from its own line within an eighth of the history. The second largest of the eight counts, so
-//! that a single step is no swing, and a tooth that came down twice is one: a rise which is not larger than what came
-//! down before is no growth. The limit is met by the peaks: they, and not the middle of the teeth, are led to it.
+//! How closely windows must agree, and what is growth at all, is measured against the *swing*: how far the level
+//! repeatedly strays from its own line within a sixteenth of the history. The second largest of the sixteen counts, so
+//! that a single step is no swing and a tooth that fell twice is one: a rise that is not larger than earlier falls is no
+//! growth. The peaks, not the middle of the teeth, reach the limit.
 //!
 //! [ts]: https://en.wikipedia.org/wiki/Theil%E2%80%93Sen_estimator
 
@@ -26,27 +26,27 @@ use crate::model::Moment;
 pub enum Forecast {
     /// Nothing grows towards the limit.
     NoneAhead,
-    /// Seconds until the limit is reached if growth goes on as it is.
+    /// Seconds until the limit is reached if the growth continues.
     SecondsLeft(f64),
     #[default]
     Unknown,
 }
 
-/// One level over time, thinned to what a forecast needs: the finer the younger, some 200 samples over 2.5 hours.
+/// One level over time, thinned to what a forecast needs: about 200 samples over 2.5 hours, the younger the finer.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
     /// The oldest first.
-    samples: Vec<Sample>,
-    /// How many samples lead to the next thinning.
+    samples: Vec<Bucket>,
+    /// The number of samples at which they are thinned again.
     full: usize,
-    /// Of these samples; empty until somebody asks.
+    /// The trend of these samples, computed on demand.
     trend: OnceLock<Option<Trend>>,
 }
 
-/// What the level did over a short time.
+/// The level over a short time.
 #[derive(Debug, Clone, Copy)]
-struct Sample {
-    /// Seconds since 1970.
+struct Bucket {
+    /// In seconds since 1970.
     from: f64,
     to: f64,
     count: f64,
@@ -60,47 +60,47 @@ struct Sample {
 struct Trend {
     /// Where its peaks are now.
     level: f64,
-    course: Course,
-    /// For how long it has grown so, where that is a leak.
+    growth: Option<Growth>,
+    /// For how long it has grown so, if that is a leak.
     leak: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Course {
-    Flat,
-    /// It has risen, but not steadily: a step, or the begin of growth.
-    Unclear,
-    /// Units a second.
-    Steady(f64),
-    /// Units a second now, and by how much its root grows a second.
-    Faster(f64, f64),
-    /// Units a second now, and the share that it loses a second.
-    Slower(f64, f64),
+/// Units per second now, and how much that grows per second.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    speed: f64,
+    acceleration: f64,
 }
 
 const HISTORY: f64 = 9000.0;
 const MAX_SAMPLES: usize = 300;
-/// Neighbours become one sample where they span no more than this share of their age.
+/// Neighbours are merged if they span no more than this share of their age.
 const THINNING: f64 = 1.0 / 24.0;
 const SHORTEST_WINDOW: f64 = 30.0;
 const PARTS: usize = 16;
 const CHUNKS: usize = 16;
-/// Below this span nothing is said.
+/// A shorter history gives no forecast.
 const MIN_SPAN: f64 = 60.0;
 const MIN_LEAK: f64 = 600.0;
-/// Rises count from so many swings on; for a leak, which nobody asks about near a limit, from twice as many.
+/// How many swings a rise must exceed to count; twice as many for a leak, which is reported far from any limit.
 const SWINGS: f64 = 1.5;
+/// By how many swings the halves of a window must differ to show that growth changes.
+const BEND: f64 = 1.5;
+/// How much less certain the speed is where growth accelerates.
+const ACCELERATION_TOLERANCE: f64 = 4.0;
+/// The share of the samples that lies below the peaks.
+const PEAK: f64 = 0.9;
 /// A leak adds at least this share to the level: segments of a topic that fills up for days add less.
 const LEAK_SHARE: f64 = 0.05;
 
 impl Series {
-    /// Takes in a sample. An older one than the newest is left out.
+    /// Takes in a sample, unless it is older than the newest.
     pub fn push(&mut self, at: Moment, level: f64) {
         let at = at.seconds();
         if !level.is_finite() || self.samples.last().is_some_and(|last| last.to >= at) {
             return;
         }
-        self.samples.push(Sample {
+        self.samples.push(Bucket {
             from: at,
             to: at,
             count: 1.0,
@@ -120,7 +120,7 @@ impl Series {
     }
 
     fn thin(&mut self, now: f64) {
-        let mut thinned: Vec<Sample> = Vec::with_capacity(self.samples.len());
+        let mut thinned: Vec<Bucket> = Vec::with_capacity(self.samples.len());
         for sample in self
             .samples
             .iter()
@@ -143,20 +143,16 @@ impl Series {
         let Some(trend) = self.trend() else {
             return Forecast::Unknown;
         };
-        let room = (limit - trend.level).max(0.0);
-        let seconds = match trend.course {
-            Course::Flat => f64::INFINITY,
-            Course::Unclear => return Forecast::Unknown,
-            Course::Steady(speed) => room / speed,
-            // The root of the speed grows evenly: between a speed that grows evenly and one that grows by shares.
-            Course::Faster(speed, gain) => {
-                ((speed.powf(1.5) + 3.0 * gain * room).cbrt() - speed.sqrt()) / gain
-            }
-            Course::Slower(speed, loss) if loss * room < speed => {
-                -(1.0 - loss * room / speed).ln() / loss
-            }
-            Course::Slower(..) => f64::INFINITY,
+        let Some(Growth {
+            speed,
+            acceleration,
+        }) = trend.growth
+        else {
+            return Forecast::NoneAhead;
         };
+        // Solves `speed * t + acceleration * t² / 2 = left`, also without acceleration.
+        let left = (limit - trend.level).max(0.0);
+        let seconds = 2.0 * left / (speed + (speed * speed + 2.0 * acceleration * left).sqrt());
         if seconds.is_finite() {
             Forecast::SecondsLeft(seconds)
         } else {
@@ -164,14 +160,14 @@ impl Series {
         }
     }
 
-    /// For how long the level has grown without coming down; None where it does not leak.
+    /// For how long the level has grown without coming down; None if that is no leak.
     pub fn leak(&self) -> Option<Duration> {
         self.trend()?.leak
     }
 }
 
-impl Sample {
-    fn merge(&mut self, later: &Sample) {
+impl Bucket {
+    fn merge(&mut self, later: &Bucket) {
         let count = self.count + later.count;
         self.mean += (later.mean - self.mean) * later.count / count;
         self.count = count;
@@ -184,7 +180,7 @@ impl Sample {
         (self.from + self.to) / 2.0
     }
 
-    /// How far its highest and lowest lie above the line through the origin, which may rise within it.
+    /// How far its highest and lowest lie above the line through the origin with this slope.
     fn above(&self, slope: f64) -> (f64, f64) {
         let (a, b) = (slope * self.from, slope * self.to);
         (self.high - a.max(b), self.low - a.min(b))
@@ -195,16 +191,16 @@ impl Sample {
 type Point = (f64, f64);
 
 /// The medians of the parts of `from..=to`.
-fn points(samples: &[Sample], from: f64, to: f64, parts: usize) -> Vec<Point> {
-    let part = |sample: &Sample| {
+fn points(samples: &[Bucket], from: f64, to: f64, parts: usize) -> Vec<Point> {
+    let part = |sample: &Bucket| {
         (((sample.at() - from) / (to - from) * parts as f64) as usize).min(parts - 1)
     };
     let begin = samples.partition_point(|sample| sample.at() < from);
     let end = samples.partition_point(|sample| sample.at() <= to);
     let within = samples.get(begin..end).unwrap_or_default();
-    let of_part = |group: &[Sample]| {
-        let median = |of: fn(&Sample) -> f64| quantile(group.iter().map(of).collect(), 0.5);
-        (median(Sample::at), median(|sample| sample.mean))
+    let of_part = |group: &[Bucket]| {
+        let median = |of: fn(&Bucket) -> f64| quantile(group.iter().map(of).collect(), 0.5);
+        (median(Bucket::at), median(|sample| sample.mean))
     };
     within
         .chunk_by(|a, b| part(a) == part(b))
@@ -221,7 +217,7 @@ fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
     }
 }
 
-/// Theil and Sen's.
+/// The Theil-Sen slope.
 fn slope(points: &[Point]) -> f64 {
     let pairs = points
         .iter()
@@ -231,7 +227,7 @@ fn slope(points: &[Point]) -> f64 {
 }
 
 /// How far the level repeatedly strays from its own line.
-fn swing(samples: &[Sample], from: f64, now: f64) -> f64 {
+fn swing(samples: &[Bucket], from: f64, now: f64) -> f64 {
     let length = (now - from) / CHUNKS as f64;
     let mut swings: Vec<f64> = (0..CHUNKS)
         .map(|i| from + i as f64 * length)
@@ -249,7 +245,7 @@ fn swing(samples: &[Sample], from: f64, now: f64) -> f64 {
         })
         .collect();
     swings.sort_by(f64::total_cmp);
-    // Counts are whole.
+    // Counts are whole numbers.
     swings
         .iter()
         .rev()
@@ -257,82 +253,70 @@ fn swing(samples: &[Sample], from: f64, now: f64) -> f64 {
         .map_or(1.0, |second| second.max(1.0))
 }
 
-fn trend(samples: &[Sample]) -> Option<Trend> {
+fn trend(samples: &[Bucket]) -> Option<Trend> {
     let (from, now) = (samples.first()?.from, samples.last()?.to);
     if now - from < MIN_SPAN {
         return None;
     }
     let swing = SWINGS * swing(samples, from, now);
-    let mut chosen: Option<(f64, Vec<Point>, f64)> = None;
-    let mut bent = None;
+    let mut chosen = None;
     let mut agreed = (f64::NEG_INFINITY, f64::INFINITY);
-    let mut agrees = true;
     let mut window = SHORTEST_WINDOW;
     while window <= (now - from) * 1.25 {
         let points = points(samples, now - window, now, PARTS);
         if points.len() >= PARTS / 2 {
-            bent = bend(&points, window, swing)
-                .map(|course| (window, course))
-                .or(bent);
-            let slope = slope(&points);
+            let growth = growth(&points, window, swing);
+            let parts = if growth.acceleration > 0.0 {
+                ACCELERATION_TOLERANCE
+            } else {
+                1.0
+            };
+            let tolerance = parts * swing / window;
             agreed = (
-                agreed.0.max(slope - swing / window),
-                agreed.1.min(slope + swing / window),
+                agreed.0.max(growth.speed - tolerance),
+                agreed.1.min(growth.speed + tolerance),
             );
-            agrees &= agreed.0 <= agreed.1;
-            if agrees {
-                chosen = Some((window, points, slope));
+            if agreed.0 > agreed.1 {
+                break;
             }
+            chosen = Some((window, slope(&points), growth));
         }
         window *= 2.0;
     }
-    let (window, points, slope) = chosen?;
-    let rise = slope * window;
-    let later = points.get(points.len() / 2..).unwrap_or_default();
-    let course = match bent {
-        // A long straight line that teeth bend for a while is no bend.
-        Some((bend, course)) if bend >= window => course,
-        _ if rise <= swing => Course::Flat,
-        _ if self::slope(later) * window / 2.0 < rise / 4.0 - swing => Course::Unclear,
-        _ => Course::Steady(slope),
-    };
-    let middle = quantile(
-        points
-            .iter()
-            .map(|point| point.1 - slope * point.0)
-            .collect(),
-        0.5,
-    );
-    let peaks = samples.iter().filter(|sample| sample.at() >= now - window);
-    let peaks: Vec<Sample> = peaks.copied().collect();
-    let part = |sample: &Sample| ((now - sample.at()) / window * PARTS as f64) as usize;
-    let highest = |group: &[Sample]| {
-        group
-            .iter()
-            .map(|sample| sample.above(slope).0)
-            .fold(f64::NEG_INFINITY, f64::max)
-    };
-    let peak = quantile(
-        peaks
-            .chunk_by(|a, b| part(a) == part(b))
-            .map(highest)
-            .collect(),
-        0.8,
-    );
-    let leak = matches!(course, Course::Steady(_) | Course::Faster(..))
-        .then(|| grown(samples, now, swing))
-        .flatten();
-    // What lies higher is of another time: the line went through a step.
-    let peak = peak.min(middle + swing);
+    let (window, slope, growth) = chosen?;
+    let is_growth = growth.speed > 0.0 && slope * window > swing;
+    let recent = samples.iter().filter(|sample| sample.at() >= now - window);
+    let peaks = recent.map(|sample| sample.above(slope).0).collect();
     Some(Trend {
-        level: peak + slope * now,
-        course,
-        leak,
+        level: quantile(peaks, PEAK) + slope * now,
+        growth: is_growth.then_some(growth),
+        leak: grown(samples, now, swing).filter(|_| is_growth),
     })
 }
 
-/// Since when the level has risen without coming down, where that is long and much.
-fn grown(samples: &[Sample], now: f64, swing: f64) -> Option<Duration> {
+/// The growth at the end of the window.
+fn growth(points: &[Point], window: f64, swing: f64) -> Growth {
+    let half = window / 2.0;
+    let (early, late) = points.split_at(points.len() / 2);
+    let late_speed = slope(late);
+    let change = late_speed - slope(early);
+    let (speed, acceleration) = if change * half > BEND * swing {
+        (late_speed + change / 2.0, change / half)
+    } else if change * half < -BEND * swing {
+        // Growth that slows down counts only if the second half is growth by itself.
+        let is_growth = late_speed * half > swing;
+        (if is_growth { late_speed } else { 0.0 }, 0.0)
+    } else {
+        (slope(points), 0.0)
+    };
+    Growth {
+        speed,
+        acceleration,
+    }
+}
+
+/// For how long the level has risen without coming down, if that is long and much.
+fn grown(samples: &[Bucket], now: f64, swing: f64) -> Option<Duration> {
     let newest = samples.last()?.mean;
     let mut base = newest;
     let mut since = now;
@@ -346,44 +330,6 @@ fn grown(samples: &[Sample], now: f64, swing: f64) -> Option<Duration> {
     let long = now - since >= MIN_LEAK;
     let much = newest - base >= (2.0 * swing).max(LEAK_SHARE * base);
     (long && much).then(|| Duration::from_secs_f64(now - since))
-}
-
-/// Growth that becomes faster or slower from quarter to quarter of the window.
-fn bend(points: &[Point], window: f64, swing: f64) -> Option<Course> {
-    if points.len() < PARTS - 2 {
-        return None;
-    }
-    let quarter = window / 4.0;
-    let mut quarters = points.chunks(points.len().div_ceil(4)).map(slope);
-    let [a, b, c, d] = [
-        quarters.next()?,
-        quarters.next()?,
-        quarters.next()?,
-        quarters.next()?,
-    ];
-    let steps = [b - a, c - b, d - c];
-    let least = steps
-        .iter()
-        .copied()
-        .fold(f64::INFINITY, |least, step| least.min(step.abs()));
-    let most = steps
-        .iter()
-        .copied()
-        .fold(0.0, |most: f64, step| most.max(step.abs()));
-    let one_way = steps.iter().all(|step| *step > 0.0) || steps.iter().all(|step| *step < 0.0);
-    let significant = (d - a).abs() * quarter > swing && least * 8.0 >= most;
-    if !one_way || !significant || c <= 0.0 || d <= 0.0 {
-        return None;
-    }
-    if d < c {
-        let loss = (c / d).ln() / quarter;
-        return Some(Course::Slower(d * (-loss * quarter / 2.0).exp(), loss));
-    }
-    let gain = (d.sqrt() - c.sqrt()) / quarter;
-    Some(Course::Faster(
-        (d.sqrt() + gain * quarter / 2.0).powi(2),
-        gain,
-    ))
 }
 
 #[cfg(test)]

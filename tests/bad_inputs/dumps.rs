@@ -59,10 +59,10 @@ async fn answers_of_a_jvm() {
     #[rustfmt::skip] // a case a line
     let cases: [(&str, &[u8], &str); 5] = [
         ("error code", b"101\nNo such operation\n", "the JVM answered code 101 to `threaddump`: No such operation"),
-        ("no code", b"\xff\xfe\0 threads", "the reply does not begin with a code: \"\u{fffd}\u{fffd}\\0 threads\""),
-        ("code without a line", b"0", "the reply does not begin with a code: \"0\""),
-        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n", "the reply does not begin with a code: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\""),
-        ("nothing", b"", "the JVM closed the connection without an answer: the ids are the same, but the JVM has capabilities that this process lacks, or may not be traced: give the exporter CAP_SYS_PTRACE"),
+        ("no code", b"\xff\xfe\0 threads", "the JVM's reply does not start with a code: \"\u{fffd}\u{fffd}\\0 threads\""),
+        ("code without a line", b"0", "the JVM's reply does not start with a code: \"0\""),
+        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n", "the JVM's reply does not start with a code: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\""),
+        ("nothing", b"", "the JVM closed the connection without a reply: the ids are the same, but the JVM has capabilities that the exporter lacks, or may not be traced: give the exporter CAP_SYS_PTRACE"),
     ];
     let pid = std::process::id();
     let start_ticks = ProcRoot::new("/proc").stat(pid).unwrap().start_ticks;

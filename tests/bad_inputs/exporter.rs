@@ -1,9 +1,10 @@
 //! The running exporter: bad requests, missing rights, and how often it logs them.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::host::{Host, skip};
 use crate::running::{Exporter, send, wait_for};
@@ -87,7 +88,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
         "INFO found a broker broker=\"7@1\" pid=77 version=\"2.8.2\"",
         "WARN broker 7 (pid 88): nothing listens on 127.0.0.1:1: ",
         "limits is not in the form that Linux writes (no Max open files) broker=\"7@1\" collector=\"process\" reason=\"protocol\"",
-        "PLAINTEXT is spoken for now, and its listeners (SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
+        "only PLAINTEXT is supported, but its listeners (SSL) use other protocols: name a PLAINTEXT listener as `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: for peers, every broker must advertise an address of its own broker=\"7@1\" collector=\"cluster\" reason=\"unsupported\"",
     ];
     for text in once {
         wait_for(text, || !exporter.logged(text).is_empty());
@@ -121,6 +122,33 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
     }
 }
 
+/// The lack of fds lasts as long as a client holds the connections, so a line for each attempt would fill the log's disk.
+#[test]
+fn running_out_of_fds_is_logged_once() {
+    let host = Host::new();
+    fs::remove_dir_all(host.path("")).unwrap();
+    let mut command = Command::new("prlimit");
+    command
+        .args(["--nofile=40", EXE, "--path.procfs"])
+        .arg(host.folder.path());
+    let exporter = Exporter::start(command);
+    let held: Vec<TcpStream> = (0..60)
+        .map(|_| TcpStream::connect(exporter.address).unwrap())
+        .collect();
+    let refusal = "WARN cannot accept connections";
+    wait_for(refusal, || !exporter.logged(refusal).is_empty());
+    // Enough time for many more attempts.
+    std::thread::sleep(Duration::from_millis(500));
+    drop(held);
+    let again = "accepted again";
+    wait_for(again, || !exporter.logged(again).is_empty());
+    let log = exporter.logged("accept");
+    assert!(
+        log[0].contains(refusal) && log[1].contains(again),
+        "{log:#?}"
+    );
+}
+
 #[test]
 fn a_full_disk_under_the_log_ends_nothing() {
     let host = Host::new();
@@ -142,8 +170,7 @@ fn a_full_disk_under_the_log_ends_nothing() {
     let request = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
-        std::net::TcpStream::connect(address).is_ok()
-            && send(address, request).starts_with("HTTP/1.1 200")
+        TcpStream::connect(address).is_ok() && send(address, request).starts_with("HTTP/1.1 200")
     });
 }
 

@@ -40,16 +40,16 @@ fn spoilt(at: usize, bytes: &[u8]) -> Answer {
 
 #[tokio::test]
 async fn answers() {
-    let closed = "closed: closed the connection before it answered ApiVersions: a broker that stops does so, and so does a listener that wants TLS or SASL (name a PLAINTEXT one as `probe_listener` in the config)";
+    let closed = "closed: closed the connection before it answered ApiVersions: the broker is stopping, or the listener requires TLS or SASL (then name a PLAINTEXT one as `probe_listener` in the config)";
     let length = |length: i32| {
         format!(
-            "protocol: answered ApiVersions with a frame of {length} bytes (4 to 1048576 are taken): the port is no Kafka listener, or a bigger answer than any cluster gives"
+            "protocol: answered ApiVersions with a frame of {length} bytes, but 4 to 1048576 are accepted: the port is no Kafka listener, or the cluster is too big"
         )
     };
     let frame = |length: i32| Raw(length.to_be_bytes().to_vec());
     let wire = |request: &str, what: &str| {
         format!(
-            "protocol: answered {request} with what is no such answer: {what}; the port is no Kafka listener, or this Kafka is newer than the exporter"
+            "protocol: answered {request} with bytes that are no such answer: {what}; the port is no Kafka listener, or this Kafka is newer than the exporter"
         )
     };
     let first = |answer: Answer| [answer, Silence];
@@ -59,33 +59,33 @@ async fn answers() {
     let cases: Vec<(&str, [Answer; 2], String)> = vec![
         ("right", second(Body(metadata())), "1 partitions".into()),
         ("TLS", first(Raw(vec![0x15, 3, 3, 0, 2, 2, 80])), "unsupported: speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config".into()),
-        ("HTTP", first(Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())), "protocol: is a web server and no broker: name the broker's own address as `bootstrap` in the config".into()),
+        ("HTTP", first(Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())), "protocol: is a web server, not a broker: name the broker's own address as `bootstrap` in the config".into()),
         ("SSH", first(Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())), length(0x5353_482d)),
         ("frame of -1", first(frame(-1)), length(-1)),
         ("frame of the least", first(frame(i32::MIN)), length(i32::MIN)),
         ("frame of 0", first(frame(0)), length(0)),
         ("frame of 3", first(frame(3)), length(3)),
         ("frame of 2 GiB", first(frame(i32::MAX)), length(i32::MAX)),
-        ("another correlation id", first(Raw([[0, 0, 0, 16], [0, 0, 0, 99]].concat().into_iter().chain(offers_metadata()).collect())), "protocol: answered request 99 where ApiVersions was request 1: the port is no Kafka listener, or something between garbles the connection".into()),
+        ("another correlation id", first(Raw([[0, 0, 0, 16], [0, 0, 0, 99]].concat().into_iter().chain(offers_metadata()).collect())), "protocol: answered request 99, but ApiVersions was request 1: the port is no Kafka listener, or something in between corrupts the connection".into()),
         ("closed at once", first(Raw(vec![])), closed.into()),
         ("closed in the frame's length", first(Raw(vec![0, 0])), closed.into()),
         ("closed in the frame", first(Raw(vec![0, 0, 0, 20, 0, 0, 0, 1, 5])), closed.into()),
         ("closed after ApiVersions", second(Raw(vec![])), closed.replace("ApiVersions", "Metadata")),
-        ("silence", first(Silence), "timeout: took the connection and has not answered ApiVersions for * ms: the broker hangs or is slower than the deadline, or this is no Kafka listener".into()),
-        ("silence after ApiVersions", second(Silence), "timeout: took the connection and has not answered Metadata for * ms: *".into()),
+        ("silence", first(Silence), "timeout: accepted the connection and has not answered ApiVersions for * ms: the broker hangs or is slower than the deadline, or this is no Kafka listener".into()),
+        ("silence after ApiVersions", second(Silence), "timeout: accepted the connection and has not answered Metadata for * ms: *".into()),
         ("ApiVersions with an error", first(Body(vec![0, 35, 0, 0, 0, 0])), format!("unsupported: answered ApiVersions with error 35: {old}")),
         ("no Metadata offered", first(Body(vec![0, 0, 0, 0, 0, 0])), format!("unsupported: speaks no Metadata version 1 (it offers none: a dedicated controller, or no broker): {old}")),
         ("newer Metadata offered", first(Body(vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 2, 0, 20])), format!("unsupported: speaks no Metadata version 1 (it offers 2 to 20): {old}")),
         ("empty ApiVersions", first(Body(vec![])), wire("ApiVersions", "error code at byte 0: 2 bytes expected, 0 left")),
-        ("api keys below zero", first(Body(vec![0, 0, 0xff, 0xff, 0xff, 0xfe])), wire("ApiVersions", "api keys at byte 2: length -2, where none may be negative")),
+        ("api keys below zero", first(Body(vec![0, 0, 0xff, 0xff, 0xff, 0xfe])), wire("ApiVersions", "api keys at byte 2: the length is -2, but it may not be negative")),
         ("two billion brokers", second(spoilt(0, &[0x7f, 0xff, 0xff, 0xff])), wire("Metadata", "brokers at byte 0: 2147483647 elements of 12 bytes or more expected, 57 bytes left")),
-        ("brokers below zero", second(spoilt(0, &[0xff; 4])), wire("Metadata", "brokers at byte 0: length -1, where none may be negative")),
-        ("host below zero", second(spoilt(8, &[0x80, 0])), wire("Metadata", "broker host at byte 8: length -32768, where none may be negative")),
+        ("brokers below zero", second(spoilt(0, &[0xff; 4])), wire("Metadata", "brokers at byte 0: the length is -1, but it may not be negative")),
+        ("host below zero", second(spoilt(8, &[0x80, 0])), wire("Metadata", "broker host at byte 8: the length is -32768, but it may not be negative")),
         ("host beyond the end", second(spoilt(8, &[0, 255])), wire("Metadata", "broker host at byte 10: 255 bytes expected, 51 left")),
         ("host of 256 bytes", second(spoilt(8, &[1, 0])), wire("Metadata", "broker host at byte 8: at most 255 bytes expected, 256 announced")),
         ("topic of 250 bytes", second(spoilt(27, &[0, 250])), wire("Metadata", "topic name at byte 27: at most 249 bytes expected, 250 announced")),
-        ("host not UTF-8", second(spoilt(10, &[0xff])), wire("Metadata", "broker host at byte 8: text expected, and these bytes are not UTF-8")),
-        ("port 65536", second(spoilt(11, &[0, 1, 0, 0])), wire("Metadata", "broker port at byte 11: 65536 is no port")),
+        ("host not UTF-8", second(spoilt(10, &[0xff])), wire("Metadata", "broker host at byte 8: text expected, but these bytes are not UTF-8")),
+        ("port 65536", second(spoilt(11, &[0, 1, 0, 0])), wire("Metadata", "broker port at byte 11: 65536 is not a port")),
         ("replicas beyond the end", second(spoilt(45, &[0, 1, 0, 0])), wire("Metadata", "replicas at byte 45: 65536 elements of 4 bytes or more expected, 12 bytes left")),
         ("more than the message", second(Body(trailing)), wire("Metadata", "metadata at byte 61: end of the message expected, 3 bytes left")),
     ];
@@ -138,9 +138,9 @@ async fn probed(address: &str, broker: Arc<Broker>, silent: bool) -> String {
 async fn no_listener_and_none_that_can_be_asked() {
     #[rustfmt::skip] // a case a line
     let cases = [
-        ("listeners=PLAINTEXT://127.0.0.1:1\n", "nothing listens on 127.0.0.1:1: the broker is starting or gone, or `bootstrap` in the config should name another address"),
-        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "PLAINTEXT is spoken for now, and its listeners (SSL, SASL_SSL) are not: name one that is as `probe_listener`, or add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must advertise an address of its own"),
-        ("listeners=junk\n", "its listeners are unknown, so name its address as `bootstrap` in the config: entry 1 of listeners is not of the form NAME://HOST:PORT"),
+        ("listeners=PLAINTEXT://127.0.0.1:1\n", "nothing listens on 127.0.0.1:1: the broker is starting or has ended, or `bootstrap` in the config should name another address"),
+        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "only PLAINTEXT is supported, but its listeners (SSL, SASL_SSL) use other protocols: name a PLAINTEXT listener as `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: for peers, every broker must advertise an address of its own"),
+        ("listeners=junk\n", "its listeners are unknown (entry 1 of listeners is not of the form NAME://HOST:PORT), so name its address as `bootstrap` in the config"),
     ];
     for (text, golden) in cases {
         let host = Host::new();

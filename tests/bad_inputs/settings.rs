@@ -104,7 +104,7 @@ fn config_files_of_odd_bytes_and_kinds() {
         (
             "bomb",
             bomb.into(),
-            "`key: value` lines are expected at line 2, column 12",
+            "`key: value` lines are expected at line 2, column 15",
         ),
         (
             "folded-bomb",
@@ -205,7 +205,7 @@ fn flags_and_commands() {
         (vec!["live", "--tiemout=1s"], "0: error: unexpected argument '--tiemout' found".into()),
         (vec!["live", "--address=127.0.0.1:1", "--timeout=1s"], "0: ".into()),
         (vec!["attach-child"], "2: kafka-vitals attach-child is started by kafka-vitals itself; for a dump: kafka-vitals threads PID".into()),
-        (vec![&taken], "1: kafka-vitals: cannot listen on *: Address already in use (os error 98); another process has this port: end it, or choose another with --web.listen-address".into()),
+        (vec![&taken], "1: kafka-vitals: cannot listen on *: Address already in use (os error 98); another process uses this port: end it, or choose another port with --web.listen-address".into()),
         (vec!["--web.listen-address=203.0.113.1:10052"], "1: kafka-vitals: cannot listen on 203.0.113.1:10052: Cannot assign requested address (os error 99); this host has no such address: choose another with --web.listen-address".into()),
     ];
     let mut checked = Cases::default();

@@ -61,6 +61,9 @@ fn readings_and_failures(cluster: &mut Cluster, scrapes: &mut Scrapes) {
     step("other tools agree", || {
         agree_on_everything(cluster, &exporter);
     });
+    step("the shell agrees about the pools", || {
+        readings::pools_equal_the_counts_of_the_kernel(cluster, &exporter);
+    });
     step("they agree too about a stopped broker", || {
         readings::one_broker_stops_and_returns(cluster, &exporter);
     });

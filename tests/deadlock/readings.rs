@@ -1,9 +1,10 @@
 //! What the exporter reads from healthy and from stopped brokers.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::Cluster;
 
@@ -90,6 +91,69 @@ pub fn promtool_finds_nothing_wrong(exporter: &Exporter) {
     let output = promtool.wait_with_output().unwrap();
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success() && printed.is_empty(), "{printed}");
+}
+
+/// Reads shell, exporter, shell: what the exporter adds up for a pool must lie between the two sums of the shell.
+pub fn pools_equal_the_counts_of_the_kernel(cluster: &Cluster, exporter: &Exporter) {
+    for broker in cluster.brokers() {
+        let (id, pid) = (broker.id(), broker.pid().unwrap());
+        let before = pools_by_shell(pid);
+        let since = Instant::now();
+        let mut metrics = exporter.metrics();
+        wait_for("new readings of pools", Duration::from_secs(30), || {
+            let since = since.elapsed().as_secs_f64();
+            metrics = exporter.metrics();
+            let age = format!("reading_age_seconds{{broker=\"{id}\",collector=\"pools\"}}");
+            // Ages are in milliseconds.
+            metrics.get(&age).is_some_and(|age| age + 0.01 < since)
+        });
+        let after = pools_by_shell(pid);
+        for (pool, before) in before {
+            for (name, before, after) in [
+                ("pool_cpu_seconds_total", before.0, after[pool].0),
+                ("pool_run_queue_seconds_total", before.1, after[pool].1),
+            ] {
+                let series = format!("{name}{{broker=\"{id}\",pool=\"{pool}\"}}");
+                let ours = metrics.get(&series).unwrap();
+                let nanoseconds = (ours * 1e9).round() as u64;
+                assert!(
+                    (before..=after).contains(&nanoseconds),
+                    "{series}: {nanoseconds} ns is not in {before}..={after}"
+                );
+            }
+        }
+    }
+}
+
+/// Sums what `cat` prints of the threads of two pools: nanoseconds on a CPU, and waiting for one.
+fn pools_by_shell(pid: u32) -> BTreeMap<&'static str, (u64, u64)> {
+    let script = "for task in /proc/$0/task/*; do cat $task/comm $task/schedstat; done";
+    let output = Command::new("sh")
+        .args(["-c", script, &pid.to_string()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // As the kernel cuts the names of 0.10.1.0.
+    let pools = [
+        ("kafka-request-h", "request_handler"),
+        ("kafka-network-t", "network"),
+    ];
+    let mut sums = BTreeMap::new();
+    for task in lines.windows(2) {
+        let Some((_, pool)) = pools.iter().find(|(name, _)| *name == task[0]) else {
+            continue;
+        };
+        let counts: Vec<u64> = task[1]
+            .split(' ')
+            .map(|count| count.parse().unwrap())
+            .collect();
+        let (cpu, run_queue) = sums.entry(*pool).or_default();
+        *cpu += counts[0];
+        *run_queue += counts[1];
+    }
+    assert_eq!(sums.len(), pools.len(), "{text}");
+    sums
 }
 
 pub fn one_broker_stops_and_returns(cluster: &mut Cluster, exporter: &Exporter) {

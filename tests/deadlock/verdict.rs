@@ -205,7 +205,7 @@ pub fn recovers(cluster: &mut Cluster, exporter: &Exporter, made: Deadlock) {
         .map(|event| event["what"].as_str().unwrap())
         .collect();
     let mut expected = [
-        "is gray",
+        "is gray (alive, not working)",
         "is down",
         "is healthy",
         "recovered: it is in every ISR again",

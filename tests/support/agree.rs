@@ -12,9 +12,11 @@ use super::{Exporter, wait_for};
 /// The longest comparison; it includes the time until `kafka-topics` and Metadata agree.
 const COMPARE_TIME: Duration = Duration::from_secs(180);
 
-/// Reads tool, exporter, tool: where both readings of the tool agree, the exporter's must equal them. The exporter's
-/// reading is used once its age shows that it was taken between the two. Ends when every series was compared. Fails at the
-/// second difference of a series: one alone can be a socket or fd that existed only between the tool's two readings.
+/// Reads tool, exporter, tool: where all readings of the tool agree, the exporter's must equal them. The exporter's reading
+/// is used once its age shows that it was taken between the two. Ends when every series was compared. Fails at the second
+/// difference of a series: one alone can be a socket or fd that existed only between two readings of the tool.
+///
+/// Fds are also counted during the wait, because each dump that the exporter takes is an fd of the broker while it lasts.
 #[track_caller]
 pub fn agree(
     exporter: &Exporter,
@@ -34,10 +36,14 @@ pub fn agree(
         let before = tool();
         let read_since = Instant::now();
         let mut metrics = exporter.metrics();
+        let mut during = Vec::new();
         wait_for(
             &format!("new readings of {collector}"),
             Duration::from_secs(60),
             || {
+                if collector == "process" {
+                    during.push(tool());
+                }
                 metrics = exporter.metrics();
                 let since = read_since.elapsed().as_secs_f64();
                 let age = |broker: &_| {
@@ -50,9 +56,13 @@ pub fn agree(
                     .all(|id| age(id).is_some_and(|age| age < since))
             },
         );
-        let after = tool();
+        during.push(tool());
         let open = open.get_or_insert_with(|| before.keys().cloned().collect());
-        let stable = |series: &String| before.get(series) == after.get(series);
+        let stable = |series: &String| {
+            during
+                .iter()
+                .all(|counts| counts.get(series) == before.get(series))
+        };
         for series in before.keys().filter(|series| stable(series)) {
             let (ours, wanted) = (metrics.get(series), Some(before[series] as f64));
             if ours == wanted {

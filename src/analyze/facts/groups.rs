@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Gathering, by_topic, count, fact};
+use super::gathering::{Gathering, by_topic, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Form};
 use crate::analyze::formats::groups::{self, Line};
@@ -15,22 +15,21 @@ pub(super) struct TopicSizes {
     default: Option<u64>,
 }
 
-impl Gathering<'_> {
-    pub(super) fn topic_sizes(files: &[File<'_>]) -> TopicSizes {
-        let mut described: BTreeMap<String, u64> = BTreeMap::new();
-        for row in files.iter().flat_map(File::partitions) {
-            let size = described.entry(row.topic.to_owned()).or_default();
-            *size = (*size).max(u64::from(row.partition) + 1);
-        }
-        let settings = files.iter().filter_map(|file| file.properties.as_ref());
-        let mut defaults =
-            settings.filter_map(|settings| settings.get("num.partitions")?.parse().ok());
-        TopicSizes {
-            described,
-            default: defaults.next_back(),
-        }
+pub(super) fn topic_sizes(files: &[File<'_>]) -> TopicSizes {
+    let mut described: BTreeMap<String, u64> = BTreeMap::new();
+    for row in files.iter().flat_map(File::partitions) {
+        let size = described.entry(row.topic.to_owned()).or_default();
+        *size = (*size).max(u64::from(row.partition) + 1);
     }
+    let settings = files.iter().filter_map(|file| file.properties.as_ref());
+    let mut defaults = settings.filter_map(|settings| settings.get("num.partitions")?.parse().ok());
+    TopicSizes {
+        described,
+        default: defaults.next_back(),
+    }
+}
 
+impl Gathering<'_> {
     pub(super) fn groups(&mut self, file: &File<'_>, sizes: &TopicSizes) {
         if !file.is(Form::Groups) {
             return;

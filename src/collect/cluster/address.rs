@@ -1,10 +1,10 @@
-//! Which address a broker is asked at.
+//! Chooses the address at which a broker is asked. Pure.
 
 use std::net::IpAddr;
 
 use crate::model::{Broker, Failure, Listener, Reason, Role, SecurityProtocol};
 
-/// `HOST:PORT`, as a client writes it.
+/// Joins host and port, with brackets around an IPv6 address.
 pub(super) fn address(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -13,7 +13,7 @@ pub(super) fn address(host: &str, port: u16) -> String {
     }
 }
 
-/// Chooses the address: the config's, else that of the config's listener, else that of a PLAINTEXT one.
+/// Returns where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one.
 pub(super) fn own_address(
     broker: &Broker,
     bootstrap: Option<&str>,
@@ -47,7 +47,7 @@ pub(super) fn own_address(
     let chosen = match listener {
         Some(wanted) => served().find(|listener| listener.name.eq_ignore_ascii_case(wanted)).ok_or_else(|| {
             let message = format!(
-                "{}: the config's `probe_listener` {wanted} is none of its listeners ({})",
+                "{}: the config's `probe_listener` {wanted} is not one of its listeners ({})",
                 broker.name(),
                 names()
             );
@@ -59,7 +59,7 @@ pub(super) fn own_address(
             .or_else(|| served().next())
             .ok_or_else(|| {
                 let message = format!(
-                    "{}: its listeners are unknown, so name its address as `bootstrap` in the config: {}",
+                    "{}: its listeners are unknown ({}), so name its address as `bootstrap` in the config",
                     broker.name(),
                     hint(broker)
                 );
@@ -72,8 +72,8 @@ pub(super) fn own_address(
             return Ok(address);
         }
         let message = format!(
-            "{}: it runs in another network namespace (a container), so {address} here is not its listener {}: name an \
-             address that reaches it from here as `brokers[].bootstrap` in the config file",
+            "{}: it runs in another network namespace (a container), so {address} does not lead to its listener {}: name \
+             an address that reaches it from the exporter as `brokers[].bootstrap` in the config file",
             broker.name(),
             chosen.name
         );
@@ -81,13 +81,13 @@ pub(super) fn own_address(
     };
     match chosen.protocol {
         Some(SecurityProtocol::Plaintext) => reachable(),
-        // Named by the user: the config knows better than a map that could not be read.
+        // The config names the listener, so it counts more than a map that could not be read.
         None if listener.is_some() => reachable(),
         _ => {
             let message = format!(
-                "{}: PLAINTEXT is spoken for now, and its listeners ({}) are not: name one that is as `probe_listener`, or \
-                 add one: advertised on loopback it lets this broker be asked but no peer, for those every broker must \
-                 advertise an address of its own",
+                "{}: only PLAINTEXT is supported, but its listeners ({}) use other protocols: name a PLAINTEXT listener as \
+                 `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: \
+                 for peers, every broker must advertise an address of its own",
                 broker.name(),
                 names()
             );
@@ -96,7 +96,7 @@ pub(super) fn own_address(
     }
 }
 
-/// Whether a host means every address, or one that differs in every network namespace.
+/// Whether a host is the wildcard or loopback, which mean something else in each network namespace.
 pub(super) fn is_local(host: Option<&str>) -> bool {
     let host = host
         .unwrap_or_default()
@@ -115,7 +115,7 @@ fn loopback_if_any(listener: &Listener) -> String {
     )
 }
 
-/// What may be the reason why something is not known of the broker.
+/// Explains why the id or the listeners are unknown.
 pub(super) fn hint(broker: &Broker) -> String {
     match broker.problems.first() {
         Some(problem) => problem.clone(),

@@ -1,4 +1,4 @@
-//! Counts over one Metadata response.
+//! Counts the partitions of a Metadata response from the point of view of one broker. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ const ABSENT_LISTED: usize = 64;
 /// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
 const UNDER_REPLICATED_LISTED: usize = 100;
 
-/// Counts what a Metadata response says from the point of view of broker `id`.
+/// Counts from the point of view of broker `id`. `own_silence` is why the response comes from another broker.
 pub fn count(
     metadata: Metadata<'_>,
     id: i32,
@@ -38,13 +38,13 @@ pub fn count(
                 });
                 continue;
             }
-            // The brokers come before the controller.
+            // All brokers come before the controller.
             Item::Controller(_) => {
                 live.sort_unstable();
                 lowest_live = live.first() == Some(&id);
                 continue;
             }
-            // A topic in error (just created, or being deleted) has no partitions yet, or no more.
+            // A topic with an error (just created, or being deleted) has no partitions.
             Item::Topic { .. } => continue,
             Item::Partition(partition) => partition,
         };
@@ -54,19 +54,19 @@ pub fn count(
                 counts.absent.insert(replica);
             }
         }
-        // Every other error repeats what leader and ISR say, and differs between versions: it decides nothing.
+        // Other errors only repeat leader and ISR, and differ between versions, so they are ignored.
         let leader = (partition.leader >= 0).then_some(partition.leader);
         let short = partition.isr.len() < partition.replicas.len();
-        // Without a leader the ISR is mostly listed as empty. No live broker is in it then: it would lead.
+        // Without a leader the ISR is usually empty. No live broker is in it, because that one would lead.
         if partition.replicas.contains(id) && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
-            // As many at most as the response lists brokers.
+            // At most one entry for each broker that the response lists.
             if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
                 *not_in_isr_by_leader.entry(leader).or_default() += 1;
             }
         }
         let listed = match leader {
-            // Its leader lives, and is not listed.
+            // The leader lives, but the response does not name it.
             None if partition.error == wire::LISTENER_NOT_FOUND => false,
             None => {
                 counts.offline += 1;
@@ -92,7 +92,7 @@ pub fn count(
             topic: partition.topic.to_owned(),
             partition: partition.index,
             leader,
-            // Four bytes each in a message of at most 2 GiB.
+            // An id has four bytes, and a message at most 2 GiB.
             replicas: u32::try_from(partition.replicas.len()).unwrap_or(u32::MAX),
             isr: u32::try_from(partition.isr.len()).unwrap_or(u32::MAX),
         });

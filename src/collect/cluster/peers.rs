@@ -1,4 +1,4 @@
-//! The ring: the next brokers by id, which are probed as well.
+//! The other brokers of the cluster that are probed, each over one kept connection.
 
 use std::collections::BTreeMap;
 
@@ -12,55 +12,56 @@ use crate::model::{Peer, PeerProbe, Probe, ProbeError};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
-/// Kept connections to peers, those to brokers that left the ring and still owe an answer included.
+/// Kept connections to peers, with those to brokers that left the ring and still owe an answer.
 const PEER_CONNECTIONS: usize = 2 * PEERS;
-/// A broker that Metadata lists no more is probed for so long: it may be down, or gone for good.
+/// A broker that Metadata does not list any more is probed for so long: it may be down, or removed for good.
 pub(super) const UNLISTED: Duration = Duration::from_secs(600);
 
-/// The other brokers, each asked over one kept connection.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    /// Ids above the own one, then those below, each with the time when Metadata last listed it.
-    pub(super) ring: Vec<(Peer, Instant)>,
-    pub(super) clients: BTreeMap<i32, Client>,
-    /// Whether they are in another network than ours: what they call loopback is not ours.
-    pub(super) elsewhere: bool,
+    /// Ids above the own one, then those below, each with the time when Metadata last listed it. So each broker is probed
+    /// by the exporters of those before it.
+    pub ring: Vec<(Peer, Instant)>,
+    pub clients: BTreeMap<i32, Client>,
+    /// Whether the broker runs in another network. Peers on its loopback cannot be reached then.
+    pub elsewhere: bool,
 }
 
 impl Peers {
-    /// Remembers the live brokers that Metadata listed; `asked` is the address of the own broker.
+    /// Updates the ring from the list of live brokers. `asked` is the address of the own broker.
     pub(super) fn remember(&mut self, own_id: i32, asked: &str, live: &[Peer]) {
         let now = Instant::now();
         let own = live.iter().find(|peer| peer.id == own_id);
-        // Where every broker advertises the same address, a request there reaches the own one.
+        // If all brokers advertise the same address, only the own one answers there.
         let is_own = |peer: &Peer| {
             own.is_some_and(|own| (&own.host, own.port) == (&peer.host, peer.port))
                 || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
         };
-        let for_us = |peer: &&Peer| {
+        let is_peer = |peer: &&Peer| {
             peer.id != own_id && !is_own(peer) && !(self.elsewhere && is_local(Some(&peer.host)))
         };
         let mut ring: Vec<(Peer, Instant)> = live
             .iter()
-            .filter(for_us)
+            .filter(is_peer)
             .map(|peer| (peer.clone(), now))
             .collect();
-        // A broker that is cut off from its cluster lists itself alone: then the older list is the better one.
+        // A broker that is cut off from its cluster lists only itself. Then the older list is better.
         let alone = ring.is_empty();
         ring.extend(
             self.ring
                 .drain(..)
                 .filter(|(_, listed)| alone || now - *listed < UNLISTED),
         );
-        // Stable: of two entries the one now listed stays.
+        // The sort is stable, so of two entries the one that is listed now stays.
         ring.sort_by_key(|(peer, _)| (peer.id < own_id, peer.id));
         ring.dedup_by_key(|(peer, _)| peer.id);
         ring.truncate(PEERS);
         self.ring = ring;
     }
 
+    /// Asks every peer of the ring for ApiVersions, all at the same time.
     pub(super) async fn probe(&mut self, own: &OwnConnections, timing: Timing) -> Vec<PeerProbe> {
-        self.leave().await;
+        self.close_unlisted().await;
         for (peer, _) in &self.ring {
             let address = address(&peer.host, peer.port);
             let known = self.clients.get(&peer.id);
@@ -91,8 +92,8 @@ impl Peers {
         probes
     }
 
-    /// Closes the connections to brokers that left the ring and owe no answer.
-    async fn leave(&mut self) {
+    /// Closes the connections to brokers that left the ring and owe nothing.
+    async fn close_unlisted(&mut self) {
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
             if !self.ring.iter().any(|(peer, _)| peer.id == id)
                 && let Some(client) = self.clients.get_mut(&id)
@@ -129,7 +130,7 @@ async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
     }
 }
 
-/// The result of one request.
+/// Turns the result of a request to `who` into a probe.
 pub(super) fn probe_of(
     who: &str,
     connected_in: Option<Duration>,

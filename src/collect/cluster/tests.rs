@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod addresses;
+mod counts;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -12,20 +15,22 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use tokio::sync::Notify;
 
+use super::address::own_address;
 use super::peers::UNLISTED;
 use super::*;
 use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
 
 use crate::analyze::formats::topics::{self, Partition};
 use crate::kafka::wire::Metadata;
-use crate::model::{Listener, Peer, ProcessKey, SecurityProtocol};
+use crate::model::{Listener, Peer, ProcessKey, Role, SecurityProtocol};
+use tokio::time::Duration;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-/// The Metadata response of a cluster with these live brokers, as the oracle encodes it; without a leader a partition
-/// has this error.
+/// Lets the oracle encode the Metadata response of a cluster with these live brokers. A partition without a leader has the
+/// error `offline`.
 fn response_in(version: i16, live: &[Peer], partitions: &[Partition<'_>], offline: i16) -> Vec<u8> {
     let ids = |list: &str| topics::ids(list).map(BrokerId).collect::<Vec<_>>();
     let brokers = live.iter().map(|peer| {
@@ -92,7 +97,7 @@ fn counted_in(body: &[u8], id: i32) -> ClusterCounts {
     count(Metadata::new(body, 1), id, ClusterSource::Own, None).unwrap()
 }
 
-/// Leader, under-replicated, leader alone, not in ISR, offline, partitions.
+/// Returns leader, under-replicated, leader alone, not in ISR, offline, partitions.
 fn figures(counts: &ClusterCounts) -> [u64; 6] {
     let ClusterCounts {
         leader,
@@ -111,153 +116,6 @@ fn figures(counts: &ClusterCounts) -> [u64; 6] {
         *offline,
         *partitions,
     ]
-}
-
-// The figures of the next tests were counted by awk in the output of kafka-topics.
-
-#[test]
-fn the_incident_is_counted_as_kafka_topics_showed_it() {
-    let described = include_str!("../../../tests/fixtures/kafka/incident-describe.txt");
-    let partitions: Vec<Partition<'_>> = topics::partitions(described).collect();
-    let live = [218, 217, 219];
-    assert_eq!(
-        figures(&counted(&live, &partitions, 217)),
-        [10, 0, 0, 4, 0, 32]
-    );
-    assert_eq!(
-        figures(&counted(&live, &partitions, 218)),
-        [11, 0, 0, 4, 0, 32]
-    );
-    let sick = counted(&live, &partitions, 219);
-    assert_eq!(figures(&sick), [11, 4, 4, 0, 0, 32]);
-    let listed: Vec<_> = sick
-        .under_replicated_partitions
-        .iter()
-        .map(|state| (state.partition, state.replicas, state.isr))
-        .collect();
-    assert_eq!(listed, [(1, 3, 1), (7, 3, 1), (10, 3, 1), (25, 3, 1)]);
-    assert!(
-        sick.under_replicated_partitions
-            .iter()
-            .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
-    );
-    assert_eq!(*sick.live_brokers, *peers(&live));
-}
-
-#[test]
-fn recorded_answers_count_as_kafkas_own_tool_does() {
-    let healthy =
-        include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-healthy.metadata-v1.bin").as_slice();
-    let old = include_bytes!("../../../tests/fixtures/kafka/0.10.1.0-one-stopped.metadata-v1.bin")
-        .as_slice();
-    let new = include_bytes!("../../../tests/fixtures/kafka/4.3.0-one-stopped.metadata-v1.bin")
-        .as_slice();
-    // Two partitions have their only replica on broker 2, which is stopped: `--unavailable-partitions` lists both. Of
-    // the 88 in whose ISR it is not the old tool tells 86: of those two ZooKeeper still names the dead broker as leader
-    // and ISR, and the brokers no more.
-    for (body, expected) in [
-        (
-            healthy,
-            [
-                [31, 0, 0, 0, 0, 94],
-                [31, 0, 0, 0, 0, 94],
-                [32, 0, 0, 0, 0, 94],
-            ],
-        ),
-        (
-            old,
-            [
-                [45, 42, 2, 0, 2, 94],
-                [0, 0, 0, 88, 2, 94],
-                [47, 44, 2, 0, 2, 94],
-            ],
-        ),
-        (
-            new,
-            [
-                [43, 41, 2, 0, 2, 94],
-                [0, 0, 0, 88, 2, 94],
-                [49, 45, 2, 0, 2, 94],
-            ],
-        ),
-    ] {
-        assert_eq!([1, 2, 3].map(|id| figures(&counted_in(body, id))), expected);
-    }
-    let offline = |id| {
-        counted_in(old, id)
-            .under_replicated_partitions
-            .iter()
-            .filter(|state| state.leader.is_none())
-            .count()
-    };
-    assert_eq!(
-        [1, 2, 3].map(offline),
-        [2, 0, 0],
-        "the lowest live broker lists them"
-    );
-}
-
-#[test]
-fn a_partition_with_one_replica_is_whole() {
-    let counts = counted(&[1], &[partition(0, 1, "1", "1")], 1);
-    assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
-    assert_eq!(*counts.under_replicated_partitions, []);
-}
-
-#[test]
-fn the_list_of_what_is_not_whole_is_bounded() {
-    let partitions: Vec<_> = (0..130)
-        .map(|index| partition(index, 1, "1,2", "1"))
-        .collect();
-    let counts = counted(&[1], &partitions, 1);
-    assert_eq!(
-        (
-            counts.under_replicated_partitions.len(),
-            counts.under_replicated_left_out
-        ),
-        (100, 30)
-    );
-    assert_eq!(counts.under_replicated, 130);
-}
-
-#[test]
-fn a_leader_without_the_asked_listener_is_no_missing_leader() {
-    let partitions = [
-        partition(0, 1, "1,2", "1,2"),
-        Partition {
-            leader: None,
-            ..partition(1, 0, "1,2", "1,2")
-        },
-    ];
-    for (error, offline) in [(72, 0), (5, 1)] {
-        let body = response_in(6, &peers(&[1]), &partitions, error);
-        let counts = count(Metadata::new(&body, 6), 1, ClusterSource::Own, None).unwrap();
-        assert_eq!(figures(&counts), [1, 0, 0, 0, offline, 2]);
-        assert_eq!(counts.under_replicated_partitions.len() as u64, offline);
-    }
-}
-
-#[test]
-fn the_largest_answer_is_counted_in_seconds() {
-    // One by one that were 20,000 million comparisons.
-    let live: Vec<i32> = (0..10_000).collect();
-    let replicas: Vec<String> = live.iter().rev().map(i32::to_string).collect();
-    let body = response(
-        &peers(&live),
-        &[partition(
-            0,
-            0,
-            &vec![replicas.join(","); 400].join(","),
-            "0",
-        )],
-    );
-    let begun = std::time::Instant::now();
-    assert_eq!(counted_in(&body, 0).under_replicated, 1);
-    assert!(
-        begun.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        begun.elapsed()
-    );
 }
 
 fn broker(
@@ -285,62 +143,6 @@ fn broker(
     }
 }
 
-#[test]
-fn the_listener_is_the_named_one_else_a_plain_one() {
-    use SecurityProtocol::{Plaintext, SaslSsl, Ssl};
-    let all = broker(
-        Some(1),
-        &[
-            ("CONTROLLER", Some(Plaintext), None, 9093),
-            ("SSL", Some(Ssl), Some("10.0.0.1"), 9094),
-            ("INTERNAL", Some(Plaintext), None, 9092),
-            ("OUTSIDE", Some(Plaintext), Some("2001:db8::1"), 9095),
-            ("ODD", None, Some("host"), 9096),
-        ],
-    );
-    let at = |listener| own_address(&all, None, listener, &Ok(true)).unwrap();
-    assert_eq!(at(None), "127.0.0.1:9092");
-    assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
-    assert_eq!(
-        at(Some("Outside")),
-        "[2001:db8::1]:9095",
-        "discovery knows every name in capitals"
-    );
-    assert_eq!(at(Some("ODD")), "host:9096");
-    assert_eq!(
-        own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(),
-        "elsewhere:1"
-    );
-
-    let failure =
-        |broker: &Broker, listener| own_address(broker, None, listener, &Ok(true)).unwrap_err();
-    let unknown = failure(&all, Some("PLAIN"));
-    let expected = "broker 1 (pid 77): the config's `probe_listener` PLAIN is none of its listeners (SSL, INTERNAL, OUTSIDE, ODD)";
-    assert_eq!(
-        (unknown.reason, unknown.message.as_str()),
-        (Reason::Config, expected)
-    );
-    let secured = broker(
-        Some(1),
-        &[
-            ("SSL", Some(Ssl), None, 1),
-            ("SASL", Some(SaslSsl), None, 2),
-        ],
-    );
-    let raft_alone = broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]);
-    let controller = Broker {
-        roles: BTreeSet::from([Role::Controller]),
-        ..all
-    };
-    for (broker, reason) in [
-        (secured, Reason::Unsupported),
-        (raft_alone, Reason::NoListener),
-        (controller, Reason::Controller),
-    ] {
-        assert_eq!(failure(&broker, None).reason, reason);
-    }
-}
-
 const FAST: Timing = Timing {
     deadline: Duration::from_millis(500),
     late: Duration::from_millis(5),
@@ -358,8 +160,8 @@ fn peer_of(id: i32, broker: &FakeBroker) -> Peer {
     }
 }
 
-/// Answers Metadata so, until it closes each connection instead.
-async fn telling(body: Vec<u8>, closes: &Arc<AtomicBool>) -> FakeBroker {
+/// Answers Metadata with `body`, and closes connections instead once `closes` is set.
+async fn answering(body: Vec<u8>, closes: &Arc<AtomicBool>) -> FakeBroker {
     let closes = Arc::clone(closes);
     FakeBroker::with_metadata(move |_| match closes.load(Ordering::SeqCst) {
         true => Answer::Close,
@@ -382,7 +184,7 @@ fn collector(own: &FakeBroker) -> ClusterClient {
     }
 }
 
-/// One round as `rounds` does it.
+/// Runs a round as the frame does.
 async fn collect(collector: &mut ClusterClient) -> Result<ClusterCounts, Failure> {
     match collector.probe().await? {
         (report, Err(silence)) => collector.ask_peer(silence, &report.peers).await,
@@ -403,7 +205,7 @@ async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() 
         FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(sees.get().unwrap()))).await;
     let body = response(&[peer_of(1, &alive), peer_of(3, &dead)], &partitions);
     seen.set(body.clone()).unwrap();
-    let own = telling(body, &silent).await;
+    let own = answering(body, &silent).await;
 
     let mut collector = collector(&own);
     let first = collect(&mut collector).await.unwrap();
@@ -450,7 +252,7 @@ async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() 
 }
 
 #[tokio::test]
-async fn each_peer_is_told_by_how_far_it_was_reached() {
+async fn each_peer_has_a_probe_for_connecting_and_one_for_the_answer() {
     let silent = FakeBroker::start(|_| Answer::Silence).await;
     let closing = FakeBroker::start(|_| Answer::Close).await;
     let well = FakeBroker::with_metadata(|_| Answer::Silence).await;
@@ -468,7 +270,7 @@ async fn each_peer_is_told_by_how_far_it_was_reached() {
         FakeBroker::with_metadata(move |_| Answer::Body(listing.lock().unwrap().clone())).await;
     let mut collector = collector(&own);
     assert_eq!(collector.probe().await.unwrap().0.peers, []);
-    // A broker that went is listed no more, and stays on the ring.
+    // A broker that is not listed any more stays on the ring.
     *listed.lock().unwrap() = response(&all[1..], &[]);
     let expected = [
         (3, "", true, Some(("", false))),
@@ -500,7 +302,7 @@ async fn each_peer_is_told_by_how_far_it_was_reached() {
 async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
     let partitions = [partition(0, 2, "2,1", "2")];
     let body = response(&peers(&[2]), &partitions);
-    let peer = telling(body, &Arc::default()).await;
+    let peer = answering(body, &Arc::default()).await;
     let body = response(&[elsewhere(2), peer_of(1, &peer)], &partitions);
     let own = FakeBroker::with_metadata(move |asked| match asked.correlation {
         2 => Answer::Body(body.clone()),
@@ -533,10 +335,9 @@ async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
     assert!(peer.asked().iter().all(|asked| asked.connection == 0));
 }
 
-/// The promise of the design: what a broker that hangs for ten minutes loses to one exporter, which watches it as its
-/// own and as the peer of another.
+/// What the exporter costs a broker that hangs for ten minutes, as its own broker and as the peer of another.
 #[tokio::test]
-async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_that_watches() {
+async fn ten_minutes_of_silence_cost_one_request_and_one_connection_for_each_role() {
     let mute = Arc::new(AtomicBool::new(false));
     let listed = Arc::new(OnceLock::new());
     let broker_that_falls_silent = || {
@@ -573,7 +374,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
     }
     let before = brokers.each_ref().map(|broker| broker.asked().len());
     mute.store(true, Ordering::SeqCst);
-    // Nothing is answered from here on, so nothing can be missed while time jumps.
+    // From here on there are no answers, so none is missed while time jumps.
     tokio::time::pause();
     let silence = Instant::now();
     let mut most_open = [BTreeSet::new(), BTreeSet::new()];
@@ -622,60 +423,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_two_connections_for_each_th
     assert_eq!(
         most_open.map(|connections| connections.len()),
         [4, 4],
-        "after ten minutes each is tried anew"
-    );
-}
-
-#[test]
-fn loopback_of_another_network_is_not_asked() {
-    use SecurityProtocol::Plaintext;
-    let of = |hosts: &[Option<&str>]| {
-        let listeners: Vec<_> = hosts
-            .iter()
-            .map(|host| ("INSIDE", Some(Plaintext), *host, 9092))
-            .collect();
-        broker(Some(1), &listeners)
-    };
-    let at =
-        |hosts: &[Option<&str>], bootstrap| own_address(&of(hosts), bootstrap, None, &Ok(false));
-    let local = [
-        None,
-        Some("0.0.0.0"),
-        Some("::"),
-        Some("127.0.0.1"),
-        Some("127.3.2.1"),
-        Some("[::1]"),
-        Some("LocalHost"),
-    ];
-    for host in local.into_iter().chain([Some("::ffff:127.0.0.1")]) {
-        let failure = at(&[host], None).unwrap_err();
-        assert_eq!(failure.reason, Reason::OtherNetwork, "{host:?}");
-        assert!(
-            failure.message.starts_with("broker 1 (pid 77): "),
-            "{}",
-            failure.message
-        );
-        assert!(
-            failure.message.contains("`brokers[].bootstrap`"),
-            "{}",
-            failure.message
-        );
-    }
-    assert_eq!(
-        at(&[None], Some("172.17.0.2:9092")).unwrap(),
-        "172.17.0.2:9092"
-    );
-    assert_eq!(at(&[Some("10.1.2.3")], None).unwrap(), "10.1.2.3:9092");
-    assert_eq!(at(&[Some("kafka-1")], None).unwrap(), "kafka-1:9092");
-    assert_eq!(
-        at(&[None, Some("10.1.2.3")], None).unwrap(),
-        "10.1.2.3:9092",
-        "the one that reaches it"
-    );
-    let unknown = Failure::new(Reason::Io, "its network namespace is unknown");
-    assert_eq!(
-        own_address(&of(&[None]), None, None, &Err(unknown.clone())),
-        Err(unknown)
+        "after ten minutes each makes a new connection"
     );
 }
 
@@ -685,7 +433,7 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
     let other = FakeBroker::start(|_| Answer::Silence).await;
     let body = response(&[elsewhere(2), peer_of(1, &other)], &partitions);
     let silent = Arc::new(AtomicBool::new(false));
-    let own = telling(body, &silent).await;
+    let own = answering(body, &silent).await;
     let mut collector = collector(&own);
     collector.set_network(Ok(false));
     assert_eq!(
@@ -708,8 +456,8 @@ async fn a_broker_at_the_own_address_is_no_peer() {
         FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(&listing.lock().unwrap())))
             .await;
     let mut collector = collector(&own);
-    // What each broker of KRaft says on a listener that all of them advertise so; then a list without the own entry;
-    // then one with the own entry at another name of the own address.
+    // Brokers that all advertise the same listener; then a list without the own broker; then a list with the own broker
+    // at another name of its address.
     let named = |id| Peer {
         host: "LocalHost".into(),
         ..peer_of(id, &own)
@@ -728,19 +476,19 @@ async fn a_broker_at_the_own_address_is_no_peer() {
 }
 
 #[tokio::test]
-async fn where_no_topic_is_visible_that_is_told_and_the_peers_are_known() {
+async fn without_a_visible_topic_the_peers_are_still_known() {
     let peer = FakeBroker::with_metadata(|_| Answer::Silence).await;
     let body = response(&[elsewhere(2), peer_of(1, &peer)], &[]);
-    let own = telling(body, &Arc::default()).await;
+    let own = answering(body, &Arc::default()).await;
     let mut collector = collector(&own);
     let counts = collect(&mut collector).await.unwrap();
     assert_eq!(
         collector.probe().await.unwrap().0.peers.len(),
         1,
-        "the ring has heard of it"
+        "the ring has it"
     );
     let failure = no_topic(&collector.broker, &counts).unwrap();
-    let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics: allow it that in the ACLs";
+    let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics, which the ACLs should allow";
     assert_eq!(
         (failure.reason, failure.message.as_str()),
         (Reason::NoTopic, expected)
@@ -757,7 +505,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     assert_eq!(
         error(collector.probe().await.unwrap().0),
         Reason::Timeout,
-        "nothing is known of it yet"
+        "no answer has come yet"
     );
     for _ in 0..2 {
         go.notify_one();
@@ -794,7 +542,7 @@ async fn a_broker_without_an_id_is_not_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ring_starts_above_the_own_id_and_keeps_who_was_listed_lately() {
+async fn the_ring_starts_above_the_own_id_and_keeps_brokers_that_were_listed_recently() {
     let mut ring = Peers::default();
     let ids = |ring: &Peers| {
         ring.ring
@@ -813,14 +561,14 @@ async fn the_ring_starts_above_the_own_id_and_keeps_who_was_listed_lately() {
     assert_eq!(
         ids(&ring),
         [6, 7, 8, 9, 10, 11, 1, 2],
-        "those that are listed no more may come back"
+        "brokers that are not listed any more may come back"
     );
     tokio::time::advance(UNLISTED / 2).await;
     ring.remember(5, "127.0.0.1:9092", &peers(&[5]));
     assert_eq!(
         ids(&ring),
         [6, 7, 8, 9, 10, 11, 1, 2],
-        "a broker that sees itself alone empties no list"
+        "a list with only the own broker does not empty the ring"
     );
     ring.remember(5, "127.0.0.1:9092", &peers(&[4, 9, 7, 5]));
     assert_eq!(ids(&ring), [7, 9, 4]);

@@ -38,18 +38,19 @@ fn nobody(_: SocketAddr) -> bool {
 }
 
 fn by_state(counts: &StateCounts) -> BTreeMap<&'static str, (u64, u64, u64)> {
-    let told = |state: TcpState| (state.name(), *counts.get(state));
-    let told = TcpState::ALL
+    let named = |state: TcpState| (state.name(), *counts.get(state));
+    let counted = TcpState::ALL
         .into_iter()
-        .map(told)
+        .map(named)
         .filter(|(_, count)| *count != StateCount::default());
-    told.map(|(name, count)| {
-        (
-            name,
-            (count.connections, count.receive_bytes, count.send_bytes),
-        )
-    })
-    .collect()
+    counted
+        .map(|(name, count)| {
+            (
+                name,
+                (count.connections, count.receive_bytes, count.send_bytes),
+            )
+        })
+        .collect()
 }
 
 /// What `ss` says of the sockets that the filter names: connections, Recv-Q and Send-Q by state.
@@ -176,7 +177,7 @@ impl Scene {
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         drop(client);
 
-        // The limit of a listening socket can be set anew; one more than it fit.
+        // The limit of a listening socket can be set again; one connection more than it fits.
         rustix::net::listen(&self.listener, 3).unwrap();
         for _ in 0..4 {
             self.held.push(self.connect());

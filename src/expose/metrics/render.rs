@@ -22,7 +22,7 @@ use crate::verdict::forecast::Forecast;
 /// The content type of [`render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Most series of [`PARTITION_ISR`] that one exporter tells.
+/// The most series of [`PARTITION_ISR`] that one exporter exports.
 const MAX_PARTITION_SERIES: usize = 200;
 
 /// Families by name, each with the series added so far.
@@ -30,7 +30,7 @@ const MAX_PARTITION_SERIES: usize = 200;
 struct Families(BTreeMap<&'static str, (&'static Metric, Vec<Series>)>);
 
 impl Families {
-    /// Adds a series; none where the value is unknown.
+    /// Adds a series if the value is known.
     fn add(&mut self, metric: &'static Metric, labels: &[&str], value: impl Into<Option<f64>>) {
         debug_assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
         let Some(value) = value.into() else { return };
@@ -80,7 +80,7 @@ impl Families {
     }
 }
 
-/// The readings and their diagnosis in the text format, as they stand at `now`.
+/// The readings and their diagnosis at `now` in the text format.
 pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     let snapshot = &*view.snapshot;
     let mut families = Families::default();
@@ -129,7 +129,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
         f.add(&BUNDLES, &[label], saved.total as f64);
     }
     let text = families.encode();
-    // A comment: for people, as no metric could keep a server from taking these for now.
+    // A comment for people: no metric would keep a server from taking these values for current ones.
     if view.replayed {
         format!(
             "# Replay of {}, not now.\n{text}",
@@ -260,9 +260,9 @@ fn states(
     broker: &str,
     role: &str,
     counts: &StateCounts,
-    told: impl Fn(TcpState) -> bool,
+    includes: impl Fn(TcpState) -> bool,
 ) {
-    for state in TcpState::ALL.into_iter().filter(|state| told(*state)) {
+    for state in TcpState::ALL.into_iter().filter(|state| includes(*state)) {
         let count = counts.get(state);
         let labels = [broker, role, state.name()];
         f.add(&CONNECTIONS, &labels, count.connections as f64);
@@ -277,8 +277,8 @@ fn states(
 fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     let report = broker.threads.fresh(now);
-    if let Some(standing) = &broker.deadlock {
-        let members: usize = standing
+    if let Some(present) = &broker.deadlock {
+        let members: usize = present
             .deadlocks
             .iter()
             .map(|deadlock| deadlock.cycle.len())
@@ -317,13 +317,26 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         &[label],
         broker.jvm_pauses.fresh(now).map(Duration::as_secs_f64),
     );
+    for (pool, time) in broker
+        .pools
+        .fresh(now)
+        .into_iter()
+        .flat_map(|pools| &**pools)
+    {
+        f.add(&POOL_CPU, &[label, pool], time.cpu.as_secs_f64());
+        f.add(
+            &POOL_RUN_QUEUE,
+            &[label, pool],
+            time.run_queue.as_secs_f64(),
+        );
+    }
     f.add(&DUMP_AGE, &[label], age(&broker.threads, now));
     for (reason, count) in &broker.dump_failures {
         f.add(&DUMP_FAILURES, &[label, reason.name()], *count as f64);
     }
 }
 
-/// One series for each pool that could be judged.
+/// One series for each pool that could be checked.
 fn by_pool<T>(
     f: &mut Families,
     metric: &'static Metric,
@@ -471,7 +484,7 @@ fn seconds_left(forecast: &Forecast) -> Option<f64> {
     }
 }
 
-/// How the exporter's own work on the broker goes.
+/// The state of the collectors.
 fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     for (collector, status) in &broker.collectors {
@@ -487,7 +500,7 @@ fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let labels = [label, collector.name()];
         f.add(&ROUND_INTERVAL, &labels, status.interval.as_secs_f64());
     }
-    // Of several readings the oldest.
+    // The oldest of several readings.
     let mut taken: BTreeMap<CollectorName, Moment> = BTreeMap::new();
     for (collector, _, reading) in broker.readings() {
         if let Some(at) = reading.taken() {
@@ -501,7 +514,7 @@ fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     }
 }
 
-/// In seconds, of a value however old.
+/// The age of a value, however old, in seconds.
 fn age<T>(reading: &Reading<T>, now: Moment) -> Option<f64> {
     reading.last().map(|(_, at)| now.since(at).as_secs_f64())
 }
@@ -514,9 +527,9 @@ mod tests {
     use crate::model::{Broker, ProcessKey};
     use crate::model::{ClusterCounts, PartitionState};
 
-    /// Two clusters on one host may have partitions of one name.
+    /// Two clusters on one host may have partitions with the same name.
     #[test]
-    fn every_broker_tells_its_partitions() {
+    fn every_broker_exports_its_partitions() {
         let led_by = |id: i32, isr: u32| {
             let key = ProcessKey {
                 pid: id as u32,
@@ -551,13 +564,13 @@ mod tests {
             ..View::default()
         };
         let text = render(&view, &EvidenceStatus::default(), Moment(1000));
-        for told in [
+        for series in [
             "{broker=\"1\",topic=\"t\",partition=\"0\"} 1",
             "{broker=\"9\",topic=\"t\",partition=\"0\"} 2",
         ] {
             assert!(
-                text.contains(&format!("kafka_vitals_partition_isr_replicas{told}\n")),
-                "{told}: {text}"
+                text.contains(&format!("kafka_vitals_partition_isr_replicas{series}\n")),
+                "{series}: {text}"
             );
         }
     }

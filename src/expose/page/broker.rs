@@ -8,6 +8,7 @@ use crate::expose::overview::Level;
 use crate::expose::vitals::{Vital, cut, unknown, vitals};
 use crate::model::clock_text;
 use crate::model::duration_text;
+use crate::model::routes;
 use crate::model::{
     BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock,
     ThreadReport,
@@ -27,7 +28,7 @@ const STACKS: usize = 2;
 const FRAMES: usize = 8;
 const FRAME: usize = 200;
 
-pub fn section(
+pub(super) fn section(
     view: &View,
     broker: &BrokerSnapshot,
     diagnosis: &BrokerDiagnosis,
@@ -116,7 +117,7 @@ fn finding(found: &Finding) -> Markup {
             (more(found.facts.len(), LINES))
         }
         p { (kind.meaning) }
-        p { b { "What to do: " } (kind.what_to_do) " " a href={ "/runbooks/" (found.id.runbook()) } { "Runbook: " (found.id.runbook()) } }
+        p { b { "What to do: " } (kind.what_to_do) " " a href=(routes::of(routes::RUNBOOK, found.id.runbook())) { "Runbook: " (found.id.runbook()) } }
     };
     html! {
         article class=(kind.severity.name()) {

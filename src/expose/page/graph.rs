@@ -9,7 +9,7 @@ use crate::expose::vitals::cut;
 use crate::model::Deadlock;
 
 /// The most members, and the most blocked threads in total, that are drawn; the rest is a number.
-pub const DRAWN: usize = 12;
+pub(super) const DRAWN: usize = 12;
 /// The most threads between a blocked one and the member that it waits for in the end.
 const HOPS: usize = 16;
 
@@ -32,7 +32,7 @@ struct Member {
 }
 
 /// Draws it; `id` must be unique in the page.
-pub fn draw(deadlock: &Deadlock, id: &str) -> Markup {
+pub(super) fn draw(deadlock: &Deadlock, id: &str) -> Markup {
     let members = members(deadlock);
     let mut tops = Vec::new();
     let mut height = 2;

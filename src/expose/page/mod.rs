@@ -15,6 +15,7 @@ use crate::model::EvidenceStatus;
 use crate::model::Moment;
 use crate::model::clock_text;
 use crate::model::duration_text;
+use crate::model::routes;
 use crate::verdict::View;
 use crate::verdict::finding::Change;
 use style::{TEXT, class};
@@ -51,7 +52,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
             header {
                 p.top {
                     span { strong { "kafka-vitals" } ", as of " (clock_text(snapshot.at)) }
-                    a href="/" { "Reload" }
+                    a href=(routes::PAGE) { "Reload" }
                 }
                 div class={ "verdict " (class(overview.level)) } {
                     p { span.badge { (overview.level.name().to_lowercase()) } }
@@ -90,10 +91,10 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
             footer {
                 p {
                     "kafka-vitals " (env!("CARGO_PKG_VERSION")) ". "
-                    a href="/runbooks" { "Runbooks" } ", "
+                    a href=(routes::RUNBOOKS) { "Runbooks" } ", "
                     a href=(telemetry_path) { "metrics" } ", "
-                    a href="/-/healthy" { "health" } ", "
-                    a href="/-/ready" { "readiness" } ". The page does not reload by itself."
+                    a href=(routes::HEALTHY) { "health" } ", "
+                    a href=(routes::READY) { "readiness" } ". The page does not reload by itself."
                 }
             }
         },

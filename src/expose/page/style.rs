@@ -2,9 +2,9 @@
 
 use crate::expose::overview::Level;
 
-pub const TEXT: usize = 400;
+pub(super) const TEXT: usize = 400;
 
-pub fn class(level: Level) -> &'static str {
+pub(super) fn class(level: Level) -> &'static str {
     match level {
         Level::Ok => "ok",
         Level::Unknown => "unknown",

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::*;
 use lab::fake_broker::{Answer, FakeBroker, framed};
 
-/// As in earnest, but faster.
+/// Like the default, but faster.
 const FAST: Timing = Timing {
     deadline: Duration::from_millis(500),
     late: Duration::from_millis(5),
@@ -20,7 +20,7 @@ fn client(broker: &FakeBroker, timing: Timing) -> Client {
     Client::new(broker.address.clone(), OwnConnections::default(), timing)
 }
 
-/// A round of the own broker's: ApiVersions, then Metadata.
+/// Runs a round as for the own broker: ApiVersions, then Metadata.
 async fn round(client: &mut Client) -> Result<Vec<u8>, ClientError> {
     client.api().await.answer?;
     client
@@ -38,7 +38,7 @@ fn apis(broker: &FakeBroker) -> Vec<(usize, i16, i16)> {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_the_broker_closed_is_made_anew_at_once() {
+async fn an_idle_connection_that_the_broker_closed_is_replaced_at_once() {
     let broker = FakeBroker::with_metadata(|asked| match asked.connection {
         0 => Answer::RawThenClose(framed(asked.correlation, b"first")),
         _ => Answer::Body(b"second".to_vec()),
@@ -77,13 +77,13 @@ async fn a_late_answer_is_never_taken_for_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_longer() {
+async fn connections_that_a_broker_closes_become_rarer() {
     for broker in [
         FakeBroker::start(|_| Answer::Close).await,
         FakeBroker::with_metadata(|_| Answer::Close).await,
     ] {
         let mut client = client(&broker, FAST);
-        let begin = Instant::now();
+        let started = Instant::now();
         let mut waited = false;
         while broker
             .asked()
@@ -98,15 +98,15 @@ async fn a_broker_that_closes_every_connection_is_left_alone_for_longer_and_long
         }
         assert!(waited);
         assert!(
-            begin.elapsed() >= Duration::from_millis(40 + 80 + 160),
+            started.elapsed() >= Duration::from_millis(40 + 80 + 160),
             "{:?}",
-            begin.elapsed()
+            started.elapsed()
         );
     }
 }
 
 #[tokio::test]
-async fn metadata_is_asked_in_the_version_that_tells_listeners_where_it_is_offered() {
+async fn metadata_is_asked_with_listeners_where_that_is_offered() {
     for (offered, asked) in [(5, 1), (6, 6), (13, 6)] {
         let broker = FakeBroker::start(move |request| match request.api {
             18 => Answer::Body(vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, offered]),
@@ -121,19 +121,19 @@ async fn metadata_is_asked_in_the_version_that_tells_listeners_where_it_is_offer
 }
 
 #[tokio::test]
-async fn an_answer_is_read_where_it_holds_up_nobody() {
+async fn a_big_answer_is_read_in_another_thread() {
     let broker = FakeBroker::with_metadata(|_| Answer::Body(vec![0; 12])).await;
     let mut client = client(&broker, Timing::default());
     client.api().await.answer.unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    let read = client.metadata(move |_| Ok(told.recv_timeout(Duration::from_secs(60))));
-    // This test has one thread: a reader on it would wait in vain.
-    let (asked, ()) = tokio::join!(read, async { tell.send(()).unwrap() });
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let read = client.metadata(move |_| Ok(receiver.recv_timeout(Duration::from_secs(60))));
+    // This test has one thread, on which the reader would wait in vain.
+    let (asked, ()) = tokio::join!(read, async { sender.send(()).unwrap() });
     asked.answer.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn metadata_that_is_late_is_told_as_slow_while_the_broker_answers() {
+async fn late_metadata_is_slow_while_the_broker_answers() {
     let go = Arc::new(Notify::new());
     let late = go.clone();
     let broker =
@@ -154,7 +154,7 @@ async fn metadata_that_is_late_is_told_as_slow_while_the_broker_answers() {
     assert_eq!(
         client.api().await.answer.unwrap_err().reason(),
         Reason::Timeout,
-        "what is owed still is not there"
+        "the owed answer has not come"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Answers that are none, and their messages: `tests/bad_inputs/protocol.rs`.
+//! `tests/bad_inputs/protocol.rs` has the messages for malformed answers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::Ipv4Addr;
@@ -27,7 +27,7 @@ async fn ask(conn: &mut Conn, within: Duration) -> Result<Vec<u8>, ConnError> {
 }
 
 #[tokio::test]
-async fn answers_come_back_whole_whatever_their_length() {
+async fn answers_of_any_length_are_read() {
     let broker =
         FakeBroker::start(|asked| Answer::Body(vec![7; asked.correlation as usize - 1])).await;
     let mut conn = connected(&broker).await;
@@ -41,7 +41,7 @@ async fn answers_come_back_whole_whatever_their_length() {
 }
 
 #[tokio::test]
-async fn an_answer_larger_than_the_socket_buffer_comes_in_parts() {
+async fn an_answer_larger_than_the_socket_buffer_is_read_in_parts() {
     let body: Vec<u8> = (0..5_000_000_u32).map(|n| n as u8).collect();
     let sent = body.clone();
     let broker = FakeBroker::start(move |_| Answer::Body(sent.clone())).await;
@@ -70,7 +70,7 @@ async fn an_answer_larger_than_the_socket_buffer_comes_in_parts() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_told() {
+async fn a_name_that_does_not_resolve_is_an_error() {
     let error = Conn::connect(
         "no such host:9092",
         Duration::from_secs(5),
@@ -87,7 +87,7 @@ async fn a_name_that_does_not_resolve_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_service_that_hangs_is_told_as_such() {
+async fn a_name_service_that_hangs_is_an_error_of_its_own() {
     let never = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
     let own = OwnConnections::default();
     let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own)
@@ -96,13 +96,13 @@ async fn a_name_service_that_hangs_is_told_as_such() {
     assert!(
         error
             .to_string()
-            .starts_with("the name of kafka-1:9092 was not resolved within 2000 ms: "),
+            .starts_with("the name of kafka-1:9092 was not resolved within 2000 ms, "),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn a_time_out_keeps_the_connection_and_the_late_answer_is_thrown_away() {
+async fn a_timeout_keeps_the_connection_and_the_late_answer_is_dropped() {
     let go = Arc::new(Notify::new());
     let held = go.clone();
     let broker = FakeBroker::start(move |asked| match asked.correlation {
@@ -141,23 +141,23 @@ async fn a_time_out_keeps_the_connection_and_the_late_answer_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn an_answer_that_dribbles_in_is_put_together_over_many_deadlines() {
+async fn an_answer_that_comes_byte_by_byte_is_read_over_many_deadlines() {
     let broker = FakeBroker::start(|asked| match asked.correlation {
         1 => Answer::Dribble(framed(1, b"slow"), Duration::from_millis(10)),
         _ => Answer::Body(b"new".to_vec()),
     })
     .await;
     let mut conn = connected(&broker).await;
-    let mut time_outs = 0;
+    let mut timeouts = 0;
     ask(&mut conn, Duration::from_millis(25)).await.unwrap_err();
     while let Err(error) = conn
         .settle(Instant::now() + Duration::from_millis(25))
         .await
     {
         assert!(matches!(error, ConnError::Timeout { .. }), "{error}");
-        time_outs += 1;
+        timeouts += 1;
     }
-    assert!(time_outs > 0);
+    assert!(timeouts > 0);
     assert_eq!(
         ask(&mut conn, Duration::from_secs(5)).await.unwrap(),
         b"new"
@@ -166,7 +166,7 @@ async fn an_answer_that_dribbles_in_is_put_together_over_many_deadlines() {
 }
 
 #[tokio::test]
-async fn own_connections_are_known_by_their_local_address() {
+async fn own_connections_are_found_by_their_local_address() {
     let broker = FakeBroker::start(|_| Answer::Silence).await;
     let own = OwnConnections::default();
     let conn = Conn::connect(&broker.address, Duration::from_secs(5), &own)
@@ -175,9 +175,9 @@ async fn own_connections_are_known_by_their_local_address() {
     let local = conn.stream.local_addr().unwrap();
     assert!(own.contains(local));
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), local.port());
-    assert!(own.contains(mapped), "as a dual-stack listener shows it");
+    assert!(own.contains(mapped), "a dual-stack listener shows it so");
     drop(conn);
-    assert!(own.contains(local), "its TIME_WAIT is ours as well");
+    assert!(own.contains(local), "the kernel keeps it in TIME_WAIT");
 }
 
 #[test]

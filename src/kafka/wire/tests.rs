@@ -1,4 +1,4 @@
-//! Messages about fields that are wrong: `tests/bad_inputs/protocol.rs`.
+//! `tests/bad_inputs/protocol.rs` has the messages for wrong fields. The oracle is the crate kafka-protocol.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -24,7 +24,7 @@ fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
     bytes
 }
 
-/// Our walk, put back together as the oracle's message, without what we do not read.
+/// Decodes a body and builds the oracle's message from it, without the fields that are not read.
 fn reassembled(body: &[u8], version: i16) -> Result<MetadataResponse, WireError> {
     let mut message = MetadataResponse::default();
     for item in Metadata::new(body, version) {
@@ -95,7 +95,7 @@ prop_compose! {
     }
 }
 
-/// What version 6 has and version 1 has not.
+/// Adds the fields of version 6 that are not in version 1.
 fn with_listeners(
     message: &MetadataResponse,
     throttled: i32,
@@ -156,7 +156,7 @@ proptest! {
             let index = index.index(body.len());
             body[index] = byte;
         }
-        // Each item but the controller takes bytes, so a walk can be no longer than the message.
+        // Each item except the controller takes bytes, so there are no more items than bytes.
         prop_assert!(Metadata::new(&body, 1).count() <= body.len());
     }
 
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn requests_read_as_meant_by_the_oracle(correlation: i32) {
+    fn the_oracle_reads_requests_as_meant(correlation: i32) {
         let frame = metadata_request(correlation);
         let mut body = after_header(&frame, (3, 1), correlation);
         prop_assert_eq!(MetadataRequest::decode(&mut body, 1).unwrap().topics, None);
@@ -210,7 +210,7 @@ proptest! {
     }
 }
 
-/// The body of a request whose header the oracle reads as expected.
+/// Checks the header of a request with the oracle and returns its body.
 fn after_header(frame: &[u8], api: (i16, i16), correlation: i32) -> &[u8] {
     let (length, mut body) = frame.split_at(4);
     assert_eq!(
@@ -225,7 +225,7 @@ fn after_header(frame: &[u8], api: (i16, i16), correlation: i32) -> &[u8] {
 }
 
 #[test]
-fn a_walk_ends_after_its_first_error() {
+fn iteration_ends_after_the_first_error() {
     let mut walk = Metadata::new(&[0, 0, 0, 0, 0, 0], 1);
     assert_eq!(walk.next().unwrap().unwrap_err().field, "controller id");
     assert_eq!(walk.next(), None);

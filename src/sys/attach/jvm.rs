@@ -15,7 +15,7 @@ use crate::sys::process::PinnedProcess;
 
 /// Whether a thread of the JVM serves the attach socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttachListener {
+pub(super) enum AttachListener {
     Alive,
     Dead,
     /// The threads have no names for the kernel, as in early builds of JDK 8.
@@ -23,7 +23,7 @@ pub enum AttachListener {
 }
 
 /// Checks that SIGQUIT cannot kill the process: where HotSpot catches it, it prints a dump or opens the attach socket.
-pub fn check_signal_is_safe(process: &PinnedProcess) -> Result<(), AttachError> {
+pub(super) fn check_signal_is_safe(process: &PinnedProcess) -> Result<(), AttachError> {
     let maps = process
         .maps
         .as_ref()
@@ -65,7 +65,7 @@ fn attach_disabled(process: &PinnedProcess) -> bool {
 }
 
 /// Searches by name for the thread that serves the socket, starting with the one that served it last.
-pub fn attach_listener(process: &PinnedProcess) -> AttachListener {
+pub(super) fn attach_listener(process: &PinnedProcess) -> AttachListener {
     const NAME: &[u8] = b"Attach Listener\n";
     let known = process.listener_id.take();
     if known.is_some_and(|id| matches!(thread_name(process, id, &mut [0; 32]), Ok(NAME))) {
@@ -145,7 +145,7 @@ fn find_jvm(maps: &OwnedFd) -> io::Result<Option<Jvm>> {
 }
 
 /// Whether the options disable attaching. The last one counts.
-pub fn disables_attach<'a>(options: impl Iterator<Item = &'a [u8]>) -> bool {
+pub(super) fn disables_attach<'a>(options: impl Iterator<Item = &'a [u8]>) -> bool {
     options.fold(false, |disabled, option| match option {
         b"-XX:+DisableAttachMechanism" => true,
         b"-XX:-DisableAttachMechanism" => false,

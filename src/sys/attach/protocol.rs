@@ -32,12 +32,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub fn body(&self) -> &[u8] {
+    pub(super) fn body(&self) -> &[u8] {
         self.bytes.get(self.body..).unwrap_or_default()
     }
 
     /// Returns the beginning of the text, for a message.
-    pub fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         String::from_utf8_lossy(self.body())
             .trim()
             .replace('\n', " ")
@@ -46,7 +46,7 @@ impl Reply {
             .collect()
     }
 
-    pub fn into_body(mut self) -> Vec<u8> {
+    pub(super) fn into_body(mut self) -> Vec<u8> {
         self.bytes.drain(..self.body);
         self.bytes
     }
@@ -54,7 +54,7 @@ impl Reply {
 
 impl AttachSocket {
     /// Finds the socket; None if the JVM has not opened it yet.
-    pub fn find(target: &PinnedProcess) -> Result<Option<AttachSocket>, AttachError> {
+    pub(super) fn find(target: &PinnedProcess) -> Result<Option<AttachSocket>, AttachError> {
         let io = |errno: Errno| AttachError::Io {
             what: "opening the JVM's /tmp".into(),
             source: errno.into(),
@@ -89,7 +89,7 @@ impl AttachSocket {
     }
 
     /// Sends one request over a new connection and reads the whole reply.
-    pub fn request(
+    pub(super) fn request(
         &self,
         target: &PinnedProcess,
         request: &[u8],

@@ -10,7 +10,7 @@ use crate::sys::process::PinnedProcess;
 
 /// A dump as the JVM printed it.
 #[derive(Debug)]
-pub struct Dump {
+pub(super) struct Dump {
     pub text: Vec<u8>,
     /// From the request to the last byte.
     pub duration: Duration,
@@ -25,7 +25,7 @@ pub struct Dump {
 /// # Errors
 /// See [`AttachError`]. The connection is then closed and the trigger file removed. Only after `Timeout` the file stays,
 /// for a JVM that is late, until the next call without `may_signal`.
-pub fn thread_dump(
+pub(super) fn thread_dump(
     target: &PinnedProcess,
     with_locks: bool,
     limits: Limits,

@@ -204,7 +204,7 @@ fn signal_failure(target: &PinnedProcess, errno: Errno) -> AttachError {
 }
 
 /// Finds the JVM's socket, and makes the JVM open one if it has none.
-pub fn find_or_open_socket(
+pub(super) fn find_or_open_socket(
     target: &PinnedProcess,
     may_signal: bool,
     deadline: AttachDeadline,

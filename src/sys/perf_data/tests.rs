@@ -67,7 +67,7 @@ fn safepoint_time_is_in_the_unit_of_the_counter() {
 }
 
 #[test]
-fn reads_one_counter_alone_where_its_place_is_known() {
+fn only_one_counter_is_read_once_its_position_is_known() {
     let bytes = fixture("jdk17.hsperfdata");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("1");
@@ -81,7 +81,7 @@ fn reads_one_counter_alone_where_its_place_is_known() {
     for _ in 0..2 {
         assert_eq!(file.safepoint_time().unwrap(), expected);
     }
-    // From the first call on only its place is read: the counter after it went on, and with all else destroyed.
+    // All later calls read only that position: the rest of the file is overwritten.
     let (at, frequency) = file.safepoints.unwrap();
     assert_eq!(frequency, 1_000_000_000);
     let mut later = vec![0; bytes.len()];

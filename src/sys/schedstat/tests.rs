@@ -168,13 +168,19 @@ fn another_process_and_a_kernel_that_does_not_count_are_errors() {
 }
 
 #[test]
-fn counts_are_the_first_and_the_last_of_three_numbers() {
-    let counts = |cpu, switches| Some(Counts { cpu, switches });
+fn counts_are_three_numbers() {
+    let counts = |cpu, run_queue, switches| {
+        Some(Counts {
+            cpu,
+            run_queue,
+            switches,
+        })
+    };
     for (text, expected) in [
-        ("31415926 271828 42\n", counts(31_415_926, 42)),
+        ("31415926 271828 42\n", counts(31_415_926, 271_828, 42)),
         (
             "9999999999999999999 0 1",
-            counts(9_999_999_999_999_999_999, 1),
+            counts(9_999_999_999_999_999_999, 0, 1),
         ),
         ("18446744073709551616 0 1", None),
         ("1 2\n", None),
@@ -188,10 +194,10 @@ fn counts_are_the_first_and_the_last_of_three_numbers() {
 #[test]
 fn a_new_thread_is_found_by_the_number_of_threads_or_after_a_few_scans() {
     let mut tasks = own(100);
-    assert!(tasks.scan_changed().unwrap(), "nothing was listed so yet");
+    assert!(tasks.scan_changed().unwrap(), "nothing is listed yet");
     let sleeper = Sleeper::start("new-thread");
-    // Other tests of this process may end a thread meanwhile.
+    // Other tests of this process may end a thread at the same time.
     let scans = (0..=TRUSTED_SCANS).map(|_| tasks.scan_changed().unwrap());
-    assert!(scans.filter(|looked| *looked).count() >= 1);
+    assert!(scans.filter(|scanned| *scanned).count() >= 1);
     assert!(tasks.get(sleeper.id).is_some());
 }

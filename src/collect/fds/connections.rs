@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::context::BrokerContext;
-use super::frame::Stamp;
-use super::sockets::Sockets;
+use crate::collect::context::BrokerContext;
+use crate::collect::frame::Stamp;
+use crate::collect::sockets::Sockets;
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, BrokerSnapshot, CollectorName, Failure, SocketOwners};
 

@@ -1,0 +1,110 @@
+use super::*;
+
+#[test]
+fn the_listener_is_the_named_one_else_a_plain_one() {
+    use SecurityProtocol::{Plaintext, SaslSsl, Ssl};
+    let all = broker(
+        Some(1),
+        &[
+            ("CONTROLLER", Some(Plaintext), None, 9093),
+            ("SSL", Some(Ssl), Some("10.0.0.1"), 9094),
+            ("INTERNAL", Some(Plaintext), None, 9092),
+            ("OUTSIDE", Some(Plaintext), Some("2001:db8::1"), 9095),
+            ("ODD", None, Some("host"), 9096),
+        ],
+    );
+    let at = |listener| own_address(&all, None, listener, &Ok(true)).unwrap();
+    assert_eq!(at(None), "127.0.0.1:9092");
+    assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
+    assert_eq!(
+        at(Some("Outside")),
+        "[2001:db8::1]:9095",
+        "discovery has every name in capitals"
+    );
+    assert_eq!(at(Some("ODD")), "host:9096");
+    assert_eq!(
+        own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(),
+        "elsewhere:1"
+    );
+
+    let failure =
+        |broker: &Broker, listener| own_address(broker, None, listener, &Ok(true)).unwrap_err();
+    let unknown = failure(&all, Some("PLAIN"));
+    let expected = "broker 1 (pid 77): the config's `probe_listener` PLAIN is not one of its listeners (SSL, INTERNAL, OUTSIDE, ODD)";
+    assert_eq!(
+        (unknown.reason, unknown.message.as_str()),
+        (Reason::Config, expected)
+    );
+    let secured = broker(
+        Some(1),
+        &[
+            ("SSL", Some(Ssl), None, 1),
+            ("SASL", Some(SaslSsl), None, 2),
+        ],
+    );
+    let raft_alone = broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]);
+    let controller = Broker {
+        roles: BTreeSet::from([Role::Controller]),
+        ..all
+    };
+    for (broker, reason) in [
+        (secured, Reason::Unsupported),
+        (raft_alone, Reason::NoListener),
+        (controller, Reason::Controller),
+    ] {
+        assert_eq!(failure(&broker, None).reason, reason);
+    }
+}
+
+#[test]
+fn loopback_of_another_network_is_not_asked() {
+    use SecurityProtocol::Plaintext;
+    let of = |hosts: &[Option<&str>]| {
+        let listeners: Vec<_> = hosts
+            .iter()
+            .map(|host| ("INSIDE", Some(Plaintext), *host, 9092))
+            .collect();
+        broker(Some(1), &listeners)
+    };
+    let at =
+        |hosts: &[Option<&str>], bootstrap| own_address(&of(hosts), bootstrap, None, &Ok(false));
+    let local = [
+        None,
+        Some("0.0.0.0"),
+        Some("::"),
+        Some("127.0.0.1"),
+        Some("127.3.2.1"),
+        Some("[::1]"),
+        Some("LocalHost"),
+    ];
+    for host in local.into_iter().chain([Some("::ffff:127.0.0.1")]) {
+        let failure = at(&[host], None).unwrap_err();
+        assert_eq!(failure.reason, Reason::OtherNetwork, "{host:?}");
+        assert!(
+            failure.message.starts_with("broker 1 (pid 77): "),
+            "{}",
+            failure.message
+        );
+        assert!(
+            failure.message.contains("`brokers[].bootstrap`"),
+            "{}",
+            failure.message
+        );
+    }
+    assert_eq!(
+        at(&[None], Some("172.17.0.2:9092")).unwrap(),
+        "172.17.0.2:9092"
+    );
+    assert_eq!(at(&[Some("10.1.2.3")], None).unwrap(), "10.1.2.3:9092");
+    assert_eq!(at(&[Some("kafka-1")], None).unwrap(), "kafka-1:9092");
+    assert_eq!(
+        at(&[None, Some("10.1.2.3")], None).unwrap(),
+        "10.1.2.3:9092",
+        "the one that reaches it"
+    );
+    let unknown = Failure::new(Reason::Io, "its network namespace is unknown");
+    assert_eq!(
+        own_address(&of(&[None]), None, None, &Err(unknown.clone())),
+        Err(unknown)
+    );
+}

@@ -1,0 +1,150 @@
+use super::*;
+
+// The figures of the next two tests were counted with awk in the output of kafka-topics.
+
+#[test]
+fn the_incident_is_counted_as_kafka_topics_showed_it() {
+    let described = include_str!("../../../../tests/fixtures/kafka/incident-describe.txt");
+    let partitions: Vec<Partition<'_>> = topics::partitions(described).collect();
+    let live = [218, 217, 219];
+    assert_eq!(
+        figures(&counted(&live, &partitions, 217)),
+        [10, 0, 0, 4, 0, 32]
+    );
+    assert_eq!(
+        figures(&counted(&live, &partitions, 218)),
+        [11, 0, 0, 4, 0, 32]
+    );
+    let sick = counted(&live, &partitions, 219);
+    assert_eq!(figures(&sick), [11, 4, 4, 0, 0, 32]);
+    let listed: Vec<_> = sick
+        .under_replicated_partitions
+        .iter()
+        .map(|state| (state.partition, state.replicas, state.isr))
+        .collect();
+    assert_eq!(listed, [(1, 3, 1), (7, 3, 1), (10, 3, 1), (25, 3, 1)]);
+    assert!(
+        sick.under_replicated_partitions
+            .iter()
+            .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
+    );
+    assert_eq!(*sick.live_brokers, *peers(&live));
+}
+
+#[test]
+fn recorded_answers_count_as_kafkas_own_tool_does() {
+    let healthy =
+        include_bytes!("../../../../tests/fixtures/kafka/0.10.1.0-healthy.metadata-v1.bin")
+            .as_slice();
+    let old =
+        include_bytes!("../../../../tests/fixtures/kafka/0.10.1.0-one-stopped.metadata-v1.bin")
+            .as_slice();
+    let new = include_bytes!("../../../../tests/fixtures/kafka/4.3.0-one-stopped.metadata-v1.bin")
+        .as_slice();
+    // Two partitions have their only replica on broker 2, which is stopped: `--unavailable-partitions` lists both. For
+    // those two, ZooKeeper still has the dead broker as leader and ISR and the brokers do not, so the old tool shows 86
+    // of the 88 partitions in whose ISR it is missing.
+    for (body, expected) in [
+        (
+            healthy,
+            [
+                [31, 0, 0, 0, 0, 94],
+                [31, 0, 0, 0, 0, 94],
+                [32, 0, 0, 0, 0, 94],
+            ],
+        ),
+        (
+            old,
+            [
+                [45, 42, 2, 0, 2, 94],
+                [0, 0, 0, 88, 2, 94],
+                [47, 44, 2, 0, 2, 94],
+            ],
+        ),
+        (
+            new,
+            [
+                [43, 41, 2, 0, 2, 94],
+                [0, 0, 0, 88, 2, 94],
+                [49, 45, 2, 0, 2, 94],
+            ],
+        ),
+    ] {
+        assert_eq!([1, 2, 3].map(|id| figures(&counted_in(body, id))), expected);
+    }
+    let offline = |id| {
+        counted_in(old, id)
+            .under_replicated_partitions
+            .iter()
+            .filter(|state| state.leader.is_none())
+            .count()
+    };
+    assert_eq!(
+        [1, 2, 3].map(offline),
+        [2, 0, 0],
+        "only the lowest live broker lists them"
+    );
+}
+
+#[test]
+fn a_partition_with_one_replica_is_fully_replicated() {
+    let counts = counted(&[1], &[partition(0, 1, "1", "1")], 1);
+    assert_eq!(figures(&counts), [1, 0, 0, 0, 0, 1]);
+    assert_eq!(*counts.under_replicated_partitions, []);
+}
+
+#[test]
+fn the_list_of_under_replicated_partitions_is_bounded() {
+    let partitions: Vec<_> = (0..130)
+        .map(|index| partition(index, 1, "1,2", "1"))
+        .collect();
+    let counts = counted(&[1], &partitions, 1);
+    assert_eq!(
+        (
+            counts.under_replicated_partitions.len(),
+            counts.under_replicated_left_out
+        ),
+        (100, 30)
+    );
+    assert_eq!(counts.under_replicated, 130);
+}
+
+#[test]
+fn a_partition_whose_leader_lacks_the_asked_listener_is_not_offline() {
+    let partitions = [
+        partition(0, 1, "1,2", "1,2"),
+        Partition {
+            leader: None,
+            ..partition(1, 0, "1,2", "1,2")
+        },
+    ];
+    for (error, offline) in [(72, 0), (5, 1)] {
+        let body = response_in(6, &peers(&[1]), &partitions, error);
+        let counts = count(Metadata::new(&body, 6), 1, ClusterSource::Own, None).unwrap();
+        assert_eq!(figures(&counts), [1, 0, 0, 0, offline, 2]);
+        assert_eq!(counts.under_replicated_partitions.len() as u64, offline);
+    }
+}
+
+#[test]
+fn the_largest_answer_is_counted_in_seconds() {
+    // A search through the list would make 20,000 million comparisons.
+    let live: Vec<i32> = (0..10_000).collect();
+    let replicas: Vec<String> = live.iter().rev().map(i32::to_string).collect();
+    let body = response(
+        &peers(&live),
+        &[partition(
+            0,
+            0,
+            &vec![replicas.join(","); 400].join(","),
+            "0",
+        )],
+    );
+    let started = std::time::Instant::now();
+    assert_eq!(counted_in(&body, 0).under_replicated, 1);
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
+}
