@@ -9,7 +9,7 @@ use super::explanation::Form;
 use super::formats::server_log::{self, Log};
 use super::formats::topics::{self, Partition};
 use super::formats::{fds, groups, sockets, zookeeper};
-use super::names;
+use super::ids;
 use crate::discover::properties::{FILE_CAP, Properties};
 use crate::parse::thread_dump::{self, DumpError};
 
@@ -59,7 +59,7 @@ impl<'a> File<'a> {
         let dumps = thread_dump::parse(text);
         for dump in dumps.iter().flatten() {
             let threads = dump.threads.iter();
-            dump_ids.extend(threads.filter_map(|thread| names::id_of_thread(thread.name)));
+            dump_ids.extend(threads.filter_map(|thread| ids::id_of_thread(thread.name)));
             analysis.add(source, dump);
         }
         let log = server_log::parse(text);
@@ -68,7 +68,7 @@ impl<'a> File<'a> {
         let properties = other
             .then(|| Properties::parse(text.as_bytes()).ok())
             .flatten()
-            .filter(|settings| names::own_id(settings).is_some());
+            .filter(|settings| ids::own_id(settings).is_some());
         let found = Found::parse(text);
         let is_group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
         let forms = [

@@ -7,6 +7,7 @@ mod explain;
 mod explanation;
 mod facts;
 pub mod formats;
+mod ids;
 mod names;
 pub mod report;
 mod signals;

@@ -9,8 +9,8 @@ use super::bundle::{Bundle, Found};
 use super::explanation::{Address, By, Form};
 use super::formats::sockets::Socket;
 use super::formats::{fds, sockets, topics, zookeeper};
-use crate::discover::properties::{self, Properties};
-use crate::threads::pools::without_plane;
+use super::ids::own_id;
+use crate::discover::properties;
 
 /// Limit of each collection here. No cluster has more brokers; what hostile text names beyond it is left out.
 const MOST: usize = 1_000;
@@ -44,25 +44,6 @@ pub(super) struct Names {
     /// Processes of sockets, and log directories, each with its broker; None where several brokers have it.
     pids: BTreeMap<u32, Option<Name>>,
     log_dirs: BTreeMap<String, Option<Name>>,
-}
-
-/// The broker's id in the name of one of its threads: `kafka-network-thread-2-PLAINTEXT-0`, `ExpirationReaper-2-Fetch`.
-pub(super) fn id_of_thread(thread: &str) -> Option<i32> {
-    let name = without_plane(thread);
-    let rest = ["kafka-network-thread-", "ExpirationReaper-"]
-        .iter()
-        .find_map(|start| name.strip_prefix(start))?;
-    rest.split('-').next()?.parse().ok()
-}
-
-/// The id that settings give their broker.
-pub(super) fn own_id(settings: &Properties) -> Option<i32> {
-    settings
-        .get("node.id")
-        .or(settings.get("broker.id"))?
-        .parse()
-        .ok()
-        .filter(|id| *id >= 0)
 }
 
 /// One id, where there is exactly one.
@@ -339,6 +320,7 @@ fn the_one<'a>(mut owners: impl Iterator<Item = &'a (Name, By)>) -> Option<&'a (
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyze::ids::id_of_thread;
 
     #[test]
     fn ids_in_names_of_files() {

@@ -1,6 +1,6 @@
 //! What the exporter saved and found at the time.
 
-use super::{Gathering, fact};
+use super::gathering::{Gathering, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::bundle::Bundle;
 use crate::analyze::explanation::{FactKind, Source};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Gathering, fact, list};
+use super::gathering::{Gathering, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::dumps::Analysis;
 use crate::analyze::explanation::{By, FactKind, Source};

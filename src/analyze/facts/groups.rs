@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Gathering, by_topic, count, fact};
+use super::gathering::{Gathering, by_topic, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Form};
 use crate::analyze::formats::groups::{self, Line};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Gathering, by_topic, count, fact};
+use super::gathering::{Gathering, by_topic, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
 use crate::analyze::formats::server_log::{Log, Times};

@@ -2,34 +2,22 @@
 
 mod bundles;
 mod dumps;
+mod gathering;
 mod groups;
 mod logs;
 mod sockets;
 mod topics;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
+use self::gathering::Gathering;
 use super::artifact::File;
 use super::bundle::Bundle;
 use super::dumps::Analysis;
-use super::explanation::{Fact, FactKind};
-use super::formats::zookeeper;
+use super::explanation::Fact;
 use super::names::{Name, Names, Owner};
-use super::signals::{Signal, Signals};
+use super::signals::Signals;
 use super::stalls;
-
-/// A broker that works closes soon what its clients closed: this many that it did not close are no accident.
-const MANY: u64 = 10;
-
-/// Partitions listed in one sentence.
-const LISTED: usize = 40;
-
-struct Gathering<'a> {
-    signals: BTreeMap<Name, Signals>,
-    elsewhere: Vec<Fact>,
-    names: &'a Names,
-}
 
 /// The signals of each broker, and the facts that are not about one broker.
 pub(super) fn gather(
@@ -68,79 +56,4 @@ pub(super) fn gather(
     }
     all.ends_of_logs(files, owners);
     (all.signals, all.elsewhere)
-}
-
-impl Gathering<'_> {
-    fn of(&mut self, name: Option<&Name>) -> Option<&mut Signals> {
-        self.signals.get_mut(name?)
-    }
-
-    /// Adds a signal of one broker, or a fact that is not about one. Of names beyond the bound of [`Names`] nothing is
-    /// kept.
-    fn add(&mut self, name: Option<&Name>, signal: Signal) {
-        match name {
-            None => self.elsewhere.push(signal.fact),
-            Some(name) => {
-                if let Some(signals) = self.signals.get_mut(name) {
-                    signals.facts.push(signal);
-                }
-            }
-        }
-    }
-
-    fn zookeeper(&mut self, file: &File<'_>) {
-        let registered = zookeeper::registered(file.text).into_iter().flatten();
-        for id in registered.collect::<BTreeSet<i32>>() {
-            let text = "registered in ZooKeeper: its session is alive";
-            let fact = fact(FactKind::Registered, file, text, &[]);
-            self.add(Some(&Name::Id(id)), fact.alone());
-        }
-    }
-}
-
-fn fact(
-    kind: FactKind,
-    file: &File<'_>,
-    text: impl Into<String>,
-    figures: &[(&'static str, u64)],
-) -> Fact {
-    Fact {
-        against: None,
-        kind,
-        source: file.source.to_owned(),
-        text: text.into(),
-        figures: figures.iter().copied().collect(),
-        partitions: Vec::new(),
-    }
-}
-
-fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(", ")
-}
-
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// `t 1, 7, 10; u 0`, at most [`LISTED`] partitions.
-fn by_topic<'a>(partitions: impl Iterator<Item = (&'a str, u32)>) -> String {
-    let mut topics: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
-    let mut left_out = 0;
-    for (number, (topic, partition)) in partitions.enumerate() {
-        if number < LISTED {
-            topics.entry(topic).or_default().insert(partition);
-        } else {
-            left_out += 1;
-        }
-    }
-    let topics = topics.iter();
-    let topics: Vec<String> = topics
-        .map(|(topic, numbers)| format!("{topic} {}", list(numbers)))
-        .collect();
-    let mut text = topics.join("; ");
-    if left_out > 0 {
-        let _ = write!(text, " and {left_out} more");
-    }
-    text
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Gathering, MANY, count, fact, list};
+use super::gathering::{Gathering, MANY, count, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Form, Source};
 use crate::analyze::formats::{fds, sockets};

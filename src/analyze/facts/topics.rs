@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Gathering, by_topic, count, fact, list};
+use super::gathering::{Gathering, by_topic, count, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
 use crate::analyze::formats::topics::{self, Partition};
