@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::dump_service::Jvm;
 use super::snapshot_store::Update;
 use super::socket_tables::SocketTables;
 use crate::config::{BrokerSettings, Config};
@@ -33,8 +34,8 @@ pub struct BrokerContext {
     pub clock: Clock,
     /// How many descriptors the progress collectors of all brokers may keep open.
     pub kept_descriptors: Allowance,
-    /// True while a dump is taken.
-    pub dumping: watch::Sender<bool>,
+    /// Takes the dumps.
+    pub jvm: Arc<Jvm>,
     /// In how many ISRs of each leader the broker is missing; None while unknown.
     pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
     /// Open fds as the collector `process` counts them, for that of the sockets.
@@ -57,8 +58,9 @@ pub const SILENCE: u32 = 0;
 impl BrokerContext {
     /// Waits for the end of a dump under way, but not for one that hangs.
     pub(super) async fn dump_ended(&self) {
-        let mut dumping = self.dumping.subscribe();
+        let mut dumping = self.jvm.dumping();
+        let ended = dumping.wait_for(|dumping| *dumping == 0);
         // Either way the reading is taken.
-        let _ = tokio::time::timeout(DUMP_PATIENCE, dumping.wait_for(|dumping| !dumping)).await;
+        let _ = tokio::time::timeout(DUMP_PATIENCE, ended).await;
     }
 }

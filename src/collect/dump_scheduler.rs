@@ -87,6 +87,11 @@ impl DumpScheduler {
         }
     }
 
+    /// Charges a pause that a dump outside of this plan has caused.
+    pub fn charge(&mut self, pause: Duration) {
+        self.credit -= pause.as_secs_f64();
+    }
+
     /// Records that the process was stopped at `at`: no request was made, so that the next attempt may come soon.
     pub fn stopped(&mut self, at: Instant) {
         self.credit = self.credit_at(at);
@@ -220,6 +225,24 @@ mod tests {
         assert_eq!(
             scheduler.due(&suspects(&[1, 2, 3])).unwrap() - start,
             INTERVAL
+        );
+    }
+
+    #[test]
+    fn other_dumps_use_the_same_budget() {
+        let start = Instant::now();
+        let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
+        let pause = Duration::from_millis(60);
+        scheduler.taken(start, Some(pause), &suspects(&[]), Some(false));
+        assert_eq!(scheduler.due(&suspects(&[])).unwrap() - start, INTERVAL * 2);
+        // Three dumps of evidence: of the 120 ms that were saved nothing is left for a fifth one.
+        scheduler.charge(pause * 3);
+        let due = scheduler.due(&suspects(&[7])).unwrap() - start;
+        let missing = pause * 4 + pause - Duration::from_millis(120);
+        let wait = missing.div_f64(CEILING);
+        assert!(
+            (due.as_secs_f64() - wait.as_secs_f64()).abs() < 0.001,
+            "{due:?}"
         );
     }
 

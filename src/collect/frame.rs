@@ -189,9 +189,9 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
     loop {
         let read = match C::RUNS_ON {
             RunsOn::SharedThread => {
-                let dumping = context.dumping.subscribe();
+                let dumping = context.jvm.dumping();
                 let collect = move |collector: &mut C, now| {
-                    if C::WAITS_FOR_DUMP && *dumping.borrow() && now < start + DUMP_PATIENCE {
+                    if C::WAITS_FOR_DUMP && *dumping.borrow() > 0 && now < start + DUMP_PATIENCE {
                         return ControlFlow::Continue(now + DUMP_POLL);
                     }
                     ControlFlow::Break(measured(|| collector.collect()))
@@ -278,4 +278,68 @@ pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::collect::dump_service::DumpService;
+    use crate::collect::process::Process;
+    use crate::collect::snapshot_store::apply;
+    use crate::config::Config;
+    use crate::model::{Broker, Clock, Snapshot};
+    use crate::sys::proc::ProcRoot;
+    use crate::sys::schedstat::Allowance;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_panics_is_reported_and_started_again() {
+        let process = ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        };
+        let broker = Arc::new(Broker::unknown(process));
+        let (updates, mut received) = mpsc::channel(8);
+        let context = BrokerContext {
+            settings: None,
+            config: Arc::new(Config::load(Default::default()).unwrap()),
+            proc: ProcRoot::new("/proc"),
+            own: Default::default(),
+            tables: Default::default(),
+            updates,
+            clock: Clock::start(),
+            kept_descriptors: Allowance::new(1),
+            jvm: DumpService::new("/proc").jvm(&broker),
+            behind: watch::Sender::default(),
+            fds: watch::Sender::default(),
+            late: watch::Sender::default(),
+            names: watch::Sender::default(),
+            suspects: watch::Sender::default(),
+            broker: Arc::clone(&broker),
+        };
+        let starts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&starts);
+        let panics_twice = move |_| {
+            let start = counted.fetch_add(1, Ordering::Relaxed);
+            async move { assert!(start == 2, "made by the test") }
+        };
+        supervised::<Process, _>(context, panics_twice).await;
+        assert_eq!(starts.load(Ordering::Relaxed), 3);
+        let mut snapshot = Snapshot::default();
+        snapshot
+            .brokers
+            .push(Arc::new(BrokerSnapshot::new(broker, "1".into())));
+        for _ in 0..2 {
+            apply(&mut snapshot, received.recv().await.unwrap(), Moment(1));
+            let status = &snapshot.brokers[0].collectors[&CollectorName::Process];
+            let error = status.error.as_deref().unwrap();
+            assert!(error.contains("panicked and is started again"), "{error}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod context;
 pub mod discovery;
 pub mod dump_scheduler;
+pub mod dump_service;
 pub mod exporter;
 pub mod fds;
 pub mod frame;
@@ -33,11 +34,17 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::model::{Clock, CollectorName, Snapshot};
 use context::BrokerContext;
+use dump_service::DumpService;
 use frame::{BlockingCollector, Collector};
 
 /// Monitors every broker of this host until it is dropped.
-pub async fn run(config: Arc<Config>, publish: watch::Sender<Arc<Snapshot>>, clock: Clock) {
-    supervisor::run(config, publish, clock, start).await;
+pub async fn run(
+    config: Arc<Config>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    dumps: DumpService,
+    clock: Clock,
+) {
+    supervisor::run(config, publish, dumps, clock, start).await;
 }
 
 /// Starts the collectors of one broker. They end when the set is dropped.

@@ -391,7 +391,7 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that nobody reads.
+/// Counts one connection; returns 1 if it is a CLOSE_WAIT with bytes that are not read.
 fn add(counts: &mut StateCounts, socket: &TcpSocket) -> u64 {
     // The peer's FIN takes one place in the queue until the broker reads the end of the stream.
     let ended = matches!(

@@ -12,6 +12,7 @@ use super::adaptive_interval::AdaptiveInterval;
 use super::blocking_worker::BlockingWorker;
 use super::context::BrokerContext;
 use super::discovery::{self, Found, Scan};
+use super::dump_service::DumpService;
 use super::snapshot_store::{self, Update};
 use super::socket_tables::SocketTables;
 use crate::config::{BrokerMatch, BrokerSettings, Config};
@@ -31,13 +32,14 @@ const UPDATES: usize = 256;
 pub(super) async fn run(
     config: Arc<Config>,
     publish: watch::Sender<Arc<Snapshot>>,
+    dumps: DumpService,
     clock: Clock,
     start: fn(&BrokerContext) -> JoinSet<()>,
 ) {
     let (updates, received) = mpsc::channel(UPDATES);
     tokio::join!(
         snapshot_store::keep(received, publish, clock),
-        discover(config, updates, clock, start)
+        discover(config, updates, dumps, clock, start)
     );
 }
 
@@ -52,6 +54,7 @@ struct Running {
 async fn discover(
     config: Arc<Config>,
     updates: mpsc::Sender<Update>,
+    dumps: DumpService,
     clock: Clock,
     start: fn(&BrokerContext) -> JoinSet<()>,
 ) {
@@ -100,7 +103,9 @@ async fn discover(
             return;
         }
         if let Some(alive) = alive {
-            running.retain(|process, _| alive.iter().any(|(broker, _)| broker.process == *process));
+            let runs = |process| alive.iter().any(|(broker, _)| broker.process == process);
+            running.retain(|process, _| runs(*process));
+            dumps.keep_only(runs);
             for (broker, _) in alive {
                 let known = running.get(&broker.process);
                 let entry = entry_of(
@@ -123,7 +128,7 @@ async fn discover(
                     updates: updates.clone(),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
-                    dumping: watch::Sender::default(),
+                    jvm: dumps.jvm(&broker),
                     behind: watch::Sender::default(),
                     fds: watch::Sender::default(),
                     late: watch::Sender::default(),

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::blocking_worker::BlockingWorker;
 use super::context::{BrokerContext, Names};
 use super::dump_scheduler::DumpScheduler;
+use super::dump_service;
 use super::frame::{self, Collector, Description, Stamp};
-use super::jvm_dumper::{JvmDumper, RawDump, THIS_PROGRAM};
+use super::jvm_dumper::RawDump;
 use crate::model::{
     BrokerSnapshot, CollectorName, Failure, Moment, Reading, Reason, StandingDeadlock, ThreadReport,
 };
@@ -29,7 +30,7 @@ impl Collector for Threads {
         // Of the JVM's time, in pauses.
         ceiling: 0.002,
         // For one dump.
-        deadline: Duration::from_secs(5),
+        deadline: dump_service::DEADLINE,
     };
     type Value = ThreadReport;
 
@@ -86,19 +87,11 @@ fn store_deadlocks(broker: &mut BrokerSnapshot, report: &ThreadReport, now: Mome
 
 /// Thread names in one line of the log.
 const THREADS_LOGGED: usize = 20;
-/// From the end of a dump until the JVM has closed its end of the connection.
-const DUMP_SETTLES: Duration = Duration::from_millis(50);
 
 /// Runs for ever.
 pub(super) async fn run(context: BrokerContext) {
-    let Description {
-        name,
-        ceiling,
-        deadline,
-    } = Threads::DESCRIPTION;
+    let Description { name, ceiling, .. } = Threads::DESCRIPTION;
     let mut scheduler = DumpScheduler::new(context.config.intervals.of(name), ceiling);
-    let broker = Arc::clone(&context.broker);
-    let mut dumper = JvmDumper::new(THIS_PROGRAM, context.proc.path(), broker, deadline);
     let mut worker = BlockingWorker::new(ThreadHistory::default());
     let name = context.broker.name();
     let mut suspected = context.suspects.subscribe();
@@ -107,14 +100,8 @@ pub(super) async fn run(context: BrokerContext) {
     loop {
         let started = Instant::now();
         let suspects = suspected.borrow_and_update().clone();
-        context.dumping.send_replace(true);
-        let dump = dumper.collect().await;
+        let (dump, pause) = context.jvm.thread_dump().await;
         let took = started.elapsed();
-        // Where the JVM does not publish its pauses, all of the time counts as pause.
-        let pause = match &dump {
-            Ok(dump) => Some(dump.pause.unwrap_or(dump.duration)),
-            Err(_) => dumper.failed_pause(),
-        };
         let mut report = read_dump(&context, &mut worker, dump).await;
         if !asked_for_owners
             && report
@@ -123,7 +110,7 @@ pub(super) async fn run(context: BrokerContext) {
         {
             asked_for_owners = true;
             tracing::info!(broker = %name, "threads are stalled at a lock: one dump that shows its owner");
-            let dump = dumper.collect_with_locks().await;
+            let dump = context.jvm.thread_dump_with_locks().await;
             report = read_dump(&context, &mut worker, dump).await.or(report);
         }
         let report = report.map(|(report, names)| {
@@ -144,16 +131,16 @@ pub(super) async fn run(context: BrokerContext) {
         }
         tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
         frame::publish::<Threads>(&context, report, scheduler.interval(), took).await;
-        // The JVM ends the answer before it closes its fd.
-        tokio::time::sleep(DUMP_SETTLES).await;
-        context.dumping.send_replace(false);
-        // What is suspected may change while this waits, and with it when the next dump is due.
+        // What is suspected and what other dumps cost may change while this waits, and with it when the next is due.
         loop {
-            let due = scheduler
-                .due(&suspected.borrow_and_update())
-                .unwrap_or(started);
+            scheduler.charge(context.jvm.uncharged());
+            let suspects = suspected.borrow_and_update().clone();
+            let due = scheduler.due(&suspects).unwrap_or(started);
+            if due <= Instant::now() {
+                break;
+            }
             tokio::select! {
-                () = tokio::time::sleep_until(due.into()) => break,
+                () = tokio::time::sleep_until(due.into()) => {}
                 // Its sender is a part of `context`.
                 _ = suspected.changed() => {}
             }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use super::{block_on, evaluation, write_stdout};
 use crate::cli::{BundleArgs, ServeArgs};
+use crate::collect::dump_service::DumpService;
 use crate::config::Config;
 use crate::evidence::{History, Saver, is_stuck};
 use crate::model::{BrokerSnapshot, Clock};
@@ -39,9 +40,11 @@ pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
 /// takes every reading once, evaluates, saves. Older bundles stay.
 async fn save_now(config: Config, wanted: Option<&str>) -> Vec<anyhow::Result<PathBuf>> {
     let clock = Clock::start();
+    let dumps = DumpService::new(&config.procfs);
     let mut saver = Saver::new(
         config.evidence.clone(),
         ProcRoot::new(&config.procfs),
+        dumps.clone(),
         clock,
         false,
     );
@@ -50,8 +53,7 @@ async fn save_now(config: Config, wanted: Option<&str>) -> Vec<anyhow::Result<Pa
             broker.label == wanted || broker.broker.id.is_some_and(|id| id.to_string() == wanted)
         })
     };
-    // Its thread dumps end before those of the bundle start: they would wait for each other.
-    let view = evaluation::once(Arc::new(config), clock).await;
+    let view = evaluation::once(Arc::new(config), dumps, clock).await;
     let history = History::default();
     history.push(&view.snapshot);
     let mut results = Vec::new();

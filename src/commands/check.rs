@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{block_on, evaluation, live, write_stdout};
 use crate::cli::{CheckArgs, Format};
+use crate::collect::dump_service::DumpService;
 use crate::config::Config;
 use crate::expose::api;
 use crate::expose::check::CheckPage;
@@ -28,7 +29,8 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         None => {
             let config = Arc::new(Config::load(args.as_serving())?);
             let clock = Clock::start();
-            let view = block_on(evaluation::once(config, clock))?;
+            let dumps = DumpService::new(&config.procfs);
+            let view = block_on(evaluation::once(config, dumps, clock))?;
             let page = CheckPage::of(&view, &EvidenceStatus::default(), clock.now());
             let text = match output {
                 Output::Plain => page.text(),

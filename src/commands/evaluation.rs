@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::collect;
+use crate::collect::dump_service::DumpService;
 use crate::config::Config;
 use crate::model::EvidenceStatus;
 use crate::model::Role;
@@ -65,7 +66,7 @@ const MAX_HOLD: Duration = Duration::from_secs(15);
 
 /// Evaluates every broker of this host once, without a running exporter: the collectors run until each has
 /// reported and every suspicion is confirmed or refuted.
-pub async fn once(config: Arc<Config>, clock: Clock) -> View {
+pub async fn once(config: Arc<Config>, dumps: DumpService, clock: Clock) -> View {
     let started = Instant::now();
     let mut evaluator = Evaluator::with_max_hold(MAX_HOLD);
     let (publish, mut snapshots) = watch::channel(Arc::default());
@@ -106,7 +107,7 @@ pub async fn once(config: Arc<Config>, clock: Clock) -> View {
     tokio::select! {
         view = run => view,
         // It never ends.
-        () = collect::run(Arc::clone(&config), publish, clock) => View::default(),
+        () = collect::run(Arc::clone(&config), publish, dumps, clock) => View::default(),
     }
 }
 

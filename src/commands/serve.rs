@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
 use crate::cli::ServeArgs;
+use crate::collect::dump_service::DumpService;
 use crate::config::Config;
 use crate::expose::server::{self, Served};
 use crate::model::Clock;
@@ -43,6 +44,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     if let Some(settings) = config.record.clone() {
         tasks.spawn(recording::run(settings, snapshots.clone(), clock));
     }
+    let dumps = DumpService::new(&config.procfs);
     tasks.spawn(evaluation::run(
         snapshots,
         publish_view,
@@ -55,9 +57,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         publish_saved,
         config.evidence.clone(),
         ProcRoot::new(&config.procfs),
+        dumps.clone(),
         clock,
     ));
-    tasks.spawn(collect::run(Arc::new(config), publish, clock));
+    tasks.spawn(collect::run(Arc::new(config), publish, dumps, clock));
     tokio::select! {
         () = termination => {
             tracing::info!("ending");

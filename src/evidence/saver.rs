@@ -14,7 +14,7 @@ use super::history::History;
 use super::manifest::{DUMPS, HeapDump, Manifest};
 use super::store::{self, Writer};
 use crate::collect::blocking_worker::BlockingWorker;
-use crate::collect::jvm_dumper::{JvmDumper, THIS_PROGRAM};
+use crate::collect::dump_service::{DumpService, Jvm};
 use crate::config::EvidenceSettings;
 use crate::model::{Clock, Failure, ProcessKey, Reason};
 use crate::sys::proc::ProcRoot;
@@ -24,7 +24,6 @@ use crate::verdict::finding::BrokerDiagnosis;
 /// The time from one thread dump to the next: all three span the 10 s after which `analyze` calls a thread stalled, and are
 /// complete before a liveness probe, which waits 15 s for the evidence, continues without it.
 const DUMPS_APART: Duration = Duration::from_secs(5);
-const DUMP_DEADLINE: Duration = Duration::from_secs(5);
 /// The deadline of one access to the evidence folder.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// The deadline of all parts; parts that miss it are reported as missing.
@@ -40,6 +39,7 @@ pub struct Saver {
     pub settings: Arc<EvidenceSettings>,
     pub proc: ProcRoot,
     pub clock: Clock,
+    dumps: DumpService,
     /// Whether older bundles may be removed.
     may_remove: bool,
     folder: BlockingWorker<Option<Writer>>,
@@ -51,6 +51,7 @@ impl Saver {
     pub fn new(
         settings: EvidenceSettings,
         proc: ProcRoot,
+        dumps: DumpService,
         clock: Clock,
         may_remove: bool,
     ) -> Saver {
@@ -59,6 +60,7 @@ impl Saver {
             settings,
             proc,
             clock,
+            dumps,
             may_remove,
             folder,
             readers: HashMap::new(),
@@ -111,7 +113,7 @@ impl Saver {
             let taken = match dumps {
                 _ if !is_stuck() => Err(PartError::NotStuck),
                 Err(failure) => Err(PartError::NoHeapDump(failure)),
-                Ok(collector) => heap_dump(collector, path, self.settings.min_free).await,
+                Ok(jvm) => heap_dump(&jvm, path, self.settings.min_free).await,
             };
             match taken {
                 Ok(taken) => {
@@ -133,13 +135,13 @@ impl Saver {
             .await?
     }
 
-    /// Writes everything but the manifest. Returns it with the collector of the thread dumps, or why the last one failed.
+    /// Writes everything but the manifest. Returns it with the JVM that was dumped, or why the last one failed.
     async fn write(
         &mut self,
         view: &View,
         broker: &BrokerDiagnosis,
         history: &History,
-    ) -> Result<(Manifest, Result<JvmDumper, Failure>), SaveError> {
+    ) -> Result<(Manifest, Result<Arc<Jvm>, Failure>), SaveError> {
         let (started, at) = (Instant::now(), self.clock.now());
         let readings = view
             .snapshot
@@ -163,12 +165,7 @@ impl Saver {
             broker: Arc::clone(&readings.broker),
             proc: self.proc.clone(),
         };
-        let mut dumps = JvmDumper::new(
-            THIS_PROGRAM,
-            self.proc.path(),
-            Arc::clone(&subject.broker),
-            DUMP_DEADLINE,
-        );
+        let jvm = self.dumps.jvm(&subject.broker);
         let mut last: Result<(), Failure> = Ok(());
         // The end of the first dump, so that a slow one does not shorten the span.
         let mut first_ended = started;
@@ -180,7 +177,7 @@ impl Saver {
                 }
                 _ => {
                     sleep_until(first_ended + DUMPS_APART * index).await;
-                    let dump = dumps.collect().await;
+                    let dump = jvm.extra_thread_dump().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
                     dump.map(|dump| dump.bytes).map_err(PartError::Collector)
                 }
@@ -212,7 +209,7 @@ impl Saver {
             heap_dump: None,
             missing: Vec::new(),
         };
-        Ok((manifest, last.map(|()| dumps)))
+        Ok((manifest, last.map(|()| jvm)))
     }
 
     async fn read(
@@ -247,15 +244,8 @@ impl Saver {
     }
 }
 
-async fn heap_dump(
-    mut collector: JvmDumper,
-    path: PathBuf,
-    min_free: u64,
-) -> Result<HeapDump, PartError> {
-    match collector
-        .heap_dump(&path, min_free, HEAP_DUMP_DEADLINE)
-        .await
-    {
+async fn heap_dump(jvm: &Jvm, path: PathBuf, min_free: u64) -> Result<HeapDump, PartError> {
+    match jvm.heap_dump(&path, min_free, HEAP_DUMP_DEADLINE).await {
         Ok((bytes, took)) => Ok(HeapDump {
             path,
             bytes,

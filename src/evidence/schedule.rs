@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::history::History;
 use super::saver::Saver;
 use super::store;
+use crate::collect::dump_service::DumpService;
 use crate::config::EvidenceSettings;
 use crate::model::{BrokerEvidence, Clock, EvidenceStatus, Moment, ProcessKey, SavedBundle};
 use crate::sys::proc::ProcRoot;
@@ -94,6 +95,7 @@ pub async fn run(
     publish: watch::Sender<Arc<EvidenceStatus>>,
     settings: EvidenceSettings,
     proc: ProcRoot,
+    dumps: DumpService,
     clock: Clock,
 ) {
     if settings.dir.is_none() {
@@ -107,9 +109,10 @@ pub async fn run(
         return std::future::pending().await;
     }
     let history = History::default();
+    let saver = Saver::new(settings, proc, dumps, clock, true);
     tokio::select! {
         () = history.follow(views.clone()) => {}
-        () = save(views, publish, Saver::new(settings, proc, clock, true), &history) => {}
+        () = save(views, publish, saver, &history) => {}
     }
 }
 

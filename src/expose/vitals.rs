@@ -381,7 +381,7 @@ pub fn number(n: u64) -> String {
     out
 }
 
-/// How much of a core the threads that serve requests use, once that is known.
+/// How much of a core the threads that serve requests use, and for how long they wait for one. Idle pools are left out.
 fn pools(broker: &BrokerSnapshot, now: Moment) -> Vec<Vital> {
     let pools = broker.pools.fresh(now);
     let named = [
@@ -390,18 +390,17 @@ fn pools(broker: &BrokerSnapshot, now: Moment) -> Vec<Vital> {
     ];
     let vital = |(name, pool): (&str, Pool)| {
         let time = pools?.get(pool.name())?;
-        let cores = format!("{} of a core", percent(time.cores?));
-        let waiting = time.waiting.filter(|share| *share >= 0.01);
-        let note = waiting.map(|share| {
-            format!(
-                "waiting for one {} of the time they could run",
-                percent(share)
-            )
-        });
-        Some(Vital::new(name, Some(cores)).note(note))
+        let (cores, waiting) = (time.cores?, time.waiting?);
+        let note = format!("waiting for one {} of the time", percent(waiting));
+        let vital = Vital::new(name, Some(format!("{} of a core", percent(cores))))
+            .note((waiting >= NOTABLE).then_some(note));
+        (cores >= NOTABLE || waiting >= NOTABLE).then_some(vital)
     };
     named.into_iter().filter_map(vital).collect()
 }
+
+/// A share that is shown.
+const NOTABLE: f64 = 0.01;
 
 fn percent(share: f64) -> String {
     match share * 100.0 {
@@ -446,7 +445,7 @@ mod tests {
         };
         let pools = [
             ("request_handler", time(Some(3.4), Some(0.25))),
-            ("network", time(Some(0.004), Some(0.001))),
+            ("network", time(Some(0.004), Some(0.02))),
             ("acceptor", time(Some(0.5), Some(0.5))),
         ];
         let known = |value| Reading::Known {
@@ -465,11 +464,13 @@ mod tests {
         assert_eq!(
             words(&broker),
             [
-                "340 % of a core; waiting for one 25 % of the time they could run",
-                "under 1 % of a core; "
+                "340 % of a core; waiting for one 25 % of the time",
+                "under 1 % of a core; waiting for one 2 % of the time"
             ]
         );
-        // One reading has no share yet.
+        // One is idle; one reading has no share yet.
+        broker.pools = known([("network".to_owned(), time(Some(0.001), Some(0.0)))].into());
+        assert_eq!(words(&broker), [""; 0]);
         broker.pools = known([("network".to_owned(), time(None, None))].into());
         assert_eq!(words(&broker), [""; 0]);
     }

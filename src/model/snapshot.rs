@@ -164,7 +164,7 @@ pub struct PoolTime {
     pub run_queue: Duration,
     /// Cores that they used on average over the last seconds; None at the first reading.
     pub cores: Option<f64>,
-    /// Share of `run_queue` in the time for which they could run, over the last seconds.
+    /// How many of them waited for a core on average over the last seconds.
     pub waiting: Option<f64>,
 }
 

@@ -12,7 +12,7 @@ use crate::threads::pools::Pool;
 
 /// Between two readings.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// Over so long the shares of [`PoolTime`] are taken.
+/// Over so long the averages of [`PoolTime`] are taken.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// The time of each pool, by its name.
@@ -90,7 +90,7 @@ impl Pools {
             self.recent.pop_front();
         }
         let time = |(pool, total): (&Pool, &Total)| {
-            let (cores, waiting) = self.shares(now, *pool, *total).unzip();
+            let (cores, waiting) = self.averages(now, *pool, *total).unzip();
             let time = PoolTime {
                 threads: threads.get(pool).copied().unwrap_or_default(),
                 cpu: Duration::from_nanos(total.cpu),
@@ -103,15 +103,13 @@ impl Pools {
         Arc::new(self.totals.iter().map(time).collect())
     }
 
-    /// Of a core, and of the time for which threads of the pool could run.
-    fn shares(&self, now: Moment, pool: Pool, total: Total) -> Option<(f64, f64)> {
+    /// Cores that the pool used, and threads of it that waited for one, on average.
+    fn averages(&self, now: Moment, pool: Pool, total: Total) -> Option<(f64, f64)> {
         let (at, before) = self.recent.front()?;
         let (before, nanos) = (before.get(&pool)?, now.since(*at).as_nanos() as f64);
         let cpu = (total.cpu - before.cpu) as f64;
         let run_queue = (total.run_queue - before.run_queue) as f64;
-        // A pool that never could run never waited.
-        let waiting = run_queue / (cpu + run_queue).max(1.0);
-        (nanos > 0.0).then_some((cpu / nanos, waiting))
+        (nanos > 0.0).then_some((cpu / nanos, run_queue / nanos))
     }
 }
 
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_those_of_the_last_seconds() {
+    fn averages_are_those_of_the_last_seconds() {
         let mut pools = Pools::default();
         let second = 1_000_000_000;
         let mut newest = None;
@@ -202,8 +200,8 @@ mod tests {
             newest = Some(times);
         }
         let newest = newest.unwrap();
-        let shares = |pool: &str| (newest[pool].cores, newest[pool].waiting);
-        assert_eq!(shares("network"), (Some(0.25), Some(0.5)));
-        assert_eq!(shares("acceptor"), (Some(0.0), Some(0.0)));
+        let averages = |pool: &str| (newest[pool].cores, newest[pool].waiting);
+        assert_eq!(averages("network"), (Some(0.25), Some(0.25)));
+        assert_eq!(averages("acceptor"), (Some(0.0), Some(0.0)));
     }
 }

@@ -33,7 +33,7 @@ fn broker(pid: u32, listeners: &[(&str, Option<&str>, u16)], zookeeper: &[String
     }
 }
 
-fn nobody(_: SocketAddr) -> bool {
+fn not_ours(_: SocketAddr) -> bool {
     false
 }
 
@@ -229,7 +229,7 @@ fn pulse_equals_ss_in_both_families() {
         let filter = format!("sport = :{}", scene.port());
         let (theirs, pulse) = settled(
             &filter,
-            || sockets.pulse(&broker, &nobody).unwrap(),
+            || sockets.pulse(&broker, &not_ours).unwrap(),
             |states| states.len() == 8 && states["close_wait"].0 == 5,
         );
         assert_eq!(sockets.diag_refused, None);
@@ -251,7 +251,7 @@ fn pulse_equals_ss_in_both_families() {
         refused.diag_refused = Some(Instant::now());
         let (theirs, mut fallback) = settled(
             &filter,
-            || refused.pulse(&broker, &nobody).unwrap(),
+            || refused.pulse(&broker, &not_ours).unwrap(),
             |_| true,
         );
         assert_eq!(fallback.accept_queues[0].limit.replace(3), None);
@@ -293,10 +293,10 @@ fn one_port_at_two_addresses_is_two_listeners() {
                 &broker,
                 &HashSet::new(),
                 &mut || Ok(HashSet::new()),
-                &nobody,
+                &not_ours,
             )
             .unwrap();
-        let pulse = sockets.pulse(&broker, &nobody).unwrap();
+        let pulse = sockets.pulse(&broker, &not_ours).unwrap();
         (
             pulse.accept_queues[0].length,
             owners.server_established.connections,
@@ -383,7 +383,7 @@ fn owners_tell_roles_and_untracked_sockets() {
         sockets.diag_refused = refused;
         let read = || {
             sockets
-                .owners(&broker, &before, &mut || Ok(held.clone()), &nobody)
+                .owners(&broker, &before, &mut || Ok(held.clone()), &not_ours)
                 .unwrap()
         };
         let (mut by_ss, (owners, untracked)) = settled(&filter, read, done);
@@ -402,7 +402,7 @@ fn owners_tell_roles_and_untracked_sockets() {
     let failing = &mut || Err(Failure::new(Reason::Gone, "no more"));
     assert_eq!(
         sockets
-            .owners(&broker, &before, failing, &nobody)
+            .owners(&broker, &before, failing, &not_ours)
             .unwrap_err()
             .reason,
         Reason::Gone
@@ -419,7 +419,7 @@ fn recorded_tables_give_the_counts_that_were_made() {
     ];
     let broker = broker(4711, &listeners, &["127.0.0.1:2181".to_string()]);
     let mut sockets = Sockets::new(root, LIMIT);
-    let pulse = sockets.pulse(&broker, &nobody).unwrap();
+    let pulse = sockets.pulse(&broker, &not_ours).unwrap();
     let expected = [
         ("syn_recv", (1, 0, 0)),
         ("fin_wait1", (1, 0, 3_782_145)),
@@ -445,7 +445,7 @@ fn recorded_tables_give_the_counts_that_were_made() {
     // The two handles of the outgoing connections to 2181, a unix socket, and one that no table has.
     let inodes = HashSet::from([393_801, 393_803, 393_811, 1]);
     let (owners, untracked) = sockets
-        .owners(&broker, &inodes, &mut || Ok(inodes.clone()), &nobody)
+        .owners(&broker, &inodes, &mut || Ok(inodes.clone()), &not_ours)
         .unwrap();
     assert_eq!(
         by_state(&owners.client),
@@ -465,7 +465,7 @@ fn recorded_tables_give_the_counts_that_were_made() {
 fn an_empty_list_is_believed_once_sock_diag_has_told_a_socket() {
     let mut sockets = Sockets::new("/proc", LIMIT);
     let listening = Scene::new("127.0.0.1:0");
-    // Nobody listens on tcpmux.
+    // Nothing listens on tcpmux.
     let (without, with) = (Ports::new([1]), Ports::new([listening.port()]));
     let broker = broker(std::process::id(), &[("PLAINTEXT", None, 1)], &[]);
     let mut source = |ports: &Ports| {
@@ -544,7 +544,7 @@ fn places_match_as_a_broker_binds() {
 fn a_time_limit_is_kept() {
     let broker = broker(std::process::id(), &[("PLAINTEXT", None, 9092)], &[]);
     let late = Sockets::new("/proc", Duration::ZERO)
-        .pulse(&broker, &nobody)
+        .pulse(&broker, &not_ours)
         .unwrap_err();
     assert_eq!(late.reason, Reason::Timeout);
 }

@@ -227,6 +227,7 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_the_exporter_s_
         publish,
         settings.clone(),
         proc.clone(),
+        DumpService::new(proc.path()),
         Clock::start(),
     ));
     publish_view.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
@@ -276,6 +277,7 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_the_exporter_s_
         publish,
         settings.clone(),
         proc.clone(),
+        DumpService::new(proc.path()),
         Clock::start(),
     ));
     let has_third = |saved: &Arc<EvidenceStatus>| saved.of(third).is_some();
@@ -290,10 +292,15 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_the_exporter_s_
     assert_eq!(names(&settings).len(), 3);
 }
 
+fn saver(settings: EvidenceSettings, proc: &ProcRoot) -> Saver {
+    let dumps = DumpService::new(proc.path());
+    Saver::new(settings, proc.clone(), dumps, Clock::start(), true)
+}
+
 #[tokio::test]
 async fn a_hung_disk_delays_nothing() {
     let (proc, folder) = (ProcRoot::new("/proc"), tempfile::tempdir().unwrap());
-    let mut saver = Saver::new(settings(folder.path()), proc.clone(), Clock::start(), true);
+    let mut saver = saver(settings(folder.path()), &proc);
     let (_release, hang) = mpsc::channel::<()>();
     timeout(
         Duration::from_millis(20),
@@ -338,7 +345,7 @@ async fn a_wanted_heap_dump_that_fails_is_listed_as_missing() {
             heap_dump: heap_dump.map(PathBuf::from),
             ..settings(folder.path())
         };
-        let mut saver = Saver::new(settings, proc.clone(), Clock::start(), true);
+        let mut saver = saver(settings, &proc);
         let path = saver
             .save(
                 &view,
