@@ -35,7 +35,7 @@ static: ## the exporter, statically linked into one file: target/TRIPLE/release/
 		--target "$$(rustc -vV | sed -n 's/^host: //p')"
 
 .PHONY: lint
-lint: ## rustfmt, clippy without a warning, the map of the code, the scripts' own tests
+lint: ## rustfmt, clippy without a warning, the map of the code, its documentation, the scripts' own tests
 	@scripts/prerequisites.sh build lint
 	@scripts/test-scripts.sh
 	@$(in_shell) cargo fmt --all --check
@@ -43,6 +43,7 @@ lint: ## rustfmt, clippy without a warning, the map of the code, the scripts' ow
 # --all-targets leaves out a test target with `test = false` (qualify).
 	@$(in_shell) cargo clippy --workspace --test '*' --locked -- -D warnings
 	@$(in_shell) cargo test --locked --test map
+	@$(in_shell) RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
 
 .PHONY: deny
 deny: ## licences, sources, duplicates of the dependencies (cargo-deny)

@@ -32,6 +32,8 @@
 //! Readings are known with their age, or unknown with their reason. `verdict`, `threads` and `parse` do no input or
 //! output and take time as an argument. `unsafe` lives in [`sys`] alone.
 
+#![warn(unreachable_pub)]
+
 #[forbid(unsafe_code)]
 pub mod analyze;
 #[forbid(unsafe_code)]

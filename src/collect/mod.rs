@@ -1,7 +1,7 @@
 //! The collectors: one file for each, and the frame that runs them within deadlines and cost ceilings.
 //!
 //! [`frame`] says what a collector is. `start` below is the list of those that run for each broker; their names and
-//! intervals are in [`CollectorName`](crate::model::CollectorName).
+//! intervals are in [`CollectorName`].
 
 pub mod accept_queues;
 pub mod adaptive_interval;

@@ -61,7 +61,7 @@ impl Sockets {
         }
     }
 
-    /// What reaches one broker's listeners, see [`Sockets::count`].
+    /// What reaches one broker's listeners, see `Sockets::count`.
     pub fn pulse(
         &mut self,
         broker: &Broker,

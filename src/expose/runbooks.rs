@@ -5,40 +5,11 @@ use pulldown_cmark::{Event, Options, Parser, Tag};
 
 use super::page;
 use crate::model::routes;
+use crate::verdict::finding::FindingId;
 
-macro_rules! runbooks {
-    ($($name:literal),* $(,)?) => {
-        /// The names, which are those of findings where there is one, with the texts in Markdown.
-        pub static RUNBOOKS: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("../../docs/runbooks/", $name, ".md")))),*];
-    };
-}
-
-// From cause to symptom, in the order of the list of runbooks.
-runbooks![
-    "jvm_deadlock",
-    "lock_cycle",
-    "stalled_pool",
-    "process_stopped",
-    "broker_down",
-    "api_unresponsive",
-    "offline_partitions",
-    "isr_leader_alone",
-    "under_replicated",
-    "peer_unreachable",
-    "file_handle_exhaustion",
-    "file_handle_leak",
-    "dead_socket_pileup",
-    "close_wait_pileup",
-    "accept_queue_full",
-    "missing_thread",
-    "memory_maps_exhaustion",
-    "log_dir_exhaustion",
-    "known_issue_exposed",
-    "reading_unknown",
-    "exporter_down",
-    "watchdog",
-];
+// `RUNBOOKS`: the names, which are those of findings where there is one, with the texts in Markdown. `build.rs` makes it
+// from the folder.
+include!(concat!(env!("OUT_DIR"), "/runbooks.rs"));
 
 /// The page of the runbook with this name.
 pub fn page(name: &str) -> Option<Markup> {
@@ -48,13 +19,19 @@ pub fn page(name: &str) -> Option<Markup> {
     Some(shell(title(text), &PreEscaped(body)))
 }
 
-/// A link to each runbook.
+/// A link to each runbook: those of findings from cause to symptom, then the others.
 pub fn list() -> Markup {
+    let mut runbooks = RUNBOOKS.to_vec();
+    runbooks.sort_by_key(|(name, _)| {
+        let mut findings = FindingId::ALL.iter();
+        let position = findings.position(|finding| finding.runbook() == *name);
+        position.unwrap_or(FindingId::ALL.len())
+    });
     shell(
         "Runbooks",
         &html! {
             h1 { "Runbooks" }
-            ul { @for (name, text) in RUNBOOKS { li { a href=(routes::of(routes::RUNBOOK, name)) { (title(text)) } } } }
+            ul { @for (name, text) in runbooks { li { a href=(routes::of(routes::RUNBOOK, name)) { (title(text)) } } } }
         },
     )
 }

@@ -92,7 +92,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     }
 
     /// Runs short work at `at`, and again at each time that it names, until it breaks with an answer. It shares its
-    /// thread with the short work of others, see [`short_work`]. The answer is expected `usual` after `at`; a
+    /// thread with the short work of others, see `short_work.rs`. The answer is expected `usual` after `at`; a
     /// [`Failure`] where there is none after `deadline`.
     pub async fn repeat<R: Send + 'static>(
         &mut self,

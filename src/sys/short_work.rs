@@ -14,12 +14,12 @@ use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Work that takes longer is taken to hang.
-pub const PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
-pub type Work = Box<dyn FnOnce() -> Outcome + Send>;
+pub(super) type Work = Box<dyn FnOnce() -> Outcome + Send>;
 
 /// What became of a piece of work.
-pub enum Outcome {
+pub(super) enum Outcome {
     /// This hands its answer over.
     Done(Box<dyn FnOnce() + Send>),
     /// It has nothing to say yet, and goes on at this time.
@@ -28,7 +28,7 @@ pub enum Outcome {
 
 /// The thread and what is due.
 #[derive(Default)]
-pub struct ShortWork {
+pub(super) struct ShortWork {
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -62,7 +62,7 @@ struct Due {
 }
 
 /// The one of this process.
-pub fn shared() -> &'static ShortWork {
+pub(super) fn shared() -> &'static ShortWork {
     static SHARED: LazyLock<ShortWork> = LazyLock::new(ShortWork::default);
     &SHARED
 }
@@ -72,7 +72,7 @@ impl ShortWork {
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn submit(&'static self, at: Instant, work: Work) -> std::io::Result<()> {
+    pub(super) fn submit(&'static self, at: Instant, work: Work) -> std::io::Result<()> {
         let mut state = self.lock();
         state.push(at, work);
         match state.thread {
@@ -86,7 +86,7 @@ impl ShortWork {
     }
 
     /// Replaces the thread if it hangs. For a caller that has waited longer than expected.
-    pub fn check(&'static self) {
+    pub(super) fn check(&'static self) {
         let mut state = self.lock();
         if let Thread::Works(since) = state.thread
             && since.elapsed() >= PATIENCE
