@@ -210,21 +210,21 @@ impl Args for CollectorFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
         Self::names().fold(command, |command, (name, on, off)| {
             let (reads, schedule) = name.about();
-            let when = match schedule {
-                Schedule::Every(interval) => {
+            let when = match (schedule, name.needs()) {
+                (Schedule::InPassOf(leader), _) => format!("with `{}`", leader.name()),
+                (Schedule::Every(interval), None) => {
                     format!("every {}", humantime::format_duration(interval))
                 }
-                Schedule::InPassOf(leader) => format!("in each pass of `{}`", leader.name()),
+                (Schedule::Every(interval), Some(needed)) => {
+                    let interval = humantime::format_duration(interval);
+                    format!("every {interval}; off with `{}`", needed.name())
+                }
             };
-            let needs = name
-                .needs()
-                .map(|needed| format!("; off with `{}`", needed.name()));
-            let needs = needs.unwrap_or_default();
             let flag = |id: &String| {
                 let arg = Arg::new(id.clone()).long(id.clone());
                 arg.action(ArgAction::SetTrue).help_heading("Collectors")
             };
-            let help = format!("Do not read {reads} ({when}{needs})");
+            let help = format!("Leave out: {reads} ({when})");
             command
                 .arg(flag(&off).help(help))
                 // All are on by default: it only overrides the config file.

@@ -5,16 +5,18 @@ use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
 use tokio::sync::watch;
 
 use crate::model::{Clock, Moment, Snapshot};
+use crate::sys::blocking_worker::BlockingWorker;
 
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+/// For one line.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The file and its size: a full file becomes `FILE.1`, so that twice as much is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,46 +25,35 @@ pub struct Settings {
     pub max_bytes: u64,
 }
 
-/// Passes each second's newest snapshot to a separate thread, so that a disk that hangs delays nothing else; snapshots
+/// Writes each second's newest snapshot on a thread of its own, so that a disk that hangs delays nothing else; snapshots
 /// meanwhile are left out. Ends when the publisher of the snapshots ends.
 pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
-    let Some(lines) = start(settings) else {
-        return std::future::pending().await;
-    };
+    let file = settings.file.display().to_string();
+    let mut worker = BlockingWorker::new(Recorder {
+        settings,
+        open: None,
+        failed: false,
+    });
+    let mut hangs = false;
     loop {
         if let Ok(Err(_)) = tokio::time::timeout(AT_LEAST_EVERY, snapshots.changed()).await {
             return;
         }
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
-        if let Err(TrySendError::Disconnected(_)) = lines.try_send((snapshot, clock)) {
-            return std::future::pending().await;
-        }
-        tokio::time::sleep(AT_MOST_EVERY).await;
-    }
-}
-
-fn start(settings: Settings) -> Option<SyncSender<(Arc<Snapshot>, Clock)>> {
-    let (send, lines) = sync_channel::<(Arc<Snapshot>, Clock)>(1);
-    let mut recorder = Recorder {
-        settings,
-        open: None,
-        failed: false,
-    };
-    let work = move || {
-        for (snapshot, clock) in lines {
+        let take = move |recorder: &mut Recorder| {
             recorder.take(&Snapshot {
                 at: clock.now(),
                 ..(*snapshot).clone()
             });
+        };
+        match worker.run(WRITE_DEADLINE, "recording", take).await {
+            Ok(_) if hangs => tracing::info!(file, "records again"),
+            Err(failure) if !hangs => tracing::warn!(file, "cannot record: {failure}"),
+            _ => {}
         }
-    };
-    let started = std::thread::Builder::new()
-        .name("record".into())
-        .spawn(work);
-    started
-        .map_err(|error| tracing::error!(%error, "cannot start the thread that records"))
-        .ok()?;
-    Some(send)
+        hangs = worker.is_running();
+        tokio::time::sleep(AT_MOST_EVERY).await;
+    }
 }
 
 struct Recorder {

@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("discover", &["model", "sys"]),
     ("verdict", &["model", "threads"]),
     ("cli", &["model"]),
-    ("recording", &["model"]),
+    ("recording", &["model", "sys"]),
     ("config", &["cli", "model", "recording", "sys", "verdict"]),
     (
         "collect",

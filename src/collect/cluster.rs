@@ -14,7 +14,6 @@ use tokio::time::{Duration, Instant};
 use self::address::{hint, own_address};
 use self::count::count;
 use self::peers::{Peers, probe_of};
-use super::blocking_worker::BlockingWorker;
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use crate::kafka::client::{Client, Timing};
@@ -23,6 +22,7 @@ use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, PeerProbe, Probe,
     ProbeReport, Reading, Reason, Role,
 };
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
 
 /// See [`ClusterClient`].

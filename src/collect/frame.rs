@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::adaptive_interval::AdaptiveInterval;
-use super::blocking_worker::{BlockingWorker, measured};
 use super::context::{BrokerContext, DUMP_PATIENCE};
 use super::snapshot_store::Update;
 use crate::model::{
     BrokerSnapshot, CollectorName, CollectorStatus, Failure, Moment, ProcessKey, Reading, Reason,
 };
+use crate::sys::blocking_worker::{BlockingWorker, measured};
 
 /// The limits of a collector. Its interval is in [`CollectorName::about`], and the config file may change it.
 #[derive(Debug, Clone, Copy)]

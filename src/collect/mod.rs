@@ -7,7 +7,6 @@
 
 pub mod accept_queues;
 pub mod adaptive_interval;
-pub mod blocking_worker;
 pub mod cluster;
 pub mod context;
 pub mod discovery;
@@ -21,7 +20,6 @@ pub mod log_dirs;
 pub mod memory_maps;
 pub mod process;
 pub mod progress;
-mod short_work;
 pub mod snapshot_store;
 pub mod socket_tables;
 pub mod sockets;

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use self::pools::{PoolSample, PoolTimes, Pools};
 use super::adaptive_interval::{AdaptiveInterval, shared_moment};
-use super::blocking_worker::{BlockingWorker, measured};
 use super::context::{BrokerContext, Names, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::process::failure;
 use crate::model::{
     Broker, BrokerSnapshot, Clock, CollectorName, Failure, Moment, ProgressReport, Reason, Suspect,
 };
+use crate::sys::blocking_worker::{BlockingWorker, measured};
 use crate::sys::perf_data::PerfFile;
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;

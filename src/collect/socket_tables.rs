@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use super::adaptive_interval::AdaptiveInterval;
-use super::blocking_worker::measured;
 use super::sockets::{self, Counted, Listeners, Sockets, Source};
 use crate::model::{AcceptQueue, Broker, Failure, Reason, SocketPulse, TcpState};
+use crate::sys::blocking_worker::measured;
 use crate::sys::proc_net;
 use crate::sys::sock_diag::States;
 

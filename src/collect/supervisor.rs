@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::adaptive_interval::AdaptiveInterval;
-use super::blocking_worker::BlockingWorker;
 use super::context::BrokerContext;
 use super::discovery::{self, Found, Scan};
 use super::dump_service::DumpService;
@@ -19,6 +18,7 @@ use crate::config::{BrokerMatch, BrokerSettings, Config};
 use crate::discover::{self, Discovery};
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Clock, CollectorName, ProcessKey, Snapshot};
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
 

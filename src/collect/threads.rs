@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blocking_worker::BlockingWorker;
 use super::context::{BrokerContext, Names};
 use super::dump_scheduler::DumpScheduler;
 use super::dump_service;
@@ -14,6 +13,7 @@ use crate::model::{
     BrokerSnapshot, CollectorName, Failure, Moment, Reading, Reason, StandingDeadlock, ThreadReport,
 };
 use crate::parse::thread_dump;
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::threads::known_issues::{each_once, matching};
 use crate::threads::missing::ThreadInventory;
 use crate::threads::pools::Pool;

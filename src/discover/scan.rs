@@ -8,8 +8,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::DiscoveryError;
@@ -17,6 +15,7 @@ use super::jvm::{self, JvmKind, Launch};
 use super::{broker, properties};
 use crate::model::Failure;
 use crate::model::{Broker, ProcessKey, Reason};
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::{Rooted, RootedError};
 
@@ -42,8 +41,9 @@ pub struct Discovery {
     proc: ProcRoot,
     pid_files: Vec<PathBuf>,
     known: HashMap<ProcessKey, KnownProcess>,
-    /// Abandoned threads, each with the process whose files it hangs at.
-    stuck_readers: Vec<(ProcessKey, JoinHandle<()>)>,
+    reader: BlockingWorker<()>,
+    /// Readers that hang, each with the process at whose files.
+    stuck_readers: Vec<(ProcessKey, BlockingWorker<()>)>,
     warnings: Vec<String>,
 }
 
@@ -79,6 +79,7 @@ impl Discovery {
             proc,
             pid_files,
             known: HashMap::new(),
+            reader: BlockingWorker::new(()),
             stuck_readers: Vec::new(),
             warnings: Vec::new(),
         }
@@ -103,8 +104,7 @@ impl Discovery {
             .uptime()
             .map_err(|error| Failure::new(Reason::Io, format!("brokers unknown: {error}")))?;
         self.warnings.clear();
-        self.stuck_readers
-            .retain(|(_, reader)| !reader.is_finished());
+        self.stuck_readers.retain(|(_, reader)| reader.is_running());
         let named: Vec<u32> = self.named_processes();
 
         let now = Instant::now();
@@ -211,94 +211,56 @@ impl Discovery {
         pids
     }
 
-    /// Runs the jobs in a thread that is abandoned if it does not end in time.
+    /// Runs the jobs on a thread that is abandoned if one does not end in time; the rest is left to the next scan.
     fn run(&mut self, jobs: Vec<Job>, now: Instant) {
-        if jobs.is_empty() {
-            return;
-        }
-        if self.stuck_readers.len() >= MOST_STUCK_READERS {
+        if !jobs.is_empty() && self.stuck_readers.len() >= MOST_STUCK_READERS {
             self.warnings.push(format!(
                 "new brokers are not found, because {MOST_STUCK_READERS} reads of other processes' files hang: \
                  look for processes in state D and hung file systems"
             ));
             return;
         }
-        let order: Vec<(ProcessKey, String, bool)> = jobs
-            .iter()
-            .map(|job| (job.key, job.comm.clone(), job.named))
-            .collect();
-        let (sender, results) = mpsc::channel();
-        let proc = self.proc.clone();
-        let spawned = std::thread::Builder::new()
-            .name("discovery-reader".to_owned())
-            .spawn(move || {
-                for job in jobs {
-                    if sender.send(examine(&proc, &job)).is_err() {
-                        break;
-                    }
-                }
-            });
-        let reader = match spawned {
-            Ok(reader) => reader,
-            Err(error) => {
-                self.warnings.push(format!(
-                    "new brokers are not found, because no thread could be started to read their files: {error}"
-                ));
-                return;
-            }
-        };
-        for (key, comm, named) in order {
-            let kind = match results.recv_timeout(READ_BUDGET.saturating_sub(now.elapsed())) {
+        for job in jobs {
+            let (key, comm, named) = (job.key, job.comm.clone(), job.named);
+            let left = READ_BUDGET.saturating_sub(now.elapsed());
+            let proc = self.proc.clone();
+            let read = move |(): &mut ()| examine(&proc, &job);
+            let examined = self.reader.run_and_wait(left, "discovery", read);
+            let hangs = self.reader.is_running();
+            let kind = match examined {
                 Ok(Some(kind)) => self.keep_if_same(key, kind),
                 Ok(None) => {
                     self.known.remove(&key);
                     continue;
                 }
-                Err(failure) => {
-                    let kind = self.kind_of_unread(key, &comm, failure);
-                    self.known.insert(
-                        key,
-                        KnownProcess {
-                            comm,
-                            checked_at: now,
-                            named,
-                            kind,
-                        },
-                    );
-                    if failure == RecvTimeoutError::Timeout {
-                        self.stuck_readers.push((key, reader));
-                    }
-                    return;
-                }
+                Err(failure) => self.kind_of_unread(key, &comm, &failure),
             };
-            self.known.insert(
-                key,
-                KnownProcess {
-                    comm,
-                    checked_at: now,
-                    named,
-                    kind,
-                },
-            );
+            let known = KnownProcess {
+                comm,
+                checked_at: now,
+                named,
+                kind,
+            };
+            self.known.insert(key, known);
+            if hangs {
+                let reader = std::mem::replace(&mut self.reader, BlockingWorker::new(()));
+                self.stuck_readers.push((key, reader));
+                return;
+            }
         }
     }
 
     /// A broker keeps its description; any other process may be a broker.
-    fn kind_of_unread(
-        &mut self,
-        key: ProcessKey,
-        comm: &str,
-        failure: RecvTimeoutError,
-    ) -> ProcessKind {
+    fn kind_of_unread(&mut self, key: ProcessKey, comm: &str, failure: &Failure) -> ProcessKind {
         let pid = key.pid;
         let reading = "reading its command line or files";
-        let reason = match failure {
-            RecvTimeoutError::Timeout => format!(
+        let reason = match failure.reason {
+            Reason::Timeout => format!(
                 "process {pid} ({comm}): {reading} took longer than {} s; it is tried again once that has ended",
                 READ_BUDGET.as_secs()
             ),
-            RecvTimeoutError::Disconnected => format!(
-                "process {pid} ({comm}): {reading} panicked (see the log); it is tried again later"
+            _ => format!(
+                "process {pid} ({comm}): {reading} failed ({failure}); it is tried again later"
             ),
         };
         match self.known.get(&key).map(|known| known.kind.clone()) {

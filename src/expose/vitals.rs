@@ -91,7 +91,6 @@ pub fn vitals(
     list.extend(levels(snapshot, broker, diagnosis, now));
     list.extend(connections(broker, diagnosis, now));
     list.push(threads(broker, diagnosis, now));
-    list.extend(pools(broker, now));
     let process = broker.process.fresh(now);
     let stopped = process
         .filter(|vitals| matches!(vitals.state, 'T' | 't'))
@@ -381,8 +380,9 @@ pub fn number(n: u64) -> String {
     out
 }
 
-/// How much of a core the threads that serve requests use, and for how long they wait for one. Idle pools are left out.
-fn pools(broker: &BrokerSnapshot, now: Moment) -> Vec<Vital> {
+/// How much of a core the threads that serve requests use, and for how long they wait for one. For the page: `check` has
+/// to fit a terminal.
+pub fn pools(broker: &BrokerSnapshot, now: Moment) -> Vec<Vital> {
     let pools = broker.pools.fresh(now);
     let named = [
         ("Request handlers", Pool::RequestHandler),
@@ -390,17 +390,12 @@ fn pools(broker: &BrokerSnapshot, now: Moment) -> Vec<Vital> {
     ];
     let vital = |(name, pool): (&str, Pool)| {
         let time = pools?.get(pool.name())?;
-        let (cores, waiting) = (time.cores?, time.waiting?);
-        let note = format!("waiting for one {} of the time", percent(waiting));
-        let vital = Vital::new(name, Some(format!("{} of a core", percent(cores))))
-            .note((waiting >= NOTABLE).then_some(note));
-        (cores >= NOTABLE || waiting >= NOTABLE).then_some(vital)
+        let cores = format!("{} of a core", percent(time.cores?));
+        let waiting = format!("waiting for one {} of the time", percent(time.waiting?));
+        Some(Vital::new(name, Some(cores)).note(waiting))
     };
     named.into_iter().filter_map(vital).collect()
 }
-
-/// A share that is shown.
-const NOTABLE: f64 = 0.01;
 
 fn percent(share: f64) -> String {
     match share * 100.0 {
@@ -468,9 +463,7 @@ mod tests {
                 "under 1 % of a core; waiting for one 2 % of the time"
             ]
         );
-        // One is idle; one reading has no share yet.
-        broker.pools = known([("network".to_owned(), time(Some(0.001), Some(0.0)))].into());
-        assert_eq!(words(&broker), [""; 0]);
+        // One reading has no share yet.
         broker.pools = known([("network".to_owned(), time(None, None))].into());
         assert_eq!(words(&broker), [""; 0]);
     }

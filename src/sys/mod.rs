@@ -1,10 +1,12 @@
 //! Mechanisms of Linux and of the JVM, without policy: each takes the root of procfs or a process as an argument.
 
 pub mod attach;
+pub mod blocking_worker;
 pub mod perf_data;
 pub mod proc;
 pub mod proc_net;
 pub mod process;
 pub mod rooted;
 pub mod schedstat;
+mod short_work;
 pub mod sock_diag;

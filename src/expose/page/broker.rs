@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::graph::{self, DRAWN};
 use super::style::{TEXT, class};
 use crate::expose::overview::Level;
-use crate::expose::vitals::{Vital, cut, unknown, vitals};
+use crate::expose::vitals::{Vital, cut, pools, unknown, vitals};
 use crate::model::clock_text;
 use crate::model::duration_text;
 use crate::model::routes;
@@ -75,7 +75,10 @@ pub(super) fn section(
             }
             @if broker.ended.is_none() {
                 h3 { "Vitals" }
-                dl.vitals { @for vital in vitals(&view.snapshot, broker, diagnosis, now) { (tile(&vital)) } }
+                dl.vitals {
+                    @for vital in vitals(&view.snapshot, broker, diagnosis, now) { (tile(&vital)) }
+                    @for vital in pools(broker, now) { (tile(&vital)) }
+                }
             }
             @if !diagnosis.findings.is_empty() {
                 h3 { "Findings" }

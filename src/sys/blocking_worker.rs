@@ -1,24 +1,23 @@
 //! Blocking work with a deadline: the one guard against reads that hang in the kernel.
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::short_work::{self, Outcome, PATIENCE, Work};
 use crate::model::{Failure, Reason};
 
-/// Runs blocking work, one piece at a time, away from the runtime's threads. While a piece hangs (a read of `/proc` of a
-/// sick process can), the next is refused instead of started, so that a worker never holds more than one thread.
+/// Runs blocking work, one piece at a time, away from the threads that must not wait. While a piece hangs (a read of
+/// `/proc` of a sick process can), the next is refused, so that a worker never holds more than one thread.
 #[derive(Debug)]
 pub struct BlockingWorker<S> {
     state: Arc<Mutex<S>>,
-    running: Option<JoinHandle<()>>,
-    /// Lives as long as short work that was submitted.
-    submitted: Weak<()>,
+    /// Lives as long as the piece of work under way.
+    running: Weak<()>,
 }
 
 impl<S: Send + 'static> BlockingWorker<S> {
@@ -26,8 +25,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     pub fn new(state: S) -> BlockingWorker<S> {
         BlockingWorker {
             state: Arc::new(Mutex::new(state)),
-            running: None,
-            submitted: Weak::new(),
+            running: Weak::new(),
         }
     }
 
@@ -39,25 +37,57 @@ impl<S: Send + 'static> BlockingWorker<S> {
         what: &str,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<(R, Duration), Failure> {
-        self.refuse_second(what)?;
         let (done, answer) = oneshot::channel();
+        // After the deadline there is no receiver any more.
+        self.start(what, work, |result| drop(done.send(result)))?;
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(_)) => Err(panicked(what)),
+            Err(_) => Err(timed_out(what, deadline)),
+        }
+    }
+
+    /// As [`BlockingWorker::run`], for a caller that may wait itself.
+    pub fn run_and_wait<R: Send + 'static>(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        work: impl FnOnce(&mut S) -> R + Send + 'static,
+    ) -> Result<R, Failure> {
+        let (done, answer) = mpsc::sync_channel(1);
+        self.start(what, work, move |result| drop(done.send(result)))?;
+        match answer.recv_timeout(deadline) {
+            Ok((result, _)) => Ok(result),
+            Err(RecvTimeoutError::Disconnected) => Err(panicked(what)),
+            Err(RecvTimeoutError::Timeout) => Err(timed_out(what, deadline)),
+        }
+    }
+
+    fn start<R: 'static>(
+        &mut self,
+        what: &str,
+        work: impl FnOnce(&mut S) -> R + Send + 'static,
+        deliver: impl FnOnce((R, Duration)) + Send + 'static,
+    ) -> Result<(), Failure> {
+        self.refuse_second(what)?;
         let state = Arc::clone(&self.state);
-        self.running = Some(tokio::task::spawn_blocking(move || {
+        let running = Arc::new(());
+        self.running = Arc::downgrade(&running);
+        let piece = move || {
+            // Dropped in reverse order, also by a panic: when the caller sees an end, the next piece may follow.
+            let deliver = deliver;
+            let running = running;
             // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = measured(|| work(&mut state));
             drop(state);
-            // After the deadline there is no receiver any more.
-            let _ = done.send(result);
-        }));
-        match tokio::time::timeout(deadline, answer).await {
-            Ok(Ok(result)) => {
-                // The state is released; a piece that follows at once must not take the thread's last steps for a hang.
-                self.running = None;
-                Ok(result)
-            }
-            Ok(Err(_)) => Err(panicked(what)),
-            Err(_) => Err(timed_out(what, deadline)),
+            drop(running);
+            deliver(result);
+        };
+        let thread = std::thread::Builder::new().name("blocking".into());
+        match thread.spawn(piece) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(no_thread(what, &error)),
         }
     }
 
@@ -78,22 +108,17 @@ impl<S: Send + 'static> BlockingWorker<S> {
         }
         self.refuse_second(what)?;
         let (done, mut answer) = oneshot::channel();
-        let submitted = Arc::new(());
-        self.submitted = Arc::downgrade(&submitted);
+        let running = Arc::new(());
+        self.running = Arc::downgrade(&running);
         let run = Repeated {
             state: Arc::clone(&self.state),
             work,
             done,
-            submitted,
+            running,
         };
         short_work::shared()
             .submit(at, run.at(at))
-            .map_err(|error| {
-                Failure::new(
-                    Reason::Internal,
-                    format!("{what}: no thread can be started: {error}"),
-                )
-            })?;
+            .map_err(|error| no_thread(what, &error))?;
         let end = at + deadline;
         loop {
             let patient = end.min((at + usual).max(Instant::now()) + PATIENCE * 2);
@@ -106,9 +131,9 @@ impl<S: Send + 'static> BlockingWorker<S> {
         }
     }
 
-    fn is_running(&self) -> bool {
-        let running = self.running.as_ref();
-        self.submitted.strong_count() > 0 || running.is_some_and(|running| !running.is_finished())
+    /// Whether a piece is under way, which may hang.
+    pub fn is_running(&self) -> bool {
+        self.running.strong_count() > 0
     }
 
     fn refuse_second(&self, what: &str) -> Result<(), Failure> {
@@ -127,7 +152,7 @@ struct Repeated<S, R, F> {
     state: Arc<Mutex<S>>,
     work: F,
     /// Dropped before the sender: when a panic shows to who waits, the next work may follow.
-    submitted: Arc<()>,
+    running: Arc<()>,
     done: oneshot::Sender<R>,
 }
 
@@ -151,11 +176,9 @@ where
             match step {
                 ControlFlow::Continue(next) => Outcome::Again(next, self.at(next)),
                 ControlFlow::Break(result) => {
-                    let Repeated {
-                        done, submitted, ..
-                    } = self;
+                    let Repeated { done, running, .. } = self;
                     // Before the answer: work that follows at once must not take this for a hang.
-                    drop(submitted);
+                    drop(running);
                     // After the deadline there is no receiver any more.
                     Outcome::Done(Box::new(move || {
                         let _ = done.send(result);
@@ -171,6 +194,11 @@ fn panicked(what: &str) -> Failure {
     Failure::new(Reason::Internal, message)
 }
 
+fn no_thread(what: &str, error: &std::io::Error) -> Failure {
+    let message = format!("{what}: no thread can be started: {error}");
+    Failure::new(Reason::Internal, message)
+}
+
 fn timed_out(what: &str, deadline: Duration) -> Failure {
     let seconds = deadline.as_secs_f32();
     let message = format!("{what}: no answer from the kernel within {seconds} s");
@@ -178,7 +206,7 @@ fn timed_out(what: &str, deadline: Duration) -> Failure {
 }
 
 /// Returns the answer of `read` and the CPU time that it took.
-pub(super) fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
+pub fn measured<R>(read: impl FnOnce() -> R) -> (R, Duration) {
     let before = thread_cpu();
     let answer = read();
     (answer, thread_cpu().saturating_sub(before))
@@ -191,8 +219,6 @@ fn thread_cpu() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -217,7 +243,9 @@ mod tests {
             "{second}"
         );
         release.send(()).unwrap();
-        worker.running.take().unwrap().await.unwrap();
+        while worker.is_running() {
+            tokio::task::yield_now().await;
+        }
         let (answer, _) = worker
             .run(Duration::from_secs(5), "broker 1", |n| {
                 *n += 1;
@@ -260,7 +288,7 @@ mod tests {
             .await;
         assert_eq!(answer.unwrap(), 3);
         release.send(()).unwrap();
-        while worker.submitted.strong_count() > 0 {
+        while worker.is_running() {
             tokio::task::yield_now().await;
         }
         let after = worker.repeat(now, Duration::ZERO, SECOND * 10, "broker 1", |_, _| {
@@ -293,6 +321,28 @@ mod tests {
         after.await.unwrap();
     }
 
+    #[test]
+    fn a_caller_that_waits_itself_gets_the_same_answers() {
+        let mut worker = BlockingWorker::new(0);
+        let mut count = || {
+            worker.run_and_wait(SECOND * 10, "broker 1", |count| {
+                *count += 1;
+                assert!(*count != 2, "made by the test");
+                *count
+            })
+        };
+        assert_eq!(count().unwrap(), 1);
+        assert_eq!(count().unwrap_err().reason, Reason::Internal);
+        assert_eq!(count().unwrap(), 3);
+        let (release, hang) = mpsc::channel::<()>();
+        let short = Duration::from_millis(20);
+        let hangs = worker.run_and_wait(short, "broker 1", move |_| hang.recv().is_ok());
+        assert_eq!(hangs.unwrap_err().reason, Reason::Timeout);
+        let second = worker.run_and_wait(SECOND * 10, "broker 1", |_| ());
+        assert!(second.unwrap_err().message.contains("still hangs"));
+        release.send(()).unwrap();
+    }
+
     #[tokio::test]
     async fn pieces_may_follow_each_other_at_once() {
         let mut worker = BlockingWorker::new(());
@@ -314,7 +364,6 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(failure.reason, Reason::Internal);
-        worker.running.take().unwrap().await.unwrap_err();
         assert!(
             worker
                 .run(Duration::from_secs(5), "broker 1", |_| ())
