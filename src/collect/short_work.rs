@@ -124,7 +124,13 @@ impl ShortWork {
                 let outcome = catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
                 match outcome {
-                    Ok(Outcome::Again(at, work)) => state.push(at, work),
+                    Ok(Outcome::Again(at, work)) => {
+                        state.push(at, work);
+                        if state.turn != turn {
+                            // The thread that serves now may sleep beyond that time.
+                            self.wake.notify_all();
+                        }
+                    }
                     Ok(Outcome::Done(answer)) => state.answers.push(answer),
                     Err(_) => {}
                 }
