@@ -86,14 +86,12 @@ impl<S: Send + 'static> BlockingWorker<S> {
             done,
             submitted,
         };
-        short_work::shared()
-            .submit(at, run.at(at))
-            .map_err(|error| {
-                Failure::new(
-                    Reason::Internal,
-                    format!("{what}: no thread can be started: {error}"),
-                )
-            })?;
+        if let Err(error) = short_work::shared().submit(at, run.at(at)) {
+            // Else a caller that goes on at once would spin.
+            tokio::time::sleep_until(at.into()).await;
+            let message = format!("{what}: no thread can be started: {error}");
+            return Err(Failure::new(Reason::Internal, message));
+        }
         let end = at + deadline;
         loop {
             let patient = end.min((at + usual).max(Instant::now()) + PATIENCE * 2);

@@ -76,7 +76,9 @@ impl ShortWork {
         let mut state = self.lock();
         state.push(at, work);
         match state.thread {
-            Thread::None => self.start(&mut state),
+            // The work is not kept where no thread can be started: its caller would take it for work that hangs, and
+            // would submit nothing that starts a thread later.
+            Thread::None => self.start(&mut state).inspect_err(|_| state.due.clear()),
             Thread::Sleeps(until) if until.is_none_or(|until| at < until) => {
                 self.wake.notify_all();
                 Ok(())
