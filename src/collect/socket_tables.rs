@@ -54,6 +54,8 @@ pub struct TableRound {
     pub accept_queues: Result<Timed<Vec<AcceptQueue>>, Failure>,
     /// None while the last walk is young enough.
     pub sockets: Option<Result<Timed<SocketPulse>, Failure>>,
+    /// From one reading of the accept queues to the next, at most.
+    pub listens_every: Duration,
     /// From one walk to the next, at most.
     pub interval: Duration,
     /// CPU time of the walk in this round, if it has one.
@@ -139,6 +141,7 @@ impl TableReader {
             .unwrap_or_else(|failure| TableRound {
                 accept_queues: Err(failure.clone()),
                 sockets: self.walks.then_some(Err(failure)),
+                listens_every: self.interval,
                 interval: self.interval,
                 walk: Duration::ZERO,
             })
@@ -169,6 +172,7 @@ impl TableReader {
         }
         if self.walks && table.is_due(now, suspected) {
             walk = table.walk(now, broker, own)?;
+            self.suspicion.queued(&member.newest(), now);
         }
         let newest = member.newest();
         let nothing = || {
@@ -185,6 +189,10 @@ impl TableReader {
         Ok(TableRound {
             accept_queues: Ok(accept_queues),
             sockets: sockets.map(Ok),
+            listens_every: match table.listens_alone || !self.walks {
+                true => self.interval,
+                false => table.rest.interval(),
+            },
             interval: table.rest.interval(),
             walk,
         })
