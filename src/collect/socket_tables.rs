@@ -138,12 +138,16 @@ impl TableReader {
         own: &dyn Fn(SocketAddr) -> bool,
     ) -> TableRound {
         self.round_at(Instant::now(), broker, signs, own)
-            .unwrap_or_else(|failure| TableRound {
-                accept_queues: Err(failure.clone()),
-                sockets: self.walks.then_some(Err(failure)),
-                listens_every: self.interval,
-                interval: self.interval,
-                walk: Duration::ZERO,
+            .unwrap_or_else(|failure| {
+                // The failure takes the place of the last walk, which is valid again in the next round.
+                self.returned = None;
+                TableRound {
+                    accept_queues: Err(failure.clone()),
+                    sockets: self.walks.then_some(Err(failure)),
+                    listens_every: self.interval,
+                    interval: self.interval,
+                    walk: Duration::ZERO,
+                }
             })
     }
 
