@@ -168,6 +168,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
     let round = TableRound {
         accept_queues: Ok((counted.accept_queues, now)),
         sockets: Some(Ok((counted.sockets, now))),
+        listens_every: Duration::from_secs(1),
         interval: Duration::from_secs(5),
         walk: Duration::ZERO,
     };

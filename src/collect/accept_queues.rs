@@ -38,12 +38,14 @@ impl Collector for AcceptQueues {
             TableRound {
                 accept_queues: Err(failure.clone()),
                 sockets: are_on.then_some(Err(failure)),
+                listens_every: stamp.interval,
                 interval: stamp.interval,
                 walk: Duration::ZERO,
             }
         });
-        let failure = stamp.put_read(&mut broker.accept_queues, round.accept_queues);
-        stamp.finish(broker, CollectorName::AcceptQueues, failure.as_ref());
+        let listened = stamp.at_most_every(round.listens_every);
+        let failure = listened.put_read(&mut broker.accept_queues, round.accept_queues);
+        listened.finish(broker, CollectorName::AcceptQueues, failure.as_ref());
         if let Some(sockets) = round.sockets {
             let stamp = stamp.at_most_every(round.interval);
             let failure = stamp.put_read(&mut broker.sockets, sockets);

@@ -54,6 +54,8 @@ pub struct TableRound {
     pub accept_queues: Result<Timed<Vec<AcceptQueue>>, Failure>,
     /// None while the last walk is young enough.
     pub sockets: Option<Result<Timed<SocketPulse>, Failure>>,
+    /// From one reading of the accept queues to the next, at most.
+    pub listens_every: Duration,
     /// From one walk to the next, at most.
     pub interval: Duration,
     /// CPU time of the walk in this round, if it has one.
@@ -136,11 +138,16 @@ impl TableReader {
         own: &dyn Fn(SocketAddr) -> bool,
     ) -> TableRound {
         self.round_at(Instant::now(), broker, signs, own)
-            .unwrap_or_else(|failure| TableRound {
-                accept_queues: Err(failure.clone()),
-                sockets: self.walks.then_some(Err(failure)),
-                interval: self.interval,
-                walk: Duration::ZERO,
+            .unwrap_or_else(|failure| {
+                // The failure takes the place of the last walk, which is valid again in the next round.
+                self.returned = None;
+                TableRound {
+                    accept_queues: Err(failure.clone()),
+                    sockets: self.walks.then_some(Err(failure)),
+                    listens_every: self.interval,
+                    interval: self.interval,
+                    walk: Duration::ZERO,
+                }
             })
     }
 
@@ -156,6 +163,18 @@ impl TableReader {
             Ok(table) => table,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
+                // The walk for another broker may take longer than short work should: only later it is taken to hang.
+                let listened = member.newest().accept_queues.clone();
+                let is_young = |at: Instant| now.saturating_duration_since(at) < self.time_limit;
+                if let Some((queues, at)) = listened.filter(|(_, at)| is_young(*at)) {
+                    return Ok(TableRound {
+                        accept_queues: Ok((queues, at)),
+                        sockets: None,
+                        listens_every: self.interval,
+                        interval: self.interval,
+                        walk: Duration::ZERO,
+                    });
+                }
                 let name = broker.name();
                 let message = format!("sockets of {name}: an earlier reading of this table hangs");
                 return Err(Failure::new(Reason::Timeout, message));
@@ -169,6 +188,7 @@ impl TableReader {
         }
         if self.walks && table.is_due(now, suspected) {
             walk = table.walk(now, broker, own)?;
+            self.suspicion.queued(&member.newest(), now);
         }
         let newest = member.newest();
         let nothing = || {
@@ -185,7 +205,11 @@ impl TableReader {
         Ok(TableRound {
             accept_queues: Ok(accept_queues),
             sockets: sockets.map(Ok),
-            interval: table.rest.interval(),
+            listens_every: match table.listens_alone || !self.walks {
+                true => self.interval,
+                false => table.interval(false),
+            },
+            interval: table.interval(false),
             walk,
         })
     }

@@ -116,9 +116,11 @@ impl<S: Send + 'static> BlockingWorker<S> {
             done,
             running,
         };
-        short_work::shared()
-            .submit(at, run.at(at))
-            .map_err(|error| no_thread(what, &error))?;
+        if let Err(error) = short_work::shared().submit(at, run.at(at)) {
+            // Else a caller that goes on at once would spin.
+            tokio::time::sleep_until(at.into()).await;
+            return Err(no_thread(what, &error));
+        }
         let end = at + deadline;
         loop {
             let patient = end.min((at + usual).max(Instant::now()) + PATIENCE * 2);

@@ -76,7 +76,9 @@ impl ShortWork {
         let mut state = self.lock();
         state.push(at, work);
         match state.thread {
-            Thread::None => self.start(&mut state),
+            // The work is not kept where no thread can be started: its caller would take it for work that hangs, and
+            // would submit nothing that starts a thread later.
+            Thread::None => self.start(&mut state).inspect_err(|_| state.due.clear()),
             Thread::Sleeps(until) if until.is_none_or(|until| at < until) => {
                 self.wake.notify_all();
                 Ok(())
@@ -124,7 +126,13 @@ impl ShortWork {
                 let outcome = catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
                 match outcome {
-                    Ok(Outcome::Again(at, work)) => state.push(at, work),
+                    Ok(Outcome::Again(at, work)) => {
+                        state.push(at, work);
+                        if state.turn != turn {
+                            // The thread that serves now may sleep beyond that time.
+                            self.wake.notify_all();
+                        }
+                    }
                     Ok(Outcome::Done(answer)) => state.answers.push(answer),
                     Err(_) => {}
                 }
