@@ -10,8 +10,8 @@
 //!
 //! # The map: where to look, and what may use what
 //!
-//! A part may use those above it in this list that its line names. `tests/map.rs` checks this, and that no two files use
-//! each other.
+//! A part may use those above it in this list that its line names. `tests/map.rs` checks this, and that no files use
+//! each other in a circle.
 //!
 //! | part | what is there | uses |
 //! |---|---|---|
@@ -22,12 +22,12 @@
 //! | [`threads`] | what dumps and the progress of threads mean: pools, deadlocks, stalls, known issues | model, parse |
 //! | [`discover`] | which processes are brokers, and what their files say | model, sys |
 //! | [`verdict`] | what the readings mean: rules, findings, forecasts, the sentence, liveness | model, threads |
-//! | [`cli`], [`recording`], [`config`] | flags; recorded snapshots; checked settings | model, sys, verdict |
-//! | [`collect`] | the frame that runs collectors, and one file for each | all above but verdict |
-//! | [`evidence`] | bundles: what a verdict rests on, saved before a restart | collect, verdict |
-//! | [`analyze`] | saved output of many tools, explained together | parse, threads, verdict, evidence's manifest |
-//! | [`expose`] | metrics, page, API, check: renders the newest view and touches no broker | model, threads, verdict |
-//! | [`commands`] | the subcommands, one file each: they connect the parts | all above |
+//! | [`cli`], [`recording`], [`config`] | flags; recorded snapshots; checked settings | model; config also its neighbours, sys, verdict |
+//! | [`collect`] | the collectors, the frame that runs them, and what they share | all above but verdict, cli, recording |
+//! | [`evidence`] | bundles: what a verdict rests on, saved before a restart | model, sys, threads, discover, verdict, config, collect |
+//! | [`analyze`] | saved output of many tools, explained together | model, parse, threads, discover, verdict, evidence |
+//! | [`expose`] | metrics, page, API, check, runbooks: renders the newest view and touches no broker | model, threads, verdict |
+//! | [`commands`] | the subcommands, one file each: they connect the parts | all above but kafka, threads, discover |
 //!
 //! Readings are known with their age, or unknown with their reason. `verdict`, `threads` and `parse` do no input or
 //! output and take time as an argument. `unsafe` lives in [`sys`] alone.

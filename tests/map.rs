@@ -270,7 +270,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        // A `pub use` is no use: whoever takes the name from here uses the file that defines it.
+        // A `pub use` is no use: a file that takes the name from here uses the file that defines it.
         if matches!(item.vis, syn::Visibility::Inherited) {
             flatten(&item.tree, &mut Vec::new(), &mut self.found);
         }

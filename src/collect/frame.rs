@@ -1,7 +1,8 @@
 //! What all collectors share: when they run, within which limits, and how their results reach the snapshot.
 //!
-//! A collector is a [`Description`] and a function from what it was given to a value or a [`Failure`]. The frame adds
-//! the schedule, the deadline, the cost ceiling, success, duration and age.
+//! A collector is a [`Description`], a function that reads a value or returns a [`Failure`], and a function that stores
+//! the result with the [`Stamp`] of the run: [`Stamp::put`] for each reading, [`Stamp::finish`] for the success and the
+//! duration of the run. The frame adds the schedule, the deadline and the cost ceiling.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};

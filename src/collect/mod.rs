@@ -1,7 +1,9 @@
-//! The collectors: one file for each, and the frame that runs them within deadlines and cost ceilings.
+//! The collectors, and the frame that runs them within deadlines and cost ceilings.
 //!
-//! [`frame`] says what a collector is. `start` below is the list of those that run for each broker; their names and
-//! intervals are in [`CollectorName`].
+//! [`frame`] says what a collector is; their names and intervals are in [`CollectorName`]. `start` below is the list of
+//! those that run for each broker. Three run in the pass of another: `connections` and `pools` have a file in its
+//! folder, and `sockets` is stored by [`accept_queues`]. What reads and counts for `sockets` and `connections` is in
+//! [`sockets`] and [`socket_tables`]. [`discovery`] runs once for the host. The other files serve all of these.
 
 pub mod accept_queues;
 pub mod adaptive_interval;
@@ -59,6 +61,7 @@ fn start(context: &BrokerContext) -> JoinSet<()> {
     tasks.blocking::<memory_maps::MemoryMaps>();
     tasks.blocking::<log_dirs::LogDirs>();
     tasks.own::<threads::Threads, _>(threads::run);
+    // With `pools`.
     tasks.own::<progress::Progress, _>(progress::run);
     // Where it is off, its readings say so.
     tasks.spawn::<cluster::Cluster, _>(cluster::run);

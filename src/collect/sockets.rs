@@ -1,7 +1,9 @@
 //! The TCP connections of one broker, by the kernel's own tables: what reaches its listeners (role *server*) and what
 //! it opened itself, to other brokers and ZooKeeper (role *client*).
 //!
-//! Blocking: a dump of 50,000 sockets takes some 40 ms. Both rounds end by their time limit.
+//! It counts for two collectors: `sockets`, through [`super::socket_tables`], what reaches the listeners in each state
+//! but ESTABLISHED; `connections`, in [`super::fds`], the rest. Both readings block and end at their time limit: a list
+//! of 50,000 sockets takes some 40 ms.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
-//! `kafka-vitals check`: the state of every broker of this host on one page, with a monitoring plugin's exit code.
+//! `kafka-vitals check`: the state of every broker of this host on one page, with a monitoring plugin's exit code,
+//! which [`Level`] decides; that of a failure or a wrong flag is in [`super`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The newest snapshot as metrics, page and health.
+//! The newest view, which is a snapshot with its verdict, as metrics, page, `check`, JSON and health; and the runbooks.
 
 pub mod api;
 pub mod check;

@@ -1,4 +1,4 @@
-//! What is remembered of one broker process from snapshot to snapshot.
+//! What is remembered of one broker process from snapshot to snapshot, and the state that follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,8 @@
 //! What the readings mean for each broker. No input or output; time is an argument.
+//!
+//! For each snapshot [`evaluate`] applies the [`rules`] to each broker, [`finding_state`] turns what lasts into
+//! findings, [`memory`] decides the state from them (`Memory::decide_state`: gray, down, suspect), and [`sentence`]
+//! puts it into words.
 
 pub mod evaluate;
 pub mod finding;

@@ -470,3 +470,17 @@ fn known_issue_exposed(case: &Case<'_>) -> RuleResult {
     };
     present_if(known_issues::exposed(version).iter().map(fact))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_finding_has_one_rule() {
+        let of_rules: BTreeSet<FindingId> = RULES.iter().map(|rule| rule.id).collect();
+        let all: BTreeSet<FindingId> = FindingId::ALL.iter().copied().collect();
+        assert_eq!((of_rules, RULES.len()), (all.clone(), all.len()));
+    }
+}
