@@ -79,14 +79,11 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     })];
     contest(bench.count(9, 2), &mut probe)?;
     Ok(vec![
-        Row {
-            subject: format!("{PARTITIONS} partitions asked for (one request), decoded, counted"),
-            unit: "ms",
-            ours: probe[0].median(),
-            floor: None,
-            bar: Bar::Most(10.0),
-            beside: Vec::new(),
-        },
+        Row::milliseconds(
+            format!("{PARTITIONS} partitions asked for (one request), decoded, counted"),
+            probe[0].median(),
+            Bar::Most(10.0),
+        ),
         alone,
     ])
 }

@@ -49,17 +49,8 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         call(bench, "page", || drop(black_box(render_page()))),
     ];
     contest(bench.count(15, 1), &mut all)?;
-    let row = |subject, at: usize, most| {
-        let (ours, bar) = (all[at].median(), Bar::Most(most));
-        Row {
-            subject,
-            unit: "ms",
-            ours,
-            floor: None,
-            bar,
-            beside: Vec::new(),
-        }
-    };
+    let row =
+        |subject, at: usize, most| Row::milliseconds(subject, all[at].median(), Bar::Most(most));
     let metrics = format!(
         "`/metrics` for 3 brokers: {series} series, {} KB",
         text.len() / 1000

@@ -33,6 +33,18 @@ pub enum Bar {
 }
 
 impl Row {
+    /// A figure of CPU time that is compared with no floor.
+    pub fn milliseconds(subject: String, ours: f64, bar: Bar) -> Row {
+        Row {
+            subject,
+            unit: "ms",
+            ours,
+            floor: None,
+            bar,
+            beside: Vec::new(),
+        }
+    }
+
     pub fn holds(&self) -> bool {
         match self.bar {
             Bar::Ratio(most) => self.floor.as_ref().is_some_and(|floor| floor.ratio <= most),

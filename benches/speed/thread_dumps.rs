@@ -138,30 +138,19 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
                 value: median(floors),
                 ratio: median(ratios),
             }),
-            ..row_without_floor(
+            ..Row::milliseconds(
                 format!("progress of {threads} threads sampled repeatedly"),
                 sampled,
                 // A ratio: on a slower machine the bare reads alone exceed every absolute bar.
                 Bar::Ratio(1.25),
             )
         },
-        row_without_floor(
+        Row::milliseconds(
             "the same, a full pass with its evaluation, 4 per second: cold caches".into(),
             median(passes),
             Bar::None,
         ),
     ])
-}
-
-fn row_without_floor(subject: String, ours: f64, bar: Bar) -> Row {
-    Row {
-        subject,
-        unit: "ms",
-        ours,
-        floor: None,
-        bar,
-        beside: Vec::new(),
-    }
 }
 
 fn start_jvm(cell: &Cell, threads: usize) -> Result<Process> {

@@ -220,16 +220,14 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_the_exporter_s_
     let brokers = [(first, "217"), (second, "219@9092")];
     let brokers = brokers
         .map(|(process, label)| gray(process, label, Moment(1), &[FindingId::ApiUnresponsive]));
+    let save_all = |views, publish| {
+        let dumps = DumpService::new(proc.path());
+        let (settings, proc) = (settings.clone(), proc.clone());
+        tokio::spawn(run(views, publish, settings, proc, dumps, Clock::start()))
+    };
     let (publish_view, views) = watch::channel(Arc::new(View::default()));
     let (publish, mut saved) = watch::channel(Arc::new(EvidenceStatus::default()));
-    let task = tokio::spawn(run(
-        views,
-        publish,
-        settings.clone(),
-        proc.clone(),
-        DumpService::new(proc.path()),
-        Clock::start(),
-    ));
+    let task = save_all(views, publish);
     publish_view.send_replace(Arc::new(view_of(brokers.to_vec(), &proc)));
     let both = |saved: &Arc<EvidenceStatus>| {
         brokers
@@ -272,14 +270,7 @@ async fn two_verdicts_at_once_are_both_saved_and_not_again_after_the_exporter_s_
     let more = [brokers.to_vec(), vec![gray(third, "220", Moment(2), &[])]].concat();
     let (_publish_view, views) = watch::channel(Arc::new(view_of(more, &proc)));
     let (publish, mut saved) = watch::channel(Arc::new(EvidenceStatus::default()));
-    let task = tokio::spawn(run(
-        views,
-        publish,
-        settings.clone(),
-        proc.clone(),
-        DumpService::new(proc.path()),
-        Clock::start(),
-    ));
+    let task = save_all(views, publish);
     let has_third = |saved: &Arc<EvidenceStatus>| saved.of(third).is_some();
     let status = timeout(Duration::from_secs(30), saved.wait_for(has_third))
         .await

@@ -185,38 +185,26 @@ fn garbage_is_counted_and_the_other_lines_are_read() {
 fn a_table_that_is_cut_or_missing_is_an_error() {
     let full = std::fs::read(recorded().join("proc/4711/net/tcp")).unwrap();
     let root = with_tcp(&full[..full.len() - 100]);
-    let result = tcp_sockets(
-        root.path(),
-        7,
-        States::ALL,
-        None,
-        &mut Vec::new(),
-        soon(),
-        |_| (),
-    );
+    let read = |pid, deadline| {
+        let buffer = &mut Vec::new();
+        tcp_sockets(
+            root.path(),
+            pid,
+            States::ALL,
+            None,
+            buffer,
+            deadline,
+            |_| (),
+        )
+    };
+    let result = read(7, soon());
     assert!(
         matches!(result, Err(ProcNetError::Garbage { count: 1, .. })),
         "{result:?}"
     );
-    let gone = tcp_sockets(
-        root.path(),
-        8,
-        States::ALL,
-        None,
-        &mut Vec::new(),
-        soon(),
-        |_| (),
-    );
+    let gone = read(8, soon());
     assert!(matches!(gone, Err(ProcNetError::Gone(_))), "{gone:?}");
-    let late = tcp_sockets(
-        root.path(),
-        7,
-        States::ALL,
-        None,
-        &mut Vec::new(),
-        Instant::now(),
-        |_| (),
-    );
+    let late = read(7, Instant::now());
     assert!(matches!(late, Err(ProcNetError::TimedOut(_))), "{late:?}");
 }
 
