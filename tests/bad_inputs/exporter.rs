@@ -71,15 +71,8 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
          - match: {{pid_file: /nowhere/broker.pid}}\n  - match: {{pid_file: {}}}\n    bootstrap: 127.0.0.1:1\n",
         pid_file.display()
     );
-    fs::write(&config, text).unwrap();
     host.write("limits", "garbage");
-    let mut command = Command::new(EXE);
-    command
-        .arg("--path.procfs")
-        .arg(host.folder.path())
-        .arg("--config.file")
-        .arg(&config)
-        .arg("--no-collector.threads");
+    let command = host.exporter_with(&text);
     let exporter = Exporter::start(command);
     let once = [
         "WARN brokers[0] of the config file matches no broker that runs on this host: id 4711; start that broker, or mend or remove the entry",

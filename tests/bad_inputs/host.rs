@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::model::{Broker, Mode};
 use kafka_vitals::sys::proc::ProcRoot;
+
+use crate::EXE;
 
 pub struct Host {
     pub folder: tempfile::TempDir,
@@ -28,6 +31,17 @@ impl Host {
         fs::write(host.folder.path().join("uptime"), "100000.00 1.0\n").unwrap();
         host.broker(77);
         host
+    }
+
+    /// An exporter of this host with these settings, which attaches to no process.
+    pub fn exporter_with(&self, config: &str) -> Command {
+        let file = self.folder.path().join("config.yml");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new(EXE);
+        command.arg("--path.procfs").arg(self.folder.path());
+        command.arg("--config.file").arg(file);
+        command.arg("--no-collector.threads");
+        command
     }
 
     /// Adds a broker with the same files.

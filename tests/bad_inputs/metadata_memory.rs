@@ -1,11 +1,7 @@
 //! What the Metadata of a hostile broker costs a running exporter in memory.
 
-use std::fs;
-use std::process::Command;
-
 use lab::fake_broker::{Answer, FakeBroker, framed};
 
-use crate::EXE;
 use crate::host::Host;
 use crate::running::{Exporter, wait_for};
 
@@ -44,19 +40,11 @@ fn metadata(brokers: i32, host_bytes: i16, partitions: i32) -> Vec<u8> {
 async fn peak(answer: impl Fn(i32) -> Answer + Send + Sync + 'static, known: &str) -> u64 {
     let broker = FakeBroker::with_metadata(move |asked| answer(asked.correlation)).await;
     let host = Host::new();
-    let config = host.folder.path().join("config.yml");
     let text = format!(
         "intervals: {{process: 100ms, cluster: 100ms}}\nbrokers:\n  - match: {{id: 7}}\n    bootstrap: {}\n",
         broker.address
     );
-    fs::write(&config, text).unwrap();
-    let mut command = Command::new(EXE);
-    command
-        .arg("--path.procfs")
-        .arg(host.folder.path())
-        .arg("--config.file")
-        .arg(&config)
-        .arg("--no-collector.threads");
+    let command = host.exporter_with(&text);
     let known = known.to_owned();
     let measure = move || {
         let exporter = Exporter::start(command);
