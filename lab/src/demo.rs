@@ -54,11 +54,11 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
 
     let started = Instant::now();
     print_header();
-    print_readings(&cluster, Some(&exporter), None)?;
+    print_readings(&cluster, Some(&exporter), "before")?;
     if stop_requested(stop, TICK) {
         return Ok(());
     }
-    print_readings(&cluster, Some(&exporter), None)?;
+    print_readings(&cluster, Some(&exporter), "before")?;
 
     println!(
         "\nMaking the deadlock by requests alone: offset commits while sessions expire (KAFKA-3994). The followers are stopped for a moment."
@@ -85,7 +85,7 @@ pub fn run(exporter: &Path, time: Duration, stop: &Receiver<()>) -> Result<()> {
     );
     print_header();
     while formed.elapsed() < time {
-        print_readings(&cluster, Some(&exporter), Some(formed))?;
+        print_readings(&cluster, Some(&exporter), &seconds_since(formed))?;
         print_notifications(&monitoring, formed);
         if stop_requested(stop, TICK) {
             return Ok(());
@@ -194,7 +194,7 @@ fn restart_and_recover(
     }
     cluster.wait_fully_replicated(Duration::from_secs(30))?;
     println!("  Metadata agrees: every partition is fully replicated again.");
-    print_readings(cluster, Some(exporter), None)?;
+    print_readings(cluster, Some(exporter), "after")?;
     Ok(true)
 }
 
@@ -268,15 +268,13 @@ fn print_header() {
     );
 }
 
+/// Names a moment by the time since `start`, for [`print_readings`].
+pub fn seconds_since(start: Instant) -> String {
+    format!("+{:.0} s", start.elapsed().as_secs_f32())
+}
+
 /// Prints a line for each broker: the readings of the tools, and those of the exporter if there is one.
-pub fn print_readings(
-    cluster: &Cluster,
-    exporter: Option<&Exporter>,
-    formed: Option<Instant>,
-) -> Result<()> {
-    let clock = formed.map_or("before".into(), |formed| {
-        format!("+{:.0} s", formed.elapsed().as_secs_f32())
-    });
+pub fn print_readings(cluster: &Cluster, exporter: Option<&Exporter>, when: &str) -> Result<()> {
     let partitions = cli_tools::described_partitions(&cluster.topics_describe()?);
     let scrape = exporter
         .map(Exporter::scrape)
@@ -307,7 +305,7 @@ pub fn print_readings(
                 shown("deadlock_detected", "")
             )
         });
-        println!("{clock:>7} {:>6}   {by_tools:<44} {ours}", node.id());
+        println!("{when:>7} {:>6}   {by_tools:<44} {ours}", node.id());
     }
     println!();
     Ok(())

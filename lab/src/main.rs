@@ -186,7 +186,7 @@ fn incident(
     } else {
         None
     };
-    demo::print_readings(cluster, None, None)?;
+    demo::print_readings(cluster, None, "before")?;
     let deadlock = deadlock::make(cluster, form)?;
     let since = deadlock.followers_continued;
     println!(
@@ -197,7 +197,7 @@ fn incident(
         deadlock.report,
     );
     while since.elapsed() < time {
-        demo::print_readings(cluster, None, Some(since))?;
+        demo::print_readings(cluster, None, &demo::seconds_since(since))?;
         load.as_ref()
             .inspect(|load| demo::print_clients(load, since));
         match stop.recv_timeout(Duration::from_secs(10)) {
