@@ -280,6 +280,7 @@ for need in "$@"; do
     if have flock; then flock 9; fi
     case $need in
     new-java) get_new_java ;;
+    node-exporter) get_node_exporter ;;
     old-java) get_old_java ;;
     oldest-java)
         have_oldest_java || get_oldest_java || say "no JDK 8: its test is skipped; set JAVA_HOME_8 to have it"
