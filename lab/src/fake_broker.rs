@@ -30,6 +30,8 @@ pub enum Answer {
     Held(Arc<Notify>, Vec<u8>),
     /// These bytes, after which the broker closes the connection.
     RawThenClose(Vec<u8>),
+    /// These bytes, and nothing more on the open connection.
+    RawThenSilence(Arc<[u8]>),
     /// These bytes one by one, with a pause after each.
     Dribble(Vec<u8>, Duration),
     Silence,
@@ -142,6 +144,7 @@ async fn serve(
                 let _ = stream.write_all(&bytes).await;
                 return;
             }
+            Answer::RawThenSilence(bytes) => stream.write_all(&bytes).await,
             Answer::Dribble(bytes, pause) => {
                 for byte in bytes {
                     if stream.write_all(&[byte]).await.is_err() {

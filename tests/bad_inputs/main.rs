@@ -8,6 +8,7 @@ mod discovery;
 mod dumps;
 mod exporter;
 mod host;
+mod memory;
 mod metadata_memory;
 mod protocol;
 mod running;
