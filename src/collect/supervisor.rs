@@ -67,7 +67,7 @@ async fn discover(
         .iter()
         .filter_map(|settings| settings.matches.pid_file.clone())
         .collect();
-    let mut worker = BlockingWorker::new(Discovery::new(proc.clone(), pid_files));
+    let mut worker = BlockingWorker::reserved(Discovery::new(proc.clone(), pid_files));
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();

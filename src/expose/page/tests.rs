@@ -43,6 +43,7 @@ fn deadlock(members: usize, waiting: usize) -> Deadlock {
             .map(|n| thread(format!("waiter-{n}"), waiter(n)))
             .collect(),
         reported: true,
+        ..Deadlock::default()
     }
 }
 
@@ -64,6 +65,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
         let label = n.to_string();
         let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone());
         broker.deadlock = deadlock.clone().map(|deadlock| StandingDeadlock {
+            more: Default::default(),
             since: NOW,
             confirmed: NOW,
             deadlocks: vec![deadlock],
