@@ -84,7 +84,7 @@ bench: ## measure the speed, compared with the floor and the tools people use
 	@$(in_shell) cargo bench --workspace --locked --bench '*'
 
 .PHONY: fuzz
-fuzz: ## fuzz the dump parser and the perf-data reader, 10 minutes each
+fuzz: ## fuzz every parser of bytes from outside, 5 minutes each
 	@scripts/prerequisites.sh build
 	@scripts/fuzz.sh
 
