@@ -18,7 +18,6 @@ use support::versions::{FAST_INTERVALS, collectors};
 use support::{Exporter, skip, wait_for, wait_until_none};
 
 const NOBODY: u32 = 65534;
-const THIRD: u32 = 65533;
 const TABLE: &str = "docs/rights.md";
 
 /// An exporter with certain rights.
@@ -32,8 +31,9 @@ struct Case {
     reasons: &'static [&'static str],
 }
 
-const SAME_USER: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups"];
+/// It is neither the broker's user nor root.
 const OTHER_USER: &[&str] = &["--reuid=65533", "--regid=65533", "--clear-groups"];
+const SAME_USER: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups"];
 
 fn cases() -> Vec<Case> {
     let case = |runs_as, setpriv, reasons| Case {
