@@ -51,9 +51,9 @@ deny: ## licences, sources, duplicates of the dependencies (cargo-deny)
 	@$(in_shell) cargo deny --locked check bans licenses sources
 
 .PHONY: advisories
-advisories: ## known vulnerabilities of the dependencies (gets the database by git: needs the internet)
+advisories: ## known vulnerabilities of the dependencies (by git, or ADVISORY_DB=FOLDER: an unpacked RustSec advisory-db)
 	@scripts/prerequisites.sh build deny
-	@$(in_shell) cargo deny --locked check advisories
+	@scripts/advisories.sh
 
 .PHONY: minimum-rust-stated
 minimum-rust-stated:
