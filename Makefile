@@ -69,8 +69,13 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 qualify: ## the tests that take too long for CI: run by hand, before a release
 	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
 # The shipped build: an unoptimised one costs more CPU, so its rounds stretch and detection comes later.
-	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1
+	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1 --skip soak::
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
+
+.PHONY: soak
+soak: ## half an hour of trouble and attacks at once; prints the table of docs/reliability.md
+	@scripts/prerequisites.sh build brokers
+	@$(in_shell) cargo test --release --workspace --locked --test qualify -- --nocapture soak::
 
 .PHONY: pictures
 pictures: ## redraw docs/pictures from the pages of the last `make test` (gets Chromium by apt, axe by npm)
