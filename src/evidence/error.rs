@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Failure, Reason};
+use crate::sys::plain::FileError;
 
 /// Why one part is missing in a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,8 @@ pub enum PartError {
     NoLog,
     #[error("its log, open as {}: {cause}", path.display())]
     Log { path: PathBuf, cause: io::Error },
-    #[error("its log, open as {}, is no regular file", .0.display())]
-    LogNotRegular(PathBuf),
+    #[error("its log: {0}")]
+    LogNotOpened(#[from] FileError),
     #[error("not tried because the previous thread dump failed: {0}")]
     AfterFailedDump(Reason),
     #[error("not tried because the last thread dump failed: {0}")]
