@@ -62,6 +62,12 @@ pub enum SaveError {
         uid: u32,
     },
     #[error(
+        "{}: {why}: evidence would be neither safe from them nor they from what is written there; name another folder by \
+         --evidence.dir, or set evidence.shared: true",
+        dir.display()
+    )]
+    OfOthers { dir: PathBuf, why: String },
+    #[error(
         "{}: the newest bundles of all brokers fill evidence.max_bytes; move some away or raise it",
         .0.display()
     )]
@@ -92,7 +98,8 @@ pub enum SaveError {
 const REMEDY: &str = "make space there, or name another folder by --evidence.dir";
 
 impl SaveError {
-    pub(super) fn folder(dir: &Path, cause: io::Error) -> SaveError {
+    pub(super) fn folder(dir: &Path, cause: impl Into<io::Error>) -> SaveError {
+        let cause = cause.into();
         SaveError::Folder {
             dir: dir.to_owned(),
             cause,

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod blocking_worker;
+pub mod folder;
 pub mod perf_data;
 pub mod plain;
 pub mod proc;

@@ -41,11 +41,21 @@ pub enum FileError {
     NoRights { path: PathBuf, uid: u32 },
     #[error("{} is not read: its process has the ids of several users, as a setuid program", path.display())]
     SeveralUsers { path: PathBuf },
+    #[error("{} leads through a link of uid {uid}, who may lead it elsewhere", path.display())]
+    StrangersLink { path: PathBuf, uid: u32 },
     #[error("{}: {cause}", path.display())]
     Io { path: PathBuf, cause: io::Error },
 }
 
 impl FileError {
+    /// The message without the path, which must be `path`.
+    pub fn without(&self, path: &Path) -> String {
+        let text = self.to_string();
+        let rest = text.strip_prefix(&*path.to_string_lossy());
+        rest.map_or(&*text, |rest| rest.trim_start_matches([' ', ':']))
+            .to_owned()
+    }
+
     pub(super) fn new(path: &Path, errno: Errno) -> FileError {
         let path = path.to_path_buf();
         match errno {
@@ -74,10 +84,31 @@ pub(super) fn current_uid() -> u32 {
 /// # Errors
 /// It is none, or lies where the kernel shows itself and no file is stored, or it may not be read.
 pub fn open(path: &Path) -> Result<File, FileError> {
+    open_with(path, OFlags::empty())
+}
+
+/// As [`open`], and the last part of the path may be no link.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_no_link(path: &Path) -> Result<File, FileError> {
+    open_with(path, OFlags::NOFOLLOW)
+}
+
+fn open_with(path: &Path, flags: OFlags) -> Result<File, FileError> {
     let fail = |errno| FileError::new(path, errno);
-    let found = refer(path).map_err(fail)?;
+    let found = refer(path, flags).map_err(fail)?;
     check(&found, path, FileType::RegularFile)?;
     Ok(reopen(&found, OFlags::empty()).map_err(fail)?.into())
+}
+
+/// Whether a path leads to a file or folder of that kind, where such are stored. Nothing is opened for reading.
+///
+/// # Errors
+/// As [`open`].
+pub fn find(path: &Path, wanted: FileType) -> Result<(), FileError> {
+    let found = refer(path, OFlags::empty()).map_err(|errno| FileError::new(path, errno))?;
+    check(&found, path, wanted).map(drop)
 }
 
 /// As [`open`], and an anonymous pipe is taken as well: the shell makes one of `<(jstack PID)`. A named one (FIFO) would
@@ -87,7 +118,7 @@ pub fn open(path: &Path) -> Result<File, FileError> {
 /// As [`open`].
 pub fn open_or_pipe(path: &Path) -> Result<File, FileError> {
     let fail = |errno| FileError::new(path, errno);
-    let found = refer(path).map_err(fail)?;
+    let found = refer(path, OFlags::empty()).map_err(fail)?;
     let stat = rustix::fs::fstat(&found).map_err(fail)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo
         || system_of(&found).map_err(fail)? != PIPEFS
@@ -101,8 +132,9 @@ pub fn open_or_pipe(path: &Path) -> Result<File, FileError> {
 }
 
 /// Opens a bare reference.
-pub(super) fn refer(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+pub(super) fn refer(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
 /// Opens for reading exactly what the reference stands for.

@@ -78,7 +78,7 @@ impl FileRights {
     /// As [`plain::open`], and `NoRights`.
     pub fn open(&self, path: &Path) -> Result<File, FileError> {
         let fail = |errno| FileError::new(path, errno);
-        let found = plain::refer(path).map_err(fail)?;
+        let found = plain::refer(path, OFlags::empty()).map_err(fail)?;
         self.during(path, || {
             plain::check(&found, path, FileType::RegularFile)?;
             Ok(plain::reopen(&found, OFlags::empty()).map_err(fail)?.into())

@@ -43,6 +43,8 @@ pub struct Rooted {
     shown: PathBuf,
     /// Those of the process whose root it is. None: those of the exporter.
     rights: Option<FileRights>,
+    /// Whether links are followed only if this user or root made them.
+    own_links: bool,
 }
 
 impl Rooted {
@@ -70,7 +72,17 @@ impl Rooted {
             root,
             shown,
             rights: None,
+            own_links: false,
         }
+    }
+
+    /// The exporter's own root, for a path of the operator that is written to: whoever owns a folder on its way cannot
+    /// lead it elsewhere by a link.
+    pub(super) fn of_operator() -> Result<Rooted, FileError> {
+        Ok(Rooted {
+            own_links: true,
+            ..Rooted::open(Path::new("/"))?
+        })
     }
 
     /// Opens a bare reference to a folder.
@@ -223,6 +235,15 @@ impl Rooted {
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 trail.push(next);
                 continue;
+            }
+            if self.own_links
+                && stat.st_uid != 0
+                && stat.st_uid != rustix::process::geteuid().as_raw()
+            {
+                return Err(FileError::StrangersLink {
+                    path: shown.to_path_buf(),
+                    uid: stat.st_uid,
+                });
             }
             links += 1;
             if links > MOST_LINKS {
