@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
 use crate::model::{CollectorName, Schedule, deserialize_duration, routes};
 use crate::recording;
+use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
 use crate::verdict::liveness::LivenessSettings;
 
@@ -41,6 +43,8 @@ pub struct Config {
 pub struct EvidenceSettings {
     /// None: evidence is off.
     pub dir: Option<PathBuf>,
+    /// Whether others may own or write to the folder.
+    pub shared: bool,
     /// Of all bundles together.
     #[serde(deserialize_with = "size")]
     pub max_bytes: u64,
@@ -60,6 +64,7 @@ impl Default for EvidenceSettings {
     fn default() -> Self {
         EvidenceSettings {
             dir: None,
+            shared: false,
             max_bytes: 500 << 20,
             max_bundles: 20,
             max_age: None,
@@ -246,6 +251,13 @@ impl Config {
         };
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
+        if let Some(dir) = &args.evidence_dir {
+            check_folder(dir)
+                .map_err(|why| ConfigError::Flag(format!("--evidence.dir {dir:?}: {why}")))?;
+        }
+        if let Some(file) = &args.record {
+            check_record(file, args.config_check)?;
+        }
         let max_bytes = u64::from(args.record_max_size) << 20;
         let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
@@ -288,6 +300,41 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// A relative path would depend on where the exporter is started: systemd does so in `/`.
+fn check_folder(path: &Path) -> Result<(), &'static str> {
+    if path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&0) {
+        Ok(())
+    } else {
+        Err("no absolute path of a folder, write e.g. /var/lib/kafka-vitals/evidence")
+    }
+}
+
+/// A file, or nothing yet. Its folder may be mounted later, so only `--config.check` asks for it.
+fn check_record(path: &Path, with_folder: bool) -> Result<(), ConfigError> {
+    let fail = |why: &dyn std::fmt::Display| {
+        Err(ConfigError::Flag(format!(
+            "--record {path:?}: {why}; name a file, e.g. /var/lib/kafka-vitals/record.jsonl"
+        )))
+    };
+    let folder = match path.parent() {
+        _ if path.as_os_str().as_encoded_bytes().ends_with(b"/") => None,
+        Some(folder) if folder.as_os_str().is_empty() => Some(Path::new(".")),
+        folder => folder,
+    };
+    let Some(folder) = folder.filter(|_| path.file_name().is_some()) else {
+        return fail(&"is no path of a file");
+    };
+    let found = match plain::find(path, FileType::RegularFile) {
+        Err(FileError::Missing { .. }) => plain::find(folder, FileType::Directory),
+        found => found,
+    };
+    match found {
+        Err(FileError::Missing { .. }) if !with_folder => Ok(()),
+        Err(error) => fail(&error),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// `uptime` is what discovery reads first, and no right is needed for it.
 ///
 /// # Errors
@@ -305,12 +352,13 @@ fn read_file(path: &Path) -> Result<File, String> {
     let uid = rustix::process::geteuid().as_raw();
     let unreadable =
         |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
-    // A FIFO would hold up the start for ever, a device would never end.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("is no regular file; name the file itself".to_owned());
-    }
+    let file = plain::open(path).map_err(|error| match error {
+        FileError::Io { cause, .. } => unreadable(cause),
+        FileError::Missing { .. } => unreadable(rustix::io::Errno::NOENT.into()),
+        FileError::Denied { .. } => unreadable(rustix::io::Errno::ACCESS.into()),
+        other => format!("{other}; name the file itself"),
+    })?;
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -384,6 +432,9 @@ fn parse(text: &str) -> Result<File, String> {
         }
     }
     let e = &file.evidence;
+    if let Some(dir) = &e.dir {
+        check_folder(dir).map_err(|why| format!("evidence.dir: {dir:?} is {why}"))?;
+    }
     if e.max_bytes < 10 << 20 {
         return Err(
             "evidence.max_bytes: a bundle takes some megabytes, must be 10MiB or more".to_owned(),

@@ -2,10 +2,13 @@
 
 pub mod attach;
 pub mod blocking_worker;
+pub mod folder;
 pub mod perf_data;
+pub mod plain;
 pub mod proc;
 pub mod proc_net;
 pub mod process;
+pub mod rights;
 pub mod rooted;
 pub mod schedstat;
 mod short_work;

@@ -7,6 +7,7 @@
 mod discovery;
 mod dumps;
 mod exporter;
+mod files;
 mod host;
 mod metadata_memory;
 mod protocol;
