@@ -8,5 +8,6 @@ pub mod proc_net;
 pub mod process;
 pub mod rooted;
 pub mod schedstat;
+pub mod settings_file;
 mod short_work;
 pub mod sock_diag;
