@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,13 +16,20 @@ use crate::model::{CollectorName, Schedule, deserialize_duration, routes};
 use crate::recording;
 use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
+use crate::sys::settings_file;
 use crate::verdict::liveness::LivenessSettings;
 
 /// Checked settings of a serving exporter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
+    pub probe_addresses: Vec<SocketAddr>,
     pub telemetry_path: String,
+    pub web_config_file: Option<PathBuf>,
+    /// Of this host, in lower case.
+    pub host_names: Vec<String>,
+    /// 0 is no limit.
+    pub max_connections_per_address: usize,
     /// 0 is no limit.
     pub max_requests: usize,
     pub procfs: PathBuf,
@@ -235,8 +241,6 @@ pub enum ConfigError {
     Flag(String),
 }
 
-/// A longer file is refused.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Far more than run on one host; the pid file of each is read every few seconds.
 const MAX_BROKERS: usize = 256;
 
@@ -262,7 +266,11 @@ impl Config {
         let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
             listen: args.listen,
+            probe_addresses: args.probe_addresses,
             telemetry_path: args.telemetry_path,
+            web_config_file: args.web_config_file,
+            host_names: host_names(&args.host_names)?,
+            max_connections_per_address: args.max_connections_per_address,
             max_requests: args.max_requests,
             procfs: args.procfs,
             record: args
@@ -280,6 +288,25 @@ impl Config {
             },
         })
     }
+}
+
+/// The given ones, and the name that the system has.
+fn host_names(given: &[String]) -> Result<Vec<String>, ConfigError> {
+    let letters = |name: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        !name.is_empty() && name.len() <= 255 && name.chars().all(plain)
+    };
+    if let Some(wrong) = given.iter().find(|name| !letters(name)) {
+        return Err(ConfigError::Flag(format!(
+            "--web.host-name {wrong:?}: is no name of a host, e.g. broker-1.example; write it without a port"
+        )));
+    }
+    let own = rustix::system::uname();
+    let own = own.nodename().to_string_lossy();
+    let first = own.split('.').next().unwrap_or_default();
+    let names = given.iter().map(String::as_str).chain([&*own, first]);
+    let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    Ok(names.filter(|name| !name.is_empty()).collect())
 }
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
@@ -349,43 +376,11 @@ pub fn check_procfs(path: &Path) -> Result<(), ConfigError> {
 }
 
 fn read_file(path: &Path) -> Result<File, String> {
-    let uid = rustix::process::geteuid().as_raw();
-    let unreadable =
-        |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
-    let file = plain::open(path).map_err(|error| match error {
-        FileError::Io { cause, .. } => unreadable(cause),
-        FileError::Missing { .. } => unreadable(rustix::io::Errno::NOENT.into()),
-        FileError::Denied { .. } => unreadable(rustix::io::Errno::ACCESS.into()),
-        other => format!("{other}; name the file itself"),
-    })?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "larger than {MAX_FILE_BYTES} bytes; this is not a config file of kafka-vitals"
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error
-            .as_bytes()
-            .get(..error.utf8_error().valid_up_to())
-            .unwrap_or_default();
-        let line = 1 + memchr::memchr_iter(b'\n', valid).count();
-        format!("not UTF-8 at line {line}; save it as UTF-8")
-    })?;
-    parse(&text)
+    parse(&settings_file::read(path, "config file of kafka-vitals")?)
 }
 
 fn parse(text: &str) -> Result<File, String> {
-    if text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-    {
-        return Ok(File::default());
-    }
-    let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+    let file: File = settings_file::parse(text, &RENAMED)?;
     for (Key(name, _), Interval(interval)) in &file.intervals.0 {
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(interval) {
             let (name, given) = (name.name(), humantime::format_duration(*interval));
@@ -445,41 +440,6 @@ fn parse(text: &str) -> Result<File, String> {
     Ok(file)
 }
 
-/// One line of a serde error: its place, what is wrong, and the nearest right key for a misspelt one.
-fn explain(error: &serde_saphyr::Error) -> String {
-    let without_snippet = error.without_snippet();
-    let mut message = without_snippet
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or("not valid YAML")
-        .to_owned();
-    for (of_the_library, of_ours) in IN_PLAIN_WORDS {
-        message = message.replace(of_the_library, of_ours);
-    }
-    if let Some((_, rest)) = message.split_once("unknown field `")
-        && let Some((given, rest)) = rest.split_once('`')
-        && let Some((_, known)) = rest.split_once("expected")
-    {
-        if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == given) {
-            message.push_str(&format!("; `{given}` is now {new}"));
-            return message;
-        }
-        let known = known.split(" at line").next().unwrap_or(known);
-        let keys = known
-            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .filter(|w| !["", "one", "of", "or"].contains(w));
-        let likeness = |key: &&str| strsim::jaro(given, key);
-        let nearest = keys.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        // `web` is as near to `brokers` as to anything: no hint is better than a wrong one.
-        if let Some(nearest) = nearest.filter(|key| likeness(key) > 0.7) {
-            let hint = format!("; did you mean `{nearest}`?");
-            message.push_str(&hint);
-        }
-    }
-    message
-}
-
 /// Keys of earlier config files, and what took their place.
 const RENAMED: [(&str, &str); 6] = [
     ("rounds", "`intervals`, by the names of the collectors"),
@@ -488,36 +448,6 @@ const RENAMED: [(&str, &str); 6] = [
     ("probe", "`cluster`"),
     ("thread_dump", "`threads`"),
     ("handles", "`fds`"),
-];
-
-/// What the YAML crate says to programmers, for those who write the file.
-const IN_PLAIN_WORDS: [(&str, &str); 8] = [
-    ("expected mapping start", "`key: value` lines are expected"),
-    (
-        "expected sequence start",
-        "a list is expected, lines that begin with `- `,",
-    ),
-    (
-        "invalid i32",
-        "a whole number is expected, 2147483647 at most,",
-    ),
-    ("invalid u16", "a port is expected, 65535 at most,"),
-    (
-        ", set DuplicateKeyPolicy in Options if acceptable",
-        ", keep one of them,",
-    ),
-    (
-        "; use from_multiple or from_multiple_with_options",
-        ", put everything into one,",
-    ),
-    (
-        "tabs disallowed within this context (block indentation)",
-        "a tab in the indentation, use blanks,",
-    ),
-    (
-        "recursive references require weak recursion types",
-        "an alias inside of what it stands for",
-    ),
 ];
 
 /// `30d`.

@@ -11,5 +11,6 @@ pub mod process;
 pub mod rights;
 pub mod rooted;
 pub mod schedstat;
+pub mod settings_file;
 mod short_work;
 pub mod sock_diag;
