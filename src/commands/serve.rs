@@ -12,7 +12,12 @@ use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
 use crate::config::Config;
-use crate::expose::server::{self, Served};
+use crate::expose::connections::Server;
+use crate::expose::guard::Guard;
+use crate::expose::listen::bind;
+use crate::expose::places::{Limits, Places};
+use crate::expose::server::{self, Access, Served};
+use crate::expose::web_config::{Live, WebConfig};
 use crate::model::Clock;
 use crate::sys::proc::ProcRoot;
 use crate::{collect, evidence, recording};
@@ -21,6 +26,9 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let check_only = args.config_check;
     let config = Config::load(args)?;
     if check_only {
+        if let Some(path) = &config.web_config_file {
+            WebConfig::load(path)?;
+        }
         write_stdout(b"kafka-vitals: the settings are valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -40,7 +48,31 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         clock,
         telemetry_path: config.telemetry_path.as_str().into(),
     };
-    let mut tasks = listen(&config.listen, served, config.max_requests).await?;
+    let web = match config.web_config_file.clone() {
+        Some(path) => Some(Live::load(path, |_| {})?),
+        None => None,
+    };
+    let access = Access {
+        max_requests: config.max_requests,
+        guard: Guard {
+            web: web.clone(),
+            host_names: config.host_names.as_slice().into(),
+        },
+        reload: None,
+    };
+    let server = Server {
+        router: server::router(served.clone(), access),
+        places: Places::new(Limits::usual(config.max_connections_per_address)),
+        web,
+    };
+    let probes = Server {
+        router: server::probe_router(served),
+        places: Places::new(Limits::of_probes()),
+        web: None,
+    };
+    let mut tasks = JoinSet::new();
+    listen(&mut tasks, &config.listen, &server).await?;
+    listen(&mut tasks, &config.probe_addresses, &probes).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(recording::run(settings, snapshots.clone(), clock));
     }
@@ -73,16 +105,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Serves the exporter's pages at each address.
+/// Serves at each address.
 pub(super) async fn listen(
+    tasks: &mut JoinSet<()>,
     addresses: &[SocketAddr],
-    served: Served,
-    max_requests: usize,
-) -> anyhow::Result<JoinSet<()>> {
-    let mut tasks = JoinSet::new();
-    let router = server::router(served, max_requests);
+    server: &Server,
+) -> anyhow::Result<()> {
     for address in addresses {
-        let listener = server::bind(*address).await?;
+        let listener = bind(*address).await?;
         let address = listener
             .local_addr()
             .context("cannot read the listener's own address")?;
@@ -92,7 +122,7 @@ pub(super) async fn listen(
             revision = env!("KAFKA_VITALS_REVISION"),
             "listening"
         );
-        tasks.spawn(server::serve(listener, router.clone()));
+        tasks.spawn(server.clone().serve(listener));
     }
-    Ok(tasks)
+    Ok(())
 }

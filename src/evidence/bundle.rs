@@ -2,10 +2,9 @@
 //! `jstack`, `ss -tane`, `ls -ln /proc/PID/fd`, `jcmd PID PerfCounter.print`.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::model::{FdKinds, Moment};
 use crate::sys::perf_data::{PerfFile, Value};
 use crate::sys::proc::{Deadline, ProcRoot, file_name};
 use crate::sys::process::PinnedProcess;
+use crate::sys::rights::FileRights;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
 
@@ -176,16 +176,8 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, PartError> {
         path: path.clone(),
         cause,
     };
-    // Opening a FIFO would hang.
-    if !std::fs::metadata(&path).map_err(fail)?.is_file() {
-        return Err(PartError::LogNotRegular(path));
-    }
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(&path)
-        .map_err(fail)?;
+    // A process can hold a reference to a file that it may not read, and give it any name.
+    let mut file = FileRights::of(&subject.proc, subject.pid())?.open(&path)?;
     let start = file
         .metadata()
         .map_err(fail)?

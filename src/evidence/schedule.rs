@@ -122,6 +122,8 @@ async fn save(
     mut saver: Saver,
     history: &History,
 ) {
+    // A folder that is refused is reported at the start, and not first when a broker needs it.
+    saver.tidy().await;
     let (mut tried, mut saved) = remembered(&mut saver).await;
     publish.send_replace(Arc::new(saved.clone()));
     let mut tidied = Instant::now();
@@ -188,10 +190,10 @@ async fn save(
 
 /// The bundles of an earlier exporter for processes that still run: they are not saved again after its restart.
 async fn remembered(saver: &mut Saver) -> (HashMap<ProcessKey, Tried>, EvidenceStatus) {
-    let dir = saver.settings.dir.clone().unwrap_or_default();
+    let settings = Arc::clone(&saver.settings);
     let proc = saver.proc.clone();
     let found = saver.in_folder(move |_| {
-        let mut found = store::manifests(&dir);
+        let mut found = store::manifests(&settings);
         // After a reboot another process may have the same id and start ticks.
         found.retain(|(_, manifest)| {
             let ticks = manifest.process.start_ticks;

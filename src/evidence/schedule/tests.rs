@@ -400,9 +400,7 @@ fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) ->
     writer.add("big.txt", Ok(vec![b'x'; content]));
     writer.add("small.txt", Ok(b"abc".to_vec()));
     writer.commit(manifest(label, at)).unwrap();
-    let (_, manifest) = store::manifests(settings.dir.as_ref().unwrap())
-        .pop()
-        .unwrap();
+    let (_, manifest) = store::manifests(settings).pop().unwrap();
     assert_eq!(manifest.files.len() + manifest.missing.len(), 2);
     manifest.files.last().unwrap().clone()
 }
@@ -489,7 +487,7 @@ fn the_oldest_are_removed_first_and_never_the_newest_of_a_broker() {
         names(&bytes)
     );
     write(&bytes, "1", 20, 90 << 10);
-    let (_, newest) = store::manifests(bytes.dir.as_ref().unwrap()).pop().unwrap();
+    let (_, newest) = store::manifests(&bytes).pop().unwrap();
     assert_eq!(
         (
             newest.files[0].name.as_str(),
