@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
+use super::{block_on, evaluation, log, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
 use crate::config::Config;
@@ -32,7 +32,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         write_stdout(b"kafka-vitals: the settings are valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    log_to_stderr(config.log_level, config.log_format);
+    log::to_stderr(config.log_level, config.log_format);
     block_on(serve(config))?
 }
 
@@ -47,6 +47,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         saved: saved.clone(),
         clock,
         telemetry_path: config.telemetry_path.as_str().into(),
+        answers: Arc::default(),
     };
     let web = match config.web_config_file.clone() {
         Some(path) => Some(Live::load(path, |_| {})?),

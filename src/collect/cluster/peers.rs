@@ -39,7 +39,10 @@ impl Peers {
                 || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
         };
         let is_peer = |peer: &&Peer| {
-            peer.id != own_id && !is_own(peer) && !(self.elsewhere && is_local(Some(&peer.host)))
+            peer.id != own_id
+                && !peer.host.is_empty()
+                && !is_own(peer)
+                && !(self.elsewhere && is_local(Some(&peer.host)))
         };
         let mut ring: Vec<(Peer, Instant)> = live
             .iter()
