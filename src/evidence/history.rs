@@ -100,7 +100,7 @@ impl Ring {
     }
 
     fn pack(&mut self) {
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
         // Writing to memory does not fail.
         if encoder.write_all(&self.newest).is_ok()
             && let Ok(packed) = encoder.finish()

@@ -17,6 +17,14 @@ mod running;
 mod settings;
 mod sockets;
 
+/// Held by tests that use all of the machine, and by those that measure milliseconds.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// Waits until no other such test runs.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(|failed| failed.into_inner())
+}
+
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 
 /// Whether `text` matches `golden`, in which `*` stands for any text.
