@@ -450,7 +450,7 @@ fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
+pub(super) fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
     read_open_file(&open(path, OFlags::empty())?, cap)
 }
 
