@@ -10,3 +10,4 @@ pub mod rooted;
 pub mod schedstat;
 mod short_work;
 pub mod sock_diag;
+pub mod users;

@@ -58,7 +58,7 @@ fn config_files() {
         );
         cases += 1;
     }
-    checked.finish(36, cases);
+    checked.finish(40, cases);
 }
 
 #[test]
@@ -202,6 +202,8 @@ fn flags_and_commands() {
         (vec!["analyze", "/nowhere"], "2: kafka-vitals: nothing here can be explained: /nowhere: No such file or directory (os error 2)".into()),
         (vec!["analyze", "/dev/null"], "2: kafka-vitals: nothing here can be explained: /dev/null: empty: a command that hung prints nothing".into()),
         (vec!["analyze", "/dev/zero"], "2: kafka-vitals: nothing here can be explained: /dev/zero: too big: more than 256 MB in all; give it in parts".into()),
+        (vec!["--config.check", "--discovery.users=root,no-such-user"], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"no-such-user\"; correct the name, or give the user's id, as of one that LDAP knows".into()),
+        (vec!["--config.check", "--discovery.users="], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"\"; *".into()),
         (vec!["live", "--tiemout=1s"], "0: error: unexpected argument '--tiemout' found".into()),
         (vec!["live", "--address=127.0.0.1:1", "--timeout=1s"], "0: ".into()),
         (vec!["attach-child"], "2: kafka-vitals attach-child is started by kafka-vitals itself; for a dump: kafka-vitals threads PID".into()),
@@ -216,7 +218,7 @@ fn flags_and_commands() {
             &code_and_line(&run(arguments)),
         );
     }
-    checked.finish(26, cases.len());
+    checked.finish(28, cases.len());
 }
 
 /// Without rights, every port below 1024 is refused; root runs it without this capability.
