@@ -114,7 +114,7 @@ catalogue! {
     PARTITION_ISR = ("kafka_vitals_partition_isr_replicas", ["broker", "topic", "partition"],
         "Replicas in the ISR of under-replicated partitions. broker leads the partition; for an offline one it is the lowest live id of the cluster. Bounded, see series_left_out.");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
-        "Series that were not exported because their number is bounded.");
+        "What was not exported because its number is bounded: series of partition_isr_replicas; brokers, which are processes that look like one beyond max_brokers.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
         "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],

@@ -11,7 +11,7 @@ mod tcp;
 mod threads;
 mod time;
 
-pub use broker::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use reading::{AnyReading, Failure, Reading, Reason};

@@ -14,3 +14,4 @@ pub mod schedstat;
 pub mod settings_file;
 mod short_work;
 pub mod sock_diag;
+pub mod users;

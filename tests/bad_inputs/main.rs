@@ -15,6 +15,7 @@ mod protocol;
 mod running;
 mod settings;
 mod sockets;
+mod strangers;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 

@@ -104,6 +104,10 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             snapshot.discovery.duration.as_secs_f64(),
         );
     }
+    if snapshot.discovery.success == Some(true) {
+        let brokers = snapshot.brokers_left_out as f64;
+        f.add(&LEFT_OUT, &["brokers"], brokers);
+    }
     for broker in &snapshot.brokers {
         if broker.ended.is_none() {
             info(f, broker);
@@ -535,7 +539,8 @@ mod tests {
                 pid: id as u32,
                 start_ticks: 1,
             };
-            let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
+            let mut broker =
+                BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string().into());
             let state = PartitionState {
                 topic: "t".into(),
                 partition: 0,

@@ -62,7 +62,8 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             start_ticks: 1,
         };
         let label = n.to_string();
-        let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone());
+        let mut broker =
+            BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone().into());
         broker.deadlock = deadlock.clone().map(|deadlock| StandingDeadlock {
             since: NOW,
             confirmed: NOW,
