@@ -5,6 +5,7 @@ mod collector;
 mod evidence;
 pub mod named;
 mod reading;
+pub mod room;
 pub mod routes;
 mod snapshot;
 mod tcp;

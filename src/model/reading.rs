@@ -121,6 +121,8 @@ named! {
         NotHotspot = "not_hotspot",
         /// The JVM does not catch SIGQUIT.
         NoSignalHandler = "no_signal_handler",
+        /// All room for answers in flight is taken.
+        NoRoom = "no_room",
         /// The kernel reported another error.
         Io = "io",
         /// The collector panicked.

@@ -10,6 +10,7 @@ mod dumps;
 mod exporter;
 mod files;
 mod host;
+mod memory;
 mod metadata_memory;
 mod protocol;
 mod running;
