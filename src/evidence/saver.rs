@@ -67,6 +67,19 @@ impl Saver {
         }
     }
 
+    /// Another one of the same settings, to write at the same time. It shares no thread with this one.
+    pub fn another(&self) -> Saver {
+        Saver {
+            settings: Arc::clone(&self.settings),
+            proc: self.proc.clone(),
+            clock: self.clock,
+            dumps: self.dumps.clone(),
+            may_remove: self.may_remove,
+            folder: BlockingWorker::new(None),
+            readers: HashMap::new(),
+        }
+    }
+
     pub async fn tidy(&mut self) {
         let settings = Arc::clone(&self.settings);
         let tidied = self.in_folder(move |_| store::tidy(&settings)).await;
@@ -179,7 +192,8 @@ impl Saver {
                     sleep_until(first_ended + DUMPS_APART * index).await;
                     let dump = jvm.extra_thread_dump().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
-                    dump.map(|dump| dump.bytes).map_err(PartError::Collector)
+                    dump.map(|dump| bundle::cut_dump(dump.bytes))
+                        .map_err(PartError::Collector)
                 }
             };
             self.add(name, dump).await?;
