@@ -11,6 +11,7 @@ mod exporter;
 mod host;
 mod metadata_memory;
 mod protocol;
+mod reload;
 mod running;
 mod settings;
 mod sockets;
