@@ -163,6 +163,9 @@ pub struct ServeArgs {
     /// File with TLS, passwords, headers and a rate limit, as Prometheus' exporter-toolkit has it.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
+    /// Take the config file again on POST /-/reload, as on SIGHUP.
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
     /// Another name of this host under which a browser may ask for the pages; may be given more than once.
     #[arg(long = "web.host-name", value_name = "NAME")]
     pub host_names: Vec<String>,

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
-use crate::model::{CollectorName, Schedule, deserialize_duration, routes};
+use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes};
 use crate::recording;
 use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
@@ -46,6 +47,13 @@ pub struct Config {
     pub users: Vec<u32>,
     pub live: LivenessSettings,
     pub evidence: EvidenceSettings,
+}
+
+/// The settings in use.
+#[derive(Debug, Clone)]
+pub struct InUse {
+    pub config: Arc<Config>,
+    pub status: SettingsStatus,
 }
 
 /// Where evidence is saved, and how much of it is kept.

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod check;
 pub mod evaluation;
 pub mod live;
+mod reload;
 pub mod replay;
 pub mod serve;
 pub mod threads;

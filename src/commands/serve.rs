@@ -5,26 +5,27 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::reload::Reloader;
 use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
-use crate::config::Config;
+use crate::config::{Config, InUse};
 use crate::expose::connections::Server;
 use crate::expose::guard::Guard;
 use crate::expose::listen::bind;
 use crate::expose::places::{Limits, Places};
 use crate::expose::server::{self, Access, Served};
 use crate::expose::web_config::{Live, WebConfig};
-use crate::model::Clock;
+use crate::model::{Clock, SettingsStatus};
 use crate::sys::proc::ProcRoot;
 use crate::{collect, evidence, recording};
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let check_only = args.config_check;
-    let config = Config::load(args)?;
+    let config = Config::load(args.clone())?;
     if check_only {
         if let Some(path) = &config.web_config_file {
             WebConfig::load(path)?;
@@ -33,12 +34,17 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
-    block_on(serve(config))?
+    block_on(serve(args, config))?
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     let termination = termination()?;
     let clock = Clock::start();
+    let config = Arc::new(config);
+    let (settings, in_use) = watch::channel(InUse {
+        config: Arc::clone(&config),
+        status: SettingsStatus::started(clock.now()),
+    });
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
@@ -49,16 +55,30 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         telemetry_path: config.telemetry_path.as_str().into(),
     };
     let web = match config.web_config_file.clone() {
-        Some(path) => Some(Live::load(path, |_| {})?),
+        Some(path) => {
+            let settings = settings.clone();
+            let report = move |usable| {
+                settings.send_modify(|settings| {
+                    settings.status.web_config_file_ok = usable;
+                    if usable {
+                        settings.status.taken = clock.now();
+                    }
+                });
+            };
+            Some(Live::load(path, report)?)
+        }
         None => None,
     };
+    let (ask, asked) = mpsc::channel(1);
+    let reload = args.enable_lifecycle.then_some(ask);
+    let reloader = Reloader::new(args, asked, web.clone(), settings, clock)?;
     let access = Access {
         max_requests: config.max_requests,
         guard: Guard {
             web: web.clone(),
             host_names: config.host_names.as_slice().into(),
         },
-        reload: None,
+        reload,
     };
     let server = Server {
         router: server::router(served.clone(), access),
@@ -81,7 +101,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         snapshots,
         publish_view,
         saved,
-        config.live,
+        in_use.clone(),
         clock,
     ));
     tasks.spawn(evidence::run(
@@ -92,7 +112,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         dumps.clone(),
         clock,
     ));
-    tasks.spawn(collect::run(Arc::new(config), publish, dumps, clock));
+    tasks.spawn(collect::run(in_use, publish, dumps, clock));
+    tasks.spawn(reloader.run());
     tokio::select! {
         () = termination => {
             tracing::info!("ending");

@@ -33,6 +33,10 @@ macro_rules! catalogue {
 
 catalogue! {
     BUILD_INFO = ("kafka_vitals_build_info", ["version", "revision"], "1, with the version of this exporter and the commit that it was built from; revision is unknown in builds for tests.");
+    RELOAD_SUCCESSFUL = ("kafka_vitals_config_last_reload_successful", [],
+        "1 if the newest config file and web config file, with its certificates, are in use; 0 if one of them could not be taken, and the one of before is.");
+    RELOAD_TIME = ("kafka_vitals_config_last_reload_success_timestamp_seconds", [],
+        "When settings were taken last, in seconds since 1970.");
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with the data of its command line, properties and jars; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],

@@ -13,6 +13,7 @@ mod host;
 mod memory;
 mod metadata_memory;
 mod protocol;
+mod reload;
 mod running;
 mod settings;
 mod sockets;

@@ -155,6 +155,11 @@ fn limit(value: Option<u64>) -> f64 {
 }
 
 fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    if let Some(settings) = snapshot.settings {
+        let successful = settings.config_file_ok && settings.web_config_file_ok;
+        f.add(&RELOAD_SUCCESSFUL, &[], f64::from(u8::from(successful)));
+        f.add(&RELOAD_TIME, &[], settings.taken.seconds());
+    }
     let Some(own) = snapshot.exporter.fresh(now) else {
         return;
     };
