@@ -113,6 +113,7 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let discovered = Found {
         left_out: 0,
+        hidden: None,
         warnings: Vec::new(),
         brokers: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
         memory_map_limit: memory_maps::limit(proc),

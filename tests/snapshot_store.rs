@@ -45,6 +45,7 @@ fn labelled(brokers: Vec<(Arc<Broker>, Label)>) -> Update {
     let found = Found {
         brokers: Ok(brokers),
         left_out: 0,
+        hidden: None,
         warnings: Vec::new(),
         memory_map_limit: Ok(65530),
         exporter: Err(Failure::new(Reason::Internal, "not read in this test")),
@@ -375,6 +376,7 @@ fn a_failed_discovery_forgets_no_broker() {
     let mut s = with_broker_1();
     let failed = Found {
         left_out: 0,
+        hidden: None,
         brokers: Err(Failure::new(Reason::Denied, "/proc: permission denied")),
         warnings: Vec::new(),
         memory_map_limit: Ok(1),

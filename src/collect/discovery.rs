@@ -12,7 +12,7 @@ use crate::config::BrokerSettings;
 use crate::discover::{self, Discovery};
 use crate::model::{
     Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Label, Moment,
-    ProcessKey, Snapshot,
+    ProcessKey, Reason, Snapshot,
 };
 use crate::sys::proc::ProcRoot;
 
@@ -23,6 +23,8 @@ pub struct Found {
     pub brokers: Result<Vec<(Arc<Broker>, Label)>, Failure>,
     /// See [`Snapshot::brokers_left_out`].
     pub left_out: u64,
+    /// Why some processes of this host are not seen, and the remedy.
+    pub hidden: Option<String>,
     /// See [`Snapshot::discovery_warnings`].
     pub warnings: Vec<String>,
     pub memory_map_limit: Result<u64, Failure>,
@@ -56,6 +58,7 @@ impl Scan {
             found: Found {
                 brokers,
                 left_out: discovery.left_out() as u64,
+                hidden: discovery.hidden().map(str::to_owned),
                 warnings: discovery.warnings().to_vec(),
                 memory_map_limit: memory_maps::limit(proc),
                 exporter: exporter::vitals(),
@@ -69,6 +72,7 @@ impl Scan {
             found: Found {
                 brokers: Err(failure.clone()),
                 left_out: 0,
+                hidden: None,
                 warnings: Vec::new(),
                 memory_map_limit: Err(failure.clone()),
                 exporter: Err(failure.clone()),
@@ -95,7 +99,10 @@ pub fn update(found: Found, interval: Duration, took: Duration) -> Update {
 fn store(snapshot: &mut Snapshot, found: Found, stamp: Stamp) {
     stamp.put(&mut snapshot.memory_map_limit, found.memory_map_limit);
     stamp.put(&mut snapshot.exporter, found.exporter);
-    let failure = found.brokers.as_ref().err();
+    let sees_none = snapshot.brokers.is_empty() && found.brokers.as_ref().is_ok_and(Vec::is_empty);
+    let unseen = found.hidden.filter(|_| sees_none);
+    let unseen = unseen.map(|why| Failure::new(Reason::Denied, why));
+    let failure = found.brokers.as_ref().err().or(unseen.as_ref());
     let before = snapshot.discovery.success;
     log_change("", CollectorName::Discovery, before, failure);
     snapshot.discovery = stamp.status(failure);

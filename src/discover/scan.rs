@@ -62,6 +62,8 @@ pub struct Discovery {
     /// What `/etc/passwd` says, read when a name is first needed. A label must not change with that file.
     passwd: OnceCell<String>,
     left_out: usize,
+    /// Why some processes are not seen, and the remedy.
+    hidden: Option<String>,
 }
 
 /// A reader that hangs at the files of a process.
@@ -135,6 +137,7 @@ impl Discovery {
             standing: Standing::new(own_user(), false),
             passwd: OnceCell::new(),
             left_out: 0,
+            hidden: None,
         }
     }
 
@@ -246,12 +249,6 @@ impl Discovery {
             }
         }
         self.known = alive;
-        if hidden {
-            // Without the number of processes: it changes all the time, and each new text is logged.
-            let warning = "some processes may not be read (is procfs mounted with hidepid?), so brokers among them are \
-                           not found: run kafka-vitals as the brokers' user";
-            self.warnings.push(warning.to_owned());
-        }
         // Known brokers come last: if one of them hangs, new ones are still found.
         let known_last = |job: &Job| (job.known.is_some(), !job.named);
         let jobs = self.in_turn(jobs, |job| (job.owner.uid(), job.key), known_last);
@@ -266,6 +263,15 @@ impl Discovery {
             .cloned()
             .collect();
         found.sort_by_key(|broker| broker.process);
+        // With a thousand mounts this takes some ms.
+        if hidden || found.is_empty() {
+            // Without the number of processes: it changes all the time, and each new text is logged.
+            let denied = "some processes may not be read, so brokers among them are not found: run kafka-vitals as the \
+                          brokers' user";
+            let unread = hidden.then(|| denied.to_owned());
+            self.hidden = self.proc.hides_processes().or(unread);
+        }
+        self.warnings.extend(self.hidden.clone());
         for known in self.known.values() {
             if let (ProcessKind::Unclear(reason), true) =
                 (&known.kind, self.warnings.len() < MOST_WARNINGS)
@@ -281,6 +287,12 @@ impl Discovery {
     /// The name of each broker that the last scan returned.
     pub fn labels(&self, brokers: &[Arc<Broker>]) -> Vec<Label> {
         self.standing.labels(brokers, |uid| self.user(uid))
+    }
+
+    /// Why some processes of this host are not seen. If there is no broker among the others, it is unknown whether one
+    /// runs.
+    pub fn hidden(&self) -> Option<&str> {
+        self.hidden.as_deref()
     }
 
     /// How many processes look like brokers and are not watched, because there are too many.

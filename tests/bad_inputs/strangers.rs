@@ -1,9 +1,12 @@
 //! Processes of other users that claim to be brokers, beside a running exporter.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::Host;
+use crate::EXE;
+use crate::host::{Host, skip};
 use crate::running::{Exporter, wait_for};
 
 /// No user of any host where tests run.
@@ -146,4 +149,45 @@ fn five_thousand_fakes_cost_the_broker_nothing() {
         named[0].contains("those of uid-70001 that started last"),
         "{named:?}"
     );
+}
+
+/// A broker of root runs, and the exporter of another user does not see it.
+#[test]
+fn where_procfs_hides_processes_it_is_unknown_whether_a_broker_runs() {
+    let name = "where_procfs_hides_processes_it_is_unknown_whether_a_broker_runs";
+    if !rustix::process::geteuid().is_root() {
+        return skip(name, "needs root");
+    }
+    let folder = tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let exe = folder.path().join("kafka-vitals");
+    fs::copy(EXE, &exe).unwrap();
+    fs::write(folder.path().join("kafka.Kafka"), "sleep 1000\n").unwrap();
+    fs::write(folder.path().join("server.properties"), "broker.id=7\n").unwrap();
+    let start = |hidepid: &str| {
+        let script = format!(
+            "mount -o remount,hidepid={hidepid} /proc || exit 9\n(exec -a java sh kafka.Kafka server.properties) &\n\
+             setpriv --reuid=65534 --regid=65534 --clear-groups ./kafka-vitals \"$@\"; exit 1"
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child=KILL", "--mount-proc"])
+            .args(["bash", "-c", &script, "bash"])
+            .current_dir(folder.path());
+        Exporter::start(command)
+    };
+    let visible = start("0");
+    wait_for("the broker", || !brokers(&visible).is_empty());
+    drop(visible);
+    let exporter = start("2");
+    let unknown = "Whether a broker runs on this host is unknown: /proc is mounted with hidepid=";
+    wait_for(unknown, || exporter.get("/check").contains(unknown));
+    let check = exporter.get("/check");
+    let remedy = "run kafka-vitals as the brokers' user";
+    assert!(check.contains(remedy), "{check}");
+    let metrics = exporter.get("/metrics");
+    let failed = "kafka_vitals_collector_success{broker=\"\",collector=\"discovery\"} 0\n";
+    assert!(metrics.contains(failed), "{metrics}");
 }
