@@ -139,11 +139,13 @@ fn deadlocked(snapshot: &Snapshot) -> View {
             .map(|n| thread(format!("kafka-request-handler-{n}"), "a"))
             .collect(),
         reported: true,
+        ..Deadlock::default()
     };
     let mut snapshot = snapshot.clone();
     for broker in &mut snapshot.brokers {
         let deadlocks = vec![deadlock.clone()];
         let standing = StandingDeadlock {
+            more: Default::default(),
             since: now,
             confirmed: now,
             deadlocks,

@@ -123,7 +123,7 @@ async fn discover(
         .collect();
     let discovery = Discovery::new(proc.clone(), pid_files);
     let discovery = discovery.limited_to(&config.users, config.max_brokers);
-    let mut worker = BlockingWorker::new(discovery);
+    let mut worker = BlockingWorker::reserved(discovery);
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();

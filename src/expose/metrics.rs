@@ -133,6 +133,8 @@ catalogue! {
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
+    COLLECTOR_PANICS = ("kafka_vitals_collector_panics_total", ["broker", "collector"],
+        "Rounds of the collector that panicked since the exporter started; the collector is started again, and the log has the place. Absent before the first.");
     ROUND_INTERVAL = ("kafka_vitals_round_interval_seconds", ["broker", "collector"],
         "Interval at which the collector now runs: longer than configured where its cost ceiling stretched it.");
     READING_AGE = ("kafka_vitals_reading_age_seconds", ["broker", "collector"],

@@ -9,6 +9,7 @@ pub mod room;
 pub mod routes;
 mod snapshot;
 mod tcp;
+pub mod text;
 mod threads;
 mod time;
 
@@ -19,8 +20,8 @@ pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, NamedIssue, PoolFindings,
-    ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, MoreDeadlocks, NamedIssue,
+    PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,

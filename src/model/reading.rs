@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
 use super::named::named;
+use super::{Moment, text};
 
 /// A value with its time, or the reason why it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -169,7 +169,7 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Failure {
             reason,
-            message: message.into(),
+            message: text::message(message),
         }
     }
 }

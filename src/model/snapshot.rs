@@ -109,6 +109,9 @@ pub struct BrokerSnapshot {
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
     pub dump_failures: BTreeMap<Reason, u64>,
+    /// Rounds of collectors that panicked since the exporter started.
+    #[serde(default)]
+    pub panics: BTreeMap<CollectorName, u64>,
     #[serde(deserialize_with = "known_collectors")]
     pub collectors: BTreeMap<CollectorName, CollectorStatus>,
 }

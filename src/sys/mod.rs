@@ -1,5 +1,6 @@
 //! Mechanisms of Linux and of the JVM, without policy: each takes the root of procfs or a process as an argument.
 
+pub mod allocator;
 pub mod attach;
 pub mod blocking_worker;
 pub mod folder;

@@ -24,7 +24,7 @@ const LASTS: Duration = Duration::from_secs(15);
 const DEADLOCKED: [usize; 2] = [120_000, 15_000];
 
 /// A dump in which so many threads wait for each other in one cycle.
-fn deadlocked(threads: usize) -> Vec<u8> {
+pub fn deadlocked(threads: usize) -> Vec<u8> {
     let mut text =
         String::from("Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n");
     for index in 0..threads {

@@ -290,8 +290,9 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members: usize = present
             .deadlocks
             .iter()
-            .map(|deadlock| deadlock.cycle.len())
+            .map(|deadlock| deadlock.members())
             .sum();
+        let members = members + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
     } else if report.is_some() {
@@ -314,7 +315,8 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in &report.convoys {
-            *waiters.entry(&queue.lock_class).or_default() += queue.waiters.len();
+            *waiters.entry(&queue.lock_class).or_default() +=
+                queue.waiters.len() + queue.waiters_left_out;
         }
         for (class, count) in waiters {
             f.add(&LOCK_WAITERS, &[label, class], count as f64);
@@ -501,6 +503,9 @@ fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         f.add(&COLLECTOR_SUCCESS, &labels, status.success.map(f64::from));
         let duration = status.success.map(|_| status.duration.as_secs_f64());
         f.add(&COLLECTOR_DURATION, &labels, duration);
+    }
+    for (collector, count) in &broker.panics {
+        f.add(&COLLECTOR_PANICS, &[label, collector.name()], *count as f64);
     }
     if broker.ended.is_some() {
         return;
