@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -13,17 +13,25 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
-use crate::model::{CollectorName, Schedule, deserialize_duration, routes};
+use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes};
 use crate::recording;
 use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
+use crate::sys::settings_file;
+use crate::sys::users;
 use crate::verdict::liveness::LivenessSettings;
 
 /// Checked settings of a serving exporter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
+    pub probe_addresses: Vec<SocketAddr>,
     pub telemetry_path: String,
+    pub web_config_file: Option<PathBuf>,
+    /// Of this host, in lower case.
+    pub host_names: Vec<String>,
+    /// 0 is no limit.
+    pub max_connections_per_address: usize,
     /// 0 is no limit.
     pub max_requests: usize,
     pub procfs: PathBuf,
@@ -33,8 +41,19 @@ pub struct Config {
     pub intervals: Intervals,
     pub collectors: Switches,
     pub brokers: Vec<BrokerSettings>,
+    /// The most brokers that are watched.
+    pub max_brokers: usize,
+    /// Whose processes count as brokers; empty: everybody's.
+    pub users: Vec<u32>,
     pub live: LivenessSettings,
     pub evidence: EvidenceSettings,
+}
+
+/// The settings in use.
+#[derive(Debug, Clone)]
+pub struct InUse {
+    pub config: Arc<Config>,
+    pub status: SettingsStatus,
 }
 
 /// Where evidence is saved, and how much of it is kept.
@@ -216,7 +235,7 @@ pub struct BrokerMatch {
     pub pid_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     intervals: Intervals,
@@ -224,6 +243,22 @@ struct File {
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
     live: LivenessSettings,
+    max_brokers: usize,
+    users: Vec<String>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        File {
+            intervals: Intervals::default(),
+            collectors: Switches::default(),
+            brokers: Vec::new(),
+            evidence: EvidenceSettings::default(),
+            live: LivenessSettings::default(),
+            max_brokers: 64,
+            users: Vec::new(),
+        }
+    }
 }
 
 /// A config file or a flag that cannot be used; the message says where and how to correct it.
@@ -235,20 +270,25 @@ pub enum ConfigError {
     Flag(String),
 }
 
-/// A longer file is refused.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Far more than run on one host; the pid file of each is read every few seconds.
 const MAX_BROKERS: usize = 256;
+/// Each takes the exporter some 100 KB, and some ms of CPU a second.
+const MOST_WATCHED: usize = 1000;
 
 impl Config {
     /// The flags together with the file that they name.
     pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
-        let file = match args.config_file {
-            None => File::default(),
-            Some(path) => {
-                read_file(&path).map_err(|message| ConfigError::File { path, message })?
-            }
+        let (file, of_file) = match args.config_file {
+            None => (File::default(), Vec::new()),
+            Some(path) => read_file(&path)
+                .and_then(|file| {
+                    let of_file = uids(&file.users).map_err(|why| format!("users: {why}"))?;
+                    Ok((file, of_file))
+                })
+                .map_err(|message| ConfigError::File { path, message })?,
         };
+        let given = uids(&args.users)
+            .map_err(|why| ConfigError::Flag(format!("--discovery.users: {why}")))?;
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
         if let Some(dir) = &args.evidence_dir {
@@ -262,7 +302,11 @@ impl Config {
         let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
             listen: args.listen,
+            probe_addresses: args.probe_addresses,
             telemetry_path: args.telemetry_path,
+            web_config_file: args.web_config_file,
+            host_names: host_names(&args.host_names)?,
+            max_connections_per_address: args.max_connections_per_address,
             max_requests: args.max_requests,
             procfs: args.procfs,
             record: args
@@ -273,6 +317,8 @@ impl Config {
             intervals: file.intervals,
             collectors: file.collectors.with_flags(&args.collectors),
             brokers: file.brokers,
+            max_brokers: file.max_brokers,
+            users: if given.is_empty() { of_file } else { given },
             live: file.live,
             evidence: EvidenceSettings {
                 dir: args.evidence_dir.or(file.evidence.dir).or_else(default_dir),
@@ -280,6 +326,43 @@ impl Config {
             },
         })
     }
+}
+
+/// The given ones, and the name that the system has.
+fn host_names(given: &[String]) -> Result<Vec<String>, ConfigError> {
+    let letters = |name: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        !name.is_empty() && name.len() <= 255 && name.chars().all(plain)
+    };
+    if let Some(wrong) = given.iter().find(|name| !letters(name)) {
+        return Err(ConfigError::Flag(format!(
+            "--web.host-name {wrong:?}: is no name of a host, e.g. broker-1.example; write it without a port"
+        )));
+    }
+    let own = rustix::system::uname();
+    let own = own.nodename().to_string_lossy();
+    let first = own.split('.').next().unwrap_or_default();
+    let names = given.iter().map(String::as_str).chain([&*own, first]);
+    let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    Ok(names.filter(|name| !name.is_empty()).collect())
+}
+
+/// The ids of users that are given by name or id.
+fn uids(given: &[String]) -> Result<Vec<u32>, String> {
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let passwd = users::read();
+    let uid = |name: &String| {
+        let uid = name.parse().ok().or_else(|| users::uid_of(&passwd, name));
+        uid.ok_or_else(|| {
+            let shown: String = name.chars().take(60).collect();
+            format!(
+                "/etc/passwd has no user {shown:?}; correct the name, or give the user's id, as of one that LDAP knows"
+            )
+        })
+    };
+    given.iter().map(uid).collect()
 }
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
@@ -349,43 +432,11 @@ pub fn check_procfs(path: &Path) -> Result<(), ConfigError> {
 }
 
 fn read_file(path: &Path) -> Result<File, String> {
-    let uid = rustix::process::geteuid().as_raw();
-    let unreadable =
-        |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
-    let file = plain::open(path).map_err(|error| match error {
-        FileError::Io { cause, .. } => unreadable(cause),
-        FileError::Missing { .. } => unreadable(rustix::io::Errno::NOENT.into()),
-        FileError::Denied { .. } => unreadable(rustix::io::Errno::ACCESS.into()),
-        other => format!("{other}; name the file itself"),
-    })?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "larger than {MAX_FILE_BYTES} bytes; this is not a config file of kafka-vitals"
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error
-            .as_bytes()
-            .get(..error.utf8_error().valid_up_to())
-            .unwrap_or_default();
-        let line = 1 + memchr::memchr_iter(b'\n', valid).count();
-        format!("not UTF-8 at line {line}; save it as UTF-8")
-    })?;
-    parse(&text)
+    parse(&settings_file::read(path, "config file of kafka-vitals")?)
 }
 
 fn parse(text: &str) -> Result<File, String> {
-    if text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-    {
-        return Ok(File::default());
-    }
-    let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+    let file: File = settings_file::parse(text, &RENAMED)?;
     for (Key(name, _), Interval(interval)) in &file.intervals.0 {
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(interval) {
             let (name, given) = (name.name(), humantime::format_duration(*interval));
@@ -422,14 +473,18 @@ fn parse(text: &str) -> Result<File, String> {
             ));
         }
         if let Some(bootstrap) = &broker.bootstrap
-            && !bootstrap
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            && !is_address(bootstrap)
         {
             return Err(format!(
                 "brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"
             ));
         }
+    }
+    if !(1..=MOST_WATCHED).contains(&file.max_brokers) {
+        return Err(format!(
+            "max_brokers: {} is out of range, must be 1 to {MOST_WATCHED}",
+            file.max_brokers
+        ));
     }
     let e = &file.evidence;
     if let Some(dir) = &e.dir {
@@ -445,39 +500,12 @@ fn parse(text: &str) -> Result<File, String> {
     Ok(file)
 }
 
-/// One line of a serde error: its place, what is wrong, and the nearest right key for a misspelt one.
-fn explain(error: &serde_saphyr::Error) -> String {
-    let without_snippet = error.without_snippet();
-    let mut message = without_snippet
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or("not valid YAML")
-        .to_owned();
-    for (of_the_library, of_ours) in IN_PLAIN_WORDS {
-        message = message.replace(of_the_library, of_ours);
-    }
-    if let Some((_, rest)) = message.split_once("unknown field `")
-        && let Some((given, rest)) = rest.split_once('`')
-        && let Some((_, known)) = rest.split_once("expected")
-    {
-        if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == given) {
-            message.push_str(&format!("; `{given}` is now {new}"));
-            return message;
-        }
-        let known = known.split(" at line").next().unwrap_or(known);
-        let keys = known
-            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .filter(|w| !["", "one", "of", "or"].contains(w));
-        let likeness = |key: &&str| strsim::jaro(given, key);
-        let nearest = keys.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        // `web` is as near to `brokers` as to anything: no hint is better than a wrong one.
-        if let Some(nearest) = nearest.filter(|key| likeness(key) > 0.7) {
-            let hint = format!("; did you mean `{nearest}`?");
-            message.push_str(&hint);
-        }
-    }
-    message
+/// `HOST:PORT`, with nothing in it that no host name has.
+fn is_address(text: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(odd) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// Keys of earlier config files, and what took their place.
@@ -488,36 +516,6 @@ const RENAMED: [(&str, &str); 6] = [
     ("probe", "`cluster`"),
     ("thread_dump", "`threads`"),
     ("handles", "`fds`"),
-];
-
-/// What the YAML crate says to programmers, for those who write the file.
-const IN_PLAIN_WORDS: [(&str, &str); 8] = [
-    ("expected mapping start", "`key: value` lines are expected"),
-    (
-        "expected sequence start",
-        "a list is expected, lines that begin with `- `,",
-    ),
-    (
-        "invalid i32",
-        "a whole number is expected, 2147483647 at most,",
-    ),
-    ("invalid u16", "a port is expected, 65535 at most,"),
-    (
-        ", set DuplicateKeyPolicy in Options if acceptable",
-        ", keep one of them,",
-    ),
-    (
-        "; use from_multiple or from_multiple_with_options",
-        ", put everything into one,",
-    ),
-    (
-        "tabs disallowed within this context (block indentation)",
-        "a tab in the indentation, use blanks,",
-    ),
-    (
-        "recursive references require weak recursion types",
-        "an alias inside of what it stands for",
-    ),
 ];
 
 /// `30d`.

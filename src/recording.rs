@@ -30,7 +30,7 @@ pub struct Settings {
 /// meanwhile are left out. Ends when the publisher of the snapshots ends.
 pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
     let file = settings.file.display().to_string();
-    let mut worker = BlockingWorker::new(Recorder {
+    let mut worker = BlockingWorker::reserved(Recorder {
         settings,
         open: None,
         failed: false,

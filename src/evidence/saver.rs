@@ -55,7 +55,7 @@ impl Saver {
         clock: Clock,
         may_remove: bool,
     ) -> Saver {
-        let (settings, folder) = (Arc::new(settings), BlockingWorker::new(None));
+        let (settings, folder) = (Arc::new(settings), BlockingWorker::reserved(None));
         Saver {
             settings,
             proc,
@@ -185,7 +185,7 @@ impl Saver {
         for (index, name) in (0..).zip(DUMPS) {
             let dump = match &last {
                 // A slow JVM may be faster next time; other failures stay for a while.
-                Err(before) if before.reason != Reason::Timeout => {
+                Err(before) if !matches!(before.reason, Reason::Timeout | Reason::NoRoom) => {
                     Err(PartError::AfterFailedDump(before.reason))
                 }
                 _ => {

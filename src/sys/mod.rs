@@ -1,5 +1,6 @@
 //! Mechanisms of Linux and of the JVM, without policy: each takes the root of procfs or a process as an argument.
 
+pub mod allocator;
 pub mod attach;
 pub mod blocking_worker;
 pub mod folder;
@@ -11,5 +12,7 @@ pub mod process;
 pub mod rights;
 pub mod rooted;
 pub mod schedstat;
+pub mod settings_file;
 mod short_work;
 pub mod sock_diag;
+pub mod users;

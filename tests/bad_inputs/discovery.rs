@@ -5,7 +5,6 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use kafka_vitals::collect::{fds, process};
-use kafka_vitals::discover::labels;
 
 use crate::Cases;
 use crate::host::{Host, PROPERTIES, RIGHT};
@@ -181,10 +180,10 @@ fn an_id_that_comes_later() {
     host.properties("zookeeper.connect=z\nlog.dirs=/data\n");
     let mut discovery = host.discovery();
     let before = discovery.scan().unwrap();
-    assert_eq!(labels(&before), ["pid-77"]);
+    assert_eq!(discovery.labels(&before)[0].text, "pid-77");
     fs::create_dir(host.path("tree/data")).unwrap();
     host.write("tree/data/meta.properties", "broker.id=1001\n");
     let after = discovery.scan().unwrap();
-    assert_eq!(labels(&after), ["1001"]);
+    assert_eq!(discovery.labels(&after)[0].text, "1001");
     assert_eq!(after[0].process, before[0].process);
 }

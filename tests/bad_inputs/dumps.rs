@@ -8,11 +8,12 @@ use std::time::Duration;
 use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
 use kafka_vitals::collect::threads::{ThreadHistory, report};
 use kafka_vitals::evidence::bundle::cut_dump;
-use kafka_vitals::model::Moment;
 use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{Failure, Moment, ThreadReport};
 use kafka_vitals::parse::thread_dump::parse;
 use kafka_vitals::sys::proc::ProcRoot;
 
+use crate::memory::deadlocked;
 use crate::{Cases, EXE};
 
 #[test]
@@ -43,6 +44,7 @@ fn texts() {
             duration: Duration::ZERO,
             pause: None,
             paused: None,
+            ..RawDump::default()
         };
         checked.check(
             name,
@@ -100,6 +102,62 @@ fn a_huge_dump_is_cut_between_threads_for_a_bundle() {
     let small = b"\n\n".repeat(2 << 20);
     assert_eq!(cut_dump(small.clone()), small);
     assert_eq!(cut_dump(vec![b'x'; 5 << 20]).len() >> 20, 4);
+}
+
+fn read(bytes: Vec<u8>) -> Result<ThreadReport, Failure> {
+    let dump = RawDump {
+        bytes,
+        ..RawDump::default()
+    };
+    let read = report(&dump, &mut ThreadHistory::default(), None, Moment(0));
+    read.map(|(report, _)| report)
+}
+
+/// What is kept of a dump is bounded; what is left out is counted.
+#[test]
+fn deadlocks_of_any_size_are_reported_with_their_true_number() {
+    let one = read(deadlocked(120_000)).unwrap();
+    let [cycle] = &one.deadlocks[..] else {
+        panic!("{} deadlocks", one.deadlocks.len());
+    };
+    assert_eq!((cycle.members(), cycle.cycle.len()), (120_000, 256));
+    assert_eq!(one.by_state["blocked"], 120_000);
+    let pairs: Vec<u8> = (0..30_000_usize)
+        .flat_map(|pair| {
+            let (a, b) = (pair * 2 + 1, pair * 2 + 2);
+            [(a, b), (b, a)]
+                .map(|(holds, wants)| {
+                    let name = "n".repeat(300);
+                    format!(
+                        "\"{name}\" #{holds} prio=5 tid=0x1 nid=1 waiting\n\tat {name}(A.java:1)\n\t- waiting to lock <{wants:#x}> (a X)\n\t- locked <{holds:#x}> (a X)\n\n"
+                    )
+                })
+                .concat()
+                .into_bytes()
+        })
+        .collect();
+    let many = read(pairs).unwrap();
+    let listed: usize = many.deadlocks.iter().map(|one| one.members()).sum();
+    assert_eq!(listed + many.more_deadlocks.threads, 60_000);
+    assert_eq!(many.deadlocks.len() + many.more_deadlocks.deadlocks, 30_000);
+    for kept in [&one, &many] {
+        let json = serde_json::to_vec(kept).unwrap().len();
+        assert!(json < 1_000_000, "{json} bytes");
+    }
+}
+
+#[test]
+fn a_dump_with_too_many_threads_is_not_read() {
+    for line in [
+        "\"\" id=\n",
+        "Found one Java-level deadlock\n",
+        "Full thread dump x\n",
+    ] {
+        let text = format!("\"a\" id=1\n{}", line.repeat(140_000));
+        let message = read(text.into_bytes()).unwrap_err().message;
+        let golden = "it has more than 131072 threads, which is more than are read";
+        assert!(message.ends_with(golden), "{line}: {message}");
+    }
 }
 
 /// This process acts as the JVM: its attach socket gives the same answer to every request.

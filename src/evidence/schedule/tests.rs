@@ -51,7 +51,10 @@ fn view_of(brokers: Vec<BrokerDiagnosis>, proc: &ProcRoot) -> View {
             started,
             ..Broker::unknown(broker.process)
         };
-        Arc::new(BrokerSnapshot::new(Arc::new(known), broker.label.clone()))
+        Arc::new(BrokerSnapshot::new(
+            Arc::new(known),
+            broker.label.clone().into(),
+        ))
     });
     let snapshot = Snapshot {
         brokers: readings.collect(),
