@@ -11,3 +11,4 @@ pub mod schedstat;
 pub mod settings_file;
 mod short_work;
 pub mod sock_diag;
+pub mod systemd;

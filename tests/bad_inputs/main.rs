@@ -13,6 +13,7 @@ mod metadata_memory;
 mod protocol;
 mod reload;
 mod running;
+mod service;
 mod settings;
 mod sockets;
 
