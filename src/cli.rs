@@ -191,6 +191,13 @@ pub struct ServeArgs {
     /// Check the config file and the flags, then exit: 0 if they are right, 2 if not.
     #[arg(long = "config.check")]
     pub config_check: bool,
+    /// Users, by name or id, whose processes count as brokers; default: everybody's.
+    #[arg(
+        long = "discovery.users",
+        value_name = "USER,USER",
+        value_delimiter = ','
+    )]
+    pub users: Vec<String>,
     /// Write each second's readings to this file, for `kafka-vitals replay`.
     #[arg(long = "record", value_name = "FILE")]
     pub record: Option<PathBuf>,

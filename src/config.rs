@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
 use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes};
 use crate::recording;
+use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
 use crate::sys::settings_file;
+use crate::sys::users;
 use crate::verdict::liveness::LivenessSettings;
 
 /// Checked settings of a serving exporter.
@@ -38,6 +41,10 @@ pub struct Config {
     pub intervals: Intervals,
     pub collectors: Switches,
     pub brokers: Vec<BrokerSettings>,
+    /// The most brokers that are watched.
+    pub max_brokers: usize,
+    /// Whose processes count as brokers; empty: everybody's.
+    pub users: Vec<u32>,
     pub live: LivenessSettings,
     pub evidence: EvidenceSettings,
 }
@@ -55,6 +62,8 @@ pub struct InUse {
 pub struct EvidenceSettings {
     /// None: evidence is off.
     pub dir: Option<PathBuf>,
+    /// Whether others may own or write to the folder.
+    pub shared: bool,
     /// Of all bundles together.
     #[serde(deserialize_with = "size")]
     pub max_bytes: u64,
@@ -74,6 +83,7 @@ impl Default for EvidenceSettings {
     fn default() -> Self {
         EvidenceSettings {
             dir: None,
+            shared: false,
             max_bytes: 500 << 20,
             max_bundles: 20,
             max_age: None,
@@ -225,7 +235,7 @@ pub struct BrokerMatch {
     pub pid_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     intervals: Intervals,
@@ -233,6 +243,22 @@ struct File {
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
     live: LivenessSettings,
+    max_brokers: usize,
+    users: Vec<String>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        File {
+            intervals: Intervals::default(),
+            collectors: Switches::default(),
+            brokers: Vec::new(),
+            evidence: EvidenceSettings::default(),
+            live: LivenessSettings::default(),
+            max_brokers: 64,
+            users: Vec::new(),
+        }
+    }
 }
 
 /// A config file or a flag that cannot be used; the message says where and how to correct it.
@@ -246,18 +272,32 @@ pub enum ConfigError {
 
 /// Far more than run on one host; the pid file of each is read every few seconds.
 const MAX_BROKERS: usize = 256;
+/// Each takes the exporter some 100 KB, and some ms of CPU a second.
+const MOST_WATCHED: usize = 1000;
 
 impl Config {
     /// The flags together with the file that they name.
     pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
-        let file = match args.config_file {
-            None => File::default(),
-            Some(path) => {
-                read_file(&path).map_err(|message| ConfigError::File { path, message })?
-            }
+        let (file, of_file) = match args.config_file {
+            None => (File::default(), Vec::new()),
+            Some(path) => read_file(&path)
+                .and_then(|file| {
+                    let of_file = uids(&file.users).map_err(|why| format!("users: {why}"))?;
+                    Ok((file, of_file))
+                })
+                .map_err(|message| ConfigError::File { path, message })?,
         };
+        let given = uids(&args.users)
+            .map_err(|why| ConfigError::Flag(format!("--discovery.users: {why}")))?;
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
+        if let Some(dir) = &args.evidence_dir {
+            check_folder(dir)
+                .map_err(|why| ConfigError::Flag(format!("--evidence.dir {dir:?}: {why}")))?;
+        }
+        if let Some(file) = &args.record {
+            check_record(file, args.config_check)?;
+        }
         let max_bytes = u64::from(args.record_max_size) << 20;
         let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
@@ -277,6 +317,8 @@ impl Config {
             intervals: file.intervals,
             collectors: file.collectors.with_flags(&args.collectors),
             brokers: file.brokers,
+            max_brokers: file.max_brokers,
+            users: if given.is_empty() { of_file } else { given },
             live: file.live,
             evidence: EvidenceSettings {
                 dir: args.evidence_dir.or(file.evidence.dir).or_else(default_dir),
@@ -305,6 +347,24 @@ fn host_names(given: &[String]) -> Result<Vec<String>, ConfigError> {
     Ok(names.filter(|name| !name.is_empty()).collect())
 }
 
+/// The ids of users that are given by name or id.
+fn uids(given: &[String]) -> Result<Vec<u32>, String> {
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let passwd = users::read();
+    let uid = |name: &String| {
+        let uid = name.parse().ok().or_else(|| users::uid_of(&passwd, name));
+        uid.ok_or_else(|| {
+            let shown: String = name.chars().take(60).collect();
+            format!(
+                "/etc/passwd has no user {shown:?}; correct the name, or give the user's id, as of one that LDAP knows"
+            )
+        })
+    };
+    given.iter().map(uid).collect()
+}
+
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
 fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
     let fail = |why: &str| {
@@ -321,6 +381,41 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
         return fail("is taken, choose another");
     }
     Ok(())
+}
+
+/// A relative path would depend on where the exporter is started: systemd does so in `/`.
+fn check_folder(path: &Path) -> Result<(), &'static str> {
+    if path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&0) {
+        Ok(())
+    } else {
+        Err("no absolute path of a folder, write e.g. /var/lib/kafka-vitals/evidence")
+    }
+}
+
+/// A file, or nothing yet. Its folder may be mounted later, so only `--config.check` asks for it.
+fn check_record(path: &Path, with_folder: bool) -> Result<(), ConfigError> {
+    let fail = |why: &dyn std::fmt::Display| {
+        Err(ConfigError::Flag(format!(
+            "--record {path:?}: {why}; name a file, e.g. /var/lib/kafka-vitals/record.jsonl"
+        )))
+    };
+    let folder = match path.parent() {
+        _ if path.as_os_str().as_encoded_bytes().ends_with(b"/") => None,
+        Some(folder) if folder.as_os_str().is_empty() => Some(Path::new(".")),
+        folder => folder,
+    };
+    let Some(folder) = folder.filter(|_| path.file_name().is_some()) else {
+        return fail(&"is no path of a file");
+    };
+    let found = match plain::find(path, FileType::RegularFile) {
+        Err(FileError::Missing { .. }) => plain::find(folder, FileType::Directory),
+        found => found,
+    };
+    match found {
+        Err(FileError::Missing { .. }) if !with_folder => Ok(()),
+        Err(error) => fail(&error),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// `uptime` is what discovery reads first, and no right is needed for it.
@@ -378,16 +473,23 @@ fn parse(text: &str) -> Result<File, String> {
             ));
         }
         if let Some(bootstrap) = &broker.bootstrap
-            && !bootstrap
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            && !is_address(bootstrap)
         {
             return Err(format!(
                 "brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"
             ));
         }
     }
+    if !(1..=MOST_WATCHED).contains(&file.max_brokers) {
+        return Err(format!(
+            "max_brokers: {} is out of range, must be 1 to {MOST_WATCHED}",
+            file.max_brokers
+        ));
+    }
     let e = &file.evidence;
+    if let Some(dir) = &e.dir {
+        check_folder(dir).map_err(|why| format!("evidence.dir: {dir:?} is {why}"))?;
+    }
     if e.max_bytes < 10 << 20 {
         return Err(
             "evidence.max_bytes: a bundle takes some megabytes, must be 10MiB or more".to_owned(),
@@ -396,6 +498,14 @@ fn parse(text: &str) -> Result<File, String> {
         return Err("evidence.max_bundles: must be 1 or more".to_owned());
     }
     Ok(file)
+}
+
+/// `HOST:PORT`, with nothing in it that no host name has.
+fn is_address(text: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(odd) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// Keys of earlier config files, and what took their place.

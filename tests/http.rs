@@ -122,6 +122,7 @@ fn deadlocked(server: &Server) -> View {
     let now = server.clock.now();
     let (group, list) = ("kafka.coordinator.GroupMetadata", "java.util.LinkedList");
     broker.deadlock = Some(StandingDeadlock {
+        more: Default::default(),
         since: now,
         confirmed: now,
         known_issues: vec![],
@@ -136,6 +137,7 @@ fn deadlocked(server: &Server) -> View {
                 "group-metadata-manager-0",
             )],
             reported: true,
+            ..Deadlock::default()
         }],
     });
     broker.open_fds = Reading::unknown("/proc/81068/fd: permission denied");
@@ -417,6 +419,7 @@ fn the_liveness_probe_answers() {
         },
         label: label.into(),
         id: Some(219),
+        outranked: false,
         restart,
         sentence: String::new(),
         reason: format!("reason of {label}"),

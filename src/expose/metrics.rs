@@ -118,7 +118,7 @@ catalogue! {
     PARTITION_ISR = ("kafka_vitals_partition_isr_replicas", ["broker", "topic", "partition"],
         "Replicas in the ISR of under-replicated partitions. broker leads the partition; for an offline one it is the lowest live id of the cluster. Bounded, see series_left_out.");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
-        "Series that were not exported because their number is bounded.");
+        "What was not exported because its number is bounded: series of partition_isr_replicas; brokers, which are processes that look like one beyond max_brokers.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
         "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],
@@ -133,6 +133,8 @@ catalogue! {
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
+    COLLECTOR_PANICS = ("kafka_vitals_collector_panics_total", ["broker", "collector"],
+        "Rounds of the collector that panicked since the exporter started; the collector is started again, and the log has the place. Absent before the first.");
     ROUND_INTERVAL = ("kafka_vitals_round_interval_seconds", ["broker", "collector"],
         "Interval at which the collector now runs: longer than configured where its cost ceiling stretched it.");
     READING_AGE = ("kafka_vitals_reading_age_seconds", ["broker", "collector"],

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conn::{Conn, ConnError, Late, OwnConnections};
+use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::wire::{self, Metadata, WireError};
 use crate::model::Reason;
 
@@ -127,7 +127,9 @@ impl ClientError {
                 ConnError::NameTimeout { .. }
                 | ConnError::ConnectTimeout { .. }
                 | ConnError::Timeout { .. } => Reason::Timeout,
+                ConnError::NoRoom { .. } => Reason::NoRoom,
                 ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
+                ConnError::Loopback { .. } => Reason::OtherNetwork,
                 ConnError::Closed { .. } => Reason::Closed,
                 ConnError::Tls { .. } => Reason::Unsupported,
                 ConnError::Http { .. }
@@ -173,7 +175,9 @@ struct Failed {
 #[derive(Debug)]
 pub struct Client {
     address: String,
-    own: OwnConnections,
+    dialer: Dialer,
+    /// Whether an address of the exporter's own loopback may be the broker's.
+    loopback: bool,
     timing: Timing,
     kept: Option<Kept>,
     failed: Option<Failed>,
@@ -185,10 +189,11 @@ pub struct Client {
 
 impl Client {
     /// Makes a client that connects at the first question.
-    pub fn new(address: String, own: OwnConnections, timing: Timing) -> Client {
+    pub fn new(address: String, dialer: impl Into<Dialer>, timing: Timing) -> Client {
         Client {
             address,
-            own,
+            dialer: dialer.into(),
+            loopback: true,
             timing,
             kept: None,
             failed: None,
@@ -199,6 +204,11 @@ impl Client {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Sets whether the next connection may lead to the exporter's own loopback.
+    pub fn allow_loopback(&mut self, allowed: bool) {
+        self.loopback = allowed;
     }
 
     /// Reads a late answer if one came, and returns whether the broker still owes one. For a broker that is not asked any
@@ -295,7 +305,9 @@ impl Client {
                 drop(self.failed.take_if(|_| idle));
             }
             // The connection and the question remain.
-            Err(ClientError::Conn(ConnError::Timeout { waited, .. })) => duration = *waited,
+            Err(ClientError::Conn(
+                ConnError::Timeout { waited, .. } | ConnError::NoRoom { waited, .. },
+            )) => duration = *waited,
             Err(ClientError::Slow { took, .. }) => duration = *took,
             Err(ClientError::Waiting { .. }) => {
                 (connected_in, duration) =
@@ -316,7 +328,7 @@ impl Client {
     async fn read<T: Send + 'static>(
         &self,
         question: Question,
-        body: Vec<u8>,
+        body: Body,
         read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         if body.len() <= SMALL_ANSWER {
@@ -365,7 +377,7 @@ impl Client {
         question: Question,
         deadline: Instant,
         started: &mut Instant,
-    ) -> Result<Vec<u8>, ClientError> {
+    ) -> Result<Body, ClientError> {
         let kept = match &mut self.kept {
             Some(kept) => {
                 // If an answer is still owed, the broker hangs, even if its last answer was only late.
@@ -387,7 +399,9 @@ impl Client {
                         wait,
                     });
                 }
-                let conn = Conn::connect(&self.address, deadline - now, &self.own).await?;
+                let conn =
+                    Conn::connect(&self.address, deadline - now, &self.dialer, self.loopback)
+                        .await?;
                 none.insert(Kept {
                     conn,
                     connected_in: now.elapsed(),

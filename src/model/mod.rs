@@ -5,21 +5,23 @@ mod collector;
 mod evidence;
 pub mod named;
 mod reading;
+pub mod room;
 pub mod routes;
 mod snapshot;
 mod tcp;
+pub mod text;
 mod threads;
 mod time;
 
-pub use broker::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, NamedIssue, PoolFindings,
-    ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, MoreDeadlocks, NamedIssue,
+    PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,

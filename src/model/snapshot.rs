@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Moment, ProgressReport, Reading, Reason,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProgressReport, Reading, Reason,
     SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub memory_map_limit: Reading<u64>,
     /// The state of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
+    /// Processes that look like brokers and are not watched, because there are too many.
+    #[serde(default)]
+    pub brokers_left_out: u64,
     /// Where discovery may have missed a broker, entries of the config file that match none, ids that are not unique.
     pub discovery_warnings: Vec<String>,
     /// The exporter's own process.
@@ -71,8 +74,15 @@ pub struct ExporterVitals {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
-    /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
+    /// The `broker` label: the id, `<id>@<user>` where that is another user's, `<id>@<port>` where ids collide, `pid-N`
+    /// while the id is unknown.
     pub label: String,
+    /// See [`Label::outranked`].
+    #[serde(default)]
+    pub outranked: bool,
+    /// Whether it has answered, listened or shown its threads. Another process that ends is forgotten at once.
+    #[serde(default)]
+    pub served: bool,
     /// When discovery found the process gone. The broker stays listed, all unknown, until it is back or an hour has passed;
     /// without an id for a minute, because it would return under another label.
     pub ended: Option<Moment>,
@@ -99,6 +109,9 @@ pub struct BrokerSnapshot {
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
     pub dump_failures: BTreeMap<Reason, u64>,
+    /// Rounds of collectors that panicked since the exporter started.
+    #[serde(default)]
+    pub panics: BTreeMap<CollectorName, u64>,
     #[serde(deserialize_with = "known_collectors")]
     pub collectors: BTreeMap<CollectorName, CollectorStatus>,
 }
@@ -114,10 +127,11 @@ fn known_collectors<'de, D: Deserializer<'de>>(
 
 impl BrokerSnapshot {
     /// A broker without any reading yet.
-    pub fn new(broker: Arc<Broker>, label: String) -> Self {
+    pub fn new(broker: Arc<Broker>, label: Label) -> Self {
         BrokerSnapshot {
             broker,
-            label,
+            label: label.text,
+            outranked: label.outranked,
             ..BrokerSnapshot::default()
         }
     }

@@ -17,6 +17,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+mod hidden;
 mod parse;
 
 pub use parse::{OpenFileLimits, Stat, Status, file_name, socket_inode};

@@ -3,8 +3,9 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
+
+use super::plain::{self, FileError};
 
 /// A longer file is refused.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -17,16 +18,12 @@ pub fn read(path: &Path, what: &str) -> Result<String, String> {
     let uid = rustix::process::geteuid().as_raw();
     let unreadable =
         |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
-    // A FIFO would hold up the start for ever, a device would never end.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let open = || -> std::io::Result<_> {
-        let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        Ok((file.metadata()?, file))
-    };
-    let (metadata, file) = open().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err("is no regular file; name the file itself".to_owned());
-    }
+    let file = plain::open(path).map_err(|error| match error {
+        FileError::Io { cause, .. } => unreadable(cause),
+        FileError::Missing { .. } => unreadable(rustix::io::Errno::NOENT.into()),
+        FileError::Denied { .. } => unreadable(rustix::io::Errno::ACCESS.into()),
+        other => format!("{other}; name the file itself"),
+    })?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)

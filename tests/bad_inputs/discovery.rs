@@ -5,7 +5,6 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use kafka_vitals::collect::{fds, process};
-use kafka_vitals::discover::labels;
 
 use crate::Cases;
 use crate::host::{Host, PROPERTIES, RIGHT};
@@ -118,7 +117,7 @@ fn proc_files() {
         ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
         ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
         ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
-        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status is not in the form that Linux writes (no Uid or Gid)")),
+        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), "id unknown, mode unknown, listeners unknown, folders unknown\nuser unknown: PROC/77/status is not in the form that Linux writes (no Uid or Gid)\nid, versions, listeners and log folders unknown: PROC/77/status: not in the form that Linux writes (no ids)".into()),
         ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime is not in the form that Linux writes (no seconds)".into()),
         (
             "no jars, no JDK",
@@ -181,10 +180,10 @@ fn an_id_that_comes_later() {
     host.properties("zookeeper.connect=z\nlog.dirs=/data\n");
     let mut discovery = host.discovery();
     let before = discovery.scan().unwrap();
-    assert_eq!(labels(&before), ["pid-77"]);
+    assert_eq!(discovery.labels(&before)[0].text, "pid-77");
     fs::create_dir(host.path("tree/data")).unwrap();
     host.write("tree/data/meta.properties", "broker.id=1001\n");
     let after = discovery.scan().unwrap();
-    assert_eq!(labels(&after), ["1001"]);
+    assert_eq!(discovery.labels(&after)[0].text, "1001");
     assert_eq!(after[0].process, before[0].process);
 }

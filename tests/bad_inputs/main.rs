@@ -8,7 +8,9 @@ mod connections;
 mod discovery;
 mod dumps;
 mod exporter;
+mod files;
 mod host;
+mod memory;
 mod metadata_memory;
 mod protocol;
 mod reload;
@@ -16,6 +18,7 @@ mod running;
 mod service;
 mod settings;
 mod sockets;
+mod strangers;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 

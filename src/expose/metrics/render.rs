@@ -104,6 +104,10 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             snapshot.discovery.duration.as_secs_f64(),
         );
     }
+    if snapshot.discovery.success == Some(true) {
+        let brokers = snapshot.brokers_left_out as f64;
+        f.add(&LEFT_OUT, &["brokers"], brokers);
+    }
     for broker in &snapshot.brokers {
         if broker.ended.is_none() {
             info(f, broker);
@@ -286,8 +290,9 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members: usize = present
             .deadlocks
             .iter()
-            .map(|deadlock| deadlock.cycle.len())
+            .map(|deadlock| deadlock.members())
             .sum();
+        let members = members + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
     } else if report.is_some() {
@@ -310,7 +315,8 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in &report.convoys {
-            *waiters.entry(&queue.lock_class).or_default() += queue.waiters.len();
+            *waiters.entry(&queue.lock_class).or_default() +=
+                queue.waiters.len() + queue.waiters_left_out;
         }
         for (class, count) in waiters {
             f.add(&LOCK_WAITERS, &[label, class], count as f64);
@@ -498,6 +504,9 @@ fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let duration = status.success.map(|_| status.duration.as_secs_f64());
         f.add(&COLLECTOR_DURATION, &labels, duration);
     }
+    for (collector, count) in &broker.panics {
+        f.add(&COLLECTOR_PANICS, &[label, collector.name()], *count as f64);
+    }
     if broker.ended.is_some() {
         return;
     }
@@ -540,7 +549,8 @@ mod tests {
                 pid: id as u32,
                 start_ticks: 1,
             };
-            let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
+            let mut broker =
+                BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string().into());
             let state = PartitionState {
                 topic: "t".into(),
                 partition: 0,

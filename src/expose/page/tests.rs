@@ -43,6 +43,7 @@ fn deadlock(members: usize, waiting: usize) -> Deadlock {
             .map(|n| thread(format!("waiter-{n}"), waiter(n)))
             .collect(),
         reported: true,
+        ..Deadlock::default()
     }
 }
 
@@ -62,8 +63,10 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             start_ticks: 1,
         };
         let label = n.to_string();
-        let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone());
+        let mut broker =
+            BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone().into());
         broker.deadlock = deadlock.clone().map(|deadlock| StandingDeadlock {
+            more: Default::default(),
             since: NOW,
             confirmed: NOW,
             deadlocks: vec![deadlock],

@@ -15,7 +15,8 @@ async fn connected(broker: &FakeBroker) -> Conn {
     Conn::connect(
         &broker.address,
         Duration::from_secs(5),
-        &OwnConnections::default(),
+        &OwnConnections::default().into(),
+        true,
     )
     .await
     .unwrap()
@@ -24,6 +25,7 @@ async fn connected(broker: &FakeBroker) -> Conn {
 async fn ask(conn: &mut Conn, within: Duration) -> Result<Vec<u8>, ConnError> {
     conn.ask("Metadata", metadata_request, CAP, Instant::now() + within)
         .await
+        .map(|body| body.to_vec())
 }
 
 #[tokio::test]
@@ -50,7 +52,7 @@ async fn an_answer_larger_than_the_socket_buffer_is_read_in_parts() {
     assert!(
         conn.ask("Metadata", metadata_request, 5_000_004, deadline)
             .await
-            .unwrap()
+            .unwrap()[..]
             == body
     );
     let error = conn
@@ -74,7 +76,8 @@ async fn a_name_that_does_not_resolve_is_an_error() {
     let error = Conn::connect(
         "no such host:9092",
         Duration::from_secs(5),
-        &OwnConnections::default(),
+        &OwnConnections::default().into(),
+        true,
     )
     .await
     .unwrap_err();
@@ -86,11 +89,42 @@ async fn a_name_that_does_not_resolve_is_an_error() {
     );
 }
 
+/// What the text of a container's `listeners` hides, the resolved address shows.
+#[tokio::test]
+async fn no_form_of_a_loopback_address_is_connected_to_where_that_is_not_the_broker_s() {
+    let broker = FakeBroker::start(|_| Answer::Silence).await;
+    let port = broker.address.rsplit_once(':').unwrap().1;
+    let dialer = Dialer::from(OwnConnections::default());
+    let forms = [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0",
+        "0.0.0.0",
+        "localhost",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+    ];
+    for host in forms {
+        let address = format!("{host}:{port}");
+        let within = Duration::from_secs(5);
+        let error = Conn::connect(&address, within, &dialer, false)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ConnError::Loopback { .. }), "{error}");
+    }
+    let address = format!("127.1:{port}");
+    let allowed = Conn::connect(&address, Duration::from_secs(5), &dialer, true).await;
+    assert!(allowed.is_ok(), "it does lead there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_service_that_hangs_is_an_error_of_its_own() {
-    let never = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
+    let never = std::future::pending();
     let own = OwnConnections::default();
-    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own)
+    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own, true)
         .await
         .unwrap_err();
     assert!(
@@ -165,13 +199,46 @@ async fn an_answer_that_comes_byte_by_byte_is_read_over_many_deadlines() {
     assert_eq!(broker.asked().len(), 2);
 }
 
+/// Bytes of a late answer are counted and not kept, and the room that it held is free as soon as nobody waits for it.
+#[tokio::test]
+async fn a_late_answer_is_passed_over() {
+    let (cap, go) = (8_000_000, Arc::new(Notify::new()));
+    let mut start = framed(1, &vec![1; 4_000_000]);
+    start[..4].copy_from_slice(&8_000_000_i32.to_be_bytes());
+    let (start, rest): (Arc<[u8]>, usize) = (start.into(), 8_000_000 - 4_000_004);
+    let held = go.clone();
+    let broker = FakeBroker::start(move |asked| match asked.correlation {
+        1 => Answer::RawThenRest(start.clone(), held.clone(), vec![2; rest]),
+        _ => Answer::Body(b"new".to_vec()),
+    })
+    .await;
+    let mut conn = connected(&broker).await;
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let late = conn.ask("Metadata", metadata_request, cap, deadline).await;
+    assert!(matches!(late, Err(ConnError::Timeout { .. })), "{late:?}");
+    assert!(conn.received.capacity() <= HEADER);
+    assert_eq!(conn.room.held(), 0);
+    go.notify_one();
+    let settled = conn.settle(Instant::now() + Duration::from_secs(5)).await;
+    assert!(settled.unwrap().is_some());
+    assert_eq!(
+        ask(&mut conn, Duration::from_secs(5)).await.unwrap(),
+        b"new"
+    );
+}
+
 #[tokio::test]
 async fn own_connections_are_found_by_their_local_address() {
     let broker = FakeBroker::start(|_| Answer::Silence).await;
     let own = OwnConnections::default();
-    let conn = Conn::connect(&broker.address, Duration::from_secs(5), &own)
-        .await
-        .unwrap();
+    let conn = Conn::connect(
+        &broker.address,
+        Duration::from_secs(5),
+        &own.clone().into(),
+        true,
+    )
+    .await
+    .unwrap();
     let local = conn.stream.local_addr().unwrap();
     assert!(own.contains(local));
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), local.port());
