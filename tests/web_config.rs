@@ -127,7 +127,7 @@ fn messages_name_key_and_remedy() {
         (tls("").replace("server.key", "client.key"), format!("tls_server_config.key_file {}: is not the private key of tls_server_config.cert_file {}", path("client.key"), path("server.pem"))),
         (tls("").replace("server.key", "server.pem"), format!("tls_server_config.key_file {}: holds no private key in PEM form", path("server.pem"))),
         (tls("").replace("server.pem", "server.key"), format!("tls_server_config.cert_file {}: holds no certificate", path("server.key"))),
-        (tls("").replace("server.pem", ""), format!("tls_server_config.cert_file {}: is no regular file", path(""))),
+        (tls("").replace("server.pem", ""), format!("tls_server_config.cert_file {}: {} is a folder, not a regular file", path(""), path(""))),
         (tls(&format!("  cert: |\n    {inline}\n")), "tls_server_config: cert and cert_file are given, keep one of them".into()),
         (tls("  key: x\n"), "tls_server_config: key and key_file are given, keep one of them".into()),
         ("basic_auth_users: {a: $2y$19$qRTBuFoULoYNA7AQ/F3ck.trZBPyjV64.oA4ZsSBCIWvXuvQlQTuu}".into(), "basic_auth_users.a: a bcrypt cost of 19 takes too long, 18 at most".into()),
