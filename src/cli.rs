@@ -153,6 +153,9 @@ pub struct ServeArgs {
     /// Address to serve metrics and pages on; may be given more than once.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10052", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
+    /// Serve on the sockets that systemd hands over (LISTEN_FDS), instead of --web.listen-address.
+    #[arg(long = "web.systemd-socket")]
+    pub systemd_socket: bool,
     /// Path of the metrics.
     #[arg(
         long = "web.telemetry-path",

@@ -10,6 +10,7 @@ pub mod live;
 mod reload;
 pub mod replay;
 pub mod serve;
+mod service;
 pub mod threads;
 
 use std::io::Write as _;

@@ -10,6 +10,7 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, InUse};
 use crate::expose::web_config::Live;
 use crate::model::Clock;
+use crate::sys::systemd::{self, State};
 
 /// Requests of clients.
 pub(super) type Requests = mpsc::Receiver<oneshot::Sender<Result<(), String>>>;
@@ -50,7 +51,9 @@ impl Reloader {
                 Some(answer) = self.requests.recv() => Some(answer),
                 else => return std::future::pending().await,
             };
+            systemd::notify(State::Reloading);
             let result = self.take().await;
+            systemd::notify(State::Ready);
             if let Some(answer) = answer {
                 // The client may have gone.
                 let _ = answer.send(result);

@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::reload::Reloader;
-use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
+use super::{block_on, evaluation, log_to_stderr, service, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
-use crate::config::{Config, InUse};
+use crate::config::{Config, ConfigError, InUse};
 use crate::expose::connections::Server;
 use crate::expose::guard::Guard;
 use crate::expose::listen::bind;
@@ -21,6 +22,7 @@ use crate::expose::server::{self, Access, Served};
 use crate::expose::web_config::{Live, WebConfig};
 use crate::model::{Clock, SettingsStatus};
 use crate::sys::proc::ProcRoot;
+use crate::sys::systemd::{self, State};
 use crate::{collect, evidence, recording};
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -33,11 +35,22 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         write_stdout(b"kafka-vitals: the settings are valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
+    let inherited = if args.systemd_socket {
+        systemd::listeners()
+            .map_err(|error| ConfigError::Flag(format!("--web.systemd-socket: {error}")))?
+    } else {
+        Vec::new()
+    };
     log_to_stderr(config.log_level, config.log_format);
-    block_on(serve(args, config))?
+    block_on(serve(args, config, inherited))?
 }
 
-async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
+/// Serves on the `inherited` sockets, or without any on the addresses of the flags.
+async fn serve(
+    args: ServeArgs,
+    config: Config,
+    inherited: Vec<std::net::TcpListener>,
+) -> anyhow::Result<ExitCode> {
     let termination = termination()?;
     let clock = Clock::start();
     let config = Arc::new(config);
@@ -91,7 +104,13 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
         web: None,
     };
     let mut tasks = JoinSet::new();
-    listen(&mut tasks, &config.listen, &server).await?;
+    if inherited.is_empty() {
+        listen(&mut tasks, &config.listen, &server).await?;
+    }
+    for listener in inherited {
+        let listener = TcpListener::from_std(listener).context("a socket of systemd")?;
+        spawn(&mut tasks, listener, &server)?;
+    }
     listen(&mut tasks, &config.probe_addresses, &probes).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(recording::run(settings, snapshots.clone(), clock));
@@ -104,6 +123,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
         in_use.clone(),
         clock,
     ));
+    tasks.spawn(service::report(view.clone()));
     tasks.spawn(evidence::run(
         view,
         publish_saved,
@@ -116,6 +136,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     tasks.spawn(reloader.run());
     tokio::select! {
         () = termination => {
+            systemd::notify(State::Stopping);
             tracing::info!("ending");
             Ok(ExitCode::SUCCESS)
         }
@@ -133,17 +154,21 @@ pub(super) async fn listen(
     server: &Server,
 ) -> anyhow::Result<()> {
     for address in addresses {
-        let listener = bind(*address).await?;
-        let address = listener
-            .local_addr()
-            .context("cannot read the listener's own address")?;
-        tracing::info!(
-            %address,
-            version = env!("CARGO_PKG_VERSION"),
-            revision = env!("KAFKA_VITALS_REVISION"),
-            "listening"
-        );
-        tasks.spawn(server.clone().serve(listener));
+        spawn(tasks, bind(*address).await?, server)?;
     }
+    Ok(())
+}
+
+fn spawn(tasks: &mut JoinSet<()>, listener: TcpListener, server: &Server) -> anyhow::Result<()> {
+    let address = listener
+        .local_addr()
+        .context("cannot read the listener's own address")?;
+    tracing::info!(
+        %address,
+        version = env!("CARGO_PKG_VERSION"),
+        revision = env!("KAFKA_VITALS_REVISION"),
+        "listening"
+    );
+    tasks.spawn(server.clone().serve(listener));
     Ok(())
 }

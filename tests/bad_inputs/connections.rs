@@ -82,7 +82,8 @@ fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
     slowest.sort();
     let (count, slowest) = (slowest.len(), slowest.pop().unwrap());
     println!("{count} requests, the slowest took {slowest:?}");
-    assert!(slowest.0 < Duration::from_millis(100), "{slowest:?}");
+    // A kubelet waits for a second. On a machine that does nothing else this is below 100 ms (docs/reliability.md).
+    assert!(slowest.0 < Duration::from_secs(1), "{slowest:?}");
     // Those that were closed for others show it.
     let open = idle.iter().filter(|stream| {
         stream.set_nonblocking(true).unwrap();

@@ -15,6 +15,7 @@ mod metadata_memory;
 mod protocol;
 mod reload;
 mod running;
+mod service;
 mod settings;
 mod sockets;
 mod strangers;
