@@ -8,6 +8,7 @@ mod reading;
 pub mod routes;
 mod snapshot;
 mod tcp;
+mod text;
 mod threads;
 mod time;
 
@@ -17,6 +18,7 @@ pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
+pub use text::{is_unseen, visible};
 pub use threads::{
     Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, NamedIssue, PoolFindings,
     ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
