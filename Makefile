@@ -51,9 +51,9 @@ deny: ## licences, sources, duplicates of the dependencies (cargo-deny)
 	@$(in_shell) cargo deny --locked check bans licenses sources
 
 .PHONY: advisories
-advisories: ## known vulnerabilities of the dependencies (gets the database by git: needs the internet)
+advisories: ## known vulnerabilities of the dependencies (by git, or ADVISORY_DB=FOLDER: an unpacked RustSec advisory-db)
 	@scripts/prerequisites.sh build deny
-	@$(in_shell) cargo deny --locked check advisories
+	@scripts/advisories.sh
 
 .PHONY: minimum-rust-stated
 minimum-rust-stated:
@@ -69,8 +69,13 @@ minimum-rust: ## compile with the minimum Rust (gets it by rustup)
 qualify: ## the tests that take too long for CI: run by hand, before a release
 	@scripts/prerequisites.sh build brokers new-java old-java oldest-java prometheus
 # The shipped build: an unoptimised one costs more CPU, so its rounds stretch and detection comes later.
-	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1
+	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1 --skip soak::
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
+
+.PHONY: soak
+soak: ## half an hour of trouble and attacks at once; prints the table of docs/reliability.md
+	@scripts/prerequisites.sh build brokers
+	@$(in_shell) cargo test --release --workspace --locked --test qualify -- --nocapture soak::
 
 .PHONY: pictures
 pictures: ## redraw docs/pictures from the pages of the last `make test` (gets Chromium by apt, axe by npm)
@@ -84,7 +89,7 @@ bench: ## measure the speed, compared with the floor and the tools people use
 	@$(in_shell) cargo bench --workspace --locked --bench '*'
 
 .PHONY: fuzz
-fuzz: ## fuzz the dump parser and the perf-data reader, 10 minutes each
+fuzz: ## fuzz every parser of bytes from outside, 5 minutes each
 	@scripts/prerequisites.sh build
 	@scripts/fuzz.sh
 

@@ -148,7 +148,7 @@ pub enum LogLevel {
     Debug,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Address to serve metrics and pages on; may be given more than once.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10052", value_parser = listen_address)]
@@ -160,9 +160,28 @@ pub struct ServeArgs {
         default_value = "/metrics"
     )]
     pub telemetry_path: String,
+    /// File with TLS, passwords, headers and a rate limit, as Prometheus' exporter-toolkit has it.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config_file: Option<PathBuf>,
+    /// Take the config file again on POST /-/reload, as on SIGHUP.
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
+    /// Another name of this host under which a browser may ask for the pages; may be given more than once.
+    #[arg(long = "web.host-name", value_name = "NAME")]
+    pub host_names: Vec<String>,
+    /// Connections of one address at a time; one more closes the idlest of them. 0 is no limit.
+    #[arg(
+        long = "web.max-connections-per-address",
+        value_name = "N",
+        default_value_t = 64
+    )]
+    pub max_connections_per_address: usize,
     /// Requests answered at a time; more wait. 0 is no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     pub max_requests: usize,
+    /// Address that serves liveness and health alone, without TLS and passwords; may be given more than once.
+    #[arg(long = "web.probe-address", value_name = "ADDRESS", value_parser = listen_address)]
+    pub probe_addresses: Vec<SocketAddr>,
     /// Settings that discovery cannot know, in YAML; everything has a default.
     #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,

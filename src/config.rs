@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
-use crate::model::{CollectorName, Schedule, deserialize_duration, routes};
+use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes};
 use crate::recording;
+use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
+use crate::sys::settings_file;
 use crate::sys::users;
 use crate::verdict::liveness::LivenessSettings;
 
@@ -22,7 +25,13 @@ use crate::verdict::liveness::LivenessSettings;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
+    pub probe_addresses: Vec<SocketAddr>,
     pub telemetry_path: String,
+    pub web_config_file: Option<PathBuf>,
+    /// Of this host, in lower case.
+    pub host_names: Vec<String>,
+    /// 0 is no limit.
+    pub max_connections_per_address: usize,
     /// 0 is no limit.
     pub max_requests: usize,
     pub procfs: PathBuf,
@@ -40,12 +49,21 @@ pub struct Config {
     pub evidence: EvidenceSettings,
 }
 
+/// The settings in use.
+#[derive(Debug, Clone)]
+pub struct InUse {
+    pub config: Arc<Config>,
+    pub status: SettingsStatus,
+}
+
 /// Where evidence is saved, and how much of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvidenceSettings {
     /// None: evidence is off.
     pub dir: Option<PathBuf>,
+    /// Whether others may own or write to the folder.
+    pub shared: bool,
     /// Of all bundles together.
     #[serde(deserialize_with = "size")]
     pub max_bytes: u64,
@@ -65,6 +83,7 @@ impl Default for EvidenceSettings {
     fn default() -> Self {
         EvidenceSettings {
             dir: None,
+            shared: false,
             max_bytes: 500 << 20,
             max_bundles: 20,
             max_age: None,
@@ -251,8 +270,6 @@ pub enum ConfigError {
     Flag(String),
 }
 
-/// A longer file is refused.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Far more than run on one host; the pid file of each is read every few seconds.
 const MAX_BROKERS: usize = 256;
 /// Each takes the exporter some 100 KB, and some ms of CPU a second.
@@ -274,11 +291,22 @@ impl Config {
             .map_err(|why| ConfigError::Flag(format!("--discovery.users: {why}")))?;
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
+        if let Some(dir) = &args.evidence_dir {
+            check_folder(dir)
+                .map_err(|why| ConfigError::Flag(format!("--evidence.dir {dir:?}: {why}")))?;
+        }
+        if let Some(file) = &args.record {
+            check_record(file, args.config_check)?;
+        }
         let max_bytes = u64::from(args.record_max_size) << 20;
         let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
             listen: args.listen,
+            probe_addresses: args.probe_addresses,
             telemetry_path: args.telemetry_path,
+            web_config_file: args.web_config_file,
+            host_names: host_names(&args.host_names)?,
+            max_connections_per_address: args.max_connections_per_address,
             max_requests: args.max_requests,
             procfs: args.procfs,
             record: args
@@ -298,6 +326,25 @@ impl Config {
             },
         })
     }
+}
+
+/// The given ones, and the name that the system has.
+fn host_names(given: &[String]) -> Result<Vec<String>, ConfigError> {
+    let letters = |name: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        !name.is_empty() && name.len() <= 255 && name.chars().all(plain)
+    };
+    if let Some(wrong) = given.iter().find(|name| !letters(name)) {
+        return Err(ConfigError::Flag(format!(
+            "--web.host-name {wrong:?}: is no name of a host, e.g. broker-1.example; write it without a port"
+        )));
+    }
+    let own = rustix::system::uname();
+    let own = own.nodename().to_string_lossy();
+    let first = own.split('.').next().unwrap_or_default();
+    let names = given.iter().map(String::as_str).chain([&*own, first]);
+    let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    Ok(names.filter(|name| !name.is_empty()).collect())
 }
 
 /// The ids of users that are given by name or id.
@@ -336,6 +383,41 @@ fn check_telemetry_path(path: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// A relative path would depend on where the exporter is started: systemd does so in `/`.
+fn check_folder(path: &Path) -> Result<(), &'static str> {
+    if path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&0) {
+        Ok(())
+    } else {
+        Err("no absolute path of a folder, write e.g. /var/lib/kafka-vitals/evidence")
+    }
+}
+
+/// A file, or nothing yet. Its folder may be mounted later, so only `--config.check` asks for it.
+fn check_record(path: &Path, with_folder: bool) -> Result<(), ConfigError> {
+    let fail = |why: &dyn std::fmt::Display| {
+        Err(ConfigError::Flag(format!(
+            "--record {path:?}: {why}; name a file, e.g. /var/lib/kafka-vitals/record.jsonl"
+        )))
+    };
+    let folder = match path.parent() {
+        _ if path.as_os_str().as_encoded_bytes().ends_with(b"/") => None,
+        Some(folder) if folder.as_os_str().is_empty() => Some(Path::new(".")),
+        folder => folder,
+    };
+    let Some(folder) = folder.filter(|_| path.file_name().is_some()) else {
+        return fail(&"is no path of a file");
+    };
+    let found = match plain::find(path, FileType::RegularFile) {
+        Err(FileError::Missing { .. }) => plain::find(folder, FileType::Directory),
+        found => found,
+    };
+    match found {
+        Err(FileError::Missing { .. }) if !with_folder => Ok(()),
+        Err(error) => fail(&error),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// `uptime` is what discovery reads first, and no right is needed for it.
 ///
 /// # Errors
@@ -350,42 +432,11 @@ pub fn check_procfs(path: &Path) -> Result<(), ConfigError> {
 }
 
 fn read_file(path: &Path) -> Result<File, String> {
-    let uid = rustix::process::geteuid().as_raw();
-    let unreadable =
-        |cause: std::io::Error| format!("{cause}; check the path and that uid {uid} may read it");
-    // A FIFO would hold up the start for ever, a device would never end.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("is no regular file; name the file itself".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "larger than {MAX_FILE_BYTES} bytes; this is not a config file of kafka-vitals"
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error
-            .as_bytes()
-            .get(..error.utf8_error().valid_up_to())
-            .unwrap_or_default();
-        let line = 1 + memchr::memchr_iter(b'\n', valid).count();
-        format!("not UTF-8 at line {line}; save it as UTF-8")
-    })?;
-    parse(&text)
+    parse(&settings_file::read(path, "config file of kafka-vitals")?)
 }
 
 fn parse(text: &str) -> Result<File, String> {
-    if text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-    {
-        return Ok(File::default());
-    }
-    let file: File = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+    let file: File = settings_file::parse(text, &RENAMED)?;
     for (Key(name, _), Interval(interval)) in &file.intervals.0 {
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(interval) {
             let (name, given) = (name.name(), humantime::format_duration(*interval));
@@ -436,6 +487,9 @@ fn parse(text: &str) -> Result<File, String> {
         ));
     }
     let e = &file.evidence;
+    if let Some(dir) = &e.dir {
+        check_folder(dir).map_err(|why| format!("evidence.dir: {dir:?} is {why}"))?;
+    }
     if e.max_bytes < 10 << 20 {
         return Err(
             "evidence.max_bytes: a bundle takes some megabytes, must be 10MiB or more".to_owned(),
@@ -454,41 +508,6 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-/// One line of a serde error: its place, what is wrong, and the nearest right key for a misspelt one.
-fn explain(error: &serde_saphyr::Error) -> String {
-    let without_snippet = error.without_snippet();
-    let mut message = without_snippet
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or("not valid YAML")
-        .to_owned();
-    for (of_the_library, of_ours) in IN_PLAIN_WORDS {
-        message = message.replace(of_the_library, of_ours);
-    }
-    if let Some((_, rest)) = message.split_once("unknown field `")
-        && let Some((given, rest)) = rest.split_once('`')
-        && let Some((_, known)) = rest.split_once("expected")
-    {
-        if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == given) {
-            message.push_str(&format!("; `{given}` is now {new}"));
-            return message;
-        }
-        let known = known.split(" at line").next().unwrap_or(known);
-        let keys = known
-            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .filter(|w| !["", "one", "of", "or"].contains(w));
-        let likeness = |key: &&str| strsim::jaro(given, key);
-        let nearest = keys.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        // `web` is as near to `brokers` as to anything: no hint is better than a wrong one.
-        if let Some(nearest) = nearest.filter(|key| likeness(key) > 0.7) {
-            let hint = format!("; did you mean `{nearest}`?");
-            message.push_str(&hint);
-        }
-    }
-    message
-}
-
 /// Keys of earlier config files, and what took their place.
 const RENAMED: [(&str, &str); 6] = [
     ("rounds", "`intervals`, by the names of the collectors"),
@@ -497,36 +516,6 @@ const RENAMED: [(&str, &str); 6] = [
     ("probe", "`cluster`"),
     ("thread_dump", "`threads`"),
     ("handles", "`fds`"),
-];
-
-/// What the YAML crate says to programmers, for those who write the file.
-const IN_PLAIN_WORDS: [(&str, &str); 8] = [
-    ("expected mapping start", "`key: value` lines are expected"),
-    (
-        "expected sequence start",
-        "a list is expected, lines that begin with `- `,",
-    ),
-    (
-        "invalid i32",
-        "a whole number is expected, 2147483647 at most,",
-    ),
-    ("invalid u16", "a port is expected, 65535 at most,"),
-    (
-        ", set DuplicateKeyPolicy in Options if acceptable",
-        ", keep one of them,",
-    ),
-    (
-        "; use from_multiple or from_multiple_with_options",
-        ", put everything into one,",
-    ),
-    (
-        "tabs disallowed within this context (block indentation)",
-        "a tab in the indentation, use blanks,",
-    ),
-    (
-        "recursive references require weak recursion types",
-        "an alias inside of what it stands for",
-    ),
 ];
 
 /// `30d`.

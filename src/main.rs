@@ -8,6 +8,7 @@ use kafka_vitals::cli::{Cli, Command};
 use kafka_vitals::commands::{
     analyze, bundle, check, exit_code_of_failure, exit_code_of_usage, live, replay, serve, threads,
 };
+use kafka_vitals::sys::allocator;
 use kafka_vitals::sys::attach::child;
 
 fn main() -> ExitCode {
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         // Before any thread exists: the child changes the user ids of its only thread.
         return child::child_main(arguments);
     }
+    allocator::give_back_large_blocks();
     let Cli {
         serve: serve_args,
         command,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::model::{Clock, Moment, Snapshot};
 use crate::sys::blocking_worker::BlockingWorker;
+use crate::sys::plain;
 
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ pub struct Settings {
 /// meanwhile are left out. Ends when the publisher of the snapshots ends.
 pub async fn run(settings: Settings, mut snapshots: watch::Receiver<Arc<Snapshot>>, clock: Clock) {
     let file = settings.file.display().to_string();
-    let mut worker = BlockingWorker::new(Recorder {
+    let mut worker = BlockingWorker::reserved(Recorder {
         settings,
         open: None,
         failed: false,
@@ -141,7 +142,9 @@ pub struct Recording {
 impl Recording {
     /// Opens a recording, plain or compressed by gzip.
     pub fn open(path: &Path) -> io::Result<Recording> {
-        Recording::new(BufReader::new(File::open(path)?))
+        let file =
+            plain::open_or_pipe(path).map_err(|error| io::Error::other(error.without(path)))?;
+        Recording::new(BufReader::new(file))
     }
 
     pub fn new(mut bytes: impl BufRead + Send + 'static) -> io::Result<Recording> {

@@ -638,7 +638,7 @@ fn a_hostile_folder_is_walked_within_bounds() {
         "{text}"
     );
     for (name, reason) in [
-        ("no-such-file", "No such file"),
+        ("no-such-file", "does not exist"),
         ("1/2/3/4/5/6/7/8/9", "folders deep"),
         ("1/loop", "a link, not followed"),
         ("fifo", "not opened"),

@@ -1,24 +1,22 @@
-//! Brokers in containers (pid, mount, network and user namespaces and a `/tmp` of their own) and of other users.
+//! Brokers in containers: pid, mount, network and user namespaces and a `/tmp` of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use lab::{Cell, Cluster, ClusterOptions, cli_tools};
 use support::agree::{agree, is_of_pulse};
 use support::tools::{Readings, connections_in_ss};
-use support::versions::{FAST_INTERVALS, collectors, fast_exporter, java_version};
-use support::{Exporter, Metrics, skip, wait_for, wait_until_none};
+use support::versions::{collectors, fast_exporter, java_version};
+use support::{Exporter, Metrics, skip, wait_for};
 
 const NOBODY: u32 = 65534;
-const THIRD: u32 = 65533;
 
 /// The JVM is pid 1 and root in its container, and its working folder is its own, as with Docker and Podman.
 const JAVA_OF_A_CONTAINER: &str = "#!/bin/sh\ncd /tmp\nexec unshare --user --map-root-user --pid --mount --mount-proc --fork --kill-child=KILL -- java \"$@\"\n";
@@ -213,218 +211,5 @@ fn brokers_with_equal_ids_and_pids_in_containers_are_reported() {
             std::io::ErrorKind::WouldBlock,
             "the exporter connected to another process"
         );
-    }
-}
-
-/// Copies the exporter to a path that another user can read; the build's folder may be closed to it.
-fn exporter_for_others(cell: &Cell) -> PathBuf {
-    let inside = PathBuf::from("/tmp/kafka-vitals");
-    // `cp` writes it: an fd open for writing here could be inherited, and then the copy cannot be executed.
-    let copied = Command::new("cp")
-        .arg(env!("CARGO_BIN_EXE_kafka-vitals"))
-        .arg(cell.host_path(&inside))
-        .status();
-    assert!(copied.unwrap().success());
-    fs::write(
-        cell.host_path(Path::new("/tmp/intervals.yml")),
-        FAST_INTERVALS,
-    )
-    .unwrap();
-    inside
-}
-
-/// Starts an exporter with the rights that `setpriv` leaves it, and waits until all collectors of the one broker have
-/// reported and only those in `unknown` fail: one that is late fails too, until its next run. Returns the exporter and
-/// the broker's label.
-fn reported_to(
-    cell: &Cell,
-    program: &Path,
-    setpriv: &[&str],
-    unknown: &[&str],
-) -> (Exporter, String) {
-    let exporter = Exporter::start_with(cell, "", |command| {
-        let mut other = Command::new("setpriv");
-        other
-            .args(setpriv)
-            .arg(program)
-            .args(command.get_args())
-            .arg("--config.file=/tmp/intervals.yml");
-        other.current_dir("/").stdin(Stdio::null());
-        *command = other;
-    });
-    let all = [
-        "accept_queues",
-        "cluster",
-        "connections",
-        "fds",
-        "log_dirs",
-        "memory_maps",
-        "process",
-        "sockets",
-        "threads",
-    ];
-    let mut label = String::new();
-    let what = format!("all collectors of {setpriv:?}, with only {unknown:?} failing");
-    wait_until_none(&what, Duration::from_secs(60), || {
-        let metrics = exporter.metrics().0;
-        let mut infos = metrics
-            .keys()
-            .filter_map(|series| series.strip_prefix("broker_info{broker=\""));
-        label = infos
-            .next()
-            .and_then(|series| series.split('"').next())
-            .unwrap_or_default()
-            .to_owned();
-        let reported = collectors(&metrics, &label);
-        let expected = |name: &str| Some(f64::from(u8::from(!unknown.contains(&name))));
-        let names = all.into_iter().map(str::to_owned);
-        let names: BTreeSet<String> = names.chain(reported.keys().cloned()).collect();
-        names
-            .into_iter()
-            .map(|name| (reported.get(&name).copied(), name))
-            .filter(|(success, name)| *success != expected(name))
-            .collect()
-    });
-    (exporter, label)
-}
-
-/// Checks the table of rights in the README.
-#[test]
-fn a_broker_of_another_user_is_reported_as_far_as_the_rights_go() {
-    let name = "a_broker_of_another_user_is_reported_as_far_as_the_rights_go";
-    if !rustix::process::geteuid().is_root() {
-        return skip(name, "needs root");
-    }
-    let cell = Cell::new().unwrap();
-    if !cell.isolated() {
-        return skip(name, "may not make namespaces");
-    }
-    let options = ClusterOptions {
-        brokers: vec![1],
-        user: Some(NOBODY),
-        cell: Some(cell.clone()),
-        ..ClusterOptions::new("0.10.1.0")
-    };
-    let cluster = Cluster::start(options).unwrap();
-    cluster.create_topic("orders", 6, 1).unwrap();
-    let (jvm, pid) = (
-        cluster.broker(1).unwrap().pid().unwrap(),
-        cluster.broker(1).unwrap().cell_pid().unwrap(),
-    );
-    let program = exporter_for_others(&cell);
-    let (same, third) = (NOBODY.to_string(), THIRD.to_string());
-    let as_same = ["--reuid", &same, "--regid", &same, "--clear-groups"];
-    let as_third = ["--reuid", &third, "--regid", &third, "--clear-groups"];
-    let traces = ["--inh-caps=+sys_ptrace", "--ambient-caps=+sys_ptrace"];
-    let traces_and_reads = [
-        "--inh-caps=+sys_ptrace,+dac_read_search",
-        "--ambient-caps=+sys_ptrace,+dac_read_search",
-    ];
-    let rows: [(Vec<&str>, &[&str], &[&str]); 5] = [
-        (vec!["--clear-groups"], &[], &[]),
-        (as_same.to_vec(), &[], &[]),
-        (
-            [&as_third[..], &traces_and_reads[..]].concat(),
-            &["threads"],
-            &["CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE"],
-        ),
-        (
-            [&as_third[..], &traces[..]].concat(),
-            &["connections", "fds", "threads"],
-            &[
-                "/fd may not be read by uid 65533",
-                "or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-            ],
-        ),
-        (
-            as_third.to_vec(),
-            &[
-                "accept_queues",
-                "cluster",
-                "connections",
-                "fds",
-                "log_dirs",
-                "memory_maps",
-                "sockets",
-                "threads",
-            ],
-            &[
-                "/root may not be read by uid 65533",
-                "id, versions, listeners and log folders unknown",
-            ],
-        ),
-    ];
-    for (setpriv, unknown, reasons) in rows {
-        let (exporter, label) = reported_to(&cell, &program, &setpriv, unknown);
-        assert_eq!(
-            label,
-            if unknown.contains(&"cluster") {
-                format!("pid-{pid}")
-            } else {
-                "1".to_owned()
-            }
-        );
-        let missing = || {
-            let page = exporter.page();
-            let missing = reasons.iter().filter(|reason| !page.contains(**reason));
-            missing.collect::<Vec<_>>()
-        };
-        wait_until_none("the reasons on the page", Duration::from_secs(30), missing);
-        // Version, process and the number of fds are known with any rights.
-        assert!(
-            exporter.scrape().contains("kafka_version=\"0.10.1.0\""),
-            "{setpriv:?}"
-        );
-        let series = format!("open_file_handles{{broker=\"{label}\"}}");
-        if unknown.contains(&"fds") {
-            // The exporter reads the size of the folder, which includes an fd that no entry shows: the one that the JVM's
-            // attach listener uses.
-            wait_for("the handles to be counted", Duration::from_secs(30), || {
-                let (entries, reported) = (
-                    cli_tools::open_handles(jvm).unwrap() as f64,
-                    exporter.metrics().get(&series),
-                );
-                [Some(entries), Some(entries + 1.0)].contains(&reported)
-            });
-        } else {
-            let folder =
-                || Readings::from([(series.clone(), cli_tools::open_handles(jvm).unwrap() as u64)]);
-            agree(&exporter, "process", &[&label], folder);
-        }
-        // The series of an unknown reading are absent.
-        let series = [
-            (
-                "threads",
-                format!("deadlock_detected{{broker=\"{label}\"}}"),
-            ),
-            (
-                "cluster",
-                format!("leader_partitions{{broker=\"{label}\"}}"),
-            ),
-            (
-                "fds",
-                format!("file_handles{{broker=\"{label}\",kind=\"socket\"}}"),
-            ),
-            (
-                "sockets",
-                format!("connections{{broker=\"{label}\",role=\"server\",state=\"close_wait\"}}"),
-            ),
-            (
-                "connections",
-                format!("connections{{broker=\"{label}\",role=\"client\",state=\"established\"}}"),
-            ),
-        ];
-        let (absent, present): (Vec<_>, Vec<_>) = series
-            .iter()
-            .partition(|(collector, _)| unknown.contains(collector));
-        let mut metrics = exporter.metrics();
-        wait_until_none("the known readings", Duration::from_secs(30), || {
-            metrics = exporter.metrics();
-            let missing = present.iter().filter(|(_, one)| metrics.get(one).is_none());
-            missing.collect::<Vec<_>>()
-        });
-        for (_, series) in absent {
-            assert_eq!(metrics.get(series), None, "{setpriv:?}: {series}");
-        }
     }
 }

@@ -57,13 +57,27 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
     let no_floor = "evidence: {min_free: 0}\n";
     // Name, preparation, config, exit code, message, and whether there is a bundle.
     let table = [
-        ("space for all", tmpfs("size=10m"), no_floor, 0, "", true),
+        (
+            "space for all",
+            tmpfs("mode=700,size=10m"),
+            no_floor,
+            0,
+            "",
+            true,
+        ),
         // Some files fit, in blocks of 4 KiB.
-        ("space for some", tmpfs("size=36k"), no_floor, 0, "", true),
+        (
+            "space for some",
+            tmpfs("mode=700,size=36k"),
+            no_floor,
+            0,
+            "",
+            true,
+        ),
         // Only a manifest would fit.
         (
             "space for no file",
-            tmpfs("size=16k"),
+            tmpfs("mode=700,size=16k"),
             no_floor,
             1,
             "not one file could be saved",
@@ -71,7 +85,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "no space",
-            tmpfs("size=4k"),
+            tmpfs("mode=700,size=4k"),
             no_floor,
             1,
             "less is free there than evidence.min_free (0 MiB)",
@@ -81,7 +95,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
             "filled by another",
             format!(
                 "{}; head -c 9950k /dev/zero >\"$dir/other\"",
-                tmpfs("size=10m")
+                tmpfs("mode=700,size=10m")
             ),
             no_floor,
             0,
@@ -90,7 +104,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "no inode left",
-            tmpfs("size=10m,nr_inodes=2"),
+            tmpfs("mode=700,size=10m,nr_inodes=2"),
             no_floor,
             1,
             "No space left on device",
@@ -98,7 +112,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "below the floor",
-            tmpfs("size=10m"),
+            tmpfs("mode=700,size=10m"),
             "",
             1,
             "less is free there than evidence.min_free (1024 MiB)",
@@ -106,7 +120,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "read-only",
-            tmpfs("size=10m,ro"),
+            tmpfs("mode=700,size=10m,ro"),
             no_floor,
             1,
             "Read-only file system",

@@ -1,12 +1,11 @@
-//! Reads the corpus of the fuzzers and their past findings with the stable compiler.
+//! Reads the corpus of the fuzzers, their past findings and their seeds with the stable compiler.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 
-use kafka_vitals::analyze;
-use kafka_vitals::analyze::dumps::read_all;
-use kafka_vitals::sys::perf_data::PerfData;
+#[path = "../fuzz/targets.rs"]
+mod targets;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -25,29 +24,31 @@ fn files(folder: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Every target has a corpus; a panic, which names the file before it, is the failure.
 #[test]
-fn thread_dumps() {
-    for file in files("fuzz/corpus/thread_dump")
-        .into_iter()
-        .chain(files("tests/fixtures/thread_dumps"))
-    {
-        let bytes = std::fs::read(&file).unwrap();
-        read_all(&bytes);
-        analyze::explain(&[(file.display().to_string(), bytes)]);
+fn every_target_reads_its_corpus() {
+    for target in &targets::TARGETS {
+        let corpus = format!("fuzz/corpus/{}", target.name);
+        for folder in target.seeds.iter().copied().chain([corpus.as_str()]) {
+            for file in files(folder) {
+                println!("{}: {}", target.name, file.display());
+                (target.run)(&std::fs::read(&file).unwrap());
+            }
+        }
     }
 }
 
 #[test]
-fn perf_data() {
-    for file in files("fuzz/corpus/perf_data")
-        .into_iter()
-        .chain(files("tests/fixtures/perf_data"))
-    {
-        if let Ok(data) = PerfData::parse(std::fs::read(file).unwrap()) {
-            let names: Vec<&str> = data.iter().map(|(name, _)| name).collect();
-            names.iter().for_each(|name| {
-                let _ = (data.long(name), data.text(name));
-            });
-        }
+fn every_target_is_fuzzed() {
+    let manifest = std::fs::read_to_string("fuzz/Cargo.toml").unwrap();
+    for target in &targets::TARGETS {
+        assert!(
+            manifest.contains(&format!(
+                "name = \"{}\"\npath = \"fuzz_targets/any.rs\"",
+                target.name
+            )),
+            "fuzz/Cargo.toml has no binary {}",
+            target.name
+        );
     }
 }

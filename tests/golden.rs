@@ -160,6 +160,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
         duration: Duration::from_millis(12),
         pause: None,
         paused: None,
+        ..RawDump::default()
     };
     // With one dump, what takes several remains unknown.
     let (report, _) =

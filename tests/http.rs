@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use flate2::read::GzDecoder;
 use kafka_vitals::commands::live::{self, Outcome};
-use kafka_vitals::expose::server::{self, Served};
+use kafka_vitals::expose::connections;
+use kafka_vitals::expose::guard::Guard;
+use kafka_vitals::expose::listen::bind;
+use kafka_vitals::expose::places::{Limits, Places};
+use kafka_vitals::expose::server::{Access, Served, router};
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{BrokerEvidence, EvidenceStatus, SavedBundle};
 use kafka_vitals::model::{
@@ -42,7 +46,7 @@ fn start() -> Server {
     let (publish, view) = watch::channel(Arc::default());
     let (saved, what_is_saved) = watch::channel(Arc::default());
     let listener = runtime
-        .block_on(server::bind("127.0.0.1:0".parse().unwrap()))
+        .block_on(bind("127.0.0.1:0".parse().unwrap()))
         .unwrap();
     let address = listener.local_addr().unwrap();
     let served = Served {
@@ -51,7 +55,20 @@ fn start() -> Server {
         clock,
         telemetry_path: PATH.into(),
     };
-    runtime.spawn(server::serve(listener, server::router(served, 2)));
+    let access = Access {
+        max_requests: 2,
+        guard: Guard {
+            web: None,
+            host_names: ["broker-1.example".to_owned()].into(),
+        },
+        reload: None,
+    };
+    let server = connections::Server {
+        router: router(served, access),
+        places: Places::new(Limits::usual(64)),
+        web: None,
+    };
+    runtime.spawn(server.serve(listener));
     Server {
         address,
         publish,
@@ -63,13 +80,17 @@ fn start() -> Server {
 
 /// Returns head and body of the answer to one request.
 fn get(address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
+    get_under("localhost", address, path, headers)
+}
+
+fn get_under(host: &str, address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n"
     )
     .unwrap();
     let mut answer = Vec::new();
@@ -101,6 +122,7 @@ fn deadlocked(server: &Server) -> View {
     let now = server.clock.now();
     let (group, list) = ("kafka.coordinator.GroupMetadata", "java.util.LinkedList");
     broker.deadlock = Some(StandingDeadlock {
+        more: Default::default(),
         since: now,
         confirmed: now,
         known_issues: vec![],
@@ -115,6 +137,7 @@ fn deadlocked(server: &Server) -> View {
                 "group-metadata-manager-0",
             )],
             reported: true,
+            ..Deadlock::default()
         }],
     });
     broker.open_fds = Reading::unknown("/proc/81068/fd: permission denied");
@@ -251,6 +274,70 @@ fn ready_only_after_the_first_discovery() {
     );
 }
 
+/// As after DNS rebinding: the browser asks under the name of another site.
+#[test]
+fn another_site_reads_nothing_through_a_browser() {
+    let server = start();
+    let status = |host: &str, path: &str, headers: &str| {
+        let (head, body) = get_under(host, server.address, path, headers);
+        for header in [
+            "x-content-type-options: nosniff",
+            "content-security-policy: default-src 'none'",
+        ] {
+            assert!(head.contains(header), "{path}: {head}");
+        }
+        let status = head.split(' ').nth(1).unwrap().to_owned();
+        (status, String::from_utf8(body).unwrap())
+    };
+    let browser = "Accept-Language: en\r\n";
+    let pages = [
+        "/",
+        "/check",
+        "/api/v1/brokers",
+        "/api/v1/findings",
+        "/runbooks",
+        "/runbooks/lock_cycle",
+    ];
+    let machines = [PATH, "/live", "/brokers/1/live", "/-/healthy"];
+    for host in [
+        "127.0.0.1:80",
+        "[::1]:80",
+        "10.1.2.3",
+        "localhost:80",
+        "broker-1.example",
+    ] {
+        for path in pages.iter().chain(&machines) {
+            assert_eq!(status(host, path, browser).0, "200", "{host} {path}");
+        }
+    }
+    for path in pages {
+        for headers in ["", browser] {
+            let (status, text) = status("evil.example:10052", path, headers);
+            assert_eq!(status, "421", "{path}");
+            assert!(text.contains("--web.host-name=evil.example"), "{text}");
+        }
+    }
+    for path in machines {
+        assert_eq!(
+            status("broker-2.example:10052", path, "").0,
+            "200",
+            "{path}: a scrape by name"
+        );
+        for headers in [
+            browser,
+            "Origin: http://evil.example\r\n",
+            "Sec-Fetch-Site: same-origin\r\n",
+            "Referer: http://evil.example/\r\n",
+        ] {
+            assert_eq!(
+                status("evil.example", path, headers).0,
+                "421",
+                "{path}: {headers}"
+            );
+        }
+    }
+}
+
 #[test]
 fn runbooks_are_pages_that_link_to_each_other() {
     let server = start();
@@ -301,7 +388,7 @@ fn a_port_alone_is_every_address_of_both_kinds() {
     let cli = kafka_vitals::cli::Cli::try_parse_from(["kafka-vitals", "--web.listen-address=:0"])
         .unwrap();
     let _entered = runtime.enter();
-    let listener = runtime.block_on(server::bind(cli.serve.listen[0])).unwrap();
+    let listener = runtime.block_on(bind(cli.serve.listen[0])).unwrap();
     let port = listener.local_addr().unwrap().port();
     TcpStream::connect(("127.0.0.1", port)).unwrap();
     if std::net::TcpListener::bind("[::1]:0").is_ok() {

@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "discover", "evidence", "model", "parse", "threads", "verdict",
         ],
     ),
-    ("expose", &["model", "threads", "verdict"]),
+    ("expose", &["model", "sys", "threads", "verdict"]),
     (
         "commands",
         &[

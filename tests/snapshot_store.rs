@@ -85,6 +85,7 @@ fn dump(pid: u32, deadlocked: bool) -> Update {
         cycle,
         waiting: vec![thread("c", "a")],
         reported: true,
+        ..Deadlock::default()
     };
     let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
     let report = ThreadReport {
@@ -261,6 +262,7 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_evaluated() {
     let queue = |waiters: &[&str]| LockQueue {
         lock_class: "java.lang.Object".into(),
         waiters: waiters.iter().map(|thread| (*thread).to_owned()).collect(),
+        waiters_left_out: 0,
         owner: None,
         owner_frames: vec![],
     };

@@ -1,5 +1,7 @@
 //! `/metrics` and the page of the recorded incident: three brokers whose readings are all known.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +14,9 @@ use kafka_vitals::recording::Recording;
 use kafka_vitals::verdict::View;
 use kafka_vitals::verdict::evaluate::Evaluator;
 use kafka_vitals::verdict::finding::{Change, Event, FindingId};
+use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
 
-use crate::contest::{Bench, call, contest};
+use crate::contest::{Bench, call, contest, row};
 use crate::report::{Bar, Row};
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
@@ -44,22 +47,79 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         "{html}"
     );
 
-    let mut all = [
-        call(bench, "metrics", || drop(black_box(render_metrics()))),
-        call(bench, "page", || drop(black_box(render_page()))),
+    let registry = registry_of(&text)?;
+    let mut metrics = [
+        call(bench, "ours", || drop(black_box(render_metrics()))),
+        call(bench, "registry", || {
+            drop(black_box(
+                TextEncoder::new().encode_to_string(&registry.gather()),
+            ));
+        }),
     ];
-    contest(bench.count(15, 1), &mut all)?;
-    let row =
-        |subject, at: usize, most| Row::milliseconds(subject, all[at].median(), Bar::Most(most));
-    let metrics = format!(
-        "`/metrics` for 3 brokers: {series} series, {} KB",
-        text.len() / 1000
+    contest(bench.count(15, 1), &mut metrics)?;
+    let mut page = [
+        call(bench, "ours", || drop(black_box(render_page()))),
+        call(bench, "escaped", || {
+            drop(black_box(maud::html! { (black_box(&html)) }.into_string()));
+        }),
+    ];
+    contest(bench.count(15, 1), &mut page)?;
+    let metrics = row(
+        format!(
+            "`/metrics` for 3 brokers: {series} series, {} KB",
+            text.len() / 1000
+        ),
+        "ms",
+        "as many gauges of the crate `prometheus`",
+        Bar::Ratio(2.0),
+        &metrics,
     );
-    let page = format!(
-        "the page for 3 deadlocked brokers, 200 threads waiting in each: {} KB",
-        html.len() / 1000
+    let page = row(
+        format!(
+            "the page for 3 deadlocked brokers, 200 threads waiting in each: {} KB",
+            html.len() / 1000
+        ),
+        "ms",
+        "as many bytes escaped by `maud`",
+        Bar::Ratio(4.0),
+        &page,
     );
-    Ok(vec![row(metrics, 0, 2.0), row(page, 1, 10.0)])
+    Ok(vec![metrics, page])
+}
+
+/// Registers one gauge for each series of `text`, with its name and labels.
+fn registry_of(text: &str) -> Result<Registry> {
+    let registry = Registry::new();
+    let mut families: BTreeMap<&str, GaugeVec> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').context("a series without a value")?;
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let (names, values): (Vec<&str>, Vec<&str>) = labels
+            .trim_end_matches('}')
+            .split_terminator("\",")
+            .filter_map(|label| label.split_once("=\""))
+            .map(|(name, value)| (name, value.trim_end_matches('"')))
+            .unzip();
+        let family = match families.entry(name) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let gauges = GaugeVec::new(Opts::new(name, "A family of the contest."), &names)?;
+                registry.register(Box::new(gauges.clone()))?;
+                new.insert(gauges)
+            }
+        };
+        family
+            .get_metric_with_label_values(&values)?
+            .set(value.parse()?);
+    }
+    let gathered: usize = registry
+        .gather()
+        .iter()
+        .map(|family| family.get_metric().len())
+        .sum();
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    ensure!(gathered == series, "{gathered} gauges for {series} series");
+    Ok(registry)
 }
 
 /// Returns the recorded brokers with large deadlocks and a long timeline, which make the page long.
@@ -79,11 +139,13 @@ fn deadlocked(snapshot: &Snapshot) -> View {
             .map(|n| thread(format!("kafka-request-handler-{n}"), "a"))
             .collect(),
         reported: true,
+        ..Deadlock::default()
     };
     let mut snapshot = snapshot.clone();
     for broker in &mut snapshot.brokers {
         let deadlocks = vec![deadlock.clone()];
         let standing = StandingDeadlock {
+            more: Default::default(),
             since: now,
             confirmed: now,
             deadlocks,

@@ -30,6 +30,10 @@ pub enum Answer {
     Held(Arc<Notify>, Vec<u8>),
     /// These bytes, after which the broker closes the connection.
     RawThenClose(Vec<u8>),
+    /// These bytes, and nothing more on the open connection.
+    RawThenSilence(Arc<[u8]>),
+    /// These bytes, and the others once the test notifies.
+    RawThenRest(Arc<[u8]>, Arc<Notify>, Vec<u8>),
     /// These bytes one by one, with a pause after each.
     Dribble(Vec<u8>, Duration),
     Silence,
@@ -141,6 +145,14 @@ async fn serve(
             Answer::RawThenClose(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 return;
+            }
+            Answer::RawThenSilence(bytes) => stream.write_all(&bytes).await,
+            Answer::RawThenRest(start, until, rest) => {
+                if stream.write_all(&start).await.is_err() {
+                    return;
+                }
+                until.notified().await;
+                stream.write_all(&rest).await
             }
             Answer::Dribble(bytes, pause) => {
                 for byte in bytes {

@@ -36,7 +36,7 @@ impl<'a> Bundle<'a> {
             let folder = source
                 .strip_suffix(MANIFEST)
                 .filter(|folder| folder.is_empty() || folder.ends_with('/'))?;
-            let small = Some(bytes).filter(|bytes| bytes.len() as u64 <= MANIFEST_CAP)?;
+            let small = Some(bytes).filter(|bytes| bytes.len() <= MANIFEST_CAP)?;
             let manifest: Manifest = serde_json::from_slice(small).ok()?;
             let (mut changed, mut absent) = (Vec::new(), Vec::new());
             for listed in &manifest.files {

@@ -34,6 +34,11 @@ pub struct DeadlockFacts {
     pub cycle: Vec<Member>,
     /// Threads that are blocked behind the cycle, directly or through others.
     pub waiting: Vec<String>,
+    /// How many more threads are in the cycle, and blocked behind it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cycle_left_out: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting_left_out: usize,
     /// Empty where none is known.
     pub known_issues: Vec<NamedIssue>,
 }
@@ -52,6 +57,9 @@ pub struct ConvoyFacts {
     pub dump: usize,
     pub lock: String,
     pub waiters: Vec<String>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiters_left_out: usize,
     /// Null where the dump does not show it.
     pub owner: Option<String>,
     /// The owner's topmost frames: what it does.
@@ -94,6 +102,7 @@ impl Analysis {
                 let LockQueue {
                     lock_class: lock,
                     waiters,
+                    waiters_left_out,
                     owner,
                     owner_frames,
                 } = queue;
@@ -101,6 +110,7 @@ impl Analysis {
                     dump: index,
                     lock,
                     waiters,
+                    waiters_left_out,
                     owner,
                     owner_frames,
                 }
@@ -110,15 +120,10 @@ impl Analysis {
 
 fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
     let known_issues = known_issues::matching(&deadlock);
-    let before = deadlock
-        .cycle
-        .iter()
-        .cycle()
-        .skip(deadlock.cycle.len().saturating_sub(1));
-    let held: Vec<String> = before
-        .take(deadlock.cycle.len())
-        .map(|member| member.wants.clone())
+    let held: Vec<String> = (0..deadlock.cycle.len())
+        .map(|member| deadlock.held(member).unwrap_or("a lock").to_owned())
         .collect();
+    let (cycle_left_out, waiting_left_out) = (deadlock.cycle_left_out, deadlock.waiting_left_out);
     let members = std::iter::zip(deadlock.cycle, held).map(|(member, holds)| Member {
         thread: member.thread,
         holds,
@@ -134,8 +139,14 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
         dump,
         cycle: members.collect(),
         waiting,
+        cycle_left_out,
+        waiting_left_out,
         known_issues,
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Reads any bytes as dumps, with headers, frames, locks, graph and known issues. For the fuzzer and its corpus.

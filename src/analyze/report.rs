@@ -140,7 +140,7 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
     let _ = writeln!(
         out,
         "Deadlock of {} threads; only a restart frees them:",
-        found.cycle.len()
+        found.cycle.len() + found.cycle_left_out
     );
     for member in &found.cycle {
         let _ = writeln!(
@@ -151,6 +151,9 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
         for frame in member.frames.iter().take(3) {
             let _ = writeln!(out, "      at {frame}");
         }
+    }
+    if found.cycle_left_out > 0 {
+        let _ = writeln!(out, "  and {} more", found.cycle_left_out);
     }
     waiting(out, found);
     if found.known_issues.is_empty() {
@@ -169,6 +172,9 @@ fn waiting(out: &mut String, found: &DeadlockFacts) {
             "  blocked behind the cycle: {}",
             found.waiting.join(", ")
         );
+        if found.waiting_left_out > 0 {
+            let _ = writeln!(out, "  and {} more", found.waiting_left_out);
+        }
     }
 }
 
@@ -200,7 +206,7 @@ fn convoy(out: &mut String, found: &ConvoyFacts) {
     let _ = writeln!(
         out,
         "{} threads wait for {}, held by {owner}",
-        found.waiters.len(),
+        found.waiters.len() + found.waiters_left_out,
         found.lock
     );
     for frame in found.owner_frames.iter().take(3) {

@@ -159,6 +159,12 @@ pub fn update<C: Collector>(
     took: Duration,
 ) -> Update {
     Update::of_broker(process, move |broker, at| {
+        if result
+            .as_ref()
+            .is_err_and(|failure| failure.reason == Reason::Internal)
+        {
+            *broker.panics.entry(C::DESCRIPTION.name).or_default() += 1;
+        }
         C::store(broker, result, Stamp { at, took, interval });
     })
 }
@@ -341,5 +347,9 @@ mod tests {
             let error = status.error.as_deref().unwrap();
             assert!(error.contains("panicked and is started again"), "{error}");
         }
+        assert_eq!(
+            snapshot.brokers[0].panics,
+            [(CollectorName::Process, 2)].into()
+        );
     }
 }

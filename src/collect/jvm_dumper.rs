@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::model::room::Room;
 use crate::model::{Broker, Failure, Reason};
 use crate::sys::attach::ask::Ask;
 use crate::sys::attach::child::{Header, MAX_HEADER_BYTES, Outcome, Request};
@@ -24,10 +26,15 @@ const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
 const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
 /// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
 const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
+/// Children at a time, of all JVMs: each holds one dump.
+static CHILDREN: Semaphore = Semaphore::const_new(4);
+
 /// The text of one dump as the JVM sent it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct RawDump {
     pub bytes: Vec<u8>,
+    /// For the bytes and what reading them takes.
+    pub room: Room,
     /// From the request to the last byte.
     pub duration: Duration,
     /// How long the JVM was stopped at safepoints meanwhile, without garbage collection; None where it publishes no
@@ -82,7 +89,7 @@ impl JvmDumper {
     ///
     /// # Errors
     /// With one of these reasons: `timeout`, `denied`, `disabled`, `stopped`, `gone`, `refused`, `listener_dead`,
-    /// `not_hotspot`, `no_signal_handler`, `protocol`.
+    /// `not_hotspot`, `no_signal_handler`, `no_room`, `protocol`.
     pub async fn collect(&mut self) -> Result<RawDump, Failure> {
         self.take(false, self.deadline).await
     }
@@ -112,10 +119,12 @@ impl JvmDumper {
                     ..
                 },
                 bytes,
+                room,
             ) => {
                 self.listener = listener;
                 Ok(RawDump {
                     bytes,
+                    room,
                     duration,
                     pause,
                     paused,
@@ -149,7 +158,7 @@ impl JvmDumper {
             .await
             .map_err(|failure| self.of("heap dump", failure))?
         {
-            (Outcome::Heap { bytes, duration }, _) => Ok((bytes, duration)),
+            (Outcome::Heap { bytes, duration }, ..) => Ok((bytes, duration)),
             _ => Err(self.of(
                 "heap dump",
                 Failure::new(Reason::Protocol, "the attach child took something else"),
@@ -158,7 +167,11 @@ impl JvmDumper {
     }
 
     /// Returns what the child reports, and the text of a thread dump.
-    async fn ask(&mut self, ask: Ask, deadline: Duration) -> Result<(Outcome, Vec<u8>), Failure> {
+    async fn ask(
+        &mut self,
+        ask: Ask,
+        deadline: Duration,
+    ) -> Result<(Outcome, Vec<u8>, Room), Failure> {
         // The pause of an earlier dump is no cost of this one.
         self.failed_pause = None;
         if let Some(child) = &mut self.stuck {
@@ -170,6 +183,13 @@ impl JvmDumper {
             }
             self.stuck = None;
         }
+        let Ok(Ok(_place)) = timeout(deadline, CHILDREN.acquire()).await else {
+            let seconds = deadline.as_secs();
+            let message = format!(
+                "no place within {seconds} s: 4 JVMs are being attached to, which is the most at a time, and do not answer"
+            );
+            return Err(Failure::new(Reason::NoRoom, message));
+        };
         let request = Request {
             proc_root: self.proc_root.clone(),
             pid: self.broker.process.pid,
@@ -198,8 +218,11 @@ impl JvmDumper {
                     format!("cannot start {}: {error}", self.exe.display()),
                 )
             })?;
+        let mut waits_for_room = false;
         let output = match child.stdout.take() {
-            Some(stdout) => timeout(deadline + GRACE, read_output(stdout)).await,
+            Some(stdout) => {
+                timeout(deadline + GRACE, read_output(stdout, &mut waits_for_room)).await
+            }
             None => Ok(Err("it has no standard output".into())),
         };
         self.end(child).await;
@@ -207,12 +230,17 @@ impl JvmDumper {
             // It may have signalled.
             self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
         }
-        let (header, bytes) = output
-            .map_err(|_| {
-                Failure::new(
+        let (header, bytes, room) = output
+            .map_err(|_| match waits_for_room {
+                true => Failure::new(
+                    Reason::NoRoom,
+                    "no room for the dump: the exporter has as many answers in flight as it keeps at a time; if this \
+                     lasts, a broker, or a process that looks like one, sends far more than usual",
+                ),
+                false => Failure::new(
                     Reason::Timeout,
                     "the attach child did not end at its deadline; it was killed",
-                )
+                ),
             })?
             .map_err(|cause| {
                 Failure::new(
@@ -237,7 +265,7 @@ impl JvmDumper {
                 }
                 Err(Failure::new(reason, message))
             }
-            outcome => Ok((outcome, bytes)),
+            outcome => Ok((outcome, bytes, room)),
         }
     }
 
@@ -268,8 +296,17 @@ impl JvmDumper {
     }
 }
 
-/// The header line and as many bytes as it announces.
-async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
+/// What a dump of so many bytes takes while it is read: its text, and its threads, of which small ones take more than their
+/// text.
+fn room_for(bytes: usize) -> usize {
+    bytes + bytes.saturating_mul(16).min(40 << 20)
+}
+
+/// The header line and as many bytes as it announces, for which it waits until there is room.
+async fn read_output(
+    stdout: ChildStdout,
+    waits_for_room: &mut bool,
+) -> Result<(Header, Vec<u8>, Room), String> {
     // Fewer turns between child and reader; where it is refused, it takes some more.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdout, 1 << 20);
     let mut reader = BufReader::with_capacity(64 << 10, stdout);
@@ -284,6 +321,10 @@ async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
     if header.bytes > MAX_DUMP_BYTES {
         return Err(format!("it announces {} bytes", header.bytes));
     }
+    let mut room = Room::default();
+    *waits_for_room = true;
+    room.grow_to(room_for(header.bytes)).await;
+    *waits_for_room = false;
     let mut bytes = Vec::with_capacity(header.bytes);
     let read = reader
         .take(header.bytes as u64 + 1)
@@ -291,7 +332,7 @@ async fn read_output(stdout: ChildStdout) -> Result<(Header, Vec<u8>), String> {
         .await;
     read.map_err(|error| error.to_string())?;
     if bytes.len() == header.bytes {
-        Ok((header, bytes))
+        Ok((header, bytes, room))
     } else {
         Err(format!(
             "it announced {} bytes and sent {}",

@@ -7,8 +7,9 @@ use super::context::BrokerContext;
 use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process};
 use crate::model::{Broker, BrokerSnapshot, CollectorName, Failure, LogDirSpace, Reason};
+use crate::sys::plain::FileError;
 use crate::sys::proc::ProcRoot;
-use crate::sys::rooted::{Rooted, RootedError};
+use crate::sys::rooted::Rooted;
 
 /// Reads the file systems of one broker's log dirs.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub fn read(proc: &ProcRoot, broker: &Broker) -> Result<Spaces, Failure> {
     let (pid, name) = (broker.process.pid, broker.name());
     let mut spaces = Vec::new();
     let mut unknown = None;
-    match Rooted::open(&proc.file(pid, "root")) {
+    match Rooted::of_process(proc, pid) {
         Ok(root) => {
             for dir in &broker.log_dirs {
                 match root.space(dir) {
@@ -78,12 +79,15 @@ pub fn read(proc: &ProcRoot, broker: &Broker) -> Result<Spaces, Failure> {
         Err(error) => unknown = Some(error),
     }
     same_process(proc, broker.process).map_err(|error| failure(broker, &error))?;
-    let unknown = unknown.map(|error| match error {
-        RootedError::Denied { .. } => Failure::new(
-            Reason::Denied,
-            format!("{name}: {error}: run kafka-vitals as the broker's user"),
-        ),
-        error => Failure::new(Reason::Io, format!("{name}: {error}")),
+    let unknown = unknown.map(|error| {
+        let (reason, remedy) = match error {
+            FileError::Denied { uid, .. } if Some(uid) != broker.uid => {
+                (Reason::Denied, ": run kafka-vitals as the broker's user")
+            }
+            FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, ""),
+            _ => (Reason::Io, ""),
+        };
+        Failure::new(reason, format!("{name}: {error}{remedy}"))
     });
     let none = || {
         let problems = broker.problems.join("; ");

@@ -193,7 +193,7 @@ impl TableReader {
         let newest = member.newest();
         let nothing = || {
             let message = format!("sockets of {}: nothing was counted", broker.name());
-            Failure::new(Reason::Internal, message)
+            Failure::new(Reason::Io, message)
         };
         let accept_queues = newest.accept_queues.clone().ok_or_else(nothing)?;
         let is_new = |(_, at): &&Timed<SocketPulse>| self.returned.is_none_or(|last| last < *at);

@@ -14,7 +14,7 @@ use super::discovery::{self, Scan};
 use super::dump_service::DumpService;
 use super::snapshot_store::{self, Update};
 use super::socket_tables::SocketTables;
-use crate::config::{BrokerMatch, BrokerSettings, Config};
+use crate::config::{BrokerMatch, BrokerSettings, Config, InUse};
 use crate::discover::{self, Discovery};
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Clock, CollectorName, Label, ProcessKey, Snapshot};
@@ -32,7 +32,7 @@ const UPDATES: usize = 256;
 
 /// Monitors every broker of this host until it is dropped. `start` starts the collectors of one.
 pub(super) async fn run(
-    config: Arc<Config>,
+    settings: watch::Receiver<InUse>,
     publish: watch::Sender<Arc<Snapshot>>,
     dumps: DumpService,
     clock: Clock,
@@ -41,8 +41,60 @@ pub(super) async fn run(
     let (updates, received) = mpsc::channel(UPDATES);
     tokio::join!(
         snapshot_store::keep(received, publish, clock),
-        discover(config, updates, dumps, clock, start)
+        follow(settings, updates, dumps, clock, start)
     );
+}
+
+/// Starts discovery, and with it every collector, again with each other config. What they have read remains, except
+/// for collectors that are off from then on.
+async fn follow(
+    mut settings: watch::Receiver<InUse>,
+    updates: mpsc::Sender<Update>,
+    dumps: DumpService,
+    clock: Clock,
+    start: fn(&BrokerContext) -> JoinSet<()>,
+) {
+    loop {
+        let config = Arc::clone(&settings.borrow_and_update().config);
+        settings.mark_changed();
+        tokio::select! {
+            () = discover(Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
+            () = other_config(&mut settings, &config, &updates) => {}
+        }
+    }
+}
+
+/// Publishes the status of the settings, until there is a config other than this one.
+async fn other_config(
+    settings: &mut watch::Receiver<InUse>,
+    config: &Arc<Config>,
+    updates: &mpsc::Sender<Update>,
+) {
+    loop {
+        if settings.changed().await.is_err() {
+            // A single run takes none again.
+            return std::future::pending().await;
+        }
+        let InUse {
+            config: newest,
+            status,
+        } = settings.borrow_and_update().clone();
+        let is_other = !Arc::ptr_eq(config, &newest);
+        let update = Update::new(move |snapshot, _| {
+            snapshot.settings = Some(status);
+            let off = |name: &CollectorName| !newest.collectors.is_on(*name);
+            for name in CollectorName::ALL.into_iter().filter(off) {
+                for broker in &mut snapshot.brokers {
+                    if broker.collectors.contains_key(&name) {
+                        Arc::make_mut(broker).forget(name);
+                    }
+                }
+            }
+        });
+        if updates.send(update).await.is_err() || is_other {
+            return;
+        }
+    }
 }
 
 /// The collectors of one broker process, ended when dropped.
@@ -71,7 +123,7 @@ async fn discover(
         .collect();
     let discovery = Discovery::new(proc.clone(), pid_files);
     let discovery = discovery.limited_to(&config.users, config.max_brokers);
-    let mut worker = BlockingWorker::new(discovery);
+    let mut worker = BlockingWorker::reserved(discovery);
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();

@@ -82,6 +82,7 @@ fn store_deadlocks(broker: &mut BrokerSnapshot, report: &ThreadReport, now: Mome
         confirmed: now,
         known_issues: each_once(report.deadlocks.iter().flat_map(matching)),
         deadlocks: report.deadlocks.clone(),
+        more: report.more_deadlocks,
     });
 }
 
@@ -154,15 +155,24 @@ async fn read_dump(
     worker: &mut BlockingWorker<ThreadHistory>,
     dump: Result<RawDump, Failure>,
 ) -> Result<(ThreadReport, Names), Failure> {
-    let dump = dump?;
+    let mut dump = dump?;
     let name = context.broker.name();
     let (behind, now) = (context.behind.borrow().clone(), context.clock.now());
-    let read = move |history: &mut ThreadHistory| report(&dump, history, behind.as_deref(), now);
+    let read = move |history: &mut ThreadHistory| {
+        thread_dump::make_utf8(&mut dump.bytes);
+        report(&dump, history, behind.as_deref(), now)
+    };
     let (report, _) = worker
         .run(Threads::DESCRIPTION.deadline, &name, read)
         .await?;
     report.map_err(|failure| Failure::new(failure.reason, format!("{name}: {}", failure.message)))
 }
+
+/// A dump with more threads is not read. Linux runs 32,768 unless a host is set up for more; some 200 bytes of memory are
+/// needed for each while a dump is read.
+const MAX_THREADS: usize = 1 << 17;
+/// Threads whose names the other collectors get.
+const MAX_NAMES: usize = 4096;
 
 /// Longest queues for one lock that are reported.
 const MAX_CONVOYS: usize = 8;
@@ -194,7 +204,8 @@ pub fn report(
             format!("the JVM's answer is no thread dump: {message}"),
         )
     };
-    let dumps = thread_dump::parse(&text).map_err(|error| unreadable(&error.to_string()))?;
+    let dumps = thread_dump::parse_at_most(&text, MAX_THREADS)
+        .map_err(|error| unreadable(&error.to_string()))?;
     let newest = dumps.last().ok_or_else(|| unreadable("it is empty"))?;
     let mut by_state: BTreeMap<thread_dump::State, u64> = BTreeMap::new();
     for state in newest.threads.iter().filter_map(|thread| thread.state()) {
@@ -211,6 +222,7 @@ pub fn report(
         |thread: &thread_dump::Thread| thread.header().nid.and_then(|nid| u32::try_from(nid).ok());
     let names = pooled
         .filter_map(|thread| Some((id(thread)?, thread.name.into())))
+        .take(MAX_NAMES)
         .collect();
     let report = ThreadReport {
         by_state: by_state
@@ -218,6 +230,7 @@ pub fn report(
             .map(|(state, count)| (state.name().to_owned(), count))
             .collect(),
         deadlocks: graph.deadlocks(),
+        more_deadlocks: graph.more_deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
         missing: history.inventory.observe(newest, behind, now),

@@ -1,14 +1,14 @@
 //! `kafka-vitals analyze`: reads files and folders within bounds, and prints what they show together.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::print;
 use crate::analyze::{self, NotRecognised, report};
 use crate::cli::AnalyzeArgs;
+use crate::sys::plain;
 
 /// All files together. A broker's dump has 0.1 to 2 MB, a day's log 1 to 100 MB.
 const MAX_BYTES: u64 = 256 << 20;
@@ -29,6 +29,8 @@ enum Unread {
     TooDeep,
     #[error("more than {MAX_FILES} files; some were left out")]
     TooMany,
+    #[error("{0}")]
+    File(String),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -63,7 +65,7 @@ fn read(paths: &[PathBuf]) -> (Vec<Artifact>, Vec<NotRecognised>) {
             folder(path, &mut left, &mut artifacts, &mut left_out);
             continue;
         }
-        let opened = File::open(path).map_err(Unread::from);
+        let opened = plain::open_or_pipe(path).map_err(|error| Unread::File(error.without(path)));
         match opened.and_then(|file| contents(file, &mut left)) {
             Ok(bytes) => artifacts.push((name(path), bytes)),
             Err(reason) => left_out.push(leave_out(path, reason)),
@@ -127,7 +129,10 @@ fn folder(
                     left_out.push(leave_out(path, Unread::TooDeep));
                 }
                 Ok(kind) if kind.is_file() => {
-                    match regular(path).and_then(|file| contents(file, left)) {
+                    match plain::open_no_link(path)
+                        .map_err(|error| Unread::File(error.without(path)))
+                        .and_then(|file| contents(file, left))
+                    {
                         Ok(bytes) => artifacts.push((name(path), bytes)),
                         Err(reason) => left_out.push(leave_out(path, reason)),
                     }
@@ -146,18 +151,5 @@ fn folder(
             .into_iter()
             .filter(|path| depth < MAX_DEPTH && path.is_dir() && !path.is_symlink());
         open.extend(folders.rev().map(|path| (path, depth + 1)));
-    }
-}
-
-/// Opens a file that may have become a pipe or a link since its type was read.
-fn regular(path: &Path) -> Result<File, Unread> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(Unread::NotRegular)
     }
 }

@@ -17,10 +17,11 @@ use crate::sys::proc::ProcRoot;
 
 /// Prints the path of each bundle; the exit code is 1 if one could not be written.
 pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let output = args.output.map(std::path::absolute).transpose();
     let config = Config::load(ServeArgs {
         config_file: args.config_file,
         procfs: args.procfs,
-        evidence_dir: args.output,
+        evidence_dir: output.context("--output names no folder")?,
         ..ServeArgs::default()
     })?;
     let mut code = ExitCode::SUCCESS;

@@ -1,6 +1,7 @@
 //! `kafka-vitals check`: the state of every broker of this host on one page, with a monitoring plugin's exit code,
 //! which [`Level`] decides; that of a failure or a wrong flag is in [`super`].
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,11 +56,20 @@ enum Output {
 /// The answer of a running exporter, which knows what happened before, and its level. None if no exporter answers, or
 /// if it has not finished its first round.
 fn ask_exporter(address: SocketAddr, output: Output) -> Option<(Level, String)> {
-    let get = |path: &str| {
-        let answer = live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES).ok()?;
-        (answer.status == "200").then_some(answer)
-    };
-    get(routes::READY)?;
+    let ask = |path: &str| live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES).ok();
+    let get = |path: &str| ask(path).filter(|answer| answer.status == "200");
+    match ask(routes::READY)?.status.as_str() {
+        "200" => {}
+        "503" => return None,
+        other => {
+            // If this cannot be written, the answer is still worth something.
+            let _ = writeln!(
+                std::io::stderr(),
+                "kafka-vitals: {address} answered {other} (it may need TLS or a password): the brokers are read directly"
+            );
+            return None;
+        }
+    }
     let page = match output {
         Output::Coloured => get(&format!("{}?{COLOUR_QUERY}", routes::CHECK))?,
         Output::Plain | Output::Json => get(routes::CHECK)?,

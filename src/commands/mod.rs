@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod check;
 pub mod evaluation;
 pub mod live;
+mod reload;
 pub mod replay;
 pub mod serve;
 pub mod threads;
@@ -21,6 +22,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::{Command, Format, LogLevel};
 use crate::config::ConfigError;
+use crate::expose::web_config::WebConfigError;
 use crate::model::is_unseen;
 
 /// Prints what clap has to say and picks the exit code: a probe with a misspelt flag must not restart the broker, and
@@ -49,7 +51,8 @@ pub fn exit_code_of_failure(
     move |error| {
         // If the message cannot be written (full disk, closed pipe), the exit code still reports the failure.
         let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
-        let settings_are_wrong = failed == 1 && error.is::<ConfigError>();
+        let settings_are_wrong =
+            failed == 1 && (error.is::<ConfigError>() || error.is::<WebConfigError>());
         ExitCode::from(if settings_are_wrong { 2 } else { failed })
     }
 }

@@ -8,10 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::{block_on, log_to_stderr, print, serve, termination};
 use crate::cli::{Format, LogLevel, ReplayArgs};
-use crate::expose::server::Served;
+use crate::expose::connections::Server;
+use crate::expose::places::{Limits, Places};
+use crate::expose::server::{self, Access, Served};
 use crate::model::{Clock, Moment, clock_text};
 use crate::recording::Recording;
 use crate::verdict::View;
@@ -52,7 +55,17 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             clock,
             telemetry_path: "/metrics".into(),
         };
-        let mut tasks = serve::listen(&args.listen, served, 40).await?;
+        let access = Access {
+            max_requests: 40,
+            ..Access::default()
+        };
+        let server = Server {
+            router: server::router(served, access),
+            places: Places::new(Limits::usual(64)),
+            web: None,
+        };
+        let mut tasks = JoinSet::new();
+        serve::listen(&mut tasks, &args.listen, &server).await?;
         let speed = args.speed;
         let show = move |view: View| {
             clock.set(view.diagnosis.at);

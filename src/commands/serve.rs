@@ -5,32 +5,46 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::reload::Reloader;
 use super::{block_on, evaluation, log_to_stderr, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
-use crate::config::Config;
-use crate::expose::server::{self, Served};
-use crate::model::Clock;
+use crate::config::{Config, InUse};
+use crate::expose::connections::Server;
+use crate::expose::guard::Guard;
+use crate::expose::listen::bind;
+use crate::expose::places::{Limits, Places};
+use crate::expose::server::{self, Access, Served};
+use crate::expose::web_config::{Live, WebConfig};
+use crate::model::{Clock, SettingsStatus};
 use crate::sys::proc::ProcRoot;
 use crate::{collect, evidence, recording};
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let check_only = args.config_check;
-    let config = Config::load(args)?;
+    let config = Config::load(args.clone())?;
     if check_only {
+        if let Some(path) = &config.web_config_file {
+            WebConfig::load(path)?;
+        }
         write_stdout(b"kafka-vitals: the settings are valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(config.log_level, config.log_format);
-    block_on(serve(config))?
+    block_on(serve(args, config))?
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     let termination = termination()?;
     let clock = Clock::start();
+    let config = Arc::new(config);
+    let (settings, in_use) = watch::channel(InUse {
+        config: Arc::clone(&config),
+        status: SettingsStatus::started(clock.now()),
+    });
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
@@ -40,7 +54,45 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         clock,
         telemetry_path: config.telemetry_path.as_str().into(),
     };
-    let mut tasks = listen(&config.listen, served, config.max_requests).await?;
+    let web = match config.web_config_file.clone() {
+        Some(path) => {
+            let settings = settings.clone();
+            let report = move |usable| {
+                settings.send_modify(|settings| {
+                    settings.status.web_config_file_ok = usable;
+                    if usable {
+                        settings.status.taken = clock.now();
+                    }
+                });
+            };
+            Some(Live::load(path, report)?)
+        }
+        None => None,
+    };
+    let (ask, asked) = mpsc::channel(1);
+    let reload = args.enable_lifecycle.then_some(ask);
+    let reloader = Reloader::new(args, asked, web.clone(), settings, clock)?;
+    let access = Access {
+        max_requests: config.max_requests,
+        guard: Guard {
+            web: web.clone(),
+            host_names: config.host_names.as_slice().into(),
+        },
+        reload,
+    };
+    let server = Server {
+        router: server::router(served.clone(), access),
+        places: Places::new(Limits::usual(config.max_connections_per_address)),
+        web,
+    };
+    let probes = Server {
+        router: server::probe_router(served),
+        places: Places::new(Limits::of_probes()),
+        web: None,
+    };
+    let mut tasks = JoinSet::new();
+    listen(&mut tasks, &config.listen, &server).await?;
+    listen(&mut tasks, &config.probe_addresses, &probes).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(recording::run(settings, snapshots.clone(), clock));
     }
@@ -49,7 +101,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         snapshots,
         publish_view,
         saved,
-        config.live,
+        in_use.clone(),
         clock,
     ));
     tasks.spawn(evidence::run(
@@ -60,7 +112,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         dumps.clone(),
         clock,
     ));
-    tasks.spawn(collect::run(Arc::new(config), publish, dumps, clock));
+    tasks.spawn(collect::run(in_use, publish, dumps, clock));
+    tasks.spawn(reloader.run());
     tokio::select! {
         () = termination => {
             tracing::info!("ending");
@@ -73,16 +126,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Serves the exporter's pages at each address.
+/// Serves at each address.
 pub(super) async fn listen(
+    tasks: &mut JoinSet<()>,
     addresses: &[SocketAddr],
-    served: Served,
-    max_requests: usize,
-) -> anyhow::Result<JoinSet<()>> {
-    let mut tasks = JoinSet::new();
-    let router = server::router(served, max_requests);
+    server: &Server,
+) -> anyhow::Result<()> {
     for address in addresses {
-        let listener = server::bind(*address).await?;
+        let listener = bind(*address).await?;
         let address = listener
             .local_addr()
             .context("cannot read the listener's own address")?;
@@ -92,7 +143,7 @@ pub(super) async fn listen(
             revision = env!("KAFKA_VITALS_REVISION"),
             "listening"
         );
-        tasks.spawn(server::serve(listener, router.clone()));
+        tasks.spawn(server.clone().serve(listener));
     }
-    Ok(tasks)
+    Ok(())
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::properties::{self, MalformedEscape};
+use crate::sys::plain::FileError;
 use crate::sys::proc::{self, ProcError};
-use crate::sys::rooted::RootedError;
 
 /// Becomes a line of [`Broker::problems`](crate::model::Broker::problems) or a discovery warning, which adds what is
 /// unknown.
@@ -13,11 +13,11 @@ pub enum DiscoveryError {
     #[error(transparent)]
     Proc(#[from] ProcError),
     #[error("{cause}")]
-    File { cause: RootedError },
+    File { cause: FileError },
     #[error("{cause}: run kafka-vitals as the broker's user (uid {uid}), or let it read that file")]
-    DeniedFile { cause: RootedError, uid: u32 },
+    DeniedFile { cause: FileError, uid: u32 },
     #[error("its argument file: {0}")]
-    ArgumentFile(RootedError),
+    ArgumentFile(FileError),
     #[error("its command line is cut (at 4096 bytes by kernels before 4.2)")]
     CutCommandLine,
     #[error(

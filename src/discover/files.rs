@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::DiscoveryError;
+use crate::sys::plain::FileError;
 use crate::sys::proc::{Deadline, ProcError, ProcRoot};
-use crate::sys::rooted::{Rooted, RootedError};
+use crate::sys::rooted::Rooted;
 
 /// A JVM opens its jars and locks its log folders at the start, so they have low numbers.
 const MOST_FDS: usize = 4096;
@@ -23,12 +24,12 @@ impl Files {
     pub(super) fn open(proc: &ProcRoot, pid: u32, uid: Option<u32>) -> Result<Files, ProcError> {
         // The link comes first: it shows a missing right as such, and where a chroot is.
         let root_link = proc.link(pid, "root")?;
-        let path = proc.file(pid, "root");
-        let root = Rooted::open(&path).map_err(|error| match error {
-            RootedError::Missing { .. } => ProcError::Gone { pid },
-            RootedError::Denied { path } => ProcError::Denied { pid, path },
+        let root = Rooted::of_process(proc, pid).map_err(|error| match error {
+            FileError::Missing { .. } => ProcError::Gone { pid },
+            FileError::Denied { path, .. } => ProcError::Denied { pid, path },
+            FileError::Io { path, cause } => ProcError::Io { path, cause },
             other => ProcError::Io {
-                path,
+                path: proc.file(pid, "root"),
                 cause: std::io::Error::other(other),
             },
         })?;
@@ -55,10 +56,12 @@ impl Files {
         Some(self.working_folder.as_ref()?.join(path))
     }
 
-    /// Adds the remedy where the broker's user is known.
-    pub(super) fn error(&self, cause: RootedError) -> DiscoveryError {
+    /// Adds the remedy where the broker's user is known and is another.
+    pub(super) fn error(&self, cause: FileError) -> DiscoveryError {
         match (&cause, self.uid) {
-            (RootedError::Denied { .. }, Some(uid)) => DiscoveryError::DeniedFile { cause, uid },
+            (FileError::Denied { uid: own, .. }, Some(uid)) if *own != uid => {
+                DiscoveryError::DeniedFile { cause, uid }
+            }
             _ => DiscoveryError::File { cause },
         }
     }

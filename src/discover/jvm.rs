@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::error::DiscoveryError;
 use super::properties::Properties;
 use super::settings;
+use crate::sys::plain::FileError;
 use crate::sys::proc::{CommandLine, Cut};
-use crate::sys::rooted::RootedError;
 
 /// Main classes of Apache and the distributions that follow it, of Confluent Platform 3 to 5, and of Cloudera.
 const MAIN_CLASSES: [&str; 3] = [
@@ -77,7 +77,7 @@ pub(super) enum JvmKind {
 pub(super) fn classify(
     comm: &str,
     line: &CommandLine,
-    mut read_file: impl FnMut(&str) -> Result<String, RootedError>,
+    mut read_file: impl FnMut(&str) -> Result<String, FileError>,
 ) -> JvmKind {
     let mut arguments = line.arguments.clone();
     if line.cut.is_some() {

@@ -6,7 +6,7 @@ mod files;
 mod jvm;
 pub mod properties;
 pub mod scan;
-mod settings;
+pub mod settings;
 mod standing;
 mod versions;
 

@@ -18,8 +18,9 @@ use super::{broker, properties};
 use crate::model::Failure;
 use crate::model::{Broker, Label, ProcessKey, Reason};
 use crate::sys::blocking_worker::BlockingWorker;
+use crate::sys::plain::FileError;
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
-use crate::sys::rooted::{Rooted, RootedError};
+use crate::sys::rooted::Rooted;
 use crate::sys::users;
 
 /// A process this young may be a fork that will execute another program under the same start time.
@@ -658,9 +659,9 @@ pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, DiscoveryError> {
     }
 }
 
-fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, RootedError> {
+fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, FileError> {
     let folder = proc.link(pid, "cwd").unwrap_or_default();
-    let root = Rooted::open(&proc.file(pid, "root"))?;
+    let root = Rooted::of_process(proc, pid)?;
     let file = root.read(&folder.join(name), ARGUMENT_FILE_CAP)?;
     Ok(String::from_utf8_lossy(&file.bytes).into_owned())
 }
@@ -676,7 +677,7 @@ pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
     // `Rooted` also refuses a FIFO and a huge file.
     let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
     let file = file.map_err(|error| match error {
-        RootedError::Missing { .. } => fail(
+        FileError::Missing { .. } => fail(
             Reason::Gone,
             "does not exist; is the broker down?".to_owned(),
         ),

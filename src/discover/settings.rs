@@ -7,7 +7,7 @@ use super::properties::{self, MOST_ENTRIES, Properties};
 use crate::model::{Broker, Listener, Mode, Role, SecurityProtocol};
 
 /// Fills in what `server.properties` and Kafka's defaults say. What they leave open becomes a line of `problems`.
-pub(super) fn interpret(properties: &Properties, broker: &mut Broker) {
+pub fn interpret(properties: &Properties, broker: &mut Broker) {
     let mut problems = Vec::new();
     // For a value from a config provider not even the default holds.
     let mut provided = BTreeSet::new();

@@ -2,13 +2,14 @@
 //! `jstack`, `ss -tane`, `ls -ln /proc/PID/fd`, `jcmd PID PerfCounter.print`.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use memchr::memmem;
 
 use super::error::PartError;
 use super::mask;
@@ -22,6 +23,7 @@ use crate::model::{FdKinds, Moment};
 use crate::sys::perf_data::{PerfFile, Value};
 use crate::sys::proc::{Deadline, ProcRoot, file_name};
 use crate::sys::process::PinnedProcess;
+use crate::sys::rights::FileRights;
 use crate::verdict::View;
 use crate::verdict::finding::BrokerDiagnosis;
 
@@ -31,6 +33,10 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 const MOST_LINES: usize = 100_000;
 /// The most bytes from the end of the broker's log.
 const LOG_TAIL: u64 = 1 << 20;
+
+/// The most bytes of a thread dump: so many of its threads, and of its end, where the JVM reports deadlocks.
+const DUMP_HEAD: usize = 3 << 20;
+const DUMP_TAIL: usize = 1 << 20;
 
 /// The broker whose evidence is saved.
 #[derive(Debug, Clone)]
@@ -69,6 +75,28 @@ impl Subject {
     fn pid(&self) -> u32 {
         self.broker.process.pid
     }
+}
+
+/// A thread dump without what is too much of it, which a line says. Between threads are empty lines, so none is cut.
+pub fn cut_dump(mut bytes: Vec<u8>) -> Vec<u8> {
+    let Some(from) = bytes
+        .len()
+        .checked_sub(DUMP_TAIL)
+        .filter(|at| *at > DUMP_HEAD)
+    else {
+        return bytes;
+    };
+    const EMPTY_LINE: &[u8] = b"\n\n";
+    let head = bytes.get(..DUMP_HEAD).unwrap_or_default();
+    let head = memmem::rfind(head, EMPTY_LINE).map_or(DUMP_HEAD, |at| at + EMPTY_LINE.len());
+    let tail = bytes.get(from..).unwrap_or_default();
+    let tail = memmem::find(tail, EMPTY_LINE).map_or(from, |at| from + at + EMPTY_LINE.len());
+    let line = format!(
+        "# kafka-vitals left out {} bytes here: a bundle keeps the first 3 MiB of a thread dump and the last MiB\n\n",
+        tail - head
+    );
+    bytes.splice(head..tail, line.into_bytes());
+    bytes
 }
 
 fn small(subject: &Subject, name: &str) -> Result<Vec<u8>, PartError> {
@@ -176,16 +204,8 @@ fn log_tail(subject: &Subject) -> Result<Vec<u8>, PartError> {
         path: path.clone(),
         cause,
     };
-    // Opening a FIFO would hang.
-    if !std::fs::metadata(&path).map_err(fail)?.is_file() {
-        return Err(PartError::LogNotRegular(path));
-    }
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(&path)
-        .map_err(fail)?;
+    // A process can hold a reference to a file that it may not read, and give it any name.
+    let mut file = FileRights::of(&subject.proc, subject.pid())?.open(&path)?;
     let start = file
         .metadata()
         .map_err(fail)?

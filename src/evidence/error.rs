@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Failure, Reason};
+use crate::sys::plain::FileError;
 
 /// Why one part is missing in a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,8 @@ pub enum PartError {
     NoLog,
     #[error("its log, open as {}: {cause}", path.display())]
     Log { path: PathBuf, cause: io::Error },
-    #[error("its log, open as {}, is no regular file", .0.display())]
-    LogNotRegular(PathBuf),
+    #[error("its log: {0}")]
+    LogNotOpened(#[from] FileError),
     #[error("not tried because the previous thread dump failed: {0}")]
     AfterFailedDump(Reason),
     #[error("not tried because the last thread dump failed: {0}")]
@@ -61,6 +62,12 @@ pub enum SaveError {
         uid: u32,
     },
     #[error(
+        "{}: {why}: evidence would be neither safe from them nor they from what is written there; name another folder by \
+         --evidence.dir, or set evidence.shared: true",
+        dir.display()
+    )]
+    OfOthers { dir: PathBuf, why: String },
+    #[error(
         "{}: the newest bundles of all brokers fill evidence.max_bytes; move some away or raise it",
         .0.display()
     )]
@@ -91,7 +98,8 @@ pub enum SaveError {
 const REMEDY: &str = "make space there, or name another folder by --evidence.dir";
 
 impl SaveError {
-    pub(super) fn folder(dir: &Path, cause: io::Error) -> SaveError {
+    pub(super) fn folder(dir: &Path, cause: impl Into<io::Error>) -> SaveError {
+        let cause = cause.into();
         SaveError::Folder {
             dir: dir.to_owned(),
             cause,

@@ -55,7 +55,7 @@ impl Saver {
         clock: Clock,
         may_remove: bool,
     ) -> Saver {
-        let (settings, folder) = (Arc::new(settings), BlockingWorker::new(None));
+        let (settings, folder) = (Arc::new(settings), BlockingWorker::reserved(None));
         Saver {
             settings,
             proc,
@@ -63,6 +63,19 @@ impl Saver {
             dumps,
             may_remove,
             folder,
+            readers: HashMap::new(),
+        }
+    }
+
+    /// Another one of the same settings, to write at the same time. It shares no thread with this one.
+    pub fn another(&self) -> Saver {
+        Saver {
+            settings: Arc::clone(&self.settings),
+            proc: self.proc.clone(),
+            clock: self.clock,
+            dumps: self.dumps.clone(),
+            may_remove: self.may_remove,
+            folder: BlockingWorker::new(None),
             readers: HashMap::new(),
         }
     }
@@ -172,14 +185,15 @@ impl Saver {
         for (index, name) in (0..).zip(DUMPS) {
             let dump = match &last {
                 // A slow JVM may be faster next time; other failures stay for a while.
-                Err(before) if before.reason != Reason::Timeout => {
+                Err(before) if !matches!(before.reason, Reason::Timeout | Reason::NoRoom) => {
                     Err(PartError::AfterFailedDump(before.reason))
                 }
                 _ => {
                     sleep_until(first_ended + DUMPS_APART * index).await;
                     let dump = jvm.extra_thread_dump().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
-                    dump.map(|dump| dump.bytes).map_err(PartError::Collector)
+                    dump.map(|dump| bundle::cut_dump(dump.bytes))
+                        .map_err(PartError::Collector)
                 }
             };
             self.add(name, dump).await?;

@@ -2,22 +2,27 @@
 //! complete, even if the writer was killed. The writer holds a lock on the temporary folder; an unlocked one is left over
 //! and is removed.
 //!
+//! The folder belongs to this user or root and nobody else may write to it, unless the operator says otherwise; even then
+//! nothing is followed or opened that another puts there (`sys/folder.rs`).
+//!
 //! Everything here blocks, forever on a hung disk: it belongs on a thread that is waited for only with a deadline.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FileType, Stat};
+use rustix::process::geteuid;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{PartError, SaveError};
 use super::manifest::{DUMPS, ListedFile, MANIFEST, Manifest, Missing};
 use crate::config::EvidenceSettings;
 use crate::model::{Moment, rfc3339};
+use crate::sys::folder::Folder;
+use crate::sys::plain::FileError;
 
 /// The end of every temporary name, which starts with a dot.
 const TEMPORARY: &str = ".partial";
@@ -26,41 +31,159 @@ const SHARE: u64 = 4;
 /// Reserved for the manifest, which has about 3 KiB.
 const MANIFEST_ROOM: u64 = 16 << 10;
 /// A larger manifest is ignored.
-pub const MANIFEST_CAP: u64 = MANIFEST_ROOM * 4;
+pub const MANIFEST_CAP: usize = 64 << 10;
 /// The most entries of the evidence folder that are read.
 const MOST_ENTRIES: usize = 10_000;
 
 /// A complete bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bundle {
-    path: PathBuf,
+    name: String,
     /// The label of its broker in the name.
     label: String,
     /// The time in the name, in seconds since 1970.
     at: u64,
 }
 
-/// The complete bundles of a folder, the oldest first. Entries without a bundle's name are not ours.
-///
-/// # Errors
-/// The folder cannot be read.
-fn bundles(dir: &Path) -> io::Result<Vec<Bundle>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)?.take(MOST_ENTRIES) {
-        let entry = entry?;
-        if let (Some((at, label)), true) = (
-            parse_name(entry.file_name().to_str()),
-            entry.file_type()?.is_dir(),
-        ) {
-            found.push(Bundle {
-                path: entry.path(),
-                label,
-                at,
-            });
+/// The folder of the bundles.
+#[derive(Debug)]
+struct Store {
+    settings: EvidenceSettings,
+    dir: PathBuf,
+    folder: Folder,
+}
+
+/// Why a folder is not one for evidence: what is read or removed there could be another user's.
+fn refusal(stat: &Stat, own: u32) -> Option<String> {
+    if stat.st_uid != own && stat.st_uid != 0 {
+        Some(format!("uid {} owns it", stat.st_uid))
+    } else if stat.st_mode & 0o022 != 0 {
+        Some(format!(
+            "others may write to it (mode {:o})",
+            stat.st_mode & 0o7777
+        ))
+    } else {
+        None
+    }
+}
+
+impl Store {
+    /// Opens the folder as the settings allow.
+    fn open(
+        settings: &EvidenceSettings,
+        open: impl Fn(&Path) -> Result<Folder, FileError>,
+    ) -> Result<Store, SaveError> {
+        let dir = settings.dir.clone().ok_or(SaveError::Off)?;
+        let folder = open(&dir).map_err(|error| match error {
+            FileError::StrangersLink { uid, .. } => SaveError::OfOthers {
+                dir: dir.clone(),
+                why: format!("uid {uid} made a link on its path"),
+            },
+            FileError::Io { cause, .. } => SaveError::folder(&dir, cause),
+            other => SaveError::folder(&dir, io::Error::other(other)),
+        })?;
+        let stat = folder
+            .stat()
+            .map_err(|error| SaveError::folder(&dir, error))?;
+        match refusal(&stat, geteuid().as_raw()) {
+            Some(why) if !settings.shared => Err(SaveError::OfOthers { dir, why }),
+            _ => Ok(Store {
+                settings: settings.clone(),
+                dir,
+                folder,
+            }),
         }
     }
-    found.sort_by(|a, b| (a.at, &a.path).cmp(&(b.at, &b.path)));
-    Ok(found)
+
+    /// Whether something in the folder is taken for the exporter's own.
+    fn is_own_folder(&self, name: &str) -> bool {
+        self.folder.stat_of(name).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                && (!self.settings.shared || stat.st_uid == geteuid().as_raw())
+        })
+    }
+
+    /// The complete bundles, the oldest first. Entries without a bundle's name are not ours.
+    fn bundles(&self) -> io::Result<Vec<Bundle>> {
+        let mut found: Vec<Bundle> = self
+            .folder
+            .names(MOST_ENTRIES)?
+            .into_iter()
+            .filter_map(|name| {
+                let (at, label) = parse_name(&name)?;
+                self.is_own_folder(&name)
+                    .then_some(Bundle { name, label, at })
+            })
+            .collect();
+        found.sort_by(|a, b| (a.at, &a.name).cmp(&(b.at, &b.name)));
+        Ok(found)
+    }
+
+    /// Removes what killed writers left behind. Returns how many write now.
+    fn sweep(&self) -> io::Result<usize> {
+        let mut locked = 0;
+        for name in self.folder.names(MOST_ENTRIES)? {
+            if !(name.starts_with('.') && name.ends_with(TEMPORARY) && self.is_own_folder(&name)) {
+                continue;
+            }
+            let Ok(left_over) = self.folder.inner(&name) else {
+                continue;
+            };
+            // Held until everything is removed: a writer that has just created the folder must not use it meanwhile.
+            match left_over.lock() {
+                // Another process may be removing it; what remains is tried again.
+                Ok(()) => _ = self.folder.remove(&name, MOST_ENTRIES),
+                Err(_) => locked += 1,
+            }
+        }
+        Ok(locked)
+    }
+
+    /// Removes bundles until so many bytes and bundles may be added. Returns the bytes of the remaining ones.
+    fn prune(&self, more_bytes: u64, more: usize) -> io::Result<u64> {
+        let bundles: Vec<(Bundle, u64)> = self
+            .bundles()?
+            .into_iter()
+            .map(|bundle| {
+                let bytes = self.folder.inner(&bundle.name).map_or(0, |it| size(&it));
+                (bundle, bytes)
+            })
+            .collect();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let mut kept: u64 = bundles.iter().map(|(_, bytes)| bytes).sum();
+        for index in superfluous(&bundles, &self.settings, now, more_bytes, more) {
+            let Some((Bundle { name, .. }, bytes)) = bundles.get(index) else {
+                continue;
+            };
+            // If this is killed midway, no partial bundle may keep a bundle's name.
+            let doomed = format!(".{name}{TEMPORARY}");
+            let removed = self.folder.inner(name).and_then(|opened| {
+                self.folder.rename(name, &opened, &doomed)?;
+                self.folder.remove(&doomed, MOST_ENTRIES)
+            });
+            match removed {
+                Ok(()) => {
+                    tracing::info!(bundle = %name, "removed old evidence, to keep within its limits")
+                }
+                // Another writer was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(bundle = %name, %error, "cannot remove old evidence");
+                    continue;
+                }
+            }
+            kept = kept.saturating_sub(*bytes);
+        }
+        Ok(kept)
+    }
+
+    /// The bytes that may be written until only `min_free` bytes are free.
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.folder.free()?.saturating_sub(self.settings.min_free))
+    }
 }
 
 /// `2026-11-22T10-14-02Z-broker-219`
@@ -86,8 +209,8 @@ fn plain(label: &str) -> String {
 }
 
 /// The time and the label in a bundle's name.
-fn parse_name(name: Option<&str>) -> Option<(u64, String)> {
-    let (time, label) = name?.split_once("-broker-")?;
+fn parse_name(name: &str) -> Option<(u64, String)> {
+    let (time, label) = name.split_once("-broker-")?;
     let (day, clock) = time.split_once('T')?;
     let at = humantime::parse_rfc3339(&format!("{day}T{}", clock.replace('-', ":"))).ok()?;
     let label = label.split('+').next()?.to_owned();
@@ -95,123 +218,121 @@ fn parse_name(name: Option<&str>) -> Option<(u64, String)> {
 }
 
 /// The manifest of each complete bundle, the oldest first; unreadable ones are left out.
-pub fn manifests(dir: &Path) -> Vec<(PathBuf, Manifest)> {
+pub fn manifests(settings: &EvidenceSettings) -> Vec<(PathBuf, Manifest)> {
+    let Ok(store) = Store::open(settings, Folder::open) else {
+        return Vec::new();
+    };
     let of = |bundle: Bundle| {
-        let path = bundle.path.join(MANIFEST);
-        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MANIFEST_CAP);
+        let text = store
+            .folder
+            .inner(&bundle.name)
+            .ok()?
+            .read(MANIFEST, MANIFEST_CAP)
+            .ok()?;
         Some((
-            bundle.path,
-            serde_json::from_slice(&fs::read(&path).ok().filter(|_| small)?).ok()?,
+            store.dir.join(bundle.name),
+            serde_json::from_slice(&text).ok()?,
         ))
     };
-    bundles(dir)
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(of)
-        .collect()
+    let bundles = store.bundles().unwrap_or_default();
+    bundles.into_iter().filter_map(of).collect()
 }
 
 /// Removes leftovers and enforces the limits, above all of age, while nothing new is written.
-pub fn tidy(settings: &EvidenceSettings) -> io::Result<()> {
-    let Some(dir) = settings.dir.as_ref().filter(|dir| dir.exists()) else {
+pub fn tidy(settings: &EvidenceSettings) -> Result<(), SaveError> {
+    let dir = settings.dir.as_deref().unwrap_or(Path::new(""));
+    // It is created for the first bundle.
+    if let Err(FileError::Missing { .. }) = Folder::open(dir) {
         return Ok(());
-    };
-    sweep(dir)?;
-    prune(settings, dir, 0, 0).map(drop)
-}
-
-/// Removes what killed writers left behind.
-fn sweep(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)?.take(MOST_ENTRIES).filter_map(Result::ok) {
-        let is_ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
-        let Some(folder) = is_ours.then(|| File::open(entry.path()).ok()).flatten() else {
-            continue;
-        };
-        // Held until everything is removed: a writer that has just created the folder must not use it meanwhile.
-        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Another process may be removing it; what remains is tried again.
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
-    Ok(())
+    let store = Store::open(settings, Folder::open)?;
+    let tidied = store.sweep().and_then(|_| store.prune(0, 0));
+    tidied
+        .map(drop)
+        .map_err(|error| SaveError::folder(dir, error))
 }
 
-/// Removes the oldest bundles, never the newest of a broker, until so many bytes and bundles may be added. Returns the
-/// bytes of the remaining ones.
-fn prune(settings: &EvidenceSettings, dir: &Path, more_bytes: u64, more: usize) -> io::Result<u64> {
-    let bundles = bundles(dir)?;
-    let newest: BTreeMap<&str, &Path> = bundles
+/// Which of the bundles, the oldest first, are removed so that so many bytes and bundles may be added: those that are too
+/// old, then the oldest of the label that has most, never the newest of a label. Only where the newest alone leave no
+/// room, the largest of them goes, down to an equal share for each label and the new one: many labels, or one that is
+/// saved again and again, take nothing from the others.
+fn superfluous(
+    bundles: &[(Bundle, u64)],
+    settings: &EvidenceSettings,
+    now: u64,
+    more_bytes: u64,
+    more: usize,
+) -> Vec<usize> {
+    let newest: BTreeMap<&str, usize> = bundles
         .iter()
-        .map(|b| (b.label.as_str(), b.path.as_path()))
+        .enumerate()
+        .map(|(index, (bundle, _))| (bundle.label.as_str(), index))
         .collect();
-    let sizes: Vec<u64> = bundles.iter().map(|bundle| size(&bundle.path)).collect();
-    let (mut bytes, mut count) = (sizes.iter().sum::<u64>(), bundles.len());
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    for (bundle, size) in std::iter::zip(&bundles, sizes) {
+    let fair = settings.max_bytes / (newest.len() as u64 + 1);
+    let mut left: Vec<(usize, &Bundle, u64)> = Vec::new();
+    let mut removed = Vec::new();
+    for (index, (bundle, bytes)) in bundles.iter().enumerate() {
         let old = settings
             .max_age
             .is_some_and(|age| now.saturating_sub(bundle.at) > age.as_secs());
-        let too_much = bytes.saturating_add(more_bytes) > settings.max_bytes
-            || count + more > settings.max_bundles;
-        if (!old && !too_much) || newest.get(bundle.label.as_str()) == Some(&bundle.path.as_path())
-        {
-            continue;
+        if old && newest.get(bundle.label.as_str()) != Some(&index) {
+            removed.push(index);
+        } else {
+            left.push((index, bundle, *bytes));
         }
-        // If this is killed midway, no partial bundle may keep a bundle's name.
-        let name = bundle
-            .path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let doomed = dir.join(format!(".{name}{TEMPORARY}"));
-        if let Err(error) =
-            fs::rename(&bundle.path, &doomed).and_then(|()| fs::remove_dir_all(&doomed))
-        {
-            tracing::warn!(bundle = %name, %error, "cannot remove old evidence");
-            continue;
-        }
-        (bytes, count) = (bytes.saturating_sub(size), count - 1);
-        tracing::info!(bundle = %name, "removed old evidence, to keep within its limits");
     }
-    Ok(bytes)
+    loop {
+        let bytes: u64 = left.iter().map(|(.., bytes)| bytes).sum();
+        let too_big = bytes.saturating_add(more_bytes) > settings.max_bytes;
+        if !too_big && left.len() + more <= settings.max_bundles {
+            return removed;
+        }
+        let weight_of = |label: &str| -> u64 {
+            let of_label = left.iter().filter(|(_, bundle, _)| bundle.label == label);
+            of_label
+                .map(|(.., bytes)| if too_big { *bytes } else { 1 })
+                .sum()
+        };
+        let older = left
+            .iter()
+            .enumerate()
+            .filter(|(_, (index, bundle, _))| newest.get(bundle.label.as_str()) != Some(index));
+        // Of equal ones the first, which is the oldest.
+        let heaviest = older
+            .rev()
+            .max_by_key(|(_, (_, bundle, _))| weight_of(&bundle.label));
+        let largest = || {
+            let room = bytes.saturating_add(more_bytes.min(fair)) > settings.max_bytes;
+            let largest = left
+                .iter()
+                .enumerate()
+                .rev()
+                .max_by_key(|(_, (.., bytes))| *bytes);
+            largest.filter(|(_, (.., bytes))| room && *bytes > fair)
+        };
+        let Some((place, _)) = heaviest.or_else(largest) else {
+            return removed;
+        };
+        removed.push(left.remove(place).0);
+    }
 }
 
-fn size(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .take(MOST_ENTRIES)
-        .filter_map(Result::ok);
+fn size(folder: &Folder) -> u64 {
+    let files = folder.names(MOST_ENTRIES).unwrap_or_default().into_iter();
     files
-        .filter_map(|file| file.metadata().ok())
-        .map(|metadata| metadata.len())
+        .filter_map(|file| u64::try_from(folder.stat_of(&file).ok()?.st_size).ok())
         .sum()
-}
-
-/// The bytes that may be written until only `floor` bytes are free.
-fn free_above_floor(dir: &Path, floor: u64) -> io::Result<u64> {
-    let space = statvfs(dir)?;
-    Ok(space
-        .f_bavail
-        .saturating_mul(space.f_frsize)
-        .saturating_sub(floor))
 }
 
 /// A bundle that is being written. If it is dropped without [`Writer::commit`], there is no bundle.
 #[derive(Debug)]
 pub struct Writer {
-    dir: PathBuf,
-    folder: PathBuf,
+    store: Store,
+    /// Locked, so that no process removes it.
+    folder: Folder,
+    /// The names of the folder while it is written and then.
+    temporary: String,
     name: String,
-    /// While it is open, no process removes the folder.
-    _lock: File,
-    settings: EvidenceSettings,
     may_remove: bool,
     /// The bytes that its files may still use.
     bytes_left: u64,
@@ -229,46 +350,38 @@ impl Writer {
         at: Moment,
         may_remove: bool,
     ) -> Result<Writer, SaveError> {
-        let dir = settings.dir.clone().ok_or(SaveError::Off)?;
-        let fail = |error| SaveError::folder(&dir, error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(fail)?;
-        sweep(&dir).map_err(fail)?;
+        let store = Store::open(settings, Folder::open_or_create)?;
+        let fail = |error| SaveError::folder(&store.dir, error);
+        let writing = store.sweep().map_err(fail)?;
         let share = settings.max_bytes / SHARE;
         let kept = if may_remove {
-            prune(settings, &dir, share, 1).map_err(fail)?
+            let for_all = share.saturating_mul(writing as u64 + 1);
+            store.prune(for_all, 1).map_err(fail)?
         } else {
             0
         };
-        let bytes_left = share
-            .min(settings.max_bytes.saturating_sub(kept))
-            .saturating_sub(MANIFEST_ROOM);
-        let free = free_above_floor(&dir, settings.min_free).map_err(fail)?;
+        let left = settings.max_bytes.saturating_sub(kept) / (writing as u64 + 1);
+        let bytes_left = share.min(left).saturating_sub(MANIFEST_ROOM);
         if bytes_left == 0 {
-            return Err(SaveError::Full(dir));
+            return Err(SaveError::Full(store.dir));
         }
-        if free < MANIFEST_ROOM {
-            let min_free = settings.min_free;
-            return Err(SaveError::NoSpace { dir, min_free });
+        if store.free().map_err(fail)? < MANIFEST_ROOM {
+            return Err(SaveError::NoSpace {
+                dir: store.dir,
+                min_free: settings.min_free,
+            });
         }
         let name = name_of(label, at);
-        let folder = dir.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .map_err(fail)?;
-        let lock = File::open(&folder).map_err(fail)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| fail(errno.into()))?;
+        // Nobody can foresee it, and have it taken.
+        let random = RandomState::new().build_hasher().finish();
+        let temporary = format!(".{name}.{random:016x}{TEMPORARY}");
+        let folder = store.folder.create(&temporary).map_err(fail)?;
+        folder.lock().map_err(fail)?;
         Ok(Writer {
-            dir,
+            store,
             folder,
+            temporary,
             name,
-            _lock: lock,
-            settings: settings.clone(),
             may_remove,
             bytes_left,
             files: Vec::new(),
@@ -285,10 +398,10 @@ impl Writer {
             if bytes > self.bytes_left {
                 return Err(PartError::TooLarge(bytes));
             }
-            let path = self.folder.join(name);
-            match free_above_floor(&self.folder, self.settings.min_free) {
+            let path = self.path(name);
+            match self.store.free() {
                 Ok(free) if free < bytes + MANIFEST_ROOM => return Err(PartError::NoSpace(bytes)),
-                Ok(_) => write(&self.folder, name, &content),
+                Ok(_) => self.write(name, &content),
                 Err(error) => Err(error),
             }
             .map_err(|cause| PartError::Write { path, cause })
@@ -312,97 +425,95 @@ impl Writer {
     }
 
     /// Why the written files are useless as evidence; the bundle is then tried again later.
-    fn useless(&self) -> Option<SaveError> {
+    fn useless(&self, manifest: &Manifest) -> Option<SaveError> {
         let useless = |what, why| SaveError::Useless {
-            dir: self.dir.clone(),
+            dir: self.store.dir.clone(),
             what,
             why,
         };
-        if self.files.iter().all(|file| file.bytes == 0) {
-            let why = self
+        if manifest.files.iter().all(|file| file.bytes == 0) {
+            let why = manifest
                 .missing
                 .last()
                 .map_or("nothing was read", |missing| &missing.why);
             return Some(useless("not one file could be saved", why.to_owned()));
         }
-        let has_dump = self.files.iter().any(|file| DUMPS.contains(&&*file.name));
+        let has_dump = manifest
+            .files
+            .iter()
+            .any(|file| DUMPS.contains(&&*file.name));
         let why = self.refused_dump.clone().filter(|_| !has_dump)?;
         Some(useless("no thread dump fits", why))
     }
 
+    /// The path of a file, for messages.
+    fn path(&self, name: &str) -> PathBuf {
+        self.store.dir.join(&self.temporary).join(name)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<ListedFile> {
+        self.folder.write(name, content)?;
+        Ok(ListedFile {
+            name: name.to_owned(),
+            bytes: content.len() as u64,
+            sha256: sha256(content),
+        })
+    }
+
     /// Adds the written and the missing files to the manifest, writes it, and gives the bundle its name.
-    pub fn commit(self, manifest: Manifest) -> Result<PathBuf, SaveError> {
-        let useless = self.useless();
+    pub fn commit(mut self, manifest: Manifest) -> Result<PathBuf, SaveError> {
         let manifest = Manifest {
-            files: self.files,
-            missing: self.missing,
+            files: std::mem::take(&mut self.files),
+            missing: std::mem::take(&mut self.missing),
             ..manifest
         };
-        let fail = |cause: io::Error| SaveError::commit(&self.folder, cause);
-        let written = useless.map_or(Ok(()), Err).and_then(|()| {
-            let text = serde_json::to_vec_pretty(&manifest).map_err(|error| fail(error.into()))?;
-            write(&self.folder, MANIFEST, &text).map_err(fail)
-        });
-        let committed = written.and_then(|_| {
-            let named = File::open(&self.folder)
-                .and_then(|folder| folder.sync_all())
-                .and_then(|()| {
-                    // The kernel renames no folder onto one with content.
-                    let mut names = (1..100).map(|n| {
-                        if n == 1 {
-                            self.name.clone()
-                        } else {
-                            format!("{}+{n}", self.name)
-                        }
-                    });
-                    let named = names.find_map(|name| {
-                        match fs::rename(&self.folder, self.dir.join(&name)) {
-                            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => None,
-                            renamed => Some(renamed.map(|()| self.dir.join(name))),
-                        }
-                    });
-                    named.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
-                });
-            let path = named.map_err(fail)?;
-            File::open(&self.dir)
-                .and_then(|dir| dir.sync_all())
-                .map_err(|cause| SaveError::commit(&self.dir, cause))?;
-            Ok(path)
-        });
+        let committed = self
+            .useless(&manifest)
+            .map_or(Ok(()), Err)
+            .and_then(|()| self.finish(&manifest));
         if committed.is_err() {
             // What remains is removed later.
-            let _ = fs::remove_dir_all(&self.folder);
+            let _ = self.store.folder.remove(&self.temporary, MOST_ENTRIES);
         } else if self.may_remove
-            && let Err(error) = prune(&self.settings, &self.dir, 0, 0)
+            && let Err(error) = self.store.prune(0, 0)
         {
             // The previous bundle was the newest of its broker until now.
             tracing::warn!(%error, "cannot enforce the limits of the evidence folder");
         }
         committed
     }
-}
 
-fn write(folder: &Path, name: &str, content: &[u8]) -> io::Result<ListedFile> {
-    let path = folder.join(name);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()
+    fn finish(&self, manifest: &Manifest) -> Result<PathBuf, SaveError> {
+        let fail = |cause: io::Error| SaveError::commit(&self.path(""), cause);
+        let text = serde_json::to_vec_pretty(manifest).map_err(|error| fail(error.into()))?;
+        self.write(MANIFEST, &text).map_err(fail)?;
+        self.folder.sync().map_err(fail)?;
+        let names = (1..100).map(|n| match n {
+            1 => self.name.clone(),
+            n => format!("{}+{n}", self.name),
         });
-    if let Err(error) = written {
-        // A partial file is useless, and its space may suffice for the next.
-        let _ = fs::remove_file(&path);
-        return Err(error);
+        for name in names {
+            // The kernel renames no folder onto one with content, nor onto what is none.
+            match self
+                .store
+                .folder
+                .rename(&self.temporary, &self.folder, &name)
+            {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                    ) => {}
+                Err(error) => return Err(fail(error)),
+                Ok(()) => {
+                    let synced = self.store.folder.sync();
+                    synced.map_err(|cause| SaveError::commit(&self.store.dir, cause))?;
+                    return Ok(self.store.dir.join(name));
+                }
+            }
+        }
+        Err(fail(io::ErrorKind::AlreadyExists.into()))
     }
-    Ok(ListedFile {
-        name: name.to_owned(),
-        bytes: content.len() as u64,
-        sha256: sha256(content),
-    })
 }
 
 /// The checksum in hexadecimal digits, as `sha256sum` writes it.
@@ -412,3 +523,6 @@ pub fn sha256(content: &[u8]) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

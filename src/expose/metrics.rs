@@ -33,6 +33,10 @@ macro_rules! catalogue {
 
 catalogue! {
     BUILD_INFO = ("kafka_vitals_build_info", ["version", "revision"], "1, with the version of this exporter and the commit that it was built from; revision is unknown in builds for tests.");
+    RELOAD_SUCCESSFUL = ("kafka_vitals_config_last_reload_successful", [],
+        "1 if the newest config file and web config file, with its certificates, are in use; 0 if one of them could not be taken, and the one of before is.");
+    RELOAD_TIME = ("kafka_vitals_config_last_reload_success_timestamp_seconds", [],
+        "When settings were taken last, in seconds since 1970.");
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with the data of its command line, properties and jars; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
@@ -129,6 +133,8 @@ catalogue! {
         "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
+    COLLECTOR_PANICS = ("kafka_vitals_collector_panics_total", ["broker", "collector"],
+        "Rounds of the collector that panicked since the exporter started; the collector is started again, and the log has the place. Absent before the first.");
     ROUND_INTERVAL = ("kafka_vitals_round_interval_seconds", ["broker", "collector"],
         "Interval at which the collector now runs: longer than configured where its cost ceiling stretched it.");
     READING_AGE = ("kafka_vitals_reading_age_seconds", ["broker", "collector"],

@@ -2,9 +2,14 @@
 
 pub mod api;
 pub mod check;
+pub mod connections;
+pub mod guard;
+pub mod listen;
 pub mod metrics;
 pub mod overview;
 pub mod page;
+pub mod places;
 pub mod runbooks;
 pub mod server;
 pub mod vitals;
+pub mod web_config;

@@ -1,25 +1,22 @@
-//! HTTP: metrics, the page, health. Every answer comes from the newest snapshot in memory.
+//! The pages: metrics, the verdict, health. Every answer comes from the newest snapshot in memory.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use super::check::CheckPage;
+use super::guard::{self, Guard};
 use super::{api, metrics, page, runbooks};
 use crate::model::EvidenceStatus;
 use crate::model::routes;
@@ -55,21 +52,24 @@ impl Served {
     }
 }
 
-/// A client must send its whole request head within this time.
-const HEADER_DEADLINE: Duration = Duration::from_secs(10);
-/// An older connection is closed after its present answer, so that a client that reads nothing blocks no permit forever.
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
-/// The most connections at a time: each costs the exporter a file descriptor.
-const MAX_CONNECTIONS: usize = 512;
-/// The most connections that wait to be accepted.
-const BACKLOG: u32 = 128;
+/// Takes the config file again when asked; the text says why it cannot be used.
+pub type Reload = mpsc::Sender<oneshot::Sender<Result<(), String>>>;
 
-/// The routes. `max_requests` of 0 is no limit.
-pub fn router(served: Served, max_requests: usize) -> Router {
-    let limit = if max_requests == 0 {
-        Semaphore::MAX_PERMITS
-    } else {
-        max_requests.min(Semaphore::MAX_PERMITS)
+/// Who gets answers, and how many at a time.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// 0 is no limit.
+    pub max_requests: usize,
+    pub guard: Guard,
+    /// None: a client cannot have the config file taken again.
+    pub reload: Option<Reload>,
+}
+
+/// The routes.
+pub fn router(served: Served, access: Access) -> Router {
+    let limit = match access.max_requests {
+        0 => Semaphore::MAX_PERMITS,
+        limit => limit.min(Semaphore::MAX_PERMITS),
     };
     let not_found = format!(
         "Not found. Pages: {}, {}\n",
@@ -87,6 +87,22 @@ pub fn router(served: Served, max_requests: usize) -> Router {
             get(|| async { html_page(runbooks::list()) }),
         )
         .route(routes::RUNBOOK, get(runbook))
+        .route(
+            routes::RELOAD,
+            post({
+                let reload = access.reload;
+                move |headers| take_config(headers, reload)
+            }),
+        )
+        .merge(for_probes())
+        .fallback(move || std::future::ready((StatusCode::NOT_FOUND, not_found.clone())))
+        .layer(GlobalConcurrencyLimitLayer::new(limit))
+        .layer(from_fn_with_state(access.guard, guard::check))
+        .with_state(served)
+}
+
+fn for_probes() -> Router<Served> {
+    Router::new()
         .route(routes::LIVE, get(live_only))
         .route(routes::BROKER_LIVE, get(live_of))
         .route(
@@ -94,9 +110,41 @@ pub fn router(served: Served, max_requests: usize) -> Router {
             get(|| async { "kafka-vitals is healthy.\n" }),
         )
         .route(routes::READY, get(ready))
-        .fallback(move || std::future::ready((StatusCode::NOT_FOUND, not_found.clone())))
-        .layer(GlobalConcurrencyLimitLayer::new(limit))
+}
+
+/// What an address for probes serves: liveness and health, without a web config file.
+pub fn probe_router(served: Served) -> Router {
+    for_probes()
+        .fallback(|| async { (StatusCode::NOT_FOUND, "This address is for probes.\n") })
+        .layer(from_fn_with_state(Guard::default(), guard::check))
         .with_state(served)
+}
+
+/// As Prometheus answers.
+async fn take_config(headers: HeaderMap, reload: Option<Reload>) -> Response {
+    let refused = |text: String| (StatusCode::FORBIDDEN, text).into_response();
+    let Some(reload) = reload else {
+        return refused(
+            "Lifecycle API is not enabled: start with --web.enable-lifecycle.\n".into(),
+        );
+    };
+    // Any page in a browser can send a form to this address; it then names itself.
+    if headers.contains_key(header::ORIGIN) {
+        return refused("Not from a browser.\n".into());
+    }
+    let (answer, taken) = oneshot::channel();
+    let taken = match reload.try_send(answer) {
+        Ok(()) => taken.await.ok(),
+        Err(_) => Some(Err("the config file is being read, try again".to_owned())),
+    };
+    match taken {
+        Some(Ok(())) => StatusCode::OK.into_response(),
+        Some(Err(error)) => {
+            let text = format!("failed to reload config: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, "kafka-vitals is ending.\n").into_response(),
+    }
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
@@ -155,11 +203,6 @@ fn html_page(page: maud::Markup) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-        ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, page.into_string()).into_response()
 }
@@ -236,106 +279,6 @@ async fn ready(State(served): State<Served>) -> Response {
         )
             .into_response()
     }
-}
-
-/// Answers on `listener` until the task is dropped.
-pub async fn serve(listener: TcpListener, router: Router) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut failing = false;
-    loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if std::mem::take(&mut failing) {
-                    tracing::info!("connections are accepted again");
-                }
-                let router = router.clone();
-                tokio::spawn(async move {
-                    connection(stream, router).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Most likely the file descriptors are used up: the kernel would return the same error at once.
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "cannot accept connections");
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, router: Router) {
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
-        .max_buf_size(64 * 1024);
-    let service = TowerToHyperService::new(router);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = tokio::time::sleep(CONNECTION_LIFE) => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(HEADER_DEADLINE, connection).await {
-                Ok(ended) => ended,
-                // The client reads nothing of its answer.
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
-    }
-}
-
-/// The server cannot listen on an address.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {cause}; {}", remedy(cause))]
-pub struct BindError {
-    address: SocketAddr,
-    cause: std::io::Error,
-}
-
-fn remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            "another process uses this port: end it, or choose another port with --web.listen-address"
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE: choose one above with --web.listen-address"
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            "this host has no such address: choose another with --web.listen-address"
-        }
-        _ => "choose another with --web.listen-address",
-    }
-}
-
-/// Listens on the address. `[::]` means every IPv4 and IPv6 address, or every IPv4 one on a host without IPv6.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let bound = match address {
-        SocketAddr::V6(every) if every.ip().is_unspecified() => match bind_dual_stack(address) {
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-            }
-            bound => bound,
-        },
-        _ => TcpListener::bind(address).await,
-    };
-    bound.map_err(|cause| BindError { address, cause })
-}
-
-fn bind_dual_stack(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = TcpSocket::new_v6()?;
-    // The host's setting (`net.ipv6.bindv6only`) may differ.
-    rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

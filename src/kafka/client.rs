@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conn::{Conn, ConnError, Dialer, Late};
+use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::wire::{self, Metadata, WireError};
 use crate::model::Reason;
 
@@ -127,6 +127,7 @@ impl ClientError {
                 ConnError::NameTimeout { .. }
                 | ConnError::ConnectTimeout { .. }
                 | ConnError::Timeout { .. } => Reason::Timeout,
+                ConnError::NoRoom { .. } => Reason::NoRoom,
                 ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
                 ConnError::Loopback { .. } => Reason::OtherNetwork,
                 ConnError::Closed { .. } => Reason::Closed,
@@ -304,7 +305,9 @@ impl Client {
                 drop(self.failed.take_if(|_| idle));
             }
             // The connection and the question remain.
-            Err(ClientError::Conn(ConnError::Timeout { waited, .. })) => duration = *waited,
+            Err(ClientError::Conn(
+                ConnError::Timeout { waited, .. } | ConnError::NoRoom { waited, .. },
+            )) => duration = *waited,
             Err(ClientError::Slow { took, .. }) => duration = *took,
             Err(ClientError::Waiting { .. }) => {
                 (connected_in, duration) =
@@ -325,7 +328,7 @@ impl Client {
     async fn read<T: Send + 'static>(
         &self,
         question: Question,
-        body: Vec<u8>,
+        body: Body,
         read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         if body.len() <= SMALL_ANSWER {
@@ -374,7 +377,7 @@ impl Client {
         question: Question,
         deadline: Instant,
         started: &mut Instant,
-    ) -> Result<Vec<u8>, ClientError> {
+    ) -> Result<Body, ClientError> {
         let kept = match &mut self.kept {
             Some(kept) => {
                 // If an answer is still owed, the broker hangs, even if its last answer was only late.

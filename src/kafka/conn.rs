@@ -1,12 +1,13 @@
 //! One kept connection to a broker, with bounded frames, one request at a time and a deadline for each.
 //!
 //! A connection that is closed while its request is unanswered costs a hanging broker an fd. So a timeout does not close
-//! it: the request stays outstanding, and its answer is read whenever it comes. Only how late it was is kept.
+//! it: the request stays outstanding, and its answer is passed over whenever it comes. Only how late it was is kept.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +16,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::resolver::{Resolver, is_loopback};
+use crate::model::room::{BUDGET, Room};
 
-/// First size of the buffer for an answer. It doubles as bytes arrive: the announced length alone allocates nothing.
+/// First size of the buffer for an answer. It grows as bytes arrive: the announced length alone allocates nothing.
 const CHUNK: usize = 64 * 1024;
+/// The most by which it grows at once. What does not fit into the first chunk needs [`Room`].
+const GROWTH: usize = 1024 * 1024;
+/// Length and correlation id: what is kept of an answer that comes too late.
+const HEADER: usize = 8;
 
 /// Why there is no answer. Every error except [`ConnError::Timeout`] ends the connection.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +47,15 @@ pub enum ConnError {
     ConnectTimeout { address: String, within: Duration },
     #[error("{address} accepted the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
     Timeout {
+        address: String,
+        request: &'static str,
+        waited: Duration,
+    },
+    #[error(
+        "no room for the answer of {address} to {request}: answers of {} MiB are in flight, which is all that the exporter keeps at a time; if this lasts, a broker, or a process that looks like one, sends far more than usual",
+        BUDGET >> 20
+    )]
+    NoRoom {
         address: String,
         request: &'static str,
         waited: Duration,
@@ -142,6 +157,8 @@ struct Outstanding {
     since: Instant,
     /// How long the answer took; None until it is read.
     took: Option<Duration>,
+    /// Nobody waits for it any more, so its body is passed over.
+    late: bool,
 }
 
 /// An answer that came after its deadline.
@@ -160,8 +177,28 @@ pub struct Conn {
     correlation: i32,
     outstanding: Option<Outstanding>,
     unsent: Vec<u8>,
-    /// The part of the answer that has arrived: length, correlation id, body.
+    /// The part of the answer that has arrived and is kept: length, correlation id, body.
     received: Vec<u8>,
+    /// How many more bytes of a late answer have arrived.
+    passed_over: usize,
+    /// For what is beyond the first chunk of `received`.
+    room: Room,
+    waits_for_room: bool,
+}
+
+/// The body of an answer, with the room that it takes.
+#[derive(Debug)]
+pub struct Body {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Conn {
@@ -218,6 +255,9 @@ impl Conn {
             outstanding: None,
             unsent: Vec::new(),
             received: Vec::new(),
+            passed_over: 0,
+            room: Room::default(),
+            waits_for_room: false,
         })
     }
 
@@ -237,7 +277,7 @@ impl Conn {
         frame: impl FnOnce(i32) -> Vec<u8>,
         cap: usize,
         deadline: Instant,
-    ) -> Result<Vec<u8>, ConnError> {
+    ) -> Result<Body, ConnError> {
         self.settle(deadline).await?;
         self.correlation = self.correlation.wrapping_add(1);
         self.unsent = frame(self.correlation);
@@ -247,15 +287,17 @@ impl Conn {
             cap,
             since: Instant::now(),
             took: None,
+            late: false,
         });
         self.answer(deadline).await.map(|(body, _)| body)
     }
 
-    /// Reads the answer to an earlier request, drops it, and returns how late it was.
+    /// Passes over the answer to an earlier request, and returns how late it was.
     pub async fn settle(&mut self, deadline: Instant) -> Result<Option<Late>, ConnError> {
         let Some(Outstanding { request, .. }) = self.outstanding else {
             return Ok(None);
         };
+        self.give_up();
         self.answer(deadline)
             .await
             .map(|(_, took)| Some(Late { request, took }))
@@ -263,25 +305,47 @@ impl Conn {
 
     /// Waits for an owed answer until then, so that the next [`Conn::settle`] knows how long it took.
     pub async fn read_late(&mut self, until: Instant) {
+        self.give_up();
         // A failure ends the connection, so the next call fails in the same way.
         let _ = timeout_at(until, self.receive()).await;
     }
 
-    async fn answer(&mut self, deadline: Instant) -> Result<(Vec<u8>, Duration), ConnError> {
-        match timeout_at(deadline, self.receive()).await {
-            Ok(received) => received.and_then(|took| Ok((self.take_answer()?, took))),
-            Err(_) => Err(ConnError::Timeout {
-                address: self.address.clone(),
-                request: self
-                    .outstanding
-                    .as_ref()
-                    .map_or("", |outstanding| outstanding.request),
-                waited: self
-                    .outstanding
-                    .as_ref()
-                    .map_or(Duration::ZERO, |outstanding| outstanding.since.elapsed()),
-            }),
+    /// Keeps nothing of the owed answer but its header.
+    fn give_up(&mut self) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.late = true;
         }
+        self.passed_over += self.received.len().saturating_sub(HEADER);
+        self.received.truncate(HEADER);
+        self.received.shrink_to_fit();
+        (self.room, self.waits_for_room) = (Room::default(), false);
+    }
+
+    async fn answer(&mut self, deadline: Instant) -> Result<(Body, Duration), ConnError> {
+        if let Ok(received) = timeout_at(deadline, self.receive()).await {
+            return received.and_then(|took| Ok((self.take_answer()?, took)));
+        }
+        let address = self.address.clone();
+        let (request, waited) = self
+            .outstanding
+            .as_ref()
+            .map_or(("", Duration::ZERO), |outstanding| {
+                (outstanding.request, outstanding.since.elapsed())
+            });
+        let no_room = self.waits_for_room;
+        self.give_up();
+        Err(match no_room {
+            true => ConnError::NoRoom {
+                address,
+                request,
+                waited,
+            },
+            false => ConnError::Timeout {
+                address,
+                request,
+                waited,
+            },
+        })
     }
 
     /// Continues to send and read where the last call stopped, until the whole answer has arrived, and returns how long
@@ -292,12 +356,13 @@ impl Conn {
             cap,
             since,
             took,
+            late,
             ..
         }) = &mut self.outstanding
         else {
             return Ok(Duration::ZERO);
         };
-        let (request, cap) = (*request, *cap);
+        let (request, cap, late) = (*request, *cap, *late);
         let address = &self.address;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ConnError::Closed {
@@ -319,20 +384,41 @@ impl Conn {
                 None => 4,
                 Some(start) => 4 + frame_length(*start, cap, address, request)?,
             };
-            let missing = wanted.saturating_sub(self.received.len());
+            let missing = wanted.saturating_sub(self.received.len() + self.passed_over);
             if missing == 0 {
                 break;
             }
-            if self.received.len() == self.received.capacity() {
-                let growth = self.received.len().max(CHUNK).min(missing);
-                // Exact: the last doubling would allocate up to twice the answer.
-                self.received.reserve_exact(growth);
-            }
-            let read = (&mut self.stream)
-                .take(missing as u64)
-                .read_buf(&mut self.received)
-                .await
-                .map_err(failed)?;
+            let read = if late && self.received.len() == HEADER {
+                let mut over = Vec::with_capacity(missing.min(CHUNK));
+                let read = (&mut self.stream)
+                    .take(missing as u64)
+                    .read_buf(&mut over)
+                    .await
+                    .map_err(failed)?;
+                self.passed_over += read;
+                read
+            } else {
+                let missing = match late {
+                    true => missing.min(HEADER - self.received.len()),
+                    false => missing,
+                };
+                if self.received.len() == self.received.capacity() {
+                    let growth = self.received.len().clamp(CHUNK, GROWTH).min(missing);
+                    let wanted = self.received.len() + growth;
+                    if wanted > CHUNK {
+                        self.waits_for_room = true;
+                        self.room.grow_to(wanted).await;
+                        self.waits_for_room = false;
+                    }
+                    // Exact: a doubling would allocate up to twice the answer.
+                    self.received.reserve_exact(growth);
+                }
+                (&mut self.stream)
+                    .take(missing as u64)
+                    .read_buf(&mut self.received)
+                    .await
+                    .map_err(failed)?
+            };
             if read == 0 {
                 return Err(ConnError::Closed {
                     address: address.clone(),
@@ -344,18 +430,23 @@ impl Conn {
     }
 
     /// Returns the body of the received answer.
-    fn take_answer(&mut self) -> Result<Vec<u8>, ConnError> {
-        let mut answer = std::mem::take(&mut self.received);
+    fn take_answer(&mut self) -> Result<Body, ConnError> {
+        let mut body = Body {
+            bytes: std::mem::take(&mut self.received),
+            _room: std::mem::take(&mut self.room),
+        };
+        self.passed_over = 0;
         let Some(Outstanding {
             request,
             correlation,
             ..
         }) = self.outstanding.take()
         else {
-            return Ok(answer);
+            return Ok(body);
         };
         // frame_length() refuses an answer that is shorter than its correlation id.
-        let found = answer
+        let found = body
+            .bytes
             .get(4..8)
             .and_then(|id| id.first_chunk())
             .map_or(0, |id| i32::from_be_bytes(*id));
@@ -368,8 +459,8 @@ impl Conn {
                 found,
             });
         }
-        answer.drain(..8);
-        Ok(answer)
+        body.bytes.drain(..HEADER);
+        Ok(body)
     }
 }
 

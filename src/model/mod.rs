@@ -5,12 +5,14 @@ mod collector;
 mod evidence;
 pub mod named;
 mod reading;
+pub mod room;
 pub mod routes;
 mod snapshot;
 mod tcp;
-mod text;
+pub mod text;
 mod threads;
 mod time;
+mod visible;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
@@ -18,12 +20,12 @@ pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
-pub use text::{is_unseen, visible};
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, NamedIssue, PoolFindings,
-    ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, MoreDeadlocks, NamedIssue,
+    PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
     rfc3339_millis, seconds_text,
 };
+pub use visible::{is_unseen, visible};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
 use super::named::named;
+use super::{Moment, text};
 
 /// A value with its time, or the reason why it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +121,8 @@ named! {
         NotHotspot = "not_hotspot",
         /// The JVM does not catch SIGQUIT.
         NoSignalHandler = "no_signal_handler",
+        /// All room for answers in flight is taken.
+        NoRoom = "no_room",
         /// The kernel reported another error.
         Io = "io",
         /// The collector panicked.
@@ -167,7 +169,7 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Failure {
             reason,
-            message: message.into(),
+            message: text::message(message),
         }
     }
 }

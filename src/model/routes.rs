@@ -10,8 +10,9 @@ pub const LIVE: &str = "/live";
 pub const BROKER_LIVE: &str = "/brokers/{name}/live";
 pub const HEALTHY: &str = "/-/healthy";
 pub const READY: &str = "/-/ready";
+pub const RELOAD: &str = "/-/reload";
 
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 11] = [
     PAGE,
     CHECK,
     API_BROKERS,
@@ -22,6 +23,7 @@ pub const ALL: [&str; 10] = [
     BROKER_LIVE,
     HEALTHY,
     READY,
+    RELOAD,
 ];
 
 /// The path for one broker or runbook: `of(RUNBOOK, "jvm_deadlock")`.

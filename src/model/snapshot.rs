@@ -32,6 +32,29 @@ pub struct Snapshot {
     pub discovery_warnings: Vec<String>,
     /// The exporter's own process.
     pub exporter: Reading<ExporterVitals>,
+    /// None in recordings of earlier builds, and before the first round.
+    #[serde(default)]
+    pub settings: Option<SettingsStatus>,
+}
+
+/// What became of the newest attempts to take config file and web config file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    pub config_file_ok: bool,
+    pub web_config_file_ok: bool,
+    /// When settings were taken last.
+    pub taken: Moment,
+}
+
+impl SettingsStatus {
+    /// At the start, which a wrong file prevents.
+    pub fn started(now: Moment) -> SettingsStatus {
+        SettingsStatus {
+            config_file_ok: true,
+            web_config_file_ok: true,
+            taken: now,
+        }
+    }
 }
 
 /// The exporter's own use of its host, as Prometheus' client libraries export it.
@@ -86,6 +109,9 @@ pub struct BrokerSnapshot {
     pub deadlock: Option<StandingDeadlock>,
     /// Failed thread dumps of this process since the exporter started, by reason.
     pub dump_failures: BTreeMap<Reason, u64>,
+    /// Rounds of collectors that panicked since the exporter started.
+    #[serde(default)]
+    pub panics: BTreeMap<CollectorName, u64>,
     #[serde(deserialize_with = "known_collectors")]
     pub collectors: BTreeMap<CollectorName, CollectorStatus>,
 }
@@ -130,6 +156,38 @@ impl BrokerSnapshot {
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
             (C::Pools, "CPU time of pools", &self.pools),
         ]
+    }
+
+    /// Makes unknown what this collector has read, because it is off from now on.
+    pub fn forget(&mut self, collector: CollectorName) {
+        use CollectorName as C;
+        self.collectors.remove(&collector);
+        match collector {
+            // Always on.
+            C::Discovery | C::Process => {}
+            C::AcceptQueues => self.accept_queues = Reading::default(),
+            C::Sockets => self.sockets = Reading::default(),
+            C::Fds => self.fd_kinds = Reading::default(),
+            C::Connections => {
+                self.connections = Reading::default();
+                self.untracked_sockets = Reading::default();
+            }
+            C::MemoryMaps => self.memory_maps = Reading::default(),
+            C::LogDirs => self.log_dirs = Reading::default(),
+            C::Cluster => {
+                self.cluster = Reading::default();
+                self.probes = Reading::default();
+            }
+            C::Threads => {
+                self.threads = Reading::default();
+                self.deadlock = None;
+            }
+            C::Progress => {
+                self.progress = Reading::default();
+                self.jvm_pauses = Reading::default();
+            }
+            C::Pools => self.pools = Reading::default(),
+        }
     }
 
     /// The counts of partitions; unknown if no topic is visible: `cluster` then only shows the live brokers.

@@ -1,34 +1,32 @@
-//! Text that a broker, or whoever speaks as one, has chosen, for people to read.
+//! Texts whose length others decide, cut.
 
-use std::borrow::Cow;
+/// The most bytes of a message to a person or of a line of the log. What comes from outside, as a path or the name of a
+/// thread, may be longer.
+pub const MESSAGE: usize = 2048;
 
-/// Whether a character shows nothing itself and changes how others are shown: control characters, those that turn the
-/// direction of writing, those without a width. Line ends are none of them.
-pub fn is_unseen(c: char) -> bool {
-    (c.is_control() && c != '\n')
-        || matches!(
-            c,
-            '\u{61c}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-        )
+/// The beginning of `text`, at most so many bytes, that ends with a whole character.
+pub fn beginning(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or(text)
 }
 
-/// The text with such characters escaped, as in `\u{202e}`.
-pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_unseen) {
-        return Cow::Borrowed(text);
+/// The text with at most so many bytes, and a mark where something is cut.
+pub fn cut(mut text: String, most: usize) -> String {
+    const MARK: &str = "\u{2026} (cut)";
+    if text.len() > most {
+        text.truncate(beginning(&text, most.saturating_sub(MARK.len())).len());
+        text.push_str(MARK);
+        text.shrink_to_fit();
     }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match is_unseen(c) {
-            true => out.extend(c.escape_unicode()),
-            false => out.push(c),
-        }
-    }
-    Cow::Owned(out)
+    text
+}
+
+/// The text as a message, see [`MESSAGE`].
+pub fn message(text: impl Into<String>) -> String {
+    cut(text.into(), MESSAGE)
 }
 
 #[cfg(test)]
@@ -36,16 +34,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_not_be_seen_is_escaped() {
-        let table = [
-            ("Grüße, 日本, שלום\nend", "Grüße, 日本, שלום\nend"),
-            ("a\u{1b}[2Jb\rc\td", "a\\u{1b}[2Jb\\u{d}c\\u{9}d"),
-            ("x\u{202e}gpj.exe\u{2066}", "x\\u{202e}gpj.exe\\u{2066}"),
-            ("\u{feff}\u{200b}\u{85}", "\\u{feff}\\u{200b}\\u{85}"),
-        ];
-        for (text, expected) in table {
-            assert_eq!(visible(text), expected);
-        }
-        assert!(matches!(visible("plain"), Cow::Borrowed(_)));
+    fn what_is_too_long_is_cut_at_a_whole_character_and_marked() {
+        assert_eq!(message("short"), "short");
+        let whole = "x".repeat(MESSAGE);
+        assert_eq!(message(whole.clone()), whole);
+        let long = message("\u{1f600}".repeat(MESSAGE));
+        assert!(
+            long.len() <= MESSAGE && long.len() > MESSAGE - 4,
+            "{}",
+            long.len()
+        );
+        assert!(long.ends_with("\u{1f600}\u{2026} (cut)"), "{long}");
+        assert_eq!(beginning("a\u{e9}", 2), "a");
     }
 }

@@ -13,6 +13,9 @@ pub struct ThreadReport {
     /// Java threads by `java.lang.Thread.State`, lower case: `runnable`, `blocked` ...
     pub by_state: BTreeMap<String, u64>,
     pub deadlocks: Vec<Deadlock>,
+    /// What of them is only counted.
+    #[serde(default, skip_serializing_if = "MoreDeadlocks::is_none")]
+    pub more_deadlocks: MoreDeadlocks,
     /// The longest queues for one lock outside deadlocks.
     pub convoys: Vec<LockQueue>,
     /// None until two dumps of the process are far enough apart.
@@ -72,6 +75,9 @@ pub struct MissingThread {
 pub struct LockQueue {
     pub lock_class: String,
     pub waiters: Vec<String>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiters_left_out: usize,
     /// None if the dump does not show it, as for a `java.util.concurrent` lock.
     pub owner: Option<String>,
     /// The owner's topmost frames.
@@ -95,16 +101,62 @@ pub struct Suspect {
     pub pool: String,
 }
 
+/// Deadlocks beyond those that a report lists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoreDeadlocks {
+    pub deadlocks: usize,
+    /// The members of these.
+    pub threads: usize,
+}
+
+impl MoreDeadlocks {
+    fn is_none(&self) -> bool {
+        self.deadlocks == 0
+    }
+}
+
 /// One cycle of threads that wait for each other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadlock {
-    /// The true members, each of which wants what the next one holds.
+    /// The true members, each of which wants what the next one holds. The first ones, where there are more than 256.
     pub cycle: Vec<DeadlockedThread>,
-    /// Threads that are blocked behind the cycle: they wait for a member, directly or through others.
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cycle_left_out: usize,
+    /// Threads that are blocked behind the cycle: they wait for a member, directly or through others. The first ones, where
+    /// there are more than 256.
     pub waiting: Vec<DeadlockedThread>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting_left_out: usize,
     /// Whether the JVM's own report has it; otherwise only the wait-for graph shows it.
     #[serde(default)]
     pub reported: bool,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Deadlock {
+    /// How many threads are in the cycle.
+    pub fn members(&self) -> usize {
+        self.cycle.len() + self.cycle_left_out
+    }
+
+    /// How many threads are blocked behind it.
+    pub fn blocked(&self) -> usize {
+        self.waiting.len() + self.waiting_left_out
+    }
+
+    /// The class of the lock that this member holds and the one before it wants; None where that one is left out.
+    pub fn held(&self, member: usize) -> Option<&str> {
+        let before = match member.checked_sub(1) {
+            Some(before) => self.cycle.get(before),
+            None => self.cycle.last().filter(|_| self.cycle_left_out == 0),
+        };
+        before.map(|before| before.wants.as_str())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +176,9 @@ pub struct StandingDeadlock {
     pub since: Moment,
     pub confirmed: Moment,
     pub deadlocks: Vec<Deadlock>,
+    /// What of them is only counted.
+    #[serde(default, skip_serializing_if = "MoreDeadlocks::is_none")]
+    pub more: MoreDeadlocks,
     /// The known faults that it is; empty means unknown.
     pub known_issues: Vec<NamedIssue>,
 }

@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::short_work::{self, Outcome, PATIENCE, Work};
 use crate::model::{Failure, Reason};
+
+/// Threads at a time, of all workers: reads that hang must not become more and more.
+const THREADS: usize = 32;
+static FREE: Semaphore = Semaphore::const_new(THREADS);
 
 /// Runs blocking work, one piece at a time, away from the threads that must not wait. While a piece hangs (a read of
 /// `/proc` of a sick process can), the next is refused, so that a worker never holds more than one thread.
@@ -18,6 +22,8 @@ pub struct BlockingWorker<S> {
     state: Arc<Mutex<S>>,
     /// Lives as long as the piece of work under way.
     running: Weak<()>,
+    /// Whether it counts among [`THREADS`].
+    counted: bool,
 }
 
 impl<S: Send + 'static> BlockingWorker<S> {
@@ -26,28 +32,47 @@ impl<S: Send + 'static> BlockingWorker<S> {
         BlockingWorker {
             state: Arc::new(Mutex::new(state)),
             running: Weak::new(),
+            counted: true,
+        }
+    }
+
+    /// A worker that always has its thread, for what exists once in the exporter and must go on while others hang.
+    pub fn reserved(state: S) -> BlockingWorker<S> {
+        BlockingWorker {
+            counted: false,
+            ..BlockingWorker::new(state)
         }
     }
 
     /// Runs `work` on a thread of its own, and returns its answer and the CPU time that it took; a [`Failure`] at the
-    /// deadline.
+    /// deadline. While as many threads as there may be are at work, it waits for one of them.
     pub async fn run<R: Send + 'static>(
         &mut self,
         deadline: Duration,
         what: &str,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<(R, Duration), Failure> {
+        self.refuse_second(what)?;
+        let end = tokio::time::Instant::now() + deadline;
+        let place = match self.counted {
+            false => None,
+            true => match tokio::time::timeout_at(end, FREE.acquire()).await {
+                // It is never closed.
+                Ok(place) => place.ok(),
+                Err(_) => return Err(no_place(what)),
+            },
+        };
         let (done, answer) = oneshot::channel();
         // After the deadline there is no receiver any more.
-        self.start(what, work, |result| drop(done.send(result)))?;
-        match tokio::time::timeout(deadline, answer).await {
+        self.start(what, place, work, |result| drop(done.send(result)))?;
+        match tokio::time::timeout_at(end, answer).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(panicked(what)),
             Err(_) => Err(timed_out(what, deadline)),
         }
     }
 
-    /// As [`BlockingWorker::run`], for a caller that may wait itself.
+    /// As [`BlockingWorker::run`], for a caller that may wait itself and needs no place.
     pub fn run_and_wait<R: Send + 'static>(
         &mut self,
         deadline: Duration,
@@ -55,7 +80,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<R, Failure> {
         let (done, answer) = mpsc::sync_channel(1);
-        self.start(what, work, move |result| drop(done.send(result)))?;
+        self.start(what, None, work, move |result| drop(done.send(result)))?;
         match answer.recv_timeout(deadline) {
             Ok((result, _)) => Ok(result),
             Err(RecvTimeoutError::Disconnected) => Err(panicked(what)),
@@ -66,6 +91,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     fn start<R: 'static>(
         &mut self,
         what: &str,
+        place: Option<SemaphorePermit<'static>>,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
         deliver: impl FnOnce((R, Duration)) + Send + 'static,
     ) -> Result<(), Failure> {
@@ -77,10 +103,12 @@ impl<S: Send + 'static> BlockingWorker<S> {
             // Dropped in reverse order, also by a panic: when the caller sees an end, the next piece may follow.
             let deliver = deliver;
             let running = running;
+            let place = place;
             // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = measured(|| work(&mut state));
             drop(state);
+            drop(place);
             drop(running);
             deliver(result);
         };
@@ -197,8 +225,17 @@ fn panicked(what: &str) -> Failure {
 }
 
 fn no_thread(what: &str, error: &std::io::Error) -> Failure {
-    let message = format!("{what}: no thread can be started: {error}");
-    Failure::new(Reason::Internal, message)
+    let message = format!(
+        "{what}: no thread can be started: {error}; raise the limit of processes (ulimit -u, TasksMax=) or of memory"
+    );
+    Failure::new(Reason::NoRoom, message)
+}
+
+fn no_place(what: &str) -> Failure {
+    let message = format!(
+        "{what}: {THREADS} reads are under way, which is the most at a time; look for state D in /proc/PID/stat"
+    );
+    Failure::new(Reason::NoRoom, message)
 }
 
 fn timed_out(what: &str, deadline: Duration) -> Failure {

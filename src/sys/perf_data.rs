@@ -10,9 +10,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
+use super::plain;
 use super::process::PinnedProcess;
 
 /// A file is 32 KiB unless -XX:PerfDataMemorySize says otherwise.
@@ -69,20 +70,15 @@ impl PerfFile {
                 continue;
             };
             let file = target.ns_pid.to_string();
-            let Ok(stat) = statat(&folder, &file, AtFlags::SYMLINK_NOFOLLOW) else {
+            let reference = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let Ok(file) = openat(&folder, &file, reference, Mode::empty()) else {
                 continue;
             };
-            if !of_user(
-                fstat(&folder)?.st_mode,
-                fstat(&folder)?.st_uid,
-                FileType::Directory,
-            ) || !of_user(stat.st_mode, stat.st_uid, FileType::RegularFile)
+            let (outer, stat) = (fstat(&folder)?, fstat(&file)?);
+            if of_user(outer.st_mode, outer.st_uid, FileType::Directory)
+                && of_user(stat.st_mode, stat.st_uid, FileType::RegularFile)
             {
-                continue;
-            }
-            let file = openat(&folder, &file, flags, Mode::empty())?;
-            let stat = fstat(&file)?;
-            if of_user(stat.st_mode, stat.st_uid, FileType::RegularFile) {
+                let file = plain::reopen(&file, OFlags::empty())?;
                 return Ok(PerfFile {
                     file: file.into(),
                     safepoints: None,

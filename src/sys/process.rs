@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::attach::error::AttachError;
+use super::plain::FileError;
 use super::proc::{Stat, Status, parse_stat, parse_status, read_in};
-use super::rooted::{Rooted, RootedError};
+use super::rooted::Rooted;
 
 /// After the end of the process every read fails, even if another process has its pid.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl PinnedProcess {
     }
 
     /// Opens its `/tmp` with O_PATH. The process may be hostile, so links lead nowhere outside its root.
-    pub(super) fn tmp(&self) -> Result<OwnedFd, RootedError> {
+    pub(super) fn tmp(&self) -> Result<OwnedFd, FileError> {
         self.root.folder(Path::new("tmp"))
     }
 

@@ -4,50 +4,28 @@
 //! resolved here, against that root, and `..` goes back along the folders of the walk. So no path leads out of the root,
 //! even if the other side renames folders and swaps links meanwhile. Links *inside* the root work: a properties file
 //! from a Kubernetes ConfigMap needs them. A file is opened for reading only if it is a regular one, so a FIFO cannot
-//! block the exporter and no device is touched.
+//! block the exporter and no device is touched; nothing is read where the kernel shows itself, such as procfs. All this
+//! is done with the rights of that process (`rights.rs`).
 //!
 //! `openat2` does the same with `RESOLVE_IN_ROOT` (the tests compare the two). It is not used, because kernels before 5.6
 //! lack it and the seccomp filters of older container runtimes refuse it. This walk is needed for those in any case.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+
+use super::plain::{self, FileError};
+use super::proc::ProcRoot;
+use super::rights::FileRights;
 
 /// Links in one path; the kernel has the same limit.
 const MOST_LINKS: usize = 40;
 /// Parts of one path after links are resolved. Bounds the folders that are open during a walk.
 const MOST_PARTS: usize = 256;
-
-/// Why a file below the root of another process was not read.
-#[derive(Debug, thiserror::Error)]
-pub enum RootedError {
-    #[error("{} does not exist", path.display())]
-    Missing { path: PathBuf },
-    #[error("{} may not be read by uid {}", path.display(), rustix::process::geteuid().as_raw())]
-    Denied { path: PathBuf },
-    #[error("{} is a {found}, not a {wanted}", path.display())]
-    WrongKind {
-        path: PathBuf,
-        found: &'static str,
-        wanted: &'static str,
-    },
-    #[error("{} has more than {most} {what}", path.display())]
-    TooBig {
-        path: PathBuf,
-        most: usize,
-        what: &'static str,
-    },
-    #[error("{} leads through too many links or folders", path.display())]
-    TooDeep { path: PathBuf },
-    #[error("{}: {cause}", path.display())]
-    Io { path: PathBuf, cause: io::Error },
-}
 
 /// The content of a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,45 +41,76 @@ pub struct Rooted {
     root: OwnedFd,
     /// The path of the root, for messages.
     shown: PathBuf,
+    /// Those of the process whose root it is. None: those of the exporter.
+    rights: Option<FileRights>,
+    /// Whether links are followed only if this user or root made them.
+    own_links: bool,
 }
 
 impl Rooted {
-    /// The path `root` itself is trusted: `/proc/PID/root`, or a folder of the exporter.
-    pub fn open(root: &Path) -> Result<Rooted, RootedError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty())
-            .map_err(|errno| failed(root, errno))?;
+    /// Opens the root of a process, in which files are opened with that process's rights.
+    pub fn of_process(proc: &ProcRoot, pid: u32) -> Result<Rooted, FileError> {
+        let rights = FileRights::of(proc, pid)?;
         Ok(Rooted {
-            root: fd,
-            shown: root.to_path_buf(),
+            rights: Some(rights),
+            ..Rooted::open(&proc.file(pid, "root"))?
         })
     }
 
-    /// Takes a folder that is open already, as a bare reference or for reading.
+    /// Opens a folder of the exporter or its operator. The path `root` itself is trusted.
+    pub fn open(root: &Path) -> Result<Rooted, FileError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty())
+            .map_err(|errno| FileError::new(root, errno))?;
+        Ok(Rooted::of(fd, root.to_path_buf()))
+    }
+
+    /// Takes a folder that is open already, as a bare reference or for reading. For a caller that has become the user of
+    /// the process.
     pub(super) fn of(root: OwnedFd, shown: PathBuf) -> Rooted {
-        Rooted { root, shown }
+        Rooted {
+            root,
+            shown,
+            rights: None,
+            own_links: false,
+        }
+    }
+
+    /// The exporter's own root, for a path of the operator that is written to: whoever owns a folder on its way cannot
+    /// lead it elsewhere by a link.
+    pub(super) fn of_operator() -> Result<Rooted, FileError> {
+        Ok(Rooted {
+            own_links: true,
+            ..Rooted::open(Path::new("/"))?
+        })
     }
 
     /// Opens a bare reference to a folder.
-    pub(super) fn folder(&self, path: &Path) -> Result<OwnedFd, RootedError> {
-        Ok(self.find(path, FileType::Directory)?.0)
+    pub(super) fn folder(&self, path: &Path) -> Result<OwnedFd, FileError> {
+        self.with_rights(path, |shown| {
+            Ok(self.find(path, shown, FileType::Directory)?.0)
+        })
     }
 
     /// Reads a regular file of at most `most` bytes.
-    pub fn read(&self, path: &Path, most: usize) -> Result<FileContent, RootedError> {
-        let shown = self.show(path);
-        let (file, stat) = self.reopen(path, FileType::RegularFile, OFlags::empty())?;
+    pub fn read(&self, path: &Path, most: usize) -> Result<FileContent, FileError> {
+        self.with_rights(path, |shown| self.read_at(path, shown, most))
+    }
+
+    fn read_at(&self, path: &Path, shown: &Path, most: usize) -> Result<FileContent, FileError> {
+        let (found, stat) = self.find(path, shown, FileType::RegularFile)?;
+        let fail = |errno| FileError::new(shown, errno);
+        let file = plain::reopen(&found, OFlags::empty()).map_err(fail)?;
         // The size may be wrong or grow, so it only saves reading a file that is surely too big.
-        let too_big = || RootedError::TooBig {
-            path: shown.clone(),
+        let too_big = || FileError::TooBig {
+            path: shown.to_path_buf(),
             most,
             what: "bytes",
         };
         if usize::try_from(stat.st_size).map_or(true, |size| size > most) {
             return Err(too_big());
         }
-        let bytes =
-            super::proc::read_open_file(&file, most + 1).map_err(|errno| failed(&shown, errno))?;
+        let bytes = super::proc::read_open_file(&file, most + 1).map_err(fail)?;
         if bytes.len() > most {
             return Err(too_big());
         }
@@ -112,18 +121,23 @@ impl Rooted {
     }
 
     /// Lists a folder of at most `most` entries, without `.` and `..`.
-    pub fn list(&self, path: &Path, most: usize) -> Result<Vec<OsString>, RootedError> {
-        let shown = self.show(path);
-        let (folder, _) = self.reopen(path, FileType::Directory, OFlags::DIRECTORY)?;
+    pub fn list(&self, path: &Path, most: usize) -> Result<Vec<OsString>, FileError> {
+        self.with_rights(path, |shown| self.list_at(path, shown, most))
+    }
+
+    fn list_at(&self, path: &Path, shown: &Path, most: usize) -> Result<Vec<OsString>, FileError> {
+        let (found, _) = self.find(path, shown, FileType::Directory)?;
+        let fail = |errno| FileError::new(shown, errno);
+        let folder = plain::reopen(&found, OFlags::DIRECTORY).map_err(fail)?;
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::new(folder).map_err(|errno| failed(&shown, errno))? {
-            let entry = entry.map_err(|errno| failed(&shown, errno))?;
+        for entry in rustix::fs::Dir::new(folder).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
             if matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 continue;
             }
             if names.len() == most {
-                return Err(RootedError::TooBig {
-                    path: shown,
+                return Err(FileError::TooBig {
+                    path: shown.to_path_buf(),
                     most,
                     what: "entries",
                 });
@@ -134,66 +148,55 @@ impl Rooted {
     }
 
     /// Returns the size of a regular file, without opening it for reading.
-    pub fn size(&self, path: &Path) -> Result<u64, RootedError> {
-        let (_, stat) = self.find(path, FileType::RegularFile)?;
-        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    pub fn size(&self, path: &Path) -> Result<u64, FileError> {
+        self.with_rights(path, |shown| {
+            let (_, stat) = self.find(path, shown, FileType::RegularFile)?;
+            Ok(u64::try_from(stat.st_size).unwrap_or(0))
+        })
     }
 
     /// Returns the bytes of the folder's file system: first those that an ordinary user may still write, then all.
-    pub fn space(&self, path: &Path) -> Result<(u64, u64), RootedError> {
-        let folder = self.folder(path)?;
-        // Through /proc, because fstatfs accepts no O_PATH fd before Linux 3.12.
-        let of = rustix::fs::statvfs(format!("/proc/self/fd/{}", folder.as_raw_fd()))
-            .map_err(|errno| failed(&self.show(path), errno))?;
-        Ok((
-            of.f_bavail.saturating_mul(of.f_frsize),
-            of.f_blocks.saturating_mul(of.f_frsize),
-        ))
+    pub fn space(&self, path: &Path) -> Result<(u64, u64), FileError> {
+        self.with_rights(path, |shown| {
+            let (folder, _) = self.find(path, shown, FileType::Directory)?;
+            let of = rustix::fs::statvfs(plain::by_number(&folder))
+                .map_err(|errno| FileError::new(shown, errno))?;
+            Ok((
+                of.f_bavail.saturating_mul(of.f_frsize),
+                of.f_blocks.saturating_mul(of.f_frsize),
+            ))
+        })
     }
 
-    fn show(&self, path: &Path) -> PathBuf {
-        self.shown.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// Opens for reading exactly what the walk found, through its fd, so that it cannot be replaced in between.
-    fn reopen(
+    /// Gives `work` the path for messages.
+    fn with_rights<R>(
         &self,
         path: &Path,
-        kind: FileType,
-        flags: OFlags,
-    ) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
-        let (found, stat) = self.find(path, kind)?;
-        let reference = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(CWD, reference, flags, Mode::empty());
-        Ok((file.map_err(|errno| failed(&self.show(path), errno))?, stat))
+        work: impl FnOnce(&Path) -> Result<R, FileError>,
+    ) -> Result<R, FileError> {
+        let shown = self.shown.join(path.strip_prefix("/").unwrap_or(path));
+        match &self.rights {
+            Some(rights) => rights.during(&shown, || work(&shown)),
+            None => work(&shown),
+        }
     }
 
     /// Opens a bare reference to what `path` names inside the root, if it is of that kind.
     fn find(
         &self,
         path: &Path,
+        shown: &Path,
         kind: FileType,
-    ) -> Result<(OwnedFd, rustix::fs::Stat), RootedError> {
-        let found = self.walk(path)?;
-        let stat = rustix::fs::fstat(&found).map_err(|errno| failed(&self.show(path), errno))?;
-        let found_kind = FileType::from_raw_mode(stat.st_mode);
-        if found_kind != kind {
-            let (found, wanted) = (kind_name(found_kind), kind_name(kind));
-            return Err(RootedError::WrongKind {
-                path: self.show(path),
-                found,
-                wanted,
-            });
-        }
+    ) -> Result<(OwnedFd, Stat), FileError> {
+        let found = self.walk(path, shown)?;
+        let stat = plain::check(&found, shown, kind)?;
         Ok((found, stat))
     }
 
-    fn walk(&self, path: &Path) -> Result<OwnedFd, RootedError> {
-        let shown = self.show(path);
-        let fail = |errno| failed(&shown, errno);
-        let too_deep = || RootedError::TooDeep {
-            path: shown.clone(),
+    fn walk(&self, path: &Path, shown: &Path) -> Result<OwnedFd, FileError> {
+        let fail = |errno| FileError::new(shown, errno);
+        let too_deep = || FileError::TooDeep {
+            path: shown.to_path_buf(),
         };
         let here = |fd: &OwnedFd, name: &OsStr| {
             rustix::fs::openat(
@@ -208,6 +211,7 @@ impl Rooted {
         // The folders from the root to the current one, without the root itself.
         let mut trail: Vec<OwnedFd> = Vec::new();
         let (mut links, mut steps) = (0, 0);
+        let mut device = None;
         while let Some(part) = pending.pop_front() {
             steps += 1;
             if steps > MOST_PARTS {
@@ -224,9 +228,22 @@ impl Rooted {
             }
             let next = here(folder, &part).map_err(fail)?;
             let stat = rustix::fs::fstat(&next).map_err(fail)?;
+            // Links of procfs lead to what belongs to the reader: /proc/self.
+            if device.replace(stat.st_dev) != Some(stat.st_dev) {
+                plain::check_system(&next, shown)?;
+            }
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 trail.push(next);
                 continue;
+            }
+            if self.own_links
+                && stat.st_uid != 0
+                && stat.st_uid != rustix::process::geteuid().as_raw()
+            {
+                return Err(FileError::StrangersLink {
+                    path: shown.to_path_buf(),
+                    uid: stat.st_uid,
+                });
             }
             links += 1;
             if links > MOST_LINKS {
@@ -258,32 +275,6 @@ fn parts(path: &[u8]) -> impl Iterator<Item = OsString> {
     parts
         .map(|part| OsString::from_vec(part.to_vec()))
         .chain(folder.then(|| OsString::from(".")))
-}
-
-fn failed(path: &Path, errno: Errno) -> RootedError {
-    let path = path.to_path_buf();
-    match errno {
-        Errno::NOENT | Errno::NOTDIR => RootedError::Missing { path },
-        Errno::ACCESS | Errno::PERM => RootedError::Denied { path },
-        Errno::LOOP => RootedError::TooDeep { path },
-        errno => RootedError::Io {
-            path,
-            cause: errno.into(),
-        },
-    }
-}
-
-fn kind_name(kind: FileType) -> &'static str {
-    match kind {
-        FileType::RegularFile => "regular file",
-        FileType::Directory => "folder",
-        FileType::Symlink => "link",
-        FileType::Fifo => "FIFO",
-        FileType::Socket => "socket",
-        FileType::CharacterDevice => "character device",
-        FileType::BlockDevice => "block device",
-        _ => "file of unknown kind",
-    }
 }
 
 #[cfg(test)]

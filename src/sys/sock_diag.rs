@@ -237,6 +237,14 @@ pub fn dump(
     }
 }
 
+/// Reads one datagram of a dump, calls `each` with its sockets and returns whether it is the last one. [`dump`] does the
+/// same with what the kernel sends; this one is for bytes from elsewhere.
+pub fn read_datagram(bytes: &[u8], mut each: impl FnMut(&TcpSocket)) -> Result<bool, DiagError> {
+    let mut dump = Dump::default();
+    dump.take(bytes, &mut each)?;
+    Ok(dump.done)
+}
+
 /// Writes `nlmsghdr`, `inet_diag_req` (60 bytes) and the filter as its only attribute.
 fn request(states: States, ports: Option<&Ports>) -> Result<Vec<u8>, DiagError> {
     let mut request = vec![0; HEADER];

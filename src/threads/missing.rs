@@ -23,7 +23,7 @@ use crate::parse::thread_dump::ThreadDump;
 const DUMPS: u32 = 2;
 const SPAN: Duration = Duration::from_secs(5);
 /// The most names that are remembered.
-const MAX_NAMES: usize = 10_000;
+const MAX_NAMES: usize = 4096;
 /// A thread with one of these names runs while the broker shuts down.
 const SHUTDOWN: [&str; 4] = [
     "SIGTERM handler",

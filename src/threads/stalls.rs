@@ -53,7 +53,7 @@ const OUTSIDE: [&str; 8] = [
     "UnixNativeDispatcher",
 ];
 /// The most threads that are followed.
-const MAX_THREADS: usize = 10_000;
+const MAX_THREADS: usize = 4096;
 
 /// What is remembered from the last dump of a process.
 #[derive(Debug, Default)]

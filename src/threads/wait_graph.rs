@@ -12,16 +12,30 @@
 
 mod read;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::stack::stack_hash;
-use crate::model::{Deadlock, DeadlockedThread, LockQueue};
+use crate::model::text::cut;
+use crate::model::{Deadlock, DeadlockedThread, LockQueue, MoreDeadlocks};
 use crate::parse::thread_dump::{Thread, ThreadDump};
 
 /// Frames kept for a member of a cycle: enough to recognise the bug.
 const CYCLE_FRAMES: usize = 64;
 /// Frames kept for a thread that is blocked behind a cycle: there may be hundreds of them.
 const WAITING_FRAMES: usize = 16;
+/// What of a dump's deadlocks is kept; the rest is counted. The sums are over all deadlocks of the dump, but two members are
+/// kept of each.
+const KEPT_DEADLOCKS: usize = 16;
+const KEPT_MEMBERS: usize = 256;
+const KEPT_WAITING: usize = 256;
+/// Bytes of frames: 64 frames of a member have some 5 KB.
+const KEPT_FRAME_BYTES: usize = 512 << 10;
+/// Longer class names and frames are cut.
+const MAX_TEXT: usize = 512;
+/// Waiters kept of a convoy.
+const KEPT_WAITERS: usize = 256;
+/// Owners that are remembered for later dumps.
+const KEPT_OWNERS: usize = 4096;
 /// Fewer waiters than this are normal contention.
 const CONVOY_WAITERS: usize = 2;
 
@@ -97,29 +111,65 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// Every deadlock, in the order in which their first members stand in the dump.
     pub fn deadlocks(&self) -> Vec<Deadlock> {
-        let mut waiting = vec![Vec::new(); self.cycles.len()];
+        let mut kept = Kept::default();
+        let listed = self.in_order().into_iter().take(KEPT_DEADLOCKS);
+        let mut deadlocks: Vec<(usize, Deadlock)> = listed
+            .map(|at| {
+                let members = &self.cycles[at];
+                let keep = (KEPT_MEMBERS - kept.members).max(2).min(members.len());
+                kept.members = (kept.members + keep).min(KEPT_MEMBERS);
+                let cycle = members.iter().take(keep);
+                let deadlock = Deadlock {
+                    cycle: cycle
+                        .map(|&member| self.deadlocked(member, CYCLE_FRAMES, &mut kept))
+                        .collect(),
+                    cycle_left_out: members.len() - keep,
+                    reported: members.iter().any(|member| self.in_report.contains(member)),
+                    ..Deadlock::default()
+                };
+                (at, deadlock)
+            })
+            .collect();
         let mut is_member = vec![false; self.edges.len()];
         for &member in self.cycles.iter().flatten() {
             is_member[member] = true;
         }
         for (index, cycle) in self.leads_to.iter().enumerate() {
-            if let Some(cycle) = cycle.filter(|_| !is_member[index]) {
-                waiting[cycle].push(self.deadlocked(index, WAITING_FRAMES));
+            let Some(cycle) = cycle.filter(|_| !is_member[index]) else {
+                continue;
+            };
+            let Some((_, deadlock)) = deadlocks.iter_mut().find(|(at, _)| *at == cycle) else {
+                continue;
+            };
+            if kept.waiting == KEPT_WAITING {
+                deadlock.waiting_left_out += 1;
+            } else {
+                kept.waiting += 1;
+                let waiting = self.deadlocked(index, WAITING_FRAMES, &mut kept);
+                deadlock.waiting.push(waiting);
             }
         }
-        let mut cycles: Vec<_> = self.cycles.iter().zip(waiting).collect();
-        cycles.sort_unstable_by_key(|(members, _)| members.first().copied());
-        cycles
+        deadlocks
             .into_iter()
-            .map(|(members, waiting)| Deadlock {
-                cycle: members
-                    .iter()
-                    .map(|&member| self.deadlocked(member, CYCLE_FRAMES))
-                    .collect(),
-                waiting,
-                reported: members.iter().any(|member| self.in_report.contains(member)),
-            })
+            .map(|(_, deadlock)| deadlock)
             .collect()
+    }
+
+    /// What [`WaitGraph::deadlocks`] leaves out.
+    pub fn more_deadlocks(&self) -> MoreDeadlocks {
+        let more = self.in_order().into_iter().skip(KEPT_DEADLOCKS);
+        let members: Vec<usize> = more.map(|at| self.cycles[at].len()).collect();
+        MoreDeadlocks {
+            deadlocks: members.len(),
+            threads: members.iter().sum(),
+        }
+    }
+
+    /// The cycles in the order in which their first members stand in the dump.
+    fn in_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.cycles.len()).collect();
+        order.sort_unstable_by_key(|&at| self.cycles[at].first().copied());
+        order
     }
 
     /// Locks that several threads wait for outside deadlocks, the longest queue first.
@@ -158,7 +208,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             let owner = self.threads.get(owner(edge)?)?;
             Some((at_place(waiter), at_place(owner)))
         });
-        Owners(known.collect())
+        Owners(known.take(KEPT_OWNERS).collect())
     }
 
     /// The names of the threads that hold what `waiters` wait for, as far as they are known.
@@ -198,10 +248,16 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         if owners.0.is_empty() {
             return;
         }
+        let pairs = owners.0.iter();
+        let names: HashSet<&str> = pairs
+            .flat_map(|(waiter, owner)| [waiter.0.as_str(), owner.0.as_str()])
+            .collect();
         let places: HashMap<ThreadAtPlace, usize> = self
             .threads
             .iter()
             .enumerate()
+            .filter(|(_, thread)| names.contains(thread.name))
+            .take(KEPT_OWNERS * 2)
             .map(|(index, thread)| (at_place(thread), index))
             .collect();
         for (waiter, owner) in &owners.0 {
@@ -221,16 +277,18 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             lock_class: class_name(wants?.class),
             waiters: queue
                 .iter()
+                .take(KEPT_WAITERS)
                 .map(|&waiter| self.name(waiter).to_owned())
                 .collect(),
+            waiters_left_out: queue.len().saturating_sub(KEPT_WAITERS),
             owner: holder.map(|holder| self.name(holder).to_owned()),
             owner_frames: holder
-                .map(|holder| self.frames(holder, WAITING_FRAMES))
+                .map(|holder| self.frames(holder, WAITING_FRAMES, &mut Kept::default()))
                 .unwrap_or_default(),
         })
     }
 
-    fn deadlocked(&self, index: usize, keep: usize) -> DeadlockedThread {
+    fn deadlocked(&self, index: usize, keep: usize, kept: &mut Kept) -> DeadlockedThread {
         let Edge { wants, holder } = self.edges[index];
         DeadlockedThread {
             thread: self.name(index).to_owned(),
@@ -238,7 +296,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             held_by: holder
                 .map(|holder| self.name(holder).to_owned())
                 .unwrap_or_default(),
-            frames: self.frames(index, keep),
+            frames: self.frames(index, keep, kept),
         }
     }
 
@@ -251,7 +309,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .unwrap_or_default()
     }
 
-    fn frames(&self, index: usize, keep: usize) -> Vec<String> {
+    fn frames(&self, index: usize, keep: usize, kept: &mut Kept) -> Vec<String> {
         let thread = self
             .threads
             .get(index)
@@ -261,7 +319,8 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 thread
                     .frames()
                     .take(keep)
-                    .map(|frame| frame.text())
+                    .map(|frame| cut(frame.text(), MAX_TEXT))
+                    .take_while(|frame| kept.has_room(frame))
                     .collect()
             })
             .unwrap_or_default()
@@ -317,7 +376,22 @@ pub fn is_exclusive_lock(class: &str) -> bool {
         .any(|lock| class.contains(lock))
 }
 
+/// How much of the deadlocks is kept already.
+#[derive(Default)]
+struct Kept {
+    members: usize,
+    waiting: usize,
+    frame_bytes: usize,
+}
+
+impl Kept {
+    fn has_room(&mut self, frame: &str) -> bool {
+        self.frame_bytes += frame.len();
+        self.frame_bytes <= KEPT_FRAME_BYTES
+    }
+}
+
 /// `jhsdb` prints `java/lang/Object`.
 fn class_name(class: &str) -> String {
-    class.replace('/', ".")
+    cut(class.replace('/', "."), MAX_TEXT)
 }

@@ -148,6 +148,11 @@ impl Liveness {
         }
     }
 
+    /// From now on.
+    pub fn set(&mut self, settings: LivenessSettings) {
+        self.settings = settings;
+    }
+
     /// The answers for every running broker process, in the order of the diagnosis.
     pub fn answers(
         &mut self,

@@ -133,6 +133,13 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
             let (thread, wants, holder) = (&member.thread, &member.wants, &member.held_by);
             facts.push(format!("{thread} wants {wants}, which {holder} holds"));
         }
+        if deadlock.cycle_left_out > 0 {
+            facts.push(format!(
+                "{} threads are in the cycle; {} of them are not listed",
+                deadlock.members(),
+                deadlock.cycle_left_out
+            ));
+        }
         if !deadlock.waiting.is_empty() {
             let waiting: Vec<&str> = deadlock
                 .waiting
@@ -140,7 +147,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
                 .map(|thread| thread.thread.as_str())
                 .take(8)
                 .collect();
-            let more = match deadlock.waiting.len().saturating_sub(waiting.len()) {
+            let more = match deadlock.blocked().saturating_sub(waiting.len()) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };

@@ -119,7 +119,7 @@ fn proc_files() {
         ("stat with too few fields", |host| host.write("stat", "77 (java) S 1 77 77 0 -1 4194560\n"), STAT.into()),
         ("stat with words for numbers", |host| host.replace("stat", " 5000 ", " soon "), STAT.into()),
         ("status without NSpid", |host| host.replace("status", "NSpid:\t77\n", ""), RIGHT.into()),
-        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), format!("{RIGHT}\nuser unknown: PROC/77/status is not in the form that Linux writes (no Uid or Gid)")),
+        ("status that is garbage", |host| host.write("status", b"\xff\0\xff"), "id unknown, mode unknown, listeners unknown, folders unknown\nuser unknown: PROC/77/status is not in the form that Linux writes (no Uid or Gid)\nid, versions, listeners and log folders unknown: PROC/77/status: not in the form that Linux writes (no ids)".into()),
         ("uptime that is garbage", |host| fs::write(host.folder.path().join("uptime"), "-1e999 x").unwrap(), "! io: brokers unknown: PROC/uptime is not in the form that Linux writes (no seconds)".into()),
         (
             "no jars, no JDK",

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
 use kafka_vitals::collect::threads::{ThreadHistory, report};
-use kafka_vitals::model::Moment;
+use kafka_vitals::evidence::bundle::cut_dump;
 use kafka_vitals::model::{Broker, ProcessKey};
+use kafka_vitals::model::{Failure, Moment, ThreadReport};
+use kafka_vitals::parse::thread_dump::parse;
 use kafka_vitals::sys::proc::ProcRoot;
 
+use crate::memory::deadlocked;
 use crate::{Cases, EXE};
 
 #[test]
@@ -41,6 +44,7 @@ fn texts() {
             duration: Duration::ZERO,
             pause: None,
             paused: None,
+            ..RawDump::default()
         };
         checked.check(
             name,
@@ -51,6 +55,109 @@ fn texts() {
         );
     }
     checked.finish(7, cases.len());
+}
+
+/// A bundle keeps 4 MiB of a dump: whole threads, and the JVM's report of deadlocks at its end.
+#[test]
+fn a_huge_dump_is_cut_between_threads_for_a_bundle() {
+    const REPORT: &str = "Found one Java-level deadlock:\n=============================\n\"a\":\n  \
+        waiting to lock monitor 0x1 (object 0x2, a java.lang.Object),\n  which is held by \"b\"\n\"b\":\n  \
+        waiting to lock monitor 0x3 (object 0x4, a java.lang.Object),\n  which is held by \"a\"\n\n\
+        Java stack information for the threads listed above:\n\
+        ===================================================\n\"a\":\n\tat A.a(A.java:1)\n\"b\":\n\tat B.b(B.java:1)\n\n\
+        Found 1 deadlock.\n\n";
+    let threads = (0..100_000).map(|number| {
+        format!(
+            "\"thread-{number}\" #{number} prio=5 os_prio=0 tid=0x00007f1 nid=0x1 runnable [0x00007f1]\n   \
+             java.lang.Thread.State: RUNNABLE\n\tat A.of{number}(A.java:{number})\n\tat A.run(A.java:1)\n\n"
+        )
+    });
+    let head = "2026-11-22 10:14:02\nFull thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode, sharing):\n\n";
+    let text: String = std::iter::once(head.to_owned()).chain(threads).collect();
+    let text = text + "JNI global refs: 1, weak refs: 0\n\n" + REPORT;
+    assert!(text.len() > 15 << 20, "{}", text.len());
+    let cut = String::from_utf8(cut_dump(text.clone().into_bytes())).unwrap();
+    assert!(cut.len() > (4 << 20) - 1000 && cut.len() < (4 << 20) + 200);
+    assert!(cut.starts_with(head) && cut.ends_with(REPORT));
+    let note = cut.lines().find(|line| line.starts_with('#')).unwrap();
+    let left_out = text.len() - (cut.len() - note.len() - 2);
+    assert_eq!(
+        note,
+        format!(
+            "# kafka-vitals left out {left_out} bytes here: a bundle keeps the first 3 MiB of a thread dump and the last MiB"
+        )
+    );
+    let (whole, cut) = (parse(&text).unwrap(), parse(&cut).unwrap());
+    assert_eq!((whole.len(), cut.len()), (1, 1));
+    assert_eq!(cut[0].reported, whole[0].reported);
+    assert_eq!(cut[0].reported.len(), 1);
+    assert!(cut[0].threads.len() > 20_000 && cut[0].threads.len() < whole[0].threads.len());
+    // No thread has frames of another.
+    for thread in &cut[0].threads {
+        let number = thread.name.strip_prefix("thread-").unwrap();
+        let frames: Vec<String> = thread.frames().map(|frame| format!("{frame:?}")).collect();
+        assert_eq!(frames.len(), 2, "{thread:?}");
+        assert!(frames[0].contains(&format!("of{number}")), "{thread:?}");
+    }
+    let small = b"\n\n".repeat(2 << 20);
+    assert_eq!(cut_dump(small.clone()), small);
+    assert_eq!(cut_dump(vec![b'x'; 5 << 20]).len() >> 20, 4);
+}
+
+fn read(bytes: Vec<u8>) -> Result<ThreadReport, Failure> {
+    let dump = RawDump {
+        bytes,
+        ..RawDump::default()
+    };
+    let read = report(&dump, &mut ThreadHistory::default(), None, Moment(0));
+    read.map(|(report, _)| report)
+}
+
+/// What is kept of a dump is bounded; what is left out is counted.
+#[test]
+fn deadlocks_of_any_size_are_reported_with_their_true_number() {
+    let one = read(deadlocked(120_000)).unwrap();
+    let [cycle] = &one.deadlocks[..] else {
+        panic!("{} deadlocks", one.deadlocks.len());
+    };
+    assert_eq!((cycle.members(), cycle.cycle.len()), (120_000, 256));
+    assert_eq!(one.by_state["blocked"], 120_000);
+    let pairs: Vec<u8> = (0..30_000_usize)
+        .flat_map(|pair| {
+            let (a, b) = (pair * 2 + 1, pair * 2 + 2);
+            [(a, b), (b, a)]
+                .map(|(holds, wants)| {
+                    let name = "n".repeat(300);
+                    format!(
+                        "\"{name}\" #{holds} prio=5 tid=0x1 nid=1 waiting\n\tat {name}(A.java:1)\n\t- waiting to lock <{wants:#x}> (a X)\n\t- locked <{holds:#x}> (a X)\n\n"
+                    )
+                })
+                .concat()
+                .into_bytes()
+        })
+        .collect();
+    let many = read(pairs).unwrap();
+    let listed: usize = many.deadlocks.iter().map(|one| one.members()).sum();
+    assert_eq!(listed + many.more_deadlocks.threads, 60_000);
+    assert_eq!(many.deadlocks.len() + many.more_deadlocks.deadlocks, 30_000);
+    for kept in [&one, &many] {
+        let json = serde_json::to_vec(kept).unwrap().len();
+        assert!(json < 1_000_000, "{json} bytes");
+    }
+}
+
+#[test]
+fn a_dump_with_too_many_threads_is_not_read() {
+    for line in [
+        "\"\" id=\n",
+        "Found one Java-level deadlock\n",
+        "Full thread dump x\n",
+    ] {
+        let text = format!("\"a\" id=1\n{}", line.repeat(140_000));
+        let message = read(text.into_bytes()).unwrap_err().message;
+        let golden = "it has more than 131072 threads, which is more than are read";
+        assert!(message.ends_with(golden), "{line}: {message}");
+    }
 }
 
 /// This process acts as the JVM: its attach socket gives the same answer to every request.

@@ -19,7 +19,8 @@ fn requests() {
         .arg(host.folder.path())
         .arg("--web.max-requests=18446744073709551615");
     let exporter = Exporter::start(command);
-    let with = |head: &str| format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes();
+    let with =
+        |head: &str| format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes();
     #[rustfmt::skip] // a case a line
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("right", with("GET /-/healthy HTTP/1.1"), "HTTP/1.1 200 OK"),
@@ -160,7 +161,7 @@ fn a_full_disk_under_the_log_ends_nothing() {
         .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());
     // When it is ready, it has logged that it listens and that it found a broker.
-    let request = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
         TcpStream::connect(address).is_ok() && send(address, request).starts_with("HTTP/1.1 200")

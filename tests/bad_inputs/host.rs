@@ -35,12 +35,18 @@ impl Host {
 
     /// An exporter of this host with these settings, which attaches to no process.
     pub fn exporter_with(&self, config: &str) -> Command {
+        let mut command = self.exporter_that_attaches(config);
+        command.arg("--no-collector.threads");
+        command
+    }
+
+    /// An exporter of this host with these settings.
+    pub fn exporter_that_attaches(&self, config: &str) -> Command {
         let file = self.folder.path().join("config.yml");
         fs::write(&file, config).unwrap();
         let mut command = Command::new(EXE);
         command.arg("--path.procfs").arg(self.folder.path());
         command.arg("--config.file").arg(file);
-        command.arg("--no-collector.threads");
         command
     }
 
@@ -89,6 +95,18 @@ impl Host {
             fs::write(base.join(name), text).unwrap();
         }
         self.age(&base.join(PROPERTIES));
+    }
+
+    /// Adds a broker with this id, whose JVM has an attach listener. Returns the folder of the attach socket.
+    pub fn jvm(&self, pid: u32, id: u32) -> PathBuf {
+        self.broker(pid);
+        let base = self.folder.path().join(pid.to_string());
+        let text = format!("broker.id={id}\nzookeeper.connect=z\nlog.dirs=/data\n");
+        fs::write(base.join(PROPERTIES), text).unwrap();
+        self.age(&base.join(PROPERTIES));
+        fs::create_dir(base.join("task/79")).unwrap();
+        fs::write(base.join("task/79/comm"), "Attach Listener\n").unwrap();
+        base.join("tree/tmp")
     }
 
     fn age(&self, path: &Path) {

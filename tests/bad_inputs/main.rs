@@ -4,12 +4,16 @@
 //! The messages are what an operator needs (what, where, the remedy), not copies of the output.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod connections;
 mod discovery;
 mod dumps;
 mod exporter;
+mod files;
 mod host;
+mod memory;
 mod metadata_memory;
 mod protocol;
+mod reload;
 mod running;
 mod settings;
 mod sockets;

@@ -13,7 +13,7 @@ const FRAME_CAP: usize = 48 << 20;
 
 /// Metadata 1 of this many brokers with host names of this many bytes, and of one topic. All partitions are without a
 /// leader, so that each of them is counted and none is led.
-fn metadata(brokers: i32, host_bytes: i16, partitions: i32) -> Vec<u8> {
+pub fn metadata(brokers: i32, host_bytes: i16, partitions: i32) -> Vec<u8> {
     let mut body = brokers.to_be_bytes().to_vec();
     for id in 0..brokers {
         body.extend(id.to_be_bytes());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ fn config_files() {
         );
         cases += 1;
     }
-    checked.finish(40, cases);
+    checked.finish(41, cases);
 }
 
 #[test]
@@ -133,28 +134,33 @@ fn config_files_of_odd_bytes_and_kinds() {
         check(path.to_str().unwrap(), golden);
     }
     let fifo = folder.path().join("fifo");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &fifo,
-        rustix::fs::FileType::Fifo,
-        0o600.into(),
-        0,
-    )
-    .unwrap();
+    mkfifo(&fifo);
     check(
         fifo.to_str().unwrap(),
-        "is no regular file; name the file itself",
+        "* is a FIFO, not a regular file; name the file itself",
     );
     check(
         folder.path().to_str().unwrap(),
-        "is no regular file; name the file itself",
+        "* is a folder, not a regular file; name the file itself",
     );
-    check("/dev/zero", "is no regular file; name the file itself");
+    check(
+        "/dev/zero",
+        "* is a character device, not a regular file; name the file itself",
+    );
+    check(
+        "/proc/self/status",
+        "* is on procfs, where no files are stored: it is not read; name the file itself",
+    );
     check(
         "/nowhere/x.yml",
         "No such file or directory (os error 2); check the path and that uid * may read it",
     );
-    checked.finish(12, files.len() + 4);
+    checked.finish(12, files.len() + 5);
+}
+
+fn mkfifo(path: impl AsRef<Path>) {
+    let (cwd, kind) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+    rustix::fs::mknodat(cwd, path.as_ref(), kind, 0o600.into(), 0).unwrap();
 }
 
 fn brokers(count: u32) -> String {
@@ -180,6 +186,15 @@ fn flags_and_commands() {
     let listen = "expected IP:PORT, [IPV6]:PORT or :PORT, e.g. 127.0.0.1:10052";
     let path = "only letters, digits and / - . _ ~ may stand in it, e.g. /metrics";
     let procfs = "/nowhere: no procfs is mounted there (/nowhere/uptime: No such file or directory (os error 2)); leave it at /proc";
+    let (device, procfs_file) = (
+        "is a character device, not a regular file",
+        "is on procfs, where no files are stored: it is not read",
+    );
+    let record = "name a file, e.g. /var/lib/kafka-vitals/record.jsonl";
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo").to_str().unwrap().to_owned();
+    let inside_fifo = format!("{fifo}/x");
+    mkfifo(&fifo);
     let cases: Vec<(Vec<&str>, String)> = vec![
         (vec!["--web.listen-addres=:1"], "2: error: unexpected argument '--web.listen-addres' found".into()),
         (vec!["--web.listen-address=localhost:1"], format!("2: error: invalid value 'localhost:1' for '--web.listen-address <ADDRESS>': {listen}")),
@@ -199,9 +214,23 @@ fn flags_and_commands() {
         (vec!["threads", "4294967295"], "2: kafka-vitals: process 4294967295 is gone".into()),
         (vec!["threads", "1", "--path.procfs=/nowhere"], format!("2: kafka-vitals: --path.procfs {procfs}")),
         (vec!["analyze"], "2: error: the following required arguments were not provided:".into()),
-        (vec!["analyze", "/nowhere"], "2: kafka-vitals: nothing here can be explained: /nowhere: No such file or directory (os error 2)".into()),
-        (vec!["analyze", "/dev/null"], "2: kafka-vitals: nothing here can be explained: /dev/null: empty: a command that hung prints nothing".into()),
-        (vec!["analyze", "/dev/zero"], "2: kafka-vitals: nothing here can be explained: /dev/zero: too big: more than 256 MB in all; give it in parts".into()),
+        (vec!["analyze", "/nowhere"], "2: kafka-vitals: nothing here can be explained: /nowhere: does not exist".into()),
+        (vec!["analyze", "/dev/null"], format!("2: kafka-vitals: nothing here can be explained: /dev/null: {device}")),
+        (vec!["analyze", "/dev/zero"], format!("2: kafka-vitals: nothing here can be explained: /dev/zero: {device}")),
+        (vec!["analyze", "/proc/kmsg"], format!("2: kafka-vitals: nothing here can be explained: /proc/kmsg: {procfs_file}")),
+        (vec!["analyze", &fifo], format!("2: kafka-vitals: nothing here can be explained: {fifo}: is a FIFO, not a regular file")),
+        (vec!["replay", "/dev/zero"], format!("2: kafka-vitals: /dev/zero: {device}")),
+        (vec!["replay", "/proc/kmsg"], format!("2: kafka-vitals: /proc/kmsg: {procfs_file}")),
+        (vec!["replay", &fifo], format!("2: kafka-vitals: {fifo}: is a FIFO, not a regular file")),
+        (vec!["--config.check", "--evidence.dir=evidence"], "2: kafka-vitals: --evidence.dir \"evidence\": no absolute path of a folder, write e.g. /var/lib/kafka-vitals/evidence".into()),
+        (vec!["--config.check", "--evidence.dir="], "2: error: a value is required for '--evidence.dir <DIR>' but none was supplied".into()),
+        (vec!["--config.check", "--record="], "2: error: a value is required for '--record <FILE>' but none was supplied".into()),
+        (vec!["--config.check", "--record=/"], format!("2: kafka-vitals: --record \"/\": is no path of a file; {record}")),
+        (vec!["--config.check", "--record=/tmp"], format!("2: kafka-vitals: --record \"/tmp\": /tmp is a folder, not a regular file; {record}")),
+        (vec!["--config.check", "--record=/dev/null"], format!("2: kafka-vitals: --record \"/dev/null\": /dev/null {device}; {record}")),
+        (vec!["--config.check", "--record=/proc/x"], format!("2: kafka-vitals: --record \"/proc/x\": /proc {procfs_file}; {record}")),
+        (vec!["--config.check", "--record=/nowhere/x"], format!("2: kafka-vitals: --record \"/nowhere/x\": /nowhere does not exist; {record}")),
+        (vec!["--config.check", "--record", &inside_fifo], format!("2: kafka-vitals: --record \"{inside_fifo}\": {fifo} is a FIFO, not a folder; {record}")),
         (vec!["--config.check", "--discovery.users=root,no-such-user"], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"no-such-user\"; correct the name, or give the user's id, as of one that LDAP knows".into()),
         (vec!["--config.check", "--discovery.users="], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"\"; *".into()),
         (vec!["live", "--tiemout=1s"], "0: error: unexpected argument '--tiemout' found".into()),
@@ -218,7 +247,7 @@ fn flags_and_commands() {
             &code_and_line(&run(arguments)),
         );
     }
-    checked.finish(28, cases.len());
+    checked.finish(42, cases.len());
 }
 
 /// Without rights, every port below 1024 is refused; root runs it without this capability.

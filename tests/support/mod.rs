@@ -31,7 +31,17 @@ impl Exporter {
 
     /// Starts it with a config file of this content, unless that is empty; `change` adds arguments or redirects the log.
     pub fn start_with(cell: &Cell, config: &str, change: impl FnOnce(&mut Command)) -> Exporter {
-        let port = cell.free_ports(1).unwrap()[0];
+        Exporter::start_in(cell, cell, config, change)
+    }
+
+    /// As [`Exporter::start_with`], but `change` moves it into the network of another cell, where it is asked.
+    pub fn start_in(
+        cell: &Cell,
+        network: &Cell,
+        config: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Exporter {
+        let port = network.free_ports(1).unwrap()[0];
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
         command
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -49,10 +59,11 @@ impl Exporter {
         let exporter = Exporter {
             process: cell.spawn(command).unwrap(),
             port,
-            cell: cell.clone(),
+            cell: network.clone(),
         };
         wait_for("the exporter to be ready", Duration::from_secs(10), || {
-            cell.http_get(port, "/-/ready", Duration::from_secs(1))
+            network
+                .http_get(port, "/-/ready", Duration::from_secs(1))
                 .is_ok_and(|(status, _)| status == 200)
         });
         exporter

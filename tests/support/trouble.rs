@@ -206,8 +206,8 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
     all_well(exporter);
 }
 
-/// Makes the deadlock, which must be reported within 20 s. Returns the id of the deadlocked broker.
-pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 {
+/// Makes the deadlock, which must be reported within 20 s. Returns the id of the deadlocked broker, and the seconds.
+pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> (i32, f64) {
     let made = deadlock::make(cluster, form).unwrap();
     wait_for(
         "the deadlock to be reported",
@@ -221,7 +221,7 @@ pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 
     );
     assert!(seconds <= 20.0, "reported only after {seconds:.1} s");
     deadlock_is_reported(cluster, exporter, &made);
-    made.broker
+    (made.broker, seconds)
 }
 
 /// Only the sick broker is reported, with the threads that `jstack` names.

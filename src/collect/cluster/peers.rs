@@ -8,6 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::address::{address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::Dialer;
+use crate::model::text;
 use crate::model::{Peer, PeerProbe, Probe, ProbeError};
 
 /// Peers that are probed.
@@ -146,7 +147,7 @@ pub(super) fn probe_of(
     let error = error.map(|error| ProbeError {
         reason: error.reason(),
         accepted: connected_in.is_some(),
-        message: format!("{who}: {error}"),
+        message: text::message(format!("{who}: {error}")),
     });
     Probe { duration, error }
 }

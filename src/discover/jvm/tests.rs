@@ -12,7 +12,7 @@ fn line(words: &str) -> CommandLine {
 
 fn kind(comm: &str, words: &str) -> JvmKind {
     classify(comm, &line(words), |name| {
-        Err(RootedError::Missing { path: name.into() })
+        Err(FileError::Missing { path: name.into() })
     })
 }
 

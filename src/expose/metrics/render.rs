@@ -155,6 +155,11 @@ fn limit(value: Option<u64>) -> f64 {
 }
 
 fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    if let Some(settings) = snapshot.settings {
+        let successful = settings.config_file_ok && settings.web_config_file_ok;
+        f.add(&RELOAD_SUCCESSFUL, &[], f64::from(u8::from(successful)));
+        f.add(&RELOAD_TIME, &[], settings.taken.seconds());
+    }
     let Some(own) = snapshot.exporter.fresh(now) else {
         return;
     };
@@ -285,8 +290,9 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members: usize = present
             .deadlocks
             .iter()
-            .map(|deadlock| deadlock.cycle.len())
+            .map(|deadlock| deadlock.members())
             .sum();
+        let members = members + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
     } else if report.is_some() {
@@ -309,7 +315,8 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in &report.convoys {
-            *waiters.entry(&queue.lock_class).or_default() += queue.waiters.len();
+            *waiters.entry(&queue.lock_class).or_default() +=
+                queue.waiters.len() + queue.waiters_left_out;
         }
         for (class, count) in waiters {
             f.add(&LOCK_WAITERS, &[label, class], count as f64);
@@ -496,6 +503,9 @@ fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         f.add(&COLLECTOR_SUCCESS, &labels, status.success.map(f64::from));
         let duration = status.success.map(|_| status.duration.as_secs_f64());
         f.add(&COLLECTOR_DURATION, &labels, duration);
+    }
+    for (collector, count) in &broker.panics {
+        f.add(&COLLECTOR_PANICS, &[label, collector.name()], *count as f64);
     }
     if broker.ended.is_some() {
         return;

@@ -142,13 +142,14 @@ fn finding(found: &Finding) -> Markup {
 fn deadlocks(present: &StandingDeadlock, broker: usize) -> Markup {
     html! {
         @for (index, deadlock) in present.deadlocks.iter().enumerate().take(FOUND) {
-            h3 { (deadlock.cycle.len()) " threads wait for each other" }
+            h3 { (deadlock.members()) " threads wait for each other" }
             div.deadlock {
                 @if index == 0 { figure { (graph::draw(deadlock, &format!("graph-{broker}"))) } }
                 (in_words(deadlock))
             }
         }
-        @if present.deadlocks.len() > FOUND { p { "and " (present.deadlocks.len() - FOUND) " more" } }
+        @let more = present.deadlocks.len().saturating_sub(FOUND) + present.more.deadlocks;
+        @if more > 0 { p { "and " (more) " more" } }
         @for known in present.known_issues.iter().take(FOUND) { (issue(known)) }
         @if present.known_issues.is_empty() { p { "No known issue of Kafka looks like this." } }
     }
@@ -168,14 +169,14 @@ fn in_words(deadlock: &Deadlock) -> Markup {
                 @for (index, thread) in deadlock.cycle.iter().enumerate().take(DRAWN) {
                     li { (waiting(thread)) @if index < STACKS { (stack(&thread.frames)) } }
                 }
-                (more(deadlock.cycle.len(), DRAWN))
+                (more(deadlock.members(), DRAWN))
             }
             @if !deadlock.waiting.is_empty() {
                 details {
-                    summary { (deadlock.waiting.len()) " more are blocked behind the cycle" }
+                    summary { (deadlock.blocked()) " more are blocked behind the cycle" }
                     ul {
                         @for thread in deadlock.waiting.iter().take(DRAWN) { li { (waiting(thread)) } }
-                        (more(deadlock.waiting.len(), DRAWN))
+                        (more(deadlock.blocked(), DRAWN))
                     }
                 }
             }
@@ -215,7 +216,7 @@ fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
             ul {
                 @for queue in report.convoys.iter().take(FOUND) {
                     li {
-                        (queue.waiters.len()) " threads wait for " code { (cut(&queue.lock_class, NAME)) }
+                        (queue.waiters.len() + queue.waiters_left_out) " threads wait for " code { (cut(&queue.lock_class, NAME)) }
                         @if let Some(owner) = &queue.owner { ", which " strong { (cut(owner, NAME)) } " holds" (stack(&queue.owner_frames)) }
                     }
                 }

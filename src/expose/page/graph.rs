@@ -44,8 +44,8 @@ pub(super) fn draw(deadlock: &Deadlock, id: &str) -> Markup {
     let spoken = format!(
         "{} threads in a ring, each waiting for a lock that the next one holds, and {} more blocked behind it. \
          The list beside the drawing says the same in words.",
-        deadlock.cycle.len(),
-        deadlock.waiting.len()
+        deadlock.members(),
+        deadlock.blocked()
     );
     html! {
         svg viewBox={ "0 0 " (WIDTH) " " (height) } role="img" aria-labelledby={ (id) "-title " (id) "-text" } {
@@ -98,9 +98,9 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
     };
     let mut members: Vec<Member> = Vec::new();
     for (index, thread) in cycle.iter().enumerate().take(drawn) {
-        let before = cycle.get(index.checked_sub(1).unwrap_or(cycle.len() - 1));
-        let holds = before
-            .map(|before| format!("holds {}", class(&before.wants)))
+        let holds = deadlock
+            .held(index)
+            .map(|held| format!("holds {}", class(held)))
             .unwrap_or_default();
         members.push(Member {
             name: cut(&thread.thread, NAME),
@@ -110,7 +110,7 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
         });
     }
     if cycle.len() > drawn {
-        let name = format!("and {} more", cycle.len() - drawn);
+        let name = format!("and {} more", deadlock.members() - drawn);
         let holds = "each wants what the next one holds".to_owned();
         members.push(Member {
             name,

@@ -43,6 +43,7 @@ fn deadlock(members: usize, waiting: usize) -> Deadlock {
             .map(|n| thread(format!("waiter-{n}"), waiter(n)))
             .collect(),
         reported: true,
+        ..Deadlock::default()
     }
 }
 
@@ -65,6 +66,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
         let mut broker =
             BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone().into());
         broker.deadlock = deadlock.clone().map(|deadlock| StandingDeadlock {
+            more: Default::default(),
             since: NOW,
             confirmed: NOW,
             deadlocks: vec![deadlock],

@@ -25,6 +25,7 @@ async fn connected(broker: &FakeBroker) -> Conn {
 async fn ask(conn: &mut Conn, within: Duration) -> Result<Vec<u8>, ConnError> {
     conn.ask("Metadata", metadata_request, CAP, Instant::now() + within)
         .await
+        .map(|body| body.to_vec())
 }
 
 #[tokio::test]
@@ -51,7 +52,7 @@ async fn an_answer_larger_than_the_socket_buffer_is_read_in_parts() {
     assert!(
         conn.ask("Metadata", metadata_request, 5_000_004, deadline)
             .await
-            .unwrap()
+            .unwrap()[..]
             == body
     );
     let error = conn
@@ -196,6 +197,34 @@ async fn an_answer_that_comes_byte_by_byte_is_read_over_many_deadlines() {
         b"new"
     );
     assert_eq!(broker.asked().len(), 2);
+}
+
+/// Bytes of a late answer are counted and not kept, and the room that it held is free as soon as nobody waits for it.
+#[tokio::test]
+async fn a_late_answer_is_passed_over() {
+    let (cap, go) = (8_000_000, Arc::new(Notify::new()));
+    let mut start = framed(1, &vec![1; 4_000_000]);
+    start[..4].copy_from_slice(&8_000_000_i32.to_be_bytes());
+    let (start, rest): (Arc<[u8]>, usize) = (start.into(), 8_000_000 - 4_000_004);
+    let held = go.clone();
+    let broker = FakeBroker::start(move |asked| match asked.correlation {
+        1 => Answer::RawThenRest(start.clone(), held.clone(), vec![2; rest]),
+        _ => Answer::Body(b"new".to_vec()),
+    })
+    .await;
+    let mut conn = connected(&broker).await;
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let late = conn.ask("Metadata", metadata_request, cap, deadline).await;
+    assert!(matches!(late, Err(ConnError::Timeout { .. })), "{late:?}");
+    assert!(conn.received.capacity() <= HEADER);
+    assert_eq!(conn.room.held(), 0);
+    go.notify_one();
+    let settled = conn.settle(Instant::now() + Duration::from_secs(5)).await;
+    assert!(settled.unwrap().is_some());
+    assert_eq!(
+        ask(&mut conn, Duration::from_secs(5)).await.unwrap(),
+        b"new"
+    );
 }
 
 #[tokio::test]

@@ -30,6 +30,23 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// Replaces what is not UTF-8 by question marks, in place: [`decode`] then borrows it.
+pub fn make_utf8(bytes: &mut [u8]) {
+    let mut from = 0;
+    while let Some(rest) = bytes.get_mut(from..)
+        && let Err(error) = std::str::from_utf8(rest)
+    {
+        let start = error.valid_up_to();
+        let end = error
+            .error_len()
+            .map_or(rest.len(), |length| start + length);
+        if let Some(wrong) = rest.get_mut(start..end) {
+            wrong.fill(b'?');
+        }
+        from += end;
+    }
+}
+
 #[derive(Clone, Copy)]
 enum ByteOrder {
     Little,

@@ -11,9 +11,9 @@ mod header;
 mod scan;
 
 pub use body::{Frame, Lock, LockKind};
-pub use decode::decode;
+pub use decode::{decode, make_utf8};
 pub use header::Header;
-pub use scan::parse;
+pub use scan::{parse, parse_at_most};
 
 use crate::model::named::named;
 
@@ -24,6 +24,8 @@ pub enum DumpError {
     OpenJ9,
     #[error("no thread dump in this text: take one with `jstack PID` or `jcmd PID Thread.print`")]
     NoDump,
+    #[error("it has more than {most} threads, which is more than are read")]
+    TooMany { most: usize },
 }
 
 /// One dump. Object addresses are comparable within one dump only: garbage collection moves objects.

@@ -5,18 +5,34 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
+use crate::model::text::beginning;
+
 use super::{
     DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
 };
+
+/// Longer names are cut: a broker's longest ones have some 100 bytes, and names are kept from dump to dump.
+const MAX_NAME: usize = 256;
 
 /// Finds every dump in `text`, in order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
 /// # Errors
 /// An OpenJ9 javacore, and a text without any dump.
 pub fn parse(text: &str) -> Result<Vec<ThreadDump<'_>>, DumpError> {
+    parse_at_most(text, usize::MAX)
+}
+
+/// As [`parse`], for a text that may be hostile: the shortest thread has 7 bytes, a tenth of what it takes in memory.
+///
+/// # Errors
+/// As those of [`parse`], and where more than `most` threads, entries of reports and dumps are in the text.
+pub fn parse_at_most(text: &str, most: usize) -> Result<Vec<ThreadDump<'_>>, DumpError> {
     // The slices below cannot panic: each bound is 0, the end, or beside an ASCII byte that was found, in this order.
     let bytes = text.as_bytes();
-    let mut scanner = Scanner::default();
+    let mut scanner = Scanner {
+        left: most,
+        ..Scanner::default()
+    };
     let mut quotes = memchr_iter(b'"', bytes);
     let mut quote = quotes.next();
     let mut head = None;
@@ -44,10 +60,16 @@ pub fn parse(text: &str) -> Result<Vec<ThreadDump<'_>>, DumpError> {
         ) {
             scanner.chunk(head.replace(next), &text[chunk_start..line_start], false);
             chunk_start = (line_end + 1).min(bytes.len());
+            if scanner.exceeded {
+                return Err(DumpError::TooMany { most });
+            }
         }
     }
     scanner.chunk(head, &text[chunk_start..], true);
     scanner.close_dump();
+    if scanner.exceeded {
+        return Err(DumpError::TooMany { most });
+    }
     if scanner.dumps.is_empty() {
         Err(no_dump(bytes))
     } else {
@@ -116,6 +138,9 @@ struct Scanner<'a> {
     report_ended: bool,
     /// The index of the report's next stack.
     next_stack: usize,
+    /// How many more threads, entries of reports and dumps may be kept, and whether there were more.
+    left: usize,
+    exceeded: bool,
 }
 
 impl<'a> Scanner<'a> {
@@ -158,8 +183,20 @@ impl<'a> Scanner<'a> {
             })
     }
 
+    /// Whether one more may be kept.
+    fn may_keep(&mut self) -> bool {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => self.exceeded = true,
+        }
+        !self.exceeded
+    }
+
     /// Adds a head with the lines up to the next one.
     fn chunk(&mut self, head: Option<Head<'a>>, chunk: &'a str, last: bool) {
+        if head.is_some() && !self.may_keep() {
+            return;
+        }
         let (body, rest) = match last || !ends_like_a_stack(chunk) {
             true => chunk.split_at(first_mark(chunk)),
             false => (chunk, ""),
@@ -184,13 +221,13 @@ impl<'a> Scanner<'a> {
                 // A thread after the report is another dump's, or jhsdb's, which prints the report first.
                 self.report = Report::Outside;
                 self.dump().threads.push(Thread {
-                    name,
+                    name: cut_name(name),
                     before,
                     attributes,
                     body,
                 });
             }
-            Some(Head::Reported(name)) => self.reported(name, body),
+            Some(Head::Reported(name)) => self.reported(cut_name(name), body),
         }
         for line in rest.lines() {
             self.between(line);
@@ -236,6 +273,9 @@ impl<'a> Scanner<'a> {
             None | Some(Mark::Other) => {}
             Some(Mark::LocalTime(time)) => self.time = Some(time),
             Some(Mark::UtcTime(time)) => self.file = Some((time, None)),
+            Some(
+                Mark::Banner(_) | Mark::DebuggerAttaches | Mark::ReportStart | Mark::Nameless(_),
+            ) if !self.may_keep() => {}
             Some(Mark::Banner(vm)) => {
                 self.close_dump();
                 self.open = Some(ThreadDump {
@@ -284,6 +324,10 @@ impl<'a> Scanner<'a> {
         self.report = Report::Outside;
         self.report_ended = false;
     }
+}
+
+fn cut_name(name: &str) -> &str {
+    beginning(name, MAX_NAME)
 }
 
 /// Whether this form of dump ends with the line of JNI references.
@@ -389,7 +433,8 @@ fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
         if let Some((_, owner)) = line.split_once("which is held by ") {
             thread.held_by = owner
                 .strip_prefix('"')
-                .and_then(|owner| owner.strip_suffix('"'));
+                .and_then(|owner| owner.strip_suffix('"'))
+                .map(cut_name);
         }
     }
     thread

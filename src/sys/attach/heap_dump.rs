@@ -8,8 +8,8 @@ use super::ask::Limits;
 use super::error::{AttachDeadline, AttachError};
 use super::trigger::find_or_open_socket;
 use crate::sys::perf_data::PerfFile;
+use crate::sys::plain::FileError;
 use crate::sys::process::PinnedProcess;
-use crate::sys::rooted::RootedError;
 
 /// Lets the JVM write the whole heap, with unreachable objects, because no collection runs before. Returns the size of
 /// the file and the time from the request to the reply. The JVM pauses for all of that time, JDK 22 and later only for
@@ -30,7 +30,7 @@ pub(super) fn heap_dump(
     };
     let request = request(file)?;
     let failed = |error| match error {
-        RootedError::Denied { .. } => target.denied(error.to_string()),
+        FileError::Denied { .. } => target.denied(error.to_string()),
         error => AttachError::Refused(format!(
             "{error}; create that folder for the broker's user (uid {}), or name another one in evidence.heap_dump",
             target.uid
@@ -39,7 +39,7 @@ pub(super) fn heap_dump(
     let folder = file.parent().unwrap_or(Path::new("/"));
     let (free, _) = target.root.space(folder).map_err(failed)?;
     match target.root.size(file) {
-        Err(RootedError::Missing { .. }) => {}
+        Err(FileError::Missing { .. }) => {}
         Ok(bytes) => {
             return Err(AttachError::Refused(format!(
                 "{} exists already ({bytes} bytes) and is not overwritten: move it away before the next dump",

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::error::{AttachDeadline, AttachError};
+use crate::sys::plain::FileError;
 use crate::sys::process::PinnedProcess;
-use crate::sys::rooted::RootedError;
 
 /// The file `/tmp/.java_pid<NSpid>`, pinned and checked, because others may write to that folder.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl AttachSocket {
             source: errno.into(),
         };
         let tmp = target.tmp().map_err(|error| match error {
-            RootedError::Denied { .. } => target.denied("cannot open the JVM's /tmp"),
+            FileError::Denied { .. } => target.denied("cannot open the JVM's /tmp"),
             error => AttachError::Protocol(error.to_string()),
         })?;
         let name = format!(".java_pid{}", target.ns_pid);

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use proptest::prelude::*;
 use rustix::fs::ResolveFlags;
+use rustix::io::Errno;
 
 use super::*;
 
@@ -115,7 +116,7 @@ fn reads_inside_and_never_outside() {
     fs::create_dir(_folder.path().join("root/a")).unwrap();
     assert!(matches!(
         root.read(Path::new(&deep), 10),
-        Err(RootedError::TooDeep { .. })
+        Err(FileError::TooDeep { .. })
     ));
 }
 
@@ -127,10 +128,35 @@ fn devices_are_not_opened() {
 }
 
 #[test]
-fn files_of_proc_are_read_though_their_size_is_zero() {
-    let root = Rooted::open(Path::new("/proc")).unwrap();
-    let file = root.read(Path::new("sys/kernel/ostype"), 100).unwrap();
-    assert_eq!(file.bytes, b"Linux\n");
+fn where_the_kernel_shows_itself_nothing_is_read() {
+    let root = Rooted::open(Path::new("/")).unwrap();
+    let (folder, _) = tree();
+    let link = folder.path().join("link");
+    let inside = link.strip_prefix("/").unwrap();
+    for (path, system) in [
+        ("/proc/kmsg", "procfs"),
+        ("/proc/self/environ", "procfs"),
+        ("/proc/self/root/etc/hostname", "procfs"),
+        ("/proc/self/cwd/Cargo.toml", "procfs"),
+        ("/sys/kernel/notes", "sysfs"),
+    ] {
+        let _ = fs::remove_file(&link);
+        symlink(path, &link).unwrap();
+        for path in [Path::new(path), inside] {
+            let why = format!("is on {system}, where no files are stored: it is not read");
+            let error = root.read(path, 100).unwrap_err().to_string();
+            assert!(error.ends_with(&why), "{error}");
+        }
+    }
+    for path in ["/proc", "/sys/kernel", "/proc/self/cwd"] {
+        assert!(
+            matches!(
+                root.space(Path::new(path)),
+                Err(FileError::NoStorage { .. })
+            ),
+            "{path}"
+        );
+    }
 }
 
 #[test]
@@ -147,7 +173,7 @@ fn a_folder_is_listed_up_to_a_bound() {
     );
     assert!(matches!(
         root.list(Path::new("/secret"), 1),
-        Err(RootedError::WrongKind { .. })
+        Err(FileError::WrongKind { .. })
     ));
 }
 
@@ -189,14 +215,14 @@ proptest! {
         if kernel(&root, Path::new("a")).err() != Some(Errno::NOSYS) {
             for path in &paths {
                 let path = Path::new(path);
-                let ours = root.walk(path).map(|fd| {
+                let ours = root.walk(path, path).map(|fd| {
                     let stat = rustix::fs::fstat(&fd).unwrap();
                     (stat.st_dev, stat.st_ino)
                 });
                 match (kernel(&root, path), ours) {
                     (Ok(theirs), Ok(ours)) => prop_assert_eq!(theirs, ours, "{}", path.display()),
-                    (Err(Errno::NOENT | Errno::NOTDIR), Err(RootedError::Missing { .. })) => {}
-                    (Err(Errno::LOOP), Err(RootedError::TooDeep { .. })) => {}
+                    (Err(Errno::NOENT | Errno::NOTDIR), Err(FileError::Missing { .. })) => {}
+                    (Err(Errno::LOOP), Err(FileError::TooDeep { .. })) => {}
                     (theirs, ours) => prop_assert!(false, "{}: {theirs:?} {ours:?}", path.display()),
                 }
             }

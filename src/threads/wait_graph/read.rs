@@ -7,13 +7,25 @@ use crate::parse::thread_dump::{LockKind, ReportedThread, State, Thread, ThreadD
 
 /// How many threads with the same name are compared with an entry of the report.
 const SAME_NAME: usize = 64;
+/// How many held locks are collected in the first pass. A thread rarely holds more than three; where a dump has more, a
+/// second pass keeps those that are waited for.
+const HELD: usize = 1 << 18;
+/// Classes whose initialisers are nested on one stack.
+const MAX_CLASSES: usize = 16;
 
 impl<'a> WaitGraph<'_, 'a> {
     /// Edges from the lock lines of the stacks and from the lists of owned synchronizers.
     pub(super) fn read_stacks(&mut self) {
         let mut held: Vec<(Lock<'a>, usize)> = Vec::with_capacity(self.threads.len() * 2);
+        let (mut all, mut lists_synchronizers) = (true, false);
         for (index, thread) in self.threads.iter().enumerate() {
-            let wants = read_locks(thread, |lock| held.push((lock, index)));
+            let wants = read_locks(thread, |lock| {
+                lists_synchronizers |= matches!(lock, Lock::Synchronizer(_));
+                match held.len() < HELD {
+                    true => held.push((lock, index)),
+                    false => all = false,
+                }
+            });
             self.edges.push(Edge {
                 wants,
                 holder: None,
@@ -30,18 +42,16 @@ impl<'a> WaitGraph<'_, 'a> {
         };
         if self.edges.iter().any(waits_for_class) {
             for (index, thread) in self.threads.iter().enumerate() {
+                let classes = thread.initialising_classes();
                 held.extend(
-                    thread
-                        .initialising_classes()
+                    classes
+                        .take(MAX_CLASSES)
                         .map(|class| (Lock::Class(class), index)),
                 );
             }
         }
         // Many locks are held and few are waited for, so the table has those. Without a list of owned synchronizers no
         // holder of a synchronizer is known.
-        let lists_synchronizers = held
-            .iter()
-            .any(|(lock, _)| matches!(lock, Lock::Synchronizer(_)));
         let wanted = self
             .edges
             .iter()
@@ -57,11 +67,18 @@ impl<'a> WaitGraph<'_, 'a> {
             return;
         }
         let mut owners: Vec<Option<usize>> = vec![None; wanted.len()];
-        for (lock, index) in held {
+        let mut holds = |lock: Lock<'a>, index| {
             if let Ok(at) = wanted.binary_search(&lock) {
                 owners[at].get_or_insert(index);
             }
+        };
+        if !all {
+            for (index, thread) in self.threads.iter().enumerate() {
+                read_locks(thread, |lock| holds(lock, index));
+            }
         }
+        held.into_iter()
+            .for_each(|(lock, index)| holds(lock, index));
         for (index, edge) in self.edges.iter_mut().enumerate() {
             let at = edge
                 .wants

@@ -97,8 +97,10 @@ fn deadlock(threads: [&str; 2], since: Moment, confirmed: Moment) -> StandingDea
         cycle: vec![member(a, b), member(b, a)],
         waiting: Vec::new(),
         reported: true,
+        ..Deadlock::default()
     }];
     StandingDeadlock {
+        more: Default::default(),
         since,
         confirmed,
         deadlocks,

@@ -1,0 +1,179 @@
+//! What each fuzz target does with bytes from outside. `fuzz_targets/` runs them with libFuzzer, and
+//! `tests/fuzz_corpus.rs` replays the corpus with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use kafka_vitals::analyze;
+use kafka_vitals::cli::ServeArgs;
+use kafka_vitals::collect::cluster::count::count;
+use kafka_vitals::config::Config;
+use kafka_vitals::discover::properties::Properties;
+use kafka_vitals::discover::settings::interpret;
+use kafka_vitals::evidence::mask;
+use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
+use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
+use kafka_vitals::sys::perf_data::PerfData;
+use kafka_vitals::sys::proc::{Deadline, ProcRoot};
+use kafka_vitals::sys::proc_net;
+use kafka_vitals::sys::sock_diag::{self, States};
+
+/// One parser of bytes from outside.
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+    /// Recorded files, from the repository's folder, that are read as seeds besides `fuzz/corpus/NAME`.
+    pub seeds: &'static [&'static str],
+}
+
+pub const TARGETS: [Target; 8] = [
+    Target {
+        name: "thread_dump",
+        run: thread_dump,
+        seeds: &["tests/fixtures/thread_dumps"],
+    },
+    Target {
+        name: "perf_data",
+        run: perf_data,
+        seeds: &["tests/fixtures/perf_data"],
+    },
+    Target {
+        name: "wire",
+        run: kafka_wire,
+        seeds: &["tests/fixtures/kafka"],
+    },
+    Target {
+        name: "sock_diag",
+        run: socket_messages,
+        seeds: &["tests/fixtures/sockets"],
+    },
+    Target {
+        name: "proc",
+        run: proc_files,
+        seeds: &[],
+    },
+    Target {
+        name: "properties",
+        run: properties,
+        seeds: &["tests/fixtures/properties"],
+    },
+    Target {
+        name: "config",
+        run: config,
+        seeds: &["tests/bad_inputs/config"],
+    },
+    Target {
+        name: "saved_text",
+        run: saved_text,
+        seeds: &["tests/fixtures/saved"],
+    },
+];
+
+/// Runs the target called `name`.
+#[allow(dead_code, reason = "the replay runs whole targets")]
+pub fn run(name: &str, bytes: &[u8]) {
+    TARGETS
+        .iter()
+        .filter(|target| target.name == name)
+        .for_each(|target| (target.run)(bytes));
+}
+
+/// Decodes, parses and evaluates a thread dump, and reads every lazy part.
+fn thread_dump(bytes: &[u8]) {
+    analyze::dumps::read_all(bytes);
+}
+
+/// Reads HotSpot's performance data and every counter in it.
+fn perf_data(bytes: &[u8]) {
+    if let Ok(data) = PerfData::parse(bytes.to_vec()) {
+        for (name, _) in data.iter() {
+            let _ = (data.long(name), data.text(name));
+        }
+        let _ = data.safepoint_time();
+    }
+}
+
+/// Reads a response of a broker: ApiVersions, and both versions of Metadata with what is counted in them.
+fn kafka_wire(bytes: &[u8]) {
+    let _ = wire::api_versions(bytes);
+    for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
+        let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
+    }
+}
+
+/// Reads one datagram of the kernel's socket list. Every state that is reported must be a known one.
+fn socket_messages(bytes: &[u8]) {
+    let _ = sock_diag::read_datagram(bytes, |socket| {
+        assert!(States::of(&TcpState::ALL).contains(socket.state));
+    });
+}
+
+/// Reads files of `/proc/PID`. The first byte chooses which of them holds the rest.
+fn proc_files(bytes: &[u8]) {
+    const PID: u32 = 7;
+    const FILES: [&str; 10] = [
+        "stat", "status", "limits", "cmdline", "environ", "maps", "net/tcp", "net/tcp6",
+        "net/unix", "comm",
+    ];
+    let Some((choice, content)) = bytes.split_first() else {
+        return;
+    };
+    let root = scratch();
+    let process = root.join(PID.to_string());
+    let name = FILES[usize::from(*choice) % FILES.len()];
+    for file in FILES {
+        let path = process.join(file);
+        let _ = fs::create_dir_all(path.parent().unwrap_or(&path));
+        fs::write(&path, if file == name { content } else { b"" }).expect("the scratch folder");
+    }
+    let proc = ProcRoot::with_kernel(root, (6, 2));
+    let _ = (proc.stat(PID), proc.status(PID), proc.open_file_limits(PID));
+    let _ = proc.command_line(PID);
+    let _ = proc.environment_variable(PID, "KAFKA_OPTS");
+    let _ = proc.memory_maps(PID, Deadline::after(Duration::from_secs(5)));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let states = States::of(&TcpState::ALL);
+    let mut buffer = Vec::new();
+    let _ = proc_net::tcp_sockets(root, PID, states, None, &mut buffer, deadline, |_| {});
+    let _ = proc_net::other_socket_inodes(root, PID, &mut buffer, deadline, |_| {});
+}
+
+/// Reads `server.properties`, interprets it and masks it.
+fn properties(bytes: &[u8]) {
+    if let Ok(properties) = Properties::parse(bytes) {
+        let key = ProcessKey {
+            pid: 7,
+            start_ticks: 1,
+        };
+        interpret(&properties, &mut Broker::unknown(key));
+    }
+    let _ = mask::properties(bytes);
+}
+
+/// Reads the config file.
+fn config(bytes: &[u8]) {
+    let path = scratch().join("config.yml");
+    fs::write(&path, bytes).expect("the scratch folder");
+    let _ = Config::load(ServeArgs {
+        config_file: Some(path),
+        ..ServeArgs::default()
+    });
+}
+
+/// Explains one saved file, whatever its form: `netstat`, `ss`, `lsof`, `kafka-topics`, a log, a dump; and masks it.
+fn saved_text(bytes: &[u8]) {
+    analyze::explain(&[("saved.txt".into(), bytes.to_vec())]);
+    mask::text(&String::from_utf8_lossy(bytes));
+}
+
+/// Returns a folder of this process alone.
+fn scratch() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = std::env::temp_dir().join(format!("kafka-vitals-fuzz-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the scratch folder");
+        folder
+    })
+}

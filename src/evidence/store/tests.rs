@@ -1,0 +1,332 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, mknodat};
+
+use super::*;
+use crate::model::ProcessKey;
+
+fn settings(dir: &Path) -> EvidenceSettings {
+    EvidenceSettings {
+        dir: Some(dir.to_owned()),
+        min_free: 0,
+        ..EvidenceSettings::default()
+    }
+}
+
+fn manifest(label: &str) -> Manifest {
+    Manifest {
+        made_by: String::new(),
+        broker: label.into(),
+        kafka_version: None,
+        process: ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        },
+        started: None,
+        at: Moment(0),
+        verdict: String::new(),
+        findings: Vec::new(),
+        files: Vec::new(),
+        heap_dump: None,
+        missing: Vec::new(),
+    }
+}
+
+fn save(settings: &EvidenceSettings, label: &str) -> Result<PathBuf, SaveError> {
+    let mut writer = Writer::begin(settings, label, Moment(0), true)?;
+    writer.add("limits.txt", Ok(b"abc".to_vec()));
+    writer.commit(manifest(label))
+}
+
+fn fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Before, the first of them held up all evidence for ever.
+#[test]
+fn a_fifo_or_a_link_under_any_of_the_names_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, outside) = (
+        folder.path().join("evidence"),
+        folder.path().join("outside"),
+    );
+    let all = EvidenceSettings {
+        max_bundles: 1,
+        ..settings(&dir)
+    };
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("manifest.json"), "{}").unwrap();
+    save(&all, "1").unwrap();
+    fifo(&dir.join(".a.partial"));
+    fifo(&dir.join("1970-01-01T00-00-00Z-broker-2"));
+    symlink(&outside, dir.join(".b.partial")).unwrap();
+    symlink(&outside, dir.join("1970-01-01T00-00-00Z-broker-3")).unwrap();
+    let of_fifos = dir.join("1970-01-01T00-00-00Z-broker-4");
+    fs::create_dir(&of_fifos).unwrap();
+    fifo(&of_fifos.join("manifest.json"));
+    let (send, done) = mpsc::channel();
+    let own = all.clone();
+    std::thread::spawn(move || {
+        tidy(&own).unwrap();
+        let known = manifests(&own).len();
+        send.send((known, save(&own, "1").unwrap())).unwrap();
+    });
+    let (known, saved) = done.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(known, 1);
+    assert!(
+        saved.ends_with("1970-01-01T00-00-00Z-broker-1+2"),
+        "{saved:?}"
+    );
+    assert_eq!(names(&outside), ["manifest.json"]);
+}
+
+/// Before, all eight files were written where the link leads.
+#[test]
+fn a_folder_that_is_swapped_while_it_is_written_leads_nothing_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, outside) = (
+        folder.path().join("evidence"),
+        folder.path().join("outside"),
+    );
+    fs::create_dir(&outside).unwrap();
+    for swap in ["link", "folder"] {
+        let mut writer = Writer::begin(&settings(&dir), "1", Moment(0), true).unwrap();
+        writer.add("limits.txt", Ok(b"abc".to_vec()));
+        let partial = dir.join(&writer.temporary);
+        fs::rename(&partial, folder.path().join(format!("taken-{swap}"))).unwrap();
+        if swap == "link" {
+            symlink(&outside, &partial).unwrap();
+        } else {
+            fs::create_dir(&partial).unwrap();
+        }
+        for name in DUMPS {
+            writer.add(name, Ok(b"abc".to_vec()));
+        }
+        let error = writer.commit(manifest("1")).unwrap_err().to_string();
+        assert!(
+            error.contains("another user has put something else"),
+            "{swap}: {error}"
+        );
+        assert_eq!(names(&outside), [""; 0], "{swap}");
+        assert_eq!(names(&folder.path().join(format!("taken-{swap}"))).len(), 5);
+    }
+}
+
+#[test]
+fn a_folder_of_others_is_refused_unless_it_is_shared_on_purpose() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("evidence");
+    let is_root = geteuid().is_root();
+    // The owner of the folder, its mode, and the words of the refusal.
+    let table = [
+        (None, 0o700, None),
+        (None, 0o755, None),
+        (None, 0o777, Some("others may write to it (mode 777)")),
+        (None, 0o1777, Some("others may write to it (mode 1777)")),
+        (None, 0o770, Some("others may write to it (mode 770)")),
+        (Some(65534), 0o700, Some("uid 65534 owns it")),
+    ];
+    for (owner, mode, wanted) in table {
+        if owner.is_some() && !is_root {
+            continue;
+        }
+        fs::create_dir(&dir).unwrap();
+        chown(&dir, owner, None).unwrap();
+        fs::set_permissions(&dir, Permissions::from_mode(mode)).unwrap();
+        let error = save(&settings(&dir), "1")
+            .err()
+            .map(|error| error.to_string());
+        assert_eq!(error.is_some(), wanted.is_some(), "{mode:o}: {error:?}");
+        let error = error.unwrap_or_default();
+        assert!(error.contains(wanted.unwrap_or_default()), "{error}");
+        assert_eq!(
+            error.contains("set evidence.shared: true"),
+            wanted.is_some()
+        );
+        let shared = EvidenceSettings {
+            shared: true,
+            ..settings(&dir)
+        };
+        save(&shared, "2").unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+    if !is_root {
+        return;
+    }
+    // In a shared folder a bundle of another user is neither counted nor removed.
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
+    let shared = EvidenceSettings {
+        shared: true,
+        max_bundles: 1,
+        ..settings(&dir)
+    };
+    for name in ["2000-01-01T00-00-00Z-broker-1", ".x.partial"] {
+        fs::create_dir(dir.join(name)).unwrap();
+        chown(dir.join(name), Some(65534), None).unwrap();
+    }
+    save(&shared, "1").unwrap();
+    save(&shared, "1").unwrap();
+    assert_eq!(
+        names(&dir),
+        [
+            ".x.partial",
+            "1970-01-01T00-00-00Z-broker-1+2",
+            "2000-01-01T00-00-00Z-broker-1"
+        ]
+    );
+    // Whoever owns a folder on the way leads it nowhere.
+    let of_other = folder.path().join("of-other");
+    symlink(folder.path().join("taken"), &of_other).unwrap();
+    fs::create_dir(folder.path().join("taken")).unwrap();
+    save(&settings(&of_other.join("evidence")), "1").unwrap();
+    lchown(&of_other, Some(65534), None).unwrap();
+    let error = save(&settings(&of_other.join("evidence")), "1")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("uid 65534 made a link on its path"),
+        "{error}"
+    );
+    assert_eq!(names(&folder.path().join("taken/evidence")).len(), 1);
+}
+
+#[test]
+fn each_label_keeps_its_share() {
+    const M: u64 = 1 << 20;
+    // The labels of the bundles, the oldest first, each with its megabytes; the bytes and bundles to be added; what is
+    // removed. At most 100 MB and 8 bundles.
+    type Case = (
+        &'static str,
+        &'static [(&'static str, u64)],
+        u64,
+        usize,
+        &'static [usize],
+    );
+    let table: [Case; 9] = [
+        ("all fit", &[("1", 10), ("1", 10), ("2", 10)], 25, 1, &[]),
+        (
+            "the oldest of the only one",
+            &[("1", 40), ("1", 40), ("1", 10)],
+            25,
+            1,
+            &[0],
+        ),
+        (
+            "a fake that is saved again and again does not displace the older ones of the real one",
+            &[
+                ("1", 5),
+                ("1", 5),
+                ("f", 20),
+                ("f", 20),
+                ("f", 20),
+                ("f", 20),
+            ],
+            25,
+            1,
+            &[2],
+        ),
+        (
+            "nor by their number",
+            &[
+                ("1", 1),
+                ("1", 1),
+                ("f", 1),
+                ("f", 1),
+                ("f", 1),
+                ("f", 1),
+                ("f", 1),
+                ("f", 1),
+            ],
+            25,
+            1,
+            &[2],
+        ),
+        (
+            "of equal ones the oldest",
+            &[("1", 30), ("2", 30), ("1", 15), ("2", 15)],
+            25,
+            1,
+            &[0],
+        ),
+        (
+            "six fakes that fill the folder leave an equal share for the seventh",
+            &[
+                ("a", 15),
+                ("b", 15),
+                ("c", 15),
+                ("d", 15),
+                ("e", 15),
+                ("f", 25),
+            ],
+            25,
+            1,
+            &[5],
+        ),
+        (
+            "what is no larger than its share stays, however many come",
+            &[
+                ("1", 5),
+                ("b", 19),
+                ("c", 19),
+                ("d", 19),
+                ("e", 19),
+                ("f", 19),
+            ],
+            25,
+            1,
+            &[1],
+        ),
+        (
+            "too many labels for the number",
+            &[
+                ("a", 1),
+                ("b", 1),
+                ("c", 1),
+                ("d", 1),
+                ("e", 1),
+                ("f", 1),
+                ("g", 1),
+                ("h", 1),
+            ],
+            25,
+            1,
+            &[],
+        ),
+        ("nothing is added", &[("1", 50), ("2", 40)], 0, 0, &[]),
+    ];
+    let limits = EvidenceSettings {
+        max_bytes: 100 * M,
+        max_bundles: 8,
+        ..EvidenceSettings::default()
+    };
+    for (name, labels, more_bytes, more, wanted) in table {
+        let bundles: Vec<(Bundle, u64)> = (0..)
+            .zip(labels)
+            .map(|(at, (label, megabytes))| {
+                let bundle = Bundle {
+                    name: at.to_string(),
+                    label: (*label).into(),
+                    at,
+                };
+                (bundle, megabytes * M)
+            })
+            .collect();
+        let removed = superfluous(&bundles, &limits, 1000, more_bytes * M, more);
+        assert_eq!(removed, wanted, "{name}");
+    }
+}

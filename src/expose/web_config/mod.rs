@@ -1,0 +1,267 @@
+//! `--web.config.file`: TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.
+//!
+//! [`parse`] checks the text, [`tls`] and [`client_auth`] turn it into a server of rustls, [`auth`] checks passwords.
+//! This file reads again what has changed, as connections and requests come in: at rest nothing is read.
+
+pub mod auth;
+mod client_auth;
+pub mod parse;
+mod rate;
+mod tls;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::http::{HeaderName, HeaderValue};
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::sys::settings_file;
+use auth::{Logins, Users};
+use parse::{RateLimit, Settings};
+use rate::Bucket;
+
+pub(super) use tls::H2;
+
+/// A web config file, or a certificate that it names, that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("web config file {}: {message}", path.display())]
+pub struct WebConfigError {
+    path: PathBuf,
+    message: String,
+}
+
+/// A web config file with its certificates, as read at one moment.
+#[derive(Debug)]
+pub struct WebConfig {
+    /// None: connections are not encrypted.
+    pub tls: Option<Arc<ServerConfig>>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub users: Users,
+    rate_limit: Option<RateLimit>,
+    warnings: Vec<String>,
+    /// What was read, as it was before.
+    files: Vec<(PathBuf, Stamp)>,
+}
+
+impl WebConfig {
+    /// Reads the file and the certificates. Blocking.
+    ///
+    /// # Errors
+    /// One of them cannot be read or used.
+    pub fn load(path: &Path) -> Result<WebConfig, WebConfigError> {
+        let mut stamps = Vec::new();
+        WebConfig::read(path, &mut stamps).map_err(|message| WebConfigError {
+            path: path.to_owned(),
+            message,
+        })
+    }
+
+    fn read(path: &Path, files: &mut Vec<(PathBuf, Stamp)>) -> Result<WebConfig, String> {
+        // The stamps are taken first: what changes while it is read is read again.
+        files.push((path.to_owned(), Stamp::of(path)));
+        let text = settings_file::read(path, "web config file")?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let settings = Settings::parse(&text, folder)?;
+        let tls = match &settings.tls {
+            None => None,
+            Some(tls) => {
+                files.extend(tls.files().map(|file| {
+                    let stamp = Stamp::of(&file);
+                    (file, stamp)
+                }));
+                Some(Arc::new(tls.load()?))
+            }
+        };
+        Ok(WebConfig {
+            tls,
+            headers: settings.headers,
+            users: settings.users,
+            rate_limit: settings.rate_limit,
+            warnings: settings.warnings,
+            files: files.clone(),
+        })
+    }
+
+    /// Whether a browser gets no answer without a certificate that it trusts, or a password.
+    pub fn is_guarded(&self) -> bool {
+        self.tls.is_some() || !self.users.is_empty()
+    }
+
+    fn warn(&self, path: &Path) {
+        for warning in &self.warnings {
+            tracing::warn!("web config file {}: {warning}", path.display());
+        }
+    }
+}
+
+/// What shows that a file has changed; None while it cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+
+impl Stamp {
+    fn of(path: &Path) -> Stamp {
+        Stamp(std::fs::metadata(path).ok().map(|file| {
+            let changed = (file.ctime(), file.ctime_nsec());
+            (file.dev(), file.ino(), file.size(), changed.0, changed.1)
+        }))
+    }
+
+    /// Whether the last change is so long ago that nobody writes any more. A time ahead of the clock counts as long ago.
+    fn is_settled(self, now: SystemTime) -> bool {
+        let Some((.., seconds, nanos)) = self.0 else {
+            return true;
+        };
+        let since = |at| now.duration_since(at).unwrap_or(Duration::MAX);
+        let at = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
+        at.is_none_or(|(seconds, nanos)| {
+            since(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)) >= SETTLED
+        })
+    }
+}
+
+/// Files are compared with what was read at most this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A file that changed less than so long ago may be half written.
+const SETTLED: Duration = Duration::from_millis(500);
+/// A request waits no longer for a file system that hangs.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The web config in use, read again when a file has changed.
+pub struct Live {
+    path: PathBuf,
+    state: Mutex<State>,
+    pub logins: Arc<Logins>,
+    /// Called with whether the newest files can be used, when that was found out.
+    report: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+struct State {
+    used: Arc<WebConfig>,
+    /// What was seen of the files at the last attempt, which may have failed.
+    seen: Vec<(PathBuf, Stamp)>,
+    bucket: Option<Bucket>,
+    next_look: Instant,
+}
+
+impl Live {
+    /// Reads the file and the certificates. Blocking.
+    ///
+    /// # Errors
+    /// One of them cannot be read or used.
+    pub fn load(
+        path: PathBuf,
+        report: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Result<Arc<Live>, WebConfigError> {
+        let used = WebConfig::load(&path)?;
+        used.warn(&path);
+        Ok(Arc::new(Live {
+            state: Mutex::new(State {
+                seen: used.files.clone(),
+                bucket: used
+                    .rate_limit
+                    .map(|limit| Bucket::full(limit, Instant::now())),
+                used: Arc::new(used),
+                next_look: Instant::now() + LOOK_EVERY,
+            }),
+            path,
+            logins: Arc::default(),
+            report: Box::new(report),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The settings of now, after a look at the files where the last one is a second ago.
+    pub async fn current(self: &Arc<Self>) -> Arc<WebConfig> {
+        let is_due = {
+            let mut state = self.lock();
+            let now = Instant::now();
+            let is_due = now >= state.next_look;
+            if is_due {
+                // Others do not look while this one does.
+                state.next_look = now + LOOK_EVERY + LOOK_PATIENCE;
+            }
+            is_due
+        };
+        if is_due {
+            let this = Arc::clone(self);
+            let look = tokio::task::spawn_blocking(move || this.look());
+            let _ = tokio::time::timeout(LOOK_PATIENCE, look).await;
+        }
+        Arc::clone(&self.lock().used)
+    }
+
+    /// Reads the files again if one has changed, and is complete.
+    fn look(&self) {
+        let seen = self.lock().seen.clone();
+        let now = SystemTime::now();
+        let mut changed = false;
+        for (file, stamp) in &seen {
+            let newest = Stamp::of(file);
+            changed |= newest != *stamp;
+            if !newest.is_settled(now) {
+                changed = false;
+                break;
+            }
+        }
+        if changed {
+            let _ = self.reload();
+        }
+        self.lock().next_look = Instant::now() + LOOK_EVERY;
+    }
+
+    /// Reads the files again. Blocking.
+    ///
+    /// # Errors
+    /// They cannot be used, and the settings of before remain. The log has it too.
+    pub fn reload(&self) -> Result<(), WebConfigError> {
+        let mut seen = Vec::new();
+        let before = Arc::clone(&self.lock().used);
+        let read = WebConfig::read(&self.path, &mut seen).and_then(|read| {
+            // An emptied file must not open what was closed.
+            if before.tls.is_some() && read.tls.is_none() {
+                return Err("tls_server_config: TLS is switched off only by a restart".to_owned());
+            }
+            Ok(read)
+        });
+        let mut state = self.lock();
+        state.seen = seen;
+        let result = match read {
+            Ok(read) => {
+                if read.rate_limit != before.rate_limit {
+                    let full = |limit| Bucket::full(limit, Instant::now());
+                    state.bucket = read.rate_limit.map(full);
+                }
+                read.warn(&self.path);
+                tracing::info!("web config file {}: read again", self.path.display());
+                state.used = Arc::new(read);
+                Ok(())
+            }
+            Err(message) => {
+                let error = WebConfigError {
+                    path: self.path.clone(),
+                    message,
+                };
+                tracing::error!("{error}; the settings of before remain in use");
+                Err(error)
+            }
+        };
+        drop(state);
+        (self.report)(result.is_ok());
+        result
+    }
+
+    /// Whether the rate limit lets one more request pass.
+    pub fn take_token(&self, config: &WebConfig) -> bool {
+        let Some(limit) = config.rate_limit else {
+            return true;
+        };
+        let mut state = self.lock();
+        let bucket = state.bucket.as_mut();
+        bucket.is_none_or(|bucket| bucket.take(limit, Instant::now()))
+    }
+}

@@ -1,0 +1,93 @@
+//! Clients that take connections and do nothing with them.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::EXE;
+use crate::host::Host;
+use crate::running::Exporter;
+
+/// A connection that comes from this address of loopback.
+fn connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((from, 0)))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// How long a request takes, from the connection to the end of the answer.
+fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
+    let start = Instant::now();
+    let mut stream = connect_from(from, to).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    start.elapsed()
+}
+
+/// 900 connections without a request, and 10,000 more while probes ask.
+#[test]
+fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
+    let host = Host::new();
+    fs::remove_dir_all(host.path("")).unwrap();
+    let mut command = Command::new(EXE);
+    command.arg("--path.procfs").arg(host.folder.path());
+    let exporter = Exporter::start(command);
+    let attacker = Ipv4Addr::LOCALHOST;
+    let idle: Vec<TcpStream> = (0..900)
+        .map(|_| connect_from(attacker, exporter.address).unwrap())
+        .collect();
+    let (made, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut slowest = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut kept = Vec::new();
+            while made.load(Ordering::Relaxed) < 10_000 && !stop.load(Ordering::Relaxed) {
+                kept.extend(connect_from(attacker, exporter.address));
+                // In bursts, at most 10,000 a second: an unoptimised exporter beside other tests accepts no more.
+                if made.fetch_add(1, Ordering::Relaxed) % 100 == 0 {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                if kept.len() >= 500 {
+                    kept.drain(..250);
+                }
+            }
+        });
+        let mut rounds = 0;
+        // Each route and address is asked at least five times, and until the attack is over.
+        while rounds < 5 || made.load(Ordering::Relaxed) < 10_000 {
+            rounds += 1;
+            for from in [Ipv4Addr::new(127, 0, 0, 2), attacker] {
+                for path in ["/-/healthy", "/live"] {
+                    slowest.push((asked(from, exporter.address, path), from, path));
+                }
+            }
+            // Probes are rare; without this they would use up the ports of their own address.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    slowest.sort();
+    let (count, slowest) = (slowest.len(), slowest.pop().unwrap());
+    println!("{count} requests, the slowest took {slowest:?}");
+    assert!(slowest.0 < Duration::from_millis(100), "{slowest:?}");
+    // Those that were closed for others show it.
+    let open = idle.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = (&mut &**stream).read(&mut [0]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    assert!(open.count() <= 64);
+}

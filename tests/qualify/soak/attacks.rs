@@ -1,0 +1,178 @@
+//! What strangers on the host and in the network do to the exporter: every attack in turn, all the time.
+
+use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lab::fake_broker::{Answer, FakeBroker};
+use lab::{Cell, Process};
+
+use super::Stop;
+
+const NOBODY: &str = "65534";
+/// How long each attack lasts.
+const LASTS: Duration = Duration::from_secs(20);
+
+/// How often each attack ran.
+#[derive(Default)]
+pub(super) struct Counts {
+    idle_connections: usize,
+    connects: usize,
+    slow_readers: usize,
+    large_metadata: usize,
+    processes: usize,
+}
+
+impl Counts {
+    pub(super) fn run(&mut self, cell: &Cell, port: u16, stop: &Stop) {
+        let network = cell.network().unwrap();
+        network.enter().unwrap();
+        let folder = "/tmp/strangers";
+        prepare(cell, folder);
+        while !stop.is_set() {
+            hold(port, 900, b"", stop);
+            self.idle_connections += 1;
+            connect_again_and_again(port, stop);
+            self.connects += 1;
+            hold(
+                port,
+                60,
+                b"GET /api/v1/brokers HTTP/1.1\r\nHost: x\r\n\r\n",
+                stop,
+            );
+            self.slow_readers += 1;
+            serve_large_metadata(cell, folder, stop);
+            self.large_metadata += 1;
+            many_processes(cell, folder, stop);
+            self.processes += 1;
+        }
+    }
+
+    pub(super) fn all_ran(&self) -> bool {
+        [
+            self.idle_connections,
+            self.connects,
+            self.slow_readers,
+            self.large_metadata,
+            self.processes,
+        ]
+        .iter()
+        .all(|count| *count > 0)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} times 900 idle connections, {} times 10,000 connects, {} times 60 clients that do not read, \
+             {} times 4 listeners with 9,990 brokers in their Metadata, {} times 300 processes of another user",
+            self.idle_connections,
+            self.connects,
+            self.slow_readers,
+            self.large_metadata,
+            self.processes
+        )
+    }
+}
+
+/// Makes a folder where another user's processes find what makes them look like brokers.
+fn prepare(cell: &Cell, folder: &str) {
+    let host = cell.host_path(Path::new(folder));
+    std::fs::create_dir_all(&host).unwrap();
+    std::fs::write(host.join("kafka.Kafka"), "read line\n").unwrap();
+    let properties = "zookeeper.connect=127.0.0.1:1\n";
+    std::fs::write(host.join("server.properties"), properties).unwrap();
+}
+
+/// Opens connections, sends `request` on each and reads nothing.
+fn hold(port: u16, count: usize, request: &[u8], stop: &Stop) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let held: Vec<TcpStream> = (0..count)
+        .filter_map(|_| {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+            stream.write_all(request).ok()?;
+            Some(stream)
+        })
+        .collect();
+    stop.sleep(LASTS);
+    drop(held);
+}
+
+fn connect_again_and_again(port: u16, stop: &Stop) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    for _ in 0..10_000 {
+        if stop.is_set() {
+            return;
+        }
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+            continue;
+        };
+        // Without this, ports in TIME_WAIT would run out on this side.
+        let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+        let _ = stream.set_nonblocking(true);
+        let _ = stream.read(&mut [0; 1]);
+    }
+}
+
+/// Four processes of another user with listeners whose Metadata names 9,990 brokers with the longest names.
+fn serve_large_metadata(cell: &Cell, folder: &str, stop: &Stop) {
+    let body = metadata(9_990, 255);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut attackers = Vec::new();
+        for id in 0..4 {
+            let body = body.clone();
+            let broker = FakeBroker::with_metadata(move |_| Answer::Body(body.clone())).await;
+            let listeners = format!("listeners=PLAINTEXT://{}", broker.address);
+            attackers.push((stranger(cell, folder, 800_000 + id, &listeners), broker));
+        }
+        let end = tokio::time::Instant::now() + LASTS;
+        while !stop.is_set() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+fn metadata(brokers: i32, host_bytes: i16) -> Vec<u8> {
+    let mut body = brokers.to_be_bytes().to_vec();
+    for id in 0..brokers {
+        body.extend(id.to_be_bytes());
+        body.extend(host_bytes.to_be_bytes());
+        body.resize(body.len() + host_bytes as usize, b'h');
+        body.extend(9092_i32.to_be_bytes());
+        body.extend((-1_i16).to_be_bytes());
+    }
+    body.extend((-1_i32).to_be_bytes());
+    body.extend(0_i32.to_be_bytes());
+    body
+}
+
+fn many_processes(cell: &Cell, folder: &str, stop: &Stop) {
+    let strangers: Vec<Process> = (0..300)
+        .map(|id| stranger(cell, folder, 217 + id, "listeners=PLAINTEXT://127.0.0.1:1"))
+        .collect();
+    stop.sleep(LASTS);
+    drop(strangers);
+}
+
+/// Starts a process of another user that looks like a broker.
+fn stranger(cell: &Cell, folder: &str, id: u32, listeners: &str) -> Process {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+        .args(["bash", "-c", "exec -a java sh kafka.Kafka \"$@\"", "java"])
+        .args(["server.properties", "--override", listeners])
+        .args(["--override", &format!("broker.id={id}")])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    cell.spawn(command).unwrap()
+}
