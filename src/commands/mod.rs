@@ -24,6 +24,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::cli::{Command, Format, LogLevel};
 use crate::config::ConfigError;
 use crate::expose::web_config::WebConfigError;
+use crate::model::is_unseen;
 
 /// Prints what clap has to say and picks the exit code: a probe with a misspelt flag must not restart the broker, and
 /// a monitoring plugin that cannot run reports "unknown", never "critical".
@@ -118,7 +119,7 @@ fn print<T: serde::Serialize>(
 
 /// Names of threads, and what files contain, must not control the terminal.
 fn without_control_characters(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    text.replace(is_unseen, "\u{fffd}")
 }
 
 fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
