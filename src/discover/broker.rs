@@ -10,7 +10,7 @@ use super::jvm::Launch;
 use super::properties::{self, MOST_ENTRIES, Properties};
 use super::settings::{self, interpret};
 use super::versions::{class_path_version, java_version, kafka_version};
-use crate::model::{Broker, Moment, ProcessKey};
+use crate::model::{Broker, Moment, ProcessKey, text};
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::rooted::FileContent;
 
@@ -57,6 +57,9 @@ pub fn describe(
         .stat(pid)
         .is_ok_and(|stat| stat.start_ticks == key.start_ticks && !stat.ended)
     {
+        for problem in &mut broker.problems {
+            *problem = text::message(std::mem::take(problem));
+        }
         Ok(broker)
     } else {
         Err(ProcError::Gone { pid })
