@@ -153,6 +153,9 @@ pub struct ServeArgs {
     /// Address to serve metrics and pages on; may be given more than once.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10052", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
+    /// Serve on the sockets that systemd hands over (LISTEN_FDS), instead of --web.listen-address.
+    #[arg(long = "web.systemd-socket")]
+    pub systemd_socket: bool,
     /// Path of the metrics.
     #[arg(
         long = "web.telemetry-path",
@@ -163,6 +166,9 @@ pub struct ServeArgs {
     /// File with TLS, passwords, headers and a rate limit, as Prometheus' exporter-toolkit has it.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
+    /// Take the config file again on POST /-/reload, as on SIGHUP.
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
     /// Another name of this host under which a browser may ask for the pages; may be given more than once.
     #[arg(long = "web.host-name", value_name = "NAME")]
     pub host_names: Vec<String>,
@@ -185,6 +191,13 @@ pub struct ServeArgs {
     /// Check the config file and the flags, then exit: 0 if they are right, 2 if not.
     #[arg(long = "config.check")]
     pub config_check: bool,
+    /// Users, by name or id, whose processes count as brokers; default: everybody's.
+    #[arg(
+        long = "discovery.users",
+        value_name = "USER,USER",
+        value_delimiter = ','
+    )]
+    pub users: Vec<String>,
     /// Write each second's readings to this file, for `kafka-vitals replay`.
     #[arg(long = "record", value_name = "FILE")]
     pub record: Option<PathBuf>,

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -12,11 +13,12 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
-use crate::model::{CollectorName, Schedule, deserialize_duration, routes};
+use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes};
 use crate::recording;
 use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
 use crate::sys::settings_file;
+use crate::sys::users;
 use crate::verdict::liveness::LivenessSettings;
 
 /// Checked settings of a serving exporter.
@@ -39,8 +41,19 @@ pub struct Config {
     pub intervals: Intervals,
     pub collectors: Switches,
     pub brokers: Vec<BrokerSettings>,
+    /// The most brokers that are watched.
+    pub max_brokers: usize,
+    /// Whose processes count as brokers; empty: everybody's.
+    pub users: Vec<u32>,
     pub live: LivenessSettings,
     pub evidence: EvidenceSettings,
+}
+
+/// The settings in use.
+#[derive(Debug, Clone)]
+pub struct InUse {
+    pub config: Arc<Config>,
+    pub status: SettingsStatus,
 }
 
 /// Where evidence is saved, and how much of it is kept.
@@ -222,7 +235,7 @@ pub struct BrokerMatch {
     pub pid_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     intervals: Intervals,
@@ -230,6 +243,22 @@ struct File {
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
     live: LivenessSettings,
+    max_brokers: usize,
+    users: Vec<String>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        File {
+            intervals: Intervals::default(),
+            collectors: Switches::default(),
+            brokers: Vec::new(),
+            evidence: EvidenceSettings::default(),
+            live: LivenessSettings::default(),
+            max_brokers: 64,
+            users: Vec::new(),
+        }
+    }
 }
 
 /// A config file or a flag that cannot be used; the message says where and how to correct it.
@@ -243,16 +272,23 @@ pub enum ConfigError {
 
 /// Far more than run on one host; the pid file of each is read every few seconds.
 const MAX_BROKERS: usize = 256;
+/// Each takes the exporter some 100 KB, and some ms of CPU a second.
+const MOST_WATCHED: usize = 1000;
 
 impl Config {
     /// The flags together with the file that they name.
     pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
-        let file = match args.config_file {
-            None => File::default(),
-            Some(path) => {
-                read_file(&path).map_err(|message| ConfigError::File { path, message })?
-            }
+        let (file, of_file) = match args.config_file {
+            None => (File::default(), Vec::new()),
+            Some(path) => read_file(&path)
+                .and_then(|file| {
+                    let of_file = uids(&file.users).map_err(|why| format!("users: {why}"))?;
+                    Ok((file, of_file))
+                })
+                .map_err(|message| ConfigError::File { path, message })?,
         };
+        let given = uids(&args.users)
+            .map_err(|why| ConfigError::Flag(format!("--discovery.users: {why}")))?;
         check_telemetry_path(&args.telemetry_path)?;
         check_procfs(&args.procfs)?;
         if let Some(dir) = &args.evidence_dir {
@@ -281,6 +317,8 @@ impl Config {
             intervals: file.intervals,
             collectors: file.collectors.with_flags(&args.collectors),
             brokers: file.brokers,
+            max_brokers: file.max_brokers,
+            users: if given.is_empty() { of_file } else { given },
             live: file.live,
             evidence: EvidenceSettings {
                 dir: args.evidence_dir.or(file.evidence.dir).or_else(default_dir),
@@ -307,6 +345,24 @@ fn host_names(given: &[String]) -> Result<Vec<String>, ConfigError> {
     let names = given.iter().map(String::as_str).chain([&*own, first]);
     let names = names.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
     Ok(names.filter(|name| !name.is_empty()).collect())
+}
+
+/// The ids of users that are given by name or id.
+fn uids(given: &[String]) -> Result<Vec<u32>, String> {
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let passwd = users::read();
+    let uid = |name: &String| {
+        let uid = name.parse().ok().or_else(|| users::uid_of(&passwd, name));
+        uid.ok_or_else(|| {
+            let shown: String = name.chars().take(60).collect();
+            format!(
+                "/etc/passwd has no user {shown:?}; correct the name, or give the user's id, as of one that LDAP knows"
+            )
+        })
+    };
+    given.iter().map(uid).collect()
 }
 
 /// The router takes some characters for patterns, and a browser or Prometheus would encode others.
@@ -417,14 +473,18 @@ fn parse(text: &str) -> Result<File, String> {
             ));
         }
         if let Some(bootstrap) = &broker.bootstrap
-            && !bootstrap
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            && !is_address(bootstrap)
         {
             return Err(format!(
                 "brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"
             ));
         }
+    }
+    if !(1..=MOST_WATCHED).contains(&file.max_brokers) {
+        return Err(format!(
+            "max_brokers: {} is out of range, must be 1 to {MOST_WATCHED}",
+            file.max_brokers
+        ));
     }
     let e = &file.evidence;
     if let Some(dir) = &e.dir {
@@ -438,6 +498,14 @@ fn parse(text: &str) -> Result<File, String> {
         return Err("evidence.max_bundles: must be 1 or more".to_owned());
     }
     Ok(file)
+}
+
+/// `HOST:PORT`, with nothing in it that no host name has.
+fn is_address(text: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(odd) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// Keys of earlier config files, and what took their place.

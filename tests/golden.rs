@@ -24,7 +24,7 @@ use kafka_vitals::collect::snapshot_store::{Update, apply};
 use kafka_vitals::collect::socket_tables::TableRound;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{self, ThreadHistory, Threads};
-use kafka_vitals::discover::{self, Discovery};
+use kafka_vitals::discover::Discovery;
 use kafka_vitals::expose::check::CheckPage;
 use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
@@ -97,8 +97,9 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
 /// Runs every collector once over the recorded host.
 fn snapshot(proc: &ProcRoot) -> Snapshot {
     let now = moment();
-    let found = Discovery::new(proc.clone(), Vec::new()).scan().unwrap();
-    let labels = discover::labels(&found);
+    let mut discovery = Discovery::new(proc.clone(), Vec::new());
+    let found = discovery.scan().unwrap();
+    let labels = discovery.labels(&found);
     // The exporter's own use of the host is no part of the recording.
     let exporter = ExporterVitals {
         cpu_seconds: 12.5,
@@ -111,6 +112,8 @@ fn snapshot(proc: &ProcRoot) -> Snapshot {
     };
     let mut snapshot = Snapshot::default();
     let discovered = Found {
+        left_out: 0,
+        hidden: None,
         warnings: Vec::new(),
         brokers: Ok(std::iter::zip(found.iter().cloned(), labels).collect()),
         memory_map_limit: memory_maps::limit(proc),

@@ -420,6 +420,7 @@ fn the_liveness_probe_answers() {
         },
         label: label.into(),
         id: Some(219),
+        outranked: false,
         restart,
         sentence: String::new(),
         reason: format!("reason of {label}"),

@@ -61,7 +61,7 @@ fn cases() -> Vec<Case> {
         case(
             "root without `CAP_SETUID` and `CAP_SETGID`",
             &["--bounding-set=-setuid,-setgid", "--clear-groups"],
-            &[],
+            &["CAP_SETUID and CAP_SETGID"],
         ),
         case(
             "root without `CAP_KILL`",

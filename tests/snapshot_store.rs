@@ -18,7 +18,7 @@ use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{
-    ClusterCounts, ClusterSource, CollectorName, Deadlock, DeadlockedThread, LockQueue,
+    ClusterCounts, ClusterSource, CollectorName, Deadlock, DeadlockedThread, Label, LockQueue,
     LogDirSpace, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe, ProbeError,
     ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
 };
@@ -37,8 +37,15 @@ fn broker(id: i32, pid: u32, start_ticks: u64) -> (Arc<Broker>, String) {
 }
 
 fn discovered(brokers: Vec<(Arc<Broker>, String)>) -> Update {
+    let label = |(broker, label): (_, String)| (broker, label.into());
+    labelled(brokers.into_iter().map(label).collect())
+}
+
+fn labelled(brokers: Vec<(Arc<Broker>, Label)>) -> Update {
     let found = Found {
         brokers: Ok(brokers),
+        left_out: 0,
+        hidden: None,
         warnings: Vec::new(),
         memory_map_limit: Ok(65530),
         exporter: Err(Failure::new(Reason::Internal, "not read in this test")),
@@ -307,6 +314,7 @@ fn a_broker_that_ended_is_reported_until_it_is_back_or_an_hour_has_passed() {
         Moment(0),
     );
     apply(&mut s, fds(10, 7, 84), Moment(1000));
+    apply(&mut s, dump(10, false), Moment(1000));
     apply(&mut s, discovered(vec![broker(2, 11, 7)]), Moment(2000));
     assert_eq!(s.brokers.len(), 2);
     // The result of a run that was under way when the process ended is ignored.
@@ -332,10 +340,45 @@ fn a_broker_that_ended_is_reported_until_it_is_back_or_an_hour_has_passed() {
     assert_eq!(s.brokers.len(), 1);
 }
 
+/// Any process can look like a broker for a moment.
+#[test]
+fn only_brokers_that_served_are_remembered_and_a_bounded_number_of_them() {
+    let mut s = Snapshot::default();
+    let all: Vec<_> = (0..100).map(|n| broker(n, 100 + n as u32, 7)).collect();
+    apply(&mut s, discovered(all), Moment(0));
+    for pid in 110..200 {
+        apply(&mut s, dump(pid, false), Moment(1000));
+        apply(&mut s, fds(pid - 10, 7, 84), Moment(1000));
+    }
+    // Later the dumps fail, and one ends after the other.
+    for n in 0..100 {
+        let left = (n + 1..100).map(|n| broker(n, 100 + n as u32, 7)).collect();
+        apply(&mut s, failed_dump(100 + n as u32), Moment(1500));
+        apply(&mut s, discovered(left), Moment(2000 + n as u64));
+    }
+    let ids: Vec<_> = s.brokers.iter().filter_map(|b| b.broker.id).collect();
+    assert_eq!(ids, Vec::from_iter(68..100), "the 32 that ended last");
+    // None of another user takes the place of one.
+    let strangers: Vec<_> = (200..300).map(|n| broker(n, 100 + n as u32, 7)).collect();
+    let outranked = strangers.into_iter().map(|(broker, text)| {
+        let outranked = true;
+        (broker, Label { text, outranked })
+    });
+    apply(&mut s, labelled(outranked.collect()), Moment(3000));
+    for pid in 300..400 {
+        apply(&mut s, dump(pid, false), Moment(4000));
+    }
+    apply(&mut s, discovered(vec![]), Moment(5000));
+    let ids: Vec<_> = s.brokers.iter().filter_map(|b| b.broker.id).collect();
+    assert_eq!(ids, Vec::from_iter(68..100));
+}
+
 #[test]
 fn a_failed_discovery_forgets_no_broker() {
     let mut s = with_broker_1();
     let failed = Found {
+        left_out: 0,
+        hidden: None,
         brokers: Err(Failure::new(Reason::Denied, "/proc: permission denied")),
         warnings: Vec::new(),
         memory_map_limit: Ok(1),
@@ -687,6 +730,8 @@ fn a_broker_without_an_id_is_forgotten_a_minute_after_its_end() {
         discovered(vec![(Arc::new(unnamed), "pid-10".into()), broker(1, 11, 7)]),
         Moment(0),
     );
+    apply(&mut s, dump(10, false), Moment(0));
+    apply(&mut s, dump(11, false), Moment(0));
     let labels = |s: &Snapshot| {
         s.brokers
             .iter()

@@ -127,7 +127,7 @@ fn messages_name_key_and_remedy() {
         (tls("").replace("server.key", "client.key"), format!("tls_server_config.key_file {}: is not the private key of tls_server_config.cert_file {}", path("client.key"), path("server.pem"))),
         (tls("").replace("server.key", "server.pem"), format!("tls_server_config.key_file {}: holds no private key in PEM form", path("server.pem"))),
         (tls("").replace("server.pem", "server.key"), format!("tls_server_config.cert_file {}: holds no certificate", path("server.key"))),
-        (tls("").replace("server.pem", ""), format!("tls_server_config.cert_file {}: is no regular file", path(""))),
+        (tls("").replace("server.pem", ""), format!("tls_server_config.cert_file {}: {} is a folder, not a regular file", path(""), path(""))),
         (tls(&format!("  cert: |\n    {inline}\n")), "tls_server_config: cert and cert_file are given, keep one of them".into()),
         (tls("  key: x\n"), "tls_server_config: key and key_file are given, keep one of them".into()),
         ("basic_auth_users: {a: $2y$19$qRTBuFoULoYNA7AQ/F3ck.trZBPyjV64.oA4ZsSBCIWvXuvQlQTuu}".into(), "basic_auth_users.a: a bcrypt cost of 19 takes too long, 18 at most".into()),
@@ -490,6 +490,165 @@ fn users_headers_and_rate_limit_are_taken_when_the_file_changes() {
 
     fs::write(&file, "rate_limit: {interval: 1h, burst: 2}\n").unwrap();
     wait_for("the limit", || exporter.curl(&["--http"]) == "429 HTTP/1.1");
+}
+
+/// A client that begins a handshake and says no more.
+#[test]
+fn a_handshake_has_a_deadline() {
+    use std::io::{Read as _, Write as _};
+    let exporter = Exporter::start(&toolkit("web_config_noAuth.good.yml"));
+    let start = Instant::now();
+    let mut clients: Vec<_> = [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"]
+        .iter()
+        .map(|bytes| {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", exporter.port)).unwrap();
+            stream.write_all(bytes).unwrap();
+            stream
+        })
+        .collect();
+    for client in &mut clients {
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let ended = client.read(&mut [0; 64]);
+        assert!(matches!(&ended, Ok(0)), "{ended:?}");
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(13),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// A port of loopback that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A real Prometheus scrapes over TLS with a password and with a client's certificate, and fails with wrong ones.
+#[test]
+fn prometheus_scrapes_with_password_and_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = |name: &str| fixture("own").join(name).display().to_string();
+    let server = format!(
+        "tls_server_config:\n  cert_file: {}\n  key_file: {}\n",
+        own("server.pem"),
+        own("server.key")
+    );
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let dave =
+        "basic_auth_users: {dave: $2y$10$2UXri9cIDdgeKjBo4Rlpx.U3ZLDV8X1IxKmsfOvhcM5oXQt/mLmXq}\n";
+    let certificate = format!(
+        "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {}\n  client_allowed_sans: [prometheus.example]\n",
+        own("ca.pem")
+    );
+    let by_password = Exporter::start(&write("password.yml", format!("{server}{dave}")));
+    let by_certificate =
+        Exporter::start(&write("certificate.yml", format!("{server}{certificate}")));
+    let job = |name: &str, exporter: &Exporter, tls: &str, more: &str| {
+        format!(
+            "  - job_name: {name}\n    scheme: https\n    tls_config: {{ca_file: {}{tls}}}\n{more}    static_configs: \
+             [{{targets: ['localhost:{}']}}]\n",
+            own("ca.pem"),
+            exporter.port
+        )
+    };
+    let client = |name: &str| {
+        let (cert, key) = (own(&format!("{name}.pem")), own(&format!("{name}.key")));
+        format!(", cert_file: {cert}, key_file: {key}")
+    };
+    let login =
+        |password: &str| format!("    basic_auth: {{username: dave, password: {password}}}\n");
+    let jobs = [
+        job("password", &by_password, "", &login("dave123")),
+        job("wrong-password", &by_password, "", &login("dave")),
+        job("certificate", &by_certificate, &client("client"), ""),
+        job("expired", &by_certificate, &client("expired"), ""),
+        job("no-certificate", &by_certificate, "", ""),
+    ];
+    let config = format!(
+        "global: {{scrape_interval: 2s, scrape_timeout: 2s}}\nscrape_configs:\n{}",
+        jobs.concat()
+    );
+    let config = write("prometheus.yml", config);
+    let port = free_port();
+    let _prometheus = Ended(
+        Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("series").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--log.level=error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("scripts/prerequisites.sh prometheus gets it"),
+    );
+    let targets = || -> Vec<(String, String, String)> {
+        let url = format!("http://127.0.0.1:{port}/api/v1/targets");
+        let output = Command::new("curl")
+            .args(["--silent", &url])
+            .output()
+            .unwrap();
+        let Ok(answer) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else {
+            return Vec::new();
+        };
+        let targets = answer["data"]["activeTargets"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let field =
+            |target: &serde_json::Value, name: &str| target[name].as_str().unwrap().to_owned();
+        let line = |target| {
+            (
+                field(target, "scrapePool"),
+                field(target, "health"),
+                field(target, "lastError"),
+            )
+        };
+        targets.iter().map(line).collect()
+    };
+    let expected = [
+        ("certificate", "up", ""),
+        ("expired", "down", "expired certificate"),
+        ("no-certificate", "down", "certificate required"),
+        ("password", "up", ""),
+        ("wrong-password", "down", "401"),
+    ];
+    let mut seen = Vec::new();
+    let start = Instant::now();
+    // The first scrapes may come before Prometheus or a slow machine is ready for them.
+    while start.elapsed() < Duration::from_secs(30) {
+        seen = targets();
+        seen.sort();
+        let mut pairs = std::iter::zip(&seen, expected);
+        if seen.len() == expected.len()
+            && pairs.all(|((job, health, error), expected)| {
+                (job.as_str(), health.as_str()) == (expected.0, expected.1)
+                    && error.contains(expected.2)
+            })
+        {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{seen:#?}");
 }
 
 fn curl_arguments(text: &str) -> Vec<String> {

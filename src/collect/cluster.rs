@@ -17,7 +17,7 @@ use self::peers::{Peers, probe_of};
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use crate::kafka::client::{Client, Timing};
-use crate::kafka::conn::OwnConnections;
+use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, PeerProbe, Probe,
     ProbeReport, Reading, Reason, Role,
@@ -212,7 +212,7 @@ pub struct ClusterClient {
     broker: Arc<Broker>,
     bootstrap: Option<String>,
     listener: Option<String>,
-    own: OwnConnections,
+    dialer: Dialer,
     timing: Timing,
     /// Whether the exporter and the broker share a loopback, or why that is unknown.
     same_network: Result<bool, Failure>,
@@ -234,7 +234,7 @@ impl ClusterClient {
             broker,
             bootstrap,
             listener,
-            own,
+            dialer: own.into(),
             timing,
             same_network,
             client,
@@ -271,8 +271,12 @@ impl ClusterClient {
             Some(client) if client.address() == address => self.client.insert(client),
             _ => self
                 .client
-                .insert(Client::new(address, self.own.clone(), self.timing)),
+                .insert(Client::new(address, self.dialer.clone(), self.timing)),
         };
+        let elsewhere = self.same_network != Ok(true);
+        // Whoever writes the config file knows where its address leads.
+        client.allow_loopback(!elsewhere || bootstrap.is_some());
+        self.peers.elsewhere = elsewhere;
         let own = async {
             let api = client.api().await;
             let asked = match api.answer {
@@ -302,9 +306,8 @@ impl ClusterClient {
             )
         };
         let ((api, metadata, counts), peers) =
-            tokio::join!(own, self.peers.probe(&self.own, self.timing));
+            tokio::join!(own, self.peers.probe(&self.dialer, self.timing));
         if let Ok(counts) = &counts {
-            self.peers.elsewhere = self.same_network != Ok(true);
             self.peers
                 .remember(id, client.address(), &counts.live_brokers);
         }

@@ -1,5 +1,6 @@
 //! The collector `discovery`: which processes are brokers, and the exporter's own use of the host.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use super::{exporter, memory_maps};
 use crate::config::BrokerSettings;
 use crate::discover::{self, Discovery};
 use crate::model::{
-    Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Moment,
-    ProcessKey, Snapshot, text,
+    Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Label, Moment,
+    ProcessKey, Reason, Snapshot, text,
 };
 use crate::sys::proc::ProcRoot;
 
@@ -19,22 +20,23 @@ use crate::sys::proc::ProcRoot;
 #[derive(Debug)]
 pub struct Found {
     /// Every broker that runs now, each with its label.
-    pub brokers: Result<Vec<(Arc<Broker>, String)>, Failure>,
+    pub brokers: Result<Vec<(Arc<Broker>, Label)>, Failure>,
+    /// See [`Snapshot::brokers_left_out`].
+    pub left_out: u64,
+    /// Why some processes of this host are not seen, and the remedy.
+    pub hidden: Option<String>,
     /// See [`Snapshot::discovery_warnings`].
     pub warnings: Vec<String>,
     pub memory_map_limit: Result<u64, Failure>,
     pub exporter: Result<ExporterVitals, Failure>,
 }
 
-/// One run as it comes from the worker: the brokers without labels.
+/// One run as it comes from the worker.
 #[derive(Debug)]
 pub(super) struct Scan {
-    pub brokers: Result<Vec<Arc<Broker>>, Failure>,
+    pub found: Found,
     /// The process in the pid file of each entry of the config file.
     pub pids: Vec<Option<u32>>,
-    pub warnings: Vec<String>,
-    pub memory_map_limit: Result<u64, Failure>,
-    pub exporter: Result<ExporterVitals, Failure>,
 }
 
 impl Scan {
@@ -48,23 +50,34 @@ impl Scan {
         let pid_in_file = |settings: &BrokerSettings| {
             discover::read_pid_file(settings.matches.pid_file.as_ref()?).ok()
         };
-        let brokers = discovery.scan();
+        let brokers = discovery.scan().map(|brokers| {
+            let labels = discovery.labels(&brokers);
+            std::iter::zip(brokers, labels).collect()
+        });
         Scan {
-            brokers,
+            found: Found {
+                brokers,
+                left_out: discovery.left_out() as u64,
+                hidden: discovery.hidden().map(str::to_owned),
+                warnings: discovery.warnings().to_vec(),
+                memory_map_limit: memory_maps::limit(proc),
+                exporter: exporter::vitals(),
+            },
             pids: settings.iter().map(pid_in_file).collect(),
-            warnings: discovery.warnings().to_vec(),
-            memory_map_limit: memory_maps::limit(proc),
-            exporter: exporter::vitals(),
         }
     }
 
     pub(super) fn failed(failure: &Failure) -> Scan {
         Scan {
-            brokers: Err(failure.clone()),
+            found: Found {
+                brokers: Err(failure.clone()),
+                left_out: 0,
+                hidden: None,
+                warnings: Vec::new(),
+                memory_map_limit: Err(failure.clone()),
+                exporter: Err(failure.clone()),
+            },
             pids: Vec::new(),
-            warnings: Vec::new(),
-            memory_map_limit: Err(failure.clone()),
-            exporter: Err(failure.clone()),
         }
     }
 }
@@ -75,6 +88,9 @@ const ENDED_IN_SIGHT: Duration = Duration::from_secs(3600);
 /// The label of a broker without an id is its process, under which none comes back.
 const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
 
+/// Of all that have ended.
+const MOST_ENDED: usize = 32;
+
 /// The update of the snapshot that one run causes.
 pub fn update(found: Found, interval: Duration, took: Duration) -> Update {
     Update::new(move |snapshot, at| store(snapshot, found, Stamp { at, took, interval }))
@@ -83,7 +99,10 @@ pub fn update(found: Found, interval: Duration, took: Duration) -> Update {
 fn store(snapshot: &mut Snapshot, found: Found, stamp: Stamp) {
     stamp.put(&mut snapshot.memory_map_limit, found.memory_map_limit);
     stamp.put(&mut snapshot.exporter, found.exporter);
-    let failure = found.brokers.as_ref().err();
+    let sees_none = snapshot.brokers.is_empty() && found.brokers.as_ref().is_ok_and(Vec::is_empty);
+    let unseen = found.hidden.filter(|_| sees_none);
+    let unseen = unseen.map(|why| Failure::new(Reason::Denied, why));
+    let failure = found.brokers.as_ref().err().or(unseen.as_ref());
     let before = snapshot.discovery.success;
     log_change("", CollectorName::Discovery, before, failure);
     snapshot.discovery = stamp.status(failure);
@@ -97,74 +116,106 @@ fn store(snapshot: &mut Snapshot, found: Found, stamp: Stamp) {
         tracing::info!("no longer so: {}", one_line(warning));
     }
     snapshot.discovery_warnings = warnings;
+    snapshot.brokers_left_out = found.left_out;
     store_brokers(snapshot, brokers, stamp.at);
 }
 
-fn store_brokers(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, String)>, now: Moment) {
+fn store_brokers(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, Label)>, now: Moment) {
     let running: HashSet<ProcessKey> = found.iter().map(|(broker, _)| broker.process).collect();
     for broker in snapshot.brokers.iter_mut() {
         if broker.ended.is_none() && !running.contains(&broker.broker.process) {
             end(Arc::make_mut(broker), now);
+        } else if !broker.served && has_served(broker) {
+            Arc::make_mut(broker).served = true;
         }
     }
     for (broker, label) in found {
-        log_found(&snapshot.brokers, &broker, &label);
-        match snapshot
+        log_found(&snapshot.brokers, &broker, &label.text);
+        let known = snapshot
             .brokers
             .iter_mut()
-            .find(|known| known.broker.process == broker.process)
-        {
+            .find(|known| known.broker.process == broker.process);
+        match known {
             // One run could not read it: it had not ended.
             Some(known) if known.ended.is_some() => {
                 *known = Arc::new(BrokerSnapshot::new(broker, label))
             }
-            Some(known) if known.broker == broker && known.label == label => {}
+            Some(known)
+                if known.broker == broker
+                    && (&known.label, known.outranked) == (&label.text, label.outranked) => {}
             Some(known) => {
                 let known = Arc::make_mut(known);
                 known.broker = broker;
-                known.label = label;
+                (known.label, known.outranked) = (label.text, label.outranked);
             }
             None => snapshot
                 .brokers
                 .push(Arc::new(BrokerSnapshot::new(broker, label))),
         }
     }
+    forget_ended(snapshot, now);
+    snapshot.brokers.sort_by_cached_key(|x| {
+        (
+            x.broker.id.is_none(),
+            x.broker.id,
+            x.label.clone(),
+            x.broker.process,
+        )
+    });
+}
+
+/// Whether it ever did what only a broker does: any process can look like one for a moment.
+fn has_served(broker: &BrokerSnapshot) -> bool {
+    let answered = broker.probes.last().is_some_and(|(p, _)| p.api.success());
+    let queues = broker.accept_queues.last();
+    answered
+        || queues.is_some_and(|(queues, _)| !queues.is_empty())
+        || broker.threads.last().is_some()
+}
+
+/// Keeps in sight the brokers that have ended lately and are not back: a bounded number, those of other users last.
+fn forget_ended(snapshot: &mut Snapshot, now: Moment) {
     let labels: HashSet<String> = snapshot
         .brokers
         .iter()
         .filter(|broker| broker.ended.is_none())
         .map(|broker| broker.label.clone())
         .collect();
-    snapshot.brokers.retain(|broker| match broker.ended {
-        None => true,
-        Some(ended) => {
-            let in_sight = if broker.broker.id.is_some() {
-                ENDED_IN_SIGHT
-            } else {
-                UNNAMED_IN_SIGHT
-            };
-            now.since(ended) < in_sight && !labels.contains(&broker.label)
-        }
-    });
-    snapshot.brokers.sort_by(|a, b| {
-        let key = |x: &BrokerSnapshot| {
-            (
-                x.broker.id.is_none(),
-                x.broker.id,
-                x.label.clone(),
-                x.broker.process,
-            )
+    let in_sight = |broker: &BrokerSnapshot, ended| {
+        let time = match broker.broker.id {
+            Some(_) => ENDED_IN_SIGHT,
+            None => UNNAMED_IN_SIGHT,
         };
-        key(a).cmp(&key(b))
-    });
+        broker.served && now.since(ended) < time && !labels.contains(&broker.label)
+    };
+    let mut ended: Vec<_> = snapshot
+        .brokers
+        .iter()
+        .filter_map(|broker| Some((broker, broker.ended?)))
+        .filter(|(broker, ended)| in_sight(broker, *ended))
+        .map(|(broker, ended)| (broker.outranked, Reverse(ended), broker.broker.process))
+        .collect();
+    ended.sort_unstable();
+    let kept: HashSet<ProcessKey> = ended
+        .into_iter()
+        .take(MOST_ENDED)
+        .map(|(_, _, process)| process)
+        .collect();
+    snapshot
+        .brokers
+        .retain(|broker| broker.ended.is_none() || kept.contains(&broker.broker.process));
 }
 
 /// No reading of a process stands after its end.
 fn end(broker: &mut BrokerSnapshot, now: Moment) {
     let reason = format!("process {} has ended", broker.broker.process.pid);
     tracing::warn!(broker = broker.label, "the broker's {reason}");
-    let mut ended = BrokerSnapshot::new(Arc::clone(&broker.broker), broker.label.clone());
-    ended.ended = Some(now);
+    let label = Label {
+        text: broker.label.clone(),
+        outranked: broker.outranked,
+    };
+    let mut ended = BrokerSnapshot::new(Arc::clone(&broker.broker), label);
+    (ended.ended, ended.served) = (Some(now), broker.served || has_served(broker));
     for collector in broker.collectors.keys() {
         let status = CollectorStatus {
             success: Some(false),

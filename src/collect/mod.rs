@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::InUse;
 use crate::model::{Clock, CollectorName, Snapshot};
 use context::BrokerContext;
 use dump_service::DumpService;
@@ -39,12 +39,12 @@ use frame::{BlockingCollector, Collector};
 
 /// Monitors every broker of this host until it is dropped.
 pub async fn run(
-    config: Arc<Config>,
+    settings: watch::Receiver<InUse>,
     publish: watch::Sender<Arc<Snapshot>>,
     dumps: DumpService,
     clock: Clock,
 ) {
-    supervisor::run(config, publish, dumps, clock, start).await;
+    supervisor::run(settings, publish, dumps, clock, start).await;
 }
 
 /// Starts the collectors of one broker. They end when the set is dropped.

@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 
 use super::adaptive_interval::AdaptiveInterval;
 use super::context::BrokerContext;
-use super::discovery::{self, Found, Scan};
+use super::discovery::{self, Scan};
 use super::dump_service::DumpService;
 use super::snapshot_store::{self, Update};
 use super::socket_tables::SocketTables;
-use crate::config::{BrokerMatch, BrokerSettings, Config};
+use crate::config::{BrokerMatch, BrokerSettings, Config, InUse};
 use crate::discover::{self, Discovery};
 use crate::kafka::conn::OwnConnections;
-use crate::model::{Broker, Clock, CollectorName, ProcessKey, Snapshot};
+use crate::model::{Broker, Clock, CollectorName, Label, ProcessKey, Snapshot};
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
@@ -25,12 +25,14 @@ use crate::sys::schedstat::Allowance;
 /// Share of one core that discovery may cost.
 const DISCOVERY_CEILING: f64 = 0.001;
 const DISCOVERY_DEADLINE: Duration = Duration::from_secs(4);
+/// Brokers that a warning names, and ids of which there is one.
+const MOST_SHOWN: usize = 8;
 /// Updates on their way to the store; a full queue slows the collectors down, never a scrape.
 const UPDATES: usize = 256;
 
 /// Monitors every broker of this host until it is dropped. `start` starts the collectors of one.
 pub(super) async fn run(
-    config: Arc<Config>,
+    settings: watch::Receiver<InUse>,
     publish: watch::Sender<Arc<Snapshot>>,
     dumps: DumpService,
     clock: Clock,
@@ -39,8 +41,60 @@ pub(super) async fn run(
     let (updates, received) = mpsc::channel(UPDATES);
     tokio::join!(
         snapshot_store::keep(received, publish, clock),
-        discover(config, updates, dumps, clock, start)
+        follow(settings, updates, dumps, clock, start)
     );
+}
+
+/// Starts discovery, and with it every collector, again with each other config. What they have read remains, except
+/// for collectors that are off from then on.
+async fn follow(
+    mut settings: watch::Receiver<InUse>,
+    updates: mpsc::Sender<Update>,
+    dumps: DumpService,
+    clock: Clock,
+    start: fn(&BrokerContext) -> JoinSet<()>,
+) {
+    loop {
+        let config = Arc::clone(&settings.borrow_and_update().config);
+        settings.mark_changed();
+        tokio::select! {
+            () = discover(Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
+            () = other_config(&mut settings, &config, &updates) => {}
+        }
+    }
+}
+
+/// Publishes the status of the settings, until there is a config other than this one.
+async fn other_config(
+    settings: &mut watch::Receiver<InUse>,
+    config: &Arc<Config>,
+    updates: &mpsc::Sender<Update>,
+) {
+    loop {
+        if settings.changed().await.is_err() {
+            // A single run takes none again.
+            return std::future::pending().await;
+        }
+        let InUse {
+            config: newest,
+            status,
+        } = settings.borrow_and_update().clone();
+        let is_other = !Arc::ptr_eq(config, &newest);
+        let update = Update::new(move |snapshot, _| {
+            snapshot.settings = Some(status);
+            let off = |name: &CollectorName| !newest.collectors.is_on(*name);
+            for name in CollectorName::ALL.into_iter().filter(off) {
+                for broker in &mut snapshot.brokers {
+                    if broker.collectors.contains_key(&name) {
+                        Arc::make_mut(broker).forget(name);
+                    }
+                }
+            }
+        });
+        if updates.send(update).await.is_err() || is_other {
+            return;
+        }
+    }
 }
 
 /// The collectors of one broker process, ended when dropped.
@@ -67,7 +121,9 @@ async fn discover(
         .iter()
         .filter_map(|settings| settings.matches.pid_file.clone())
         .collect();
-    let mut worker = BlockingWorker::reserved(Discovery::new(proc.clone(), pid_files));
+    let discovery = Discovery::new(proc.clone(), pid_files);
+    let discovery = discovery.limited_to(&config.users, config.max_brokers);
+    let mut worker = BlockingWorker::reserved(discovery);
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
@@ -75,28 +131,20 @@ async fn discover(
         let started = Instant::now();
         let (root, settings) = (proc.clone(), Arc::clone(&config));
         let scan = move |discovery: &mut Discovery| Scan::take(discovery, &root, &settings.brokers);
-        let scan = match worker.run(DISCOVERY_DEADLINE, "discovery", scan).await {
+        let Scan { mut found, pids } = match worker.run(DISCOVERY_DEADLINE, "discovery", scan).await
+        {
             Ok((scan, cpu)) => {
                 interval.spent(cpu);
                 scan
             }
             Err(failure) => Scan::failed(&failure),
         };
-        let (pids, mut warnings) = (scan.pids, scan.warnings);
-        let brokers = scan.brokers.map(|brokers| {
-            warnings.extend(unmatched(&config.brokers, &pids, &brokers));
-            let labels = discover::labels(&brokers);
-            let brokers: Vec<_> = std::iter::zip(brokers, labels).collect();
-            warnings.extend(shared_ids(&brokers));
-            brokers
-        });
-        let alive = brokers.as_ref().ok().cloned();
-        let found = Found {
-            brokers,
-            warnings,
-            memory_map_limit: scan.memory_map_limit,
-            exporter: scan.exporter,
-        };
+        if let Ok(brokers) = &found.brokers {
+            let warnings = &mut found.warnings;
+            warnings.extend(unmatched(&config.brokers, &pids, brokers));
+            warnings.extend(shared_ids(brokers));
+        }
+        let alive = found.brokers.as_ref().ok().cloned();
         // The store must know a broker before its collectors report.
         let update = discovery::update(found, interval.interval(), started.elapsed());
         if updates.send(update).await.is_err() {
@@ -177,7 +225,7 @@ fn entry_of(
 fn unmatched(
     settings: &[BrokerSettings],
     pids: &[Option<u32>],
-    brokers: &[Arc<Broker>],
+    brokers: &[(Arc<Broker>, Label)],
 ) -> Vec<String> {
     let mut texts = Vec::new();
     for (index, (settings, pid)) in std::iter::zip(settings, pids).enumerate() {
@@ -186,7 +234,7 @@ fn unmatched(
         if unreadable
             || brokers
                 .iter()
-                .any(|broker| is_meant(settings, *pid, broker))
+                .any(|(broker, _)| is_meant(settings, *pid, broker))
         {
             continue;
         }
@@ -211,10 +259,10 @@ fn unmatched(
 }
 
 /// Brokers of one host that have the same id, as those of two clusters may.
-fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
+fn shared_ids(found: &[(Arc<Broker>, Label)]) -> Vec<String> {
     let mut by_id: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     for (broker, label) in found {
-        let named = format!("{label} (pid {})", broker.process.pid);
+        let named = format!("{} (pid {})", label.text, broker.process.pid);
         broker
             .id
             .into_iter()
@@ -222,13 +270,18 @@ fn shared_ids(found: &[(Arc<Broker>, String)]) -> Vec<String> {
     }
     by_id.retain(|_, named| named.len() > 1);
     let text = |(id, named): (i32, Vec<String>)| {
+        let shown = named.iter().take(MOST_SHOWN).cloned().collect::<Vec<_>>();
+        let more = match named.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         format!(
-            "{} brokers of this host have the id {id}; their label `broker` is: {}",
+            "{} brokers of this host have the id {id}; their label `broker` is: {}{more}",
             named.len(),
-            named.join(", ")
+            shown.join(", ")
         )
     };
-    by_id.into_iter().map(text).collect()
+    by_id.into_iter().take(MOST_SHOWN).map(text).collect()
 }
 
 /// Whether collectors that were started for `known` may go on. To start them again costs a hanging broker a connection

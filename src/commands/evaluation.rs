@@ -7,15 +7,14 @@ use tokio::sync::watch;
 
 use crate::collect;
 use crate::collect::dump_service::DumpService;
-use crate::config::Config;
+use crate::config::{Config, InUse};
 use crate::model::EvidenceStatus;
-use crate::model::Role;
 use crate::model::{BrokerSnapshot, Clock, CollectorName, Snapshot};
+use crate::model::{Role, SettingsStatus};
 use crate::verdict::View;
 use crate::verdict::evaluate::Evaluator;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use crate::verdict::liveness::Liveness;
-use crate::verdict::liveness::LivenessSettings;
 
 /// A little more than a second: by then the next snapshot has usually come.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(1250);
@@ -27,12 +26,13 @@ pub async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     publish: watch::Sender<Arc<View>>,
     saved: watch::Receiver<Arc<EvidenceStatus>>,
-    live: LivenessSettings,
+    settings: watch::Receiver<InUse>,
     clock: Clock,
 ) {
     let mut evaluator = Evaluator::default();
-    let mut liveness = Liveness::new(live);
+    let mut liveness = Liveness::default();
     loop {
+        liveness.set(settings.borrow().config.live);
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let now = clock.now();
         let mut view = View::of(&mut evaluator, snapshot, now);
@@ -70,6 +70,11 @@ pub async fn once(config: Arc<Config>, dumps: DumpService, clock: Clock) -> View
     let started = Instant::now();
     let mut evaluator = Evaluator::with_max_hold(MAX_HOLD);
     let (publish, mut snapshots) = watch::channel(Arc::default());
+    let in_use = InUse {
+        config: Arc::clone(&config),
+        status: SettingsStatus::started(clock.now()),
+    };
+    let (_, settings) = watch::channel(in_use);
     let run = async {
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
@@ -107,7 +112,7 @@ pub async fn once(config: Arc<Config>, dumps: DumpService, clock: Clock) -> View
     tokio::select! {
         view = run => view,
         // It never ends.
-        () = collect::run(Arc::clone(&config), publish, dumps, clock) => View::default(),
+        () = collect::run(settings, publish, dumps, clock) => View::default(),
     }
 }
 

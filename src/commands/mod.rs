@@ -8,8 +8,10 @@ pub mod check;
 pub mod evaluation;
 pub mod live;
 mod log;
+mod reload;
 pub mod replay;
 pub mod serve;
+mod service;
 pub mod threads;
 
 use std::io::Write as _;
@@ -22,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Command, Format};
 use crate::config::ConfigError;
 use crate::expose::web_config::WebConfigError;
-use crate::model::text;
+use crate::model::{is_unseen, text};
 use crate::sys::limits;
 
 /// Prints what clap has to say and picks the exit code: a probe with a misspelt flag must not restart the broker, and
@@ -103,7 +105,7 @@ fn print<T: serde::Serialize>(
 
 /// Names of threads, and what files contain, must not control the terminal.
 fn without_control_characters(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    text.replace(is_unseen, "\u{fffd}")
 }
 
 fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {

@@ -5,26 +5,29 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{block_on, evaluation, log, termination, write_stdout};
+use super::reload::Reloader;
+use super::{block_on, evaluation, log, service, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, InUse};
 use crate::expose::connections::Server;
 use crate::expose::guard::Guard;
 use crate::expose::listen::bind;
 use crate::expose::places::{Limits, Places};
 use crate::expose::server::{self, Access, Served};
 use crate::expose::web_config::{Live, WebConfig};
-use crate::model::Clock;
+use crate::model::{Clock, SettingsStatus};
 use crate::sys::proc::ProcRoot;
+use crate::sys::systemd::{self, State};
 use crate::{collect, evidence, recording};
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let check_only = args.config_check;
-    let config = Config::load(args)?;
+    let config = Config::load(args.clone())?;
     if check_only {
         if let Some(path) = &config.web_config_file {
             WebConfig::load(path)?;
@@ -32,13 +35,29 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         write_stdout(b"kafka-vitals: the settings are valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
+    let inherited = if args.systemd_socket {
+        systemd::listeners()
+            .map_err(|error| ConfigError::Flag(format!("--web.systemd-socket: {error}")))?
+    } else {
+        Vec::new()
+    };
     log::to_stderr(config.log_level, config.log_format);
-    block_on(serve(config))?
+    block_on(serve(args, config, inherited))?
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+/// Serves on the `inherited` sockets, or without any on the addresses of the flags.
+async fn serve(
+    args: ServeArgs,
+    config: Config,
+    inherited: Vec<std::net::TcpListener>,
+) -> anyhow::Result<ExitCode> {
     let termination = termination()?;
     let clock = Clock::start();
+    let config = Arc::new(config);
+    let (settings, in_use) = watch::channel(InUse {
+        config: Arc::clone(&config),
+        status: SettingsStatus::started(clock.now()),
+    });
     let (publish, snapshots) = watch::channel(Arc::default());
     let (publish_view, view) = watch::channel(Arc::default());
     let (publish_saved, saved) = watch::channel(Arc::default());
@@ -50,16 +69,30 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         answers: Arc::default(),
     };
     let web = match config.web_config_file.clone() {
-        Some(path) => Some(Live::load(path, |_| {})?),
+        Some(path) => {
+            let settings = settings.clone();
+            let report = move |usable| {
+                settings.send_modify(|settings| {
+                    settings.status.web_config_file_ok = usable;
+                    if usable {
+                        settings.status.taken = clock.now();
+                    }
+                });
+            };
+            Some(Live::load(path, report)?)
+        }
         None => None,
     };
+    let (ask, asked) = mpsc::channel(1);
+    let reload = args.enable_lifecycle.then_some(ask);
+    let reloader = Reloader::new(args, asked, web.clone(), settings, clock)?;
     let access = Access {
         max_requests: config.max_requests,
         guard: Guard {
             web: web.clone(),
             host_names: config.host_names.as_slice().into(),
         },
-        reload: None,
+        reload,
     };
     let server = Server {
         router: server::router(served.clone(), access),
@@ -72,7 +105,13 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         web: None,
     };
     let mut tasks = JoinSet::new();
-    listen(&mut tasks, &config.listen, &server).await?;
+    if inherited.is_empty() {
+        listen(&mut tasks, &config.listen, &server).await?;
+    }
+    for listener in inherited {
+        let listener = TcpListener::from_std(listener).context("a socket of systemd")?;
+        spawn(&mut tasks, listener, &server)?;
+    }
     listen(&mut tasks, &config.probe_addresses, &probes).await?;
     if let Some(settings) = config.record.clone() {
         tasks.spawn(recording::run(settings, snapshots.clone(), clock));
@@ -82,9 +121,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         snapshots,
         publish_view,
         saved,
-        config.live,
+        in_use.clone(),
         clock,
     ));
+    tasks.spawn(service::report(view.clone()));
     tasks.spawn(evidence::run(
         view,
         publish_saved,
@@ -93,9 +133,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         dumps.clone(),
         clock,
     ));
-    tasks.spawn(collect::run(Arc::new(config), publish, dumps, clock));
+    tasks.spawn(collect::run(in_use, publish, dumps, clock));
+    tasks.spawn(reloader.run());
     tokio::select! {
         () = termination => {
+            systemd::notify(State::Stopping);
             tracing::info!("ending");
             Ok(ExitCode::SUCCESS)
         }
@@ -113,17 +155,21 @@ pub(super) async fn listen(
     server: &Server,
 ) -> anyhow::Result<()> {
     for address in addresses {
-        let listener = bind(*address).await?;
-        let address = listener
-            .local_addr()
-            .context("cannot read the listener's own address")?;
-        tracing::info!(
-            %address,
-            version = env!("CARGO_PKG_VERSION"),
-            revision = env!("KAFKA_VITALS_REVISION"),
-            "listening"
-        );
-        tasks.spawn(server.clone().serve(listener));
+        spawn(tasks, bind(*address).await?, server)?;
     }
+    Ok(())
+}
+
+fn spawn(tasks: &mut JoinSet<()>, listener: TcpListener, server: &Server) -> anyhow::Result<()> {
+    let address = listener
+        .local_addr()
+        .context("cannot read the listener's own address")?;
+    tracing::info!(
+        %address,
+        version = env!("CARGO_PKG_VERSION"),
+        revision = env!("KAFKA_VITALS_REVISION"),
+        "listening"
+    );
+    tasks.spawn(server.clone().serve(listener));
     Ok(())
 }

@@ -202,6 +202,12 @@ fn read_server_properties(
         properties.set(key.as_str(), value.as_str());
     }
     let properties = properties.only(&settings::KEYS);
+    // They are kept, of each of many processes.
+    let is_long = |(_, value): &(_, &str)| value.len() > properties::VALUE_CAP;
+    if let Some((key, _)) = properties.iter().find(is_long) {
+        let key = key.to_owned();
+        return Err(DiscoveryError::LongValue { path, key });
+    }
     let why = if launch
         .read
         .as_ref()

@@ -7,7 +7,8 @@ mod jvm;
 pub mod properties;
 pub mod scan;
 pub mod settings;
+mod standing;
 mod versions;
 
 pub use error::DiscoveryError;
-pub use scan::{Discovery, labels, matches, read_pid_file};
+pub use scan::{Discovery, matches, read_pid_file};

@@ -5,20 +5,23 @@
 //! another root on a hung or hostile file system. They run in a thread of their own, which is abandoned when it takes
 //! too long.
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use super::error::DiscoveryError;
 use super::jvm::{self, JvmKind, Launch};
+use super::standing::Standing;
 use super::{broker, properties};
 use crate::model::Failure;
-use crate::model::{Broker, ProcessKey, Reason};
+use crate::model::{Broker, Label, ProcessKey, Reason};
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::plain::FileError;
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
 use crate::sys::rooted::Rooted;
+use crate::sys::users;
 
 /// A process this young may be a fork that will execute another program under the same start time.
 const YOUNG: Duration = Duration::from_secs(10);
@@ -30,11 +33,17 @@ const RENEW_BROKER: Duration = Duration::from_secs(300);
 const ID_EXPECTED: Duration = Duration::from_secs(600);
 /// Time for all blocking reads of one scan together.
 const READ_BUDGET: Duration = Duration::from_secs(2);
+/// A read that starts with less time left could be taken for one that hangs.
+const READ_TIME: Duration = Duration::from_millis(500);
 /// With so many abandoned threads, nothing that may block is read any more.
 const MOST_STUCK_READERS: usize = 4;
+/// With so many at processes of one user, nothing of other processes of that user.
+const MOST_STUCK_OF_USER: usize = 2;
 /// Bounds the log of a host full of JVMs.
 const MOST_WARNINGS: usize = 16;
 const MOST_THREAD_NAMES: usize = 512;
+/// Users that a message names.
+const MOST_NAMED_USERS: usize = 3;
 const ARGUMENT_FILE_CAP: usize = 256 << 10;
 
 /// Finds the Kafka brokers of this host, and remembers them from scan to scan.
@@ -43,9 +52,25 @@ pub struct Discovery {
     pid_files: Vec<PathBuf>,
     known: HashMap<ProcessKey, KnownProcess>,
     reader: BlockingWorker<()>,
-    /// Readers that hang, each with the process at whose files.
-    stuck_readers: Vec<(ProcessKey, BlockingWorker<()>)>,
+    stuck_readers: Vec<StuckReader>,
     warnings: Vec<String>,
+    /// Whose processes count; None: everybody's.
+    users: Option<BTreeSet<u32>>,
+    /// The most brokers that are watched.
+    most: usize,
+    standing: Standing,
+    /// What `/etc/passwd` says, read when a name is first needed. A label must not change with that file.
+    passwd: OnceCell<String>,
+    left_out: usize,
+    /// Why some processes are not seen, and the remedy.
+    hidden: Option<String>,
+}
+
+/// A reader that hangs at the files of a process.
+struct StuckReader {
+    process: ProcessKey,
+    owner: Option<u32>,
+    reader: BlockingWorker<()>,
 }
 
 struct KnownProcess {
@@ -53,6 +78,7 @@ struct KnownProcess {
     checked_at: Instant,
     /// A pid file names it.
     named: bool,
+    owner: Option<u32>,
     kind: ProcessKind,
 }
 
@@ -61,6 +87,8 @@ enum ProcessKind {
     Other,
     /// Perhaps a broker, with the reason why that could not be seen.
     Unclear(String),
+    /// A broker by its command line, of which no more is known: it is new, or there are too many.
+    Candidate,
     Kafka(Arc<Launch>, Arc<Broker>),
 }
 
@@ -69,8 +97,29 @@ struct Job {
     comm: String,
     /// A pid file names it, so it is a broker whatever its command line says.
     named: bool,
+    owner: Owner,
+    /// Whether to read more than the command line.
+    describe: bool,
     /// The earlier description, if nothing indicates that the process runs another program now.
     known: Option<(Arc<Launch>, Arc<Broker>)>,
+}
+
+/// Whose process it is, by the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    User(u32),
+    Unknown,
+    /// Somebody runs a program with the rights of another user, under a command line of his choice.
+    Mixed,
+}
+
+impl Owner {
+    fn uid(self) -> Option<u32> {
+        match self {
+            Owner::User(uid) => Some(uid),
+            Owner::Unknown | Owner::Mixed => None,
+        }
+    }
 }
 
 impl Discovery {
@@ -83,10 +132,28 @@ impl Discovery {
             reader: BlockingWorker::new(()),
             stuck_readers: Vec::new(),
             warnings: Vec::new(),
+            users: None,
+            most: usize::MAX,
+            standing: Standing::new(own_user(), false),
+            passwd: OnceCell::new(),
+            left_out: 0,
+            hidden: None,
         }
     }
 
-    /// Returns all brokers of this host, sorted by process. An unchanged broker keeps its `Arc`. Takes up to 2 s if files
+    /// Only processes of these users count, unless none is named, and `most` brokers are watched.
+    pub fn limited_to(self, users: &[u32], most: usize) -> Discovery {
+        let users: BTreeSet<u32> = users.iter().copied().collect();
+        let trusted = !users.is_empty();
+        Discovery {
+            standing: Standing::new(own_user(), trusted),
+            users: trusted.then_some(users),
+            most,
+            ..self
+        }
+    }
+
+    /// Returns the brokers of this host that are watched, sorted by process. An unchanged broker keeps its `Arc`. Takes up to 2 s if files
     /// hang, so do not call it in a thread that serves others.
     ///
     /// # Errors
@@ -105,17 +172,17 @@ impl Discovery {
             .uptime()
             .map_err(|error| Failure::new(Reason::Io, format!("brokers unknown: {error}")))?;
         self.warnings.clear();
-        self.stuck_readers.retain(|(_, reader)| reader.is_running());
+        self.stuck_readers.retain(|stuck| stuck.reader.is_running());
         let named: Vec<u32> = self.named_processes();
 
         let now = Instant::now();
         let mut jobs = Vec::new();
         let mut alive = HashMap::with_capacity(self.known.len());
-        let brokers: Vec<u32> = self
+        let brokers: HashSet<u32> = self
             .known
             .iter()
-            .filter(|(_, k)| k.broker().is_some())
-            .map(|(p, _)| p.pid)
+            .filter(|(_, known)| known.is_candidate())
+            .map(|(process, _)| process.pid)
             .collect();
         let mut hidden = false;
         for pid in pids {
@@ -144,7 +211,7 @@ impl Discovery {
             };
             let named = named.contains(&pid);
             let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
-            let hangs = self.stuck_readers.iter().any(|(at, _)| *at == key);
+            let hangs = self.stuck_readers.iter().any(|stuck| stuck.process == key);
             match self.known.remove(&key) {
                 // A process that a reader hangs at gets no second reader.
                 Some(known) if hangs || !known.is_due(&stat, named, age, now) => {
@@ -157,10 +224,24 @@ impl Discovery {
                     let same =
                         |known: &&KnownProcess| known.comm == stat.comm && (named || !known.named);
                     let same = known.as_ref().filter(same).and_then(KnownProcess::kafka);
+                    let owner = self.owner(pid);
+                    if !self.counts(owner) {
+                        let other = KnownProcess {
+                            comm: stat.comm,
+                            checked_at: now,
+                            named,
+                            owner: owner.uid(),
+                            kind: ProcessKind::Other,
+                        };
+                        alive.insert(key, other);
+                        continue;
+                    }
                     jobs.push(Job {
                         key,
                         comm: stat.comm,
                         named,
+                        owner,
+                        describe: same.is_some(),
                         known: same,
                     });
                     alive.extend(known.map(|known| (key, known)));
@@ -168,15 +249,12 @@ impl Discovery {
             }
         }
         self.known = alive;
-        if hidden {
-            // Without the number of processes: it changes all the time, and each new text is logged.
-            let warning = "some processes may not be read (is procfs mounted with hidepid?), so brokers among them are \
-                           not found: run kafka-vitals as the brokers' user";
-            self.warnings.push(warning.to_owned());
-        }
         // Known brokers come last: if one of them hangs, new ones are still found.
-        jobs.sort_by_key(|job| job.known.is_some());
+        let known_last = |job: &Job| (job.known.is_some(), !job.named);
+        let jobs = self.in_turn(jobs, |job| (job.owner.uid(), job.key), known_last);
         self.run(jobs, now);
+        let new = self.choose();
+        self.run(new, now);
 
         let mut found: Vec<Arc<Broker>> = self
             .known
@@ -185,6 +263,15 @@ impl Discovery {
             .cloned()
             .collect();
         found.sort_by_key(|broker| broker.process);
+        // With a thousand mounts this takes some ms.
+        if hidden || found.is_empty() {
+            // Without the number of processes: it changes all the time, and each new text is logged.
+            let denied = "some processes may not be read, so brokers among them are not found: run kafka-vitals as the \
+                          brokers' user";
+            let unread = hidden.then(|| denied.to_owned());
+            self.hidden = self.proc.hides_processes().or(unread);
+        }
+        self.warnings.extend(self.hidden.clone());
         for known in self.known.values() {
             if let (ProcessKind::Unclear(reason), true) =
                 (&known.kind, self.warnings.len() < MOST_WARNINGS)
@@ -192,8 +279,124 @@ impl Discovery {
                 self.warnings.push(reason.clone());
             }
         }
+        self.standing.update(&found, now);
         self.warnings.sort();
         Ok(found)
+    }
+
+    /// The name of each broker that the last scan returned.
+    pub fn labels(&self, brokers: &[Arc<Broker>]) -> Vec<Label> {
+        self.standing.labels(brokers, |uid| self.user(uid))
+    }
+
+    /// Why some processes of this host are not seen. If there is no broker among the others, it is unknown whether one
+    /// runs.
+    pub fn hidden(&self) -> Option<&str> {
+        self.hidden.as_deref()
+    }
+
+    /// How many processes look like brokers and are not watched, because there are too many.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    fn user(&self, uid: u32) -> String {
+        users::name_of(self.passwd.get_or_init(users::read), uid)
+    }
+
+    fn owner(&self, pid: u32) -> Owner {
+        match self.proc.status(pid) {
+            Ok(status) => match status.owner {
+                None => Owner::Mixed,
+                unmapped if unmapped == *UNMAPPED => Owner::Unknown,
+                Some(uid) => Owner::User(uid),
+            },
+            Err(_) => Owner::Unknown,
+        }
+    }
+
+    fn counts(&self, owner: Owner) -> bool {
+        let named = |users: &BTreeSet<u32>| owner.uid().is_some_and(|uid| users.contains(&uid));
+        self.users.as_ref().is_none_or(named)
+    }
+
+    /// In the order in which they are served: by `first`, then as their users stand.
+    fn in_turn<T, K: Ord>(
+        &self,
+        items: Vec<T>,
+        process: impl Fn(&T) -> (Option<u32>, ProcessKey),
+        first: impl Fn(&T) -> K,
+    ) -> Vec<T> {
+        let order = self
+            .standing
+            .in_turn(&items.iter().map(process).collect::<Vec<_>>());
+        let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+        let mut ordered: Vec<T> = order
+            .into_iter()
+            .filter_map(|at| items.get_mut(at)?.take())
+            .collect();
+        ordered.sort_by_key(first);
+        ordered
+    }
+
+    /// Chooses the brokers that are watched, and returns the reads that this needs. The others are counted.
+    fn choose(&mut self) -> Vec<Job> {
+        let candidates = self.known.iter().filter(|(_, known)| known.is_candidate());
+        let candidates: Vec<_> = candidates
+            .map(|(key, known)| (*key, known.owner, known.named))
+            .collect();
+        let mut chosen = self.in_turn(
+            candidates,
+            |(key, owner, _)| (*owner, *key),
+            |(_, _, named)| !*named,
+        );
+        let others = chosen.split_off(self.most.min(chosen.len()));
+        self.left_out = others.len();
+        if !others.is_empty() {
+            self.warnings.push(self.too_many(&others));
+        }
+        for (key, _, _) in others {
+            if let Some(known) = self.known.get_mut(&key) {
+                known.kind = ProcessKind::Candidate;
+            }
+        }
+        let new = chosen.into_iter().filter_map(|(key, owner, named)| {
+            let known = self.known.get(&key)?;
+            let hangs = self.stuck_readers.iter().any(|stuck| stuck.process == key);
+            (!hangs && matches!(known.kind, ProcessKind::Candidate)).then(|| Job {
+                key,
+                comm: known.comm.clone(),
+                named,
+                owner: owner.map_or(Owner::Unknown, Owner::User),
+                describe: true,
+                known: None,
+            })
+        });
+        new.collect()
+    }
+
+    /// Without the number, which may change all the time: each new text is logged.
+    fn too_many(&self, others: &[(ProcessKey, Option<u32>, bool)]) -> String {
+        let mut by_user: HashMap<Option<u32>, usize> = HashMap::new();
+        for (_, owner, _) in others {
+            *by_user.entry(*owner).or_default() += 1;
+        }
+        let mut users: Vec<_> = by_user.into_iter().collect();
+        users.sort_by_key(|(owner, count)| (std::cmp::Reverse(*count), *owner));
+        let name = |owner: Option<u32>| {
+            owner.map_or_else(|| "unknown users".to_owned(), |uid| self.user(uid))
+        };
+        let names = users.iter().take(MOST_NAMED_USERS);
+        let mut names: Vec<String> = names.map(|(owner, _)| name(*owner)).collect();
+        if users.len() > MOST_NAMED_USERS {
+            names.push("others".to_owned());
+        }
+        format!(
+            "more than {} processes of this host look like brokers; not watched are those of {} that started last: name \
+             the brokers' users as `users` in the config file, or raise `max_brokers`",
+            self.most,
+            names.join(", ")
+        )
     }
 
     /// Where the last scan may have missed a broker, and why. To be logged when it changes.
@@ -221,9 +424,23 @@ impl Discovery {
             ));
             return;
         }
-        for job in jobs {
+        let watched = |known: &KnownProcess| usize::from(known.broker().is_some());
+        let mut described: usize = self.known.values().map(watched).sum();
+        let mut unread = false;
+        for mut job in jobs {
             let (key, comm, named) = (job.key, job.comm.clone(), job.named);
+            let owner = job.owner.uid();
+            let of_user = self.stuck_readers.iter().filter(|s| s.owner == owner);
+            if of_user.count() >= MOST_STUCK_OF_USER {
+                unread = true;
+                continue;
+            }
+            // Which ones are watched is decided when all are known.
+            job.describe |= described < self.most;
             let left = READ_BUDGET.saturating_sub(now.elapsed());
+            if left < READ_TIME {
+                return;
+            }
             let proc = self.proc.clone();
             let read = move |(): &mut ()| examine(&proc, &job);
             let examined = self.reader.run_and_wait(left, "discovery", read);
@@ -240,14 +457,27 @@ impl Discovery {
                 comm,
                 checked_at: now,
                 named,
+                owner,
                 kind,
             };
-            self.known.insert(key, known);
+            described += watched(&known);
+            let before = self.known.insert(key, known);
+            described -= before.as_ref().map_or(0, watched);
             if hangs {
                 let reader = std::mem::replace(&mut self.reader, BlockingWorker::new(()));
-                self.stuck_readers.push((key, reader));
+                self.stuck_readers.push(StuckReader {
+                    process: key,
+                    owner,
+                    reader,
+                });
                 return;
             }
+        }
+        if unread {
+            self.warnings.push(format!(
+                "new brokers of a user are not found, because {MOST_STUCK_OF_USER} reads of that user's files hang: look \
+                 for processes in state D and hung file systems"
+            ));
         }
     }
 
@@ -292,6 +522,10 @@ impl KnownProcess {
         }
     }
 
+    fn is_candidate(&self) -> bool {
+        matches!(self.kind, ProcessKind::Candidate | ProcessKind::Kafka(..))
+    }
+
     fn kafka(&self) -> Option<(Arc<Launch>, Arc<Broker>)> {
         match &self.kind {
             ProcessKind::Kafka(launch, broker) => Some((launch.clone(), broker.clone())),
@@ -310,7 +544,7 @@ impl KnownProcess {
             // It may hang, so it is not tried at every scan, even if it is young.
             ProcessKind::Unclear(_) => RENEW_OTHER,
             ProcessKind::Other if age < YOUNG => Duration::ZERO,
-            ProcessKind::Other => RENEW_OTHER,
+            ProcessKind::Other | ProcessKind::Candidate => RENEW_OTHER,
         };
         // A process that was classified when young is classified once more when it no longer is.
         self.comm != stat.comm || self.named != named || since >= renew
@@ -323,7 +557,18 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<ProcessKind> {
     let mut launch = match &job.known {
         Some((launch, _)) => launch.clone(),
         None => match classify(proc, job) {
-            Ok(JvmKind::Kafka(launch)) => Arc::new(launch),
+            Ok(JvmKind::Kafka(_)) if job.owner == Owner::Mixed => {
+                return Some(ProcessKind::Unclear(format!(
+                    "process {pid} ({}) looks like a broker, but its real and its effective user differ: it is not \
+                     watched, because it may be any program; start the broker as one user",
+                    job.comm
+                )));
+            }
+            Ok(JvmKind::Kafka(_)) if !job.describe => return Some(ProcessKind::Candidate),
+            Ok(JvmKind::Kafka(mut launch)) => {
+                launch.forget_other_settings();
+                Arc::new(launch)
+            }
             Ok(JvmKind::Other) => return Some(ProcessKind::Other),
             Ok(JvmKind::Unclear(reason)) => {
                 return Some(ProcessKind::Unclear(format!(
@@ -342,9 +587,24 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<ProcessKind> {
     };
     let earlier = job.known.as_ref().map(|(_, broker)| &**broker);
     match broker::describe(proc, job.key, Arc::make_mut(&mut launch), earlier) {
-        Ok(broker) => Some(ProcessKind::Kafka(launch, Arc::new(broker))),
+        Ok(broker) => {
+            let broker = Broker {
+                owner: job.owner.uid(),
+                ..broker
+            };
+            Some(ProcessKind::Kafka(launch, Arc::new(broker)))
+        }
         Err(_) => None,
     }
+}
+
+/// The user that cannot be distinguished from others in this user namespace.
+static UNMAPPED: LazyLock<Option<u32>> = LazyLock::new(users::unmapped);
+
+/// Root sees everybody's brokers alike.
+fn own_user() -> Option<u32> {
+    let uid = rustix::process::geteuid();
+    (!uid.is_root()).then(|| uid.as_raw())
 }
 
 fn classify(proc: &ProcRoot, job: &Job) -> Result<JvmKind, ProcError> {
@@ -427,34 +687,6 @@ pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
     text.trim()
         .parse()
         .map_err(|_| fail(Reason::Protocol, "holds no process id".to_owned()))
-}
-
-/// Returns the `broker` label of each broker: its id, `<id>@<port>` where brokers share an id, `pid-N` while the id is
-/// unknown.
-pub fn labels(brokers: &[Arc<Broker>]) -> Vec<String> {
-    let port = |broker: &Broker| {
-        let listener = broker
-            .listeners
-            .iter()
-            .find(|listener| !listener.controller)
-            .or(broker.listeners.first());
-        listener.map(|listener| listener.port)
-    };
-    let wanted = |broker: &Broker| {
-        let id = broker.id?;
-        if brokers.iter().filter(|other| other.id == Some(id)).count() == 1 {
-            return Some(id.to_string());
-        }
-        let same = |other: &&Arc<Broker>| other.id == Some(id) && port(other) == port(broker);
-        Some(format!(
-            "{id}@{}",
-            port(broker).filter(|_| brokers.iter().filter(same).count() == 1)?
-        ))
-    };
-    brokers
-        .iter()
-        .map(|b| wanted(b).unwrap_or_else(|| format!("pid-{}", b.process.pid)))
-        .collect()
 }
 
 /// Whether a broker is the one that the config file names: everything that is given must match.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memmem;
+
 use super::error::PartError;
 use super::mask;
 use crate::collect::fds;
@@ -31,6 +33,10 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 const MOST_LINES: usize = 100_000;
 /// The most bytes from the end of the broker's log.
 const LOG_TAIL: u64 = 1 << 20;
+
+/// The most bytes of a thread dump: so many of its threads, and of its end, where the JVM reports deadlocks.
+const DUMP_HEAD: usize = 3 << 20;
+const DUMP_TAIL: usize = 1 << 20;
 
 /// The broker whose evidence is saved.
 #[derive(Debug, Clone)]
@@ -69,6 +75,28 @@ impl Subject {
     fn pid(&self) -> u32 {
         self.broker.process.pid
     }
+}
+
+/// A thread dump without what is too much of it, which a line says. Between threads are empty lines, so none is cut.
+pub fn cut_dump(mut bytes: Vec<u8>) -> Vec<u8> {
+    let Some(from) = bytes
+        .len()
+        .checked_sub(DUMP_TAIL)
+        .filter(|at| *at > DUMP_HEAD)
+    else {
+        return bytes;
+    };
+    const EMPTY_LINE: &[u8] = b"\n\n";
+    let head = bytes.get(..DUMP_HEAD).unwrap_or_default();
+    let head = memmem::rfind(head, EMPTY_LINE).map_or(DUMP_HEAD, |at| at + EMPTY_LINE.len());
+    let tail = bytes.get(from..).unwrap_or_default();
+    let tail = memmem::find(tail, EMPTY_LINE).map_or(from, |at| from + at + EMPTY_LINE.len());
+    let line = format!(
+        "# kafka-vitals left out {} bytes here: a bundle keeps the first 3 MiB of a thread dump and the last MiB\n\n",
+        tail - head
+    );
+    bytes.splice(head..tail, line.into_bytes());
+    bytes
 }
 
 fn small(subject: &Subject, name: &str) -> Result<Vec<u8>, PartError> {

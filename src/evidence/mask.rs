@@ -16,8 +16,71 @@ const MARK: &str = r"(?: passw | passphrase | pwd | secret | credential | token 
     | license | user\.info | api[._]?key | access[._-]?key | account[._-]?key | private | storepass | keypass
     | certificate\.chain | truststore\.certificates )";
 
-/// Marks that are the end of a name: `ssl.key`, `db_pass`, `-passin`.
-const LAST_MARK: &str = r"(?: [._-]key | (?: \b | _ ) pass (?: in | out )? )";
+/// Marks that are the end of a name: `ssl.key`, `db_pass`, `dbPass`, `-passin`, `-Dpass`, `sig`, `zookeeper.digest`.
+const LAST_MARK: &str = r"(?: [._-]key | (?: \b | _ | -D ) (?: pass (?: in | out )? | bearer | sig | digest )
+    | signature | (?-i: [a-z] Pass ) )";
+
+/// Names of secrets, and of settings whose values are a few words: `ssl.client.auth=required`.
+const AUTH: &str = r"(?: (?: \b | _ | -D ) auth )";
+
+/// What such a setting may be.
+const NO_SECRET: [&str; 7] = [
+    "required",
+    "requested",
+    "none",
+    "true",
+    "false",
+    "null",
+    "basic",
+];
+
+/// Words that follow the name of a secret in a sentence.
+const NO_VALUE: [&str; 44] = [
+    "a",
+    "an",
+    "and",
+    "are",
+    "as",
+    "at",
+    "authentication",
+    "be",
+    "but",
+    "by",
+    "callback",
+    "can",
+    "cannot",
+    "change",
+    "changed",
+    "credential",
+    "credentials",
+    "does",
+    "expired",
+    "file",
+    "for",
+    "from",
+    "has",
+    "in",
+    "invalid",
+    "is",
+    "login",
+    "may",
+    "must",
+    "not",
+    "of",
+    "on",
+    "or",
+    "realm",
+    "scheme",
+    "set",
+    "than",
+    "that",
+    "the",
+    "to",
+    "token",
+    "tokens",
+    "was",
+    "with",
+];
 
 /// The rest of a name. Letters beyond ASCII may be part of it.
 const REST: &str = r"[\w.\-\x80-\xff]*";
@@ -38,7 +101,7 @@ const VALUE: &str = r#"(?: \[hidden\] \S*
     | \S+ )"#;
 
 /// Each is searched for by itself, so that none takes a part of another. The first group of a match is the secret.
-const FORMS: [&str; 10] = [
+const FORMS: [&str; 16] = [
     // name=value, "name" : value, name => value; but not name://host, where the name is that of a listener
     r"NAME GAP [=:] (?: // | [\ \t]* (?<value> > [\ \t]* VALUE \S* | VALUE ) )",
     // values with blanks: sasl.jaas.config=a.b required password=c; Authorization: Basic d
@@ -46,18 +109,28 @@ const FORMS: [&str; 10] = [
     // name -> value, as Scala prints a map
     r"NAME GAP -> [\ \t]* (?<value> VALUE )",
     // ConfigEntry(name=name, value=value, ...), {"name": "name", "value": "value"}
-    r"NAME GAP [,;] GAP value GAP [=:] [\ \t]* (?<value> VALUE )",
-    // <name>value</name>
-    r"NAME > ( [^<\n]+ ) </",
+    r"NAME GAP [,;]? GAP value GAP [=:] [\ \t]* (?<value> VALUE )",
+    // auth=value
+    r"AUTH GAP [=:] [\ \t]* (?<setting> VALUE )",
+    // <name>value<, <property name="name">value
+    r"NAME > ( [^<\n]+ ) <",
+    r"< [^<>\n]* (?: MARK | LAST_MARK ) [^<>\n]* > [\ \t]* ( [^<\s] [^<\n]* )",
     // --name value, ["--name", "value"]
-    r#"\b{start-half} - (?: [^\s"'=]*? (?: MARK [^\s"'=]* | LAST_MARK ) | key )
+    r#"\b{start-half} - (?: [^\s"'=]*? (?: MARK [^\s"'=]* | LAST_MARK | AUTH ) | key )
        (?: ["']? ,? \ + | ["'] , ) ( VALUE \S* )"#,
-    // curl --user user:password
-    r#"\b{start-half} (?: -u | --user | --proxy-user ) (?: \ + | = ) ["']? ( [^\s:"']+ : \S+ )"#,
+    // curl --user user:password, curl -uuser:password
+    r#"\b{start-half} (?: -u | --user | --proxy-user ) (?: \ * | = ) ["']? ( [^\s:"']+ : \S+ )"#,
     // https://user:password@host, https://token@host
     r#"[=:] // ( [^\s/"]+ ) @"#,
     // Authorization without its name
-    r"\b (?: bearer | basic ) \ + ( [\w+/.~-]{16,} \S* )",
+    r"\b basic \ + ( [\w+/.~-]{16,} \S* )",
+    r#"\b bearer \ + (?<word> [^\s"'\]),;]{4,} )"#,
+    // passwd value, with pass value, the password is value
+    r#"\b (?: passw(?: or )? d | passphrase | (?: with | using ) \ + pass ) (?: \ + (?: is | was ) )? \ + ["']? (?<word> [^\s"'=:>\[{(-] [^\s"']* )"#,
+    // addauth digest user:password
+    r#"\b digest [\s:,'"]+ ( [^\s:'",]+ : [^\s'",]+ )"#,
+    // The id of a key of AWS
+    r"\b ( (?-i: A[BKS]IA | ACCA ) (?-i: [A-Z0-9]{12,} ) )",
     // JSON Web Token
     r"\b ( eyJ [\w-]{10,} \. [\w-]{10,} \S* )",
 ];
@@ -73,6 +146,7 @@ fn pattern(pattern: &str) -> RegexBuilder {
         ("NAME", NAME),
         ("VALUE", VALUE),
         ("LAST_MARK", LAST_MARK),
+        ("AUTH", AUTH),
         ("MARK", MARK),
         ("REST", REST),
         ("GAP", GAP),
@@ -161,15 +235,34 @@ fn find(form: &Regex, text: &str, secrets: &mut Vec<Range<usize>>) {
         at = value.end().saturating_sub(MAX_NAME);
         at = at.max(value.start()).max(all.start() + 1);
         // Kafka itself logs what is not set as null, and hides what is set.
-        let harmless = matches!(value.as_bytes(), b"null" | b"[hidden]" | b"[REDACTED]");
-        if !harmless || captures.name("value").is_none() {
+        let unset = matches!(value.as_bytes(), b"null" | b"[hidden]" | b"[REDACTED]");
+        let harmless = (captures.name("value").is_some() && unset)
+            || (captures.name("setting").is_some() && is_one_of(&NO_SECRET, value.as_bytes()))
+            || (captures.name("word").is_some() && is_one_of(&NO_VALUE, value.as_bytes()));
+        if !harmless {
             secrets.push(value.range());
         }
     }
 }
 
+fn is_one_of(words: &[&str], value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    words
+        .iter()
+        .any(|word| word.as_bytes().eq_ignore_ascii_case(value))
+}
+
+/// Whether the value of a setting is hidden.
+fn is_secret_setting(name: &str, value: &str) -> bool {
+    static AUTH_NAME: LazyLock<Regex> = LazyLock::new(|| compiled(&pattern(r"AUTH \z")));
+    is_secret(name)
+        || (AUTH_NAME.is_match(name.as_bytes()) && !is_one_of(&NO_SECRET, value.as_bytes()))
+}
+
+/// Whether the next argument is a secret: `--password`, `-u`.
 fn is_secret_option(argument: &str) -> bool {
-    argument.starts_with('-') && !argument.contains('=') && is_secret(argument)
+    matches!(argument, "-u" | "--user" | "--proxy-user")
+        || (argument.starts_with('-') && !argument.contains('=') && is_secret_setting(argument, ""))
 }
 
 /// A command line, an argument a line.
@@ -181,7 +274,9 @@ pub fn arguments(arguments: &[String]) -> String {
         let hide = std::mem::replace(&mut value_of_secret, is_secret_option(argument));
         match argument.split_once('=') {
             _ if hide => masked.push_str(HIDDEN),
-            Some((name, _)) if is_secret(name) => masked.push_str(&format!("{name}={HIDDEN}")),
+            Some((name, value)) if is_secret_setting(name, value) => {
+                masked.push_str(&format!("{name}={HIDDEN}"))
+            }
             _ => masked.push_str(&line(argument)),
         }
         masked.push('\n');
@@ -200,7 +295,7 @@ pub fn properties(bytes: &[u8]) -> Result<String, MalformedEscape> {
     for (key, value) in Properties::parse(bytes)?.iter() {
         let provided =
             value.starts_with("${") && value.ends_with('}') && comes_from_provider(value);
-        let hide = is_secret(key) && !provided && !value.is_empty();
+        let hide = is_secret_setting(key, value) && !provided && !value.is_empty();
         let value = if hide { HIDDEN.to_owned() } else { line(value) };
         escape(key, true, &mut masked);
         masked.push('=');
@@ -228,211 +323,4 @@ fn escape(text: &str, key: bool, to: &mut String) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    #[test]
-    fn secrets_go_and_the_rest_stays() {
-        let table = [
-            (
-                "ssl.keystore.password = s3cret\n",
-                "ssl.keystore.password = [hidden]\n",
-            ),
-            ("\tssl.key.password = null\n", "\tssl.key.password = null\n"),
-            (
-                "-Djavax.net.ssl.keyStorePassword=s3,cr)et -Xmx1G",
-                "-Djavax.net.ssl.keyStorePassword=[hidden] -Xmx1G",
-            ),
-            (
-                r#"Login username="admin" password="s3 cr\"et" user_bob="x";"#,
-                r#"Login username="admin" password=[hidden] user_bob=[hidden];"#,
-            ),
-            (
-                "sasl.jaas.config=a.b.PlainLoginModule required username=u user_u=s3cret;\n",
-                "sasl.jaas.config=[hidden]\n",
-            ),
-            (
-                r#"{"api.secret": "s3cret", "id": 7}"#,
-                r#"{"api.secret": [hidden], "id": 7}"#,
-            ),
-            (
-                r#"{\"password\":\"s3cret\",\"id\":7}"#,
-                r#"{\"password\":[hidden],\"id\":7}"#,
-            ),
-            (
-                r#"{"passwords": ["s3", "cr]et"], "id": 7}"#,
-                r#"{"passwords": [hidden], "id": 7}"#,
-            ),
-            (
-                r#"{\"passwords\":[\"s3\", \"cret\"],\"id\":7}"#,
-                r#"{\"passwords\":[hidden],\"id\":7}"#,
-            ),
-            (
-                r#"{"credentials": {"user": "bob", "word": "s3cret"}}"#,
-                r#"{"credentials": [hidden]"#,
-            ),
-            ("passwords: [s3, cr\n", "passwords: [hidden]\n"),
-            ("password=[hidden] ids=[1]", "password=[hidden] ids=[1]"),
-            (
-                "GET https://bob:s3cret@registry:8081/x",
-                "GET https://[hidden]@registry:8081/x",
-            ),
-            (
-                "GET https://s3cret@registry:8081/x",
-                "GET https://[hidden]@registry:8081/x",
-            ),
-            (
-                "GET https://s3cret:@registry:8081/a@b",
-                "GET https://[hidden]@registry:8081/a@b",
-            ),
-            (
-                "ran 'tool --password s3cret -v' - token is - 7\n",
-                "ran 'tool --password [hidden] -v' - token is - 7\n",
-            ),
-            ("Authorization: Basic czNjcmV0 x", "Authorization: [hidden]"),
-            (
-                "listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093",
-                "listeners=PLAINTEXT://127.0.0.1:9092,SSL://:9093",
-            ),
-            (
-                "[2026-11-22 10:14:02,001] INFO key=value (kafka.x)",
-                "[2026-11-22 10:14:02,001] INFO key=value (kafka.x)",
-            ),
-            ("größe:1 pässword=s3cret", "größe:1 pässword=s3cret"), // no name that is in use
-            ("äpassword=ß3cret ü", "äpassword=[hidden] ü"),
-            ("password=", "password="),
-            (
-                "Map(ssl.key.password -> s3cret)",
-                "Map(ssl.key.password -> [hidden]",
-            ),
-            ("{:password => 's3 cret'}", "{:password =[hidden]"),
-            ("password=>s3cret x", "password=[hidden] x"),
-            (
-                "ConfigEntry(name=ssl.key.password, value=s3cret, source=DEFAULT)",
-                "ConfigEntry(name=ssl.key.password, value=[hidden] source=DEFAULT)",
-            ),
-            (
-                r#"{"name": "sasl.password", "value": "s3 cret"}"#,
-                r#"{"name": "sasl.password", "value": [hidden]}"#,
-            ),
-            (
-                "<password>s3 cret</password>",
-                "<password>[hidden]</password>",
-            ),
-            ("passwords[admin]=s3cret", "passwords[admin]=[hidden]"),
-            (
-                r#"\\\"password\\\":\\\"s3 cret"#,
-                r#"\\\"password\\\":[hidden]"#,
-            ),
-            (
-                "tool --password 's3 cret' -v",
-                "tool --password [hidden] -v",
-            ),
-            (r#"["--password", "s3cret"]"#, r#"["--password", [hidden]"#),
-            (
-                "openssl -passin pass:s3cret -in x",
-                "openssl -passin [hidden] -in x",
-            ),
-            ("db_pass=s3cret bypass=true", "db_pass=[hidden] bypass=true"),
-            ("AccountKey=s3cret;", "AccountKey=[hidden]"),
-            ("curl -u bob:s3cret http://h/", "curl -u [hidden] http://h/"),
-            ("Cookie: a=b; session=s3cret", "Cookie: [hidden]"),
-            (
-                "sent Bearer s3crets3crets3cret ok",
-                "sent Bearer [hidden] ok",
-            ),
-            (
-                "got eyJhbGciOiJub25l.eyJzdWIiOiJi.s3cret ok",
-                "got [hidden] ok",
-            ),
-            ("GET https://bob:s3'cret@h/x", "GET https://[hidden]@h/x"),
-            (
-                "a password=token = s3cret",
-                "a password=[hidden] = [hidden]",
-            ),
-            (
-                "listeners=PRIVATE://10.0.0.1:9092 x",
-                "listeners=PRIVATE://10.0.0.1:9092 x",
-            ),
-        ];
-        for (line, wanted) in table {
-            assert_eq!(text(line), wanted);
-        }
-        let pem = "a\n-----BEGIN RSA PRIVATE KEY-----\ns3cret\n-----END RSA PRIVATE KEY-----\nb\n";
-        assert_eq!(text(pem), "a\n[hidden]\nb\n");
-        // A certificate ends on the line on which the key begins; a tail of a log begins within the key.
-        let pem = "-----END CERTIFICATE----- -----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\nb\n";
-        assert_eq!(text(pem), "[hidden]\nb\n");
-        let tail = "s3cret+/\ns3cret==\n-----END RSA PRIVATE KEY-----\nb\n";
-        assert_eq!(text(tail), "[hidden]\nb\n");
-    }
-
-    #[test]
-    fn no_text_makes_it_slow() {
-        // Each would take long where the rest of a text is searched again for each piece.
-        let pieces = [
-            "password=",
-            "password='",
-            "password=[a] ",
-            "->pass ",
-            "token>",
-            "-token",
-            "://a@",
-            "jaas=\\é",
-            "-----BEGIN PRIVATE KEY",
-            "a\n",
-        ];
-        for piece in pieces {
-            let long = piece.repeat(50_000 / piece.len());
-            let start = Instant::now();
-            let _ = (text(&long), line(&long));
-            let took = start.elapsed();
-            assert!(took < Duration::from_secs(10), "{took:?} for {piece:?}");
-        }
-    }
-
-    #[test]
-    fn command_lines_and_properties() {
-        let line = [
-            "java",
-            "-Dpassword=s3 cret",
-            "--password",
-            "s3cret",
-            "kafka.Kafka",
-            "--override",
-            "x.secret=s3=c",
-        ];
-        let line: Vec<String> = line.iter().map(|argument| (*argument).to_owned()).collect();
-        let wanted = "java\n-Dpassword=[hidden]\n--password\n[hidden]\nkafka.Kafka\n--override\nx.secret=[hidden]\n";
-        assert_eq!(arguments(&line), wanted);
-        // As `sun.rt.javaCommand` has the same.
-        let wanted = "kafka.Kafka server.properties --password [hidden]";
-        assert_eq!(
-            super::line("kafka.Kafka server.properties --password s3 cret --id 7"),
-            wanted
-        );
-
-        let file = b"# old.password=s3cret\nbroker.id=1\nssl.key.password : s3cret\\\n  s3cret\nssl.key\\u0073tore.password s3cret\n\
-            a.password=${file:/x:y}\nssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/,\\\\d\nempty.password=\nb\\ c=\\ d\n";
-        let masked = properties(file).unwrap();
-        assert!(!masked.contains("s3cret"), "{masked}");
-        let (before, after) = (
-            Properties::parse(file).unwrap(),
-            Properties::parse(masked.as_bytes()).unwrap(),
-        );
-        for key in [
-            "broker.id",
-            "a.password",
-            "ssl.principal.mapping.rules",
-            "empty.password",
-            "b c",
-        ] {
-            assert_eq!(after.raw(key), before.raw(key), "{key} in {masked}");
-        }
-        assert_eq!(after.raw("ssl.keystore.password"), Some(HIDDEN));
-        assert_eq!(after.iter().count(), before.iter().count());
-    }
-}
+mod tests;

@@ -68,6 +68,19 @@ impl Saver {
         }
     }
 
+    /// Another one of the same settings, to write at the same time. It shares no thread with this one.
+    pub fn another(&self) -> Saver {
+        Saver {
+            settings: Arc::clone(&self.settings),
+            proc: self.proc.clone(),
+            clock: self.clock,
+            dumps: self.dumps.clone(),
+            may_remove: self.may_remove,
+            folder: BlockingWorker::new(None),
+            readers: HashMap::new(),
+        }
+    }
+
     pub async fn tidy(&mut self) {
         let settings = Arc::clone(&self.settings);
         let tidied = self.in_folder(move |_| store::tidy(&settings)).await;
@@ -184,7 +197,7 @@ impl Saver {
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
                     dump.map(|dump| {
                         room = dump.room;
-                        dump.bytes
+                        bundle::cut_dump(dump.bytes)
                     })
                     .map_err(PartError::Collector)
                 }

@@ -1,12 +1,16 @@
-//! When to save the evidence of which broker: as soon as it becomes gray, one broker after the other.
+//! When to save the evidence of which broker: as soon as it becomes gray, of two brokers at a time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::error::SaveError;
 use super::history::History;
 use super::saver::Saver;
 use super::store;
@@ -41,10 +45,46 @@ impl Tried {
     }
 }
 
-/// The gray broker whose evidence is due; of several the one that has been gray for longest.
+/// How many bundles are written at a time: the evidence of one broker does not wait for that of another user's process.
+const WRITERS: usize = 2;
+
+/// What the two writers do and did.
+#[derive(Debug, Default)]
+struct Turns {
+    /// The processes whose bundles are written now, each with its user.
+    writing: Vec<(ProcessKey, Option<u32>)>,
+    /// How often each label had its turn.
+    by_label: HashMap<String, u32>,
+}
+
+impl Turns {
+    /// Whether a bundle of the process may be written now. The brokers of one user have one writer, unless all brokers
+    /// are of that user.
+    fn admit(&self, view: &View, process: ProcessKey) -> bool {
+        let own = user_of(view, process);
+        let running = || view.snapshot.brokers.iter().filter(|b| b.ended.is_none());
+        self.writing.len() < WRITERS
+            && self.writing.iter().all(|(other, _)| *other != process)
+            && (self.writing.iter().all(|(_, user)| *user != own)
+                || running().all(|broker| broker.broker.uid == own))
+    }
+
+    fn of(&self, label: &str) -> u32 {
+        self.by_label.get(label).copied().unwrap_or(0)
+    }
+}
+
+fn user_of(view: &View, process: ProcessKey) -> Option<u32> {
+    let mut known = view.snapshot.brokers.iter().map(|broker| &broker.broker);
+    known.find(|broker| broker.process == process)?.uid
+}
+
+/// The gray broker whose evidence is due and may be written; of several the one whose label had the fewest turns, then the
+/// one that has been gray for longest.
 fn due<'a>(
     view: &'a View,
     tried: &HashMap<ProcessKey, Tried>,
+    turns: &Turns,
     now: Moment,
 ) -> Option<&'a BrokerDiagnosis> {
     let is_due = |broker: &&BrokerDiagnosis| match tried.get(&broker.process) {
@@ -62,7 +102,8 @@ fn due<'a>(
         .brokers
         .iter()
         .filter(is_due)
-        .min_by_key(|broker| broker.since)
+        .filter(|broker| turns.admit(view, broker.process))
+        .min_by_key(|broker| (turns.of(&broker.label), broker.since))
 }
 
 /// The findings that cause a restart: their traces end with the process, so they do not wait.
@@ -88,7 +129,7 @@ fn critical(broker: &BrokerDiagnosis) -> BTreeSet<FindingId> {
         .collect()
 }
 
-/// Saves the evidence of every broker that becomes gray, one after the other, until `views` ends. Without a folder it
+/// Saves the evidence of every broker that becomes gray, of two at a time, until `views` ends. Without a folder it
 /// says so once and saves nothing.
 pub async fn run(
     views: watch::Receiver<Arc<View>>,
@@ -116,6 +157,14 @@ pub async fn run(
     }
 }
 
+/// A bundle that was tried.
+struct Attempt {
+    saver: Saver,
+    broker: BrokerDiagnosis,
+    at: Moment,
+    result: Result<PathBuf, SaveError>,
+}
+
 async fn save(
     mut views: watch::Receiver<Arc<View>>,
     publish: watch::Sender<Arc<EvidenceStatus>>,
@@ -126,28 +175,52 @@ async fn save(
     saver.tidy().await;
     let (mut tried, mut saved) = remembered(&mut saver).await;
     publish.send_replace(Arc::new(saved.clone()));
-    let mut tidied = Instant::now();
+    let (mut tidied, mut over) = (Instant::now(), false);
+    let mut turns = Turns::default();
+    let mut writing = FuturesUnordered::new();
+    let clock = saver.clock;
+    let mut idle = vec![saver.another(), saver];
     loop {
         let view = Arc::clone(&views.borrow_and_update());
-        let Some(broker) = due(&view, &tried, saver.clock.now()) else {
-            if tidied.elapsed() >= TIDY_EVERY {
-                tidied = Instant::now();
-                saver.tidy().await;
+        while let Some(broker) = due(&view, &tried, &turns, clock.now()).cloned()
+            && let Some(saver) = idle.pop()
+        {
+            let process = broker.process;
+            turns.writing.push((process, user_of(&view, process)));
+            *turns.by_label.entry(broker.label.clone()).or_default() += 1;
+            writing.push(attempt(
+                saver,
+                Arc::clone(&view),
+                broker,
+                views.clone(),
+                history,
+            ));
+        }
+        if let Some(saver) = idle.first_mut()
+            && writing.is_empty()
+            && tidied.elapsed() >= TIDY_EVERY
+        {
+            tidied = Instant::now();
+            saver.tidy().await;
+        }
+        let done = tokio::select! {
+            Some(done) = writing.next() => done,
+            changed = views.changed(), if !over => {
+                over = changed.is_err();
+                continue;
             }
-            if views.changed().await.is_err() {
-                return;
-            }
-            continue;
+            else => return,
         };
-        let at = saver.clock.now();
-        let still_stuck = || {
-            views
-                .borrow()
-                .diagnosis
-                .of(broker.process)
-                .is_some_and(is_stuck)
-        };
-        let result = saver.save(&view, broker, history, still_stuck).await;
+        let Attempt {
+            saver,
+            broker,
+            at,
+            result,
+        } = done;
+        idle.push(saver);
+        turns
+            .writing
+            .retain(|(process, _)| *process != broker.process);
         let entry = saved.brokers.entry(broker.label.clone());
         let entry = entry.or_insert(BrokerEvidence {
             process: broker.process,
@@ -163,7 +236,7 @@ async fn save(
         match result {
             Ok(path) => {
                 tracing::warn!(broker = broker.label, path = %path.display(), "saved the evidence");
-                known.findings.extend(critical(broker));
+                known.findings.extend(critical(&broker));
                 known.bundles += 1;
                 (entry.total, entry.newest, entry.failure) =
                     (entry.total + 1, Some(SavedBundle { path, at }), None);
@@ -173,18 +246,42 @@ async fn save(
                 entry.failure = Some(error.to_string());
             }
         }
+        let view = Arc::clone(&views.borrow());
         let is_listed = |process: &ProcessKey| view.diagnosis.of(*process).is_some();
+        let has_label = |label: &String| {
+            let mut labels = view.diagnosis.brokers.iter().map(|broker| &broker.label);
+            labels.any(|known| known == label)
+        };
         tried.retain(|process, _| is_listed(process));
-        saved.brokers.retain(|label, saved| {
-            is_listed(&saved.process)
-                || view
-                    .diagnosis
-                    .brokers
-                    .iter()
-                    .any(|broker| broker.label == *label)
-        });
-        saver.readers.retain(|(process, _), _| is_listed(process));
+        turns.by_label.retain(|label, _| has_label(label));
+        saved
+            .brokers
+            .retain(|label, saved| is_listed(&saved.process) || has_label(label));
+        for saver in &mut idle {
+            saver.readers.retain(|(process, _), _| is_listed(process));
+        }
         publish.send_replace(Arc::new(saved.clone()));
+    }
+}
+
+async fn attempt(
+    mut saver: Saver,
+    view: Arc<View>,
+    broker: BrokerDiagnosis,
+    views: watch::Receiver<Arc<View>>,
+    history: &History,
+) -> Attempt {
+    let at = saver.clock.now();
+    let still_stuck = || {
+        let newest = views.borrow();
+        newest.diagnosis.of(broker.process).is_some_and(is_stuck)
+    };
+    let result = saver.save(&view, &broker, history, still_stuck).await;
+    Attempt {
+        saver,
+        broker,
+        at,
+        result,
     }
 }
 

@@ -33,6 +33,10 @@ macro_rules! catalogue {
 
 catalogue! {
     BUILD_INFO = ("kafka_vitals_build_info", ["version", "revision"], "1, with the version of this exporter and the commit that it was built from; revision is unknown in builds for tests.");
+    RELOAD_SUCCESSFUL = ("kafka_vitals_config_last_reload_successful", [],
+        "1 if the newest config file and web config file, with its certificates, are in use; 0 if one of them could not be taken, and the one of before is.");
+    RELOAD_TIME = ("kafka_vitals_config_last_reload_success_timestamp_seconds", [],
+        "When settings were taken last, in seconds since 1970.");
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
         "1 for each broker process found on this host, with the data of its command line, properties and jars; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
@@ -114,7 +118,7 @@ catalogue! {
     PARTITION_ISR = ("kafka_vitals_partition_isr_replicas", ["broker", "topic", "partition"],
         "Replicas in the ISR of under-replicated partitions. broker leads the partition; for an offline one it is the lowest live id of the cluster. Bounded, see series_left_out.");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
-        "Series that were not exported because their number is bounded.");
+        "What was not exported because its number is bounded: series of partition_isr_replicas; brokers, which are processes that look like one beyond max_brokers.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
         "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::conn::{Body, Conn, ConnError, Late, OwnConnections};
+use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::wire::{self, Metadata, WireError};
 use crate::model::Reason;
 
@@ -130,6 +130,7 @@ impl ClientError {
                 | ConnError::Timeout { .. } => Reason::Timeout,
                 ConnError::NoRoom { .. } => Reason::NoRoom,
                 ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
+                ConnError::Loopback { .. } => Reason::OtherNetwork,
                 ConnError::Closed { .. } => Reason::Closed,
                 ConnError::Tls { .. } => Reason::Unsupported,
                 ConnError::Http { .. }
@@ -175,7 +176,9 @@ struct Failed {
 #[derive(Debug)]
 pub struct Client {
     address: String,
-    own: OwnConnections,
+    dialer: Dialer,
+    /// Whether an address of the exporter's own loopback may be the broker's.
+    loopback: bool,
     timing: Timing,
     kept: Option<Kept>,
     failed: Option<Failed>,
@@ -187,10 +190,11 @@ pub struct Client {
 
 impl Client {
     /// Makes a client that connects at the first question.
-    pub fn new(address: String, own: OwnConnections, timing: Timing) -> Client {
+    pub fn new(address: String, dialer: impl Into<Dialer>, timing: Timing) -> Client {
         Client {
             address,
-            own,
+            dialer: dialer.into(),
+            loopback: true,
             timing,
             kept: None,
             failed: None,
@@ -201,6 +205,11 @@ impl Client {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Sets whether the next connection may lead to the exporter's own loopback.
+    pub fn allow_loopback(&mut self, allowed: bool) {
+        self.loopback = allowed;
     }
 
     /// Reads a late answer if one came, and returns whether the broker still owes one. For a broker that is not asked any
@@ -397,7 +406,9 @@ impl Client {
                         wait,
                     });
                 }
-                let conn = Conn::connect(&self.address, deadline - now, &self.own).await?;
+                let conn =
+                    Conn::connect(&self.address, deadline - now, &self.dialer, self.loopback)
+                        .await?;
                 none.insert(Kept {
                     conn,
                     connected_in: now.elapsed(),

@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::resolver::{Resolver, is_loopback};
 use crate::model::room::{BUDGET, Room};
 
 /// First size of the buffer for an answer. It grows as bytes arrive: the announced length alone allocates nothing.
@@ -38,6 +39,10 @@ pub enum ConnError {
         within.as_millis()
     )]
     NameTimeout { address: String, within: Duration },
+    #[error(
+        "{address} leads to a loopback address, which is not the broker's, because it runs in another network namespace (a container): name an address that reaches it from the exporter as `brokers[].bootstrap` in the config file"
+    )]
+    Loopback { address: String },
     #[error("{address} accepted no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
     ConnectTimeout { address: String, within: Duration },
     #[error("{address} accepted the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
@@ -124,6 +129,22 @@ impl OwnConnections {
     }
 }
 
+/// What the connections to one broker and its peers share.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    own: OwnConnections,
+    resolver: Resolver,
+}
+
+impl From<OwnConnections> for Dialer {
+    fn from(own: OwnConnections) -> Dialer {
+        Dialer {
+            own,
+            resolver: Resolver::default(),
+        }
+    }
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -181,27 +202,37 @@ impl Deref for Body {
 }
 
 impl Conn {
-    /// Connects to `address` (`host:port`) and registers the local address as the exporter's own.
+    /// Connects to `address` (`host:port`) and registers the local address as the exporter's own. Without `loopback`,
+    /// no address of the exporter's own loopback is connected to.
     pub async fn connect(
         address: &str,
         within: Duration,
-        own: &OwnConnections,
+        dialer: &Dialer,
+        loopback: bool,
     ) -> Result<Conn, ConnError> {
-        Conn::connect_to(address, lookup_host(address), within, own).await
+        let resolved = dialer.resolver.resolve(address);
+        Conn::connect_to(address, resolved, within, &dialer.own, loopback).await
     }
 
-    async fn connect_to<A: Iterator<Item = SocketAddr>>(
+    async fn connect_to(
         address: &str,
-        resolved: impl Future<Output = io::Result<A>>,
+        resolved: impl Future<Output = io::Result<Vec<SocketAddr>>>,
         within: Duration,
         own: &OwnConnections,
+        loopback: bool,
     ) -> Result<Conn, ConnError> {
         let (deadline, address) = (Instant::now() + within, address.to_owned());
-        let addresses: Vec<SocketAddr> = match timeout_at(deadline, resolved).await {
+        let mut addresses = match timeout_at(deadline, resolved).await {
             Err(_) => return Err(ConnError::NameTimeout { address, within }),
             Ok(Err(source)) => return Err(ConnError::Connect { address, source }),
-            Ok(Ok(addresses)) => addresses.collect(),
+            Ok(Ok(addresses)) => addresses,
         };
+        if !loopback {
+            addresses.retain(|address| !is_loopback(address));
+            if addresses.is_empty() {
+                return Err(ConnError::Loopback { address });
+            }
+        }
         let stream = match timeout_at(deadline, TcpStream::connect(addresses.as_slice())).await {
             Err(_) => return Err(ConnError::ConnectTimeout { address, within }),
             Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {

@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod conn;
+mod resolver;
 pub mod wire;

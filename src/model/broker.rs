@@ -87,6 +87,9 @@ pub struct Broker {
     /// Effective ids, which an attach must take on.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    /// The user whose process it is, by the kernel: `uid`, unless others cannot be distinguished from that one here.
+    #[serde(default)]
+    pub owner: Option<u32>,
     /// Why something above is unknown, with the file, the cause and the remedy. Secrets never appear here.
     pub problems: Vec<String>,
 }
@@ -101,11 +104,34 @@ impl Broker {
         )
     }
 
+    /// Whether the two may speak for each other: a process that another user started may claim to be any broker.
+    pub fn is_of_same_user(&self, other: &Broker) -> bool {
+        self.owner.is_some() && self.owner == other.owner
+    }
+
     /// Describes a broker process about which nothing else is known.
     pub fn unknown(process: ProcessKey) -> Broker {
         Broker {
             process,
             ..Broker::default()
+        }
+    }
+}
+
+/// How a broker process is named on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Label {
+    /// The `broker` label of its metrics.
+    pub text: String,
+    /// Whether another user's brokers come first on this host: it answers only for its label.
+    pub outranked: bool,
+}
+
+impl<T: Into<String>> From<T> for Label {
+    fn from(text: T) -> Label {
+        Label {
+            text: text.into(),
+            outranked: false,
         }
     }
 }

@@ -12,8 +12,9 @@ mod tcp;
 pub mod text;
 mod threads;
 mod time;
+mod visible;
 
-pub use broker::{Broker, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use reading::{AnyReading, Failure, Reading, Reason};
@@ -27,3 +28,4 @@ pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
     rfc3339_millis, seconds_text,
 };
+pub use visible::{is_unseen, visible};

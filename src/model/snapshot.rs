@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Moment, ProgressReport, Reading, Reason,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProgressReport, Reading, Reason,
     SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
@@ -25,10 +25,36 @@ pub struct Snapshot {
     pub memory_map_limit: Reading<u64>,
     /// The state of the discovery round, which belongs to no broker.
     pub discovery: CollectorStatus,
+    /// Processes that look like brokers and are not watched, because there are too many.
+    #[serde(default)]
+    pub brokers_left_out: u64,
     /// Where discovery may have missed a broker, entries of the config file that match none, ids that are not unique.
     pub discovery_warnings: Vec<String>,
     /// The exporter's own process.
     pub exporter: Reading<ExporterVitals>,
+    /// None in recordings of earlier builds, and before the first round.
+    #[serde(default)]
+    pub settings: Option<SettingsStatus>,
+}
+
+/// What became of the newest attempts to take config file and web config file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    pub config_file_ok: bool,
+    pub web_config_file_ok: bool,
+    /// When settings were taken last.
+    pub taken: Moment,
+}
+
+impl SettingsStatus {
+    /// At the start, which a wrong file prevents.
+    pub fn started(now: Moment) -> SettingsStatus {
+        SettingsStatus {
+            config_file_ok: true,
+            web_config_file_ok: true,
+            taken: now,
+        }
+    }
 }
 
 /// The exporter's own use of its host, as Prometheus' client libraries export it.
@@ -48,8 +74,15 @@ pub struct ExporterVitals {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
-    /// The `broker` label: the id, `<id>@<port>` where ids collide on this host, `pid-N` while the id is unknown.
+    /// The `broker` label: the id, `<id>@<user>` where that is another user's, `<id>@<port>` where ids collide, `pid-N`
+    /// while the id is unknown.
     pub label: String,
+    /// See [`Label::outranked`].
+    #[serde(default)]
+    pub outranked: bool,
+    /// Whether it has answered, listened or shown its threads. Another process that ends is forgotten at once.
+    #[serde(default)]
+    pub served: bool,
     /// When discovery found the process gone. The broker stays listed, all unknown, until it is back or an hour has passed;
     /// without an id for a minute, because it would return under another label.
     pub ended: Option<Moment>,
@@ -94,10 +127,11 @@ fn known_collectors<'de, D: Deserializer<'de>>(
 
 impl BrokerSnapshot {
     /// A broker without any reading yet.
-    pub fn new(broker: Arc<Broker>, label: String) -> Self {
+    pub fn new(broker: Arc<Broker>, label: Label) -> Self {
         BrokerSnapshot {
             broker,
-            label,
+            label: label.text,
+            outranked: label.outranked,
             ..BrokerSnapshot::default()
         }
     }
@@ -122,6 +156,38 @@ impl BrokerSnapshot {
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
             (C::Pools, "CPU time of pools", &self.pools),
         ]
+    }
+
+    /// Makes unknown what this collector has read, because it is off from now on.
+    pub fn forget(&mut self, collector: CollectorName) {
+        use CollectorName as C;
+        self.collectors.remove(&collector);
+        match collector {
+            // Always on.
+            C::Discovery | C::Process => {}
+            C::AcceptQueues => self.accept_queues = Reading::default(),
+            C::Sockets => self.sockets = Reading::default(),
+            C::Fds => self.fd_kinds = Reading::default(),
+            C::Connections => {
+                self.connections = Reading::default();
+                self.untracked_sockets = Reading::default();
+            }
+            C::MemoryMaps => self.memory_maps = Reading::default(),
+            C::LogDirs => self.log_dirs = Reading::default(),
+            C::Cluster => {
+                self.cluster = Reading::default();
+                self.probes = Reading::default();
+            }
+            C::Threads => {
+                self.threads = Reading::default();
+                self.deadlock = None;
+            }
+            C::Progress => {
+                self.progress = Reading::default();
+                self.jvm_pauses = Reading::default();
+            }
+            C::Pools => self.pools = Reading::default(),
+        }
     }
 
     /// The counts of partitions; unknown if no topic is visible: `cluster` then only shows the live brokers.

@@ -16,3 +16,5 @@ pub mod schedstat;
 pub mod settings_file;
 mod short_work;
 pub mod sock_diag;
+pub mod systemd;
+pub mod users;

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
 use crate::model::ProcessKey;
 use crate::model::{
-    BrokerSnapshot, EvidenceProgress, Moment, PeerProbe, ProbeError, Snapshot, deserialize_duration,
+    Broker, BrokerSnapshot, EvidenceProgress, Moment, PeerProbe, ProbeError, Snapshot,
+    deserialize_duration,
 };
 
 /// Dumps that show the same deadlock or stall must be at least so far apart.
@@ -20,6 +21,8 @@ const SETTLES: Duration = Duration::from_secs(60);
 /// Of several silent brokers each waits so long for every one with a higher id: longer than three failures of a probe and
 /// the time that a container has to end take together.
 const TURN: Duration = Duration::from_secs(180);
+/// For all of them together.
+const ALL_TURNS: Duration = Duration::from_secs(1800);
 
 /// When a liveness probe may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -50,6 +53,8 @@ pub struct Answer {
     pub process: ProcessKey,
     pub label: String,
     pub id: Option<i32>,
+    /// Another user's brokers come first on this host, so it is the answer for nothing but its label.
+    pub outranked: bool,
     /// Whether the probe fails, so that its caller restarts the broker.
     pub restart: bool,
     /// The verdict on the broker.
@@ -78,15 +83,19 @@ pub enum NoAnswer {
     Ambiguous,
 }
 
-/// The answer for the broker with this label or id, or for the only one of the host.
+/// The answer for the broker with this label or id, or for the only one of the host. Brokers of users that others come
+/// before are known by their labels alone: anybody may start a process with any id.
 ///
 /// # Errors
 /// No broker matches, or several do.
 pub fn answer_for<'a>(answers: &'a [Answer], name: Option<&str>) -> Result<&'a Answer, NoAnswer> {
+    let labelled = |name| answers.iter().find(|answer| answer.label == name);
+    if let Some(answer) = name.and_then(labelled) {
+        return Ok(answer);
+    }
     let matches = |answer: &&Answer| {
-        name.is_none_or(|name| {
-            answer.label == name || answer.id.is_some_and(|id| id.to_string() == name)
-        })
+        let is_named = |name| answer.id.is_some_and(|id| id.to_string() == name);
+        !answer.outranked && name.is_none_or(is_named)
     };
     let mut matching = answers.iter().filter(matches);
     match (matching.next(), matching.next(), name) {
@@ -139,6 +148,11 @@ impl Liveness {
         }
     }
 
+    /// From now on.
+    pub fn set(&mut self, settings: LivenessSettings) {
+        self.settings = settings;
+    }
+
     /// The answers for every running broker process, in the order of the diagnosis.
     pub fn answers(
         &mut self,
@@ -161,6 +175,7 @@ impl Liveness {
                     process: diagnosed.process,
                     label: diagnosed.label.clone(),
                     id: broker.broker.id,
+                    outranked: broker.outranked,
                     restart,
                     sentence: diagnosed.sentence.clone(),
                     reason,
@@ -200,7 +215,9 @@ impl Liveness {
             let since = *self.since.entry(diagnosed.process).or_insert(now);
             // Each broker probes the next higher ids, so those go first: any two neighbours agree on the order.
             let before = broker.broker.id.map_or(0, |own| {
-                silent(snapshot, diagnosis, own, now).range(own..).count()
+                silent(snapshot, diagnosis, broker, now)
+                    .range(own..)
+                    .count()
             });
             self.may_restart(broker, diagnosed, evidence(diagnosed), before, since, now)
         };
@@ -258,7 +275,8 @@ impl Liveness {
                 }
             }
         }
-        if waited < TURN * u32::try_from(before).unwrap_or(u32::MAX) {
+        let turns = u32::try_from(before).unwrap_or(u32::MAX);
+        if waited < TURN.saturating_mul(turns).min(ALL_TURNS) {
             return Err(Wait::Turn(before));
         }
         if let Some((process, last)) = self.asked.get(&diagnosed.label)
@@ -271,15 +289,17 @@ impl Liveness {
     }
 }
 
-/// The ids of other brokers that accept connections and answer nothing, as seen from this host.
-fn silent(snapshot: &Snapshot, diagnosis: &Diagnosis, own: i32, now: Moment) -> BTreeSet<i32> {
-    let probes = snapshot
-        .brokers
-        .iter()
-        .filter(|broker| broker.broker.id == Some(own));
-    let peers = probes
-        .filter_map(|broker| broker.probes.fresh(now))
-        .flat_map(|probes| &probes.peers);
+/// The ids of other brokers of its cluster that accept connections and answer nothing, as seen from this host. A gray
+/// broker of this host is one of them only if the cluster's Metadata names its id at a port of its own, and if it has the
+/// same user: any process may claim any id.
+fn silent(
+    snapshot: &Snapshot,
+    diagnosis: &Diagnosis,
+    broker: &BrokerSnapshot,
+    now: Moment,
+) -> BTreeSet<i32> {
+    let probes = broker.probes.fresh(now);
+    let peers = probes.into_iter().flat_map(|probes| &probes.peers);
     let is_silent = |peer: &&PeerProbe| {
         peer.api
             .as_ref()
@@ -287,11 +307,26 @@ fn silent(snapshot: &Snapshot, diagnosis: &Diagnosis, own: i32, now: Moment) -> 
             .is_some_and(ProbeError::is_silent)
     };
     let silent_peers = peers.filter(is_silent).map(|peer| peer.peer.id);
+    let listed = broker
+        .cluster
+        .last()
+        .map_or(&[][..], |(counts, _)| &counts.live_brokers);
+    let is_listed = |other: &Broker| {
+        let at = |port| other.listeners.iter().any(|l| l.port == port);
+        let mut listed = listed.iter();
+        listed.any(|peer| other.id == Some(peer.id) && at(peer.port))
+    };
     let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers);
     let gray = here
         .filter(|(_, diagnosed)| diagnosed.state == BrokerState::Gray)
-        .filter_map(|(broker, _)| broker.broker.id);
-    silent_peers.chain(gray).filter(|id| *id != own).collect()
+        .map(|(other, _)| &other.broker)
+        .filter(|other| other.is_of_same_user(&broker.broker) && is_listed(other))
+        .filter_map(|other| other.id);
+    let own = broker.broker.id;
+    silent_peers
+        .chain(gray)
+        .filter(|id| Some(*id) != own)
+        .collect()
 }
 
 #[cfg(test)]

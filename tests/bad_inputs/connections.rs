@@ -40,6 +40,7 @@ fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
 /// 900 connections without a request, and 10,000 more while probes ask.
 #[test]
 fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
+    let _alone = crate::MEASURED.lock();
     let host = Host::new();
     fs::remove_dir_all(host.path("")).unwrap();
     let mut command = Command::new(EXE);
@@ -82,7 +83,8 @@ fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
     slowest.sort();
     let (count, slowest) = (slowest.len(), slowest.pop().unwrap());
     println!("{count} requests, the slowest took {slowest:?}");
-    assert!(slowest.0 < Duration::from_millis(100), "{slowest:?}");
+    // A kubelet waits for a second. On a machine that does nothing else this is below 100 ms (docs/reliability.md).
+    assert!(slowest.0 < Duration::from_secs(1), "{slowest:?}");
     // Those that were closed for others show it.
     let open = idle.iter().filter(|stream| {
         stream.set_nonblocking(true).unwrap();

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use kafka_vitals::collect::jvm_dumper::{JvmDumper, RawDump};
 use kafka_vitals::collect::threads::{ThreadHistory, report};
+use kafka_vitals::evidence::bundle::cut_dump;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{Failure, Moment, ThreadReport};
+use kafka_vitals::parse::thread_dump::parse;
 use kafka_vitals::sys::proc::ProcRoot;
 
 use crate::memory::deadlocked;
@@ -53,6 +55,53 @@ fn texts() {
         );
     }
     checked.finish(7, cases.len());
+}
+
+/// A bundle keeps 4 MiB of a dump: whole threads, and the JVM's report of deadlocks at its end.
+#[test]
+fn a_huge_dump_is_cut_between_threads_for_a_bundle() {
+    const REPORT: &str = "Found one Java-level deadlock:\n=============================\n\"a\":\n  \
+        waiting to lock monitor 0x1 (object 0x2, a java.lang.Object),\n  which is held by \"b\"\n\"b\":\n  \
+        waiting to lock monitor 0x3 (object 0x4, a java.lang.Object),\n  which is held by \"a\"\n\n\
+        Java stack information for the threads listed above:\n\
+        ===================================================\n\"a\":\n\tat A.a(A.java:1)\n\"b\":\n\tat B.b(B.java:1)\n\n\
+        Found 1 deadlock.\n\n";
+    let threads = (0..100_000).map(|number| {
+        format!(
+            "\"thread-{number}\" #{number} prio=5 os_prio=0 tid=0x00007f1 nid=0x1 runnable [0x00007f1]\n   \
+             java.lang.Thread.State: RUNNABLE\n\tat A.of{number}(A.java:{number})\n\tat A.run(A.java:1)\n\n"
+        )
+    });
+    let head = "2026-11-22 10:14:02\nFull thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode, sharing):\n\n";
+    let text: String = std::iter::once(head.to_owned()).chain(threads).collect();
+    let text = text + "JNI global refs: 1, weak refs: 0\n\n" + REPORT;
+    assert!(text.len() > 15 << 20, "{}", text.len());
+    let cut = String::from_utf8(cut_dump(text.clone().into_bytes())).unwrap();
+    assert!(cut.len() > (4 << 20) - 1000 && cut.len() < (4 << 20) + 200);
+    assert!(cut.starts_with(head) && cut.ends_with(REPORT));
+    let note = cut.lines().find(|line| line.starts_with('#')).unwrap();
+    let left_out = text.len() - (cut.len() - note.len() - 2);
+    assert_eq!(
+        note,
+        format!(
+            "# kafka-vitals left out {left_out} bytes here: a bundle keeps the first 3 MiB of a thread dump and the last MiB"
+        )
+    );
+    let (whole, cut) = (parse(&text).unwrap(), parse(&cut).unwrap());
+    assert_eq!((whole.len(), cut.len()), (1, 1));
+    assert_eq!(cut[0].reported, whole[0].reported);
+    assert_eq!(cut[0].reported.len(), 1);
+    assert!(cut[0].threads.len() > 20_000 && cut[0].threads.len() < whole[0].threads.len());
+    // No thread has frames of another.
+    for thread in &cut[0].threads {
+        let number = thread.name.strip_prefix("thread-").unwrap();
+        let frames: Vec<String> = thread.frames().map(|frame| format!("{frame:?}")).collect();
+        assert_eq!(frames.len(), 2, "{thread:?}");
+        assert!(frames[0].contains(&format!("of{number}")), "{thread:?}");
+    }
+    let small = b"\n\n".repeat(2 << 20);
+    assert_eq!(cut_dump(small.clone()), small);
+    assert_eq!(cut_dump(vec![b'x'; 5 << 20]).len() >> 20, 4);
 }
 
 fn read(bytes: Vec<u8>) -> Result<ThreadReport, Failure> {

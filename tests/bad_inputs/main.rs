@@ -13,9 +13,12 @@ mod host;
 mod memory;
 mod metadata_memory;
 mod protocol;
+mod reload;
 mod running;
+mod service;
 mod settings;
 mod sockets;
+mod strangers;
 
 /// Held by tests that use all of the machine, and by those that measure milliseconds.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -26,6 +29,9 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 }
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
+
+/// Held by tests that measure times under load: of those, one runs at a time.
+static MEASURED: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Whether `text` matches `golden`, in which `*` stands for any text.
 fn is_golden(golden: &str, text: &str) -> bool {

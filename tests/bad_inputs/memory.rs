@@ -178,7 +178,7 @@ async fn peak(attack: Attack) -> u64 {
         for path in ["/api/v1/brokers", "/metrics", "/", "/check"] {
             for _ in 0..attack.clients {
                 let mut client = TcpStream::connect(exporter.address).unwrap();
-                write!(client, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                write!(client, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
                 deaf.push(client);
             }
         }

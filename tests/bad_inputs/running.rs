@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 pub struct Exporter {
     child: Child,
     pub address: SocketAddr,
@@ -71,6 +73,11 @@ impl Exporter {
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
         peak.unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        rustix::process::kill_process(pid.unwrap(), signal).unwrap();
     }
 
     pub fn get(&self, path: &str) -> String {

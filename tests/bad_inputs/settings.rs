@@ -59,7 +59,7 @@ fn config_files() {
         );
         cases += 1;
     }
-    checked.finish(39, cases);
+    checked.finish(41, cases);
 }
 
 #[test]
@@ -231,6 +231,8 @@ fn flags_and_commands() {
         (vec!["--config.check", "--record=/proc/x"], format!("2: kafka-vitals: --record \"/proc/x\": /proc {procfs_file}; {record}")),
         (vec!["--config.check", "--record=/nowhere/x"], format!("2: kafka-vitals: --record \"/nowhere/x\": /nowhere does not exist; {record}")),
         (vec!["--config.check", "--record", &inside_fifo], format!("2: kafka-vitals: --record \"{inside_fifo}\": {fifo} is a FIFO, not a folder; {record}")),
+        (vec!["--config.check", "--discovery.users=root,no-such-user"], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"no-such-user\"; correct the name, or give the user's id, as of one that LDAP knows".into()),
+        (vec!["--config.check", "--discovery.users="], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"\"; *".into()),
         (vec!["live", "--tiemout=1s"], "0: error: unexpected argument '--tiemout' found".into()),
         (vec!["live", "--address=127.0.0.1:1", "--timeout=1s"], "0: ".into()),
         (vec!["attach-child"], "2: kafka-vitals attach-child is started by kafka-vitals itself; for a dump: kafka-vitals threads PID".into()),
@@ -245,7 +247,7 @@ fn flags_and_commands() {
             &code_and_line(&run(arguments)),
         );
     }
-    checked.finish(40, cases.len());
+    checked.finish(42, cases.len());
 }
 
 /// Without rights, every port below 1024 is refused; root runs it without this capability.

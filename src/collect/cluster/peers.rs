@@ -7,12 +7,14 @@ use tokio::time::{Duration, Instant};
 
 use super::address::{address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
-use crate::kafka::conn::OwnConnections;
+use crate::kafka::conn::Dialer;
 use crate::model::text;
 use crate::model::{Peer, PeerProbe, Probe, ProbeError};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
+/// Lower ports are those of other services: only root may listen there.
+const FIRST_PORT: u16 = 1024;
 /// Kept connections to peers, with those to brokers that left the ring and still owe an answer.
 const PEER_CONNECTIONS: usize = 2 * PEERS;
 /// A broker that Metadata does not list any more is probed for so long: it may be down, or removed for good.
@@ -38,8 +40,10 @@ impl Peers {
             own.is_some_and(|own| (&own.host, own.port) == (&peer.host, peer.port))
                 || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
         };
+        // Whoever answers as the broker decides what is asked here: never a service of the system.
         let is_peer = |peer: &&Peer| {
             peer.id != own_id
+                && peer.port >= FIRST_PORT
                 && !peer.host.is_empty()
                 && !is_own(peer)
                 && !(self.elsewhere && is_local(Some(&peer.host)))
@@ -64,7 +68,7 @@ impl Peers {
     }
 
     /// Asks every peer of the ring for ApiVersions, all at the same time.
-    pub(super) async fn probe(&mut self, own: &OwnConnections, timing: Timing) -> Vec<PeerProbe> {
+    pub(super) async fn probe(&mut self, dialer: &Dialer, timing: Timing) -> Vec<PeerProbe> {
         self.close_unlisted().await;
         for (peer, _) in &self.ring {
             let address = address(&peer.host, peer.port);
@@ -74,7 +78,7 @@ impl Peers {
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
                 self.clients
-                    .insert(peer.id, Client::new(address, own.clone(), timing));
+                    .insert(peer.id, Client::new(address, dialer.clone(), timing));
             }
         }
         let on_ring = |id: &i32| {
@@ -83,10 +87,10 @@ impl Peers {
                 .find(|(peer, _)| peer.id == *id)
                 .map(|(peer, _)| peer)
         };
-        let asked = self
-            .clients
-            .iter_mut()
-            .filter_map(|(id, client)| Some((on_ring(id)?, client)));
+        let asked = self.clients.iter_mut().filter_map(|(id, client)| {
+            client.allow_loopback(!self.elsewhere);
+            Some((on_ring(id)?, client))
+        });
         let mut probes = join_all(asked.map(|(peer, client)| probe_peer(peer, client))).await;
         probes.sort_by_key(|probe| {
             self.ring

@@ -448,6 +448,59 @@ async fn peers_on_the_loopback_of_another_network_are_not_asked() {
     assert_eq!(other.asked().len(), 0);
 }
 
+/// As a hostile container names them: in forms that only the resolver understands, and at ports of other services.
+#[tokio::test]
+async fn a_container_leads_to_no_service_of_the_host() {
+    let service = FakeBroker::start(|_| Answer::Silence).await;
+    let port = service.address.rsplit_once(':').unwrap().1;
+    let named = |host: &str| Listener {
+        name: "PLAINTEXT".into(),
+        protocol: Some(SecurityProtocol::Plaintext),
+        host: Some(host.into()),
+        port: port.parse().unwrap(),
+        controller: false,
+    };
+    for host in ["127.1", "2130706433", "localhost"] {
+        let broker = Broker {
+            id: Some(1),
+            listeners: vec![named(host)],
+            ..Broker::unknown(ProcessKey::default())
+        };
+        let mut client =
+            ClusterClient::new(Arc::new(broker), None, None, OwnConnections::default());
+        client.set_network(Ok(false));
+        let reason = match client.probe().await {
+            Ok((probes, _)) => probes.api.error.unwrap().reason,
+            Err(failure) => failure.reason,
+        };
+        assert_eq!(reason, Reason::OtherNetwork, "{host}");
+    }
+    let peer = |id, host: &str, port| Peer {
+        id,
+        host: host.into(),
+        port,
+    };
+    let mut peers = Peers {
+        elsewhere: true,
+        ..Peers::default()
+    };
+    let port = port.parse().unwrap();
+    let listed = [
+        peer(2, "127.1", port),
+        peer(3, "192.0.2.1", 22),
+        peer(4, "192.0.2.1", 1023),
+    ];
+    peers.remember(1, "", &listed);
+    let own = OwnConnections::default().into();
+    let probes = peers.probe(&own, Timing::default()).await;
+    let asked: Vec<_> = probes
+        .iter()
+        .map(|probe| (probe.peer.id, probe.connect.error.as_ref().unwrap().reason))
+        .collect();
+    assert_eq!(asked, [(2, Reason::OtherNetwork)]);
+    assert_eq!(service.asked().len(), 0);
+}
+
 #[tokio::test]
 async fn a_broker_at_the_own_address_is_no_peer() {
     let listed = Arc::new(Mutex::new(Vec::new()));

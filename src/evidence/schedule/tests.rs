@@ -51,7 +51,10 @@ fn view_of(brokers: Vec<BrokerDiagnosis>, proc: &ProcRoot) -> View {
             started,
             ..Broker::unknown(broker.process)
         };
-        Arc::new(BrokerSnapshot::new(Arc::new(known), broker.label.clone()))
+        Arc::new(BrokerSnapshot::new(
+            Arc::new(known),
+            broker.label.clone().into(),
+        ))
     });
     let snapshot = Snapshot {
         brokers: readings.collect(),
@@ -121,7 +124,11 @@ fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join_or_it_retur
             vec![gray(one, "1", at(90), findings)],
             &ProcRoot::new("/proc"),
         );
-        assert_eq!(due(&view, &tried, at(now)).is_some(), wanted, "{name}");
+        assert_eq!(
+            due(&view, &tried, &Turns::default(), at(now)).is_some(),
+            wanted,
+            "{name}"
+        );
     }
     // Bundles until now, when it became gray, now.
     let later = [
@@ -148,6 +155,7 @@ fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join_or_it_retur
             due(
                 &view,
                 &HashMap::from([(one, tried(bundles, false))]),
+                &Turns::default(),
                 at(now)
             )
             .is_some(),
@@ -166,10 +174,63 @@ fn a_verdict_is_saved_once_and_again_when_new_critical_findings_join_or_it_retur
     ];
     let view = view_of(brokers, &ProcRoot::new("/proc"));
     assert_eq!(
-        due(&view, &HashMap::new(), at(10)).unwrap().label,
+        due(&view, &HashMap::new(), &Turns::default(), at(10))
+            .unwrap()
+            .label,
         "2",
         "the one that is gray for longest"
     );
+}
+
+/// Before, the real broker waited until the bundles of six fakes were written: 33 s.
+#[test]
+fn fakes_of_another_user_take_one_of_the_two_writers_and_those_of_a_label_take_turns() {
+    let process = |pid| ProcessKey {
+        pid,
+        start_ticks: 1,
+    };
+    let real = gray(process(7), "1", Moment(900), &[FindingId::JvmDeadlock]);
+    let fakes = (1..7).map(|pid| gray(process(pid), &format!("f{pid}"), Moment(pid.into()), &[]));
+    let view = |brokers: Vec<BrokerDiagnosis>, user: fn(u32) -> u32| {
+        let mut view = view_of(brokers, &ProcRoot::new("/proc"));
+        let snapshot = Arc::make_mut(&mut view.snapshot);
+        for readings in &mut snapshot.brokers {
+            let readings = Arc::make_mut(readings);
+            let uid = Some(user(readings.broker.process.pid));
+            Arc::make_mut(&mut readings.broker).uid = uid;
+        }
+        view
+    };
+    let all: Vec<BrokerDiagnosis> = fakes.clone().chain([real.clone()]).collect();
+    let other_user = view(all.clone(), |pid| if pid == 7 { 1000 } else { 65534 });
+    let label = |view: &View, turns: &Turns| {
+        let next = due(view, &HashMap::new(), turns, Moment(1000));
+        next.map(|broker| broker.label.clone())
+    };
+    let mut turns = Turns::default();
+    assert_eq!(label(&other_user, &turns).as_deref(), Some("f1"));
+    turns.writing.push((process(1), Some(65534)));
+    assert_eq!(label(&other_user, &turns).as_deref(), Some("1"));
+    turns.writing.push((process(7), Some(1000)));
+    assert_eq!(label(&other_user, &turns), None);
+    // Without the real one the other writer stays free for it: it may be gray in a moment.
+    turns.writing.pop();
+    let fine = BrokerDiagnosis {
+        state: BrokerState::Healthy,
+        ..real.clone()
+    };
+    let others = fakes.clone().chain([fine]).collect();
+    let others = view(others, |pid| if pid == 7 { 1000 } else { 65534 });
+    assert_eq!(label(&others, &turns), None);
+    // Brokers of one user have both.
+    let same_user = view(all, |_| 1000);
+    turns.writing = vec![(process(1), Some(1000))];
+    assert_eq!(label(&same_user, &turns).as_deref(), Some("f2"));
+    // A label that was saved often comes after those that were not.
+    for pid in 1..7 {
+        turns.by_label.insert(format!("f{pid}"), 1);
+    }
+    assert_eq!(label(&same_user, &turns).as_deref(), Some("1"));
 }
 
 struct Sleeper(Child);

@@ -12,7 +12,7 @@ use crate::model::Mode;
 use crate::model::rfc3339;
 use crate::model::{
     BrokerSnapshot, CollectorName, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts,
-    TcpState,
+    TcpState, visible,
 };
 use crate::threads::known_issues;
 use crate::verdict::View;
@@ -37,7 +37,7 @@ impl Families {
         let pairs = metric.labels.iter().zip(labels).map(|(name, value)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
+            pair.set_value(visible(value).into_owned());
             pair
         });
         let mut series = Series::from_label(pairs.collect());
@@ -104,6 +104,10 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             snapshot.discovery.duration.as_secs_f64(),
         );
     }
+    if snapshot.discovery.success == Some(true) {
+        let brokers = snapshot.brokers_left_out as f64;
+        f.add(&LEFT_OUT, &["brokers"], brokers);
+    }
     for broker in &snapshot.brokers {
         if broker.ended.is_none() {
             info(f, broker);
@@ -151,6 +155,11 @@ fn limit(value: Option<u64>) -> f64 {
 }
 
 fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    if let Some(settings) = snapshot.settings {
+        let successful = settings.config_file_ok && settings.web_config_file_ok;
+        f.add(&RELOAD_SUCCESSFUL, &[], f64::from(u8::from(successful)));
+        f.add(&RELOAD_TIME, &[], settings.taken.seconds());
+    }
     let Some(own) = snapshot.exporter.fresh(now) else {
         return;
     };
@@ -540,7 +549,8 @@ mod tests {
                 pid: id as u32,
                 start_ticks: 1,
             };
-            let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string());
+            let mut broker =
+                BrokerSnapshot::new(Arc::new(Broker::unknown(key)), id.to_string().into());
             let state = PartitionState {
                 topic: "t".into(),
                 partition: 0,
@@ -578,6 +588,26 @@ mod tests {
                 "{series}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn what_would_not_be_seen_in_a_label_is_escaped() {
+        let mut broker = BrokerSnapshot::new(Arc::default(), "1".into());
+        broker.broker = Arc::new(Broker {
+            kafka_version: Some("2.8\u{202e}1.9\u{1b}[2J\n".into()),
+            ..Broker::default()
+        });
+        let snapshot = Snapshot {
+            brokers: vec![Arc::new(broker)],
+            ..Snapshot::default()
+        };
+        let view = View {
+            snapshot: Arc::new(snapshot),
+            ..View::default()
+        };
+        let text = render(&view, &EvidenceStatus::default(), Moment(1000));
+        let escaped = r#"kafka_version="2.8\\u{202e}1.9\\u{1b}[2J\n""#;
+        assert!(text.contains(escaped), "{text}");
     }
 
     #[test]

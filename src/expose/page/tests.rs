@@ -63,7 +63,8 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             start_ticks: 1,
         };
         let label = n.to_string();
-        let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone());
+        let mut broker =
+            BrokerSnapshot::new(Arc::new(Broker::unknown(process)), label.clone().into());
         broker.deadlock = deadlock.clone().map(|deadlock| StandingDeadlock {
             more: Default::default(),
             since: NOW,
@@ -100,6 +101,19 @@ fn found(id: FindingId) -> Finding {
         since: NOW,
         facts: vec!["fact ".repeat(1000); 100],
     }
+}
+
+#[test]
+fn what_would_not_be_seen_on_the_page_is_escaped() {
+    let mut finding = found(FindingId::StalledPool);
+    finding.facts = vec!["thread \u{202e}reldnah\u{1b}[2J".into()];
+    let mut view = view(&[(BrokerState::Gray, vec![finding], None)]);
+    Arc::make_mut(&mut view.snapshot).discovery_warnings = vec!["a\u{2066}b".into()];
+    let page = render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
+    for escaped in ["thread \\u{202e}reldnah\\u{1b}[2J", "a\\u{2066}b"] {
+        assert!(page.contains(escaped), "{page}");
+    }
+    assert!(!page.contains(crate::model::is_unseen), "{page}");
 }
 
 #[test]

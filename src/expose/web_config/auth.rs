@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -13,6 +14,8 @@ use tokio::sync::Semaphore;
 const MAX_COST: u32 = 18;
 /// The most logins that wait for their hash; the others are refused at once.
 const MAX_WAITING: usize = 16;
+/// After a wrong login, the next hash waits for so many times what this one took.
+const PAUSE_AFTER_WRONG: u32 = 4;
 /// The most wrong logins that are remembered.
 const MAX_WRONG: usize = 100;
 /// The most right ones. A user has one password, so that only changes of the file add to them.
@@ -133,11 +136,18 @@ impl Logins {
             return login;
         }
         let this = Arc::clone(self);
+        let runtime = tokio::runtime::Handle::current();
         let hashed = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
             let right = bcrypt::verify(password, &hash).unwrap_or(false) && known;
             this.keep(key, right);
-            // Only now: a client that hangs up does not let the next hash run beside this one.
-            drop(turn);
+            // The turn ends here, and not with the request: a client that hangs up does not let the next hash run
+            // beside this one. Who guesses passwords gets a fifth of a core.
+            let pause = start.elapsed() * if right { 0 } else { PAUSE_AFTER_WRONG };
+            runtime.spawn(async move {
+                tokio::time::sleep(pause).await;
+                drop(turn);
+            });
             right
         });
         match hashed.await {
@@ -201,13 +211,13 @@ fn basic(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 
-    /// `alice` has the password `right`, at cost 10.
-    fn users() -> Users {
-        let hash = bcrypt::hash("right", 10).unwrap();
+    /// `alice` has the password `right`.
+    fn users(cost: u32) -> Users {
+        let hash = bcrypt::hash("right", cost).unwrap();
         Users::checked([("alice".to_owned(), hash)].into()).unwrap()
     }
 
@@ -220,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_name_costs_a_hash_and_the_second_answer_none() {
-        let (users, logins) = (users(), Arc::new(Logins::default()));
+        let (users, logins) = (users(10), Arc::new(Logins::default()));
         let table = [
             ("alice", "right", Login::Right),
             ("alice", "wrong", Login::Wrong),
@@ -245,8 +255,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn guesses_take_a_fifth_of_a_core() {
+        let (users, logins) = (users(8), Arc::new(Logins::default()));
+        let guess = async |password: &str| {
+            let start = Instant::now();
+            let login = logins.check(&users, &headers("alice", password)).await;
+            assert_eq!(login, Login::Wrong);
+            start.elapsed()
+        };
+        let alone = guess("a").await;
+        let next = guess("b").await;
+        // The hash itself, and the pause after the one before.
+        assert!(next > alone * 3, "{alone:?}, then {next:?}");
+    }
+
+    #[tokio::test]
     async fn a_flood_of_wrong_logins_is_refused_and_delays_no_known_one() {
-        let (users, logins) = (users(), Arc::new(Logins::default()));
+        let (users, logins) = (users(6), Arc::new(Logins::default()));
         let right = headers("alice", "right");
         assert_eq!(logins.check(&users, &right).await, Login::Right);
         let flood: Vec<_> = (0..1000)

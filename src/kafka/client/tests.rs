@@ -17,7 +17,11 @@ const FAST: Timing = Timing {
 };
 
 fn client(broker: &FakeBroker, timing: Timing) -> Client {
-    Client::new(broker.address.clone(), OwnConnections::default(), timing)
+    Client::new(
+        broker.address.clone(),
+        crate::kafka::conn::OwnConnections::default(),
+        timing,
+    )
 }
 
 /// Runs a round as for the own broker: ApiVersions, then Metadata.

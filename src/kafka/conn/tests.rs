@@ -15,7 +15,8 @@ async fn connected(broker: &FakeBroker) -> Conn {
     Conn::connect(
         &broker.address,
         Duration::from_secs(5),
-        &OwnConnections::default(),
+        &OwnConnections::default().into(),
+        true,
     )
     .await
     .unwrap()
@@ -75,7 +76,8 @@ async fn a_name_that_does_not_resolve_is_an_error() {
     let error = Conn::connect(
         "no such host:9092",
         Duration::from_secs(5),
-        &OwnConnections::default(),
+        &OwnConnections::default().into(),
+        true,
     )
     .await
     .unwrap_err();
@@ -87,11 +89,42 @@ async fn a_name_that_does_not_resolve_is_an_error() {
     );
 }
 
+/// What the text of a container's `listeners` hides, the resolved address shows.
+#[tokio::test]
+async fn no_form_of_a_loopback_address_is_connected_to_where_that_is_not_the_broker_s() {
+    let broker = FakeBroker::start(|_| Answer::Silence).await;
+    let port = broker.address.rsplit_once(':').unwrap().1;
+    let dialer = Dialer::from(OwnConnections::default());
+    let forms = [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0",
+        "0.0.0.0",
+        "localhost",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+    ];
+    for host in forms {
+        let address = format!("{host}:{port}");
+        let within = Duration::from_secs(5);
+        let error = Conn::connect(&address, within, &dialer, false)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ConnError::Loopback { .. }), "{error}");
+    }
+    let address = format!("127.1:{port}");
+    let allowed = Conn::connect(&address, Duration::from_secs(5), &dialer, true).await;
+    assert!(allowed.is_ok(), "it does lead there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_service_that_hangs_is_an_error_of_its_own() {
-    let never = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
+    let never = std::future::pending();
     let own = OwnConnections::default();
-    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own)
+    let error = Conn::connect_to("kafka-1:9092", never, Duration::from_secs(2), &own, true)
         .await
         .unwrap_err();
     assert!(
@@ -198,9 +231,14 @@ async fn a_late_answer_is_passed_over() {
 async fn own_connections_are_found_by_their_local_address() {
     let broker = FakeBroker::start(|_| Answer::Silence).await;
     let own = OwnConnections::default();
-    let conn = Conn::connect(&broker.address, Duration::from_secs(5), &own)
-        .await
-        .unwrap();
+    let conn = Conn::connect(
+        &broker.address,
+        Duration::from_secs(5),
+        &own.clone().into(),
+        true,
+    )
+    .await
+    .unwrap();
     let local = conn.stream.local_addr().unwrap();
     assert!(own.contains(local));
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), local.port());

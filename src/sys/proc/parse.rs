@@ -27,6 +27,9 @@ pub struct Status {
     /// Effective ids: a JVM answers only this user and group.
     pub uid: u32,
     pub gid: u32,
+    /// Whose process it is: the user, where the real, the effective and the saved id are the same. Anybody may run a
+    /// set-user-id program under a name of his choice.
+    pub owner: Option<u32>,
     /// The pid in the innermost pid namespace of the process; None before Linux 4.1.
     pub namespace_pid: Option<u32>,
     /// Whether SIGQUIT runs a handler. Without one it kills the process.
@@ -103,8 +106,11 @@ pub(in crate::sys) fn parse_status(bytes: &[u8]) -> Option<Status> {
     let caught = field(b"SigCgt:").and_then(|mut words| std::str::from_utf8(words.next()?).ok());
     let caught = caught.and_then(|digits| u64::from_str_radix(digits, 16).ok());
     let bytes = |name| Some(number(field(name)?.next()?)?.saturating_mul(1024));
+    let uid = field(b"Uid:")?.nth(1).and_then(id)?;
+    let mut same = field(b"Uid:")?.take(3).map(|word| id(word) == Some(uid));
     Some(Status {
-        uid: field(b"Uid:")?.nth(1).and_then(id)?,
+        uid,
+        owner: same.all(|same| same).then_some(uid),
         gid: field(b"Gid:")?.nth(1).and_then(id)?,
         namespace_pid: field(b"NSpid:").and_then(|words| words.last().and_then(id)),
         catches_sigquit: caught.is_some_and(|signals| signals & 1 << (libc::SIGQUIT - 1) != 0),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::Broker;
 use crate::model::{
-    ClusterCounts, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading, Reason,
+    ClusterCounts, Listener, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading, Reason,
 };
 use crate::verdict::finding::{RestartRequired, UnavailableBroker};
 
@@ -120,6 +120,10 @@ impl Scene {
     }
 
     fn peers(&mut self, silent: &[i32], reason: Reason) {
+        self.peers_of(0, silent, reason);
+    }
+
+    fn peers_of(&mut self, at: usize, silent: &[i32], reason: Reason) {
         let peer = |id: &i32| {
             let error = ProbeError {
                 reason,
@@ -152,7 +156,7 @@ impl Scene {
             peers: silent.iter().map(peer).collect(),
         };
         let valid_for = Duration::from_secs(100_000);
-        Arc::make_mut(&mut self.snapshot.brokers[0]).probes = Reading::Known {
+        Arc::make_mut(&mut self.snapshot.brokers[at]).probes = Reading::Known {
             value: report,
             at: START,
             valid_for,
@@ -304,4 +308,130 @@ fn alone_in_the_isr_is_mentioned_and_prevents_nothing() {
                 .contains("It is alone in the ISR of 4 partitions"),
         "{answer:?}"
     );
+}
+
+/// Adds a gray broker of this host with this id and owner, whose listener has the port 9000 + id.
+fn neighbour(scene: &mut Scene, pid: u32, id: i32, owner: u32) {
+    let broker = Broker {
+        id: Some(id),
+        owner: Some(owner),
+        listeners: vec![Listener {
+            name: "P".into(),
+            protocol: None,
+            host: None,
+            port: 9000 + id as u16,
+            controller: false,
+        }],
+        ..(*broker(pid).broker).clone()
+    };
+    let snapshot = BrokerSnapshot::new(Arc::new(broker), format!("{id}@{pid}").into());
+    scene.snapshot.brokers.push(Arc::new(snapshot));
+    let diagnosed = diagnosed(pid, BrokerState::Gray, Some(15));
+    scene.diagnosis.brokers.push(diagnosed);
+}
+
+/// A deadlocked broker 2 of user 1001, whose Metadata lists the brokers 3 and 4 at the ports 9003 and 9004.
+fn deadlocked_among_others() -> Scene {
+    let mut scene = deadlocked();
+    let first = Arc::make_mut(&mut scene.snapshot.brokers[0]);
+    Arc::make_mut(&mut first.broker).owner = Some(1001);
+    let peer = |id: i32| Peer {
+        id,
+        host: "h".into(),
+        port: 9000 + id as u16,
+    };
+    let counts = ClusterCounts {
+        partitions: 9,
+        live_brokers: [peer(3), peer(4)].into(),
+        ..ClusterCounts::default()
+    };
+    first.cluster = Reading::Known {
+        value: counts,
+        at: START,
+        valid_for: Duration::from_secs(100_000),
+    };
+    scene
+}
+
+#[test]
+fn gray_brokers_of_the_host_are_waited_for_if_user_and_cluster_are_the_same() {
+    let table = [
+        ("of its cluster", 3, 1001, true),
+        ("of a stranger", 3, 2001, false),
+        ("of another cluster", 7, 1001, false),
+    ];
+    for (what, id, owner, waits) in table {
+        let mut scene = deadlocked_among_others();
+        neighbour(&mut scene, 11, id, owner);
+        assert_eq!(!scene.answer().restart, waits, "{what}");
+    }
+    let mut scene = deadlocked_among_others();
+    neighbour(&mut scene, 11, 3, 1001);
+    neighbour(&mut scene, 12, 3, 1001);
+    let answer = scene.answer();
+    assert!(
+        answer
+            .reason
+            .contains("a silent broker with a higher id goes first"),
+        "{answer:?}"
+    );
+    // A listener elsewhere: the cluster's broker 3 is another process.
+    let mut scene = deadlocked_among_others();
+    neighbour(&mut scene, 11, 3, 1001);
+    let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
+    Arc::make_mut(&mut other.broker).listeners[0].port = 9999;
+    assert!(scene.answer().restart);
+}
+
+/// Three processes of another user that claim to be the broker itself, and bring silent peers of their own.
+#[test]
+fn fakes_hold_no_restart_up() {
+    let mut scene = deadlocked_among_others();
+    for pid in 11..14 {
+        neighbour(&mut scene, pid, 2, 2001);
+        scene.peers_of(
+            pid as usize - 10,
+            &[5, 6, 7, 8, 9, 10, 11, 12],
+            Reason::Timeout,
+        );
+    }
+    assert!(scene.answer().restart);
+}
+
+#[test]
+fn all_turns_together_are_bounded() {
+    let mut scene = deadlocked();
+    scene.peers(&Vec::from_iter(3..1000), Reason::Timeout);
+    assert!(!scene.answer().restart);
+    assert!(!scene.later(1799).restart);
+    assert!(scene.later(1).restart);
+}
+
+#[test]
+fn a_stranger_answers_for_its_label_alone() {
+    let answer = |label: &str, id, outranked| Answer {
+        process: ProcessKey::default(),
+        label: label.into(),
+        id: Some(id),
+        outranked,
+        restart: false,
+        sentence: String::new(),
+        reason: String::new(),
+    };
+    let both = [answer("1", 1, false), answer("1@mallory", 1, true)];
+    let label =
+        |answers: &[Answer], name| answer_for(answers, name).map(|answer| answer.label.clone());
+    for name in [None, Some("1")] {
+        assert_eq!(label(&both, name).unwrap(), "1", "{name:?}");
+    }
+    assert_eq!(label(&both, Some("1@mallory")).unwrap(), "1@mallory");
+    // While the broker is down, nobody takes its place.
+    assert_eq!(label(&both[1..], None), Err(NoAnswer::NoBroker));
+    let unknown = NoAnswer::UnknownName("1".into());
+    assert_eq!(label(&both[1..], Some("1")), Err(unknown));
+    // Brokers of one user, as before.
+    let two = [answer("1@9092", 1, false), answer("1@9093", 1, false)];
+    assert_eq!(label(&two, Some("1")), Err(NoAnswer::Ambiguous));
+    assert_eq!(label(&two, None), Err(NoAnswer::Ambiguous));
+    assert_eq!(label(&two[..1], Some("1")).unwrap(), "1@9092");
 }

@@ -40,7 +40,7 @@ impl Counts {
             hold(
                 port,
                 60,
-                b"GET /api/v1/brokers HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /api/v1/brokers HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 stop,
             );
             self.slow_readers += 1;
