@@ -20,14 +20,6 @@ mod settings;
 mod sockets;
 mod strangers;
 
-/// Held by tests that use all of the machine, and by those that measure milliseconds.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-/// Waits until no other such test runs.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(|failed| failed.into_inner())
-}
-
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 
 /// Held by tests that measure times under load: of those, one runs at a time.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lab::fake_broker::{Answer, FakeBroker, framed};
 
-use crate::alone;
+use crate::MEASURED;
 use crate::host::Host;
 use crate::metadata_memory::metadata;
 use crate::running::{Exporter, wait_for};
@@ -157,7 +157,7 @@ async fn peak(attack: Attack) -> u64 {
         host.jvm(100_000 + id, *id);
     }
     let measure = move || {
-        let _alone = alone();
+        let _alone = MEASURED.lock();
         let jvms: Vec<FakeJvm> = std::iter::zip(0..attack.jvms, DEADLOCKED.into_iter().cycle())
             .map(|(id, threads)| FakeJvm::start(&host, 400 + id, threads))
             .collect();
