@@ -73,10 +73,11 @@ pub struct Overview {
 /// Brokers in the order in which an operator should check them.
 pub fn worst_first(view: &View) -> Vec<(&BrokerSnapshot, &BrokerDiagnosis)> {
     let mut brokers: Vec<_> = view.brokers().collect();
-    brokers.sort_by_key(|(_, diagnosis)| {
+    brokers.sort_by_key(|(broker, diagnosis)| {
         (
             Reverse(Level::of(diagnosis)),
             diagnosis.state != BrokerState::Gray,
+            broker.outranked,
         )
     });
     brokers
