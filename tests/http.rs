@@ -54,6 +54,7 @@ fn start() -> Server {
         saved: what_is_saved,
         clock,
         telemetry_path: PATH.into(),
+        answers: Arc::default(),
     };
     let access = Access {
         max_requests: 2,

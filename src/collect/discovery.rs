@@ -12,7 +12,7 @@ use crate::config::BrokerSettings;
 use crate::discover::{self, Discovery};
 use crate::model::{
     Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Label, Moment,
-    ProcessKey, Reason, Snapshot,
+    ProcessKey, Reason, Snapshot, text,
 };
 use crate::sys::proc::ProcRoot;
 
@@ -107,7 +107,8 @@ fn store(snapshot: &mut Snapshot, found: Found, stamp: Stamp) {
     log_change("", CollectorName::Discovery, before, failure);
     snapshot.discovery = stamp.status(failure);
     let Ok(brokers) = found.brokers else { return };
-    let (known, warnings) = (&snapshot.discovery_warnings, found.warnings);
+    let warnings: Vec<String> = found.warnings.into_iter().map(text::message).collect();
+    let known = &snapshot.discovery_warnings;
     for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
         tracing::warn!("{}", one_line(warning));
     }

@@ -14,6 +14,7 @@ use super::context::{BrokerContext, DUMP_PATIENCE};
 use super::snapshot_store::Update;
 use crate::model::{
     BrokerSnapshot, CollectorName, CollectorStatus, Failure, Moment, ProcessKey, Reading, Reason,
+    is_unseen,
 };
 use crate::sys::blocking_worker::{BlockingWorker, measured};
 
@@ -282,9 +283,7 @@ pub(super) fn log_change(
 
 /// Paths and answers in a message come from elsewhere: they must not begin a line of the log.
 pub(super) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.replace(|c| c == '\n' || is_unseen(c), " ")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod check;
 pub mod evaluation;
 pub mod live;
+mod log;
 mod reload;
 pub mod replay;
 pub mod serve;
@@ -19,11 +20,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
 
-use crate::cli::{Command, Format, LogLevel};
+use crate::cli::{Command, Format};
 use crate::config::ConfigError;
 use crate::expose::web_config::WebConfigError;
+use crate::model::{is_unseen, text};
+use crate::sys::limits;
 
 /// Prints what clap has to say and picks the exit code: a probe with a misspelt flag must not restart the broker, and
 /// a monitoring plugin that cannot run reports "unknown", never "critical".
@@ -50,7 +52,11 @@ pub fn exit_code_of_failure(
     };
     move |error| {
         // If the message cannot be written (full disk, closed pipe), the exit code still reports the failure.
-        let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "{}",
+            text::message(format!("kafka-vitals: {error:#}"))
+        );
         let settings_are_wrong =
             failed == 1 && (error.is::<ConfigError>() || error.is::<WebConfigError>());
         ExitCode::from(if settings_are_wrong { 2 } else { failed })
@@ -59,6 +65,8 @@ pub fn exit_code_of_failure(
 
 /// Runs `work` on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    // Before the runtime, which panics where it can start no thread.
+    limits::check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Whatever takes long runs on threads of its own: a second worker would only be woken to find nothing to do.
         .worker_threads(1)
@@ -83,27 +91,6 @@ fn termination() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn log_to_stderr(level: LogLevel, format: Format) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        // Otherwise it reports a full disk or a closed pipe on standard error, and panics because that fails too.
-        .log_internal_errors(false);
-    match format {
-        Format::Text => subscriber
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        Format::Json => subscriber.json().init(),
-    }
-}
-
 fn print<T: serde::Serialize>(
     value: &T,
     output: Format,
@@ -118,7 +105,7 @@ fn print<T: serde::Serialize>(
 
 /// Names of threads, and what files contain, must not control the terminal.
 fn without_control_characters(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    text.replace(is_unseen, "\u{fffd}")
 }
 
 fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{block_on, log_to_stderr, print, serve, termination};
+use super::{block_on, log, print, serve, termination};
 use crate::cli::{Format, LogLevel, ReplayArgs};
 use crate::expose::connections::Server;
 use crate::expose::places::{Limits, Places};
@@ -42,7 +42,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         print(&replayed, output, text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    log_to_stderr(LogLevel::Info, Format::Text);
+    log::to_stderr(LogLevel::Info, Format::Text);
     block_on(async {
         let termination = termination()?;
         let clock = Clock::replayed();
@@ -54,6 +54,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             saved,
             clock,
             telemetry_path: "/metrics".into(),
+            answers: Arc::default(),
         };
         let access = Access {
             max_requests: 40,

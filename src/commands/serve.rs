@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::reload::Reloader;
-use super::{block_on, evaluation, log_to_stderr, service, termination, write_stdout};
+use super::{block_on, evaluation, log, service, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
 use crate::config::{Config, ConfigError, InUse};
@@ -41,7 +41,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     } else {
         Vec::new()
     };
-    log_to_stderr(config.log_level, config.log_format);
+    log::to_stderr(config.log_level, config.log_format);
     block_on(serve(args, config, inherited))?
 }
 
@@ -66,6 +66,7 @@ async fn serve(
         saved: saved.clone(),
         clock,
         telemetry_path: config.telemetry_path.as_str().into(),
+        answers: Arc::default(),
     };
     let web = match config.web_config_file.clone() {
         Some(path) => {

@@ -10,7 +10,7 @@ use super::jvm::Launch;
 use super::properties::{self, MOST_ENTRIES, Properties};
 use super::settings::{self, interpret};
 use super::versions::{class_path_version, java_version, kafka_version};
-use crate::model::{Broker, Moment, ProcessKey};
+use crate::model::{Broker, Moment, ProcessKey, text};
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::rooted::FileContent;
 
@@ -57,6 +57,9 @@ pub fn describe(
         .stat(pid)
         .is_ok_and(|stat| stat.start_ticks == key.start_ticks && !stat.ended)
     {
+        for problem in &mut broker.problems {
+            *problem = text::message(std::mem::take(problem));
+        }
         Ok(broker)
     } else {
         Err(ProcError::Gone { pid })
@@ -199,6 +202,12 @@ fn read_server_properties(
         properties.set(key.as_str(), value.as_str());
     }
     let properties = properties.only(&settings::KEYS);
+    // They are kept, of each of many processes.
+    let is_long = |(_, value): &(_, &str)| value.len() > properties::VALUE_CAP;
+    if let Some((key, _)) = properties.iter().find(is_long) {
+        let key = key.to_owned();
+        return Err(DiscoveryError::LongValue { path, key });
+    }
     let why = if launch
         .read
         .as_ref()

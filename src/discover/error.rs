@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::properties::MalformedEscape;
+use super::properties::{self, MalformedEscape};
 use crate::sys::plain::FileError;
-use crate::sys::proc::ProcError;
+use crate::sys::proc::{self, ProcError};
 
 /// Becomes a line of [`Broker::problems`](crate::model::Broker::problems) or a discovery warning, which adds what is
 /// unknown.
@@ -20,6 +20,11 @@ pub enum DiscoveryError {
     ArgumentFile(FileError),
     #[error("its command line is cut (at 4096 bytes by kernels before 4.2)")]
     CutCommandLine,
+    #[error(
+        "its command line is read up to {} bytes and is not shorter; shorten it, for example by an @file",
+        proc::COMMAND_LINE_CAP
+    )]
+    LongCommandLine,
     #[error("its command line is not that of a Kafka broker")]
     NotKafka,
     #[error("the command line names no file; name the broker in the config file")]
@@ -31,6 +36,8 @@ pub enum DiscoveryError {
         path: PathBuf,
         cause: MalformedEscape,
     },
+    #[error("{}: {key} has more than {} bytes", path.display(), properties::VALUE_CAP)]
+    LongValue { path: PathBuf, key: String },
     #[error("the broker has no class path, and no Kafka jar is open")]
     NoClassPath,
     #[error("the broker has no class path, and its open files are unknown: {0}")]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::error::DiscoveryError;
 use super::properties::Properties;
+use super::settings;
 use crate::sys::plain::FileError;
-use crate::sys::proc::CommandLine;
+use crate::sys::proc::{CommandLine, Cut};
 
 /// Main classes of Apache and the distributions that follow it, of Confluent Platform 3 to 5, and of Cloudera.
 const MAIN_CLASSES: [&str; 3] = [
@@ -56,6 +57,14 @@ pub struct Launch {
     pub problem: Option<String>,
 }
 
+impl Launch {
+    /// Of up to a megabyte of overrides, some of them passwords.
+    pub(super) fn forget_other_settings(&mut self) {
+        self.overrides
+            .retain(|(key, _)| settings::KEYS.contains(&key.as_str()));
+    }
+}
+
 /// What a process is, according to its command line.
 pub(super) enum JvmKind {
     Other,
@@ -71,7 +80,7 @@ pub(super) fn classify(
     mut read_file: impl FnMut(&str) -> Result<String, FileError>,
 ) -> JvmKind {
     let mut arguments = line.arguments.clone();
-    if line.cut {
+    if line.cut.is_some() {
         // The last one may be half an argument.
         arguments.pop();
     }
@@ -90,11 +99,9 @@ pub(super) fn classify(
     let mut expand = true;
     let main = loop {
         let Some(argument) = rest.pop_front() else {
-            return if line.cut {
-                JvmKind::Unclear(DiscoveryError::CutCommandLine)
-            } else {
-                JvmKind::Other
-            };
+            return line
+                .cut
+                .map_or(JvmKind::Other, |cut| JvmKind::Unclear(cut_by(cut)));
         };
         let (name, value) = match argument.split_once('=') {
             Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
@@ -150,8 +157,15 @@ pub(super) fn classify(
             .overrides
             .extend(pair.map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
     }
-    launch.problem = line.cut.then(|| DiscoveryError::CutCommandLine.to_string());
+    launch.problem = line.cut.map(|cut| cut_by(cut).to_string());
     JvmKind::Kafka(launch)
+}
+
+fn cut_by(cut: Cut) -> DiscoveryError {
+    match cut {
+        Cut::Kernel => DiscoveryError::CutCommandLine,
+        Cut::Length => DiscoveryError::LongCommandLine,
+    }
 }
 
 /// Whether thread names are those of a broker. For a JVM whose command line is unclear.

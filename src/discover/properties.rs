@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 /// Biggest properties file that is read, in bytes.
 pub const FILE_CAP: usize = 1 << 20;
+/// The longest value that is kept, in bytes.
+pub(super) const VALUE_CAP: usize = 16 << 10;
 /// Entries of one list (listeners, log folders, class path folders) that are read.
 pub(super) const MOST_ENTRIES: usize = 64;
 

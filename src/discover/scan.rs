@@ -565,7 +565,10 @@ fn examine(proc: &ProcRoot, job: &Job) -> Option<ProcessKind> {
                 )));
             }
             Ok(JvmKind::Kafka(_)) if !job.describe => return Some(ProcessKind::Candidate),
-            Ok(JvmKind::Kafka(launch)) => Arc::new(launch),
+            Ok(JvmKind::Kafka(mut launch)) => {
+                launch.forget_other_settings();
+                Arc::new(launch)
+            }
             Ok(JvmKind::Other) => return Some(ProcessKind::Other),
             Ok(JvmKind::Unclear(reason)) => {
                 return Some(ProcessKind::Unclear(format!(

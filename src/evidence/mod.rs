@@ -5,6 +5,7 @@ mod error;
 mod history;
 pub mod manifest;
 pub mod mask;
+mod quota;
 mod saver;
 mod schedule;
 pub mod store;

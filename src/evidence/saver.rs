@@ -15,6 +15,7 @@ use super::manifest::{DUMPS, HeapDump, Manifest};
 use super::store::{self, Writer};
 use crate::collect::dump_service::{DumpService, Jvm};
 use crate::config::EvidenceSettings;
+use crate::model::room::Room;
 use crate::model::{Clock, Failure, ProcessKey, Reason};
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc::ProcRoot;
@@ -179,6 +180,8 @@ impl Saver {
             proc: self.proc.clone(),
         };
         let jvm = self.dumps.jvm(&subject.broker);
+        // For the dump, or the snapshots, that are being written.
+        let mut room = Room::default();
         let mut last: Result<(), Failure> = Ok(());
         // The end of the first dump, so that a slow one does not shorten the span.
         let mut first_ended = started;
@@ -192,11 +195,15 @@ impl Saver {
                     sleep_until(first_ended + DUMPS_APART * index).await;
                     let dump = jvm.extra_thread_dump().await;
                     last = dump.as_ref().map(drop).map_err(Failure::clone);
-                    dump.map(|dump| bundle::cut_dump(dump.bytes))
-                        .map_err(PartError::Collector)
+                    dump.map(|dump| {
+                        room = dump.room;
+                        bundle::cut_dump(dump.bytes)
+                    })
+                    .map_err(PartError::Collector)
                 }
             };
             self.add(name, dump).await?;
+            room = Room::default();
             if index == 0 {
                 first_ended = Instant::now();
                 for part in PARTS {
@@ -208,8 +215,12 @@ impl Saver {
         for (name, content) in bundle::of_view(view, broker) {
             self.add(name, content).await?;
         }
-        let snapshots = history.lines();
-        self.add("snapshots.jsonl", Ok(snapshots)).await?;
+        room.grow_to(history.bytes()).await;
+        let unreadable = |error: std::io::Error| Failure::new(Reason::Internal, error.to_string());
+        let snapshots = history.lines().map_err(unreadable);
+        self.add("snapshots.jsonl", snapshots.map_err(PartError::Collector))
+            .await?;
+        drop(room);
         let manifest = Manifest {
             made_by: concat!("kafka-vitals ", env!("CARGO_PKG_VERSION")).to_owned(),
             broker: broker.label.clone(),

@@ -7,7 +7,6 @@
 //!
 //! Everything here blocks, forever on a hung disk: it belongs on a thread that is waited for only with a deadline.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{PartError, SaveError};
 use super::manifest::{DUMPS, ListedFile, MANIFEST, Manifest, Missing};
+use super::quota::{Bundle, superfluous};
 use crate::config::EvidenceSettings;
 use crate::model::{Moment, rfc3339};
 use crate::sys::folder::Folder;
@@ -34,16 +34,6 @@ const MANIFEST_ROOM: u64 = 16 << 10;
 pub const MANIFEST_CAP: usize = 64 << 10;
 /// The most entries of the evidence folder that are read.
 const MOST_ENTRIES: usize = 10_000;
-
-/// A complete bundle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Bundle {
-    name: String,
-    /// The label of its broker in the name.
-    label: String,
-    /// The time in the name, in seconds since 1970.
-    at: u64,
-}
 
 /// The folder of the bundles.
 #[derive(Debug)]
@@ -250,71 +240,6 @@ pub fn tidy(settings: &EvidenceSettings) -> Result<(), SaveError> {
     tidied
         .map(drop)
         .map_err(|error| SaveError::folder(dir, error))
-}
-
-/// Which of the bundles, the oldest first, are removed so that so many bytes and bundles may be added: those that are too
-/// old, then the oldest of the label that has most, never the newest of a label. Only where the newest alone leave no
-/// room, the largest of them goes, down to an equal share for each label and the new one: many labels, or one that is
-/// saved again and again, take nothing from the others.
-fn superfluous(
-    bundles: &[(Bundle, u64)],
-    settings: &EvidenceSettings,
-    now: u64,
-    more_bytes: u64,
-    more: usize,
-) -> Vec<usize> {
-    let newest: BTreeMap<&str, usize> = bundles
-        .iter()
-        .enumerate()
-        .map(|(index, (bundle, _))| (bundle.label.as_str(), index))
-        .collect();
-    let fair = settings.max_bytes / (newest.len() as u64 + 1);
-    let mut left: Vec<(usize, &Bundle, u64)> = Vec::new();
-    let mut removed = Vec::new();
-    for (index, (bundle, bytes)) in bundles.iter().enumerate() {
-        let old = settings
-            .max_age
-            .is_some_and(|age| now.saturating_sub(bundle.at) > age.as_secs());
-        if old && newest.get(bundle.label.as_str()) != Some(&index) {
-            removed.push(index);
-        } else {
-            left.push((index, bundle, *bytes));
-        }
-    }
-    loop {
-        let bytes: u64 = left.iter().map(|(.., bytes)| bytes).sum();
-        let too_big = bytes.saturating_add(more_bytes) > settings.max_bytes;
-        if !too_big && left.len() + more <= settings.max_bundles {
-            return removed;
-        }
-        let weight_of = |label: &str| -> u64 {
-            let of_label = left.iter().filter(|(_, bundle, _)| bundle.label == label);
-            of_label
-                .map(|(.., bytes)| if too_big { *bytes } else { 1 })
-                .sum()
-        };
-        let older = left
-            .iter()
-            .enumerate()
-            .filter(|(_, (index, bundle, _))| newest.get(bundle.label.as_str()) != Some(index));
-        // Of equal ones the first, which is the oldest.
-        let heaviest = older
-            .rev()
-            .max_by_key(|(_, (_, bundle, _))| weight_of(&bundle.label));
-        let largest = || {
-            let room = bytes.saturating_add(more_bytes.min(fair)) > settings.max_bytes;
-            let largest = left
-                .iter()
-                .enumerate()
-                .rev()
-                .max_by_key(|(_, (.., bytes))| *bytes);
-            largest.filter(|(_, (.., bytes))| room && *bytes > fair)
-        };
-        let Some((place, _)) = heaviest.or_else(largest) else {
-            return removed;
-        };
-        removed.push(left.remove(place).0);
-    }
 }
 
 fn size(folder: &Folder) -> u64 {

@@ -8,6 +8,7 @@ use super::vitals::{Vital, cut, unknown, vitals};
 use crate::model::EvidenceStatus;
 use crate::model::Moment;
 use crate::model::clock_text;
+use crate::model::is_unseen;
 use crate::verdict::View;
 use crate::verdict::finding::Severity;
 
@@ -118,7 +119,7 @@ impl CheckPage {
 
     fn add(&mut self, text: String, level: Option<Level>) {
         // A broker chooses the names of its threads: they must not control the terminal.
-        let text = text.replace(char::is_control, " ");
+        let text = text.replace(|c| c == '\n' || is_unseen(c), " ");
         self.lines.push(Line { text, level });
     }
 

@@ -1,5 +1,6 @@
 //! The newest view, which is a snapshot with its verdict, as metrics, page, `check`, JSON and health; and the runbooks.
 
+pub mod answers;
 pub mod api;
 pub mod check;
 pub mod connections;

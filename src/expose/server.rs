@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
+use super::answers::{Answer, Answers};
 use super::check::CheckPage;
 use super::guard::{self, Guard};
 use super::{api, metrics, page, runbooks};
@@ -39,6 +41,7 @@ pub struct Served {
     pub clock: Clock,
     /// The path of the metrics; the settings are checked to be a valid one.
     pub telemetry_path: Arc<str>,
+    pub answers: Arc<Answers>,
 }
 
 impl Served {
@@ -49,6 +52,17 @@ impl Served {
             Arc::clone(&self.saved.borrow()),
             self.clock.now(),
         )
+    }
+
+    /// The body of an answer, rendered unless it is there already, and the level that came with it.
+    fn answer(
+        &self,
+        answer: Answer,
+        render: impl FnOnce(&View, &EvidenceStatus, Moment) -> (Vec<u8>, &'static str),
+    ) -> (Bytes, &'static str) {
+        let (view, saved, now) = self.now();
+        self.answers
+            .of(answer, &view, &saved, || render(&view, &saved, now))
     }
 }
 
@@ -148,15 +162,19 @@ async fn take_config(headers: HeaderMap, reload: Option<Reload>) -> Response {
 }
 
 async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
-    let (view, saved, now) = served.now();
-    let text = metrics::render(&view, &saved, now);
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
-    if accepts_gzip(&headers)
-        && let Ok(packed) = gzip(text.as_bytes())
-    {
+    let text =
+        |view: &View, saved: &EvidenceStatus, now| metrics::render(view, saved, now).into_bytes();
+    if accepts_gzip(&headers) {
+        let packed = |view: &View, saved: &EvidenceStatus, now| {
+            (gzip(&text(view, saved, now)).unwrap_or_default(), "")
+        };
+        let (packed, _) = served.answer(Answer::PackedMetrics, packed);
         return ([content_type, (header::CONTENT_ENCODING, "gzip")], packed).into_response();
     }
-    ([content_type], text).into_response()
+    let plain = |view: &View, saved: &EvidenceStatus, now| (text(view, saved, now), "");
+    let (plain, _) = served.answer(Answer::Metrics, plain);
+    ([content_type], plain).into_response()
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -177,6 +195,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Writing to memory does not fail.
 fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
     encoder.write_all(text)?;
@@ -184,8 +203,12 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Response {
-    let (view, saved, now) = served.now();
-    html_page(page::render(&view, &saved, now, &served.telemetry_path))
+    let path = &served.telemetry_path;
+    let (page, _) = served.answer(Answer::Page, |view, saved, now| {
+        let page = page::render(view, saved, now, path);
+        (page.into_string().into_bytes(), "")
+    });
+    html(page)
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
@@ -200,48 +223,64 @@ async fn runbook(Path(name): Path<String>) -> Response {
 }
 
 fn html_page(page: maud::Markup) -> Response {
+    html(page.into_string().into())
+}
+
+fn html(page: Bytes) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, page.into_string()).into_response()
+    (headers, page).into_response()
 }
 
 /// What `kafka-vitals check` prints.
 async fn check_page(State(served): State<Served>, RawQuery(query): RawQuery) -> Response {
-    let (view, saved, now) = served.now();
-    let page = CheckPage::of(&view, &saved, now);
+    let colours = query.as_deref() == Some(COLOUR_QUERY);
+    let answer = match colours {
+        true => Answer::ColouredCheck,
+        false => Answer::Check,
+    };
+    let (text, level) = served.answer(answer, |view, saved, now| {
+        let page = CheckPage::of(view, saved, now);
+        let text = match colours {
+            true => page.coloured(),
+            false => page.text(),
+        };
+        (text.into_bytes(), page.level.name())
+    });
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    let level = [(LEVEL_HEADER, page.level.name())];
-    let text = match query.as_deref() {
-        Some(COLOUR_QUERY) => page.coloured(),
-        _ => page.text(),
-    };
-    (headers, level, text).into_response()
+    (headers, [(LEVEL_HEADER, level)], text).into_response()
 }
 
 async fn api_brokers(State(served): State<Served>) -> Response {
-    json(&api::brokers(&served.now().0))
+    json(served.answer(Answer::Brokers, |view, _, _| {
+        serialised(&api::brokers(view))
+    }))
 }
 
 async fn api_findings(State(served): State<Served>) -> Response {
-    json(&api::findings(&served.now().0))
+    json(served.answer(Answer::Findings, |view, _, _| {
+        serialised(&api::findings(view))
+    }))
 }
 
-fn json(value: &impl Serialize) -> Response {
-    match serde_json::to_string(value) {
-        Ok(text) => {
-            let headers = [
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CACHE_CONTROL, "no-store"),
-            ];
-            (headers, text + "\n").into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+/// Serialising plain data does not fail.
+fn serialised(value: &impl Serialize) -> (Vec<u8>, &'static str) {
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    json.push(b'\n');
+    (json, "")
+}
+
+fn json((body, _): (Bytes, &'static str)) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, body).into_response()
 }
 
 async fn live_only(State(served): State<Served>) -> Response {

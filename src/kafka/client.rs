@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
@@ -335,17 +336,23 @@ impl Client {
             return read(&self.address, &body);
         }
         let address = self.address.clone();
-        tokio::task::spawn_blocking(move || read(&address, &body))
-            .await
-            .unwrap_or_else(|ended| {
-                let (address, source) = (self.address.clone(), ended.into());
-                Err(ConnError::Io {
-                    address,
-                    request: question.name,
-                    source,
-                }
-                .into())
-            })
+        let failed = |source| ConnError::Io {
+            address: self.address.clone(),
+            request: question.name,
+            source,
+        };
+        let (done, answer) = oneshot::channel();
+        // Not by the runtime, which panics where it can start no thread.
+        let thread = std::thread::Builder::new().name("metadata".into());
+        thread
+            .spawn(move || done.send(read(&address, &body)))
+            .map_err(failed)?;
+        let panicked = |_| {
+            failed(std::io::Error::other(
+                "reading the answer panicked; see the log",
+            ))
+        };
+        answer.await.map_err(panicked)?
     }
 
     fn give_up(&mut self, error: &ClientError, connected_in: Option<Duration>, duration: Duration) {

@@ -12,6 +12,7 @@ mod tcp;
 pub mod text;
 mod threads;
 mod time;
+mod visible;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
@@ -27,3 +28,4 @@ pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
     rfc3339_millis, seconds_text,
 };
+pub use visible::{is_unseen, visible};

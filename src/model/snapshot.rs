@@ -314,7 +314,7 @@ pub struct ClusterCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     pub id: i32,
-    /// At most 255 bytes: the decoder refuses a longer name.
+    /// At most 255 bytes: the decoder refuses a longer name. Empty for brokers that are too far on the ring to be asked.
     pub host: Arc<str>,
     pub port: u16,
 }

@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod attach;
 pub mod blocking_worker;
 pub mod folder;
+pub mod limits;
 pub mod perf_data;
 pub mod plain;
 pub mod proc;

@@ -75,8 +75,14 @@ impl FileError {
 
 /// By which user's rights the calling thread opens files.
 pub(super) fn current_uid() -> u32 {
-    // SAFETY: the call takes a number and touches no memory. No id is -1, so it changes nothing and returns the present one.
-    unsafe { libc::setfsuid(libc::uid_t::MAX).cast_unsigned() }
+    // SAFETY: the call takes a number and touches no memory. No id is -1, so it changes nothing and returns the present
+    // one.
+    match unsafe { libc::setfsuid(libc::uid_t::MAX) } {
+        // A filter of system calls refuses it, as in a systemd unit without @privileged: then no thread has changed its
+        // ids.
+        -1 => rustix::process::geteuid().as_raw(),
+        uid => uid.cast_unsigned(),
+    }
 }
 
 /// Opens a regular file by a path of the caller, whose links are followed.

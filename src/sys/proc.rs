@@ -25,7 +25,7 @@ pub(super) use parse::{lines, number, parse_stat, parse_status, words};
 use parse::{parse_kernel_release, parse_open_file_limits};
 
 /// The longest command line that is read, in bytes.
-const COMMAND_LINE_CAP: usize = 1 << 20;
+pub const COMMAND_LINE_CAP: usize = 1 << 20;
 /// The longest of the other files that are read whole.
 const SMALL_FILE_CAP: usize = 64 << 10;
 /// Before Linux 4.2, `/proc/PID/cmdline` ends after one page.
@@ -81,8 +81,17 @@ impl Deadline {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
     pub arguments: Vec<String>,
-    /// The kernel (before 4.2) or the bound on its length cut it.
-    pub cut: bool,
+    /// Whether there was more.
+    pub cut: Option<Cut>,
+}
+
+/// What cut a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The kernel, before 4.2.
+    Kernel,
+    /// [`COMMAND_LINE_CAP`].
+    Length,
 }
 
 /// Counts the open fds of one process again and again, and lists them only if their number may have changed.
@@ -223,7 +232,10 @@ impl ProcRoot {
             read_up_to(&path, COMMAND_LINE_CAP).map_err(|errno| failed(pid, &path, errno))?;
         let old = self.kernel < (4, 2)
             && (OLD_COMMAND_LINE_CAP - 1..=OLD_COMMAND_LINE_CAP).contains(&bytes.len());
-        let cut = old || bytes.len() >= COMMAND_LINE_CAP;
+        let cut = match bytes.len() >= COMMAND_LINE_CAP {
+            true => Some(Cut::Length),
+            false => old.then_some(Cut::Kernel),
+        };
         let text = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
         if text.is_empty() {
             return Ok(CommandLine {
@@ -451,7 +463,7 @@ fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
+pub(super) fn read_up_to(path: &Path, cap: usize) -> rustix::io::Result<Vec<u8>> {
     read_open_file(&open(path, OFlags::empty())?, cap)
 }
 

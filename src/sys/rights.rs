@@ -15,7 +15,7 @@ use rustix::thread::{
 };
 
 use super::plain::{self, FileError, current_uid};
-use super::proc::{ProcError, ProcRoot, lines, number, words};
+use super::proc::{ProcError, ProcRoot, lines, number, read_up_to, words};
 
 /// The capabilities by which a process may read what the modes of a file forbid it.
 const OVERRIDES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
@@ -62,6 +62,14 @@ impl FileRights {
                 cause: std::io::Error::other("not in the form that Linux writes (no ids)"),
             },
         })?;
+        // `sudo` takes all ids of root before it asks for a password: under the name of a JVM it would stand for root.
+        if rights.uid == 0
+            && read_up_to(&proc.file(pid, "auxv"), AUXV_CAP).is_ok_and(|vector| is_setuid(&vector))
+        {
+            return Err(FileError::SeveralUsers {
+                path: proc.file(pid, "status"),
+            });
+        }
         // In a user namespace of its own a process has each capability, and over its own files only.
         let namespace = |path: &Path| std::fs::read_link(path).ok();
         let theirs = namespace(&proc.file(pid, "ns/user"));
@@ -177,6 +185,29 @@ fn set_file_ids(uid: u32, gid: u32) -> Result<(), Errno> {
     } else {
         Err(Errno::PERM)
     }
+}
+
+/// The auxiliary vector of a process has some 25 pairs.
+const AUXV_CAP: usize = 4096;
+
+/// Whether a program got other rights by being executed: its file is setuid or has capabilities (`AT_SECURE`). The vector
+/// is made of pairs of words, of the size that the program has.
+fn is_setuid(vector: &[u8]) -> bool {
+    const AT_SECURE: u64 = 23;
+    let has = |pair: usize| {
+        vector.chunks_exact(pair).any(|pair| {
+            let (key, value) = pair.split_at(pair.len() / 2);
+            let word = |bytes: &[u8]| {
+                let mut word = [0; 8];
+                word.iter_mut()
+                    .zip(bytes)
+                    .for_each(|(to, from)| *to = *from);
+                u64::from_le_bytes(word)
+            };
+            word(key) == AT_SECURE && word(value) == 1
+        })
+    };
+    has(16) || has(8)
 }
 
 fn parse(status: &[u8]) -> Result<FileRights, Unusable> {

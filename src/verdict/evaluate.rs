@@ -15,8 +15,8 @@ use super::finding_state::{FindingState, KEPT_UNKNOWN, RuleResult};
 use super::memory::Memory;
 use super::rules::{Case, RULES};
 use super::sentence::sentence;
-use crate::model::ProcessKey;
 use crate::model::{BrokerSnapshot, ClusterCounts, Moment, NamedIssue, Snapshot};
+use crate::model::{ProcessKey, text};
 use crate::threads::known_issues::each_once;
 
 /// Entries of the timeline; older ones are dropped.
@@ -174,7 +174,8 @@ impl Evaluator {
             recovery,
             ..BrokerDiagnosis::default()
         };
-        (diagnosis.sentence, diagnosis.remedy) = sentence(broker, &diagnosis, now);
+        let (sentence, remedy) = sentence(broker, &diagnosis, now);
+        (diagnosis.sentence, diagnosis.remedy) = (text::message(sentence), text::message(remedy));
         self.processes.insert(broker.broker.process, memory);
         diagnosis
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::finding::{Finding, FindingId};
-use crate::model::Moment;
+use crate::model::{Moment, text};
 
 /// How long a finding outlives the last reading that could confirm or refute it.
 pub(super) const KEPT_UNKNOWN: Duration = Duration::from_secs(120);
@@ -53,7 +53,7 @@ impl FindingState {
                 return (forget && self.active.take().is_some()).then_some(false);
             }
             RuleResult::Absent => None,
-            RuleResult::Present(facts) => Some(facts),
+            RuleResult::Present(facts) => Some(facts.into_iter().map(text::message).collect()),
         };
         self.evaluated = Some(now);
         if facts.is_some() == self.active.is_some() {

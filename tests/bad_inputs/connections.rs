@@ -40,6 +40,7 @@ fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
 /// 900 connections without a request, and 10,000 more while probes ask.
 #[test]
 fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
+    let _alone = crate::MEASURED.lock();
     let host = Host::new();
     fs::remove_dir_all(host.path("")).unwrap();
     let mut command = Command::new(EXE);

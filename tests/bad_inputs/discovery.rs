@@ -49,9 +49,10 @@ fn properties_of_odd_bytes_and_kinds() {
         bytes
     };
     #[rustfmt::skip] // a case a line
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("nothing spoilt", |_| {}, RIGHT.into()),
         ("missing", |host| host.remove(PROPERTIES), no_file("does not exist")),
+        ("a long value", |host| host.properties(format!("broker.id=7\nlisteners={}\n", "x".repeat(16385))), format!("{NO_FILE}/opt/kafka/config/server.properties: listeners has more than 16384 bytes\n{NO_ID}")),
         ("more than a megabyte", |host| host.properties(vec![b'a'; (1 << 20) + 1]), no_file("has more than 1048576 bytes")),
         ("bytes that are no text", |host| host.properties(b"\0\xff\xfe\x80broker.id\0=\x01"), "id unknown, mode unknown, listeners PLAINTEXT@*:9092, folders /tmp/kafka-logs\nmode unknown: server.properties has neither process.roles nor zookeeper.connect\nid unknown: neither in server.properties nor in meta.properties: PROC/77/root/tmp/kafka-logs/meta.properties does not exist".into()),
         ("a byte order mark belongs to the first key", |host| host.properties("\u{feff}a=b\nbroker.id=7\r\nzookeeper.connect=z\rlog.dirs=/data"), RIGHT.into()),
@@ -101,8 +102,9 @@ fn proc_files() {
         format!("? process 77 (java) may be a broker: {why}; name its pid file in the config file")
     };
     #[rustfmt::skip] // a case a line
-    let cases: [Case; 18] = [
+    let cases: [Case; 19] = [
         ("empty cmdline", |host| host.write("cmdline", ""), String::new()),
+        ("cmdline of more than a megabyte", |host| host.write("cmdline", format!("java\0-cp\0{}", "x".repeat(1 << 20))), warning("its command line is read up to 1048576 bytes and is not shorter; shorten it, for example by an @file")),
         ("cmdline of NULs", |host| host.write("cmdline", [0; 5000]), String::new()),
         ("cmdline not UTF-8", |host| host.write("cmdline", b"java\0\xff\xfe\0"), String::new()),
         ("properties' name not UTF-8", |host| host.write("cmdline", b"java\0kafka.Kafka\0/\xff\0"), format!("{NO_FILE}PROC/77/root/\u{fffd} does not exist\n{NO_ID}")),

@@ -168,6 +168,67 @@ fn a_full_disk_under_the_log_ends_nothing() {
     });
 }
 
+/// Each limit ends the exporter, or lets it run; it never panics or aborts.
+#[test]
+fn low_limits_of_processes_and_memory_are_messages() {
+    if !rustix::process::geteuid().is_root() {
+        return skip(
+            "low_limits_of_processes_and_memory_are_messages",
+            "needs root",
+        );
+    }
+    let folder = tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let exe = folder.path().join("kafka-vitals");
+    fs::copy(EXE, &exe).unwrap();
+    // No other test has this user, whose processes count.
+    let limited = |limit: &str| {
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--reuid=64990",
+                "--regid=64990",
+                "--clear-groups",
+                "prlimit",
+                limit,
+            ])
+            .arg(&exe);
+        command
+    };
+    let refused = [
+        (
+            "--nproc=1",
+            "kafka-vitals: no thread can be started: Resource temporarily unavailable (os error 11); raise the limit of processes (ulimit -u, TasksMax=): *",
+        ),
+        (
+            "--as=67108864",
+            "kafka-vitals: the limit of address space is 64 MiB, but 384 MiB are needed: raise it (ulimit -v, LimitAS=), *",
+        ),
+    ];
+    for (limit, golden) in refused {
+        let output = limited(limit).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(crate::is_golden(golden, &text), "{limit}: {text}");
+        assert_eq!(output.status.code(), Some(1), "{limit}");
+    }
+    for limit in ["--nproc=2", "--nproc=3"] {
+        let exporter = Exporter::start(limited(limit));
+        let why = "no thread can be started: Resource temporarily unavailable (os error 11); raise the limit of processes";
+        wait_for(why, || !exporter.logged(why).is_empty());
+        assert!(exporter.get("/-/healthy").starts_with("HTTP/1.1 200"));
+    }
+    let exporter = Exporter::start({
+        let mut enough = Command::new("prlimit");
+        enough.arg("--as=402653184").arg(EXE);
+        enough
+    });
+    wait_for("its first round", || {
+        exporter.get("/-/ready").starts_with("HTTP/1.1 200")
+    });
+}
+
 struct Guard(Child);
 
 impl Drop for Guard {

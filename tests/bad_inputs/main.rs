@@ -22,6 +22,9 @@ mod strangers;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 
+/// Held by tests that measure times under load: of those, one runs at a time.
+static MEASURED: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Whether `text` matches `golden`, in which `*` stands for any text.
 fn is_golden(golden: &str, text: &str) -> bool {
     let mut parts = golden.split('*');

@@ -110,6 +110,7 @@ fn where_users_are_named_no_other_process_counts() {
 /// The broker's own readings stay young, and scrapes fast.
 #[test]
 fn five_thousand_fakes_cost_the_broker_nothing() {
+    let _alone = crate::MEASURED.lock();
     let host = Host::new();
     for pid in 10_000..15_000 {
         host.fake(pid, MALLORY);

@@ -7,7 +7,7 @@ use lab::{Cluster, Deadlock};
 use serde_json::Value;
 
 use crate::support::verdict::load;
-use crate::support::{Exporter, wait_for};
+use crate::support::{Exporter, fakes, skip, wait_for};
 
 fn api(exporter: &Exporter) -> Value {
     serde_json::from_str(&exporter.get("/api/v1/brokers").1).unwrap()
@@ -163,10 +163,31 @@ pub fn probe_fails(cluster: &Cluster, exporter: &Exporter, made: &Deadlock) {
         "{reason}"
     );
     save_page(exporter, "gray");
+    strangers_change_no_answer(cluster, exporter, made.broker);
     for id in ids_without(cluster, made.broker) {
         assert_eq!(live(exporter, id).0, 200);
         assert_ne!(state(exporter, id), "gray", "a healthy broker is accused");
     }
+}
+
+/// Processes of another user claim to be each broker of the host.
+fn strangers_change_no_answer(cluster: &Cluster, exporter: &Exporter, sick: i32) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let ids = [217, 218, 219];
+    let fakes = ids.map(|id| fakes::stranger(cluster.cell(), folder.path(), id));
+    if fakes.iter().any(Option::is_none) {
+        return skip("strangers_change_no_answer", "needs root and all users");
+    }
+    wait_for("the strangers to be seen", Duration::from_secs(20), || {
+        let metrics = exporter.metrics();
+        let seen = |id: i32, stranger: &str| {
+            let of_id = format!("open_file_handles{{broker=\"{id}{stranger}\"}}");
+            metrics.get(&of_id).is_some()
+        };
+        ids.iter().all(|id| seen(*id, "") && seen(*id, "@nobody"))
+    });
+    let (status, reason) = live(exporter, sick);
+    assert_eq!(status, 503, "{reason}");
 }
 
 /// Restarts the broker as a kubelet does. SIGTERM would hang.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,6 +28,31 @@ const PROPERTIES: &str = "listeners=PLAINTEXT://127.0.0.1:1\nzookeeper.connect=1
 
 /// Starts a fake broker. It is no JVM and cannot be attached to, so a bundle of it takes no time.
 pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Process {
+    cell.spawn(fake(folder, id)).unwrap()
+}
+
+/// As [`fake_broker`], of the user `nobody`. None where the cell has no other user.
+pub fn stranger(cell: &Cell, folder: &Path, id: i32) -> Option<Process> {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    if !map.split_whitespace().eq(["0", "0", "4294967295"]) || !rustix::process::geteuid().is_root()
+    {
+        return None;
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    // Another user may not enter each folder above, so root does.
+    let fake = fake(folder, id);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=nobody", "--regid=65534", "--clear-groups"])
+        .args(["bash", "-c", "exec -a java sh \"$@\"", "bash"])
+        .args(fake.get_args())
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    Some(cell.spawn(command).unwrap())
+}
+
+fn fake(folder: &Path, id: impl std::fmt::Display) -> Command {
     for (name, text) in [("kafka.Kafka", SCRIPT), ("server.properties", PROPERTIES)] {
         // It is not rewritten while another fake reads it.
         if !folder.join(name).exists() {
@@ -43,7 +69,7 @@ pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Pr
     fake.current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    cell.spawn(fake).unwrap()
+    fake
 }
 
 /// Starts and kills fake brokers until it is dropped.

@@ -8,6 +8,8 @@ use crate::model::{ClusterCounts, ClusterSource, PartitionState, Peer};
 
 /// Entries of [`ClusterCounts::absent`].
 const ABSENT_LISTED: usize = 64;
+/// Brokers after the own one whose hosts are kept: 8 of them are probed, fewer where some share an address.
+const HOSTS_KEPT: usize = 64;
 /// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
 const UNDER_REPLICATED_LISTED: usize = 100;
 
@@ -24,18 +26,14 @@ pub fn count(
         ..ClusterCounts::default()
     };
     let mut lowest_live = false;
-    let (mut live_brokers, mut live) = (Vec::new(), Vec::new());
+    let (mut listed_brokers, mut live) = (Vec::new(), Vec::new());
     let mut not_in_isr_by_leader = BTreeMap::new();
     let mut under_replicated = Vec::new();
     for item in metadata {
         let partition = match item? {
             Item::Broker { id, host, port } => {
                 live.push(id);
-                live_brokers.push(Peer {
-                    id,
-                    host: host.into(),
-                    port,
-                });
+                listed_brokers.push((id, host, port));
                 continue;
             }
             // All brokers come before the controller.
@@ -98,9 +96,32 @@ pub fn count(
         });
     }
     Ok(ClusterCounts {
-        live_brokers: live_brokers.into(),
+        live_brokers: with_hosts_of_ring(id, listed_brokers),
         not_in_isr_by_leader: Arc::new(not_in_isr_by_leader),
         under_replicated_partitions: under_replicated.into(),
         ..counts
     })
+}
+
+/// The listed brokers, with the hosts of the own one and of those that come next on the ring. Nobody asks for the others, and
+/// a list may have 10,000 hosts of 255 bytes.
+fn with_hosts_of_ring(own: i32, listed: Vec<(i32, &str, u16)>) -> Arc<[Peer]> {
+    let mut ring: Vec<usize> = (0..listed.len()).collect();
+    ring.sort_by_key(|&at| listed.get(at).map(|(id, ..)| (*id < own, *id)));
+    let mut kept = vec![false; listed.len()];
+    // The own one comes first.
+    for at in ring.into_iter().take(HOSTS_KEPT + 1) {
+        kept[at] = true;
+    }
+    let none: Arc<str> = Arc::default();
+    std::iter::zip(listed, kept)
+        .map(|((id, host, port), kept)| Peer {
+            id,
+            host: match kept {
+                true => host.into(),
+                false => Arc::clone(&none),
+            },
+            port,
+        })
+        .collect()
 }

@@ -44,6 +44,7 @@ impl Peers {
         let is_peer = |peer: &&Peer| {
             peer.id != own_id
                 && peer.port >= FIRST_PORT
+                && !peer.host.is_empty()
                 && !is_own(peer)
                 && !(self.elsewhere && is_local(Some(&peer.host)))
         };

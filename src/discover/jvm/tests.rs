@@ -6,7 +6,7 @@ fn line(words: &str) -> CommandLine {
     // Two blanks in a row are an empty argument.
     CommandLine {
         arguments: words.split(' ').map(str::to_owned).collect(),
-        cut: false,
+        cut: None,
     }
 }
 
@@ -176,7 +176,7 @@ fn overrides_are_read() {
 #[test]
 fn a_cut_command_line_is_unclear_and_not_another_program() {
     let cut = |words: &str| CommandLine {
-        cut: true,
+        cut: Some(Cut::Kernel),
         ..line(words)
     };
     let classified = |words| classify("java", &cut(words), |_| Ok(String::new()));
@@ -198,6 +198,16 @@ fn a_cut_command_line_is_unclear_and_not_another_program() {
     };
     assert_eq!(found.properties, None);
     assert!(found.problem.unwrap().contains("4096"));
+    let long = CommandLine {
+        cut: Some(Cut::Length),
+        ..line("java -cp a kafka.Kafka /etc/kaf")
+    };
+    let JvmKind::Kafka(found) = classify("java", &long, |_| Ok(String::new())) else {
+        panic!()
+    };
+    let problem = found.problem.unwrap();
+    assert!(problem.contains("up to 1048576 bytes"), "{problem}");
+    assert!(!problem.contains("kernels"), "{problem}");
     assert!(matches!(
         classify("bash", &cut("bash x"), |_| Ok(String::new())),
         JvmKind::Other

@@ -205,128 +205,42 @@ fn a_folder_of_others_is_refused_unless_it_is_shared_on_purpose() {
     assert_eq!(names(&folder.path().join("taken/evidence")).len(), 1);
 }
 
+/// Each of them leaves room for the other.
 #[test]
-fn each_label_keeps_its_share() {
-    const M: u64 = 1 << 20;
-    // The labels of the bundles, the oldest first, each with its megabytes; the bytes and bundles to be added; what is
-    // removed. At most 100 MB and 8 bundles.
-    type Case = (
-        &'static str,
-        &'static [(&'static str, u64)],
-        u64,
-        usize,
-        &'static [usize],
-    );
-    let table: [Case; 9] = [
-        ("all fit", &[("1", 10), ("1", 10), ("2", 10)], 25, 1, &[]),
-        (
-            "the oldest of the only one",
-            &[("1", 40), ("1", 40), ("1", 10)],
-            25,
-            1,
-            &[0],
-        ),
-        (
-            "a fake that is saved again and again does not displace the older ones of the real one",
-            &[
-                ("1", 5),
-                ("1", 5),
-                ("f", 20),
-                ("f", 20),
-                ("f", 20),
-                ("f", 20),
-            ],
-            25,
-            1,
-            &[2],
-        ),
-        (
-            "nor by their number",
-            &[
-                ("1", 1),
-                ("1", 1),
-                ("f", 1),
-                ("f", 1),
-                ("f", 1),
-                ("f", 1),
-                ("f", 1),
-                ("f", 1),
-            ],
-            25,
-            1,
-            &[2],
-        ),
-        (
-            "of equal ones the oldest",
-            &[("1", 30), ("2", 30), ("1", 15), ("2", 15)],
-            25,
-            1,
-            &[0],
-        ),
-        (
-            "six fakes that fill the folder leave an equal share for the seventh",
-            &[
-                ("a", 15),
-                ("b", 15),
-                ("c", 15),
-                ("d", 15),
-                ("e", 15),
-                ("f", 25),
-            ],
-            25,
-            1,
-            &[5],
-        ),
-        (
-            "what is no larger than its share stays, however many come",
-            &[
-                ("1", 5),
-                ("b", 19),
-                ("c", 19),
-                ("d", 19),
-                ("e", 19),
-                ("f", 19),
-            ],
-            25,
-            1,
-            &[1],
-        ),
-        (
-            "too many labels for the number",
-            &[
-                ("a", 1),
-                ("b", 1),
-                ("c", 1),
-                ("d", 1),
-                ("e", 1),
-                ("f", 1),
-                ("g", 1),
-                ("h", 1),
-            ],
-            25,
-            1,
-            &[],
-        ),
-        ("nothing is added", &[("1", 50), ("2", 40)], 0, 0, &[]),
-    ];
-    let limits = EvidenceSettings {
-        max_bytes: 100 * M,
-        max_bundles: 8,
-        ..EvidenceSettings::default()
+fn two_bundles_that_are_written_at_once_stay_within_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = EvidenceSettings {
+        max_bytes: 400 << 10,
+        max_bundles: 3,
+        ..settings(&folder.path().join("evidence"))
     };
-    for (name, labels, more_bytes, more, wanted) in table {
-        let bundles: Vec<(Bundle, u64)> = (0..)
-            .zip(labels)
-            .map(|(at, (label, megabytes))| {
-                let bundle = Bundle {
-                    name: at.to_string(),
-                    label: (*label).into(),
-                    at,
-                };
-                (bundle, megabytes * M)
-            })
-            .collect();
-        let removed = superfluous(&bundles, &limits, 1000, more_bytes * M, more);
-        assert_eq!(removed, wanted, "{name}");
+    let full = vec![b'x'; 84 << 10];
+    let begin = |label: &str| Writer::begin(&small, label, Moment(0), true).unwrap();
+    let finish = |mut writer: Writer, label: &str| {
+        writer.add("limits.txt", Ok(full.clone()));
+        writer.commit(manifest(label)).unwrap();
+    };
+    for _ in 0..4 {
+        finish(begin("1"), "1");
     }
+    let (first, second) = (begin("1"), begin("2"));
+    finish(second, "2");
+    finish(first, "1");
+    let labels: Vec<String> = manifests(&small)
+        .into_iter()
+        .map(|(_, it)| it.broker)
+        .collect();
+    let bytes: u64 = manifests(&small)
+        .iter()
+        .flat_map(|(_, it)| &it.files)
+        .map(|file| file.bytes)
+        .sum();
+    assert!(
+        labels.contains(&"1".into()) && labels.contains(&"2".into()),
+        "{labels:?}"
+    );
+    assert!(
+        bytes <= 400 << 10 && labels.len() <= 3,
+        "{bytes} {labels:?}"
+    );
 }

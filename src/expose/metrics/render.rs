@@ -12,7 +12,7 @@ use crate::model::Mode;
 use crate::model::rfc3339;
 use crate::model::{
     BrokerSnapshot, CollectorName, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts,
-    TcpState,
+    TcpState, visible,
 };
 use crate::threads::known_issues;
 use crate::verdict::View;
@@ -37,7 +37,7 @@ impl Families {
         let pairs = metric.labels.iter().zip(labels).map(|(name, value)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
+            pair.set_value(visible(value).into_owned());
             pair
         });
         let mut series = Series::from_label(pairs.collect());
@@ -588,6 +588,26 @@ mod tests {
                 "{series}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn what_would_not_be_seen_in_a_label_is_escaped() {
+        let mut broker = BrokerSnapshot::new(Arc::default(), "1".into());
+        broker.broker = Arc::new(Broker {
+            kafka_version: Some("2.8\u{202e}1.9\u{1b}[2J\n".into()),
+            ..Broker::default()
+        });
+        let snapshot = Snapshot {
+            brokers: vec![Arc::new(broker)],
+            ..Snapshot::default()
+        };
+        let view = View {
+            snapshot: Arc::new(snapshot),
+            ..View::default()
+        };
+        let text = render(&view, &EvidenceStatus::default(), Moment(1000));
+        let escaped = r#"kafka_version="2.8\\u{202e}1.9\\u{1b}[2J\n""#;
+        assert!(text.contains(escaped), "{text}");
     }
 
     #[test]

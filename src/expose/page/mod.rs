@@ -16,6 +16,7 @@ use crate::model::Moment;
 use crate::model::clock_text;
 use crate::model::duration_text;
 use crate::model::routes;
+use crate::model::visible;
 use crate::verdict::View;
 use crate::verdict::finding::Change;
 use style::{TEXT, class};
@@ -46,7 +47,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
     down.dedup_by_key(|other| other.id);
     down.truncate(BROKERS);
     let title = format!("{}: {headline}", overview.level.name());
-    shell(
+    let page = shell(
         &title,
         &html! {
             header {
@@ -98,7 +99,9 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
                 }
             }
         },
-    )
+    );
+    // None of these characters is the page's own.
+    PreEscaped(visible(&page.0).into_owned())
 }
 
 /// The frame of every page of the exporter.

@@ -104,6 +104,19 @@ fn found(id: FindingId) -> Finding {
 }
 
 #[test]
+fn what_would_not_be_seen_on_the_page_is_escaped() {
+    let mut finding = found(FindingId::StalledPool);
+    finding.facts = vec!["thread \u{202e}reldnah\u{1b}[2J".into()];
+    let mut view = view(&[(BrokerState::Gray, vec![finding], None)]);
+    Arc::make_mut(&mut view.snapshot).discovery_warnings = vec!["a\u{2066}b".into()];
+    let page = render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
+    for escaped in ["thread \\u{202e}reldnah\\u{1b}[2J", "a\\u{2066}b"] {
+        assert!(page.contains(escaped), "{page}");
+    }
+    assert!(!page.contains(crate::model::is_unseen), "{page}");
+}
+
+#[test]
 fn a_page_full_of_problems_stays_below_100_kb() {
     let findings: Vec<Finding> = FindingId::ALL.iter().take(6).map(|id| found(*id)).collect();
     let mut view = view(&vec![

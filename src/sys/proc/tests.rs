@@ -338,10 +338,13 @@ fn command_lines_are_bounded_and_say_when_they_are_cut() {
             read((3, 10), 4).cut,
             read((3, 10), 1).cut
         ],
-        [false, true, false]
+        [None, Some(Cut::Kernel), None]
     );
     let huge = read((6, 1), 5);
-    assert_eq!((huge.cut, huge.arguments[0].len()), (true, 1 << 20));
+    assert_eq!(
+        (huge.cut, huge.arguments[0].len()),
+        (Some(Cut::Length), 1 << 20)
+    );
     assert_eq!(read((6, 1), 6).arguments, ["java", "\u{fffd}"]);
 }
 

@@ -37,6 +37,25 @@ fn rights_are_read_from_a_whole_status_of_one_user() {
     assert_eq!(parse(cut.as_bytes()).unwrap().groups, [0; 0]);
 }
 
+#[test]
+fn a_setuid_program_is_seen_in_its_auxiliary_vector() {
+    let words = |pairs: &[(u64, u64)], size: usize| -> Vec<u8> {
+        let words = pairs.iter().flat_map(|(key, value)| [*key, *value]);
+        words
+            .flat_map(|word| word.to_le_bytes()[..size].to_vec())
+            .collect()
+    };
+    for size in [4, 8] {
+        for (secure, wanted) in [(0, false), (1, true)] {
+            let pairs = [(33, 0x7fff_1000), (6, 4096), (23, secure), (25, 7), (0, 0)];
+            assert_eq!(is_setuid(&words(&pairs, size)), wanted, "{size} {secure}");
+        }
+    }
+    assert!(!is_setuid(b"") && !is_setuid(&[23, 0, 0]));
+    // This process is none; `su`, started by another user, waits for a password as one.
+    assert!(!is_setuid(&fs::read("/proc/self/auxv").unwrap()));
+}
+
 /// The ids, groups and effective capabilities of the calling thread.
 fn own() -> Vec<String> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();

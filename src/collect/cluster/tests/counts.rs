@@ -126,6 +126,21 @@ fn a_partition_whose_leader_lacks_the_asked_listener_is_not_offline() {
     }
 }
 
+/// A list of 10,000 long hosts is 2.6 MB, for each broker that is watched.
+#[test]
+fn only_hosts_that_may_be_asked_are_kept() {
+    let live: Vec<i32> = (0..10_000).collect();
+    let counts = counted_in(&response(&peers(&live), &[]), 9_990);
+    let kept = counts
+        .live_brokers
+        .iter()
+        .filter(|peer| !peer.host.is_empty());
+    let kept: Vec<i32> = kept.map(|peer| peer.id).collect();
+    let expected: Vec<i32> = (0..55).chain(9_990..10_000).collect();
+    assert_eq!(kept, expected);
+    assert_eq!(counts.live_brokers.len(), 10_000);
+}
+
 #[test]
 fn the_largest_answer_is_counted_in_seconds() {
     // A search through the list would make 20,000 million comparisons.
