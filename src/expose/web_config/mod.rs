@@ -1,6 +1,6 @@
 //! `--web.config.file`: TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.
 //!
-//! [`parse`] checks the text, [`tls`] and [`client_auth`] turn it into a server of rustls, [`auth`] checks passwords.
+//! [`parse`] checks the text, `tls` and `client_auth` turn it into a server of rustls, [`auth`] checks passwords.
 //! This file reads again what has changed, as connections and requests come in: at rest nothing is read.
 
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The text of a web config file, checked. Pure: the files that it names are read by [`super::tls`].
+//! The text of a web config file, checked. Pure: the files that it names are read by `tls`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
