@@ -55,6 +55,8 @@ struct Connection {
     client: IpAddr,
     /// Requests that are being answered.
     requests: usize,
+    /// Whether it ever had a request, as that of a monitoring server that keeps it open has.
+    served: bool,
     /// When it was accepted, or when its last request began or ended.
     active: Instant,
     close: Arc<Notify>,
@@ -68,8 +70,9 @@ impl Places {
         })
     }
 
-    /// A place for a new connection. Where none is free, the connection that has been without a request for the longest
-    /// time is closed; where all are being answered, there is none.
+    /// A place for a new connection. Where none is free, a connection is closed: one that never had a request before one
+    /// that had, and of these the one that has been without a request for the longest time. Where all are being answered,
+    /// there is none.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let client = client(address);
         let mut taken = self.lock();
@@ -85,6 +88,7 @@ impl Places {
         let connection = Connection {
             client,
             requests: 0,
+            served: false,
             active: Instant::now(),
             close: Arc::clone(&close),
         };
@@ -151,12 +155,13 @@ impl Taken {
         }
     }
 
+    /// Connections without any request go first: a flood of them does not cost a monitoring server its connection.
     fn idlest(&self, concerns: impl Fn(&Connection) -> bool) -> Option<u64> {
         let idle = self
             .by_number
             .iter()
             .filter(|(_, connection)| connection.requests == 0 && concerns(connection));
-        idle.min_by_key(|(number, connection)| (connection.active, **number))
+        idle.min_by_key(|(number, connection)| (connection.served, connection.active, **number))
             .map(|(number, _)| *number)
     }
 }
@@ -188,8 +193,10 @@ impl Place {
 
     /// A request is being answered until the value is dropped.
     pub fn request(self: &Arc<Self>) -> Request {
-        self.places
-            .change(self.number, |connection| connection.requests += 1);
+        self.places.change(self.number, |connection| {
+            connection.requests += 1;
+            connection.served = true;
+        });
         Request(Arc::clone(self))
     }
 }
@@ -251,6 +258,20 @@ mod tests {
             [false, true, true]
         );
         assert!(!is_lost(&other));
+    }
+
+    #[test]
+    fn a_connection_that_was_served_outlives_a_flood_of_idle_ones() {
+        let places = Places::new(Limits {
+            all: 10,
+            for_loopback: 2,
+            each_address: 3,
+        });
+        let scraped = taken(&places, "10.0.0.1");
+        drop(scraped.request());
+        let flood: Vec<_> = (0..100).map(|_| taken(&places, "10.0.0.1")).collect();
+        assert!(!is_lost(&scraped));
+        assert_eq!(flood.iter().filter(|place| !is_lost(place)).count(), 2);
     }
 
     #[test]
