@@ -64,7 +64,7 @@ fn scrapes_are_answered_for_a_minute_of_trouble() {
         for form in [Form::Expire, Form::Leave].into_iter().cycle() {
             trouble::pause_and_resume(&cluster, &exporter, 217);
             trouble::kill_and_start_again(&mut cluster, &exporter, 218);
-            let (sick, _) = trouble::make_deadlock(&cluster, &exporter, form);
+            let sick = trouble::make_deadlock(&cluster, &exporter, form);
             trouble::kill_and_start_again(&mut cluster, &exporter, sick);
             trouble::all_well(&exporter);
             println!("{:.1?} of trouble", start.elapsed());

@@ -206,9 +206,20 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
     all_well(exporter);
 }
 
-/// Makes the deadlock, which must be reported within 20 s. Returns the id of the deadlocked broker, and the seconds.
-pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> (i32, f64) {
+/// Makes the deadlock, which must be reported. Returns the id of the deadlocked broker.
+pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> i32 {
     let made = deadlock::make(cluster, form).unwrap();
+    reported_in_time(cluster, exporter, form, &made);
+    made.broker
+}
+
+/// Waits until a deadlock is reported, at most 20 s. Returns the seconds.
+pub fn reported_in_time(
+    cluster: &Cluster,
+    exporter: &Exporter,
+    form: Form,
+    made: &Deadlock,
+) -> f64 {
     wait_for(
         "the deadlock to be reported",
         Duration::from_secs(25),
@@ -220,8 +231,8 @@ pub fn make_deadlock(cluster: &Cluster, exporter: &Exporter, form: Form) -> (i32
         made.rounds
     );
     assert!(seconds <= 20.0, "reported only after {seconds:.1} s");
-    deadlock_is_reported(cluster, exporter, &made);
-    (made.broker, seconds)
+    deadlock_is_reported(cluster, exporter, made);
+    seconds
 }
 
 /// Only the sick broker is reported, with the threads that `jstack` names.

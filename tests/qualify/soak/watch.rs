@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::Stop;
 
 const APART: Duration = Duration::from_millis(50);
+/// A scrape that takes longer has failed.
+const WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) fn log_file() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/soak.log"))
@@ -68,20 +70,32 @@ impl Scrapes {
     }
 }
 
+/// As Go's client does it, which Prometheus uses: the connection is kept, and opened again where the server has closed it
+/// before the first byte of an answer.
 fn scrape(connection: &mut Option<BufReader<TcpStream>>, port: u16) -> io::Result<String> {
-    const WITHIN: Duration = Duration::from_secs(5);
-    let stream = match connection {
-        Some(stream) => stream,
-        none => {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let stream = TcpStream::connect_timeout(&address, WITHIN)?;
-            stream.set_read_timeout(Some(WITHIN))?;
-            none.insert(BufReader::new(stream))
+    if let Some(mut kept) = connection.take() {
+        match ask(&mut kept).and_then(|()| Ok(kept.fill_buf()?.len())) {
+            Ok(0) => {}
+            Ok(_) => return read(connection.insert(kept)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(error),
         }
-    };
-    stream
-        .get_mut()
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    }
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let stream = TcpStream::connect_timeout(&address, WITHIN)?;
+    stream.set_read_timeout(Some(WITHIN))?;
+    let new = connection.insert(BufReader::new(stream));
+    ask(new)?;
+    read(new)
+}
+
+fn ask(stream: &mut BufReader<TcpStream>) -> io::Result<()> {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.get_mut().write_all(request)
+}
+
+fn read(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     let (mut length, mut line) = (None, String::new());
     while line != "\r\n" {
         line.clear();
