@@ -273,7 +273,7 @@ fn each_right_lets_the_collectors_read_what_the_docs_say() {
     }
 }
 
-/// Writes the rows anew, for a reader of the difference. Nothing is waited for but time: what the rows become is unknown.
+/// Writes the rows again, for a reader of the difference. Nothing is waited for but time: what the rows become is unknown.
 fn refresh(doc: &Path, text: &str, running: &[(Case, Exporter)]) {
     std::thread::sleep(Duration::from_secs(30));
     let begin = "<!-- rows written by tests/rights.rs -->\n";

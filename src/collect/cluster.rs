@@ -274,7 +274,7 @@ impl ClusterClient {
                 .insert(Client::new(address, self.dialer.clone(), self.timing)),
         };
         let elsewhere = self.same_network != Ok(true);
-        // Whoever writes the config file knows where its address leads.
+        // The author of the config file knows where its address leads.
         client.allow_loopback(!elsewhere || bootstrap.is_some());
         self.peers.elsewhere = elsewhere;
         let own = async {

@@ -1,4 +1,4 @@
-//! Text that a broker, or whoever speaks as one, has chosen, for people to read.
+//! Text that a broker, or a process that speaks as one, has chosen, for people to read.
 
 use std::borrow::Cow;
 

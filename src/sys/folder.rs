@@ -1,4 +1,4 @@
-//! A folder of the exporter, used through an open handle alone: whoever renames it, or puts a link in the place of what is
+//! A folder of the exporter, used through an open handle alone: a user who renames it, or puts a link in the place of what is
 //! in it, leads nothing elsewhere. No name in it is followed if it is a link, and nothing but regular files is opened.
 
 use std::fs::File;
@@ -62,7 +62,7 @@ impl Folder {
         mkdirat(&self.0, name, Mode::RWXU)?;
         let created = self.inner(name)?;
         let (stat, own) = (created.stat()?, rustix::process::geteuid().as_raw());
-        // Whoever else may write here can have put another in its place.
+        // Another user who may write here can have put another in its place.
         if stat.st_uid != own || stat.st_mode & 0o077 != 0 {
             return Err(replaced(name));
         }

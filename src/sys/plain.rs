@@ -118,7 +118,7 @@ pub fn find(path: &Path, wanted: FileType) -> Result<(), FileError> {
 }
 
 /// As [`open`], and an anonymous pipe is taken as well: the shell makes one of `<(jstack PID)`. A named one (FIFO) would
-/// have no end, or hold up whoever opens it.
+/// have no end, or block its reader.
 ///
 /// # Errors
 /// As [`open`].

@@ -76,7 +76,7 @@ impl Rooted {
         }
     }
 
-    /// The exporter's own root, for a path of the operator that is written to: whoever owns a folder on its way cannot
+    /// The exporter's own root, for a path of the operator that is written to: the owner of a folder on its way cannot
     /// lead it elsewhere by a link.
     pub(super) fn of_operator() -> Result<Rooted, FileError> {
         Ok(Rooted {

@@ -179,7 +179,7 @@ fn half_an_hour_of_trouble() {
         "{} bytes",
         usage.peak_memory
     );
-    // Flat: what little remains of the slope cannot be told from the noise of the troubles.
+    // Flat: what little remains of the slope is within the noise of the troubles.
     assert!(usage.memory[1] - usage.memory[0] < 4.0 * MEGABYTE);
     assert!(usage.fds[1] - usage.fds[0] < 8.0);
     assert_eq!(usage.lasting_zombies, 0);

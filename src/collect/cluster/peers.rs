@@ -40,7 +40,7 @@ impl Peers {
             own.is_some_and(|own| (&own.host, own.port) == (&peer.host, peer.port))
                 || asked.eq_ignore_ascii_case(&address(&peer.host, peer.port))
         };
-        // Whoever answers as the broker decides what is asked here: never a service of the system.
+        // What answers as the broker decides what is asked here: never a service of the system.
         let is_peer = |peer: &&Peer| {
             peer.id != own_id
                 && peer.port >= FIRST_PORT

@@ -189,7 +189,7 @@ fn a_folder_of_others_is_refused_unless_it_is_shared_on_purpose() {
             "2000-01-01T00-00-00Z-broker-1"
         ]
     );
-    // Whoever owns a folder on the way leads it nowhere.
+    // The owner of a folder on the way leads it nowhere.
     let of_other = folder.path().join("of-other");
     symlink(folder.path().join("taken"), &of_other).unwrap();
     fs::create_dir(folder.path().join("taken")).unwrap();
