@@ -127,7 +127,7 @@ fn deadlocked(server: &Server) -> View {
         since: now,
         confirmed: now,
         known_issues: vec![],
-        deadlocks: vec![Deadlock {
+        deadlocks: Arc::new([Deadlock {
             cycle: vec![
                 thread("kafka-request-handler-3", group, "group-metadata-manager-0"),
                 thread("group-metadata-manager-0", list, "kafka-request-handler-3"),
@@ -139,7 +139,7 @@ fn deadlocked(server: &Server) -> View {
             )],
             reported: true,
             ..Deadlock::default()
-        }],
+        }]),
     });
     broker.open_fds = Reading::unknown("/proc/81068/fd: permission denied");
     let mut snapshot = Snapshot {

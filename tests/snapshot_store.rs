@@ -89,7 +89,7 @@ fn dump(pid: u32, deadlocked: bool) -> Update {
     };
     let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
     let report = ThreadReport {
-        deadlocks,
+        deadlocks: deadlocks.into(),
         ..ThreadReport::default()
     };
     run::<Threads>(pid, 7, Ok(report))

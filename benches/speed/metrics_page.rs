@@ -148,7 +148,7 @@ fn deadlocked(snapshot: &Snapshot) -> View {
             more: Default::default(),
             since: now,
             confirmed: now,
-            deadlocks,
+            deadlocks: deadlocks.into(),
             known_issues: Vec::new(),
         };
         Arc::make_mut(broker).deadlock = Some(standing);

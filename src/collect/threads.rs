@@ -81,7 +81,7 @@ fn store_deadlocks(broker: &mut BrokerSnapshot, report: &ThreadReport, now: Mome
         since,
         confirmed: now,
         known_issues: each_once(report.deadlocks.iter().flat_map(matching)),
-        deadlocks: report.deadlocks.clone(),
+        deadlocks: Arc::clone(&report.deadlocks),
         more: report.more_deadlocks,
     });
 }
@@ -229,7 +229,7 @@ pub fn report(
             .into_iter()
             .map(|(state, count)| (state.name().to_owned(), count))
             .collect(),
-        deadlocks: graph.deadlocks(),
+        deadlocks: graph.deadlocks().into(),
         more_deadlocks: graph.more_deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),

@@ -1,6 +1,7 @@
 //! What thread dumps and the progress of threads show.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,8 @@ use super::Moment;
 pub struct ThreadReport {
     /// Java threads by `java.lang.Thread.State`, lower case: `runnable`, `blocked` ...
     pub by_state: BTreeMap<String, u64>,
-    pub deadlocks: Vec<Deadlock>,
+    /// Shared with the [`StandingDeadlock`] of them.
+    pub deadlocks: Arc<[Deadlock]>,
     /// What of them is only counted.
     #[serde(default, skip_serializing_if = "MoreDeadlocks::is_none")]
     pub more_deadlocks: MoreDeadlocks,
@@ -175,7 +177,7 @@ pub struct DeadlockedThread {
 pub struct StandingDeadlock {
     pub since: Moment,
     pub confirmed: Moment,
-    pub deadlocks: Vec<Deadlock>,
+    pub deadlocks: Arc<[Deadlock]>,
     /// What of them is only counted.
     #[serde(default, skip_serializing_if = "MoreDeadlocks::is_none")]
     pub more: MoreDeadlocks,

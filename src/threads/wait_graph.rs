@@ -28,8 +28,8 @@ const WAITING_FRAMES: usize = 16;
 const KEPT_DEADLOCKS: usize = 16;
 const KEPT_MEMBERS: usize = 256;
 const KEPT_WAITING: usize = 256;
-/// Bytes of frames: 64 frames of a member have some 5 KB.
-const KEPT_FRAME_BYTES: usize = 512 << 10;
+/// Bytes of frames: 64 frames of a member have some 5 KB. A host has dozens of brokers, and each page shows all of it.
+const KEPT_FRAME_BYTES: usize = 32 << 10;
 /// Longer class names and frames are cut.
 const MAX_TEXT: usize = 512;
 /// Waiters kept of a convoy.

@@ -144,7 +144,7 @@ impl Memory {
         let present = broker.deadlock.as_ref();
         let cycles: BTreeSet<Vec<String>> = present
             .iter()
-            .flat_map(|present| &present.deadlocks)
+            .flat_map(|present| present.deadlocks.iter())
             .map(|deadlock| members(&deadlock.cycle))
             .collect();
         self.cycles.retain(|cycle, _| cycles.contains(cycle));

@@ -13,7 +13,7 @@ use kafka_vitals::model::{Failure, Moment, ThreadReport};
 use kafka_vitals::parse::thread_dump::parse;
 use kafka_vitals::sys::proc::ProcRoot;
 
-use crate::memory::deadlocked;
+use crate::memory::{deadlocked, long_frames};
 use crate::{Cases, EXE};
 
 #[test]
@@ -116,7 +116,7 @@ fn read(bytes: Vec<u8>) -> Result<ThreadReport, Failure> {
 /// What is kept of a dump is bounded; what is left out is counted.
 #[test]
 fn deadlocks_of_any_size_are_reported_with_their_true_number() {
-    let one = read(deadlocked(120_000)).unwrap();
+    let one = read(deadlocked(120_000, "")).unwrap();
     let [cycle] = &one.deadlocks[..] else {
         panic!("{} deadlocks", one.deadlocks.len());
     };
@@ -140,7 +140,11 @@ fn deadlocks_of_any_size_are_reported_with_their_true_number() {
     let listed: usize = many.deadlocks.iter().map(|one| one.members()).sum();
     assert_eq!(listed + many.more_deadlocks.threads, 60_000);
     assert_eq!(many.deadlocks.len() + many.more_deadlocks.deadlocks, 30_000);
-    for kept in [&one, &many] {
+    let long = read(deadlocked(16, &long_frames())).unwrap();
+    let frames = long.deadlocks.iter().flat_map(|one| &one.cycle);
+    let bytes: usize = frames.flat_map(|t| &t.frames).map(String::len).sum();
+    assert!((31 << 10..=32 << 10).contains(&bytes), "{bytes} bytes");
+    for kept in [&one, &many, &long] {
         let json = serde_json::to_vec(kept).unwrap().len();
         assert!(json < 1_000_000, "{json} bytes");
     }

@@ -24,14 +24,19 @@ const LASTS: Duration = Duration::from_secs(15);
 /// The threads in one cycle: a dump of 29 MB, and one of 4 MB, which an unoptimised build reads within the deadline.
 const DEADLOCKED: [usize; 2] = [120_000, 15_000];
 
-/// A dump in which so many threads wait for each other in one cycle.
-pub fn deadlocked(threads: usize) -> Vec<u8> {
+/// Stack frames that fill what is kept of a deadlock.
+pub fn long_frames() -> String {
+    format!("\tat {}(A.java:1)\n", "f".repeat(460)).repeat(62)
+}
+
+/// A dump in which so many threads wait for each other in one cycle, each with these frames besides.
+pub fn deadlocked(threads: usize, frames: &str) -> Vec<u8> {
     let mut text =
         String::from("Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n");
     for index in 0..threads {
         text += &format!(
             "\"data-plane-kafka-request-handler-{index}\" #{index} daemon prio=5 os_prio=0 tid=0x1 nid={index} waiting for monitor entry\n   \
-             java.lang.Thread.State: BLOCKED (on object monitor)\n\tat kafka.A.b(A.scala:7)\n\t- waiting to lock <{:#x}> (a X)\n\t- locked <{:#x}> (a X)\n\n",
+             java.lang.Thread.State: BLOCKED (on object monitor)\n\tat kafka.A.b(A.scala:7)\n\t- waiting to lock <{:#x}> (a X)\n\t- locked <{:#x}> (a X)\n{frames}\n",
             (index + 1) % threads + 1,
             index + 1,
         );
@@ -50,7 +55,7 @@ fn fake_jvm() {
         return;
     };
     let threads = std::env::var(THREADS_OF).unwrap();
-    let dump = deadlocked(threads.parse().unwrap());
+    let dump = deadlocked(threads.parse().unwrap(), "");
     let listener = UnixListener::bind(socket).unwrap();
     loop {
         let (mut stream, _) = listener.accept().unwrap();

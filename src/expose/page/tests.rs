@@ -69,7 +69,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
             more: Default::default(),
             since: NOW,
             confirmed: NOW,
-            deadlocks: vec![deadlock],
+            deadlocks: [deadlock].into(),
             known_issues: Vec::new(),
         });
         snapshot.brokers.push(Arc::new(broker));

@@ -93,12 +93,12 @@ fn deadlock(threads: [&str; 2], since: Moment, confirmed: Moment) -> StandingDea
         frames: Vec::new(),
     };
     let [a, b] = threads;
-    let deadlocks = vec![Deadlock {
+    let deadlocks = Arc::new([Deadlock {
         cycle: vec![member(a, b), member(b, a)],
         waiting: Vec::new(),
         reported: true,
         ..Deadlock::default()
-    }];
+    }]);
     StandingDeadlock {
         more: Default::default(),
         since,
