@@ -1,7 +1,8 @@
 //! Which connections may be open at a time, and which is closed where a new one needs a place.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ pub struct Limits {
     pub all: usize,
     /// Of those, only clients on loopback may use so many: a probe on this host reaches the exporter through any load.
     pub for_loopback: usize,
-    /// Of one address.
+    /// Of one address; all of loopback is one.
     pub each_address: usize,
 }
 
@@ -70,14 +71,13 @@ impl Places {
         })
     }
 
-    /// A place for a new connection. Where none is free, a connection is closed: one that never had a request before one
-    /// that had, and of these the one that has been without a request for the longest time. Where all are being answered,
-    /// there is none.
+    /// A place for a new connection. Where none is free, a connection is closed; where all are being answered, there is
+    /// none.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let client = client(address);
         let mut taken = self.lock();
         while let Some(full) = taken.fullness(client, self.limits) {
-            let victim = taken.idlest(|connection| full.concerns(connection, client))?;
+            let victim = taken.victim(|connection| full.concerns(connection, client))?;
             if let Some(closed) = taken.by_number.remove(&victim) {
                 closed.close.notify_one();
             }
@@ -155,25 +155,45 @@ impl Taken {
         }
     }
 
-    /// Connections without any request go first: a flood of them does not cost a monitoring server its connection.
-    fn idlest(&self, concerns: impl Fn(&Connection) -> bool) -> Option<u64> {
-        let idle = self
-            .by_number
-            .iter()
-            .filter(|(_, connection)| connection.requests == 0 && concerns(connection));
-        idle.min_by_key(|(number, connection)| (connection.served, connection.active, **number))
-            .map(|(number, _)| *number)
+    /// Which of the concerned connections without a request is closed: one of the client that has the most, so that no
+    /// client takes the places of those that have fewer. Of these the one that never had a request for the longest time
+    /// while they are half of them, so that a flood costs a monitoring server no connection. While they are fewer, one
+    /// that had a request: a new connection has time to send its own, however many of the others had one.
+    fn victim(&self, concerns: impl Fn(&Connection) -> bool) -> Option<u64> {
+        let concerned = || self.by_number.iter().filter(|(_, one)| concerns(one));
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for (_, connection) in concerned() {
+            *counts.entry(connection.client).or_default() += 1;
+        }
+        let count = |connection: &Connection| counts.get(&connection.client).copied();
+        let idle = || concerned().filter(|(_, connection)| connection.requests == 0);
+        let most = idle().map(|(_, connection)| count(connection)).max()?;
+        let (mut served, mut new) = (0, 0);
+        for (_, connection) in idle().filter(|(_, connection)| count(connection) == most) {
+            *(if connection.served {
+                &mut served
+            } else {
+                &mut new
+            }) += 1;
+        }
+        let (first, _) = idle().min_by_key(|(number, connection)| {
+            let is_later = connection.served == (new >= served);
+            let order = (is_later, connection.active, **number);
+            (Reverse(count(connection)), order)
+        })?;
+        Some(*first)
     }
 }
 
-/// IPv4 as such, and the network of an IPv6 host: it may have any address of that.
+/// IPv4 as such, the network of an IPv6 host, and all of loopback: a host may have any address of these.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
+        loopback if loopback.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(v6) => {
             let network = v6.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(Ipv6Addr::from_bits(network))
         }
-        other => other,
+        v4 => v4,
     }
 }
 
@@ -275,19 +295,56 @@ mod tests {
     }
 
     #[test]
+    fn a_new_connection_has_time_for_its_request_where_all_others_had_one() {
+        let places = Places::new(Limits {
+            all: 512,
+            for_loopback: 16,
+            each_address: 64,
+        });
+        let attacker: Vec<_> = (0..512)
+            .map(|n| taken(&places, &format!("127.0.0.{}", 2 + n % 8)))
+            .inspect(|place| drop(place.request()))
+            .collect();
+        assert_eq!(attacker.iter().filter(|place| !is_lost(place)).count(), 64);
+        let probe = taken(&places, "127.0.0.1");
+        let flood = || taken(&places, "127.0.0.2");
+        // As many as come in 60 ms at 470 a second.
+        let flood: Vec<_> = (0..28).map(|_| flood()).collect();
+        assert!(!is_lost(&probe) && !flood.iter().any(is_lost));
+    }
+
+    #[test]
+    fn a_client_with_many_connections_takes_none_of_one_that_has_few() {
+        let places = Places::new(Limits {
+            all: 512,
+            for_loopback: 16,
+            each_address: 64,
+        });
+        let few = [taken(&places, "10.0.0.1"), taken(&places, "127.0.0.1")];
+        let flood = |subnet: u32| {
+            let flood: Vec<_> = (0..1000)
+                .map(|n| taken(&places, &format!("10.0.{subnet}.{}", n % 9)))
+                .inspect(|place| drop(place.request()))
+                .collect();
+            flood.iter().filter(|place| !is_lost(place)).count()
+        };
+        assert_eq!(flood(1), 495);
+        assert!(!few.iter().any(is_lost));
+    }
+
+    #[test]
     fn places_are_kept_for_loopback() {
         let places = Places::new(Limits {
             all: 6,
             for_loopback: 2,
             each_address: 6,
         });
-        let remote: Vec<_> = (0..4)
-            .map(|n| taken(&places, &format!("10.0.0.{n}")))
-            .collect();
+        let remote = ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"];
+        let remote = remote.map(|from| taken(&places, from));
         let local = [taken(&places, "127.0.0.1"), taken(&places, "127.0.0.2")];
         let _fifth = taken(&places, "10.0.0.5");
         assert!(is_lost(&remote[0]) && !local.iter().any(is_lost));
-        // Loopback may take what is idle, and only there where nothing is free.
+        // Loopback may take what is idle of a client that has more, and only there where nothing is free.
         let _third = taken(&places, "127.0.0.3");
         assert!(is_lost(&remote[1]) && !local.iter().any(is_lost));
     }
@@ -307,11 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_client() {
+    fn an_ipv6_network_is_one_client_and_so_is_loopback() {
         let table = [
             ("2001:db8:1:2::3", "2001:db8:1:2::"),
             ("::ffff:10.0.0.1", "10.0.0.1"),
-            ("::1", "::1"),
+            ("::1", "127.0.0.1"),
+            ("127.0.0.9", "127.0.0.1"),
+            ("::ffff:127.8.0.1", "127.0.0.1"),
             ("10.0.0.1", "10.0.0.1"),
         ];
         for (given, expected) in table {
