@@ -157,7 +157,9 @@ async fn discover(
             let runs = |process| alive.iter().any(|(broker, _)| broker.process == process);
             running.retain(|process, _| runs(*process));
             dumps.keep_only(runs);
-            for (broker, _) in alive {
+            for (broker, label) in alive {
+                let jvm = dumps.jvm(&broker);
+                jvm.set_outranked(label.outranked);
                 let known = running.get(&broker.process);
                 let entry = entry_of(
                     &config.brokers,
@@ -179,7 +181,7 @@ async fn discover(
                     updates: updates.clone(),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
-                    jvm: dumps.jvm(&broker),
+                    jvm,
                     behind: watch::Sender::default(),
                     fds: watch::Sender::default(),
                     late: watch::Sender::default(),
