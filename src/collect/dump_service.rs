@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::jvm_dumper::{JvmDumper, RawDump, THIS_PROGRAM};
@@ -16,6 +17,10 @@ use crate::model::{Broker, Failure, ProcessKey, Reason};
 pub const DEADLINE: Duration = Duration::from_secs(5);
 /// From the end of a dump until the JVM has closed its end of the connection.
 const SETTLES: Duration = Duration::from_millis(50);
+/// Dumps at a time of brokers that another user's come before: fewer than attach children (`jvm_dumper.rs`), because
+/// processes that never answer must leave some to the first user's brokers.
+const MOST_OF_OTHERS: usize = 2;
+static OF_OTHERS: Semaphore = Semaphore::const_new(MOST_OF_OTHERS);
 
 /// The JVMs of this host. Clones share them.
 #[derive(Debug, Clone)]
@@ -28,6 +33,8 @@ pub struct DumpService {
 #[derive(Debug)]
 pub struct Jvm {
     dumper: tokio::sync::Mutex<JvmDumper>,
+    /// Whether another user's brokers come first.
+    outranked: AtomicBool,
     /// How many dumps are under way: the JVM then holds an fd for our connection, which no count should show.
     dumping: watch::Sender<u32>,
     /// Pauses that the budget does not know yet.
@@ -52,6 +59,7 @@ impl DumpService {
                 JvmDumper::new(THIS_PROGRAM, &self.proc_root, Arc::clone(broker), DEADLINE);
             Arc::new(Jvm {
                 dumper: tokio::sync::Mutex::new(dumper),
+                outranked: AtomicBool::default(),
                 dumping: watch::Sender::default(),
                 uncharged: Mutex::default(),
             })
@@ -67,6 +75,11 @@ impl DumpService {
 }
 
 impl Jvm {
+    /// Whether another user's brokers come first on this host, as far as is known now.
+    pub fn set_outranked(&self, outranked: bool) {
+        self.outranked.store(outranked, Ordering::Relaxed);
+    }
+
     /// Takes a thread dump, after another one that may be under way: twice the deadline at most.
     ///
     /// # Errors
@@ -132,6 +145,14 @@ impl Jvm {
             let message = "another dump of this JVM is still under way";
             return Err(Failure::new(Reason::Timeout, message));
         };
+        let _place = match self.outranked.load(Ordering::Relaxed) {
+            false => None,
+            true => match timeout(DEADLINE, OF_OTHERS.acquire()).await {
+                // It is never closed.
+                Ok(place) => place.ok(),
+                Err(_) => return Err(no_place()),
+            },
+        };
         let under_way = UnderWay::start(&self.dumping);
         let taken = take(&mut dumper).await;
         // The JVM ends the answer before it closes its fd.
@@ -141,6 +162,15 @@ impl Jvm {
         });
         Ok(taken)
     }
+}
+
+fn no_place() -> Failure {
+    let seconds = DEADLINE.as_secs();
+    let message = format!(
+        "no place within {seconds} s: {MOST_OF_OTHERS} JVMs of other users than the first are being attached to, which is \
+         the most at a time, and do not answer; name the brokers' users as `users` in the config file"
+    );
+    Failure::new(Reason::NoRoom, message)
 }
 
 /// Counts one dump for as long as it lives.
@@ -162,4 +192,50 @@ impl Drop for UnderWay {
 /// A panic leaves nothing half done behind: each change is one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes that take every attach and never answer kept the dumps of a real broker out.
+    #[tokio::test]
+    async fn jvms_of_other_users_that_never_answer_leave_places_to_those_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let hangs = folder.path().join("hangs");
+        let script = r#"printf '#!/bin/sh\nexec sleep 60\n' >"$0"; chmod 755 "$0""#;
+        let made = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(&hangs)
+            .status();
+        assert!(made.unwrap().success());
+        let jvm = |pid, exe: &Path, outranked, deadline| {
+            let start_ticks = 1;
+            let broker = Arc::new(Broker::unknown(ProcessKey { pid, start_ticks }));
+            Arc::new(Jvm {
+                dumper: tokio::sync::Mutex::new(JvmDumper::new(exe, "/proc", broker, deadline)),
+                outranked: AtomicBool::new(outranked),
+                dumping: watch::Sender::default(),
+                uncharged: Mutex::default(),
+            })
+        };
+        let fakes: Vec<_> = (1..=61)
+            .map(|pid| jvm(pid, &hangs, true, DEADLINE))
+            .collect();
+        let mut dumps = tokio::task::JoinSet::new();
+        for fake in fakes.iter().cloned() {
+            dumps.spawn(async move { fake.thread_dump().await });
+        }
+        // The tasks run in the order in which they were spawned.
+        tokio::task::yield_now().await;
+        let under_way = fakes.iter().filter(|fake| *fake.dumping().borrow() > 0);
+        assert_eq!(under_way.count(), MOST_OF_OTHERS);
+        let real = jvm(62, Path::new("/bin/false"), false, Duration::from_secs(2));
+        let (dump, _) = real.thread_dump().await;
+        assert_eq!(
+            dump.unwrap_err().message,
+            "thread dump of pid 62: the attach child failed: no header: EOF while parsing a value at line 1 column 0",
+            "it got a child"
+        );
+    }
 }

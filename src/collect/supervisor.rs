@@ -54,13 +54,18 @@ async fn follow(
     clock: Clock,
     start: fn(&BrokerContext) -> JoinSet<()>,
 ) {
+    // One for all configs: it knows who came first on this host, and which reads hang.
+    let proc = ProcRoot::new(&settings.borrow().config.procfs);
+    let mut worker = BlockingWorker::reserved(Discovery::new(proc, Vec::new()));
     loop {
         let config = Arc::clone(&settings.borrow_and_update().config);
         settings.mark_changed();
         tokio::select! {
-            () = discover(Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
+            () = discover(&mut worker, Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
             () = other_config(&mut settings, &config, &updates) => {}
         }
+        // The first scan for the next config must not take the last one for a read that hangs.
+        worker.ended(DISCOVERY_DEADLINE).await;
     }
 }
 
@@ -106,6 +111,7 @@ struct Running {
 }
 
 async fn discover(
+    worker: &mut BlockingWorker<Discovery>,
     config: Arc<Config>,
     updates: mpsc::Sender<Update>,
     dumps: DumpService,
@@ -116,21 +122,18 @@ async fn discover(
     let own = OwnConnections::default();
     let tables = SocketTables::default();
     let kept_descriptors = Allowance::of_own_limit();
-    let pid_files = config
-        .brokers
-        .iter()
-        .filter_map(|settings| settings.matches.pid_file.clone())
-        .collect();
-    let discovery = Discovery::new(proc.clone(), pid_files);
-    let discovery = discovery.limited_to(&config.users, config.max_brokers);
-    let mut worker = BlockingWorker::reserved(discovery);
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
     loop {
         let started = Instant::now();
         let (root, settings) = (proc.clone(), Arc::clone(&config));
-        let scan = move |discovery: &mut Discovery| Scan::take(discovery, &root, &settings.brokers);
+        let scan = move |discovery: &mut Discovery| {
+            let pid_files = settings.brokers.iter();
+            let pid_files = pid_files.filter_map(|broker| broker.matches.pid_file.clone());
+            discovery.set(&settings.users, settings.max_brokers, pid_files.collect());
+            Scan::take(discovery, &root, &settings.brokers)
+        };
         let Scan { mut found, pids } = match worker.run(DISCOVERY_DEADLINE, "discovery", scan).await
         {
             Ok((scan, cpu)) => {
@@ -154,7 +157,9 @@ async fn discover(
             let runs = |process| alive.iter().any(|(broker, _)| broker.process == process);
             running.retain(|process, _| runs(*process));
             dumps.keep_only(runs);
-            for (broker, _) in alive {
+            for (broker, label) in alive {
+                let jvm = dumps.jvm(&broker);
+                jvm.set_outranked(label.outranked);
                 let known = running.get(&broker.process);
                 let entry = entry_of(
                     &config.brokers,
@@ -176,7 +181,7 @@ async fn discover(
                     updates: updates.clone(),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
-                    jvm: dumps.jvm(&broker),
+                    jvm,
                     behind: watch::Sender::default(),
                     fds: watch::Sender::default(),
                     late: watch::Sender::default(),

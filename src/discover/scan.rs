@@ -141,16 +141,16 @@ impl Discovery {
         }
     }
 
-    /// Only processes of these users count, unless none is named, and `most` brokers are watched.
-    pub fn limited_to(self, users: &[u32], most: usize) -> Discovery {
+    /// Only processes of these users count, unless none is named, and `most` brokers are watched. What is known of the
+    /// host remains, above all who came first; where other users count than before, it starts again.
+    pub fn set(&mut self, users: &[u32], most: usize, pid_files: Vec<PathBuf>) {
         let users: BTreeSet<u32> = users.iter().copied().collect();
-        let trusted = !users.is_empty();
-        Discovery {
-            standing: Standing::new(own_user(), trusted),
-            users: trusted.then_some(users),
-            most,
-            ..self
+        let users = (!users.is_empty()).then_some(users);
+        if users != self.users {
+            self.known.clear();
+            self.standing = Standing::new(own_user(), users.is_some());
         }
+        (self.users, self.most, self.pid_files) = (users, most, pid_files);
     }
 
     /// Returns the brokers of this host that are watched, sorted by process. An unchanged broker keeps its `Arc`. Takes up to 2 s if files

@@ -166,6 +166,14 @@ impl<S: Send + 'static> BlockingWorker<S> {
         self.running.strong_count() > 0
     }
 
+    /// Waits until the piece under way has ended, so long at most. Its caller was dropped, and nobody else would know.
+    pub async fn ended(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        while self.is_running() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn refuse_second(&self, what: &str) -> Result<(), Failure> {
         if self.is_running() {
             let message = format!(

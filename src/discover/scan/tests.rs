@@ -421,3 +421,40 @@ fn everything_that_the_config_file_gives_must_match() {
         );
     }
 }
+
+/// A reload with other settings must not forget who came first: the process of a stranger that looks like an older broker
+/// took the label of the real one.
+#[test]
+fn other_settings_leave_the_labels_as_they_are() {
+    let (folder, proc) = recorded();
+    let mut discovery = Discovery::new(proc, Vec::new());
+    let real = scan(&mut discovery);
+    assert_eq!(labels(&discovery, &real), ["1001", "7"]);
+    let fake = folder.path().join("6000");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([&folder.path().join("6131"), &fake])
+        .status();
+    assert!(copied.unwrap().success());
+    let edit = |file: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(fake.join(file)).unwrap();
+        assert!(text.contains(from), "{file}: {text}");
+        fs::write(fake.join(file), text.replace(from, to)).unwrap();
+    };
+    edit(
+        "status",
+        "Uid:\t1001\t1001\t1001\t1001",
+        "Uid:\t2001\t2001\t2001\t2001",
+    );
+    edit("stat", "6131 (", "6000 (");
+    let wanted = ["1001@uid-2001", "1001", "7"];
+    let brokers = scan(&mut discovery);
+    assert_eq!(labels(&discovery, &brokers), wanted);
+    discovery.set(&[], 32, vec!["/nowhere".into()]);
+    let brokers = scan(&mut discovery);
+    assert_eq!(labels(&discovery, &brokers), wanted);
+    assert!(Arc::ptr_eq(&real[0], &brokers[1]));
+    discovery.set(&[1001], 32, Vec::new());
+    let brokers = scan(&mut discovery);
+    assert_eq!(labels(&discovery, &brokers), ["1001", "7"]);
+}
