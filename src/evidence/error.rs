@@ -36,6 +36,10 @@ pub enum PartError {
         path.display()
     )]
     SlowHeapDump { failure: Failure, path: PathBuf },
+    #[error(
+        "snapshots since the exporter started that have no line there, because it would be longer than 1 MiB: {0}"
+    )]
+    LongLines(u64),
     #[error("its {0} bytes are more than the limits of the evidence leave")]
     TooLarge(u64),
     #[error("its {0} bytes would go below evidence.min_free")]

@@ -11,15 +11,16 @@ use flate2::write::DeflateEncoder;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::model::Snapshot;
+use crate::model::{Deadlock, Reading, Snapshot};
 use crate::verdict::View;
 
 /// How often a snapshot is kept, how many, and how many bytes of them.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 const KEPT: usize = 360;
 const KEPT_BYTES: usize = 16 << 20;
-/// A snapshot with a longer line is not kept.
-const LINE: usize = KEPT_BYTES / 4;
+/// A longer line is kept without the details of threads, and not at all where that is still too long. The 64 brokers of a
+/// host have some 900 KB together, which the runtime's only worker serialises and compresses in some 20 ms.
+const LINE: usize = 1 << 20;
 /// Lines are compressed together once they are so long: each differs little from those before it.
 const BLOCK: usize = 128 << 10;
 
@@ -54,6 +55,11 @@ impl History {
         self.ring().lines()
     }
 
+    /// How many snapshots since the start have no line.
+    pub fn left_out(&self) -> u64 {
+        self.ring().left_out
+    }
+
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,6 +72,7 @@ struct Ring {
     /// The newest lines, which are not compressed yet.
     newest: Vec<u8>,
     newest_lines: usize,
+    left_out: u64,
 }
 
 #[derive(Debug)]
@@ -77,14 +84,8 @@ struct Block {
 
 impl Ring {
     fn push(&mut self, snapshot: &Snapshot) {
-        let before = self.newest.len();
-        let line = AtMost {
-            left: LINE,
-            to: &mut self.newest,
-        };
-        // Serialising plain data fails only where the line is too long.
-        if serde_json::to_writer(line, snapshot).is_err() {
-            self.newest.truncate(before);
+        if !self.add_line(snapshot) && !self.add_line(&without_threads(snapshot)) {
+            self.left_out += 1;
             return;
         }
         self.newest.push(b'\n');
@@ -97,6 +98,20 @@ impl Ring {
                 return;
             }
         }
+    }
+
+    /// Serialising plain data fails only where the line is too long.
+    fn add_line(&mut self, snapshot: &Snapshot) -> bool {
+        let before = self.newest.len();
+        let line = AtMost {
+            left: LINE,
+            to: &mut self.newest,
+        };
+        let fits = serde_json::to_writer(line, snapshot).is_ok();
+        if !fits {
+            self.newest.truncate(before);
+        }
+        fits
     }
 
     fn pack(&mut self) {
@@ -133,6 +148,35 @@ impl Ring {
     }
 }
 
+/// The snapshot without what threads do. That a deadlock stands is kept, with the first two threads of the first one.
+fn without_threads(snapshot: &Snapshot) -> Snapshot {
+    let mut short = snapshot.clone();
+    for broker in &mut short.brokers {
+        let broker = Arc::make_mut(broker);
+        broker.threads = Reading::unknown("left out: the line of all brokers would be too long");
+        let Some(standing) = &mut broker.deadlock else {
+            continue;
+        };
+        let Some((first, others)) = standing.deadlocks.split_first() else {
+            continue;
+        };
+        standing.more.deadlocks += others.len();
+        standing.more.threads += others.iter().map(Deadlock::members).sum::<usize>();
+        let mut cycle: Vec<_> = first.cycle.iter().take(2).cloned().collect();
+        for member in &mut cycle {
+            member.frames.clear();
+        }
+        standing.deadlocks = Arc::new([Deadlock {
+            cycle_left_out: first.members() - cycle.len(),
+            cycle,
+            waiting: Vec::new(),
+            waiting_left_out: first.blocked(),
+            reported: first.reported,
+        }]);
+    }
+    short
+}
+
 /// Refuses what is longer.
 struct AtMost<'a> {
     left: usize,
@@ -157,7 +201,10 @@ impl Write for AtMost<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Moment;
+    use crate::model::{
+        Broker, BrokerSnapshot, DeadlockedThread, Moment, MoreDeadlocks, ProcessKey,
+        StandingDeadlock,
+    };
 
     fn snapshot(at: u64, note: &str) -> Snapshot {
         Snapshot {
@@ -211,8 +258,56 @@ mod tests {
         assert!((KEPT - 14..=KEPT).contains(&times.len()), "{}", times.len());
         let first = 1000 - times.len() as u64;
         assert!(times.iter().copied().eq(first..1000));
+        assert_eq!(ring.left_out(), 0);
         // Too long for one line: the others stay.
         ring.push(&snapshot(1000, &"n".repeat(LINE)));
         assert_eq!(ring.lines().unwrap(), lines);
+        assert_eq!(ring.left_out(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_kept_without_the_details_of_threads() {
+        let member = |thread: &str| DeadlockedThread {
+            thread: thread.into(),
+            wants: String::new(),
+            held_by: String::new(),
+            frames: vec!["f".repeat(LINE / 4)],
+        };
+        let deadlock = Deadlock {
+            cycle: ["a", "b", "c"].map(member).into(),
+            waiting: vec![member("d")],
+            ..Deadlock::default()
+        };
+        let process = ProcessKey {
+            pid: 1,
+            start_ticks: 1,
+        };
+        let mut broker = BrokerSnapshot::new(Arc::new(Broker::unknown(process)), "1".into());
+        broker.deadlock = Some(StandingDeadlock {
+            since: Moment(1),
+            confirmed: Moment(2),
+            deadlocks: Arc::new([deadlock.clone(), deadlock]),
+            more: MoreDeadlocks::default(),
+            known_issues: Vec::new(),
+        });
+        let ring = History::default();
+        ring.push(&Snapshot {
+            brokers: vec![Arc::new(broker)],
+            ..snapshot(3, "note")
+        });
+        assert_eq!(ring.left_out(), 0);
+        let kept: Snapshot = serde_json::from_slice(&ring.lines().unwrap()).unwrap();
+        assert_eq!(kept.discovery_warnings, ["note"]);
+        let standing = kept.brokers[0].deadlock.as_ref().unwrap();
+        let [first] = &*standing.deadlocks else {
+            panic!("{standing:?}");
+        };
+        let names: Vec<&str> = first.cycle.iter().map(|t| t.thread.as_str()).collect();
+        assert_eq!(
+            (names, first.members(), first.blocked()),
+            (vec!["a", "b"], 3, 1)
+        );
+        assert_eq!((standing.more.deadlocks, standing.more.threads), (1, 3));
+        assert!(kept.brokers[0].threads.last().is_none());
     }
 }

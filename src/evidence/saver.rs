@@ -215,12 +215,18 @@ impl Saver {
         for (name, content) in bundle::of_view(view, broker) {
             self.add(name, content).await?;
         }
-        room.grow_to(history.bytes()).await;
-        let unreadable = |error: std::io::Error| Failure::new(Reason::Internal, error.to_string());
-        let snapshots = history.lines().map_err(unreadable);
+        let snapshots = snapshots(history, &mut room).await;
         self.add("snapshots.jsonl", snapshots.map_err(PartError::Collector))
             .await?;
         drop(room);
+        let left_out = history.left_out();
+        if left_out > 0 {
+            self.add(
+                "some of snapshots.jsonl",
+                Err(PartError::LongLines(left_out)),
+            )
+            .await?;
+        }
         let manifest = Manifest {
             made_by: concat!("kafka-vitals ", env!("CARGO_PKG_VERSION")).to_owned(),
             broker: broker.label.clone(),
@@ -269,6 +275,19 @@ impl Saver {
     }
 }
 
+async fn snapshots(history: &History, room: &mut Room) -> Result<Vec<u8>, Failure> {
+    let bytes = history.bytes();
+    if timeout(READ_DEADLINE, room.grow_to(bytes)).await.is_err() {
+        let message = format!(
+            "no room for its {bytes} bytes within {} s, beside the answers of brokers and JVMs",
+            READ_DEADLINE.as_secs()
+        );
+        return Err(Failure::new(Reason::NoRoom, message));
+    }
+    let unreadable = |error: std::io::Error| Failure::new(Reason::Internal, error.to_string());
+    history.lines().map_err(unreadable)
+}
+
 async fn heap_dump(jvm: &Jvm, path: PathBuf, min_free: u64) -> Result<HeapDump, PartError> {
     match jvm.heap_dump(&path, min_free, HEAP_DUMP_DEADLINE).await {
         Ok((bytes, took)) => Ok(HeapDump {
@@ -280,5 +299,23 @@ async fn heap_dump(jvm: &Jvm, path: PathBuf, min_free: u64) -> Result<HeapDump, 
             Err(PartError::SlowHeapDump { failure, path })
         }
         Err(failure) => Err(failure.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Snapshot;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_room_the_snapshots_are_missing_after_their_own_deadline() {
+        let history = History::default();
+        history.push(&Snapshot::default());
+        let start = Instant::now();
+        let failure = snapshots(&history, &mut Room::of_nothing())
+            .await
+            .unwrap_err();
+        assert_eq!(failure.reason, Reason::NoRoom, "{}", failure.message);
+        assert!(start.elapsed() < READ_DEADLINE * 2, "{:?}", start.elapsed());
     }
 }

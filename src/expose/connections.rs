@@ -9,10 +9,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -21,6 +21,8 @@ use super::web_config::{H2, Live};
 
 /// A client must complete the TLS handshake, and send its whole request head, within this time each.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// A client that takes nothing of its answer for this time holds it no longer.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// An older connection is closed after its present answer, so that a client that reads nothing blocks no place forever.
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// The largest request head.
@@ -92,7 +94,7 @@ impl Server {
             None => None,
         };
         let Some(tls) = tls else {
-            return self.http1(TokioIo::new(stream), place).await;
+            return self.http1(stream, place).await;
         };
         let handshake = async {
             if speaks_http(&stream).await {
@@ -116,19 +118,20 @@ impl Server {
             }
         };
         if stream.get_ref().1.alpn_protocol() == Some(H2) {
-            self.http2(TokioIo::new(stream), place).await;
+            self.http2(stream, place).await;
         } else {
-            self.http1(TokioIo::new(stream), place).await;
+            self.http1(stream, place).await;
         }
     }
 
-    async fn http1(&self, io: impl Read + Write + Unpin, place: &Arc<Place>) {
+    async fn http1(&self, stream: impl AsyncRead + AsyncWrite, place: &Arc<Place>) {
+        let io = std::pin::pin!(with_deadline(stream));
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_DEADLINE)
             .max_buf_size(MAX_HEAD as usize);
         let service = hyper::service::service_fn(|request| self.answer(request, place));
-        let mut connection = std::pin::pin!(http.serve_connection(io, service));
+        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = tokio::time::sleep(CONNECTION_LIFE) => {
@@ -142,7 +145,8 @@ impl Server {
         }
     }
 
-    async fn http2(&self, io: impl Read + Write + Unpin, place: &Arc<Place>) {
+    async fn http2(&self, stream: impl AsyncRead + AsyncWrite, place: &Arc<Place>) {
+        let io = std::pin::pin!(with_deadline(stream));
         let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -155,7 +159,7 @@ impl Server {
             let (server, place) = (server.clone(), Arc::clone(&place));
             async move { server.answer(request, &place).await }
         });
-        let mut connection = std::pin::pin!(http.serve_connection(io, service));
+        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = tokio::time::sleep(CONNECTION_LIFE) => {
@@ -176,6 +180,12 @@ impl Server {
         let _request = place.request();
         self.router.clone().oneshot(request.map(Body::new)).await
     }
+}
+
+fn with_deadline<S: AsyncRead + AsyncWrite>(stream: S) -> TimeoutWriter<S> {
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE_DEADLINE));
+    stream
 }
 
 /// Whether the client sends a request in plain text; a TLS handshake begins with a byte that is no letter.
@@ -215,4 +225,35 @@ async fn refuse_http(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(answer.as_bytes()).await?;
     read_out(stream).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::expose::places::Limits;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_holds_its_answer_for_ten_seconds() {
+        let places = Places::new(Limits::usual(0));
+        let place = Arc::new(places.take([127, 0, 0, 1].into()).unwrap());
+        let router = Router::new().route("/", get(|| async { vec![0; 1 << 20] }));
+        let server = Server {
+            router,
+            places,
+            web: None,
+        };
+        let (mut client, stream) = tokio::io::duplex(64 << 10);
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let start = Instant::now();
+        server.http1(stream, &place).await;
+        assert!(
+            (10..12).contains(&start.elapsed().as_secs()),
+            "{:?}",
+            start.elapsed()
+        );
+    }
 }

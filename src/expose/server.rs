@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::answers::{Answer, Answers};
+use super::answers::{Answer, Answers, Crowded};
 use super::check::CheckPage;
 use super::guard::{self, Guard};
 use super::{api, metrics, page, runbooks};
@@ -59,7 +59,7 @@ impl Served {
         &self,
         answer: Answer,
         render: impl FnOnce(&View, &EvidenceStatus, Moment) -> (Vec<u8>, &'static str),
-    ) -> (Bytes, &'static str) {
+    ) -> Result<(Bytes, &'static str), Crowded> {
         let (view, saved, now) = self.now();
         self.answers
             .of(answer, &view, &saved, || render(&view, &saved, now))
@@ -161,7 +161,10 @@ async fn take_config(headers: HeaderMap, reload: Option<Reload>) -> Response {
     }
 }
 
-async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Response {
+async fn metrics_page(
+    State(served): State<Served>,
+    headers: HeaderMap,
+) -> Result<Response, Crowded> {
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     let text =
         |view: &View, saved: &EvidenceStatus, now| metrics::render(view, saved, now).into_bytes();
@@ -169,12 +172,12 @@ async fn metrics_page(State(served): State<Served>, headers: HeaderMap) -> Respo
         let packed = |view: &View, saved: &EvidenceStatus, now| {
             (gzip(&text(view, saved, now)).unwrap_or_default(), "")
         };
-        let (packed, _) = served.answer(Answer::PackedMetrics, packed);
-        return ([content_type, (header::CONTENT_ENCODING, "gzip")], packed).into_response();
+        let (packed, _) = served.answer(Answer::PackedMetrics, packed)?;
+        return Ok(([content_type, (header::CONTENT_ENCODING, "gzip")], packed).into_response());
     }
     let plain = |view: &View, saved: &EvidenceStatus, now| (text(view, saved, now), "");
-    let (plain, _) = served.answer(Answer::Metrics, plain);
-    ([content_type], plain).into_response()
+    let (plain, _) = served.answer(Answer::Metrics, plain)?;
+    Ok(([content_type], plain).into_response())
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -202,13 +205,13 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-async fn landing_page(State(served): State<Served>) -> Response {
+async fn landing_page(State(served): State<Served>) -> Result<Response, Crowded> {
     let path = &served.telemetry_path;
     let (page, _) = served.answer(Answer::Page, |view, saved, now| {
         let page = page::render(view, saved, now, path);
         (page.into_string().into_bytes(), "")
-    });
-    html(page)
+    })?;
+    Ok(html(page))
 }
 
 async fn runbook(Path(name): Path<String>) -> Response {
@@ -235,7 +238,10 @@ fn html(page: Bytes) -> Response {
 }
 
 /// What `kafka-vitals check` prints.
-async fn check_page(State(served): State<Served>, RawQuery(query): RawQuery) -> Response {
+async fn check_page(
+    State(served): State<Served>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Crowded> {
     let colours = query.as_deref() == Some(COLOUR_QUERY);
     let answer = match colours {
         true => Answer::ColouredCheck,
@@ -248,24 +254,22 @@ async fn check_page(State(served): State<Served>, RawQuery(query): RawQuery) -> 
             false => page.text(),
         };
         (text.into_bytes(), page.level.name())
-    });
+    })?;
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, [(LEVEL_HEADER, level)], text).into_response()
+    Ok((headers, [(LEVEL_HEADER, level)], text).into_response())
 }
 
-async fn api_brokers(State(served): State<Served>) -> Response {
-    json(served.answer(Answer::Brokers, |view, _, _| {
-        serialised(&api::brokers(view))
-    }))
+async fn api_brokers(State(served): State<Served>) -> Result<Response, Crowded> {
+    let brokers = |view: &View, _: &_, _| serialised(&api::brokers(view));
+    served.answer(Answer::Brokers, brokers).map(json)
 }
 
-async fn api_findings(State(served): State<Served>) -> Response {
-    json(served.answer(Answer::Findings, |view, _, _| {
-        serialised(&api::findings(view))
-    }))
+async fn api_findings(State(served): State<Served>) -> Result<Response, Crowded> {
+    let findings = |view: &View, _: &_, _| serialised(&api::findings(view));
+    served.answer(Answer::Findings, findings).map(json)
 }
 
 /// Serialising plain data does not fail.

@@ -14,9 +14,11 @@ use crate::EXE;
 use crate::host::Host;
 use crate::running::Exporter;
 
-/// A connection that comes from this address of loopback.
-fn connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+/// A connection that comes from this address of loopback. Of an answer that the client does not read, the kernel takes
+/// little from the exporter.
+pub fn connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4096)?;
     rustix::net::bind(&socket, &SocketAddr::from((from, 0)))?;
     rustix::net::connect(&socket, &to)?;
     Ok(TcpStream::from(socket))

@@ -1,7 +1,7 @@
 //! What hostile brokers, JVMs and clients together cost a running exporter in memory: one ceiling for all of them.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lab::fake_broker::{Answer, FakeBroker, framed};
 
 use crate::MEASURED;
+use crate::connections::connect_from;
 use crate::host::Host;
 use crate::metadata_memory::metadata;
 use crate::running::{Exporter, wait_for};
@@ -46,6 +47,7 @@ pub fn deadlocked(threads: usize, frames: &str) -> Vec<u8> {
 }
 
 const THREADS_OF: &str = "KAFKA_VITALS_FAKE_JVM_THREADS";
+const FRAMES_OF: &str = "KAFKA_VITALS_FAKE_JVM_FRAMES";
 const SOCKET_OF: &str = "KAFKA_VITALS_FAKE_JVM_SOCKET";
 
 /// Not a test: [`FakeJvm`] runs it as a process of its own, because the kernel names the process that serves a socket.
@@ -55,7 +57,7 @@ fn fake_jvm() {
         return;
     };
     let threads = std::env::var(THREADS_OF).unwrap();
-    let dump = deadlocked(threads.parse().unwrap(), "");
+    let dump = deadlocked(threads.parse().unwrap(), &std::env::var(FRAMES_OF).unwrap());
     let listener = UnixListener::bind(socket).unwrap();
     loop {
         let (mut stream, _) = listener.accept().unwrap();
@@ -76,7 +78,7 @@ struct FakeJvm(Child);
 
 impl FakeJvm {
     /// Starts it as a broker of this host with this id, and waits until it serves.
-    fn start(host: &Host, id: u32, threads: usize) -> FakeJvm {
+    fn start(host: &Host, id: u32, threads: usize, frames: &str) -> FakeJvm {
         // Its pid is known only when it runs, so its socket is made in a folder that is moved there.
         let folder = tempfile::tempdir_in(host.folder.path()).unwrap();
         let socket = folder.path().join("socket");
@@ -85,6 +87,7 @@ impl FakeJvm {
             .args(["--exact", "memory::fake_jvm", "--nocapture"])
             .env(SOCKET_OF, &socket)
             .env(THREADS_OF, threads.to_string())
+            .env(FRAMES_OF, frames)
             .arg0("fake-jvm");
         let jvm = FakeJvm(command.spawn().unwrap());
         wait_for("the fake JVM to listen", || socket.exists());
@@ -113,6 +116,10 @@ struct Attack {
     too_long_names: u32,
     /// JVMs with deadlocks of so many threads in turn, see [`DEADLOCKED`].
     jvms: u32,
+    /// JVMs with a deadlock of few threads with long stacks.
+    long_stacks: u32,
+    /// Whether new clients ask for each page every second, and read nothing of the answer.
+    staggered: bool,
     /// Clients of each page that read nothing of the answer.
     clients: usize,
 }
@@ -163,15 +170,17 @@ async fn peak(attack: Attack) -> u64 {
     }
     let measure = move || {
         let _alone = MEASURED.lock();
-        let jvms: Vec<FakeJvm> = std::iter::zip(0..attack.jvms, DEADLOCKED.into_iter().cycle())
-            .map(|(id, threads)| FakeJvm::start(&host, 400 + id, threads))
+        let mut jvms: Vec<FakeJvm> = std::iter::zip(0..attack.jvms, DEADLOCKED.into_iter().cycle())
+            .map(|(id, threads)| FakeJvm::start(&host, 400 + id, threads, ""))
             .collect();
+        let long_stacks = (0..attack.long_stacks).map(|id| 400 + attack.jvms + id);
+        jvms.extend(long_stacks.map(|id| FakeJvm::start(&host, id, 16, &long_frames())));
         let exporter = Exporter::start(host.exporter_that_attaches(&config));
         for id in ids {
             let asked = format!("collector_success{{broker=\"{id}\",collector=\"cluster\"}} ");
             wait_for(&asked, || exporter.get("/metrics").contains(&asked));
         }
-        for id in 0..attack.jvms {
+        for id in 0..attack.jvms + attack.long_stacks {
             // An unoptimised build may take longer to read a dump of 29 MB than the deadline; its memory counts all the same.
             let taken = format!(
                 "collector_success{{broker=\"{}\",collector=\"threads\"}} ",
@@ -180,15 +189,25 @@ async fn peak(attack: Attack) -> u64 {
             wait_for(&taken, || exporter.get("/metrics").contains(&taken));
         }
         let mut deaf = Vec::new();
-        for path in ["/api/v1/brokers", "/metrics", "/", "/check"] {
-            for _ in 0..attack.clients {
-                let mut client = TcpStream::connect(exporter.address).unwrap();
+        let mut ask = |from: u8| {
+            for path in ["/api/v1/brokers", "/metrics", "/", "/check"] {
+                let client = connect_from(Ipv4Addr::new(127, 0, 0, from), exporter.address);
+                let mut client = client.unwrap();
                 write!(client, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
                 deaf.push(client);
             }
+        };
+        for _ in 0..attack.clients {
+            ask(1);
         }
         let start = Instant::now();
-        while start.elapsed() < LASTS {
+        let mut seconds = 0;
+        while start.elapsed() < if attack.staggered { LASTS * 2 } else { LASTS } {
+            if attack.staggered && start.elapsed().as_secs() >= seconds {
+                seconds += 1;
+                ask(2 + (seconds % 8) as u8);
+                assert!(exporter.get("/metrics").starts_with("HTTP/1.1 200"));
+            }
             assert!(exporter.get("/-/healthy").starts_with("HTTP/1.1 200"));
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -235,6 +254,20 @@ async fn a_deadlock_of_120_000_threads_and_clients_that_do_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deadlocks_with_long_stacks_and_new_clients_that_do_not_read() {
+    let attack = Attack {
+        long_stacks: 30,
+        staggered: true,
+        ..Attack::default()
+    };
+    stays_below_the_ceiling(
+        "30 deadlocks with long stacks, 4 deaf clients a second",
+        attack,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_attacks_at_once() {
     let attack = Attack {
         stopping: 16,
@@ -242,6 +275,7 @@ async fn all_attacks_at_once() {
         too_long_names: 4,
         jvms: 4,
         clients: 30,
+        ..Attack::default()
     };
     stays_below_the_ceiling("all at once", attack).await;
 }

@@ -386,6 +386,11 @@ async fn a_wanted_heap_dump_that_fails_is_listed_as_missing() {
         vec![gray(process, "1", Moment(1), &[FindingId::JvmDeadlock])],
         &proc,
     );
+    let history = History::default();
+    history.push(&Snapshot {
+        discovery_warnings: vec!["n".repeat(2 << 20)],
+        ..Snapshot::default()
+    });
     // Whether the broker is still stuck, and the reason listed for the heap dump.
     let table = [
         (None, true, None),
@@ -399,12 +404,7 @@ async fn a_wanted_heap_dump_that_fails_is_listed_as_missing() {
         };
         let mut saver = saver(settings, &proc);
         let path = saver
-            .save(
-                &view,
-                &view.diagnosis.brokers[0],
-                &History::default(),
-                || stuck,
-            )
+            .save(&view, &view.diagnosis.brokers[0], &history, || stuck)
             .await
             .unwrap();
         let manifest: Manifest =
@@ -414,6 +414,11 @@ async fn a_wanted_heap_dump_that_fails_is_listed_as_missing() {
             .iter()
             .find(|missing| missing.name == "heap dump")
             .map(|missing| &missing.why);
+        let of_lines = manifest
+            .missing
+            .iter()
+            .find(|m| m.name == "some of snapshots.jsonl");
+        assert!(of_lines.is_some_and(|m| m.why.ends_with("1 MiB: 1")));
         assert_eq!(
             (manifest.heap_dump, why.is_some()),
             (None, reason.is_some())
