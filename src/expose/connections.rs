@@ -170,10 +170,11 @@ impl Server {
 
     async fn answer(
         &self,
-        request: axum::http::Request<Incoming>,
+        mut request: axum::http::Request<Incoming>,
         place: &Arc<Place>,
     ) -> Result<Response, Infallible> {
         let _request = place.request();
+        request.extensions_mut().insert(place.client);
         self.router.clone().oneshot(request.map(Body::new)).await
     }
 }

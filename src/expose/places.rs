@@ -53,7 +53,7 @@ struct Taken {
 
 #[derive(Debug)]
 struct Connection {
-    client: IpAddr,
+    client: Client,
     /// Requests that are being answered.
     requests: usize,
     /// Whether it ever had a request, as that of a monitoring server that keeps it open has.
@@ -74,7 +74,7 @@ impl Places {
     /// A place for a new connection. Where none is free, a connection is closed; where all are being answered, there is
     /// none.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let client = client(address);
+        let client = Client::of(address);
         let mut taken = self.lock();
         while let Some(full) = taken.fullness(client, self.limits) {
             let victim = taken.victim(|connection| full.concerns(connection, client))?;
@@ -95,6 +95,7 @@ impl Places {
         taken.by_number.insert(number, connection);
         Some(Place {
             places: Arc::clone(self),
+            client,
             number,
             close,
         })
@@ -124,7 +125,7 @@ enum Full {
 
 impl Full {
     /// Whether this connection may be closed for that client.
-    fn concerns(self, connection: &Connection, client: IpAddr) -> bool {
+    fn concerns(self, connection: &Connection, client: Client) -> bool {
         match self {
             Full::Address => connection.client == client,
             Full::Remote => !connection.client.is_loopback(),
@@ -135,7 +136,7 @@ impl Full {
 
 impl Taken {
     /// Why this client has no place, if so.
-    fn fullness(&self, client: IpAddr, limits: Limits) -> Option<Full> {
+    fn fullness(&self, client: Client, limits: Limits) -> Option<Full> {
         let (mut own, mut remote) = (0, 0);
         for other in self.by_number.values() {
             own += usize::from(other.client == client);
@@ -161,7 +162,7 @@ impl Taken {
     /// that had a request: a new connection has time to send its own, however many of the others had one.
     fn victim(&self, concerns: impl Fn(&Connection) -> bool) -> Option<u64> {
         let concerned = || self.by_number.iter().filter(|(_, one)| concerns(one));
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        let mut counts: HashMap<Client, usize> = HashMap::new();
         for (_, connection) in concerned() {
             *counts.entry(connection.client).or_default() += 1;
         }
@@ -186,14 +187,25 @@ impl Taken {
 }
 
 /// IPv4 as such, the network of an IPv6 host, and all of loopback: a host may have any address of these.
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        loopback if loopback.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(v6) => {
-            let network = v6.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(network))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Client(IpAddr);
+
+impl Client {
+    pub const LOOPBACK: Client = Client(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
+    pub fn of(address: IpAddr) -> Client {
+        match address.to_canonical() {
+            loopback if loopback.is_loopback() => Client::LOOPBACK,
+            IpAddr::V6(v6) => {
+                let network = v6.to_bits() & !u128::from(u64::MAX);
+                Client(IpAddr::V6(Ipv6Addr::from_bits(network)))
+            }
+            v4 => Client(v4),
         }
-        v4 => v4,
+    }
+
+    fn is_loopback(self) -> bool {
+        self == Client::LOOPBACK
     }
 }
 
@@ -201,6 +213,7 @@ fn client(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
+    pub client: Client,
     number: u64,
     close: Arc<Notify>,
 }
@@ -374,7 +387,7 @@ mod tests {
             ("10.0.0.1", "10.0.0.1"),
         ];
         for (given, expected) in table {
-            assert_eq!(client(address(given)), address(expected), "{given}");
+            assert_eq!(Client::of(address(given)).0, address(expected), "{given}");
         }
     }
 }
