@@ -16,6 +16,8 @@ pub struct Limits {
     pub for_loopback: usize,
     /// Of one address; all of loopback is one.
     pub each_address: usize,
+    /// That have sent something, and not yet a whole request: each may cost the exporter 100 kB.
+    pub beginning: usize,
 }
 
 impl Limits {
@@ -25,6 +27,7 @@ impl Limits {
             all: 64,
             for_loopback: 16,
             each_address: 32,
+            beginning: 64,
         }
     }
 
@@ -34,6 +37,7 @@ impl Limits {
             all: 512,
             for_loopback: 16,
             each_address: if each_address == 0 { 512 } else { each_address },
+            beginning: 128,
         }
     }
 }
@@ -56,6 +60,8 @@ struct Connection {
     client: Client,
     /// Requests that are being answered.
     requests: usize,
+    /// Whether its client has sent something.
+    begun: bool,
     /// Whether it ever had a request, as that of a monitoring server that keeps it open has.
     served: bool,
     /// When it was accepted, or when its last request began or ended.
@@ -78,9 +84,7 @@ impl Places {
         let mut taken = self.lock();
         while let Some(full) = taken.fullness(client, self.limits) {
             let victim = taken.victim(|connection| full.concerns(connection, client))?;
-            if let Some(closed) = taken.by_number.remove(&victim) {
-                closed.close.notify_one();
-            }
+            taken.close(victim);
         }
         taken.last += 1;
         let number = taken.last;
@@ -88,6 +92,7 @@ impl Places {
         let connection = Connection {
             client,
             requests: 0,
+            begun: false,
             served: false,
             active: Instant::now(),
             close: Arc::clone(&close),
@@ -153,6 +158,12 @@ impl Taken {
             Some(if spare { Full::All } else { Full::Remote })
         } else {
             None
+        }
+    }
+
+    fn close(&mut self, number: u64) {
+        if let Some(closed) = self.by_number.remove(&number) {
+            closed.close.notify_one();
         }
     }
 
@@ -224,6 +235,20 @@ impl Place {
         self.close.notified().await;
     }
 
+    /// The client has sent something. Where too many others have as well, and no whole request yet, one is closed.
+    pub fn begins(&self) {
+        let places = &self.places;
+        places.change(self.number, |connection| connection.begun = true);
+        let is_beginning = |connection: &Connection| connection.begun && !connection.served;
+        let mut taken = places.lock();
+        let beginning = taken.by_number.values().filter(|one| is_beginning(one));
+        if beginning.count() > places.limits.beginning
+            && let Some(victim) = taken.victim(is_beginning)
+        {
+            taken.close(victim);
+        }
+    }
+
     /// A request is being answered until the value is dropped.
     pub fn request(self: &Arc<Self>) -> Request {
         self.places.change(self.number, |connection| {
@@ -274,6 +299,7 @@ mod tests {
             all: 10,
             for_loopback: 2,
             each_address: 3,
+            beginning: 3,
         });
         let other = taken(&places, "10.0.0.9");
         let own: Vec<_> = (0..3).map(|_| taken(&places, "10.0.0.1")).collect();
@@ -299,6 +325,7 @@ mod tests {
             all: 10,
             for_loopback: 2,
             each_address: 3,
+            beginning: 3,
         });
         let scraped = taken(&places, "10.0.0.1");
         drop(scraped.request());
@@ -313,6 +340,7 @@ mod tests {
             all: 512,
             for_loopback: 16,
             each_address: 64,
+            beginning: 3,
         });
         let attacker: Vec<_> = (0..512)
             .map(|n| taken(&places, &format!("127.0.0.{}", 2 + n % 8)))
@@ -332,6 +360,7 @@ mod tests {
             all: 512,
             for_loopback: 16,
             each_address: 64,
+            beginning: 3,
         });
         let few = [taken(&places, "10.0.0.1"), taken(&places, "127.0.0.1")];
         let flood = |subnet: u32| {
@@ -346,11 +375,37 @@ mod tests {
     }
 
     #[test]
+    fn of_those_that_begin_the_oldest_of_the_client_with_the_most_is_closed() {
+        let places = Places::new(Limits {
+            all: 10,
+            for_loopback: 2,
+            each_address: 8,
+            beginning: 3,
+        });
+        let begins = |from: &str| {
+            let place = taken(&places, from);
+            place.begins();
+            place
+        };
+        let other = begins("10.0.0.1");
+        let served = begins("10.0.0.2");
+        drop(served.request());
+        let idle = taken(&places, "10.0.0.2");
+        let slow: Vec<_> = (0..4).map(|_| begins("10.0.0.2")).collect();
+        assert_eq!(
+            slow.iter().map(is_lost).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
+        assert!(![&other, &served, &idle].into_iter().any(is_lost));
+    }
+
+    #[test]
     fn places_are_kept_for_loopback() {
         let places = Places::new(Limits {
             all: 6,
             for_loopback: 2,
             each_address: 6,
+            beginning: 3,
         });
         let remote = ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"];
         let remote = remote.map(|from| taken(&places, from));
@@ -368,6 +423,7 @@ mod tests {
             all: 2,
             for_loopback: 0,
             each_address: 2,
+            beginning: 3,
         });
         let both = [taken(&places, "10.0.0.1"), taken(&places, "10.0.0.2")];
         let requests = both.each_ref().map(Place::request);
