@@ -88,6 +88,54 @@ fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
     assert!(open(&idle) <= 64);
 }
 
+/// All places taken by connections that each had a request, and 470 connects a second that send nothing.
+#[test]
+fn connections_of_other_addresses_of_loopback_keep_no_client_out() {
+    let _alone = crate::MEASURED.lock();
+    let host = Host::new();
+    fs::remove_dir_all(host.path("")).unwrap();
+    let mut command = Command::new(EXE);
+    command.arg("--path.procfs").arg(host.folder.path());
+    let exporter = Exporter::start(command);
+    let attacker = |number: usize| Ipv4Addr::new(127, 0, 0, 2 + (number % 8) as u8);
+    let _served: Vec<TcpStream> = (0..512)
+        .map(|number| {
+            let mut stream = connect_from(attacker(number), exporter.address).unwrap();
+            let request = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            stream.write_all(request).unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            stream
+        })
+        .collect();
+    let stop = AtomicBool::new(false);
+    let answered = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut kept = std::collections::VecDeque::new();
+            while !stop.load(Ordering::Relaxed) {
+                kept.extend(connect_from(attacker(kept.len()), exporter.address));
+                if kept.len() > 600 {
+                    kept.pop_front();
+                }
+                std::thread::sleep(Duration::from_micros(2_100));
+            }
+        });
+        let is_answered = |_: &u32| {
+            let mut stream = connect_from(Ipv4Addr::LOCALHOST, exporter.address).unwrap();
+            // A client that is a little slow.
+            std::thread::sleep(Duration::from_millis(4));
+            let request =
+                b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let mut answer = String::new();
+            let _ = stream.write_all(request);
+            stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
+        };
+        let answered = (0..60).filter(is_answered).count();
+        stop.store(true, Ordering::Relaxed);
+        answered
+    });
+    assert_eq!(answered, 60);
+}
+
 /// How many of them the exporter has not closed: it has sent nothing on any.
 fn open(streams: &[TcpStream]) -> usize {
     let is_open = |stream: &&TcpStream| {
