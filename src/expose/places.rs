@@ -1,6 +1,5 @@
 //! Which connections may be open at a time, and which is closed where a new one needs a place.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +51,8 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     by_number: HashMap<u64, Connection>,
+    /// How many each client has.
+    counts: HashMap<Client, usize>,
     last: u64,
 }
 
@@ -98,6 +99,7 @@ impl Places {
             close: Arc::clone(&close),
         };
         taken.by_number.insert(number, connection);
+        *taken.counts.entry(client).or_default() += 1;
         Some(Place {
             places: Arc::clone(self),
             client,
@@ -142,11 +144,8 @@ impl Full {
 impl Taken {
     /// Why this client has no place, if so.
     fn fullness(&self, client: Client, limits: Limits) -> Option<Full> {
-        let (mut own, mut remote) = (0, 0);
-        for other in self.by_number.values() {
-            own += usize::from(other.client == client);
-            remote += usize::from(!other.client.is_loopback());
-        }
+        let own = self.count(client);
+        let remote = self.by_number.len() - self.count(Client::LOOPBACK);
         if own >= limits.each_address {
             Some(Full::Address)
         } else if !client.is_loopback() && remote + limits.for_loopback >= limits.all {
@@ -161,8 +160,23 @@ impl Taken {
         }
     }
 
+    fn count(&self, client: Client) -> usize {
+        self.counts.get(&client).copied().unwrap_or_default()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Connection> {
+        let removed = self.by_number.remove(&number)?;
+        let left = self.count(removed.client).saturating_sub(1);
+        if left == 0 {
+            self.counts.remove(&removed.client);
+        } else {
+            self.counts.insert(removed.client, left);
+        }
+        Some(removed)
+    }
+
     fn close(&mut self, number: u64) {
-        if let Some(closed) = self.by_number.remove(&number) {
+        if let Some(closed) = self.remove(number) {
             closed.close.notify_one();
         }
     }
@@ -172,28 +186,47 @@ impl Taken {
     /// while they are half of them, so that a flood costs a monitoring server no connection. While they are fewer, one
     /// that had a request: a new connection has time to send its own, however many of the others had one.
     fn victim(&self, concerns: impl Fn(&Connection) -> bool) -> Option<u64> {
-        let concerned = || self.by_number.iter().filter(|(_, one)| concerns(one));
-        let mut counts: HashMap<Client, usize> = HashMap::new();
-        for (_, connection) in concerned() {
-            *counts.entry(connection.client).or_default() += 1;
+        let mut most = 0;
+        let (mut new, mut served) = (Idle::default(), Idle::default());
+        for (number, connection) in &self.by_number {
+            if connection.requests > 0 || !concerns(connection) {
+                continue;
+            }
+            let count = self.count(connection.client);
+            if count > most {
+                most = count;
+                (new, served) = (Idle::default(), Idle::default());
+            }
+            if count == most {
+                let idle = if connection.served {
+                    &mut served
+                } else {
+                    &mut new
+                };
+                idle.add(connection.active, *number);
+            }
         }
-        let count = |connection: &Connection| counts.get(&connection.client).copied();
-        let idle = || concerned().filter(|(_, connection)| connection.requests == 0);
-        let most = idle().map(|(_, connection)| count(connection)).max()?;
-        let (mut served, mut new) = (0, 0);
-        for (_, connection) in idle().filter(|(_, connection)| count(connection) == most) {
-            *(if connection.served {
-                &mut served
-            } else {
-                &mut new
-            }) += 1;
-        }
-        let (first, _) = idle().min_by_key(|(number, connection)| {
-            let is_later = connection.served == (new >= served);
-            let order = (is_later, connection.active, **number);
-            (Reverse(count(connection)), order)
-        })?;
-        Some(*first)
+        let first = if new.count >= served.count {
+            new
+        } else {
+            served
+        };
+        first.oldest.map(|(_, number)| number)
+    }
+}
+
+/// Connections without a request.
+#[derive(Debug, Default)]
+struct Idle {
+    count: usize,
+    oldest: Option<(Instant, u64)>,
+}
+
+impl Idle {
+    fn add(&mut self, active: Instant, number: u64) {
+        let this = (active, number);
+        self.count += 1;
+        self.oldest = Some(self.oldest.map_or(this, |oldest| oldest.min(this)));
     }
 }
 
@@ -261,7 +294,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().by_number.remove(&self.number);
+        self.places.lock().remove(self.number);
     }
 }
 
