@@ -418,10 +418,14 @@ fn certificates_are_checked_on_both_sides_and_taken_when_they_change() {
         as_client("client").contains("alert")
     });
 
-    // A file that is wrong, or would switch TLS off, changes nothing.
+    // A file that is wrong, or would let in more than before, changes nothing.
     for (text, logged) in [
         ("tls_server_config: [", "web.yml: "),
         ("", "TLS is switched off only by a restart"),
+        (
+            config,
+            "RequireAndVerifyClientCert is switched off only by a restart",
+        ),
     ] {
         fs::write(&file, text).unwrap();
         wait_for(logged, || {
@@ -433,8 +437,11 @@ fn certificates_are_checked_on_both_sides_and_taken_when_they_change() {
         });
         assert!(as_client("client").contains("alert"));
     }
-    fs::write(&file, config).unwrap();
-    wait_for("the first file again", || anonymous() == "200 HTTP/2");
+    assert!(anonymous().contains("alert"));
+    fs::write(&file, with_clients(names[0])).unwrap();
+    wait_for("the usual file again", || {
+        as_client("client") == "200 HTTP/2"
+    });
     assert_eq!(
         exporter.logged(refusal).len(),
         1,
@@ -472,12 +479,22 @@ fn users_headers_and_rate_limit_are_taken_when_the_file_changes() {
     wait_for("carol to be let in", || login("carol:carol123") == right);
     assert_eq!(login("dave:dave123"), refused);
 
+    // An emptied file does not open what was closed.
+    fs::write(&file, "").unwrap();
+    wait_for("the message", || {
+        let refused = "basic_auth_users: passwords are switched off only by a restart";
+        exporter.curl(&["--http"]);
+        !exporter.logged(refused).is_empty()
+    });
+    assert_eq!(exporter.curl(&["--http"]), refused);
+    assert_eq!(login("carol:carol123"), right);
+
+    let users = format!("basic_auth_users: {{carol: {carol}}}\n");
     let headers = "http_server_config: {headers: {X-Frame-Options: deny, Content-Security-Policy: \"default-src 'self'\"}}\n";
-    fs::write(&file, headers).unwrap();
+    fs::write(&file, format!("{users}{headers}")).unwrap();
     let shown = || {
-        exporter
-            .curl_output(&["--http", "--include"], "/", "")
-            .to_lowercase()
+        let carol = ["--http", "--include", "--user", "carol:carol123"];
+        exporter.curl_output(&carol, "/", "").to_lowercase()
     };
     wait_for("the headers", || shown().contains("x-frame-options: deny"));
     let shown = shown();
@@ -488,7 +505,11 @@ fn users_headers_and_rate_limit_are_taken_when_the_file_changes() {
     assert_eq!(shown.matches("content-security-policy").count(), 1);
     assert!(shown.contains("x-content-type-options: nosniff"), "{shown}");
 
-    fs::write(&file, "rate_limit: {interval: 1h, burst: 2}\n").unwrap();
+    fs::write(
+        &file,
+        format!("{users}rate_limit: {{interval: 1h, burst: 2}}\n"),
+    )
+    .unwrap();
     wait_for("the limit", || exporter.curl(&["--http"]) == "429 HTTP/1.1");
 }
 

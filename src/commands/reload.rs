@@ -1,16 +1,22 @@
 //! Takes the config file and the web config file again: at SIGHUP, and when a client asks for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, InUse};
 use crate::expose::web_config::Live;
 use crate::model::Clock;
 use crate::sys::systemd::{self, State};
+use crate::verdict::View;
+
+/// A file system that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests of clients.
 pub(super) type Requests = mpsc::Receiver<oneshot::Sender<Result<(), String>>>;
@@ -21,7 +27,9 @@ pub(super) struct Reloader {
     args: ServeArgs,
     web: Option<Arc<Live>>,
     settings: watch::Sender<InUse>,
+    view: watch::Receiver<Arc<View>>,
     clock: Clock,
+    reading: Reading,
 }
 
 impl Reloader {
@@ -31,6 +39,7 @@ impl Reloader {
         requests: Requests,
         web: Option<Arc<Live>>,
         settings: watch::Sender<InUse>,
+        view: watch::Receiver<Arc<View>>,
         clock: Clock,
     ) -> anyhow::Result<Reloader> {
         let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -40,7 +49,9 @@ impl Reloader {
             args,
             web,
             settings,
+            view,
             clock,
+            reading: Reading::default(),
         })
     }
 
@@ -51,9 +62,15 @@ impl Reloader {
                 Some(answer) = self.requests.recv() => Some(answer),
                 else => return std::future::pending().await,
             };
-            systemd::notify(State::Reloading);
+            // A service that is still starting is ready with its first round of discovery and not before.
+            let is_ready = self.view.borrow().snapshot.discovery.success.is_some();
+            if is_ready {
+                systemd::notify(State::Reloading);
+            }
             let result = self.take().await;
-            systemd::notify(State::Ready);
+            if is_ready {
+                systemd::notify(State::Ready);
+            }
             if let Some(answer) = answer {
                 // The client may have gone.
                 let _ = answer.send(result);
@@ -62,15 +79,15 @@ impl Reloader {
     }
 
     /// Both files; one that cannot be used leaves in use what was before.
-    async fn take(&self) -> Result<(), String> {
+    async fn take(&mut self) -> Result<(), String> {
         let (args, web) = (self.args.clone(), self.web.clone());
         let read = move || {
             let config = Config::load(args).map_err(|error| error.to_string());
             let web = web.map_or(Ok(()), |web| web.reload());
             (config, web.map_err(|error| error.to_string()))
         };
-        let read = tokio::task::spawn_blocking(read).await;
-        let (config, web) = read.map_err(|error| error.to_string())?;
+        let read = self.reading.within(PATIENCE, read).await;
+        let (config, web) = read.unwrap_or_else(|error| (Err(error), Ok(())));
         let before = Arc::clone(&self.settings.borrow().config);
         let config = config.and_then(|config| {
             if config.evidence == before.evidence {
@@ -97,5 +114,52 @@ impl Reloader {
             }
         });
         result
+    }
+}
+
+/// The blocking read of the files, one at a time: on a file system that hangs, each would cost a thread.
+#[derive(Default)]
+struct Reading(Option<AbortHandle>);
+
+impl Reading {
+    async fn within<T: Send + 'static>(
+        &mut self,
+        patience: Duration,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let text = "its file system hangs; once it answers, send SIGHUP again";
+        if self.0.as_ref().is_some_and(|last| !last.is_finished()) {
+            return Err(format!("config file: is still being read: {text}"));
+        }
+        let reading = tokio::task::spawn_blocking(read);
+        self.0 = Some(reading.abort_handle());
+        match tokio::time::timeout(patience, reading).await {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("config file: not read within {patience:?}: {text}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_hangs_costs_one_thread_and_a_later_one_works() {
+        let mut reading = Reading::default();
+        // Stands for a file system that hangs until the sender is dropped.
+        let (recover, hang) = mpsc::channel::<()>();
+        let patience = Duration::from_millis(20);
+        let first = reading.within(patience, move || hang.recv()).await;
+        assert!(first.is_err_and(|error| error.contains("not read within 20ms: ")));
+        let second = reading.within(patience, || ()).await;
+        assert!(second.is_err_and(|error| error.contains("is still being read: ")));
+        drop(recover);
+        while reading.0.as_ref().is_some_and(|last| !last.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reading.within(PATIENCE, || 7).await, Ok(7));
     }
 }

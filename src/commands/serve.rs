@@ -85,7 +85,7 @@ async fn serve(
     };
     let (ask, asked) = mpsc::channel(1);
     let reload = args.enable_lifecycle.then_some(ask);
-    let reloader = Reloader::new(args, asked, web.clone(), settings, clock)?;
+    let reloader = Reloader::new(args, asked, web.clone(), settings, view.clone(), clock)?;
     let access = Access {
         max_requests: config.max_requests,
         guard: Guard {

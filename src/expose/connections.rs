@@ -26,7 +26,9 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// An older connection is closed after its present answer, so that a client that reads nothing blocks no place forever.
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// The largest request head.
-const MAX_HEAD: u32 = 64 * 1024;
+const MAX_HEAD: u32 = 16 * 1024;
+/// No route reads a body: of HTTP/2, only what the protocol starts with may be on its way.
+const MAX_UNREAD: u32 = 65_535;
 /// The most requests at a time on a connection of HTTP/2.
 const MAX_STREAMS: u32 = 16;
 
@@ -84,6 +86,7 @@ impl Server {
     async fn connection(&self, stream: TcpStream, client: SocketAddr, place: &Arc<Place>) {
         // A client that says nothing costs no buffers.
         if let Ok(Ok(())) = tokio::time::timeout(HEADER_DEADLINE, stream.readable()).await {
+            place.begins();
             Box::pin(self.speak(stream, client, place)).await;
         }
     }
@@ -151,6 +154,8 @@ impl Server {
         http.timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD)
+            .initial_stream_window_size(MAX_UNREAD)
+            .initial_connection_window_size(MAX_UNREAD)
             // A client that is gone is noticed.
             .keep_alive_interval(HEADER_DEADLINE)
             .keep_alive_timeout(HEADER_DEADLINE);
@@ -174,10 +179,11 @@ impl Server {
 
     async fn answer(
         &self,
-        request: axum::http::Request<Incoming>,
+        mut request: axum::http::Request<Incoming>,
         place: &Arc<Place>,
     ) -> Result<Response, Infallible> {
         let _request = place.request();
+        request.extensions_mut().insert(place.client);
         self.router.clone().oneshot(request.map(Body::new)).await
     }
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::places::Client;
 use super::web_config::auth::Login;
 use super::web_config::{Live, WebConfig};
 use crate::model::routes;
@@ -46,7 +47,11 @@ impl Guard {
                 );
             }
             if !config.users.is_empty() {
-                match web.logins.check(&config.users, &head.headers).await {
+                // Each connection has one; without it, all would be one client.
+                let client = head.extensions.get::<Client>().copied();
+                let client = client.unwrap_or(Client::LOOPBACK);
+                let logins = &web.logins;
+                match logins.check(&config.users, &head.headers, client).await {
                     Login::Right => {}
                     Login::Wrong => {
                         let realm = [(header::WWW_AUTHENTICATE, "Basic realm=\"kafka-vitals\"")];

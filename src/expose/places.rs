@@ -1,6 +1,5 @@
 //! Which connections may be open at a time, and which is closed where a new one needs a place.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +15,8 @@ pub struct Limits {
     pub for_loopback: usize,
     /// Of one address; all of loopback is one.
     pub each_address: usize,
+    /// That have sent something, and not yet a whole request: each may cost the exporter 100 kB.
+    pub beginning: usize,
 }
 
 impl Limits {
@@ -25,6 +26,7 @@ impl Limits {
             all: 64,
             for_loopback: 16,
             each_address: 32,
+            beginning: 64,
         }
     }
 
@@ -34,6 +36,7 @@ impl Limits {
             all: 512,
             for_loopback: 16,
             each_address: if each_address == 0 { 512 } else { each_address },
+            beginning: 128,
         }
     }
 }
@@ -48,14 +51,18 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     by_number: HashMap<u64, Connection>,
+    /// How many each client has.
+    counts: HashMap<Client, usize>,
     last: u64,
 }
 
 #[derive(Debug)]
 struct Connection {
-    client: IpAddr,
+    client: Client,
     /// Requests that are being answered.
     requests: usize,
+    /// Whether its client has sent something.
+    begun: bool,
     /// Whether it ever had a request, as that of a monitoring server that keeps it open has.
     served: bool,
     /// When it was accepted, or when its last request began or ended.
@@ -74,13 +81,11 @@ impl Places {
     /// A place for a new connection. Where none is free, a connection is closed; where all are being answered, there is
     /// none.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let client = client(address);
+        let client = Client::of(address);
         let mut taken = self.lock();
         while let Some(full) = taken.fullness(client, self.limits) {
             let victim = taken.victim(|connection| full.concerns(connection, client))?;
-            if let Some(closed) = taken.by_number.remove(&victim) {
-                closed.close.notify_one();
-            }
+            taken.close(victim);
         }
         taken.last += 1;
         let number = taken.last;
@@ -88,13 +93,16 @@ impl Places {
         let connection = Connection {
             client,
             requests: 0,
+            begun: false,
             served: false,
             active: Instant::now(),
             close: Arc::clone(&close),
         };
         taken.by_number.insert(number, connection);
+        *taken.counts.entry(client).or_default() += 1;
         Some(Place {
             places: Arc::clone(self),
+            client,
             number,
             close,
         })
@@ -124,7 +132,7 @@ enum Full {
 
 impl Full {
     /// Whether this connection may be closed for that client.
-    fn concerns(self, connection: &Connection, client: IpAddr) -> bool {
+    fn concerns(self, connection: &Connection, client: Client) -> bool {
         match self {
             Full::Address => connection.client == client,
             Full::Remote => !connection.client.is_loopback(),
@@ -135,12 +143,9 @@ impl Full {
 
 impl Taken {
     /// Why this client has no place, if so.
-    fn fullness(&self, client: IpAddr, limits: Limits) -> Option<Full> {
-        let (mut own, mut remote) = (0, 0);
-        for other in self.by_number.values() {
-            own += usize::from(other.client == client);
-            remote += usize::from(!other.client.is_loopback());
-        }
+    fn fullness(&self, client: Client, limits: Limits) -> Option<Full> {
+        let own = self.count(client);
+        let remote = self.by_number.len() - self.count(Client::LOOPBACK);
         if own >= limits.each_address {
             Some(Full::Address)
         } else if !client.is_loopback() && remote + limits.for_loopback >= limits.all {
@@ -155,45 +160,96 @@ impl Taken {
         }
     }
 
+    fn count(&self, client: Client) -> usize {
+        self.counts.get(&client).copied().unwrap_or_default()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Connection> {
+        let removed = self.by_number.remove(&number)?;
+        let left = self.count(removed.client).saturating_sub(1);
+        if left == 0 {
+            self.counts.remove(&removed.client);
+        } else {
+            self.counts.insert(removed.client, left);
+        }
+        Some(removed)
+    }
+
+    fn close(&mut self, number: u64) {
+        if let Some(closed) = self.remove(number) {
+            closed.close.notify_one();
+        }
+    }
+
     /// Which of the concerned connections without a request is closed: one of the client that has the most, so that no
     /// client takes the places of those that have fewer. Of these the one that never had a request for the longest time
     /// while they are half of them, so that a flood costs a monitoring server no connection. While they are fewer, one
     /// that had a request: a new connection has time to send its own, however many of the others had one.
     fn victim(&self, concerns: impl Fn(&Connection) -> bool) -> Option<u64> {
-        let concerned = || self.by_number.iter().filter(|(_, one)| concerns(one));
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for (_, connection) in concerned() {
-            *counts.entry(connection.client).or_default() += 1;
+        let mut most = 0;
+        let (mut new, mut served) = (Idle::default(), Idle::default());
+        for (number, connection) in &self.by_number {
+            if connection.requests > 0 || !concerns(connection) {
+                continue;
+            }
+            let count = self.count(connection.client);
+            if count > most {
+                most = count;
+                (new, served) = (Idle::default(), Idle::default());
+            }
+            if count == most {
+                let idle = if connection.served {
+                    &mut served
+                } else {
+                    &mut new
+                };
+                idle.add(connection.active, *number);
+            }
         }
-        let count = |connection: &Connection| counts.get(&connection.client).copied();
-        let idle = || concerned().filter(|(_, connection)| connection.requests == 0);
-        let most = idle().map(|(_, connection)| count(connection)).max()?;
-        let (mut served, mut new) = (0, 0);
-        for (_, connection) in idle().filter(|(_, connection)| count(connection) == most) {
-            *(if connection.served {
-                &mut served
-            } else {
-                &mut new
-            }) += 1;
-        }
-        let (first, _) = idle().min_by_key(|(number, connection)| {
-            let is_later = connection.served == (new >= served);
-            let order = (is_later, connection.active, **number);
-            (Reverse(count(connection)), order)
-        })?;
-        Some(*first)
+        let first = if new.count >= served.count {
+            new
+        } else {
+            served
+        };
+        first.oldest.map(|(_, number)| number)
+    }
+}
+
+/// Connections without a request.
+#[derive(Debug, Default)]
+struct Idle {
+    count: usize,
+    oldest: Option<(Instant, u64)>,
+}
+
+impl Idle {
+    fn add(&mut self, active: Instant, number: u64) {
+        let this = (active, number);
+        self.count += 1;
+        self.oldest = Some(self.oldest.map_or(this, |oldest| oldest.min(this)));
     }
 }
 
 /// IPv4 as such, the network of an IPv6 host, and all of loopback: a host may have any address of these.
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        loopback if loopback.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(v6) => {
-            let network = v6.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(network))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Client(IpAddr);
+
+impl Client {
+    pub const LOOPBACK: Client = Client(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
+    pub fn of(address: IpAddr) -> Client {
+        match address.to_canonical() {
+            loopback if loopback.is_loopback() => Client::LOOPBACK,
+            IpAddr::V6(v6) => {
+                let network = v6.to_bits() & !u128::from(u64::MAX);
+                Client(IpAddr::V6(Ipv6Addr::from_bits(network)))
+            }
+            v4 => Client(v4),
         }
-        v4 => v4,
+    }
+
+    fn is_loopback(self) -> bool {
+        self == Client::LOOPBACK
     }
 }
 
@@ -201,6 +257,7 @@ fn client(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
+    pub client: Client,
     number: u64,
     close: Arc<Notify>,
 }
@@ -209,6 +266,20 @@ impl Place {
     /// Completes when another connection has got this place.
     pub async fn lost(&self) {
         self.close.notified().await;
+    }
+
+    /// The client has sent something. Where too many others have as well, and no whole request yet, one is closed.
+    pub fn begins(&self) {
+        let places = &self.places;
+        places.change(self.number, |connection| connection.begun = true);
+        let is_beginning = |connection: &Connection| connection.begun && !connection.served;
+        let mut taken = places.lock();
+        let beginning = taken.by_number.values().filter(|one| is_beginning(one));
+        if beginning.count() > places.limits.beginning
+            && let Some(victim) = taken.victim(is_beginning)
+        {
+            taken.close(victim);
+        }
     }
 
     /// A request is being answered until the value is dropped.
@@ -223,7 +294,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().by_number.remove(&self.number);
+        self.places.lock().remove(self.number);
     }
 }
 
@@ -261,6 +332,7 @@ mod tests {
             all: 10,
             for_loopback: 2,
             each_address: 3,
+            beginning: 3,
         });
         let other = taken(&places, "10.0.0.9");
         let own: Vec<_> = (0..3).map(|_| taken(&places, "10.0.0.1")).collect();
@@ -286,6 +358,7 @@ mod tests {
             all: 10,
             for_loopback: 2,
             each_address: 3,
+            beginning: 3,
         });
         let scraped = taken(&places, "10.0.0.1");
         drop(scraped.request());
@@ -300,6 +373,7 @@ mod tests {
             all: 512,
             for_loopback: 16,
             each_address: 64,
+            beginning: 3,
         });
         let attacker: Vec<_> = (0..512)
             .map(|n| taken(&places, &format!("127.0.0.{}", 2 + n % 8)))
@@ -319,6 +393,7 @@ mod tests {
             all: 512,
             for_loopback: 16,
             each_address: 64,
+            beginning: 3,
         });
         let few = [taken(&places, "10.0.0.1"), taken(&places, "127.0.0.1")];
         let flood = |subnet: u32| {
@@ -333,11 +408,37 @@ mod tests {
     }
 
     #[test]
+    fn of_those_that_begin_the_oldest_of_the_client_with_the_most_is_closed() {
+        let places = Places::new(Limits {
+            all: 10,
+            for_loopback: 2,
+            each_address: 8,
+            beginning: 3,
+        });
+        let begins = |from: &str| {
+            let place = taken(&places, from);
+            place.begins();
+            place
+        };
+        let other = begins("10.0.0.1");
+        let served = begins("10.0.0.2");
+        drop(served.request());
+        let idle = taken(&places, "10.0.0.2");
+        let slow: Vec<_> = (0..4).map(|_| begins("10.0.0.2")).collect();
+        assert_eq!(
+            slow.iter().map(is_lost).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
+        assert!(![&other, &served, &idle].into_iter().any(is_lost));
+    }
+
+    #[test]
     fn places_are_kept_for_loopback() {
         let places = Places::new(Limits {
             all: 6,
             for_loopback: 2,
             each_address: 6,
+            beginning: 3,
         });
         let remote = ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"];
         let remote = remote.map(|from| taken(&places, from));
@@ -355,6 +456,7 @@ mod tests {
             all: 2,
             for_loopback: 0,
             each_address: 2,
+            beginning: 3,
         });
         let both = [taken(&places, "10.0.0.1"), taken(&places, "10.0.0.2")];
         let requests = both.each_ref().map(Place::request);
@@ -374,7 +476,7 @@ mod tests {
             ("10.0.0.1", "10.0.0.1"),
         ];
         for (given, expected) in table {
-            assert_eq!(client(address(given)), address(expected), "{given}");
+            assert_eq!(Client::of(address(given)).0, address(expected), "{given}");
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 use crate::EXE;
 use crate::host::Host;
-use crate::running::Exporter;
+use crate::running::{Exporter, wait_for};
 
 /// A connection that comes from this address of loopback. Of an answer that the client does not read, the kernel takes
 /// little from the exporter.
@@ -87,11 +87,98 @@ fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
     println!("{count} requests, the slowest took {slowest:?}");
     // A kubelet waits for a second. On a machine that does nothing else this is below 100 ms (docs/reliability.md).
     assert!(slowest.0 < Duration::from_secs(1), "{slowest:?}");
-    // Those that were closed for others show it.
-    let open = idle.iter().filter(|stream| {
+    assert!(open(&idle) <= 64);
+}
+
+/// All places taken by connections that each had a request, and 470 connects a second that send nothing.
+#[test]
+fn connections_of_other_addresses_of_loopback_keep_no_client_out() {
+    let _alone = crate::MEASURED.lock();
+    let host = Host::new();
+    fs::remove_dir_all(host.path("")).unwrap();
+    let mut command = Command::new(EXE);
+    command.arg("--path.procfs").arg(host.folder.path());
+    let exporter = Exporter::start(command);
+    let attacker = |number: u8| Ipv4Addr::new(127, 0, 0, number);
+    let _served: Vec<TcpStream> = (0..512)
+        .map(|number| {
+            let from = attacker(2 + (number % 8) as u8);
+            let mut stream = connect_from(from, exporter.address).unwrap();
+            let request = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            stream.write_all(request).unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            stream
+        })
+        .collect();
+    let stop = AtomicBool::new(false);
+    let answered = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut kept = std::collections::VecDeque::new();
+            while !stop.load(Ordering::Relaxed) {
+                kept.extend(connect_from(attacker(10), exporter.address));
+                if kept.len() > 600 {
+                    kept.pop_front();
+                }
+                std::thread::sleep(Duration::from_micros(2_100));
+            }
+        });
+        let is_answered = |_: &u32| {
+            let mut stream = connect_from(Ipv4Addr::LOCALHOST, exporter.address).unwrap();
+            // A client that is a little slow.
+            std::thread::sleep(Duration::from_millis(4));
+            let request =
+                b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let mut answer = String::new();
+            let _ = stream.write_all(request);
+            stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
+        };
+        let answered = (0..60).filter(is_answered).count();
+        stop.store(true, Ordering::Relaxed);
+        answered
+    });
+    assert_eq!(answered, 60);
+}
+
+/// How many of them the exporter has not closed: it has sent nothing on any.
+fn open(streams: &[TcpStream]) -> usize {
+    let is_open = |stream: &&TcpStream| {
         stream.set_nonblocking(true).unwrap();
         let read = (&mut &**stream).read(&mut [0]);
         read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-    });
-    assert!(open.count() <= 64);
+    };
+    streams.iter().filter(is_open).count()
+}
+
+/// 496 connections with an unfinished request head each.
+#[test]
+fn unfinished_requests_share_their_memory() {
+    let _alone = crate::MEASURED.lock();
+    let host = Host::new();
+    fs::remove_dir_all(host.path("")).unwrap();
+    let mut command = Command::new(EXE);
+    command.arg("--path.procfs").arg(host.folder.path());
+    // All of loopback is one address.
+    command.arg("--web.max-connections-per-address=0");
+    let exporter = Exporter::start(command);
+    assert!(exporter.get("/metrics").starts_with("HTTP/1.1 200"));
+    let before = exporter.peak_memory();
+    let head = |length: usize| format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {:a>length$}", "");
+    let slow: Vec<TcpStream> = (0..496)
+        .map(|_| {
+            let mut stream = connect_from(Ipv4Addr::LOCALHOST, exporter.address).unwrap();
+            // It may have been closed for another one already.
+            let _ = stream.write_all(head(15 * 1024).as_bytes());
+            stream
+        })
+        .collect();
+    wait_for("all but 128 to be closed", || open(&slow) <= 128);
+    assert!(open(&slow) >= 100, "{} are open", open(&slow));
+    assert!(exporter.get("/metrics").starts_with("HTTP/1.1 200"));
+    let grown = (exporter.peak_memory() - before) / 1024;
+    println!("{grown} KiB for unfinished requests");
+    assert!(grown < 10 * 1024, "{grown} KiB");
+    // A client's whole head has a bound as well.
+    let large = format!("{}\r\n\r\n", head(20 * 1024));
+    let answer = exporter.send(large.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }

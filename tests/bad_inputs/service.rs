@@ -84,6 +84,24 @@ fn reloads_and_the_end_are_reported() {
     systemd.expect("STOPPING=1\n");
 }
 
+#[test]
+fn a_reload_while_it_starts_does_not_report_it_as_ready() {
+    let host = Host::new();
+    // It gets SIGHUP all the time, and ignores it until it can take its config file again.
+    let script =
+        "trap '' HUP; (while kill -HUP $$ 2>/dev/null; do sleep 0.001; done) & exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    let exporter = host.exporter_with("");
+    command
+        .args(["-c", script])
+        .arg(EXE)
+        .args(exporter.get_args());
+    let systemd = Notified::by(&mut command, &host);
+    let _exporter = Exporter::start(command);
+    systemd.expect("READY=1\n");
+    systemd.expect("RELOADING=1\nMONOTONIC_USEC=*\n");
+}
+
 /// The exporter with these sockets, as systemd starts it: from fd 3 on.
 fn activated(socket: impl Into<OwnedFd>, host: &Host) -> Command {
     let script = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"";

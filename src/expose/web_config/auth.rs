@@ -1,6 +1,6 @@
 //! Basic authentication with bcrypt: one hash at a time, few that wait, answers kept.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,11 +10,15 @@ use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use crate::expose::places::Client;
+
 /// A hash of this cost takes some 20 s; each step more doubles that.
 const MAX_COST: u32 = 18;
 /// The most logins that wait for their hash; the others are refused at once.
 const MAX_WAITING: usize = 16;
-/// After a wrong login, the next hash waits for so many times what this one took.
+/// The most logins of one client, besides one whose hash is computed or which was wrong a moment ago.
+const MAX_WAITING_EACH: usize = 2;
+/// After a wrong login, the next hash of that client waits for so many times what this one took.
 const PAUSE_AFTER_WRONG: u32 = 4;
 /// The most wrong logins that are remembered.
 const MAX_WRONG: usize = 100;
@@ -77,6 +81,14 @@ pub struct Logins {
     wrong: Mutex<VecDeque<Key>>,
     turn: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Of clients with a login that waits, has its hash computed, or makes the next one wait.
+    queues: Mutex<HashMap<Client, Queue>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    turn: Arc<Semaphore>,
+    logins: usize,
 }
 
 impl Default for Logins {
@@ -86,6 +98,7 @@ impl Default for Logins {
             wrong: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
+            queues: Mutex::default(),
         }
     }
 }
@@ -99,13 +112,36 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A login in the queue of its client.
+struct Queued {
+    logins: Arc<Logins>,
+    client: Client,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let mut queues = lock(&self.logins.queues);
+        if let Some(queue) = queues.get_mut(&self.client) {
+            queue.logins = queue.logins.saturating_sub(1);
+            if queue.logins == 0 {
+                queues.remove(&self.client);
+            }
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Logins {
     /// Whether these headers name one of the users with its password.
-    pub async fn check(self: &Arc<Self>, users: &Users, headers: &HeaderMap) -> Login {
+    pub async fn check(
+        self: &Arc<Self>,
+        users: &Users,
+        headers: &HeaderMap,
+        client: Client,
+    ) -> Login {
         let Some((name, password)) = basic(headers) else {
             return Login::Wrong;
         };
@@ -121,12 +157,18 @@ impl Logins {
         if let Some(login) = self.kept(&key) {
             return login;
         }
+        let Some((queued, own_turn)) = self.queue(client) else {
+            return Login::Busy;
+        };
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Login::Busy;
         }
         let waiting = Waiting(&self.waiting);
-        // The semaphore is never closed.
+        // No semaphore is ever closed.
+        let Ok(own_turn) = own_turn.acquire_owned().await else {
+            return Login::Busy;
+        };
         let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
             return Login::Busy;
         };
@@ -142,12 +184,15 @@ impl Logins {
             let right = bcrypt::verify(password, &hash).unwrap_or(false) && known;
             this.keep(key, right);
             // The turn ends here, and not with the request: a client that hangs up does not let the next hash run
-            // beside this one. Who guesses passwords gets a fifth of a core.
-            let pause = start.elapsed() * if right { 0 } else { PAUSE_AFTER_WRONG };
-            runtime.spawn(async move {
-                tokio::time::sleep(pause).await;
-                drop(turn);
-            });
+            // beside this one. Who guesses passwords gets a fifth of a core, and delays nobody else.
+            drop(turn);
+            if !right {
+                let pause = start.elapsed() * PAUSE_AFTER_WRONG;
+                runtime.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    drop((own_turn, queued));
+                });
+            }
             right
         });
         match hashed.await {
@@ -155,6 +200,24 @@ impl Logins {
             Ok(false) => Login::Wrong,
             Err(_) => Login::Busy,
         }
+    }
+
+    /// A place in the client's queue, if it has one, and what to wait for.
+    fn queue(self: &Arc<Self>, client: Client) -> Option<(Queued, Arc<Semaphore>)> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(client).or_insert_with(|| Queue {
+            turn: Arc::new(Semaphore::new(1)),
+            logins: 0,
+        });
+        if queue.logins > MAX_WAITING_EACH {
+            return None;
+        }
+        queue.logins += 1;
+        let queued = Queued {
+            logins: Arc::clone(self),
+            client,
+        };
+        Some((queued, Arc::clone(&queue.turn)))
     }
 
     fn kept(&self, key: &Key) -> Option<Login> {
@@ -228,6 +291,8 @@ mod tests {
         HeaderMap::from_iter([(header::AUTHORIZATION, value)])
     }
 
+    const CLIENT: Client = Client::LOOPBACK;
+
     #[tokio::test]
     async fn an_unknown_name_costs_a_hash_and_the_second_answer_none() {
         let (users, logins) = (users(10), Arc::new(Logins::default()));
@@ -241,14 +306,18 @@ mod tests {
             let mut took = [Duration::ZERO; 2];
             for took in &mut took {
                 let start = Instant::now();
-                assert_eq!(logins.check(&users, &headers).await, expected, "{name}");
+                assert_eq!(
+                    logins.check(&users, &headers, CLIENT).await,
+                    expected,
+                    "{name}"
+                );
                 *took = start.elapsed();
             }
             // Some 60 ms against some 10 µs.
             assert!(took[1] * 5 < took[0], "{name}: {took:?}");
         }
         assert_eq!(
-            logins.check(&users, &HeaderMap::new()).await,
+            logins.check(&users, &HeaderMap::new(), CLIENT).await,
             Login::Wrong,
             "without a login"
         );
@@ -259,7 +328,9 @@ mod tests {
         let (users, logins) = (users(8), Arc::new(Logins::default()));
         let guess = async |password: &str| {
             let start = Instant::now();
-            let login = logins.check(&users, &headers("alice", password)).await;
+            let login = logins
+                .check(&users, &headers("alice", password), CLIENT)
+                .await;
             assert_eq!(login, Login::Wrong);
             start.elapsed()
         };
@@ -273,19 +344,19 @@ mod tests {
     async fn a_flood_of_wrong_logins_is_refused_and_delays_no_known_one() {
         let (users, logins) = (users(6), Arc::new(Logins::default()));
         let right = headers("alice", "right");
-        assert_eq!(logins.check(&users, &right).await, Login::Right);
+        assert_eq!(logins.check(&users, &right, CLIENT).await, Login::Right);
         let flood: Vec<_> = (0..1000)
             .map(|number| {
                 let (users, logins) = (users.clone(), Arc::clone(&logins));
                 tokio::spawn(async move {
                     let headers = headers("alice", &number.to_string());
-                    logins.check(&users, &headers).await
+                    logins.check(&users, &headers, CLIENT).await
                 })
             })
             .collect();
         tokio::task::yield_now().await;
         let start = Instant::now();
-        assert_eq!(logins.check(&users, &right).await, Login::Right);
+        assert_eq!(logins.check(&users, &right, CLIENT).await, Login::Right);
         assert!(
             start.elapsed() < Duration::from_millis(20),
             "{:?}",
@@ -296,6 +367,45 @@ mod tests {
             wrong += usize::from(login.await.unwrap() == Login::Wrong);
         }
         // The first has its turn at once, and so many wait.
-        assert!(wrong <= MAX_WAITING + 1, "{wrong} hashes");
+        assert_eq!(wrong, MAX_WAITING_EACH + 1);
+        wait_for_empty(&logins).await;
+    }
+
+    /// Clients that are gone leave nothing behind.
+    async fn wait_for_empty(logins: &Logins) {
+        while !lock(&logins.queues).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn guesses_keep_no_login_of_another_address_out() {
+        let (users, logins) = (users(6), Arc::new(Logins::default()));
+        let guesses = |host: u8| {
+            let (users, logins) = (users.clone(), Arc::clone(&logins));
+            async move {
+                for number in 0.. {
+                    let headers = headers("alice", &format!("{host} {number}"));
+                    let client = Client::of([10, 0, 0, host].into());
+                    let login = logins.check(&users, &headers, client).await;
+                    assert_ne!(login, Login::Right);
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let flood: Vec<_> = (0..200).map(|n| tokio::spawn(guesses(n % 4))).collect();
+        while logins.waiting.load(Ordering::Relaxed) < 4 * MAX_WAITING_EACH {
+            tokio::task::yield_now().await;
+        }
+        for number in 0..15 {
+            // It was never right before: the answers of before are not kept.
+            lock(&logins.right).clear();
+            let right = headers("alice", "right");
+            let client = Client::of([10, 0, 1, number].into());
+            assert_eq!(logins.check(&users, &right, client).await, Login::Right);
+        }
+        for task in flood {
+            task.abort();
+        }
     }
 }

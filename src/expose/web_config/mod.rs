@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderName, HeaderValue};
+use tokio::task::AbortHandle;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::sys::settings_file;
 use auth::{Logins, Users};
-use parse::{RateLimit, Settings};
+use parse::{ClientAuth, RateLimit, Settings};
 use rate::Bucket;
 
 pub(super) use tls::H2;
@@ -37,6 +38,8 @@ pub struct WebConfigError {
 pub struct WebConfig {
     /// None: connections are not encrypted.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Whether a client has no connection without a certificate that was verified.
+    verifies_clients: bool,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub users: Users,
     rate_limit: Option<RateLimit>,
@@ -74,8 +77,12 @@ impl WebConfig {
                 Some(Arc::new(tls.load()?))
             }
         };
+        let verifies_clients = settings
+            .tls
+            .is_some_and(|tls| tls.client_auth == ClientAuth::RequireAndVerify);
         Ok(WebConfig {
             tls,
+            verifies_clients,
             headers: settings.headers,
             users: settings.users,
             rate_limit: settings.rate_limit,
@@ -87,6 +94,19 @@ impl WebConfig {
     /// Whether a browser gets no answer without a certificate that it trusts, or a password.
     pub fn is_guarded(&self) -> bool {
         self.tls.is_some() || !self.users.is_empty()
+    }
+
+    /// What these settings no longer ask for: an emptied file must not open what was closed.
+    fn opened_since(&self, before: &WebConfig) -> Option<&'static str> {
+        if before.tls.is_some() && self.tls.is_none() {
+            Some("tls_server_config: TLS is")
+        } else if before.verifies_clients && !self.verifies_clients {
+            Some("tls_server_config.client_auth_type: RequireAndVerifyClientCert is")
+        } else if !before.users.is_empty() && self.users.is_empty() {
+            Some("basic_auth_users: passwords are")
+        } else {
+            None
+        }
     }
 
     fn warn(&self, path: &Path) {
@@ -143,6 +163,8 @@ struct State {
     seen: Vec<(PathBuf, Stamp)>,
     bucket: Option<Bucket>,
     next_look: Instant,
+    /// The last look: it may still run where a file system hangs.
+    look: Option<AbortHandle>,
 }
 
 impl Live {
@@ -164,6 +186,7 @@ impl Live {
                     .map(|limit| Bucket::full(limit, Instant::now())),
                 used: Arc::new(used),
                 next_look: Instant::now() + LOOK_EVERY,
+                look: None,
             }),
             path,
             logins: Arc::default(),
@@ -177,19 +200,18 @@ impl Live {
 
     /// The settings of now, after a look at the files where the last one is a second ago.
     pub async fn current(self: &Arc<Self>) -> Arc<WebConfig> {
-        let is_due = {
+        let look = {
             let mut state = self.lock();
-            let now = Instant::now();
-            let is_due = now >= state.next_look;
-            if is_due {
-                // Others do not look while this one does.
-                state.next_look = now + LOOK_EVERY + LOOK_PATIENCE;
-            }
-            is_due
+            // One at a time: on a file system that hangs, each would cost a thread.
+            let is_idle = state.look.as_ref().is_none_or(AbortHandle::is_finished);
+            (is_idle && Instant::now() >= state.next_look).then(|| {
+                let this = Arc::clone(self);
+                let look = tokio::task::spawn_blocking(move || this.look());
+                state.look = Some(look.abort_handle());
+                look
+            })
         };
-        if is_due {
-            let this = Arc::clone(self);
-            let look = tokio::task::spawn_blocking(move || this.look());
+        if let Some(look) = look {
             let _ = tokio::time::timeout(LOOK_PATIENCE, look).await;
         }
         Arc::clone(&self.lock().used)
@@ -222,11 +244,10 @@ impl Live {
         let mut seen = Vec::new();
         let before = Arc::clone(&self.lock().used);
         let read = WebConfig::read(&self.path, &mut seen).and_then(|read| {
-            // An emptied file must not open what was closed.
-            if before.tls.is_some() && read.tls.is_none() {
-                return Err("tls_server_config: TLS is switched off only by a restart".to_owned());
+            match read.opened_since(&before) {
+                Some(what) => Err(format!("{what} switched off only by a restart")),
+                None => Ok(read),
             }
-            Ok(read)
         });
         let mut state = self.lock();
         state.seen = seen;
@@ -263,5 +284,55 @@ impl Live {
         let mut state = self.lock();
         let bucket = state.bucket.as_mut();
         bucket.is_none_or(|bucket| bucket.take(limit, Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_hangs_costs_one_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("web.yml");
+        std::fs::write(&file, "").unwrap();
+        // Stands for a file system: a look at a file that has changed ends when the sender is dropped.
+        let (recover, hang) = mpsc::channel::<()>();
+        let (hang, looks) = (Mutex::new(hang), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&looks);
+        let live = Live::load(file.clone(), move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = hang.lock().unwrap().recv();
+        })
+        .unwrap();
+        // The files differ from what was seen, so that each look reports once they are settled.
+        let due = || {
+            let mut state = live.lock();
+            state.next_look = Instant::now();
+            state.seen = vec![(file.clone(), Stamp(None))];
+        };
+        while looks.load(Ordering::SeqCst) == 0 {
+            due();
+            live.current().await;
+        }
+        for _ in 0..5 {
+            due();
+            live.current().await;
+        }
+        assert_eq!(looks.load(Ordering::SeqCst), 1);
+        drop(recover);
+        let is_running = || {
+            let state = live.lock();
+            state.look.as_ref().is_some_and(|look| !look.is_finished())
+        };
+        while is_running() {
+            tokio::task::yield_now().await;
+        }
+        due();
+        live.current().await;
+        assert_eq!(looks.load(Ordering::SeqCst), 2);
     }
 }
