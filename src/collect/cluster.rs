@@ -266,7 +266,8 @@ impl ClusterClient {
             return Err(Failure::new(Reason::NoId, message));
         };
         let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
-        let address = own_address(&self.broker, bootstrap, listener, &self.same_network)?;
+        let own = rustix::process::geteuid().as_raw();
+        let address = own_address(&self.broker, bootstrap, listener, &self.same_network, own)?;
         let client = match self.client.take() {
             Some(client) if client.address() == address => self.client.insert(client),
             _ => self
