@@ -104,6 +104,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut worker = BlockingWorker::new(());
     loop {
         let started = Instant::now();
+        client.set_of_others(context.jvm.is_outranked());
         client.set_network(same_network(&context, &mut worker).await);
         match client.probe().await {
             Ok((probes, counts)) => {
@@ -240,6 +241,11 @@ impl ClusterClient {
             client,
             peers,
         }
+    }
+
+    /// Sets whether another user's brokers come first.
+    pub fn set_of_others(&self, of_others: bool) {
+        self.dialer.set_of_others(of_others);
     }
 
     /// Sets whether the broker runs in the exporter's network namespace. If not, nothing on loopback is asked, because
