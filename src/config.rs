@@ -354,6 +354,9 @@ fn uids(given: &[String]) -> Result<Vec<u32>, String> {
     }
     let passwd = users::read();
     let uid = |name: &String| {
+        if name.is_empty() {
+            return Err("a name is empty; name the brokers' users, by name or id".to_owned());
+        }
         let uid = name.parse().ok().or_else(|| users::uid_of(&passwd, name));
         uid.ok_or_else(|| {
             let shown: String = name.chars().take(60).collect();

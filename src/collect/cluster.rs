@@ -104,6 +104,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut worker = BlockingWorker::new(());
     loop {
         let started = Instant::now();
+        client.set_of_others(context.jvm.is_outranked());
         client.set_network(same_network(&context, &mut worker).await);
         match client.probe().await {
             Ok((probes, counts)) => {
@@ -242,6 +243,11 @@ impl ClusterClient {
         }
     }
 
+    /// Sets whether another user's brokers come first.
+    pub fn set_of_others(&self, of_others: bool) {
+        self.dialer.set_of_others(of_others);
+    }
+
     /// Sets whether the broker runs in the exporter's network namespace. If not, nothing on loopback is asked, because
     /// another broker may listen there.
     pub fn set_network(&mut self, same: Result<bool, Failure>) {
@@ -266,7 +272,8 @@ impl ClusterClient {
             return Err(Failure::new(Reason::NoId, message));
         };
         let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
-        let address = own_address(&self.broker, bootstrap, listener, &self.same_network)?;
+        let own = rustix::process::geteuid().as_raw();
+        let address = own_address(&self.broker, bootstrap, listener, &self.same_network, own)?;
         let client = match self.client.take() {
             Some(client) if client.address() == address => self.client.insert(client),
             _ => self

@@ -80,6 +80,11 @@ impl Jvm {
         self.outranked.store(outranked, Ordering::Relaxed);
     }
 
+    /// See [`Jvm::set_outranked`].
+    pub fn is_outranked(&self) -> bool {
+        self.outranked.load(Ordering::Relaxed)
+    }
+
     /// Takes a thread dump, after another one that may be under way: twice the deadline at most.
     ///
     /// # Errors
@@ -145,7 +150,7 @@ impl Jvm {
             let message = "another dump of this JVM is still under way";
             return Err(Failure::new(Reason::Timeout, message));
         };
-        let _place = match self.outranked.load(Ordering::Relaxed) {
+        let _place = match self.is_outranked() {
             false => None,
             true => match timeout(DEADLINE, OF_OTHERS.acquire()).await {
                 // It is never closed.

@@ -213,6 +213,7 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
                 if C::WAITS_FOR_DUMP {
                     context.dump_ended().await;
                 }
+                worker.set_of_others(context.jvm.is_outranked());
                 worker.run(deadline, &name, C::collect).await
             }
         };

@@ -162,6 +162,7 @@ async fn read_dump(
         thread_dump::make_utf8(&mut dump.bytes);
         report(&dump, history, behind.as_deref(), now)
     };
+    worker.set_of_others(context.jvm.is_outranked());
     let (report, _) = worker
         .run(Threads::DESCRIPTION.deadline, &name, read)
         .await?;

@@ -93,7 +93,7 @@ impl Standing {
         !self.trusted && first.min().is_some_and(|first| self.place(owner) > first)
     }
 
-    /// Whose brokers with this id have the bare id as label.
+    /// Of users that trust each other: whose brokers with this id have the bare id as label.
     fn holder(&self, id: i32) -> Option<u32> {
         let mut holders = self.seen.iter().filter(|seen| seen.id == Some(id));
         holders
@@ -103,8 +103,9 @@ impl Standing {
             .or_else(|| holders.next().map(|seen| seen.owner))
     }
 
-    /// The label of each broker: its id; `<id>@<user>` where that id is another user's; `@<port>` after that where brokers
-    /// of one user share an id; `pid-N` while the id is unknown.
+    /// The label of each broker: its id, or `pid-N` while that is unknown or another of its user has the same id and port;
+    /// `@<user>` after that where another user comes first, or another that the settings name has that id; `@<port>` after
+    /// that where brokers of one user share an id.
     pub(super) fn labels(
         &self,
         brokers: &[Arc<Broker>],
@@ -115,30 +116,42 @@ impl Standing {
             let served = listeners.clone().find(|listener| !listener.controller);
             served.or(listeners.next()).map(|listener| listener.port)
         };
-        let named = |broker: &Broker| {
+        let named = |broker: &Broker, outranked: bool| {
             let id = broker.id?;
-            match (self.holder(id), broker.owner) {
-                (Some(holder), Some(owner)) if holder != owner => {
-                    Some(format!("{id}@{}", user(owner)))
-                }
-                (Some(_), None) => None,
-                _ => Some(id.to_string()),
+            let holder = self.holder(id);
+            if outranked || (self.trusted && broker.owner.is_some() && holder != broker.owner) {
+                return Some(format!("{id}@{}", user(broker.owner?)));
             }
+            Some(id.to_string()).filter(|_| holder.is_none() || broker.owner.is_some())
         };
-        let names: Vec<_> = brokers.iter().map(|b| (named(b), port(b))).collect();
-        let text = |(name, port): &(Option<String>, Option<u16>)| {
-            let same = || names.iter().filter(|(other, _)| other == name);
+        let names: Vec<_> = brokers
+            .iter()
+            .map(|broker| {
+                let outranked = self.is_outranked(broker.owner);
+                (named(broker, outranked), port(broker), outranked)
+            })
+            .collect();
+        let text = |(name, port, _): &(Option<String>, Option<u16>, bool)| {
+            let same = || names.iter().filter(|(other, ..)| other == name);
             let text = name.as_ref()?;
             if same().count() == 1 {
                 return Some(text.clone());
             }
-            let alone = same().filter(|(_, other)| other == port).count() == 1;
+            let alone = same().filter(|(_, other, _)| other == port).count() == 1;
             Some(format!("{text}@{}", port.filter(|_| alone)?))
+        };
+        let unnamed = |broker: &Broker, outranked| {
+            let user = match (outranked, broker.owner) {
+                (false, _) => String::new(),
+                (true, Some(owner)) => format!("@{}", user(owner)),
+                (true, None) => "@unknown".to_owned(),
+            };
+            format!("pid-{}{user}", broker.process.pid)
         };
         std::iter::zip(brokers, &names)
             .map(|(broker, name)| Label {
-                text: text(name).unwrap_or_else(|| format!("pid-{}", broker.process.pid)),
-                outranked: self.is_outranked(broker.owner),
+                text: text(name).unwrap_or_else(|| unnamed(broker, name.2)),
+                outranked: name.2,
             })
             .collect()
     }

@@ -1,4 +1,5 @@
-//! Which bundles are removed where there are too many: each label has its share of the limits.
+//! Which bundles are removed where there are too many: each label has its share of the limits, and each user whose name
+//! labels carry has one for all of them, because anybody may start processes under any number of ids.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +15,26 @@ pub(super) struct Bundle {
     pub(super) at: u64,
 }
 
+/// Whose share of the limits a bundle takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner<'a> {
+    Label(&'a str),
+    User(&'a str),
+}
+
+/// A user's name does not start with a digit, as a port does (`sys/users.rs`).
+fn owner(label: &str) -> Owner<'_> {
+    match label.split('@').nth(1) {
+        Some(user) if !user.starts_with(|c: char| c.is_ascii_digit()) => Owner::User(user),
+        _ => Owner::Label(label),
+    }
+}
+
 /// Which of the bundles, the oldest first, are removed so that so many bytes and bundles may be added: those that are too
-/// old, then the oldest of the label that has most, never the newest of a label. Only where the newest alone leave no
-/// room, the largest of them goes, down to an equal share for each label and the new one: many labels, or one that is
-/// saved again and again, take nothing from the others.
+/// old, then the oldest of the owner that has most. The newest of a label without a user stays whatever its age and their
+/// number is; that of a user does not. Only where the newest alone leave no room, the largest of them goes, down to an
+/// equal share for each owner and the new one: many owners, or one that is saved again and again, take nothing from the
+/// others.
 pub(super) fn superfluous(
     bundles: &[(Bundle, u64)],
     settings: &EvidenceSettings,
@@ -25,22 +42,23 @@ pub(super) fn superfluous(
     more_bytes: u64,
     more: usize,
 ) -> Vec<usize> {
-    let newest: BTreeMap<&str, usize> = bundles
+    let newest: BTreeMap<Owner, usize> = bundles
         .iter()
         .enumerate()
-        .map(|(index, (bundle, _))| (bundle.label.as_str(), index))
+        .map(|(index, (bundle, _))| (owner(&bundle.label), index))
         .collect();
     let fair = settings.max_bytes / (newest.len() as u64 + 1);
-    let mut left: Vec<(usize, &Bundle, u64)> = Vec::new();
+    let mut left: Vec<(usize, Owner, u64)> = Vec::new();
     let mut removed = Vec::new();
     for (index, (bundle, bytes)) in bundles.iter().enumerate() {
         let old = settings
             .max_age
             .is_some_and(|age| now.saturating_sub(bundle.at) > age.as_secs());
-        if old && newest.get(bundle.label.as_str()) != Some(&index) {
+        let owner = owner(&bundle.label);
+        if old && (newest.get(&owner) != Some(&index) || matches!(owner, Owner::User(_))) {
             removed.push(index);
         } else {
-            left.push((index, bundle, *bytes));
+            left.push((index, owner, *bytes));
         }
     }
     loop {
@@ -49,20 +67,24 @@ pub(super) fn superfluous(
         if !too_big && left.len() + more <= settings.max_bundles {
             return removed;
         }
-        let weight_of = |label: &str| -> u64 {
-            let of_label = left.iter().filter(|(_, bundle, _)| bundle.label == label);
-            of_label
+        let weight_of = |owner: Owner| -> u64 {
+            let of_owner = left.iter().filter(|(_, other, _)| *other == owner);
+            of_owner
                 .map(|(.., bytes)| if too_big { *bytes } else { 1 })
                 .sum()
         };
         let older = left
             .iter()
             .enumerate()
-            .filter(|(_, (index, bundle, _))| newest.get(bundle.label.as_str()) != Some(index));
+            .filter(|(_, (index, owner, _))| newest.get(owner) != Some(index));
         // Of equal ones the first, which is the oldest.
         let heaviest = older
             .rev()
-            .max_by_key(|(_, (_, bundle, _))| weight_of(&bundle.label));
+            .max_by_key(|(_, (_, owner, _))| weight_of(*owner));
+        let of_user = || {
+            let mut left = left.iter().enumerate();
+            left.find(|(_, (_, owner, _))| !too_big && matches!(owner, Owner::User(_)))
+        };
         let largest = || {
             let room = bytes.saturating_add(more_bytes.min(fair)) > settings.max_bytes;
             let largest = left
@@ -72,7 +94,7 @@ pub(super) fn superfluous(
                 .max_by_key(|(_, (.., bytes))| *bytes);
             largest.filter(|(_, (.., bytes))| room && *bytes > fair)
         };
-        let Some((place, _)) = heaviest.or_else(largest) else {
+        let Some((place, _)) = heaviest.or_else(of_user).or_else(largest) else {
             return removed;
         };
         removed.push(left.remove(place).0);
@@ -95,7 +117,7 @@ mod tests {
             usize,
             &'static [usize],
         );
-        let table: [Case; 9] = [
+        let table: [Case; 12] = [
             ("all fit", &[("1", 10), ("1", 10), ("2", 10)], 25, 1, &[]),
             (
                 "the oldest of the only one",
@@ -185,6 +207,52 @@ mod tests {
                 1,
                 &[],
             ),
+            (
+                "the labels of one user have one share together",
+                &[
+                    ("1", 18),
+                    ("2@m", 18),
+                    ("3@m", 18),
+                    ("pid-4@m", 18),
+                    ("5@m@9001", 18),
+                ],
+                25,
+                1,
+                &[1],
+            ),
+            (
+                "nor do they keep each its newest",
+                &[
+                    ("1", 1),
+                    ("2@m", 1),
+                    ("3@m", 1),
+                    ("4@m", 1),
+                    ("5@m", 1),
+                    ("6@m", 1),
+                    ("7@m", 1),
+                    ("8@m", 1),
+                    ("9@m", 1),
+                ],
+                25,
+                1,
+                &[1, 2],
+            ),
+            (
+                "the newest of a user goes, where labels alone are as many as there may be",
+                &[
+                    ("x@m", 1),
+                    ("1@9092", 1),
+                    ("b", 1),
+                    ("c", 1),
+                    ("d", 1),
+                    ("e", 1),
+                    ("f", 1),
+                    ("g", 1),
+                ],
+                25,
+                1,
+                &[0],
+            ),
             ("nothing is added", &[("1", 50), ("2", 40)], 0, 0, &[]),
         ];
         let limits = EvidenceSettings {
@@ -207,5 +275,24 @@ mod tests {
             let removed = superfluous(&bundles, &limits, 1000, more_bytes * M, more);
             assert_eq!(removed, wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn the_newest_of_a_label_has_no_age_unless_it_carries_a_user() {
+        let limits = EvidenceSettings {
+            max_age: Some(std::time::Duration::from_secs(10)),
+            ..EvidenceSettings::default()
+        };
+        let bundle = |label: &str, at| {
+            let (name, label) = (String::new(), label.to_owned());
+            (Bundle { name, label, at }, 1)
+        };
+        let bundles = [
+            bundle("1", 1),
+            bundle("1", 2),
+            bundle("1@m", 3),
+            bundle("2", 990),
+        ];
+        assert_eq!(superfluous(&bundles, &limits, 1000, 0, 0), [0, 2]);
     }
 }

@@ -10,6 +10,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat};
@@ -34,6 +35,9 @@ const MANIFEST_ROOM: u64 = 16 << 10;
 pub const MANIFEST_CAP: usize = 64 << 10;
 /// The most entries of the evidence folder that are read.
 const MOST_ENTRIES: usize = 10_000;
+
+/// Held while leftovers are removed and while a new folder is made and locked: until it is, it looks like a leftover.
+static NEW_FOLDER: Mutex<()> = Mutex::new(());
 
 /// The folder of the bundles.
 #[derive(Debug)]
@@ -236,6 +240,7 @@ pub fn tidy(settings: &EvidenceSettings) -> Result<(), SaveError> {
         return Ok(());
     }
     let store = Store::open(settings, Folder::open)?;
+    let _only = NEW_FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
     let tidied = store.sweep().and_then(|_| store.prune(0, 0));
     tidied
         .map(drop)
@@ -277,6 +282,7 @@ impl Writer {
     ) -> Result<Writer, SaveError> {
         let store = Store::open(settings, Folder::open_or_create)?;
         let fail = |error| SaveError::folder(&store.dir, error);
+        let _only = NEW_FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
         let writing = store.sweep().map_err(fail)?;
         let share = settings.max_bytes / SHARE;
         let kept = if may_remove {

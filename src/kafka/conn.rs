@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub enum ConnError {
         waited: Duration,
     },
     #[error(
-        "no room for the answer of {address} to {request}: answers of {} MiB are in flight, which is all that the exporter keeps at a time; if this lasts, a broker, or a process that looks like one, sends far more than usual",
+        "no room for the answer of {address} to {request}: answers of {} MiB are in flight, which is all that the exporter keeps at a time, or half of that of brokers of other users than the first; if this lasts, a broker, or a process that looks like one, sends far more than usual",
         BUDGET >> 20
     )]
     NoRoom {
@@ -134,6 +135,14 @@ impl OwnConnections {
 pub struct Dialer {
     own: OwnConnections,
     resolver: Resolver,
+    /// Whether it is for a broker that another user's come before.
+    of_others: Arc<AtomicBool>,
+}
+
+impl Dialer {
+    pub fn set_of_others(&self, of_others: bool) {
+        self.of_others.store(of_others, Ordering::Relaxed);
+    }
 }
 
 impl From<OwnConnections> for Dialer {
@@ -141,6 +150,7 @@ impl From<OwnConnections> for Dialer {
         Dialer {
             own,
             resolver: Resolver::default(),
+            of_others: Arc::default(),
         }
     }
 }
@@ -211,7 +221,11 @@ impl Conn {
         loopback: bool,
     ) -> Result<Conn, ConnError> {
         let resolved = dialer.resolver.resolve(address);
-        Conn::connect_to(address, resolved, within, &dialer.own, loopback).await
+        let mut conn = Conn::connect_to(address, resolved, within, &dialer.own, loopback).await?;
+        if dialer.of_others.load(Ordering::Relaxed) {
+            conn.room = Room::of_others();
+        }
+        Ok(conn)
     }
 
     async fn connect_to(
@@ -318,7 +332,8 @@ impl Conn {
         self.passed_over += self.received.len().saturating_sub(HEADER);
         self.received.truncate(HEADER);
         self.received.shrink_to_fit();
-        (self.room, self.waits_for_room) = (Room::default(), false);
+        drop(self.room.take());
+        self.waits_for_room = false;
     }
 
     async fn answer(&mut self, deadline: Instant) -> Result<(Body, Duration), ConnError> {
@@ -433,7 +448,7 @@ impl Conn {
     fn take_answer(&mut self) -> Result<Body, ConnError> {
         let mut body = Body {
             bytes: std::mem::take(&mut self.received),
-            _room: std::mem::take(&mut self.room),
+            _room: self.room.take(),
         };
         self.passed_over = 0;
         let Some(Outstanding {

@@ -74,7 +74,7 @@ pub struct ExporterVitals {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BrokerSnapshot {
     pub broker: Arc<Broker>,
-    /// The `broker` label: the id, `<id>@<user>` where that is another user's, `<id>@<port>` where ids collide, `pid-N`
+    /// The `broker` label: the id, `<id>@<user>` where another user comes first, `<id>@<port>` where ids collide, `pid-N`
     /// while the id is unknown.
     pub label: String,
     /// See [`Label::outranked`].

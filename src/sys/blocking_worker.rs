@@ -14,6 +14,11 @@ use crate::model::{Failure, Reason};
 /// Threads at a time, of all workers: reads that hang must not become more and more.
 const THREADS: usize = 32;
 static FREE: Semaphore = Semaphore::const_new(THREADS);
+/// Of these, at processes of other users than the first: those may all hang on purpose.
+const THREADS_OF_OTHERS: usize = 8;
+static FREE_OF_OTHERS: Semaphore = Semaphore::const_new(THREADS_OF_OTHERS);
+/// A thread counts for as long as these live.
+type Places = [Option<SemaphorePermit<'static>>; 2];
 
 /// Runs blocking work, one piece at a time, away from the threads that must not wait. While a piece hangs (a read of
 /// `/proc` of a sick process can), the next is refused, so that a worker never holds more than one thread.
@@ -24,6 +29,8 @@ pub struct BlockingWorker<S> {
     running: Weak<()>,
     /// Whether it counts among [`THREADS`].
     counted: bool,
+    /// Whether it counts among [`THREADS_OF_OTHERS`] as well.
+    of_others: bool,
 }
 
 impl<S: Send + 'static> BlockingWorker<S> {
@@ -33,6 +40,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
             state: Arc::new(Mutex::new(state)),
             running: Weak::new(),
             counted: true,
+            of_others: false,
         }
     }
 
@@ -41,6 +49,24 @@ impl<S: Send + 'static> BlockingWorker<S> {
         BlockingWorker {
             counted: false,
             ..BlockingWorker::new(state)
+        }
+    }
+
+    /// Whether it reads at a process of another user than the first, see `discover/standing.rs`.
+    pub fn set_of_others(&mut self, of_others: bool) {
+        self.of_others = of_others;
+    }
+
+    /// Waits for the places that a thread needs.
+    async fn places(&self) -> Places {
+        // The semaphores are never closed.
+        let of_others = match self.of_others {
+            true => FREE_OF_OTHERS.acquire().await.ok(),
+            false => None,
+        };
+        match self.counted {
+            true => [of_others, FREE.acquire().await.ok()],
+            false => [of_others, None],
         }
     }
 
@@ -54,17 +80,12 @@ impl<S: Send + 'static> BlockingWorker<S> {
     ) -> Result<(R, Duration), Failure> {
         self.refuse_second(what)?;
         let end = tokio::time::Instant::now() + deadline;
-        let place = match self.counted {
-            false => None,
-            true => match tokio::time::timeout_at(end, FREE.acquire()).await {
-                // It is never closed.
-                Ok(place) => place.ok(),
-                Err(_) => return Err(no_place(what)),
-            },
+        let Ok(places) = tokio::time::timeout_at(end, self.places()).await else {
+            return Err(no_place(what));
         };
         let (done, answer) = oneshot::channel();
         // After the deadline there is no receiver any more.
-        self.start(what, place, work, |result| drop(done.send(result)))?;
+        self.start(what, places, work, |result| drop(done.send(result)))?;
         match tokio::time::timeout_at(end, answer).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(panicked(what)),
@@ -80,7 +101,9 @@ impl<S: Send + 'static> BlockingWorker<S> {
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<R, Failure> {
         let (done, answer) = mpsc::sync_channel(1);
-        self.start(what, None, work, move |result| drop(done.send(result)))?;
+        self.start(what, Places::default(), work, move |result| {
+            drop(done.send(result))
+        })?;
         match answer.recv_timeout(deadline) {
             Ok((result, _)) => Ok(result),
             Err(RecvTimeoutError::Disconnected) => Err(panicked(what)),
@@ -91,7 +114,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     fn start<R: 'static>(
         &mut self,
         what: &str,
-        place: Option<SemaphorePermit<'static>>,
+        places: Places,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
         deliver: impl FnOnce((R, Duration)) + Send + 'static,
     ) -> Result<(), Failure> {
@@ -103,12 +126,12 @@ impl<S: Send + 'static> BlockingWorker<S> {
             // Dropped in reverse order, also by a panic: when the caller sees an end, the next piece may follow.
             let deliver = deliver;
             let running = running;
-            let place = place;
+            let places = places;
             // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = measured(|| work(&mut state));
             drop(state);
-            drop(place);
+            drop(places);
             drop(running);
             deliver(result);
         };
@@ -241,7 +264,8 @@ fn no_thread(what: &str, error: &std::io::Error) -> Failure {
 
 fn no_place(what: &str) -> Failure {
     let message = format!(
-        "{what}: {THREADS} reads are under way, which is the most at a time; look for state D in /proc/PID/stat"
+        "{what}: {THREADS} reads are under way, which is the most at a time, or {THREADS_OF_OTHERS} at processes of other users \
+         than the first; look for state D in /proc/PID/stat"
     );
     Failure::new(Reason::NoRoom, message)
 }
@@ -417,5 +441,32 @@ mod tests {
                 .await
                 .is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn reads_that_hang_at_other_users_processes_leave_threads_to_the_first_user() {
+        let mut hanging = Vec::new();
+        for n in 0..=THREADS {
+            let mut worker = BlockingWorker::new(());
+            worker.set_of_others(true);
+            let (release, hang) = mpsc::channel::<()>();
+            let hangs = worker.run(Duration::from_millis(20), "a stranger", move |()| {
+                hang.recv().is_ok()
+            });
+            let reason = hangs.await.unwrap_err().reason;
+            let started = n < THREADS_OF_OTHERS;
+            assert_eq!(
+                reason,
+                if started {
+                    Reason::Timeout
+                } else {
+                    Reason::NoRoom
+                },
+                "{n}"
+            );
+            hanging.push((worker, release));
+        }
+        let mut real = BlockingWorker::new(());
+        real.run(SECOND * 5, "broker 1", |()| ()).await.unwrap();
     }
 }

@@ -232,7 +232,7 @@ fn flags_and_commands() {
         (vec!["--config.check", "--record=/nowhere/x"], format!("2: kafka-vitals: --record \"/nowhere/x\": /nowhere does not exist; {record}")),
         (vec!["--config.check", "--record", &inside_fifo], format!("2: kafka-vitals: --record \"{inside_fifo}\": {fifo} is a FIFO, not a folder; {record}")),
         (vec!["--config.check", "--discovery.users=root,no-such-user"], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"no-such-user\"; correct the name, or give the user's id, as of one that LDAP knows".into()),
-        (vec!["--config.check", "--discovery.users="], "2: kafka-vitals: --discovery.users: /etc/passwd has no user \"\"; *".into()),
+        (vec!["--config.check", "--discovery.users="], "2: kafka-vitals: --discovery.users: a name is empty; name the brokers' users, by name or id".into()),
         (vec!["live", "--tiemout=1s"], "0: error: unexpected argument '--tiemout' found".into()),
         (vec!["live", "--address=127.0.0.1:1", "--timeout=1s"], "0: ".into()),
         (vec!["attach-child"], "2: kafka-vitals attach-child is started by kafka-vitals itself; for a dump: kafka-vitals threads PID".into()),

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use crate::model::{Broker, Failure, Listener, Reason, Role, SecurityProtocol};
 
+/// Lower ports are those of other services: only root may listen there.
+pub(super) const FIRST_PORT: u16 = 1024;
+
 /// Joins host and port, with brackets around an IPv6 address.
 pub(super) fn address(host: &str, port: u16) -> String {
     if host.contains(':') {
@@ -13,12 +16,14 @@ pub(super) fn address(host: &str, port: u16) -> String {
     }
 }
 
-/// Returns where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one.
+/// Returns where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one, at a port of
+/// the system only where the process could listen there: that of root, or of `own`, the exporter's user.
 pub(super) fn own_address(
     broker: &Broker,
     bootstrap: Option<&str>,
     listener: Option<&str>,
     same_network: &Result<bool, Failure>,
+    own: u32,
 ) -> Result<String, Failure> {
     if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
         let message = format!(
@@ -68,6 +73,16 @@ pub(super) fn own_address(
     };
     let reachable = || {
         let address = loopback_if_any(chosen);
+        let may_listen = [Some(0), Some(own)].contains(&broker.owner);
+        if chosen.port < FIRST_PORT && !may_listen && listener.is_none() {
+            let message = format!(
+                "{}: {address} is not asked, because any user may name a port below {FIRST_PORT}, which is one of the \
+                 system: if it is the broker's, name the listener {} as `brokers[].probe_listener` in the config file",
+                broker.name(),
+                chosen.name
+            );
+            return Err(Failure::new(Reason::Config, message));
+        }
         if !is_local(chosen.host.as_deref()) || same_network.clone()? {
             return Ok(address);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use super::address::{address, is_local};
+use super::address::{FIRST_PORT, address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::Dialer;
 use crate::model::text;
@@ -13,8 +13,6 @@ use crate::model::{Peer, PeerProbe, Probe, ProbeError};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
-/// Lower ports are those of other services: only root may listen there.
-const FIRST_PORT: u16 = 1024;
 /// Kept connections to peers, with those to brokers that left the ring and still owe an answer.
 const PEER_CONNECTIONS: usize = 2 * PEERS;
 /// A broker that Metadata does not list any more is probed for so long: it may be down, or removed for good.

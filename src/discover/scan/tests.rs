@@ -288,7 +288,7 @@ fn a_process_named_by_a_pid_file_is_a_broker() {
     );
     fs::write(&pid_file, "9314\n").unwrap();
     let brokers = scan(&mut discovery);
-    assert_eq!(labels(&discovery, &brokers), ["1001", "pid-9314", "7"]);
+    assert_eq!(labels(&discovery, &brokers), ["1001", "pid-9314@root", "7"]);
     assert!(matches(&brokers[1], None, None, Some(9314)));
     fs::write(&pid_file, "no number").unwrap();
     assert_eq!(scan(&mut discovery).len(), 2);

@@ -74,7 +74,7 @@ fn a_stranger_renames_no_broker() {
             broker(11, MALLORY, Some(1), &[9001]),
             broker(12, None, Some(1), &[9002])
         ]),
-        ["1", "1@mallory!", "pid-12!"]
+        ["1", "1@mallory!", "pid-12@unknown!"]
     );
     // Even with the same port, and several of them.
     assert_eq!(
@@ -85,7 +85,30 @@ fn a_stranger_renames_no_broker() {
             broker(13, MALLORY, Some(1), &[9001]),
             broker(14, MALLORY, Some(7), &[9092]),
         ]),
-        ["1", "pid-11!", "pid-12!", "1@mallory@9001!", "7!"]
+        [
+            "1",
+            "pid-11@mallory!",
+            "pid-12@mallory!",
+            "1@mallory@9001!",
+            "7@mallory!"
+        ]
+    );
+    // Nor one that starts under an id that a stranger had before.
+    let mut standing = Standing::default();
+    let brokers = [
+        real,
+        broker(11, MALLORY, Some(2), &[9001]),
+        broker(12, MALLORY, None, &[9003]),
+        broker(13, KAFKA, Some(2), &[9093]),
+    ];
+    let now = Instant::now();
+    assert_eq!(
+        labels(&mut standing, &brokers[..3], now),
+        ["1", "2@mallory!", "pid-12@mallory!"]
+    );
+    assert_eq!(
+        labels(&mut standing, &brokers, now),
+        ["1", "2@mallory!", "pid-12@mallory!", "2"]
     );
 }
 
@@ -122,7 +145,7 @@ fn the_exporter_s_own_user_comes_first_and_named_users_trust_each_other() {
     let now = Instant::now();
     assert_eq!(
         labels(&mut Standing::new(None, false), &brokers, now),
-        ["1", "1@kafka!", "2!"],
+        ["1", "1@kafka!", "2@kafka!"],
         "the older one, because nothing else is known"
     );
     assert_eq!(

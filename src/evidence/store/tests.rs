@@ -244,3 +244,22 @@ fn two_bundles_that_are_written_at_once_stay_within_the_limit() {
         "{bytes} {labels:?}"
     );
 }
+
+/// One removed the folder that another had made and not locked yet.
+#[test]
+fn writers_that_start_together_leave_each_other_s_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&folder.path().join("evidence"));
+    let begins = || {
+        for _ in 0..100 {
+            let writer = Writer::begin(&settings, "1", Moment(0), false).unwrap();
+            let path = writer.path("");
+            assert!(path.is_dir(), "{}", path.display());
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(begins);
+        }
+    });
+}

@@ -1,5 +1,8 @@
 use super::*;
 
+/// The exporter's user.
+const OWN: u32 = 0;
+
 #[test]
 fn the_listener_is_the_named_one_else_a_plain_one() {
     use SecurityProtocol::{Plaintext, SaslSsl, Ssl};
@@ -13,7 +16,7 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
             ("ODD", None, Some("host"), 9096),
         ],
     );
-    let at = |listener| own_address(&all, None, listener, &Ok(true)).unwrap();
+    let at = |listener| own_address(&all, None, listener, &Ok(true), OWN).unwrap();
     assert_eq!(at(None), "127.0.0.1:9092");
     assert_eq!(at(Some("OUTSIDE")), "[2001:db8::1]:9095");
     assert_eq!(
@@ -23,12 +26,13 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
     );
     assert_eq!(at(Some("ODD")), "host:9096");
     assert_eq!(
-        own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true)).unwrap(),
+        own_address(&all, Some("elsewhere:1"), Some("SSL"), &Ok(true), OWN).unwrap(),
         "elsewhere:1"
     );
 
-    let failure =
-        |broker: &Broker, listener| own_address(broker, None, listener, &Ok(true)).unwrap_err();
+    let failure = |broker: &Broker, listener| {
+        own_address(broker, None, listener, &Ok(true), OWN).unwrap_err()
+    };
     let unknown = failure(&all, Some("PLAIN"));
     let expected = "broker 1 (pid 77): the config's `probe_listener` PLAIN is not one of its listeners (SSL, INTERNAL, OUTSIDE, ODD)";
     assert_eq!(
@@ -66,8 +70,9 @@ fn loopback_of_another_network_is_not_asked() {
             .collect();
         broker(Some(1), &listeners)
     };
-    let at =
-        |hosts: &[Option<&str>], bootstrap| own_address(&of(hosts), bootstrap, None, &Ok(false));
+    let at = |hosts: &[Option<&str>], bootstrap| {
+        own_address(&of(hosts), bootstrap, None, &Ok(false), OWN)
+    };
     let local = [
         None,
         Some("0.0.0.0"),
@@ -104,7 +109,41 @@ fn loopback_of_another_network_is_not_asked() {
     );
     let unknown = Failure::new(Reason::Io, "its network namespace is unknown");
     assert_eq!(
-        own_address(&of(&[None]), None, None, &Err(unknown.clone())),
+        own_address(&of(&[None]), None, None, &Err(unknown.clone()), OWN),
         Err(unknown)
     );
+}
+
+/// A process that looks like a broker had the exporter, as root, connect to the host's SSH.
+#[test]
+fn a_port_of_the_system_is_asked_only_of_root_s_own_user_s_or_where_the_config_says_so() {
+    let plain = Some(SecurityProtocol::Plaintext);
+    let of = |owner, port| Broker {
+        owner,
+        ..broker(Some(1), &[("INSIDE", plain, Some("127.0.0.1"), port)])
+    };
+    for owner in [Some(2001), None] {
+        let at = |port, bootstrap, listener, own| {
+            own_address(&of(owner, port), bootstrap, listener, &Ok(true), own)
+        };
+        let failure = at(22, None, None, OWN).unwrap_err();
+        assert_eq!(
+            (failure.reason, failure.message.as_str()),
+            (
+                Reason::Config,
+                "broker 1 (pid 77): 127.0.0.1:22 is not asked, because any user may name a port below 1024, which is one of \
+                 the system: if it is the broker's, name the listener INSIDE as `brokers[].probe_listener` in the config file"
+            )
+        );
+        assert!(at(1023, None, None, 1001).is_err());
+        assert_eq!(at(1024, None, None, OWN).unwrap(), "127.0.0.1:1024");
+        let named = at(22, None, Some("INSIDE"), OWN);
+        assert_eq!(named.unwrap(), "127.0.0.1:22");
+        let given = at(22, Some("127.0.0.1:23"), None, OWN);
+        assert_eq!(given.unwrap(), "127.0.0.1:23");
+    }
+    let of_root = own_address(&of(Some(0), 22), None, None, &Ok(true), 1001);
+    assert_eq!(of_root.unwrap(), "127.0.0.1:22");
+    let of_own = own_address(&of(Some(1001), 22), None, None, &Ok(true), 1001);
+    assert_eq!(of_own.unwrap(), "127.0.0.1:22");
 }
