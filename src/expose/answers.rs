@@ -17,7 +17,7 @@ const USED_FOR: Duration = Duration::from_secs(1);
 /// The same while too much is in memory: a client that asks every second and reads nothing holds fewer of them.
 const USED_FOR_CROWDED: Duration = Duration::from_secs(5);
 /// Once so many bytes of answers are in memory, because clients do not read them, nothing but metrics is rendered.
-const CROWDED: usize = 16 << 20;
+const CROWDED: usize = 8 << 20;
 
 /// An answer that many may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -275,7 +275,8 @@ async fn all_attacks_at_once() {
         too_long_names: 4,
         jvms: 4,
         clients: 30,
-        ..Attack::default()
+        long_stacks: 26,
+        staggered: true,
     };
     stays_below_the_ceiling("all at once", attack).await;
 }
