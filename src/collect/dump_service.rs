@@ -228,7 +228,8 @@ mod tests {
             .map(|pid| jvm(pid, &hangs, true, DEADLINE))
             .collect();
         let mut dumps = tokio::task::JoinSet::new();
-        for fake in fakes.iter().cloned() {
+        for fake in &fakes {
+            let fake = Arc::clone(fake);
             dumps.spawn(async move { fake.thread_dump().await });
         }
         // The tasks run in the order in which they were spawned.

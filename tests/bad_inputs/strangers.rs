@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::EXE;
 use crate::host::{Host, skip};
 use crate::running::{Exporter, wait_for};
@@ -81,6 +83,30 @@ fn a_stranger_with_the_id_of_a_broker_takes_its_label_neither_now_nor_while_it_r
         exporter.get("/live").contains("Broker 7 "),
         "the only one of its user"
     );
+}
+
+#[test]
+fn nor_while_other_settings_are_taken() {
+    let host = Host::new();
+    host.broker(66);
+    host.owned(66, MALLORY, 4000);
+    let place = |name| host.folder.path().join(name);
+    fs::rename(place("66"), place("later")).unwrap();
+    let exporter = Exporter::start(host.exporter_with(FAST));
+    expect(&exporter, &["7=77"]);
+    fs::rename(place("later"), place("66")).unwrap();
+    let expected = ["7=77", "7@uid-70001=66"];
+    expect(&exporter, &expected);
+    let other = "intervals: {discovery: 100ms, process: 3s}\nmax_brokers: 32\n";
+    fs::write(place("config.yml"), other).unwrap();
+    exporter.signal(Signal::HUP);
+    wait_for("the other settings", || {
+        let taken = "_round_interval_seconds{broker=\"7\",collector=\"process\"} 3\n";
+        exporter.get("/metrics").contains(taken)
+    });
+    assert_eq!(brokers(&exporter), expected);
+    let hangs = exporter.logged("an earlier read still hangs");
+    assert!(hangs.is_empty(), "{hangs:?}");
 }
 
 #[test]
