@@ -4,7 +4,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The bytes of all answers that are being received or read. With some 12 MiB at rest and what is kept of each answer, the
 /// exporter stays below 128 MiB.
-pub const BUDGET: usize = 56 << 20;
+pub const BUDGET: usize = 36 << 20;
 /// Permits stand for so many bytes, because a semaphore hands out 32 bits of them.
 const UNIT: usize = 1 << 10;
 const UNITS: usize = BUDGET / UNIT;

@@ -22,7 +22,7 @@ mod strangers;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 
-/// Held by tests that measure times under load: of those, one runs at a time.
+/// Held by tests that measure times under load or read the host's own processes: of those, one runs at a time.
 static MEASURED: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Whether `text` matches `golden`, in which `*` stands for any text.
