@@ -6,9 +6,9 @@
 pub fn give_back_large_blocks() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [
-        (libc::M_MMAP_THRESHOLD, 1 << 20),
-        (libc::M_TRIM_THRESHOLD, 1 << 20),
-        (libc::M_ARENA_MAX, 2),
+        (libc::M_MMAP_THRESHOLD, 256 << 10),
+        (libc::M_TRIM_THRESHOLD, 512 << 10),
+        (libc::M_ARENA_MAX, 1),
     ] {
         // SAFETY: no other thread exists, and glibc accepts these values for these parameters.
         let _ = unsafe { libc::mallopt(parameter, value) };
