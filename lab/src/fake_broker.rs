@@ -69,6 +69,30 @@ pub fn offers_metadata() -> Vec<u8> {
     vec![0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 2]
 }
 
+/// Metadata 1 of this many brokers with host names of this many bytes, and of one topic. All partitions are without a
+/// leader, so that each of them is counted and none is led.
+pub fn metadata(brokers: i32, host_bytes: i16, partitions: i32) -> Vec<u8> {
+    let mut body = brokers.to_be_bytes().to_vec();
+    for id in 0..brokers {
+        body.extend(id.to_be_bytes());
+        body.extend(host_bytes.to_be_bytes());
+        body.resize(body.len() + host_bytes as usize, b'h');
+        body.extend(9092_i32.to_be_bytes());
+        body.extend((-1_i16).to_be_bytes());
+    }
+    body.extend((-1_i32).to_be_bytes());
+    body.extend(1_i32.to_be_bytes());
+    body.extend([0, 0, 0, 1, b't', 0]);
+    body.extend(partitions.to_be_bytes());
+    for index in 0..partitions {
+        body.extend(5_i16.to_be_bytes());
+        body.extend(index.to_be_bytes());
+        body.extend((-1_i32).to_be_bytes());
+        body.extend([0; 8]);
+    }
+    body
+}
+
 impl FakeBroker {
     /// Listens on a free loopback port and answers each request with `answer`.
     pub async fn start(

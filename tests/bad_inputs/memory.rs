@@ -14,8 +14,8 @@ use lab::fake_broker::{Answer, FakeBroker, framed};
 use crate::MEASURED;
 use crate::connections::connect_from;
 use crate::host::Host;
-use crate::metadata_memory::metadata;
 use crate::running::{Exporter, wait_for};
+use lab::fake_broker::metadata;
 
 const MIB: u64 = 1 << 20;
 /// The most resident memory of an exporter, whatever it is sent. `MemoryMax` of the systemd unit follows from it.

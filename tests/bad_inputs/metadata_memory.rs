@@ -1,6 +1,6 @@
 //! What the Metadata of a hostile broker costs a running exporter in memory.
 
-use lab::fake_broker::{Answer, FakeBroker, framed};
+use lab::fake_broker::{Answer, FakeBroker, framed, metadata};
 
 use crate::host::Host;
 use crate::running::{Exporter, wait_for};
@@ -10,30 +10,6 @@ const MEGABYTE: u64 = 1_000_000;
 const MOST: u64 = 64 * MEGABYTE;
 /// The longest frame that the exporter reads.
 const FRAME_CAP: usize = 48 << 20;
-
-/// Metadata 1 of this many brokers with host names of this many bytes, and of one topic. All partitions are without a
-/// leader, so that each of them is counted and none is led.
-pub fn metadata(brokers: i32, host_bytes: i16, partitions: i32) -> Vec<u8> {
-    let mut body = brokers.to_be_bytes().to_vec();
-    for id in 0..brokers {
-        body.extend(id.to_be_bytes());
-        body.extend(host_bytes.to_be_bytes());
-        body.resize(body.len() + host_bytes as usize, b'h');
-        body.extend(9092_i32.to_be_bytes());
-        body.extend((-1_i16).to_be_bytes());
-    }
-    body.extend((-1_i32).to_be_bytes());
-    body.extend(1_i32.to_be_bytes());
-    body.extend([0, 0, 0, 1, b't', 0]);
-    body.extend(partitions.to_be_bytes());
-    for index in 0..partitions {
-        body.extend(5_i16.to_be_bytes());
-        body.extend(index.to_be_bytes());
-        body.extend((-1_i32).to_be_bytes());
-        body.extend([0; 8]);
-    }
-    body
-}
 
 /// Runs an exporter beside a broker that answers Metadata so, until `known` holds for its metrics; then scrapes it 100
 /// times while its rounds go on. Returns the most memory that the exporter used.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lab::fake_broker::{Answer, FakeBroker};
+use lab::fake_broker::{Answer, FakeBroker, metadata};
 use lab::{Cell, Process};
 
 use super::Stop;
@@ -120,7 +120,7 @@ fn connect_again_and_again(port: u16, stop: &Stop) {
 
 /// Four processes of another user with listeners whose Metadata names 9,990 brokers with the longest names.
 fn serve_large_metadata(cell: &Cell, folder: &str, stop: &Stop) {
-    let body = metadata(9_990, 255);
+    let body = metadata(9_990, 255, 0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -138,20 +138,6 @@ fn serve_large_metadata(cell: &Cell, folder: &str, stop: &Stop) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-}
-
-fn metadata(brokers: i32, host_bytes: i16) -> Vec<u8> {
-    let mut body = brokers.to_be_bytes().to_vec();
-    for id in 0..brokers {
-        body.extend(id.to_be_bytes());
-        body.extend(host_bytes.to_be_bytes());
-        body.resize(body.len() + host_bytes as usize, b'h');
-        body.extend(9092_i32.to_be_bytes());
-        body.extend((-1_i16).to_be_bytes());
-    }
-    body.extend((-1_i32).to_be_bytes());
-    body.extend(0_i32.to_be_bytes());
-    body
 }
 
 fn many_processes(cell: &Cell, folder: &str, stop: &Stop) {
