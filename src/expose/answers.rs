@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::model::EvidenceStatus;
 use crate::verdict::View;
 
-/// The ages of readings in an answer are of the time at which it was rendered, so it is not used for longer than this.
-const USED_FOR: Duration = Duration::from_secs(1);
+/// The ages of readings in an answer are of the time at which it was rendered, so only clients that ask at the same time
+/// share one.
+const USED_FOR: Duration = Duration::from_millis(20);
 /// The same while too much is in memory: a client that asks every second and reads nothing holds fewer of them.
 const USED_FOR_CROWDED: Duration = Duration::from_secs(5);
 /// Once so many bytes of answers are in memory, because clients do not read them, nothing but metrics is rendered.
