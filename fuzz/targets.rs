@@ -20,65 +20,19 @@ use kafka_vitals::sys::proc::{Deadline, ProcRoot};
 use kafka_vitals::sys::proc_net;
 use kafka_vitals::sys::sock_diag::{self, States};
 
-/// One parser of bytes from outside.
-pub struct Target {
-    pub name: &'static str,
-    pub run: fn(&[u8]),
-    /// Recorded files, from the repository's folder, that are read as seeds besides `fuzz/corpus/NAME`.
-    pub seeds: &'static [&'static str],
-}
+pub type Target = fn(&[u8]);
 
-pub const TARGETS: [Target; 8] = [
-    Target {
-        name: "thread_dump",
-        run: thread_dump,
-        seeds: &["tests/fixtures/thread_dumps"],
-    },
-    Target {
-        name: "perf_data",
-        run: perf_data,
-        seeds: &["tests/fixtures/perf_data"],
-    },
-    Target {
-        name: "wire",
-        run: kafka_wire,
-        seeds: &["tests/fixtures/kafka"],
-    },
-    Target {
-        name: "sock_diag",
-        run: socket_messages,
-        seeds: &["tests/fixtures/sockets"],
-    },
-    Target {
-        name: "proc",
-        run: proc_files,
-        seeds: &[],
-    },
-    Target {
-        name: "properties",
-        run: properties,
-        seeds: &["tests/fixtures/properties"],
-    },
-    Target {
-        name: "config",
-        run: config,
-        seeds: &["tests/bad_inputs/config"],
-    },
-    Target {
-        name: "saved_text",
-        run: saved_text,
-        seeds: &["tests/fixtures/saved"],
-    },
+/// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("thread_dump", thread_dump),
+    ("perf_data", perf_data),
+    ("wire", kafka_wire),
+    ("sock_diag", socket_messages),
+    ("proc", proc_files),
+    ("properties", properties),
+    ("config", config),
+    ("saved_text", saved_text),
 ];
-
-/// Runs the target called `name`.
-#[allow(dead_code, reason = "the replay runs whole targets")]
-pub fn run(name: &str, bytes: &[u8]) {
-    TARGETS
-        .iter()
-        .filter(|target| target.name == name)
-        .for_each(|target| (target.run)(bytes));
-}
 
 /// Decodes, parses and evaluates a thread dump, and reads every lazy part.
 fn thread_dump(bytes: &[u8]) {

@@ -4,4 +4,8 @@
 #[path = "../targets.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run(env!("CARGO_BIN_NAME"), bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let mut targets = targets::TARGETS.iter();
+    let target = targets.find(|(name, _)| *name == env!("CARGO_BIN_NAME"));
+    target.expect("every binary has a target").1(bytes);
+});
