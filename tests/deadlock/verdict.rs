@@ -174,7 +174,7 @@ pub fn probe_fails(cluster: &Cluster, exporter: &Exporter, made: &Deadlock) {
 fn strangers_change_no_answer(cluster: &Cluster, exporter: &Exporter, sick: i32) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let ids = [217, 218, 219];
-    let fakes = ids.map(|id| fakes::stranger(cluster.cell(), folder.path(), id));
+    let fakes = ids.map(|id| fakes::stranger(cluster.cell(), folder.path(), id, None));
     if fakes.iter().any(Option::is_none) {
         return skip("strangers_change_no_answer", "needs root and all users");
     }

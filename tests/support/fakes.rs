@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use kafka_vitals::sys::users;
 use lab::{Cell, Process};
 
 use super::Metrics;
@@ -31,16 +32,17 @@ pub fn fake_broker(cell: &Cell, folder: &Path, id: impl std::fmt::Display) -> Pr
     cell.spawn(fake(folder, id)).unwrap()
 }
 
-/// As [`fake_broker`], of the user `nobody`. None where the cell has no other user.
-pub fn stranger(cell: &Cell, folder: &Path, id: i32) -> Option<Process> {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    if !map.split_whitespace().eq(["0", "0", "4294967295"]) || !rustix::process::geteuid().is_root()
-    {
+/// As [`fake_broker`], of the user `nobody`, with this listener if one is given. None where the cell has no other user.
+pub fn stranger(cell: &Cell, folder: &Path, id: i32, listener: Option<&str>) -> Option<Process> {
+    if users::unmapped().is_some() || !rustix::process::geteuid().is_root() {
         return None;
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     // Another user may not enter each folder above, so root does.
-    let fake = fake(folder, id);
+    let mut fake = fake(folder, id);
+    if let Some(address) = listener {
+        fake.args(["--override", &format!("listeners=PLAINTEXT://{address}")]);
+    }
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=nobody", "--regid=65534", "--clear-groups"])

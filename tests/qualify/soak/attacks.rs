@@ -4,15 +4,14 @@ use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lab::fake_broker::{Answer, FakeBroker, metadata};
 use lab::{Cell, Process};
 
 use super::Stop;
+use crate::support::fakes::stranger;
 
-const NOBODY: &str = "65534";
 /// How long each attack lasts.
 const LASTS: Duration = Duration::from_secs(20);
 
@@ -30,8 +29,8 @@ impl Counts {
     pub(super) fn run(&mut self, cell: &Cell, port: u16, stop: &Stop) {
         let network = cell.network().unwrap();
         network.enter().unwrap();
-        let folder = "/tmp/strangers";
-        prepare(cell, folder);
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let folder = folder.path();
         while !stop.is_set() {
             hold(port, 900, b"", stop);
             self.idle_connections += 1;
@@ -79,15 +78,6 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Makes a folder where another user's processes find what makes them look like brokers.
-fn prepare(cell: &Cell, folder: &str) {
-    let host = cell.host_path(Path::new(folder));
-    std::fs::create_dir_all(&host).unwrap();
-    std::fs::write(host.join("kafka.Kafka"), "read line\n").unwrap();
-    let properties = "zookeeper.connect=127.0.0.1:1\n";
-    std::fs::write(host.join("server.properties"), properties).unwrap();
-}
-
 /// Opens connections, sends `request` on each and reads nothing.
 fn hold(port: u16, count: usize, request: &[u8], stop: &Stop) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -119,7 +109,7 @@ fn connect_again_and_again(port: u16, stop: &Stop) {
 }
 
 /// Four processes of another user with listeners whose Metadata names 9,990 brokers with the longest names.
-fn serve_large_metadata(cell: &Cell, folder: &str, stop: &Stop) {
+fn serve_large_metadata(cell: &Cell, folder: &Path, stop: &Stop) {
     let body = metadata(9_990, 255, 0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -130,8 +120,8 @@ fn serve_large_metadata(cell: &Cell, folder: &str, stop: &Stop) {
         for id in 0..4 {
             let body = body.clone();
             let broker = FakeBroker::with_metadata(move |_| Answer::Body(body.clone())).await;
-            let listeners = format!("listeners=PLAINTEXT://{}", broker.address);
-            attackers.push((stranger(cell, folder, 800_000 + id, &listeners), broker));
+            let process = stranger(cell, folder, 800_000 + id, Some(&broker.address));
+            attackers.push((process.unwrap(), broker));
         }
         let end = tokio::time::Instant::now() + LASTS;
         while !stop.is_set() && tokio::time::Instant::now() < end {
@@ -140,25 +130,10 @@ fn serve_large_metadata(cell: &Cell, folder: &str, stop: &Stop) {
     });
 }
 
-fn many_processes(cell: &Cell, folder: &str, stop: &Stop) {
+fn many_processes(cell: &Cell, folder: &Path, stop: &Stop) {
     let strangers: Vec<Process> = (0..300)
-        .map(|id| stranger(cell, folder, 217 + id, "listeners=PLAINTEXT://127.0.0.1:1"))
+        .map(|id| stranger(cell, folder, 217 + id, None).unwrap())
         .collect();
     stop.sleep(LASTS);
     drop(strangers);
-}
-
-/// Starts a process of another user that looks like a broker.
-fn stranger(cell: &Cell, folder: &str, id: u32, listeners: &str) -> Process {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
-        .args(["bash", "-c", "exec -a java sh kafka.Kafka \"$@\"", "java"])
-        .args(["server.properties", "--override", listeners])
-        .args(["--override", &format!("broker.id={id}")])
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    cell.spawn(command).unwrap()
 }
