@@ -47,7 +47,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         "{html}"
     );
 
-    let registry = registry_of(&text)?;
+    let registry = registry_of(&text, series)?;
     let mut metrics = [
         call(bench, "ours", || drop(black_box(render_metrics()))),
         call(bench, "registry", || {
@@ -87,13 +87,13 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![metrics, page])
 }
 
-/// Registers one gauge for each series of `text`, with its name and labels.
-fn registry_of(text: &str) -> Result<Registry> {
+/// Registers one gauge for each of the series of `text`, with its name and labels.
+fn registry_of(text: &str, series: usize) -> Result<Registry> {
     let registry = Registry::new();
     let mut families: BTreeMap<&str, GaugeVec> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (series, value) = line.rsplit_once(' ').context("a series without a value")?;
-        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let (one, value) = line.rsplit_once(' ').context("a series without a value")?;
+        let (name, labels) = one.split_once('{').unwrap_or((one, "}"));
         let (names, values): (Vec<&str>, Vec<&str>) = labels
             .trim_end_matches('}')
             .split_terminator("\",")
@@ -117,7 +117,6 @@ fn registry_of(text: &str) -> Result<Registry> {
         .iter()
         .map(|family| family.get_metric().len())
         .sum();
-    let series = text.lines().filter(|line| !line.starts_with('#')).count();
     ensure!(gathered == series, "{gathered} gauges for {series} series");
     Ok(registry)
 }
