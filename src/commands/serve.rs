@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::reload::Reloader;
+use super::reload::{Reloader, hangups};
 use super::{block_on, evaluation, log, service, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
@@ -85,7 +85,15 @@ async fn serve(
     };
     let (ask, asked) = mpsc::channel(1);
     let reload = args.enable_lifecycle.then_some(ask);
-    let reloader = Reloader::new(args, asked, web.clone(), settings, view.clone(), clock)?;
+    let reloader = Reloader {
+        hangups: hangups()?,
+        requests: asked,
+        args,
+        web: web.clone(),
+        settings,
+        view: view.clone(),
+        clock,
+    };
     let access = Access {
         max_requests: config.max_requests,
         guard: Guard {
