@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderName, HeaderValue};
-use tokio::task::AbortHandle;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::settings_file;
 use auth::{Logins, Users};
 use parse::{ClientAuth, RateLimit, Settings};
@@ -152,6 +152,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Live {
     path: PathBuf,
     state: Mutex<State>,
+    /// Held by the request that waits for a look.
+    looker: tokio::sync::Mutex<BlockingWorker<()>>,
     pub logins: Arc<Logins>,
     /// Called with whether the newest files can be used, when that was found out.
     report: Box<dyn Fn(bool) + Send + Sync>,
@@ -163,8 +165,6 @@ struct State {
     seen: Vec<(PathBuf, Stamp)>,
     bucket: Option<Bucket>,
     next_look: Instant,
-    /// The last look: it may still run where a file system hangs.
-    look: Option<AbortHandle>,
 }
 
 impl Live {
@@ -186,8 +186,8 @@ impl Live {
                     .map(|limit| Bucket::full(limit, Instant::now())),
                 used: Arc::new(used),
                 next_look: Instant::now() + LOOK_EVERY,
-                look: None,
             }),
+            looker: tokio::sync::Mutex::new(BlockingWorker::reserved(())),
             path,
             logins: Arc::default(),
             report: Box::new(report),
@@ -200,19 +200,13 @@ impl Live {
 
     /// The settings of now, after a look at the files where the last one is a second ago.
     pub async fn current(self: &Arc<Self>) -> Arc<WebConfig> {
-        let look = {
-            let mut state = self.lock();
-            // One at a time: on a file system that hangs, each would cost a thread.
-            let is_idle = state.look.as_ref().is_none_or(AbortHandle::is_finished);
-            (is_idle && Instant::now() >= state.next_look).then(|| {
-                let this = Arc::clone(self);
-                let look = tokio::task::spawn_blocking(move || this.look());
-                state.look = Some(look.abort_handle());
-                look
-            })
-        };
-        if let Some(look) = look {
-            let _ = tokio::time::timeout(LOOK_PATIENCE, look).await;
+        let is_due = Instant::now() >= self.lock().next_look;
+        // While one request waits for a look, the others take what is in use.
+        if is_due && let Ok(mut looker) = self.looker.try_lock() {
+            let this = Arc::clone(self);
+            let look = move |(): &mut ()| this.look();
+            // Where it hangs or no thread can be started, a later request tries again.
+            let _ = looker.run(LOOK_PATIENCE, "web config file", look).await;
         }
         Arc::clone(&self.lock().used)
     }
@@ -324,11 +318,7 @@ mod tests {
         }
         assert_eq!(looks.load(Ordering::SeqCst), 1);
         drop(recover);
-        let is_running = || {
-            let state = live.lock();
-            state.look.as_ref().is_some_and(|look| !look.is_finished())
-        };
-        while is_running() {
+        while live.looker.try_lock().unwrap().is_running() {
             tokio::task::yield_now().await;
         }
         due();
