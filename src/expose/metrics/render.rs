@@ -11,8 +11,8 @@ use crate::model::EvidenceStatus;
 use crate::model::Mode;
 use crate::model::rfc3339;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Moment, PoolFindings, Probe, Reading, Snapshot, StateCounts,
-    TcpState, visible,
+    BrokerSnapshot, CollectorName, Deadlock, Moment, PoolFindings, Probe, Reading, Snapshot,
+    StateCounts, TcpState, visible,
 };
 use crate::threads::known_issues;
 use crate::verdict::View;
@@ -157,7 +157,7 @@ fn limit(value: Option<u64>) -> f64 {
 fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
     if let Some(settings) = snapshot.settings {
         let successful = settings.config_file_ok && settings.web_config_file_ok;
-        f.add(&RELOAD_SUCCESSFUL, &[], f64::from(u8::from(successful)));
+        f.add(&RELOAD_SUCCESSFUL, &[], f64::from(successful));
         f.add(&RELOAD_TIME, &[], settings.taken.seconds());
     }
     let Some(own) = snapshot.exporter.fresh(now) else {
@@ -287,12 +287,8 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     let report = broker.threads.fresh(now);
     if let Some(present) = &broker.deadlock {
-        let members: usize = present
-            .deadlocks
-            .iter()
-            .map(|deadlock| deadlock.members())
-            .sum();
-        let members = members + present.more.threads;
+        let members = present.deadlocks.iter().map(Deadlock::members);
+        let members = members.sum::<usize>() + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
     } else if report.is_some() {
@@ -315,8 +311,7 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         }
         let mut waiters: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in &report.convoys {
-            *waiters.entry(&queue.lock_class).or_default() +=
-                queue.waiters.len() + queue.waiters_left_out;
+            *waiters.entry(&queue.lock_class).or_default() += queue.blocked();
         }
         for (class, count) in waiters {
             f.add(&LOCK_WAITERS, &[label, class], count as f64);
