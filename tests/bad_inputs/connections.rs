@@ -1,16 +1,13 @@
 //! Clients that take connections and do nothing with them.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::EXE;
 use crate::host::Host;
 use crate::running::{Exporter, wait_for};
 
@@ -43,11 +40,8 @@ fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
 #[test]
 fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
     let _alone = crate::MEASURED.lock();
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
-    let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
-    let exporter = Exporter::start(command);
+    let host = Host::without_brokers();
+    let exporter = Exporter::start(host.exporter());
     let attacker = Ipv4Addr::LOCALHOST;
     let idle: Vec<TcpStream> = (0..900)
         .map(|_| connect_from(attacker, exporter.address).unwrap())
@@ -94,11 +88,8 @@ fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
 #[test]
 fn connections_of_other_addresses_of_loopback_keep_no_client_out() {
     let _alone = crate::MEASURED.lock();
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
-    let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
-    let exporter = Exporter::start(command);
+    let host = Host::without_brokers();
+    let exporter = Exporter::start(host.exporter());
     let attacker = |number: u8| Ipv4Addr::new(127, 0, 0, number);
     let _served: Vec<TcpStream> = (0..512)
         .map(|number| {
@@ -153,10 +144,8 @@ fn open(streams: &[TcpStream]) -> usize {
 #[test]
 fn unfinished_requests_share_their_memory() {
     let _alone = crate::MEASURED.lock();
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
-    let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
+    let host = Host::without_brokers();
+    let mut command = host.exporter();
     // All of loopback is one address.
     command.arg("--web.max-connections-per-address=0");
     let exporter = Exporter::start(command);

@@ -13,11 +13,8 @@ use crate::{Cases, EXE};
 #[test]
 fn requests() {
     let host = Host::new();
-    let mut command = Command::new(EXE);
-    command
-        .arg("--path.procfs")
-        .arg(host.folder.path())
-        .arg("--web.max-requests=18446744073709551615");
+    let mut command = host.exporter();
+    command.arg("--web.max-requests=18446744073709551615");
     let exporter = Exporter::start(command);
     let with =
         |head: &str| format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes();
@@ -119,8 +116,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
 /// The lack of fds lasts as long as a client holds the connections, so a line for each attempt would fill the log's disk.
 #[test]
 fn running_out_of_fds_is_logged_once() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
+    let host = Host::without_brokers();
     let mut command = Command::new("prlimit");
     command
         .args(["--nofile=40", EXE, "--path.procfs"])
@@ -153,10 +149,8 @@ fn a_full_disk_under_the_log_ends_nothing() {
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let mut command = Command::new(EXE);
+    let mut command = host.exporter();
     command
-        .arg("--path.procfs")
-        .arg(host.folder.path())
         .arg(format!("--web.listen-address={address}"))
         .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());

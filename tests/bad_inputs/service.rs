@@ -115,8 +115,7 @@ fn activated(socket: impl Into<OwnedFd>, host: &Host) -> Command {
 
 #[test]
 fn it_serves_on_the_sockets_of_systemd() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
+    let host = Host::without_brokers();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut command = activated(listener, &host);
