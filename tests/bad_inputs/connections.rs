@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::host::Host;
-use crate::running::{Exporter, wait_for};
+use crate::running::{Exporter, request, wait_for};
 
 /// A connection that comes from this address of loopback. Of an answer that the client does not read, the kernel takes
 /// little from the exporter.
@@ -28,8 +28,7 @@ fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request(path).as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
@@ -117,10 +116,8 @@ fn connections_of_other_addresses_of_loopback_keep_no_client_out() {
             let mut stream = connect_from(Ipv4Addr::LOCALHOST, exporter.address).unwrap();
             // A client that is a little slow.
             std::thread::sleep(Duration::from_millis(4));
-            let request =
-                b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             let mut answer = String::new();
-            let _ = stream.write_all(request);
+            let _ = stream.write_all(request("/-/healthy").as_bytes());
             stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
         };
         let answered = (0..60).filter(is_answered).count();

@@ -3,11 +3,11 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::host::{Host, skip};
-use crate::running::{Exporter, send, wait_for};
+use crate::running::{Exporter, Guard, get, wait_for};
 use crate::{Cases, EXE};
 
 #[test]
@@ -155,10 +155,9 @@ fn a_full_disk_under_the_log_ends_nothing() {
         .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());
     // When it is ready, it has logged that it listens and that it found a broker.
-    let request = b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
-        TcpStream::connect(address).is_ok() && send(address, request).starts_with("HTTP/1.1 200")
+        TcpStream::connect(address).is_ok() && get(address, "/-/ready").starts_with("HTTP/1.1 200")
     });
 }
 
@@ -221,15 +220,6 @@ fn low_limits_of_processes_and_memory_are_messages() {
     wait_for("its first round", || {
         exporter.get("/-/ready").starts_with("HTTP/1.1 200")
     });
-}
-
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// The exporter may not read the files of a real process that looks like a broker.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::host::Host;
-use crate::running::Exporter;
+use crate::running::{Exporter, Guard, get};
 use crate::{EXE, is_golden};
 
 /// Stands for systemd's end of `NOTIFY_SOCKET`.
@@ -123,13 +123,8 @@ fn it_serves_on_the_sockets_of_systemd() {
     command
         .arg("--web.listen-address=127.0.0.1:0")
         .stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let answer = crate::running::send(
-        address,
-        b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-    );
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let _exporter = Guard(command.spawn().unwrap());
+    let answer = get(address, "/-/healthy");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
