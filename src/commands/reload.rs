@@ -1,6 +1,7 @@
 //! Takes the config file and the web config file again: at SIGHUP, and when a client asks for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +14,6 @@ use crate::expose::web_config::Live;
 use crate::model::{Clock, Reason};
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::systemd::{self, State};
-use crate::verdict::View;
 
 /// A file system that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +27,8 @@ pub(super) struct Reloader {
     pub args: ServeArgs,
     pub web: Option<Arc<Live>>,
     pub settings: watch::Sender<InUse>,
-    pub view: watch::Receiver<Arc<View>>,
+    /// Whether systemd knows that the service is ready.
+    pub ready: Arc<AtomicBool>,
     pub clock: Clock,
 }
 
@@ -46,7 +47,7 @@ impl Reloader {
                 else => return std::future::pending().await,
             };
             // A service that is still starting is ready with its first round of discovery and not before.
-            let is_ready = self.view.borrow().snapshot.discovery.success.is_some();
+            let is_ready = self.ready.load(Ordering::Acquire);
             if is_ready {
                 systemd::notify(State::Reloading);
             }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -85,13 +86,14 @@ async fn serve(
     };
     let (ask, asked) = mpsc::channel(1);
     let reload = args.enable_lifecycle.then_some(ask);
+    let ready = Arc::<AtomicBool>::default();
     let reloader = Reloader {
         hangups: hangups()?,
         requests: asked,
         args,
         web: web.clone(),
         settings,
-        view: view.clone(),
+        ready: Arc::clone(&ready),
         clock,
     };
     let access = Access {
@@ -132,7 +134,7 @@ async fn serve(
         in_use.clone(),
         clock,
     ));
-    tasks.spawn(service::report(view.clone()));
+    tasks.spawn(service::report(view.clone(), ready));
     tasks.spawn(evidence::run(
         view,
         publish_saved,
