@@ -41,7 +41,7 @@ impl Guard {
     /// None: the request may be answered.
     async fn refusal(&self, config: Option<&WebConfig>, head: &Parts) -> Option<Response> {
         if let (Some(web), Some(config)) = (&self.web, config) {
-            if !web.take_token(config) {
+            if !web.take_token() {
                 let status = StatusCode::TOO_MANY_REQUESTS;
                 return Some((status, "Too Many Requests\n").into_response());
             }

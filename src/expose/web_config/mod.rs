@@ -274,13 +274,10 @@ impl Live {
     }
 
     /// Whether the rate limit lets one more request pass.
-    pub fn take_token(&self, config: &WebConfig) -> bool {
-        let Some(limit) = config.rate_limit else {
-            return true;
-        };
+    pub fn take_token(&self) -> bool {
         let mut state = self.lock();
         let bucket = state.bucket.as_mut();
-        bucket.is_none_or(|bucket| bucket.take(limit, Instant::now()))
+        bucket.is_none_or(|bucket| bucket.take(Instant::now()))
     }
 }
 
