@@ -1,19 +1,19 @@
 //! Takes the config file and the web config file again: at SIGHUP, and when a client asks for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, InUse};
 use crate::expose::web_config::Live;
-use crate::model::Clock;
+use crate::model::{Clock, Reason};
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::systemd::{self, State};
-use crate::verdict::View;
 
 /// A file system that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,40 +22,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) type Requests = mpsc::Receiver<oneshot::Sender<Result<(), String>>>;
 
 pub(super) struct Reloader {
-    hangups: Signal,
-    requests: Requests,
-    args: ServeArgs,
-    web: Option<Arc<Live>>,
-    settings: watch::Sender<InUse>,
-    view: watch::Receiver<Arc<View>>,
-    clock: Clock,
-    reading: Reading,
+    pub hangups: Signal,
+    pub requests: Requests,
+    pub args: ServeArgs,
+    pub web: Option<Arc<Live>>,
+    pub settings: watch::Sender<InUse>,
+    /// Whether systemd knows that the service is ready.
+    pub ready: Arc<AtomicBool>,
+    pub clock: Clock,
+}
+
+/// SIGHUP, which does not end the process from this call on.
+pub(super) fn hangups() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot listen for SIGHUP")
 }
 
 impl Reloader {
-    /// From this call on SIGHUP does not end the process.
-    pub(super) fn new(
-        args: ServeArgs,
-        requests: Requests,
-        web: Option<Arc<Live>>,
-        settings: watch::Sender<InUse>,
-        view: watch::Receiver<Arc<View>>,
-        clock: Clock,
-    ) -> anyhow::Result<Reloader> {
-        let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        Ok(Reloader {
-            hangups,
-            requests,
-            args,
-            web,
-            settings,
-            view,
-            clock,
-            reading: Reading::default(),
-        })
-    }
-
     pub(super) async fn run(mut self) {
+        let mut reader = BlockingWorker::reserved(());
         loop {
             let answer = tokio::select! {
                 Some(()) = self.hangups.recv() => None,
@@ -63,11 +47,11 @@ impl Reloader {
                 else => return std::future::pending().await,
             };
             // A service that is still starting is ready with its first round of discovery and not before.
-            let is_ready = self.view.borrow().snapshot.discovery.success.is_some();
+            let is_ready = self.ready.load(Ordering::Acquire);
             if is_ready {
                 systemd::notify(State::Reloading);
             }
-            let result = self.take().await;
+            let result = self.take(&mut reader).await;
             if is_ready {
                 systemd::notify(State::Ready);
             }
@@ -79,14 +63,14 @@ impl Reloader {
     }
 
     /// Both files; one that cannot be used leaves in use what was before.
-    async fn take(&mut self) -> Result<(), String> {
+    async fn take(&self, reader: &mut BlockingWorker<()>) -> Result<(), String> {
         let (args, web) = (self.args.clone(), self.web.clone());
         let read = move || {
             let config = Config::load(args).map_err(|error| error.to_string());
             let web = web.map_or(Ok(()), |web| web.reload());
             (config, web.map_err(|error| error.to_string()))
         };
-        let read = self.reading.within(PATIENCE, read).await;
+        let read = read_within(reader, PATIENCE, read).await;
         let (config, web) = read.unwrap_or_else(|error| (Err(error), Ok(())));
         let before = Arc::clone(&self.settings.borrow().config);
         let config = config.and_then(|config| {
@@ -117,26 +101,23 @@ impl Reloader {
     }
 }
 
-/// The blocking read of the files, one at a time: on a file system that hangs, each would cost a thread.
-#[derive(Default)]
-struct Reading(Option<AbortHandle>);
-
-impl Reading {
-    async fn within<T: Send + 'static>(
-        &mut self,
-        patience: Duration,
-        read: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        let text = "its file system hangs; once it answers, send SIGHUP again";
-        if self.0.as_ref().is_some_and(|last| !last.is_finished()) {
-            return Err(format!("config file: is still being read: {text}"));
+/// Reads the files. On a file system that hangs, the next read is refused and costs no thread.
+async fn read_within<T: Send + 'static>(
+    reader: &mut BlockingWorker<()>,
+    patience: Duration,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let text = "its file system hangs; once it answers, send SIGHUP again";
+    if reader.is_running() {
+        return Err(format!("config file: is still being read: {text}"));
+    }
+    let read = reader.run(patience, "config file", |()| read()).await;
+    match read {
+        Ok((read, _)) => Ok(read),
+        Err(failure) if failure.reason == Reason::Timeout => {
+            Err(format!("config file: not read within {patience:?}: {text}"))
         }
-        let reading = tokio::task::spawn_blocking(read);
-        self.0 = Some(reading.abort_handle());
-        match tokio::time::timeout(patience, reading).await {
-            Ok(read) => read.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("config file: not read within {patience:?}: {text}")),
-        }
+        Err(failure) => Err(failure.message),
     }
 }
 
@@ -148,18 +129,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_hangs_costs_one_thread_and_a_later_one_works() {
-        let mut reading = Reading::default();
+        let mut reader = BlockingWorker::reserved(());
         // Stands for a file system that hangs until the sender is dropped.
         let (recover, hang) = mpsc::channel::<()>();
         let patience = Duration::from_millis(20);
-        let first = reading.within(patience, move || hang.recv()).await;
+        let first = read_within(&mut reader, patience, move || hang.recv()).await;
         assert!(first.is_err_and(|error| error.contains("not read within 20ms: ")));
-        let second = reading.within(patience, || ()).await;
+        let second = read_within(&mut reader, patience, || ()).await;
         assert!(second.is_err_and(|error| error.contains("is still being read: ")));
         drop(recover);
-        while reading.0.as_ref().is_some_and(|last| !last.is_finished()) {
+        while reader.is_running() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(reading.within(PATIENCE, || 7).await, Ok(7));
+        assert_eq!(read_within(&mut reader, PATIENCE, || 7).await, Ok(7));
     }
 }

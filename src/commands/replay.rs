@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{block_on, log, print, serve, termination};
-use crate::cli::{Format, LogLevel, ReplayArgs};
+use crate::cli::{Format, LogLevel, ReplayArgs, ServeArgs};
 use crate::expose::connections::Server;
 use crate::expose::places::{Limits, Places};
 use crate::expose::server::{self, Access, Served};
@@ -49,20 +49,21 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let (publish, view) = watch::channel(Arc::default());
         // No evidence is saved for recorded readings.
         let (_, saved) = watch::channel(Arc::default());
+        let defaults = ServeArgs::default();
         let served = Served {
             view,
             saved,
             clock,
-            telemetry_path: "/metrics".into(),
+            telemetry_path: defaults.telemetry_path.as_str().into(),
             answers: Arc::default(),
         };
         let access = Access {
-            max_requests: 40,
+            max_requests: defaults.max_requests,
             ..Access::default()
         };
         let server = Server {
             router: server::router(served, access),
-            places: Places::new(Limits::usual(64)),
+            places: Places::new(Limits::usual(defaults.max_connections_per_address)),
             web: None,
         };
         let mut tasks = JoinSet::new();

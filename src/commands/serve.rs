@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::reload::Reloader;
+use super::reload::{Reloader, hangups};
 use super::{block_on, evaluation, log, service, termination, write_stdout};
 use crate::cli::ServeArgs;
 use crate::collect::dump_service::DumpService;
@@ -85,7 +86,16 @@ async fn serve(
     };
     let (ask, asked) = mpsc::channel(1);
     let reload = args.enable_lifecycle.then_some(ask);
-    let reloader = Reloader::new(args, asked, web.clone(), settings, view.clone(), clock)?;
+    let ready = Arc::<AtomicBool>::default();
+    let reloader = Reloader {
+        hangups: hangups()?,
+        requests: asked,
+        args,
+        web: web.clone(),
+        settings,
+        ready: Arc::clone(&ready),
+        clock,
+    };
     let access = Access {
         max_requests: config.max_requests,
         guard: Guard {
@@ -124,7 +134,7 @@ async fn serve(
         in_use.clone(),
         clock,
     ));
-    tasks.spawn(service::report(view.clone()));
+    tasks.spawn(service::report(view.clone(), ready));
     tasks.spawn(evidence::run(
         view,
         publish_saved,

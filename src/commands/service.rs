@@ -1,6 +1,7 @@
 //! Reports to systemd, which may have started the exporter as a service.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,8 +10,9 @@ use crate::sys::systemd::{self, State};
 use crate::verdict::View;
 
 /// The service is ready with the first round of discovery. From then on each further round feeds the watchdog, once it
-/// has passed through collector, store and verdict: no timer does that for rounds that no longer move.
-pub(super) async fn report(mut view: watch::Receiver<Arc<View>>) {
+/// has passed through collector, store and verdict: no timer does that for rounds that no longer move. `ready` is set once
+/// that was reported.
+pub(super) async fn report(mut view: watch::Receiver<Arc<View>>, ready: Arc<AtomicBool>) {
     let configured = systemd::watchdog();
     let mut patience = configured;
     let mut reported = None;
@@ -23,6 +25,7 @@ pub(super) async fn report(mut view: watch::Receiver<Arc<View>>) {
         if round.is_some() && round != reported {
             if reported.is_none() {
                 systemd::notify(State::Ready);
+                ready.store(true, Ordering::Release);
             }
             if let Some(configured) = configured {
                 systemd::notify(State::Works);

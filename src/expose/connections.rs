@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -128,29 +130,19 @@ impl Server {
     }
 
     async fn http1(&self, stream: impl AsyncRead + AsyncWrite, place: &Arc<Place>) {
-        let io = std::pin::pin!(with_deadline(stream));
-        let mut http = hyper::server::conn::http1::Builder::new();
+        let io = pin!(with_deadline(stream));
+        let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_DEADLINE)
             .max_buf_size(MAX_HEAD as usize);
         let service = hyper::service::service_fn(|request| self.answer(request, place));
-        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(io), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = tokio::time::sleep(CONNECTION_LIFE) => {
-                connection.as_mut().graceful_shutdown();
-                // Otherwise the client reads nothing of its answer.
-                tokio::time::timeout(HEADER_DEADLINE, connection).await.ok()
-            }
-        };
-        if let Some(Err(error)) = ended {
-            tracing::debug!(%error, "connection ended");
-        }
+        let connection = http.serve_connection(TokioIo::new(io), service);
+        until_its_end(connection, http1::Connection::graceful_shutdown).await;
     }
 
     async fn http2(&self, stream: impl AsyncRead + AsyncWrite, place: &Arc<Place>) {
-        let io = std::pin::pin!(with_deadline(stream));
-        let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let io = pin!(with_deadline(stream));
+        let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD)
@@ -164,17 +156,8 @@ impl Server {
             let (server, place) = (server.clone(), Arc::clone(&place));
             async move { server.answer(request, &place).await }
         });
-        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(io), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = tokio::time::sleep(CONNECTION_LIFE) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(HEADER_DEADLINE, connection).await.ok()
-            }
-        };
-        if let Some(Err(error)) = ended {
-            tracing::debug!(%error, "connection ended");
-        }
+        let connection = http.serve_connection(TokioIo::new(io), service);
+        until_its_end(connection, http2::Connection::graceful_shutdown).await;
     }
 
     async fn answer(
@@ -185,6 +168,25 @@ impl Server {
         let _request = place.request();
         request.extensions_mut().insert(place.client);
         self.router.clone().oneshot(request.map(Body::new)).await
+    }
+}
+
+/// Serves a connection of either version until it ends or has had its time.
+async fn until_its_end<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+) {
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = tokio::time::sleep(CONNECTION_LIFE) => {
+            shut_down(connection.as_mut());
+            // Otherwise the client reads nothing of its answer.
+            tokio::time::timeout(HEADER_DEADLINE, connection).await.ok()
+        }
+    };
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "connection ended");
     }
 }
 

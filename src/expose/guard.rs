@@ -41,36 +41,12 @@ impl Guard {
     /// None: the request may be answered.
     async fn refusal(&self, config: Option<&WebConfig>, head: &Parts) -> Option<Response> {
         if let (Some(web), Some(config)) = (&self.web, config) {
-            if !web.take_token(config) {
-                return Some(
-                    (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n").into_response(),
-                );
+            if !web.take_token() {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                return Some((status, "Too Many Requests\n").into_response());
             }
-            if !config.users.is_empty() {
-                // Each connection has one; without it, all would be one client.
-                let client = head.extensions.get::<Client>().copied();
-                let client = client.unwrap_or(Client::LOOPBACK);
-                let logins = &web.logins;
-                match logins.check(&config.users, &head.headers, client).await {
-                    Login::Right => {}
-                    Login::Wrong => {
-                        let realm = [(header::WWW_AUTHENTICATE, "Basic realm=\"kafka-vitals\"")];
-                        return Some(
-                            (StatusCode::UNAUTHORIZED, realm, "Unauthorized\n").into_response(),
-                        );
-                    }
-                    Login::Busy => {
-                        let text = "Too many passwords are being checked, try again.\n";
-                        return Some(
-                            (
-                                StatusCode::SERVICE_UNAVAILABLE,
-                                [(header::RETRY_AFTER, "1")],
-                                text,
-                            )
-                                .into_response(),
-                        );
-                    }
-                }
+            if let Some(refusal) = without_login(web, config, head).await {
+                return Some(refusal);
             }
         }
         // A page of another site has neither a certificate for that site's name nor a password here.
@@ -93,6 +69,29 @@ impl Guard {
              IP address, or start kafka-vitals with --web.host-name={shown}\n"
         );
         Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+    }
+}
+
+/// The refusal of a request without a right login, where the settings ask for one.
+async fn without_login(web: &Live, config: &WebConfig, head: &Parts) -> Option<Response> {
+    if config.users.is_empty() {
+        return None;
+    }
+    // Each connection has one; without it, all would be one client.
+    let client = head.extensions.get::<Client>().copied();
+    let client = client.unwrap_or(Client::LOOPBACK);
+    let login = web.logins.check(&config.users, &head.headers, client);
+    match login.await {
+        Login::Right => None,
+        Login::Wrong => {
+            let realm = [(header::WWW_AUTHENTICATE, "Basic realm=\"kafka-vitals\"")];
+            Some((StatusCode::UNAUTHORIZED, realm, "Unauthorized\n").into_response())
+        }
+        Login::Busy => {
+            let later = [(header::RETRY_AFTER, "1")];
+            let text = "Too many passwords are being checked, try again.\n";
+            Some((StatusCode::SERVICE_UNAVAILABLE, later, text).into_response())
+        }
     }
 }
 

@@ -314,6 +314,13 @@ impl Drop for Request {
 mod tests {
     use super::*;
 
+    const FEW: Limits = Limits {
+        all: 10,
+        for_loopback: 2,
+        each_address: 3,
+        beginning: 3,
+    };
+
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -328,12 +335,7 @@ mod tests {
 
     #[test]
     fn an_address_that_has_its_share_loses_its_own_idlest_connection() {
-        let places = Places::new(Limits {
-            all: 10,
-            for_loopback: 2,
-            each_address: 3,
-            beginning: 3,
-        });
+        let places = Places::new(FEW);
         let other = taken(&places, "10.0.0.9");
         let own: Vec<_> = (0..3).map(|_| taken(&places, "10.0.0.1")).collect();
         let busy = own[0].request();
@@ -354,12 +356,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_served_outlives_a_flood_of_idle_ones() {
-        let places = Places::new(Limits {
-            all: 10,
-            for_loopback: 2,
-            each_address: 3,
-            beginning: 3,
-        });
+        let places = Places::new(FEW);
         let scraped = taken(&places, "10.0.0.1");
         drop(scraped.request());
         let flood: Vec<_> = (0..100).map(|_| taken(&places, "10.0.0.1")).collect();
@@ -369,12 +366,7 @@ mod tests {
 
     #[test]
     fn a_new_connection_has_time_for_its_request_where_all_others_had_one() {
-        let places = Places::new(Limits {
-            all: 512,
-            for_loopback: 16,
-            each_address: 64,
-            beginning: 3,
-        });
+        let places = Places::new(Limits::usual(64));
         let attacker: Vec<_> = (0..512)
             .map(|n| taken(&places, &format!("127.0.0.{}", 2 + n % 8)))
             .inspect(|place| drop(place.request()))
@@ -389,12 +381,7 @@ mod tests {
 
     #[test]
     fn a_client_with_many_connections_takes_none_of_one_that_has_few() {
-        let places = Places::new(Limits {
-            all: 512,
-            for_loopback: 16,
-            each_address: 64,
-            beginning: 3,
-        });
+        let places = Places::new(Limits::usual(64));
         let few = [taken(&places, "10.0.0.1"), taken(&places, "127.0.0.1")];
         let flood = |subnet: u32| {
             let flood: Vec<_> = (0..1000)
@@ -410,10 +397,8 @@ mod tests {
     #[test]
     fn of_those_that_begin_the_oldest_of_the_client_with_the_most_is_closed() {
         let places = Places::new(Limits {
-            all: 10,
-            for_loopback: 2,
             each_address: 8,
-            beginning: 3,
+            ..FEW
         });
         let begins = |from: &str| {
             let place = taken(&places, from);
@@ -436,9 +421,8 @@ mod tests {
     fn places_are_kept_for_loopback() {
         let places = Places::new(Limits {
             all: 6,
-            for_loopback: 2,
             each_address: 6,
-            beginning: 3,
+            ..FEW
         });
         let remote = ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"];
         let remote = remote.map(|from| taken(&places, from));
@@ -456,7 +440,7 @@ mod tests {
             all: 2,
             for_loopback: 0,
             each_address: 2,
-            beginning: 3,
+            ..FEW
         });
         let both = [taken(&places, "10.0.0.1"), taken(&places, "10.0.0.2")];
         let requests = both.each_ref().map(Place::request);

@@ -165,19 +165,22 @@ async fn metrics_page(
     State(served): State<Served>,
     headers: HeaderMap,
 ) -> Result<Response, Crowded> {
-    let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
-    let text =
-        |view: &View, saved: &EvidenceStatus, now| metrics::render(view, saved, now).into_bytes();
-    if accepts_gzip(&headers) {
-        let packed = |view: &View, saved: &EvidenceStatus, now| {
-            (gzip(&text(view, saved, now)).unwrap_or_default(), "")
+    let packed = accepts_gzip(&headers);
+    let answer = match packed {
+        true => Answer::PackedMetrics,
+        false => Answer::Metrics,
+    };
+    let (text, _) = served.answer(answer, |view, saved, now| {
+        let text = metrics::render(view, saved, now).into_bytes();
+        let text = match packed {
+            true => gzip(&text).unwrap_or_default(),
+            false => text,
         };
-        let (packed, _) = served.answer(Answer::PackedMetrics, packed)?;
-        return Ok(([content_type, (header::CONTENT_ENCODING, "gzip")], packed).into_response());
-    }
-    let plain = |view: &View, saved: &EvidenceStatus, now| (text(view, saved, now), "");
-    let (plain, _) = served.answer(Answer::Metrics, plain)?;
-    Ok(([content_type], plain).into_response())
+        (text, "")
+    })?;
+    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    let encoding = packed.then_some([(header::CONTENT_ENCODING, "gzip")]);
+    Ok((content_type, encoding, text).into_response())
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

@@ -86,6 +86,13 @@ pub struct LockQueue {
     pub owner_frames: Vec<String>,
 }
 
+impl LockQueue {
+    /// How many threads wait.
+    pub fn blocked(&self) -> usize {
+        self.waiters.len() + self.waiters_left_out
+    }
+}
+
 /// Which threads make progress, known without attaching. A suspicion is no verdict: a thread dump decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressReport {

@@ -1,18 +1,15 @@
 //! Clients that take connections and do nothing with them.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::EXE;
 use crate::host::Host;
-use crate::running::{Exporter, wait_for};
+use crate::running::{Exporter, request, wait_for};
 
 /// A connection that comes from this address of loopback. Of an answer that the client does not read, the kernel takes
 /// little from the exporter.
@@ -31,8 +28,7 @@ fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request(path).as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
@@ -43,11 +39,8 @@ fn asked(from: Ipv4Addr, to: SocketAddr, path: &str) -> Duration {
 #[test]
 fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
     let _alone = crate::MEASURED.lock();
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
-    let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
-    let exporter = Exporter::start(command);
+    let host = Host::without_brokers();
+    let exporter = Exporter::start(host.exporter());
     let attacker = Ipv4Addr::LOCALHOST;
     let idle: Vec<TcpStream> = (0..900)
         .map(|_| connect_from(attacker, exporter.address).unwrap())
@@ -94,11 +87,8 @@ fn idle_connections_and_a_flood_of_new_ones_delay_no_probe() {
 #[test]
 fn connections_of_other_addresses_of_loopback_keep_no_client_out() {
     let _alone = crate::MEASURED.lock();
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
-    let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
-    let exporter = Exporter::start(command);
+    let host = Host::without_brokers();
+    let exporter = Exporter::start(host.exporter());
     let attacker = |number: u8| Ipv4Addr::new(127, 0, 0, number);
     let _served: Vec<TcpStream> = (0..512)
         .map(|number| {
@@ -126,10 +116,8 @@ fn connections_of_other_addresses_of_loopback_keep_no_client_out() {
             let mut stream = connect_from(Ipv4Addr::LOCALHOST, exporter.address).unwrap();
             // A client that is a little slow.
             std::thread::sleep(Duration::from_millis(4));
-            let request =
-                b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             let mut answer = String::new();
-            let _ = stream.write_all(request);
+            let _ = stream.write_all(request("/-/healthy").as_bytes());
             stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
         };
         let answered = (0..60).filter(is_answered).count();
@@ -153,10 +141,8 @@ fn open(streams: &[TcpStream]) -> usize {
 #[test]
 fn unfinished_requests_share_their_memory() {
     let _alone = crate::MEASURED.lock();
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
-    let mut command = Command::new(EXE);
-    command.arg("--path.procfs").arg(host.folder.path());
+    let host = Host::without_brokers();
+    let mut command = host.exporter();
     // All of loopback is one address.
     command.arg("--web.max-connections-per-address=0");
     let exporter = Exporter::start(command);

@@ -3,21 +3,18 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::host::{Host, skip};
-use crate::running::{Exporter, send, wait_for};
+use crate::running::{Exporter, Guard, get, wait_for};
 use crate::{Cases, EXE};
 
 #[test]
 fn requests() {
     let host = Host::new();
-    let mut command = Command::new(EXE);
-    command
-        .arg("--path.procfs")
-        .arg(host.folder.path())
-        .arg("--web.max-requests=18446744073709551615");
+    let mut command = host.exporter();
+    command.arg("--web.max-requests=18446744073709551615");
     let exporter = Exporter::start(command);
     let with =
         |head: &str| format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes();
@@ -119,8 +116,7 @@ fn what_lasts_is_logged_once_with_broker_collector_and_reason() {
 /// The lack of fds lasts as long as a client holds the connections, so a line for each attempt would fill the log's disk.
 #[test]
 fn running_out_of_fds_is_logged_once() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
+    let host = Host::without_brokers();
     let mut command = Command::new("prlimit");
     command
         .args(["--nofile=40", EXE, "--path.procfs"])
@@ -153,18 +149,15 @@ fn a_full_disk_under_the_log_ends_nothing() {
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let mut command = Command::new(EXE);
+    let mut command = host.exporter();
     command
-        .arg("--path.procfs")
-        .arg(host.folder.path())
         .arg(format!("--web.listen-address={address}"))
         .stderr(full);
     let mut exporter = Guard(command.spawn().unwrap());
     // When it is ready, it has logged that it listens and that it found a broker.
-    let request = b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     wait_for("it to be ready", || {
         assert!(exporter.0.try_wait().unwrap().is_none(), "it ended");
-        TcpStream::connect(address).is_ok() && send(address, request).starts_with("HTTP/1.1 200")
+        TcpStream::connect(address).is_ok() && get(address, "/-/ready").starts_with("HTTP/1.1 200")
     });
 }
 
@@ -227,15 +220,6 @@ fn low_limits_of_processes_and_memory_are_messages() {
     wait_for("its first round", || {
         exporter.get("/-/ready").starts_with("HTTP/1.1 200")
     });
-}
-
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// The exporter may not read the files of a real process that looks like a broker.

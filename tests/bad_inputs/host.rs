@@ -24,13 +24,23 @@ pub const RIGHT: &str = "id 7, ZooKeeper, listeners PLAINTEXT@*:9092, folders /d
 impl Host {
     /// Makes a host where process 77 is a broker with id 7; its files are older than its start.
     pub fn new() -> Host {
-        let host = Host {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        fs::write(host.folder.path().join("stat"), "btime 1000000\n").unwrap();
-        fs::write(host.folder.path().join("uptime"), "100000.00 1.0\n").unwrap();
+        let host = Host::without_brokers();
         host.broker(77);
         host
+    }
+
+    pub fn without_brokers() -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("stat"), "btime 1000000\n").unwrap();
+        fs::write(folder.path().join("uptime"), "100000.00 1.0\n").unwrap();
+        Host { folder }
+    }
+
+    /// An exporter of this host with the usual settings.
+    pub fn exporter(&self) -> Command {
+        let mut command = Command::new(EXE);
+        command.arg("--path.procfs").arg(self.folder.path());
+        command
     }
 
     /// An exporter of this host with these settings, which attaches to no process.
@@ -44,8 +54,7 @@ impl Host {
     pub fn exporter_that_attaches(&self, config: &str) -> Command {
         let file = self.folder.path().join("config.yml");
         fs::write(&file, config).unwrap();
-        let mut command = Command::new(EXE);
-        command.arg("--path.procfs").arg(self.folder.path());
+        let mut command = self.exporter();
         command.arg("--config.file").arg(file);
         command
     }

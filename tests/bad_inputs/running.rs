@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 pub struct Exporter {
-    child: Child,
+    process: Guard,
     pub address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
 }
 
-impl Drop for Exporter {
+/// A process that ends when this is dropped.
+pub struct Guard(pub Child);
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -28,8 +31,8 @@ impl Exporter {
             .arg("--web.listen-address=127.0.0.1:0")
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut process = Guard(command.spawn().unwrap());
+        let stderr = BufReader::new(process.0.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
@@ -50,7 +53,7 @@ impl Exporter {
         };
         wait_for("the exporter to listen", || address().is_some());
         Exporter {
-            child,
+            process,
             address: address().unwrap(),
             log: Arc::clone(&log),
         }
@@ -68,7 +71,8 @@ impl Exporter {
 
     /// The most resident memory so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
         let peak = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
@@ -76,15 +80,14 @@ impl Exporter {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.process.0.id())
+            .ok()
+            .and_then(Pid::from_raw);
         rustix::process::kill_process(pid.unwrap(), signal).unwrap();
     }
 
     pub fn get(&self, path: &str) -> String {
-        self.send(
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                .as_bytes(),
-        )
+        get(self.address, path)
     }
 
     pub fn send(&self, request: &[u8]) -> String {
@@ -102,6 +105,15 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A request that is the only one of its connection.
+pub fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+}
+
+pub fn get(address: SocketAddr, path: &str) -> String {
+    send(address, request(path).as_bytes())
 }
 
 /// Sends a request and returns the answer until the connection is closed.

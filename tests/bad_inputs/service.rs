@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::host::Host;
-use crate::running::Exporter;
+use crate::running::{Exporter, Guard, get};
 use crate::{EXE, is_golden};
 
 /// Stands for systemd's end of `NOTIFY_SOCKET`.
@@ -115,8 +115,7 @@ fn activated(socket: impl Into<OwnedFd>, host: &Host) -> Command {
 
 #[test]
 fn it_serves_on_the_sockets_of_systemd() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("")).unwrap();
+    let host = Host::without_brokers();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut command = activated(listener, &host);
@@ -124,13 +123,8 @@ fn it_serves_on_the_sockets_of_systemd() {
     command
         .arg("--web.listen-address=127.0.0.1:0")
         .stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let answer = crate::running::send(
-        address,
-        b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-    );
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let _exporter = Guard(command.spawn().unwrap());
+    let answer = get(address, "/-/healthy");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 

@@ -216,7 +216,7 @@ fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
             ul {
                 @for queue in report.convoys.iter().take(FOUND) {
                     li {
-                        (queue.waiters.len() + queue.waiters_left_out) " threads wait for " code { (cut(&queue.lock_class, NAME)) }
+                        (queue.blocked()) " threads wait for " code { (cut(&queue.lock_class, NAME)) }
                         @if let Some(owner) = &queue.owner { ", which " strong { (cut(owner, NAME)) } " holds" (stack(&queue.owner_frames)) }
                     }
                 }

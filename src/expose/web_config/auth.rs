@@ -1,7 +1,6 @@
 //! Basic authentication with bcrypt: one hash at a time, few that wait, answers kept.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -80,7 +79,8 @@ pub struct Logins {
     right: Mutex<HashSet<Key>>,
     wrong: Mutex<VecDeque<Key>>,
     turn: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    /// A permit for each login that may wait.
+    waiting: Semaphore,
     /// Of clients with a login that waits, has its hash computed, or makes the next one wait.
     queues: Mutex<HashMap<Client, Queue>>,
 }
@@ -97,18 +97,9 @@ impl Default for Logins {
             right: Mutex::default(),
             wrong: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
-            waiting: AtomicUsize::new(0),
+            waiting: Semaphore::new(MAX_WAITING),
             queues: Mutex::default(),
         }
-    }
-}
-
-/// One of those that wait for their turn.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -160,11 +151,9 @@ impl Logins {
         let Some((queued, own_turn)) = self.queue(client) else {
             return Login::Busy;
         };
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Ok(waiting) = self.waiting.try_acquire() else {
             return Login::Busy;
-        }
-        let waiting = Waiting(&self.waiting);
+        };
         // No semaphore is ever closed.
         let Ok(own_turn) = own_turn.acquire_owned().await else {
             return Login::Busy;
@@ -394,7 +383,7 @@ mod tests {
             }
         };
         let flood: Vec<_> = (0..200).map(|n| tokio::spawn(guesses(n % 4))).collect();
-        while logins.waiting.load(Ordering::Relaxed) < 4 * MAX_WAITING_EACH {
+        while MAX_WAITING - logins.waiting.available_permits() < 4 * MAX_WAITING_EACH {
             tokio::task::yield_now().await;
         }
         for number in 0..15 {

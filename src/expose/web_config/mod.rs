@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderName, HeaderValue};
-use tokio::task::AbortHandle;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::settings_file;
 use auth::{Logins, Users};
 use parse::{ClientAuth, RateLimit, Settings};
@@ -33,6 +33,15 @@ pub struct WebConfigError {
     message: String,
 }
 
+impl WebConfigError {
+    fn new(path: &Path, message: String) -> WebConfigError {
+        WebConfigError {
+            path: path.to_owned(),
+            message,
+        }
+    }
+}
+
 /// A web config file with its certificates, as read at one moment.
 #[derive(Debug)]
 pub struct WebConfig {
@@ -44,8 +53,6 @@ pub struct WebConfig {
     pub users: Users,
     rate_limit: Option<RateLimit>,
     warnings: Vec<String>,
-    /// What was read, as it was before.
-    files: Vec<(PathBuf, Stamp)>,
 }
 
 impl WebConfig {
@@ -54,23 +61,24 @@ impl WebConfig {
     /// # Errors
     /// One of them cannot be read or used.
     pub fn load(path: &Path) -> Result<WebConfig, WebConfigError> {
-        let mut stamps = Vec::new();
-        WebConfig::read(path, &mut stamps).map_err(|message| WebConfigError {
-            path: path.to_owned(),
-            message,
-        })
+        WebConfig::read(path, &mut Vec::new())
     }
 
-    fn read(path: &Path, files: &mut Vec<(PathBuf, Stamp)>) -> Result<WebConfig, String> {
+    /// Reads them, and adds each file to `seen`, also where one cannot be used.
+    fn read(path: &Path, seen: &mut Seen) -> Result<WebConfig, WebConfigError> {
+        WebConfig::read_files(path, seen).map_err(|message| WebConfigError::new(path, message))
+    }
+
+    fn read_files(path: &Path, seen: &mut Seen) -> Result<WebConfig, String> {
         // The stamps are taken first: what changes while it is read is read again.
-        files.push((path.to_owned(), Stamp::of(path)));
+        seen.push((path.to_owned(), Stamp::of(path)));
         let text = settings_file::read(path, "web config file")?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let settings = Settings::parse(&text, folder)?;
         let tls = match &settings.tls {
             None => None,
             Some(tls) => {
-                files.extend(tls.files().map(|file| {
+                seen.extend(tls.files().map(|file| {
                     let stamp = Stamp::of(&file);
                     (file, stamp)
                 }));
@@ -87,7 +95,6 @@ impl WebConfig {
             users: settings.users,
             rate_limit: settings.rate_limit,
             warnings: settings.warnings,
-            files: files.clone(),
         })
     }
 
@@ -141,6 +148,9 @@ impl Stamp {
     }
 }
 
+/// Files, each as it was before it was read.
+type Seen = Vec<(PathBuf, Stamp)>;
+
 /// Files are compared with what was read at most this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A file that changed less than so long ago may be half written.
@@ -152,6 +162,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Live {
     path: PathBuf,
     state: Mutex<State>,
+    /// Held by the request that waits for a look.
+    looker: tokio::sync::Mutex<BlockingWorker<()>>,
     pub logins: Arc<Logins>,
     /// Called with whether the newest files can be used, when that was found out.
     report: Box<dyn Fn(bool) + Send + Sync>,
@@ -160,11 +172,9 @@ pub struct Live {
 struct State {
     used: Arc<WebConfig>,
     /// What was seen of the files at the last attempt, which may have failed.
-    seen: Vec<(PathBuf, Stamp)>,
+    seen: Seen,
     bucket: Option<Bucket>,
     next_look: Instant,
-    /// The last look: it may still run where a file system hangs.
-    look: Option<AbortHandle>,
 }
 
 impl Live {
@@ -176,18 +186,19 @@ impl Live {
         path: PathBuf,
         report: impl Fn(bool) + Send + Sync + 'static,
     ) -> Result<Arc<Live>, WebConfigError> {
-        let used = WebConfig::load(&path)?;
+        let mut seen = Vec::new();
+        let used = WebConfig::read(&path, &mut seen)?;
         used.warn(&path);
         Ok(Arc::new(Live {
             state: Mutex::new(State {
-                seen: used.files.clone(),
+                seen,
                 bucket: used
                     .rate_limit
                     .map(|limit| Bucket::full(limit, Instant::now())),
                 used: Arc::new(used),
                 next_look: Instant::now() + LOOK_EVERY,
-                look: None,
             }),
+            looker: tokio::sync::Mutex::new(BlockingWorker::reserved(())),
             path,
             logins: Arc::default(),
             report: Box::new(report),
@@ -200,19 +211,13 @@ impl Live {
 
     /// The settings of now, after a look at the files where the last one is a second ago.
     pub async fn current(self: &Arc<Self>) -> Arc<WebConfig> {
-        let look = {
-            let mut state = self.lock();
-            // One at a time: on a file system that hangs, each would cost a thread.
-            let is_idle = state.look.as_ref().is_none_or(AbortHandle::is_finished);
-            (is_idle && Instant::now() >= state.next_look).then(|| {
-                let this = Arc::clone(self);
-                let look = tokio::task::spawn_blocking(move || this.look());
-                state.look = Some(look.abort_handle());
-                look
-            })
-        };
-        if let Some(look) = look {
-            let _ = tokio::time::timeout(LOOK_PATIENCE, look).await;
+        let is_due = Instant::now() >= self.lock().next_look;
+        // While one request waits for a look, the others take what is in use.
+        if is_due && let Ok(mut looker) = self.looker.try_lock() {
+            let this = Arc::clone(self);
+            let look = move |(): &mut ()| this.look();
+            // Where it hangs or no thread can be started, a later request tries again.
+            let _ = looker.run(LOOK_PATIENCE, "web config file", look).await;
         }
         Arc::clone(&self.lock().used)
     }
@@ -220,17 +225,10 @@ impl Live {
     /// Reads the files again if one has changed, and is complete.
     fn look(&self) {
         let seen = self.lock().seen.clone();
+        let newest = |(file, _): &(PathBuf, Stamp)| (file.clone(), Stamp::of(file));
+        let newest: Seen = seen.iter().map(newest).collect();
         let now = SystemTime::now();
-        let mut changed = false;
-        for (file, stamp) in &seen {
-            let newest = Stamp::of(file);
-            changed |= newest != *stamp;
-            if !newest.is_settled(now) {
-                changed = false;
-                break;
-            }
-        }
-        if changed {
+        if newest != seen && newest.iter().all(|(_, stamp)| stamp.is_settled(now)) {
             let _ = self.reload();
         }
         self.lock().next_look = Instant::now() + LOOK_EVERY;
@@ -245,7 +243,10 @@ impl Live {
         let before = Arc::clone(&self.lock().used);
         let read = WebConfig::read(&self.path, &mut seen).and_then(|read| {
             match read.opened_since(&before) {
-                Some(what) => Err(format!("{what} switched off only by a restart")),
+                Some(what) => {
+                    let message = format!("{what} switched off only by a restart");
+                    Err(WebConfigError::new(&self.path, message))
+                }
                 None => Ok(read),
             }
         });
@@ -262,11 +263,7 @@ impl Live {
                 state.used = Arc::new(read);
                 Ok(())
             }
-            Err(message) => {
-                let error = WebConfigError {
-                    path: self.path.clone(),
-                    message,
-                };
+            Err(error) => {
                 tracing::error!("{error}; the settings of before remain in use");
                 Err(error)
             }
@@ -277,13 +274,10 @@ impl Live {
     }
 
     /// Whether the rate limit lets one more request pass.
-    pub fn take_token(&self, config: &WebConfig) -> bool {
-        let Some(limit) = config.rate_limit else {
-            return true;
-        };
+    pub fn take_token(&self) -> bool {
         let mut state = self.lock();
         let bucket = state.bucket.as_mut();
-        bucket.is_none_or(|bucket| bucket.take(limit, Instant::now()))
+        bucket.is_none_or(|bucket| bucket.take(Instant::now()))
     }
 }
 
@@ -324,11 +318,7 @@ mod tests {
         }
         assert_eq!(looks.load(Ordering::SeqCst), 1);
         drop(recover);
-        let is_running = || {
-            let state = live.lock();
-            state.look.as_ref().is_some_and(|look| !look.is_finished())
-        };
-        while is_running() {
+        while live.looker.try_lock().unwrap().is_running() {
             tokio::task::yield_now().await;
         }
         due();
