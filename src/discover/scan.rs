@@ -249,9 +249,10 @@ impl Discovery {
             }
         }
         self.known = alive;
+        let process = |job: &Job| (job.owner.uid(), job.key);
+        let mut jobs = self.standing.in_turn(jobs, process);
         // Known brokers come last: if one of them hangs, new ones are still found.
-        let known_last = |job: &Job| (job.known.is_some(), !job.named);
-        let jobs = self.in_turn(jobs, |job| (job.owner.uid(), job.key), known_last);
+        jobs.sort_by_key(|job| (job.known.is_some(), !job.named));
         self.run(jobs, now);
         let new = self.choose();
         self.run(new, now);
@@ -320,36 +321,15 @@ impl Discovery {
         self.users.as_ref().is_none_or(named)
     }
 
-    /// In the order in which they are served: by `first`, then as their users stand.
-    fn in_turn<T, K: Ord>(
-        &self,
-        items: Vec<T>,
-        process: impl Fn(&T) -> (Option<u32>, ProcessKey),
-        first: impl Fn(&T) -> K,
-    ) -> Vec<T> {
-        let order = self
-            .standing
-            .in_turn(&items.iter().map(process).collect::<Vec<_>>());
-        let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
-        let mut ordered: Vec<T> = order
-            .into_iter()
-            .filter_map(|at| items.get_mut(at)?.take())
-            .collect();
-        ordered.sort_by_key(first);
-        ordered
-    }
-
     /// Chooses the brokers that are watched, and returns the reads that this needs. The others are counted.
     fn choose(&mut self) -> Vec<Job> {
         let candidates = self.known.iter().filter(|(_, known)| known.is_candidate());
         let candidates: Vec<_> = candidates
             .map(|(key, known)| (*key, known.owner, known.named))
             .collect();
-        let mut chosen = self.in_turn(
-            candidates,
-            |(key, owner, _)| (*owner, *key),
-            |(_, _, named)| !*named,
-        );
+        let process = |(key, owner, _): &_| (*owner, *key);
+        let mut chosen = self.standing.in_turn(candidates, process);
+        chosen.sort_by_key(|(_, _, named)| !*named);
         let others = chosen.split_off(self.most.min(chosen.len()));
         self.left_out = others.len();
         if !others.is_empty() {
