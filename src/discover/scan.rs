@@ -166,10 +166,9 @@ impl Discovery {
             };
             let named = named.contains(&pid);
             let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
-            let hangs = self.stuck_readers.iter().any(|stuck| stuck.process == key);
             match self.known.remove(&key) {
                 // A process that a reader hangs at gets no second reader.
-                Some(known) if hangs || !known.is_due(&stat, named, age, now) => {
+                Some(known) if self.hangs(key) || !known.is_due(&stat, named, age, now) => {
                     alive.insert(key, known);
                 }
                 // A broker's child shows the broker's command line until it executes its own program.
@@ -265,6 +264,12 @@ impl Discovery {
         self.users.as_ref().is_none_or(named)
     }
 
+    fn hangs(&self, process: ProcessKey) -> bool {
+        self.stuck_readers
+            .iter()
+            .any(|stuck| stuck.process == process)
+    }
+
     /// Chooses the brokers that are watched, and returns the reads that this needs. The others are counted.
     fn choose(&mut self) -> Vec<Job> {
         let candidates = self.known.iter().filter(|(_, known)| known.is_candidate());
@@ -286,8 +291,7 @@ impl Discovery {
         }
         let new = chosen.into_iter().filter_map(|(key, owner, named)| {
             let known = self.known.get(&key)?;
-            let hangs = self.stuck_readers.iter().any(|stuck| stuck.process == key);
-            (!hangs && matches!(known.kind, ProcessKind::Candidate)).then(|| Job {
+            (!self.hangs(key) && matches!(known.kind, ProcessKind::Candidate)).then(|| Job {
                 key,
                 comm: known.comm.clone(),
                 named,
