@@ -7,20 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::jvm_dumper::{JvmDumper, RawDump, THIS_PROGRAM};
+use super::jvm_dumper::{JvmDumper, LOCKS_DEADLINE, RawDump, THIS_PROGRAM};
+use crate::model::shares::Shares;
 use crate::model::{Broker, Failure, ProcessKey, Reason};
 
 /// For one thread dump.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 /// From the end of a dump until the JVM has closed its end of the connection.
 const SETTLES: Duration = Duration::from_millis(50);
-/// Dumps at a time of brokers that another user's come before: fewer than attach children (`jvm_dumper.rs`), because
-/// processes that never answer must leave some to the first user's brokers.
+/// Dumps at a time, of all JVMs: each has an attach child, and both hold the text.
+const MOST: usize = 4;
+/// Of these, of brokers that another user's come before: processes that never answer must leave some to the first user's.
 const MOST_OF_OTHERS: usize = 2;
-static OF_OTHERS: Semaphore = Semaphore::const_new(MOST_OF_OTHERS);
+static PLACES: Shares = Shares::new(MOST, MOST_OF_OTHERS);
 
 /// The JVMs of this host. Clones share them.
 #[derive(Debug, Clone)]
@@ -90,7 +92,7 @@ impl Jvm {
     /// # Errors
     /// As those of [`JvmDumper::collect`].
     pub async fn thread_dump(&self) -> Taken {
-        self.take(async |dumper| {
+        self.take(DEADLINE, async |dumper| {
             let dump = dumper.collect().await;
             // Where the JVM does not publish its pauses, all of the time counts as pause.
             let pause = match &dump {
@@ -118,7 +120,8 @@ impl Jvm {
     /// # Errors
     /// As those of [`JvmDumper::collect`].
     pub async fn thread_dump_with_locks(&self) -> Result<RawDump, Failure> {
-        self.take(JvmDumper::collect_with_locks).await?
+        self.take(LOCKS_DEADLINE, JvmDumper::collect_with_locks)
+            .await?
     }
 
     /// See [`JvmDumper::heap_dump`].
@@ -131,8 +134,10 @@ impl Jvm {
         min_free: u64,
         deadline: Duration,
     ) -> Result<(u64, Duration), Failure> {
-        self.take(async |dumper| dumper.heap_dump(file, min_free, deadline).await)
-            .await?
+        self.take(deadline, async |dumper| {
+            dumper.heap_dump(file, min_free, deadline).await
+        })
+        .await?
     }
 
     /// Takes the pauses of extra dumps since the last call, to charge them.
@@ -145,18 +150,24 @@ impl Jvm {
         self.dumping.subscribe()
     }
 
-    async fn take<T>(&self, take: impl AsyncFnOnce(&mut JvmDumper) -> T) -> Result<T, Failure> {
+    /// Waits for a place as long as a dump may take.
+    async fn take<T>(
+        &self,
+        deadline: Duration,
+        take: impl AsyncFnOnce(&mut JvmDumper) -> T,
+    ) -> Result<T, Failure> {
         let Ok(mut dumper) = timeout(DEADLINE, self.dumper.lock()).await else {
             let message = "another dump of this JVM is still under way";
             return Err(Failure::new(Reason::Timeout, message));
         };
-        let _place = match self.is_outranked() {
-            false => None,
-            true => match timeout(DEADLINE, OF_OTHERS.acquire()).await {
-                // It is never closed.
-                Ok(place) => place.ok(),
-                Err(_) => return Err(no_place()),
-            },
+        let of_others = self.is_outranked();
+        // Those of others hold nobody up who takes one dump after another.
+        let patience = match of_others {
+            true => DEADLINE,
+            false => deadline,
+        };
+        let Ok(_place) = timeout(patience, PLACES.one(of_others)).await else {
+            return Err(no_place(patience));
         };
         let under_way = UnderWay::start(&self.dumping);
         let taken = take(&mut dumper).await;
@@ -169,11 +180,11 @@ impl Jvm {
     }
 }
 
-fn no_place() -> Failure {
-    let seconds = DEADLINE.as_secs();
+fn no_place(patience: Duration) -> Failure {
+    let seconds = patience.as_secs();
     let message = format!(
-        "no place within {seconds} s: {MOST_OF_OTHERS} JVMs of other users than the first are being attached to, which is \
-         the most at a time, and do not answer; name the brokers' users as `users` in the config file"
+        "no place within {seconds} s: {MOST} JVMs are being attached to, which is the most at a time, or {MOST_OF_OTHERS} of \
+         other users than the first, and do not answer; name the brokers' users as `users` in the config file"
     );
     Failure::new(Reason::NoRoom, message)
 }

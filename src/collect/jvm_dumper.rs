@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::model::room::Room;
@@ -21,14 +20,11 @@ const MAX_DUMP_BYTES: usize = 32 << 20;
 /// What the child gets beyond its own deadline, to say what it waited for.
 const GRACE: Duration = Duration::from_millis(500);
 /// For a dump with locks: the JVM walks a heap of some GB a second.
-const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
 /// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
 const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
 /// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
 const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
-/// Children at a time, of all JVMs: each holds one dump.
-static CHILDREN: Semaphore = Semaphore::const_new(4);
-
 /// The text of one dump as the JVM sent it.
 #[derive(Debug, Default)]
 pub struct RawDump {
@@ -183,13 +179,6 @@ impl JvmDumper {
             }
             self.stuck = None;
         }
-        let Ok(Ok(_place)) = timeout(deadline, CHILDREN.acquire()).await else {
-            let seconds = deadline.as_secs();
-            let message = format!(
-                "no place within {seconds} s: 4 JVMs are being attached to, which is the most at a time, and do not answer"
-            );
-            return Err(Failure::new(Reason::NoRoom, message));
-        };
         let request = Request {
             proc_root: self.proc_root.clone(),
             pid: self.broker.process.pid,

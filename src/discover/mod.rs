@@ -1,14 +1,18 @@
 //! Finds the Kafka brokers among the processes of this host and describes them from their own files.
 
 pub mod broker;
+mod entry;
 mod error;
+mod examine;
 mod files;
 mod jvm;
 pub mod properties;
-pub mod scan;
+mod scan;
 pub mod settings;
 mod standing;
 mod versions;
 
+pub use entry::{matches, read_pid_file};
 pub use error::DiscoveryError;
-pub use scan::{Discovery, matches, read_pid_file};
+pub use examine::launch_of;
+pub use scan::Discovery;

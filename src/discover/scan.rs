@@ -7,20 +7,17 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::DiscoveryError;
-use super::jvm::{self, JvmKind, Launch};
+use super::entry::read_pid_file;
+use super::examine::{Job, Owner, ProcessKind, examine};
+use super::jvm::Launch;
 use super::standing::Standing;
-use super::{broker, properties};
-use crate::model::Failure;
-use crate::model::{Broker, Label, ProcessKey, Reason};
+use crate::model::{Broker, Failure, Label, ProcessKey, Reason};
 use crate::sys::blocking_worker::BlockingWorker;
-use crate::sys::plain::FileError;
 use crate::sys::proc::{self, ProcError, ProcRoot, Stat};
-use crate::sys::rooted::Rooted;
 use crate::sys::users;
 
 /// A process this young may be a fork that will execute another program under the same start time.
@@ -41,10 +38,8 @@ const MOST_STUCK_READERS: usize = 4;
 const MOST_STUCK_OF_USER: usize = 2;
 /// Bounds the log of a host full of JVMs.
 const MOST_WARNINGS: usize = 16;
-const MOST_THREAD_NAMES: usize = 512;
 /// Users that a message names.
 const MOST_NAMED_USERS: usize = 3;
-const ARGUMENT_FILE_CAP: usize = 256 << 10;
 
 /// Finds the Kafka brokers of this host, and remembers them from scan to scan.
 pub struct Discovery {
@@ -82,46 +77,6 @@ struct KnownProcess {
     kind: ProcessKind,
 }
 
-#[derive(Clone)]
-enum ProcessKind {
-    Other,
-    /// Perhaps a broker, with the reason why that could not be seen.
-    Unclear(String),
-    /// A broker by its command line, of which no more is known: it is new, or there are too many.
-    Candidate,
-    Kafka(Arc<Launch>, Arc<Broker>),
-}
-
-struct Job {
-    key: ProcessKey,
-    comm: String,
-    /// A pid file names it, so it is a broker whatever its command line says.
-    named: bool,
-    owner: Owner,
-    /// Whether to read more than the command line.
-    describe: bool,
-    /// The earlier description, if nothing indicates that the process runs another program now.
-    known: Option<(Arc<Launch>, Arc<Broker>)>,
-}
-
-/// Whose process it is, by the kernel.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    User(u32),
-    Unknown,
-    /// Somebody runs a program with the rights of another user, under a command line of his choice.
-    Mixed,
-}
-
-impl Owner {
-    fn uid(self) -> Option<u32> {
-        match self {
-            Owner::User(uid) => Some(uid),
-            Owner::Unknown | Owner::Mixed => None,
-        }
-    }
-}
-
 impl Discovery {
     /// Processes named by `pid_files` are brokers whatever their command lines say.
     pub fn new(proc: ProcRoot, pid_files: Vec<PathBuf>) -> Discovery {
@@ -153,8 +108,8 @@ impl Discovery {
         (self.users, self.most, self.pid_files) = (users, most, pid_files);
     }
 
-    /// Returns the brokers of this host that are watched, sorted by process. An unchanged broker keeps its `Arc`. Takes up to 2 s if files
-    /// hang, so do not call it in a thread that serves others.
+    /// Returns the brokers of this host that are watched, sorted by process. An unchanged broker keeps its `Arc`. Takes up
+    /// to 2 s if files hang, so do not call it in a thread that serves others.
     ///
     /// # Errors
     /// If the processes cannot be listed. Then nothing is known about brokers, old or new.
@@ -211,10 +166,9 @@ impl Discovery {
             };
             let named = named.contains(&pid);
             let age = uptime.saturating_sub(proc::ticks(stat.start_ticks));
-            let hangs = self.stuck_readers.iter().any(|stuck| stuck.process == key);
             match self.known.remove(&key) {
                 // A process that a reader hangs at gets no second reader.
-                Some(known) if hangs || !known.is_due(&stat, named, age, now) => {
+                Some(known) if self.hangs(key) || !known.is_due(&stat, named, age, now) => {
                     alive.insert(key, known);
                 }
                 // A broker's child shows the broker's command line until it executes its own program.
@@ -224,7 +178,7 @@ impl Discovery {
                     let same =
                         |known: &&KnownProcess| known.comm == stat.comm && (named || !known.named);
                     let same = known.as_ref().filter(same).and_then(KnownProcess::kafka);
-                    let owner = self.owner(pid);
+                    let owner = Owner::of(&self.proc, pid);
                     if !self.counts(owner) {
                         let other = KnownProcess {
                             comm: stat.comm,
@@ -249,9 +203,10 @@ impl Discovery {
             }
         }
         self.known = alive;
+        let process = |job: &Job| (job.owner.uid(), job.key);
+        let mut jobs = self.standing.in_turn(jobs, process);
         // Known brokers come last: if one of them hangs, new ones are still found.
-        let known_last = |job: &Job| (job.known.is_some(), !job.named);
-        let jobs = self.in_turn(jobs, |job| (job.owner.uid(), job.key), known_last);
+        jobs.sort_by_key(|job| (job.known.is_some(), !job.named));
         self.run(jobs, now);
         let new = self.choose();
         self.run(new, now);
@@ -304,39 +259,15 @@ impl Discovery {
         users::name_of(self.passwd.get_or_init(users::read), uid)
     }
 
-    fn owner(&self, pid: u32) -> Owner {
-        match self.proc.status(pid) {
-            Ok(status) => match status.owner {
-                None => Owner::Mixed,
-                unmapped if unmapped == *UNMAPPED => Owner::Unknown,
-                Some(uid) => Owner::User(uid),
-            },
-            Err(_) => Owner::Unknown,
-        }
-    }
-
     fn counts(&self, owner: Owner) -> bool {
         let named = |users: &BTreeSet<u32>| owner.uid().is_some_and(|uid| users.contains(&uid));
         self.users.as_ref().is_none_or(named)
     }
 
-    /// In the order in which they are served: by `first`, then as their users stand.
-    fn in_turn<T, K: Ord>(
-        &self,
-        items: Vec<T>,
-        process: impl Fn(&T) -> (Option<u32>, ProcessKey),
-        first: impl Fn(&T) -> K,
-    ) -> Vec<T> {
-        let order = self
-            .standing
-            .in_turn(&items.iter().map(process).collect::<Vec<_>>());
-        let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
-        let mut ordered: Vec<T> = order
-            .into_iter()
-            .filter_map(|at| items.get_mut(at)?.take())
-            .collect();
-        ordered.sort_by_key(first);
-        ordered
+    fn hangs(&self, process: ProcessKey) -> bool {
+        self.stuck_readers
+            .iter()
+            .any(|stuck| stuck.process == process)
     }
 
     /// Chooses the brokers that are watched, and returns the reads that this needs. The others are counted.
@@ -345,11 +276,9 @@ impl Discovery {
         let candidates: Vec<_> = candidates
             .map(|(key, known)| (*key, known.owner, known.named))
             .collect();
-        let mut chosen = self.in_turn(
-            candidates,
-            |(key, owner, _)| (*owner, *key),
-            |(_, _, named)| !*named,
-        );
+        let process = |(key, owner, _): &_| (*owner, *key);
+        let mut chosen = self.standing.in_turn(candidates, process);
+        chosen.sort_by_key(|(_, _, named)| !*named);
         let others = chosen.split_off(self.most.min(chosen.len()));
         self.left_out = others.len();
         if !others.is_empty() {
@@ -362,8 +291,7 @@ impl Discovery {
         }
         let new = chosen.into_iter().filter_map(|(key, owner, named)| {
             let known = self.known.get(&key)?;
-            let hangs = self.stuck_readers.iter().any(|stuck| stuck.process == key);
-            (!hangs && matches!(known.kind, ProcessKind::Candidate)).then(|| Job {
+            (!self.hangs(key) && matches!(known.kind, ProcessKind::Candidate)).then(|| Job {
                 key,
                 comm: known.comm.clone(),
                 named,
@@ -551,155 +479,10 @@ impl KnownProcess {
     }
 }
 
-/// Classifies one process and describes it if it is a broker. None if it is gone.
-fn examine(proc: &ProcRoot, job: &Job) -> Option<ProcessKind> {
-    let pid = job.key.pid;
-    let mut launch = match &job.known {
-        Some((launch, _)) => launch.clone(),
-        None => match classify(proc, job) {
-            Ok(JvmKind::Kafka(_)) if job.owner == Owner::Mixed => {
-                return Some(ProcessKind::Unclear(format!(
-                    "process {pid} ({}) looks like a broker, but its real and its effective user differ: it is not \
-                     watched, because it may be any program; start the broker as one user",
-                    job.comm
-                )));
-            }
-            Ok(JvmKind::Kafka(_)) if !job.describe => return Some(ProcessKind::Candidate),
-            Ok(JvmKind::Kafka(mut launch)) => {
-                launch.forget_other_settings();
-                Arc::new(launch)
-            }
-            Ok(JvmKind::Other) => return Some(ProcessKind::Other),
-            Ok(JvmKind::Unclear(reason)) => {
-                return Some(ProcessKind::Unclear(format!(
-                    "process {pid} ({}) may be a broker: {reason}; name its pid file in the config file",
-                    job.comm
-                )));
-            }
-            Err(ProcError::Gone { .. }) => return None,
-            Err(error) => {
-                return Some(ProcessKind::Unclear(format!(
-                    "process {pid} ({}) may be a broker: {error}",
-                    job.comm
-                )));
-            }
-        },
-    };
-    let earlier = job.known.as_ref().map(|(_, broker)| &**broker);
-    match broker::describe(proc, job.key, Arc::make_mut(&mut launch), earlier) {
-        Ok(broker) => {
-            let broker = Broker {
-                owner: job.owner.uid(),
-                ..broker
-            };
-            Some(ProcessKind::Kafka(launch, Arc::new(broker)))
-        }
-        Err(_) => None,
-    }
-}
-
-/// The user that cannot be distinguished from others in this user namespace.
-static UNMAPPED: LazyLock<Option<u32>> = LazyLock::new(users::unmapped);
-
 /// Root sees everybody's brokers alike.
 fn own_user() -> Option<u32> {
     let uid = rustix::process::geteuid();
     (!uid.is_root()).then(|| uid.as_raw())
-}
-
-fn classify(proc: &ProcRoot, job: &Job) -> Result<JvmKind, ProcError> {
-    let pid = job.key.pid;
-    let line = proc.command_line(pid)?;
-    let kind = jvm::classify(&job.comm, &line, |name| read_argument_file(proc, pid, name));
-    match kind {
-        JvmKind::Unclear(reason)
-            if job.named
-                || jvm::has_broker_threads(
-                    &proc
-                        .thread_names(pid, MOST_THREAD_NAMES)
-                        .unwrap_or_default(),
-                ) =>
-        {
-            Ok(JvmKind::Kafka(Launch {
-                problem: Some(reason.to_string()),
-                ..Launch::default()
-            }))
-        }
-        JvmKind::Other if job.named => {
-            let properties = line
-                .arguments
-                .iter()
-                .find(|argument| argument.ends_with(".properties"));
-            let problem = Some(
-                "it counts as a broker because a pid file of the config file names it".to_owned(),
-            );
-            Ok(JvmKind::Kafka(Launch {
-                properties: properties.map(PathBuf::from),
-                problem,
-                ..Launch::default()
-            }))
-        }
-        kind => Ok(kind),
-    }
-}
-
-/// Reads again how a broker was started.
-///
-/// # Errors
-/// If its command line cannot be read or is not that of a broker.
-pub fn launch_of(proc: &ProcRoot, pid: u32) -> Result<Launch, DiscoveryError> {
-    let stat = proc.stat(pid)?;
-    let line = proc.command_line(pid)?;
-    match jvm::classify(&stat.comm, &line, |name| {
-        read_argument_file(proc, pid, name)
-    }) {
-        JvmKind::Kafka(launch) => Ok(launch),
-        JvmKind::Unclear(reason) => Err(reason),
-        JvmKind::Other => Err(DiscoveryError::NotKafka),
-    }
-}
-
-fn read_argument_file(proc: &ProcRoot, pid: u32, name: &str) -> Result<String, FileError> {
-    let folder = proc.link(pid, "cwd").unwrap_or_default();
-    let root = Rooted::of_process(proc, pid)?;
-    let file = root.read(&folder.join(name), ARGUMENT_FILE_CAP)?;
-    Ok(String::from_utf8_lossy(&file.bytes).into_owned())
-}
-
-/// Reads the process id from a pid file that the config file names.
-///
-/// # Errors
-/// If the file cannot be read or holds no process id.
-pub fn read_pid_file(path: &Path) -> Result<u32, Failure> {
-    let fail = |reason, cause: String| {
-        Failure::new(reason, format!("pid file {}: {cause}", path.display()))
-    };
-    // `Rooted` also refuses a FIFO and a huge file.
-    let file = Rooted::open(Path::new("/")).and_then(|root| root.read(path, properties::FILE_CAP));
-    let file = file.map_err(|error| match error {
-        FileError::Missing { .. } => fail(
-            Reason::Gone,
-            "does not exist; is the broker down?".to_owned(),
-        ),
-        other => fail(Reason::Io, other.to_string()),
-    })?;
-    let text = String::from_utf8_lossy(&file.bytes);
-    text.trim()
-        .parse()
-        .map_err(|_| fail(Reason::Protocol, "holds no process id".to_owned()))
-}
-
-/// Whether a broker is the one that the config file names: everything that is given must match.
-pub fn matches(broker: &Broker, id: Option<i32>, port: Option<u16>, pid: Option<u32>) -> bool {
-    (id.is_some() || port.is_some() || pid.is_some())
-        && id.is_none_or(|id| broker.id == Some(id))
-        && port.is_none_or(|port| {
-            broker
-                .listeners
-                .iter()
-                .any(|listener| listener.port == port)
-        })
-        && pid.is_none_or(|pid| broker.process.pid == pid)
 }
 
 #[cfg(test)]

@@ -87,20 +87,15 @@ impl Standing {
         }
     }
 
-    /// Whether another user comes first.
-    fn is_outranked(&self, owner: Option<u32>) -> bool {
-        let first = self.seen.iter().map(|seen| self.place(Some(seen.owner)));
-        !self.trusted && first.min().is_some_and(|first| self.place(owner) > first)
-    }
-
-    /// Of users that trust each other: whose brokers with this id have the bare id as label.
-    fn holder(&self, id: i32) -> Option<u32> {
-        let mut holders = self.seen.iter().filter(|seen| seen.id == Some(id));
-        holders
-            .clone()
-            .map(|seen| seen.owner)
-            .find(|owner| Some(*owner) == self.own)
-            .or_else(|| holders.next().map(|seen| seen.owner))
+    /// The user who comes first of those with such a broker.
+    fn first(&self, such: impl Fn(&Seen) -> bool) -> Option<u32> {
+        let mut owners = self
+            .seen
+            .iter()
+            .filter(|seen| such(seen))
+            .map(|seen| seen.owner);
+        let own = owners.clone().find(|owner| Some(*owner) == self.own);
+        own.or_else(|| owners.next())
     }
 
     /// The label of each broker: its id, or `pid-N` while that is unknown or another of its user has the same id and port;
@@ -116,9 +111,11 @@ impl Standing {
             let served = listeners.clone().find(|listener| !listener.controller);
             served.or(listeners.next()).map(|listener| listener.port)
         };
+        let first = self.first(|_| true).filter(|_| !self.trusted);
         let named = |broker: &Broker, outranked: bool| {
             let id = broker.id?;
-            let holder = self.holder(id);
+            // Of users that trust each other: whose brokers with this id have the bare id as label.
+            let holder = self.first(|seen| seen.id == Some(id));
             if outranked || (self.trusted && broker.owner.is_some() && holder != broker.owner) {
                 return Some(format!("{id}@{}", user(broker.owner?)));
             }
@@ -127,7 +124,7 @@ impl Standing {
         let names: Vec<_> = brokers
             .iter()
             .map(|broker| {
-                let outranked = self.is_outranked(broker.owner);
+                let outranked = first.is_some() && broker.owner != first;
                 (named(broker, outranked), port(broker), outranked)
             })
             .collect();
@@ -156,29 +153,30 @@ impl Standing {
             .collect()
     }
 
-    /// Returns in which order to serve processes of which not all may be served: the oldest of each user, then the second
-    /// of each, and so on. So no number of processes of one user displaces the first of another.
-    pub(super) fn in_turn(&self, processes: &[(Option<u32>, ProcessKey)]) -> Vec<usize> {
-        let age = |at: &usize| {
-            processes
-                .get(*at)
-                .map(|(_, process)| (process.start_ticks, process.pid))
-        };
-        let mut by_age: Vec<usize> = (0..processes.len()).collect();
-        by_age.sort_by_key(age);
-        let mut turns: HashMap<Option<u32>, usize> = HashMap::new();
-        let mut order: Vec<_> = by_age
+    /// Returns processes of which not all may be served in the order in which to serve them: the oldest of each user, then
+    /// the second of each, and so on. So no number of processes of one user displaces the first of another.
+    pub(super) fn in_turn<T>(
+        &self,
+        mut items: Vec<T>,
+        process: impl Fn(&T) -> (Option<u32>, ProcessKey),
+    ) -> Vec<T> {
+        items.sort_by_key(|item| {
+            let (_, process) = process(item);
+            (process.start_ticks, process.pid)
+        });
+        let mut turns: HashMap<Option<u32>, (usize, usize)> = HashMap::new();
+        let mut in_turn: Vec<_> = items
             .into_iter()
-            .filter_map(|at| {
-                let (owner, _) = processes.get(at)?;
-                let turn = turns.entry(*owner).or_default();
-                *turn += 1;
-                Some(((*turn, self.place(*owner)), at))
+            .map(|item| {
+                let (owner, _) = process(&item);
+                let next = turns.entry(owner).or_insert_with(|| (0, self.place(owner)));
+                next.0 += 1;
+                (*next, item)
             })
             .collect();
         // It is stable, so the older ones stay first.
-        order.sort_by_key(|(key, _)| *key);
-        order.into_iter().map(|(_, at)| at).collect()
+        in_turn.sort_by_key(|(turn, _)| *turn);
+        in_turn.into_iter().map(|(_, item)| item).collect()
     }
 }
 

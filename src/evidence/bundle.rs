@@ -16,7 +16,7 @@ use super::mask;
 use crate::collect::fds;
 use crate::collect::sockets::Sockets;
 use crate::discover::broker::server_properties;
-use crate::discover::scan::launch_of;
+use crate::discover::launch_of;
 use crate::model::Broker;
 use crate::model::rfc3339;
 use crate::model::{FdKinds, Moment};

@@ -7,6 +7,7 @@ pub mod named;
 mod reading;
 pub mod room;
 pub mod routes;
+pub mod shares;
 mod snapshot;
 mod tcp;
 pub mod text;

@@ -6,19 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::short_work::{self, Outcome, PATIENCE, Work};
+use crate::model::shares::{Share, Shares};
 use crate::model::{Failure, Reason};
 
 /// Threads at a time, of all workers: reads that hang must not become more and more.
 const THREADS: usize = 32;
-static FREE: Semaphore = Semaphore::const_new(THREADS);
 /// Of these, at processes of other users than the first: those may all hang on purpose.
 const THREADS_OF_OTHERS: usize = 8;
-static FREE_OF_OTHERS: Semaphore = Semaphore::const_new(THREADS_OF_OTHERS);
-/// A thread counts for as long as these live.
-type Places = [Option<SemaphorePermit<'static>>; 2];
+static PLACES: Shares = Shares::new(THREADS, THREADS_OF_OTHERS);
 
 /// Runs blocking work, one piece at a time, away from the threads that must not wait. While a piece hangs (a read of
 /// `/proc` of a sick process can), the next is refused, so that a worker never holds more than one thread.
@@ -29,7 +27,7 @@ pub struct BlockingWorker<S> {
     running: Weak<()>,
     /// Whether it counts among [`THREADS`].
     counted: bool,
-    /// Whether it counts among [`THREADS_OF_OTHERS`] as well.
+    /// Whether it then counts among [`THREADS_OF_OTHERS`] as well.
     of_others: bool,
 }
 
@@ -57,16 +55,11 @@ impl<S: Send + 'static> BlockingWorker<S> {
         self.of_others = of_others;
     }
 
-    /// Waits for the places that a thread needs.
-    async fn places(&self) -> Places {
-        // The semaphores are never closed.
-        let of_others = match self.of_others {
-            true => FREE_OF_OTHERS.acquire().await.ok(),
-            false => None,
-        };
+    /// Waits for the place that a thread needs. It counts for as long as that lives.
+    async fn place(&self) -> Option<Share> {
         match self.counted {
-            true => [of_others, FREE.acquire().await.ok()],
-            false => [of_others, None],
+            true => Some(PLACES.one(self.of_others).await),
+            false => None,
         }
     }
 
@@ -80,12 +73,12 @@ impl<S: Send + 'static> BlockingWorker<S> {
     ) -> Result<(R, Duration), Failure> {
         self.refuse_second(what)?;
         let end = tokio::time::Instant::now() + deadline;
-        let Ok(places) = tokio::time::timeout_at(end, self.places()).await else {
+        let Ok(place) = tokio::time::timeout_at(end, self.place()).await else {
             return Err(no_place(what));
         };
         let (done, answer) = oneshot::channel();
         // After the deadline there is no receiver any more.
-        self.start(what, places, work, |result| drop(done.send(result)))?;
+        self.start(what, place, work, |result| drop(done.send(result)))?;
         match tokio::time::timeout_at(end, answer).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(panicked(what)),
@@ -101,9 +94,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
         work: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> Result<R, Failure> {
         let (done, answer) = mpsc::sync_channel(1);
-        self.start(what, Places::default(), work, move |result| {
-            drop(done.send(result))
-        })?;
+        self.start(what, None, work, move |result| drop(done.send(result)))?;
         match answer.recv_timeout(deadline) {
             Ok((result, _)) => Ok(result),
             Err(RecvTimeoutError::Disconnected) => Err(panicked(what)),
@@ -114,7 +105,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     fn start<R: 'static>(
         &mut self,
         what: &str,
-        places: Places,
+        place: Option<Share>,
         work: impl FnOnce(&mut S) -> R + Send + 'static,
         deliver: impl FnOnce((R, Duration)) + Send + 'static,
     ) -> Result<(), Failure> {
@@ -126,12 +117,12 @@ impl<S: Send + 'static> BlockingWorker<S> {
             // Dropped in reverse order, also by a panic: when the caller sees an end, the next piece may follow.
             let deliver = deliver;
             let running = running;
-            let places = places;
+            let place = place;
             // A panic in an earlier piece leaves buffers that the next one overwrites anyway.
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = measured(|| work(&mut state));
             drop(state);
-            drop(places);
+            drop(place);
             drop(running);
             deliver(result);
         };

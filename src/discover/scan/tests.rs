@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::*;
 use crate::collect::{fds, memory_maps, process};
+use crate::discover::matches;
 use crate::model::FdKinds;
-use crate::model::{Listener, Mode, Role};
+use crate::model::{Mode, Role};
 
 /// Copies the recorded host to a folder, because a repository keeps no old times of files.
 fn recorded() -> (tempfile::TempDir, ProcRoot) {
@@ -386,40 +388,6 @@ fn a_folder_without_procfs_is_an_error_with_a_remedy() {
         failure.message.contains("/nowhere") && failure.message.contains("--path.procfs"),
         "{failure}"
     );
-}
-
-#[test]
-fn everything_that_the_config_file_gives_must_match() {
-    let one = Broker {
-        id: Some(1),
-        listeners: vec![Listener {
-            name: "P".into(),
-            protocol: None,
-            host: None,
-            port: 9092,
-            controller: false,
-        }],
-        ..Broker::unknown(ProcessKey {
-            pid: 10,
-            start_ticks: 1,
-        })
-    };
-    let table = [
-        ((Some(1), None, None), true),
-        ((None, Some(9092), None), true),
-        ((None, None, Some(10)), true),
-        ((Some(1), Some(9092), Some(10)), true),
-        ((Some(2), Some(9092), None), false),
-        ((None, Some(9093), None), false),
-        ((None, None, None), false),
-    ];
-    for ((id, port, pid), expected) in table {
-        assert_eq!(
-            matches(&one, id, port, pid),
-            expected,
-            "{id:?} {port:?} {pid:?}"
-        );
-    }
 }
 
 /// A reload with other settings must not forget who came first: the process of a stranger that looks like an older broker

@@ -174,7 +174,10 @@ fn no_number_of_processes_displaces_the_first_of_another_user() {
     processes.push(process(7000, None));
     processes.push(process(7001, KAFKA));
     processes.push(process(7002, KAFKA));
-    let order = |standing: &Standing| standing.in_turn(&processes)[..5].to_vec();
+    let order = |standing: &Standing| {
+        let all = (0..processes.len()).collect();
+        standing.in_turn(all, |at: &usize| processes[*at])[..5].to_vec()
+    };
     // None was seen before: the older ones of a turn come first.
     assert_eq!(order(&Standing::default()), [0, 5001, 5000, 1, 5002]);
     let mut standing = Standing::default();

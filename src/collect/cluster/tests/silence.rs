@@ -1,0 +1,225 @@
+//! Brokers that answer late or not at all.
+
+use super::*;
+
+#[tokio::test]
+async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let partitions = [partition(0, 2, "2,3", "2"), partition(1, 3, "3,2", "3")];
+
+    // Broker 3 answers nothing, broker 1 does: the ring goes from 2 to 3 and then to 1.
+    let dead = FakeBroker::start(|_| Answer::Silence).await;
+    let seen = Arc::new(OnceLock::new());
+    let sees = seen.clone();
+    let alive =
+        FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(sees.get().unwrap()))).await;
+    let body = response(&[peer_of(1, &alive), peer_of(3, &dead)], &partitions);
+    seen.set(body.clone()).unwrap();
+    let own = answering(body, &silent).await;
+
+    let mut collector = collector(&own);
+    let first = collect(&mut collector).await.unwrap();
+    assert_eq!(
+        (first.source, first.own_silence),
+        (ClusterSource::Own, None)
+    );
+    assert_eq!(
+        (first.leader, first.isr_leader_alone, first.not_in_isr),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        (dead.asked().len(), alive.asked().len()),
+        (0, 0),
+        "no peer is known before"
+    );
+
+    silent.store(true, Ordering::SeqCst);
+    let second = collect(&mut collector).await.unwrap();
+    assert_eq!(second.source, ClusterSource::Peer(1));
+    let silence = second.own_silence.unwrap();
+    assert!(
+        silence.starts_with("broker 2 (pid 77): 127.0.0.1:"),
+        "{silence}"
+    );
+    assert!(
+        silence.contains("closed the connection before it answered Metadata"),
+        "{silence}"
+    );
+    assert_eq!(
+        (second.leader, second.isr_leader_alone, second.not_in_isr),
+        (1, 1, 1)
+    );
+
+    silent.store(false, Ordering::SeqCst);
+    while collect(&mut collector)
+        .await
+        .is_ok_and(|counts| counts.source != ClusterSource::Own)
+    {}
+    assert_eq!(dead.asked().len(), 1, "the silent peer was asked once");
+    let metadata =
+        |broker: &FakeBroker| broker.asked().iter().filter(|asked| asked.api == 3).count();
+    assert!(metadata(&alive) >= 1 && alive.asked().iter().all(|asked| asked.connection == 0));
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_is_asked_once_however_long_it_hangs() {
+    let partitions = [partition(0, 2, "2,1", "2")];
+    let body = response(&peers(&[2]), &partitions);
+    let peer = answering(body, &Arc::default()).await;
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &partitions);
+    let own = FakeBroker::with_metadata(move |asked| match asked.correlation {
+        2 => Answer::Body(body.clone()),
+        _ => Answer::Silence,
+    })
+    .await;
+    let mut collector = collector(&own);
+    assert_eq!(
+        collect(&mut collector).await.unwrap().source,
+        ClusterSource::Own
+    );
+    for _ in 0..20 {
+        let counts = collect(&mut collector).await.unwrap();
+        assert_eq!(
+            (counts.source, counts.isr_leader_alone),
+            (ClusterSource::Peer(1), 1)
+        );
+        assert!(
+            counts
+                .own_silence
+                .unwrap()
+                .contains("has not answered Metadata for")
+        );
+    }
+    assert_eq!(
+        own.asked().len(),
+        4,
+        "twice ApiVersions and Metadata, the last without an answer"
+    );
+    assert!(peer.asked().iter().all(|asked| asked.connection == 0));
+}
+
+/// What the exporter costs a broker that hangs for ten minutes, as its own broker and as the peer of another.
+#[tokio::test]
+async fn ten_minutes_of_silence_cost_one_request_and_one_connection_for_each_role() {
+    let mute = Arc::new(AtomicBool::new(false));
+    let listed = Arc::new(OnceLock::new());
+    let broker_that_falls_silent = || {
+        let (mute, listed) = (mute.clone(), listed.clone());
+        FakeBroker::start(move |asked| match asked.api {
+            _ if mute.load(Ordering::SeqCst) => Answer::Silence,
+            18 => Answer::Body(offers_metadata()),
+            _ => Answer::Body(Vec::clone(listed.get().unwrap())),
+        })
+    };
+    let brokers = [
+        broker_that_falls_silent().await,
+        broker_that_falls_silent().await,
+    ];
+    listed
+        .set(response(
+            &[peer_of(1, &brokers[0]), peer_of(2, &brokers[1])],
+            &[],
+        ))
+        .unwrap();
+    let mut watching = [1, 2].map(|id| {
+        let address = brokers[id as usize - 1].address.clone();
+        ClusterClient::new(
+            Arc::new(broker(Some(id), &[])),
+            Some(address),
+            None,
+            OwnConnections::default(),
+        )
+    });
+    for _ in 0..2 {
+        for collector in &mut watching {
+            assert!(collect(collector).await.is_ok());
+        }
+    }
+    let before = brokers.each_ref().map(|broker| broker.asked().len());
+    mute.store(true, Ordering::SeqCst);
+    // From here on there are no answers, so none is missed while time jumps.
+    tokio::time::pause();
+    let silence = Instant::now();
+    let mut most_open = [BTreeSet::new(), BTreeSet::new()];
+    while silence.elapsed() < Duration::from_secs(660) {
+        let next = Instant::now() + Duration::from_secs(5);
+        for collector in &mut watching {
+            let (report, counts) = collector.probe().await.unwrap();
+            let error = report.api.error.as_ref().unwrap();
+            assert_eq!(
+                (error.reason, error.accepted, &report.metadata),
+                (Reason::Timeout, true, &None)
+            );
+            assert!(
+                collector
+                    .ask_peer(counts.unwrap_err(), &report.peers)
+                    .await
+                    .is_err()
+            );
+        }
+        for (broker, (before, connections)) in
+            std::iter::zip(&brokers, std::iter::zip(before, &mut most_open))
+        {
+            let unanswered: Vec<usize> = broker.asked()[before..]
+                .iter()
+                .map(|asked| asked.connection)
+                .collect();
+            connections.extend(broker.asked().iter().map(|asked| asked.connection));
+            let most = if silence.elapsed() < Duration::from_secs(600) {
+                2
+            } else {
+                4
+            };
+            assert!(
+                unanswered.len() <= most && connections.len() <= most,
+                "{:?}: {unanswered:?}",
+                silence.elapsed()
+            );
+            assert_eq!(
+                unanswered.iter().collect::<BTreeSet<_>>().len(),
+                unanswered.len(),
+                "one for each connection"
+            );
+        }
+        tokio::time::sleep_until(next).await;
+    }
+    assert_eq!(
+        most_open.map(|connections| connections.len()),
+        [4, 4],
+        "after ten minutes each makes a new connection"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_answers_late_is_slow_and_not_silent() {
+    let go = Arc::new(Notify::new());
+    let late = go.clone();
+    let own = FakeBroker::start(move |_| Answer::Held(late.clone(), offers_metadata())).await;
+    let mut collector = collector(&own);
+    let error = |report: ProbeReport| report.api.error.map(|error| error.reason).unwrap();
+    assert_eq!(
+        error(collector.probe().await.unwrap().0),
+        Reason::Timeout,
+        "no answer has come yet"
+    );
+    for _ in 0..2 {
+        go.notify_one();
+        let until = Instant::now() + Duration::from_secs(60);
+        collector.read_late(until).await;
+        assert!(Instant::now() < until, "it ends with the answer");
+        let (report, counts) = collector.probe().await.unwrap();
+        let (took, failure) = (report.api.duration, counts.unwrap_err());
+        assert!(
+            took > FAST.deadline
+                && failure
+                    .message
+                    .contains(&format!("took {} ms", took.as_millis()))
+        );
+        assert_eq!(
+            (error(report), failure.reason),
+            (Reason::Slow, Reason::Slow)
+        );
+    }
+    // Now it hangs.
+    assert_eq!(error(collector.probe().await.unwrap().0), Reason::Timeout);
+}

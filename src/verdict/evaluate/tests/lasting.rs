@@ -1,0 +1,159 @@
+//! How long something must last before it counts, and how long it counts.
+
+use super::*;
+
+#[test]
+fn probes_and_signals_must_last_and_clean_readings_acquit_levels() {
+    type Change = fn(&mut BrokerSnapshot, Moment);
+    let silent: Change =
+        |broker, now| broker.probes = known(probe(Some((Reason::Timeout, true))), now);
+    let unsupported: Change =
+        |broker, now| broker.probes = known(probe(Some((Reason::Unsupported, true))), now);
+    let unreachable: Change =
+        |broker, now| broker.probes = known(probe(Some((Reason::Timeout, false))), now);
+    let no_progress: Change = |broker, now| {
+        let suspect = Suspect {
+            thread_id: 1,
+            thread: "t".into(),
+            pool: "request_handler".into(),
+        };
+        broker.progress = known(
+            ProgressReport {
+                suspects: vec![suspect],
+                threads: 9,
+            },
+            now,
+        );
+    };
+    let no_dump = |broker: &mut BrokerSnapshot, now| {
+        no_progress(broker, now);
+        broker.threads = known(ThreadReport::default(), Moment(36_842_000));
+    };
+    let close_wait = |acquitted: bool| {
+        move |broker: &mut BrokerSnapshot, now: Moment| {
+            let mut pulse = SocketPulse {
+                unread_close_wait: 30,
+                ..SocketPulse::default()
+            };
+            pulse.server.get_mut(TcpState::CloseWait).connections = 40;
+            broker.sockets = known(pulse, now);
+            if !acquitted {
+                // The dump is older.
+                broker.threads = known(ThreadReport::default(), Moment(now.0.min(36_842_000)));
+            }
+        }
+    };
+    let (piled, explained) = (close_wait(false), close_wait(true));
+    type Changed<'a> = &'a dyn Fn(&mut BrokerSnapshot, Moment);
+    let table: [(&str, u64, Changed, BrokerState); 12] = [
+        (
+            "one failed probe, until the next",
+            5,
+            &silent,
+            BrokerState::Suspect,
+        ),
+        ("two failed probes", 8, &silent, BrokerState::Gray),
+        (
+            "a listener that cannot be asked",
+            20,
+            &unsupported,
+            BrokerState::Healthy,
+        ),
+        ("a moment in state T", 1, &stopped, BrokerState::Healthy),
+        (
+            "a connection that times out",
+            20,
+            &unreachable,
+            BrokerState::Suspect,
+        ),
+        ("stopped", 4, &stopped, BrokerState::Gray),
+        (
+            "threads without progress, before their dump",
+            3,
+            &no_dump,
+            BrokerState::Healthy,
+        ),
+        (
+            "threads without progress, and no dump follows",
+            5,
+            &no_dump,
+            BrokerState::Suspect,
+        ),
+        (
+            "threads without progress, and a clean dump",
+            5,
+            &no_progress,
+            BrokerState::Healthy,
+        ),
+        ("a burst of CLOSE_WAIT", 10, &piled, BrokerState::Healthy),
+        ("CLOSE_WAIT that stays", 17, &piled, BrokerState::Suspect),
+        (
+            "CLOSE_WAIT with a clean dump since",
+            20,
+            &explained,
+            BrokerState::Healthy,
+        ),
+    ];
+    for (name, seconds, change, expected) in table {
+        let mut scene = scene();
+        assert_eq!(scene.after(seconds, change).state, expected, "{name}");
+        // Afterwards everything clears after its own time.
+        assert_eq!(
+            scene.after(20, |_, _| {}).state,
+            BrokerState::Healthy,
+            "{name}, over"
+        );
+    }
+}
+
+/// One failed probe is not enough, however rarely probes run.
+#[test]
+fn a_second_probe_must_fail_too() {
+    let silent = |broker: &mut BrokerSnapshot, now| {
+        broker.probes = known(probe(Some((Reason::Timeout, true))), now)
+    };
+    let mut scene = scene();
+    let status = CollectorStatus {
+        interval: Duration::from_secs(20),
+        ..CollectorStatus::default()
+    };
+    let collectors = &mut scene.broker.collectors;
+    collectors.insert(CollectorName::Cluster, status);
+    assert_eq!(scene.after(20, silent).state, BrokerState::Suspect);
+    assert_eq!(scene.after(2, silent).state, BrokerState::Gray);
+}
+
+#[test]
+fn a_finding_outlives_its_readings_for_a_while() {
+    let mut scene = scene();
+    let offline = |broker: &mut BrokerSnapshot, now| {
+        broker.cluster = known(
+            ClusterCounts {
+                offline: 1,
+                ..cluster(&[1, 2, 3])
+            },
+            now,
+        );
+    };
+    assert_eq!(
+        active(&scene.after(16, offline)),
+        [FindingId::OfflinePartitions]
+    );
+    let unread = |broker: &mut BrokerSnapshot, _| broker.cluster = Reading::unknown("silent");
+    assert_eq!(
+        active(&scene.after(100, unread)),
+        [FindingId::OfflinePartitions]
+    );
+    let diagnosis = scene.after(30, unread);
+    assert!(
+        active(&diagnosis).is_empty()
+            && !diagnosis.evaluated.contains(&FindingId::OfflinePartitions)
+    );
+    // A process that has ended loses its findings at once.
+    assert_eq!(
+        active(&scene.after(16, offline)),
+        [FindingId::OfflinePartitions]
+    );
+    scene.broker.ended = Some(scene.now);
+    assert_eq!(active(&scene.evaluate()), []);
+}
