@@ -254,6 +254,8 @@ impl Saver {
             .readers
             .entry((subject.broker.process, part.0))
             .or_insert_with(|| BlockingWorker::new(()));
+        // Reads that hang at the processes of another user must leave threads to the first user's.
+        reader.set_of_others(self.dumps.jvm(&subject.broker).is_outranked());
         let own = subject.clone();
         let read = reader
             .run(time, &subject.broker.name(), move |()| own.read(part))
