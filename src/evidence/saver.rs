@@ -157,11 +157,7 @@ impl Saver {
         history: &History,
     ) -> Result<(Manifest, Result<Arc<Jvm>, Failure>), SaveError> {
         let (started, at) = (Instant::now(), self.clock.now());
-        let readings = view
-            .snapshot
-            .brokers
-            .iter()
-            .find(|known| known.broker.process == broker.process);
+        let readings = view.snapshot.of(broker.process);
         let readings = readings.ok_or(SaveError::NoReadings)?;
         let (settings, label, may_remove) = (
             Arc::clone(&self.settings),
