@@ -67,12 +67,11 @@ pub(super) fn superfluous(
         if !too_big && left.len() + more <= settings.max_bundles {
             return removed;
         }
-        let weight_of = |owner: Owner| -> u64 {
-            let of_owner = left.iter().filter(|(_, other, _)| *other == owner);
-            of_owner
-                .map(|(.., bytes)| if too_big { *bytes } else { 1 })
-                .sum()
-        };
+        // How much each owner has of what is too much.
+        let mut weights = BTreeMap::<Owner, u64>::new();
+        for (_, owner, bytes) in &left {
+            *weights.entry(*owner).or_default() += if too_big { *bytes } else { 1 };
+        }
         let older = left
             .iter()
             .enumerate()
@@ -80,7 +79,7 @@ pub(super) fn superfluous(
         // Of equal ones the first, which is the oldest.
         let heaviest = older
             .rev()
-            .max_by_key(|(_, (_, owner, _))| weight_of(*owner));
+            .max_by_key(|(_, (_, owner, _))| weights.get(owner));
         let of_user = || {
             let mut left = left.iter().enumerate();
             left.find(|(_, (_, owner, _))| !too_big && matches!(owner, Owner::User(_)))
