@@ -53,31 +53,17 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
     }
     let home = folder();
     let _fake = fake_broker(&cell, home.path(), ID);
-    let tmpfs = |options: &str| format!("mount -t tmpfs -o {options} none \"$dir\"");
+    let tmpfs = |options: &str| format!("mount -t tmpfs -o mode=700,{options} none \"$dir\"");
     let no_floor = "evidence: {min_free: 0}\n";
     // Name, preparation, config, exit code, message, and whether there is a bundle.
     let table = [
-        (
-            "space for all",
-            tmpfs("mode=700,size=10m"),
-            no_floor,
-            0,
-            "",
-            true,
-        ),
+        ("space for all", tmpfs("size=10m"), no_floor, 0, "", true),
         // Some files fit, in blocks of 4 KiB.
-        (
-            "space for some",
-            tmpfs("mode=700,size=36k"),
-            no_floor,
-            0,
-            "",
-            true,
-        ),
+        ("space for some", tmpfs("size=36k"), no_floor, 0, "", true),
         // Only a manifest would fit.
         (
             "space for no file",
-            tmpfs("mode=700,size=16k"),
+            tmpfs("size=16k"),
             no_floor,
             1,
             "not one file could be saved",
@@ -85,7 +71,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "no space",
-            tmpfs("mode=700,size=4k"),
+            tmpfs("size=4k"),
             no_floor,
             1,
             "less is free there than evidence.min_free (0 MiB)",
@@ -95,7 +81,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
             "filled by another",
             format!(
                 "{}; head -c 9950k /dev/zero >\"$dir/other\"",
-                tmpfs("mode=700,size=10m")
+                tmpfs("size=10m")
             ),
             no_floor,
             0,
@@ -104,7 +90,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "no inode left",
-            tmpfs("mode=700,size=10m,nr_inodes=2"),
+            tmpfs("size=10m,nr_inodes=2"),
             no_floor,
             1,
             "No space left on device",
@@ -112,7 +98,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "below the floor",
-            tmpfs("mode=700,size=10m"),
+            tmpfs("size=10m"),
             "",
             1,
             "less is free there than evidence.min_free (1024 MiB)",
@@ -120,7 +106,7 @@ fn what_cannot_be_written_is_reported_and_no_half_bundle_counts() {
         ),
         (
             "read-only",
-            tmpfs("mode=700,size=10m,ro"),
+            tmpfs("size=10m,ro"),
             no_floor,
             1,
             "Read-only file system",

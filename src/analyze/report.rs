@@ -140,7 +140,7 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
     let _ = writeln!(
         out,
         "Deadlock of {} threads; only a restart frees them:",
-        found.cycle.len() + found.cycle_left_out
+        found.members()
     );
     for member in &found.cycle {
         let _ = writeln!(

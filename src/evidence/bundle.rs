@@ -267,11 +267,7 @@ pub fn of_view(
     broker: &BrokerDiagnosis,
 ) -> Vec<(&'static str, Result<Vec<u8>, PartError>)> {
     let json = |result: serde_json::Result<Vec<u8>>| result.map_err(PartError::read);
-    let readings = view
-        .snapshot
-        .brokers
-        .iter()
-        .find(|known| known.broker.process == broker.process);
+    let readings = view.snapshot.of(broker.process);
     let metadata = readings.map(|readings| (&readings.cluster, &readings.probes));
     vec![
         ("findings.txt", Ok(findings(broker).into_bytes())),

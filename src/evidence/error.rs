@@ -102,8 +102,7 @@ pub enum SaveError {
 const REMEDY: &str = "make space there, or name another folder by --evidence.dir";
 
 impl SaveError {
-    pub(super) fn folder(dir: &Path, cause: impl Into<io::Error>) -> SaveError {
-        let cause = cause.into();
+    pub(super) fn folder(dir: &Path, cause: io::Error) -> SaveError {
         SaveError::Folder {
             dir: dir.to_owned(),
             cause,

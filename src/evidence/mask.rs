@@ -24,63 +24,12 @@ const LAST_MARK: &str = r"(?: [._-]key | (?: \b | _ | -D ) (?: pass (?: in | out
 const AUTH: &str = r"(?: (?: \b | _ | -D ) auth )";
 
 /// What such a setting may be.
-const NO_SECRET: [&str; 7] = [
-    "required",
-    "requested",
-    "none",
-    "true",
-    "false",
-    "null",
-    "basic",
-];
+const NO_SECRET: &str = "required requested none true false null basic";
 
 /// Words that follow the name of a secret in a sentence.
-const NO_VALUE: [&str; 44] = [
-    "a",
-    "an",
-    "and",
-    "are",
-    "as",
-    "at",
-    "authentication",
-    "be",
-    "but",
-    "by",
-    "callback",
-    "can",
-    "cannot",
-    "change",
-    "changed",
-    "credential",
-    "credentials",
-    "does",
-    "expired",
-    "file",
-    "for",
-    "from",
-    "has",
-    "in",
-    "invalid",
-    "is",
-    "login",
-    "may",
-    "must",
-    "not",
-    "of",
-    "on",
-    "or",
-    "realm",
-    "scheme",
-    "set",
-    "than",
-    "that",
-    "the",
-    "to",
-    "token",
-    "tokens",
-    "was",
-    "with",
-];
+const NO_VALUE: &str = "a an and are as at authentication be but by callback can cannot change changed credential credentials does \
+    expired file for from has in invalid is login may must not of on or realm scheme set than that the to token \
+    tokens was with";
 
 /// The rest of a name. Letters beyond ASCII may be part of it.
 const REST: &str = r"[\w.\-\x80-\xff]*";
@@ -237,26 +186,26 @@ fn find(form: &Regex, text: &str, secrets: &mut Vec<Range<usize>>) {
         // Kafka itself logs what is not set as null, and hides what is set.
         let unset = matches!(value.as_bytes(), b"null" | b"[hidden]" | b"[REDACTED]");
         let harmless = (captures.name("value").is_some() && unset)
-            || (captures.name("setting").is_some() && is_one_of(&NO_SECRET, value.as_bytes()))
-            || (captures.name("word").is_some() && is_one_of(&NO_VALUE, value.as_bytes()));
+            || (captures.name("setting").is_some() && is_one_of(NO_SECRET, value.as_bytes()))
+            || (captures.name("word").is_some() && is_one_of(NO_VALUE, value.as_bytes()));
         if !harmless {
             secrets.push(value.range());
         }
     }
 }
 
-fn is_one_of(words: &[&str], value: &[u8]) -> bool {
+/// Whether the value is one of the words, which blanks separate.
+fn is_one_of(words: &str, value: &[u8]) -> bool {
     let value = value.trim_ascii();
-    words
-        .iter()
-        .any(|word| word.as_bytes().eq_ignore_ascii_case(value))
+    let mut words = words.split_ascii_whitespace();
+    words.any(|word| word.as_bytes().eq_ignore_ascii_case(value))
 }
 
 /// Whether the value of a setting is hidden.
 fn is_secret_setting(name: &str, value: &str) -> bool {
     static AUTH_NAME: LazyLock<Regex> = LazyLock::new(|| compiled(&pattern(r"AUTH \z")));
     is_secret(name)
-        || (AUTH_NAME.is_match(name.as_bytes()) && !is_one_of(&NO_SECRET, value.as_bytes()))
+        || (AUTH_NAME.is_match(name.as_bytes()) && !is_one_of(NO_SECRET, value.as_bytes()))
 }
 
 /// Whether the next argument is a secret: `--password`, `-u`.

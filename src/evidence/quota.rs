@@ -67,12 +67,11 @@ pub(super) fn superfluous(
         if !too_big && left.len() + more <= settings.max_bundles {
             return removed;
         }
-        let weight_of = |owner: Owner| -> u64 {
-            let of_owner = left.iter().filter(|(_, other, _)| *other == owner);
-            of_owner
-                .map(|(.., bytes)| if too_big { *bytes } else { 1 })
-                .sum()
-        };
+        // How much each owner has of what is too much.
+        let mut weights = BTreeMap::<Owner, u64>::new();
+        for (_, owner, bytes) in &left {
+            *weights.entry(*owner).or_default() += if too_big { *bytes } else { 1 };
+        }
         let older = left
             .iter()
             .enumerate()
@@ -80,7 +79,7 @@ pub(super) fn superfluous(
         // Of equal ones the first, which is the oldest.
         let heaviest = older
             .rev()
-            .max_by_key(|(_, (_, owner, _))| weight_of(*owner));
+            .max_by_key(|(_, (_, owner, _))| weights.get(owner));
         let of_user = || {
             let mut left = left.iter().enumerate();
             left.find(|(_, (_, owner, _))| !too_big && matches!(owner, Owner::User(_)))
@@ -108,173 +107,74 @@ mod tests {
     #[test]
     fn each_label_keeps_its_share() {
         const M: u64 = 1 << 20;
-        // The labels of the bundles, the oldest first, each with its megabytes; the bytes and bundles to be added; what is
-        // removed. At most 100 MB and 8 bundles.
-        type Case = (
-            &'static str,
-            &'static [(&'static str, u64)],
-            u64,
-            usize,
-            &'static [usize],
-        );
-        let table: [Case; 12] = [
-            ("all fit", &[("1", 10), ("1", 10), ("2", 10)], 25, 1, &[]),
-            (
-                "the oldest of the only one",
-                &[("1", 40), ("1", 40), ("1", 10)],
-                25,
-                1,
-                &[0],
-            ),
+        // The bundles, the oldest first, each by its label and megabytes; which are removed so that one of 25 MB may be
+        // added. At most 100 MB and 8 bundles.
+        let table: [(&str, &str, &[usize]); 11] = [
+            ("all fit", "1:10 1:10 2:10", &[]),
+            ("the oldest of the only one", "1:40 1:40 1:10", &[0]),
             (
                 "a fake that is saved again and again does not displace the older ones of the real one",
-                &[
-                    ("1", 5),
-                    ("1", 5),
-                    ("f", 20),
-                    ("f", 20),
-                    ("f", 20),
-                    ("f", 20),
-                ],
-                25,
-                1,
+                "1:5 1:5 f:20 f:20 f:20 f:20",
                 &[2],
             ),
             (
                 "nor by their number",
-                &[
-                    ("1", 1),
-                    ("1", 1),
-                    ("f", 1),
-                    ("f", 1),
-                    ("f", 1),
-                    ("f", 1),
-                    ("f", 1),
-                    ("f", 1),
-                ],
-                25,
-                1,
+                "1:1 1:1 f:1 f:1 f:1 f:1 f:1 f:1",
                 &[2],
             ),
-            (
-                "of equal ones the oldest",
-                &[("1", 30), ("2", 30), ("1", 15), ("2", 15)],
-                25,
-                1,
-                &[0],
-            ),
+            ("of equal ones the oldest", "1:30 2:30 1:15 2:15", &[0]),
             (
                 "six fakes that fill the folder leave an equal share for the seventh",
-                &[
-                    ("a", 15),
-                    ("b", 15),
-                    ("c", 15),
-                    ("d", 15),
-                    ("e", 15),
-                    ("f", 25),
-                ],
-                25,
-                1,
+                "a:15 b:15 c:15 d:15 e:15 f:25",
                 &[5],
             ),
             (
                 "what is no larger than its share stays, however many come",
-                &[
-                    ("1", 5),
-                    ("b", 19),
-                    ("c", 19),
-                    ("d", 19),
-                    ("e", 19),
-                    ("f", 19),
-                ],
-                25,
-                1,
+                "1:5 b:19 c:19 d:19 e:19 f:19",
                 &[1],
             ),
             (
                 "too many labels for the number",
-                &[
-                    ("a", 1),
-                    ("b", 1),
-                    ("c", 1),
-                    ("d", 1),
-                    ("e", 1),
-                    ("f", 1),
-                    ("g", 1),
-                    ("h", 1),
-                ],
-                25,
-                1,
+                "a:1 b:1 c:1 d:1 e:1 f:1 g:1 h:1",
                 &[],
             ),
             (
                 "the labels of one user have one share together",
-                &[
-                    ("1", 18),
-                    ("2@m", 18),
-                    ("3@m", 18),
-                    ("pid-4@m", 18),
-                    ("5@m@9001", 18),
-                ],
-                25,
-                1,
+                "1:18 2@m:18 3@m:18 pid-4@m:18 5@m@9001:18",
                 &[1],
             ),
             (
                 "nor do they keep each its newest",
-                &[
-                    ("1", 1),
-                    ("2@m", 1),
-                    ("3@m", 1),
-                    ("4@m", 1),
-                    ("5@m", 1),
-                    ("6@m", 1),
-                    ("7@m", 1),
-                    ("8@m", 1),
-                    ("9@m", 1),
-                ],
-                25,
-                1,
+                "1:1 2@m:1 3@m:1 4@m:1 5@m:1 6@m:1 7@m:1 8@m:1 9@m:1",
                 &[1, 2],
             ),
             (
                 "the newest of a user goes, where labels alone are as many as there may be",
-                &[
-                    ("x@m", 1),
-                    ("1@9092", 1),
-                    ("b", 1),
-                    ("c", 1),
-                    ("d", 1),
-                    ("e", 1),
-                    ("f", 1),
-                    ("g", 1),
-                ],
-                25,
-                1,
+                "x@m:1 1@9092:1 b:1 c:1 d:1 e:1 f:1 g:1",
                 &[0],
             ),
-            ("nothing is added", &[("1", 50), ("2", 40)], 0, 0, &[]),
         ];
         let limits = EvidenceSettings {
             max_bytes: 100 * M,
             max_bundles: 8,
             ..EvidenceSettings::default()
         };
-        for (name, labels, more_bytes, more, wanted) in table {
-            let bundles: Vec<(Bundle, u64)> = (0..)
-                .zip(labels)
-                .map(|(at, (label, megabytes))| {
-                    let bundle = Bundle {
-                        name: at.to_string(),
-                        label: (*label).into(),
-                        at,
-                    };
-                    (bundle, megabytes * M)
-                })
-                .collect();
-            let removed = superfluous(&bundles, &limits, 1000, more_bytes * M, more);
-            assert_eq!(removed, wanted, "{name}");
+        let removed = |bundles: &str, more_bytes, more| {
+            let bundles = bundles.split_whitespace().zip(0..).map(|(bundle, at)| {
+                let (label, megabytes) = bundle.split_once(':').unwrap();
+                let (name, label) = (String::new(), label.to_owned());
+                (
+                    Bundle { name, label, at },
+                    megabytes.parse::<u64>().unwrap() * M,
+                )
+            });
+            let bundles: Vec<_> = bundles.collect();
+            superfluous(&bundles, &limits, 1000, more_bytes, more)
+        };
+        for (name, bundles, wanted) in table {
+            assert_eq!(removed(bundles, 25 * M, 1), wanted, "{name}");
         }
+        assert_eq!(removed("1:50 2:40", 0, 0), [0; 0], "nothing is added");
     }
 
     #[test]

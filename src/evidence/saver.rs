@@ -157,11 +157,7 @@ impl Saver {
         history: &History,
     ) -> Result<(Manifest, Result<Arc<Jvm>, Failure>), SaveError> {
         let (started, at) = (Instant::now(), self.clock.now());
-        let readings = view
-            .snapshot
-            .brokers
-            .iter()
-            .find(|known| known.broker.process == broker.process);
+        let readings = view.snapshot.of(broker.process);
         let readings = readings.ok_or(SaveError::NoReadings)?;
         let (settings, label, may_remove) = (
             Arc::clone(&self.settings),
@@ -254,6 +250,8 @@ impl Saver {
             .readers
             .entry((subject.broker.process, part.0))
             .or_insert_with(|| BlockingWorker::new(()));
+        // Reads that hang at the processes of another user must leave threads to the first user's.
+        reader.set_of_others(self.dumps.jvm(&subject.broker).is_outranked());
         let own = subject.clone();
         let read = reader
             .run(time, &subject.broker.name(), move |()| own.read(part))

@@ -75,8 +75,7 @@ impl Turns {
 }
 
 fn user_of(view: &View, process: ProcessKey) -> Option<u32> {
-    let mut known = view.snapshot.brokers.iter().map(|broker| &broker.broker);
-    known.find(|broker| broker.process == process)?.uid
+    view.snapshot.of(process)?.broker.uid
 }
 
 /// The gray broker whose evidence is due and may be written; of several the one whose label had the fewest turns, then the

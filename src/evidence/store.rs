@@ -68,7 +68,17 @@ impl Store {
         open: impl Fn(&Path) -> Result<Folder, FileError>,
     ) -> Result<Store, SaveError> {
         let dir = settings.dir.clone().ok_or(SaveError::Off)?;
-        let folder = open(&dir).map_err(|error| match error {
+        let opened = open(&dir);
+        Store::of(settings, dir, opened)
+    }
+
+    /// Takes the folder if the settings allow it.
+    fn of(
+        settings: &EvidenceSettings,
+        dir: PathBuf,
+        opened: Result<Folder, FileError>,
+    ) -> Result<Store, SaveError> {
+        let folder = opened.map_err(|error| match error {
             FileError::StrangersLink { uid, .. } => SaveError::OfOthers {
                 dir: dir.clone(),
                 why: format!("uid {uid} made a link on its path"),
@@ -234,17 +244,18 @@ pub fn manifests(settings: &EvidenceSettings) -> Vec<(PathBuf, Manifest)> {
 
 /// Removes leftovers and enforces the limits, above all of age, while nothing new is written.
 pub fn tidy(settings: &EvidenceSettings) -> Result<(), SaveError> {
-    let dir = settings.dir.as_deref().unwrap_or(Path::new(""));
+    let dir = settings.dir.clone().ok_or(SaveError::Off)?;
+    let opened = Folder::open(&dir);
     // It is created for the first bundle.
-    if let Err(FileError::Missing { .. }) = Folder::open(dir) {
+    if let Err(FileError::Missing { .. }) = opened {
         return Ok(());
     }
-    let store = Store::open(settings, Folder::open)?;
+    let store = Store::of(settings, dir, opened)?;
     let _only = NEW_FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
     let tidied = store.sweep().and_then(|_| store.prune(0, 0));
     tidied
         .map(drop)
-        .map_err(|error| SaveError::folder(dir, error))
+        .map_err(|error| SaveError::folder(&store.dir, error))
 }
 
 fn size(folder: &Folder) -> u64 {

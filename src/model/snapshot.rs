@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProgressReport, Reading, Reason,
-    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProcessKey, ProgressReport,
+    Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
 };
 
 /// Everything known at one moment.
@@ -35,6 +35,15 @@ pub struct Snapshot {
     /// None in recordings of earlier builds, and before the first round.
     #[serde(default)]
     pub settings: Option<SettingsStatus>,
+}
+
+impl Snapshot {
+    /// What is known of the broker process.
+    pub fn of(&self, process: ProcessKey) -> Option<&Arc<BrokerSnapshot>> {
+        self.brokers
+            .iter()
+            .find(|known| known.broker.process == process)
+    }
 }
 
 /// What became of the newest attempts to take config file and web config file.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, mkdirat,
-    openat, renameat, statat, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, mkdirat, openat,
+    renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -93,15 +93,9 @@ impl Folder {
 
     /// Reads a regular file of at most `most` bytes.
     pub fn read(&self, name: &str, most: usize) -> io::Result<Vec<u8>> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = openat(&self.0, name, flags, Mode::empty())?;
-        plain::check(&found, Path::new(name), FileType::RegularFile).map_err(io::Error::other)?;
-        let file = plain::reopen(&found, OFlags::empty())?;
-        let bytes = super::proc::read_open_file(&file, most + 1)?;
-        if bytes.len() > most {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(bytes)
+        let found = plain::refer_in(&self.0, name)?;
+        let read = plain::read_found(&found, Path::new(name), most);
+        Ok(read.map_err(io::Error::other)?.0)
     }
 
     /// Writes a file that is not there yet, for this user alone, and syncs it. A part of one does not remain.

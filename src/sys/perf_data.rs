@@ -70,8 +70,7 @@ impl PerfFile {
                 continue;
             };
             let file = target.ns_pid.to_string();
-            let reference = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let Ok(file) = openat(&folder, &file, reference, Mode::empty()) else {
+            let Ok(file) = plain::refer_in(&folder, &file) else {
                 continue;
             };
             let (outer, stat) = (fstat(&folder)?, fstat(&file)?);

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::proc::read_open_file;
 
 /// Why a file or a folder was not read.
 #[derive(Debug, thiserror::Error)]
@@ -102,10 +105,8 @@ pub fn open_no_link(path: &Path) -> Result<File, FileError> {
 }
 
 fn open_with(path: &Path, flags: OFlags) -> Result<File, FileError> {
-    let fail = |errno| FileError::new(path, errno);
-    let found = refer(path, flags).map_err(fail)?;
-    check(&found, path, FileType::RegularFile)?;
-    Ok(reopen(&found, OFlags::empty()).map_err(fail)?.into())
+    let found = refer(path, flags).map_err(|errno| FileError::new(path, errno))?;
+    Ok(open_found(&found, path)?.0.into())
 }
 
 /// Whether a path leads to a file or folder of that kind, where such are stored. Nothing is opened for reading.
@@ -141,6 +142,42 @@ pub fn open_or_pipe(path: &Path) -> Result<File, FileError> {
 pub(super) fn refer(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
+/// Opens a bare reference to what has that name in a folder; a link is not followed.
+pub(super) fn refer_in(folder: &OwnedFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name, flags, Mode::empty())
+}
+
+/// Opens for reading what the reference stands for, if that is a regular file.
+pub(super) fn open_found(found: &OwnedFd, path: &Path) -> Result<(OwnedFd, Stat), FileError> {
+    let stat = check(found, path, FileType::RegularFile)?;
+    let file = reopen(found, OFlags::empty()).map_err(|errno| FileError::new(path, errno))?;
+    Ok((file, stat))
+}
+
+/// Reads a regular file of at most `most` bytes that the reference stands for.
+pub(super) fn read_found(
+    found: &OwnedFd,
+    path: &Path,
+    most: usize,
+) -> Result<(Vec<u8>, Stat), FileError> {
+    let (file, stat) = open_found(found, path)?;
+    // The size may be wrong or grow, so it only saves reading a file that is surely too big.
+    let too_big = || FileError::TooBig {
+        path: path.to_path_buf(),
+        most,
+        what: "bytes",
+    };
+    if usize::try_from(stat.st_size).map_or(true, |size| size > most) {
+        return Err(too_big());
+    }
+    let bytes = read_open_file(&file, most + 1).map_err(|errno| FileError::new(path, errno))?;
+    if bytes.len() > most {
+        return Err(too_big());
+    }
+    Ok((bytes, stat))
 }
 
 /// Opens for reading exactly what the reference stands for.

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{FileType, Gid, OFlags, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{
@@ -85,12 +85,9 @@ impl FileRights {
     /// # Errors
     /// As [`plain::open`], and `NoRights`.
     pub fn open(&self, path: &Path) -> Result<File, FileError> {
-        let fail = |errno| FileError::new(path, errno);
-        let found = plain::refer(path, OFlags::empty()).map_err(fail)?;
-        self.during(path, || {
-            plain::check(&found, path, FileType::RegularFile)?;
-            Ok(plain::reopen(&found, OFlags::empty()).map_err(fail)?.into())
-        })
+        let found = plain::refer(path, OFlags::empty());
+        let found = found.map_err(|errno| FileError::new(path, errno))?;
+        self.during(path, || Ok(plain::open_found(&found, path)?.0.into()))
     }
 
     /// Does a few system calls with these rights; an error of theirs is for `path`. A thread without `CAP_SETUID` keeps

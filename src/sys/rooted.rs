@@ -16,7 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, OFlags, Stat};
 
 use super::plain::{self, FileError};
 use super::proc::ProcRoot;
@@ -59,9 +59,8 @@ impl Rooted {
 
     /// Opens a folder of the exporter or its operator. The path `root` itself is trusted.
     pub fn open(root: &Path) -> Result<Rooted, FileError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, root, flags, Mode::empty())
-            .map_err(|errno| FileError::new(root, errno))?;
+        let fd =
+            plain::refer(root, OFlags::DIRECTORY).map_err(|errno| FileError::new(root, errno))?;
         Ok(Rooted::of(fd, root.to_path_buf()))
     }
 
@@ -98,22 +97,7 @@ impl Rooted {
     }
 
     fn read_at(&self, path: &Path, shown: &Path, most: usize) -> Result<FileContent, FileError> {
-        let (found, stat) = self.find(path, shown, FileType::RegularFile)?;
-        let fail = |errno| FileError::new(shown, errno);
-        let file = plain::reopen(&found, OFlags::empty()).map_err(fail)?;
-        // The size may be wrong or grow, so it only saves reading a file that is surely too big.
-        let too_big = || FileError::TooBig {
-            path: shown.to_path_buf(),
-            most,
-            what: "bytes",
-        };
-        if usize::try_from(stat.st_size).map_or(true, |size| size > most) {
-            return Err(too_big());
-        }
-        let bytes = super::proc::read_open_file(&file, most + 1).map_err(fail)?;
-        if bytes.len() > most {
-            return Err(too_big());
-        }
+        let (bytes, stat) = plain::read_found(&self.walk(path, shown)?, shown, most)?;
         Ok(FileContent {
             bytes,
             modified: stat.st_mtime,
@@ -198,15 +182,6 @@ impl Rooted {
         let too_deep = || FileError::TooDeep {
             path: shown.to_path_buf(),
         };
-        let here = |fd: &OwnedFd, name: &OsStr| {
-            rustix::fs::openat(
-                fd,
-                name,
-                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        };
-
         let mut pending: VecDeque<OsString> = parts(path.as_os_str().as_bytes()).collect();
         // The folders from the root to the current one, without the root itself.
         let mut trail: Vec<OwnedFd> = Vec::new();
@@ -220,13 +195,13 @@ impl Rooted {
             let folder = trail.last().unwrap_or(&self.root);
             if part == ".." || part == "." {
                 // As in the kernel, the part before must be a folder that may be searched.
-                here(folder, OsStr::new(".")).map_err(fail)?;
+                plain::refer_in(folder, ".").map_err(fail)?;
                 if part == ".." {
                     trail.pop();
                 }
                 continue;
             }
-            let next = here(folder, &part).map_err(fail)?;
+            let next = plain::refer_in(folder, &part).map_err(fail)?;
             let stat = rustix::fs::fstat(&next).map_err(fail)?;
             // Links of procfs lead to what belongs to the reader: /proc/self.
             if device.replace(stat.st_dev) != Some(stat.st_dev) {
@@ -261,7 +236,7 @@ impl Rooted {
         }
         match trail.pop() {
             Some(found) => Ok(found),
-            None => here(&self.root, OsStr::new(".")).map_err(fail),
+            None => plain::refer_in(&self.root, ".").map_err(fail),
         }
     }
 }

@@ -6,16 +6,14 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lab::fake_broker::{Answer, FakeBroker, framed};
+use lab::fake_broker::{Answer, FakeBroker, framed, metadata};
 
 use crate::MEASURED;
 use crate::connections::connect_from;
 use crate::host::Host;
 use crate::running::{Exporter, wait_for};
-use lab::fake_broker::metadata;
 
 const MIB: u64 = 1 << 20;
 /// The most resident memory of an exporter, whatever it is sent. `MemoryMax` of the systemd unit follows from it.
@@ -130,43 +128,37 @@ async fn peak(attack: Attack) -> u64 {
     let length = 48 << 20;
     let mut stops = framed(2, &vec![0; 30_000_000]);
     stops[..4].copy_from_slice(&i32::to_be_bytes(length));
-    let stops: Arc<[u8]> = stops.into();
-    let long_names = metadata(10_000, 255, 2_640_000);
-    let too_long_names = metadata(1530, 32_767, 0);
     let mut config =
         "intervals: {process: 100ms, discovery: 1s, cluster: 1s, threads: 1s}\nevidence: {dir: EVIDENCE}\nbrokers:\n".replace(
             "EVIDENCE", host.folder.path().join("evidence").to_str().unwrap());
     let mut listeners = Vec::new();
-    let mut add = async |id: u32, answer: Arc<dyn Fn(i32) -> Answer + Send + Sync>| {
-        let listener = FakeBroker::with_metadata(move |asked| answer(asked.correlation)).await;
-        config += &format!(
-            "  - match: {{id: {id}}}\n    bootstrap: {}\n",
-            listener.address
-        );
-        listeners.push(listener);
-        id
-    };
+    // The first id of the brokers, how many there are, and what their listeners answer.
+    let answers = [
+        (100, attack.stopping, Answer::RawThenSilence(stops.into())),
+        (
+            200,
+            attack.long_names,
+            Answer::Body(metadata(10_000, 255, 2_640_000)),
+        ),
+        (
+            300,
+            attack.too_long_names,
+            Answer::Body(metadata(1530, 32_767, 0)),
+        ),
+    ];
     let mut ids = Vec::new();
-    for index in 0..attack.stopping {
-        let stops = Arc::clone(&stops);
-        ids.push(
-            add(
-                100 + index,
-                Arc::new(move |_| Answer::RawThenSilence(stops.clone())),
-            )
-            .await,
-        );
-    }
-    for index in 0..attack.long_names {
-        let body = long_names.clone();
-        ids.push(add(200 + index, Arc::new(move |_| Answer::Body(body.clone()))).await);
-    }
-    for index in 0..attack.too_long_names {
-        let body = too_long_names.clone();
-        ids.push(add(300 + index, Arc::new(move |_| Answer::Body(body.clone()))).await);
-    }
-    for id in &ids {
-        host.jvm(100_000 + id, *id);
+    for (first, count, answer) in answers {
+        for id in first..first + count {
+            let answer = answer.clone();
+            let listener = FakeBroker::with_metadata(move |_| answer.clone()).await;
+            config += &format!(
+                "  - match: {{id: {id}}}\n    bootstrap: {}\n",
+                listener.address
+            );
+            listeners.push(listener);
+            host.jvm(100_000 + id, id);
+            ids.push(id);
+        }
     }
     let measure = move || {
         let _alone = MEASURED.lock();

@@ -37,10 +37,7 @@ impl Gathering<'_> {
                     signals.dump_is_certain |= !by_name_only;
                 }
                 let text = format!("deadlock of {members}{at}{hint}");
-                let figures = [(
-                    "threads",
-                    (deadlock.cycle.len() + deadlock.cycle_left_out) as u64,
-                )];
+                let figures = [("threads", deadlock.members() as u64)];
                 let fact = fact(FactKind::Deadlock, file, text, &figures);
                 self.add(Some(name), fact.against(Some(Source::Dump)));
             }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -54,6 +55,191 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+fn write(settings: &EvidenceSettings, label: &str, hour: u64, content: usize) -> ListedFile {
+    let at = Moment(0).plus(Duration::from_secs(3600 * hour));
+    let mut writer = Writer::begin(settings, label, at, true).unwrap();
+    writer.add("big.txt", Ok(vec![b'x'; content]));
+    writer.add("small.txt", Ok(b"abc".to_vec()));
+    writer.commit(manifest(label)).unwrap();
+    let (_, manifest) = manifests(settings).pop().unwrap();
+    assert_eq!(manifest.files.len() + manifest.missing.len(), 2);
+    manifest.files.last().unwrap().clone()
+}
+
+#[test]
+fn the_oldest_are_removed_first_and_never_the_newest_of_a_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("evidence");
+    let all = EvidenceSettings {
+        max_bundles: 3,
+        ..settings(&dir)
+    };
+    write(&all, "2", 1, 10);
+    fs::create_dir(dir.join("of-somebody-else")).unwrap();
+    (2..6).for_each(|hour| drop(write(&all, "1", hour, 10)));
+    let small = write(&all, "1", 6, 10);
+    // The hash of `abc` as FIPS 180-2 gives it.
+    assert_eq!(
+        small.sha256,
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
+    let hours = |hours: &[u64]| -> Vec<String> {
+        let mut names: Vec<String> = hours
+            .iter()
+            .map(|hour| {
+                format!(
+                    "1970-01-01T0{hour}-00-00Z-broker-{}",
+                    if *hour == 1 { 2 } else { 1 }
+                )
+            })
+            .collect();
+        names.push("of-somebody-else".into());
+        names
+    };
+    assert_eq!(names(&dir), hours(&[1, 5, 6]));
+
+    // A bundle that is being written stays, a leftover is removed.
+    let writer = Writer::begin(
+        &all,
+        "1",
+        Moment(0).plus(Duration::from_secs(7 * 3600)),
+        true,
+    )
+    .unwrap();
+    fs::create_dir(dir.join(".left-over.partial")).unwrap();
+    tidy(&all).unwrap();
+    let hidden = names(&dir).into_iter().filter(|name| name.starts_with('.'));
+    assert_eq!(hidden.count(), 1);
+    drop(writer);
+    tidy(&EvidenceSettings {
+        max_age: Some(Duration::from_secs(60)),
+        ..all.clone()
+    })
+    .unwrap();
+    assert_eq!(names(&dir), hours(&[1, 6]));
+
+    // One bundle has at most a quarter of all bytes, and all together have at most all.
+    let bytes = EvidenceSettings {
+        max_bytes: 400 << 10,
+        ..settings(&dir)
+    };
+    for hour in 10..20 {
+        write(&bytes, "1", hour, 80 << 10);
+    }
+    let du = Command::new("du")
+        .args(["--bytes", "--summarize"])
+        .arg(&dir)
+        .output()
+        .unwrap();
+    let used: u64 = String::from_utf8(du.stdout)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        (300 << 10..400 << 10).contains(&used),
+        "{used} bytes, {:?}",
+        names(&dir)
+    );
+    write(&bytes, "1", 20, 90 << 10);
+    let (_, newest) = manifests(&bytes).pop().unwrap();
+    assert_eq!(
+        (
+            newest.files[0].name.as_str(),
+            newest.missing[0].name.as_str()
+        ),
+        ("small.txt", "big.txt")
+    );
+}
+
+#[test]
+fn a_bundle_whose_dumps_do_not_fit_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("evidence");
+    let small = EvidenceSettings {
+        max_bytes: 400 << 10,
+        ..settings(&dir)
+    };
+    let read = |bytes: usize| Ok(vec![b'x'; bytes]);
+    let no_jvm = || Err(PartError::read("no JVM"));
+    // The results of the dumps and of another file, and the expected error.
+    let table = [
+        ("all fit", [read(10), read(10), read(10), read(10)], None),
+        (
+            "one dump fits",
+            [read(10), read(90 << 10), read(90 << 10), read(10)],
+            None,
+        ),
+        (
+            "no dump fits",
+            [read(90 << 10), read(90 << 10), no_jvm(), read(10)],
+            Some("no thread dump fits: its 92160 bytes"),
+        ),
+        (
+            "no dump is read",
+            [no_jvm(), no_jvm(), no_jvm(), read(10)],
+            None,
+        ),
+        (
+            "nothing is read",
+            [no_jvm(), no_jvm(), no_jvm(), no_jvm()],
+            Some("not one file could be saved: no JVM"),
+        ),
+        (
+            "nothing but empty files",
+            [no_jvm(), no_jvm(), no_jvm(), read(0)],
+            Some("not one file could be saved"),
+        ),
+    ];
+    for (index, (name, contents, wanted)) in table.into_iter().enumerate() {
+        let mut writer = Writer::begin(&small, "1", Moment(index as u64 * 1000), true).unwrap();
+        std::iter::zip([DUMPS.as_slice(), &["limits.txt"]].concat(), contents)
+            .for_each(|(n, c)| writer.add(n, c));
+        let before = names(&dir).len();
+        let committed = writer.commit(manifest("1"));
+        assert_eq!(committed.is_ok(), wanted.is_none(), "{name}: {committed:?}");
+        assert!(
+            committed
+                .as_ref()
+                .err()
+                .is_none_or(|why| why.to_string().contains(wanted.unwrap())),
+            "{name}: {committed:?}"
+        );
+        assert_eq!(
+            names(&dir).len() + usize::from(wanted.is_some()),
+            before,
+            "{name}: nothing partial is left"
+        );
+    }
+}
+
+/// Otherwise a writer whose folder is just being removed would use it, and commit what is left of it.
+#[test]
+fn removing_leftovers_holds_the_lock_until_all_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&folder.path().join("evidence"));
+    let left_over = folder.path().join("evidence/.left-over.partial");
+    fs::create_dir_all(&left_over).unwrap();
+    const FILES: usize = 5_000;
+    (0..FILES).for_each(|n| fs::write(left_over.join(n.to_string()), "").unwrap());
+    let lock = fs::File::open(&left_over).unwrap();
+    let count = || fs::read_dir(&left_over).map_or(0, Iterator::count);
+    let sweeper = std::thread::spawn(move || tidy(&settings));
+    while count() == FILES {
+        std::thread::yield_now();
+    }
+    let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    assert!(
+        locked.is_err() || count() == 0,
+        "{} files are left",
+        count()
+    );
+    sweeper.join().unwrap().unwrap();
+    assert!(!left_over.exists());
 }
 
 /// Before, the first of them held up all evidence for ever.

@@ -7,12 +7,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::error::{AttachDeadline, AttachError};
-use crate::sys::plain::FileError;
+use crate::sys::plain::{self, FileError};
 use crate::sys::process::PinnedProcess;
 
 /// The file `/tmp/.java_pid<NSpid>`, pinned and checked, because others may write to that folder.
@@ -64,12 +64,7 @@ impl AttachSocket {
             error => AttachError::Protocol(error.to_string()),
         })?;
         let name = format!(".java_pid{}", target.ns_pid);
-        let file = match openat(
-            &tmp,
-            &name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        let file = match plain::refer_in(&tmp, &name) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(io(errno)),

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use proptest::prelude::*;
-use rustix::fs::ResolveFlags;
+use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 
 use super::*;
