@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use kafka_protocol::error::ParseResponseErrorCode as _;
+use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -354,11 +354,15 @@ impl AsFd for Connection {
     }
 }
 
+/// The error is `NotFound` where the coordinator does not have the member, because its session has ended.
 fn check(request: &str, group: &str, error: i16) -> io::Result<()> {
     error.err().map_or(Ok(()), |error| {
-        Err(io::Error::other(format!(
-            "{request} of group {group}: {error:?}"
-        )))
+        let kind = match error {
+            ResponseError::UnknownMemberId => io::ErrorKind::NotFound,
+            _ => io::ErrorKind::Other,
+        };
+        let message = format!("{request} of group {group}: {error:?}");
+        Err(io::Error::new(kind, message))
     })
 }
 

@@ -74,10 +74,13 @@ pub fn make(cluster: &Cluster, form: Form) -> Result<Deadlock> {
     while Instant::now() < deadline {
         sleep_between_polls()?;
         let names = group_names(rounds, cluster.offsets_partitions());
-        let (followers_continued, mut waiting) = cluster
-            .cell()
-            .in_network(|| round(cluster, coordinator, form, &names))??;
         rounds += 1;
+        let Some((followers_continued, mut waiting)) = cluster
+            .cell()
+            .in_network(|| round(cluster, coordinator, form, &names))??
+        else {
+            continue;
+        };
         // A commit without an answer 2 s after the followers resumed is suspect; a slow one gets 8 s more.
         let patience = [2, 10].map(|seconds| followers_continued + Duration::from_secs(seconds));
         for until in patience {
@@ -186,13 +189,14 @@ pub fn offsets_partition(group: &str, partitions: u32) -> u32 {
     hash.checked_abs().unwrap_or(0) as u32 % partitions
 }
 
-/// Makes one attempt. Returns the time of the last follower's SIGCONT and all connections that wait for an answer.
+/// Makes one attempt. Returns the time of the last follower's SIGCONT and all connections that wait for an answer; nothing
+/// if the machine was so busy that a session ended before all members had joined.
 fn round(
     cluster: &Cluster,
     coordinator: i32,
     form: Form,
     names: &[String],
-) -> Result<(Instant, Vec<Connection>)> {
+) -> Result<Option<(Instant, Vec<Connection>)>> {
     let port = cluster.broker(coordinator)?.port();
     let open = || Connection::open(port, ANSWER_TIME);
     let (first, groups) = names.split_first().context("no group names")?;
@@ -211,7 +215,10 @@ fn round(
         .iter()
         .map(|_| open())
         .collect::<io::Result<Vec<_>>>()?;
-    let members = join(&mut joining, groups, session)?;
+    let members = match join(&mut joining, groups, session) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        members => members?,
+    };
     let mut committing: Vec<_> = joining.into_iter().zip(members).collect();
     let followers = Paused::new(cluster, coordinator)?;
     thread::sleep(Duration::from_millis(50));
@@ -244,7 +251,7 @@ fn round(
         waiting.append(&mut leaving);
     }
     waiting.extend([first_commit, large_commit]);
-    Ok((continued, waiting))
+    Ok(Some((continued, waiting)))
 }
 
 /// Returns the connections without an answer at `until`.

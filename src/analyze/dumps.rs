@@ -145,6 +145,13 @@ fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {
     }
 }
 
+impl DeadlockFacts {
+    /// How many threads are in the cycle.
+    pub(super) fn members(&self) -> usize {
+        self.cycle.len() + self.cycle_left_out
+    }
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
