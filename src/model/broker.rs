@@ -82,6 +82,12 @@ pub struct Broker {
     pub listeners: Vec<Listener>,
     /// Paths as the broker sees them. For the exporter they lie below `/proc/PID/root`.
     pub log_dirs: Vec<PathBuf>,
+    /// `metadata.log.dir`, as `log_dirs`: where a KRaft node keeps its replica of the metadata log.
+    #[serde(default)]
+    pub metadata_log_dir: Option<PathBuf>,
+    /// From `meta.properties`.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
     /// Effective ids, which an attach must take on.

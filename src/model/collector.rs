@@ -20,6 +20,7 @@ named! {
         MemoryMaps = "memory_maps",
         LogDirs = "log_dirs",
         Cluster = "cluster",
+        MetadataLog = "metadata_log",
         Threads = "threads",
         Progress = "progress",
         Pools = "pools",
@@ -63,6 +64,10 @@ impl CollectorName {
             Self::Cluster => (
                 "Kafka requests: answers of the broker and its peers, ISR and leaders",
                 every(5_000),
+            ),
+            Self::MetadataLog => (
+                "the node's replica of KRaft's metadata log: ISR, leaders and brokers without a request",
+                every(1_000),
             ),
             Self::Threads => (
                 "thread dumps by dynamic attach: deadlocks, stalled and missing threads",

@@ -105,6 +105,9 @@ pub struct BrokerSnapshot {
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
     pub probes: Reading<ProbeReport>,
+    /// Only KRaft nodes have it.
+    #[serde(default)]
+    pub metadata_log: Reading<MetadataLog>,
     /// Free space of each log dir's file system.
     pub log_dirs: Reading<Vec<LogDirSpace>>,
     pub threads: Reading<ThreadReport>,
@@ -147,7 +150,7 @@ impl BrokerSnapshot {
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
     /// it is known whenever `connections` is.
-    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 14] {
+    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 15] {
         use CollectorName as C;
         [
             (C::Process, "process", &self.process),
@@ -160,6 +163,7 @@ impl BrokerSnapshot {
             (C::Connections, "connections by owner", &self.connections),
             (C::Cluster, "answers to requests", &self.probes),
             (C::Cluster, "cluster state", &self.cluster),
+            (C::MetadataLog, "metadata log", &self.metadata_log),
             (C::Threads, "threads", &self.threads),
             (C::Progress, "progress of threads", &self.progress),
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
@@ -187,6 +191,7 @@ impl BrokerSnapshot {
                 self.cluster = Reading::default();
                 self.probes = Reading::default();
             }
+            C::MetadataLog => self.metadata_log = Reading::default(),
             C::Threads => {
                 self.threads = Reading::default();
                 self.deadlock = None;
@@ -199,11 +204,13 @@ impl BrokerSnapshot {
         }
     }
 
-    /// The counts of partitions; unknown if no topic is visible: `cluster` then only shows the live brokers.
+    /// The counts of partitions, from the metadata log where there is one; unknown if no topic is visible: `cluster` then
+    /// only shows the live brokers.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
-        self.cluster
-            .fresh(now)
-            .filter(|counts| counts.partitions > 0)
+        let of_log = self.metadata_log.fresh(now);
+        let counts = of_log.and_then(|log| log.counts.as_ref());
+        let counts = counts.or_else(|| self.cluster.fresh(now));
+        counts.filter(|counts| counts.partitions > 0)
     }
 }
 
@@ -285,9 +292,11 @@ pub enum ClusterSource {
     Own,
     /// Another broker of the cluster, by id, because this one is silent.
     Peer(i32),
+    /// The node's own replica of the metadata log, without any request.
+    Log,
 }
 
-/// Counts over one Metadata response, from the point of view of one broker.
+/// Counts over one Metadata response or over the metadata log, from the point of view of one broker.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ClusterCounts {
     pub source: ClusterSource,
@@ -311,12 +320,47 @@ pub struct ClusterCounts {
     pub not_in_isr_by_leader: Arc<BTreeMap<i32, u64>>,
     /// Partitions of the whole cluster that have no leader.
     pub offline: u64,
+    /// How many of those that it leads have fewer replicas in the ISR than `min.insync.replicas`: writes with acks=all
+    /// fail. None is unknown.
+    #[serde(default)]
+    pub under_min_isr: Option<u64>,
+    /// How many of those that it leads would be so if one replica more were missing.
+    #[serde(default)]
+    pub at_min_isr: Option<u64>,
+    /// How many of those that it leads are being moved to other brokers. None is unknown.
+    #[serde(default)]
+    pub reassigning: Option<u64>,
     /// Partitions of the whole cluster; with 0 no topic was visible, and no count above means anything.
     pub partitions: u64,
     /// Under-replicated partitions led by this broker (or offline, if it is the lowest live id), the first few.
     pub under_replicated_partitions: Arc<[PartitionState]>,
     /// How many more there are.
     pub under_replicated_left_out: u64,
+}
+
+/// What a KRaft node's own replica of `__cluster_metadata` says. The node's request handlers have no part in it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MetadataLog {
+    /// From the point of view of this node; a dedicated controller leads nothing. None while a migration from ZooKeeper
+    /// is under way, because ZooKeeper then has the truth.
+    pub counts: Option<ClusterCounts>,
+    /// Every broker that is registered, by id.
+    pub brokers: Arc<BTreeMap<i32, Registration>>,
+    /// The offset after the last record that the replica has.
+    pub end_offset: i64,
+    /// When the exporter saw the newest record arrive.
+    pub arrived: Moment,
+    /// What the leader wrote into that record.
+    pub written: Moment,
+}
+
+/// What the controller has decided about a registered broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Registration {
+    /// It serves nobody: it leads nothing and is in no ISR.
+    pub fenced: bool,
+    /// It has asked for leave to end.
+    pub in_controlled_shutdown: bool,
 }
 
 /// A broker as Metadata names it.
