@@ -25,6 +25,8 @@ use follow::{FollowError, Follower, Progress};
 
 /// The folder of the log below `metadata.log.dir`.
 const FOLDER: &str = "__cluster_metadata-0";
+/// After so long without a record it is asked whether the process is still there.
+const SILENT: Duration = Duration::from_secs(2);
 /// After a failure to find or open a file, and after one that a long read may have come before, in milliseconds.
 const PAUSE: u64 = 5_000;
 const LONG_PAUSE: u64 = 60_000;
@@ -154,11 +156,11 @@ impl MetadataLogs {
             Some(following) => following,
             none => none.insert(open(&self.proc, &self.broker)?),
         };
-        let before = following.known.end_offset;
         let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
         let update = following.run(&self.broker, now, of_others)?;
-        // A node that has ended writes nothing. Its files must not stay open.
-        if following.known.end_offset == before {
+        // A node that has ended writes nothing, and its files must not stay open. While it runs, something comes twice a
+        // second.
+        if now.since(following.known.arrived) > SILENT {
             let same = same_process(&self.proc, self.broker.process);
             same.map_err(|error| failure(&self.broker, &error))?;
         }

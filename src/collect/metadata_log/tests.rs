@@ -161,7 +161,6 @@ fn what_is_new_is_read_and_what_is_half_written_waits() {
         .map(|peer| (peer.id, &*peer.host, peer.port))
         .collect();
     assert_eq!(live, [1, 2, 3].map(|id| (id, "host.example", 9092)));
-    // The process is asked for where nothing came, and is there.
     let same = node.log();
     assert_eq!((same.end_offset, same.arrived), (6, first.arrived));
 
