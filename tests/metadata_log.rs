@@ -44,7 +44,7 @@ impl Logs {
 
     /// Reads the log of each node to its end; None while one is not there yet.
     fn read(&mut self) -> Option<BTreeMap<i32, MetadataLog>> {
-        let read = |(id, logs): (&i32, &mut MetadataLogs)| match logs.collect().unwrap() {
+        let read = |(id, logs): (&i32, &mut MetadataLogs)| match logs.collect().unwrap().update {
             Update::Read(log) => Some((*id, *log)),
             Update::CatchingUp => None,
             Update::None(reason) => panic!("{reason}"),
@@ -205,12 +205,67 @@ fn active_controller(cluster: &Cluster) -> i32 {
     leader.unwrap().trim().parse().unwrap()
 }
 
+/// Gives a partition with one replica three, so slowly that it lasts.
+struct Moving {
+    address: String,
+    plan: String,
+}
+
+impl Moving {
+    fn start(cluster: &Cluster) -> Moving {
+        let broker = cluster.broker(1).unwrap();
+        let address = format!("127.0.0.1:{}", broker.port());
+        let bootstrap = format!("bootstrap.servers={address}");
+        // Some MB in each of its partitions.
+        let produce = [
+            "--topic",
+            "single",
+            "--num-records",
+            "6000",
+            "--record-size",
+            "1000",
+        ];
+        let how = ["--throughput", "-1", "--producer-props", &bootstrap];
+        let tool = "org.apache.kafka.tools.ProducerPerformance";
+        cluster
+            .tool(tool, &[&produce[..], &how[..]].concat())
+            .unwrap();
+        let inside = broker.folder().join("plan.json");
+        let plan =
+            r#"{"version":1,"partitions":[{"topic":"single","partition":0,"replicas":[1,2,3]}]}"#;
+        fs::write(cluster.cell().host_path(&inside), plan).unwrap();
+        let plan = inside.display().to_string();
+        let moving = Moving { address, plan };
+        moving.run(cluster, 1);
+        moving
+    }
+
+    /// With so many bytes a second.
+    fn run(&self, cluster: &Cluster, throttle: u64) {
+        let throttle = throttle.to_string();
+        let arguments = [
+            "--bootstrap-server",
+            &self.address,
+            "--reassignment-json-file",
+            &self.plan,
+            "--execute",
+            "--additional",
+            "--throttle",
+            &throttle,
+        ];
+        let tool = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+        cluster.tool(tool, &arguments).unwrap();
+    }
+}
+
 fn what_the_tool_says(version: &str) {
     let properties = [
         ("metadata.log.max.record.bytes.between.snapshots", "3000"),
         ("metadata.log.segment.ms", "4000"),
         ("metadata.max.retention.ms", "10000"),
         ("metadata.max.retention.bytes", "4000"),
+        // One batch at a time, for the reassignment that lasts.
+        ("replica.fetch.max.bytes", "1024"),
     ];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let mut cluster = Cluster::start(ClusterOptions {
@@ -266,41 +321,28 @@ fn what_the_tool_says(version: &str) {
         "{killed:?}"
     );
 
-    // It lasts, because the killed broker cannot join.
-    let mut led = described_partitions(&cluster.topics_describe().unwrap()).into_iter();
-    let moved = led
-        .find(|of| of.topic == "single" && of.leader.is_some())
-        .unwrap();
-    let plan = format!(
-        "{{\"version\":1,\"partitions\":[{{\"topic\":\"single\",\"partition\":{},\"replicas\":[1,2,3]}}]}}",
-        moved.partition
-    );
-    let inside = cluster.broker(asked).unwrap().folder().join("plan.json");
-    fs::write(cluster.cell().host_path(&inside), plan).unwrap();
-    let address = format!("127.0.0.1:{}", cluster.broker(asked).unwrap().port());
-    let reassign = [
-        "--bootstrap-server",
-        &address,
-        "--reassignment-json-file",
-        inside.to_str().unwrap(),
-        "--execute",
-    ];
-    let tool = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
-    cluster.tool(tool, &reassign).unwrap();
-    let moving = agree(
+    cluster.start_again(victim).unwrap();
+    let mut logs = Logs::follow(&cluster);
+    logs.wait_for("all replicas to be in sync", |log| {
+        log.counts.as_ref().unwrap().under_replicated == 0
+    });
+    agree("all back", &cluster, &mut logs);
+
+    let moving = Moving::start(&cluster);
+    let moved = agree(
         "during a reassignment from 1 to 3 replicas",
         &cluster,
         &mut logs,
     );
-    assert_eq!(moving.reassigning, 1);
-    assert_eq!(moving.under_replicated, killed.under_replicated);
-    cluster.start_again(victim).unwrap();
-    logs = Logs::follow(&cluster);
-    logs.wait_for("all replicas to be in sync", |log| {
-        let counts = log.counts.as_ref().unwrap();
-        (counts.reassigning, counts.under_replicated) == (Some(0), 0)
+    assert_eq!(
+        (moved.reassigning, &moved.under_replicated[..]),
+        (1, &[][..])
+    );
+    moving.run(&cluster, 1_000_000_000);
+    logs.wait_for("the reassignment to end", |log| {
+        log.counts.as_ref().unwrap().reassigning == Some(0)
     });
-    agree("all back", &cluster, &mut logs);
+    agree("after the reassignment", &cluster, &mut logs);
 
     cluster.kill(controller).unwrap();
     logs.0.remove(&controller);

@@ -125,7 +125,7 @@ fn follow(folder: &Path) -> Result<MetadataLogs> {
 
 fn read(logs: &mut MetadataLogs) -> Result<MetadataLog> {
     loop {
-        match logs.collect()? {
+        match logs.collect()?.update {
             Update::Read(log) => return Ok(*log),
             Update::CatchingUp => {}
             Update::None(reason) => bail!("{reason}"),

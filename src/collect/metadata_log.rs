@@ -40,6 +40,8 @@ pub struct MetadataLogs {
     /// Says whether another user's nodes come first.
     jvm: Option<Arc<Jvm>>,
     following: Option<Following>,
+    /// Whether the log was read to its end once.
+    started: bool,
     /// What failed last, and when.
     failed: Option<(Failure, Moment)>,
 }
@@ -62,6 +64,14 @@ struct Known {
     arrived: Moment,
 }
 
+/// One run.
+#[derive(Debug)]
+pub struct Run {
+    pub update: Update,
+    /// Whether it was one of the first, which read all that there is, once.
+    at_start: bool,
+}
+
 /// What a run comes to.
 #[derive(Debug)]
 pub enum Update {
@@ -78,10 +88,10 @@ impl Collector for MetadataLogs {
         ceiling: 0.01,
         deadline: Duration::from_secs(5),
     };
-    type Value = Update;
+    type Value = Run;
 
-    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
-        let failure = match result {
+    fn store(broker: &mut BrokerSnapshot, result: Result<Run, Failure>, stamp: Stamp) {
+        let failure = match result.map(|run| run.update) {
             Ok(Update::None(reason)) => {
                 broker.metadata_log = Reading::unknown(reason);
                 return;
@@ -102,8 +112,11 @@ pub(super) async fn run(context: BrokerContext) {
         None => "it is not known whether the broker runs with KRaft, see its problems",
     };
     let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let update = Ok(Update::None(none));
-    frame::publish::<MetadataLogs>(&context, update, interval, Duration::ZERO).await;
+    let run = Ok(Run {
+        update: Update::None(none),
+        at_start: true,
+    });
+    frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
 }
 
 impl BlockingCollector for MetadataLogs {
@@ -117,7 +130,14 @@ impl BlockingCollector for MetadataLogs {
         }
     }
 
-    fn collect(&mut self) -> Result<Update, Failure> {
+    fn cost(run: &Run, measured: Duration) -> Duration {
+        match run.at_start {
+            true => Duration::ZERO,
+            false => measured,
+        }
+    }
+
+    fn collect(&mut self) -> Result<Run, Failure> {
         let now = self.clock.now();
         if let Some((failure, at)) = &self.failed {
             let pause = match failure.reason {
@@ -134,7 +154,10 @@ impl BlockingCollector for MetadataLogs {
             self.following = None;
             self.failed = Some((failure.clone(), now));
         }
-        update
+        let update = update?;
+        let at_start = !self.started;
+        self.started |= matches!(update, Update::Read(_));
+        Ok(Run { update, at_start })
     }
 }
 
@@ -147,6 +170,7 @@ impl MetadataLogs {
             clock,
             jvm: None,
             following: None,
+            started: false,
             failed: None,
         }
     }

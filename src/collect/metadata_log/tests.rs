@@ -66,7 +66,7 @@ impl Node {
     }
 
     fn read(&mut self) -> Result<Update, Failure> {
-        self.logs.collect()
+        self.logs.collect().map(|run| run.update)
     }
 
     /// Reads to the end.
