@@ -1,7 +1,12 @@
 //! The part of Kafka's protocol that a probe needs, bounded in time and memory: a connection, the encoding of its requests
 //! and responses, and a client that asks a broker without harming it.
 
+mod certificate;
 pub mod client;
 pub mod conn;
+mod conn_error;
 mod resolver;
+pub mod security;
+mod tls_error;
+mod transport;
 pub mod wire;
