@@ -10,7 +10,7 @@ use super::forecast::Forecast;
 use super::memory::Memory;
 use crate::model::{
     BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
-    ProbeError, Reason, Snapshot, TcpState, duration_text, seconds_text,
+    ProbeError, Reason, Snapshot, TcpState, duration_text, rfc3339, seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
@@ -71,7 +71,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 18] = [
+pub const RULES: [Rule; 20] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -81,6 +81,8 @@ pub const RULES: [Rule; 18] = [
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
+    rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
+        .twice_in(CollectorName::Cluster),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -107,6 +109,7 @@ pub const RULES: [Rule; 18] = [
         followers_missing(case, |counts| counts.under_replicated)
     }),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
+    rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
@@ -234,12 +237,59 @@ fn api_unresponsive(case: &Case<'_>) -> RuleResult {
             .as_ref()
             .is_none_or(|error| error.reason != Reason::Closed)
     };
-    let metadata = probes
-        .metadata
-        .as_ref()
-        .filter(is_open)
-        .and_then(|probe| silent("metadata", probe));
-    present_if(silent("api", &probes.api).into_iter().chain(metadata))
+    let metadata = probes.metadata.as_ref().filter(is_open);
+    // Where another listener answers in the same way, only this one hangs.
+    let others = probes.listeners.iter().skip(1);
+    let works = |by_handler: bool| {
+        let mut answering = others.clone().filter(|other| other.probe.success());
+        answering.any(|other| other.by_handler || !by_handler)
+    };
+    let api = probes.api.as_ref().filter(|_| !works(true));
+    let network = probes.network.as_ref().filter(|_| !works(false));
+    let paths = [("api", api), ("network", network), ("metadata", metadata)];
+    let facts = paths
+        .into_iter()
+        .filter_map(|(path, probe)| silent(path, probe?));
+    match present_if(facts) {
+        // That the network thread answers says nothing of the request handlers.
+        Absent if probes.api.is_none() && !is_active => Unknown,
+        result => result,
+    }
+}
+
+fn listener_unresponsive(case: &Case<'_>) -> RuleResult {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    let listeners = &probes.listeners;
+    let works = listeners.iter().any(|one| one.probe.success());
+    if !works || case.memory.is_starting(case.broker, case.now) {
+        return Absent;
+    }
+    present_if(listeners.iter().filter_map(|one| {
+        let error = one.probe.error.as_ref()?;
+        let is_it = error.is_silent();
+        is_it.then(|| format!("listener {}: {}", one.listener, error.message))
+    }))
+}
+
+/// As the alert has it.
+const CERTIFICATE_AHEAD: Duration = Duration::from_secs(14 * 24 * 3600);
+
+fn certificate_expiry(case: &Case<'_>) -> RuleResult {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    present_if(probes.listeners.iter().filter_map(|one| {
+        let end = one.certificate_end?;
+        let left = end.since(case.now);
+        let when = match left.is_zero() {
+            true => format!("expired at {}", rfc3339(end)),
+            false => format!("ends in {}, at {}", duration_text(left), rfc3339(end)),
+        };
+        let soon = left < CERTIFICATE_AHEAD;
+        soon.then(|| format!("the certificate of listener {} {when}", one.listener))
+    }))
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.
