@@ -98,6 +98,13 @@ impl FakeBroker {
     pub async fn start(
         answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
     ) -> FakeBroker {
+        FakeBroker::start_reading(move |asked, _| answer(asked)).await
+    }
+
+    /// The same for an `answer` that reads what comes after the header as well.
+    pub async fn start_reading(
+        answer: impl Fn(ReceivedRequest, &[u8]) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -142,7 +149,7 @@ impl FakeBroker {
 async fn serve(
     mut stream: TcpStream,
     connection: usize,
-    answer: Arc<impl Fn(ReceivedRequest) -> Answer>,
+    answer: Arc<impl Fn(ReceivedRequest, &[u8]) -> Answer>,
     log: Arc<Mutex<Vec<ReceivedRequest>>>,
 ) {
     loop {
@@ -160,7 +167,9 @@ async fn serve(
             correlation: i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]),
         };
         log.lock().unwrap().push(asked);
-        let sent = match answer(asked) {
+        let client_id = usize::from(u16::from_be_bytes([frame[8], frame[9]]));
+        let body = frame.get(10 + client_id..).unwrap_or_default();
+        let sent = match answer(asked, body) {
             Answer::Body(body) => stream.write_all(&framed(asked.correlation, &body)).await,
             Answer::Held(until, body) => {
                 until.notified().await;
