@@ -419,6 +419,14 @@ impl Cluster {
         self.run_tool("kafka-topics", tool, TOOL_TIME)
     }
 
+    /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
+        let mut tool = self.java_command("96m", "tools-");
+        tool.arg("-cp").arg(&self.classpath).arg(class);
+        tool.args(arguments);
+        self.run_tool(class, tool, TOOL_TIME)
+    }
+
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.
     pub fn jstack(&self, id: i32) -> Result<String> {
         let beside = Some(self.java.with_file_name("jstack")).filter(|path| path.is_file());

@@ -1,5 +1,5 @@
 //! The part of Kafka's protocol that a probe needs, bounded in time and memory: a connection, the encoding of its requests
-//! and responses, and a client that asks a broker without harming it.
+//! and responses, and a client that asks a broker without harming it. And what KRaft's metadata log holds.
 
 mod certificate;
 pub mod client;
@@ -7,6 +7,7 @@ pub mod conn;
 mod conn_error;
 mod keys;
 mod login;
+pub mod metadata_log;
 mod resolver;
 pub mod scram;
 pub mod security;

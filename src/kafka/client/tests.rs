@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod tls;
+
 use std::sync::Arc;
 
 use tokio::sync::Notify;
