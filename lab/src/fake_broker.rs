@@ -153,21 +153,28 @@ impl FakeBroker {
     pub async fn start(
         answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
     ) -> FakeBroker {
+        FakeBroker::listen(None, move |asked, _| answer(asked)).await
+    }
+
+    /// The same for an `answer` that reads what comes after the header as well.
+    pub async fn start_reading(
+        answer: impl Fn(ReceivedRequest, &[u8]) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
         FakeBroker::listen(None, answer).await
     }
 
-    /// The same with TLS.
+    /// As [`FakeBroker::start`], with TLS.
     pub async fn with_tls(
         tls: &FakeTls,
         answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
     ) -> FakeBroker {
         let acceptor = TlsAcceptor::from(Arc::new(tls.config()));
-        FakeBroker::listen(Some(acceptor), answer).await
+        FakeBroker::listen(Some(acceptor), move |asked, _| answer(asked)).await
     }
 
     async fn listen(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
+        answer: impl Fn(ReceivedRequest, &[u8]) -> Answer + Send + Sync + 'static,
     ) -> FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -235,7 +242,7 @@ impl FakeBroker {
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     connection: usize,
-    answer: Arc<impl Fn(ReceivedRequest) -> Answer>,
+    answer: Arc<impl Fn(ReceivedRequest, &[u8]) -> Answer>,
     log: Arc<Mutex<Vec<ReceivedRequest>>>,
 ) {
     loop {
@@ -253,7 +260,9 @@ async fn serve(
             correlation: i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]),
         };
         log.lock().unwrap().push(asked);
-        let sent = match answer(asked) {
+        let client_id = usize::from(u16::from_be_bytes([frame[8], frame[9]]));
+        let body = frame.get(10 + client_id..).unwrap_or_default();
+        let sent = match answer(asked, body) {
             Answer::Body(body) => stream.write_all(&framed(asked.correlation, &body)).await,
             Answer::Held(until, body) => {
                 until.notified().await;

@@ -2,6 +2,7 @@
 
 mod broker;
 mod collector;
+mod credentials;
 mod evidence;
 pub mod named;
 mod reading;
@@ -17,6 +18,7 @@ mod visible;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
+pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;

@@ -17,6 +17,7 @@ const FAST: Timing = Timing {
     retry_first: Duration::from_millis(40),
     retry_last: Duration::from_millis(600),
     retry_tls: Duration::from_millis(600),
+    retry_login: Duration::from_secs(300),
     renew_tls: Duration::from_secs(3600),
 };
 
