@@ -3,6 +3,7 @@
 mod broker;
 mod collector;
 mod evidence;
+mod members;
 pub mod named;
 mod reading;
 pub mod room;
@@ -18,6 +19,7 @@ mod visible;
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
+pub use members::{MemberCounts, MemberState};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
