@@ -114,6 +114,11 @@ impl Broker {
         )
     }
 
+    /// Whether it only votes in KRaft's quorum: it leads no partition, is in no ISR and answers no client.
+    pub fn is_dedicated_controller(&self) -> bool {
+        !self.roles.is_empty() && !self.roles.contains(&Role::Broker)
+    }
+
     /// Whether the two may speak for each other: a process that another user started may claim to be any broker.
     pub fn is_of_same_user(&self, other: &Broker) -> bool {
         self.owner.is_some() && self.owner == other.owner

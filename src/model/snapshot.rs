@@ -204,13 +204,19 @@ impl BrokerSnapshot {
         }
     }
 
-    /// The counts of partitions, from the metadata log where there is one; unknown if no topic is visible: `cluster` then
-    /// only shows the live brokers.
+    /// The counts of partitions, from the metadata log where there is one. Unknown if Metadata shows no topic: `cluster`
+    /// then only shows the live brokers.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
         let of_log = self.metadata_log.fresh(now);
-        let counts = of_log.and_then(|log| log.counts.as_ref());
-        let counts = counts.or_else(|| self.cluster.fresh(now));
-        counts.filter(|counts| counts.partitions > 0)
+        let of_log = of_log.and_then(|log| log.counts.as_ref());
+        let visible = |counts: &&ClusterCounts| counts.partitions > 0;
+        of_log.or_else(|| self.cluster.fresh(now).filter(visible))
+    }
+
+    /// As [`BrokerSnapshot::partitions`], for what is counted of this broker alone: unknown for a dedicated controller.
+    pub fn own_partitions(&self, now: Moment) -> Option<&ClusterCounts> {
+        let counts = self.partitions(now);
+        counts.filter(|_| !self.broker.is_dedicated_controller())
     }
 }
 
@@ -290,7 +296,7 @@ pub enum ClusterSource {
     /// The broker itself.
     #[default]
     Own,
-    /// Another broker of the cluster, by id, because this one is silent.
+    /// Another broker of the cluster, by id, because this one is silent or suspect.
     Peer(i32),
     /// The node's own replica of the metadata log, without any request.
     Log,
@@ -352,6 +358,10 @@ pub struct MetadataLog {
     pub arrived: Moment,
     /// What the leader wrote into that record.
     pub written: Moment,
+    /// The time between the newest two NoOp records, which the leader writes while nothing else changes. None where none
+    /// was seen (`metadata.max.idle.interval.ms=0`, or a metadata version before 3.3): silence then says nothing.
+    #[serde(default)]
+    pub pulse: Option<Duration>,
 }
 
 /// What the controller has decided about a registered broker.

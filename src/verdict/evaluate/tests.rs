@@ -2,6 +2,7 @@
 
 mod cluster;
 mod lasting;
+mod metadata_log;
 mod restarts;
 
 use super::*;
