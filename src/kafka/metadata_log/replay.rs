@@ -50,6 +50,7 @@ impl Replay {
     /// Begins without any state, and leaves out the transactions that this one has seen aborted.
     pub fn again(&mut self) -> Replay {
         Replay {
+            image: self.image.again(),
             aborted: std::mem::take(&mut self.aborted),
             ..Replay::default()
         }
@@ -67,6 +68,11 @@ impl Replay {
     /// The offset with which the next batch begins.
     pub fn next_offset(&self) -> i64 {
         self.next
+    }
+
+    /// Whether a snapshot holds more than the log.
+    pub fn is_behind_snapshot(&self) -> bool {
+        self.next < self.from
     }
 
     /// When the newest record was written, in milliseconds since 1970.
