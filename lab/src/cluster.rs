@@ -38,6 +38,8 @@ pub struct ClusterOptions {
     pub heap: String,
     /// `offsets.topic.num.partitions`; Kafka's own default is 50.
     pub offsets_partitions: u32,
+    /// The chroot of `zookeeper.connect`; empty for none.
+    pub zookeeper_root: String,
     /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
     /// Further options of the brokers' JVMs.
@@ -61,6 +63,7 @@ impl ClusterOptions {
             brokers: vec![1, 2, 3],
             heap: "256m".into(),
             offsets_partitions: 50,
+            zookeeper_root: String::new(),
             properties: Vec::new(),
             jvm_options: Vec::new(),
             java: None,
@@ -382,7 +385,9 @@ impl Cluster {
             .arg(self.version.topics_tool);
         match &self.zookeeper {
             Some((_, port)) if !self.version.topics_asks_brokers => {
-                tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
+                let root = &self.options.zookeeper_root;
+                tool.arg("--zookeeper")
+                    .arg(format!("127.0.0.1:{port}{root}"));
             }
             _ => {
                 let is_running =
@@ -398,6 +403,18 @@ impl Cluster {
         }
         tool.args(arguments);
         self.run_tool("kafka-topics", tool, TOOL_TIME)
+    }
+
+    /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
+    pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
+        let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
+        let mut tool = self.java_command("64m", "tools-");
+        tool.arg("-cp")
+            .arg(&self.classpath)
+            .arg("org.apache.zookeeper.ZooKeeperMain")
+            .args(["-server", &format!("127.0.0.1:{port}")])
+            .args(command);
+        self.run_tool("zookeeper-shell", tool, TOOL_TIME)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

@@ -74,7 +74,7 @@ impl Default for Timing {
 
 impl Timing {
     /// Returns how long no connection is made after so many failures in a row.
-    fn retry_after(&self, failures: u32) -> Duration {
+    pub(super) fn retry_after(&self, failures: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
         self.retry_first
             .saturating_mul(doubled)
@@ -123,20 +123,7 @@ impl ClientError {
     /// Returns the reason as labels have it.
     pub fn reason(&self) -> Reason {
         match self {
-            ClientError::Conn(error) => match error {
-                ConnError::Refused { .. } => Reason::Refused,
-                ConnError::NameTimeout { .. }
-                | ConnError::ConnectTimeout { .. }
-                | ConnError::Timeout { .. } => Reason::Timeout,
-                ConnError::NoRoom { .. } => Reason::NoRoom,
-                ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
-                ConnError::Loopback { .. } => Reason::OtherNetwork,
-                ConnError::Closed { .. } => Reason::Closed,
-                ConnError::Tls { .. } => Reason::Unsupported,
-                ConnError::Http { .. }
-                | ConnError::FrameLength { .. }
-                | ConnError::Correlation { .. } => Reason::Protocol,
-            },
+            ClientError::Conn(error) => error.reason(),
             ClientError::Slow { .. } => Reason::Slow,
             ClientError::Waiting { reason, .. } => *reason,
             ClientError::Wire { .. } => Reason::Protocol,

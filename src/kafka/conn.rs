@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::resolver::{Resolver, is_loopback};
+use crate::model::Reason;
 use crate::model::room::{BUDGET, Room};
 
 /// First size of the buffer for an answer. It grows as bytes arrive: the announced length alone allocates nothing.
@@ -100,6 +101,26 @@ pub enum ConnError {
         request: &'static str,
         source: io::Error,
     },
+}
+
+impl ConnError {
+    /// Returns the reason as labels have it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ConnError::Refused { .. } => Reason::Refused,
+            ConnError::NameTimeout { .. }
+            | ConnError::ConnectTimeout { .. }
+            | ConnError::Timeout { .. } => Reason::Timeout,
+            ConnError::NoRoom { .. } => Reason::NoRoom,
+            ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
+            ConnError::Loopback { .. } => Reason::OtherNetwork,
+            ConnError::Closed { .. } => Reason::Closed,
+            ConnError::Tls { .. } => Reason::Unsupported,
+            ConnError::Http { .. }
+            | ConnError::FrameLength { .. }
+            | ConnError::Correlation { .. } => Reason::Protocol,
+        }
+    }
 }
 
 /// Local addresses of the newest 256 connections that the exporter made itself, so that it does not count them as the
@@ -273,6 +294,15 @@ impl Conn {
             room: Room::default(),
             waits_for_room: false,
         })
+    }
+
+    /// Numbers the requests from `first` on, and not from 1.
+    pub(super) fn numbered_from(self, first: i32) -> Conn {
+        let correlation = first.wrapping_sub(1);
+        Conn {
+            correlation,
+            ..self
+        }
     }
 
     /// Returns since when a request has been unanswered.

@@ -63,20 +63,20 @@ pub enum Problem {
 
 /// Reads the fields of a message body one after the other.
 #[derive(Debug, Clone)]
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(body: &'a [u8]) -> Self {
+    pub(super) fn new(body: &'a [u8]) -> Self {
         Reader {
             rest: body,
             offset: 0,
         }
     }
 
-    fn error(&self, field: &'static str, problem: Problem) -> WireError {
+    pub(super) fn error(&self, field: &'static str, problem: Problem) -> WireError {
         WireError {
             field,
             offset: self.offset,
@@ -84,7 +84,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], WireError> {
+    pub(super) fn take(
+        &mut self,
+        length: usize,
+        field: &'static str,
+    ) -> Result<&'a [u8], WireError> {
         let Some((taken, rest)) = self.rest.split_at_checked(length) else {
             return Err(self.error(
                 field,
@@ -99,7 +103,10 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
+    pub(super) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], WireError> {
         let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
             return Err(self.error(
                 field,
@@ -118,7 +125,7 @@ impl<'a> Reader<'a> {
         self.array(field).map(i16::from_be_bytes)
     }
 
-    fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
+    pub(super) fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
         self.array(field).map(i32::from_be_bytes)
     }
 
@@ -163,7 +170,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the number of elements that follow, which is never more than the remaining bytes can hold.
-    fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
+    pub(super) fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
         let start = self.clone();
         let count = self.int32(field)?;
         let count =
@@ -180,7 +187,7 @@ impl<'a> Reader<'a> {
         Ok(Ids(self.take(count * 4, field)?))
     }
 
-    fn end(&self, field: &'static str) -> Result<(), WireError> {
+    pub(super) fn end(&self, field: &'static str) -> Result<(), WireError> {
         match self.rest.len() {
             0 => Ok(()),
             left => Err(self.error(field, Problem::Trailing(left))),

@@ -18,12 +18,13 @@ const FIRST_PROBE: Duration = Duration::from_secs(30);
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 5] = [
+pub const DECIDING: [FindingId; 6] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
     FindingId::ProcessStopped,
     FindingId::ApiUnresponsive,
+    FindingId::NotRegistered,
 ];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [

@@ -9,8 +9,8 @@ use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
 use super::memory::Memory;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
-    ProbeError, Reason, Snapshot, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, OwnRegistration,
+    Probe, ProbeError, Reason, Snapshot, TcpState, clock_text, duration_text, seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
@@ -71,7 +71,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 18] = [
+pub const RULES: [Rule; 20] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -81,6 +81,8 @@ pub const RULES: [Rule; 18] = [
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
+    // Longer than a session lasts, which ends before the broker opens the next one, and than a start takes.
+    rule(FindingId::NotRegistered, 60, 10, not_registered),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -99,6 +101,7 @@ pub const RULES: [Rule; 18] = [
         followers_missing(case, |counts| counts.isr_leader_alone)
     }),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
     rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
@@ -240,6 +243,53 @@ fn api_unresponsive(case: &Case<'_>) -> RuleResult {
         .filter(is_open)
         .and_then(|probe| silent("metadata", probe));
     present_if(silent("api", &probes.api).into_iter().chain(metadata))
+}
+
+/// After the rule of the silence, on which this one rests.
+fn registered_but_dead(case: &Case<'_>) -> RuleResult {
+    let Some(report) = case.broker.zookeeper.fresh(case.now) else {
+        return Unknown;
+    };
+    let silent = case.memory.is_active(FindingId::ApiUnresponsive);
+    match &report.registration {
+        OwnRegistration::Registered { since, endpoint } if silent => Present(vec![format!(
+            "ZooKeeper ({}) lists it with {endpoint} since {}",
+            report.server,
+            clock_text(*since)
+        )]),
+        _ => Absent,
+    }
+}
+
+fn not_registered(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some(id)) = (case.broker.zookeeper.fresh(case.now), case.broker.broker.id)
+    else {
+        return Unknown;
+    };
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    // One that is silent, or ends, has other findings.
+    if report.registration != OwnRegistration::Missing || !probes.api.success() {
+        return Absent;
+    }
+    let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
+    let others = match others.is_empty() {
+        true => "no broker".to_owned(),
+        false => format!("broker {}", others.join(", ")),
+    };
+    let more = match report.brokers.len().saturating_sub(8) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Present(vec![
+        format!(
+            "it answers in {} ms, and ZooKeeper ({}) does not list {id}",
+            probes.api.duration.as_millis(),
+            report.server
+        ),
+        format!("ZooKeeper lists {others}{more}"),
+    ])
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.

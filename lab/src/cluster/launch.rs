@@ -125,8 +125,9 @@ impl Cluster {
         }
         if let Some((_, port)) = &self.zookeeper {
             lines += &format!(
-                "broker.id={id}\nlisteners={plaintext}\nzookeeper.connect=127.0.0.1:{port}\n\
-                 zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n"
+                "broker.id={id}\nlisteners={plaintext}\nzookeeper.connect=127.0.0.1:{port}{}\n\
+                 zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n",
+                self.options.zookeeper_root
             );
         }
         if self.mode != Mode::ZooKeeper {
@@ -274,7 +275,7 @@ impl Cluster {
             return Ok(());
         };
         let deadline = Instant::now() + START_TIME;
-        let path = format!("/brokers/ids/{id}");
+        let path = format!("{}/brokers/ids/{id}", self.options.zookeeper_root);
         while self
             .zookeeper_dump(port)?
             .lines()

@@ -115,6 +115,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             sockets(f, broker, now);
             threads(f, broker, now);
             cluster(f, broker, now);
+            zookeeper(f, broker, now);
             probes(f, broker, now);
         }
         collectors(f, broker, now);
@@ -372,6 +373,19 @@ fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     f.add(&UNDER_REPLICATED, &[label], counts.under_replicated as f64);
     f.add(&LEADER_ALONE, &[label], counts.isr_leader_alone as f64);
     f.add(&NOT_IN_ISR, &[label], counts.not_in_isr as f64);
+}
+
+fn zookeeper(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let Some(report) = broker.zookeeper.fresh(now) else {
+        return;
+    };
+    let label = broker.label.as_str();
+    f.add(&REGISTERED, &[label], f64::from(report.is_registered()));
+    let is_controller = broker
+        .broker
+        .id
+        .is_some_and(|id| report.controller == Some(id));
+    f.add(&CONTROLLER, &[label], f64::from(is_controller));
 }
 
 fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
