@@ -11,8 +11,9 @@ use super::forecast::Forecast;
 use super::memory::{DECIDING, Memory, is_closed};
 use super::views::Views;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
-    ProbeError, Reason, Snapshot, TcpState, brief_text, duration_text, rfc3339, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, OwnRegistration,
+    Probe, ProbeError, Reason, Snapshot, TcpState, brief_text, clock_text, duration_text, rfc3339,
+    seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
@@ -73,7 +74,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 24] = [
+pub const RULES: [Rule; 26] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -87,6 +88,8 @@ pub const RULES: [Rule; 24] = [
         .twice_in(CollectorName::Cluster),
     rule(FindingId::BrokerFenced, 10, 10, broker_fenced),
     rule(FindingId::MetadataStalled, 5, 5, metadata_stalled),
+    // Longer than a session lasts, which ends before the broker opens the next one, and than a start takes.
+    rule(FindingId::NotRegistered, 60, 10, not_registered),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -108,6 +111,7 @@ pub const RULES: [Rule; 24] = [
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
     rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
@@ -370,6 +374,54 @@ fn metadata_stalled(case: &Case<'_>) -> RuleResult {
         // Where no record is due, silence says nothing.
         (None, None) => Unknown,
     }
+}
+
+/// After the rule of the silence, on which this one rests.
+fn registered_but_dead(case: &Case<'_>) -> RuleResult {
+    let Some(report) = case.broker.zookeeper.fresh(case.now) else {
+        return Unknown;
+    };
+    let silent = case.memory.is_active(FindingId::ApiUnresponsive);
+    match &report.registration {
+        OwnRegistration::Registered { since, endpoint } if silent => Present(vec![format!(
+            "ZooKeeper ({}) lists it with {endpoint} since {}",
+            report.server,
+            clock_text(*since)
+        )]),
+        _ => Absent,
+    }
+}
+
+fn not_registered(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some(id)) = (case.broker.zookeeper.fresh(case.now), case.broker.broker.id)
+    else {
+        return Unknown;
+    };
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    // One that is silent, or ends, has other findings.
+    let answer = probes.first().filter(|probe| probe.success());
+    let (OwnRegistration::Missing, Some(answer)) = (&report.registration, answer) else {
+        return Absent;
+    };
+    let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
+    let others = match others.is_empty() {
+        true => "no broker".to_owned(),
+        false => format!("broker {}", others.join(", ")),
+    };
+    let more = match report.brokers.len().saturating_sub(8) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Present(vec![
+        format!(
+            "it answers in {} ms, and ZooKeeper ({}) does not list {id}",
+            answer.duration.as_millis(),
+            report.server
+        ),
+        format!("ZooKeeper lists {others}{more}"),
+    ])
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.
