@@ -10,6 +10,7 @@ use kafka_vitals::analyze;
 use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
 use kafka_vitals::collect::metadata_log::count::count as count_log;
+use kafka_vitals::collect::zookeeper::ensembles;
 use kafka_vitals::config::Config;
 use kafka_vitals::discover::properties::Properties;
 use kafka_vitals::discover::settings::interpret;
@@ -19,6 +20,7 @@ use kafka_vitals::kafka::metadata_log::image::Image;
 use kafka_vitals::kafka::metadata_log::record;
 use kafka_vitals::kafka::metadata_log::replay::Replay;
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
+use kafka_vitals::kafka::zookeeper::jute;
 use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
 use kafka_vitals::sys::perf_data::PerfData;
 use kafka_vitals::sys::proc::{Deadline, ProcRoot};
@@ -28,11 +30,12 @@ use kafka_vitals::sys::sock_diag::{self, States};
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
     ("metadata_log", metadata_log),
+    ("zookeeper", zookeeper),
     ("sock_diag", socket_messages),
     ("proc", proc_files),
     ("properties", properties),
@@ -88,6 +91,18 @@ fn metadata_log(bytes: &[u8]) {
         let counts = count_log(image, 1, Some(2));
         assert!(counts.under_replicated <= counts.leader && counts.leader <= counts.partitions);
         assert!(counts.isr_leader_alone <= counts.under_replicated);
+    }
+}
+
+/// Reads an answer of ZooKeeper: a session, children, a node and what Kafka writes into nodes.
+fn zookeeper(bytes: &[u8]) {
+    let _ = (
+        jute::connected(bytes).is_ok(),
+        jute::children(bytes).is_ok(),
+    );
+    let data = jute::data(bytes).ok().and_then(Result::ok);
+    for data in data.into_iter().chain([bytes]) {
+        let _ = (ensembles::registration(data), ensembles::controller(data));
     }
 }
 

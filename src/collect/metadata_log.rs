@@ -255,6 +255,7 @@ impl Following {
             end_offset: known.end_offset,
             arrived: known.arrived,
             written: Moment(u64::try_from(replay.written()).unwrap_or(0)),
+            pulse: replay.pulse(),
         })))
     }
 }

@@ -228,6 +228,7 @@ impl Image {
             } => self.configure(of_topic, of, value)?,
             Record::Migration { under_way } => self.migrating = under_way,
             Record::Config { .. }
+            | Record::NoOp
             | Record::Other
             | Record::BeginTransaction
             | Record::EndTransaction

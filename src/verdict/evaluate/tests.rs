@@ -2,6 +2,7 @@
 
 mod cluster;
 mod lasting;
+mod metadata_log;
 mod restarts;
 
 use super::*;
@@ -12,6 +13,7 @@ use crate::model::{
     StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
 use crate::model::{CollectorName, CollectorStatus};
+use crate::model::{OwnRegistration, ZooKeeperReport};
 use crate::model::{Reading, Reason, Stall};
 use crate::verdict::finding::FindingId;
 use crate::verdict::memory::STARTING;
@@ -80,12 +82,11 @@ fn probe(failure: Option<(Reason, bool)>) -> ProbeReport {
         message: format!("127.0.0.1:9092: {reason}"),
     });
     ProbeReport {
-        api: Probe {
+        api: Some(Probe {
             duration: Duration::from_millis(3),
             error,
-        },
-        metadata: None,
-        peers: Vec::new(),
+        }),
+        ..ProbeReport::default()
     }
 }
 
