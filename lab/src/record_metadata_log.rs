@@ -153,6 +153,18 @@ pub fn record_metadata_log(version: &str, to: &Path) -> Result<()> {
     ];
     let dumped = cluster.tool(class, &[&arguments[..], &[&names.join(",")]].concat())?;
     let prefix = format!("{}/", copied.display());
-    fs::write(to.join("dump-log.txt"), dumped.replace(&prefix, ""))?;
+    // Of each record its kind and version.
+    let kept = dumped
+        .lines()
+        .filter(|line| line.starts_with("Dumping") || line.contains("payload:"));
+    let kept = kept.map(|line| {
+        line.replace(&prefix, "")
+            .split(",\"data\"")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    });
+    let kept: Vec<String> = kept.collect();
+    fs::write(to.join("dump-log.txt"), kept.join("\n") + "\n")?;
     Ok(())
 }

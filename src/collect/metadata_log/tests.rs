@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod model;
+mod recorded;
 
 use std::fs;
 use std::path::PathBuf;
