@@ -1,5 +1,5 @@
-//! Records the metadata log of a real KRaft cluster with what `kafka-topics` said of it: a broker killed, a topic deleted, a
-//! reassignment under way, settings of `min.insync.replicas`.
+//! Records the metadata log of a real KRaft cluster with what `kafka-topics` said of it: a broker killed, a topic deleted,
+//! settings of `min.insync.replicas`.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,6 @@ pub fn record_metadata_log(version: &str, to: &Path) -> Result<()> {
     let small = [
         ("metadata.log.max.record.bytes.between.snapshots", "6000"),
         ("metadata.log.segment.ms", "15000"),
-        ("broker.session.timeout.ms", "30000"),
     ];
     let small = small.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let mut cluster = Cluster::start(ClusterOptions {
@@ -61,23 +60,6 @@ pub fn record_metadata_log(version: &str, to: &Path) -> Result<()> {
         cluster.tool("kafka.admin.ConfigCommand", &arguments.concat())?;
     }
     cluster.topics(&["--delete", "--topic", "gone"])?;
-    let inside = cluster.broker(1)?.folder().join("plan.json");
-    let plan = r#"{"version":1,"partitions":[{"topic":"orders","partition":0,"replicas":[1,3]},{"topic":"pair","partition":1,"replicas":[3,1]}]}"#;
-    fs::write(cluster.cell().host_path(&inside), plan)?;
-    let plan = inside.display().to_string();
-    // Stopped, it cannot join, and the tool refuses brokers that are not there.
-    cluster.pause(3)?;
-    let address = address(&cluster)?;
-    let arguments = [
-        "--bootstrap-server",
-        &address,
-        "--reassignment-json-file",
-        &plan,
-    ];
-    cluster.tool(
-        "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
-        &[&arguments[..], &["--execute"]].concat(),
-    )?;
     cluster.kill(3)?;
     cluster.wait_for("broker 3 to be fenced", PATIENCE, |metadata| {
         metadata.brokers.len() == 2

@@ -72,6 +72,15 @@ pub struct Run {
     at_start: bool,
 }
 
+impl From<Update> for Run {
+    fn from(update: Update) -> Run {
+        Run {
+            update,
+            at_start: false,
+        }
+    }
+}
+
 /// What a run comes to.
 #[derive(Debug)]
 pub enum Update {
@@ -104,18 +113,22 @@ impl Collector for MetadataLogs {
     }
 }
 
+/// Returns why a node has no such log.
+pub fn none(broker: &Broker) -> Option<&'static str> {
+    match broker.mode {
+        Some(Mode::KRaft) => None,
+        Some(Mode::ZooKeeper) => Some("the broker keeps its metadata in ZooKeeper"),
+        None => Some("it is not known whether the broker runs with KRaft, see its problems"),
+    }
+}
+
 /// Runs for ever, unless the node has no such log.
 pub(super) async fn run(context: BrokerContext) {
-    let none = match context.broker.mode {
-        Some(Mode::KRaft) => return frame::run::<MetadataLogs>(context).await,
-        Some(Mode::ZooKeeper) => "the broker keeps its metadata in ZooKeeper",
-        None => "it is not known whether the broker runs with KRaft, see its problems",
+    let Some(reason) = none(&context.broker) else {
+        return frame::run::<MetadataLogs>(context).await;
     };
     let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let run = Ok(Run {
-        update: Update::None(none),
-        at_start: true,
-    });
+    let run = Ok(Run::from(Update::None(reason)));
     frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
 }
 
