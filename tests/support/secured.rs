@@ -21,6 +21,7 @@ const TIME: Duration = Duration::from_secs(60);
 pub struct Secured {
     pub cluster: Cluster,
     old: bool,
+    has_pem: bool,
     expected: Readings,
     /// Outside of the cell; folders in its own `/tmp` would not be seen by the exporter's host paths.
     work: tempfile::TempDir,
@@ -79,6 +80,7 @@ impl Secured {
         Secured {
             cluster,
             old,
+            has_pem: !version.starts_with(['0', '2']),
             expected,
             work: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
         }
@@ -167,6 +169,38 @@ impl Secured {
                     other: String::new(),
                 });
                 run.reads(self, &format!("{listener} {sasl}"));
+                run.shows_no_secret(self, &[]);
+            });
+        }
+    }
+
+    /// Nothing else is configured: the brokers' own login, and where they have PEM files their certificates.
+    pub fn the_broker_s_own_login_reads_everything(&self) {
+        let tls = match self.has_pem {
+            true => String::new(),
+            false => self.tls(),
+        };
+        let settings = Settings {
+            listener: "SASL_SSL",
+            tls,
+            sasl: "credentials: inter_broker\n".into(),
+            other: String::new(),
+        };
+        step("credentials: inter_broker", || {
+            let run = self.run(&settings);
+            run.reads(self, "credentials: inter_broker");
+            run.shows_no_secret(self, &[]);
+        });
+        if !self.has_pem {
+            let settings = Settings {
+                tls: String::new(),
+                ..settings
+            };
+            let shown = "is a keystore of the type PKCS12, which is not read here";
+            step(shown, || {
+                let run = self.run(&settings);
+                run.has_logged(shown);
+                run.reads_the_process();
                 run.shows_no_secret(self, &[]);
             });
         }
