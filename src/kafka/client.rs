@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
-use super::scram::ScramError;
 use super::security::{Login, Security, SecuritySource, Trust};
 use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
@@ -119,7 +118,7 @@ pub enum ClientError {
         address: String,
         /// Whose login it is, how, and where it stands.
         login: String,
-        source: LoginError,
+        source: Box<LoginError>,
     },
     #[error("{address} is not asked: {problem}")]
     Settings { address: String, problem: String },
@@ -176,16 +175,7 @@ impl ClientError {
                 | ConnError::Correlation { .. } => Reason::Protocol,
             },
             ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
-            ClientError::Login { source, .. } => match source {
-                LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
-                    Reason::Denied
-                }
-                LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
-                LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
-                LoginError::Own(_) => Reason::Io,
-                // It stands alone.
-                LoginError::Conn(_) => Reason::Internal,
-            },
+            ClientError::Login { source, .. } => source.reason(),
             ClientError::Settings { .. } => Reason::Config,
             ClientError::Slow { .. } => Reason::Slow,
             ClientError::Waiting { reason, .. } => *reason,
@@ -527,10 +517,9 @@ impl Client {
             {
                 self.timing.retry_tls
             }
-            ClientError::Login {
-                source: LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)),
-                ..
-            } => self.timing.retry_login,
+            ClientError::Login { source, .. } if source.reason() == Reason::Denied => {
+                self.timing.retry_login
+            }
             _ => self.timing.retry_after(in_a_row),
         };
         let of_settings = matches!(
@@ -582,7 +571,7 @@ impl Client {
                 source => ClientError::Login {
                     address: self.address.clone(),
                     login: credentials.to_string(),
-                    source,
+                    source: Box::new(source),
                 },
             })?;
         }

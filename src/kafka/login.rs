@@ -14,7 +14,7 @@ use super::conn::{Body, ConnError, Trusted};
 use super::keys::{KnownKeys, Question};
 use super::scram::{Exchange, Hash, ScramError};
 use super::wire::{self, WireError};
-use crate::model::{Credentials, Mechanism, text};
+use crate::model::{Credentials, Mechanism, Reason, text};
 
 /// The longest answer of a login that is read. Usual ones have some 200 bytes.
 const CAP: usize = 16 << 10;
@@ -44,6 +44,21 @@ pub enum LoginError {
     Scram(ScramError),
     #[error("cannot compute what the login needs: {0}")]
     Own(String),
+}
+
+impl LoginError {
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
+                Reason::Denied
+            }
+            LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
+            LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
+            LoginError::Own(_) => Reason::Io,
+            // The client takes it out.
+            LoginError::Conn(_) => Reason::Internal,
+        }
+    }
 }
 
 /// Logs in on a new connection.

@@ -29,7 +29,9 @@ pub struct Secured {
 
 /// One run of the exporter.
 pub struct Run {
-    pub exporter: Exporter,
+    exporter: Exporter,
+    config: PathBuf,
+    saves_bundles: bool,
     log: PathBuf,
     record: PathBuf,
 }
@@ -40,7 +42,8 @@ pub struct Settings<'a> {
     pub listener: &'a str,
     pub tls: String,
     pub sasl: String,
-    pub other: String,
+    /// Few runs need one: the same files go into each.
+    pub bundles: bool,
 }
 
 impl Secured {
@@ -114,21 +117,20 @@ impl Secured {
     pub fn run(&self, settings: &Settings<'_>) -> Run {
         let number = fs::read_dir(self.work.path()).unwrap().count();
         let file = |kind: &str| self.work.path().join(format!("{kind}-{number}"));
-        let (log, record) = (file("log"), file("record"));
+        let (log, record, config_file) = (file("log"), file("record"), file("config"));
         let entries = [1, 2].map(|id| {
             format!(
                 "  - {{match: {{id: {id}}}, probe_listener: {}}}\n",
                 settings.listener
             )
         });
-        let Settings {
-            tls, sasl, other, ..
-        } = settings;
+        let Settings { tls, sasl, .. } = settings;
         let config = format!(
-            "{}brokers:\n{}{tls}{sasl}{other}",
+            "{}brokers:\n{}{tls}{sasl}",
             super::versions::FAST_INTERVALS,
             entries.concat()
         );
+        fs::write(&config_file, &config).unwrap();
         let exporter = Exporter::start_with(self.cluster.cell(), &config, |command| {
             command
                 .arg("--record")
@@ -138,6 +140,8 @@ impl Secured {
         });
         Run {
             exporter,
+            config: config_file,
+            saves_bundles: settings.bundles,
             log,
             record,
         }
@@ -166,7 +170,7 @@ impl Secured {
                     listener,
                     tls,
                     sasl: sasl.clone(),
-                    other: String::new(),
+                    bundles: false,
                 });
                 run.reads(self, &format!("{listener} {sasl}"));
                 run.shows_no_secret(self, &[]);
@@ -184,7 +188,7 @@ impl Secured {
             listener: "SASL_SSL",
             tls,
             sasl: "credentials: inter_broker\n".into(),
-            other: String::new(),
+            bundles: true,
         };
         step("credentials: inter_broker", || {
             let run = self.run(&settings);
@@ -306,7 +310,7 @@ impl Secured {
                     listener,
                     tls,
                     sasl,
-                    other: String::new(),
+                    bundles: listener == "SASL_PLAINTEXT",
                 });
                 run.explains(&what, reason, shown);
                 run.shows_no_secret(self, &[wrong]);
@@ -346,7 +350,7 @@ impl Secured {
                     listener,
                     tls,
                     sasl,
-                    other: String::new(),
+                    bundles: false,
                 });
                 run.has_logged(shown);
                 run.reads_the_process();
@@ -468,7 +472,6 @@ impl Run {
         let key = fs::read_to_string(keys).unwrap();
         let lines = key.lines().filter(|line| !line.starts_with('-'));
         secrets.extend(lines.map(str::to_owned));
-        let bundles = self.bundles(secured);
         let mut outputs = vec![
             ("log".to_owned(), self.log().into_bytes()),
             ("record".to_owned(), fs::read(&self.record).unwrap()),
@@ -482,7 +485,9 @@ impl Run {
         ] {
             outputs.push((path.to_owned(), self.exporter.get(path).1.into_bytes()));
         }
-        outputs.extend(bundles);
+        if self.saves_bundles {
+            outputs.extend(self.bundles(secured));
+        }
         for (name, bytes) in outputs {
             assert!(!bytes.is_empty(), "{name} is empty");
             for secret in &secrets {
@@ -500,6 +505,7 @@ impl Run {
         ));
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
         command.arg("bundle").arg("--output").arg(&folder);
+        command.arg("--config.file").arg(&self.config);
         let output = secured.cluster.cell().run_tool(command, TIME).unwrap();
         assert!(output.status.success(), "{output:?}");
         let mut files = Vec::new();

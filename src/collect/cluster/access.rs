@@ -93,7 +93,7 @@ impl Access {
         let (tls, login) = needs(place.protocol);
         let has_login = self.settings.login.is_some();
         let tls = tls && (self.settings.tls.is_some() || self.is_of_inter_broker());
-        if !tls && !(login && has_login) {
+        if !(tls || login && has_login) {
             return None;
         }
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
