@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_vitals::analyze;
 use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
+use kafka_vitals::collect::zookeeper::ensembles;
 use kafka_vitals::config::Config;
 use kafka_vitals::discover::inter_broker;
 use kafka_vitals::discover::properties::Properties;
@@ -17,6 +18,7 @@ use kafka_vitals::discover::settings::interpret;
 use kafka_vitals::evidence::mask;
 use kafka_vitals::kafka::scram::{Exchange, Hash, Keys};
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
+use kafka_vitals::kafka::zookeeper::jute;
 use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
 use kafka_vitals::sys::perf_data::PerfData;
 use kafka_vitals::sys::proc::{Deadline, ProcRoot};
@@ -26,10 +28,11 @@ use kafka_vitals::sys::sock_diag::{self, States};
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
+    ("zookeeper", zookeeper),
     ("scram", scram),
     ("sock_diag", socket_messages),
     ("proc", proc_files),
@@ -59,6 +62,18 @@ fn kafka_wire(bytes: &[u8]) {
     let _ = (wire::sasl_handshake(bytes), wire::sasl_authenticate(bytes));
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
         let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
+    }
+}
+
+/// Reads an answer of ZooKeeper: a session, children, a node and what Kafka writes into nodes.
+fn zookeeper(bytes: &[u8]) {
+    let _ = (
+        jute::connected(bytes).is_ok(),
+        jute::children(bytes).is_ok(),
+    );
+    let data = jute::data(bytes).ok().and_then(Result::ok);
+    for data in data.into_iter().chain([bytes]) {
+        let _ = (ensembles::registration(data), ensembles::controller(data));
     }
 }
 

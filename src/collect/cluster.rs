@@ -1,5 +1,5 @@
 //! The collector `cluster`: asks the broker and the peers that it listed last, to see who answers, and reads ISR and
-//! leaders from Metadata. While the broker does not answer, a peer's Metadata is used.
+//! leaders from Metadata. While the broker does not answer or is suspect, a peer's Metadata is used.
 
 pub mod access;
 mod address;
@@ -25,7 +25,7 @@ use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
-    PeerProbe, Probe, ProbeReport, Reading, Reason, Role,
+    PeerProbe, Probe, ProbeReport, Reading, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -83,8 +83,7 @@ impl Collector for Cluster {
 
 /// Returns why the broker is not asked for its cluster.
 fn not_asked(context: &BrokerContext) -> Option<&'static str> {
-    let roles = &context.broker.roles;
-    if !roles.is_empty() && !roles.contains(&Role::Broker) {
+    if context.broker.is_dedicated_controller() {
         Some("a dedicated controller speaks Raft: it has no ISR to report and answers no clients")
     } else if !context.config.collectors.is_on(CollectorName::Cluster) {
         Some("the collector `cluster` is switched off")
@@ -127,10 +126,8 @@ pub(super) async fn run(context: BrokerContext) {
                 report_silence(&context, is_silent(&probes));
                 context.late.send_replace(is_late(&probes));
                 publish(Update::Probes(Box::new(probes.clone()))).await;
-                let counts = match counts {
-                    Err(silence) => client.ask_peer(silence, &probes.peers).await,
-                    counts => counts,
-                };
+                let suspect = !context.suspects.borrow().is_empty();
+                let counts = client.confirm(counts, suspect, &probes.peers).await;
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.behind.send_replace(behind);
@@ -150,7 +147,7 @@ pub(super) async fn run(context: BrokerContext) {
 }
 
 /// Whether the exporter and the broker share a loopback.
-async fn same_network(
+pub(super) async fn same_network(
     context: &BrokerContext,
     worker: &mut BlockingWorker<()>,
 ) -> Result<bool, Failure> {
@@ -375,6 +372,27 @@ impl ClusterClient {
             },
             counts,
         ))
+    }
+
+    /// The counts of the broker itself, or those of a peer where the broker is silent or suspect: one that hangs may
+    /// answer from an old state of the cluster.
+    pub async fn confirm(
+        &mut self,
+        own: Result<ClusterCounts, Failure>,
+        suspect: bool,
+        probed: &[PeerProbe],
+    ) -> Result<ClusterCounts, Failure> {
+        match own {
+            Err(silence) => self.ask_peer(silence, probed).await,
+            Ok(own) if suspect => {
+                let name = self.broker.name();
+                let message =
+                    format!("{name}: threads make no progress, so its Metadata may be old");
+                let doubt = Failure::new(Reason::Slow, message);
+                self.ask_peer(doubt, probed).await.or(Ok(own))
+            }
+            own => own,
+        }
     }
 
     /// Counts from the Metadata of the first peer that answered its probe. `silence` is why the broker itself failed.

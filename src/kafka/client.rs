@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
 use super::security::{Login, Security, SecuritySource, Trust};
@@ -87,101 +88,11 @@ impl Default for Timing {
 
 impl Timing {
     /// Returns how long no connection is made after so many failures in a row.
-    fn retry_after(&self, failures: u32) -> Duration {
+    pub(super) fn retry_after(&self, failures: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
         self.retry_first
             .saturating_mul(doubled)
             .min(self.retry_last)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    #[error(transparent)]
-    Conn(#[from] ConnError),
-    #[error(
-        "{address} answers {request} too late: the last answer took {} ms, and the next one did not come within {} ms either; the broker works but is slow, so check its load, its disks and its garbage collections",
-        took.as_millis(), within.as_millis()
-    )]
-    Slow {
-        address: String,
-        request: &'static str,
-        took: Duration,
-        within: Duration,
-    },
-    #[error(
-        "{address} answers nothing but ApiVersions before a login, and none is configured: name one as `sasl` in the config"
-    )]
-    NeedsLogin { address: String },
-    #[error("{address} {source} ({login})")]
-    Login {
-        address: String,
-        /// Whose login it is, how, and where it stands.
-        login: String,
-        source: Box<LoginError>,
-    },
-    #[error("{address} is not asked: {problem}")]
-    Settings { address: String, problem: String },
-    #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
-    Waiting {
-        last: String,
-        reason: Reason,
-        wait: Duration,
-    },
-    #[error(
-        "{address} answered {request} with bytes that are no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter"
-    )]
-    Wire {
-        address: String,
-        request: &'static str,
-        source: WireError,
-    },
-    #[error("{address} answered ApiVersions with error {code}: Kafka 0.10.0 or later is needed")]
-    Refusal { address: String, code: i16 },
-    #[error(
-        "{address} speaks no Metadata version {} (it offers {offered}): Kafka 0.10.0 or later is needed",
-        wire::METADATA_VERSION
-    )]
-    Version { address: String, offered: String },
-}
-
-impl ClientError {
-    /// Returns the reason as labels have it.
-    pub fn reason(&self) -> Reason {
-        match self {
-            ClientError::Conn(error) => match error {
-                ConnError::Refused { .. } => Reason::Refused,
-                ConnError::NameTimeout { .. }
-                | ConnError::ConnectTimeout { .. }
-                | ConnError::Timeout { .. } => Reason::Timeout,
-                ConnError::NoRoom { .. } => Reason::NoRoom,
-                ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
-                ConnError::Loopback { .. } => Reason::OtherNetwork,
-                ConnError::Closed { .. } => Reason::Closed,
-                ConnError::Tls { .. } => Reason::Unsupported,
-                ConnError::Unverified { .. } => Reason::Certificate,
-                ConnError::OfTls { problem, .. } => match problem {
-                    TlsProblem::CertificateDemanded => Reason::NeedsCredentials,
-                    TlsProblem::Certificate(_) => Reason::Certificate,
-                    TlsProblem::Alert(_) | TlsProblem::Incompatible(_) => Reason::Unsupported,
-                    TlsProblem::Closed => Reason::Closed,
-                    TlsProblem::NotTls
-                    | TlsProblem::ClosedAtOnce
-                    | TlsProblem::Flood
-                    | TlsProblem::Broken(_) => Reason::Protocol,
-                },
-                ConnError::Http { .. }
-                | ConnError::FrameLength { .. }
-                | ConnError::Correlation { .. } => Reason::Protocol,
-            },
-            ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
-            ClientError::Login { source, .. } => source.reason(),
-            ClientError::Settings { .. } => Reason::Config,
-            ClientError::Slow { .. } => Reason::Slow,
-            ClientError::Waiting { reason, .. } => *reason,
-            ClientError::Wire { .. } => Reason::Protocol,
-            ClientError::Refusal { .. } | ClientError::Version { .. } => Reason::Unsupported,
-        }
     }
 }
 
@@ -517,9 +428,7 @@ impl Client {
             {
                 self.timing.retry_tls
             }
-            ClientError::Login { source, .. } if source.reason() == Reason::Denied => {
-                self.timing.retry_login
-            }
+            ClientError::Login { source, .. } if source.is_refusal() => self.timing.retry_login,
             _ => self.timing.retry_after(in_a_row),
         };
         let of_settings = matches!(

@@ -47,16 +47,21 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    pub(super) fn reason(&self) -> Reason {
+    /// Whether the broker knows what it refuses, so that asking again soon is of no use.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.reason() == Reason::Denied
+    }
+
+    /// Returns the reason as labels have it.
+    pub fn reason(&self) -> Reason {
         match self {
+            LoginError::Conn(error) => error.reason(),
             LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
                 Reason::Denied
             }
             LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
             LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
             LoginError::Own(_) => Reason::Io,
-            // The client takes it out.
-            LoginError::Conn(_) => Reason::Internal,
         }
     }
 }

@@ -100,6 +100,12 @@ pub struct Broker {
     pub cluster_id: Option<String>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
+    /// The chroot of `zookeeper.connect`, below which all nodes of the cluster are; empty without one.
+    #[serde(default)]
+    pub zookeeper_root: String,
+    /// Whether the broker speaks TLS with ZooKeeper.
+    #[serde(default)]
+    pub zookeeper_tls: bool,
     /// Effective ids, which an attach must take on.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -118,6 +124,11 @@ impl Broker {
             || format!("the broker with pid {pid}"),
             |id| format!("broker {id} (pid {pid})"),
         )
+    }
+
+    /// Whether it only votes in KRaft's quorum: it leads no partition, is in no ISR and answers no client.
+    pub fn is_dedicated_controller(&self) -> bool {
+        !self.roles.is_empty() && !self.roles.contains(&Role::Broker)
     }
 
     /// Whether the two may speak for each other: a process that another user started may claim to be any broker.

@@ -4,6 +4,7 @@ mod broker;
 mod collector;
 mod credentials;
 mod evidence;
+mod members;
 pub mod named;
 mod reading;
 pub mod room;
@@ -15,11 +16,13 @@ pub mod text;
 mod threads;
 mod time;
 mod visible;
+mod zookeeper;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
+pub use members::{MemberCounts, MemberState};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
@@ -32,3 +35,4 @@ pub use time::{
     rfc3339_millis, seconds_text,
 };
 pub use visible::{is_unseen, visible};
+pub use zookeeper::{OwnRegistration, ZooKeeperReport};

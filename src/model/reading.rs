@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::named::named;
 use super::{Moment, text};
 
+const NOT_READ_YET: &str = "not read yet";
+
 /// A value with its time, or the reason why it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,7 +67,7 @@ impl<T> Reading<T> {
 impl<T> Default for Reading<T> {
     fn default() -> Self {
         Reading::Unknown {
-            reason: Arc::from("not read yet"),
+            reason: Arc::from(NOT_READ_YET),
         }
     }
 }
@@ -76,6 +78,8 @@ pub trait AnyReading {
     fn taken(&self) -> Option<Moment>;
     /// See [`Reading::reason`].
     fn why_unknown(&self, now: Moment) -> Option<String>;
+    /// Whether it was never tried to read it.
+    fn is_pending(&self) -> bool;
 }
 
 impl<T> AnyReading for Reading<T> {
@@ -85,6 +89,10 @@ impl<T> AnyReading for Reading<T> {
 
     fn why_unknown(&self, now: Moment) -> Option<String> {
         self.reason(now)
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self, Reading::Unknown { reason } if **reason == *NOT_READ_YET)
     }
 }
 

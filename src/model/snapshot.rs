@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProcessKey, ProgressReport,
-    Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Mode, Moment, ProcessKey,
+    ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -108,6 +109,9 @@ pub struct BrokerSnapshot {
     /// Only KRaft nodes have it.
     #[serde(default)]
     pub metadata_log: Reading<MetadataLog>,
+    /// Only brokers of older clusters have it.
+    #[serde(default)]
+    pub zookeeper: Reading<ZooKeeperReport>,
     /// Free space of each log dir's file system.
     pub log_dirs: Reading<Vec<LogDirSpace>>,
     pub threads: Reading<ThreadReport>,
@@ -149,10 +153,10 @@ impl BrokerSnapshot {
     }
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
-    /// it is known whenever `connections` is.
-    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 15] {
+    /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
+    pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
         use CollectorName as C;
-        [
+        let all: [(CollectorName, &'static str, &dyn AnyReading); 16] = [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
@@ -164,11 +168,18 @@ impl BrokerSnapshot {
             (C::Cluster, "answers to requests", &self.probes),
             (C::Cluster, "cluster state", &self.cluster),
             (C::MetadataLog, "metadata log", &self.metadata_log),
+            (C::ZooKeeper, "registration in ZooKeeper", &self.zookeeper),
             (C::Threads, "threads", &self.threads),
             (C::Progress, "progress of threads", &self.progress),
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
             (C::Pools, "CPU time of pools", &self.pools),
-        ]
+        ];
+        let elsewhere = self.broker.mode.map(|mode| match mode {
+            Mode::ZooKeeper => C::MetadataLog,
+            Mode::KRaft => C::ZooKeeper,
+        });
+        let is_here = move |(collector, ..): &(CollectorName, _, _)| Some(*collector) != elsewhere;
+        all.into_iter().filter(is_here)
     }
 
     /// Makes unknown what this collector has read, because it is off from now on.
@@ -192,6 +203,7 @@ impl BrokerSnapshot {
                 self.probes = Reading::default();
             }
             C::MetadataLog => self.metadata_log = Reading::default(),
+            C::ZooKeeper => self.zookeeper = Reading::default(),
             C::Threads => {
                 self.threads = Reading::default();
                 self.deadlock = None;
@@ -204,13 +216,19 @@ impl BrokerSnapshot {
         }
     }
 
-    /// The counts of partitions, from the metadata log where there is one; unknown if no topic is visible: `cluster` then
-    /// only shows the live brokers.
+    /// The counts of partitions, from the metadata log where there is one. Unknown if Metadata shows no topic: `cluster`
+    /// then only shows the live brokers.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
         let of_log = self.metadata_log.fresh(now);
-        let counts = of_log.and_then(|log| log.counts.as_ref());
-        let counts = counts.or_else(|| self.cluster.fresh(now));
-        counts.filter(|counts| counts.partitions > 0)
+        let of_log = of_log.and_then(|log| log.counts.as_ref());
+        let visible = |counts: &&ClusterCounts| counts.partitions > 0;
+        of_log.or_else(|| self.cluster.fresh(now).filter(visible))
+    }
+
+    /// As [`BrokerSnapshot::partitions`], for what is counted of this broker alone: unknown for a dedicated controller.
+    pub fn own_partitions(&self, now: Moment) -> Option<&ClusterCounts> {
+        let counts = self.partitions(now);
+        counts.filter(|_| !self.broker.is_dedicated_controller())
     }
 }
 
@@ -290,7 +308,7 @@ pub enum ClusterSource {
     /// The broker itself.
     #[default]
     Own,
-    /// Another broker of the cluster, by id, because this one is silent.
+    /// Another broker of the cluster, by id, because this one is silent or suspect.
     Peer(i32),
     /// The node's own replica of the metadata log, without any request.
     Log,
@@ -352,6 +370,10 @@ pub struct MetadataLog {
     pub arrived: Moment,
     /// What the leader wrote into that record.
     pub written: Moment,
+    /// The time between the newest two NoOp records, which the leader writes while nothing else changes. None where none
+    /// was seen (`metadata.max.idle.interval.ms=0`, or a metadata version before 3.3): silence then says nothing.
+    #[serde(default)]
+    pub pulse: Option<Duration>,
 }
 
 /// What the controller has decided about a registered broker.

@@ -77,6 +77,15 @@ findings! {
     ListenerUnresponsive = "listener_unresponsive", Critical, "One listener answers nothing",
         "A listener of the broker accepts connections and answers nothing, while another one answers: the network threads or the acceptor of that listener hang. Its clients hang without an error.",
         "Take a thread dump and look for the network threads and the acceptor of that listener. Only a restart brings ended or hanging ones back.";
+    BrokerFenced = "broker_fenced", Critical, "Fenced by the controller",
+        "The process of the broker runs, and the controller has fenced the broker: it leads no partition, is in no ISR and serves no client. Its heartbeats do not reach the controller.",
+        "Find out why: threads that hang, a long pause of the JVM, the network to the controllers; the broker's log has the failed heartbeats. A restart mends no network.";
+    MetadataStalled = "metadata_stalled", Critical, "Metadata log stands still",
+        "This node's replica of the cluster's metadata log gets no records: the node does not learn of new leaders, ISRs, brokers and topics, and acts on an old state.",
+        "If the replicas of all nodes stand still, check the controllers: they have no quorum. If only this one does, check its connection to them and its log.";
+    NotRegistered = "not_registered", Critical, "Serves without being registered",
+        "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing and is in no ISR, while its process looks well.",
+        "Save the evidence, then restart this broker: it registers only when it starts.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
         "At their present growth the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
         "Find what grows (file handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";
@@ -89,12 +98,18 @@ findings! {
     OfflinePartitions = "offline_partitions", Critical, "Offline partitions",
         "Partitions of the cluster have no leader: no client can read or write them.",
         "Bring the brokers that hold their replicas back. Do not allow an unclean election before you know what would be lost.";
+    UnderMinIsr = "under_min_isr", Critical, "Fewer in-sync replicas than min.insync.replicas",
+        "Partitions that this broker leads have fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error.",
+        "Bring the missing replicas back; if they are live, suspect this broker. Do not lower min.insync.replicas before you know what could be lost.";
     IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
         "Only the leader of these partitions holds all data. If the followers are live, suspect the leader: a stuck leader removes healthy followers from the ISR.",
         "If this broker is gray (alive, not working), restart it, not its followers. If followers are down, bring them back.";
     MissingThread = "missing_thread", Warning, "Threads have ended",
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";
+    RegisteredButDead = "registered_but_dead", Warning, "Registered in ZooKeeper and silent",
+        "The broker answers nothing while ZooKeeper goes on listing it: for the controller it is well, so it stays the leader of its partitions until its process ends.",
+        "ZooKeeper will not end this. Follow the runbook of the finding that explains the silence, which most often ends with a restart.";
     FileHandleLeak = "file_handle_leak", Warning, "File handles grow without end",
         "The number of open file handles has grown steadily and does not come down.",
         "Find the kind that grows: sockets point to clients that reconnect or a broker that does not close; files to segments that are not deleted.";
@@ -110,6 +125,9 @@ findings! {
     UnderReplicated = "under_replicated", Warning, "Under-replicated partitions",
         "Partitions that this broker leads have fewer replicas in the ISR than assigned.",
         "If this broker is gray (alive, not working), repair it first. Otherwise check the missing followers: down, slow, or cut off.";
+    ViewsDiverge = "views_diverge", Warning, "Two views of the cluster differ",
+        "What Metadata says of the cluster has differed from the node's own metadata log for 30 s, although both agreed before: the broker, or the peer that answered, acts on an old state.",
+        "Compare with `kafka-topics --describe` at another broker. If this broker's Metadata is the old one, check its threads and its log.";
     PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
         "Another broker does not answer requests from this host. If others reach it, the cause is the network between the two; if none does, it is that broker.",
         "Compare with what the exporters of other brokers report about the same peer, then check there.";

@@ -7,6 +7,7 @@ use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
 use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::unavailable::UnavailableBrokers;
+use super::views::{Counts, Views};
 use crate::model::{
     BrokerSnapshot, DeadlockedThread, Moment, Probe, Reading, Reason, Snapshot, Stall,
 };
@@ -16,16 +17,25 @@ pub const STARTING: Duration = Duration::from_secs(600);
 /// The first probe of a process ends within this time.
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 
+/// How long the registration of a process that was killed may seem to be that of its successor:
+/// `broker.session.timeout.ms`, by default 9 s, with some room.
+const OLD_REGISTRATION: Duration = Duration::from_secs(30);
+
+/// How long a broker may take to apply a record of its metadata log.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// How long the dump may take that follows when threads make no progress.
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 5] = [
+pub const DECIDING: [FindingId; 7] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
     FindingId::ProcessStopped,
     FindingId::ApiUnresponsive,
+    FindingId::BrokerFenced,
+    FindingId::NotRegistered,
 ];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [
@@ -53,11 +63,17 @@ pub struct Memory {
     last_clean_dump: Option<Moment>,
     /// Since when threads have made no progress.
     no_progress_since: Option<Moment>,
+    /// Whether the controller had unfenced this process.
+    was_unfenced: bool,
+    /// What the metadata log counts, and since when.
+    log_view: Option<(Counts, Moment)>,
+    /// Whether Metadata and the metadata log ever agreed.
+    pub views_agreed: bool,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
 /// probe went to another process's address.
-fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
+pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
     let error = broker
         .probes
         .fresh(now)
@@ -129,6 +145,14 @@ impl Memory {
             let answered = first.is_some() && !waits && !is_closed(broker, now);
             self.has_answered = Some(answered || self.has_answered == Some(true));
         }
+        let registration = broker.own_registration(now);
+        let is_new = young_since(broker, now).is_some_and(|at| now.since(at) < OLD_REGISTRATION);
+        self.was_unfenced |= registration.is_some_and(|own| !own.fenced) && !is_new;
+        if let Some(views) = Views::of(broker, now) {
+            self.views_agreed |= views.differences().is_empty();
+            let since = self.log_view.filter(|(counts, _)| *counts == views.log);
+            self.log_view = Some((views.log, since.map_or(now, |(_, since)| since)));
+        }
         if let Reading::Known {
             value: report, at, ..
         } = &broker.threads
@@ -166,6 +190,17 @@ impl Memory {
 
     pub fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
         self.has_answered == Some(false) && young_since(broker, now).is_some()
+    }
+
+    /// Whether the metadata log has counted the same since well before Metadata was read.
+    pub fn is_settled(&self, views: &Views) -> bool {
+        let since = self.log_view.map(|(_, since)| since);
+        since.is_some_and(|since| views.read >= since.plus(SETTLED))
+    }
+
+    /// Whether the broker is fenced because it starts: a broker is until it has caught up.
+    pub fn may_be_fenced(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
+        !self.was_unfenced && young_since(broker, now).is_some()
     }
 
     pub fn decide_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {

@@ -2,15 +2,18 @@
 //!
 //! A rule checks one broker at one moment; [`super::finding_state`] checks that the result lasts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
-use super::memory::Memory;
+use super::memory::{DECIDING, Memory, is_closed};
+use super::views::Views;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
-    ProbeError, Reason, Snapshot, TcpState, duration_text, rfc3339, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, OwnRegistration,
+    Probe, ProbeError, Reason, Snapshot, TcpState, brief_text, clock_text, duration_text, rfc3339,
+    seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
@@ -71,7 +74,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 20] = [
+pub const RULES: [Rule; 26] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -83,6 +86,10 @@ pub const RULES: [Rule; 20] = [
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
         .twice_in(CollectorName::Cluster),
+    rule(FindingId::BrokerFenced, 10, 10, broker_fenced),
+    rule(FindingId::MetadataStalled, 5, 5, metadata_stalled),
+    // Longer than a session lasts, which ends before the broker opens the next one, and than a start takes.
+    rule(FindingId::NotRegistered, 60, 10, not_registered),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -97,17 +104,22 @@ pub const RULES: [Rule; 20] = [
     ),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
     rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
+    rule(FindingId::UnderMinIsr, 15, 10, |case| {
+        followers_missing(case, |counts| counts.under_min_isr)
+    }),
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
-        followers_missing(case, |counts| counts.isr_leader_alone)
+        followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
     rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
     rule(FindingId::AcceptQueueFull, 3, 10, accept_queue_full),
     rule(FindingId::UnderReplicated, 60, 10, |case| {
-        followers_missing(case, |counts| counts.under_replicated)
+        followers_missing(case, |counts| Some(counts.under_replicated))
     }),
+    rule(FindingId::ViewsDiverge, 30, 10, views_diverge),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
     rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
@@ -292,6 +304,126 @@ fn certificate_expiry(case: &Case<'_>) -> RuleResult {
     }))
 }
 
+fn broker_fenced(case: &Case<'_>) -> RuleResult {
+    let Some(own) = case.broker.own_registration(case.now) else {
+        return Unknown;
+    };
+    let queues = case.broker.accept_queues.fresh(case.now);
+    let listens =
+        queues.is_none_or(|queues| !queues.is_empty()) && !is_closed(case.broker, case.now);
+    // A broker that starts or shuts down is fenced.
+    let expected =
+        own.in_controlled_shutdown || case.memory.may_be_fenced(case.broker, case.now) || !listens;
+    if !own.fenced || expected {
+        return Absent;
+    }
+    let all = case.broker.registrations(case.now).into_iter().flatten();
+    let fenced = all.filter(|(_, of)| of.fenced).count() as u64;
+    let others = match fenced - 1 {
+        0 => "no other broker is fenced".to_owned(),
+        n => format!("{n} other brokers of the cluster are fenced too"),
+    };
+    Present(vec!["the metadata log says so".into(), others])
+}
+
+/// A replica that gets nothing for so long stands still, if records are due: two a second by default.
+const SILENCE: Duration = Duration::from_secs(10);
+/// So many records must be missing.
+const MISSED_PULSES: u32 = 4;
+/// A node that has just started does not follow the log yet.
+const FOLLOWS_AFTER: Duration = Duration::from_secs(120);
+
+fn metadata_stalled(case: &Case<'_>) -> RuleResult {
+    let (broker, now) = (case.broker, case.now);
+    let Some(log) = broker.metadata_log.fresh(now) else {
+        return Unknown;
+    };
+    let started = broker.broker.started;
+    if started.is_some_and(|at| now.since(at) < FOLLOWS_AFTER) || is_closed(broker, now) {
+        return Absent;
+    }
+    let silence = now.since(log.arrived);
+    if silence < SILENCE {
+        return Absent;
+    }
+    // Of the same cluster: any process may claim to be a node of it.
+    let is_sibling = |other: &&Arc<BrokerSnapshot>| {
+        let own = &broker.broker;
+        let same_cluster = own.cluster_id.is_some() && own.cluster_id == other.broker.cluster_id;
+        same_cluster && other.broker.is_of_same_user(own)
+    };
+    let siblings = case.snapshot.brokers.iter().filter(is_sibling);
+    let logs = siblings.filter_map(|other| Some((&other.label, other.metadata_log.fresh(now)?)));
+    let ahead = logs.filter(|(_, of)| of.end_offset > log.end_offset);
+    let ahead = ahead.max_by_key(|(_, of)| of.end_offset);
+    let got = format!(
+        "no record for {} after offset {}",
+        duration_text(silence),
+        log.end_offset
+    );
+    match (ahead, log.pulse) {
+        (Some((label, of)), _) => Present(vec![format!(
+            "{got}, while the replica of node {label} has reached {}",
+            of.end_offset
+        )]),
+        (None, Some(pulse)) if silence >= pulse * MISSED_PULSES => Present(vec![format!(
+            "{got}, while one is due every {}",
+            brief_text(pulse)
+        )]),
+        (None, Some(_)) => Absent,
+        // Where no record is due, silence says nothing.
+        (None, None) => Unknown,
+    }
+}
+
+/// After the rule of the silence, on which this one rests.
+fn registered_but_dead(case: &Case<'_>) -> RuleResult {
+    let Some(report) = case.broker.zookeeper.fresh(case.now) else {
+        return Unknown;
+    };
+    let silent = case.memory.is_active(FindingId::ApiUnresponsive);
+    match &report.registration {
+        OwnRegistration::Registered { since, endpoint } if silent => Present(vec![format!(
+            "ZooKeeper ({}) lists it with {endpoint} since {}",
+            report.server,
+            clock_text(*since)
+        )]),
+        _ => Absent,
+    }
+}
+
+fn not_registered(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some(id)) = (case.broker.zookeeper.fresh(case.now), case.broker.broker.id)
+    else {
+        return Unknown;
+    };
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    // One that is silent, or ends, has other findings.
+    let answer = probes.first().filter(|probe| probe.success());
+    let (OwnRegistration::Missing, Some(answer)) = (&report.registration, answer) else {
+        return Absent;
+    };
+    let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
+    let others = match others.is_empty() {
+        true => "no broker".to_owned(),
+        false => format!("broker {}", others.join(", ")),
+    };
+    let more = match report.brokers.len().saturating_sub(8) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Present(vec![
+        format!(
+            "it answers in {} ms, and ZooKeeper ({}) does not list {id}",
+            answer.duration.as_millis(),
+            report.server
+        ),
+        format!("ZooKeeper lists {others}{more}"),
+    ])
+}
+
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.
 const USED_FOR_FORECAST: f64 = 0.5;
 /// The share of a limit that is too near at any slope.
@@ -415,13 +547,14 @@ fn offline_partitions(case: &Case<'_>) -> RuleResult {
 }
 
 /// Partitions that this broker leads and whose ISR lacks followers.
-fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> u64) -> RuleResult {
-    let Some(counts) = case.broker.partitions(case.now) else {
+fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> Option<u64>) -> RuleResult {
+    let Some(counts) = case.broker.own_partitions(case.now) else {
         return Unknown;
     };
     match count(counts) {
-        0 => Absent,
-        n => Present(vec![
+        None => Unknown,
+        Some(0) => Absent,
+        Some(n) => Present(vec![
             format!("{n} of the {} partitions that it leads", counts.leader),
             cause(case, counts),
         ]),
@@ -432,8 +565,11 @@ fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> u64) -> RuleR
 fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
     if let ClusterSource::Peer(peer) = counts.source {
         return format!(
-            "reported by broker {peer} because this one is silent: check this one, not its followers"
+            "reported by broker {peer} because this one is silent or suspect: check this one, not its followers"
         );
+    }
+    if DECIDING.into_iter().any(|id| case.memory.is_active(id)) {
+        return "this broker is gray: check this one, not its followers".into();
     }
     let down: Vec<String> = case
         .memory
@@ -445,6 +581,20 @@ fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
     match down.is_empty() {
         true => "every broker of the cluster is live".into(),
         false => format!("down: broker {}", down.join(", ")),
+    }
+}
+
+fn views_diverge(case: &Case<'_>) -> RuleResult {
+    let Some(views) = Views::of(case.broker, case.now) else {
+        return Unknown;
+    };
+    match (views.differences(), case.memory.views_agreed) {
+        (differences, _) if differences.is_empty() => Absent,
+        // Access rights may hide topics from Metadata.
+        (_, false) => Unknown,
+        (differences, true) if case.memory.is_settled(&views) => Present(differences),
+        // Metadata may be older than the newest change.
+        (_, true) => Unknown,
     }
 }
 

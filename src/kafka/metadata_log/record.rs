@@ -59,6 +59,8 @@ pub enum Record<'a> {
     BeginTransaction,
     EndTransaction,
     AbortTransaction,
+    /// Written at a regular interval while nothing else is.
+    NoOp,
     /// Known, and without effect on what is counted.
     Other,
 }
@@ -97,7 +99,7 @@ const KINDS: [(u32, Option<u32>, &str); 27] = [
     (BROKER_CHANGE, Some(3), "BrokerRegistrationChange"),
     (18, None, "AccessControlEntry"),
     (19, None, "RemoveAccessControlEntry"),
-    (20, None, "NoOp"),
+    (NO_OP, None, "NoOp"),
     (MIGRATION, Some(0), "ZkMigrationState"),
     (22, None, "RemoveUserScramCredential"),
     (BEGIN_TRANSACTION, Some(0), "BeginTransaction"),
@@ -119,6 +121,7 @@ const FENCE_BROKER: u32 = 7;
 const UNFENCE_BROKER: u32 = 8;
 const REMOVE_TOPIC: u32 = 9;
 const BROKER_CHANGE: u32 = 17;
+const NO_OP: u32 = 20;
 const MIGRATION: u32 = 21;
 const BEGIN_TRANSACTION: u32 = 23;
 const END_TRANSACTION: u32 = 24;
@@ -149,7 +152,10 @@ pub fn read(value: &[u8]) -> Result<Record<'_>, LogProblem> {
         return Err(LogProblem::Kind(kind));
     };
     let Some(newest) = newest else {
-        return Ok(Record::Other);
+        return Ok(match kind {
+            NO_OP => Record::NoOp,
+            _ => Record::Other,
+        });
     };
     if version > newest {
         return Err(LogProblem::Version {

@@ -1,6 +1,7 @@
 //! Applies batches in order, and with them transactions: their records count only when they end.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::batch::{Batch, RawRecord};
 use super::image::Image;
@@ -16,6 +17,9 @@ pub struct Replay {
     from: i64,
     epoch: i32,
     written: i64,
+    /// When the newest NoOp record was written, and how long after the one before it.
+    no_op: Option<i64>,
+    pulse: Option<Duration>,
     transaction: Transaction,
     /// Where transactions began that were aborted. What they did is left out.
     aborted: BTreeSet<i64>,
@@ -46,6 +50,7 @@ impl Replay {
     /// Begins without any state, and leaves out the transactions that this one has seen aborted.
     pub fn again(&mut self) -> Replay {
         Replay {
+            image: self.image.again(),
             aborted: std::mem::take(&mut self.aborted),
             ..Replay::default()
         }
@@ -65,9 +70,19 @@ impl Replay {
         self.next
     }
 
+    /// Whether a snapshot holds more than the log.
+    pub fn is_behind_snapshot(&self) -> bool {
+        self.next < self.from
+    }
+
     /// When the newest record was written, in milliseconds since 1970.
     pub fn written(&self) -> i64 {
         self.written
+    }
+
+    /// The time between the newest two NoOp records.
+    pub fn pulse(&self) -> Option<Duration> {
+        self.pulse
     }
 
     /// Whether a snapshot was read to its end.
@@ -104,7 +119,7 @@ impl Replay {
                 if raw.offset < self.from || applied == Applied::Aborted {
                     return Ok(());
                 }
-                let done = self.record(&raw, before_transaction);
+                let done = self.record(&raw, batch.written, before_transaction);
                 applied = done.map_err(|problem| problem.at(raw.offset))?;
                 Ok(())
             })?;
@@ -118,6 +133,7 @@ impl Replay {
     fn record(
         &mut self,
         raw: &RawRecord<'_>,
+        written: i64,
         before_transaction: &mut dyn FnMut(&Image),
     ) -> Result<Applied, LogProblem> {
         let value = raw.value.ok_or(LogProblem::Unknown("nothing"))?;
@@ -145,6 +161,12 @@ impl Replay {
             }
             (Record::BeginTransaction | Record::EndTransaction | Record::AbortTransaction, _) => {
                 return Err(LogProblem::Transaction);
+            }
+            (Record::NoOp, _) => {
+                let before = self.no_op.replace(written);
+                let apart = before.and_then(|before| written.checked_sub(before));
+                let apart = apart.and_then(|apart| u64::try_from(apart).ok());
+                self.pulse = apart.map(Duration::from_millis);
             }
             (_, Transaction::LeftOut) => {}
             (record, Transaction::None | Transaction::Open(_)) => self.image.apply(&record)?,

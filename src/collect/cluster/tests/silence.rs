@@ -223,3 +223,33 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     // Now it hangs.
     assert_eq!(error(collector.probe().await.unwrap().0), Reason::Timeout);
 }
+
+/// A broker whose threads hang may answer from the state that it had before.
+#[tokio::test]
+async fn a_suspect_broker_is_counted_by_a_peer_as_long_as_one_answers() {
+    let shrunk = [partition(0, 2, "2,1", "2")];
+    let closes = Arc::new(AtomicBool::new(false));
+    let body = response(&peers(&[1, 2]), &shrunk);
+    let peer = answering(body, &closes).await;
+    let old = [partition(0, 2, "2,1", "2,1")];
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &old);
+    let own = answering(body, &Arc::default()).await;
+    let mut collector = collector(&own);
+    // The first answer names the peer.
+    collect(&mut collector).await.unwrap();
+    let mut counts = async |suspect| {
+        let (probes, counts) = collector.probe().await.unwrap();
+        let counts = collector.confirm(counts, suspect, &probes.peers).await;
+        counts.unwrap()
+    };
+    let trusted = counts(false).await;
+    let seen = |counts: &ClusterCounts| (counts.source.clone(), counts.under_replicated);
+    assert_eq!(seen(&trusted), (ClusterSource::Own, 0));
+    let suspect = counts(true).await;
+    assert_eq!(seen(&suspect), (ClusterSource::Peer(1), 1));
+    let why = "threads make no progress, so its Metadata may be old";
+    assert!(suspect.own_silence.unwrap().contains(why));
+    closes.store(true, Ordering::SeqCst);
+    let alone = counts(true).await;
+    assert_eq!(seen(&alone), (ClusterSource::Own, 0));
+}
