@@ -461,7 +461,7 @@ impl ClusterClient {
 pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
     let message = || {
         format!(
-            "{}: no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics, \
+            "{}: no topic is visible to the exporter: none exists, or the user of its login (ANONYMOUS without one) lacks Describe on topics, \
              which the ACLs should allow",
             broker.name()
         )
