@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::cell::{Cell, Process};
 use crate::client::{Connection, Metadata};
 use crate::jars;
+use crate::security::{Listener, Secured, Security};
 use crate::versions::{self, Mode, Version};
 
 /// The longest start on a busy machine; a usual one takes less than 10 s.
@@ -38,6 +39,9 @@ pub struct ClusterOptions {
     pub heap: String,
     /// `offsets.topic.num.partitions`; Kafka's own default is 50.
     pub offsets_partitions: u32,
+    /// The listeners of every broker, the first for the brokers among themselves; a PLAINTEXT one by default. The one of
+    /// KRaft's controllers comes after them and is PLAINTEXT.
+    pub listeners: Vec<Listener>,
     /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
     /// Further options of the brokers' JVMs.
@@ -61,6 +65,7 @@ impl ClusterOptions {
             brokers: vec![1, 2, 3],
             heap: "256m".into(),
             offsets_partitions: 50,
+            listeners: vec![Listener::new(Security::Plaintext)],
             properties: Vec::new(),
             jvm_options: Vec::new(),
             java: None,
@@ -82,7 +87,7 @@ impl ClusterOptions {
 /// One Kafka process of a cluster: a broker, a KRaft controller, or both.
 pub struct Node {
     id: i32,
-    /// The ports of all its listeners, PLAINTEXT first.
+    /// The ports of all its listeners, in the order of the options.
     ports: Vec<u16>,
     is_broker: bool,
     folder: PathBuf,
@@ -101,7 +106,7 @@ impl Node {
         self.is_broker
     }
 
-    /// Returns the port of its PLAINTEXT listener, or of the controller listener if it is no broker.
+    /// Returns the port of its first listener, or of the controller listener if it is no broker.
     pub fn port(&self) -> u16 {
         self.ports[0]
     }
@@ -151,6 +156,7 @@ pub struct Cluster {
     classpath: String,
     nodes: Vec<Node>,
     zookeeper: Option<(Process, u16)>,
+    secured: Secured,
     /// The cluster's folder as the cell sees it.
     folder: PathBuf,
     _folder: TempDir,
@@ -172,6 +178,7 @@ impl Cluster {
         let cell = options.cell.clone().map_or_else(Cell::new, Ok)?;
         let (holder, folder) = temporary_folder(&cell, options.folder.as_deref())?;
         launch::write_logging(holder.path())?;
+        let secured = Secured::create(&options.listeners, version.name, holder.path(), &folder)?;
         if options.user.is_some() {
             // Another user may lack the right to read the cache.
             launch::set_owner(holder.path(), options.user)?;
@@ -187,6 +194,7 @@ impl Cluster {
             classpath: jars.join(":"),
             nodes: Vec::new(),
             zookeeper: None,
+            secured,
             folder,
             _folder: holder,
             cell,
@@ -195,9 +203,11 @@ impl Cluster {
         if mode == Mode::ZooKeeper {
             cluster.start_zookeeper()?;
         }
+        cluster.make_keystores()?;
         cluster.create_nodes()?;
-        if mode != Mode::ZooKeeper {
-            cluster.format_storage()?;
+        match mode {
+            Mode::ZooKeeper => cluster.make_scram_users()?,
+            _ => cluster.format_storage()?,
         }
         for index in 0..cluster.nodes.len() {
             cluster.launch(index)?;
@@ -223,6 +233,12 @@ impl Cluster {
     /// Returns the number of partitions of `__consumer_offsets`.
     pub fn offsets_partitions(&self) -> u32 {
         self.options.offsets_partitions
+    }
+
+    /// Returns the folder of the certificates and the tools' `admin.properties` as the cell sees it, for secured
+    /// listeners: `ca.pem`, `other-ca.pem`, `client.crt`, `client.key`.
+    pub fn tls_folder(&self) -> PathBuf {
+        self.folder.join("tls")
     }
 
     /// Iterates over the brokers, without dedicated controllers.
@@ -332,9 +348,9 @@ impl Cluster {
     /// Asks a broker for the topics and brokers that it knows; an error after 5 s without an answer.
     pub fn metadata(&self, id: i32) -> Result<Metadata> {
         let port = self.broker(id)?.port();
-        let answer = self
-            .cell
-            .in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
+        let answer = self.cell.in_network(|| {
+            Connection::open_with(port, ANSWER_TIME, &self.secured.access)?.metadata()
+        })?;
         answer.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
     }
 
@@ -394,10 +410,21 @@ impl Cluster {
                     .map(|node| format!("127.0.0.1:{}", node.port()))
                     .collect();
                 tool.arg("--bootstrap-server").arg(addresses.join(","));
+                if let Some(file) = self.secured.command_config() {
+                    tool.arg("--command-config").arg(file);
+                }
             }
         }
         tool.args(arguments);
         self.run_tool("kafka-topics", tool, TOOL_TIME)
+    }
+
+    /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
+        let mut tool = self.java_command("96m", "tools-");
+        tool.arg("-cp").arg(&self.classpath).arg(class);
+        tool.args(arguments);
+        self.run_tool(class, tool, TOOL_TIME)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

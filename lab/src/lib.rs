@@ -15,6 +15,7 @@ mod http;
 pub mod jars;
 pub mod load;
 pub mod monitoring;
+pub mod security;
 pub mod usage;
 pub mod versions;
 
@@ -24,6 +25,7 @@ pub use deadlock::{Deadlock, Form};
 pub use load::Load;
 pub use monitoring::Monitoring;
 pub use rustix::process::Signal;
+pub use security::{Certificate, Listener, Security};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -3,6 +3,7 @@
 
 mod address;
 pub mod count;
+mod listeners;
 mod peers;
 
 use std::ops::ControlFlow;
@@ -11,16 +12,19 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use self::address::{hint, own_address};
+use self::address::{Allowed, Target, hint, targets};
 use self::count::count;
+use self::listeners::Listeners;
 use self::peers::{Peers, probe_of};
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::{Dialer, OwnConnections};
+use crate::kafka::security::Security;
+use crate::kafka::wire::Metadata;
 use crate::model::{
-    Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, PeerProbe, Probe,
-    ProbeReport, Reading, Reason,
+    Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
+    PeerProbe, Probe, ProbeReport, Reading, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -64,6 +68,8 @@ impl Collector for Cluster {
                     .as_ref()
                     .ok()
                     .and_then(|counts| no_topic(&broker.broker, counts));
+                // The metadata log counts topics that Metadata hides, and knows when there is none.
+                let no_topic = no_topic.filter(|_| broker.metadata_log.fresh(stamp.at).is_none());
                 let failure = stamp.put(&mut broker.cluster, counts).or(no_topic);
                 stamp.finish(broker, CollectorName::Cluster, failure.as_ref());
             }
@@ -174,9 +180,9 @@ fn report_silence(context: &BrokerContext, silent: bool) {
 
 /// Whether the broker answers more slowly than a working one, or not at all.
 fn is_late(probes: &ProbeReport) -> bool {
-    let own = [Some(&probes.api), probes.metadata.as_ref()];
-    let mut own = own.into_iter().flatten();
-    own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
+    probes
+        .own()
+        .any(|probe| probe.error.is_some() || probe.duration >= LATE)
 }
 
 /// A working broker answers within milliseconds.
@@ -196,11 +202,7 @@ fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
 
 /// Whether the broker accepted the connection and does not answer, which a thread dump may explain.
 fn is_silent(probes: &ProbeReport) -> bool {
-    let own = [Some(&probes.api), probes.metadata.as_ref()];
-    let mut errors = own
-        .into_iter()
-        .flatten()
-        .filter_map(|probe| probe.error.as_ref());
+    let mut errors = probes.own().filter_map(|probe| probe.error.as_ref());
     errors.any(|error| error.accepted && error.reason == Reason::Timeout)
 }
 
@@ -214,7 +216,7 @@ pub struct ClusterClient {
     timing: Timing,
     /// Whether the exporter and the broker share a loopback, or why that is unknown.
     same_network: Result<bool, Failure>,
-    client: Option<Client>,
+    listeners: Listeners,
     peers: Peers,
 }
 
@@ -226,17 +228,15 @@ impl ClusterClient {
         listener: Option<String>,
         own: OwnConnections,
     ) -> Self {
-        let (timing, same_network, client, peers) =
-            (Timing::default(), Ok(true), None, Peers::default());
         ClusterClient {
             broker,
             bootstrap,
             listener,
             dialer: own.into(),
-            timing,
-            same_network,
-            client,
-            peers,
+            timing: Timing::default(),
+            same_network: Ok(true),
+            listeners: Listeners::default(),
+            peers: Peers::default(),
         }
     }
 
@@ -268,52 +268,60 @@ impl ClusterClient {
             );
             return Err(Failure::new(Reason::NoId, message));
         };
-        let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
-        let own = rustix::process::geteuid().as_raw();
-        let address = own_address(&self.broker, bootstrap, listener, &self.same_network, own)?;
-        let client = match self.client.take() {
-            Some(client) if client.address() == address => self.client.insert(client),
-            _ => self
-                .client
-                .insert(Client::new(address, self.dialer.clone(), self.timing)),
+        let allowed = Allowed {
+            bootstrap: self.bootstrap.as_deref(),
+            listener: self.listener.as_deref(),
+            same_network: &self.same_network,
+            own: rustix::process::geteuid().as_raw(),
+            demanding: &self.listeners.demanding,
         };
+        let targets = targets(&self.broker, &allowed)?;
         let elsewhere = self.same_network != Ok(true);
-        // The author of the config file knows where its address leads.
-        client.allow_loopback(!elsewhere || bootstrap.is_some());
         self.peers.elsewhere = elsewhere;
-        let own = async {
-            let api = client.api().await;
-            let asked = match api.answer {
-                Ok(()) => {
-                    client
-                        .metadata(move |metadata| count(metadata, id, ClusterSource::Own, None))
-                        .await
-                }
-                Err(error) => {
-                    return (
-                        probe_of(&name, api.connected_in, api.duration, Some(&error)),
-                        None,
-                        Err(error),
-                    );
-                }
-            };
-            let metadata = probe_of(
-                &name,
-                asked.connected_in,
-                asked.duration,
-                asked.answer.as_ref().err(),
-            );
-            (
-                probe_of(&name, api.connected_in, api.duration, None),
-                Some(metadata),
-                asked.answer,
-            )
+        self.peers.protocol = targets.first.protocol;
+        let (dialer, timing) = (&self.dialer, self.timing);
+        let new = |target: &Target| {
+            let security = Security::without_credentials(target.protocol);
+            Client::new(target.address.clone(), dialer.clone(), timing).with_security(security)
         };
-        let ((api, metadata, counts), peers) =
-            tokio::join!(own, self.peers.probe(&self.dialer, self.timing));
+        let (first, others) = self.listeners.set(targets, new);
+        // The author of the config file knows where its address leads.
+        first
+            .client
+            .allow_loopback(!elsewhere || self.bootstrap.is_some());
+        for other in &mut *others {
+            other.client.allow_loopback(!elsewhere);
+        }
+        let own = async {
+            let (probe, api) = first.probe(&name).await;
+            if let Err(error) = api {
+                return (probe, None, Err(error));
+            }
+            let read = move |metadata: Metadata<'_>| count(metadata, id, ClusterSource::Own, None);
+            let asked = first.client.metadata(read).await;
+            let error = asked.answer.as_ref().err();
+            let is_asked = error.is_none_or(|error| error.reason() != Reason::NeedsCredentials);
+            let metadata =
+                is_asked.then(|| probe_of(&name, asked.connected_in, asked.duration, error));
+            (probe, metadata, asked.answer)
+        };
+        let others = join_all(others.iter_mut().map(|other| other.probe(&name)));
+        let peers = self.peers.probe(&self.dialer, self.timing);
+        let ((first, metadata, counts), others, peers) = tokio::join!(own, others, peers);
         if let Ok(counts) = &counts {
             self.peers
-                .remember(id, client.address(), &counts.live_brokers);
+                .remember(id, self.listeners.address(), &counts.live_brokers);
+        }
+        let probe = Some(first.probe.clone());
+        let (api, network) = match first.by_handler {
+            true => (probe, None),
+            false => (None, probe),
+        };
+        let others = others.into_iter().map(|(probe, _)| probe);
+        let mut listeners: Vec<ListenerProbe> = [first].into_iter().chain(others).collect();
+        self.listeners.remember(&listeners);
+        if listeners.len() == 1 && listeners.iter().all(|one| one.verified.is_none()) {
+            listeners.clear();
         }
         let counts =
             counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
@@ -330,7 +338,9 @@ impl ClusterClient {
         Ok((
             ProbeReport {
                 api,
+                network,
                 metadata,
+                listeners,
                 peers,
             },
             counts,
@@ -376,7 +386,7 @@ impl ClusterClient {
                 .answer
             {
                 Ok(counts) => {
-                    let asked = self.client.as_ref().map_or("", Client::address);
+                    let asked = self.listeners.address();
                     self.peers.remember(id, asked, &counts.live_brokers);
                     Ok(counts)
                 }
@@ -400,11 +410,9 @@ impl ClusterClient {
 
     /// Waits for owed answers until then, because a broker that answers late is slow and not silent.
     pub async fn read_late(&mut self, until: Instant) {
-        let asked = self
-            .client
-            .iter_mut()
-            .chain(self.peers.clients.values_mut());
-        join_all(asked.map(|client| client.read_late(until))).await;
+        let peers = self.peers.clients.values_mut();
+        let peers = join_all(peers.map(|client| client.read_late(until)));
+        tokio::join!(self.listeners.read_late(until), peers);
     }
 }
 

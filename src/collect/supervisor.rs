@@ -297,13 +297,17 @@ fn suits(known: &Broker, found: &Broker) -> bool {
             id,
             roles,
             listeners,
+            mode,
             log_dirs,
+            metadata_log_dir,
+            min_insync_replicas,
             zookeeper,
             uid,
             gid,
             ..
         } = broker;
-        (id, roles, listeners, log_dirs, zookeeper, uid, gid)
+        let files = (log_dirs, metadata_log_dir, min_insync_replicas);
+        (id, roles, listeners, mode, files, zookeeper, uid, gid)
     }
     used(known) == used(found)
 }

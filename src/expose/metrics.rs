@@ -134,9 +134,15 @@ catalogue! {
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
         "What was not exported because its number is bounded: series of partition_isr_replicas and of cluster_broker_state; brokers, which are processes that look like one beyond max_brokers.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
-        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
+        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions, which a request handler answers; network is what the network thread alone answers, in place of api where the listener demands credentials that are not configured: ApiVersions before a login, or a TLS handshake; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api or network is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],
         "Time until that answer, or until the failure; while an answer is owed, the time since the request; for a broker that answers after the 2 s, the duration of its last answer.");
+    LISTENER_PROBE_SUCCESS = ("kafka_vitals_listener_probe_success", ["broker", "listener"],
+        "The same for each listener, where the broker has more than one: of the first 8 that can be reached, by ApiVersions, or by what the network thread alone answers. Absent for a single listener.");
+    LISTENER_PROBE_DURATION = ("kafka_vitals_listener_probe_duration_seconds", ["broker", "listener"],
+        "As kafka_vitals_probe_duration_seconds, for each listener of kafka_vitals_listener_probe_success.");
+    CERTIFICATE_END = ("kafka_vitals_certificate_expiry_timestamp_seconds", ["broker", "listener"],
+        "When the certificate ends that the listener showed in the newest TLS handshake, since unix epoch in seconds. Absent for a listener without TLS. A kept connection is renewed each hour.");
     PEER_PROBE_SUCCESS = ("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],

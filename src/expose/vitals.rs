@@ -1,8 +1,9 @@
 //! The vital signs of one broker in a few words each, for the page and the terminal.
 
 use crate::model::{
-    AnyReading, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, MemberState, Moment,
-    Probe, Snapshot, TcpState, brief_text, duration_text, seconds_text,
+    AnyReading, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, ListenerProbe,
+    MemberState, Moment, Probe, Snapshot, TcpState, brief_text, duration_text, rfc3339,
+    seconds_text,
 };
 use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
@@ -56,6 +57,7 @@ pub fn vitals(
     now: Moment,
 ) -> Vec<Vital> {
     let mut list = vec![requests(broker, diagnosis, now)];
+    list.extend(listeners(broker, diagnosis, now));
     if let Some(probes) = broker.probes.fresh(now) {
         let answer =
             |peer: &&crate::model::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
@@ -116,21 +118,58 @@ pub fn vitals(
 
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
-    let outcome = |probe: &Probe| match &probe.error {
+    let metadata = probes.map(|probes| match (&probes.metadata, &probes.network) {
+        (Some(probe), _) => format!("metadata {}", outcome(probe)),
+        (None, Some(_)) => "by the network thread: more needs credentials".to_owned(),
+        (None, None) => "metadata not asked".to_owned(),
+    });
+    let first = probes.and_then(|probes| probes.first());
+    Vital::new("API", first.map(outcome))
+        .note(metadata)
+        .about(diagnosis, &[FindingId::ApiUnresponsive])
+}
+
+/// Each listener, where there is more to say than [`requests`] does.
+fn listeners(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+    let probes = broker.probes.fresh(now);
+    let vital = |one: &ListenerProbe| {
+        let end = one.certificate_end.map(|end| match end.since(now) {
+            left if left.is_zero() => format!("its certificate expired at {}", rfc3339(end)),
+            left => format!("its certificate ends in {}", duration_text(left)),
+        });
+        let verified = one.verified.map(|verified| match verified {
+            true => "certificate verified",
+            false => "certificate not verified",
+        });
+        let by = (!one.by_handler).then_some("by the network thread");
+        Vital::new(
+            format!("Listener {}", cut(&one.listener, 40)),
+            Some(outcome(&one.probe)),
+        )
+        .note(by.map(str::to_owned))
+        .note(verified.map(str::to_owned))
+        .note(end)
+        .about(
+            diagnosis,
+            &[
+                FindingId::ListenerUnresponsive,
+                FindingId::CertificateExpiry,
+            ],
+        )
+    };
+    let listeners = probes.into_iter().flat_map(|probes| &probes.listeners);
+    listeners.map(vital).collect()
+}
+
+fn outcome(probe: &Probe) -> String {
+    match &probe.error {
         None => brief_text(probe.duration),
         Some(error) => format!(
             "{} after {}",
             error.reason.name(),
             brief_text(probe.duration)
         ),
-    };
-    let metadata = probes.map(|probes| match &probes.metadata {
-        Some(probe) => format!("metadata {}", outcome(probe)),
-        None => "metadata not asked".to_owned(),
-    });
-    Vital::new("API", probes.map(|probes| outcome(&probes.api)))
-        .note(metadata)
-        .about(diagnosis, &[FindingId::ApiUnresponsive])
+    }
 }
 
 fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {

@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
+use super::security::{Login, Security, Trust};
+use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
-use crate::model::Reason;
+use crate::model::{Moment, Reason};
 
 /// An answer of so many bytes is read within some 10 us, which is less than handing it to another thread takes.
 const SMALL_ANSWER: usize = 4 << 10;
@@ -57,6 +59,10 @@ pub struct Timing {
     /// Time from the first failed connection to the next one. It doubles with each further failure.
     pub retry_first: Duration,
     pub retry_last: Duration,
+    /// Time until the next attempt after TLS failed: each leaves a line in the broker's log.
+    pub retry_tls: Duration,
+    /// How long a connection with TLS is kept: a new one shows a renewed certificate.
+    pub renew_tls: Duration,
 }
 
 impl Default for Timing {
@@ -68,6 +74,8 @@ impl Default for Timing {
             // A little less than the round of 5 s, so that the next round may connect.
             retry_first: Duration::from_secs(4),
             retry_last: Duration::from_secs(60),
+            retry_tls: Duration::from_secs(600),
+            renew_tls: Duration::from_secs(3600),
         }
     }
 }
@@ -96,6 +104,10 @@ pub enum ClientError {
         took: Duration,
         within: Duration,
     },
+    #[error(
+        "{address} answers nothing but ApiVersions before a login, and none is configured: name one as `sasl` in the config"
+    )]
+    NeedsLogin { address: String },
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
     Waiting {
         last: String,
@@ -133,10 +145,22 @@ impl ClientError {
                 ConnError::Loopback { .. } => Reason::OtherNetwork,
                 ConnError::Closed { .. } => Reason::Closed,
                 ConnError::Tls { .. } => Reason::Unsupported,
+                ConnError::Unverified { .. } => Reason::Certificate,
+                ConnError::OfTls { problem, .. } => match problem {
+                    TlsProblem::CertificateDemanded => Reason::NeedsCredentials,
+                    TlsProblem::Certificate(_) => Reason::Certificate,
+                    TlsProblem::Alert(_) | TlsProblem::Incompatible(_) => Reason::Unsupported,
+                    TlsProblem::Closed => Reason::Closed,
+                    TlsProblem::NotTls
+                    | TlsProblem::ClosedAtOnce
+                    | TlsProblem::Flood
+                    | TlsProblem::Broken(_) => Reason::Protocol,
+                },
                 ConnError::Http { .. }
                 | ConnError::FrameLength { .. }
                 | ConnError::Correlation { .. } => Reason::Protocol,
             },
+            ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
             ClientError::Slow { .. } => Reason::Slow,
             ClientError::Waiting { reason, .. } => *reason,
             ClientError::Wire { .. } => Reason::Protocol,
@@ -160,6 +184,7 @@ pub struct Asked<T> {
 struct Kept {
     conn: Conn,
     connected_in: Duration,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -172,6 +197,21 @@ struct Failed {
     until: Instant,
 }
 
+#[derive(Debug, Default)]
+struct TlsSeen {
+    certificate_end: Option<Moment>,
+    /// The broker demands a certificate that nobody configured.
+    demands_certificate: bool,
+}
+
+/// Whose answer ApiVersions is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredBy {
+    RequestHandlers,
+    /// Before a login, or in a TLS handshake that goes no further: it says nothing of the request handlers.
+    NetworkThread,
+}
+
 /// One broker at one address.
 #[derive(Debug)]
 pub struct Client {
@@ -179,6 +219,9 @@ pub struct Client {
     dialer: Dialer,
     /// Whether an address of the exporter's own loopback may be the broker's.
     loopback: bool,
+    security: Security,
+    /// What the newest handshakes of TLS showed.
+    tls: TlsSeen,
     timing: Timing,
     kept: Option<Kept>,
     failed: Option<Failed>,
@@ -195,6 +238,8 @@ impl Client {
             address,
             dialer: dialer.into(),
             loopback: true,
+            security: Security::default(),
+            tls: TlsSeen::default(),
             timing,
             kept: None,
             failed: None,
@@ -203,8 +248,30 @@ impl Client {
         }
     }
 
+    /// Sets how the listener is spoken to; without this it is PLAINTEXT.
+    pub fn with_security(self, security: Security) -> Client {
+        Client { security, ..self }
+    }
+
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// When the broker's certificate ends, once it was shown.
+    pub fn certificate_end(&self) -> Option<Moment> {
+        self.tls.certificate_end
+    }
+
+    /// Whether and how the broker's certificate is verified; None without TLS.
+    pub fn trust(&self) -> Option<Trust> {
+        self.security.tls.as_ref().map(|tls| tls.trust())
+    }
+
+    pub fn answered_by(&self) -> AnsweredBy {
+        match self.security.login {
+            Login::NotNeeded if !self.tls.demands_certificate => AnsweredBy::RequestHandlers,
+            Login::NotNeeded | Login::Missing => AnsweredBy::NetworkThread,
+        }
     }
 
     /// Sets whether the next connection may lead to the exporter's own loopback.
@@ -235,6 +302,16 @@ impl Client {
         drop(self.kept.take_if(silent));
     }
 
+    fn forget_old_tls(&mut self) {
+        if self.security.tls.is_some() {
+            let renew = self.timing.renew_tls;
+            let old = |kept: &mut Kept| {
+                kept.conn.unanswered_since().is_none() && kept.since.elapsed() >= renew
+            };
+            drop(self.kept.take_if(old));
+        }
+    }
+
     /// Waits for an owed answer until then, because only this shows how long it took.
     pub async fn read_late(&mut self, until: Instant) {
         if let Some(kept) = &mut self.kept {
@@ -250,6 +327,10 @@ impl Client {
             answer,
         } = self.ask(API_VERSIONS, offers_listeners).await;
         let answer = answer.map(|with_listeners| self.with_listeners = with_listeners);
+        if answer.is_ok() && matches!(self.security.login, Login::Missing) {
+            // A second ApiVersions before the login is an error for the broker, which logs it.
+            self.kept = None;
+        }
         Asked {
             connected_in,
             duration,
@@ -263,6 +344,14 @@ impl Client {
         &mut self,
         read: impl FnOnce(Metadata<'_>) -> Result<T, WireError> + Send + 'static,
     ) -> Asked<T> {
+        if matches!(self.security.login, Login::Missing) {
+            let address = self.address.clone();
+            return Asked {
+                connected_in: None,
+                duration: Duration::ZERO,
+                answer: Err(ClientError::NeedsLogin { address }),
+            };
+        }
         let (question, version) = match self.with_listeners {
             true => (METADATA_WITH_LISTENERS, wire::METADATA_WITH_LISTENERS),
             false => (METADATA, wire::METADATA_VERSION),
@@ -286,6 +375,9 @@ impl Client {
         let mut started = Instant::now();
         let deadline = started + self.timing.deadline;
         self.forget_silent();
+        if question.after_pause {
+            self.forget_old_tls();
+        }
         let idle = question.after_pause && self.kept.is_some();
         let mut answer = self.attempt(question, deadline, &mut started).await;
         if idle && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
@@ -293,6 +385,20 @@ impl Client {
             self.kept = None;
             answer = self.attempt(question, deadline, &mut started).await;
         }
+        let spoke_tls = self.tls.certificate_end.is_some();
+        answer = answer.map_err(|error| match error {
+            ClientError::Conn(ConnError::OfTls {
+                address,
+                problem: TlsProblem::ClosedAtOnce,
+            }) if spoke_tls => {
+                let request = question.name;
+                ConnError::Closed { address, request }.into()
+            }
+            other => other,
+        });
+        let kept = self.kept.as_ref();
+        let end = kept.and_then(|kept| kept.conn.certificate_end());
+        self.tls.certificate_end = end.or(self.tls.certificate_end);
         let mut duration = started.elapsed();
         let answer = match answer {
             Ok(body) => self.read(question, body, read).await,
@@ -301,6 +407,7 @@ impl Client {
         let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
         match &answer {
             Ok(_) => {
+                self.tls.demands_certificate = false;
                 self.late = self.late.filter(|late| late.request != question.name);
                 // A connection that lasts longer than a round has recovered.
                 drop(self.failed.take_if(|_| idle));
@@ -315,6 +422,14 @@ impl Client {
                     self.failed.as_ref().map_or((None, duration), |failed| {
                         (failed.connected_in, failed.duration)
                     });
+            }
+            // The next attempt ends where the broker asks for the certificate, which is no failure to the broker.
+            Err(ClientError::Conn(ConnError::OfTls {
+                problem: TlsProblem::CertificateDemanded,
+                ..
+            })) => {
+                (self.kept, self.late, self.failed) = (None, None, None);
+                self.tls.demands_certificate = true;
             }
             Err(error) => self.give_up(error, connected_in, duration),
         }
@@ -365,6 +480,11 @@ impl Client {
         // Refusing costs the broker nothing, because the kernel does it, and a broker that starts is then found soon.
         let wait = match error {
             ClientError::Conn(ConnError::Refused { .. }) => self.timing.retry_first,
+            ClientError::Conn(ConnError::OfTls { problem, .. })
+                if !matches!(problem, TlsProblem::ClosedAtOnce | TlsProblem::Closed) =>
+            {
+                self.timing.retry_tls
+            }
             _ => self.timing.retry_after(in_a_row),
         };
         let (message, reason, until) = (error.to_string(), error.reason(), Instant::now() + wait);
@@ -406,12 +526,19 @@ impl Client {
                         wait,
                     });
                 }
+                let tls = self.security.tls.as_ref();
+                let tls = match self.tls.demands_certificate {
+                    true => tls.map(|tls| tls.stopping_when_asked()),
+                    false => tls.cloned(),
+                };
+                let (address, within) = (&self.address, deadline - now);
                 let conn =
-                    Conn::connect(&self.address, deadline - now, &self.dialer, self.loopback)
+                    Conn::connect(address, within, &self.dialer, self.loopback, tls.as_ref())
                         .await?;
                 none.insert(Kept {
                     conn,
                     connected_in: now.elapsed(),
+                    since: now,
                 })
             }
         };

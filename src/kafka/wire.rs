@@ -59,24 +59,30 @@ pub enum Problem {
     TooMany { count: usize, limit: usize },
     #[error("at most {limit} bytes expected, {length} announced")]
     TooLong { length: usize, limit: usize },
+    #[error("a number of at most {0} bits expected, more follow")]
+    LongNumber(u32),
+    #[error("a value expected, but it is null")]
+    Null,
+    #[error("{0} is not a value that it may have")]
+    NoSuchValue(i64),
 }
 
 /// Reads the fields of a message body one after the other.
 #[derive(Debug, Clone)]
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(body: &'a [u8]) -> Self {
+    pub(super) fn new(body: &'a [u8]) -> Self {
         Reader {
             rest: body,
             offset: 0,
         }
     }
 
-    fn error(&self, field: &'static str, problem: Problem) -> WireError {
+    pub(super) fn error(&self, field: &'static str, problem: Problem) -> WireError {
         WireError {
             field,
             offset: self.offset,
@@ -84,7 +90,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], WireError> {
+    pub(super) fn take(
+        &mut self,
+        length: usize,
+        field: &'static str,
+    ) -> Result<&'a [u8], WireError> {
         let Some((taken, rest)) = self.rest.split_at_checked(length) else {
             return Err(self.error(
                 field,
@@ -99,7 +109,10 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
+    pub(super) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], WireError> {
         let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
             return Err(self.error(
                 field,
@@ -114,11 +127,11 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
+    pub(super) fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
         self.array(field).map(i16::from_be_bytes)
     }
 
-    fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
+    pub(super) fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
         self.array(field).map(i32::from_be_bytes)
     }
 
@@ -180,7 +193,11 @@ impl<'a> Reader<'a> {
         Ok(Ids(self.take(count * 4, field)?))
     }
 
-    fn end(&self, field: &'static str) -> Result<(), WireError> {
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(super) fn end(&self, field: &'static str) -> Result<(), WireError> {
         match self.rest.len() {
             0 => Ok(()),
             left => Err(self.error(field, Problem::Trailing(left))),
@@ -262,6 +279,11 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
 pub struct Ids<'a>(&'a [u8]);
 
 impl<'a> Ids<'a> {
+    /// The bytes are ids of four bytes each.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Ids(bytes)
+    }
+
     pub fn len(&self) -> usize {
         self.0.len() / 4
     }

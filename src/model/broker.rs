@@ -42,9 +42,10 @@ impl Role {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SecurityProtocol {
+    #[default]
     Plaintext,
     Ssl,
     SaslPlaintext,
@@ -85,6 +86,9 @@ pub struct Broker {
     /// `metadata.log.dir`, as `log_dirs`: where a KRaft node keeps its replica of the metadata log.
     #[serde(default)]
     pub metadata_log_dir: Option<PathBuf>,
+    /// `min.insync.replicas` of its file or Kafka's default, for topics without their own. None while the file is unknown.
+    #[serde(default)]
+    pub min_insync_replicas: Option<u32>,
     /// From `meta.properties`.
     #[serde(default)]
     pub cluster_id: Option<String>,

@@ -115,6 +115,10 @@ named! {
         Protocol = "protocol",
         /// The other side, or the kernel, does not support it.
         Unsupported = "unsupported",
+        /// The listener demands a login or a client certificate, and nobody configured one.
+        NeedsCredentials = "needs_credentials",
+        /// The certificate of the other side is not trusted.
+        Certificate = "certificate",
         /// The exporter lacks the right.
         Denied = "denied",
         /// Attaching is switched off in the JVM.

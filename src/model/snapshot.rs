@@ -223,7 +223,7 @@ impl BrokerSnapshot {
 /// The result of a collector's last run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CollectorStatus {
-    /// None until the first run ended.
+    /// None until the first run ended, and where it reads all that it can without credentials that nobody configured.
     pub success: Option<bool>,
     pub duration: Duration,
     /// Until its next run: longer than configured where the cost ceiling stretched it.
@@ -393,14 +393,49 @@ pub struct PartitionState {
 }
 
 /// The results of the last round of requests to the broker itself and to its peers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ProbeReport {
-    /// ApiVersions.
-    pub api: Probe,
-    /// Metadata; None while the broker owes the answer to `api`, because then it is not requested.
+    /// ApiVersions, which a request handler answers; None where the listener demands credentials before that.
+    pub api: Option<Probe>,
+    /// What the network thread alone answers, where `api` is None: ApiVersions before a login, or a TLS handshake.
+    #[serde(default)]
+    pub network: Option<Probe>,
+    /// Metadata; None while the broker owes the answer to `api`, because then it is not requested, and where the listener
+    /// demands credentials.
     pub metadata: Option<Probe>,
+    /// The listener of the probes above and then the others; empty for a single one without TLS.
+    #[serde(default)]
+    pub listeners: Vec<ListenerProbe>,
     /// The next brokers by id, each probed over one kept connection.
     pub peers: Vec<PeerProbe>,
+}
+
+impl ProbeReport {
+    /// The first answer of the broker, whoever gave it.
+    pub fn first(&self) -> Option<&Probe> {
+        self.api.as_ref().or(self.network.as_ref())
+    }
+
+    /// All that the broker itself was asked for at its first listener.
+    pub fn own(&self) -> impl Iterator<Item = &Probe> {
+        [&self.api, &self.network, &self.metadata]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// ApiVersions at one listener of the broker, or as much of it as there is without credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerProbe {
+    /// As `listeners` names it; the address where that is unknown.
+    pub listener: String,
+    pub probe: Probe,
+    /// Whether a request handler answers it, or the network thread alone.
+    pub by_handler: bool,
+    /// When its certificate ends, where it has one.
+    pub certificate_end: Option<Moment>,
+    /// Whether the certificate was verified; None without TLS.
+    pub verified: Option<bool>,
 }
 
 /// One request, or one attempt to connect.

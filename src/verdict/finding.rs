@@ -74,6 +74,9 @@ findings! {
     ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
         "The broker's port accepts connections and its API does not answer: clients hang without an error.",
         "See the thread findings for the cause. Without one, check garbage collection, CPU and disk of the host, and whether the container is paused.";
+    ListenerUnresponsive = "listener_unresponsive", Critical, "One listener answers nothing",
+        "A listener of the broker accepts connections and answers nothing, while another one answers: the network threads or the acceptor of that listener hang. Its clients hang without an error.",
+        "Take a thread dump and look for the network threads and the acceptor of that listener. Only a restart brings ended or hanging ones back.";
     BrokerFenced = "broker_fenced", Critical, "Fenced by the controller",
         "The process of the broker runs, and the controller has fenced the broker: it leads no partition, is in no ISR and serves no client. Its heartbeats do not reach the controller.",
         "Find out why: threads that hang, a long pause of the JVM, the network to the controllers; the broker's log has the failed heartbeats. A restart mends no network.";
@@ -122,6 +125,9 @@ findings! {
     PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
         "Another broker does not answer requests from this host. If others reach it, the cause is the network between the two; if none does, it is that broker.",
         "Compare with what the exporters of other brokers report about the same peer, then check there.";
+    CertificateExpiry = "certificate_expiry", Warning, "A certificate expires",
+        "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",
+        "Renew it in the broker's keystore. Brokers since 1.1 take a new keystore without a restart, by kafka-configs.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
         "The broker's version has faults that can hang a broker and that later releases have fixed.",
         "Plan the upgrade before it happens.";

@@ -8,7 +8,9 @@ use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
-use crate::model::{BrokerSnapshot, DeadlockedThread, Moment, Reading, Reason, Snapshot, Stall};
+use crate::model::{
+    BrokerSnapshot, DeadlockedThread, Moment, Probe, Reading, Reason, Snapshot, Stall,
+};
 
 /// A younger process that has not answered any request yet is starting: its port may be open long before it serves.
 pub const STARTING: Duration = Duration::from_secs(600);
@@ -74,7 +76,7 @@ pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
     let error = broker
         .probes
         .fresh(now)
-        .and_then(|probes| probes.api.error.as_ref());
+        .and_then(|probes| probes.first()?.error.as_ref());
     let listens = broker
         .accept_queues
         .fresh(now)
@@ -131,13 +133,15 @@ impl Memory {
             value: probes, at, ..
         } = &broker.probes
         {
-            let error = probes.api.error.as_ref();
-            if error.is_none() {
+            let first = probes.first();
+            let error = first.and_then(|probe| probe.error.as_ref());
+            // Only a request handler acquits a broker.
+            if probes.api.as_ref().is_some_and(Probe::success) {
                 self.last_probe_success = Some(*at);
             }
             let waits =
                 error.is_some_and(|error| error.is_silent() && error.reason == Reason::Timeout);
-            let answered = !waits && !is_closed(broker, now);
+            let answered = first.is_some() && !waits && !is_closed(broker, now);
             self.has_answered = Some(answered || self.has_answered == Some(true));
         }
         let registration = broker.own_registration(now);
@@ -208,7 +212,8 @@ impl Memory {
         if self.is_starting(broker, now) || is_closed(broker, now) {
             return BrokerState::Down;
         }
-        let probe = broker.probes.fresh(now).map(|probes| &probes.api);
+        let probes = broker.probes.fresh(now);
+        let probe = probes.and_then(|probes| probes.first());
         let no_progress = self
             .no_progress_since
             .filter(|since| now.since(*since) >= DUMP_TIME);
@@ -235,7 +240,8 @@ impl Memory {
         let may_start =
             broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
         let dump_counts = !may_start && broker.threads.fresh(now).is_some();
-        let decided = dump_counts || probe.is_some_and(|probe| probe.success());
+        let answers = probes.and_then(|probes| probes.api.as_ref());
+        let decided = dump_counts || answers.is_some_and(Probe::success);
         if decided {
             BrokerState::Healthy
         } else {

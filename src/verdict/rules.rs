@@ -2,29 +2,24 @@
 //!
 //! A rule checks one broker at one moment; [`super::finding_state`] checks that the result lasts.
 
-use std::sync::Arc;
+mod case;
+mod replication;
+
 use std::time::Duration;
 
 use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
-use super::memory::{DECIDING, Memory, is_closed};
-use super::views::Views;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, Probe,
-    ProbeError, Reason, Snapshot, TcpState, brief_text, duration_text, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, Probe, ProbeError, Reason, TcpState, duration_text,
+    rfc3339, seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
-
-/// What a rule may use.
-#[derive(Debug)]
-pub struct Case<'a> {
-    pub snapshot: &'a Snapshot,
-    pub broker: &'a BrokerSnapshot,
-    pub memory: &'a Memory,
-    pub now: Moment,
-}
+pub use case::Case;
+use replication::{
+    broker_fenced, followers_missing, metadata_stalled, offline_partitions, views_diverge,
+};
 
 #[derive(Debug)]
 pub struct Rule {
@@ -73,7 +68,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 22] = [
+pub const RULES: [Rule; 24] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -83,6 +78,8 @@ pub const RULES: [Rule; 22] = [
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
+    rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
+        .twice_in(CollectorName::Cluster),
     rule(FindingId::BrokerFenced, 10, 10, broker_fenced),
     rule(FindingId::MetadataStalled, 5, 5, metadata_stalled),
     rule(
@@ -115,6 +112,7 @@ pub const RULES: [Rule; 22] = [
     }),
     rule(FindingId::ViewsDiverge, 30, 10, views_diverge),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
+    rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
@@ -242,84 +240,59 @@ fn api_unresponsive(case: &Case<'_>) -> RuleResult {
             .as_ref()
             .is_none_or(|error| error.reason != Reason::Closed)
     };
-    let metadata = probes
-        .metadata
-        .as_ref()
-        .filter(is_open)
-        .and_then(|probe| silent("metadata", probe));
-    present_if(silent("api", &probes.api).into_iter().chain(metadata))
+    let metadata = probes.metadata.as_ref().filter(is_open);
+    // Where another listener answers in the same way, only this one hangs.
+    let others = probes.listeners.iter().skip(1);
+    let works = |by_handler: bool| {
+        let mut answering = others.clone().filter(|other| other.probe.success());
+        answering.any(|other| other.by_handler || !by_handler)
+    };
+    let api = probes.api.as_ref().filter(|_| !works(true));
+    let network = probes.network.as_ref().filter(|_| !works(false));
+    let paths = [("api", api), ("network", network), ("metadata", metadata)];
+    let facts = paths
+        .into_iter()
+        .filter_map(|(path, probe)| silent(path, probe?));
+    match present_if(facts) {
+        // That the network thread answers says nothing of the request handlers.
+        Absent if probes.api.is_none() && !is_active => Unknown,
+        result => result,
+    }
 }
 
-fn broker_fenced(case: &Case<'_>) -> RuleResult {
-    let Some(own) = case.broker.own_registration(case.now) else {
+fn listener_unresponsive(case: &Case<'_>) -> RuleResult {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
         return Unknown;
     };
-    let queues = case.broker.accept_queues.fresh(case.now);
-    let listens =
-        queues.is_none_or(|queues| !queues.is_empty()) && !is_closed(case.broker, case.now);
-    // A broker that starts or shuts down is fenced.
-    let expected =
-        own.in_controlled_shutdown || case.memory.may_be_fenced(case.broker, case.now) || !listens;
-    if !own.fenced || expected {
+    let listeners = &probes.listeners;
+    let works = listeners.iter().any(|one| one.probe.success());
+    if !works || case.memory.is_starting(case.broker, case.now) {
         return Absent;
     }
-    let all = case.broker.registrations(case.now).into_iter().flatten();
-    let fenced = all.filter(|(_, of)| of.fenced).count() as u64;
-    let others = match fenced - 1 {
-        0 => "no other broker is fenced".to_owned(),
-        n => format!("{n} other brokers of the cluster are fenced too"),
-    };
-    Present(vec!["the metadata log says so".into(), others])
+    present_if(listeners.iter().filter_map(|one| {
+        let error = one.probe.error.as_ref()?;
+        let is_it = error.is_silent();
+        is_it.then(|| format!("listener {}: {}", one.listener, error.message))
+    }))
 }
 
-/// A replica that gets nothing for so long stands still, if records are due: two a second by default.
-const SILENCE: Duration = Duration::from_secs(10);
-/// So many records must be missing.
-const MISSED_PULSES: u32 = 4;
-/// A node that has just started does not follow the log yet.
-const FOLLOWS_AFTER: Duration = Duration::from_secs(120);
+/// As the alert has it.
+const CERTIFICATE_AHEAD: Duration = Duration::from_secs(14 * 24 * 3600);
 
-fn metadata_stalled(case: &Case<'_>) -> RuleResult {
-    let (broker, now) = (case.broker, case.now);
-    let Some(log) = broker.metadata_log.fresh(now) else {
+fn certificate_expiry(case: &Case<'_>) -> RuleResult {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
         return Unknown;
     };
-    let started = broker.broker.started;
-    if started.is_some_and(|at| now.since(at) < FOLLOWS_AFTER) || is_closed(broker, now) {
-        return Absent;
-    }
-    let silence = now.since(log.arrived);
-    if silence < SILENCE {
-        return Absent;
-    }
-    // Of the same cluster: any process may claim to be a node of it.
-    let is_sibling = |other: &&Arc<BrokerSnapshot>| {
-        let own = &broker.broker;
-        let same_cluster = own.cluster_id.is_some() && own.cluster_id == other.broker.cluster_id;
-        same_cluster && other.broker.is_of_same_user(own)
-    };
-    let siblings = case.snapshot.brokers.iter().filter(is_sibling);
-    let logs = siblings.filter_map(|other| Some((&other.label, other.metadata_log.fresh(now)?)));
-    let ahead = logs.filter(|(_, of)| of.end_offset > log.end_offset);
-    let ahead = ahead.max_by_key(|(_, of)| of.end_offset);
-    let got = format!(
-        "no record for {} after offset {}",
-        duration_text(silence),
-        log.end_offset
-    );
-    match (ahead, log.pulse) {
-        (Some((label, of)), _) => Present(vec![format!(
-            "{got}, while the replica of node {label} has reached {}",
-            of.end_offset
-        )]),
-        (None, Some(pulse)) if silence >= pulse * MISSED_PULSES => Present(vec![format!(
-            "{got}, while one is due every {}",
-            brief_text(pulse)
-        )]),
-        (None, Some(_)) => Absent,
-        // Where no record is due, silence says nothing.
-        (None, None) => Unknown,
-    }
+    present_if(probes.listeners.iter().filter_map(|one| {
+        let end = one.certificate_end?;
+        let left = end.since(case.now);
+        let when = match left.is_zero() {
+            true => format!("expired at {}", rfc3339(end)),
+            false => format!("ends in {}, at {}", duration_text(left), rfc3339(end)),
+        };
+        let soon = left < CERTIFICATE_AHEAD;
+        soon.then(|| format!("the certificate of listener {} {when}", one.listener))
+    }))
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.
@@ -429,71 +402,6 @@ fn file_handle_leak(case: &Case<'_>) -> RuleResult {
         )
     };
     present_if(case.memory.fds.leak().map(fact))
-}
-
-fn offline_partitions(case: &Case<'_>) -> RuleResult {
-    let Some(counts) = case.broker.partitions(case.now) else {
-        return Unknown;
-    };
-    match counts.offline {
-        0 => Absent,
-        n => Present(vec![format!(
-            "{n} of {} partitions of the cluster are offline",
-            counts.partitions
-        )]),
-    }
-}
-
-/// Partitions that this broker leads and whose ISR lacks followers.
-fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> Option<u64>) -> RuleResult {
-    let Some(counts) = case.broker.own_partitions(case.now) else {
-        return Unknown;
-    };
-    match count(counts) {
-        None => Unknown,
-        Some(0) => Absent,
-        Some(n) => Present(vec![
-            format!("{n} of the {} partitions that it leads", counts.leader),
-            cause(case, counts),
-        ]),
-    }
-}
-
-/// Which brokers to check: a stuck leader removes healthy followers from the ISR, so the missing replicas mislead.
-fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
-    if let ClusterSource::Peer(peer) = counts.source {
-        return format!(
-            "reported by broker {peer} because this one is silent or suspect: check this one, not its followers"
-        );
-    }
-    if DECIDING.into_iter().any(|id| case.memory.is_active(id)) {
-        return "this broker is gray: check this one, not its followers".into();
-    }
-    let down: Vec<String> = case
-        .memory
-        .unavailable
-        .down(case.now)
-        .iter()
-        .map(i32::to_string)
-        .collect();
-    match down.is_empty() {
-        true => "every broker of the cluster is live".into(),
-        false => format!("down: broker {}", down.join(", ")),
-    }
-}
-
-fn views_diverge(case: &Case<'_>) -> RuleResult {
-    let Some(views) = Views::of(case.broker, case.now) else {
-        return Unknown;
-    };
-    match (views.differences(), case.memory.views_agreed) {
-        (differences, _) if differences.is_empty() => Absent,
-        // Access rights may hide topics from Metadata.
-        (_, false) => Unknown,
-        (differences, true) if case.memory.is_settled(&views) => Present(differences),
-        // Metadata may be older than the newest change.
-        (_, true) => Unknown,
-    }
 }
 
 /// Fewer sockets without a table entry may come from reading the tables one after the other.

@@ -8,8 +8,9 @@ use tokio::time::{Duration, Instant};
 use super::address::{FIRST_PORT, address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::Dialer;
+use crate::kafka::security::Security;
 use crate::model::text;
-use crate::model::{Peer, PeerProbe, Probe, ProbeError};
+use crate::model::{Peer, PeerProbe, Probe, ProbeError, Reason, SecurityProtocol};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
@@ -26,6 +27,8 @@ pub(super) struct Peers {
     pub clients: BTreeMap<i32, Client>,
     /// Whether the broker runs in another network. Peers on its loopback cannot be reached then.
     pub elsewhere: bool,
+    /// How the listener is spoken to that Metadata names for each: the one with the name of the own one.
+    pub protocol: SecurityProtocol,
 }
 
 impl Peers {
@@ -75,8 +78,9 @@ impl Peers {
             if known.is_none_or(|client| client.address() != address)
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
-                self.clients
-                    .insert(peer.id, Client::new(address, dialer.clone(), timing));
+                let client = Client::new(address, dialer.clone(), timing)
+                    .with_security(Security::without_credentials(self.protocol));
+                self.clients.insert(peer.id, client);
             }
         }
         let on_ring = |id: &i32| {
@@ -113,19 +117,22 @@ impl Peers {
 
 async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
     let asked = client.api().await;
+    let error = asked.answer.as_ref().err();
     let probe = probe_of(
         &format!("peer {}", peer.id),
         asked.connected_in,
         asked.duration,
-        asked.answer.as_ref().err(),
+        error,
     );
+    let demands = error.is_some_and(|error| error.reason() == Reason::NeedsCredentials);
     let (connect, api) = match asked.connected_in {
         Some(duration) => (
             Probe {
                 duration,
                 error: None,
             },
-            Some(probe),
+            // Its network thread has answered, which says no more.
+            (!demands).then_some(probe),
         ),
         None => (probe, None),
     };

@@ -406,7 +406,8 @@ fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     let success = |probe: Option<&Probe>| probe.map(|probe| f64::from(probe.success()));
     for (path, probe) in [
-        ("api", Some(&report.api)),
+        ("api", report.api.as_ref()),
+        ("network", report.network.as_ref()),
         ("metadata", report.metadata.as_ref()),
     ] {
         f.add(&PROBE_SUCCESS, &[label, path], success(probe));
@@ -415,6 +416,16 @@ fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             &[label, path],
             probe.map(|probe| probe.duration.as_secs_f64()),
         );
+    }
+    for one in &report.listeners {
+        let labels = [label, &one.listener];
+        if report.listeners.len() > 1 {
+            f.add(&LISTENER_PROBE_SUCCESS, &labels, success(Some(&one.probe)));
+            let duration = one.probe.duration.as_secs_f64();
+            f.add(&LISTENER_PROBE_DURATION, &labels, duration);
+        }
+        let end = one.certificate_end.map(Moment::seconds);
+        f.add(&CERTIFICATE_END, &labels, end);
     }
     for of in &report.peers {
         let peer = of.peer.id.to_string();

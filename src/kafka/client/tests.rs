@@ -14,6 +14,8 @@ const FAST: Timing = Timing {
     silence: Duration::from_secs(600),
     retry_first: Duration::from_millis(40),
     retry_last: Duration::from_millis(600),
+    retry_tls: Duration::from_millis(600),
+    renew_tls: Duration::from_secs(3600),
 };
 
 fn client(broker: &FakeBroker, timing: Timing) -> Client {

@@ -149,12 +149,12 @@ impl Scene {
             }
         };
         let report = ProbeReport {
-            api: Probe {
+            api: Some(Probe {
                 duration: Duration::ZERO,
                 error: None,
-            },
-            metadata: None,
+            }),
             peers: silent.iter().map(peer).collect(),
+            ..ProbeReport::default()
         };
         let valid_for = Duration::from_secs(100_000);
         Arc::make_mut(&mut self.snapshot.brokers[at]).probes = Reading::Known {

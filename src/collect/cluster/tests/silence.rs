@@ -145,7 +145,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_one_connection_for_each_rol
         let next = Instant::now() + Duration::from_secs(5);
         for collector in &mut watching {
             let (report, counts) = collector.probe().await.unwrap();
-            let error = report.api.error.as_ref().unwrap();
+            let error = report.api.as_ref().unwrap().error.as_ref().unwrap();
             assert_eq!(
                 (error.reason, error.accepted, &report.metadata),
                 (Reason::Timeout, true, &None)
@@ -196,7 +196,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     let late = go.clone();
     let own = FakeBroker::start(move |_| Answer::Held(late.clone(), offers_metadata())).await;
     let mut collector = collector(&own);
-    let error = |report: ProbeReport| report.api.error.map(|error| error.reason).unwrap();
+    let error = |report: ProbeReport| report.api.unwrap().error.map(|error| error.reason).unwrap();
     assert_eq!(
         error(collector.probe().await.unwrap().0),
         Reason::Timeout,
@@ -208,7 +208,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
         collector.read_late(until).await;
         assert!(Instant::now() < until, "it ends with the answer");
         let (report, counts) = collector.probe().await.unwrap();
-        let (took, failure) = (report.api.duration, counts.unwrap_err());
+        let (took, failure) = (report.api.as_ref().unwrap().duration, counts.unwrap_err());
         assert!(
             took > FAST.deadline
                 && failure
