@@ -1,6 +1,7 @@
 //! The collector `cluster`: asks the broker and the peers that it listed last, to see who answers, and reads ISR and
 //! leaders from Metadata. While the broker does not answer or is suspect, a peer's Metadata is used.
 
+pub mod access;
 mod address;
 pub mod count;
 mod listeners;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
+use self::access::Access;
 use self::address::{Allowed, Target, hint, targets};
 use self::count::count;
 use self::listeners::Listeners;
@@ -20,7 +22,6 @@ use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::{Dialer, OwnConnections};
-use crate::kafka::security::Security;
 use crate::kafka::wire::Metadata;
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
@@ -105,7 +106,9 @@ pub(super) async fn run(context: BrokerContext) {
         (settings.bootstrap, settings.probe_listener)
     });
     let broker = Arc::clone(&context.broker);
+    let access = Access::new(context.config.access(context.settings.as_ref()));
     let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
+    client.set_access(access);
     let mut worker = BlockingWorker::new(());
     loop {
         let started = Instant::now();
@@ -216,6 +219,7 @@ pub struct ClusterClient {
     timing: Timing,
     /// Whether the exporter and the broker share a loopback, or why that is unknown.
     same_network: Result<bool, Failure>,
+    access: Access,
     listeners: Listeners,
     peers: Peers,
 }
@@ -235,9 +239,15 @@ impl ClusterClient {
             dialer: own.into(),
             timing: Timing::default(),
             same_network: Ok(true),
+            access: Access::default(),
             listeners: Listeners::default(),
             peers: Peers::default(),
         }
+    }
+
+    /// Sets how listeners are spoken to that demand more than a connection.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
     }
 
     /// Sets whether another user's brokers come first.
@@ -279,10 +289,10 @@ impl ClusterClient {
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
         self.peers.protocol = targets.first.protocol;
-        let (dialer, timing) = (&self.dialer, self.timing);
+        let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
         let new = |target: &Target| {
-            let security = Security::without_credentials(target.protocol);
-            Client::new(target.address.clone(), dialer.clone(), timing).with_security(security)
+            let client = Client::new(target.address.clone(), dialer.clone(), timing);
+            access.prepare(client, target.protocol, false)
         };
         let (first, others) = self.listeners.set(targets, new);
         // The author of the config file knows where its address leads.
@@ -306,7 +316,7 @@ impl ClusterClient {
             (probe, metadata, asked.answer)
         };
         let others = join_all(others.iter_mut().map(|other| other.probe(&name)));
-        let peers = self.peers.probe(&self.dialer, self.timing);
+        let peers = self.peers.probe(dialer, timing, access);
         let ((first, metadata, counts), others, peers) = tokio::join!(own, others, peers);
         if let Ok(counts) = &counts {
             self.peers

@@ -365,6 +365,9 @@ mod tests {
             matches,
             probe_listener: None,
             bootstrap: None,
+            tls: None,
+            sasl: None,
+            credentials: None,
         };
         let by_file = entry(BrokerMatch {
             pid_file: Some("/run/kafka.pid".into()),

@@ -4,13 +4,16 @@
 //! broker reset the old one, or did not answer on it for ten minutes. Failed connections become rarer, down to one a
 //! minute.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
-use super::security::{Login, Security, Trust};
+use super::login::{LoginError, log_in};
+use super::scram::ScramError;
+use super::security::{Login, Security, SecuritySource, Trust};
 use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
 use crate::model::{Moment, Reason};
@@ -61,6 +64,8 @@ pub struct Timing {
     pub retry_last: Duration,
     /// Time until the next attempt after TLS failed: each leaves a line in the broker's log.
     pub retry_tls: Duration,
+    /// Time until the next attempt after a broker refused a login: a service behind it may lock the user out.
+    pub retry_login: Duration,
     /// How long a connection with TLS is kept: a new one shows a renewed certificate.
     pub renew_tls: Duration,
 }
@@ -75,6 +80,7 @@ impl Default for Timing {
             retry_first: Duration::from_secs(4),
             retry_last: Duration::from_secs(60),
             retry_tls: Duration::from_secs(600),
+            retry_login: Duration::from_secs(300),
             renew_tls: Duration::from_secs(3600),
         }
     }
@@ -108,6 +114,15 @@ pub enum ClientError {
         "{address} answers nothing but ApiVersions before a login, and none is configured: name one as `sasl` in the config"
     )]
     NeedsLogin { address: String },
+    #[error("{address} {source} ({login})")]
+    Login {
+        address: String,
+        /// Whose login it is, how, and where it stands.
+        login: String,
+        source: LoginError,
+    },
+    #[error("{address} is not asked: {problem}")]
+    Settings { address: String, problem: String },
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
     Waiting {
         last: String,
@@ -161,6 +176,17 @@ impl ClientError {
                 | ConnError::Correlation { .. } => Reason::Protocol,
             },
             ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
+            ClientError::Login { source, .. } => match source {
+                LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
+                    Reason::Denied
+                }
+                LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
+                LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
+                LoginError::Own(_) => Reason::Io,
+                // It stands alone.
+                LoginError::Conn(_) => Reason::Internal,
+            },
+            ClientError::Settings { .. } => Reason::Config,
             ClientError::Slow { .. } => Reason::Slow,
             ClientError::Waiting { reason, .. } => *reason,
             ClientError::Wire { .. } => Reason::Protocol,
@@ -185,6 +211,8 @@ struct Kept {
     conn: Conn,
     connected_in: Duration,
     since: Instant,
+    /// Whether the login, if it needs one, is complete.
+    ready: bool,
 }
 
 #[derive(Debug)]
@@ -195,6 +223,8 @@ struct Failed {
     duration: Duration,
     in_a_row: u32,
     until: Instant,
+    /// Whether other settings would help, so that the wait ends when they change.
+    of_settings: bool,
 }
 
 #[derive(Debug, Default)]
@@ -219,7 +249,9 @@ pub struct Client {
     dialer: Dialer,
     /// Whether an address of the exporter's own loopback may be the broker's.
     loopback: bool,
-    security: Security,
+    security: Arc<Security>,
+    /// Reads `security` again for each connection.
+    source: Option<SecuritySource>,
     /// What the newest handshakes of TLS showed.
     tls: TlsSeen,
     timing: Timing,
@@ -238,7 +270,8 @@ impl Client {
             address,
             dialer: dialer.into(),
             loopback: true,
-            security: Security::default(),
+            security: Arc::default(),
+            source: None,
             tls: TlsSeen::default(),
             timing,
             kept: None,
@@ -250,7 +283,14 @@ impl Client {
 
     /// Sets how the listener is spoken to; without this it is PLAINTEXT.
     pub fn with_security(self, security: Security) -> Client {
+        let security = Arc::new(security);
         Client { security, ..self }
+    }
+
+    /// The same, from files that may change. Until the first connection it is as [`Client::with_security`] says.
+    pub fn with_source(self, source: SecuritySource) -> Client {
+        let source = Some(source);
+        Client { source, ..self }
     }
 
     pub fn address(&self) -> &str {
@@ -269,8 +309,10 @@ impl Client {
 
     pub fn answered_by(&self) -> AnsweredBy {
         match self.security.login {
-            Login::NotNeeded if !self.tls.demands_certificate => AnsweredBy::RequestHandlers,
-            Login::NotNeeded | Login::Missing => AnsweredBy::NetworkThread,
+            Login::NotNeeded | Login::With(_) if !self.tls.demands_certificate => {
+                AnsweredBy::RequestHandlers
+            }
+            Login::NotNeeded | Login::With(_) | Login::Missing => AnsweredBy::NetworkThread,
         }
     }
 
@@ -485,8 +527,18 @@ impl Client {
             {
                 self.timing.retry_tls
             }
+            ClientError::Login {
+                source: LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)),
+                ..
+            } => self.timing.retry_login,
             _ => self.timing.retry_after(in_a_row),
         };
+        let of_settings = matches!(
+            error,
+            ClientError::Login { .. }
+                | ClientError::Settings { .. }
+                | ClientError::Conn(ConnError::OfTls { .. } | ConnError::Unverified { .. })
+        );
         let (message, reason, until) = (error.to_string(), error.reason(), Instant::now() + wait);
         self.failed = Some(Failed {
             message,
@@ -495,7 +547,87 @@ impl Client {
             duration,
             in_a_row,
             until,
+            of_settings,
         });
+    }
+
+    /// Reads the settings of security again, and returns whether they are others.
+    async fn renew_security(&mut self, deadline: Instant) -> Result<bool, ClientError> {
+        let Some(source) = &self.source else {
+            return Ok(false);
+        };
+        let newest = source.newest(deadline).await.map_err(|problem| {
+            let address = self.address.clone();
+            ClientError::Settings { address, problem }
+        })?;
+        let changed = !Arc::ptr_eq(&newest, &self.security);
+        if changed {
+            // What the broker demanded then may be there now.
+            self.tls.demands_certificate = false;
+            self.security = newest;
+        }
+        Ok(changed)
+    }
+
+    /// Sends the login, if there is one, on a new connection.
+    async fn log_in(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(());
+        };
+        if let Login::With(credentials) = &self.security.login {
+            let conn = kept.conn.trusted()?;
+            let done = log_in(conn, credentials, &self.dialer.keys, deadline).await;
+            done.map_err(|source| match source {
+                LoginError::Conn(error) => ClientError::Conn(error),
+                source => ClientError::Login {
+                    address: self.address.clone(),
+                    login: credentials.to_string(),
+                    source,
+                },
+            })?;
+        }
+        kept.ready = true;
+        Ok(())
+    }
+
+    async fn connect(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let now = Instant::now();
+        let waits = self.failed.as_ref().filter(|failed| now < failed.until);
+        let waits = waits.map(|failed| {
+            let (last, wait) = (failed.message.clone(), failed.until - now);
+            let (reason, of_settings) = (failed.reason, failed.of_settings);
+            (ClientError::Waiting { last, reason, wait }, of_settings)
+        });
+        match waits {
+            Some((waiting, false)) => return Err(waiting),
+            // A new mistake in the settings is shown when the wait is over.
+            Some((waiting, true)) => match self.renew_security(deadline).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Err(waiting),
+            },
+            None => drop(self.renew_security(deadline).await?),
+        }
+        let tls = self.security.tls.as_ref();
+        let tls = match self.tls.demands_certificate {
+            true => tls.map(|tls| tls.stopping_when_asked()),
+            false => tls.cloned(),
+        };
+        let now = Instant::now();
+        let within = deadline.saturating_duration_since(now);
+        let conn = Conn::connect(
+            &self.address,
+            within,
+            &self.dialer,
+            self.loopback,
+            tls.as_ref(),
+        );
+        self.kept = Some(Kept {
+            conn: conn.await?,
+            connected_in: now.elapsed(),
+            since: now,
+            ready: false,
+        });
+        Ok(())
     }
 
     /// Sets `started` to the time of the question, if one could be sent.
@@ -505,42 +637,23 @@ impl Client {
         deadline: Instant,
         started: &mut Instant,
     ) -> Result<Body, ClientError> {
-        let kept = match &mut self.kept {
-            Some(kept) => {
-                // If an answer is still owed, the broker hangs, even if its last answer was only late.
-                let late = self.late.take();
-                self.late = kept
-                    .conn
-                    .settle(deadline.min(Instant::now() + self.timing.late))
-                    .await?
-                    .or(late);
-                kept
-            }
-            none => {
-                let now = Instant::now();
-                if let Some(failed) = self.failed.as_ref().filter(|failed| now < failed.until) {
-                    let (last, wait) = (failed.message.clone(), failed.until - now);
-                    return Err(ClientError::Waiting {
-                        last,
-                        reason: failed.reason,
-                        wait,
-                    });
-                }
-                let tls = self.security.tls.as_ref();
-                let tls = match self.tls.demands_certificate {
-                    true => tls.map(|tls| tls.stopping_when_asked()),
-                    false => tls.cloned(),
-                };
-                let (address, within) = (&self.address, deadline - now);
-                let conn =
-                    Conn::connect(address, within, &self.dialer, self.loopback, tls.as_ref())
-                        .await?;
-                none.insert(Kept {
-                    conn,
-                    connected_in: now.elapsed(),
-                    since: now,
-                })
-            }
+        if let Some(kept) = &mut self.kept {
+            // If an answer is still owed, the broker hangs, even if its last answer was only late.
+            let late = self.late.take();
+            let settled = kept
+                .conn
+                .settle(deadline.min(Instant::now() + self.timing.late));
+            self.late = settled.await?.or(late);
+        }
+        // A login whose answer came late is not continued.
+        drop(self.kept.take_if(|kept| !kept.ready));
+        if self.kept.is_none() {
+            self.connect(deadline).await?;
+            self.log_in(deadline).await?;
+        }
+        let Some(kept) = &mut self.kept else {
+            let (address, request) = (self.address.clone(), question.name);
+            return Err(ConnError::Closed { address, request }.into());
         };
         *started = Instant::now();
         let asked = kept

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 pub use super::conn_error::ConnError;
+use super::keys::KnownKeys;
 use super::resolver::{Resolver, is_loopback};
 use super::security::{Tls, Trust};
 use super::transport::Transport;
@@ -65,6 +66,7 @@ pub struct Dialer {
     resolver: Resolver,
     /// Whether it is for a broker that another user's come before.
     of_others: Arc<AtomicBool>,
+    pub(super) keys: KnownKeys,
 }
 
 impl Dialer {
@@ -79,6 +81,7 @@ impl From<OwnConnections> for Dialer {
             own,
             resolver: Resolver::default(),
             of_others: Arc::default(),
+            keys: KnownKeys::default(),
         }
     }
 }
@@ -90,7 +93,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 struct Outstanding {
     request: &'static str,
-    correlation: i32,
+    /// None for a token of a login, whose frame has no header.
+    correlation: Option<i32>,
     cap: usize,
     since: Instant,
     /// How long the answer took; None until it is read.
@@ -257,11 +261,24 @@ impl Conn {
     ) -> Result<Body, ConnError> {
         self.settle(deadline).await?;
         self.correlation = self.correlation.wrapping_add(1);
-        self.unsent = frame(self.correlation);
+        let frame = frame(self.correlation);
+        self.send(request, frame, Some(self.correlation), cap, deadline)
+            .await
+    }
+
+    async fn send(
+        &mut self,
+        request: &'static str,
+        frame: Vec<u8>,
+        correlation: Option<i32>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<Body, ConnError> {
+        self.unsent = frame;
         self.stream.allow(cap);
         self.outstanding = Some(Outstanding {
             request,
-            correlation: self.correlation,
+            correlation,
             cap,
             since: Instant::now(),
             took: None,
@@ -336,6 +353,7 @@ impl Conn {
     async fn receive(&mut self) -> Result<Duration, ConnError> {
         let Some(Outstanding {
             request,
+            correlation,
             cap,
             since,
             took,
@@ -346,6 +364,8 @@ impl Conn {
             return Ok(Duration::ZERO);
         };
         let (request, cap, late) = (*request, *cap, *late);
+        // The correlation id at least.
+        let least = if correlation.is_some() { 4 } else { 0 };
         let address = &self.address;
         let of_tls = |problem| ConnError::OfTls {
             address: address.clone(),
@@ -374,7 +394,7 @@ impl Conn {
         loop {
             let wanted = match self.received.first_chunk::<4>() {
                 None => 4,
-                Some(start) => 4 + frame_length(*start, cap, address, request)?,
+                Some(start) => 4 + frame_length(*start, least..=cap, address, request)?,
             };
             let missing = wanted.saturating_sub(self.received.len() + self.passed_over);
             if missing == 0 {
@@ -434,18 +454,22 @@ impl Conn {
         else {
             return Ok(body);
         };
+        let Some(expected) = correlation else {
+            body.bytes.drain(..4);
+            return Ok(body);
+        };
         // frame_length() refuses an answer that is shorter than its correlation id.
         let found = body
             .bytes
             .get(4..8)
             .and_then(|id| id.first_chunk())
             .map_or(0, |id| i32::from_be_bytes(*id));
-        if found != correlation {
+        if found != expected {
             let address = self.address.clone();
             return Err(ConnError::Correlation {
                 address,
                 request,
-                expected: correlation,
+                expected,
                 found,
             });
         }
@@ -471,6 +495,18 @@ impl Trusted<'_> {
     ) -> Result<Body, ConnError> {
         self.0.ask(request, frame, cap, deadline).await
     }
+
+    /// Sends a token of a login in a frame without a header, and returns that of the broker: before Kafka 1.0.
+    pub async fn ask_bare(
+        &mut self,
+        request: &'static str,
+        frame: Vec<u8>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<Body, ConnError> {
+        self.0.settle(deadline).await?;
+        self.0.send(request, frame, None, cap, deadline).await
+    }
 }
 
 /// Whether the other side has closed the connection.
@@ -485,13 +521,13 @@ fn is_end(error: &io::Error) -> bool {
 /// Returns the length of the frame that starts with these bytes, if it can be an answer of a broker.
 fn frame_length(
     start: [u8; 4],
-    cap: usize,
+    accepted: RangeInclusive<usize>,
     address: &str,
     request: &'static str,
 ) -> Result<usize, ConnError> {
     let length = i32::from_be_bytes(start);
     match usize::try_from(length) {
-        Ok(length) if (4..=cap).contains(&length) => Ok(length),
+        Ok(length) if accepted.contains(&length) => Ok(length),
         _ => {
             let address = address.to_owned();
             Err(match start {
@@ -502,7 +538,7 @@ fn frame_length(
                     address,
                     request,
                     length,
-                    cap,
+                    cap: *accepted.end(),
                 },
             })
         }

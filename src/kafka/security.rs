@@ -1,5 +1,6 @@
 //! How a listener is spoken to: plain or with TLS, with or without a login.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -11,7 +12,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::model::SecurityProtocol;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::model::{Credentials, SecurityProtocol};
 
 /// How one listener is spoken to.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +34,60 @@ pub enum Login {
     /// It has SASL, and nobody configured credentials. The network thread alone answers ApiVersions, once for each
     /// connection.
     Missing,
+    /// With these.
+    With(Arc<Credentials>),
 }
+
+/// Reads how a listener is spoken to, as the files of its settings are now.
+#[derive(Clone)]
+pub struct SecuritySource {
+    read: Arc<Read>,
+    turn: Arc<Semaphore>,
+}
+
+/// The same settings come as the same `Arc`, so that a change shows. The error is for a person.
+type Read = dyn Fn() -> Result<Arc<Security>, String> + Send + Sync;
+
+impl fmt::Debug for SecuritySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecuritySource")
+    }
+}
+
+impl SecuritySource {
+    /// `read` may block.
+    pub fn new(read: impl Fn() -> Result<Arc<Security>, String> + Send + Sync + 'static) -> Self {
+        SecuritySource {
+            read: Arc::new(read),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Reads on a thread of its own: a file system that hangs costs one.
+    pub(super) async fn newest(&self, deadline: Instant) -> Result<Arc<Security>, String> {
+        let reading = async {
+            let turn = Arc::clone(&self.turn).acquire_owned().await;
+            let turn = turn.map_err(|error| error.to_string())?;
+            let (read, (done, newest)) = (Arc::clone(&self.read), oneshot::channel());
+            let work = move || {
+                let newest = read();
+                drop(turn);
+                // After the deadline there is no receiver any more.
+                let _ = done.send(newest);
+            };
+            let thread = std::thread::Builder::new().name("settings".into());
+            let thread = thread.stack_size(STACK).spawn(work);
+            thread.map_err(|error| error.to_string())?;
+            newest.await.map_err(|error| error.to_string())?
+        };
+        let late =
+            |_| "the files of `tls` and `sasl` were not read in time: their file system hangs";
+        timeout_at(deadline, reading).await.map_err(late)?
+    }
+}
+
+/// Parsing certificates needs less.
+const STACK: usize = 512 << 10;
 
 impl Security {
     /// Without any credentials, and without verification of the certificate.

@@ -116,7 +116,10 @@ impl CertificateProblem {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 CertificateProblem::NotYet
             }
-            CertificateError::UnknownIssuer => CertificateProblem::UnknownIssuer,
+            // An authority of the same name, with another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                CertificateProblem::UnknownIssuer
+            }
             CertificateError::NotValidForNameContext {
                 expected,
                 presented,

@@ -2,6 +2,7 @@
 
 mod broker;
 mod collector;
+mod credentials;
 mod evidence;
 mod members;
 pub mod named;
@@ -18,6 +19,7 @@ mod visible;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
+pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use members::{MemberCounts, MemberState};
 pub use reading::{AnyReading, Failure, Reading, Reason};

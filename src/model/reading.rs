@@ -162,6 +162,16 @@ named! {
     }
 }
 
+impl Reason {
+    /// Whether a broker has answered as far as it lets the exporter come, or the exporter trusts it.
+    pub fn is_of_access(self) -> bool {
+        matches!(
+            self,
+            Reason::NeedsCredentials | Reason::Certificate | Reason::Denied
+        )
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

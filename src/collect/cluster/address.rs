@@ -122,7 +122,8 @@ fn first(broker: &Broker, allowed: &Allowed<'_>) -> Result<Target, Failure> {
                 let elsewhere =
                     *allowed.same_network != Ok(true) && is_local(listener.host.as_deref());
                 let demands = allowed.demanding.contains(&listener.name);
-                (elsewhere, demands, demanded(listener.protocol))
+                let unknown = listener.protocol.is_none();
+                (elsewhere, unknown, demands, demanded(listener.protocol))
             })
             .ok_or_else(|| {
                 let message = format!(

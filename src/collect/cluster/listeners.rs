@@ -10,7 +10,7 @@ use super::address::{Target, Targets};
 use super::peers::probe_of;
 use crate::kafka::client::{AnsweredBy, Asked, Client, ClientError};
 use crate::kafka::security::Trust;
-use crate::model::{ListenerProbe, Probe, Reason};
+use crate::model::{ListenerProbe, Probe};
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
@@ -80,8 +80,10 @@ impl Known {
         } = self.client.api().await;
         let error = answer.as_ref().err();
         // As far as the broker lets anybody come, it has answered.
-        let error = error.filter(|error| error.reason() != Reason::NeedsCredentials);
-        let probe = self.described(probe_of(who, connected_in, duration, error));
+        let refused = error.is_some_and(|error| error.reason().is_of_access());
+        let error = error.filter(|_| !refused);
+        let mut probe = self.described(probe_of(who, connected_in, duration, error));
+        probe.by_handler &= !refused;
         (probe, answer)
     }
 

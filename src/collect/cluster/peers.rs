@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
+use super::access::Access;
 use super::address::{FIRST_PORT, address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::Dialer;
-use crate::kafka::security::Security;
 use crate::model::text;
-use crate::model::{Peer, PeerProbe, Probe, ProbeError, Reason, SecurityProtocol};
+use crate::model::{Peer, PeerProbe, Probe, ProbeError, SecurityProtocol};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
@@ -69,7 +69,12 @@ impl Peers {
     }
 
     /// Asks every peer of the ring for ApiVersions, all at the same time.
-    pub(super) async fn probe(&mut self, dialer: &Dialer, timing: Timing) -> Vec<PeerProbe> {
+    pub(super) async fn probe(
+        &mut self,
+        dialer: &Dialer,
+        timing: Timing,
+        access: &Access,
+    ) -> Vec<PeerProbe> {
         self.close_unlisted().await;
         for (peer, _) in &self.ring {
             let address = address(&peer.host, peer.port);
@@ -78,8 +83,8 @@ impl Peers {
             if known.is_none_or(|client| client.address() != address)
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
-                let client = Client::new(address, dialer.clone(), timing)
-                    .with_security(Security::without_credentials(self.protocol));
+                let client = Client::new(address, dialer.clone(), timing);
+                let client = access.prepare(client, self.protocol, true);
                 self.clients.insert(peer.id, client);
             }
         }
@@ -124,7 +129,7 @@ async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
         asked.duration,
         error,
     );
-    let demands = error.is_some_and(|error| error.reason() == Reason::NeedsCredentials);
+    let demands = error.is_some_and(|error| error.reason().is_of_access());
     let (connect, api) = match asked.connected_in {
         Some(duration) => (
             Probe {

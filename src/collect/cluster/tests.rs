@@ -151,6 +151,7 @@ const FAST: Timing = Timing {
     retry_first: Duration::from_millis(5),
     retry_last: Duration::from_millis(20),
     retry_tls: Duration::from_millis(20),
+    retry_login: Duration::from_secs(300),
     renew_tls: Duration::from_secs(3600),
 };
 

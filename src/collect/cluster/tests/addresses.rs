@@ -76,19 +76,14 @@ fn the_listener_that_demands_least_comes_first_and_the_others_follow() {
         "SSL SASL_TLS SASL MTLS PLAIN"
     );
     assert_eq!(order(&all, Some("h:1"), None, &[]), "h:1");
-    let many: Vec<_> = (0..20)
-        .map(|port| {
-            (
-                [
-                    "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P",
-                    "Q", "R", "S", "T",
-                ][port as usize],
-                Some(Plaintext),
-                None,
-                9000 + port,
-            )
-        })
-        .collect();
+    let many = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J"].map(|name| {
+        (
+            name,
+            Some(Plaintext),
+            None,
+            9000 + u16::from(name.as_bytes()[0]),
+        )
+    });
     assert_eq!(
         order(&broker(Some(1), &many), None, None, &[]),
         "A B C D E F G H"

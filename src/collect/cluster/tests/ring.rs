@@ -114,7 +114,9 @@ async fn a_container_leads_to_no_service_of_the_host() {
     ];
     peers.remember(1, "", &listed);
     let own = OwnConnections::default().into();
-    let probes = peers.probe(&own, Timing::default()).await;
+    let probes = peers
+        .probe(&own, Timing::default(), &Access::default())
+        .await;
     let asked: Vec<_> = probes
         .iter()
         .map(|probe| (probe.peer.id, probe.connect.error.as_ref().unwrap().reason))
