@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use kafka_vitals::analyze;
 use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
+use kafka_vitals::collect::zookeeper::ensembles;
 use kafka_vitals::config::Config;
 use kafka_vitals::discover::properties::Properties;
 use kafka_vitals::discover::settings::interpret;
 use kafka_vitals::evidence::mask;
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
+use kafka_vitals::kafka::zookeeper::jute;
 use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
 use kafka_vitals::sys::perf_data::PerfData;
 use kafka_vitals::sys::proc::{Deadline, ProcRoot};
@@ -23,10 +25,11 @@ use kafka_vitals::sys::sock_diag::{self, States};
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
+    ("zookeeper", zookeeper),
     ("sock_diag", socket_messages),
     ("proc", proc_files),
     ("properties", properties),
@@ -54,6 +57,18 @@ fn kafka_wire(bytes: &[u8]) {
     let _ = wire::api_versions(bytes);
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
         let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
+    }
+}
+
+/// Reads an answer of ZooKeeper: a session, children, a node and what Kafka writes into nodes.
+fn zookeeper(bytes: &[u8]) {
+    let _ = (
+        jute::connected(bytes).is_ok(),
+        jute::children(bytes).is_ok(),
+    );
+    let data = jute::data(bytes).ok().and_then(Result::ok);
+    for data in data.into_iter().chain([bytes]) {
+        let _ = (ensembles::registration(data), ensembles::controller(data));
     }
 }
 

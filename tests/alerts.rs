@@ -167,6 +167,11 @@ fn alertmanager_inhibits_what_a_cause_explains() {
         ("ProcessStopped", "payments", "2", false),
         ("IsrLeaderAlone", "payments", "1", true),
         ("ApiUnresponsive", "payments", "2", true),
+        ("NotRegistered", "search", "3", false),
+        ("UnderReplicated", "search", "1", true),
+        ("ApiUnresponsive", "search", "2", false),
+        ("RegisteredButDead", "search", "2", true),
+        ("RegisteredButDead", "search", "4", false),
         // No cause explains it.
         ("IsrLeaderAlone", "billing", "1", false),
         ("JvmDeadlock", "stock", "1", false),

@@ -20,6 +20,7 @@ use kafka_vitals::collect::process::ProcessReader;
 use kafka_vitals::collect::progress::ProgressCollector;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{self, ThreadHistory};
+use kafka_vitals::collect::zookeeper::ensembles::{Ensembles, Way};
 use kafka_vitals::collect::{exporter, fds, log_dirs, memory_maps};
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::kafka::conn::OwnConnections;
@@ -363,6 +364,19 @@ fn collectors_of_broker(rounds: usize) -> Result<()> {
     })?;
     measure(C::Cluster, &mut || {
         runtime.block_on(cluster.probe())?.1?;
+        Ok(())
+    })?;
+    let way = Way {
+        servers: broker.zookeeper.clone(),
+        loopback: true,
+        of_others: false,
+    };
+    let ensemble = Ensembles::default().of(way, 0);
+    measure(C::ZooKeeper, &mut || {
+        // Rounds at one moment share a part of what is read.
+        std::thread::sleep(Duration::from_millis(250));
+        let id = broker.id.unwrap_or_default();
+        runtime.block_on(ensemble.read(&broker.zookeeper_root, id, PATIENCE))?;
         Ok(())
     })?;
     let mut names = Arc::default();

@@ -42,6 +42,8 @@ pub struct ClusterOptions {
     /// The listeners of every broker, the first for the brokers among themselves; a PLAINTEXT one by default. The one of
     /// KRaft's controllers comes after them and is PLAINTEXT.
     pub listeners: Vec<Listener>,
+    /// The chroot of `zookeeper.connect`; empty for none.
+    pub zookeeper_root: String,
     /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
     /// Further options of the brokers' JVMs.
@@ -66,6 +68,7 @@ impl ClusterOptions {
             heap: "256m".into(),
             offsets_partitions: 50,
             listeners: vec![Listener::new(Security::Plaintext)],
+            zookeeper_root: String::new(),
             properties: Vec::new(),
             jvm_options: Vec::new(),
             java: None,
@@ -398,7 +401,9 @@ impl Cluster {
             .arg(self.version.topics_tool);
         match &self.zookeeper {
             Some((_, port)) if !self.version.topics_asks_brokers => {
-                tool.arg("--zookeeper").arg(format!("127.0.0.1:{port}"));
+                let root = &self.options.zookeeper_root;
+                tool.arg("--zookeeper")
+                    .arg(format!("127.0.0.1:{port}{root}"));
             }
             _ => {
                 let is_running =
@@ -425,6 +430,18 @@ impl Cluster {
         tool.arg("-cp").arg(&self.classpath).arg(class);
         tool.args(arguments);
         self.run_tool(class, tool, TOOL_TIME)
+    }
+
+    /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
+    pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
+        let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
+        let mut tool = self.java_command("64m", "tools-");
+        tool.arg("-cp")
+            .arg(&self.classpath)
+            .arg("org.apache.zookeeper.ZooKeeperMain")
+            .args(["-server", &format!("127.0.0.1:{port}")])
+            .args(command);
+        self.run_tool("zookeeper-shell", tool, TOOL_TIME)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

@@ -147,7 +147,7 @@ pub(super) async fn run(context: BrokerContext) {
 }
 
 /// Whether the exporter and the broker share a loopback.
-async fn same_network(
+pub(super) async fn same_network(
     context: &BrokerContext,
     worker: &mut BlockingWorker<()>,
 ) -> Result<bool, Failure> {

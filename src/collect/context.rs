@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::dump_service::Jvm;
 use super::snapshot_store::Update;
 use super::socket_tables::SocketTables;
+use super::zookeeper::ensembles::Ensembles;
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Clock};
@@ -29,6 +30,7 @@ pub struct BrokerContext {
     /// The exporter's own connections to brokers, which are left out of all counts.
     pub own: OwnConnections,
     pub tables: SocketTables,
+    pub ensembles: Ensembles,
     /// To the snapshot store.
     pub updates: mpsc::Sender<Update>,
     pub clock: Clock,

@@ -337,6 +337,7 @@ mod tests {
             proc: ProcRoot::new("/proc"),
             own: Default::default(),
             tables: Default::default(),
+            ensembles: Default::default(),
             updates,
             clock: Clock::start(),
             kept_descriptors: Allowance::new(1),

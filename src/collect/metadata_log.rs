@@ -5,14 +5,14 @@ pub mod count;
 mod follow;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::context::BrokerContext;
+use super::dump_service::Jvm;
 use super::frame::{self, BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process};
-use crate::kafka::metadata_log::image::Image;
+use crate::kafka::metadata_log::image::{Image, MOST_BYTES};
 use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
     Moment, Reading, Reason, Registration,
@@ -25,8 +25,9 @@ use follow::{FollowError, Follower, Progress};
 
 /// The folder of the log below `metadata.log.dir`.
 const FOLDER: &str = "__cluster_metadata-0";
-/// After a failure that new bytes do not mend.
-const PAUSE: u64 = 60_000;
+/// After a failure to find or open a file, and after one that a long read may have come before, in milliseconds.
+const PAUSE: u64 = 5_000;
+const LONG_PAUSE: u64 = 60_000;
 
 /// Follows the log of one node.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct MetadataLogs {
     proc: ProcRoot,
     broker: Arc<Broker>,
     clock: Clock,
+    /// Says whether another user's nodes come first.
+    jvm: Option<Arc<Jvm>>,
     following: Option<Following>,
     /// What failed last, and when.
     failed: Option<(Failure, Moment)>,
@@ -106,15 +109,22 @@ impl BlockingCollector for MetadataLogs {
     const RUNS_ON: RunsOn = RunsOn::OwnThread;
 
     fn new(context: &BrokerContext) -> MetadataLogs {
-        MetadataLogs::of(&context.proc, &context.broker, context.clock)
+        MetadataLogs {
+            jvm: Some(Arc::clone(&context.jvm)),
+            ..MetadataLogs::of(&context.proc, &context.broker, context.clock)
+        }
     }
 
     fn collect(&mut self) -> Result<Update, Failure> {
         let now = self.clock.now();
-        if let Some((failure, at)) = &self.failed
-            && now.0 < at.0 + PAUSE
-        {
-            return Err(failure.clone());
+        if let Some((failure, at)) = &self.failed {
+            let pause = match failure.reason {
+                Reason::Protocol => LONG_PAUSE,
+                _ => PAUSE,
+            };
+            if now.0 < at.0 + pause {
+                return Err(failure.clone());
+            }
         }
         let update = self.read(now);
         self.failed = None;
@@ -127,11 +137,13 @@ impl BlockingCollector for MetadataLogs {
 }
 
 impl MetadataLogs {
+    /// Follows the log of a node of the first user.
     pub fn of(proc: &ProcRoot, broker: &Arc<Broker>, clock: Clock) -> MetadataLogs {
         MetadataLogs {
             proc: proc.clone(),
             broker: Arc::clone(broker),
             clock,
+            jvm: None,
             following: None,
             failed: None,
         }
@@ -143,7 +155,8 @@ impl MetadataLogs {
             none => none.insert(open(&self.proc, &self.broker)?),
         };
         let before = following.known.end_offset;
-        let update = following.run(&self.broker, now)?;
+        let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
+        let update = following.run(&self.broker, now, of_others)?;
         // A node that has ended writes nothing. Its files must not stay open.
         if following.known.end_offset == before {
             let same = same_process(&self.proc, self.broker.process);
@@ -172,7 +185,7 @@ fn open(proc: &ProcRoot, broker: &Broker) -> Result<Following, Failure> {
 }
 
 impl Following {
-    fn run(&mut self, broker: &Broker, now: Moment) -> Result<Update, Failure> {
+    fn run(&mut self, broker: &Broker, now: Moment, of_others: bool) -> Result<Update, Failure> {
         let Following {
             follower,
             memory,
@@ -183,18 +196,21 @@ impl Following {
             FollowError::File(error) => unreadable(broker, error),
             other => {
                 let reason = match other {
-                    FollowError::Read { .. } => Reason::Io,
-                    _ => Reason::Protocol,
+                    FollowError::Log { .. } | FollowError::CutSnapshot { .. } => Reason::Protocol,
+                    _ => Reason::Io,
                 };
                 Failure::new(reason, format!("{}: {error}", broker.name()))
             }
         })?;
         let replay = follower.replay();
-        memory.take(replay.image().bytes()).map_err(|()| {
+        let bytes = replay.image().bytes();
+        memory.take(bytes, of_others).map_err(|()| {
             let message = format!(
-                "{}: the metadata logs of this host's nodes need more than {} MiB",
+                "{}: what the metadata logs of this host's nodes hold needs more than {} MiB, or that of other users' nodes than \
+                 the first one's more than {} MiB",
                 broker.name(),
-                MOST_MEMORY >> 20
+                MOST_MEMORY >> 20,
+                MOST_MEMORY_OF_OTHERS >> 20
             );
             Failure::new(Reason::NoRoom, message)
         })?;
@@ -243,21 +259,28 @@ fn unreadable(broker: &Broker, error: &FileError) -> Failure {
     Failure::new(reason, format!("{}: {error}{remedy}", broker.name()))
 }
 
-/// What the states of all nodes on this host may need together.
-const MOST_MEMORY: usize = 96 << 20;
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
+/// What the states of all nodes on this host may need together, and those of other users' nodes than the first one's.
+const MOST_MEMORY: usize = MOST_BYTES;
+const MOST_MEMORY_OF_OTHERS: usize = MOST_MEMORY / 2;
+/// Of the first user, of the others.
+static TAKEN: Mutex<[usize; 2]> = Mutex::new([0; 2]);
 
 /// A part of [`MOST_MEMORY`], given back when dropped.
 #[derive(Debug, Default)]
-struct Memory(usize);
+struct Memory {
+    bytes: usize,
+    of_others: bool,
+}
 
 impl Memory {
-    /// Holds so many bytes from now on.
-    fn take(&mut self, bytes: usize) -> Result<(), ()> {
-        let before = std::mem::replace(&mut self.0, bytes);
-        TAKEN.fetch_add(bytes, Ordering::Relaxed);
-        let taken = TAKEN.fetch_sub(before, Ordering::Relaxed) - before;
-        match taken > MOST_MEMORY {
+    /// Holds so many bytes from now on, also where it is too much: the caller then drops what needs them.
+    fn take(&mut self, bytes: usize, of_others: bool) -> Result<(), ()> {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        taken[usize::from(self.of_others)] -= self.bytes;
+        (self.bytes, self.of_others) = (bytes, of_others);
+        taken[usize::from(of_others)] += bytes;
+        let [own, others] = *taken;
+        match own + others > MOST_MEMORY || (of_others && others > MOST_MEMORY_OF_OTHERS) {
             true => Err(()),
             false => Ok(()),
         }
@@ -266,6 +289,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        TAKEN.fetch_sub(self.0, Ordering::Relaxed);
+        let _ = self.take(0, self.of_others);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ pub mod socket_tables;
 pub mod sockets;
 mod supervisor;
 pub mod threads;
+pub mod zookeeper;
 
 use std::sync::Arc;
 
@@ -67,6 +68,7 @@ fn start(context: &BrokerContext) -> JoinSet<()> {
     tasks.own::<progress::Progress, _>(progress::run);
     // Where it is off, its readings say so.
     tasks.spawn::<cluster::Cluster, _>(cluster::run);
+    tasks.spawn::<zookeeper::ZooKeeper, _>(zookeeper::run);
     tasks.set
 }
 

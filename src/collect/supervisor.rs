@@ -14,6 +14,7 @@ use super::discovery::{self, Scan};
 use super::dump_service::DumpService;
 use super::snapshot_store::{self, Update};
 use super::socket_tables::SocketTables;
+use super::zookeeper::ensembles::Ensembles;
 use crate::config::{BrokerMatch, BrokerSettings, Config, InUse};
 use crate::discover::{self, Discovery};
 use crate::kafka::conn::OwnConnections;
@@ -121,6 +122,7 @@ async fn discover(
     let proc = ProcRoot::new(&config.procfs);
     let own = OwnConnections::default();
     let tables = SocketTables::default();
+    let ensembles = Ensembles::new(own.clone());
     let kept_descriptors = Allowance::of_own_limit();
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
@@ -178,6 +180,7 @@ async fn discover(
                     proc: proc.clone(),
                     own: own.clone(),
                     tables: tables.clone(),
+                    ensembles: ensembles.clone(),
                     updates: updates.clone(),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
@@ -302,11 +305,14 @@ fn suits(known: &Broker, found: &Broker) -> bool {
             metadata_log_dir,
             min_insync_replicas,
             zookeeper,
+            zookeeper_root,
+            zookeeper_tls,
             uid,
             gid,
             ..
         } = broker;
         let files = (log_dirs, metadata_log_dir, min_insync_replicas);
+        let zookeeper = (zookeeper, zookeeper_root, zookeeper_tls);
         (id, roles, listeners, mode, files, zookeeper, uid, gid)
     }
     used(known) == used(found)

@@ -122,6 +122,10 @@ pub(super) fn classify(
                     rest.pop_front();
                 }
             }
+            // Brokers before 2.5 have no other setting for it.
+            "-Dzookeeper.client.secure=true" => launch
+                .overrides
+                .push(("zookeeper.ssl.client.enable".into(), "true".into())),
             _ if name.starts_with('-') || name.is_empty() => {}
             _ if expand && name.starts_with('@') && !name.starts_with("@@") => {
                 match read_file(&name[1..]) {

@@ -53,7 +53,13 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
                 .into(),
         ),
     }
-    broker.zookeeper = zookeeper.map(zookeeper_servers).unwrap_or_default();
+    (broker.zookeeper, broker.zookeeper_root) =
+        zookeeper.map(zookeeper_servers).unwrap_or_default();
+    // TLS needs Netty, which is used for nothing else.
+    let netty = known("zookeeper.clientCnxnSocket").is_some_and(|class| class.contains("Netty"));
+    let tls =
+        known("zookeeper.ssl.client.enable").is_some_and(|on| on.eq_ignore_ascii_case("true"));
+    broker.zookeeper_tls = netty || tls;
 
     if !provided.contains("log.dirs") && !provided.contains("log.dir") {
         let dirs = known("log.dirs")
@@ -103,11 +109,13 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
 }
 
 /// The keys that are read. Others are dropped at once, because their values may be passwords.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 15] = [
     "broker.id",
     "node.id",
     "process.roles",
     "zookeeper.connect",
+    "zookeeper.ssl.client.enable",
+    "zookeeper.clientCnxnSocket",
     "log.dirs",
     "log.dir",
     "metadata.log.dir",
@@ -127,9 +135,9 @@ fn role(name: &str) -> Option<Role> {
     }
 }
 
-/// Returns `host:port` entries. The chroot follows the last entry, and the default port is 2181.
-fn zookeeper_servers(connect: &str) -> Vec<String> {
-    let servers = connect.split('/').next().unwrap_or_default();
+/// Returns `host:port` entries and the chroot, which follows the last entry. The default port is 2181.
+fn zookeeper_servers(connect: &str) -> (Vec<String>, String) {
+    let (servers, root) = connect.split_at(connect.find('/').unwrap_or(connect.len()));
     let with_port = |server: &str| {
         let has_port = server
             .rsplit_once(':')
@@ -140,10 +148,11 @@ fn zookeeper_servers(connect: &str) -> Vec<String> {
             format!("{server}:2181")
         }
     };
-    properties::list(servers)
+    let servers = properties::list(servers)
         .take(MOST_ENTRIES)
         .map(with_port)
-        .collect()
+        .collect();
+    (servers, root.trim_end_matches('/').to_owned())
 }
 
 /// Which protocol each listener speaks.

@@ -133,6 +133,10 @@ catalogue! {
         "How long ago the exporter saw the replica of the metadata log get its last record. By default about two records arrive each second, also at rest (metadata.max.idle.interval.ms).");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
         "What was not exported because its number is bounded: series of partition_isr_replicas and of cluster_broker_state; brokers, which are processes that look like one beyond max_brokers.");
+    REGISTERED = ("kafka_vitals_registered", ["broker"],
+        "1 if ZooKeeper lists the broker and this process has registered it, 0 if not; see reading_age_seconds{collector=\"zookeeper\"}. Absent for clusters that keep their metadata in KRaft, and while unknown.");
+    CONTROLLER = ("kafka_vitals_controller", ["broker"],
+        "1 if the broker is the active controller by ZooKeeper, 0 if not. A cluster has one: the sum over its brokers is 1, and 0 during an election. Absent as registered is.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
         "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions, which a request handler answers; network is what the network thread alone answers, in place of api where the listener demands credentials that are not configured: ApiVersions before a login, or a TLS handshake; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api or network is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],

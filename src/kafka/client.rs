@@ -88,7 +88,7 @@ impl Default for Timing {
 
 impl Timing {
     /// Returns how long no connection is made after so many failures in a row.
-    fn retry_after(&self, failures: u32) -> Duration {
+    pub(super) fn retry_after(&self, failures: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
         self.retry_first
             .saturating_mul(doubled)
@@ -150,31 +150,7 @@ impl ClientError {
     /// Returns the reason as labels have it.
     pub fn reason(&self) -> Reason {
         match self {
-            ClientError::Conn(error) => match error {
-                ConnError::Refused { .. } => Reason::Refused,
-                ConnError::NameTimeout { .. }
-                | ConnError::ConnectTimeout { .. }
-                | ConnError::Timeout { .. } => Reason::Timeout,
-                ConnError::NoRoom { .. } => Reason::NoRoom,
-                ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
-                ConnError::Loopback { .. } => Reason::OtherNetwork,
-                ConnError::Closed { .. } => Reason::Closed,
-                ConnError::Tls { .. } => Reason::Unsupported,
-                ConnError::Unverified { .. } => Reason::Certificate,
-                ConnError::OfTls { problem, .. } => match problem {
-                    TlsProblem::CertificateDemanded => Reason::NeedsCredentials,
-                    TlsProblem::Certificate(_) => Reason::Certificate,
-                    TlsProblem::Alert(_) | TlsProblem::Incompatible(_) => Reason::Unsupported,
-                    TlsProblem::Closed => Reason::Closed,
-                    TlsProblem::NotTls
-                    | TlsProblem::ClosedAtOnce
-                    | TlsProblem::Flood
-                    | TlsProblem::Broken(_) => Reason::Protocol,
-                },
-                ConnError::Http { .. }
-                | ConnError::FrameLength { .. }
-                | ConnError::Correlation { .. } => Reason::Protocol,
-            },
+            ClientError::Conn(error) => error.reason(),
             ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
             ClientError::Login { source, .. } => match source {
                 LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {

@@ -242,6 +242,15 @@ impl Conn {
         self.stream.certificate_end()
     }
 
+    /// Numbers the requests from `first` on, and not from 1.
+    pub(super) fn numbered_from(self, first: i32) -> Conn {
+        let correlation = first.wrapping_sub(1);
+        Conn {
+            correlation,
+            ..self
+        }
+    }
+
     /// Returns since when a request has been unanswered.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.outstanding

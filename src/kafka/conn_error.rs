@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::tls_error::TlsProblem;
+use crate::model::Reason;
 use crate::model::room::BUDGET;
 
 /// Why there is no answer. Every error except [`ConnError::Timeout`] ends the connection.
@@ -89,4 +90,35 @@ pub enum ConnError {
         request: &'static str,
         source: io::Error,
     },
+}
+
+impl ConnError {
+    /// Returns the reason as labels have it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ConnError::Refused { .. } => Reason::Refused,
+            ConnError::NameTimeout { .. }
+            | ConnError::ConnectTimeout { .. }
+            | ConnError::Timeout { .. } => Reason::Timeout,
+            ConnError::NoRoom { .. } => Reason::NoRoom,
+            ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
+            ConnError::Loopback { .. } => Reason::OtherNetwork,
+            ConnError::Closed { .. } => Reason::Closed,
+            ConnError::Tls { .. } => Reason::Unsupported,
+            ConnError::Unverified { .. } => Reason::Certificate,
+            ConnError::OfTls { problem, .. } => match problem {
+                TlsProblem::CertificateDemanded => Reason::NeedsCredentials,
+                TlsProblem::Certificate(_) => Reason::Certificate,
+                TlsProblem::Alert(_) | TlsProblem::Incompatible(_) => Reason::Unsupported,
+                TlsProblem::Closed => Reason::Closed,
+                TlsProblem::NotTls
+                | TlsProblem::ClosedAtOnce
+                | TlsProblem::Flood
+                | TlsProblem::Broken(_) => Reason::Protocol,
+            },
+            ConnError::Http { .. }
+            | ConnError::FrameLength { .. }
+            | ConnError::Correlation { .. } => Reason::Protocol,
+        }
+    }
 }

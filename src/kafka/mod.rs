@@ -1,5 +1,6 @@
 //! The part of Kafka's protocol that a probe needs, bounded in time and memory: a connection, the encoding of its requests
-//! and responses, and a client that asks a broker without harming it. And what KRaft's metadata log holds.
+//! and responses, and a client that asks a broker without harming it; and what KRaft's metadata log holds. [`zookeeper`] does
+//! the same for the servers that keep the metadata of older clusters.
 
 mod certificate;
 pub mod client;
@@ -14,3 +15,4 @@ pub mod security;
 mod tls_error;
 mod transport;
 pub mod wire;
+pub mod zookeeper;

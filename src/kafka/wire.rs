@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the number of elements that follow, which is never more than the remaining bytes can hold.
-    fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
+    pub(super) fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
         let start = self.clone();
         let count = self.int32(field)?;
         let count =

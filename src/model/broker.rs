@@ -94,6 +94,12 @@ pub struct Broker {
     pub cluster_id: Option<String>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
+    /// The chroot of `zookeeper.connect`, below which all nodes of the cluster are; empty without one.
+    #[serde(default)]
+    pub zookeeper_root: String,
+    /// Whether the broker speaks TLS with ZooKeeper.
+    #[serde(default)]
+    pub zookeeper_tls: bool,
     /// Effective ids, which an attach must take on.
     pub uid: Option<u32>,
     pub gid: Option<u32>,

@@ -21,6 +21,7 @@ named! {
         LogDirs = "log_dirs",
         Cluster = "cluster",
         MetadataLog = "metadata_log",
+        ZooKeeper = "zookeeper",
         Threads = "threads",
         Progress = "progress",
         Pools = "pools",
@@ -68,6 +69,10 @@ impl CollectorName {
             Self::MetadataLog => (
                 "the node's replica of KRaft's metadata log: ISR, leaders and brokers without a request",
                 every(1_000),
+            ),
+            Self::ZooKeeper => (
+                "ZooKeeper requests: registered brokers and the controller",
+                every(5_000),
             ),
             Self::Threads => (
                 "thread dumps by dynamic attach: deadlocks, stalled and missing threads",

@@ -16,6 +16,7 @@ pub mod text;
 mod threads;
 mod time;
 mod visible;
+mod zookeeper;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
@@ -34,3 +35,4 @@ pub use time::{
     rfc3339_millis, seconds_text,
 };
 pub use visible::{is_unseen, visible};
+pub use zookeeper::{OwnRegistration, ZooKeeperReport};

@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProcessKey, ProgressReport,
-    Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Mode, Moment, ProcessKey,
+    ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -108,6 +109,9 @@ pub struct BrokerSnapshot {
     /// Only KRaft nodes have it.
     #[serde(default)]
     pub metadata_log: Reading<MetadataLog>,
+    /// Only brokers of older clusters have it.
+    #[serde(default)]
+    pub zookeeper: Reading<ZooKeeperReport>,
     /// Free space of each log dir's file system.
     pub log_dirs: Reading<Vec<LogDirSpace>>,
     pub threads: Reading<ThreadReport>,
@@ -149,10 +153,10 @@ impl BrokerSnapshot {
     }
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
-    /// it is known whenever `connections` is.
-    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 15] {
+    /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
+    pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
         use CollectorName as C;
-        [
+        let all: [(CollectorName, &'static str, &dyn AnyReading); 16] = [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
@@ -164,11 +168,18 @@ impl BrokerSnapshot {
             (C::Cluster, "answers to requests", &self.probes),
             (C::Cluster, "cluster state", &self.cluster),
             (C::MetadataLog, "metadata log", &self.metadata_log),
+            (C::ZooKeeper, "registration in ZooKeeper", &self.zookeeper),
             (C::Threads, "threads", &self.threads),
             (C::Progress, "progress of threads", &self.progress),
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
             (C::Pools, "CPU time of pools", &self.pools),
-        ]
+        ];
+        let elsewhere = self.broker.mode.map(|mode| match mode {
+            Mode::ZooKeeper => C::MetadataLog,
+            Mode::KRaft => C::ZooKeeper,
+        });
+        let is_here = move |(collector, ..): &(CollectorName, _, _)| Some(*collector) != elsewhere;
+        all.into_iter().filter(is_here)
     }
 
     /// Makes unknown what this collector has read, because it is off from now on.
@@ -192,6 +203,7 @@ impl BrokerSnapshot {
                 self.probes = Reading::default();
             }
             C::MetadataLog => self.metadata_log = Reading::default(),
+            C::ZooKeeper => self.zookeeper = Reading::default(),
             C::Threads => {
                 self.threads = Reading::default();
                 self.deadlock = None;

@@ -83,6 +83,9 @@ findings! {
     MetadataStalled = "metadata_stalled", Critical, "Metadata log stands still",
         "This node's replica of the cluster's metadata log gets no records: the node does not learn of new leaders, ISRs, brokers and topics, and acts on an old state.",
         "If the replicas of all nodes stand still, check the controllers: they have no quorum. If only this one does, check its connection to them and its log.";
+    NotRegistered = "not_registered", Critical, "Serves without being registered",
+        "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing and is in no ISR, while its process looks well.",
+        "Save the evidence, then restart this broker: it registers only when it starts.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
         "At their present growth the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
         "Find what grows (file handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";
@@ -104,6 +107,9 @@ findings! {
     MissingThread = "missing_thread", Warning, "Threads have ended",
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";
+    RegisteredButDead = "registered_but_dead", Warning, "Registered in ZooKeeper and silent",
+        "The broker answers nothing while ZooKeeper goes on listing it: for the controller it is well, so it stays the leader of its partitions until its process ends.",
+        "ZooKeeper will not end this. Follow the runbook of the finding that explains the silence, which most often ends with a restart.";
     FileHandleLeak = "file_handle_leak", Warning, "File handles grow without end",
         "The number of open file handles has grown steadily and does not come down.",
         "Find the kind that grows: sockets point to clients that reconnect or a broker that does not close; files to segments that are not deleted.";

@@ -28,13 +28,14 @@ const SETTLED: Duration = Duration::from_secs(5);
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 6] = [
+pub const DECIDING: [FindingId; 7] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
     FindingId::ProcessStopped,
     FindingId::ApiUnresponsive,
     FindingId::BrokerFenced,
+    FindingId::NotRegistered,
 ];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [

@@ -18,7 +18,8 @@ use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
 pub use case::Case;
 use replication::{
-    broker_fenced, followers_missing, metadata_stalled, offline_partitions, views_diverge,
+    broker_fenced, followers_missing, metadata_stalled, not_registered, offline_partitions,
+    registered_but_dead, views_diverge,
 };
 
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 24] = [
+pub const RULES: [Rule; 26] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -82,6 +83,8 @@ pub const RULES: [Rule; 24] = [
         .twice_in(CollectorName::Cluster),
     rule(FindingId::BrokerFenced, 10, 10, broker_fenced),
     rule(FindingId::MetadataStalled, 5, 5, metadata_stalled),
+    // Longer than a session lasts, which ends before the broker opens the next one, and than a start takes.
+    rule(FindingId::NotRegistered, 60, 10, not_registered),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -103,6 +106,7 @@ pub const RULES: [Rule; 24] = [
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
     rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),

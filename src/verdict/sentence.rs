@@ -80,6 +80,17 @@ pub fn sentence(
                     ),
                     "See what is found below.",
                 )
+            } else if let (None, Some(finding)) = (
+                find(FindingId::ApiUnresponsive),
+                find(FindingId::NotRegistered),
+            ) {
+                let since = clock_text(finding.since);
+                with(
+                    format!(
+                        "{name} answers, but has not been registered in ZooKeeper since {since}."
+                    ),
+                    "Restart it.",
+                )
             } else {
                 let since = find(FindingId::ApiUnresponsive).map_or(since, |finding| finding.since);
                 let text = format!(

@@ -19,6 +19,7 @@ mod service;
 mod settings;
 mod sockets;
 mod strangers;
+mod zookeeper;
 
 const EXE: &str = env!("CARGO_BIN_EXE_kafka-vitals");
 

@@ -139,6 +139,9 @@ fn while_sessions_expire(cluster: &mut Cluster, scrapes: &mut Scrapes) {
     step("the probe fails for this broker alone", || {
         verdict::probe_fails(cluster, &exporter, &made);
     });
+    step("ZooKeeper goes on listing the silent broker", || {
+        verdict::registered_but_dead(cluster, &exporter, made.broker);
+    });
     step("Alertmanager inhibits a symptom of this broker", || {
         pager.inhibits_a_symptom(made.broker);
     });

@@ -170,6 +170,26 @@ pub fn probe_fails(cluster: &Cluster, exporter: &Exporter, made: &Deadlock) {
     }
 }
 
+/// The thread that keeps the session with ZooKeeper takes no part in the deadlock.
+pub fn registered_but_dead(cluster: &Cluster, exporter: &Exporter, sick: i32) {
+    let finding = |id| {
+        let series = format!(
+            "finding_active{{broker=\"{id}\",finding=\"registered_but_dead\",severity=\"warning\"}}"
+        );
+        exporter.metrics().get(&series)
+    };
+    // With clients that commit, the API is silent 35 s after the deadlock.
+    wait_for("the silence", Duration::from_secs(120), || {
+        finding(sick) == Some(1.0)
+    });
+    assert_eq!(exporter.metrics().of("registered", sick), Some(1.0));
+    for id in ids_without(cluster, sick) {
+        assert_eq!(finding(id), Some(0.0), "{id}");
+    }
+    let listed = cluster.zookeeper_shell(&["ls", "/brokers/ids"]).unwrap();
+    assert!(listed.contains(&sick.to_string()), "{listed}");
+}
+
 /// Processes of another user claim to be each broker of the host.
 fn strangers_change_no_answer(cluster: &Cluster, exporter: &Exporter, sick: i32) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -134,8 +134,9 @@ impl Cluster {
         }
         if let Some((_, port)) = &self.zookeeper {
             lines += &format!(
-                "broker.id={id}\nlisteners={clients}\nzookeeper.connect=127.0.0.1:{port}\n\
-                 zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n"
+                "broker.id={id}\nlisteners={clients}\nzookeeper.connect=127.0.0.1:{port}{}\n\
+                 zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n",
+                self.options.zookeeper_root
             );
             if self.secured.has_names() {
                 lines += &format!(
@@ -337,7 +338,7 @@ impl Cluster {
             return Ok(());
         };
         let deadline = Instant::now() + START_TIME;
-        let path = format!("/brokers/ids/{id}");
+        let path = format!("{}/brokers/ids/{id}", self.options.zookeeper_root);
         while self
             .zookeeper_dump(port)?
             .lines()

@@ -355,6 +355,10 @@ impl Follower {
             self.half_written = None;
             return Ok(Step::Next);
         }
+        if self.replay.is_behind_snapshot() {
+            let path = self.folder.shown().to_path_buf();
+            return Err(FollowError::Gap { path, offset: next });
+        }
         if rest == 0 {
             self.half_written = None;
             return Ok(Step::End);

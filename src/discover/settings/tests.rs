@@ -138,8 +138,32 @@ fn ids_roles_and_folders() {
     assert_eq!(none.id, None);
     assert_eq!(none.log_dirs, [Path::new("/b"), Path::new("c")]);
     assert_eq!(none.zookeeper, ["z1:2181", "z2:1", "[::1]:2181"]);
+    assert_eq!(none.zookeeper_root, "/kafka/x");
     assert_eq!(
         interpreted(None, "").log_dirs,
         [Path::new("/tmp/kafka-logs")]
     );
+}
+
+#[test]
+fn the_way_to_zookeeper() {
+    let read = |text: &str| {
+        let broker = interpreted(None, text);
+        (broker.zookeeper_root, broker.zookeeper_tls)
+    };
+    let netty = "zookeeper.clientCnxnSocket=org.apache.zookeeper.ClientCnxnSocketNetty\n";
+    for (text, root, tls) in [
+        ("", "", false),
+        ("zookeeper.ssl.client.enable=false\n", "", false),
+        ("zookeeper.ssl.client.enable=true\n", "", true),
+        (netty, "", true),
+        ("zookeeper.connect=z:1,y:1/\n", "", false),
+        ("zookeeper.connect=z:1,y:1/a/b/\n", "/a/b", false),
+    ] {
+        assert_eq!(
+            read(&format!("zookeeper.connect=z\n{text}")),
+            (root.to_owned(), tls),
+            "{text}"
+        );
+    }
 }

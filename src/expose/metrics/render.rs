@@ -117,6 +117,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             sockets(f, broker, now);
             threads(f, broker, now);
             cluster(f, broker, now);
+            zookeeper(f, broker, now);
             probes(f, broker, now);
         }
         collectors(f, broker, now);
@@ -397,6 +398,19 @@ fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     ] {
         f.add(metric, &[label], count.map(|count| count as f64));
     }
+}
+
+fn zookeeper(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let Some(report) = broker.zookeeper.fresh(now) else {
+        return;
+    };
+    let label = broker.label.as_str();
+    f.add(&REGISTERED, &[label], f64::from(report.is_registered()));
+    let is_controller = broker
+        .broker
+        .id
+        .is_some_and(|id| report.controller == Some(id));
+    f.add(&CONTROLLER, &[label], f64::from(is_controller));
 }
 
 fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {

@@ -7,7 +7,7 @@ use super::LogProblem;
 use super::record::{PartitionId, Record, RegisterBroker, Uuid};
 
 /// What the state may need, in bytes. 200,000 partitions with three replicas each need some 13 MiB.
-pub const MOST_BYTES: usize = 64 << 20;
+pub const MOST_BYTES: usize = 40 << 20;
 /// What keeping a topic or a config costs besides its texts and partitions.
 const ENTRY: usize = 128;
 /// More partitions than any topic has. It bounds what a single record can make grow.
@@ -95,6 +95,14 @@ impl Partition {
 }
 
 impl Image {
+    /// An empty one instead of this one, which counts as a change.
+    pub fn again(&self) -> Image {
+        Image {
+            changes: self.changes + 1,
+            ..Image::default()
+        }
+    }
+
     /// Registered brokers by id.
     pub fn brokers(&self) -> &BTreeMap<i32, BrokerState> {
         &self.brokers
@@ -122,7 +130,7 @@ impl Image {
         set.or(self.min_isr_of_all)
     }
 
-    /// Grows with every change of what is counted.
+    /// Grows with every change of what is counted, also from an image to the one that takes its place.
     pub fn changes(&self) -> u64 {
         self.changes
     }

@@ -59,7 +59,7 @@ pub enum Record<'a> {
     BeginTransaction,
     EndTransaction,
     AbortTransaction,
-    /// The pulse of the log.
+    /// Written at a regular interval while nothing else is.
     NoOp,
     /// Known, and without effect on what is counted.
     Other,

@@ -17,9 +17,9 @@ pub struct Replay {
     from: i64,
     epoch: i32,
     written: i64,
-    /// When the newest NoOp was written, and how long after the one before it.
+    /// When the newest NoOp record was written, and how long after the one before it.
     no_op: Option<i64>,
-    pulse: Option<i64>,
+    pulse: Option<Duration>,
     transaction: Transaction,
     /// Where transactions began that were aborted. What they did is left out.
     aborted: BTreeSet<i64>,
@@ -50,6 +50,7 @@ impl Replay {
     /// Begins without any state, and leaves out the transactions that this one has seen aborted.
     pub fn again(&mut self) -> Replay {
         Replay {
+            image: self.image.again(),
             aborted: std::mem::take(&mut self.aborted),
             ..Replay::default()
         }
@@ -69,17 +70,22 @@ impl Replay {
         self.next
     }
 
+    /// Whether a snapshot holds more than the log.
+    pub fn is_behind_snapshot(&self) -> bool {
+        self.next < self.from
+    }
+
     /// When the newest record was written, in milliseconds since 1970.
     pub fn written(&self) -> i64 {
         self.written
     }
 
-    /// The time between the newest two NoOps. None where none is written any more: much younger records have come since.
+    /// The time between the newest two NoOp records. None where none is written any more: much younger records have come.
     pub fn pulse(&self) -> Option<Duration> {
-        let (pulse, newest) = (self.pulse?, self.no_op?);
-        let goes_on = self.written.saturating_sub(newest) <= pulse.saturating_mul(MISSED);
-        let millis = u64::try_from(pulse).ok().filter(|_| goes_on)?;
-        Some(Duration::from_millis(millis)).filter(|pulse| !pulse.is_zero())
+        let since = self.written.saturating_sub(self.no_op?);
+        let since = Duration::from_millis(u64::try_from(since).unwrap_or(0));
+        let goes_on = |pulse: &Duration| since <= 4 * (*pulse).max(Duration::from_secs(1));
+        self.pulse.filter(goes_on)
     }
 
     /// Whether a snapshot was read to its end.
@@ -112,19 +118,14 @@ impl Replay {
                 Ok(())
             })?;
         } else if batch.last_offset >= self.from {
-            let mut no_op = false;
             batch.each(|raw| {
                 if raw.offset < self.from || applied == Applied::Aborted {
                     return Ok(());
                 }
-                let done = self.record(&raw, before_transaction, &mut no_op);
+                let done = self.record(&raw, batch.written, before_transaction);
                 applied = done.map_err(|problem| problem.at(raw.offset))?;
                 Ok(())
             })?;
-            if no_op {
-                let before = self.no_op.replace(batch.written);
-                self.pulse = before.map(|before| batch.written.saturating_sub(before));
-            }
         }
         let next = batch.last_offset.checked_add(1);
         self.next = next.ok_or_else(|| LogProblem::Order(self.next).at(batch.base_offset))?;
@@ -135,12 +136,11 @@ impl Replay {
     fn record(
         &mut self,
         raw: &RawRecord<'_>,
+        written: i64,
         before_transaction: &mut dyn FnMut(&Image),
-        no_op: &mut bool,
     ) -> Result<Applied, LogProblem> {
         let value = raw.value.ok_or(LogProblem::Unknown("nothing"))?;
         let record = record::read(value)?;
-        *no_op |= record == Record::NoOp;
         match (record, self.transaction) {
             (Record::BeginTransaction, Transaction::None) => {
                 self.transaction = match self.aborted.contains(&raw.offset) {
@@ -165,6 +165,12 @@ impl Replay {
             (Record::BeginTransaction | Record::EndTransaction | Record::AbortTransaction, _) => {
                 return Err(LogProblem::Transaction);
             }
+            (Record::NoOp, _) => {
+                let before = self.no_op.replace(written);
+                let apart = before.and_then(|before| written.checked_sub(before));
+                let apart = apart.and_then(|apart| u64::try_from(apart).ok());
+                self.pulse = apart.map(Duration::from_millis);
+            }
             (_, Transaction::LeftOut) => {}
             (record, Transaction::None | Transaction::Open(_)) => self.image.apply(&record)?,
         }
@@ -172,8 +178,6 @@ impl Replay {
     }
 }
 
-/// So many NoOps must be missing before the leader is taken to write none.
-const MISSED: i64 = 4;
 /// A transaction is aborted when its controller ends in the middle of it.
 const MOST_ABORTED: usize = 1000;
 

@@ -437,6 +437,6 @@ fn the_pulse_is_the_time_between_no_ops_as_long_as_they_come() {
     assert_eq!(pulse_after(9_500, log::no_op()), Some(500));
     assert_eq!(pulse_after(10_100, log::topic("other", [6; 16])), Some(500));
     // The next leader writes none.
-    assert_eq!(pulse_after(11_501, log::topic("third", [7; 16])), None);
-    assert_eq!(pulse_after(12_000, log::no_op()), Some(2_500));
+    assert_eq!(pulse_after(14_000, log::topic("third", [7; 16])), None);
+    assert_eq!(pulse_after(14_500, log::no_op()), Some(5_000));
 }

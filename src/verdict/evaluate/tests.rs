@@ -13,6 +13,7 @@ use crate::model::{
     StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
 use crate::model::{CollectorName, CollectorStatus};
+use crate::model::{OwnRegistration, ZooKeeperReport};
 use crate::model::{Reading, Reason, Stall};
 use crate::verdict::finding::FindingId;
 use crate::verdict::memory::STARTING;

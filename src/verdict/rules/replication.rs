@@ -1,13 +1,17 @@
-//! Rules about the partitions of the cluster and the node's replica of the metadata log.
+//! Rules about the broker's place in its cluster: partitions, the replica of the metadata log, registration.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::finding::FindingId;
 use super::super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::super::memory::{DECIDING, is_closed};
 use super::super::views::Views;
 use super::case::Case;
-use crate::model::{BrokerSnapshot, ClusterCounts, ClusterSource, brief_text, duration_text};
+use crate::model::{
+    BrokerSnapshot, ClusterCounts, ClusterSource, OwnRegistration, brief_text, clock_text,
+    duration_text,
+};
 
 pub(super) fn offline_partitions(case: &Case<'_>) -> RuleResult {
     let Some(counts) = case.broker.partitions(case.now) else {
@@ -147,4 +151,52 @@ pub(super) fn views_diverge(case: &Case<'_>) -> RuleResult {
         // Metadata may be older than the newest change.
         (_, true) => Unknown,
     }
+}
+
+/// After the rule of the silence, on which this one rests.
+pub(super) fn registered_but_dead(case: &Case<'_>) -> RuleResult {
+    let Some(report) = case.broker.zookeeper.fresh(case.now) else {
+        return Unknown;
+    };
+    let silent = case.memory.is_active(FindingId::ApiUnresponsive);
+    match &report.registration {
+        OwnRegistration::Registered { since, endpoint } if silent => Present(vec![format!(
+            "ZooKeeper ({}) lists it with {endpoint} since {}",
+            report.server,
+            clock_text(*since)
+        )]),
+        _ => Absent,
+    }
+}
+
+pub(super) fn not_registered(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some(id)) = (case.broker.zookeeper.fresh(case.now), case.broker.broker.id)
+    else {
+        return Unknown;
+    };
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    // One that is silent, or ends, has other findings.
+    let answer = probes.first().filter(|probe| probe.success());
+    let (OwnRegistration::Missing, Some(answer)) = (&report.registration, answer) else {
+        return Absent;
+    };
+    let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
+    let others = match others.is_empty() {
+        true => "no broker".to_owned(),
+        false => format!("broker {}", others.join(", ")),
+    };
+    let more = match report.brokers.len().saturating_sub(8) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Present(vec![
+        format!(
+            "it answers in {} ms, and ZooKeeper ({}) does not list {id}",
+            answer.duration.as_millis(),
+            report.server
+        ),
+        format!("ZooKeeper lists {others}{more}"),
+    ])
 }

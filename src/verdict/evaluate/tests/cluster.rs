@@ -101,3 +101,102 @@ fn a_broker_that_holds_replicas_and_was_never_live_is_down() {
         .collect();
     assert_eq!(down, [7]);
 }
+
+fn zookeeper(registration: OwnRegistration) -> ZooKeeperReport {
+    ZooKeeperReport {
+        server: "z:2181".into(),
+        brokers: Arc::new([1, 3].into()),
+        controller: Some(1),
+        registration,
+    }
+}
+
+#[test]
+fn a_broker_that_answers_and_is_not_registered_is_gray_after_a_minute() {
+    let mut scene = scene();
+    let missing = |broker: &mut BrokerSnapshot, now| {
+        broker.zookeeper = known(zookeeper(OwnRegistration::Missing), now);
+    };
+    assert_eq!(scene.after(60, missing).state, BrokerState::Healthy);
+    let diagnosis = scene.after(1, missing);
+    assert_eq!(
+        (diagnosis.state, active(&diagnosis)),
+        (BrokerState::Gray, vec![FindingId::NotRegistered])
+    );
+    assert_eq!(
+        diagnosis.findings[0].facts,
+        [
+            "it answers in 3 ms, and ZooKeeper (z:2181) does not list 2",
+            "ZooKeeper lists broker 1, 3"
+        ]
+    );
+    assert!(
+        diagnosis
+            .sentence
+            .starts_with("Broker 2 answers, but has not been registered in ZooKeeper since "),
+        "{}",
+        diagnosis.sentence
+    );
+    assert_eq!(
+        (&*diagnosis.remedy, diagnosis.restart_required),
+        ("Restart it.", None)
+    );
+    let back = |broker: &mut BrokerSnapshot, now| {
+        let registration = OwnRegistration::Registered {
+            since: now,
+            endpoint: "PLAINTEXT://h:9092".into(),
+        };
+        broker.zookeeper = known(zookeeper(registration), now);
+    };
+    assert_eq!(scene.after(11, back).state, BrokerState::Healthy);
+    // A broker that is silent, or about which ZooKeeper says nothing, is not accused of this.
+    let mut silent = |broker: &mut BrokerSnapshot, now| {
+        missing(broker, now);
+        broker.probes = known(probe(Some((Reason::Timeout, true))), now);
+    };
+    assert_eq!(
+        active(&scene.after(70, &mut silent)),
+        [FindingId::ApiUnresponsive]
+    );
+}
+
+#[test]
+fn a_silent_broker_that_zookeeper_lists_is_registered_but_dead() {
+    let mut scene = scene();
+    let registered = |registration: &OwnRegistration| {
+        let report = zookeeper(registration.clone());
+        move |broker: &mut BrokerSnapshot, now| {
+            broker.zookeeper = known(report.clone(), now);
+            broker.probes = known(probe(Some((Reason::Timeout, true))), now);
+        }
+    };
+    let (since, endpoint) = (Moment(36_000_000), "PLAINTEXT://h:9092".to_owned());
+    let own = OwnRegistration::Registered {
+        since,
+        endpoint: endpoint.clone(),
+    };
+    assert_eq!(active(&scene.after(5, registered(&own))), []);
+    let diagnosis = scene.after(2, registered(&own));
+    assert_eq!(
+        (diagnosis.state, active(&diagnosis)),
+        (
+            BrokerState::Gray,
+            vec![FindingId::ApiUnresponsive, FindingId::RegisteredButDead]
+        )
+    );
+    assert_eq!(
+        diagnosis.findings[1].facts,
+        ["ZooKeeper (z:2181) lists it with PLAINTEXT://h:9092 since 10:00:00 UTC"]
+    );
+    for other in [
+        OwnRegistration::Missing,
+        OwnRegistration::Earlier { since, endpoint },
+    ] {
+        let diagnosis = scene.after(1, registered(&other));
+        assert_eq!(
+            active(&diagnosis),
+            [FindingId::ApiUnresponsive],
+            "{other:?}"
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! The collector `zookeeper`: whether the broker is registered in ZooKeeper, which others are, and which one is the
+//! controller. ZooKeeper has a say only in clusters that keep their metadata there.
+
+pub mod ensembles;
+
+use tokio::time::{Duration, Instant};
+
+use self::ensembles::{Ensemble, Members, Registration, Way};
+use super::cluster;
+use super::context::BrokerContext;
+use super::frame::{self, Collector, Description, Stamp};
+use crate::model::{
+    Broker, BrokerSnapshot, CollectorName, Failure, Mode, Moment, OwnRegistration, Reading, Reason,
+    ZooKeeperReport,
+};
+use crate::sys::blocking_worker::BlockingWorker;
+
+/// Lower ports are those of other services: only root may listen there.
+const FIRST_PORT: u16 = 1024;
+/// Servers of an ensemble that are asked.
+const MOST_SERVERS: usize = 8;
+/// A broker writes the time of its host's clock, which may have been set since.
+const CLOCK_SET: Duration = Duration::from_secs(60);
+
+/// See [`run`].
+#[derive(Debug)]
+pub struct ZooKeeper;
+
+#[derive(Debug)]
+pub enum Update {
+    Read(Box<ZooKeeperReport>),
+    /// ZooKeeper is not asked, or lets the exporter read nothing, for this reason. That is no failure.
+    NotAsked(String),
+}
+
+impl Collector for ZooKeeper {
+    const DESCRIPTION: Description = Description {
+        name: CollectorName::ZooKeeper,
+        // Of the time in which ZooKeeper works for the exporter.
+        ceiling: 0.2,
+        deadline: Duration::from_secs(2),
+    };
+    type Value = Update;
+
+    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
+        let read = match result {
+            Ok(Update::NotAsked(reason)) => {
+                broker.zookeeper = Reading::unknown(reason);
+                broker.collectors.remove(&CollectorName::ZooKeeper);
+                return;
+            }
+            Ok(Update::Read(report)) => Ok(*report),
+            Err(failure) => Err(failure),
+        };
+        let failure = stamp.put(&mut broker.zookeeper, read);
+        stamp.finish(broker, CollectorName::ZooKeeper, failure.as_ref());
+    }
+}
+
+/// How ZooKeeper is asked about one broker.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    id: i32,
+    servers: Vec<String>,
+}
+
+/// Why it is not.
+#[derive(Debug, PartialEq, Eq)]
+struct NotAsked {
+    reason: String,
+    /// Whether a user may not expect it.
+    logged: bool,
+}
+
+/// `own` is the exporter's user.
+fn plan(broker: &Broker, is_on: bool, own: u32) -> Result<Plan, NotAsked> {
+    let quiet = |reason: &str| {
+        Err(NotAsked {
+            reason: reason.into(),
+            logged: false,
+        })
+    };
+    let logged = |reason: String| {
+        Err(NotAsked {
+            reason,
+            logged: true,
+        })
+    };
+    let name = broker.name();
+    if broker.mode == Some(Mode::KRaft) {
+        return quiet("the cluster keeps its metadata in KRaft, not in ZooKeeper");
+    }
+    if !is_on {
+        return quiet("the collector `zookeeper` is switched off");
+    }
+    if broker.mode.is_none() || broker.zookeeper.is_empty() {
+        return quiet("no ZooKeeper of the broker is known");
+    }
+    let Some(id) = broker.id else {
+        return quiet("the id of the broker is unknown");
+    };
+    if broker.zookeeper_tls {
+        return logged(format!(
+            "{name}: it speaks TLS with ZooKeeper, which the exporter does not, so whether it is registered is unknown"
+        ));
+    }
+    if !is_path(&broker.zookeeper_root) {
+        return logged(format!(
+            "{name}: the chroot of `zookeeper.connect` is no path"
+        ));
+    }
+    // Any user may name a service of the system.
+    let may_be_low = [Some(0), Some(own)].contains(&broker.owner);
+    let port = |server: &str| {
+        server
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+    };
+    let allowed =
+        |server: &&String| may_be_low || port(server).is_some_and(|port: u16| port >= FIRST_PORT);
+    let servers: Vec<String> = broker.zookeeper.iter().filter(allowed).cloned().collect();
+    match servers.is_empty() {
+        true => logged(format!(
+            "{name}: ZooKeeper is not asked at a port below {FIRST_PORT}, which is one of the system"
+        )),
+        false => Ok(Plan {
+            id,
+            servers: servers.into_iter().take(MOST_SERVERS).collect(),
+        }),
+    }
+}
+
+/// Whether ZooKeeper may have a node of this name, or it is empty.
+fn is_path(root: &str) -> bool {
+    const LONGEST: usize = 1024;
+    root.is_empty()
+        || root.len() <= LONGEST
+            && root.starts_with('/')
+            && !root.contains("//")
+            && !root.chars().any(char::is_control)
+}
+
+/// Runs for ever, unless ZooKeeper may not be asked.
+pub(super) async fn run(context: BrokerContext) {
+    let mut interval = frame::interval_of::<ZooKeeper>(&context);
+    let (broker, deadline) = (&*context.broker, ZooKeeper::DESCRIPTION.deadline);
+    let is_on = context.config.collectors.is_on(CollectorName::ZooKeeper);
+    let own = rustix::process::geteuid().as_raw();
+    let plan = match plan(broker, is_on, own) {
+        Ok(plan) => plan,
+        Err(NotAsked { reason, logged }) => {
+            if logged {
+                log(&reason);
+            }
+            let update = Ok(Update::NotAsked(reason));
+            return frame::publish::<ZooKeeper>(
+                &context,
+                update,
+                interval.interval(),
+                Duration::ZERO,
+            )
+            .await;
+        }
+    };
+    let mut worker = BlockingWorker::new(());
+    let mut logged = None;
+    let mut known = None;
+    let mut kept = None;
+    loop {
+        let started = Instant::now();
+        if known.is_none() {
+            known = cluster::same_network(&context, &mut worker).await.ok();
+        }
+        // What may be another host's loopback is not asked.
+        let here = known == Some(true);
+        let way = Way {
+            servers: plan.servers.clone(),
+            loopback: here,
+            of_others: context.jvm.is_outranked(),
+        };
+        let first = usize::try_from(plan.id).unwrap_or_default();
+        // The one of before is dropped afterwards, so that the session goes on.
+        let ensemble = &*kept.insert(context.ensembles.of(way, first));
+        let read = ensemble
+            .read(&broker.zookeeper_root, plan.id, deadline)
+            .await;
+        let of_broker = |failure: Failure| {
+            Failure::new(
+                failure.reason,
+                format!("{}: {}", broker.name(), failure.message),
+            )
+        };
+        let read = read.map_err(of_broker);
+        if read.is_ok() {
+            interval.spent(started.elapsed());
+        }
+        let result = match read {
+            Ok((members, registration)) => {
+                logged = None;
+                Ok(Update::Read(Box::new(report(
+                    members,
+                    registration,
+                    broker.started,
+                ))))
+            }
+            Err(failure) => match expected(&failure, here) {
+                None => Err(failure),
+                Some(reason) => {
+                    if logged != Some(failure.reason) {
+                        log(&reason);
+                    }
+                    logged = Some(failure.reason);
+                    Ok(Update::NotAsked(reason))
+                }
+            },
+        };
+        let (every, took) = (interval.interval(), started.elapsed());
+        frame::publish::<ZooKeeper>(&context, result, every, took).await;
+        let next = Instant::from(interval.next(started.into()));
+        rest(ensemble, &broker.zookeeper_root, next).await;
+    }
+}
+
+/// Waits until then, and keeps the session for as long as rounds are rare.
+async fn rest(ensemble: &Ensemble, root: &str, next: Instant) {
+    let deadline = ZooKeeper::DESCRIPTION.deadline;
+    while ensemble.keep(root, deadline, next).await.is_some() {}
+    tokio::time::sleep_until(next).await;
+}
+
+fn log(reason: &str) {
+    tracing::info!(
+        collector = CollectorName::ZooKeeper.name(),
+        "{}",
+        frame::one_line(reason)
+    );
+}
+
+/// Returns why a failure is none, because nobody has set up that the exporter may read there.
+fn expected(failure: &Failure, here: bool) -> Option<String> {
+    let message = &failure.message;
+    match failure.reason {
+        Reason::Denied | Reason::Unsupported => {
+            Some(format!("{message}, so whether it is registered is unknown"))
+        }
+        Reason::OtherNetwork | Reason::Refused | Reason::Timeout | Reason::Unreachable if !here => {
+            Some(format!(
+                "{message}; the broker runs in another network namespace (a container), so its ZooKeeper may be out of reach"
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// `started` is when the process started.
+fn report(
+    members: Members,
+    registration: Option<Registration>,
+    started: Option<Moment>,
+) -> ZooKeeperReport {
+    let registration = match registration {
+        None => OwnRegistration::Missing,
+        Some(Registration { since, endpoint }) => {
+            match started.is_some_and(|started| since.plus(CLOCK_SET) < started) {
+                true => OwnRegistration::Earlier { since, endpoint },
+                false => OwnRegistration::Registered { since, endpoint },
+            }
+        }
+    };
+    let Members {
+        server,
+        brokers,
+        controller,
+    } = members;
+    ZooKeeperReport {
+        server,
+        brokers,
+        controller,
+        registration,
+    }
+}
+
+#[cfg(test)]
+mod tests;

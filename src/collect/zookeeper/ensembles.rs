@@ -1,0 +1,240 @@
+//! The sessions with ZooKeeper: one for each ensemble, which the brokers of this host share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex as Lock, PoisonError, Weak};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::kafka::conn::OwnConnections;
+use crate::kafka::zookeeper::{Session, ZooKeeperError};
+use crate::model::{Failure, Moment, Reason, text};
+
+/// Rounds that are due at the same moment run one after the other, and share the list of brokers.
+const SAME_MOMENT: Duration = Duration::from_millis(200);
+/// What a broker advertises is for a person, so its beginning is enough.
+const ENDPOINT: usize = 255;
+
+/// Which brokers may share a session.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// `host:port`.
+    pub servers: Vec<String>,
+    /// Whether an address of the exporter's own loopback may be ZooKeeper's.
+    pub loopback: bool,
+    /// Whether another user's brokers come first.
+    pub of_others: bool,
+}
+
+/// The ensembles that brokers of this host use.
+#[derive(Clone, Default)]
+pub struct Ensembles {
+    own: OwnConnections,
+    known: Arc<Lock<BTreeMap<Way, Weak<Ensemble>>>>,
+}
+
+/// One ensemble with its session.
+pub struct Ensemble(Mutex<Shared>);
+
+struct Shared {
+    session: Session,
+    /// By the root of the cluster.
+    newest: BTreeMap<String, Round>,
+}
+
+struct Round {
+    started: Instant,
+    members: Result<Members, Failure>,
+}
+
+/// What is the same for every broker of a cluster.
+#[derive(Debug, Clone)]
+pub struct Members {
+    pub server: Arc<str>,
+    pub brokers: Arc<BTreeSet<i32>>,
+    pub controller: Option<i32>,
+}
+
+/// What a broker has written about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    pub since: Moment,
+    pub endpoint: String,
+}
+
+impl Ensembles {
+    /// `own` gets the exporter's connections to ZooKeeper.
+    pub fn new(own: OwnConnections) -> Ensembles {
+        Ensembles {
+            own,
+            known: Arc::default(),
+        }
+    }
+
+    /// Returns the ensemble at these servers. The first connection leads to the server with the number `first`.
+    pub fn of(&self, way: Way, first: usize) -> Arc<Ensemble> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ensemble) = known.get(&way).and_then(Weak::upgrade) {
+            return ensemble;
+        }
+        known.retain(|_, ensemble| ensemble.strong_count() > 0);
+        let session = Session::new(way.servers.clone(), first, self.own.clone(), way.loopback);
+        session.set_of_others(way.of_others);
+        let ensemble = Arc::new(Ensemble(Mutex::new(Shared {
+            session,
+            newest: BTreeMap::new(),
+        })));
+        known.insert(way, Arc::downgrade(&ensemble));
+        ensemble
+    }
+}
+
+impl Ensemble {
+    /// Reads which brokers are registered below `root`, and what the broker `id` has registered. A call at the moment of
+    /// another one uses its list.
+    pub async fn read(
+        &self,
+        root: &str,
+        id: i32,
+        within: Duration,
+    ) -> Result<(Members, Option<Registration>), Failure> {
+        let called = Instant::now();
+        let mut shared = self.0.lock().await;
+        let deadline = Instant::now() + within;
+        let young = |round: &&Round| round.started + SAME_MOMENT >= called;
+        let members = match shared.newest.get(root).filter(young) {
+            Some(round) => round.members.clone(),
+            None => {
+                let members = shared.members(root, deadline).await;
+                shared
+                    .newest
+                    .retain(|_, round| round.started + SAME_MOMENT >= called);
+                let (started, members) = (called, members);
+                let round = Round {
+                    started,
+                    members: members.clone(),
+                };
+                shared.newest.insert(root.to_owned(), round);
+                members
+            }
+        }?;
+        if !members.brokers.contains(&id) {
+            return Ok((members, None));
+        }
+        let path = format!("{root}/brokers/ids/{id}");
+        let read = shared.session.data(&path, deadline, registration).await;
+        match read.map_err(failure)? {
+            // It ended since the list was read.
+            None => Ok((members, None)),
+            Some(Some(registration)) => Ok((members, Some(registration))),
+            Some(None) => Err(unreadable(&members.server, &path, "a registered broker")),
+        }
+    }
+
+    /// Sends a question if the session would not last until `next` without one; returns when the next one is due.
+    pub async fn keep(&self, root: &str, within: Duration, next: Instant) -> Option<Instant> {
+        let mut shared = self.0.lock().await;
+        let due = Instant::now() + shared.session.rest()?;
+        if due >= next {
+            return None;
+        }
+        drop(shared);
+        tokio::time::sleep_until(due).await;
+        shared = self.0.lock().await;
+        let (path, deadline) = (format!("{root}/controller"), Instant::now() + within);
+        // The next round shows a failure.
+        let _ = shared.session.data(&path, deadline, |_| ()).await;
+        Some(due)
+    }
+}
+
+impl Shared {
+    async fn members(&mut self, root: &str, deadline: Instant) -> Result<Members, Failure> {
+        let path = format!("{root}/brokers/ids");
+        let ids = |names: Vec<&str>| names.iter().filter_map(|name| name.parse().ok()).collect();
+        let brokers = self.session.children(&path, deadline, ids).await;
+        let server: Arc<str> = self.session.server().unwrap_or_default().into();
+        let Some(brokers) = brokers.map_err(failure)? else {
+            let message = format!(
+                "{server} has no node {path}: no broker has ever registered there, or `zookeeper.connect` has changed since \
+                 the broker started"
+            );
+            return Err(Failure::new(Reason::Config, message));
+        };
+        let path = format!("{root}/controller");
+        let controller = self.session.data(&path, deadline, controller).await;
+        let controller = match controller.map_err(failure)? {
+            // None is elected.
+            None => None,
+            Some(Some(id)) => Some(id),
+            Some(None) => return Err(unreadable(&server, &path, "the controller")),
+        };
+        Ok(Members {
+            server,
+            brokers: Arc::new(brokers),
+            controller,
+        })
+    }
+}
+
+fn failure(error: ZooKeeperError) -> Failure {
+    Failure::new(error.reason(), error.to_string())
+}
+
+fn unreadable(server: &str, path: &str, what: &str) -> Failure {
+    let message =
+        format!("{server} has a node {path} whose data are not what Kafka writes about {what}");
+    Failure::new(Reason::Protocol, message)
+}
+
+/// Reads what a broker has written below `/brokers/ids`.
+pub fn registration(data: &[u8]) -> Option<Registration> {
+    /// Old versions have only host and port, newer ones only endpoints where none of them is PLAINTEXT.
+    #[derive(Deserialize)]
+    struct Written {
+        timestamp: Number,
+        #[serde(default)]
+        endpoints: Vec<String>,
+        host: Option<String>,
+        port: Option<i32>,
+    }
+    let written: Written = serde_json::from_slice(data).ok()?;
+    let since = Moment(written.timestamp.value()?);
+    let endpoint = written.endpoints.into_iter().next().or_else(|| {
+        let (host, port) = (written.host?, written.port?);
+        Some(format!("{host}:{port}"))
+    });
+    Some(Registration {
+        since,
+        endpoint: text::cut(endpoint?, ENDPOINT),
+    })
+}
+
+/// Reads what the controller has written below `/controller`.
+pub fn controller(data: &[u8]) -> Option<i32> {
+    #[derive(Deserialize)]
+    struct Written {
+        brokerid: i32,
+    }
+    let written: Written = serde_json::from_slice(data).ok()?;
+    Some(written.brokerid)
+}
+
+/// Kafka writes milliseconds as a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Number(u64),
+    Text(String),
+}
+
+impl Number {
+    fn value(&self) -> Option<u64> {
+        match self {
+            Number::Number(value) => Some(*value),
+            Number::Text(text) => text.parse().ok(),
+        }
+    }
+}

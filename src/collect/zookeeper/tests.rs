@@ -1,0 +1,180 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::ensembles::{controller, registration};
+use super::*;
+
+fn broker() -> Broker {
+    Broker {
+        id: Some(7),
+        mode: Some(Mode::ZooKeeper),
+        zookeeper: vec!["z:2181".into()],
+        owner: Some(1001),
+        ..Broker::default()
+    }
+}
+
+#[test]
+fn only_a_zookeeper_that_may_be_read_is_asked() {
+    let servers = |broker: Broker| plan(&broker, true, 500).map(|plan| plan.servers.join(" "));
+    let quiet = |broker| servers(broker).map_err(|why| why.logged);
+    assert_eq!(quiet(broker()), Ok("z:2181".into()));
+    let low = |owner| Broker {
+        zookeeper: vec!["z:22".into(), "z:1024".into()],
+        owner,
+        ..broker()
+    };
+    assert_eq!(quiet(low(Some(1001))), Ok("z:1024".into()));
+    assert_eq!(quiet(low(None)), Ok("z:1024".into()));
+    for may_listen_there in [0, 500] {
+        assert_eq!(quiet(low(Some(may_listen_there))), Ok("z:22 z:1024".into()));
+    }
+    let many = (1..100).map(|n| format!("z{n}:2181")).collect();
+    let found = servers(Broker {
+        zookeeper: many,
+        ..broker()
+    })
+    .unwrap();
+    assert_eq!(found.split(' ').count(), MOST_SERVERS);
+    // What a user may not expect is in the log.
+    let logged = [
+        Broker {
+            zookeeper_tls: true,
+            ..broker()
+        },
+        Broker {
+            zookeeper: vec!["z:22".into()],
+            ..broker()
+        },
+        Broker {
+            zookeeper_root: "/a\r\nb".into(),
+            ..broker()
+        },
+        Broker {
+            zookeeper_root: "/a//b".into(),
+            ..broker()
+        },
+        Broker {
+            zookeeper_root: format!("/{}", "x".repeat(1024)),
+            ..broker()
+        },
+    ];
+    assert!(logged.into_iter().all(|broker| quiet(broker) == Err(true)));
+    let silent = [
+        Broker {
+            mode: Some(Mode::KRaft),
+            zookeeper_tls: true,
+            ..broker()
+        },
+        Broker {
+            mode: None,
+            ..broker()
+        },
+        Broker {
+            zookeeper: Vec::new(),
+            ..broker()
+        },
+        Broker {
+            id: None,
+            ..broker()
+        },
+    ];
+    assert!(silent.into_iter().all(|broker| quiet(broker) == Err(false)));
+    let off = plan(&broker(), false, 500).unwrap_err();
+    assert!(
+        !off.logged && off.reason.contains("switched off"),
+        "{off:?}"
+    );
+}
+
+#[test]
+fn what_nobody_set_up_is_no_failure() {
+    let of = |reason| Failure::new(reason, "z:2181 answers nothing");
+    let expected = |reason, here| expected(&of(reason), here).is_some();
+    for here in [true, false] {
+        assert!(expected(Reason::Denied, here) && expected(Reason::Unsupported, here));
+        assert!(!expected(Reason::Protocol, here) && !expected(Reason::Closed, here));
+        assert!(!expected(Reason::Config, here));
+        assert_eq!(expected(Reason::Refused, here), !here);
+        assert_eq!(expected(Reason::Timeout, here), !here);
+    }
+}
+
+/// What brokers of these versions write, as `zookeeper-shell` prints it.
+#[test]
+fn registrations_of_all_versions_are_read() {
+    let table = [
+        // 0.8, 0.10, with TLS alone, 3.x.
+        (
+            r#"{"jmx_port":-1,"timestamp":"1430000000000","host":"a","version":1,"port":9092}"#,
+            "a:9092",
+        ),
+        (
+            r#"{"jmx_port":-1,"timestamp":"1430000000000","endpoints":["PLAINTEXT://127.0.0.1:9092"],"host":"127.0.0.1","version":3,"port":9092}"#,
+            "PLAINTEXT://127.0.0.1:9092",
+        ),
+        (
+            r#"{"listener_security_protocol_map":{"SSL":"SSL"},"endpoints":["SSL://h:1"],"jmx_port":-1,"port":-1,"host":null,"version":4,"timestamp":"1430000000000"}"#,
+            "SSL://h:1",
+        ),
+        (
+            r#"{"features":{},"listener_security_protocol_map":{"A":"PLAINTEXT"},"endpoints":["A://h:1","B://h:2"],"jmx_port":-1,"port":9092,"host":"h","version":5,"timestamp":1430000000000}"#,
+            "A://h:1",
+        ),
+    ];
+    for (written, endpoint) in table {
+        let read = registration(written.as_bytes()).unwrap();
+        assert_eq!(
+            (read.since, &*read.endpoint),
+            (Moment(1_430_000_000_000), endpoint)
+        );
+    }
+    let long = format!(
+        r#"{{"timestamp":"1","endpoints":["{}"]}}"#,
+        "x".repeat(9999)
+    );
+    assert!(registration(long.as_bytes()).unwrap().endpoint.len() <= 255);
+    for other in [
+        "",
+        "null",
+        "{}",
+        r#"{"timestamp":"x","endpoints":["a"]}"#,
+        r#"{"timestamp":"1"}"#,
+    ] {
+        assert_eq!(registration(other.as_bytes()), None, "{other}");
+    }
+    assert_eq!(
+        controller(br#"{"version":1,"brokerid":217,"timestamp":"1430000000000"}"#),
+        Some(217)
+    );
+    assert_eq!(controller(b"217"), None);
+}
+
+#[test]
+fn a_registration_from_before_the_start_is_that_of_an_earlier_process() {
+    let members = Members {
+        server: "z:2181".into(),
+        brokers: Arc::new(BTreeSet::from([7])),
+        controller: None,
+    };
+    let (minute, started) = (60_000, Moment(1_000_000));
+    let at = |since: u64| {
+        let registration = Registration {
+            since: Moment(since),
+            endpoint: "a:1".into(),
+        };
+        report(members.clone(), Some(registration), Some(started))
+    };
+    assert!(at(started.0 + 1).is_registered());
+    // The clock was set back since.
+    assert!(at(started.0 - minute).is_registered());
+    let earlier = at(started.0 - minute - 1).registration;
+    assert!(
+        matches!(earlier, OwnRegistration::Earlier { .. }),
+        "{earlier:?}"
+    );
+    let missing = report(members.clone(), None, Some(started)).registration;
+    assert_eq!(missing, OwnRegistration::Missing);
+}

@@ -1,0 +1,184 @@
+//! What the exporter reads from ZooKeeper beside real brokers, against ZooKeeper's own shell.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use lab::{Cluster, ClusterOptions, Signal};
+use support::versions::fast_exporter;
+use support::{Exporter, Metrics, wait_for};
+
+const ROOT: &str = "/lab/kafka";
+const BROKERS: [i32; 3] = [217, 218, 219];
+
+/// The ids that `ls` prints: `[217, 218, 219]`.
+fn listed(cluster: &Cluster) -> Vec<i32> {
+    let printed = cluster
+        .zookeeper_shell(&["ls", &format!("{ROOT}/brokers/ids")])
+        .unwrap();
+    let list = printed
+        .lines()
+        .rev()
+        .find(|line| line.starts_with('['))
+        .unwrap();
+    let ids = list.trim_matches(['[', ']']).split(',').map(str::trim);
+    let mut ids: Vec<i32> = ids
+        .filter(|id| !id.is_empty())
+        .map(|id| id.parse().unwrap())
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The id in what `get` prints: `{"version":1,"brokerid":217,"timestamp":"1480495800000"}`.
+fn controller(cluster: &Cluster) -> i32 {
+    let printed = cluster
+        .zookeeper_shell(&["get", &format!("{ROOT}/controller")])
+        .unwrap();
+    let json = printed.lines().find(|line| line.starts_with('{')).unwrap();
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    i32::try_from(json["brokerid"].as_i64().unwrap()).unwrap()
+}
+
+fn series(metrics: &Metrics, name: &str) -> [Option<f64>; 3] {
+    BROKERS.map(|id| metrics.of(name, id))
+}
+
+fn finding(metrics: &Metrics, id: i32, name: &str, severity: &str) -> Option<f64> {
+    metrics.get(&format!(
+        "finding_active{{broker=\"{id}\",finding=\"{name}\",severity=\"{severity}\"}}"
+    ))
+}
+
+fn state(metrics: &Metrics, id: i32, state: &str) -> Option<f64> {
+    metrics.get(&format!(
+        "broker_state{{broker=\"{id}\",state=\"{state}\"}}"
+    ))
+}
+
+/// Connections to ZooKeeper that belong to the exporter, by `ss`.
+fn sessions(cluster: &Cluster, exporter: &Exporter) -> usize {
+    let (_, port) = cluster.zookeeper().unwrap();
+    let mut ss = std::process::Command::new("ss");
+    ss.args([
+        "--no-header",
+        "--tcp",
+        "--numeric",
+        "--processes",
+        "state",
+        "established",
+    ])
+    .args(["dport", "=", &format!(":{port}")]);
+    let output = cluster
+        .cell()
+        .run_tool(ss, Duration::from_secs(10))
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let pid = format!("pid={},", exporter.process.cell_pid().unwrap());
+    text.lines().filter(|line| line.contains(&pid)).count()
+}
+
+#[test]
+fn registrations_equal_those_that_the_shell_lists() {
+    let mut cluster = Cluster::start(ClusterOptions {
+        zookeeper_root: ROOT.into(),
+        ..ClusterOptions::incident()
+    })
+    .unwrap();
+    cluster.create_topic("orders", 6, 3).unwrap();
+    let exporter = fast_exporter(cluster.cell());
+    let well = |metrics: &Metrics| series(metrics, "registered") == [Some(1.0); 3];
+    wait_for(
+        "all brokers to be registered",
+        Duration::from_secs(30),
+        || {
+            let metrics = exporter.metrics();
+            well(&metrics)
+                && BROKERS
+                    .iter()
+                    .all(|id| state(&metrics, *id, "healthy") == Some(1.0))
+        },
+    );
+    assert_eq!(listed(&cluster), BROKERS);
+    let active = controller(&cluster);
+    let expected = BROKERS.map(|id| Some(f64::from(u8::from(id == active))));
+    assert_eq!(series(&exporter.metrics(), "controller"), expected);
+    assert_eq!(
+        sessions(&cluster, &exporter),
+        1,
+        "the brokers of a host share one"
+    );
+
+    a_deleted_registration_is_found(&mut cluster, &exporter);
+    a_silent_zookeeper_accuses_nobody(&cluster, &exporter);
+}
+
+/// Without its node a broker is down for the controller, and does not notice.
+fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
+    let id = 218;
+    cluster
+        .zookeeper_shell(&["delete", &format!("{ROOT}/brokers/ids/{id}")])
+        .unwrap();
+    assert_eq!(listed(cluster), [217, 219]);
+    wait_for(
+        "the registration to be missed",
+        Duration::from_secs(10),
+        || series(&exporter.metrics(), "registered") == [Some(1.0), Some(0.0), Some(1.0)],
+    );
+    wait_for("the finding", Duration::from_secs(90), || {
+        finding(&exporter.metrics(), id, "not_registered", "critical") == Some(1.0)
+    });
+    let metrics = exporter.metrics();
+    for other in BROKERS {
+        let wrong = f64::from(u8::from(other == id));
+        let found = finding(&metrics, other, "not_registered", "critical");
+        assert_eq!(found, Some(wrong), "{other}");
+        assert_eq!(state(&metrics, other, "gray"), Some(wrong), "{other}");
+        assert_eq!(
+            finding(&metrics, other, "registered_but_dead", "warning"),
+            Some(0.0)
+        );
+    }
+    let page = exporter.page();
+    let sentence = format!("Broker {id} answers, but has not been registered in ZooKeeper since ");
+    assert!(page.contains(&sentence), "{page}");
+    cluster.kill(id).unwrap();
+    cluster.start_again(id).unwrap();
+    assert_eq!(listed(cluster), BROKERS);
+    wait_for(
+        "the broker to be registered again",
+        Duration::from_secs(60),
+        || {
+            let metrics = exporter.metrics();
+            metrics.of("registered", id) == Some(1.0) && state(&metrics, id, "healthy") == Some(1.0)
+        },
+    );
+}
+
+fn a_silent_zookeeper_accuses_nobody(cluster: &Cluster, exporter: &Exporter) {
+    let (zookeeper, _) = cluster.zookeeper().unwrap();
+    zookeeper.signal(Signal::STOP).unwrap();
+    wait_for(
+        "the registrations to be unknown",
+        Duration::from_secs(30),
+        || {
+            let metrics = exporter.metrics();
+            series(&metrics, "registered") == [None; 3]
+                && BROKERS
+                    .iter()
+                    .all(|id| metrics.success(*id, "zookeeper") == Some(false))
+        },
+    );
+    let metrics = exporter.metrics();
+    for id in BROKERS {
+        assert_eq!(state(&metrics, id, "healthy"), Some(1.0), "{id}");
+    }
+    assert_eq!(sessions(cluster, exporter), 1);
+    zookeeper.signal(Signal::CONT).unwrap();
+    wait_for(
+        "the registrations to be known again",
+        Duration::from_secs(60),
+        || series(&exporter.metrics(), "registered") == [Some(1.0); 3],
+    );
+}
