@@ -94,7 +94,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// So many records must be missing.
 const MISSED_PULSES: u32 = 4;
 /// A node that has just started does not follow the log yet.
-const FOLLOWS_AFTER: Duration = Duration::from_secs(120);
+const FOLLOWS_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
     let (broker, now) = (case.broker, case.now);
