@@ -76,6 +76,8 @@ impl Collector for Cluster {
                         },
                         ..failure
                     });
+                // The metadata log counts topics that Metadata hides, and knows when there is none.
+                let no_topic = no_topic.filter(|_| broker.metadata_log.fresh(stamp.at).is_none());
                 let failure = stamp.put(&mut broker.cluster, counts).or(no_topic);
                 stamp.finish(broker, CollectorName::Cluster, failure.as_ref());
             }
