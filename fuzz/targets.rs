@@ -21,7 +21,7 @@ use kafka_vitals::kafka::certificate;
 use kafka_vitals::kafka::metadata_log::batch::{self, Parsed};
 use kafka_vitals::kafka::metadata_log::image::Image;
 use kafka_vitals::kafka::metadata_log::record;
-use kafka_vitals::kafka::metadata_log::replay::Replay;
+use kafka_vitals::kafka::metadata_log::replay::{Replay, Watch};
 use kafka_vitals::kafka::scram::{Exchange, Hash, Keys};
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
 use kafka_vitals::kafka::zookeeper::jute;
@@ -73,13 +73,27 @@ fn kafka_wire(bytes: &[u8]) {
     }
 }
 
+const MOST_OF_IMAGE: usize = 40 << 20;
+
+struct Alone;
+
+impl Watch for Alone {
+    fn before_transaction(&mut self, image: &Image) {
+        count_log(image, 1, None);
+    }
+
+    fn may_need(&mut self, bytes: usize) -> bool {
+        bytes < MOST_OF_IMAGE
+    }
+}
+
 /// Reads a file of a metadata log; then the same bytes as values of records, each behind a byte with its length, because
 /// the checksum keeps a fuzzer out of the batches. What they come to is counted.
 fn metadata_log(bytes: &[u8]) {
     let mut replay = Replay::default();
     let mut rest = bytes;
     while let Ok(Parsed::Whole(batch)) = batch::parse(rest, replay.next_offset())
-        && replay.apply(&batch, &mut |_| ()).is_ok()
+        && replay.apply(&batch, &mut Alone).is_ok()
     {
         rest = rest.get(batch.size..).unwrap_or_default();
     }
@@ -89,7 +103,9 @@ fn metadata_log(bytes: &[u8]) {
         let (value, after) = after.split_at(after.len().min(usize::from(*length)));
         rest = after;
         if let Ok(record) = record::read(value)
-            && image.apply(&record).is_err()
+            && image
+                .apply(&record, &mut |bytes| bytes < MOST_OF_IMAGE)
+                .is_err()
         {
             return;
         }

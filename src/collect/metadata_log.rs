@@ -12,7 +12,9 @@ use super::context::BrokerContext;
 use super::dump_service::Jvm;
 use super::frame::{self, BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process};
-use crate::kafka::metadata_log::image::{Image, MOST_BYTES};
+use crate::kafka::metadata_log::LogProblem;
+use crate::kafka::metadata_log::image::Image;
+use crate::kafka::metadata_log::replay::Watch;
 use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
     Moment, Reading, Reason, Registration,
@@ -230,29 +232,37 @@ impl Following {
             memory,
             known,
         } = self;
-        let progress = follower.run(now, &mut |image| known.count(broker, image));
+        let mut watch = Watcher {
+            broker,
+            known,
+            memory,
+            of_others,
+        };
+        let progress = follower.run(now, &mut watch);
         let progress = progress.map_err(|error| match &error {
             FollowError::File(error) => unreadable(broker, error),
             other => {
                 let reason = match other {
-                    FollowError::Log { .. } | FollowError::CutSnapshot { .. } => Reason::Protocol,
+                    FollowError::Log { cause, .. } => match cause.problem {
+                        LogProblem::NoRoom(_) => Reason::NoRoom,
+                        _ => Reason::Protocol,
+                    },
+                    FollowError::CutSnapshot { .. } => Reason::Protocol,
                     _ => Reason::Io,
                 };
-                Failure::new(reason, format!("{}: {error}", broker.name()))
+                let most = match reason {
+                    Reason::NoRoom => {
+                        ": the metadata logs of all nodes on this host may need 40 MiB, and half of that those of other \
+                         users than the first one's"
+                    }
+                    _ => "",
+                };
+                Failure::new(reason, format!("{}: {error}{most}", broker.name()))
             }
         })?;
         let replay = follower.replay();
-        let bytes = replay.image().bytes();
-        memory.take(bytes, of_others).map_err(|()| {
-            let message = format!(
-                "{}: what the metadata logs of this host's nodes hold needs more than {} MiB, or that of other users' nodes than \
-                 the first one's more than {} MiB",
-                broker.name(),
-                MOST_MEMORY >> 20,
-                MOST_MEMORY_OF_OTHERS >> 20
-            );
-            Failure::new(Reason::NoRoom, message)
-        })?;
+        // What a large batch needed is given back.
+        memory.hold(replay.image().bytes(), of_others);
         if progress == Progress::More {
             return Ok(Update::CatchingUp);
         }
@@ -270,6 +280,26 @@ impl Following {
             written: Moment(u64::try_from(replay.written()).unwrap_or(0)),
             pulse: replay.pulse(),
         })))
+    }
+}
+
+/// Keeps what is known while the log is read, and the memory for it.
+struct Watcher<'a> {
+    broker: &'a Broker,
+    known: &'a mut Known,
+    memory: &'a mut Memory,
+    of_others: bool,
+}
+
+impl Watch for Watcher<'_> {
+    fn before_transaction(&mut self, image: &Image) {
+        self.known.count(self.broker, image);
+    }
+
+    fn may_need(&mut self, bytes: usize) -> bool {
+        // A little at a time would be a lock for each record.
+        let step = bytes.next_multiple_of(MEMORY_STEP);
+        bytes <= self.memory.bytes || self.memory.hold(step, self.of_others)
     }
 }
 
@@ -299,8 +329,10 @@ fn unreadable(broker: &Broker, error: &FileError) -> Failure {
 }
 
 /// What the states of all nodes on this host may need together, and those of other users' nodes than the first one's.
-const MOST_MEMORY: usize = MOST_BYTES;
+const MOST_MEMORY: usize = 40 << 20;
 const MOST_MEMORY_OF_OTHERS: usize = MOST_MEMORY / 2;
+/// Taken at a time.
+const MEMORY_STEP: usize = 256 << 10;
 /// Of the first user, of the others.
 static TAKEN: Mutex<[usize; 2]> = Mutex::new([0; 2]);
 
@@ -312,23 +344,20 @@ struct Memory {
 }
 
 impl Memory {
-    /// Holds so many bytes from now on, also where it is too much: the caller then drops what needs them.
-    fn take(&mut self, bytes: usize, of_others: bool) -> Result<(), ()> {
+    /// Holds so many bytes from now on. Returns whether that is not too much; if it is, the caller drops what needs them.
+    fn hold(&mut self, bytes: usize, of_others: bool) -> bool {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         taken[usize::from(self.of_others)] -= self.bytes;
         (self.bytes, self.of_others) = (bytes, of_others);
         taken[usize::from(of_others)] += bytes;
         let [own, others] = *taken;
-        match own + others > MOST_MEMORY || (of_others && others > MOST_MEMORY_OF_OTHERS) {
-            true => Err(()),
-            false => Ok(()),
-        }
+        own + others <= MOST_MEMORY && (!of_others || others <= MOST_MEMORY_OF_OTHERS)
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let _ = self.take(0, self.of_others);
+        self.hold(0, self.of_others);
     }
 }
 

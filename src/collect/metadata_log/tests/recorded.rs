@@ -9,9 +9,19 @@ use super::*;
 use crate::kafka::metadata_log::batch::{self, Parsed};
 use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::record;
-use crate::kafka::metadata_log::replay::{Applied, Replay};
+use crate::kafka::metadata_log::replay::{Applied, Replay, Watch};
 
 const RECORDED: [&str; 1] = ["3.9.1"];
+
+struct Alone;
+
+impl Watch for Alone {
+    fn before_transaction(&mut self, _: &Image) {}
+
+    fn may_need(&mut self, _: usize) -> bool {
+        true
+    }
+}
 
 struct Recorded {
     folder: PathBuf,
@@ -49,7 +59,7 @@ fn replayed(bytes: &[u8]) -> Replay {
     let mut replay = Replay::default();
     let mut rest = bytes;
     while let Parsed::Whole(batch) = batch::parse(rest, replay.next_offset()).unwrap() {
-        assert_eq!(replay.apply(&batch, &mut |_| ()).unwrap(), Applied::Whole);
+        assert_eq!(replay.apply(&batch, &mut Alone).unwrap(), Applied::Whole);
         rest = &rest[batch.size..];
     }
     replay
@@ -216,7 +226,7 @@ fn every_truncation_is_the_state_before_it() {
         for end in 0..=bytes.len() {
             let rest = &bytes[whole..end];
             if let Parsed::Whole(batch) = batch::parse(rest, replay.next_offset()).unwrap() {
-                assert_eq!(replay.apply(&batch, &mut |_| ()).unwrap(), Applied::Whole);
+                assert_eq!(replay.apply(&batch, &mut Alone).unwrap(), Applied::Whole);
                 whole = end;
                 ends += 1;
                 if !replay.in_transaction() {
