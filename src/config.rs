@@ -20,8 +20,10 @@ use crate::sys::settings_file;
 use crate::sys::users;
 use crate::verdict::liveness::LivenessSettings;
 
+mod access;
 mod evidence;
 
+pub use access::{Access, CredentialsOf, LoginSettings, SaslSettings, TlsSettings};
 pub use evidence::EvidenceSettings;
 
 /// Checked settings of a serving exporter.
@@ -44,6 +46,8 @@ pub struct Config {
     pub intervals: Intervals,
     pub collectors: Switches,
     pub brokers: Vec<BrokerSettings>,
+    /// For brokers whose entry names none.
+    pub access: Access,
     /// The most brokers that are watched.
     pub max_brokers: usize,
     /// Whose processes count as brokers; empty: everybody's.
@@ -173,6 +177,12 @@ pub struct BrokerSettings {
     /// `host:port` to ask instead of the listener's own address.
     #[serde(default)]
     pub bootstrap: Option<String>,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
+    #[serde(default)]
+    pub sasl: Option<SaslSettings>,
+    #[serde(default)]
+    pub credentials: Option<CredentialsOf>,
 }
 
 /// Which broker is meant: by one of id, listener port or pid file.
@@ -194,7 +204,20 @@ struct File {
     evidence: EvidenceSettings,
     live: LivenessSettings,
     max_brokers: usize,
+    tls: Option<TlsSettings>,
+    sasl: Option<SaslSettings>,
+    credentials: Option<CredentialsOf>,
     users: Vec<String>,
+}
+
+impl File {
+    fn keys(&self) -> access::Keys<'_> {
+        access::Keys {
+            tls: self.tls.as_ref(),
+            sasl: self.sasl.as_ref(),
+            credentials: self.credentials,
+        }
+    }
 }
 
 impl Default for File {
@@ -206,6 +229,9 @@ impl Default for File {
             evidence: EvidenceSettings::default(),
             live: LivenessSettings::default(),
             max_brokers: 64,
+            tls: None,
+            sasl: None,
+            credentials: None,
             users: Vec::new(),
         }
     }
@@ -251,6 +277,7 @@ impl Config {
         let max_bytes = u64::from(args.record_max_size) << 20;
         let default_dir = || EvidenceSettings::default_dir(|name| std::env::var_os(name));
         Ok(Config {
+            access: file.keys().or(&Access::default()),
             listen: args.listen,
             probe_addresses: args.probe_addresses,
             telemetry_path: args.telemetry_path,
@@ -275,6 +302,14 @@ impl Config {
                 ..file.evidence
             },
         })
+    }
+
+    /// How a broker with this entry of the file is asked.
+    pub fn access(&self, broker: Option<&BrokerSettings>) -> Access {
+        broker.map_or_else(
+            || self.access.clone(),
+            |broker| broker.keys().or(&self.access),
+        )
     }
 }
 
@@ -343,6 +378,12 @@ fn check_folder(path: &Path) -> Result<(), &'static str> {
     } else {
         Err("no absolute path of a folder, write e.g. /var/lib/kafka-vitals/evidence")
     }
+}
+
+/// As [`check_folder`], of a file that is read later.
+fn check_file(path: &Path) -> Result<(), &'static str> {
+    check_folder(path)
+        .map_err(|_| "no absolute path of a file, write e.g. /etc/kafka-vitals/password")
 }
 
 /// A file, or nothing yet. Its folder may be mounted later, so only `--config.check` asks for it.
@@ -432,7 +473,9 @@ fn parse(text: &str) -> Result<File, String> {
                 "brokers[{index}].bootstrap: {bootstrap:?} is not HOST:PORT, e.g. 127.0.0.1:9092"
             ));
         }
+        broker.keys().check(&format!("brokers[{index}]."))?;
     }
+    file.keys().check("")?;
     if !(1..=MOST_WATCHED).contains(&file.max_brokers) {
         return Err(format!(
             "max_brokers: {} is out of range, must be 1 to {MOST_WATCHED}",

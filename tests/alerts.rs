@@ -3,6 +3,8 @@
 
 #[path = "support/promql.rs"]
 mod promql;
+#[path = "alerts/unconfigured.rs"]
+mod unconfigured;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

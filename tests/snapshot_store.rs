@@ -461,13 +461,13 @@ fn probes_and_space_are_reported_as_far_as_they_are_known() {
         api: api.map(probe),
     };
     let report = ProbeReport {
-        api: probe(Some(Reason::Timeout)),
-        metadata: None,
+        api: Some(probe(Some(Reason::Timeout))),
         peers: vec![
             peer(2, None, Some(None)),
             peer(3, None, Some(Some(Reason::Timeout))),
             peer(4, Some(Reason::Refused), None),
         ],
+        ..ProbeReport::default()
     };
     let space = LogDirSpace {
         dir: "/data/a".into(),

@@ -4,8 +4,9 @@
 //! Connections are made in the calling thread's network: see [`crate::Cell::in_network`].
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
@@ -20,9 +21,11 @@ use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     BrokerId, ConsumerProtocolAssignment, ConsumerProtocolSubscription, FetchRequest,
     FindCoordinatorRequest, JoinGroupRequest, LeaveGroupRequest, MetadataRequest, MetadataResponse,
-    OffsetCommitRequest, OffsetFetchRequest, RequestHeader, SyncGroupRequest,
+    OffsetCommitRequest, OffsetFetchRequest, RequestHeader, SaslAuthenticateRequest,
+    SaslHandshakeRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// Far larger than any answer to the lab's requests.
 const FRAME_MAX: usize = 16 << 20;
@@ -39,9 +42,58 @@ const HEADER: i16 = 1;
 /// The version of the subscription and the assignment, which come after it.
 const CONSUMER_PROTOCOL: i16 = 0;
 
+/// How to get into a listener: without anything by default.
+#[derive(Clone, Default)]
+pub struct Access {
+    pub tls: Option<Arc<ClientConfig>>,
+    /// A user and the password, by PLAIN.
+    pub login: Option<(&'static str, &'static str)>,
+    /// The tokens of a login have no headers, as before Kafka 1.0.
+    pub old: bool,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(into),
+            Stream::Tls(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.flush(),
+            Stream::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// One connection to a broker.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     time: Duration,
     correlation: i32,
 }
@@ -98,10 +150,44 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(time))?;
         Ok(Connection {
-            stream,
+            stream: Stream::Plain(stream),
             time,
             correlation: 0,
         })
+    }
+
+    /// As [`Connection::open`], with the encryption and the login of `access`.
+    pub fn open_with(port: u16, time: Duration, access: &Access) -> io::Result<Connection> {
+        let mut connection = Connection::open(port, time)?;
+        if let (Some(tls), Stream::Plain(stream)) = (&access.tls, &connection.stream) {
+            let stream = stream.try_clone()?;
+            // The handshake runs with the first bytes.
+            stream.set_read_timeout(Some(time))?;
+            let host = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+            let client = ClientConnection::new(Arc::clone(tls), host).map_err(invalid)?;
+            connection.stream = Stream::Tls(Box::new(StreamOwned::new(client, stream)));
+        }
+        if let Some(login) = access.login {
+            connection.log_in(login, access.old)?;
+        }
+        Ok(connection)
+    }
+
+    fn log_in(&mut self, (user, password): (&str, &str), old: bool) -> io::Result<()> {
+        let handshake = SaslHandshakeRequest::default().with_mechanism(name("PLAIN"));
+        let answer = self.call(i16::from(!old), &handshake)?;
+        check("SaslHandshake", user, answer.error_code)?;
+        let token = format!("\0{user}\0{password}").into_bytes();
+        if old {
+            let length = (token.len() as i32).to_be_bytes();
+            self.stream.write_all(&[&length, &token[..]].concat())?;
+            // The broker answers with no bytes, or closes the connection.
+            let mut length = [0; 4];
+            return self.read(&mut length, Instant::now() + self.time);
+        }
+        let token = SaslAuthenticateRequest::default().with_auth_bytes(token.into());
+        let answer = self.call(0, &token)?;
+        check("SaslAuthenticate", user, answer.error_code)
     }
 
     fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
@@ -142,7 +228,7 @@ impl Connection {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.stream.set_read_timeout(Some(left))?;
+            self.stream.tcp().set_read_timeout(Some(left))?;
             match self.stream.read(into) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => into = &mut into[count..],
@@ -350,18 +436,18 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.stream.tcp().as_fd()
     }
 }
 
-/// The error is `NotFound` where the coordinator does not have the member, because its session has ended.
-fn check(request: &str, group: &str, error: i16) -> io::Result<()> {
+/// `of` is the group or the user. The error is `NotFound` where the coordinator does not have the member, because its session has ended.
+fn check(request: &str, of: &str, error: i16) -> io::Result<()> {
     error.err().map_or(Ok(()), |error| {
         let kind = match error {
             ResponseError::UnknownMemberId => io::ErrorKind::NotFound,
             _ => io::ErrorKind::Other,
         };
-        let message = format!("{request} of group {group}: {error:?}");
+        let message = format!("{request} of {of}: {error:?}");
         Err(io::Error::new(kind, message))
     })
 }

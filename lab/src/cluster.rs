@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::cell::{Cell, Process};
 use crate::client::{Connection, Metadata};
 use crate::jars;
+use crate::security::{Listener, Secured, Security};
 use crate::versions::{self, Mode, Version};
 
 /// The longest start on a busy machine; a usual one takes less than 10 s.
@@ -40,6 +41,9 @@ pub struct ClusterOptions {
     pub offsets_partitions: u32,
     /// The chroot of `zookeeper.connect`; empty for none.
     pub zookeeper_root: String,
+    /// The listeners of every broker, the first for the brokers among themselves; a PLAINTEXT one by default. The one of
+    /// KRaft's controllers comes after them and is PLAINTEXT.
+    pub listeners: Vec<Listener>,
     /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
     /// Further options of the brokers' JVMs.
@@ -64,6 +68,7 @@ impl ClusterOptions {
             heap: "256m".into(),
             offsets_partitions: 50,
             zookeeper_root: String::new(),
+            listeners: vec![Listener::new(Security::Plaintext)],
             properties: Vec::new(),
             jvm_options: Vec::new(),
             java: None,
@@ -85,7 +90,7 @@ impl ClusterOptions {
 /// One Kafka process of a cluster: a broker, a KRaft controller, or both.
 pub struct Node {
     id: i32,
-    /// The ports of all its listeners, PLAINTEXT first.
+    /// The ports of all its listeners, in the order of the options.
     ports: Vec<u16>,
     is_broker: bool,
     folder: PathBuf,
@@ -104,7 +109,7 @@ impl Node {
         self.is_broker
     }
 
-    /// Returns the port of its PLAINTEXT listener, or of the controller listener if it is no broker.
+    /// Returns the port of its first listener, or of the controller listener if it is no broker.
     pub fn port(&self) -> u16 {
         self.ports[0]
     }
@@ -154,6 +159,7 @@ pub struct Cluster {
     classpath: String,
     nodes: Vec<Node>,
     zookeeper: Option<(Process, u16)>,
+    secured: Secured,
     /// The cluster's folder as the cell sees it.
     folder: PathBuf,
     _folder: TempDir,
@@ -175,6 +181,7 @@ impl Cluster {
         let cell = options.cell.clone().map_or_else(Cell::new, Ok)?;
         let (holder, folder) = temporary_folder(&cell, options.folder.as_deref())?;
         launch::write_logging(holder.path())?;
+        let secured = Secured::create(&options.listeners, version.name, holder.path(), &folder)?;
         if options.user.is_some() {
             // Another user may lack the right to read the cache.
             launch::set_owner(holder.path(), options.user)?;
@@ -190,6 +197,7 @@ impl Cluster {
             classpath: jars.join(":"),
             nodes: Vec::new(),
             zookeeper: None,
+            secured,
             folder,
             _folder: holder,
             cell,
@@ -198,9 +206,11 @@ impl Cluster {
         if mode == Mode::ZooKeeper {
             cluster.start_zookeeper()?;
         }
+        cluster.make_keystores()?;
         cluster.create_nodes()?;
-        if mode != Mode::ZooKeeper {
-            cluster.format_storage()?;
+        match mode {
+            Mode::ZooKeeper => cluster.make_scram_users()?,
+            _ => cluster.format_storage()?,
         }
         for index in 0..cluster.nodes.len() {
             cluster.launch(index)?;
@@ -226,6 +236,12 @@ impl Cluster {
     /// Returns the number of partitions of `__consumer_offsets`.
     pub fn offsets_partitions(&self) -> u32 {
         self.options.offsets_partitions
+    }
+
+    /// Returns the folder of the certificates and the tools' `admin.properties` as the cell sees it, for secured
+    /// listeners: `ca.pem`, `other-ca.pem`, `client.crt`, `client.key`.
+    pub fn tls_folder(&self) -> PathBuf {
+        self.folder.join("tls")
     }
 
     /// Iterates over the brokers, without dedicated controllers.
@@ -335,9 +351,9 @@ impl Cluster {
     /// Asks a broker for the topics and brokers that it knows; an error after 5 s without an answer.
     pub fn metadata(&self, id: i32) -> Result<Metadata> {
         let port = self.broker(id)?.port();
-        let answer = self
-            .cell
-            .in_network(|| Connection::open(port, ANSWER_TIME)?.metadata())?;
+        let answer = self.cell.in_network(|| {
+            Connection::open_with(port, ANSWER_TIME, &self.secured.access)?.metadata()
+        })?;
         answer.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
     }
 
@@ -399,6 +415,9 @@ impl Cluster {
                     .map(|node| format!("127.0.0.1:{}", node.port()))
                     .collect();
                 tool.arg("--bootstrap-server").arg(addresses.join(","));
+                if let Some(file) = self.secured.command_config() {
+                    tool.arg("--command-config").arg(file);
+                }
             }
         }
         tool.args(arguments);
@@ -408,13 +427,17 @@ impl Cluster {
     /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
     pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
         let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
-        let mut tool = self.java_command("64m", "tools-");
-        tool.arg("-cp")
-            .arg(&self.classpath)
-            .arg("org.apache.zookeeper.ZooKeeperMain")
-            .args(["-server", &format!("127.0.0.1:{port}")])
-            .args(command);
-        self.run_tool("zookeeper-shell", tool, TOOL_TIME)
+        let server = format!("127.0.0.1:{port}");
+        let arguments = [&["-server", &*server], command].concat();
+        self.tool("org.apache.zookeeper.ZooKeeperMain", &arguments)
+    }
+
+    /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
+        let mut tool = self.java_command("96m", "tools-");
+        tool.arg("-cp").arg(&self.classpath).arg(class);
+        tool.args(arguments);
+        self.run_tool(class, tool, TOOL_TIME)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

@@ -6,10 +6,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// The header of a received request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,58 @@ pub enum Answer {
 pub struct FakeBroker {
     pub address: String,
     asked: Arc<Mutex<Vec<ReceivedRequest>>>,
+    handshakes: Arc<Mutex<Vec<Result<(), String>>>>,
     accepting: JoinHandle<()>,
+}
+
+/// TLS of a fake broker.
+pub struct FakeTls {
+    /// In PEM form, of nobody but itself: what a client must trust.
+    pub certificate: String,
+    /// In PEM form.
+    pub key: String,
+    pub version: &'static SupportedProtocolVersion,
+    /// Whether a client must show `certificate` as well.
+    pub demands_certificate: bool,
+}
+
+impl FakeTls {
+    /// For 127.0.0.1 and `localhost`, until `end` in seconds since 1970.
+    pub fn until(end: i64, version: &'static SupportedProtocolVersion) -> FakeTls {
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(end).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        FakeTls {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+            version,
+            demands_certificate: false,
+        }
+    }
+
+    fn config(&self) -> ServerConfig {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[self.version])
+            .unwrap();
+        let config = if self.demands_certificate {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate.clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            config.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            config.with_no_client_auth()
+        };
+        // Unlike `with_single_cert` it takes certificates that rustls itself would not.
+        let shown = CertifiedKey::new(vec![certificate], key);
+        config.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown)))
+    }
 }
 
 impl Drop for FakeBroker {
@@ -98,10 +153,35 @@ impl FakeBroker {
     pub async fn start(
         answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
     ) -> FakeBroker {
+        FakeBroker::listen(None, move |asked, _| answer(asked)).await
+    }
+
+    /// The same for an `answer` that reads what comes after the header as well.
+    pub async fn start_reading(
+        answer: impl Fn(ReceivedRequest, &[u8]) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
+        FakeBroker::listen(None, answer).await
+    }
+
+    /// As [`FakeBroker::start`], with TLS.
+    pub async fn with_tls(
+        tls: &FakeTls,
+        answer: impl Fn(ReceivedRequest) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
+        let acceptor = TlsAcceptor::from(Arc::new(tls.config()));
+        FakeBroker::listen(Some(acceptor), move |asked, _| answer(asked)).await
+    }
+
+    async fn listen(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(ReceivedRequest, &[u8]) -> Answer + Send + Sync + 'static,
+    ) -> FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (asked.clone(), Arc::new(answer));
+        let handshakes = Arc::<Mutex<Vec<_>>>::default();
+        let shaken = handshakes.clone();
         let accepting = tokio::spawn(async move {
             // The end of this task drops the set, which ends the connections.
             let mut serving = tokio::task::JoinSet::new();
@@ -109,12 +189,27 @@ impl FakeBroker {
                 let Ok((stream, _)) = listener.accept().await else {
                     return;
                 };
-                serving.spawn(serve(stream, connection, answer.clone(), log.clone()));
+                let (answer, log) = (answer.clone(), log.clone());
+                let Some(tls) = &tls else {
+                    serving.spawn(serve(stream, connection, answer, log));
+                    continue;
+                };
+                let (accepting, shaken) = (tls.accept(stream), shaken.clone());
+                serving.spawn(async move {
+                    let accepted = accepting.await;
+                    let result = accepted.as_ref().map(drop);
+                    let result = result.map_err(|error| error.to_string());
+                    shaken.lock().unwrap().push(result);
+                    if let Ok(stream) = accepted {
+                        serve(stream, connection, answer, log).await;
+                    }
+                });
             }
         });
         FakeBroker {
             address,
             asked,
+            handshakes,
             accepting,
         }
     }
@@ -133,6 +228,11 @@ impl FakeBroker {
         .await
     }
 
+    /// Returns how the handshakes of TLS ended so far.
+    pub fn handshakes(&self) -> Vec<Result<(), String>> {
+        self.handshakes.lock().unwrap().clone()
+    }
+
     /// Returns all requests so far.
     pub fn asked(&self) -> Vec<ReceivedRequest> {
         self.asked.lock().unwrap().clone()
@@ -140,9 +240,9 @@ impl FakeBroker {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     connection: usize,
-    answer: Arc<impl Fn(ReceivedRequest) -> Answer>,
+    answer: Arc<impl Fn(ReceivedRequest, &[u8]) -> Answer>,
     log: Arc<Mutex<Vec<ReceivedRequest>>>,
 ) {
     loop {
@@ -160,7 +260,9 @@ async fn serve(
             correlation: i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]),
         };
         log.lock().unwrap().push(asked);
-        let sent = match answer(asked) {
+        let client_id = usize::from(u16::from_be_bytes([frame[8], frame[9]]));
+        let body = frame.get(10 + client_id..).unwrap_or_default();
+        let sent = match answer(asked, body) {
             Answer::Body(body) => stream.write_all(&framed(asked.correlation, &body)).await,
             Answer::Held(until, body) => {
                 until.notified().await;
@@ -190,7 +292,7 @@ async fn serve(
             Answer::Silence => Ok(()),
             Answer::Close => return,
         };
-        if sent.is_err() {
+        if sent.is_err() || stream.flush().await.is_err() {
             return;
         }
     }

@@ -3,7 +3,7 @@
 //! [`Cell`] isolates a cluster from the rest of the host, [`Cluster`] runs ZooKeeper and brokers of a version in
 //! [`versions`], [`deadlock`] makes the incident's deadlock by requests alone, [`Load`] simulates impatient clients, and
 //! [`cli_tools`] reads what an operator would read with `ss`, `kafka-topics`, `jstack` and `/proc`. [`fake_broker`] gives
-//! answers that no real broker gives.
+//! answers that no real broker gives, and [`metadata_log`] writes logs that no cluster has written.
 
 pub mod cell;
 pub mod cli_tools;
@@ -14,7 +14,9 @@ pub mod fake_broker;
 mod http;
 pub mod jars;
 pub mod load;
+pub mod metadata_log;
 pub mod monitoring;
+pub mod security;
 pub mod usage;
 pub mod versions;
 
@@ -24,6 +26,7 @@ pub use deadlock::{Deadlock, Form};
 pub use load::Load;
 pub use monitoring::Monitoring;
 pub use rustix::process::Signal;
+pub use security::{Certificate, Listener, Security};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use lab::versions::Mode;
-use lab::{Cell, Cluster, ClusterOptions, Form, Load, deadlock};
+use lab::{Cell, Cluster, ClusterOptions, Form, Listener, Load, Security, deadlock, security};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -86,6 +86,9 @@ struct UpOptions {
     /// The id of the first broker; the others count up from it
     #[arg(long, default_value_t = 1)]
     first_id: u16,
+    /// The listeners, the first for the brokers among themselves; several as `plaintext,sasl-ssl`
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "plaintext")]
+    security: Vec<Security>,
     /// Run the cluster in its own pid, network and mount namespaces
     #[arg(long)]
     apart: bool,
@@ -142,6 +145,12 @@ fn up(options: &UpOptions) -> Result<Cluster> {
     let cluster = Cluster::start(ClusterOptions {
         brokers: (first..first + i32::from(options.brokers)).collect(),
         mode: options.mode,
+        listeners: options
+            .security
+            .iter()
+            .copied()
+            .map(Listener::new)
+            .collect(),
         cell: if options.apart {
             None
         } else {
@@ -154,6 +163,19 @@ fn up(options: &UpOptions) -> Result<Cluster> {
         cluster.version().name,
         started.elapsed().as_secs_f32()
     );
+    if options
+        .security
+        .iter()
+        .any(|one| *one != Security::Plaintext)
+    {
+        println!(
+            "certificates, and admin.properties for --command-config: {}",
+            cluster.tls_folder().display()
+        );
+        for (user, password) in security::USERS {
+            println!("user {user}  password {password}");
+        }
+    }
     if let Some((process, port)) = cluster.zookeeper() {
         println!("ZooKeeper   127.0.0.1:{port}  pid {}", process.pid());
     }
@@ -166,7 +188,11 @@ fn up(options: &UpOptions) -> Result<Cluster> {
         println!(
             "{role} {:4} 127.0.0.1:{}  pid {}",
             node.id(),
-            node.port(),
+            node.ports()
+                .iter()
+                .map(u16::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
             node.pid()?
         );
     }

@@ -1,8 +1,10 @@
 //! The collector `cluster`: asks the broker and the peers that it listed last, to see who answers, and reads ISR and
-//! leaders from Metadata. While the broker does not answer, a peer's Metadata is used.
+//! leaders from Metadata. While the broker does not answer or is suspect, a peer's Metadata is used.
 
+pub mod access;
 mod address;
 pub mod count;
+mod listeners;
 mod peers;
 
 use std::ops::ControlFlow;
@@ -11,16 +13,19 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use self::address::{hint, own_address};
+use self::access::Access;
+use self::address::{Allowed, Target, hint, targets};
 use self::count::count;
+use self::listeners::Listeners;
 use self::peers::{Peers, probe_of};
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::{Dialer, OwnConnections};
+use crate::kafka::wire::Metadata;
 use crate::model::{
-    Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, PeerProbe, Probe,
-    ProbeReport, Reading, Reason, Role,
+    Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
+    PeerProbe, Probe, ProbeReport, Reading, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -78,8 +83,7 @@ impl Collector for Cluster {
 
 /// Returns why the broker is not asked for its cluster.
 fn not_asked(context: &BrokerContext) -> Option<&'static str> {
-    let roles = &context.broker.roles;
-    if !roles.is_empty() && !roles.contains(&Role::Broker) {
+    if context.broker.is_dedicated_controller() {
         Some("a dedicated controller speaks Raft: it has no ISR to report and answers no clients")
     } else if !context.config.collectors.is_on(CollectorName::Cluster) {
         Some("the collector `cluster` is switched off")
@@ -100,7 +104,9 @@ pub(super) async fn run(context: BrokerContext) {
         (settings.bootstrap, settings.probe_listener)
     });
     let broker = Arc::clone(&context.broker);
+    let access = Access::new(context.config.access(context.settings.as_ref()));
     let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
+    client.set_access(access);
     let mut worker = BlockingWorker::new(());
     loop {
         let started = Instant::now();
@@ -118,10 +124,8 @@ pub(super) async fn run(context: BrokerContext) {
                 report_silence(&context, is_silent(&probes));
                 context.late.send_replace(is_late(&probes));
                 publish(Update::Probes(Box::new(probes.clone()))).await;
-                let counts = match counts {
-                    Err(silence) => client.ask_peer(silence, &probes.peers).await,
-                    counts => counts,
-                };
+                let suspect = !context.suspects.borrow().is_empty();
+                let counts = client.confirm(counts, suspect, &probes.peers).await;
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.behind.send_replace(behind);
@@ -177,9 +181,9 @@ fn report_silence(context: &BrokerContext, silent: bool) {
 
 /// Whether the broker answers more slowly than a working one, or not at all.
 fn is_late(probes: &ProbeReport) -> bool {
-    let own = [Some(&probes.api), probes.metadata.as_ref()];
-    let mut own = own.into_iter().flatten();
-    own.any(|probe| probe.error.is_some() || probe.duration >= LATE)
+    probes
+        .own()
+        .any(|probe| probe.error.is_some() || probe.duration >= LATE)
 }
 
 /// A working broker answers within milliseconds.
@@ -199,11 +203,7 @@ fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
 
 /// Whether the broker accepted the connection and does not answer, which a thread dump may explain.
 fn is_silent(probes: &ProbeReport) -> bool {
-    let own = [Some(&probes.api), probes.metadata.as_ref()];
-    let mut errors = own
-        .into_iter()
-        .flatten()
-        .filter_map(|probe| probe.error.as_ref());
+    let mut errors = probes.own().filter_map(|probe| probe.error.as_ref());
     errors.any(|error| error.accepted && error.reason == Reason::Timeout)
 }
 
@@ -217,7 +217,8 @@ pub struct ClusterClient {
     timing: Timing,
     /// Whether the exporter and the broker share a loopback, or why that is unknown.
     same_network: Result<bool, Failure>,
-    client: Option<Client>,
+    access: Access,
+    listeners: Listeners,
     peers: Peers,
 }
 
@@ -229,18 +230,22 @@ impl ClusterClient {
         listener: Option<String>,
         own: OwnConnections,
     ) -> Self {
-        let (timing, same_network, client, peers) =
-            (Timing::default(), Ok(true), None, Peers::default());
         ClusterClient {
             broker,
             bootstrap,
             listener,
             dialer: own.into(),
-            timing,
-            same_network,
-            client,
-            peers,
+            timing: Timing::default(),
+            same_network: Ok(true),
+            access: Access::default(),
+            listeners: Listeners::default(),
+            peers: Peers::default(),
         }
+    }
+
+    /// Sets how listeners are spoken to that demand more than a connection.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
     }
 
     /// Sets whether another user's brokers come first.
@@ -271,52 +276,60 @@ impl ClusterClient {
             );
             return Err(Failure::new(Reason::NoId, message));
         };
-        let (bootstrap, listener) = (self.bootstrap.as_deref(), self.listener.as_deref());
-        let own = rustix::process::geteuid().as_raw();
-        let address = own_address(&self.broker, bootstrap, listener, &self.same_network, own)?;
-        let client = match self.client.take() {
-            Some(client) if client.address() == address => self.client.insert(client),
-            _ => self
-                .client
-                .insert(Client::new(address, self.dialer.clone(), self.timing)),
+        let allowed = Allowed {
+            bootstrap: self.bootstrap.as_deref(),
+            listener: self.listener.as_deref(),
+            same_network: &self.same_network,
+            own: rustix::process::geteuid().as_raw(),
+            demanding: &self.listeners.demanding,
         };
+        let targets = targets(&self.broker, &allowed)?;
         let elsewhere = self.same_network != Ok(true);
-        // The author of the config file knows where its address leads.
-        client.allow_loopback(!elsewhere || bootstrap.is_some());
         self.peers.elsewhere = elsewhere;
-        let own = async {
-            let api = client.api().await;
-            let asked = match api.answer {
-                Ok(()) => {
-                    client
-                        .metadata(move |metadata| count(metadata, id, ClusterSource::Own, None))
-                        .await
-                }
-                Err(error) => {
-                    return (
-                        probe_of(&name, api.connected_in, api.duration, Some(&error)),
-                        None,
-                        Err(error),
-                    );
-                }
-            };
-            let metadata = probe_of(
-                &name,
-                asked.connected_in,
-                asked.duration,
-                asked.answer.as_ref().err(),
-            );
-            (
-                probe_of(&name, api.connected_in, api.duration, None),
-                Some(metadata),
-                asked.answer,
-            )
+        self.peers.protocol = targets.first.protocol;
+        let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
+        let new = |target: &Target| {
+            let client = Client::new(target.address.clone(), dialer.clone(), timing);
+            access.prepare(client, target.protocol, false)
         };
-        let ((api, metadata, counts), peers) =
-            tokio::join!(own, self.peers.probe(&self.dialer, self.timing));
+        let (first, others) = self.listeners.set(targets, new);
+        // The author of the config file knows where its address leads.
+        first
+            .client
+            .allow_loopback(!elsewhere || self.bootstrap.is_some());
+        for other in &mut *others {
+            other.client.allow_loopback(!elsewhere);
+        }
+        let own = async {
+            let (probe, api) = first.probe(&name).await;
+            if let Err(error) = api {
+                return (probe, None, Err(error));
+            }
+            let read = move |metadata: Metadata<'_>| count(metadata, id, ClusterSource::Own, None);
+            let asked = first.client.metadata(read).await;
+            let error = asked.answer.as_ref().err();
+            let is_asked = error.is_none_or(|error| error.reason() != Reason::NeedsCredentials);
+            let metadata =
+                is_asked.then(|| probe_of(&name, asked.connected_in, asked.duration, error));
+            (probe, metadata, asked.answer)
+        };
+        let others = join_all(others.iter_mut().map(|other| other.probe(&name)));
+        let peers = self.peers.probe(dialer, timing, access);
+        let ((first, metadata, counts), others, peers) = tokio::join!(own, others, peers);
         if let Ok(counts) = &counts {
             self.peers
-                .remember(id, client.address(), &counts.live_brokers);
+                .remember(id, self.listeners.address(), &counts.live_brokers);
+        }
+        let probe = Some(first.probe.clone());
+        let (api, network) = match first.by_handler {
+            true => (probe, None),
+            false => (None, probe),
+        };
+        let others = others.into_iter().map(|(probe, _)| probe);
+        let mut listeners: Vec<ListenerProbe> = [first].into_iter().chain(others).collect();
+        self.listeners.remember(&listeners);
+        if listeners.len() == 1 && listeners.iter().all(|one| one.verified.is_none()) {
+            listeners.clear();
         }
         let counts =
             counts.map_err(|error| Failure::new(error.reason(), format!("{name}: {error}")));
@@ -333,11 +346,34 @@ impl ClusterClient {
         Ok((
             ProbeReport {
                 api,
+                network,
                 metadata,
+                listeners,
                 peers,
             },
             counts,
         ))
+    }
+
+    /// The counts of the broker itself, or those of a peer where the broker is silent or suspect: one that hangs may
+    /// answer from an old state of the cluster.
+    pub async fn confirm(
+        &mut self,
+        own: Result<ClusterCounts, Failure>,
+        suspect: bool,
+        probed: &[PeerProbe],
+    ) -> Result<ClusterCounts, Failure> {
+        match own {
+            Err(silence) => self.ask_peer(silence, probed).await,
+            Ok(own) if suspect => {
+                let name = self.broker.name();
+                let message =
+                    format!("{name}: threads make no progress, so its Metadata may be old");
+                let doubt = Failure::new(Reason::Slow, message);
+                self.ask_peer(doubt, probed).await.or(Ok(own))
+            }
+            own => own,
+        }
     }
 
     /// Counts from the Metadata of the first peer that answered its probe. `silence` is why the broker itself failed.
@@ -358,7 +394,7 @@ impl ClusterClient {
                 .answer
             {
                 Ok(counts) => {
-                    let asked = self.client.as_ref().map_or("", Client::address);
+                    let asked = self.listeners.address();
                     self.peers.remember(id, asked, &counts.live_brokers);
                     Ok(counts)
                 }
@@ -382,11 +418,9 @@ impl ClusterClient {
 
     /// Waits for owed answers until then, because a broker that answers late is slow and not silent.
     pub async fn read_late(&mut self, until: Instant) {
-        let asked = self
-            .client
-            .iter_mut()
-            .chain(self.peers.clients.values_mut());
-        join_all(asked.map(|client| client.read_late(until))).await;
+        let peers = self.peers.clients.values_mut();
+        let peers = join_all(peers.map(|client| client.read_late(until)));
+        tokio::join!(self.listeners.read_late(until), peers);
     }
 }
 

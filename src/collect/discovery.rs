@@ -12,7 +12,7 @@ use crate::config::BrokerSettings;
 use crate::discover::{self, Discovery};
 use crate::model::{
     Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Label, Moment,
-    ProcessKey, Reason, Snapshot, text,
+    Probe, ProcessKey, Reason, Snapshot, text,
 };
 use crate::sys::proc::ProcRoot;
 
@@ -166,7 +166,8 @@ fn store_brokers(snapshot: &mut Snapshot, found: Vec<(Arc<Broker>, Label)>, now:
 
 /// Whether it ever did what only a broker does: any process can look like one for a moment.
 fn has_served(broker: &BrokerSnapshot) -> bool {
-    let answered = broker.probes.last().is_some_and(|(p, _)| p.api.success());
+    let probes = broker.probes.last();
+    let answered = probes.is_some_and(|(p, _)| p.first().is_some_and(Probe::success));
     let queues = broker.accept_queues.last();
     answered
         || queues.is_some_and(|(queues, _)| !queues.is_empty())

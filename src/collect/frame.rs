@@ -131,7 +131,17 @@ impl Stamp {
         failure: Option<&Failure>,
     ) {
         let status = self.status(failure);
+        let error = status.error.clone();
         let before = broker.collectors.insert(name, status);
+        if let Some(failure) = failure.filter(|failure| nobody_asked(failure)) {
+            // Once, as long as it is the same.
+            if before.is_none_or(|before| before.error != error) {
+                let (broker, collector) = (&broker.label, name.name());
+                let reason = failure.reason.name();
+                tracing::info!(broker, collector, reason, "{}", one_line(&failure.message));
+            }
+            return;
+        }
         log_change(
             &broker.label,
             name,
@@ -142,13 +152,21 @@ impl Stamp {
 
     pub fn status(self, failure: Option<&Failure>) -> CollectorStatus {
         CollectorStatus {
-            success: Some(failure.is_none()),
+            success: match failure {
+                Some(failure) if nobody_asked(failure) => None,
+                failure => Some(failure.is_none()),
+            },
             duration: self.took,
             interval: self.interval,
             at: self.at,
             error: failure.map(|failure| failure.message.clone()),
         }
     }
+}
+
+/// Whether something is unknown because nobody configured what it needs: the collector has not failed then.
+fn nobody_asked(failure: &Failure) -> bool {
+    failure.reason == Reason::NeedsCredentials
 }
 
 /// The update of the snapshot that one run of a collector causes.

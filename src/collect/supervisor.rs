@@ -300,7 +300,10 @@ fn suits(known: &Broker, found: &Broker) -> bool {
             id,
             roles,
             listeners,
+            mode,
             log_dirs,
+            metadata_log_dir,
+            min_insync_replicas,
             zookeeper,
             zookeeper_root,
             zookeeper_tls,
@@ -309,7 +312,8 @@ fn suits(known: &Broker, found: &Broker) -> bool {
             ..
         } = broker;
         let zookeeper = (zookeeper, zookeeper_root, zookeeper_tls);
-        (id, roles, listeners, log_dirs, zookeeper, uid, gid)
+        let files = (log_dirs, metadata_log_dir, min_insync_replicas);
+        (id, roles, listeners, mode, files, zookeeper, uid, gid)
     }
     used(known) == used(found)
 }
@@ -367,6 +371,9 @@ mod tests {
             matches,
             probe_listener: None,
             bootstrap: None,
+            tls: None,
+            sasl: None,
+            credentials: None,
         };
         let by_file = entry(BrokerMatch {
             pid_file: Some("/run/kafka.pid".into()),

@@ -33,6 +33,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         if let Some(path) = &config.web_config_file {
             WebConfig::load(path)?;
         }
+        collect::cluster::access::check(&config).map_err(|message| {
+            let path = args.config_file.unwrap_or_default();
+            ConfigError::File { path, message }
+        })?;
         write_stdout(b"kafka-vitals: the settings are valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }

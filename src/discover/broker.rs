@@ -105,6 +105,8 @@ fn read_files(proc: &ProcRoot, launch: &mut Launch, files: &Files, broker: &mut 
         .iter()
         .filter_map(|dir| files.absolute(dir))
         .collect();
+    let metadata_log_dir = broker.metadata_log_dir.take();
+    broker.metadata_log_dir = metadata_log_dir.and_then(|dir| files.absolute(&dir));
     remember_id(files, broker, earlier_id);
 }
 
@@ -125,6 +127,8 @@ fn remember_id(files: &Files, broker: &mut Broker, earlier: Option<i32>) {
                     .or(meta.get("broker.id"))
                     .and_then(|id| id.parse::<i32>().ok());
                 remembered = remembered.or(id.filter(|id| *id >= 0));
+                let cluster = meta.get("cluster.id").map(text::message);
+                broker.cluster_id = broker.cluster_id.take().or(cluster);
             }
             Err(error) => {
                 first_error.get_or_insert(files.error(error));

@@ -71,6 +71,18 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
             .collect();
     }
 
+    if broker.mode == Some(Mode::KRaft) && !provided.contains("metadata.log.dir") {
+        let named = known("metadata.log.dir").map(PathBuf::from);
+        broker.metadata_log_dir = named.or_else(|| broker.log_dirs.first().cloned());
+    }
+    if !provided.contains("min.insync.replicas") {
+        let number = known("min.insync.replicas").map_or(Ok(1), str::parse::<u32>);
+        if number.is_err() {
+            problems.push("min.insync.replicas in server.properties is no number".into());
+        }
+        broker.min_insync_replicas = number.ok();
+    }
+
     // Before 3.0 host.name and port stood for a PLAINTEXT listener where `listeners` was not set.
     let old = major_version(broker.kafka_version.as_deref()).is_none_or(|major| major < 3);
     let pair = |host: &'static str, port: &'static str| match (known(host), known(port)) {
@@ -97,7 +109,7 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
 }
 
 /// The keys that are read. Others are dropped at once, because their values may be passwords.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 15] = [
     "broker.id",
     "node.id",
     "process.roles",
@@ -106,6 +118,8 @@ pub(super) const KEYS: [&str; 13] = [
     "zookeeper.clientCnxnSocket",
     "log.dirs",
     "log.dir",
+    "metadata.log.dir",
+    "min.insync.replicas",
     "listeners",
     "host.name",
     "port",

@@ -268,7 +268,11 @@ pub fn of_view(
 ) -> Vec<(&'static str, Result<Vec<u8>, PartError>)> {
     let json = |result: serde_json::Result<Vec<u8>>| result.map_err(PartError::read);
     let readings = view.snapshot.of(broker.process);
-    let metadata = readings.map(|readings| (&readings.cluster, &readings.probes));
+    let metadata = readings.map(|of| {
+        serde_json::json!({
+            "cluster": of.cluster, "metadata_log": of.metadata_log, "probes": of.probes,
+        })
+    });
     vec![
         ("findings.txt", Ok(findings(broker).into_bytes())),
         ("findings.json", json(serde_json::to_vec_pretty(broker))),
@@ -276,9 +280,7 @@ pub fn of_view(
         (
             "metadata.json",
             match metadata {
-                Some((cluster, probes)) => json(serde_json::to_vec_pretty(
-                    &serde_json::json!({ "cluster": cluster, "probes": probes }),
-                )),
+                Some(metadata) => json(serde_json::to_vec_pretty(&metadata)),
                 None => Err(PartError::NoReadings),
             },
         ),

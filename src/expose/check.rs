@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::overview::{Level, overview, worst_first};
-use super::vitals::{Vital, cut, unknown, vitals};
+use super::vitals::{Vital, cut, not_read, unknown, vitals};
 use crate::model::EvidenceStatus;
 use crate::model::Moment;
 use crate::model::clock_text;
@@ -106,6 +106,9 @@ impl CheckPage {
                     format!("  and {} more unknown", unknown.len() - UNKNOWN),
                     None,
                 );
+            }
+            for (what, why) in not_read(broker, now) {
+                page.add(format!("  not read: {what}: {}", cut(&why, TEXT)), None);
             }
         }
         if brokers.len() > BROKERS {

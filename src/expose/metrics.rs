@@ -37,8 +37,8 @@ catalogue! {
         "1 if the newest config file and web config file, with its certificates, are in use; 0 if one of them could not be taken, and the one of before is.");
     RELOAD_TIME = ("kafka_vitals_config_last_reload_success_timestamp_seconds", [],
         "When settings were taken last, in seconds since 1970.");
-    BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid"],
-        "1 for each broker process found on this host, with the data of its command line, properties and jars; a label is empty where it is unknown.");
+    BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid", "cluster_id"],
+        "1 for each broker process found on this host, with the data of its command line, properties, jars and meta.properties; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
         "1 for the state of the broker, 0 for the others. state is healthy, suspect (something indicates a problem and is being checked), gray (alive, not working), down (ended, or not serving yet) or unknown.");
     FINDING = ("kafka_vitals_finding_active", ["broker", "finding", "severity"],
@@ -106,27 +106,47 @@ catalogue! {
     DUMP_FAILURES = ("kafka_vitals_thread_dump_failures_total", ["broker", "reason"],
         "Failed thread dumps of this broker process since the exporter started.");
     LEADER = ("kafka_vitals_leader_partitions", ["broker"],
-        "Partitions that the broker leads, by the newest Metadata response; see reading_age_seconds{collector=\"cluster\"}.");
+        "Partitions that the broker leads. This and the other counts of partitions come from the node's replica of the metadata log (KRaft), else from the newest Metadata response; see reading_age_seconds{collector=~\"metadata_log|cluster\"}. Absent for a dedicated controller, which leads none.");
     UNDER_REPLICATED = ("kafka_vitals_under_replicated_partitions", ["broker"],
-        "Partitions led by the broker with fewer replicas in the ISR than assigned.");
+        "Partitions led by the broker with fewer replicas in the ISR than assigned. By the metadata log, replicas that a reassignment adds are not missed.");
     LEADER_ALONE = ("kafka_vitals_isr_leader_alone_partitions", ["broker"],
         "Partitions led by the broker whose ISR has shrunk to the broker alone although more replicas are assigned.");
     NOT_IN_ISR = ("kafka_vitals_not_in_isr_partitions", ["broker"],
         "Partitions that the broker is a replica of without being in the ISR. A stuck leader removes healthy followers: check the leader first.");
+    UNDER_MIN_ISR = ("kafka_vitals_under_min_isr_partitions", ["broker"],
+        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. Absent while unknown.");
+    AT_MIN_ISR = ("kafka_vitals_at_min_isr_partitions", ["broker"],
+        "Partitions led by the broker with exactly min.insync.replicas replicas in the ISR: one less, and producers with acks=all get an error. Absent while unknown.");
+    REASSIGNING = ("kafka_vitals_reassigning_partitions", ["broker"],
+        "Partitions led by the broker that are being moved to other brokers. Absent while unknown.");
     OFFLINE = ("kafka_vitals_offline_partitions", [],
         "Offline partitions of the whole cluster, which have no leader; aggregate over exporters with max.");
     PARTITION_ISR = ("kafka_vitals_partition_isr_replicas", ["broker", "topic", "partition"],
         "Replicas in the ISR of under-replicated partitions. broker leads the partition; for an offline one it is the lowest live id of the cluster. Bounded, see series_left_out.");
+    CLUSTER_BROKERS = ("kafka_vitals_cluster_brokers", ["broker", "state"],
+        "Brokers of the whole cluster, by the metadata log of the node that broker names: registered and not fenced; fenced by the controller; unregistered, which hold replicas all the same (64 at most). Every node of a KRaft cluster has them: aggregate with max.");
+    CLUSTER_BROKER_STATE = ("kafka_vitals_cluster_broker_state", ["broker", "id", "state"],
+        "1 for each broker (id) of the cluster that is fenced, in controlled_shutdown, or missing, which is to hold replicas and to be neither registered nor live, as broker sees it by its metadata log or by Metadata. Absent for those that are well; aggregate over broker with max. Bounded, see series_left_out.");
+    METADATA_LOG_OFFSET = ("kafka_vitals_metadata_log_offset", ["broker"],
+        "Offset after the last record that the node's replica of KRaft's metadata log has.");
+    METADATA_LOG_AGE = ("kafka_vitals_metadata_log_age_seconds", ["broker"],
+        "How long ago the exporter saw the replica of the metadata log get its last record. By default about two records arrive each second, also at rest (metadata.max.idle.interval.ms).");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
-        "What was not exported because its number is bounded: series of partition_isr_replicas; brokers, which are processes that look like one beyond max_brokers.");
+        "What was not exported because its number is bounded: series of partition_isr_replicas and of cluster_broker_state; brokers, which are processes that look like one beyond max_brokers.");
     REGISTERED = ("kafka_vitals_registered", ["broker"],
         "1 if ZooKeeper lists the broker and this process has registered it, 0 if not; see reading_age_seconds{collector=\"zookeeper\"}. Absent for clusters that keep their metadata in KRaft, and while unknown.");
     CONTROLLER = ("kafka_vitals_controller", ["broker"],
         "1 if the broker is the active controller by ZooKeeper, 0 if not. A cluster has one: the sum over its brokers is 1, and 0 during an election. Absent as registered is.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
-        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api is 0.");
+        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions, which a request handler answers; network is what the network thread alone answers, in place of api where the listener demands credentials that are not configured: ApiVersions before a login, or a TLS handshake; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api or network is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],
         "Time until that answer, or until the failure; while an answer is owed, the time since the request; for a broker that answers after the 2 s, the duration of its last answer.");
+    LISTENER_PROBE_SUCCESS = ("kafka_vitals_listener_probe_success", ["broker", "listener"],
+        "The same for each listener, where the broker has more than one: of the first 8 that can be reached, by ApiVersions, or by what the network thread alone answers. Absent for a single listener.");
+    LISTENER_PROBE_DURATION = ("kafka_vitals_listener_probe_duration_seconds", ["broker", "listener"],
+        "As kafka_vitals_probe_duration_seconds, for each listener of kafka_vitals_listener_probe_success.");
+    CERTIFICATE_END = ("kafka_vitals_certificate_expiry_timestamp_seconds", ["broker", "listener"],
+        "When the certificate ends that the listener showed in the newest TLS handshake, since unix epoch in seconds. Absent for a listener without TLS. A kept connection is renewed each hour.");
     PEER_PROBE_SUCCESS = ("kafka_vitals_peer_probe_success", ["broker", "peer", "stage"],
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],

@@ -1,7 +1,8 @@
 //! The vital signs of one broker in a few words each, for the page and the terminal.
 
 use crate::model::{
-    BrokerSnapshot, ClusterSource, Moment, Probe, Snapshot, TcpState, brief_text, duration_text,
+    AnyReading, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, ListenerProbe,
+    MemberState, Moment, Probe, Snapshot, TcpState, brief_text, duration_text, rfc3339,
     seconds_text,
 };
 use crate::threads::pools::Pool;
@@ -56,6 +57,7 @@ pub fn vitals(
     now: Moment,
 ) -> Vec<Vital> {
     let mut list = vec![requests(broker, diagnosis, now)];
+    list.extend(listeners(broker, diagnosis, now));
     if let Some(probes) = broker.probes.fresh(now) {
         let answer =
             |peer: &&crate::model::PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
@@ -88,6 +90,8 @@ pub fn vitals(
         }
     }
     list.push(partitions(broker, diagnosis, now));
+    list.extend(brokers(broker, diagnosis, now));
+    list.extend(metadata_log(broker, diagnosis, now));
     list.extend(levels(snapshot, broker, diagnosis, now));
     list.extend(connections(broker, diagnosis, now));
     list.push(threads(broker, diagnosis, now));
@@ -114,54 +118,144 @@ pub fn vitals(
 
 fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let probes = broker.probes.fresh(now);
-    let outcome = |probe: &Probe| match &probe.error {
+    let metadata = probes.map(|probes| match (&probes.metadata, &probes.network) {
+        (Some(probe), _) => format!("metadata {}", outcome(probe)),
+        (None, Some(_)) => "by the network thread: more needs credentials".to_owned(),
+        (None, None) => "metadata not asked".to_owned(),
+    });
+    let first = probes.and_then(|probes| probes.first());
+    Vital::new("API", first.map(outcome))
+        .note(metadata)
+        .about(diagnosis, &[FindingId::ApiUnresponsive])
+}
+
+/// Each listener, where there is more to say than [`requests`] does.
+fn listeners(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vec<Vital> {
+    let probes = broker.probes.fresh(now);
+    let vital = |one: &ListenerProbe| {
+        let end = one.certificate_end.map(|end| match end.since(now) {
+            left if left.is_zero() => format!("its certificate expired at {}", rfc3339(end)),
+            left => format!("its certificate ends in {}", duration_text(left)),
+        });
+        let verified = one.verified.map(|verified| match verified {
+            true => "certificate verified",
+            false => "certificate not verified",
+        });
+        let by = (!one.by_handler).then_some("by the network thread");
+        Vital::new(
+            format!("Listener {}", cut(&one.listener, 40)),
+            Some(outcome(&one.probe)),
+        )
+        .note(by.map(str::to_owned))
+        .note(verified.map(str::to_owned))
+        .note(end)
+        .about(
+            diagnosis,
+            &[
+                FindingId::ListenerUnresponsive,
+                FindingId::CertificateExpiry,
+            ],
+        )
+    };
+    let listeners = probes.into_iter().flat_map(|probes| &probes.listeners);
+    listeners.map(vital).collect()
+}
+
+fn outcome(probe: &Probe) -> String {
+    match &probe.error {
         None => brief_text(probe.duration),
         Some(error) => format!(
             "{} after {}",
             error.reason.name(),
             brief_text(probe.duration)
         ),
-    };
-    let metadata = probes.map(|probes| match &probes.metadata {
-        Some(probe) => format!("metadata {}", outcome(probe)),
-        None => "metadata not asked".to_owned(),
-    });
-    Vital::new("API", probes.map(|probes| outcome(&probes.api)))
-        .note(metadata)
-        .about(diagnosis, &[FindingId::ApiUnresponsive])
+    }
 }
 
 fn partitions(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Vital {
     let counts = broker.partitions(now);
-    let mut vital = Vital::new(
-        "Partitions",
-        counts.map(|counts| format!("leads {}", number(counts.leader))),
-    );
+    let leads_none = broker.broker.is_dedicated_controller();
+    let value = |counts: &ClusterCounts| match leads_none {
+        true => format!("{} in the cluster", number(counts.partitions)),
+        false => format!("leads {}", number(counts.leader)),
+    };
+    let mut vital = Vital::new("Partitions", counts.map(value));
     if let Some(counts) = counts {
-        let problems = [
+        let own = [
             (counts.under_replicated, "under-replicated"),
             (counts.isr_leader_alone, "with the leader alone in the ISR"),
+            (counts.under_min_isr.unwrap_or(0), "under min-ISR"),
+            (counts.reassigning.unwrap_or(0), "being reassigned"),
             (counts.not_in_isr, "lack this broker in the ISR"),
-            (counts.offline, "of the cluster offline"),
         ];
-        vital.notes = problems
-            .iter()
+        let own = own.into_iter().filter(|_| !leads_none);
+        let of_cluster = (counts.offline, "of the cluster offline");
+        vital.notes = own
+            .chain([of_cluster])
             .filter(|(n, _)| *n > 0)
-            .map(|(n, what)| format!("{} {what}", number(*n)))
+            .map(|(n, what)| format!("{} {what}", number(n)))
             .collect();
-        if vital.notes.is_empty() {
+        if vital.notes.is_empty() && !leads_none {
             vital.notes.push("fully replicated".into());
         }
-        if let ClusterSource::Peer(id) = counts.source {
-            vital.notes.push(format!("reported by broker {id}"));
+        match counts.source {
+            ClusterSource::Own => {}
+            ClusterSource::Peer(id) => vital.notes.push(format!("reported by broker {id}")),
+            ClusterSource::Log => vital.notes.push("from the metadata log".into()),
         }
     }
     let about = [
         FindingId::OfflinePartitions,
+        FindingId::UnderMinIsr,
         FindingId::IsrLeaderAlone,
         FindingId::UnderReplicated,
     ];
     vital.about(diagnosis, &about)
+}
+
+/// The brokers of the cluster, where not all are well.
+fn brokers(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) -> Option<Vital> {
+    let not_well = broker.members_not_well(now)?;
+    if not_well.is_empty() {
+        return None;
+    }
+    let live = broker.member_counts(now).map(|members| members.registered);
+    let of_metadata = broker.cluster.fresh(now);
+    let live = live.or_else(|| of_metadata.map(|counts| counts.live_brokers.len() as u64));
+    let value = live.map(|live| format!("{} live", number(live)));
+    let mut vital = Vital::new("Brokers", value);
+    for state in MemberState::ALL {
+        let ids = not_well.iter().filter(|(_, of)| **of == state);
+        let ids: Vec<String> = ids.map(|(id, _)| id.to_string()).collect();
+        if !ids.is_empty() {
+            let shown = ids.get(..8).unwrap_or(&ids).join(", ");
+            let more = match ids.len().saturating_sub(8) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let what = state.name().replace('_', " ");
+            vital.notes.push(format!("{what}: {shown}{more}"));
+        }
+    }
+    Some(vital.about(diagnosis, &[FindingId::BrokerFenced]))
+}
+
+fn metadata_log(
+    broker: &BrokerSnapshot,
+    diagnosis: &BrokerDiagnosis,
+    now: Moment,
+) -> Option<Vital> {
+    let log = broker.metadata_log.fresh(now)?;
+    let offset = u64::try_from(log.end_offset).ok().map(number);
+    let age = brief_text(now.since(log.arrived));
+    let migrating = "ZooKeeper has the truth until the migration ends";
+    let vital = Vital::new(
+        "Metadata log",
+        offset.map(|offset| format!("offset {offset}")),
+    )
+    .note(format!("last record {age} ago"))
+    .note(log.counts.is_none().then(|| migrating.to_owned()));
+    Some(vital.about(diagnosis, &[FindingId::MetadataStalled]))
 }
 
 /// The levels that have a limit.
@@ -343,15 +437,12 @@ fn left(forecast: &Forecast) -> Option<String> {
 
 /// What is unknown about this broker, and why.
 pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
-    let mut list: Vec<(String, String)> = Vec::new();
-    if snapshot.ended.is_none() {
-        for (_, what, reading) in snapshot.readings() {
-            let why = reading.why_unknown(now);
-            list.extend(why.map(|why| (what.to_owned(), why)));
-        }
-    }
+    let mut list = because(snapshot, now, false);
     for (collector, status) in &snapshot.collectors {
-        if let Some(error) = &status.error
+        if let Some(error) = status
+            .error
+            .as_ref()
+            .filter(|_| status.success == Some(false))
             && !list.iter().any(|(_, why)| why == error)
         {
             list.push((format!("collector {}", collector.name()), error.clone()));
@@ -365,6 +456,36 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
             .map(|problem| ("discovery".to_owned(), problem.clone())),
     );
     list
+}
+
+/// What is not read of this broker, and why: it does not have it, or nobody has configured it. That is no failure.
+pub fn not_read(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
+    let mut list: Vec<(String, String)> = Vec::new();
+    for (what, why) in because(snapshot, now, true) {
+        match list.iter_mut().find(|(_, known)| *known == why) {
+            Some((all, _)) => all.extend([", ", &what]),
+            None => list.push((what, why)),
+        }
+    }
+    list
+}
+
+/// The readings that are unknown although no run of their collector has failed, if `expected`, or the other unknown ones.
+fn because(snapshot: &BrokerSnapshot, now: Moment, expected: bool) -> Vec<(String, String)> {
+    if snapshot.ended.is_some() {
+        return Vec::new();
+    }
+    let is_expected = |collector: &CollectorName, reading: &dyn AnyReading| {
+        let status = snapshot.collectors.get(collector);
+        let failed = status.is_some_and(|status| status.success == Some(false));
+        !failed && !reading.is_pending() && reading.taken().is_none()
+    };
+    let readings = snapshot.readings().into_iter();
+    let chosen = readings.filter(|(of, _, reading)| is_expected(of, *reading) == expected);
+    let why = |(_, what, reading): (_, &str, &dyn AnyReading)| {
+        Some((what.to_owned(), reading.why_unknown(now)?))
+    };
+    chosen.filter_map(why).collect()
 }
 
 /// `1,234,567`
@@ -429,7 +550,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{PoolTime, Reading};
+    use crate::model::{MetadataLog, PoolTime, Reading, Registration};
 
     #[test]
     fn pools_show_their_share_of_a_core_and_of_the_time_waiting() {
@@ -466,5 +587,51 @@ mod tests {
         // One reading has no share yet.
         broker.pools = known([("network".to_owned(), time(None, None))].into());
         assert_eq!(words(&broker), [""; 0]);
+    }
+
+    #[test]
+    fn the_metadata_log_shows_its_age_and_the_brokers_that_are_not_well() {
+        let registration = |id| Registration {
+            fenced: id > 9,
+            in_controlled_shutdown: id == 2,
+        };
+        let counts = ClusterCounts {
+            source: ClusterSource::Log,
+            leader: 5,
+            under_min_isr: Some(2),
+            absent: [10, 99].into(),
+            partitions: 20,
+            ..ClusterCounts::default()
+        };
+        let log = MetadataLog {
+            counts: Some(counts),
+            brokers: Arc::new((1..20).map(|id| (id, registration(id))).collect()),
+            end_offset: 4711,
+            arrived: Moment(800),
+            ..MetadataLog::default()
+        };
+        let broker = BrokerSnapshot {
+            metadata_log: Reading::Known {
+                value: log,
+                at: Moment(1000),
+                valid_for: std::time::Duration::from_secs(3),
+            },
+            ..BrokerSnapshot::default()
+        };
+        let diagnosis = BrokerDiagnosis::default();
+        let all = vitals(&Snapshot::default(), &broker, &diagnosis, Moment(1000));
+        let text = |name: &str| {
+            let vital = all.iter().find(|vital| vital.name == name).unwrap();
+            [&vital.value[..], &vital.notes.join(", ")].join("; ")
+        };
+        assert_eq!(
+            text("Partitions"),
+            "leads 5; 2 under min-ISR, from the metadata log"
+        );
+        assert_eq!(
+            text("Brokers"),
+            "9 live; fenced: 10, 11, 12, 13, 14, 15, 16, 17 and 2 more, controlled shutdown: 2, missing: 99"
+        );
+        assert_eq!(text("Metadata log"), "offset 4,711; last record 200 ms ago");
     }
 }

@@ -4,14 +4,19 @@
 //! broker reset the old one, or did not answer on it for ten minutes. Failed connections become rarer, down to one a
 //! minute.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
+use super::login::{LoginError, log_in};
+use super::scram::ScramError;
+use super::security::{Login, Security, SecuritySource, Trust};
+use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
-use crate::model::Reason;
+use crate::model::{Moment, Reason};
 
 /// An answer of so many bytes is read within some 10 us, which is less than handing it to another thread takes.
 const SMALL_ANSWER: usize = 4 << 10;
@@ -57,6 +62,12 @@ pub struct Timing {
     /// Time from the first failed connection to the next one. It doubles with each further failure.
     pub retry_first: Duration,
     pub retry_last: Duration,
+    /// Time until the next attempt after TLS failed: each leaves a line in the broker's log.
+    pub retry_tls: Duration,
+    /// Time until the next attempt after a broker refused a login: a service behind it may lock the user out.
+    pub retry_login: Duration,
+    /// How long a connection with TLS is kept: a new one shows a renewed certificate.
+    pub renew_tls: Duration,
 }
 
 impl Default for Timing {
@@ -68,6 +79,9 @@ impl Default for Timing {
             // A little less than the round of 5 s, so that the next round may connect.
             retry_first: Duration::from_secs(4),
             retry_last: Duration::from_secs(60),
+            retry_tls: Duration::from_secs(600),
+            retry_login: Duration::from_secs(300),
+            renew_tls: Duration::from_secs(3600),
         }
     }
 }
@@ -96,6 +110,19 @@ pub enum ClientError {
         took: Duration,
         within: Duration,
     },
+    #[error(
+        "{address} answers nothing but ApiVersions before a login, and none is configured: name one as `sasl` in the config"
+    )]
+    NeedsLogin { address: String },
+    #[error("{address} {source} ({login})")]
+    Login {
+        address: String,
+        /// Whose login it is, how, and where it stands.
+        login: String,
+        source: LoginError,
+    },
+    #[error("{address} is not asked: {problem}")]
+    Settings { address: String, problem: String },
     #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
     Waiting {
         last: String,
@@ -124,6 +151,18 @@ impl ClientError {
     pub fn reason(&self) -> Reason {
         match self {
             ClientError::Conn(error) => error.reason(),
+            ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
+            ClientError::Login { source, .. } => match source {
+                LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
+                    Reason::Denied
+                }
+                LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
+                LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
+                LoginError::Own(_) => Reason::Io,
+                // It stands alone.
+                LoginError::Conn(_) => Reason::Internal,
+            },
+            ClientError::Settings { .. } => Reason::Config,
             ClientError::Slow { .. } => Reason::Slow,
             ClientError::Waiting { reason, .. } => *reason,
             ClientError::Wire { .. } => Reason::Protocol,
@@ -147,6 +186,9 @@ pub struct Asked<T> {
 struct Kept {
     conn: Conn,
     connected_in: Duration,
+    since: Instant,
+    /// Whether the login, if it needs one, is complete.
+    ready: bool,
 }
 
 #[derive(Debug)]
@@ -157,6 +199,23 @@ struct Failed {
     duration: Duration,
     in_a_row: u32,
     until: Instant,
+    /// Whether other settings would help, so that the wait ends when they change.
+    of_settings: bool,
+}
+
+#[derive(Debug, Default)]
+struct TlsSeen {
+    certificate_end: Option<Moment>,
+    /// The broker demands a certificate that nobody configured.
+    demands_certificate: bool,
+}
+
+/// Whose answer ApiVersions is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredBy {
+    RequestHandlers,
+    /// Before a login, or in a TLS handshake that goes no further: it says nothing of the request handlers.
+    NetworkThread,
 }
 
 /// One broker at one address.
@@ -166,6 +225,11 @@ pub struct Client {
     dialer: Dialer,
     /// Whether an address of the exporter's own loopback may be the broker's.
     loopback: bool,
+    security: Arc<Security>,
+    /// Reads `security` again for each connection.
+    source: Option<SecuritySource>,
+    /// What the newest handshakes of TLS showed.
+    tls: TlsSeen,
     timing: Timing,
     kept: Option<Kept>,
     failed: Option<Failed>,
@@ -182,6 +246,9 @@ impl Client {
             address,
             dialer: dialer.into(),
             loopback: true,
+            security: Arc::default(),
+            source: None,
+            tls: TlsSeen::default(),
             timing,
             kept: None,
             failed: None,
@@ -190,8 +257,39 @@ impl Client {
         }
     }
 
+    /// Sets how the listener is spoken to; without this it is PLAINTEXT.
+    pub fn with_security(self, security: Security) -> Client {
+        let security = Arc::new(security);
+        Client { security, ..self }
+    }
+
+    /// The same, from files that may change. Until the first connection it is as [`Client::with_security`] says.
+    pub fn with_source(self, source: SecuritySource) -> Client {
+        let source = Some(source);
+        Client { source, ..self }
+    }
+
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// When the broker's certificate ends, once it was shown.
+    pub fn certificate_end(&self) -> Option<Moment> {
+        self.tls.certificate_end
+    }
+
+    /// Whether and how the broker's certificate is verified; None without TLS.
+    pub fn trust(&self) -> Option<Trust> {
+        self.security.tls.as_ref().map(|tls| tls.trust())
+    }
+
+    pub fn answered_by(&self) -> AnsweredBy {
+        match self.security.login {
+            Login::NotNeeded | Login::With(_) if !self.tls.demands_certificate => {
+                AnsweredBy::RequestHandlers
+            }
+            Login::NotNeeded | Login::With(_) | Login::Missing => AnsweredBy::NetworkThread,
+        }
     }
 
     /// Sets whether the next connection may lead to the exporter's own loopback.
@@ -222,6 +320,16 @@ impl Client {
         drop(self.kept.take_if(silent));
     }
 
+    fn forget_old_tls(&mut self) {
+        if self.security.tls.is_some() {
+            let renew = self.timing.renew_tls;
+            let old = |kept: &mut Kept| {
+                kept.conn.unanswered_since().is_none() && kept.since.elapsed() >= renew
+            };
+            drop(self.kept.take_if(old));
+        }
+    }
+
     /// Waits for an owed answer until then, because only this shows how long it took.
     pub async fn read_late(&mut self, until: Instant) {
         if let Some(kept) = &mut self.kept {
@@ -237,6 +345,10 @@ impl Client {
             answer,
         } = self.ask(API_VERSIONS, offers_listeners).await;
         let answer = answer.map(|with_listeners| self.with_listeners = with_listeners);
+        if answer.is_ok() && matches!(self.security.login, Login::Missing) {
+            // A second ApiVersions before the login is an error for the broker, which logs it.
+            self.kept = None;
+        }
         Asked {
             connected_in,
             duration,
@@ -250,6 +362,14 @@ impl Client {
         &mut self,
         read: impl FnOnce(Metadata<'_>) -> Result<T, WireError> + Send + 'static,
     ) -> Asked<T> {
+        if matches!(self.security.login, Login::Missing) {
+            let address = self.address.clone();
+            return Asked {
+                connected_in: None,
+                duration: Duration::ZERO,
+                answer: Err(ClientError::NeedsLogin { address }),
+            };
+        }
         let (question, version) = match self.with_listeners {
             true => (METADATA_WITH_LISTENERS, wire::METADATA_WITH_LISTENERS),
             false => (METADATA, wire::METADATA_VERSION),
@@ -273,6 +393,9 @@ impl Client {
         let mut started = Instant::now();
         let deadline = started + self.timing.deadline;
         self.forget_silent();
+        if question.after_pause {
+            self.forget_old_tls();
+        }
         let idle = question.after_pause && self.kept.is_some();
         let mut answer = self.attempt(question, deadline, &mut started).await;
         if idle && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
@@ -280,6 +403,20 @@ impl Client {
             self.kept = None;
             answer = self.attempt(question, deadline, &mut started).await;
         }
+        let spoke_tls = self.tls.certificate_end.is_some();
+        answer = answer.map_err(|error| match error {
+            ClientError::Conn(ConnError::OfTls {
+                address,
+                problem: TlsProblem::ClosedAtOnce,
+            }) if spoke_tls => {
+                let request = question.name;
+                ConnError::Closed { address, request }.into()
+            }
+            other => other,
+        });
+        let kept = self.kept.as_ref();
+        let end = kept.and_then(|kept| kept.conn.certificate_end());
+        self.tls.certificate_end = end.or(self.tls.certificate_end);
         let mut duration = started.elapsed();
         let answer = match answer {
             Ok(body) => self.read(question, body, read).await,
@@ -288,6 +425,7 @@ impl Client {
         let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
         match &answer {
             Ok(_) => {
+                self.tls.demands_certificate = false;
                 self.late = self.late.filter(|late| late.request != question.name);
                 // A connection that lasts longer than a round has recovered.
                 drop(self.failed.take_if(|_| idle));
@@ -302,6 +440,14 @@ impl Client {
                     self.failed.as_ref().map_or((None, duration), |failed| {
                         (failed.connected_in, failed.duration)
                     });
+            }
+            // The next attempt ends where the broker asks for the certificate, which is no failure to the broker.
+            Err(ClientError::Conn(ConnError::OfTls {
+                problem: TlsProblem::CertificateDemanded,
+                ..
+            })) => {
+                (self.kept, self.late, self.failed) = (None, None, None);
+                self.tls.demands_certificate = true;
             }
             Err(error) => self.give_up(error, connected_in, duration),
         }
@@ -352,8 +498,23 @@ impl Client {
         // Refusing costs the broker nothing, because the kernel does it, and a broker that starts is then found soon.
         let wait = match error {
             ClientError::Conn(ConnError::Refused { .. }) => self.timing.retry_first,
+            ClientError::Conn(ConnError::OfTls { problem, .. })
+                if !matches!(problem, TlsProblem::ClosedAtOnce | TlsProblem::Closed) =>
+            {
+                self.timing.retry_tls
+            }
+            ClientError::Login {
+                source: LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)),
+                ..
+            } => self.timing.retry_login,
             _ => self.timing.retry_after(in_a_row),
         };
+        let of_settings = matches!(
+            error,
+            ClientError::Login { .. }
+                | ClientError::Settings { .. }
+                | ClientError::Conn(ConnError::OfTls { .. } | ConnError::Unverified { .. })
+        );
         let (message, reason, until) = (error.to_string(), error.reason(), Instant::now() + wait);
         self.failed = Some(Failed {
             message,
@@ -362,7 +523,87 @@ impl Client {
             duration,
             in_a_row,
             until,
+            of_settings,
         });
+    }
+
+    /// Reads the settings of security again, and returns whether they are others.
+    async fn renew_security(&mut self, deadline: Instant) -> Result<bool, ClientError> {
+        let Some(source) = &self.source else {
+            return Ok(false);
+        };
+        let newest = source.newest(deadline).await.map_err(|problem| {
+            let address = self.address.clone();
+            ClientError::Settings { address, problem }
+        })?;
+        let changed = !Arc::ptr_eq(&newest, &self.security);
+        if changed {
+            // What the broker demanded then may be there now.
+            self.tls.demands_certificate = false;
+            self.security = newest;
+        }
+        Ok(changed)
+    }
+
+    /// Sends the login, if there is one, on a new connection.
+    async fn log_in(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(());
+        };
+        if let Login::With(credentials) = &self.security.login {
+            let conn = kept.conn.trusted()?;
+            let done = log_in(conn, credentials, &self.dialer.keys, deadline).await;
+            done.map_err(|source| match source {
+                LoginError::Conn(error) => ClientError::Conn(error),
+                source => ClientError::Login {
+                    address: self.address.clone(),
+                    login: credentials.to_string(),
+                    source,
+                },
+            })?;
+        }
+        kept.ready = true;
+        Ok(())
+    }
+
+    async fn connect(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let now = Instant::now();
+        let waits = self.failed.as_ref().filter(|failed| now < failed.until);
+        let waits = waits.map(|failed| {
+            let (last, wait) = (failed.message.clone(), failed.until - now);
+            let (reason, of_settings) = (failed.reason, failed.of_settings);
+            (ClientError::Waiting { last, reason, wait }, of_settings)
+        });
+        match waits {
+            Some((waiting, false)) => return Err(waiting),
+            // A new mistake in the settings is shown when the wait is over.
+            Some((waiting, true)) => match self.renew_security(deadline).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Err(waiting),
+            },
+            None => drop(self.renew_security(deadline).await?),
+        }
+        let tls = self.security.tls.as_ref();
+        let tls = match self.tls.demands_certificate {
+            true => tls.map(|tls| tls.stopping_when_asked()),
+            false => tls.cloned(),
+        };
+        let now = Instant::now();
+        let within = deadline.saturating_duration_since(now);
+        let conn = Conn::connect(
+            &self.address,
+            within,
+            &self.dialer,
+            self.loopback,
+            tls.as_ref(),
+        );
+        self.kept = Some(Kept {
+            conn: conn.await?,
+            connected_in: now.elapsed(),
+            since: now,
+            ready: false,
+        });
+        Ok(())
     }
 
     /// Sets `started` to the time of the question, if one could be sent.
@@ -372,35 +613,23 @@ impl Client {
         deadline: Instant,
         started: &mut Instant,
     ) -> Result<Body, ClientError> {
-        let kept = match &mut self.kept {
-            Some(kept) => {
-                // If an answer is still owed, the broker hangs, even if its last answer was only late.
-                let late = self.late.take();
-                self.late = kept
-                    .conn
-                    .settle(deadline.min(Instant::now() + self.timing.late))
-                    .await?
-                    .or(late);
-                kept
-            }
-            none => {
-                let now = Instant::now();
-                if let Some(failed) = self.failed.as_ref().filter(|failed| now < failed.until) {
-                    let (last, wait) = (failed.message.clone(), failed.until - now);
-                    return Err(ClientError::Waiting {
-                        last,
-                        reason: failed.reason,
-                        wait,
-                    });
-                }
-                let conn =
-                    Conn::connect(&self.address, deadline - now, &self.dialer, self.loopback)
-                        .await?;
-                none.insert(Kept {
-                    conn,
-                    connected_in: now.elapsed(),
-                })
-            }
+        if let Some(kept) = &mut self.kept {
+            // If an answer is still owed, the broker hangs, even if its last answer was only late.
+            let late = self.late.take();
+            let settled = kept
+                .conn
+                .settle(deadline.min(Instant::now() + self.timing.late));
+            self.late = settled.await?.or(late);
+        }
+        // A login whose answer came late is not continued.
+        drop(self.kept.take_if(|kept| !kept.ready));
+        if self.kept.is_none() {
+            self.connect(deadline).await?;
+            self.log_in(deadline).await?;
+        }
+        let Some(kept) = &mut self.kept else {
+            let (address, request) = (self.address.clone(), question.name);
+            return Err(ConnError::Closed { address, request }.into());
         };
         *started = Instant::now();
         let asked = kept

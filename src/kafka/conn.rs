@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,9 +16,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+pub use super::conn_error::ConnError;
+use super::keys::KnownKeys;
 use super::resolver::{Resolver, is_loopback};
-use crate::model::Reason;
-use crate::model::room::{BUDGET, Room};
+use super::security::{Tls, Trust};
+use super::transport::Transport;
+use crate::model::Moment;
+use crate::model::room::Room;
 
 /// First size of the buffer for an answer. It grows as bytes arrive: the announced length alone allocates nothing.
 const CHUNK: usize = 64 * 1024;
@@ -26,102 +30,6 @@ const CHUNK: usize = 64 * 1024;
 const GROWTH: usize = 1024 * 1024;
 /// Length and correlation id: what is kept of an answer that comes too late.
 const HEADER: usize = 8;
-
-/// Why there is no answer. Every error except [`ConnError::Timeout`] ends the connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnError {
-    #[error(
-        "nothing listens on {address}: the broker is starting or has ended, or `bootstrap` in the config should name another address"
-    )]
-    Refused { address: String },
-    #[error("cannot connect to {address}: {source}")]
-    Connect { address: String, source: io::Error },
-    #[error(
-        "the name of {address} was not resolved within {} ms, because the name service does not answer: name an IP address as `bootstrap` in the config, or let the broker advertise one",
-        within.as_millis()
-    )]
-    NameTimeout { address: String, within: Duration },
-    #[error(
-        "{address} leads to a loopback address, which is not the broker's, because it runs in another network namespace (a container): name an address that reaches it from the exporter as `brokers[].bootstrap` in the config file"
-    )]
-    Loopback { address: String },
-    #[error("{address} accepted no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
-    ConnectTimeout { address: String, within: Duration },
-    #[error("{address} accepted the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
-    Timeout {
-        address: String,
-        request: &'static str,
-        waited: Duration,
-    },
-    #[error(
-        "no room for the answer of {address} to {request}: answers of {} MiB are in flight, which is all that the exporter keeps at a time, or half of that of brokers of other users than the first; if this lasts, a broker, or a process that looks like one, sends far more than usual",
-        BUDGET >> 20
-    )]
-    NoRoom {
-        address: String,
-        request: &'static str,
-        waited: Duration,
-    },
-    #[error(
-        "{address} closed the connection before it answered {request}: the broker is stopping, or the listener requires TLS or SASL (then name a PLAINTEXT one as `probe_listener` in the config)"
-    )]
-    Closed {
-        address: String,
-        request: &'static str,
-    },
-    #[error(
-        "{address} speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config"
-    )]
-    Tls { address: String },
-    #[error(
-        "{address} is a web server, not a broker: name the broker's own address as `bootstrap` in the config"
-    )]
-    Http { address: String },
-    #[error(
-        "{address} answered {request} with a frame of {length} bytes, but 4 to {cap} are accepted: the port is no Kafka listener, or the cluster is too big"
-    )]
-    FrameLength {
-        address: String,
-        request: &'static str,
-        length: i32,
-        cap: usize,
-    },
-    #[error(
-        "{address} answered request {found}, but {request} was request {expected}: the port is no Kafka listener, or something in between corrupts the connection"
-    )]
-    Correlation {
-        address: String,
-        request: &'static str,
-        expected: i32,
-        found: i32,
-    },
-    #[error("the connection to {address} failed while {request} was unanswered: {source}")]
-    Io {
-        address: String,
-        request: &'static str,
-        source: io::Error,
-    },
-}
-
-impl ConnError {
-    /// Returns the reason as labels have it.
-    pub fn reason(&self) -> Reason {
-        match self {
-            ConnError::Refused { .. } => Reason::Refused,
-            ConnError::NameTimeout { .. }
-            | ConnError::ConnectTimeout { .. }
-            | ConnError::Timeout { .. } => Reason::Timeout,
-            ConnError::NoRoom { .. } => Reason::NoRoom,
-            ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
-            ConnError::Loopback { .. } => Reason::OtherNetwork,
-            ConnError::Closed { .. } => Reason::Closed,
-            ConnError::Tls { .. } => Reason::Unsupported,
-            ConnError::Http { .. }
-            | ConnError::FrameLength { .. }
-            | ConnError::Correlation { .. } => Reason::Protocol,
-        }
-    }
-}
 
 /// Local addresses of the newest 256 connections that the exporter made itself, so that it does not count them as the
 /// broker's clients. Closed ones stay in the list, because the kernel keeps them in TIME_WAIT.
@@ -158,6 +66,7 @@ pub struct Dialer {
     resolver: Resolver,
     /// Whether it is for a broker that another user's come before.
     of_others: Arc<AtomicBool>,
+    pub(super) keys: KnownKeys,
 }
 
 impl Dialer {
@@ -172,6 +81,7 @@ impl From<OwnConnections> for Dialer {
             own,
             resolver: Resolver::default(),
             of_others: Arc::default(),
+            keys: KnownKeys::default(),
         }
     }
 }
@@ -183,7 +93,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 struct Outstanding {
     request: &'static str,
-    correlation: i32,
+    /// None for a token of a login, whose frame has no header.
+    correlation: Option<i32>,
     cap: usize,
     since: Instant,
     /// How long the answer took; None until it is read.
@@ -203,8 +114,12 @@ pub struct Late {
 /// A connection to one broker with at most one unanswered request.
 #[derive(Debug)]
 pub struct Conn {
-    stream: TcpStream,
+    stream: Transport,
+    /// None without TLS.
+    trust: Option<Trust>,
     address: String,
+    /// Whether it has carried an answer.
+    answered: bool,
     correlation: i32,
     outstanding: Option<Outstanding>,
     unsent: Vec<u8>,
@@ -234,15 +149,19 @@ impl Deref for Body {
 
 impl Conn {
     /// Connects to `address` (`host:port`) and registers the local address as the exporter's own. Without `loopback`,
-    /// no address of the exporter's own loopback is connected to.
+    /// no address of the exporter's own loopback is connected to. The handshake of TLS belongs to the first request.
     pub async fn connect(
         address: &str,
         within: Duration,
         dialer: &Dialer,
         loopback: bool,
+        tls: Option<&Tls>,
     ) -> Result<Conn, ConnError> {
         let resolved = dialer.resolver.resolve(address);
         let mut conn = Conn::connect_to(address, resolved, within, &dialer.own, loopback).await?;
+        if let Some(tls) = tls {
+            conn.begin(tls);
+        }
         if dialer.of_others.load(Ordering::Relaxed) {
             conn.room = Room::of_others();
         }
@@ -284,8 +203,10 @@ impl Conn {
             Err(source) => return Err(ConnError::Connect { address, source }),
         }
         Ok(Conn {
-            stream,
+            stream: Transport::Plain(stream),
+            trust: None,
             address,
+            answered: false,
             correlation: 0,
             outstanding: None,
             unsent: Vec::new(),
@@ -303,6 +224,31 @@ impl Conn {
             correlation,
             ..self
         }
+    }
+
+    fn begin(&mut self, tls: &Tls) {
+        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
+        self.stream.begin(tls, host.trim_matches(['[', ']']));
+        self.trust = Some(tls.trust());
+    }
+
+    /// The connection as one over which a secret may be sent.
+    ///
+    /// # Errors
+    /// Anybody may answer, because TLS verifies nothing.
+    pub fn trusted(&mut self) -> Result<Trusted<'_>, ConnError> {
+        match self.trust {
+            Some(Trust::Unverified) => Err(ConnError::Unverified {
+                address: self.address.clone(),
+            }),
+            // Whoever configures a login for a listener without TLS has chosen that.
+            None | Some(Trust::Verified | Trust::Vouched) => Ok(Trusted(self)),
+        }
+    }
+
+    /// When the broker's certificate ends, once it was shown.
+    pub fn certificate_end(&self) -> Option<Moment> {
+        self.stream.certificate_end()
     }
 
     /// Returns since when a request has been unanswered.
@@ -324,10 +270,24 @@ impl Conn {
     ) -> Result<Body, ConnError> {
         self.settle(deadline).await?;
         self.correlation = self.correlation.wrapping_add(1);
-        self.unsent = frame(self.correlation);
+        let frame = frame(self.correlation);
+        self.send(request, frame, Some(self.correlation), cap, deadline)
+            .await
+    }
+
+    async fn send(
+        &mut self,
+        request: &'static str,
+        frame: Vec<u8>,
+        correlation: Option<i32>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<Body, ConnError> {
+        self.unsent = frame;
+        self.stream.allow(cap);
         self.outstanding = Some(Outstanding {
             request,
-            correlation: self.correlation,
+            correlation,
             cap,
             since: Instant::now(),
             took: None,
@@ -377,6 +337,10 @@ impl Conn {
             .map_or(("", Duration::ZERO), |outstanding| {
                 (outstanding.request, outstanding.since.elapsed())
             });
+        let request = match self.stream.is_shaking_hands() {
+            true => "the TLS handshake",
+            false => request,
+        };
         let no_room = self.waits_for_room;
         self.give_up();
         Err(match no_room {
@@ -398,6 +362,7 @@ impl Conn {
     async fn receive(&mut self) -> Result<Duration, ConnError> {
         let Some(Outstanding {
             request,
+            correlation,
             cap,
             since,
             took,
@@ -408,13 +373,22 @@ impl Conn {
             return Ok(Duration::ZERO);
         };
         let (request, cap, late) = (*request, *cap, *late);
+        // The correlation id at least.
+        let least = if correlation.is_some() { 4 } else { 0 };
         let address = &self.address;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ConnError::Closed {
+        let of_tls = |problem| ConnError::OfTls {
+            address: address.clone(),
+            problem,
+        };
+        self.stream.ready().await.map_err(of_tls)?;
+        let failing = self.stream.failing(self.answered);
+        let failed = |source: io::Error| match failing.problem(&source) {
+            Some(problem) => of_tls(problem),
+            None if is_end(&source) => ConnError::Closed {
                 address: address.clone(),
                 request,
             },
-            _ => ConnError::Io {
+            None => ConnError::Io {
                 address: address.clone(),
                 request,
                 source,
@@ -424,10 +398,12 @@ impl Conn {
             let sent = self.stream.write(&self.unsent).await.map_err(failed)?;
             self.unsent.drain(..sent);
         }
+        // TLS may keep the last record.
+        self.stream.flush().await.map_err(failed)?;
         loop {
             let wanted = match self.received.first_chunk::<4>() {
                 None => 4,
-                Some(start) => 4 + frame_length(*start, cap, address, request)?,
+                Some(start) => 4 + frame_length(*start, least..=cap, address, request)?,
             };
             let missing = wanted.saturating_sub(self.received.len() + self.passed_over);
             if missing == 0 {
@@ -465,10 +441,7 @@ impl Conn {
                     .map_err(failed)?
             };
             if read == 0 {
-                return Err(ConnError::Closed {
-                    address: address.clone(),
-                    request,
-                });
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
             }
         }
         Ok(*took.get_or_insert_with(|| since.elapsed()))
@@ -481,6 +454,7 @@ impl Conn {
             _room: self.room.take(),
         };
         self.passed_over = 0;
+        self.answered = true;
         let Some(Outstanding {
             request,
             correlation,
@@ -489,18 +463,22 @@ impl Conn {
         else {
             return Ok(body);
         };
+        let Some(expected) = correlation else {
+            body.bytes.drain(..4);
+            return Ok(body);
+        };
         // frame_length() refuses an answer that is shorter than its correlation id.
         let found = body
             .bytes
             .get(4..8)
             .and_then(|id| id.first_chunk())
             .map_or(0, |id| i32::from_be_bytes(*id));
-        if found != correlation {
+        if found != expected {
             let address = self.address.clone();
             return Err(ConnError::Correlation {
                 address,
                 request,
-                expected: correlation,
+                expected,
                 found,
             });
         }
@@ -509,16 +487,56 @@ impl Conn {
     }
 }
 
+/// A connection whose other side may get a secret: without TLS, or with a certificate that is verified before anything is
+/// sent, or that the user vouches for. Only [`Conn::trusted`] makes one, so a login that takes this type cannot reach
+/// anybody else.
+#[derive(Debug)]
+pub struct Trusted<'a>(&'a mut Conn);
+
+impl Trusted<'_> {
+    /// See [`Conn::ask`].
+    pub async fn ask(
+        &mut self,
+        request: &'static str,
+        frame: impl FnOnce(i32) -> Vec<u8>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<Body, ConnError> {
+        self.0.ask(request, frame, cap, deadline).await
+    }
+
+    /// Sends a token of a login in a frame without a header, and returns that of the broker: before Kafka 1.0.
+    pub async fn ask_bare(
+        &mut self,
+        request: &'static str,
+        frame: Vec<u8>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<Body, ConnError> {
+        self.0.settle(deadline).await?;
+        self.0.send(request, frame, None, cap, deadline).await
+    }
+}
+
+/// Whether the other side has closed the connection.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        error.kind(),
+        E::ConnectionReset | E::BrokenPipe | E::UnexpectedEof
+    )
+}
+
 /// Returns the length of the frame that starts with these bytes, if it can be an answer of a broker.
 fn frame_length(
     start: [u8; 4],
-    cap: usize,
+    accepted: RangeInclusive<usize>,
     address: &str,
     request: &'static str,
 ) -> Result<usize, ConnError> {
     let length = i32::from_be_bytes(start);
     match usize::try_from(length) {
-        Ok(length) if (4..=cap).contains(&length) => Ok(length),
+        Ok(length) if accepted.contains(&length) => Ok(length),
         _ => {
             let address = address.to_owned();
             Err(match start {
@@ -529,7 +547,7 @@ fn frame_length(
                     address,
                     request,
                     length,
-                    cap,
+                    cap: *accepted.end(),
                 },
             })
         }

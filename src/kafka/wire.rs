@@ -14,6 +14,13 @@ pub const METADATA: i16 = 3;
 pub const API_VERSIONS_VERSION: i16 = 0;
 pub const METADATA_VERSION: i16 = 1;
 pub const METADATA_WITH_LISTENERS: i16 = 6;
+const SASL_HANDSHAKE: i16 = 17;
+const SASL_AUTHENTICATE: i16 = 36;
+/// Version 1 adds how long the login lasts, after which the broker closes the connection in any version.
+const SASL_AUTHENTICATE_VERSION: i16 = 0;
+
+/// Error of a mechanism that the broker does not offer.
+pub const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 
 /// Error of a partition whose leader lives but has no listener with the asked name.
 pub const LISTENER_NOT_FOUND: i16 = 72;
@@ -59,6 +66,12 @@ pub enum Problem {
     TooMany { count: usize, limit: usize },
     #[error("at most {limit} bytes expected, {length} announced")]
     TooLong { length: usize, limit: usize },
+    #[error("a number of at most {0} bits expected, more follow")]
+    LongNumber(u32),
+    #[error("a value expected, but it is null")]
+    Null,
+    #[error("{0} is not a value that it may have")]
+    NoSuchValue(i64),
 }
 
 /// Reads the fields of a message body one after the other.
@@ -121,7 +134,7 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
+    pub(super) fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
         self.array(field).map(i16::from_be_bytes)
     }
 
@@ -187,6 +200,10 @@ impl<'a> Reader<'a> {
         Ok(Ids(self.take(count * 4, field)?))
     }
 
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(super) fn end(&self, field: &'static str) -> Result<(), WireError> {
         match self.rest.len() {
             0 => Ok(()),
@@ -234,6 +251,71 @@ pub fn metadata_with_listeners_request(correlation: i32) -> Vec<u8> {
     )
 }
 
+/// Says by which mechanism the login is. After version 0, tokens follow in frames of their own ([`bare`]); after version
+/// 1, in SaslAuthenticate.
+pub fn sasl_handshake_request(correlation: i32, version: i16, mechanism: &str) -> Vec<u8> {
+    let length = (mechanism.len() as i16).to_be_bytes();
+    let body = [&length, mechanism.as_bytes()].concat();
+    frame(SASL_HANDSHAKE, version, correlation, &body)
+}
+
+/// Carries one token of a login.
+pub fn sasl_authenticate_request(correlation: i32, token: &[u8]) -> Vec<u8> {
+    let body = [&(token.len() as i32).to_be_bytes(), token].concat();
+    frame(
+        SASL_AUTHENTICATE,
+        SASL_AUTHENTICATE_VERSION,
+        correlation,
+        &body,
+    )
+}
+
+/// A frame without any header.
+pub fn bare(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as i32).to_be_bytes(), bytes].concat()
+}
+
+/// Reads the body of a SaslHandshake response: Kafka's error code, and the mechanisms that the broker offers.
+pub fn sasl_handshake(body: &[u8]) -> Result<(i16, Vec<&str>), WireError> {
+    /// There are five.
+    const MOST: usize = 20;
+    let mut reader = Reader::new(body);
+    let error = reader.int16("error code")?;
+    let mut mechanisms = Vec::new();
+    for _ in 0..reader.count(2, "mechanisms")? {
+        let mechanism = reader.string(MAX_TOPIC_BYTES, "mechanism")?;
+        if mechanisms.len() < MOST {
+            mechanisms.push(mechanism);
+        }
+    }
+    reader.end("sasl handshake")?;
+    Ok((error, mechanisms))
+}
+
+/// A SaslAuthenticate response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaslAuthenticate<'a> {
+    /// Kafka's error code; 0 is none.
+    pub error: i16,
+    pub message: Option<&'a str>,
+    pub token: &'a [u8],
+}
+
+/// Reads the body of a SaslAuthenticate response.
+pub fn sasl_authenticate(body: &[u8]) -> Result<SaslAuthenticate<'_>, WireError> {
+    let mut reader = Reader::new(body);
+    let error = reader.int16("error code")?;
+    let message = reader.nullable_string("error message")?;
+    let length = reader.count(1, "token")?;
+    let token = reader.take(length, "token")?;
+    reader.end("sasl authenticate")?;
+    Ok(SaslAuthenticate {
+        error,
+        message,
+        token,
+    })
+}
+
 /// The part of an ApiVersions response that is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiVersions {
@@ -241,6 +323,8 @@ pub struct ApiVersions {
     pub error: i16,
     /// Oldest and newest version of Metadata; None if the broker does not know the request.
     pub metadata: Option<(i16, i16)>,
+    /// Whether the broker knows SaslAuthenticate.
+    pub sasl_authenticate: bool,
 }
 
 /// Reads the body of an ApiVersions response, version 0.
@@ -249,6 +333,7 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
     let mut answer = ApiVersions {
         error: reader.int16("error code")?,
         metadata: None,
+        sasl_authenticate: false,
     };
     for _ in 0..reader.count(6, "api keys")? {
         let key = reader.int16("api key")?;
@@ -256,8 +341,10 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
             reader.int16("oldest version")?,
             reader.int16("newest version")?,
         );
-        if key == METADATA {
-            answer.metadata = Some(range);
+        match key {
+            METADATA => answer.metadata = Some(range),
+            SASL_AUTHENTICATE => answer.sasl_authenticate = true,
+            _ => {}
         }
     }
     reader.end("api versions")?;
@@ -269,6 +356,11 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
 pub struct Ids<'a>(&'a [u8]);
 
 impl<'a> Ids<'a> {
+    /// The bytes are ids of four bytes each.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Ids(bytes)
+    }
+
     pub fn len(&self) -> usize {
         self.0.len() / 4
     }

@@ -398,7 +398,7 @@ impl Session {
             return Err(self.no_server());
         };
         let within = deadline.saturating_duration_since(now);
-        let conn = Conn::connect(address, within, &self.dialer, self.loopback).await?;
+        let conn = Conn::connect(address, within, &self.dialer, self.loopback, None).await?;
         Ok(Kept {
             // The number of the first request is that of the protocol.
             conn: conn.numbered_from(0),

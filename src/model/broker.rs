@@ -42,9 +42,10 @@ impl Role {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SecurityProtocol {
+    #[default]
     Plaintext,
     Ssl,
     SaslPlaintext,
@@ -85,6 +86,9 @@ pub struct Broker {
     /// `metadata.log.dir`, as `log_dirs`: where a KRaft node keeps its replica of the metadata log.
     #[serde(default)]
     pub metadata_log_dir: Option<PathBuf>,
+    /// `min.insync.replicas` of its file or Kafka's default, for topics without their own. None while the file is unknown.
+    #[serde(default)]
+    pub min_insync_replicas: Option<u32>,
     /// From `meta.properties`.
     #[serde(default)]
     pub cluster_id: Option<String>,
@@ -114,6 +118,11 @@ impl Broker {
             || format!("the broker with pid {pid}"),
             |id| format!("broker {id} (pid {pid})"),
         )
+    }
+
+    /// Whether it only votes in KRaft's quorum: it leads no partition, is in no ISR and answers no client.
+    pub fn is_dedicated_controller(&self) -> bool {
+        !self.roles.is_empty() && !self.roles.contains(&Role::Broker)
     }
 
     /// Whether the two may speak for each other: a process that another user started may claim to be any broker.

@@ -2,7 +2,9 @@
 
 mod broker;
 mod collector;
+mod credentials;
 mod evidence;
+mod members;
 pub mod named;
 mod reading;
 pub mod room;
@@ -18,7 +20,9 @@ mod zookeeper;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use collector::{CollectorName, Schedule};
+pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
+pub use members::{MemberCounts, MemberState};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::named::named;
 use super::{Moment, text};
 
+const NOT_READ_YET: &str = "not read yet";
+
 /// A value with its time, or the reason why it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,7 +67,7 @@ impl<T> Reading<T> {
 impl<T> Default for Reading<T> {
     fn default() -> Self {
         Reading::Unknown {
-            reason: Arc::from("not read yet"),
+            reason: Arc::from(NOT_READ_YET),
         }
     }
 }
@@ -76,6 +78,8 @@ pub trait AnyReading {
     fn taken(&self) -> Option<Moment>;
     /// See [`Reading::reason`].
     fn why_unknown(&self, now: Moment) -> Option<String>;
+    /// Whether it was never tried to read it.
+    fn is_pending(&self) -> bool;
 }
 
 impl<T> AnyReading for Reading<T> {
@@ -85,6 +89,10 @@ impl<T> AnyReading for Reading<T> {
 
     fn why_unknown(&self, now: Moment) -> Option<String> {
         self.reason(now)
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self, Reading::Unknown { reason } if **reason == *NOT_READ_YET)
     }
 }
 
@@ -107,6 +115,10 @@ named! {
         Protocol = "protocol",
         /// The other side, or the kernel, does not support it.
         Unsupported = "unsupported",
+        /// The listener demands a login or a client certificate, and nobody configured one.
+        NeedsCredentials = "needs_credentials",
+        /// The certificate of the other side is not trusted.
+        Certificate = "certificate",
         /// The exporter lacks the right.
         Denied = "denied",
         /// Attaching is switched off in the JVM.
@@ -147,6 +159,16 @@ named! {
         Unnamed = "unnamed",
         /// The JVM does not publish it.
         Absent = "absent",
+    }
+}
+
+impl Reason {
+    /// Whether a broker has answered as far as it lets the exporter come, or the exporter trusts it.
+    pub fn is_of_access(self) -> bool {
+        matches!(
+            self,
+            Reason::NeedsCredentials | Reason::Certificate | Reason::Denied
+        )
     }
 }
 

@@ -11,9 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Label, Mode, Moment, ProcessKey,
-    ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
-    ZooKeeperReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProcessKey, ProgressReport,
+    Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -153,10 +152,10 @@ impl BrokerSnapshot {
     }
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
-    /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
-    pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
+    /// it is known whenever `connections` is.
+    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 16] {
         use CollectorName as C;
-        let all: [(CollectorName, &'static str, &dyn AnyReading); 16] = [
+        [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
@@ -173,13 +172,7 @@ impl BrokerSnapshot {
             (C::Progress, "progress of threads", &self.progress),
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
             (C::Pools, "CPU time of pools", &self.pools),
-        ];
-        let elsewhere = self.broker.mode.map(|mode| match mode {
-            Mode::ZooKeeper => C::MetadataLog,
-            Mode::KRaft => C::ZooKeeper,
-        });
-        let is_here = move |(collector, ..): &(CollectorName, _, _)| Some(*collector) != elsewhere;
-        all.into_iter().filter(is_here)
+        ]
     }
 
     /// Makes unknown what this collector has read, because it is off from now on.
@@ -216,20 +209,26 @@ impl BrokerSnapshot {
         }
     }
 
-    /// The counts of partitions, from the metadata log where there is one; unknown if no topic is visible: `cluster` then
-    /// only shows the live brokers.
+    /// The counts of partitions, from the metadata log where there is one. Unknown if Metadata shows no topic: `cluster`
+    /// then only shows the live brokers.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
         let of_log = self.metadata_log.fresh(now);
-        let counts = of_log.and_then(|log| log.counts.as_ref());
-        let counts = counts.or_else(|| self.cluster.fresh(now));
-        counts.filter(|counts| counts.partitions > 0)
+        let of_log = of_log.and_then(|log| log.counts.as_ref());
+        let visible = |counts: &&ClusterCounts| counts.partitions > 0;
+        of_log.or_else(|| self.cluster.fresh(now).filter(visible))
+    }
+
+    /// As [`BrokerSnapshot::partitions`], for what is counted of this broker alone: unknown for a dedicated controller.
+    pub fn own_partitions(&self, now: Moment) -> Option<&ClusterCounts> {
+        let counts = self.partitions(now);
+        counts.filter(|_| !self.broker.is_dedicated_controller())
     }
 }
 
 /// The result of a collector's last run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CollectorStatus {
-    /// None until the first run ended.
+    /// None until the first run ended, and where it reads all that it can without credentials that nobody configured.
     pub success: Option<bool>,
     pub duration: Duration,
     /// Until its next run: longer than configured where the cost ceiling stretched it.
@@ -302,7 +301,7 @@ pub enum ClusterSource {
     /// The broker itself.
     #[default]
     Own,
-    /// Another broker of the cluster, by id, because this one is silent.
+    /// Another broker of the cluster, by id, because this one is silent or suspect.
     Peer(i32),
     /// The node's own replica of the metadata log, without any request.
     Log,
@@ -364,6 +363,10 @@ pub struct MetadataLog {
     pub arrived: Moment,
     /// What the leader wrote into that record.
     pub written: Moment,
+    /// The time between the newest two NoOp records, which the leader writes while nothing else changes. None where none
+    /// was seen (`metadata.max.idle.interval.ms=0`, or a metadata version before 3.3): silence then says nothing.
+    #[serde(default)]
+    pub pulse: Option<Duration>,
 }
 
 /// What the controller has decided about a registered broker.
@@ -395,14 +398,49 @@ pub struct PartitionState {
 }
 
 /// The results of the last round of requests to the broker itself and to its peers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ProbeReport {
-    /// ApiVersions.
-    pub api: Probe,
-    /// Metadata; None while the broker owes the answer to `api`, because then it is not requested.
+    /// ApiVersions, which a request handler answers; None where the listener demands credentials before that.
+    pub api: Option<Probe>,
+    /// What the network thread alone answers, where `api` is None: ApiVersions before a login, or a TLS handshake.
+    #[serde(default)]
+    pub network: Option<Probe>,
+    /// Metadata; None while the broker owes the answer to `api`, because then it is not requested, and where the listener
+    /// demands credentials.
     pub metadata: Option<Probe>,
+    /// The listener of the probes above and then the others; empty for a single one without TLS.
+    #[serde(default)]
+    pub listeners: Vec<ListenerProbe>,
     /// The next brokers by id, each probed over one kept connection.
     pub peers: Vec<PeerProbe>,
+}
+
+impl ProbeReport {
+    /// The first answer of the broker, whoever gave it.
+    pub fn first(&self) -> Option<&Probe> {
+        self.api.as_ref().or(self.network.as_ref())
+    }
+
+    /// All that the broker itself was asked for at its first listener.
+    pub fn own(&self) -> impl Iterator<Item = &Probe> {
+        [&self.api, &self.network, &self.metadata]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// ApiVersions at one listener of the broker, or as much of it as there is without credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerProbe {
+    /// As `listeners` names it; the address where that is unknown.
+    pub listener: String,
+    pub probe: Probe,
+    /// Whether a request handler answers it, or the network thread alone.
+    pub by_handler: bool,
+    /// When its certificate ends, where it has one.
+    pub certificate_end: Option<Moment>,
+    /// Whether the certificate was verified; None without TLS.
+    pub verified: Option<bool>,
 }
 
 /// One request, or one attempt to connect.

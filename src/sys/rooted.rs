@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,36 @@ impl Rooted {
         Ok(Rooted {
             own_links: true,
             ..Rooted::open(Path::new("/"))?
+        })
+    }
+
+    /// A folder below the root as a root of its own, with the same rights.
+    pub fn below(&self, path: &Path) -> Result<Rooted, FileError> {
+        Ok(Rooted {
+            root: self.folder(path)?,
+            shown: self.shown.join(path.strip_prefix("/").unwrap_or(path)),
+            rights: self.rights.clone(),
+            own_links: self.own_links,
+        })
+    }
+
+    /// The path of the root, for messages.
+    pub fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    /// When an entry of the root itself was last added, removed or renamed, in nanoseconds since 1970.
+    pub fn changed(&self) -> Result<i128, FileError> {
+        let stat = rustix::fs::fstat(&self.root);
+        let stat = stat.map_err(|errno| FileError::new(&self.shown, errno))?;
+        Ok(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
+    }
+
+    /// Opens a regular file for reading.
+    pub fn file(&self, path: &Path) -> Result<File, FileError> {
+        self.with_rights(path, |shown| {
+            let (file, _) = plain::open_found(&self.walk(path, shown)?, shown)?;
+            Ok(file.into())
         })
     }
 

@@ -74,6 +74,15 @@ findings! {
     ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
         "The broker's port accepts connections and its API does not answer: clients hang without an error.",
         "See the thread findings for the cause. Without one, check garbage collection, CPU and disk of the host, and whether the container is paused.";
+    ListenerUnresponsive = "listener_unresponsive", Critical, "One listener answers nothing",
+        "A listener of the broker accepts connections and answers nothing, while another one answers: the network threads or the acceptor of that listener hang. Its clients hang without an error.",
+        "Take a thread dump and look for the network threads and the acceptor of that listener. Only a restart brings ended or hanging ones back.";
+    BrokerFenced = "broker_fenced", Critical, "Fenced by the controller",
+        "The process of the broker runs, and the controller has fenced the broker: it leads no partition, is in no ISR and serves no client. Its heartbeats do not reach the controller.",
+        "Find out why: threads that hang, a long pause of the JVM, the network to the controllers; the broker's log has the failed heartbeats. A restart mends no network.";
+    MetadataStalled = "metadata_stalled", Critical, "Metadata log stands still",
+        "This node's replica of the cluster's metadata log gets no records: the node does not learn of new leaders, ISRs, brokers and topics, and acts on an old state.",
+        "If the replicas of all nodes stand still, check the controllers: they have no quorum. If only this one does, check its connection to them and its log.";
     NotRegistered = "not_registered", Critical, "Serves without being registered",
         "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing and is in no ISR, while its process looks well.",
         "Save the evidence, then restart this broker: it registers only when it starts.";
@@ -89,6 +98,9 @@ findings! {
     OfflinePartitions = "offline_partitions", Critical, "Offline partitions",
         "Partitions of the cluster have no leader: no client can read or write them.",
         "Bring the brokers that hold their replicas back. Do not allow an unclean election before you know what would be lost.";
+    UnderMinIsr = "under_min_isr", Critical, "Fewer in-sync replicas than min.insync.replicas",
+        "Partitions that this broker leads have fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error.",
+        "Bring the missing replicas back; if they are live, suspect this broker. Do not lower min.insync.replicas before you know what could be lost.";
     IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
         "Only the leader of these partitions holds all data. If the followers are live, suspect the leader: a stuck leader removes healthy followers from the ISR.",
         "If this broker is gray (alive, not working), restart it, not its followers. If followers are down, bring them back.";
@@ -113,9 +125,15 @@ findings! {
     UnderReplicated = "under_replicated", Warning, "Under-replicated partitions",
         "Partitions that this broker leads have fewer replicas in the ISR than assigned.",
         "If this broker is gray (alive, not working), repair it first. Otherwise check the missing followers: down, slow, or cut off.";
+    ViewsDiverge = "views_diverge", Warning, "Two views of the cluster differ",
+        "What Metadata says of the cluster has differed from the node's own metadata log for 30 s, although both agreed before: the broker, or the peer that answered, acts on an old state.",
+        "Compare with `kafka-topics --describe` at another broker. If this broker's Metadata is the old one, check its threads and its log.";
     PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
         "Another broker does not answer requests from this host. If others reach it, the cause is the network between the two; if none does, it is that broker.",
         "Compare with what the exporters of other brokers report about the same peer, then check there.";
+    CertificateExpiry = "certificate_expiry", Warning, "A certificate expires",
+        "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",
+        "Renew it in the broker's keystore. Brokers since 1.1 take a new keystore without a restart, by kafka-configs.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
         "The broker's version has faults that can hang a broker and that later releases have fixed.",
         "Plan the upgrade before it happens.";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
+use super::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId};
 use crate::model::ProcessKey;
 use crate::model::{
     Broker, BrokerSnapshot, EvidenceProgress, Moment, PeerProbe, ProbeError, Snapshot,
@@ -226,10 +226,9 @@ impl Liveness {
         }
         self.asked
             .insert(diagnosed.label.clone(), (diagnosed.process, now));
-        let alone = broker
-            .cluster
-            .last()
-            .map_or(0, |(counts, _)| counts.isr_leader_alone);
+        let last = broker.cluster.last().map(|(counts, _)| counts);
+        let counts = broker.own_partitions(now).or(last);
+        let alone = counts.map_or(0, |counts| counts.isr_leader_alone);
         let risk = match alone {
             0 => String::new(),
             n => format!(
@@ -260,7 +259,7 @@ impl Liveness {
         }
         // All other brokers together delay it for so long: one that keeps coming and going must not prevent the cure.
         if waited < DOWN_COUNTS {
-            if broker.cluster.fresh(now).is_none() && !diagnosed.only_broker {
+            if !knows_cluster(broker, diagnosed, now) && !diagnosed.only_broker {
                 return Err(Wait::ClusterUnknown);
             }
             for other in &diagnosed.unavailable {
@@ -289,9 +288,16 @@ impl Liveness {
     }
 }
 
+/// Whether it is known which brokers are live. A replica of the metadata log that stands still has an old list.
+fn knows_cluster(broker: &BrokerSnapshot, diagnosed: &BrokerDiagnosis, now: Moment) -> bool {
+    let is_stalled = |finding: &Finding| finding.id == FindingId::MetadataStalled;
+    let by_log = broker.registrations(now).is_some() && !diagnosed.findings.iter().any(is_stalled);
+    by_log || broker.cluster.fresh(now).is_some()
+}
+
 /// The ids of other brokers of its cluster that accept connections and answer nothing, as seen from this host. A gray
-/// broker of this host is one of them only if the cluster's Metadata names its id at a port of its own, and if it has the
-/// same user: any process may claim any id.
+/// broker of this host is one of them only if it has the same user, and if the cluster's Metadata names its id at a port of
+/// its own, or the metadata log of its cluster has the id: any process may claim any id.
 fn silent(
     snapshot: &Snapshot,
     diagnosis: &Diagnosis,
@@ -314,7 +320,13 @@ fn silent(
     let is_listed = |other: &Broker| {
         let at = |port| other.listeners.iter().any(|l| l.port == port);
         let mut listed = listed.iter();
-        listed.any(|peer| other.id == Some(peer.id) && at(peer.port))
+        let own = &broker.broker.cluster_id;
+        let same_cluster = own.is_some() && *own == other.cluster_id;
+        let registered = broker.registrations(now).filter(|_| same_cluster);
+        other.id.is_some_and(|id| {
+            listed.any(|peer| id == peer.id && at(peer.port))
+                || registered.is_some_and(|all| all.contains_key(&id))
+        })
     };
     let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers);
     let gray = here

@@ -7,23 +7,34 @@ use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
 use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::unavailable::UnavailableBrokers;
-use crate::model::{BrokerSnapshot, DeadlockedThread, Moment, Reading, Reason, Snapshot, Stall};
+use super::views::{Counts, Views};
+use crate::model::{
+    BrokerSnapshot, DeadlockedThread, Moment, Probe, Reading, Reason, Snapshot, Stall,
+};
 
 /// A younger process that has not answered any request yet is starting: its port may be open long before it serves.
 pub const STARTING: Duration = Duration::from_secs(600);
 /// The first probe of a process ends within this time.
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 
+/// How long the registration of a process that was killed may seem to be that of its successor:
+/// `broker.session.timeout.ms`, by default 9 s, with some room.
+const OLD_REGISTRATION: Duration = Duration::from_secs(30);
+
+/// How long a broker may take to apply a record of its metadata log.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// How long the dump may take that follows when threads make no progress.
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 6] = [
+pub const DECIDING: [FindingId; 7] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
     FindingId::ProcessStopped,
     FindingId::ApiUnresponsive,
+    FindingId::BrokerFenced,
     FindingId::NotRegistered,
 ];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
@@ -52,15 +63,21 @@ pub struct Memory {
     last_clean_dump: Option<Moment>,
     /// Since when threads have made no progress.
     no_progress_since: Option<Moment>,
+    /// Whether the controller had unfenced this process.
+    was_unfenced: bool,
+    /// What the metadata log counts, and since when.
+    log_view: Option<(Counts, Moment)>,
+    /// Whether Metadata and the metadata log ever agreed.
+    pub views_agreed: bool,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
 /// probe went to another process's address.
-fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
+pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
     let error = broker
         .probes
         .fresh(now)
-        .and_then(|probes| probes.api.error.as_ref());
+        .and_then(|probes| probes.first()?.error.as_ref());
     let listens = broker
         .accept_queues
         .fresh(now)
@@ -117,14 +134,24 @@ impl Memory {
             value: probes, at, ..
         } = &broker.probes
         {
-            let error = probes.api.error.as_ref();
-            if error.is_none() {
+            let first = probes.first();
+            let error = first.and_then(|probe| probe.error.as_ref());
+            // Only a request handler acquits a broker.
+            if probes.api.as_ref().is_some_and(Probe::success) {
                 self.last_probe_success = Some(*at);
             }
             let waits =
                 error.is_some_and(|error| error.is_silent() && error.reason == Reason::Timeout);
-            let answered = !waits && !is_closed(broker, now);
+            let answered = first.is_some() && !waits && !is_closed(broker, now);
             self.has_answered = Some(answered || self.has_answered == Some(true));
+        }
+        let registration = broker.own_registration(now);
+        let is_new = young_since(broker, now).is_some_and(|at| now.since(at) < OLD_REGISTRATION);
+        self.was_unfenced |= registration.is_some_and(|own| !own.fenced) && !is_new;
+        if let Some(views) = Views::of(broker, now) {
+            self.views_agreed |= views.differences().is_empty();
+            let since = self.log_view.filter(|(counts, _)| *counts == views.log);
+            self.log_view = Some((views.log, since.map_or(now, |(_, since)| since)));
         }
         if let Reading::Known {
             value: report, at, ..
@@ -165,6 +192,17 @@ impl Memory {
         self.has_answered == Some(false) && young_since(broker, now).is_some()
     }
 
+    /// Whether the metadata log has counted the same since well before Metadata was read.
+    pub fn is_settled(&self, views: &Views) -> bool {
+        let since = self.log_view.map(|(_, since)| since);
+        since.is_some_and(|since| views.read >= since.plus(SETTLED))
+    }
+
+    /// Whether the broker is fenced because it starts: a broker is until it has caught up.
+    pub fn may_be_fenced(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
+        !self.was_unfenced && young_since(broker, now).is_some()
+    }
+
     pub fn decide_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
         if broker.ended.is_some() {
             return BrokerState::Down;
@@ -175,7 +213,8 @@ impl Memory {
         if self.is_starting(broker, now) || is_closed(broker, now) {
             return BrokerState::Down;
         }
-        let probe = broker.probes.fresh(now).map(|probes| &probes.api);
+        let probes = broker.probes.fresh(now);
+        let probe = probes.and_then(|probes| probes.first());
         let no_progress = self
             .no_progress_since
             .filter(|since| now.since(*since) >= DUMP_TIME);
@@ -202,7 +241,8 @@ impl Memory {
         let may_start =
             broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
         let dump_counts = !may_start && broker.threads.fresh(now).is_some();
-        let decided = dump_counts || probe.is_some_and(|probe| probe.success());
+        let answers = probes.and_then(|probes| probes.api.as_ref());
+        let decided = dump_counts || answers.is_some_and(Probe::success);
         if decided {
             BrokerState::Healthy
         } else {

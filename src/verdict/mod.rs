@@ -14,5 +14,6 @@ pub mod rules;
 pub mod sentence;
 pub mod unavailable;
 mod view;
+pub mod views;
 
 pub use view::View;

@@ -2,15 +2,18 @@
 //!
 //! A rule checks one broker at one moment; [`super::finding_state`] checks that the result lasts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
-use super::memory::Memory;
+use super::memory::{DECIDING, Memory, is_closed};
+use super::views::Views;
 use crate::model::{
     BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Deadlock, Moment, OwnRegistration,
-    Probe, ProbeError, Reason, Snapshot, TcpState, clock_text, duration_text, seconds_text,
+    Probe, ProbeError, Reason, Snapshot, TcpState, brief_text, clock_text, duration_text, rfc3339,
+    seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
@@ -71,7 +74,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 20] = [
+pub const RULES: [Rule; 26] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -81,6 +84,10 @@ pub const RULES: [Rule; 20] = [
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
+    rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
+        .twice_in(CollectorName::Cluster),
+    rule(FindingId::BrokerFenced, 10, 10, broker_fenced),
+    rule(FindingId::MetadataStalled, 5, 5, metadata_stalled),
     // Longer than a session lasts, which ends before the broker opens the next one, and than a start takes.
     rule(FindingId::NotRegistered, 60, 10, not_registered),
     rule(
@@ -97,8 +104,11 @@ pub const RULES: [Rule; 20] = [
     ),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
     rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
+    rule(FindingId::UnderMinIsr, 15, 10, |case| {
+        followers_missing(case, |counts| counts.under_min_isr)
+    }),
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
-        followers_missing(case, |counts| counts.isr_leader_alone)
+        followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
@@ -107,9 +117,11 @@ pub const RULES: [Rule; 20] = [
     rule(FindingId::CloseWaitPileup, 15, 15, close_wait_pileup),
     rule(FindingId::AcceptQueueFull, 3, 10, accept_queue_full),
     rule(FindingId::UnderReplicated, 60, 10, |case| {
-        followers_missing(case, |counts| counts.under_replicated)
+        followers_missing(case, |counts| Some(counts.under_replicated))
     }),
+    rule(FindingId::ViewsDiverge, 30, 10, views_diverge),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
+    rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
@@ -237,12 +249,131 @@ fn api_unresponsive(case: &Case<'_>) -> RuleResult {
             .as_ref()
             .is_none_or(|error| error.reason != Reason::Closed)
     };
-    let metadata = probes
-        .metadata
-        .as_ref()
-        .filter(is_open)
-        .and_then(|probe| silent("metadata", probe));
-    present_if(silent("api", &probes.api).into_iter().chain(metadata))
+    let metadata = probes.metadata.as_ref().filter(is_open);
+    // Where another listener answers in the same way, only this one hangs.
+    let others = probes.listeners.iter().skip(1);
+    let works = |by_handler: bool| {
+        let mut answering = others.clone().filter(|other| other.probe.success());
+        answering.any(|other| other.by_handler || !by_handler)
+    };
+    let api = probes.api.as_ref().filter(|_| !works(true));
+    let network = probes.network.as_ref().filter(|_| !works(false));
+    let paths = [("api", api), ("network", network), ("metadata", metadata)];
+    let facts = paths
+        .into_iter()
+        .filter_map(|(path, probe)| silent(path, probe?));
+    match present_if(facts) {
+        // That the network thread answers says nothing of the request handlers.
+        Absent if probes.api.is_none() && !is_active => Unknown,
+        result => result,
+    }
+}
+
+fn listener_unresponsive(case: &Case<'_>) -> RuleResult {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    let listeners = &probes.listeners;
+    let works = listeners.iter().any(|one| one.probe.success());
+    if !works || case.memory.is_starting(case.broker, case.now) {
+        return Absent;
+    }
+    present_if(listeners.iter().filter_map(|one| {
+        let error = one.probe.error.as_ref()?;
+        let is_it = error.is_silent();
+        is_it.then(|| format!("listener {}: {}", one.listener, error.message))
+    }))
+}
+
+/// As the alert has it.
+const CERTIFICATE_AHEAD: Duration = Duration::from_secs(14 * 24 * 3600);
+
+fn certificate_expiry(case: &Case<'_>) -> RuleResult {
+    let Some(probes) = case.broker.probes.fresh(case.now) else {
+        return Unknown;
+    };
+    present_if(probes.listeners.iter().filter_map(|one| {
+        let end = one.certificate_end?;
+        let left = end.since(case.now);
+        let when = match left.is_zero() {
+            true => format!("expired at {}", rfc3339(end)),
+            false => format!("ends in {}, at {}", duration_text(left), rfc3339(end)),
+        };
+        let soon = left < CERTIFICATE_AHEAD;
+        soon.then(|| format!("the certificate of listener {} {when}", one.listener))
+    }))
+}
+
+fn broker_fenced(case: &Case<'_>) -> RuleResult {
+    let Some(own) = case.broker.own_registration(case.now) else {
+        return Unknown;
+    };
+    let queues = case.broker.accept_queues.fresh(case.now);
+    let listens =
+        queues.is_none_or(|queues| !queues.is_empty()) && !is_closed(case.broker, case.now);
+    // A broker that starts or shuts down is fenced.
+    let expected =
+        own.in_controlled_shutdown || case.memory.may_be_fenced(case.broker, case.now) || !listens;
+    if !own.fenced || expected {
+        return Absent;
+    }
+    let all = case.broker.registrations(case.now).into_iter().flatten();
+    let fenced = all.filter(|(_, of)| of.fenced).count() as u64;
+    let others = match fenced - 1 {
+        0 => "no other broker is fenced".to_owned(),
+        n => format!("{n} other brokers of the cluster are fenced too"),
+    };
+    Present(vec!["the metadata log says so".into(), others])
+}
+
+/// A replica that gets nothing for so long stands still, if records are due: two a second by default.
+const SILENCE: Duration = Duration::from_secs(10);
+/// So many records must be missing.
+const MISSED_PULSES: u32 = 4;
+/// A node that has just started does not follow the log yet.
+const FOLLOWS_AFTER: Duration = Duration::from_secs(120);
+
+fn metadata_stalled(case: &Case<'_>) -> RuleResult {
+    let (broker, now) = (case.broker, case.now);
+    let Some(log) = broker.metadata_log.fresh(now) else {
+        return Unknown;
+    };
+    let started = broker.broker.started;
+    if started.is_some_and(|at| now.since(at) < FOLLOWS_AFTER) || is_closed(broker, now) {
+        return Absent;
+    }
+    let silence = now.since(log.arrived);
+    if silence < SILENCE {
+        return Absent;
+    }
+    // Of the same cluster: any process may claim to be a node of it.
+    let is_sibling = |other: &&Arc<BrokerSnapshot>| {
+        let own = &broker.broker;
+        let same_cluster = own.cluster_id.is_some() && own.cluster_id == other.broker.cluster_id;
+        same_cluster && other.broker.is_of_same_user(own)
+    };
+    let siblings = case.snapshot.brokers.iter().filter(is_sibling);
+    let logs = siblings.filter_map(|other| Some((&other.label, other.metadata_log.fresh(now)?)));
+    let ahead = logs.filter(|(_, of)| of.end_offset > log.end_offset);
+    let ahead = ahead.max_by_key(|(_, of)| of.end_offset);
+    let got = format!(
+        "no record for {} after offset {}",
+        duration_text(silence),
+        log.end_offset
+    );
+    match (ahead, log.pulse) {
+        (Some((label, of)), _) => Present(vec![format!(
+            "{got}, while the replica of node {label} has reached {}",
+            of.end_offset
+        )]),
+        (None, Some(pulse)) if silence >= pulse * MISSED_PULSES => Present(vec![format!(
+            "{got}, while one is due every {}",
+            brief_text(pulse)
+        )]),
+        (None, Some(_)) => Absent,
+        // Where no record is due, silence says nothing.
+        (None, None) => Unknown,
+    }
 }
 
 /// After the rule of the silence, on which this one rests.
@@ -270,7 +401,11 @@ fn not_registered(case: &Case<'_>) -> RuleResult {
         return Unknown;
     };
     // One that is silent, or ends, has other findings.
-    if report.registration != OwnRegistration::Missing || !probes.api.success() {
+    let probe = probes.api.as_ref().or(probes.network.as_ref());
+    let Some(probe) = probe.filter(|probe| probe.success()) else {
+        return Absent;
+    };
+    if report.registration != OwnRegistration::Missing {
         return Absent;
     }
     let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
@@ -285,7 +420,7 @@ fn not_registered(case: &Case<'_>) -> RuleResult {
     Present(vec![
         format!(
             "it answers in {} ms, and ZooKeeper ({}) does not list {id}",
-            probes.api.duration.as_millis(),
+            probe.duration.as_millis(),
             report.server
         ),
         format!("ZooKeeper lists {others}{more}"),
@@ -415,13 +550,14 @@ fn offline_partitions(case: &Case<'_>) -> RuleResult {
 }
 
 /// Partitions that this broker leads and whose ISR lacks followers.
-fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> u64) -> RuleResult {
-    let Some(counts) = case.broker.partitions(case.now) else {
+fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> Option<u64>) -> RuleResult {
+    let Some(counts) = case.broker.own_partitions(case.now) else {
         return Unknown;
     };
     match count(counts) {
-        0 => Absent,
-        n => Present(vec![
+        None => Unknown,
+        Some(0) => Absent,
+        Some(n) => Present(vec![
             format!("{n} of the {} partitions that it leads", counts.leader),
             cause(case, counts),
         ]),
@@ -432,8 +568,11 @@ fn followers_missing(case: &Case<'_>, count: fn(&ClusterCounts) -> u64) -> RuleR
 fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
     if let ClusterSource::Peer(peer) = counts.source {
         return format!(
-            "reported by broker {peer} because this one is silent: check this one, not its followers"
+            "reported by broker {peer} because this one is silent or suspect: check this one, not its followers"
         );
+    }
+    if DECIDING.into_iter().any(|id| case.memory.is_active(id)) {
+        return "this broker is gray: check this one, not its followers".into();
     }
     let down: Vec<String> = case
         .memory
@@ -445,6 +584,20 @@ fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
     match down.is_empty() {
         true => "every broker of the cluster is live".into(),
         false => format!("down: broker {}", down.join(", ")),
+    }
+}
+
+fn views_diverge(case: &Case<'_>) -> RuleResult {
+    let Some(views) = Views::of(case.broker, case.now) else {
+        return Unknown;
+    };
+    match (views.differences(), case.memory.views_agreed) {
+        (differences, _) if differences.is_empty() => Absent,
+        // Access rights may hide topics from Metadata.
+        (_, false) => Unknown,
+        (differences, true) if case.memory.is_settled(&views) => Present(differences),
+        // Metadata may be older than the newest change.
+        (_, true) => Unknown,
     }
 }
 

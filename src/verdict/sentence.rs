@@ -70,6 +70,16 @@ pub fn sentence(
                     format!("{name} is alive but stalled since {since}{by}: {what}."),
                     "Restart it if it lasts.",
                 )
+            } else if let Some(finding) = find(FindingId::BrokerFenced)
+                && find(FindingId::ApiUnresponsive).is_none()
+            {
+                let since = clock_text(finding.since);
+                with(
+                    format!(
+                        "{name} is alive but fenced by the controller since {since}: it serves no client."
+                    ),
+                    "See what is found below.",
+                )
             } else if let (None, Some(finding)) = (
                 find(FindingId::ApiUnresponsive),
                 find(FindingId::NotRegistered),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::finding::UnavailableBroker;
-use crate::model::{BrokerSnapshot, Moment, Reason};
+use crate::model::{BrokerSnapshot, Moment, Reason, Registration};
 
 /// A broker counts as down after so long: a single reading may show a moment of change.
 const DOWN_AFTER: Duration = Duration::from_secs(8);
@@ -20,9 +20,9 @@ pub struct UnavailableBrokers {
 }
 
 impl UnavailableBrokers {
-    /// Takes in the newest Metadata and the connections to the peers.
+    /// Takes in the brokers by the metadata log, else by the newest Metadata, and the connections to the peers.
     pub fn update(&mut self, broker: &BrokerSnapshot, now: Moment) {
-        let Some(counts) = broker.cluster.fresh(now) else {
+        let Some(absent) = broker.absent(now) else {
             return;
         };
         self.is_known = true;
@@ -38,13 +38,13 @@ impl UnavailableBrokers {
         });
         let refused: BTreeSet<i32> = refused.map(|peer| peer.peer.id).collect();
         let is_other = |id: &i32| Some(*id) != broker.broker.id;
-        let listed = counts.live_brokers.iter().map(|peer| peer.id);
-        let live: BTreeSet<i32> = listed
+        let live: BTreeSet<i32> = live_brokers(broker, now)
+            .into_iter()
             .filter(|id| is_other(id) && !refused.contains(id))
             .collect();
         let down: BTreeSet<i32> = refused
             .iter()
-            .chain(&counts.absent)
+            .chain(absent)
             .copied()
             .filter(is_other)
             .collect();
@@ -97,4 +97,16 @@ impl UnavailableBrokers {
     pub fn list(&self) -> Vec<UnavailableBroker> {
         self.others.values().copied().collect()
     }
+}
+
+/// Those that serve, and do not want to end.
+fn live_brokers(broker: &BrokerSnapshot, now: Moment) -> Vec<i32> {
+    if let Some(registrations) = broker.registrations(now) {
+        let serves = |of: &Registration| !of.fenced && !of.in_controlled_shutdown;
+        let serving = registrations.iter().filter(|(_, of)| serves(of));
+        return serving.map(|(id, _)| *id).collect();
+    }
+    let counts = broker.cluster.fresh(now).into_iter();
+    let listed = counts.flat_map(|counts| counts.live_brokers.iter());
+    listed.map(|peer| peer.id).collect()
 }

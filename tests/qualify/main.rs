@@ -11,6 +11,7 @@ macro_rules! tests {
     };
 }
 
+mod secured;
 mod soak;
 mod stalls;
 #[path = "../support/mod.rs"]

@@ -5,6 +5,7 @@
 pub mod agree;
 pub mod evidence;
 pub mod fakes;
+pub mod secured;
 pub mod stalls;
 pub mod tools;
 pub mod trouble;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{ANSWER_TIME, Cluster, Node, START_TIME, TOOL_TIME};
 use crate::cell::{Cell, Process};
+use crate::security::{STORE_PASSWORD, Secured};
 use crate::sleep_between_polls;
 use crate::versions::Mode;
 
@@ -52,13 +53,17 @@ impl Cluster {
         if self.mode == Mode::KraftDedicated {
             roles.push((highest + 1, false, true));
         }
-        // Two ports for each node: the broker's listener and the controller's.
-        let ports = self.cell.free_ports(2 * roles.len())?;
-        let nodes: Vec<_> = roles.into_iter().zip(ports.chunks_exact(2)).collect();
+        // For each node: the broker's listeners and the controller's.
+        let listeners = self.options.listeners.len();
+        let ports = self.cell.free_ports((listeners + 1) * roles.len())?;
+        let nodes: Vec<_> = roles
+            .into_iter()
+            .zip(ports.chunks_exact(listeners + 1))
+            .collect();
         let voters: Vec<_> = nodes
             .iter()
             .filter(|((_, _, is_controller), _)| *is_controller)
-            .map(|((id, _, _), ports)| format!("{id}@127.0.0.1:{}", ports[1]))
+            .map(|((id, _, _), ports)| format!("{id}@127.0.0.1:{}", ports[listeners]))
             .collect();
         for ((id, is_broker, is_controller), ports) in nodes {
             let name = format!("{}-{id}", if is_broker { "broker" } else { "controller" });
@@ -79,8 +84,8 @@ impl Cluster {
             fs::write(outside.join("server.properties"), properties)?;
             let ports = match (is_broker, is_controller) {
                 (true, true) => ports.to_vec(),
-                (true, false) => vec![ports[0]],
-                _ => vec![ports[1]],
+                (true, false) => ports[..listeners].to_vec(),
+                _ => vec![ports[listeners]],
             };
             let log = outside.join("server.log");
             self.nodes.push(Node {
@@ -106,7 +111,11 @@ impl Cluster {
         voters: &str,
     ) -> String {
         let replicas = self.options.brokers.len().min(3);
-        let plaintext = format!("PLAINTEXT://127.0.0.1:{}", ports[0]);
+        let named = self.secured.names().zip(ports);
+        let named: Vec<_> = named
+            .map(|(name, port)| format!("{name}://127.0.0.1:{port}"))
+            .collect();
+        let clients = named.join(",");
         let mut lines = format!(
             "log.dirs={}\nnum.partitions=1\noffsets.topic.replication.factor={replicas}\n\
              offsets.topic.num.partitions={}\ndefault.replication.factor={replicas}\nmin.insync.replicas=1\n\
@@ -125,26 +134,36 @@ impl Cluster {
         }
         if let Some((_, port)) = &self.zookeeper {
             lines += &format!(
-                "broker.id={id}\nlisteners={plaintext}\nzookeeper.connect=127.0.0.1:{port}{}\n\
+                "broker.id={id}\nlisteners={clients}\nzookeeper.connect=127.0.0.1:{port}{}\n\
                  zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n",
                 self.options.zookeeper_root
             );
+            if self.secured.has_names() {
+                lines += &format!(
+                    "listener.security.protocol.map={}\n",
+                    self.secured.protocols()
+                );
+            }
         }
         if self.mode != Mode::ZooKeeper {
-            let controller = format!("CONTROLLER://127.0.0.1:{}", ports[1]);
+            let controller = format!("CONTROLLER://127.0.0.1:{}", ports[named.len()]);
             let (roles, listeners) = match (is_broker, is_controller) {
-                (true, true) => ("broker,controller", format!("{plaintext},{controller}")),
-                (true, false) => ("broker", plaintext.clone()),
+                (true, true) => ("broker,controller", format!("{clients},{controller}")),
+                (true, false) => ("broker", clients.clone()),
                 _ => ("controller", controller),
             };
             lines += &format!(
                 "process.roles={roles}\nnode.id={id}\ncontroller.quorum.voters={voters}\nlisteners={listeners}\n\
                  controller.listener.names=CONTROLLER\n\
-                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+                 listener.security.protocol.map={},CONTROLLER:PLAINTEXT\n",
+                self.secured.protocols()
             );
             if is_broker {
-                lines += &format!("advertised.listeners={plaintext}\n");
+                lines += &format!("advertised.listeners={clients}\n");
             }
+        }
+        if is_broker {
+            lines += &self.secured.properties();
         }
         for (name, value) in &self.options.properties {
             lines += &format!("{name}={value}\n");
@@ -205,6 +224,14 @@ impl Cluster {
                 .args(["kafka.tools.StorageTool", "format"]);
             tool.args(["-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
                 .arg(node.folder.join("server.properties"));
+            if self.secured.has_scram() {
+                for (user, credentials) in Secured::scram_users() {
+                    for credential in credentials {
+                        let named = credential.replacen('[', &format!("[name={user},"), 1);
+                        tool.args(["--add-scram", &named]);
+                    }
+                }
+            }
             self.run_tool("kafka-storage format", tool, TOOL_TIME)
                 .map(drop)
         };
@@ -221,10 +248,46 @@ impl Cluster {
         })
     }
 
+    /// Makes keystores of Java from the certificates, where the version needs them.
+    pub(super) fn make_keystores(&self) -> Result<()> {
+        let stems = self.secured.keystores();
+        if stems.is_empty() {
+            return Ok(());
+        }
+        let mut tool = self.java_command("96m", "tools-");
+        tool.arg(self.secured.keystore_program())
+            .args(["PKCS12", STORE_PASSWORD]);
+        for stem in stems {
+            tool.arg(stem.with_extension("pem"))
+                .arg(stem.with_extension("p12"));
+        }
+        self.run_tool("java Keystore.java", tool, TOOL_TIME)
+            .map(drop)
+    }
+
+    /// Makes the users of SCRAM in ZooKeeper, before the brokers start.
+    pub(super) fn make_scram_users(&self) -> Result<()> {
+        let Some((_, port)) = self.zookeeper.as_ref().filter(|_| self.secured.has_scram()) else {
+            return Ok(());
+        };
+        let zookeeper = format!("127.0.0.1:{port}");
+        for (user, credentials) in Secured::scram_users() {
+            let mut tool = self.java_command("96m", "tools-");
+            tool.arg("-cp")
+                .arg(&self.classpath)
+                .args(["kafka.admin.ConfigCommand", "--zookeeper", &zookeeper])
+                .args(["--alter", "--add-config", &credentials.join(",")])
+                .args(["--entity-type", "users", "--entity-name", user]);
+            self.run_tool("kafka-configs", tool, TOOL_TIME)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn launch(&mut self, index: usize) -> Result<()> {
         let mut command = self.java_command(&self.options.heap, "");
         command
             .arg("-Xms64m")
+            .args(self.secured.jvm_option())
             .args(&self.options.jvm_options)
             .arg("-cp")
             .arg(&self.classpath)

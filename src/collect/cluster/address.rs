@@ -1,11 +1,14 @@
-//! Chooses the address at which a broker is asked. Pure.
+//! Chooses the listeners at which a broker is asked. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::model::{Broker, Failure, Listener, Reason, Role, SecurityProtocol};
 
 /// Lower ports are those of other services: only root may listen there.
 pub(super) const FIRST_PORT: u16 = 1024;
+/// Listeners of one broker that are asked, over one connection each.
+pub(super) const LISTENERS: usize = 8;
 
 /// Joins host and port, with brackets around an IPv6 address.
 pub(super) fn address(host: &str, port: u16) -> String {
@@ -16,15 +19,66 @@ pub(super) fn address(host: &str, port: u16) -> String {
     }
 }
 
-/// Returns where the broker is asked: the config's address, else the config's listener, else a PLAINTEXT one, at a port of
-/// the system only where the process could listen there: that of root, or of `own`, the exporter's user.
-pub(super) fn own_address(
-    broker: &Broker,
-    bootstrap: Option<&str>,
-    listener: Option<&str>,
-    same_network: &Result<bool, Failure>,
-    own: u32,
-) -> Result<String, Failure> {
+/// A listener, and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub address: String,
+    /// Its name; the address where that is unknown.
+    pub listener: String,
+    pub protocol: SecurityProtocol,
+}
+
+/// Which addresses may be asked.
+#[derive(Debug)]
+pub(super) struct Allowed<'a> {
+    /// `host:port` from the config.
+    pub bootstrap: Option<&'a str>,
+    /// A listener's name from the config.
+    pub listener: Option<&'a str>,
+    /// Whether the exporter and the broker share a loopback, or why that is unknown.
+    pub same_network: &'a Result<bool, Failure>,
+    /// The exporter's user: at a port of the system only what its process or root's may listen there is asked.
+    pub own: u32,
+    /// Listeners that turned out to demand credentials which nobody configured.
+    pub demanding: &'a BTreeSet<String>,
+}
+
+/// The listeners of one broker that are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Targets {
+    pub first: Target,
+    /// The others that can be reached; none where it is unknown which listener the first one is.
+    pub others: Vec<Target>,
+}
+
+/// Returns where the broker is asked: first at the config's address, else at the config's listener, else where least is
+/// demanded.
+pub(super) fn targets(broker: &Broker, allowed: &Allowed<'_>) -> Result<Targets, Failure> {
+    let first = first(broker, allowed)?;
+    let is_first = |listener: &Listener| listener.name == first.listener;
+    let others = served(broker).filter(|listener| !is_first(listener));
+    let others = others.filter_map(|listener| {
+        Some(Target {
+            address: reachable(broker, listener, allowed, false).ok()?,
+            listener: listener.name.clone(),
+            protocol: listener.protocol?,
+        })
+    });
+    let others = match served(broker).any(is_first) {
+        true => others.take(LISTENERS - 1).collect(),
+        false => Vec::new(),
+    };
+    Ok(Targets { first, others })
+}
+
+fn served(broker: &Broker) -> impl Iterator<Item = &Listener> {
+    broker
+        .listeners
+        .iter()
+        .filter(|listener| !listener.controller)
+}
+
+fn first(broker: &Broker, allowed: &Allowed<'_>) -> Result<Target, Failure> {
     if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
         let message = format!(
             "{}: a dedicated controller leads no partitions and answers no Metadata",
@@ -32,25 +86,30 @@ pub(super) fn own_address(
         );
         return Err(Failure::new(Reason::Controller, message));
     }
-    if let Some(bootstrap) = bootstrap {
-        return Ok(bootstrap.to_owned());
+    if let Some(bootstrap) = allowed.bootstrap {
+        let port = bootstrap
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok());
+        let at_port = served(broker).find(|listener| Some(listener.port) == port);
+        let known = at_port.and_then(|listener| Some((&listener.name, listener.protocol?)));
+        let (name, protocol) = known.map_or(
+            (bootstrap, SecurityProtocol::Plaintext),
+            |(name, protocol)| (name.as_str(), protocol),
+        );
+        return Ok(Target {
+            address: bootstrap.to_owned(),
+            listener: name.to_owned(),
+            protocol,
+        });
     }
-    let served = || {
-        broker
-            .listeners
-            .iter()
-            .filter(|listener| !listener.controller)
-    };
-    let plain =
-        || served().filter(|listener| listener.protocol == Some(SecurityProtocol::Plaintext));
     let names = || {
-        served()
+        served(broker)
             .map(|listener| listener.name.as_str())
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let chosen = match listener {
-        Some(wanted) => served().find(|listener| listener.name.eq_ignore_ascii_case(wanted)).ok_or_else(|| {
+    let chosen = match allowed.listener {
+        Some(wanted) => served(broker).find(|listener| listener.name.eq_ignore_ascii_case(wanted)).ok_or_else(|| {
             let message = format!(
                 "{}: the config's `probe_listener` {wanted} is not one of its listeners ({})",
                 broker.name(),
@@ -58,10 +117,14 @@ pub(super) fn own_address(
             );
             Failure::new(Reason::Config, message)
         })?,
-        None => plain()
-            .find(|listener| *same_network == Ok(true) || !is_local(listener.host.as_deref()))
-            .or_else(|| plain().next())
-            .or_else(|| served().next())
+        None => served(broker)
+            .min_by_key(|listener| {
+                let elsewhere =
+                    *allowed.same_network != Ok(true) && is_local(listener.host.as_deref());
+                let demands = allowed.demanding.contains(&listener.name);
+                let unknown = listener.protocol.is_none();
+                (elsewhere, unknown, demands, demanded(listener.protocol))
+            })
             .ok_or_else(|| {
                 let message = format!(
                     "{}: its listeners are unknown ({}), so name its address as `bootstrap` in the config",
@@ -71,44 +134,67 @@ pub(super) fn own_address(
                 Failure::new(Reason::NoListener, message)
             })?,
     };
-    let reachable = || {
-        let address = loopback_if_any(chosen);
-        let may_listen = [Some(0), Some(own)].contains(&broker.owner);
-        if chosen.port < FIRST_PORT && !may_listen && listener.is_none() {
-            let message = format!(
-                "{}: {address} is not asked, because any user may name a port below {FIRST_PORT}, which is one of the \
-                 system: if it is the broker's, name the listener {} as `brokers[].probe_listener` in the config file",
-                broker.name(),
-                chosen.name
-            );
-            return Err(Failure::new(Reason::Config, message));
-        }
-        if !is_local(chosen.host.as_deref()) || same_network.clone()? {
-            return Ok(address);
-        }
-        let message = format!(
-            "{}: it runs in another network namespace (a container), so {address} does not lead to its listener {}: name \
-             an address that reaches it from the exporter as `brokers[].bootstrap` in the config file",
-            broker.name(),
-            chosen.name
-        );
-        Err(Failure::new(Reason::OtherNetwork, message))
-    };
-    match chosen.protocol {
-        Some(SecurityProtocol::Plaintext) => reachable(),
+    let protocol = match chosen.protocol {
+        Some(protocol) => protocol,
         // The config names the listener, so it counts more than a map that could not be read.
-        None if listener.is_some() => reachable(),
-        _ => {
+        None if allowed.listener.is_some() => SecurityProtocol::Plaintext,
+        None => {
             let message = format!(
-                "{}: only PLAINTEXT is supported, but its listeners ({}) use other protocols: name a PLAINTEXT listener as \
-                 `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: \
-                 for peers, every broker must advertise an address of its own",
+                "{}: whether its listeners ({}) speak TLS or SASL is unknown ({}): name a PLAINTEXT one as \
+                 `probe_listener` in the config",
                 broker.name(),
-                names()
+                names(),
+                hint(broker)
             );
-            Err(Failure::new(Reason::Unsupported, message))
+            return Err(Failure::new(Reason::Unsupported, message));
         }
+    };
+    Ok(Target {
+        address: reachable(broker, chosen, allowed, allowed.listener.is_some())?,
+        listener: chosen.name.clone(),
+        protocol,
+    })
+}
+
+/// How much a listener demands before it answers.
+fn demanded(protocol: Option<SecurityProtocol>) -> u8 {
+    match protocol {
+        Some(SecurityProtocol::Plaintext) => 0,
+        Some(SecurityProtocol::Ssl) => 1,
+        Some(SecurityProtocol::SaslPlaintext) => 2,
+        Some(SecurityProtocol::SaslSsl) => 3,
+        None => 4,
     }
+}
+
+/// The address of a listener, if it leads there and to nothing else. `named` is whether the config names the listener.
+fn reachable(
+    broker: &Broker,
+    listener: &Listener,
+    allowed: &Allowed<'_>,
+    named: bool,
+) -> Result<String, Failure> {
+    let address = loopback_if_any(listener);
+    let may_listen = [Some(0), Some(allowed.own)].contains(&broker.owner);
+    if listener.port < FIRST_PORT && !may_listen && !named {
+        let message = format!(
+            "{}: {address} is not asked, because any user may name a port below {FIRST_PORT}, which is one of the \
+             system: if it is the broker's, name the listener {} as `brokers[].probe_listener` in the config file",
+            broker.name(),
+            listener.name
+        );
+        return Err(Failure::new(Reason::Config, message));
+    }
+    if !is_local(listener.host.as_deref()) || allowed.same_network.clone()? {
+        return Ok(address);
+    }
+    let message = format!(
+        "{}: it runs in another network namespace (a container), so {address} does not lead to its listener {}: name \
+         an address that reaches it from the exporter as `brokers[].bootstrap` in the config file",
+        broker.name(),
+        listener.name
+    );
+    Err(Failure::new(Reason::OtherNetwork, message))
 }
 
 /// Whether a host is the wildcard or loopback, which mean something else in each network namespace.

@@ -7,11 +7,11 @@ use crate::kafka::wire::{self, Item, Metadata, WireError};
 use crate::model::{ClusterCounts, ClusterSource, PartitionState, Peer};
 
 /// Entries of [`ClusterCounts::absent`].
-const ABSENT_LISTED: usize = 64;
+pub(in crate::collect) const ABSENT_LISTED: usize = 64;
 /// Brokers after the own one whose hosts are kept: 8 of them are probed, fewer where some share an address.
 const HOSTS_KEPT: usize = 64;
 /// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.
-const UNDER_REPLICATED_LISTED: usize = 100;
+pub(in crate::collect) const UNDER_REPLICATED_LISTED: usize = 100;
 
 /// Counts from the point of view of broker `id`. `own_silence` is why the response comes from another broker.
 pub fn count(
@@ -105,7 +105,10 @@ pub fn count(
 
 /// The listed brokers, with the hosts of the own one and of those that come next on the ring. Nobody asks for the others, and
 /// a list may have 10,000 hosts of 255 bytes.
-fn with_hosts_of_ring(own: i32, listed: Vec<(i32, &str, u16)>) -> Arc<[Peer]> {
+pub(in crate::collect) fn with_hosts_of_ring(
+    own: i32,
+    listed: Vec<(i32, &str, u16)>,
+) -> Arc<[Peer]> {
     let mut ring: Vec<usize> = (0..listed.len()).collect();
     ring.sort_by_key(|&at| listed.get(at).map(|(id, ..)| (*id < own, *id)));
     let mut kept = vec![false; listed.len()];

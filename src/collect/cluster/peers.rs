@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
+use super::access::Access;
 use super::address::{FIRST_PORT, address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::Dialer;
 use crate::model::text;
-use crate::model::{Peer, PeerProbe, Probe, ProbeError};
+use crate::model::{Peer, PeerProbe, Probe, ProbeError, SecurityProtocol};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
@@ -26,6 +27,8 @@ pub(super) struct Peers {
     pub clients: BTreeMap<i32, Client>,
     /// Whether the broker runs in another network. Peers on its loopback cannot be reached then.
     pub elsewhere: bool,
+    /// How the listener is spoken to that Metadata names for each: the one with the name of the own one.
+    pub protocol: SecurityProtocol,
 }
 
 impl Peers {
@@ -66,7 +69,12 @@ impl Peers {
     }
 
     /// Asks every peer of the ring for ApiVersions, all at the same time.
-    pub(super) async fn probe(&mut self, dialer: &Dialer, timing: Timing) -> Vec<PeerProbe> {
+    pub(super) async fn probe(
+        &mut self,
+        dialer: &Dialer,
+        timing: Timing,
+        access: &Access,
+    ) -> Vec<PeerProbe> {
         self.close_unlisted().await;
         for (peer, _) in &self.ring {
             let address = address(&peer.host, peer.port);
@@ -75,8 +83,9 @@ impl Peers {
             if known.is_none_or(|client| client.address() != address)
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
-                self.clients
-                    .insert(peer.id, Client::new(address, dialer.clone(), timing));
+                let client = Client::new(address, dialer.clone(), timing);
+                let client = access.prepare(client, self.protocol, true);
+                self.clients.insert(peer.id, client);
             }
         }
         let on_ring = |id: &i32| {
@@ -113,19 +122,22 @@ impl Peers {
 
 async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
     let asked = client.api().await;
+    let error = asked.answer.as_ref().err();
     let probe = probe_of(
         &format!("peer {}", peer.id),
         asked.connected_in,
         asked.duration,
-        asked.answer.as_ref().err(),
+        error,
     );
+    let demands = error.is_some_and(|error| error.reason().is_of_access());
     let (connect, api) = match asked.connected_in {
         Some(duration) => (
             Probe {
                 duration,
                 error: None,
             },
-            Some(probe),
+            // Its network thread has answered, which says no more.
+            (!demands).then_some(probe),
         ),
         None => (probe, None),
     };

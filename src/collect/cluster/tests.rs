@@ -17,7 +17,6 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use tokio::sync::Notify;
 
-use super::address::own_address;
 use super::peers::UNLISTED;
 use super::*;
 use lab::fake_broker::{Answer, FakeBroker, offers_metadata};
@@ -151,6 +150,9 @@ const FAST: Timing = Timing {
     silence: Duration::from_secs(600),
     retry_first: Duration::from_millis(5),
     retry_last: Duration::from_millis(20),
+    retry_tls: Duration::from_millis(20),
+    retry_login: Duration::from_secs(300),
+    renew_tls: Duration::from_secs(3600),
 };
 
 fn peer_of(id: i32, broker: &FakeBroker) -> Peer {

@@ -24,6 +24,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The most series of [`PARTITION_ISR`] that one exporter exports.
 const MAX_PARTITION_SERIES: usize = 200;
+/// Likewise of [`CLUSTER_BROKER_STATE`].
+const MAX_BROKER_SERIES: usize = 64;
 
 /// Families by name, each with the series added so far.
 #[derive(Default)]
@@ -126,6 +128,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
         .filter_map(|broker| Some(broker.partitions(now)?.offline));
     f.add(&OFFLINE, &[], offline.max().map(|most| most as f64));
     partitions(f, snapshot, now);
+    members_not_well(f, snapshot, now);
     view.diagnosis
         .brokers
         .iter()
@@ -184,9 +187,10 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
     let [kafka, java] = [&broker.kafka_version, &broker.java_version]
         .map(|version| version.as_deref().unwrap_or(""));
     let pid = broker.process.pid.to_string();
+    let cluster_id = broker.cluster_id.as_deref().unwrap_or_default();
     f.add(
         &BROKER_INFO,
-        &[label, kafka, java, mode, &roles.join(","), &pid],
+        &[label, kafka, java, mode, &roles.join(","), &pid, cluster_id],
         1.0,
     );
     for known in known_issues::exposed(kafka) {
@@ -365,14 +369,35 @@ fn by_pool<T>(
 }
 
 fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(counts) = broker.partitions(now) else {
+    let label = broker.label.as_str();
+    if let Some(log) = broker.metadata_log.fresh(now) {
+        f.add(&METADATA_LOG_OFFSET, &[label], log.end_offset as f64);
+        let age = now.since(log.arrived).as_secs_f64();
+        f.add(&METADATA_LOG_AGE, &[label], age);
+    }
+    if let Some(members) = broker.member_counts(now) {
+        for (state, count) in [
+            ("registered", members.registered),
+            ("fenced", members.fenced),
+            ("unregistered", members.unregistered),
+        ] {
+            f.add(&CLUSTER_BROKERS, &[label, state], count as f64);
+        }
+    }
+    let Some(counts) = broker.own_partitions(now) else {
         return;
     };
-    let label = broker.label.as_str();
     f.add(&LEADER, &[label], counts.leader as f64);
     f.add(&UNDER_REPLICATED, &[label], counts.under_replicated as f64);
     f.add(&LEADER_ALONE, &[label], counts.isr_leader_alone as f64);
     f.add(&NOT_IN_ISR, &[label], counts.not_in_isr as f64);
+    for (metric, count) in [
+        (&UNDER_MIN_ISR, counts.under_min_isr),
+        (&AT_MIN_ISR, counts.at_min_isr),
+        (&REASSIGNING, counts.reassigning),
+    ] {
+        f.add(metric, &[label], count.map(|count| count as f64));
+    }
 }
 
 fn zookeeper(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
@@ -395,7 +420,8 @@ fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     let success = |probe: Option<&Probe>| probe.map(|probe| f64::from(probe.success()));
     for (path, probe) in [
-        ("api", Some(&report.api)),
+        ("api", report.api.as_ref()),
+        ("network", report.network.as_ref()),
         ("metadata", report.metadata.as_ref()),
     ] {
         f.add(&PROBE_SUCCESS, &[label, path], success(probe));
@@ -404,6 +430,16 @@ fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             &[label, path],
             probe.map(|probe| probe.duration.as_secs_f64()),
         );
+    }
+    for one in &report.listeners {
+        let labels = [label, &one.listener];
+        if report.listeners.len() > 1 {
+            f.add(&LISTENER_PROBE_SUCCESS, &labels, success(Some(&one.probe)));
+            let duration = one.probe.duration.as_secs_f64();
+            f.add(&LISTENER_PROBE_DURATION, &labels, duration);
+        }
+        let end = one.certificate_end.map(Moment::seconds);
+        f.add(&CERTIFICATE_END, &labels, end);
     }
     for of in &report.peers {
         let peer = of.peer.id.to_string();
@@ -454,6 +490,27 @@ fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
             .skip(MAX_PARTITION_SERIES)
             .count() as u64;
     f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
+}
+
+fn members_not_well(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    let running = snapshot.brokers.iter().filter(|b| b.ended.is_none());
+    let known: Vec<_> = running
+        .filter_map(|broker| Some((&broker.label, broker.members_not_well(now)?)))
+        .collect();
+    if known.is_empty() {
+        return;
+    }
+    let mut added = 0;
+    for (label, members) in &known {
+        for (id, state) in members.iter().take(MAX_BROKER_SERIES - added) {
+            let labels = [label, &*id.to_string(), state.name()];
+            f.add(&CLUSTER_BROKER_STATE, &labels, 1.0);
+            added += 1;
+        }
+    }
+    let all: usize = known.iter().map(|(_, members)| members.len()).sum();
+    let left_out = (all - added) as f64;
+    f.add(&LEFT_OUT, &["cluster_broker_state"], left_out);
 }
 
 fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {

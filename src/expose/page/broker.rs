@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::graph::{self, DRAWN};
 use super::style::{TEXT, class};
 use crate::expose::overview::Level;
-use crate::expose::vitals::{Vital, cut, pools, unknown, vitals};
+use crate::expose::vitals::{Vital, cut, not_read, pools, unknown, vitals};
 use crate::model::clock_text;
 use crate::model::duration_text;
 use crate::model::routes;
@@ -36,7 +36,7 @@ pub(super) fn section(
     index: usize,
     now: Moment,
 ) -> Markup {
-    let unknown = unknown(broker, now);
+    let (unknown, not_read) = (unknown(broker, now), not_read(broker, now));
     let live = view
         .live
         .iter()
@@ -92,6 +92,10 @@ pub(super) fn section(
                     @for (what, why) in unknown.iter().take(UNKNOWN) { li { strong { (what) } ": " (cut(why, TEXT)) } }
                     (more(unknown.len(), UNKNOWN))
                 }
+            }
+            @if !not_read.is_empty() {
+                h3 { "Not read, and why" }
+                ul { @for (what, why) in &not_read { li { (what) ": " (cut(why, TEXT)) } } }
             }
         }
     }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod tls;
+
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -14,6 +16,9 @@ const FAST: Timing = Timing {
     silence: Duration::from_secs(600),
     retry_first: Duration::from_millis(40),
     retry_last: Duration::from_millis(600),
+    retry_tls: Duration::from_millis(600),
+    retry_login: Duration::from_secs(300),
+    renew_tls: Duration::from_secs(3600),
 };
 
 fn client(broker: &FakeBroker, timing: Timing) -> Client {

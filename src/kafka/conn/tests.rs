@@ -17,6 +17,7 @@ async fn connected(broker: &FakeBroker) -> Conn {
         Duration::from_secs(5),
         &OwnConnections::default().into(),
         true,
+        None,
     )
     .await
     .unwrap()
@@ -78,6 +79,7 @@ async fn a_name_that_does_not_resolve_is_an_error() {
         Duration::from_secs(5),
         &OwnConnections::default().into(),
         true,
+        None,
     )
     .await
     .unwrap_err();
@@ -110,13 +112,13 @@ async fn no_form_of_a_loopback_address_is_connected_to_where_that_is_not_the_bro
     for host in forms {
         let address = format!("{host}:{port}");
         let within = Duration::from_secs(5);
-        let error = Conn::connect(&address, within, &dialer, false)
+        let error = Conn::connect(&address, within, &dialer, false, None)
             .await
             .unwrap_err();
         assert!(matches!(error, ConnError::Loopback { .. }), "{error}");
     }
     let address = format!("127.1:{port}");
-    let allowed = Conn::connect(&address, Duration::from_secs(5), &dialer, true).await;
+    let allowed = Conn::connect(&address, Duration::from_secs(5), &dialer, true, None).await;
     assert!(allowed.is_ok(), "it does lead there");
 }
 
@@ -236,6 +238,7 @@ async fn own_connections_are_found_by_their_local_address() {
         Duration::from_secs(5),
         &own.clone().into(),
         true,
+        None,
     )
     .await
     .unwrap();

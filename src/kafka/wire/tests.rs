@@ -7,7 +7,8 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse,
-    RequestHeader, TopicName,
+    RequestHeader, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+    SaslHandshakeResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
@@ -183,10 +184,48 @@ proptest! {
             }).collect(),
         );
         let body = encoded(&message, 0);
-        let expected = ApiVersions { error, metadata: with_metadata.then_some((0, 13)) };
+        let expected = ApiVersions {
+            error,
+            metadata: with_metadata.then_some((0, 13)),
+            sasl_authenticate: keys.contains_key(&36),
+        };
         prop_assert_eq!(api_versions(&body).unwrap(), expected);
         for length in 0..body.len() {
             prop_assert!(api_versions(&body[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_oracle_and_the_reader_agree_about_logins(
+        correlation: i32, error: i16, mechanism in "[A-Z0-9-]{0,20}", token: Vec<u8>, message in proptest::option::of(".{0,40}"),
+    ) {
+        let frame = sasl_handshake_request(correlation, 1, &mechanism);
+        let mut body = after_header(&frame, (17, 1), correlation);
+        prop_assert_eq!(&*SaslHandshakeRequest::decode(&mut body, 1).unwrap().mechanism, &*mechanism);
+        prop_assert!(body.is_empty());
+
+        let frame = sasl_authenticate_request(correlation, &token);
+        let mut body = after_header(&frame, (36, 0), correlation);
+        prop_assert_eq!(&*SaslAuthenticateRequest::decode(&mut body, 0).unwrap().auth_bytes, &*token);
+        prop_assert!(body.is_empty());
+
+        let name = StrBytes::from_string(mechanism.clone());
+        let answer = SaslHandshakeResponse::default().with_error_code(error).with_mechanisms(vec![name.clone(), name]);
+        for version in [0, 1] {
+            let body = encoded(&answer, version);
+            prop_assert_eq!(sasl_handshake(&body).unwrap(), (error, vec![&*mechanism, &*mechanism]));
+            for length in 0..body.len() {
+                prop_assert!(sasl_handshake(&body[..length]).is_err());
+            }
+        }
+
+        let said = message.clone().map(StrBytes::from_string);
+        let answer = SaslAuthenticateResponse::default().with_error_code(error).with_error_message(said).with_auth_bytes(token.clone().into());
+        let body = encoded(&answer, 0);
+        let expected = SaslAuthenticate { error, message: message.as_deref(), token: &token };
+        prop_assert_eq!(sasl_authenticate(&body).unwrap(), expected);
+        for length in 0..body.len() {
+            prop_assert!(sasl_authenticate(&body[..length]).is_err());
         }
     }
 

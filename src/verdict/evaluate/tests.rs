@@ -2,6 +2,7 @@
 
 mod cluster;
 mod lasting;
+mod metadata_log;
 mod restarts;
 
 use super::*;
@@ -81,12 +82,11 @@ fn probe(failure: Option<(Reason, bool)>) -> ProbeReport {
         message: format!("127.0.0.1:9092: {reason}"),
     });
     ProbeReport {
-        api: Probe {
+        api: Some(Probe {
             duration: Duration::from_millis(3),
             error,
-        },
-        metadata: None,
-        peers: Vec::new(),
+        }),
+        ..ProbeReport::default()
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::model::Broker;
 use crate::model::{
-    ClusterCounts, Listener, Peer, Probe, ProbeError, ProbeReport, ProcessVitals, Reading, Reason,
+    ClusterCounts, Listener, MetadataLog, Peer, Probe, ProbeError, ProbeReport, ProcessVitals,
+    Reading, Reason, Registration,
 };
 use crate::verdict::finding::{RestartRequired, UnavailableBroker};
 
@@ -148,12 +149,12 @@ impl Scene {
             }
         };
         let report = ProbeReport {
-            api: Probe {
+            api: Some(Probe {
                 duration: Duration::ZERO,
                 error: None,
-            },
-            metadata: None,
+            }),
             peers: silent.iter().map(peer).collect(),
+            ..ProbeReport::default()
         };
         let valid_for = Duration::from_secs(100_000);
         Arc::make_mut(&mut self.snapshot.brokers[at]).probes = Reading::Known {
@@ -434,4 +435,64 @@ fn a_stranger_answers_for_its_label_alone() {
     assert_eq!(label(&two, Some("1")), Err(NoAnswer::Ambiguous));
     assert_eq!(label(&two, None), Err(NoAnswer::Ambiguous));
     assert_eq!(label(&two[..1], Some("1")).unwrap(), "1@9092");
+}
+
+/// The metadata log of cluster A, in which the brokers 2 and 3 are registered.
+fn log() -> Reading<MetadataLog> {
+    let brokers = [2, 3].map(|id| (id, Registration::default()));
+    Reading::Known {
+        value: MetadataLog {
+            counts: Some(ClusterCounts {
+                isr_leader_alone: 4,
+                partitions: 9,
+                ..ClusterCounts::default()
+            }),
+            brokers: Arc::new(brokers.into()),
+            ..MetadataLog::default()
+        },
+        at: START,
+        valid_for: Duration::from_secs(100_000),
+    }
+}
+
+#[test]
+fn the_metadata_log_knows_the_cluster_unless_it_stands_still() {
+    let mut scene = deadlocked_without_cluster();
+    Arc::make_mut(&mut scene.snapshot.brokers[0]).metadata_log = log();
+    let answer = scene.answer();
+    assert!(answer.restart, "{answer:?}");
+    assert!(answer.reason.contains("alone in the ISR of 4 partitions"));
+    scene.diagnosis.brokers[0].findings = vec![Finding {
+        id: FindingId::MetadataStalled,
+        since: START,
+        facts: Vec::new(),
+    }];
+    let unknown = "whether another broker is down is unknown";
+    assert!(scene.answer().reason.contains(unknown));
+}
+
+#[test]
+fn the_metadata_log_names_the_gray_brokers_of_the_host_that_go_first() {
+    let table = [
+        (3, Some("A"), 1001, true),
+        (3, Some("B"), 1001, false),
+        (3, None, 1001, false),
+        (3, Some("A"), 2001, false),
+        (4, Some("A"), 1001, false),
+    ];
+    for (id, cluster, owner, waits) in table {
+        let mut scene = deadlocked_without_cluster();
+        neighbour(&mut scene, 11, id, owner);
+        let own = Arc::make_mut(&mut scene.snapshot.brokers[0]);
+        own.metadata_log = log();
+        let node = Arc::make_mut(&mut own.broker);
+        (node.owner, node.cluster_id) = (Some(1001), Some("A".into()));
+        let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
+        Arc::make_mut(&mut other.broker).cluster_id = cluster.map(str::to_owned);
+        let answer = scene.answer();
+        assert_eq!(
+            !answer.restart, waits,
+            "{id} {cluster:?} {owner}: {answer:?}"
+        );
+    }
 }

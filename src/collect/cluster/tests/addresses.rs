@@ -3,9 +3,96 @@ use super::*;
 /// The exporter's user.
 const OWN: u32 = 0;
 
+fn own_address(
+    broker: &Broker,
+    bootstrap: Option<&str>,
+    listener: Option<&str>,
+    same_network: &Result<bool, Failure>,
+    own: u32,
+) -> Result<String, Failure> {
+    let allowed = Allowed {
+        bootstrap,
+        listener,
+        same_network,
+        own,
+        demanding: &BTreeSet::new(),
+    };
+    targets(broker, &allowed).map(|targets| targets.first.address)
+}
+
+#[test]
+fn the_listener_that_demands_least_comes_first_and_the_others_follow() {
+    use SecurityProtocol::{Plaintext, SaslPlaintext, SaslSsl, Ssl};
+    let all = broker(
+        Some(1),
+        &[
+            ("SASL_TLS", Some(SaslSsl), None, 9091),
+            ("SASL", Some(SaslPlaintext), None, 9092),
+            ("MTLS", Some(Ssl), None, 9093),
+            ("SSL", Some(Ssl), None, 9094),
+            ("PLAIN", Some(Plaintext), None, 9095),
+            ("CONTROLLER", Some(Plaintext), None, 9096),
+            ("ODD", None, None, 9097),
+        ],
+    );
+    let order = |broker: &Broker, bootstrap, listener, demanding: &[&str]| {
+        let demanding = demanding.iter().map(|name| (*name).to_owned()).collect();
+        let allowed = Allowed {
+            bootstrap,
+            listener,
+            same_network: &Ok(true),
+            own: OWN,
+            demanding: &demanding,
+        };
+        let targets = targets(broker, &allowed).unwrap();
+        let all = [targets.first].into_iter().chain(targets.others);
+        all.map(|target| target.listener)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(order(&all, None, None, &[]), "PLAIN SASL_TLS SASL MTLS SSL");
+    assert_eq!(
+        order(&all, None, Some("sasl"), &[]),
+        "SASL SASL_TLS MTLS SSL PLAIN"
+    );
+    let mut secured = all.clone();
+    secured
+        .listeners
+        .retain(|listener| listener.name != "PLAIN");
+    assert_eq!(order(&secured, None, None, &[]), "MTLS SASL_TLS SASL SSL");
+    // The first attempt showed that this one demands a certificate.
+    assert_eq!(
+        order(&secured, None, None, &["MTLS"]),
+        "SSL SASL_TLS SASL MTLS"
+    );
+    let demanding = ["MTLS", "SSL", "SASL", "SASL_TLS"];
+    assert_eq!(
+        order(&secured, None, None, &demanding),
+        "MTLS SASL_TLS SASL SSL"
+    );
+    // The address of the config is that of a listener, or of something unknown.
+    assert_eq!(
+        order(&all, Some("h:9094"), None, &[]),
+        "SSL SASL_TLS SASL MTLS PLAIN"
+    );
+    assert_eq!(order(&all, Some("h:1"), None, &[]), "h:1");
+    let many = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J"].map(|name| {
+        (
+            name,
+            Some(Plaintext),
+            None,
+            9000 + u16::from(name.as_bytes()[0]),
+        )
+    });
+    assert_eq!(
+        order(&broker(Some(1), &many), None, None, &[]),
+        "A B C D E F G H"
+    );
+}
+
 #[test]
 fn the_listener_is_the_named_one_else_a_plain_one() {
-    use SecurityProtocol::{Plaintext, SaslSsl, Ssl};
+    use SecurityProtocol::{Plaintext, Ssl};
     let all = broker(
         Some(1),
         &[
@@ -39,20 +126,14 @@ fn the_listener_is_the_named_one_else_a_plain_one() {
         (unknown.reason, unknown.message.as_str()),
         (Reason::Config, expected)
     );
-    let secured = broker(
-        Some(1),
-        &[
-            ("SSL", Some(Ssl), None, 1),
-            ("SASL", Some(SaslSsl), None, 2),
-        ],
-    );
+    let unclear = broker(Some(1), &[("ODD", None, None, 9096)]);
     let raft_alone = broker(None, &[("CONTROLLER", Some(Plaintext), None, 1)]);
     let controller = Broker {
         roles: BTreeSet::from([Role::Controller]),
         ..all
     };
     for (broker, reason) in [
-        (secured, Reason::Unsupported),
+        (unclear, Reason::Unsupported),
         (raft_alone, Reason::NoListener),
         (controller, Reason::Controller),
     ] {

@@ -44,7 +44,7 @@ async fn each_peer_has_a_probe_for_connecting_and_one_for_the_answer() {
             (probe.peer.id, reason, probe.connect.success(), api)
         });
         assert_eq!(seen.collect::<Vec<_>>(), expected);
-        assert!(report.api.success() && report.metadata.unwrap().success());
+        assert!(report.api.unwrap().success() && report.metadata.unwrap().success());
     }
     assert_eq!(silent.asked().len(), 1);
 }
@@ -92,7 +92,7 @@ async fn a_container_leads_to_no_service_of_the_host() {
             ClusterClient::new(Arc::new(broker), None, None, OwnConnections::default());
         client.set_network(Ok(false));
         let reason = match client.probe().await {
-            Ok((probes, _)) => probes.api.error.unwrap().reason,
+            Ok((probes, _)) => probes.api.unwrap().error.unwrap().reason,
             Err(failure) => failure.reason,
         };
         assert_eq!(reason, Reason::OtherNetwork, "{host}");
@@ -114,7 +114,9 @@ async fn a_container_leads_to_no_service_of_the_host() {
     ];
     peers.remember(1, "", &listed);
     let own = OwnConnections::default().into();
-    let probes = peers.probe(&own, Timing::default()).await;
+    let probes = peers
+        .probe(&own, Timing::default(), &Access::default())
+        .await;
     let asked: Vec<_> = probes
         .iter()
         .map(|probe| (probe.peer.id, probe.connect.error.as_ref().unwrap().reason))

@@ -145,7 +145,7 @@ async fn ten_minutes_of_silence_cost_one_request_and_one_connection_for_each_rol
         let next = Instant::now() + Duration::from_secs(5);
         for collector in &mut watching {
             let (report, counts) = collector.probe().await.unwrap();
-            let error = report.api.error.as_ref().unwrap();
+            let error = report.api.as_ref().unwrap().error.as_ref().unwrap();
             assert_eq!(
                 (error.reason, error.accepted, &report.metadata),
                 (Reason::Timeout, true, &None)
@@ -196,7 +196,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     let late = go.clone();
     let own = FakeBroker::start(move |_| Answer::Held(late.clone(), offers_metadata())).await;
     let mut collector = collector(&own);
-    let error = |report: ProbeReport| report.api.error.map(|error| error.reason).unwrap();
+    let error = |report: ProbeReport| report.api.unwrap().error.map(|error| error.reason).unwrap();
     assert_eq!(
         error(collector.probe().await.unwrap().0),
         Reason::Timeout,
@@ -208,7 +208,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
         collector.read_late(until).await;
         assert!(Instant::now() < until, "it ends with the answer");
         let (report, counts) = collector.probe().await.unwrap();
-        let (took, failure) = (report.api.duration, counts.unwrap_err());
+        let (took, failure) = (report.api.as_ref().unwrap().duration, counts.unwrap_err());
         assert!(
             took > FAST.deadline
                 && failure
@@ -222,4 +222,34 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     }
     // Now it hangs.
     assert_eq!(error(collector.probe().await.unwrap().0), Reason::Timeout);
+}
+
+/// A broker whose threads hang may answer from the state that it had before.
+#[tokio::test]
+async fn a_suspect_broker_is_counted_by_a_peer_as_long_as_one_answers() {
+    let shrunk = [partition(0, 2, "2,1", "2")];
+    let closes = Arc::new(AtomicBool::new(false));
+    let body = response(&peers(&[1, 2]), &shrunk);
+    let peer = answering(body, &closes).await;
+    let old = [partition(0, 2, "2,1", "2,1")];
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &old);
+    let own = answering(body, &Arc::default()).await;
+    let mut collector = collector(&own);
+    // The first answer names the peer.
+    collect(&mut collector).await.unwrap();
+    let mut counts = async |suspect| {
+        let (probes, counts) = collector.probe().await.unwrap();
+        let counts = collector.confirm(counts, suspect, &probes.peers).await;
+        counts.unwrap()
+    };
+    let trusted = counts(false).await;
+    let seen = |counts: &ClusterCounts| (counts.source.clone(), counts.under_replicated);
+    assert_eq!(seen(&trusted), (ClusterSource::Own, 0));
+    let suspect = counts(true).await;
+    assert_eq!(seen(&suspect), (ClusterSource::Peer(1), 1));
+    let why = "threads make no progress, so its Metadata may be old";
+    assert!(suspect.own_silence.unwrap().contains(why));
+    closes.store(true, Ordering::SeqCst);
+    let alone = counts(true).await;
+    assert_eq!(seen(&alone), (ClusterSource::Own, 0));
 }

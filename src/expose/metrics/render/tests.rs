@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Broker, ProcessKey};
-use crate::model::{ClusterCounts, PartitionState};
+use crate::model::{Broker, ProcessKey, Role};
+use crate::model::{ClusterCounts, MetadataLog, PartitionState, Registration};
 
 /// Two clusters on one host may have partitions with the same name.
 #[test]
@@ -84,4 +84,107 @@ fn an_empty_snapshot_counts_nothing() {
             env!("KAFKA_VITALS_REVISION")
         )]
     );
+}
+
+/// A node whose metadata log has the counts and, of `brokers`, every second one fenced.
+fn node(roles: &[Role], counts: ClusterCounts, brokers: i32) -> String {
+    let mut broker = BrokerSnapshot::new(Arc::default(), "1".into());
+    Arc::make_mut(&mut broker.broker).roles = roles.iter().copied().collect();
+    let registration = |id| Registration {
+        fenced: id % 2 == 0,
+        in_controlled_shutdown: id == 1,
+    };
+    let brokers = (1..=brokers).map(|id| (id, registration(id))).collect();
+    let value = MetadataLog {
+        counts: Some(counts),
+        brokers: Arc::new(brokers),
+        end_offset: 4711,
+        arrived: Moment(1000),
+        written: Moment(900),
+        pulse: None,
+    };
+    broker.metadata_log = Reading::Known {
+        value,
+        at: Moment(1000),
+        valid_for: Duration::from_secs(3),
+    };
+    let snapshot = Snapshot {
+        brokers: vec![Arc::new(broker)],
+        ..Snapshot::default()
+    };
+    let view = View {
+        snapshot: Arc::new(snapshot),
+        ..View::default()
+    };
+    render(&view, &EvidenceStatus::default(), Moment(3500))
+}
+
+#[track_caller]
+fn has(text: &str, series: &str) {
+    let line = format!("kafka_vitals_{series}\n");
+    assert!(text.contains(&line), "{series}: {text}");
+}
+
+#[test]
+fn the_metadata_log_is_exported_with_its_age_and_the_brokers_that_are_not_well() {
+    let counts = ClusterCounts {
+        leader: 5,
+        under_min_isr: Some(2),
+        offline: 3,
+        partitions: 20,
+        absent: [2, 7].into(),
+        ..ClusterCounts::default()
+    };
+    let text = node(&[Role::Broker], counts, 3);
+    for series in [
+        "leader_partitions{broker=\"1\"} 5",
+        "under_min_isr_partitions{broker=\"1\"} 2",
+        "offline_partitions 3",
+        "metadata_log_offset{broker=\"1\"} 4711",
+        "metadata_log_age_seconds{broker=\"1\"} 2.5",
+        "cluster_brokers{broker=\"1\",state=\"registered\"} 2",
+        "cluster_brokers{broker=\"1\",state=\"fenced\"} 1",
+        "cluster_brokers{broker=\"1\",state=\"unregistered\"} 1",
+        "cluster_broker_state{broker=\"1\",id=\"1\",state=\"controlled_shutdown\"} 1",
+        "cluster_broker_state{broker=\"1\",id=\"2\",state=\"fenced\"} 1",
+        "cluster_broker_state{broker=\"1\",id=\"7\",state=\"missing\"} 1",
+        "series_left_out{what=\"cluster_broker_state\"} 0",
+    ] {
+        has(&text, series);
+    }
+    // Unknown, not 0.
+    for name in ["at_min_isr_partitions", "reassigning_partitions"] {
+        assert!(!text.contains(name), "{text}");
+    }
+    assert_eq!(text.matches("cluster_broker_state{").count(), 3);
+}
+
+#[test]
+fn a_dedicated_controller_exports_the_counts_of_the_cluster_alone() {
+    let counts = ClusterCounts {
+        offline: 3,
+        partitions: 20,
+        under_min_isr: Some(0),
+        ..ClusterCounts::default()
+    };
+    let text = node(&[Role::Controller], counts, 3);
+    has(&text, "offline_partitions 3");
+    has(&text, "cluster_brokers{broker=\"1\",state=\"fenced\"} 1");
+    for name in [
+        "leader_partitions{",
+        "under_min_isr",
+        "under_replicated",
+        "not_in_isr",
+    ] {
+        assert!(!text.contains(name), "{name}: {text}");
+    }
+}
+
+#[test]
+fn series_of_brokers_that_are_not_well_are_bounded() {
+    let text = node(&[Role::Broker], ClusterCounts::default(), 1000);
+    assert_eq!(text.matches("cluster_broker_state{broker").count(), 64);
+    // 500 are fenced, and broker 1 shuts down.
+    has(&text, "series_left_out{what=\"cluster_broker_state\"} 437");
+    has(&text, "cluster_brokers{broker=\"1\",state=\"fenced\"} 500");
 }

@@ -56,7 +56,7 @@ fn a_peer_that_cannot_be_connected_to_is_found_with_its_direction() {
             host: "h".into(),
             port: 9092,
         };
-        let connect = probe(Some((Reason::Refused, false))).api;
+        let connect = probe(Some((Reason::Refused, false))).api.unwrap();
         report.peers.push(PeerProbe {
             peer,
             connect,

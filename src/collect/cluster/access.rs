@@ -1,0 +1,268 @@
+//! How the listeners of a broker are spoken to, by the settings of the config file. Files are read for each connection, so
+//! that the newest certificate and password are used, and no secret is kept longer than its connections need it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use crate::config::{self, LoginSettings, SaslSettings};
+use crate::kafka::client::Client;
+use crate::kafka::security::{Login, Security, SecuritySource, Tls, TlsSettings};
+use crate::model::{Credentials, Mechanism, Secret, SecurityProtocol};
+use crate::sys::settings_file;
+
+/// The settings of one broker and its peers.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    settings: Arc<config::Access>,
+    sources: Arc<Mutex<Vec<(Place, SecuritySource)>>>,
+}
+
+/// What a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    protocol: SecurityProtocol,
+    /// Its certificate must be that of its address, whatever name the broker's own one has.
+    is_peer: bool,
+}
+
+impl Access {
+    pub fn new(settings: config::Access) -> Access {
+        Access {
+            settings: Arc::new(settings),
+            sources: Arc::default(),
+        }
+    }
+
+    /// Makes a client speak to a listener of that protocol.
+    pub(super) fn prepare(
+        &self,
+        client: Client,
+        protocol: SecurityProtocol,
+        is_peer: bool,
+    ) -> Client {
+        let client = client.with_security(Security::without_credentials(protocol));
+        match self.source(Place { protocol, is_peer }) {
+            Some(source) => client.with_source(source),
+            None => client,
+        }
+    }
+
+    /// None where nothing is configured that concerns such a listener.
+    fn source(&self, place: Place) -> Option<SecuritySource> {
+        let (tls, login) = needs(place.protocol);
+        let has_login = self.settings.login.is_some();
+        let of_broker = self.settings.login == Some(LoginSettings::InterBroker);
+        let tls = tls && (self.settings.tls.is_some() || of_broker);
+        if !tls && !(login && has_login) {
+            return None;
+        }
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sources.iter().find(|(known, _)| *known == place);
+        if let Some((_, source)) = known {
+            return Some(source.clone());
+        }
+        let settings = Arc::clone(&self.settings);
+        let kept = Mutex::new(None);
+        let source = SecuritySource::new(move || {
+            let material = Material::read(&settings, place)?;
+            material.security(place.protocol, &kept)
+        });
+        sources.push((place, source.clone()));
+        Some(source)
+    }
+}
+
+/// Whether a protocol has TLS and a login.
+fn needs(protocol: SecurityProtocol) -> (bool, bool) {
+    use SecurityProtocol as P;
+    let tls = matches!(protocol, P::Ssl | P::SaslSsl);
+    let login = matches!(protocol, P::SaslPlaintext | P::SaslSsl);
+    (tls, login)
+}
+
+/// Reads all that is configured, and returns the first mistake. Blocking.
+///
+/// # Errors
+/// A file cannot be read or used; the message names its key.
+pub fn check(config: &config::Config) -> Result<(), String> {
+    let entries = config.brokers.iter().map(Some).chain([None]);
+    for settings in entries.map(|entry| config.access(entry)) {
+        let place = Place {
+            protocol: SecurityProtocol::SaslSsl,
+            is_peer: false,
+        };
+        let material = Material::read(&settings, place)?;
+        material.security(place.protocol, &Mutex::new(None))?;
+    }
+    Ok(())
+}
+
+/// The texts that security is made from.
+#[derive(Default)]
+struct Material {
+    tls: Option<TlsTexts>,
+    credentials: Option<Credentials>,
+}
+
+#[derive(Default)]
+struct TlsTexts {
+    /// In PEM form.
+    authorities: Option<String>,
+    certificate: Option<String>,
+    key: Option<Zeroizing<String>>,
+    server_name: Option<String>,
+    insecure_skip_verify: bool,
+}
+
+type Kept = Mutex<Option<([u8; 32], Arc<Security>)>>;
+
+impl Material {
+    fn read(settings: &config::Access, place: Place) -> Result<Material, String> {
+        let (tls, login) = needs(place.protocol);
+        let mut material = Material::default();
+        if let Some(settings) = settings.tls.as_ref().filter(|_| tls) {
+            let mut texts = TlsTexts::read(settings)?;
+            if place.is_peer {
+                texts.server_name = None;
+            }
+            material.tls = Some(texts);
+        }
+        if let Some(LoginSettings::Sasl(sasl)) = settings.login.as_ref().filter(|_| login) {
+            material.credentials = Some(credentials(sasl)?);
+        }
+        Ok(material)
+    }
+
+    /// What it makes of a listener; the same as `kept` where nothing has changed since.
+    fn security(self, protocol: SecurityProtocol, kept: &Kept) -> Result<Arc<Security>, String> {
+        let digest = self.digest();
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, security)) = kept.as_ref().filter(|(before, _)| *before == digest) {
+            return Ok(Arc::clone(security));
+        }
+        let mut security = Security::without_credentials(protocol);
+        if let Some(texts) = self.tls {
+            let settings = texts.parse().map_err(|error| format!("`tls.{error}"))?;
+            security.tls = Some(Tls::new(settings).map_err(|error| format!("`tls`: {error}"))?);
+        }
+        if let Some(credentials) = self.credentials {
+            security.login = Login::With(Arc::new(credentials));
+        }
+        let security = Arc::new(security);
+        *kept = Some((digest, Arc::clone(&security)));
+        Ok(security)
+    }
+
+    /// Of all that decides what [`Material::security`] makes.
+    fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        let mut add = |text: Option<&str>| {
+            let length = text.map_or(u64::MAX, |text| text.len() as u64);
+            digest.update(length.to_le_bytes());
+            digest.update(text.unwrap_or_default());
+        };
+        let tls = self.tls.as_ref();
+        add(tls.and_then(|tls| tls.authorities.as_deref()));
+        add(tls.and_then(|tls| tls.certificate.as_deref()));
+        add(tls.and_then(|tls| tls.key.as_ref().map(|key| key.as_str())));
+        add(tls.and_then(|tls| tls.server_name.as_deref()));
+        add(tls.filter(|tls| tls.insecure_skip_verify).map(|_| ""));
+        let login = self.credentials.as_ref();
+        add(login.map(|login| login.mechanism.name()));
+        add(login.map(|login| &*login.username));
+        add(login.map(|login| login.password.reveal()));
+        digest.finalize().into()
+    }
+}
+
+impl TlsTexts {
+    fn read(settings: &config::TlsSettings) -> Result<TlsTexts, String> {
+        let text = |key: &str, path: &Option<PathBuf>| match path {
+            None => Ok(None),
+            Some(path) => read_file(&format!("tls.{key}"), path, "file in PEM form").map(Some),
+        };
+        Ok(TlsTexts {
+            authorities: text("ca_file", &settings.ca_file)?,
+            certificate: text("cert_file", &settings.cert_file)?,
+            key: text("key_file", &settings.key_file)?.map(Zeroizing::new),
+            server_name: settings.server_name.clone(),
+            insecure_skip_verify: settings.insecure_skip_verify,
+        })
+    }
+
+    /// The error begins with the key of the text.
+    fn parse(self) -> Result<TlsSettings, String> {
+        let authorities = self.authorities.as_deref();
+        let authorities = authorities.map(|text| certificates("ca_file", text));
+        let identity = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => {
+                let chain = certificates("cert_file", &certificate)?;
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| {
+                    "key_file`: holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1, without a password)"
+                })?;
+                Some((chain, key))
+            }
+            _ => None,
+        };
+        Ok(TlsSettings {
+            authorities: authorities.transpose()?.unwrap_or_default(),
+            identity,
+            server_name: self.server_name,
+            insecure_skip_verify: self.insecure_skip_verify,
+        })
+    }
+}
+
+fn certificates(key: &str, text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let why = match all {
+        Ok(all) if !all.is_empty() => return Ok(all),
+        Ok(_) => "holds no certificate".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(format!(
+        "{key}`: {why}; lines BEGIN CERTIFICATE and END CERTIFICATE are expected"
+    ))
+}
+
+fn credentials(sasl: &SaslSettings) -> Result<Credentials, String> {
+    let (key, text) = match (&sasl.password_file, &sasl.password_env) {
+        (Some(path), _) => {
+            let key = "sasl.password_file";
+            (key, read_file(key, path, "file with a password")?)
+        }
+        (None, name) => {
+            let (key, name) = ("sasl.password_env", name.as_deref().unwrap_or_default());
+            let text = std::env::var(name).map_err(|_| {
+                format!("`{key}`: the exporter's environment has no variable {name}")
+            })?;
+            (key, text)
+        }
+    };
+    let text = Zeroizing::new(text);
+    let password = text.trim_end_matches(['\r', '\n']);
+    let fits = match sasl.mechanism {
+        // It separates the parts of the message.
+        Mechanism::Plain => !password.contains('\0'),
+        Mechanism::ScramSha256 | Mechanism::ScramSha512 => true,
+    };
+    if password.is_empty() || !fits {
+        return Err(format!("`{key}`: holds no password"));
+    }
+    Ok(Credentials {
+        mechanism: sasl.mechanism,
+        username: sasl.username.clone(),
+        password: Secret::new(password.to_owned()),
+        from: "`sasl` in the config".to_owned(),
+    })
+}
+
+fn read_file(key: &str, path: &Path, what: &str) -> Result<String, String> {
+    let shown = path.display();
+    settings_file::read(path, what).map_err(|error| format!("`{key}` {shown}: {error}"))
+}

@@ -1,0 +1,445 @@
+//! The state of the cluster that follows from the records: brokers, topics, partitions, `min.insync.replicas`.
+
+use std::collections::BTreeMap;
+
+use super::super::wire::{Ids, MAX_BROKERS};
+use super::LogProblem;
+use super::record::{PartitionId, Record, RegisterBroker, Uuid};
+
+/// What the state may need, in bytes. 200,000 partitions with three replicas each need some 13 MiB.
+pub const MOST_BYTES: usize = 40 << 20;
+/// What keeping a topic or a config costs besides its texts and partitions.
+const ENTRY: usize = 128;
+/// More partitions than any topic has. It bounds what a single record can make grow.
+const MOST_PARTITIONS: usize = 1 << 20;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Image {
+    brokers: BTreeMap<i32, BrokerState>,
+    topics: BTreeMap<Uuid, Topic>,
+    /// `min.insync.replicas` of topics by name, of brokers by id, and of all brokers.
+    min_isr_of_topics: BTreeMap<Box<str>, u32>,
+    min_isr_of_brokers: BTreeMap<i32, u32>,
+    min_isr_of_all: Option<u32>,
+    migrating: bool,
+    bytes: usize,
+    changes: u64,
+}
+
+/// A registered broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerState {
+    pub fenced: bool,
+    pub in_controlled_shutdown: bool,
+    /// Host and port of its first PLAINTEXT listener.
+    pub endpoint: Option<(Box<str>, u16)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topic {
+    pub name: Box<str>,
+    /// By index. Kafka numbers them without gaps; None is one whose record has not come yet.
+    partitions: Vec<Option<Partition>>,
+}
+
+impl Topic {
+    /// Its partitions with their index.
+    pub fn partitions(&self) -> impl Iterator<Item = (i32, &Partition)> {
+        let slots = (0..).zip(&self.partitions);
+        slots.filter_map(|(index, partition)| Some((index, partition.as_ref()?)))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partition {
+    /// Negative is none.
+    pub leader: i32,
+    pub replicas: Box<[Replica]>,
+}
+
+/// A broker that has, or is to have, the data of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replica {
+    pub id: i32,
+    pub in_sync: bool,
+    pub role: ReplicaRole,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaRole {
+    Assigned,
+    /// A reassignment adds it.
+    Adding,
+    /// A reassignment takes it away.
+    Removing,
+}
+
+impl Partition {
+    /// How many replicas there are to be in the ISR: those that a reassignment is adding are not missed (KIP-352).
+    pub fn expected(&self) -> usize {
+        let adding = |replica: &&Replica| replica.role == ReplicaRole::Adding;
+        self.replicas.len() - self.replicas.iter().filter(adding).count()
+    }
+
+    pub fn in_sync(&self) -> usize {
+        self.replicas
+            .iter()
+            .filter(|replica| replica.in_sync)
+            .count()
+    }
+
+    pub fn is_reassigned(&self) -> bool {
+        let moves = |replica: &Replica| replica.role != ReplicaRole::Assigned;
+        self.replicas.iter().any(moves)
+    }
+}
+
+impl Image {
+    /// An empty one instead of this one, which counts as a change.
+    pub fn again(&self) -> Image {
+        Image {
+            changes: self.changes + 1,
+            ..Image::default()
+        }
+    }
+
+    /// Registered brokers by id.
+    pub fn brokers(&self) -> &BTreeMap<i32, BrokerState> {
+        &self.brokers
+    }
+
+    /// In a fixed order.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.values()
+    }
+
+    /// Whether ZooKeeper has the truth.
+    pub fn is_migrating(&self) -> bool {
+        self.migrating
+    }
+
+    /// `min.insync.replicas` of a topic, as a broker that leads its partitions takes it. None: neither the topic nor that
+    /// broker nor the cluster has it set in the log, and the broker's own file decides.
+    pub fn min_isr(&self, topic: &str, broker: i32) -> Option<u32> {
+        let of_topic = || self.min_isr_of_topics.get(topic);
+        let of_topic = (!self.min_isr_of_topics.is_empty())
+            .then(of_topic)
+            .flatten();
+        let of_broker = || self.min_isr_of_brokers.get(&broker);
+        let set = of_topic.or_else(of_broker).copied();
+        set.or(self.min_isr_of_all)
+    }
+
+    /// Grows with every change of what is counted, also from an image to the one that takes its place.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// About how many bytes of memory it needs.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Applies a record; transactions are the business of [`super::replay`].
+    ///
+    /// # Errors
+    /// The record does not fit those before it, or there is too much. The image is of no use then.
+    pub fn apply(&mut self, record: &Record<'_>) -> Result<(), LogProblem> {
+        match *record {
+            Record::RegisterBroker(broker) => self.register(broker)?,
+            Record::UnregisterBroker { id } => {
+                let known = self.brokers.remove(&id);
+                known.ok_or(LogProblem::Unknown("a broker"))?;
+                self.free(ENTRY);
+            }
+            Record::BrokerChange {
+                id,
+                fenced,
+                in_controlled_shutdown,
+            } => {
+                let known = self.brokers.get_mut(&id);
+                let broker = known.ok_or(LogProblem::Unknown("a broker"))?;
+                broker.fenced = fenced.unwrap_or(broker.fenced);
+                broker.in_controlled_shutdown |= in_controlled_shutdown;
+            }
+            Record::Topic { name, id } => {
+                self.need(ENTRY + name.len())?;
+                let topic = Topic {
+                    name: name.into(),
+                    partitions: Vec::new(),
+                };
+                if let Some(before) = self.topics.insert(id, topic) {
+                    self.free(bytes_of(&before));
+                }
+            }
+            Record::RemoveTopic { id } => {
+                let topic = self.topics.remove(&id);
+                let topic = topic.ok_or(LogProblem::Unknown("a topic"))?;
+                self.free(bytes_of(&topic));
+                self.set_min_isr_of_topic(&topic.name, None)?;
+            }
+            Record::Partition {
+                partition,
+                replicas,
+                isr,
+                removing,
+                adding,
+                leader,
+            } => {
+                let replicas = joined(replicas, &isr, &removing, &adding)?;
+                self.put(partition, Partition { leader, replicas })?;
+            }
+            Record::PartitionChange {
+                partition,
+                replicas,
+                isr,
+                removing,
+                adding,
+                leader,
+            } => {
+                let before = self.get(partition)?;
+                let leader = leader.unwrap_or(before.leader);
+                let mut after = Partition {
+                    leader,
+                    replicas: Box::default(),
+                };
+                let is = |wanted| move |replica: &Replica| replica.role == wanted;
+                let (adding, removing) = (
+                    Members::of(adding, before, is(ReplicaRole::Adding)),
+                    Members::of(removing, before, is(ReplicaRole::Removing)),
+                );
+                let isr = Members::of(isr, before, |replica| replica.in_sync);
+                after.replicas = match replicas {
+                    Some(replicas) => joined(replicas, &isr, &removing, &adding)?,
+                    None => joined_of(
+                        before.replicas.iter().map(|replica| replica.id),
+                        &isr,
+                        &removing,
+                        &adding,
+                    )?,
+                };
+                self.put(partition, after)?;
+            }
+            Record::Config {
+                of_topic,
+                of,
+                key: "min.insync.replicas",
+                value,
+            } => self.configure(of_topic, of, value)?,
+            Record::Migration { under_way } => self.migrating = under_way,
+            Record::Config { .. }
+            | Record::NoOp
+            | Record::Other
+            | Record::BeginTransaction
+            | Record::EndTransaction
+            | Record::AbortTransaction => return Ok(()),
+        }
+        self.changes += 1;
+        Ok(())
+    }
+
+    fn register(&mut self, broker: RegisterBroker<'_>) -> Result<(), LogProblem> {
+        let state = BrokerState {
+            fenced: broker.fenced,
+            in_controlled_shutdown: broker.in_controlled_shutdown,
+            endpoint: broker.endpoint.map(|(host, port)| (host.into(), port)),
+        };
+        if self.brokers.insert(broker.id, state).is_none() {
+            self.need(ENTRY)?;
+        }
+        match self.brokers.len() > MAX_BROKERS {
+            true => Err(LogProblem::TooBig(MOST_BYTES >> 20)),
+            false => Ok(()),
+        }
+    }
+
+    fn configure(
+        &mut self,
+        of_topic: bool,
+        of: &str,
+        value: Option<&str>,
+    ) -> Result<(), LogProblem> {
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| LogProblem::MinIsr);
+        let value = value.map(number).transpose()?;
+        if of_topic {
+            return self.set_min_isr_of_topic(of, value);
+        }
+        if of.is_empty() {
+            self.min_isr_of_all = value;
+            return Ok(());
+        }
+        let id = of.parse::<i32>();
+        let id = id.map_err(|_| LogProblem::Unknown("a broker"))?;
+        let before = match value {
+            Some(value) => {
+                self.need(ENTRY)?;
+                self.min_isr_of_brokers.insert(id, value)
+            }
+            None => self.min_isr_of_brokers.remove(&id),
+        };
+        before.inspect(|_| self.free(ENTRY));
+        Ok(())
+    }
+
+    fn set_min_isr_of_topic(&mut self, name: &str, value: Option<u32>) -> Result<(), LogProblem> {
+        let bytes = ENTRY + name.len();
+        let before = match value {
+            Some(value) => {
+                self.need(bytes)?;
+                self.min_isr_of_topics.insert(name.into(), value)
+            }
+            None => self.min_isr_of_topics.remove(name),
+        };
+        before.inspect(|_| self.free(bytes));
+        Ok(())
+    }
+
+    fn get(&self, id: PartitionId) -> Result<&Partition, LogProblem> {
+        let topic = self.topics.get(&id.topic);
+        let topic = topic.ok_or(LogProblem::Unknown("a topic"))?;
+        let index = usize::try_from(id.index).unwrap_or(usize::MAX);
+        let partition = topic.partitions.get(index).and_then(Option::as_ref);
+        partition.ok_or(LogProblem::Unknown("a partition"))
+    }
+
+    fn put(&mut self, id: PartitionId, partition: Partition) -> Result<(), LogProblem> {
+        let index = usize::try_from(id.index).unwrap_or(usize::MAX);
+        if index >= MOST_PARTITIONS {
+            return Err(LogProblem::PartitionId(id.index));
+        }
+        let topic = self.topics.get_mut(&id.topic);
+        let topic = topic.ok_or(LogProblem::Unknown("a topic"))?;
+        let before = bytes_of_slots(topic.partitions.capacity());
+        let grown = (index + 1).saturating_sub(topic.partitions.len());
+        let mut more = bytes_of_partition(&partition);
+        if self.bytes + more + bytes_of_slots(grown) > MOST_BYTES {
+            return Err(LogProblem::TooBig(MOST_BYTES >> 20));
+        }
+        if grown > 0 {
+            topic.partitions.resize_with(index + 1, || None);
+        }
+        more += bytes_of_slots(topic.partitions.capacity()) - before;
+        let old = topic
+            .partitions
+            .get_mut(index)
+            .map(|slot| slot.replace(partition));
+        let old = old.flatten().as_ref().map_or(0, bytes_of_partition);
+        self.need(more)?;
+        self.free(old);
+        Ok(())
+    }
+
+    fn need(&mut self, bytes: usize) -> Result<(), LogProblem> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        match self.bytes > MOST_BYTES {
+            true => Err(LogProblem::TooBig(MOST_BYTES >> 20)),
+            false => Ok(()),
+        }
+    }
+
+    fn free(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+fn bytes_of(topic: &Topic) -> usize {
+    let partitions = topic.partitions.iter().flatten();
+    let partitions: usize = partitions.map(bytes_of_partition).sum();
+    ENTRY + topic.name.len() + bytes_of_slots(topic.partitions.capacity()) + partitions
+}
+
+fn bytes_of_slots(count: usize) -> usize {
+    count * size_of::<Option<Partition>>()
+}
+
+fn bytes_of_partition(partition: &Partition) -> usize {
+    // What an allocation costs besides its content.
+    const ALLOCATION: usize = 8;
+    size_of_val(&*partition.replicas) + ALLOCATION
+}
+
+/// A set of broker ids: those that a record names, or those of the partition before.
+enum Members<'a, F> {
+    Named(Ids<'a>),
+    Before(&'a Partition, F),
+}
+
+trait Contains {
+    fn contains(&self, id: i32) -> bool;
+    /// One that is in the set and not among these.
+    fn outside(&self, replicas: &[Replica]) -> Option<i32>;
+}
+
+impl<'a, F: Fn(&Replica) -> bool> Members<'a, F> {
+    fn of(named: Option<Ids<'a>>, before: &'a Partition, belongs: F) -> Members<'a, F> {
+        match named {
+            Some(ids) => Members::Named(ids),
+            None => Members::Before(before, belongs),
+        }
+    }
+}
+
+impl<F: Fn(&Replica) -> bool> Contains for Members<'_, F> {
+    fn contains(&self, id: i32) -> bool {
+        match self {
+            Members::Named(ids) => ids.contains(id),
+            Members::Before(before, belongs) => {
+                let mut replicas = before.replicas.iter();
+                replicas.any(|replica| replica.id == id && belongs(replica))
+            }
+        }
+    }
+
+    fn outside(&self, replicas: &[Replica]) -> Option<i32> {
+        match self {
+            Members::Named(ids) => ids.outside(replicas),
+            Members::Before(before, belongs) => {
+                let belonging = before.replicas.iter().filter(|replica| belongs(replica));
+                let mut ids = belonging.map(|replica| replica.id);
+                ids.find(|id| !replicas.iter().any(|replica| replica.id == *id))
+            }
+        }
+    }
+}
+
+impl Contains for Ids<'_> {
+    fn contains(&self, id: i32) -> bool {
+        Ids::contains(self, id)
+    }
+
+    fn outside(&self, replicas: &[Replica]) -> Option<i32> {
+        let mut ids = self.iter();
+        ids.find(|id| !replicas.iter().any(|replica| replica.id == *id))
+    }
+}
+
+fn joined(
+    replicas: Ids<'_>,
+    isr: &impl Contains,
+    removing: &impl Contains,
+    adding: &impl Contains,
+) -> Result<Box<[Replica]>, LogProblem> {
+    joined_of(replicas.iter(), isr, removing, adding)
+}
+
+fn joined_of(
+    ids: impl Iterator<Item = i32>,
+    isr: &impl Contains,
+    removing: &impl Contains,
+    adding: &impl Contains,
+) -> Result<Box<[Replica]>, LogProblem> {
+    let replica = |id| Replica {
+        id,
+        in_sync: isr.contains(id),
+        role: match (adding.contains(id), removing.contains(id)) {
+            (true, _) => ReplicaRole::Adding,
+            (false, true) => ReplicaRole::Removing,
+            (false, false) => ReplicaRole::Assigned,
+        },
+    };
+    let replicas: Box<[Replica]> = ids.map(replica).collect();
+    match isr.outside(&replicas) {
+        Some(id) => Err(LogProblem::NoReplica(id)),
+        None => Ok(replicas),
+    }
+}
