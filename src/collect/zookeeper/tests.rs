@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::ensembles::{controller, registration};
+use super::ensembles::{controller, min_isr, registration};
+use super::plan::{MOST_SERVERS, plan};
 use super::*;
+use crate::model::{Broker, Mode};
 
 fn broker() -> Broker {
     Broker {
@@ -150,6 +152,26 @@ fn registrations_of_all_versions_are_read() {
         Some(217)
     );
     assert_eq!(controller(b"217"), None);
+}
+
+/// What `kafka-topics` and `kafka-configs` write.
+#[test]
+fn overrides_of_the_minimum_are_read() {
+    for (written, min) in [
+        (r#"{"version":1,"config":{}}"#, Some(None)),
+        (r#"{"version":1,"config":{"retention.ms":"1"}}"#, Some(None)),
+        (
+            r#"{"version":1,"config":{"min.insync.replicas":"2","a":"b"}}"#,
+            Some(Some(2)),
+        ),
+        (
+            r#"{"version":1,"config":{"min.insync.replicas":"two"}}"#,
+            None,
+        ),
+        ("", None),
+    ] {
+        assert_eq!(min_isr(written.as_bytes()), min, "{written}");
+    }
 }
 
 #[test]
