@@ -2,6 +2,7 @@
 //! `tests/fuzz_corpus.rs` replays the corpus with them.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,9 +12,11 @@ use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
 use kafka_vitals::collect::zookeeper::ensembles;
 use kafka_vitals::config::Config;
+use kafka_vitals::discover::inter_broker;
 use kafka_vitals::discover::properties::Properties;
 use kafka_vitals::discover::settings::interpret;
 use kafka_vitals::evidence::mask;
+use kafka_vitals::kafka::scram::{Exchange, Hash, Keys};
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
 use kafka_vitals::kafka::zookeeper::jute;
 use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
@@ -25,11 +28,12 @@ use kafka_vitals::sys::sock_diag::{self, States};
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
     ("zookeeper", zookeeper),
+    ("scram", scram),
     ("sock_diag", socket_messages),
     ("proc", proc_files),
     ("properties", properties),
@@ -55,6 +59,7 @@ fn perf_data(bytes: &[u8]) {
 /// Reads a response of a broker: ApiVersions, and both versions of Metadata with what is counted in them.
 fn kafka_wire(bytes: &[u8]) {
     let _ = wire::api_versions(bytes);
+    let _ = (wire::sasl_handshake(bytes), wire::sasl_authenticate(bytes));
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
         let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
     }
@@ -70,6 +75,21 @@ fn zookeeper(bytes: &[u8]) {
     for data in data.into_iter().chain([bytes]) {
         let _ = (ensembles::registration(data), ensembles::controller(data));
         let _ = ensembles::min_isr(data);
+    }
+}
+
+/// Reads both messages of a server in a login by SCRAM, one in each line. Nobody here knows the password of a signature.
+fn scram(bytes: &[u8]) {
+    const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
+    static KEYS: OnceLock<Keys> = OnceLock::new();
+    let keys = || Keys::derive(Hash::Sha256, "a", b"", NonZeroU32::MIN);
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (first, last) = (lines.next(), lines.next());
+    let exchange = Exchange::new("user", NONCE);
+    if let Ok(challenge) = exchange.challenge(first.unwrap_or_default()) {
+        assert!((4096..=1_000_000).contains(&challenge.iterations.get()));
+        let (_, expected) = exchange.prove(&challenge, KEYS.get_or_init(keys));
+        assert!(expected.check(last.unwrap_or_default()).is_err());
     }
 }
 
@@ -118,6 +138,8 @@ fn properties(bytes: &[u8]) {
             start_ticks: 1,
         };
         interpret(&properties, &mut Broker::unknown(key));
+        let text = || String::from_utf8_lossy(bytes).into_owned();
+        let _ = inter_broker::interpret(&properties, true, |_| Ok(text()), || Ok(Some(text())));
     }
     let _ = mask::properties(bytes);
 }

@@ -185,6 +185,16 @@ pub struct BrokerSettings {
     pub credentials: Option<CredentialsOf>,
 }
 
+impl BrokerSettings {
+    fn keys(&self) -> access::Keys<'_> {
+        access::Keys {
+            tls: self.tls.as_ref(),
+            sasl: self.sasl.as_ref(),
+            credentials: self.credentials,
+        }
+    }
+}
+
 /// Which broker is meant: by one of id, listener port or pid file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -378,12 +388,6 @@ fn check_folder(path: &Path) -> Result<(), &'static str> {
     } else {
         Err("no absolute path of a folder, write e.g. /var/lib/kafka-vitals/evidence")
     }
-}
-
-/// As [`check_folder`], of a file that is read later.
-fn check_file(path: &Path) -> Result<(), &'static str> {
-    check_folder(path)
-        .map_err(|_| "no absolute path of a file, write e.g. /etc/kafka-vitals/password")
 }
 
 /// A file, or nothing yet. Its folder may be mounted later, so only `--config.check` asks for it.

@@ -141,6 +141,7 @@ fn broker_at(port: u16) -> Result<Broker> {
         host: None,
         port,
         controller: false,
+        advertised: None,
     };
     Ok(Broker {
         id: Some(1),

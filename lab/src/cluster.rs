@@ -39,11 +39,11 @@ pub struct ClusterOptions {
     pub heap: String,
     /// `offsets.topic.num.partitions`; Kafka's own default is 50.
     pub offsets_partitions: u32,
-    /// The chroot of `zookeeper.connect`; empty for none.
-    pub zookeeper_root: String,
     /// The listeners of every broker, the first for the brokers among themselves; a PLAINTEXT one by default. The one of
     /// KRaft's controllers comes after them and is PLAINTEXT.
     pub listeners: Vec<Listener>,
+    /// The chroot of `zookeeper.connect`; empty for none.
+    pub zookeeper_root: String,
     /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
     /// Further options of the brokers' JVMs.
@@ -67,8 +67,8 @@ impl ClusterOptions {
             brokers: vec![1, 2, 3],
             heap: "256m".into(),
             offsets_partitions: 50,
-            zookeeper_root: String::new(),
             listeners: vec![Listener::new(Security::Plaintext)],
+            zookeeper_root: String::new(),
             properties: Vec::new(),
             jvm_options: Vec::new(),
             java: None,
@@ -424,20 +424,20 @@ impl Cluster {
         self.run_tool("kafka-topics", tool, TOOL_TIME)
     }
 
-    /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
-    pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
-        let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
-        let server = format!("127.0.0.1:{port}");
-        let arguments = [&["-server", &*server], command].concat();
-        self.tool("org.apache.zookeeper.ZooKeeperMain", &arguments)
-    }
-
     /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
         let mut tool = self.java_command("96m", "tools-");
         tool.arg("-cp").arg(&self.classpath).arg(class);
         tool.args(arguments);
         self.run_tool(class, tool, TOOL_TIME)
+    }
+
+    /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
+    pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
+        let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
+        let server = format!("127.0.0.1:{port}");
+        let arguments = [&["-server", &*server], command].concat();
+        self.tool("org.apache.zookeeper.ZooKeeperMain", &arguments)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use self::access::Access;
+use self::access::{Access, Place, Process};
 use self::address::{Allowed, Target, hint, targets};
 use self::count::count;
 use self::listeners::Listeners;
@@ -105,7 +105,9 @@ pub(super) async fn run(context: BrokerContext) {
         (settings.bootstrap, settings.probe_listener)
     });
     let broker = Arc::clone(&context.broker);
-    let access = Access::new(context.config.access(context.settings.as_ref()));
+    let settings = context.config.access(context.settings.as_ref());
+    let process = Process::new(context.proc.clone(), &broker, &context.config);
+    let access = Access::new(settings, process);
     let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
     client.set_access(access);
     let mut worker = BlockingWorker::new(());
@@ -283,21 +285,38 @@ impl ClusterClient {
             );
             return Err(Failure::new(Reason::NoId, message));
         };
+        let inter_broker = self.broker.inter_broker_listener.as_deref();
         let allowed = Allowed {
             bootstrap: self.bootstrap.as_deref(),
             listener: self.listener.as_deref(),
             same_network: &self.same_network,
             own: rustix::process::geteuid().as_raw(),
             demanding: &self.listeners.demanding,
+            preferred: inter_broker.filter(|_| self.access.is_of_inter_broker()),
         };
         let targets = targets(&self.broker, &allowed)?;
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
         self.peers.protocol = targets.first.protocol;
         let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
+        let (broker, at_listener) = (&self.broker, self.bootstrap.is_none());
         let new = |target: &Target| {
             let client = Client::new(target.address.clone(), dialer.clone(), timing);
-            access.prepare(client, target.protocol, false)
+            let mut listeners = broker.listeners.iter();
+            let listener = listeners.find(|listener| listener.name == target.listener);
+            // The author of the config file knows the name at that address.
+            let name = listener
+                .filter(|_| at_listener)
+                .and_then(|one| one.advertised.clone());
+            let (protocol, is_peer) = (target.protocol, false);
+            access.prepare(
+                client,
+                Place {
+                    protocol,
+                    is_peer,
+                    name,
+                },
+            )
         };
         let (first, others) = self.listeners.set(targets, new);
         // The author of the config file knows where its address leads.

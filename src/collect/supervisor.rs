@@ -311,8 +311,8 @@ fn suits(known: &Broker, found: &Broker) -> bool {
             gid,
             ..
         } = broker;
-        let zookeeper = (zookeeper, zookeeper_root, zookeeper_tls);
         let files = (log_dirs, metadata_log_dir, min_insync_replicas);
+        let zookeeper = (zookeeper, zookeeper_root, zookeeper_tls);
         (id, roles, listeners, mode, files, zookeeper, uid, gid)
     }
     used(known) == used(found)

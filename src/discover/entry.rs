@@ -58,6 +58,7 @@ mod tests {
                 host: None,
                 port: 9092,
                 controller: false,
+                advertised: None,
             }],
             ..Broker::unknown(ProcessKey {
                 pid: 10,

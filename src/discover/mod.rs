@@ -5,6 +5,8 @@ mod entry;
 mod error;
 mod examine;
 mod files;
+pub mod inter_broker;
+mod jaas;
 mod jvm;
 pub mod properties;
 mod scan;

@@ -105,11 +105,21 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
     broker.listeners = listeners
         .map(|text| protocols.listeners("listeners", &text, &mut problems))
         .unwrap_or_default();
+    if let Some(advertised) = known("advertised.listeners") {
+        // What is wrong in it concerns clients alone.
+        for one in protocols.listeners("advertised.listeners", advertised, &mut Vec::new()) {
+            let mut listeners = broker.listeners.iter_mut();
+            if let Some(listener) = listeners.find(|listener| listener.name == one.name) {
+                listener.advertised = one.host;
+            }
+        }
+    }
+    broker.inter_broker_listener = Some(inter_broker_listener(properties));
     broker.problems.append(&mut problems);
 }
 
 /// The keys that are read. Others are dropped at once, because their values may be passwords.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 18] = [
     "broker.id",
     "node.id",
     "process.roles",
@@ -121,11 +131,21 @@ pub(super) const KEYS: [&str; 15] = [
     "metadata.log.dir",
     "min.insync.replicas",
     "listeners",
+    "advertised.listeners",
+    "inter.broker.listener.name",
+    "security.inter.broker.protocol",
     "host.name",
     "port",
     "listener.security.protocol.map",
     "controller.listener.names",
 ];
+
+/// The name of the inter-broker listener, in upper case.
+pub(super) fn inter_broker_listener(properties: &Properties) -> String {
+    let name = properties.get("inter.broker.listener.name");
+    let name = name.or(properties.get("security.inter.broker.protocol"));
+    name.unwrap_or("PLAINTEXT").to_uppercase()
+}
 
 fn role(name: &str) -> Option<Role> {
     match name {
@@ -156,13 +176,13 @@ fn zookeeper_servers(connect: &str) -> (Vec<String>, String) {
 }
 
 /// Which protocol each listener speaks.
-struct Protocols {
+pub(super) struct Protocols {
     map: Vec<(String, Option<SecurityProtocol>)>,
     controllers: Vec<String>,
 }
 
 impl Protocols {
-    fn of(map: Option<&str>, controllers: Option<&str>) -> Protocols {
+    pub(super) fn of(map: Option<&str>, controllers: Option<&str>) -> Protocols {
         let map = map
             .into_iter()
             .flat_map(properties::list)
@@ -194,6 +214,18 @@ impl Protocols {
         listeners
     }
 
+    /// `name` is in upper case.
+    pub(super) fn protocol(&self, name: &str) -> Option<SecurityProtocol> {
+        match self.map.iter().find(|(known, _)| known == name) {
+            Some((_, protocol)) => *protocol,
+            // Without a map, Kafka gives every controller listener PLAINTEXT, whatever its name.
+            None if self.map.is_empty() && self.controllers.iter().any(|one| one == name) => {
+                protocol_named(name).or(Some(SecurityProtocol::Plaintext))
+            }
+            None => protocol_named(name),
+        }
+    }
+
     fn listener(&self, entry: &str) -> Option<Listener> {
         let (name, address) = entry.split_once("://")?;
         let (host, port) = address.rsplit_once(':')?;
@@ -201,14 +233,7 @@ impl Protocols {
         let name = name.trim().to_uppercase();
         let every_address = matches!(host, "" | "0.0.0.0" | "::");
         let controller = self.controllers.contains(&name);
-        let protocol = match self.map.iter().find(|(known, _)| *known == name) {
-            Some((_, protocol)) => *protocol,
-            // Without a map, Kafka gives every controller listener PLAINTEXT, whatever its name.
-            None if controller && self.map.is_empty() => {
-                protocol_named(&name).or(Some(SecurityProtocol::Plaintext))
-            }
-            None => protocol_named(&name),
-        };
+        let protocol = self.protocol(&name);
         let host = (!every_address).then(|| host.to_owned());
         Some(Listener {
             name,
@@ -216,6 +241,7 @@ impl Protocols {
             host,
             port: port.trim().parse().ok()?,
             controller,
+            advertised: None,
         })
     }
 }

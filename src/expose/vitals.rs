@@ -480,7 +480,7 @@ fn because(snapshot: &BrokerSnapshot, now: Moment, expected: bool) -> Vec<(Strin
         let failed = status.is_some_and(|status| status.success == Some(false));
         !failed && !reading.is_pending() && reading.taken().is_none()
     };
-    let readings = snapshot.readings().into_iter();
+    let readings = snapshot.readings();
     let chosen = readings.filter(|(of, _, reading)| is_expected(of, *reading) == expected);
     let why = |(_, what, reading): (_, &str, &dyn AnyReading)| {
         Some((what.to_owned(), reading.why_unknown(now)?))

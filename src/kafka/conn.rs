@@ -217,15 +217,6 @@ impl Conn {
         })
     }
 
-    /// Numbers the requests from `first` on, and not from 1.
-    pub(super) fn numbered_from(self, first: i32) -> Conn {
-        let correlation = first.wrapping_sub(1);
-        Conn {
-            correlation,
-            ..self
-        }
-    }
-
     fn begin(&mut self, tls: &Tls) {
         let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
         self.stream.begin(tls, host.trim_matches(['[', ']']));
@@ -249,6 +240,15 @@ impl Conn {
     /// When the broker's certificate ends, once it was shown.
     pub fn certificate_end(&self) -> Option<Moment> {
         self.stream.certificate_end()
+    }
+
+    /// Numbers the requests from `first` on, and not from 1.
+    pub(super) fn numbered_from(self, first: i32) -> Conn {
+        let correlation = first.wrapping_sub(1);
+        Conn {
+            correlation,
+            ..self
+        }
     }
 
     /// Returns since when a request has been unanswered.

@@ -1,8 +1,10 @@
 //! The part of Kafka's protocol that a probe needs, bounded in time and memory: a connection, the encoding of its requests
-//! and responses, and a client that asks a broker without harming it. And what KRaft's metadata log and ZooKeeper hold.
+//! and responses, and a client that asks a broker without harming it; and what KRaft's metadata log holds. [`zookeeper`] does
+//! the same for the servers that keep the metadata of older clusters.
 
 mod certificate;
 pub mod client;
+mod client_error;
 pub mod conn;
 mod conn_error;
 mod keys;

@@ -64,6 +64,9 @@ pub struct Listener {
     pub port: u16,
     /// Whether `controller.listener.names` has it. Such a listener speaks Raft and answers no Metadata.
     pub controller: bool,
+    /// The host that clients are told, which its certificate should name.
+    #[serde(default)]
+    pub advertised: Option<String>,
 }
 
 /// What discovery knows about one broker process. `None` is unknown, and `problems` says why.
@@ -81,6 +84,9 @@ pub struct Broker {
     pub mode: Option<Mode>,
     pub roles: BTreeSet<Role>,
     pub listeners: Vec<Listener>,
+    /// The name of the listener of the brokers among themselves.
+    #[serde(default)]
+    pub inter_broker_listener: Option<String>,
     /// Paths as the broker sees them. For the exporter they lie below `/proc/PID/root`.
     pub log_dirs: Vec<PathBuf>,
     /// `metadata.log.dir`, as `log_dirs`: where a KRaft node keeps its replica of the metadata log.

@@ -401,13 +401,10 @@ fn not_registered(case: &Case<'_>) -> RuleResult {
         return Unknown;
     };
     // One that is silent, or ends, has other findings.
-    let probe = probes.api.as_ref().or(probes.network.as_ref());
-    let Some(probe) = probe.filter(|probe| probe.success()) else {
+    let answer = probes.first().filter(|probe| probe.success());
+    let (OwnRegistration::Missing, Some(answer)) = (&report.registration, answer) else {
         return Absent;
     };
-    if report.registration != OwnRegistration::Missing {
-        return Absent;
-    }
     let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
     let others = match others.is_empty() {
         true => "no broker".to_owned(),
@@ -420,7 +417,7 @@ fn not_registered(case: &Case<'_>) -> RuleResult {
     Present(vec![
         format!(
             "it answers in {} ms, and ZooKeeper ({}) does not list {id}",
-            probe.duration.as_millis(),
+            answer.duration.as_millis(),
             report.server
         ),
         format!("ZooKeeper lists {others}{more}"),

@@ -11,7 +11,7 @@ use lab::versions::Mode;
 use lab::{Certificate, Cluster, ClusterOptions, Listener, Security};
 
 use super::tools::{Readings, isr_by_kafka_topics};
-use super::{Exporter, wait_for};
+use super::{Exporter, step, wait_for};
 
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 /// Brokers stop and start more slowly than others read, so a reading of before is waited out.
@@ -159,14 +159,16 @@ impl Secured {
             kinds.push(("SASL_SSL", self.tls(), sasl));
         }
         for (listener, tls, sasl) in kinds {
-            let run = self.run(&Settings {
-                listener,
-                tls,
-                sasl: sasl.clone(),
-                other: String::new(),
+            step(&format!("{listener} {}", sasl.trim()), || {
+                let run = self.run(&Settings {
+                    listener,
+                    tls,
+                    sasl: sasl.clone(),
+                    other: String::new(),
+                });
+                run.reads(self, &format!("{listener} {sasl}"));
+                run.shows_no_secret(self, &[]);
             });
-            run.reads(self, &format!("{listener} {sasl}"));
-            run.shows_no_secret(self, &[]);
         }
     }
 
@@ -265,14 +267,16 @@ impl Secured {
         }
         for (listener, tls, sasl, reason, shown) in table {
             let what = format!("{listener} {tls}{sasl}");
-            let run = self.run(&Settings {
-                listener,
-                tls,
-                sasl,
-                other: String::new(),
+            step(&format!("{shown}: {}", what.replace('\n', " ")), || {
+                let run = self.run(&Settings {
+                    listener,
+                    tls,
+                    sasl,
+                    other: String::new(),
+                });
+                run.explains(&what, reason, shown);
+                run.shows_no_secret(self, &[wrong]);
             });
-            run.explains(&what, reason, shown);
-            run.shows_no_secret(self, &[wrong]);
         }
     }
 
@@ -303,15 +307,17 @@ impl Secured {
             ),
         ];
         for (listener, tls, sasl, shown) in table {
-            let run = self.run(&Settings {
-                listener,
-                tls,
-                sasl,
-                other: String::new(),
+            step(shown, || {
+                let run = self.run(&Settings {
+                    listener,
+                    tls,
+                    sasl,
+                    other: String::new(),
+                });
+                run.has_logged(shown);
+                run.reads_the_process();
+                run.shows_no_secret(self, &[]);
             });
-            run.has_logged(shown);
-            run.reads_the_process();
-            run.shows_no_secret(self, &[]);
         }
         fs::write(&path, before).unwrap();
     }

@@ -10,43 +10,79 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::config::{self, LoginSettings, SaslSettings};
+use crate::discover::inter_broker::{self, InterBroker};
 use crate::kafka::client::Client;
-use crate::kafka::security::{Login, Security, SecuritySource, Tls, TlsSettings};
-use crate::model::{Credentials, Mechanism, Secret, SecurityProtocol};
+use crate::kafka::security::{Login, Security, SecuritySource, Tls, TlsSettings, Trust};
+use crate::model::{Broker, Credentials, Mechanism, Secret, SecurityProtocol};
+use crate::sys::proc::ProcRoot;
 use crate::sys::settings_file;
 
 /// The settings of one broker and its peers.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     settings: Arc<config::Access>,
+    process: Option<Process>,
     sources: Arc<Mutex<Vec<(Place, SecuritySource)>>>,
 }
 
+/// The process that a broker is.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub proc: ProcRoot,
+    pub pid: u32,
+    /// Whose it is; None while unknown.
+    pub owner: Option<u32>,
+    /// Whether a login may be sent to a process of that user: any user can start one that looks like a broker.
+    pub is_trusted: bool,
+}
+
+impl Process {
+    pub fn new(proc: ProcRoot, broker: &Broker, config: &config::Config) -> Process {
+        let own = rustix::process::geteuid().as_raw();
+        let trusted = |owner| owner == 0 || owner == own || config.users.contains(&owner);
+        Process {
+            proc,
+            pid: broker.process.pid,
+            owner: broker.owner,
+            is_trusted: broker.owner.is_some_and(trusted),
+        }
+    }
+}
+
 /// What a connection leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    protocol: SecurityProtocol,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub protocol: SecurityProtocol,
     /// Its certificate must be that of its address, whatever name the broker's own one has.
-    is_peer: bool,
+    pub is_peer: bool,
+    /// The name that the certificate must have where no other is configured, instead of that of the address.
+    pub name: Option<String>,
 }
 
 impl Access {
-    pub fn new(settings: config::Access) -> Access {
+    pub fn new(settings: config::Access, process: Process) -> Access {
         Access {
             settings: Arc::new(settings),
+            process: Some(process),
             sources: Arc::default(),
         }
     }
 
-    /// Makes a client speak to a listener of that protocol.
-    pub(super) fn prepare(
-        &self,
-        client: Client,
-        protocol: SecurityProtocol,
-        is_peer: bool,
-    ) -> Client {
-        let client = client.with_security(Security::without_credentials(protocol));
-        match self.source(Place { protocol, is_peer }) {
+    /// Whether the broker's own inter-broker listener is the one to ask.
+    pub(super) fn is_of_inter_broker(&self) -> bool {
+        self.settings.login == Some(LoginSettings::InterBroker)
+    }
+
+    /// Makes a client speak to such a place.
+    pub(super) fn prepare(&self, client: Client, mut place: Place) -> Client {
+        // A stranger's files do not decide whose certificate is right.
+        let is_trusted = self
+            .process
+            .as_ref()
+            .is_none_or(|process| process.is_trusted);
+        place.name = place.name.filter(|_| is_trusted);
+        let client = client.with_security(Security::without_credentials(place.protocol));
+        match self.source(place) {
             Some(source) => client.with_source(source),
             None => client,
         }
@@ -55,10 +91,9 @@ impl Access {
     /// None where nothing is configured that concerns such a listener.
     fn source(&self, place: Place) -> Option<SecuritySource> {
         let (tls, login) = needs(place.protocol);
-        let has_login = self.settings.login.is_some();
-        let of_broker = self.settings.login == Some(LoginSettings::InterBroker);
-        let tls = tls && (self.settings.tls.is_some() || of_broker);
-        if !tls && !(login && has_login) {
+        let login = login && self.settings.login.is_some();
+        let tls = tls && (self.settings.tls.is_some() || self.is_of_inter_broker());
+        if !tls && !login {
             return None;
         }
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,14 +101,38 @@ impl Access {
         if let Some((_, source)) = known {
             return Some(source.clone());
         }
-        let settings = Arc::clone(&self.settings);
-        let kept = Mutex::new(None);
+        let (settings, process) = (Arc::clone(&self.settings), self.process.clone());
+        let (kept, of_source) = (Mutex::new(None), place.clone());
         let source = SecuritySource::new(move || {
-            let material = Material::read(&settings, place)?;
-            material.security(place.protocol, &kept)
+            let place = &of_source;
+            let material = Material::read(&settings, place, process.as_ref())?;
+            let security = material.security(place.protocol, &kept)?;
+            let is_own = settings.login == Some(LoginSettings::InterBroker);
+            match &process {
+                Some(process) if !is_own => process.may_get(security),
+                _ => Ok(security),
+            }
         });
         sources.push((place, source.clone()));
         Some(source)
+    }
+}
+
+impl Process {
+    /// Holds a login back from a stranger's process, unless its certificate shows that it is a broker.
+    fn may_get(&self, security: Arc<Security>) -> Result<Arc<Security>, String> {
+        let has_login = matches!(security.login, Login::With(_));
+        let verified = security.tls.as_ref().map(Tls::trust) == Some(Trust::Verified);
+        if !has_login || verified || self.is_trusted {
+            return Ok(security);
+        }
+        let owner = self
+            .owner
+            .map_or("an unknown user".to_owned(), |uid| format!("uid {uid}"));
+        Err(format!(
+            "its process belongs to {owner}, and a login goes without a verified certificate only to processes of root, of \
+             the exporter's user, and of `users` in the config: add the brokers' user there"
+        ))
     }
 }
 
@@ -95,8 +154,9 @@ pub fn check(config: &config::Config) -> Result<(), String> {
         let place = Place {
             protocol: SecurityProtocol::SaslSsl,
             is_peer: false,
+            name: None,
         };
-        let material = Material::read(&settings, place)?;
+        let material = Material::read(&settings, &place, None)?;
         material.security(place.protocol, &Mutex::new(None))?;
     }
     Ok(())
@@ -122,20 +182,46 @@ struct TlsTexts {
 type Kept = Mutex<Option<([u8; 32], Arc<Security>)>>;
 
 impl Material {
-    fn read(settings: &config::Access, place: Place) -> Result<Material, String> {
+    fn read(
+        settings: &config::Access,
+        place: &Place,
+        process: Option<&Process>,
+    ) -> Result<Material, String> {
         let (tls, login) = needs(place.protocol);
         let mut material = Material::default();
         if let Some(settings) = settings.tls.as_ref().filter(|_| tls) {
-            let mut texts = TlsTexts::read(settings)?;
-            if place.is_peer {
-                texts.server_name = None;
-            }
-            material.tls = Some(texts);
+            material.tls = Some(TlsTexts::read(settings)?);
         }
-        if let Some(LoginSettings::Sasl(sasl)) = settings.login.as_ref().filter(|_| login) {
-            material.credentials = Some(credentials(sasl)?);
+        match (&settings.login, process) {
+            (Some(LoginSettings::Sasl(sasl)), _) if login => {
+                material.credentials = Some(credentials(sasl)?);
+            }
+            (Some(LoginSettings::InterBroker), Some(process)) => {
+                let with_tls = tls && material.tls.is_none();
+                let found = inter_broker::read(&process.proc, process.pid, with_tls)?;
+                material.add(found, tls, login);
+            }
+            _ => {}
+        }
+        if let Some(tls) = &mut material.tls {
+            let configured = tls.server_name.take().filter(|_| !place.is_peer);
+            tls.server_name = configured.or_else(|| place.name.clone());
         }
         Ok(material)
+    }
+
+    fn add(&mut self, found: InterBroker, tls: bool, login: bool) {
+        let text = |secret: Option<Secret>| secret.map(|secret| secret.reveal().to_owned());
+        if tls {
+            let texts = self.tls.get_or_insert_default();
+            let authorities = text(found.authorities);
+            texts.authorities = texts.authorities.take().or(authorities);
+            if texts.certificate.is_none() {
+                texts.certificate = text(found.certificate);
+                texts.key = text(found.key).map(Zeroizing::new);
+            }
+        }
+        self.credentials = found.credentials.filter(|_| login);
     }
 
     /// What it makes of a listener; the same as `kept` where nothing has changed since.

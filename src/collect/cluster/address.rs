@@ -41,6 +41,8 @@ pub(super) struct Allowed<'a> {
     pub own: u32,
     /// Listeners that turned out to demand credentials which nobody configured.
     pub demanding: &'a BTreeSet<String>,
+    /// The listener whose credentials are configured, if they are those of one.
+    pub preferred: Option<&'a str>,
 }
 
 /// The listeners of one broker that are asked.
@@ -123,7 +125,10 @@ fn first(broker: &Broker, allowed: &Allowed<'_>) -> Result<Target, Failure> {
                     *allowed.same_network != Ok(true) && is_local(listener.host.as_deref());
                 let demands = allowed.demanding.contains(&listener.name);
                 let unknown = listener.protocol.is_none();
-                (elsewhere, unknown, demands, demanded(listener.protocol))
+                let is_open = listener.protocol == Some(SecurityProtocol::Plaintext)
+                    || allowed.preferred == Some(&listener.name);
+                let demanded = demanded(listener.protocol);
+                (elsewhere, unknown, demands, !is_open, demanded)
             })
             .ok_or_else(|| {
                 let message = format!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use super::access::Access;
+use super::access::{Access, Place};
 use super::address::{FIRST_PORT, address, is_local};
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::Dialer;
@@ -84,7 +84,12 @@ impl Peers {
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
                 let client = Client::new(address, dialer.clone(), timing);
-                let client = access.prepare(client, self.protocol, true);
+                let place = Place {
+                    protocol: self.protocol,
+                    is_peer: true,
+                    name: None,
+                };
+                let client = access.prepare(client, place);
                 self.clients.insert(peer.id, client);
             }
         }

@@ -131,6 +131,7 @@ fn broker(
                 host: host.map(str::to_owned),
                 port: *port,
                 controller: *name == "CONTROLLER",
+                advertised: None,
             }
         };
     let listeners = listeners.iter().map(listener).collect();

@@ -20,6 +20,7 @@ fn broker(pid: u32, listeners: &[(&str, u16)]) -> Broker {
         host: (!host.is_empty()).then(|| host.to_string()),
         port: *port,
         controller: false,
+        advertised: None,
     };
     let key = ProcessKey {
         pid,

@@ -21,6 +21,7 @@ fn broker(pid: u32, listeners: &[(&str, Option<&str>, u16)], zookeeper: &[String
         host: host.map(str::to_string),
         port: *port,
         controller: false,
+        advertised: None,
     };
     Broker {
         id: Some(219),

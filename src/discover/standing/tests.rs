@@ -12,6 +12,7 @@ fn broker(pid: u32, owner: Option<u32>, id: Option<i32>, ports: &[u16]) -> Arc<B
         host: None,
         port: *port,
         controller: *port == 1,
+        advertised: None,
     };
     Arc::new(Broker {
         id,

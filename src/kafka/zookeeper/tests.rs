@@ -10,16 +10,16 @@ use super::*;
 use crate::kafka::conn::OwnConnections;
 
 /// Like the default, but faster.
-fn fast() -> Timing {
-    Timing {
-        deadline: Duration::from_millis(500),
-        late: Duration::from_millis(5),
-        silence: Duration::from_millis(300),
-        retry_first: Duration::from_millis(200),
-        retry_last: Duration::from_millis(600),
-        ..Timing::default()
-    }
-}
+const FAST: Timing = Timing {
+    deadline: Duration::from_millis(500),
+    late: Duration::from_millis(5),
+    silence: Duration::from_millis(300),
+    retry_first: Duration::from_millis(200),
+    retry_last: Duration::from_millis(600),
+    retry_tls: Duration::from_millis(600),
+    retry_login: Duration::from_millis(600),
+    renew_tls: Duration::from_secs(3600),
+};
 
 /// The fake broker takes the first bytes of a request for other fields.
 fn xid(asked: ReceivedRequest) -> i32 {
@@ -66,7 +66,7 @@ fn session(servers: &[&FakeBroker]) -> Session {
         .map(|server| server.address.clone())
         .collect();
     Session {
-        timing: fast(),
+        timing: FAST,
         ..Session::new(servers, 0, OwnConnections::default(), true)
     }
 }
@@ -74,7 +74,7 @@ fn session(servers: &[&FakeBroker]) -> Session {
 async fn children(session: &mut Session) -> Result<Option<Vec<String>>, ZooKeeperError> {
     let read = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     session
-        .children("/ids", Instant::now() + fast().deadline, read)
+        .children("/ids", Instant::now() + FAST.deadline, read)
         .await
 }
 
@@ -126,7 +126,7 @@ async fn a_silent_server_is_not_asked_again_until_it_is_left() {
     while let Err(error) = children(&mut session).await {
         assert_eq!(error.reason(), Reason::Timeout, "{error}");
         timeouts += 1;
-        tokio::time::sleep(fast().silence / 10).await;
+        tokio::time::sleep(FAST.silence / 10).await;
     }
     assert!(timeouts > 0);
     assert_eq!(asked(&silent), [(0, None), (0, Some(1))]);
@@ -159,11 +159,11 @@ async fn servers_that_fail_are_tried_once_each_and_then_rarely() {
         "{error}"
     );
     assert_eq!(count(), (1, 1));
-    tokio::time::sleep(fast().retry_first).await;
+    tokio::time::sleep(FAST.retry_first).await;
     children(&mut session).await.unwrap_err();
     assert_eq!(count(), (2, 2));
     // Twice as long.
-    tokio::time::sleep(fast().retry_first).await;
+    tokio::time::sleep(FAST.retry_first).await;
     children(&mut session).await.unwrap_err();
     assert_eq!(count(), (2, 2));
 }
@@ -205,7 +205,7 @@ async fn a_session_goes_on_over_the_next_connection_until_it_has_expired() {
         }
     });
     let mut session = Session {
-        timing: fast(),
+        timing: FAST,
         ..Session::new(vec![address], 0, OwnConnections::default(), true)
     };
     for _ in 0..4 {

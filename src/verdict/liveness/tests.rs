@@ -322,6 +322,7 @@ fn neighbour(scene: &mut Scene, pid: u32, id: i32, owner: u32) {
             host: None,
             port: 9000 + id as u16,
             controller: false,
+            advertised: None,
         }],
         ..(*broker(pid).broker).clone()
     };

@@ -16,6 +16,7 @@ fn own_address(
         same_network,
         own,
         demanding: &BTreeSet::new(),
+        preferred: None,
     };
     targets(broker, &allowed).map(|targets| targets.first.address)
 }
@@ -43,6 +44,7 @@ fn the_listener_that_demands_least_comes_first_and_the_others_follow() {
             same_network: &Ok(true),
             own: OWN,
             demanding: &demanding,
+            preferred: None,
         };
         let targets = targets(broker, &allowed).unwrap();
         let all = [targets.first].into_iter().chain(targets.others);

@@ -81,6 +81,7 @@ async fn a_container_leads_to_no_service_of_the_host() {
         host: Some(host.into()),
         port: port.parse().unwrap(),
         controller: false,
+        advertised: None,
     };
     for host in ["127.1", "2130706433", "localhost"] {
         let broker = Broker {
