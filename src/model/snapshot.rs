@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Label, Moment, ProcessKey, ProgressReport,
-    Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
+    AcceptQueue, AnyReading, Broker, CollectorName, Label, Mode, Moment, ProcessKey,
+    ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
+    ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -152,10 +153,10 @@ impl BrokerSnapshot {
     }
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
-    /// it is known whenever `connections` is.
-    pub fn readings(&self) -> [(CollectorName, &'static str, &dyn AnyReading); 16] {
+    /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
+    pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
         use CollectorName as C;
-        [
+        let all: [(CollectorName, &'static str, &dyn AnyReading); 16] = [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
@@ -172,7 +173,13 @@ impl BrokerSnapshot {
             (C::Progress, "progress of threads", &self.progress),
             (C::Progress, "pauses of the JVM", &self.jvm_pauses),
             (C::Pools, "CPU time of pools", &self.pools),
-        ]
+        ];
+        let elsewhere = self.broker.mode.map(|mode| match mode {
+            Mode::ZooKeeper => C::MetadataLog,
+            Mode::KRaft => C::ZooKeeper,
+        });
+        let is_here = move |(collector, ..): &(CollectorName, _, _)| Some(*collector) != elsewhere;
+        all.into_iter().filter(is_here)
     }
 
     /// Makes unknown what this collector has read, because it is off from now on.
