@@ -19,6 +19,7 @@ use kafka_vitals::collect::fds::{self, Fds};
 use kafka_vitals::collect::frame::{self, Collector};
 use kafka_vitals::collect::jvm_dumper::RawDump;
 use kafka_vitals::collect::memory_maps::{self, MemoryMaps};
+use kafka_vitals::collect::metadata_log::{self, MetadataLogs};
 use kafka_vitals::collect::process::{self, Process};
 use kafka_vitals::collect::snapshot_store::{Update, apply};
 use kafka_vitals::collect::socket_tables::TableRound;
@@ -142,7 +143,7 @@ fn run<C: Collector>(broker: &Broker, value: C::Value) -> Update {
 }
 
 /// The updates of all collectors.
-fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 7] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
@@ -166,6 +167,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
     let (report, _) =
         threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap();
     let counts = cluster_counts(id).map(Box::new);
+    let no_log = metadata_log::none(broker).unwrap();
     let counted = sockets.pulse(broker, &own).unwrap();
     // Its age is zero then, however long this test takes.
     let now = Instant::now() + Duration::from_secs(3600);
@@ -182,6 +184,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
         run::<Fds>(broker, pass),
         run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
         run::<Cluster>(broker, cluster::Update::Counts(counts)),
+        run::<MetadataLogs>(broker, metadata_log::Update::None(no_log).into()),
         run::<Threads>(broker, report),
     ]
 }

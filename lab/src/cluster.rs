@@ -424,6 +424,11 @@ impl Cluster {
         self.run_tool("kafka-topics", tool, TOOL_TIME)
     }
 
+    /// The file with which tools log in, as the cell sees it; None on a PLAINTEXT listener.
+    pub fn command_config(&self) -> Option<PathBuf> {
+        self.secured.command_config()
+    }
+
     /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
         let mut tool = self.java_command("96m", "tools-");

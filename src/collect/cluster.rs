@@ -68,7 +68,16 @@ impl Collector for Cluster {
                 let no_topic = counts
                     .as_ref()
                     .ok()
-                    .and_then(|counts| no_topic(&broker.broker, counts));
+                    .and_then(|counts| no_topic(&broker.broker, counts))
+                    .map(|failure| Failure {
+                        reason: match is_anonymous(broker) {
+                            true => Reason::NeedsCredentials,
+                            false => failure.reason,
+                        },
+                        ..failure
+                    });
+                // The metadata log counts topics that Metadata hides, and knows when there is none.
+                let no_topic = no_topic.filter(|_| broker.metadata_log.fresh(stamp.at).is_none());
                 let failure = stamp.put(&mut broker.cluster, counts).or(no_topic);
                 stamp.finish(broker, CollectorName::Cluster, failure.as_ref());
             }
@@ -79,6 +88,13 @@ impl Collector for Cluster {
             }
         }
     }
+}
+
+/// Whether the broker may hide its topics because nobody configured a certificate or a login for its TLS listener.
+fn is_anonymous(broker: &BrokerSnapshot) -> bool {
+    let probes = broker.probes.last();
+    let first = probes.and_then(|(probes, _)| probes.listeners.first());
+    first.is_some_and(|listener| listener.anonymous)
 }
 
 /// Returns why the broker is not asked for its cluster.

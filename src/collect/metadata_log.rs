@@ -25,6 +25,8 @@ use follow::{FollowError, Follower, Progress};
 
 /// The folder of the log below `metadata.log.dir`.
 const FOLDER: &str = "__cluster_metadata-0";
+/// After so long without a record it is asked whether the process is still there.
+const SILENT: Duration = Duration::from_secs(2);
 /// After a failure to find or open a file, and after one that a long read may have come before, in milliseconds.
 const PAUSE: u64 = 5_000;
 const LONG_PAUSE: u64 = 60_000;
@@ -38,6 +40,8 @@ pub struct MetadataLogs {
     /// Says whether another user's nodes come first.
     jvm: Option<Arc<Jvm>>,
     following: Option<Following>,
+    /// Whether the log was read to its end once.
+    started: bool,
     /// What failed last, and when.
     failed: Option<(Failure, Moment)>,
 }
@@ -60,6 +64,23 @@ struct Known {
     arrived: Moment,
 }
 
+/// One run.
+#[derive(Debug)]
+pub struct Run {
+    pub update: Update,
+    /// Whether it was one of the first, which read all that there is, once.
+    at_start: bool,
+}
+
+impl From<Update> for Run {
+    fn from(update: Update) -> Run {
+        Run {
+            update,
+            at_start: false,
+        }
+    }
+}
+
 /// What a run comes to.
 #[derive(Debug)]
 pub enum Update {
@@ -76,10 +97,10 @@ impl Collector for MetadataLogs {
         ceiling: 0.01,
         deadline: Duration::from_secs(5),
     };
-    type Value = Update;
+    type Value = Run;
 
-    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
-        let failure = match result {
+    fn store(broker: &mut BrokerSnapshot, result: Result<Run, Failure>, stamp: Stamp) {
+        let failure = match result.map(|run| run.update) {
             Ok(Update::None(reason)) => {
                 broker.metadata_log = Reading::unknown(reason);
                 return;
@@ -92,16 +113,23 @@ impl Collector for MetadataLogs {
     }
 }
 
+/// Returns why a node has no such log.
+pub fn none(broker: &Broker) -> Option<&'static str> {
+    match broker.mode {
+        Some(Mode::KRaft) => None,
+        Some(Mode::ZooKeeper) => Some("the broker keeps its metadata in ZooKeeper"),
+        None => Some("it is not known whether the broker runs with KRaft, see its problems"),
+    }
+}
+
 /// Runs for ever, unless the node has no such log.
 pub(super) async fn run(context: BrokerContext) {
-    let none = match context.broker.mode {
-        Some(Mode::KRaft) => return frame::run::<MetadataLogs>(context).await,
-        Some(Mode::ZooKeeper) => "the broker keeps its metadata in ZooKeeper",
-        None => "it is not known whether the broker runs with KRaft, see its problems",
+    let Some(reason) = none(&context.broker) else {
+        return frame::run::<MetadataLogs>(context).await;
     };
     let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let update = Ok(Update::None(none));
-    frame::publish::<MetadataLogs>(&context, update, interval, Duration::ZERO).await;
+    let run = Ok(Run::from(Update::None(reason)));
+    frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
 }
 
 impl BlockingCollector for MetadataLogs {
@@ -115,7 +143,14 @@ impl BlockingCollector for MetadataLogs {
         }
     }
 
-    fn collect(&mut self) -> Result<Update, Failure> {
+    fn cost(run: &Run, measured: Duration) -> Duration {
+        match run.at_start {
+            true => Duration::ZERO,
+            false => measured,
+        }
+    }
+
+    fn collect(&mut self) -> Result<Run, Failure> {
         let now = self.clock.now();
         if let Some((failure, at)) = &self.failed {
             let pause = match failure.reason {
@@ -132,7 +167,10 @@ impl BlockingCollector for MetadataLogs {
             self.following = None;
             self.failed = Some((failure.clone(), now));
         }
-        update
+        let update = update?;
+        let at_start = !self.started;
+        self.started |= matches!(update, Update::Read(_));
+        Ok(Run { update, at_start })
     }
 }
 
@@ -145,6 +183,7 @@ impl MetadataLogs {
             clock,
             jvm: None,
             following: None,
+            started: false,
             failed: None,
         }
     }
@@ -154,11 +193,11 @@ impl MetadataLogs {
             Some(following) => following,
             none => none.insert(open(&self.proc, &self.broker)?),
         };
-        let before = following.known.end_offset;
         let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
         let update = following.run(&self.broker, now, of_others)?;
-        // A node that has ended writes nothing. Its files must not stay open.
-        if following.known.end_offset == before {
+        // A node that has ended writes nothing, and its files must not stay open. While it runs, something comes twice a
+        // second.
+        if now.since(following.known.arrived) > SILENT {
             let same = same_process(&self.proc, self.broker.process);
             same.map_err(|error| failure(&self.broker, &error))?;
         }

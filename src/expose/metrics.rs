@@ -154,7 +154,7 @@ catalogue! {
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
         "Bundles of evidence saved for this broker since the exporter started; absent for a broker that was never gray (alive, not working).");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],
-        "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason.");
+        "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason. Absent where nothing has failed: before the first run, and where the broker does not have it or nobody configured what it needs.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
     COLLECTOR_PANICS = ("kafka_vitals_collector_panics_total", ["broker", "collector"],

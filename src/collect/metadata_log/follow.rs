@@ -253,7 +253,7 @@ impl Follower {
             };
             let mut buffer = vec![0; want + again];
             let count =
-                read_full(&open.file, &mut buffer, open.at - again as u64).map_err(read_error)?;
+                read_at(&open.file, &mut buffer, open.at - again as u64).map_err(read_error)?;
             let is_last = |bytes: &[u8]| {
                 open.last
                     .is_none_or(|(_, header)| bytes.starts_with(&header))
@@ -262,7 +262,7 @@ impl Follower {
                 count >= again && is_last(&buffer)
             } else if let Some((at, _)) = open.last {
                 let mut header = [0; HEADER];
-                read_full(&open.file, &mut header, at).map_err(read_error)?;
+                read_at(&open.file, &mut header, at).map_err(read_error)?;
                 is_last(&header)
             } else {
                 true
@@ -396,17 +396,14 @@ fn may_be_half_written(error: &LogError, bytes: &[u8]) -> bool {
     error.problem == LogProblem::Checksum && length as usize + 12 == bytes.len()
 }
 
-fn read_full(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + count as u64) {
-            Ok(0) => break,
-            Ok(more) => count += more,
+/// Fewer bytes than there is room for are the end of the file.
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, at) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
-    Ok(count)
 }
 
 fn inode(file: &File) -> Option<u64> {

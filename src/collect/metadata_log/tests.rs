@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod model;
+mod recorded;
 
 use std::fs;
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ impl Node {
     }
 
     fn read(&mut self) -> Result<Update, Failure> {
-        self.logs.collect()
+        self.logs.collect().map(|run| run.update)
     }
 
     /// Reads to the end.
@@ -161,7 +162,6 @@ fn what_is_new_is_read_and_what_is_half_written_waits() {
         .map(|peer| (peer.id, &*peer.host, peer.port))
         .collect();
     assert_eq!(live, [1, 2, 3].map(|id| (id, "host.example", 9092)));
-    // The process is asked for where nothing came, and is there.
     let same = node.log();
     assert_eq!((same.end_offset, same.arrived), (6, first.arrived));
 

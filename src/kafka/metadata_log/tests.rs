@@ -190,9 +190,10 @@ fn versions_and_kinds_that_are_not_known_are_errors_that_name_them() {
         assert_eq!(record::read(&value).unwrap_err(), expected);
     }
     // They say nothing of what is counted, whatever their version.
-    for kind in [10, 11, 12, 14, 15, 18, 19, 20, 22, 26, 27, 28, 29] {
+    for kind in [10, 11, 12, 14, 15, 18, 19, 22, 26, 27, 28, 29] {
         assert_eq!(record::read(&log::other(kind, 9)), Ok(Record::Other));
     }
+    assert_eq!(record::read(&log::no_op()), Ok(Record::NoOp));
     let message = version("Partition", 3, 2).at(41).to_string();
     assert!(
         message.starts_with("offset 41: a record Partition of version 3; "),
@@ -420,4 +421,22 @@ fn a_list_that_announces_more_than_there_is() {
     let value = log::partition_change(&partition(&[1], &[1], 1));
     let read = record::read(&value);
     assert!(matches!(read, Ok(Record::PartitionChange { partition, .. }) if partition == id));
+}
+
+#[test]
+fn the_pulse_is_the_time_between_no_ops_as_long_as_they_come() {
+    let mut replay = Replay::default();
+    let mut pulse_after = |written: i64, value: Vec<u8>| {
+        let bytes = log::batch(replay.next_offset(), 1, written, &[value]).unwrap();
+        let batch = whole(&bytes, replay.next_offset());
+        assert_eq!(replay.apply(&batch, &mut |_| ()), Ok(Applied::Whole));
+        replay.pulse().map(|pulse| pulse.as_millis())
+    };
+    assert_eq!(pulse_after(1_000, log::topic("orders", TOPIC)), None);
+    assert_eq!(pulse_after(9_000, log::no_op()), None);
+    assert_eq!(pulse_after(9_500, log::no_op()), Some(500));
+    assert_eq!(pulse_after(10_100, log::topic("other", [6; 16])), Some(500));
+    // The next leader writes none.
+    assert_eq!(pulse_after(14_000, log::topic("third", [7; 16])), None);
+    assert_eq!(pulse_after(14_500, log::no_op()), Some(5_000));
 }
