@@ -17,6 +17,7 @@ use kafka_vitals::discover::inter_broker;
 use kafka_vitals::discover::properties::Properties;
 use kafka_vitals::discover::settings::interpret;
 use kafka_vitals::evidence::mask;
+use kafka_vitals::kafka::certificate;
 use kafka_vitals::kafka::metadata_log::batch::{self, Parsed};
 use kafka_vitals::kafka::metadata_log::image::Image;
 use kafka_vitals::kafka::metadata_log::record;
@@ -64,6 +65,7 @@ fn perf_data(bytes: &[u8]) {
 
 /// Reads a response of a broker: ApiVersions, and both versions of Metadata with what is counted in them.
 fn kafka_wire(bytes: &[u8]) {
+    let _ = certificate::end(bytes);
     let _ = wire::api_versions(bytes);
     let _ = (wire::sasl_handshake(bytes), wire::sasl_authenticate(bytes));
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
@@ -124,6 +126,7 @@ fn zookeeper(bytes: &[u8]) {
     let data = jute::data(bytes).ok().and_then(Result::ok);
     for data in data.into_iter().chain([bytes]) {
         let _ = (ensembles::registration(data), ensembles::controller(data));
+        let _ = ensembles::min_isr(data);
     }
 }
 

@@ -440,13 +440,9 @@ impl Cluster {
     /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
     pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
         let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
-        let mut tool = self.java_command("64m", "tools-");
-        tool.arg("-cp")
-            .arg(&self.classpath)
-            .arg("org.apache.zookeeper.ZooKeeperMain")
-            .args(["-server", &format!("127.0.0.1:{port}")])
-            .args(command);
-        self.run_tool("zookeeper-shell", tool, TOOL_TIME)
+        let server = format!("127.0.0.1:{port}");
+        let arguments = [&["-server", &*server], command].concat();
+        self.tool("org.apache.zookeeper.ZooKeeperMain", &arguments)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

@@ -88,9 +88,12 @@ impl Replay {
         self.written
     }
 
-    /// The time between the newest two NoOp records.
+    /// The time between the newest two NoOp records. None where none is written any more: much younger records have come.
     pub fn pulse(&self) -> Option<Duration> {
-        self.pulse
+        let since = self.written.saturating_sub(self.no_op?);
+        let since = Duration::from_millis(u64::try_from(since).unwrap_or(0));
+        let goes_on = |pulse: &Duration| since <= 4 * (*pulse).max(Duration::from_secs(1));
+        self.pulse.filter(goes_on)
     }
 
     /// Whether a snapshot was read to its end.

@@ -450,3 +450,21 @@ fn a_list_that_announces_more_than_there_is() {
     let read = record::read(&value);
     assert!(matches!(read, Ok(Record::PartitionChange { partition, .. }) if partition == id));
 }
+
+#[test]
+fn the_pulse_is_the_time_between_no_ops_as_long_as_they_come() {
+    let mut replay = Replay::default();
+    let mut pulse_after = |written: i64, value: Vec<u8>| {
+        let bytes = log::batch(replay.next_offset(), 1, written, &[value]).unwrap();
+        let batch = whole(&bytes, replay.next_offset());
+        assert_eq!(replay.apply(&batch, &mut |_| ()), Ok(Applied::Whole));
+        replay.pulse().map(|pulse| pulse.as_millis())
+    };
+    assert_eq!(pulse_after(1_000, log::topic("orders", TOPIC)), None);
+    assert_eq!(pulse_after(9_000, log::no_op()), None);
+    assert_eq!(pulse_after(9_500, log::no_op()), Some(500));
+    assert_eq!(pulse_after(10_100, log::topic("other", [6; 16])), Some(500));
+    // The next leader writes none.
+    assert_eq!(pulse_after(14_000, log::topic("third", [7; 16])), None);
+    assert_eq!(pulse_after(14_500, log::no_op()), Some(5_000));
+}
