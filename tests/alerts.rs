@@ -177,6 +177,12 @@ fn alertmanager_inhibits_what_a_cause_explains() {
         ("JvmDeadlock", "stock", "1", false),
         ("LockCycle", "stock", "1", true),
         ("LockCycle", "stock", "2", false),
+        ("BrokerFenced", "returns", "2", false),
+        ("UnderReplicated", "returns", "1", true),
+        // Data cannot be written.
+        ("UnderMinIsr", "returns", "1", false),
+        ("BrokerMissing", "refunds", "3", false),
+        ("IsrLeaderAlone", "refunds", "1", true),
     ];
     let mut expected = BTreeSet::new();
     for (alert, cluster, broker, inhibited) in table {

@@ -114,9 +114,9 @@ catalogue! {
     NOT_IN_ISR = ("kafka_vitals_not_in_isr_partitions", ["broker"],
         "Partitions that the broker is a replica of without being in the ISR. A stuck leader removes healthy followers: check the leader first.");
     UNDER_MIN_ISR = ("kafka_vitals_under_min_isr_partitions", ["broker"],
-        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. Absent while unknown.");
+        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. With ZooKeeper, only under-replicated partitions count; overrides of topics and of the cluster are read there and kept for 2 minutes. Absent while unknown.");
     AT_MIN_ISR = ("kafka_vitals_at_min_isr_partitions", ["broker"],
-        "Partitions led by the broker with exactly min.insync.replicas replicas in the ISR: one less, and producers with acks=all get an error. Absent while unknown.");
+        "Partitions led by the broker with exactly min.insync.replicas replicas in the ISR: one less, and producers with acks=all get an error. Absent while unknown, and with ZooKeeper.");
     REASSIGNING = ("kafka_vitals_reassigning_partitions", ["broker"],
         "Partitions led by the broker that are being moved to other brokers. Absent while unknown.");
     OFFLINE = ("kafka_vitals_offline_partitions", [],
@@ -154,7 +154,7 @@ catalogue! {
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
         "Bundles of evidence saved for this broker since the exporter started; absent for a broker that was never gray (alive, not working).");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],
-        "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason.");
+        "1 if the collector's last run read everything, 0 if something is unknown: its series are absent, and the page / shows the reason. Absent where nothing has failed: before the first run, and where the broker does not have it or nobody configured what it needs.");
     COLLECTOR_DURATION = ("kafka_vitals_collector_duration_seconds", ["broker", "collector"],
         "Time that the collector's last run took.");
     COLLECTOR_PANICS = ("kafka_vitals_collector_panics_total", ["broker", "collector"],

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
-use super::scram::ScramError;
 use super::security::{Login, Security, SecuritySource, Tls, Trust};
 use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
@@ -93,81 +93,6 @@ impl Timing {
         self.retry_first
             .saturating_mul(doubled)
             .min(self.retry_last)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    #[error(transparent)]
-    Conn(#[from] ConnError),
-    #[error(
-        "{address} answers {request} too late: the last answer took {} ms, and the next one did not come within {} ms either; the broker works but is slow, so check its load, its disks and its garbage collections",
-        took.as_millis(), within.as_millis()
-    )]
-    Slow {
-        address: String,
-        request: &'static str,
-        took: Duration,
-        within: Duration,
-    },
-    #[error(
-        "{address} answers nothing but ApiVersions before a login, and none is configured: name one as `sasl` in the config"
-    )]
-    NeedsLogin { address: String },
-    #[error("{address} {source} ({login})")]
-    Login {
-        address: String,
-        /// Whose login it is, how, and where it stands.
-        login: String,
-        source: LoginError,
-    },
-    #[error("{address} is not asked: {problem}")]
-    Settings { address: String, problem: String },
-    #[error("{last} (next connection in {} s)", wait.as_secs_f64().ceil())]
-    Waiting {
-        last: String,
-        reason: Reason,
-        wait: Duration,
-    },
-    #[error(
-        "{address} answered {request} with bytes that are no such answer: {source}; the port is no Kafka listener, or this Kafka is newer than the exporter"
-    )]
-    Wire {
-        address: String,
-        request: &'static str,
-        source: WireError,
-    },
-    #[error("{address} answered ApiVersions with error {code}: Kafka 0.10.0 or later is needed")]
-    Refusal { address: String, code: i16 },
-    #[error(
-        "{address} speaks no Metadata version {} (it offers {offered}): Kafka 0.10.0 or later is needed",
-        wire::METADATA_VERSION
-    )]
-    Version { address: String, offered: String },
-}
-
-impl ClientError {
-    /// Returns the reason as labels have it.
-    pub fn reason(&self) -> Reason {
-        match self {
-            ClientError::Conn(error) => error.reason(),
-            ClientError::NeedsLogin { .. } => Reason::NeedsCredentials,
-            ClientError::Login { source, .. } => match source {
-                LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
-                    Reason::Denied
-                }
-                LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
-                LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
-                LoginError::Own(_) => Reason::Io,
-                // It stands alone.
-                LoginError::Conn(_) => Reason::Internal,
-            },
-            ClientError::Settings { .. } => Reason::Config,
-            ClientError::Slow { .. } => Reason::Slow,
-            ClientError::Waiting { reason, .. } => *reason,
-            ClientError::Wire { .. } => Reason::Protocol,
-            ClientError::Refusal { .. } | ClientError::Version { .. } => Reason::Unsupported,
-        }
     }
 }
 
@@ -509,10 +434,7 @@ impl Client {
             {
                 self.timing.retry_tls
             }
-            ClientError::Login {
-                source: LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)),
-                ..
-            } => self.timing.retry_login,
+            ClientError::Login { source, .. } if source.is_refusal() => self.timing.retry_login,
             _ => self.timing.retry_after(in_a_row),
         };
         let of_settings = matches!(
@@ -564,7 +486,7 @@ impl Client {
                 source => ClientError::Login {
                     address: self.address.clone(),
                     login: credentials.to_string(),
-                    source,
+                    source: Box::new(source),
                 },
             })?;
         }

@@ -16,7 +16,9 @@ const PAUSE: u32 = 19;
 /// The keys of the newest login by SCRAM. All brokers of a cluster keep the same salt for a user, so that one derivation
 /// serves for all of them.
 #[derive(Clone, Default)]
-pub(super) struct KnownKeys(Arc<Mutex<Option<(Question, Arc<Keys>)>>>);
+pub(super) struct KnownKeys(Arc<Mutex<Option<Newest>>>);
+
+type Newest = (Question, Arc<Keys>);
 
 impl std::fmt::Debug for KnownKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

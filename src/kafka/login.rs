@@ -14,7 +14,7 @@ use super::conn::{Body, ConnError, Trusted};
 use super::keys::{KnownKeys, Question};
 use super::scram::{Exchange, Hash, ScramError};
 use super::wire::{self, WireError};
-use crate::model::{Credentials, Mechanism, text};
+use crate::model::{Credentials, Mechanism, Reason, text};
 
 /// The longest answer of a login that is read. Usual ones have some 200 bytes.
 const CAP: usize = 16 << 10;
@@ -44,6 +44,26 @@ pub enum LoginError {
     Scram(ScramError),
     #[error("cannot compute what the login needs: {0}")]
     Own(String),
+}
+
+impl LoginError {
+    /// Whether the broker knows what it refuses, so that asking again soon is of no use.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.reason() == Reason::Denied
+    }
+
+    /// Returns the reason as labels have it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            LoginError::Conn(error) => error.reason(),
+            LoginError::Refused { .. } | LoginError::Scram(ScramError::Refused(_)) => {
+                Reason::Denied
+            }
+            LoginError::Mechanism { .. } | LoginError::NoSasl(_) => Reason::Config,
+            LoginError::Wire { .. } | LoginError::Scram(_) => Reason::Protocol,
+            LoginError::Own(_) => Reason::Io,
+        }
+    }
 }
 
 /// Logs in on a new connection.

@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod client;
+mod client_error;
 pub mod conn;
 mod conn_error;
 mod keys;

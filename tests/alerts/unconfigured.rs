@@ -8,11 +8,12 @@ use kafka_vitals::collect::cluster::{Cluster, Update};
 use kafka_vitals::collect::frame;
 use kafka_vitals::collect::snapshot_store::apply;
 use kafka_vitals::expose::check::CheckPage;
-use kafka_vitals::expose::metrics;
+use kafka_vitals::expose::{metrics, page};
 use kafka_vitals::model::{
     AcceptQueue, Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName,
-    CollectorStatus, EvidenceStatus, Failure, MetadataLog, Mode, Moment, ProcessKey, ProcessVitals,
-    ProgressReport, Reading, Reason, Registration, Role, Snapshot, SocketPulse, ThreadReport,
+    CollectorStatus, EvidenceStatus, Failure, MetadataLog, Mode, Moment, Probe, ProbeReport,
+    ProcessKey, ProcessVitals, ProgressReport, Reading, Reason, Registration, Role, Snapshot,
+    SocketPulse, ThreadReport,
 };
 use kafka_vitals::verdict::View;
 use kafka_vitals::verdict::evaluate::Evaluator;
@@ -30,8 +31,9 @@ fn known<T>(value: T) -> Reading<T> {
     }
 }
 
-/// A broker of three that is well. Its log knows the cluster; `asked` is what became of requests.
-fn view(id: i32, asked: Result<Update, Failure>) -> View {
+/// A broker of three that is well. Its network thread has answered, its log knows the cluster, and a request for Metadata
+/// failed in this way.
+fn view(id: i32, failed: Failure) -> View {
     let broker = Broker {
         id: Some(id),
         started: Some(NOW.minus(Duration::from_secs(86_400))),
@@ -105,14 +107,26 @@ fn view(id: i32, asked: Result<Update, Failure>) -> View {
         ..Snapshot::default()
     };
     snapshot.discovery = status;
-    let update = frame::update::<Cluster>(process, asked, INTERVAL, Duration::ZERO);
-    apply(&mut snapshot, update, NOW);
+    let report = ProbeReport {
+        network: Some(Probe {
+            duration: Duration::from_millis(3),
+            error: None,
+        }),
+        ..ProbeReport::default()
+    };
+    for update in [
+        Update::Probes(Box::new(report)),
+        Update::Counts(Err(failed)),
+    ] {
+        let update = frame::update::<Cluster>(process, Ok(update), INTERVAL, Duration::ZERO);
+        apply(&mut snapshot, update, NOW);
+    }
     View::of(&mut Evaluator::default(), Arc::new(snapshot), NOW)
 }
 
 /// Promtool's test of an hour with the series of three such brokers, each with its exporter: no alert but the watchdog
 /// fires, or only that one.
-fn an_hour(asked: impl Fn() -> Result<Update, Failure>, fires: Option<&str>) {
+fn an_hour(reason: Reason, fires: Option<&str>) {
     let mut test = String::from(
         "rule_files: [kafka-vitals.rules.yml]\nevaluation_interval: 30s\ntests:\n  - interval: 30s\n    input_series:\n",
     );
@@ -125,7 +139,7 @@ fn an_hour(asked: impl Fn() -> Result<Update, Failure>, fires: Option<&str>) {
     for id in 1..=3 {
         let target = format!("job=\"kafka-vitals\",cluster=\"orders\",instance=\"k{id}:10052\"");
         add(&format!("up{{{target}}}"), "1");
-        let text = metrics::render(&view(id, asked()), &EvidenceStatus::default(), NOW);
+        let text = metrics::render(&view(id, failed(reason)), &EvidenceStatus::default(), NOW);
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let series = match series.split_once('{') {
@@ -151,23 +165,29 @@ fn an_hour(asked: impl Fn() -> Result<Update, Failure>, fires: Option<&str>) {
     tool("promtool", &["test", "rules", file.to_str().unwrap()]);
 }
 
-const WHY: &str = "the listener needs credentials, which are not configured";
+const WHY: &str = "listener SSL demands a client certificate";
+
+fn failed(reason: Reason) -> Failure {
+    Failure::new(reason, WHY)
+}
 
 #[test]
 fn what_nobody_configured_fires_no_alert_for_an_hour() {
-    an_hour(|| Ok(Update::NotAsked(WHY)), None);
-    // What fails does, on the same series.
-    let failed = || Err(Failure::new(Reason::Io, "cannot be read"));
-    an_hour(failed, Some("KafkaVitalsReadingUnknown"));
+    an_hour(Reason::NeedsCredentials, None);
+    // Any other failure does, on the same series.
+    an_hour(Reason::Io, Some("KafkaVitalsReadingUnknown"));
 }
 
 #[test]
 fn what_nobody_configured_is_said_once_and_is_no_doubt_about_the_broker() {
-    let view = view(1, Ok(Update::NotAsked(WHY)));
+    let view = view(1, failed(Reason::NeedsCredentials));
     let check = CheckPage::of(&view, &EvidenceStatus::default(), NOW).text();
     assert!(check.starts_with("OK: Broker 1 is healthy."), "{check}");
-    let line = format!("  not read: answers to requests, cluster state: {WHY}\n");
-    assert_eq!(check.matches(WHY).count(), 1, "{check}");
+    let line = format!("  not read: cluster state: {WHY}\n");
     assert!(check.contains(&line), "{check}");
-    assert!(check.contains("from the metadata log"), "{check}");
+    let page = page::render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
+    for text in [check, page] {
+        assert_eq!(text.matches(WHY).count(), 1, "{text}");
+        assert!(text.contains("from the metadata log"), "{text}");
+    }
 }

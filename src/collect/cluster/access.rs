@@ -91,9 +91,9 @@ impl Access {
     /// None where nothing is configured that concerns such a listener.
     fn source(&self, place: Place) -> Option<SecuritySource> {
         let (tls, login) = needs(place.protocol);
-        let has_login = self.settings.login.is_some();
+        let login = login && self.settings.login.is_some();
         let tls = tls && (self.settings.tls.is_some() || self.is_of_inter_broker());
-        if !tls && !(login && has_login) {
+        if !tls && !login {
             return None;
         }
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -352,3 +352,6 @@ fn read_file(key: &str, path: &Path, what: &str) -> Result<String, String> {
     let shown = path.display();
     settings_file::read(path, what).map_err(|error| format!("`{key}` {shown}: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,7 +245,7 @@ fn a_replica_stands_still_where_records_are_due_or_others_have_them() {
     }
     // A node that has just started does not follow the log yet.
     let mut young = scene();
-    let started = young.now.minus(Duration::from_secs(60));
+    let started = young.now.minus(Duration::from_secs(30));
     Arc::make_mut(&mut young.broker.broker).started = Some(started);
     let diagnosis = young.after(20, log_alone(silent(60, Some(500))));
     assert!(active(&diagnosis).is_empty(), "{diagnosis:?}");
