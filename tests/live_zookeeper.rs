@@ -161,11 +161,12 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
     let page = exporter.page();
     let sentence = format!("Broker {id} answers, but has not been registered in ZooKeeper since ");
     assert!(page.contains(&sentence), "{page}");
+    cluster.kill(id).unwrap();
     wait_for(
         "equal counts of strict partitions",
         Duration::from_secs(60),
         || {
-            // For the controller the broker is dead, so it leads nothing and is in no ISR.
+            // `strict` demands all three replicas, `orders` one.
             let described = described_partitions(&cluster.topics_describe().unwrap());
             let short = |one: &&Partition| one.topic == "strict" && one.isr.len() < 3;
             let of = |id| {
@@ -181,7 +182,6 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
             wanted.iter().flatten().sum::<f64>() == 6.0 && found == wanted
         },
     );
-    cluster.kill(id).unwrap();
     cluster.start_again(id).unwrap();
     assert_eq!(listed(cluster), BROKERS);
     wait_for(
