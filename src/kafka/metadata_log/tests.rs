@@ -457,7 +457,7 @@ fn the_pulse_is_the_time_between_no_ops_as_long_as_they_come() {
     let mut pulse_after = |written: i64, value: Vec<u8>| {
         let bytes = log::batch(replay.next_offset(), 1, written, &[value]).unwrap();
         let batch = whole(&bytes, replay.next_offset());
-        assert_eq!(replay.apply(&batch, &mut |_| ()), Ok(Applied::Whole));
+        assert_eq!(replay.apply(&batch, &mut Alone), Ok(Applied::Whole));
         replay.pulse().map(|pulse| pulse.as_millis())
     };
     assert_eq!(pulse_after(1_000, log::topic("orders", TOPIC)), None);
