@@ -10,12 +10,18 @@ use std::time::{Duration, Instant};
 use kafka_vitals::analyze;
 use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
+use kafka_vitals::collect::metadata_log::count::count as count_log;
 use kafka_vitals::collect::zookeeper::ensembles;
 use kafka_vitals::config::Config;
 use kafka_vitals::discover::inter_broker;
 use kafka_vitals::discover::properties::Properties;
 use kafka_vitals::discover::settings::interpret;
 use kafka_vitals::evidence::mask;
+use kafka_vitals::kafka::certificate;
+use kafka_vitals::kafka::metadata_log::batch::{self, Parsed};
+use kafka_vitals::kafka::metadata_log::image::Image;
+use kafka_vitals::kafka::metadata_log::record;
+use kafka_vitals::kafka::metadata_log::replay::{Replay, Watch};
 use kafka_vitals::kafka::scram::{Exchange, Hash, Keys};
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
 use kafka_vitals::kafka::zookeeper::jute;
@@ -28,10 +34,11 @@ use kafka_vitals::sys::sock_diag::{self, States};
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
+    ("metadata_log", metadata_log),
     ("zookeeper", zookeeper),
     ("scram", scram),
     ("sock_diag", socket_messages),
@@ -58,10 +65,55 @@ fn perf_data(bytes: &[u8]) {
 
 /// Reads a response of a broker: ApiVersions, and both versions of Metadata with what is counted in them.
 fn kafka_wire(bytes: &[u8]) {
+    let _ = certificate::end(bytes);
     let _ = wire::api_versions(bytes);
     let _ = (wire::sasl_handshake(bytes), wire::sasl_authenticate(bytes));
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
         let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
+    }
+}
+
+const MOST_OF_IMAGE: usize = 40 << 20;
+
+struct Alone;
+
+impl Watch for Alone {
+    fn before_transaction(&mut self, image: &Image) {
+        count_log(image, 1, None);
+    }
+
+    fn may_need(&mut self, bytes: usize) -> bool {
+        bytes < MOST_OF_IMAGE
+    }
+}
+
+/// Reads a file of a metadata log; then the same bytes as values of records, each behind a byte with its length, because
+/// the checksum keeps a fuzzer out of the batches. What they come to is counted.
+fn metadata_log(bytes: &[u8]) {
+    let mut replay = Replay::default();
+    let mut rest = bytes;
+    while let Ok(Parsed::Whole(batch)) = batch::parse(rest, replay.next_offset())
+        && replay.apply(&batch, &mut Alone).is_ok()
+    {
+        rest = rest.get(batch.size..).unwrap_or_default();
+    }
+    let mut image = Image::default();
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first() {
+        let (value, after) = after.split_at(after.len().min(usize::from(*length)));
+        rest = after;
+        if let Ok(record) = record::read(value)
+            && image
+                .apply(&record, &mut |bytes| bytes < MOST_OF_IMAGE)
+                .is_err()
+        {
+            return;
+        }
+    }
+    for image in [replay.image(), &image] {
+        let counts = count_log(image, 1, Some(2));
+        assert!(counts.under_replicated <= counts.leader && counts.leader <= counts.partitions);
+        assert!(counts.isr_leader_alone <= counts.under_replicated);
     }
 }
 
@@ -74,6 +126,7 @@ fn zookeeper(bytes: &[u8]) {
     let data = jute::data(bytes).ok().and_then(Result::ok);
     for data in data.into_iter().chain([bytes]) {
         let _ = (ensembles::registration(data), ensembles::controller(data));
+        let _ = ensembles::min_isr(data);
     }
 }
 

@@ -19,11 +19,13 @@ use kafka_vitals::collect::fds::{self, Fds};
 use kafka_vitals::collect::frame::{self, Collector};
 use kafka_vitals::collect::jvm_dumper::RawDump;
 use kafka_vitals::collect::memory_maps::{self, MemoryMaps};
+use kafka_vitals::collect::metadata_log::{self, MetadataLogs};
 use kafka_vitals::collect::process::{self, Process};
 use kafka_vitals::collect::snapshot_store::{Update, apply};
 use kafka_vitals::collect::socket_tables::TableRound;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{self, ThreadHistory, Threads};
+use kafka_vitals::collect::zookeeper::{self, ZooKeeper};
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::expose::check::CheckPage;
 use kafka_vitals::expose::{metrics, page};
@@ -32,6 +34,7 @@ use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::Failure;
 use kafka_vitals::model::{Broker, Schedule};
 use kafka_vitals::model::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
+use kafka_vitals::model::{OwnRegistration, ZooKeeperReport};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::verdict::View;
 use kafka_vitals::verdict::evaluate::Evaluator;
@@ -142,7 +145,7 @@ fn run<C: Collector>(broker: &Broker, value: C::Value) -> Update {
 }
 
 /// The updates of all collectors.
-fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 7] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
@@ -166,6 +169,17 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
     let (report, _) =
         threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap();
     let counts = cluster_counts(id).map(Box::new);
+    let no_log = metadata_log::none(broker).unwrap();
+    // ZooKeeper was not recorded: all brokers of the host are registered, and the first is the controller.
+    let registered = ZooKeeperReport {
+        server: "127.0.0.1:2181".into(),
+        brokers: Arc::new([217, 218, 219].into()),
+        controller: Some(217),
+        registration: OwnRegistration::Registered {
+            since: broker.started.unwrap_or_default(),
+            endpoint: "PLAINTEXT://127.0.0.1:9092".into(),
+        },
+    };
     let counted = sockets.pulse(broker, &own).unwrap();
     // Its age is zero then, however long this test takes.
     let now = Instant::now() + Duration::from_secs(3600);
@@ -182,6 +196,8 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 6] {
         run::<Fds>(broker, pass),
         run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
         run::<Cluster>(broker, cluster::Update::Counts(counts)),
+        run::<MetadataLogs>(broker, metadata_log::Update::None(no_log).into()),
+        run::<ZooKeeper>(broker, zookeeper::Update::Read(Box::new(registered))),
         run::<Threads>(broker, report),
     ]
 }

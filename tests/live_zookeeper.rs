@@ -5,11 +5,14 @@ mod support;
 
 use std::time::Duration;
 
+use lab::cli_tools::described_partitions;
+use lab::client::Partition;
 use lab::{Cluster, ClusterOptions, Signal};
 use support::versions::fast_exporter;
 use support::{Exporter, Metrics, wait_for};
 
 const ROOT: &str = "/lab/kafka";
+const STRICT: &str = "min.insync.replicas=3";
 const BROKERS: [i32; 3] = [217, 218, 219];
 
 /// The ids that `ls` prints: `[217, 218, 219]`.
@@ -87,6 +90,17 @@ fn registrations_equal_those_that_the_shell_lists() {
     })
     .unwrap();
     cluster.create_topic("orders", 6, 3).unwrap();
+    let strict = [
+        "--partitions",
+        "6",
+        "--replication-factor",
+        "3",
+        "--config",
+        STRICT,
+    ];
+    cluster
+        .topics(&[&["--create", "--topic", "strict"][..], &strict].concat())
+        .unwrap();
     let exporter = fast_exporter(cluster.cell());
     let well = |metrics: &Metrics| series(metrics, "registered") == [Some(1.0); 3];
     wait_for(
@@ -99,6 +113,10 @@ fn registrations_equal_those_that_the_shell_lists() {
                     .iter()
                     .all(|id| state(&metrics, *id, "healthy") == Some(1.0))
         },
+    );
+    assert_eq!(
+        series(&exporter.metrics(), "under_min_isr_partitions"),
+        [Some(0.0); 3]
     );
     assert_eq!(listed(&cluster), BROKERS);
     let active = controller(&cluster);
@@ -143,6 +161,26 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
     let page = exporter.page();
     let sentence = format!("Broker {id} answers, but has not been registered in ZooKeeper since ");
     assert!(page.contains(&sentence), "{page}");
+    wait_for(
+        "equal counts of strict partitions",
+        Duration::from_secs(60),
+        || {
+            // For the controller the broker is dead, so it leads nothing and is in no ISR.
+            let described = described_partitions(&cluster.topics_describe().unwrap());
+            let short = |one: &&Partition| one.topic == "strict" && one.isr.len() < 3;
+            let of = |id| {
+                described
+                    .iter()
+                    .filter(short)
+                    .filter(|one| one.leader == Some(id))
+                    .count()
+            };
+            let wanted = [217, 219].map(|id| Some(of(id) as f64));
+            let metrics = exporter.metrics();
+            let found = [217, 219].map(|id| metrics.of("under_min_isr_partitions", id));
+            wanted.iter().flatten().sum::<f64>() == 6.0 && found == wanted
+        },
+    );
     cluster.kill(id).unwrap();
     cluster.start_again(id).unwrap();
     assert_eq!(listed(cluster), BROKERS);

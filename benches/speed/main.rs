@@ -10,6 +10,7 @@ mod dump_text;
 mod handles;
 mod load;
 mod metadata;
+mod metadata_log;
 mod metrics_page;
 mod report;
 mod rest;
@@ -26,12 +27,13 @@ use report::Row;
 type Subject = fn(&Bench) -> Result<Vec<Row>>;
 
 /// A subject that cannot be measured here returns no row and notes why with [`Bench::skip`].
-const SUBJECTS: [(&str, Subject); 7] = [
+const SUBJECTS: [(&str, Subject); 8] = [
     ("handles", handles::run),
     ("connections", connections::run),
     ("threads", thread_dumps::run),
     ("text", dump_text::run),
     ("metadata", metadata::run),
+    ("metadata-log", metadata_log::run),
     ("metrics", metrics_page::run),
     ("rest", rest::run),
 ];

@@ -33,7 +33,7 @@ use lab::usage;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::contest::{KAFKA_VITALS, median, milliseconds, status_megabytes};
-use crate::load;
+use crate::{load, metadata_log};
 
 pub const WORD: &str = "worker";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +71,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["progress", passes, pid] => progress(number(passes)?, number(pid)?),
         ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
         ["metadata", rounds, address] => metadata(number(rounds)?, address.parse()?),
+        ["metadata-log", rounds, folder] => metadata_log::work(number(rounds)?, Path::new(folder)),
         ["collectors", rounds] => collectors_of_broker(number(rounds)?),
         _ => bail!("no such worker: {arguments:?}"),
     }
@@ -150,7 +151,7 @@ fn broker_at(port: u16) -> Result<Broker> {
     })
 }
 
-fn broker_of(pid: u32) -> Result<Broker> {
+pub fn broker_of(pid: u32) -> Result<Broker> {
     let start_ticks = ProcRoot::new("/proc").stat(pid)?.start_ticks;
     Ok(Broker::unknown(ProcessKey { pid, start_ticks }))
 }

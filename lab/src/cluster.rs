@@ -424,6 +424,11 @@ impl Cluster {
         self.run_tool("kafka-topics", tool, TOOL_TIME)
     }
 
+    /// The file with which tools log in, as the cell sees it; None on a PLAINTEXT listener.
+    pub fn command_config(&self) -> Option<PathBuf> {
+        self.secured.command_config()
+    }
+
     /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
         let mut tool = self.java_command("96m", "tools-");
@@ -435,13 +440,9 @@ impl Cluster {
     /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
     pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
         let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
-        let mut tool = self.java_command("64m", "tools-");
-        tool.arg("-cp")
-            .arg(&self.classpath)
-            .arg("org.apache.zookeeper.ZooKeeperMain")
-            .args(["-server", &format!("127.0.0.1:{port}")])
-            .args(command);
-        self.run_tool("zookeeper-shell", tool, TOOL_TIME)
+        let server = format!("127.0.0.1:{port}");
+        let arguments = [&["-server", &*server], command].concat();
+        self.tool("org.apache.zookeeper.ZooKeeperMain", &arguments)
     }
 
     /// Returns a thread dump of a broker by the JDK's `jstack`; an error after 20 s without one.

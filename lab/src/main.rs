@@ -3,6 +3,7 @@
 mod demo;
 mod record;
 mod record_alerts;
+mod record_metadata_log;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,13 @@ enum Command {
         /// The exporter that takes the thread dumps [default: the one built beside this program]
         #[arg(long)]
         exporter: Option<PathBuf>,
+    },
+    /// Record the metadata log of a KRaft cluster in trouble, for the tests of the collector `metadata_log`
+    RecordMetadataLog {
+        /// The Kafka version
+        kafka: String,
+        /// The folder to create
+        folder: PathBuf,
     },
     /// Record the incident's series from Prometheus into a test of the alerts; takes 9 minutes
     RecordAlerts {
@@ -134,6 +142,9 @@ fn run() -> Result<()> {
         Command::RecordHost { folder, exporter } => {
             let beside = std::env::current_exe()?.with_file_name("kafka-vitals");
             record::record_host(&folder, &exporter.unwrap_or(beside))
+        }
+        Command::RecordMetadataLog { kafka, folder } => {
+            record_metadata_log::record_metadata_log(&kafka, &folder)
         }
     }
 }

@@ -20,6 +20,7 @@ use self::listeners::Listeners;
 use self::peers::{Peers, probe_of};
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
+use super::zookeeper::min_isr::with_min_isr;
 use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
@@ -73,7 +74,14 @@ impl Collector for Cluster {
                 let no_topic = counts
                     .as_ref()
                     .ok()
-                    .and_then(|counts| no_topic(&broker.broker, counts));
+                    .and_then(|counts| no_topic(&broker.broker, counts))
+                    .map(|failure| Failure {
+                        reason: match is_anonymous(broker) {
+                            true => Reason::NeedsCredentials,
+                            false => failure.reason,
+                        },
+                        ..failure
+                    });
                 // The metadata log counts topics that Metadata hides, and knows when there is none.
                 let no_topic = no_topic.filter(|_| broker.metadata_log.fresh(stamp.at).is_none());
                 let failure = stamp.put(&mut broker.cluster, counts).or(no_topic);
@@ -86,6 +94,13 @@ impl Collector for Cluster {
             }
         }
     }
+}
+
+/// Whether the broker may hide its topics because nobody configured a certificate or a login for its TLS listener.
+fn is_anonymous(broker: &BrokerSnapshot) -> bool {
+    let probes = broker.probes.last();
+    let first = probes.and_then(|(probes, _)| probes.listeners.first());
+    first.is_some_and(|listener| listener.anonymous)
 }
 
 /// Returns why the broker is not asked for its cluster.
@@ -120,7 +135,9 @@ pub(super) async fn run(context: BrokerContext) {
     loop {
         let started = Instant::now();
         client.set_of_others(context.jvm.is_outranked());
-        client.set_network(same_network(&context, &mut worker).await);
+        let same = same_network(&context, &mut worker).await;
+        let here = same == Ok(true);
+        client.set_network(same);
         match client.probe().await {
             Ok((probes, counts)) => {
                 if let Some(took) = metadata_took(&probes) {
@@ -135,6 +152,10 @@ pub(super) async fn run(context: BrokerContext) {
                 publish(Update::Probes(Box::new(probes.clone()))).await;
                 let suspect = !context.suspects.borrow().is_empty();
                 let counts = client.confirm(counts, suspect, &probes.peers).await;
+                let counts = match counts {
+                    Ok(counts) => Ok(with_min_isr(&context, counts, here).await),
+                    Err(failure) => Err(failure),
+                };
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.behind.send_replace(behind);
@@ -482,7 +503,7 @@ impl ClusterClient {
 pub fn no_topic(broker: &Broker, counts: &ClusterCounts) -> Option<Failure> {
     let message = || {
         format!(
-            "{}: no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics, \
+            "{}: no topic is visible to the exporter: none exists, or the user of its login (ANONYMOUS without one) lacks Describe on topics, \
              which the ACLs should allow",
             broker.name()
         )

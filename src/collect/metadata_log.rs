@@ -12,7 +12,9 @@ use super::context::BrokerContext;
 use super::dump_service::Jvm;
 use super::frame::{self, BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process};
-use crate::kafka::metadata_log::image::{Image, MOST_BYTES};
+use crate::kafka::metadata_log::LogProblem;
+use crate::kafka::metadata_log::image::Image;
+use crate::kafka::metadata_log::replay::Watch;
 use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
     Moment, Reading, Reason, Registration,
@@ -25,6 +27,8 @@ use follow::{FollowError, Follower, Progress};
 
 /// The folder of the log below `metadata.log.dir`.
 const FOLDER: &str = "__cluster_metadata-0";
+/// After so long without a record it is asked whether the process is still there.
+const SILENT: Duration = Duration::from_secs(2);
 /// After a failure to find or open a file, and after one that a long read may have come before, in milliseconds.
 const PAUSE: u64 = 5_000;
 const LONG_PAUSE: u64 = 60_000;
@@ -38,6 +42,8 @@ pub struct MetadataLogs {
     /// Says whether another user's nodes come first.
     jvm: Option<Arc<Jvm>>,
     following: Option<Following>,
+    /// Whether the log was read to its end once.
+    started: bool,
     /// What failed last, and when.
     failed: Option<(Failure, Moment)>,
 }
@@ -60,6 +66,23 @@ struct Known {
     arrived: Moment,
 }
 
+/// One run.
+#[derive(Debug)]
+pub struct Run {
+    pub update: Update,
+    /// Whether it was one of the first, which read all that there is, once.
+    at_start: bool,
+}
+
+impl From<Update> for Run {
+    fn from(update: Update) -> Run {
+        Run {
+            update,
+            at_start: false,
+        }
+    }
+}
+
 /// What a run comes to.
 #[derive(Debug)]
 pub enum Update {
@@ -76,10 +99,10 @@ impl Collector for MetadataLogs {
         ceiling: 0.01,
         deadline: Duration::from_secs(5),
     };
-    type Value = Update;
+    type Value = Run;
 
-    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
-        let failure = match result {
+    fn store(broker: &mut BrokerSnapshot, result: Result<Run, Failure>, stamp: Stamp) {
+        let failure = match result.map(|run| run.update) {
             Ok(Update::None(reason)) => {
                 broker.metadata_log = Reading::unknown(reason);
                 return;
@@ -92,16 +115,23 @@ impl Collector for MetadataLogs {
     }
 }
 
+/// Returns why a node has no such log.
+pub fn none(broker: &Broker) -> Option<&'static str> {
+    match broker.mode {
+        Some(Mode::KRaft) => None,
+        Some(Mode::ZooKeeper) => Some("the broker keeps its metadata in ZooKeeper"),
+        None => Some("it is not known whether the broker runs with KRaft, see its problems"),
+    }
+}
+
 /// Runs for ever, unless the node has no such log.
 pub(super) async fn run(context: BrokerContext) {
-    let none = match context.broker.mode {
-        Some(Mode::KRaft) => return frame::run::<MetadataLogs>(context).await,
-        Some(Mode::ZooKeeper) => "the broker keeps its metadata in ZooKeeper",
-        None => "it is not known whether the broker runs with KRaft, see its problems",
+    let Some(reason) = none(&context.broker) else {
+        return frame::run::<MetadataLogs>(context).await;
     };
     let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let update = Ok(Update::None(none));
-    frame::publish::<MetadataLogs>(&context, update, interval, Duration::ZERO).await;
+    let run = Ok(Run::from(Update::None(reason)));
+    frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
 }
 
 impl BlockingCollector for MetadataLogs {
@@ -115,7 +145,14 @@ impl BlockingCollector for MetadataLogs {
         }
     }
 
-    fn collect(&mut self) -> Result<Update, Failure> {
+    fn cost(run: &Run, measured: Duration) -> Duration {
+        match run.at_start {
+            true => Duration::ZERO,
+            false => measured,
+        }
+    }
+
+    fn collect(&mut self) -> Result<Run, Failure> {
         let now = self.clock.now();
         if let Some((failure, at)) = &self.failed {
             let pause = match failure.reason {
@@ -132,7 +169,10 @@ impl BlockingCollector for MetadataLogs {
             self.following = None;
             self.failed = Some((failure.clone(), now));
         }
-        update
+        let update = update?;
+        let at_start = !self.started;
+        self.started |= matches!(update, Update::Read(_));
+        Ok(Run { update, at_start })
     }
 }
 
@@ -145,6 +185,7 @@ impl MetadataLogs {
             clock,
             jvm: None,
             following: None,
+            started: false,
             failed: None,
         }
     }
@@ -154,11 +195,11 @@ impl MetadataLogs {
             Some(following) => following,
             none => none.insert(open(&self.proc, &self.broker)?),
         };
-        let before = following.known.end_offset;
         let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
         let update = following.run(&self.broker, now, of_others)?;
-        // A node that has ended writes nothing. Its files must not stay open.
-        if following.known.end_offset == before {
+        // A node that has ended writes nothing, and its files must not stay open. While it runs, something comes twice a
+        // second.
+        if now.since(following.known.arrived) > SILENT {
             let same = same_process(&self.proc, self.broker.process);
             same.map_err(|error| failure(&self.broker, &error))?;
         }
@@ -191,29 +232,37 @@ impl Following {
             memory,
             known,
         } = self;
-        let progress = follower.run(now, &mut |image| known.count(broker, image));
+        let mut watch = Watcher {
+            broker,
+            known,
+            memory,
+            of_others,
+        };
+        let progress = follower.run(now, &mut watch);
         let progress = progress.map_err(|error| match &error {
             FollowError::File(error) => unreadable(broker, error),
             other => {
                 let reason = match other {
-                    FollowError::Log { .. } | FollowError::CutSnapshot { .. } => Reason::Protocol,
+                    FollowError::Log { cause, .. } => match cause.problem {
+                        LogProblem::NoRoom(_) => Reason::NoRoom,
+                        _ => Reason::Protocol,
+                    },
+                    FollowError::CutSnapshot { .. } => Reason::Protocol,
                     _ => Reason::Io,
                 };
-                Failure::new(reason, format!("{}: {error}", broker.name()))
+                let most = match reason {
+                    Reason::NoRoom => {
+                        ": the metadata logs of all nodes on this host may need 40 MiB, and half of that those of other \
+                         users than the first one's"
+                    }
+                    _ => "",
+                };
+                Failure::new(reason, format!("{}: {error}{most}", broker.name()))
             }
         })?;
         let replay = follower.replay();
-        let bytes = replay.image().bytes();
-        memory.take(bytes, of_others).map_err(|()| {
-            let message = format!(
-                "{}: what the metadata logs of this host's nodes hold needs more than {} MiB, or that of other users' nodes than \
-                 the first one's more than {} MiB",
-                broker.name(),
-                MOST_MEMORY >> 20,
-                MOST_MEMORY_OF_OTHERS >> 20
-            );
-            Failure::new(Reason::NoRoom, message)
-        })?;
+        // What a large batch needed is given back.
+        memory.hold(replay.image().bytes(), of_others);
         if progress == Progress::More {
             return Ok(Update::CatchingUp);
         }
@@ -231,6 +280,26 @@ impl Following {
             written: Moment(u64::try_from(replay.written()).unwrap_or(0)),
             pulse: replay.pulse(),
         })))
+    }
+}
+
+/// Keeps what is known while the log is read, and the memory for it.
+struct Watcher<'a> {
+    broker: &'a Broker,
+    known: &'a mut Known,
+    memory: &'a mut Memory,
+    of_others: bool,
+}
+
+impl Watch for Watcher<'_> {
+    fn before_transaction(&mut self, image: &Image) {
+        self.known.count(self.broker, image);
+    }
+
+    fn may_need(&mut self, bytes: usize) -> bool {
+        // A little at a time would be a lock for each record.
+        let step = bytes.next_multiple_of(MEMORY_STEP);
+        bytes <= self.memory.bytes || self.memory.hold(step, self.of_others)
     }
 }
 
@@ -260,8 +329,10 @@ fn unreadable(broker: &Broker, error: &FileError) -> Failure {
 }
 
 /// What the states of all nodes on this host may need together, and those of other users' nodes than the first one's.
-const MOST_MEMORY: usize = MOST_BYTES;
+const MOST_MEMORY: usize = 40 << 20;
 const MOST_MEMORY_OF_OTHERS: usize = MOST_MEMORY / 2;
+/// Taken at a time.
+const MEMORY_STEP: usize = 256 << 10;
 /// Of the first user, of the others.
 static TAKEN: Mutex<[usize; 2]> = Mutex::new([0; 2]);
 
@@ -273,23 +344,20 @@ struct Memory {
 }
 
 impl Memory {
-    /// Holds so many bytes from now on, also where it is too much: the caller then drops what needs them.
-    fn take(&mut self, bytes: usize, of_others: bool) -> Result<(), ()> {
+    /// Holds so many bytes from now on. Returns whether that is not too much; if it is, the caller drops what needs them.
+    fn hold(&mut self, bytes: usize, of_others: bool) -> bool {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         taken[usize::from(self.of_others)] -= self.bytes;
         (self.bytes, self.of_others) = (bytes, of_others);
         taken[usize::from(of_others)] += bytes;
         let [own, others] = *taken;
-        match own + others > MOST_MEMORY || (of_others && others > MOST_MEMORY_OF_OTHERS) {
-            true => Err(()),
-            false => Ok(()),
-        }
+        own + others <= MOST_MEMORY && (!of_others || others <= MOST_MEMORY_OF_OTHERS)
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let _ = self.take(0, self.of_others);
+        self.hold(0, self.of_others);
     }
 }
 

@@ -2,23 +2,22 @@
 //! controller. ZooKeeper has a say only in clusters that keep their metadata there.
 
 pub mod ensembles;
+pub(super) mod min_isr;
+pub(super) mod plan;
 
 use tokio::time::{Duration, Instant};
 
-use self::ensembles::{Ensemble, Members, Registration, Way};
+use self::ensembles::{Ensemble, Members, Registration};
+use self::plan::{NotAsked, Plan};
 use super::cluster;
 use super::context::BrokerContext;
 use super::frame::{self, Collector, Description, Stamp};
 use crate::model::{
-    Broker, BrokerSnapshot, CollectorName, Failure, Mode, Moment, OwnRegistration, Reading, Reason,
+    BrokerSnapshot, CollectorName, Failure, Moment, OwnRegistration, Reading, Reason,
     ZooKeeperReport,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 
-/// Lower ports are those of other services: only root may listen there.
-const FIRST_PORT: u16 = 1024;
-/// Servers of an ensemble that are asked.
-const MOST_SERVERS: usize = 8;
 /// A broker writes the time of its host's clock, which may have been set since.
 const CLOCK_SET: Duration = Duration::from_secs(60);
 
@@ -57,96 +56,11 @@ impl Collector for ZooKeeper {
     }
 }
 
-/// How ZooKeeper is asked about one broker.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan {
-    id: i32,
-    servers: Vec<String>,
-}
-
-/// Why it is not.
-#[derive(Debug, PartialEq, Eq)]
-struct NotAsked {
-    reason: String,
-    /// Whether a user may not expect it.
-    logged: bool,
-}
-
-/// `own` is the exporter's user.
-fn plan(broker: &Broker, is_on: bool, own: u32) -> Result<Plan, NotAsked> {
-    let quiet = |reason: &str| {
-        Err(NotAsked {
-            reason: reason.into(),
-            logged: false,
-        })
-    };
-    let logged = |reason: String| {
-        Err(NotAsked {
-            reason,
-            logged: true,
-        })
-    };
-    let name = broker.name();
-    if broker.mode == Some(Mode::KRaft) {
-        return quiet("the cluster keeps its metadata in KRaft, not in ZooKeeper");
-    }
-    if !is_on {
-        return quiet("the collector `zookeeper` is switched off");
-    }
-    if broker.mode.is_none() || broker.zookeeper.is_empty() {
-        return quiet("no ZooKeeper of the broker is known");
-    }
-    let Some(id) = broker.id else {
-        return quiet("the id of the broker is unknown");
-    };
-    if broker.zookeeper_tls {
-        return logged(format!(
-            "{name}: it speaks TLS with ZooKeeper, which the exporter does not, so whether it is registered is unknown"
-        ));
-    }
-    if !is_path(&broker.zookeeper_root) {
-        return logged(format!(
-            "{name}: the chroot of `zookeeper.connect` is no path"
-        ));
-    }
-    // Any user may name a service of the system.
-    let may_be_low = [Some(0), Some(own)].contains(&broker.owner);
-    let port = |server: &str| {
-        server
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok())
-    };
-    let allowed =
-        |server: &&String| may_be_low || port(server).is_some_and(|port: u16| port >= FIRST_PORT);
-    let servers: Vec<String> = broker.zookeeper.iter().filter(allowed).cloned().collect();
-    match servers.is_empty() {
-        true => logged(format!(
-            "{name}: ZooKeeper is not asked at a port below {FIRST_PORT}, which is one of the system"
-        )),
-        false => Ok(Plan {
-            id,
-            servers: servers.into_iter().take(MOST_SERVERS).collect(),
-        }),
-    }
-}
-
-/// Whether ZooKeeper may have a node of this name, or it is empty.
-fn is_path(root: &str) -> bool {
-    const LONGEST: usize = 1024;
-    root.is_empty()
-        || root.len() <= LONGEST
-            && root.starts_with('/')
-            && !root.contains("//")
-            && !root.chars().any(char::is_control)
-}
-
 /// Runs for ever, unless ZooKeeper may not be asked.
 pub(super) async fn run(context: BrokerContext) {
     let mut interval = frame::interval_of::<ZooKeeper>(&context);
     let (broker, deadline) = (&*context.broker, ZooKeeper::DESCRIPTION.deadline);
-    let is_on = context.config.collectors.is_on(CollectorName::ZooKeeper);
-    let own = rustix::process::geteuid().as_raw();
-    let plan = match plan(broker, is_on, own) {
+    let plan = match Plan::of(&context) {
         Ok(plan) => plan,
         Err(NotAsked { reason, logged }) => {
             if logged {
@@ -173,14 +87,8 @@ pub(super) async fn run(context: BrokerContext) {
         }
         // What may be another host's loopback is not asked.
         let here = known == Some(true);
-        let way = Way {
-            servers: plan.servers.clone(),
-            loopback: here,
-            of_others: context.jvm.is_outranked(),
-        };
-        let first = usize::try_from(plan.id).unwrap_or_default();
         // The one of before is dropped afterwards, so that the session goes on.
-        let ensemble = &*kept.insert(context.ensembles.of(way, first));
+        let ensemble = &*kept.insert(plan.ensemble(&context, here));
         let read = ensemble
             .read(&broker.zookeeper_root, plan.id, deadline)
             .await;

@@ -114,9 +114,9 @@ catalogue! {
     NOT_IN_ISR = ("kafka_vitals_not_in_isr_partitions", ["broker"],
         "Partitions that the broker is a replica of without being in the ISR. A stuck leader removes healthy followers: check the leader first.");
     UNDER_MIN_ISR = ("kafka_vitals_under_min_isr_partitions", ["broker"],
-        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. Absent while unknown.");
+        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. With ZooKeeper, only under-replicated partitions count; overrides of topics and of the cluster are read there and kept for 2 minutes. Absent while unknown.");
     AT_MIN_ISR = ("kafka_vitals_at_min_isr_partitions", ["broker"],
-        "Partitions led by the broker with exactly min.insync.replicas replicas in the ISR: one less, and producers with acks=all get an error. Absent while unknown.");
+        "Partitions led by the broker with exactly min.insync.replicas replicas in the ISR: one less, and producers with acks=all get an error. Absent while unknown, and with ZooKeeper.");
     REASSIGNING = ("kafka_vitals_reassigning_partitions", ["broker"],
         "Partitions led by the broker that are being moved to other brokers. Absent while unknown.");
     OFFLINE = ("kafka_vitals_offline_partitions", [],

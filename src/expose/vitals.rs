@@ -2,8 +2,8 @@
 
 use crate::model::{
     AnyReading, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, ListenerProbe,
-    MemberState, Moment, Probe, Snapshot, TcpState, brief_text, duration_text, rfc3339,
-    seconds_text,
+    MemberState, Moment, OwnRegistration, Probe, Snapshot, TcpState, brief_text, duration_text,
+    rfc3339, seconds_text,
 };
 use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
@@ -92,6 +92,7 @@ pub fn vitals(
     list.push(partitions(broker, diagnosis, now));
     list.extend(brokers(broker, diagnosis, now));
     list.extend(metadata_log(broker, diagnosis, now));
+    list.extend(registration(broker, diagnosis, now));
     list.extend(levels(snapshot, broker, diagnosis, now));
     list.extend(connections(broker, diagnosis, now));
     list.push(threads(broker, diagnosis, now));
@@ -256,6 +257,28 @@ fn metadata_log(
     .note(format!("last record {age} ago"))
     .note(log.counts.is_none().then(|| migrating.to_owned()));
     Some(vital.about(diagnosis, &[FindingId::MetadataStalled]))
+}
+
+/// What ZooKeeper says of the broker.
+fn registration(
+    broker: &BrokerSnapshot,
+    diagnosis: &BrokerDiagnosis,
+    now: Moment,
+) -> Option<Vital> {
+    let report = broker.zookeeper.fresh(now)?;
+    let value = match report.registration {
+        OwnRegistration::Registered { .. } => "registered",
+        OwnRegistration::Earlier { .. } => "an earlier process is registered",
+        OwnRegistration::Missing => "not registered",
+    };
+    let note = match report.controller {
+        None => Some("no controller".to_owned()),
+        controller if controller == broker.broker.id => Some("the controller".to_owned()),
+        Some(_) => None,
+    };
+    let about = [FindingId::NotRegistered, FindingId::RegisteredButDead];
+    let vital = Vital::new("ZooKeeper", Some(value.to_owned()));
+    Some(vital.note(note).about(diagnosis, &about))
 }
 
 /// The levels that have a limit.

@@ -6,7 +6,7 @@ use der::{Decode as _, SliceReader, Tag, Tagged as _};
 use crate::model::Moment;
 
 /// `notAfter` of a certificate of any version; None if it is malformed, or ended before 1970.
-pub(super) fn end(certificate: &[u8]) -> Option<Moment> {
+pub fn end(certificate: &[u8]) -> Option<Moment> {
     read(certificate).ok()
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
-use super::security::{Login, Security, SecuritySource, Trust};
+use super::security::{Login, Security, SecuritySource, Tls, Trust};
 use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
 use crate::model::{Moment, Reason};
@@ -206,6 +206,12 @@ impl Client {
     /// Whether and how the broker's certificate is verified; None without TLS.
     pub fn trust(&self) -> Option<Trust> {
         self.security.tls.as_ref().map(|tls| tls.trust())
+    }
+
+    /// Whether it shows neither a certificate nor a login.
+    pub fn is_anonymous(&self) -> bool {
+        let tls = self.security.tls.as_ref();
+        matches!(self.security.login, Login::NotNeeded) && !tls.is_some_and(Tls::has_identity)
     }
 
     pub fn answered_by(&self) -> AnsweredBy {

@@ -2,7 +2,7 @@
 //! and responses, and a client that asks a broker without harming it; and what KRaft's metadata log holds. [`zookeeper`] does
 //! the same for the servers that keep the metadata of older clusters.
 
-mod certificate;
+pub mod certificate;
 pub mod client;
 mod client_error;
 pub mod conn;

@@ -183,6 +183,10 @@ impl Tls {
         Ok(tls)
     }
 
+    pub(super) fn has_identity(&self) -> bool {
+        self.identity.is_some()
+    }
+
     pub fn trust(&self) -> Trust {
         self.trust
     }

@@ -106,6 +106,12 @@ fn alert_text(alert: AlertDescription) -> String {
     format!("{alert:?}")
 }
 
+/// `localhost` of `DnsName("localhost")`.
+fn plain(name: &str) -> &str {
+    let inside = name.split_once('(').map_or(name, |(_, inside)| inside);
+    inside.trim_end_matches(')').trim_matches('"')
+}
+
 impl CertificateProblem {
     fn of(error: &CertificateError) -> CertificateProblem {
         match error {
@@ -127,7 +133,11 @@ impl CertificateProblem {
                 expected: expected.to_str().into_owned(),
                 presented: match presented.is_empty() {
                     true => "no name".into(),
-                    false => presented.join(", "),
+                    false => presented
+                        .iter()
+                        .map(|name| plain(name))
+                        .collect::<Vec<_>>()
+                        .join(", "),
                 },
             },
             other => CertificateProblem::Other(other.to_string()),

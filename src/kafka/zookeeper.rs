@@ -46,6 +46,8 @@ pub enum ZooKeeperError {
         "{address} lets only clients with a login read {path}, which the exporter does not have"
     )]
     NoAuth { address: String, path: String },
+    #[error("{address} serves only clients with a login, which the exporter does not have")]
+    NeedsLogin { address: String },
     #[error("{address} answered {request} of {path} with ZooKeeper's error {code}")]
     Code {
         address: String,
@@ -63,7 +65,7 @@ impl ZooKeeperError {
             ZooKeeperError::Waiting { reason, .. } => *reason,
             ZooKeeperError::Wire { .. } | ZooKeeperError::Code { .. } => Reason::Protocol,
             ZooKeeperError::Expired { .. } => Reason::Closed,
-            ZooKeeperError::NoAuth { .. } => Reason::Denied,
+            ZooKeeperError::NoAuth { .. } | ZooKeeperError::NeedsLogin { .. } => Reason::Denied,
         }
     }
 }
@@ -241,8 +243,9 @@ impl Session {
         let result = match answer {
             Ok(Ok(value)) => Ok(Some(read(value))),
             Ok(Err(jute::NO_NODE)) => Ok(None),
-            Ok(Err(jute::NO_AUTH | jute::AUTH_FAILED | jute::SASL_REQUIRED)) => {
-                Err(ZooKeeperError::NoAuth { address, path })
+            Ok(Err(jute::NO_AUTH)) => Err(ZooKeeperError::NoAuth { address, path }),
+            Ok(Err(jute::AUTH_FAILED | jute::SASL_REQUIRED)) => {
+                Err(ZooKeeperError::NeedsLogin { address })
             }
             Ok(Err(code)) => Err(ZooKeeperError::Code {
                 address,
@@ -324,6 +327,10 @@ impl Session {
         let answered = self.kept.take().is_some_and(|kept| kept.answered);
         if matches!(error, ZooKeeperError::Expired { .. }) && self.session.take().is_some() {
             return;
+        }
+        // The server has ended the session.
+        if matches!(error, ZooKeeperError::NeedsLogin { .. }) {
+            self.session = None;
         }
         self.next = self.next.wrapping_add(1);
         // It may have been restarted, or closes what is idle.

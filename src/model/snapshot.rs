@@ -464,6 +464,10 @@ pub struct ListenerProbe {
     pub certificate_end: Option<Moment>,
     /// Whether the certificate was verified; None without TLS.
     pub verified: Option<bool>,
+    /// Whether it has TLS and the exporter shows nothing there by which the broker could know it: what its ACLs hide from
+    /// the ANONYMOUS user is then hidden.
+    #[serde(default)]
+    pub anonymous: bool,
 }
 
 /// One request, or one attempt to connect.

@@ -40,7 +40,7 @@ fn spoilt(at: usize, bytes: &[u8]) -> Answer {
 
 #[tokio::test]
 async fn answers() {
-    let closed = "closed: closed the connection before it answered ApiVersions: the broker is stopping, or the listener requires TLS or SASL (then name a PLAINTEXT one as `probe_listener` in the config)";
+    let closed = "closed: closed the connection before it answered ApiVersions: the broker is stopping, or the listener requires TLS or SASL (then name it as `probe_listener` in the config instead of its address as `bootstrap`)";
     let length = |length: i32| {
         format!(
             "protocol: answered ApiVersions with a frame of {length} bytes, but 4 to 1048576 are accepted: the port is no Kafka listener, or the cluster is too big"
@@ -58,7 +58,7 @@ async fn answers() {
     let old = "Kafka 0.10.0 or later is needed";
     let cases: Vec<(&str, [Answer; 2], String)> = vec![
         ("right", second(Body(metadata())), "1 partitions".into()),
-        ("TLS", first(Raw(vec![0x15, 3, 3, 0, 2, 2, 80])), "unsupported: speaks TLS: name a PLAINTEXT listener of this broker as `probe_listener` in the config".into()),
+        ("TLS", first(Raw(vec![0x15, 3, 3, 0, 2, 2, 80])), "unsupported: speaks TLS, but is asked without: `bootstrap` in the config leads to another listener than the broker's files say, so name the listener as `probe_listener` instead".into()),
         ("HTTP", first(Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())), "protocol: is a web server, not a broker: name the broker's own address as `bootstrap` in the config".into()),
         ("SSH", first(Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())), length(0x5353_482d)),
         ("frame of -1", first(frame(-1)), length(-1)),
@@ -139,7 +139,8 @@ async fn no_listener_and_none_that_can_be_asked() {
     #[rustfmt::skip] // a case a line
     let cases = [
         ("listeners=PLAINTEXT://127.0.0.1:1\n", "nothing listens on 127.0.0.1:1: the broker is starting or has ended, or `bootstrap` in the config should name another address"),
-        ("listeners=SSL://a:1,SASL_SSL://a:2\n", "only PLAINTEXT is supported, but its listeners (SSL, SASL_SSL) use other protocols: name a PLAINTEXT listener as `probe_listener`, or add one. If it is advertised on loopback, this broker can be asked but no peer: for peers, every broker must advertise an address of its own"),
+        ("listeners=SSL://127.0.0.1:1,SASL_SSL://127.0.0.1:2\n", "nothing listens on 127.0.0.1:1: the broker is starting or has ended, or `bootstrap` in the config should name another address"),
+        ("listeners=ODD://127.0.0.1:1\n", "whether its listeners (ODD) speak TLS or SASL is unknown, because `listener.security.protocol.map` does not have them: name a PLAINTEXT one as `probe_listener` in the config"),
         ("listeners=junk\n", "its listeners are unknown (entry 1 of listeners is not of the form NAME://HOST:PORT), so name its address as `bootstrap` in the config"),
     ];
     for (text, golden) in cases {

@@ -67,7 +67,7 @@ async fn answers() {
         ("right", second(sent(1, &children())), "Some([\"1\"])".into()),
         ("no node", of_children(8, &(-101_i32).to_be_bytes()), "None".into()),
         ("no right to read", of_children(8, &(-102_i32).to_be_bytes()), "denied: lets only clients with a login read /brokers/ids, which the exporter does not have".into()),
-        ("a login is required", of_children(8, &(-124_i32).to_be_bytes()), "denied: lets only clients with a login read /brokers/ids, which the exporter does not have".into()),
+        ("a login is required", of_children(8, &(-124_i32).to_be_bytes()), "denied: serves only clients with a login, which the exporter does not have".into()),
         ("another error", of_children(8, &(-8_i32).to_be_bytes()), "protocol: answered getChildren of /brokers/ids with ZooKeeper's error -8".into()),
         ("TLS", first(Raw(vec![0x15, 3, 3, 0, 2, 2, 80])), "unsupported: speaks TLS, which the exporter does not speak with ZooKeeper".into()),
         ("HTTP", first(Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())), "protocol: is a web server, not ZooKeeper".into()),

@@ -7,6 +7,7 @@ use super::support::secured::Secured;
 fn credentials((version, mode): (&str, Mode)) {
     let secured = Secured::start(version, mode);
     secured.right_credentials_read_everything();
+    secured.the_broker_s_own_login_reads_everything();
     secured.mistakes_are_explained();
     secured.other_ports_than_the_files_say_are_explained();
 }

@@ -21,6 +21,7 @@ const TIME: Duration = Duration::from_secs(60);
 pub struct Secured {
     pub cluster: Cluster,
     old: bool,
+    has_pem: bool,
     expected: Readings,
     /// Outside of the cell; folders in its own `/tmp` would not be seen by the exporter's host paths.
     work: tempfile::TempDir,
@@ -28,7 +29,9 @@ pub struct Secured {
 
 /// One run of the exporter.
 pub struct Run {
-    pub exporter: Exporter,
+    exporter: Exporter,
+    config: PathBuf,
+    saves_bundles: bool,
     log: PathBuf,
     record: PathBuf,
 }
@@ -39,7 +42,8 @@ pub struct Settings<'a> {
     pub listener: &'a str,
     pub tls: String,
     pub sasl: String,
-    pub other: String,
+    /// Few runs need one: the same files go into each.
+    pub bundles: bool,
 }
 
 impl Secured {
@@ -79,6 +83,7 @@ impl Secured {
         Secured {
             cluster,
             old,
+            has_pem: !version.starts_with(['0', '2']),
             expected,
             work: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
         }
@@ -108,25 +113,24 @@ impl Secured {
         format!("sasl: {{mechanism: {mechanism}, username: {user}, password_file: {file}}}\n")
     }
 
-    /// Starts an exporter whose files are kept.
+    /// Starts an exporter whose files are kept. It has the cluster's counts from requests alone.
     pub fn run(&self, settings: &Settings<'_>) -> Run {
         let number = fs::read_dir(self.work.path()).unwrap().count();
         let file = |kind: &str| self.work.path().join(format!("{kind}-{number}"));
-        let (log, record) = (file("log"), file("record"));
+        let (log, record, config_file) = (file("log"), file("record"), file("config"));
         let entries = [1, 2].map(|id| {
             format!(
                 "  - {{match: {{id: {id}}}, probe_listener: {}}}\n",
                 settings.listener
             )
         });
-        let Settings {
-            tls, sasl, other, ..
-        } = settings;
+        let Settings { tls, sasl, .. } = settings;
         let config = format!(
-            "{}brokers:\n{}{tls}{sasl}{other}",
+            "{}collectors: {{metadata_log: false}}\nbrokers:\n{}{tls}{sasl}",
             super::versions::FAST_INTERVALS,
             entries.concat()
         );
+        fs::write(&config_file, &config).unwrap();
         let exporter = Exporter::start_with(self.cluster.cell(), &config, |command| {
             command
                 .arg("--record")
@@ -136,6 +140,8 @@ impl Secured {
         });
         Run {
             exporter,
+            config: config_file,
+            saves_bundles: settings.bundles,
             log,
             record,
         }
@@ -164,9 +170,41 @@ impl Secured {
                     listener,
                     tls,
                     sasl: sasl.clone(),
-                    other: String::new(),
+                    bundles: false,
                 });
                 run.reads(self, &format!("{listener} {sasl}"));
+                run.shows_no_secret(self, &[]);
+            });
+        }
+    }
+
+    /// Nothing else is configured: the brokers' own login, and where they have PEM files their certificates.
+    pub fn the_broker_s_own_login_reads_everything(&self) {
+        let tls = match self.has_pem {
+            true => String::new(),
+            false => self.tls(),
+        };
+        let settings = Settings {
+            listener: "SASL_SSL",
+            tls,
+            sasl: "credentials: inter_broker\n".into(),
+            bundles: true,
+        };
+        step("credentials: inter_broker", || {
+            let run = self.run(&settings);
+            run.reads(self, "credentials: inter_broker");
+            run.shows_no_secret(self, &[]);
+        });
+        if !self.has_pem {
+            let settings = Settings {
+                tls: String::new(),
+                ..settings
+            };
+            let shown = "is a keystore of the type PKCS12, which is not read here";
+            step(shown, || {
+                let run = self.run(&settings);
+                run.has_logged(shown);
+                run.reads_the_process();
                 run.shows_no_secret(self, &[]);
             });
         }
@@ -272,7 +310,7 @@ impl Secured {
                     listener,
                     tls,
                     sasl,
-                    other: String::new(),
+                    bundles: listener == "SASL_PLAINTEXT",
                 });
                 run.explains(&what, reason, shown);
                 run.shows_no_secret(self, &[wrong]);
@@ -312,7 +350,7 @@ impl Secured {
                     listener,
                     tls,
                     sasl,
-                    other: String::new(),
+                    bundles: false,
                 });
                 run.has_logged(shown);
                 run.reads_the_process();
@@ -434,7 +472,6 @@ impl Run {
         let key = fs::read_to_string(keys).unwrap();
         let lines = key.lines().filter(|line| !line.starts_with('-'));
         secrets.extend(lines.map(str::to_owned));
-        let bundles = self.bundles(secured);
         let mut outputs = vec![
             ("log".to_owned(), self.log().into_bytes()),
             ("record".to_owned(), fs::read(&self.record).unwrap()),
@@ -448,7 +485,9 @@ impl Run {
         ] {
             outputs.push((path.to_owned(), self.exporter.get(path).1.into_bytes()));
         }
-        outputs.extend(bundles);
+        if self.saves_bundles {
+            outputs.extend(self.bundles(secured));
+        }
         for (name, bytes) in outputs {
             assert!(!bytes.is_empty(), "{name} is empty");
             for secret in &secrets {
@@ -466,6 +505,7 @@ impl Run {
         ));
         let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-vitals"));
         command.arg("bundle").arg("--output").arg(&folder);
+        command.arg("--config.file").arg(&self.config);
         let output = secured.cluster.cell().run_tool(command, TIME).unwrap();
         assert!(output.status.success(), "{output:?}");
         let mut files = Vec::new();

@@ -352,3 +352,6 @@ fn read_file(key: &str, path: &Path, what: &str) -> Result<String, String> {
     let shown = path.display();
     settings_file::read(path, what).map_err(|error| format!("`{key}` {shown}: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

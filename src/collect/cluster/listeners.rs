@@ -95,6 +95,7 @@ impl Known {
             by_handler: self.client.answered_by() == AnsweredBy::RequestHandlers,
             certificate_end: self.client.certificate_end(),
             verified: trust.map(|trust| trust == Trust::Verified),
+            anonymous: trust.is_some() && self.client.is_anonymous(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kafka::metadata_log::batch::{self, HEADER, Parsed};
 use crate::kafka::metadata_log::image::Image;
-use crate::kafka::metadata_log::replay::{Applied, Replay};
+use crate::kafka::metadata_log::replay::{Applied, Replay, Watch};
 use crate::kafka::metadata_log::{LogError, LogProblem};
 use crate::model::Moment;
 use crate::sys::plain::FileError;
@@ -96,6 +96,27 @@ struct Open {
 /// What a run may still do.
 struct Budget(usize);
 
+/// Notes what the counts before transactions cost.
+struct Counted<'a> {
+    watch: &'a mut dyn Watch,
+    changes: u64,
+    bytes: usize,
+}
+
+impl Watch for Counted<'_> {
+    fn before_transaction(&mut self, image: &Image) {
+        if self.changes != image.changes() {
+            self.changes = image.changes();
+            self.bytes += image.bytes();
+        }
+        self.watch.before_transaction(image);
+    }
+
+    fn may_need(&mut self, bytes: usize) -> bool {
+        self.watch.may_need(bytes)
+    }
+}
+
 impl Follower {
     /// Follows the log in that folder.
     pub(super) fn new(folder: Rooted) -> Follower {
@@ -113,24 +134,21 @@ impl Follower {
         &self.replay
     }
 
-    /// Reads what is new, as much as a run may. `before_transaction` sees the state at the start of each transaction, whose
-    /// records do not count before it has ended.
+    /// Reads what is new, as much as a run may.
     ///
     /// # Errors
     /// A file cannot be read, or what it holds is not understood. Only a new follower goes on.
     pub(super) fn run(
         &mut self,
         now: Moment,
-        before_transaction: &mut dyn FnMut(&Image),
+        watch: &mut dyn Watch,
     ) -> Result<Progress, FollowError> {
         let mut budget = Budget(MOST_PER_RUN);
         self.look_at_folder(now)?;
         loop {
             let progress = match &self.place {
                 Place::Start => self.start()?,
-                Place::Snapshot(..) | Place::Segment(_) => {
-                    self.read(now, &mut budget, before_transaction)?
-                }
+                Place::Snapshot(..) | Place::Segment(_) => self.read(now, &mut budget, watch)?,
             };
             match progress {
                 Step::Next => {}
@@ -227,7 +245,7 @@ impl Follower {
         &mut self,
         now: Moment,
         budget: &mut Budget,
-        before_transaction: &mut dyn FnMut(&Image),
+        watch: &mut dyn Watch,
     ) -> Result<Step, FollowError> {
         let (open, is_snapshot) = match &mut self.place {
             Place::Snapshot(open, _) => (open, true),
@@ -251,9 +269,13 @@ impl Follower {
             } else {
                 0
             };
+            if want > LARGE_READ && !watch.may_need(self.replay.image().bytes() + want) {
+                let cause = LogProblem::NoRoom(want).at(self.replay.next_offset());
+                return Err(FollowError::Log { path, cause });
+            }
             let mut buffer = vec![0; want + again];
             let count =
-                read_full(&open.file, &mut buffer, open.at - again as u64).map_err(read_error)?;
+                read_at(&open.file, &mut buffer, open.at - again as u64).map_err(read_error)?;
             let is_last = |bytes: &[u8]| {
                 open.last
                     .is_none_or(|(_, header)| bytes.starts_with(&header))
@@ -262,7 +284,7 @@ impl Follower {
                 count >= again && is_last(&buffer)
             } else if let Some((at, _)) = open.last {
                 let mut header = [0; HEADER];
-                read_full(&open.file, &mut header, at).map_err(read_error)?;
+                read_at(&open.file, &mut header, at).map_err(read_error)?;
                 is_last(&header)
             } else {
                 true
@@ -285,15 +307,14 @@ impl Follower {
                     }
                     Err(cause) => return Err(FollowError::Log { path, cause }),
                 };
-                let mut counted = 0;
-                let mut before = |image: &Image| {
-                    if image.changes() != changes {
-                        changes = image.changes();
-                        counted += image.bytes();
-                    }
-                    before_transaction(image);
+                let mut counted = Counted {
+                    watch: &mut *watch,
+                    changes,
+                    bytes: 0,
                 };
-                let applied = self.replay.apply(&batch, &mut before);
+                let applied = self.replay.apply(&batch, &mut counted);
+                changes = counted.changes;
+                let counted = counted.bytes;
                 let applied = applied.map_err(|cause| FollowError::Log {
                     path: path.clone(),
                     cause,
@@ -396,17 +417,14 @@ fn may_be_half_written(error: &LogError, bytes: &[u8]) -> bool {
     error.problem == LogProblem::Checksum && length as usize + 12 == bytes.len()
 }
 
-fn read_full(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + count as u64) {
-            Ok(0) => break,
-            Ok(more) => count += more,
+/// Fewer bytes than there is room for are the end of the file.
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, at) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
-    Ok(count)
 }
 
 fn inode(file: &File) -> Option<u64> {

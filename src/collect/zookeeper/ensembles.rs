@@ -14,6 +14,9 @@ use crate::model::{Failure, Moment, Reason, text};
 
 /// Rounds that are due at the same moment run one after the other, and share the list of brokers.
 const SAME_MOMENT: Duration = Duration::from_millis(200);
+/// How long an override is believed, and how many of them are kept.
+const OVERRIDES_LAST: Duration = Duration::from_secs(120);
+const MOST_OVERRIDES: usize = 1_000;
 /// What a broker advertises is for a person, so its beginning is enough.
 const ENDPOINT: usize = 255;
 
@@ -42,6 +45,8 @@ struct Shared {
     session: Session,
     /// By the root of the cluster.
     newest: BTreeMap<String, Round>,
+    /// `min.insync.replicas` by the path of a node of settings.
+    overrides: BTreeMap<String, (Instant, Option<u32>)>,
 }
 
 struct Round {
@@ -85,6 +90,7 @@ impl Ensembles {
         let ensemble = Arc::new(Ensemble(Mutex::new(Shared {
             session,
             newest: BTreeMap::new(),
+            overrides: BTreeMap::new(),
         })));
         known.insert(way, Arc::downgrade(&ensemble));
         ensemble
@@ -131,6 +137,44 @@ impl Ensemble {
             Some(Some(registration)) => Ok((members, Some(registration))),
             Some(None) => Err(unreadable(&members.server, &path, "a registered broker")),
         }
+    }
+
+    /// Reads `min.insync.replicas` in nodes of settings; None where a node does not have it, or does not exist.
+    pub async fn min_isr(
+        &self,
+        paths: &[String],
+        within: Duration,
+    ) -> Result<BTreeMap<String, Option<u32>>, Failure> {
+        let mut shared = self.0.lock().await;
+        let (now, deadline) = (Instant::now(), Instant::now() + within);
+        let Shared {
+            session, overrides, ..
+        } = &mut *shared;
+        overrides.retain(|_, (read, _)| now - *read < OVERRIDES_LAST);
+        if overrides.len() + paths.len() > MOST_OVERRIDES {
+            overrides.clear();
+        }
+        let mut found = BTreeMap::new();
+        for path in paths {
+            let min = match overrides.get(path) {
+                Some((_, min)) => *min,
+                None => {
+                    let read = session.data(path, deadline, min_isr).await;
+                    let min = match read.map_err(failure)? {
+                        None => None,
+                        Some(Some(min)) => min,
+                        Some(None) => {
+                            let server = session.server().unwrap_or_default();
+                            return Err(unreadable(server, path, "settings"));
+                        }
+                    };
+                    overrides.insert(path.clone(), (now, min));
+                    min
+                }
+            };
+            found.insert(path.clone(), min);
+        }
+        Ok(found)
     }
 
     /// Sends a question if the session would not last until `next` without one; returns when the next one is due.
@@ -220,6 +264,25 @@ pub fn controller(data: &[u8]) -> Option<i32> {
     }
     let written: Written = serde_json::from_slice(data).ok()?;
     Some(written.brokerid)
+}
+
+/// Reads `min.insync.replicas` in what Kafka has written below `/config`; None inside if that does not have it.
+pub fn min_isr(data: &[u8]) -> Option<Option<u32>> {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        config: Settings,
+    }
+    #[derive(Default, Deserialize)]
+    struct Settings {
+        #[serde(rename = "min.insync.replicas")]
+        min_isr: Option<String>,
+    }
+    let written: Written = serde_json::from_slice(data).ok()?;
+    match written.config.min_isr {
+        None => Some(None),
+        Some(text) => Some(Some(text.trim().parse().ok()?)),
+    }
 }
 
 /// Kafka writes milliseconds as a text.

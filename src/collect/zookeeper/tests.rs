@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::ensembles::{controller, registration};
+use lab::fake_broker::{Answer, FakeBroker, ReceivedRequest, framed};
+
+use super::ensembles::{Ensembles, Way, controller, min_isr, registration};
+use super::plan::{MOST_SERVERS, plan};
 use super::*;
+use crate::model::{Broker, Mode};
 
 fn broker() -> Broker {
     Broker {
@@ -152,6 +156,26 @@ fn registrations_of_all_versions_are_read() {
     assert_eq!(controller(b"217"), None);
 }
 
+/// What `kafka-topics` and `kafka-configs` write.
+#[test]
+fn overrides_of_the_minimum_are_read() {
+    for (written, min) in [
+        (r#"{"version":1,"config":{}}"#, Some(None)),
+        (r#"{"version":1,"config":{"retention.ms":"1"}}"#, Some(None)),
+        (
+            r#"{"version":1,"config":{"min.insync.replicas":"2","a":"b"}}"#,
+            Some(Some(2)),
+        ),
+        (
+            r#"{"version":1,"config":{"min.insync.replicas":"two"}}"#,
+            None,
+        ),
+        ("", None),
+    ] {
+        assert_eq!(min_isr(written.as_bytes()), min, "{written}");
+    }
+}
+
 #[test]
 fn a_registration_from_before_the_start_is_that_of_an_earlier_process() {
     let members = Members {
@@ -177,4 +201,106 @@ fn a_registration_from_before_the_start_is_that_of_an_earlier_process() {
     );
     let missing = report(members.clone(), None, Some(started)).registration;
     assert_eq!(missing, OwnRegistration::Missing);
+}
+
+/// The fake broker takes the first bytes of a request for other fields.
+fn is_greeting(asked: &ReceivedRequest) -> bool {
+    asked.correlation == 0
+}
+
+/// A ZooKeeper in which broker 7 is registered, and each node has these data. It grants sessions of so long.
+async fn server(timeout_millis: i32, data: &'static str) -> FakeBroker {
+    FakeBroker::start(move |asked| {
+        let (xid, body) = match asked.correlation {
+            0 => {
+                let granted = timeout_millis.to_be_bytes().to_vec();
+                (
+                    0,
+                    [granted, vec![0; 8], vec![0, 0, 0, 16], vec![0; 17]].concat(),
+                )
+            }
+            8 => {
+                let children = [&[0; 12][..], &[0, 0, 0, 1], &[0, 0, 0, 1], b"7"];
+                (xid(asked), children.concat())
+            }
+            _ => {
+                let length = (data.len() as i32).to_be_bytes();
+                let node = [&[0; 12][..], &length, data.as_bytes(), &[0; 68]];
+                (xid(asked), node.concat())
+            }
+        };
+        Answer::RawThenSilence(framed(xid, &body).into())
+    })
+    .await
+}
+
+fn xid(asked: ReceivedRequest) -> i32 {
+    i32::from(asked.api) << 16 | i32::from(asked.version as u16)
+}
+
+fn way(server: &FakeBroker, of_others: bool) -> Way {
+    Way {
+        servers: vec![server.address.clone()],
+        loopback: true,
+        of_others,
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn brokers_of_a_host_share_a_session_and_a_list() {
+    let data = r#"{"timestamp":"5","endpoints":["A://h:1"],"brokerid":7}"#;
+    let server = server(30_000, data).await;
+    let ensembles = Ensembles::default();
+    let [one, two] = [(); 2].map(|()| ensembles.of(way(&server, false), 0));
+    let others = ensembles.of(way(&server, true), 0);
+    let read = |ensemble: Arc<Ensemble>, id| async move { ensemble.read("", id, SECOND).await };
+    let (own, other) = tokio::join!(read(one, 7), read(two, 8));
+    let ((members, registration), (_, none)) = (own.unwrap(), other.unwrap());
+    assert_eq!(
+        (members.controller, &*members.brokers),
+        (Some(7), &BTreeSet::from([7]))
+    );
+    assert_eq!((registration.unwrap().since, none), (Moment(5), None));
+    let kinds = |server: &FakeBroker| -> Vec<(usize, i32)> {
+        let asked = server.asked().into_iter();
+        asked
+            .map(|asked| (asked.connection, asked.correlation))
+            .collect()
+    };
+    // The list, the controller, and the node of the one that is listed.
+    assert_eq!(kinds(&server), [(0, 0), (0, 8), (0, 4), (0, 4)]);
+    // What is another user's has a session of its own.
+    read(others, 8).await.unwrap();
+    assert_eq!(kinds(&server)[4..], [(1, 0), (1, 8), (1, 4)]);
+}
+
+#[tokio::test]
+async fn overrides_are_read_once_in_two_minutes() {
+    let data = r#"{"version":1,"config":{"min.insync.replicas":"2"}}"#;
+    let server = server(30_000, data).await;
+    let ensemble = Ensembles::default().of(way(&server, false), 0);
+    let paths = ["/config/topics/a", "/config/topics/b"].map(str::to_owned);
+    for paths in [&paths[..1], &paths, &paths] {
+        let found = ensemble.min_isr(paths, SECOND).await.unwrap();
+        assert!(found.len() == paths.len() && found.values().all(|min| *min == Some(2)));
+    }
+    assert_eq!(server.asked().len(), 1 + paths.len());
+}
+
+#[tokio::test]
+async fn a_session_lasts_through_rare_rounds() {
+    let server = server(300, r#"{"brokerid":7}"#).await;
+    let ensemble = Ensembles::default().of(way(&server, false), 0);
+    let _ = ensemble.read("", 8, SECOND).await.unwrap();
+    let (before, next) = (server.asked().len(), Instant::now() + SECOND / 2);
+    rest(&ensemble, "", next).await;
+    assert!(Instant::now() >= next);
+    let questions = server.asked();
+    assert!(questions.len() >= before + 3, "{questions:?}");
+    assert_eq!(
+        questions.iter().filter(|asked| is_greeting(asked)).count(),
+        1
+    );
 }

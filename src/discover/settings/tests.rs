@@ -146,6 +146,42 @@ fn ids_roles_and_folders() {
 }
 
 #[test]
+fn the_folder_of_the_metadata_log_and_min_isr() {
+    let kraft = "process.roles=broker\nlog.dirs=/a,/b\n";
+    let of = |text: &str| interpreted(Some("4.3.0"), text);
+    let folder = |text: &str| of(text).metadata_log_dir;
+    assert_eq!(folder(kraft), Some("/a".into()));
+    assert_eq!(
+        folder("process.roles=broker"),
+        Some("/tmp/kafka-logs".into())
+    );
+    assert_eq!(
+        folder(&format!("{kraft}metadata.log.dir=/c\n")),
+        Some("/c".into())
+    );
+    let provided = of(&format!(
+        "{kraft}metadata.log.dir=${{file:/x:dir}}\nmin.insync.replicas=${{file:/x:n}}"
+    ));
+    assert_eq!(
+        (provided.metadata_log_dir, provided.min_insync_replicas),
+        (None, None)
+    );
+    assert_eq!(provided.problems.len(), 2);
+    assert_eq!(folder("zookeeper.connect=z\nlog.dirs=/a"), None);
+    assert_eq!(of(kraft).min_insync_replicas, Some(1));
+    assert_eq!(
+        of("zookeeper.connect=z\nmin.insync.replicas=2").min_insync_replicas,
+        Some(2)
+    );
+    let wrong = of(&format!("{kraft}min.insync.replicas=two"));
+    assert_eq!(wrong.min_insync_replicas, None);
+    assert_eq!(
+        wrong.problems,
+        ["min.insync.replicas in server.properties is no number"]
+    );
+}
+
+#[test]
 fn the_way_to_zookeeper() {
     let read = |text: &str| {
         let broker = interpreted(None, text);

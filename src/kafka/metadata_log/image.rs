@@ -6,12 +6,13 @@ use super::super::wire::{Ids, MAX_BROKERS};
 use super::LogProblem;
 use super::record::{PartitionId, Record, RegisterBroker, Uuid};
 
-/// What the state may need, in bytes. 200,000 partitions with three replicas each need some 13 MiB.
-pub const MOST_BYTES: usize = 40 << 20;
 /// What keeping a topic or a config costs besides its texts and partitions.
 const ENTRY: usize = 128;
 /// More partitions than any topic has. It bounds what a single record can make grow.
 const MOST_PARTITIONS: usize = 1 << 20;
+
+/// Whether an image may need so many bytes. 200,000 partitions with three replicas each need some 13 MiB.
+pub type MayNeed<'a> = &'a mut dyn FnMut(usize) -> bool;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Image {
@@ -140,13 +141,14 @@ impl Image {
         self.bytes
     }
 
-    /// Applies a record; transactions are the business of [`super::replay`].
+    /// Applies a record; transactions are the business of [`super::replay`]. `may_need` is asked before the image grows to so
+    /// many bytes.
     ///
     /// # Errors
-    /// The record does not fit those before it, or there is too much. The image is of no use then.
-    pub fn apply(&mut self, record: &Record<'_>) -> Result<(), LogProblem> {
+    /// The record does not fit those before it, or may not be kept. The image is of no use then.
+    pub fn apply(&mut self, record: &Record<'_>, may_need: MayNeed<'_>) -> Result<(), LogProblem> {
         match *record {
-            Record::RegisterBroker(broker) => self.register(broker)?,
+            Record::RegisterBroker(broker) => self.register(broker, may_need)?,
             Record::UnregisterBroker { id } => {
                 let known = self.brokers.remove(&id);
                 known.ok_or(LogProblem::Unknown("a broker"))?;
@@ -163,7 +165,7 @@ impl Image {
                 broker.in_controlled_shutdown |= in_controlled_shutdown;
             }
             Record::Topic { name, id } => {
-                self.need(ENTRY + name.len())?;
+                self.need(ENTRY + name.len(), may_need)?;
                 let topic = Topic {
                     name: name.into(),
                     partitions: Vec::new(),
@@ -176,7 +178,7 @@ impl Image {
                 let topic = self.topics.remove(&id);
                 let topic = topic.ok_or(LogProblem::Unknown("a topic"))?;
                 self.free(bytes_of(&topic));
-                self.set_min_isr_of_topic(&topic.name, None)?;
+                self.set_min_isr_of_topic(&topic.name, None, may_need)?;
             }
             Record::Partition {
                 partition,
@@ -187,7 +189,7 @@ impl Image {
                 leader,
             } => {
                 let replicas = joined(replicas, &isr, &removing, &adding)?;
-                self.put(partition, Partition { leader, replicas })?;
+                self.put(partition, Partition { leader, replicas }, may_need)?;
             }
             Record::PartitionChange {
                 partition,
@@ -218,14 +220,14 @@ impl Image {
                         &adding,
                     )?,
                 };
-                self.put(partition, after)?;
+                self.put(partition, after, may_need)?;
             }
             Record::Config {
                 of_topic,
                 of,
                 key: "min.insync.replicas",
                 value,
-            } => self.configure(of_topic, of, value)?,
+            } => self.configure(of_topic, of, value, may_need)?,
             Record::Migration { under_way } => self.migrating = under_way,
             Record::Config { .. }
             | Record::NoOp
@@ -238,17 +240,21 @@ impl Image {
         Ok(())
     }
 
-    fn register(&mut self, broker: RegisterBroker<'_>) -> Result<(), LogProblem> {
+    fn register(
+        &mut self,
+        broker: RegisterBroker<'_>,
+        may_need: MayNeed<'_>,
+    ) -> Result<(), LogProblem> {
         let state = BrokerState {
             fenced: broker.fenced,
             in_controlled_shutdown: broker.in_controlled_shutdown,
             endpoint: broker.endpoint.map(|(host, port)| (host.into(), port)),
         };
         if self.brokers.insert(broker.id, state).is_none() {
-            self.need(ENTRY)?;
+            self.need(ENTRY, may_need)?;
         }
         match self.brokers.len() > MAX_BROKERS {
-            true => Err(LogProblem::TooBig(MOST_BYTES >> 20)),
+            true => Err(LogProblem::Brokers),
             false => Ok(()),
         }
     }
@@ -258,11 +264,12 @@ impl Image {
         of_topic: bool,
         of: &str,
         value: Option<&str>,
+        may_need: MayNeed<'_>,
     ) -> Result<(), LogProblem> {
         let number = |text: &str| text.trim().parse::<u32>().map_err(|_| LogProblem::MinIsr);
         let value = value.map(number).transpose()?;
         if of_topic {
-            return self.set_min_isr_of_topic(of, value);
+            return self.set_min_isr_of_topic(of, value, may_need);
         }
         if of.is_empty() {
             self.min_isr_of_all = value;
@@ -272,7 +279,7 @@ impl Image {
         let id = id.map_err(|_| LogProblem::Unknown("a broker"))?;
         let before = match value {
             Some(value) => {
-                self.need(ENTRY)?;
+                self.need(ENTRY, may_need)?;
                 self.min_isr_of_brokers.insert(id, value)
             }
             None => self.min_isr_of_brokers.remove(&id),
@@ -281,11 +288,16 @@ impl Image {
         Ok(())
     }
 
-    fn set_min_isr_of_topic(&mut self, name: &str, value: Option<u32>) -> Result<(), LogProblem> {
+    fn set_min_isr_of_topic(
+        &mut self,
+        name: &str,
+        value: Option<u32>,
+        may_need: MayNeed<'_>,
+    ) -> Result<(), LogProblem> {
         let bytes = ENTRY + name.len();
         let before = match value {
             Some(value) => {
-                self.need(bytes)?;
+                self.need(bytes, may_need)?;
                 self.min_isr_of_topics.insert(name.into(), value)
             }
             None => self.min_isr_of_topics.remove(name),
@@ -302,38 +314,45 @@ impl Image {
         partition.ok_or(LogProblem::Unknown("a partition"))
     }
 
-    fn put(&mut self, id: PartitionId, partition: Partition) -> Result<(), LogProblem> {
+    fn put(
+        &mut self,
+        id: PartitionId,
+        partition: Partition,
+        may_need: MayNeed<'_>,
+    ) -> Result<(), LogProblem> {
         let index = usize::try_from(id.index).unwrap_or(usize::MAX);
         if index >= MOST_PARTITIONS {
             return Err(LogProblem::PartitionId(id.index));
         }
+        let topic = self.topics.get(&id.topic);
+        let topic = topic.ok_or(LogProblem::Unknown("a topic"))?;
+        let (length, room) = (topic.partitions.len(), topic.partitions.capacity());
+        // Some more than needed, so that few partitions at a time are copied.
+        let wanted = match index < room {
+            true => room,
+            false => (index + 1).max(room + room / 4),
+        };
+        self.need(
+            bytes_of_slots(wanted - room) + bytes_of_partition(&partition),
+            may_need,
+        )?;
         let topic = self.topics.get_mut(&id.topic);
         let topic = topic.ok_or(LogProblem::Unknown("a topic"))?;
-        let before = bytes_of_slots(topic.partitions.capacity());
-        let grown = (index + 1).saturating_sub(topic.partitions.len());
-        let mut more = bytes_of_partition(&partition);
-        if self.bytes + more + bytes_of_slots(grown) > MOST_BYTES {
-            return Err(LogProblem::TooBig(MOST_BYTES >> 20));
-        }
-        if grown > 0 {
+        topic.partitions.reserve_exact(wanted - length);
+        if index >= length {
             topic.partitions.resize_with(index + 1, || None);
         }
-        more += bytes_of_slots(topic.partitions.capacity()) - before;
-        let old = topic
-            .partitions
-            .get_mut(index)
-            .map(|slot| slot.replace(partition));
-        let old = old.flatten().as_ref().map_or(0, bytes_of_partition);
-        self.need(more)?;
-        self.free(old);
+        let slot = topic.partitions.get_mut(index);
+        let old = slot.and_then(|slot| slot.replace(partition));
+        self.free(old.as_ref().map_or(0, bytes_of_partition));
         Ok(())
     }
 
-    fn need(&mut self, bytes: usize) -> Result<(), LogProblem> {
+    fn need(&mut self, bytes: usize, may_need: MayNeed<'_>) -> Result<(), LogProblem> {
         self.bytes = self.bytes.saturating_add(bytes);
-        match self.bytes > MOST_BYTES {
-            true => Err(LogProblem::TooBig(MOST_BYTES >> 20)),
-            false => Ok(()),
+        match may_need(self.bytes) {
+            true => Ok(()),
+            false => Err(LogProblem::NoRoom(self.bytes)),
         }
     }
 

@@ -14,7 +14,7 @@ pub mod image;
 pub mod record;
 pub mod replay;
 
-use super::wire::WireError;
+use super::wire::{MAX_BROKERS, WireError};
 
 /// Why the log cannot be read on from a record or a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,8 +68,10 @@ pub enum LogProblem {
     Transaction,
     #[error("more than {0} transactions were aborted")]
     Aborted(usize),
-    #[error("the state of the cluster needs more than {0} MiB")]
-    TooBig(usize),
+    #[error("no room is left for the state of the cluster, which needs {0} bytes and more")]
+    NoRoom(usize),
+    #[error("more than {MAX_BROKERS} brokers")]
+    Brokers,
 }
 
 impl LogProblem {

@@ -37,6 +37,14 @@ enum Transaction {
     LeftOut,
 }
 
+/// Who replays a log.
+pub trait Watch {
+    /// Sees the image at the start of each transaction, whose records do not count before its end.
+    fn before_transaction(&mut self, image: &Image);
+    /// Whether the image may need so many bytes.
+    fn may_need(&mut self, bytes: usize) -> bool;
+}
+
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -99,15 +107,11 @@ impl Replay {
         (self.next, self.from, self.epoch) = (base, from, 0);
     }
 
-    /// Applies a batch. `before_transaction` sees the image at the start of each transaction.
+    /// Applies a batch.
     ///
     /// # Errors
     /// A record is not understood, or does not fit those before it. The image is of no use then.
-    pub fn apply(
-        &mut self,
-        batch: &Batch<'_>,
-        before_transaction: &mut dyn FnMut(&Image),
-    ) -> Result<Applied, LogError> {
+    pub fn apply(&mut self, batch: &Batch<'_>, watch: &mut dyn Watch) -> Result<Applied, LogError> {
         if batch.epoch < self.epoch {
             return Err(LogProblem::Epoch(batch.epoch).at(batch.base_offset));
         }
@@ -122,7 +126,7 @@ impl Replay {
                 if raw.offset < self.from || applied == Applied::Aborted {
                     return Ok(());
                 }
-                let done = self.record(&raw, batch.written, before_transaction);
+                let done = self.record(&raw, batch.written, watch);
                 applied = done.map_err(|problem| problem.at(raw.offset))?;
                 Ok(())
             })?;
@@ -137,7 +141,7 @@ impl Replay {
         &mut self,
         raw: &RawRecord<'_>,
         written: i64,
-        before_transaction: &mut dyn FnMut(&Image),
+        watch: &mut dyn Watch,
     ) -> Result<Applied, LogProblem> {
         let value = raw.value.ok_or(LogProblem::Unknown("nothing"))?;
         let record = record::read(value)?;
@@ -146,7 +150,7 @@ impl Replay {
                 self.transaction = match self.aborted.contains(&raw.offset) {
                     true => Transaction::LeftOut,
                     false => {
-                        before_transaction(&self.image);
+                        watch.before_transaction(&self.image);
                         Transaction::Open(raw.offset)
                     }
                 };
@@ -172,7 +176,10 @@ impl Replay {
                 self.pulse = apart.map(Duration::from_millis);
             }
             (_, Transaction::LeftOut) => {}
-            (record, Transaction::None | Transaction::Open(_)) => self.image.apply(&record)?,
+            (record, Transaction::None | Transaction::Open(_)) => {
+                self.image
+                    .apply(&record, &mut |bytes| watch.may_need(bytes))?;
+            }
         }
         Ok(Applied::Whole)
     }

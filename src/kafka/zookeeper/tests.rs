@@ -168,6 +168,17 @@ async fn servers_that_fail_are_tried_once_each_and_then_rarely() {
     assert_eq!(count(), (2, 2));
 }
 
+#[tokio::test]
+async fn a_server_that_demands_a_login_gets_no_session_each_round() {
+    let server = server(|asked| answer(asked, jute::SASL_REQUIRED, &[])).await;
+    let mut session = session(&[&server]);
+    for _ in 0..3 {
+        let error = children(&mut session).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::Denied, "{error}");
+    }
+    assert_eq!(asked(&server), [(0, None), (0, Some(1))]);
+}
+
 /// Reads the session that a greeting names.
 async fn greeted(stream: &mut tokio::net::TcpStream) -> i64 {
     use tokio::io::AsyncReadExt as _;

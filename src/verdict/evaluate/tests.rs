@@ -2,6 +2,7 @@
 
 mod cluster;
 mod lasting;
+mod listeners;
 mod metadata_log;
 mod restarts;
 

@@ -166,7 +166,7 @@ async fn without_a_visible_topic_the_peers_are_still_known() {
         "the ring has it"
     );
     let failure = no_topic(&collector.broker, &counts).unwrap();
-    let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the ANONYMOUS user lacks Describe on topics, which the ACLs should allow";
+    let expected = "broker 2 (pid 77): no topic is visible to the exporter: none exists, or the user of its login (ANONYMOUS without one) lacks Describe on topics, which the ACLs should allow";
     assert_eq!(
         (failure.reason, failure.message.as_str()),
         (Reason::NoTopic, expected)

@@ -150,10 +150,13 @@ impl Cluster {
                     }
                     _ => return vec![],
                 };
-                of.adding = adding
-                    .into_iter()
-                    .filter(|id| !of.replicas.contains(id))
-                    .collect();
+                let is_new = |id: &i32| !of.replicas.contains(id);
+                let adding: Vec<i32> = adding.into_iter().filter(is_new).collect();
+                // A partition always keeps a replica.
+                if adding.is_empty() {
+                    return vec![];
+                }
+                of.adding = adding;
                 of.removing = of.replicas[..1].to_vec();
                 of.replicas.extend(&of.adding);
                 let change = log::Partition {

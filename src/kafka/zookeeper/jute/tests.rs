@@ -1,9 +1,54 @@
-//! The bytes are those of ZooKeeper 3.4.8, recorded between its own shell and a server.
+//! `tests/fixtures/zookeeper` says where its bytes come from; the requests were recorded with them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
 
+use std::fs;
+
 use proptest::prelude::*;
+
+fn recorded(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/zookeeper");
+    fs::read(format!("{folder}/{name}.bin")).unwrap()
+}
+
+#[test]
+fn requests_are_those_of_zookeepers_own_shell() {
+    let hex =
+        |frame: Vec<u8>| -> String { frame.iter().map(|byte| format!("{byte:02x}")).collect() };
+    // As sent by `ls /brokers/ids`, with a session of 30 s as well, and by `get /controller`.
+    assert_eq!(
+        hex(connect_request(None, Duration::from_secs(30))),
+        "0000002d000000000000000000000000000075300000000000000000000000100000000000000000000000000000000000"
+    );
+    assert_eq!(
+        hex(children_request(1, "/brokers/ids")),
+        "0000001900000001000000080000000c2f62726f6b6572732f69647300"
+    );
+    assert_eq!(
+        hex(data_request(1, "/controller")),
+        "0000001800000001000000040000000b2f636f6e74726f6c6c657200"
+    );
+}
+
+#[test]
+fn recorded_answers_are_read() {
+    let session = recorded("session");
+    let found = connected(&session).unwrap();
+    assert_eq!(found.timeout, Duration::from_secs(30));
+    assert_eq!(found.session.id, 0x01a2_2ba6_d8ed_0005);
+    assert_eq!(found.session.password[..4], [0xe8, 0x5b, 0xe6, 0x86]);
+    // As a server before 3.4 sends it.
+    assert!(connected(&session[..session.len() - 1]).unwrap() == found);
+    assert_eq!(children(&recorded("children")), Ok(Ok(vec!["22", "1"])));
+    let controller = br#"{"version":1,"brokerid":1,"timestamp":"1480495800001"}"#;
+    assert_eq!(data(&recorded("controller")), Ok(Ok(&controller[..])));
+    let broker = recorded("broker");
+    let broker = data(&broker).unwrap().unwrap();
+    assert!(broker.starts_with(b"{\"jmx_port\":-1,") && broker.len() == 129);
+    assert_eq!(data(&recorded("no-node")), Ok(Err(NO_NODE)));
+    assert_eq!(children(&recorded("no-node")), Ok(Err(NO_NODE)));
+}
 
 /// zxid 99, no error.
 fn header(code: i32) -> Vec<u8> {
