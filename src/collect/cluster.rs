@@ -40,6 +40,8 @@ pub struct Cluster;
 pub enum Update {
     /// Published at once, because asking a peer for the counts may take time.
     Probes(Box<ProbeReport>),
+    /// What a peer counts, to check the counts of the broker itself.
+    Checked(Box<ClusterCounts>),
     /// The last update of a run.
     Counts(Result<Box<ClusterCounts>, Failure>),
     /// No request is sent to this broker, for this reason. That is no failure.
@@ -63,6 +65,9 @@ impl Collector for Cluster {
             }
             Ok(Update::Probes(report)) => {
                 stamp.put(&mut broker.probes, Ok(*report));
+            }
+            Ok(Update::Checked(counts)) => {
+                stamp.put(&mut broker.peer_view, Ok(*counts));
             }
             Ok(Update::Counts(counts)) => {
                 let counts = counts.map(|counts| *counts);
@@ -154,7 +159,11 @@ pub(super) async fn run(context: BrokerContext) {
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.behind.send_replace(behind);
+                let checked = client.check(counts.as_ref().ok(), &probes.peers).await;
                 publish(Update::Counts(counts.map(Box::new))).await;
+                if let Some(checked) = checked {
+                    publish(Update::Checked(Box::new(checked))).await;
+                }
             }
             Err(failure) => {
                 report_silence(&context, false);
@@ -245,7 +254,12 @@ pub struct ClusterClient {
     access: Access,
     listeners: Listeners,
     peers: Peers,
+    /// Rounds until a peer is asked for its view.
+    unchecked: u32,
 }
+
+/// Rounds from one view of a peer to the next: a minute by default.
+const CHECKED_EVERY: u32 = 12;
 
 impl ClusterClient {
     /// `bootstrap` (`host:port`) and `listener` (its name) come from the config and override what discovery found.
@@ -265,6 +279,7 @@ impl ClusterClient {
             access: Access::default(),
             listeners: Listeners::default(),
             peers: Peers::default(),
+            unchecked: 0,
         }
     }
 
@@ -416,6 +431,24 @@ impl ClusterClient {
             }
             own => own,
         }
+    }
+
+    /// What a peer counts: once a minute, and in every round while that differs from the broker's own counts.
+    pub async fn check(
+        &mut self,
+        counts: Option<&ClusterCounts>,
+        probed: &[PeerProbe],
+    ) -> Option<ClusterCounts> {
+        let own = counts.filter(|counts| counts.source == ClusterSource::Own)?;
+        if self.unchecked > 0 {
+            self.unchecked -= 1;
+            return None;
+        }
+        let why = Failure::new(Reason::Slow, "a check of what the broker itself says");
+        let peer = self.ask_peer(why, probed).await.ok();
+        let same = peer.as_ref().is_none_or(|peer| peer.view() == own.view());
+        self.unchecked = if same { CHECKED_EVERY - 1 } else { 0 };
+        peer
     }
 
     /// Counts from the Metadata of the first peer that answered its probe. `silence` is why the broker itself failed.

@@ -105,6 +105,9 @@ pub struct BrokerSnapshot {
     pub accept_queues: Reading<Vec<AcceptQueue>>,
     pub connections: Reading<SocketOwners>,
     pub cluster: Reading<ClusterCounts>,
+    /// What a peer counts by its Metadata, asked now and then to check what the broker itself says.
+    #[serde(default)]
+    pub peer_view: Reading<ClusterCounts>,
     pub probes: Reading<ProbeReport>,
     /// Only KRaft nodes have it.
     #[serde(default)]
@@ -200,6 +203,7 @@ impl BrokerSnapshot {
             C::LogDirs => self.log_dirs = Reading::default(),
             C::Cluster => {
                 self.cluster = Reading::default();
+                self.peer_view = Reading::default();
                 self.probes = Reading::default();
             }
             C::MetadataLog => self.metadata_log = Reading::default(),
@@ -354,6 +358,18 @@ pub struct ClusterCounts {
     pub under_replicated_partitions: Arc<[PartitionState]>,
     /// How many more there are.
     pub under_replicated_left_out: u64,
+}
+
+impl ClusterCounts {
+    /// What two views of the cluster must agree on: partitions, led ones, offline ones, under-replicated ones.
+    pub fn view(&self) -> [u64; 4] {
+        [
+            self.partitions,
+            self.leader,
+            self.offline,
+            self.under_replicated,
+        ]
+    }
 }
 
 /// What a KRaft node's own replica of `__cluster_metadata` says. The node's request handlers have no part in it.

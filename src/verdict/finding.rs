@@ -126,7 +126,7 @@ findings! {
         "Partitions that this broker leads have fewer replicas in the ISR than assigned.",
         "If this broker is gray (alive, not working), repair it first. Otherwise check the missing followers: down, slow, or cut off.";
     ViewsDiverge = "views_diverge", Warning, "Two views of the cluster differ",
-        "What Metadata says of the cluster has differed from the node's own metadata log for 30 s, although both agreed before: the broker, or the peer that answered, acts on an old state.",
+        "What Metadata says of the cluster has differed for 30 s from the node's own metadata log, or from a peer's Metadata, although both agreed before: the broker, or the peer, acts on an old state.",
         "Compare with `kafka-topics --describe` at another broker. If this broker's Metadata is the old one, check its threads and its log.";
     PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
         "Another broker does not answer requests from this host. If others reach it, the cause is the network between the two; if none does, it is that broker.",

@@ -65,9 +65,9 @@ pub struct Memory {
     no_progress_since: Option<Moment>,
     /// Whether the controller had unfenced this process.
     was_unfenced: bool,
-    /// What the metadata log counts, and since when.
+    /// What the other view of the cluster counts, and since when.
     log_view: Option<(Counts, Moment)>,
-    /// Whether Metadata and the metadata log ever agreed.
+    /// Whether Metadata and the other view ever agreed.
     pub views_agreed: bool,
 }
 
@@ -150,8 +150,8 @@ impl Memory {
         self.was_unfenced |= registration.is_some_and(|own| !own.fenced) && !is_new;
         if let Some(views) = Views::of(broker, now) {
             self.views_agreed |= views.differences().is_empty();
-            let since = self.log_view.filter(|(counts, _)| *counts == views.log);
-            self.log_view = Some((views.log, since.map_or(now, |(_, since)| since)));
+            let since = self.log_view.filter(|(counts, _)| *counts == views.other);
+            self.log_view = Some((views.other, since.map_or(now, |(_, since)| since)));
         }
         if let Reading::Known {
             value: report, at, ..
@@ -192,8 +192,12 @@ impl Memory {
         self.has_answered == Some(false) && young_since(broker, now).is_some()
     }
 
-    /// Whether the metadata log has counted the same since well before Metadata was read.
+    /// Whether the metadata log has counted the same since well before Metadata was read. A peer was asked together with
+    /// the broker.
     pub fn is_settled(&self, views: &Views) -> bool {
+        if !views.is_log {
+            return true;
+        }
         let since = self.log_view.map(|(_, since)| since);
         since.is_some_and(|since| views.read >= since.plus(SETTLED))
     }

@@ -1,4 +1,7 @@
-//! Two views of one cluster: Metadata, and the node's own metadata log.
+//! Two views of one cluster: that of Metadata, and that of the node's own metadata log, or of a peer's Metadata where there
+//! is no such log.
+
+use std::time::Duration;
 
 use crate::model::{BrokerSnapshot, ClusterSource, Moment};
 
@@ -6,6 +9,7 @@ use crate::model::{BrokerSnapshot, ClusterSource, Moment};
 /// distinguish those from missing ones.
 pub type Counts = [Option<u64>; 4];
 
+/// As [`crate::model::ClusterCounts::view`] has them.
 const NAMES: [&str; 4] = [
     "partitions of the cluster",
     "partitions that it leads",
@@ -13,54 +17,67 @@ const NAMES: [&str; 4] = [
     "under-replicated partitions that it leads",
 ];
 
+/// Two Metadata responses that were read further apart are not compared.
+const TOGETHER: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub struct Views {
-    pub log: Counts,
+    /// That of the metadata log, or of a peer.
+    pub other: Counts,
     metadata: Counts,
     /// When Metadata was read.
     pub read: Moment,
-    /// Whose Metadata.
-    who: String,
+    /// Whose view the two are.
+    who: [String; 2],
+    /// Whether `other` is the metadata log, which changes before Metadata does.
+    pub is_log: bool,
 }
 
 impl Views {
     /// Both views, where both are known.
     pub fn of(broker: &BrokerSnapshot, now: Moment) -> Option<Views> {
-        let log = broker.metadata_log.fresh(now)?.counts.as_ref()?;
         let metadata = broker.cluster.fresh(now)?;
         let (_, read) = broker.cluster.last()?;
-        let still = log.reassigning == Some(0);
-        let [of_log, of_metadata] = [log, metadata].map(|counts| {
-            let under_replicated = still.then_some(counts.under_replicated);
-            [
-                Some(counts.partitions),
-                Some(counts.leader),
-                Some(counts.offline),
-                under_replicated,
-            ]
-        });
-        let who = match metadata.source {
-            ClusterSource::Peer(id) => format!("broker {id}"),
-            _ => "this broker".to_owned(),
+        let of_log = broker.metadata_log.fresh(now);
+        let of_log = of_log.and_then(|log| log.counts.as_ref());
+        let other = match of_log {
+            Some(log) => log,
+            None => {
+                let (peer, at) = broker.peer_view.last()?;
+                let together = at.since(read).max(read.since(at)) <= TOGETHER;
+                let is_own = metadata.source == ClusterSource::Own;
+                Some(peer).filter(|_| together && is_own)?
+            }
         };
+        let still = of_log.is_none_or(|log| log.reassigning == Some(0));
+        let [other_counts, metadata_counts] = [other, metadata].map(|counts| {
+            let mut view = counts.view().map(Some);
+            view[3] = view[3].filter(|_| still);
+            view
+        });
+        let who = [metadata, other].map(|counts| match counts.source {
+            ClusterSource::Own => "the Metadata of this broker".to_owned(),
+            ClusterSource::Peer(id) => format!("the Metadata of broker {id}"),
+            ClusterSource::Log => "the metadata log".to_owned(),
+        });
         Some(Views {
-            log: of_log,
-            metadata: of_metadata,
+            other: other_counts,
+            metadata: metadata_counts,
             read,
             who,
+            is_log: of_log.is_some(),
         })
     }
 
     /// Each difference in a sentence.
     pub fn differences(&self) -> Vec<String> {
-        let both = std::iter::zip(self.metadata, self.log);
+        let both = std::iter::zip(self.metadata, self.other);
+        let [who, whose] = &self.who;
         std::iter::zip(NAMES, both)
-            .filter(|(_, (metadata, log))| metadata != log)
-            .filter_map(|(what, (metadata, log))| {
-                let (metadata, log, who) = (metadata?, log?, &self.who);
-                Some(format!(
-                    "{what}: {metadata} by the Metadata of {who}, {log} by the metadata log"
-                ))
+            .filter(|(_, (metadata, other))| metadata != other)
+            .filter_map(|(what, (metadata, other))| {
+                let (metadata, other) = (metadata?, other?);
+                Some(format!("{what}: {metadata} by {who}, {other} by {whose}"))
             })
             .collect()
     }

@@ -253,3 +253,40 @@ async fn a_suspect_broker_is_counted_by_a_peer_as_long_as_one_answers() {
     let alone = counts(true).await;
     assert_eq!(seen(&alone), (ClusterSource::Own, 0));
 }
+
+#[tokio::test]
+async fn a_peer_is_asked_for_its_view_now_and_then_and_while_it_differs() {
+    let shrunk = [partition(0, 2, "2,1", "2")];
+    let seen = Arc::new(OnceLock::new());
+    let sees = seen.clone();
+    let peer =
+        FakeBroker::with_metadata(move |_| Answer::Body(Vec::clone(sees.get().unwrap()))).await;
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &shrunk);
+    seen.set(body).unwrap();
+    let whole = [partition(0, 2, "2,1", "2,1")];
+    let views = [&whole, &whole, &shrunk];
+    let bodies = views.map(|seen| response(&[elsewhere(2), peer_of(1, &peer)], seen));
+    let round = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let at = round.clone();
+    let own = FakeBroker::with_metadata(move |_| {
+        Answer::Body(bodies[at.load(Ordering::SeqCst).min(2)].clone())
+    })
+    .await;
+    let mut collector = collector(&own);
+    let mut checked = Vec::new();
+    for number in 0..16 {
+        round.store(number, Ordering::SeqCst);
+        let (probes, counts) = collector.probe().await.unwrap();
+        let view = collector.check(counts.as_ref().ok(), &probes.peers).await;
+        checked.extend(view.map(|_| number));
+    }
+    // No peer is known in the first round, so the next check is due in the 13th.
+    assert_eq!(checked, [12]);
+    collector.unchecked = 0;
+    round.store(1, Ordering::SeqCst);
+    for asked_again in [true, true] {
+        let (probes, counts) = collector.probe().await.unwrap();
+        let view = collector.check(counts.as_ref().ok(), &probes.peers).await;
+        assert_eq!(view.is_some(), asked_again, "they differ");
+    }
+}

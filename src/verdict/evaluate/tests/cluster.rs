@@ -200,3 +200,30 @@ fn a_silent_broker_that_zookeeper_lists_is_registered_but_dead() {
         );
     }
 }
+
+#[test]
+fn a_broker_that_says_something_else_than_a_peer_for_half_a_minute_is_found() {
+    // The peer is asked with the broker, and says that partitions are under-replicated; or it was asked long before.
+    let found = |seconds: u64, age: u64| {
+        let mut scene = scene();
+        let both = |shrunk: u64| {
+            move |broker: &mut BrokerSnapshot, now: Moment| {
+                let peer = ClusterCounts {
+                    source: ClusterSource::Peer(1),
+                    under_replicated: shrunk,
+                    ..cluster(&[1, 2, 3])
+                };
+                broker.peer_view = known(peer, now.minus(Duration::from_secs(age)));
+            }
+        };
+        scene.after(1, both(0));
+        let diagnosis = scene.after(seconds, both(4));
+        let mut views = diagnosis.findings.into_iter();
+        let views = views.find(|found| found.id == FindingId::ViewsDiverge);
+        views.map(|found| found.facts)
+    };
+    let fact = "under-replicated partitions that it leads: 0 by the Metadata of this broker, 4 by the Metadata of broker 1";
+    assert_eq!(found(32, 0), Some(vec![fact.to_owned()]));
+    assert_eq!(found(29, 0), None);
+    assert_eq!(found(60, 11), None);
+}
