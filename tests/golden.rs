@@ -145,7 +145,7 @@ fn run<C: Collector>(broker: &Broker, value: C::Value) -> Update {
 }
 
 /// The updates of all collectors.
-fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 7] {
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 8] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
