@@ -86,6 +86,8 @@ fn sessions(cluster: &Cluster, exporter: &Exporter) -> usize {
 fn registrations_equal_those_that_the_shell_lists() {
     let mut cluster = Cluster::start(ClusterOptions {
         zookeeper_root: ROOT.into(),
+        // Longer than the silence of a broker takes to be found.
+        properties: vec![("zookeeper.session.timeout.ms".into(), "30000".into())],
         ..ClusterOptions::incident()
     })
     .unwrap();
@@ -128,8 +130,28 @@ fn registrations_equal_those_that_the_shell_lists() {
         "the brokers of a host share one"
     );
 
+    a_silent_broker_stays_registered(&cluster, &exporter);
     a_deleted_registration_is_found(&mut cluster, &exporter);
     a_silent_zookeeper_accuses_nobody(&cluster, &exporter);
+}
+
+/// Until its session ends, a stopped broker is one that ZooKeeper lists and that answers nothing.
+fn a_silent_broker_stays_registered(cluster: &Cluster, exporter: &Exporter) {
+    let id = 219;
+    let found = || finding(&exporter.metrics(), id, "registered_but_dead", "warning");
+    assert_eq!(found(), Some(0.0));
+    cluster.pause(id).unwrap();
+    wait_for("the silent broker", Duration::from_secs(20), || {
+        found() == Some(1.0)
+    });
+    assert_eq!(exporter.metrics().of("registered", id), Some(1.0));
+    assert_eq!(listed(cluster), BROKERS);
+    cluster.resume(id).unwrap();
+    wait_for(
+        "the broker to answer again",
+        Duration::from_secs(60),
+        || found() == Some(0.0) && state(&exporter.metrics(), id, "healthy") == Some(1.0),
+    );
 }
 
 /// Without its node a broker is down for the controller, and does not notice.
@@ -161,11 +183,12 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
     let page = exporter.page();
     let sentence = format!("Broker {id} answers, but has not been registered in ZooKeeper since ");
     assert!(page.contains(&sentence), "{page}");
+    cluster.kill(id).unwrap();
     wait_for(
         "equal counts of strict partitions",
         Duration::from_secs(60),
         || {
-            // For the controller the broker is dead, so it leads nothing and is in no ISR.
+            // `strict` demands all three replicas, `orders` one.
             let described = described_partitions(&cluster.topics_describe().unwrap());
             let short = |one: &&Partition| one.topic == "strict" && one.isr.len() < 3;
             let of = |id| {
@@ -181,7 +204,6 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
             wanted.iter().flatten().sum::<f64>() == 6.0 && found == wanted
         },
     );
-    cluster.kill(id).unwrap();
     cluster.start_again(id).unwrap();
     assert_eq!(listed(cluster), BROKERS);
     wait_for(

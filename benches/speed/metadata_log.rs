@@ -53,7 +53,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     let subject = format!(
         "metadata log of {partitions} partitions ({megabytes:.1} MB): read and counted at the start"
     );
-    let start = row(&subject, "ms", FLOOR, Bar::Ratio(1.0), &reading);
+    let start = row(&subject, "ms", FLOOR, Bar::Ratio(2.0), &reading);
 
     let cell = Cell::outside()?;
     let folder = holder.path().display().to_string();

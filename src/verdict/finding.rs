@@ -84,7 +84,7 @@ findings! {
         "This node's replica of the cluster's metadata log gets no records: the node does not learn of new leaders, ISRs, brokers and topics, and acts on an old state.",
         "If the replicas of all nodes stand still, check the controllers: they have no quorum. If only this one does, check its connection to them and its log.";
     NotRegistered = "not_registered", Critical, "Serves without being registered",
-        "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing and is in no ISR, while its process looks well.",
+        "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing, while its process looks well.",
         "Save the evidence, then restart this broker: it registers only when it starts.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
         "At their present growth the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",

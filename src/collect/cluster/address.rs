@@ -145,11 +145,11 @@ fn first(broker: &Broker, allowed: &Allowed<'_>) -> Result<Target, Failure> {
         None if allowed.listener.is_some() => SecurityProtocol::Plaintext,
         None => {
             let message = format!(
-                "{}: whether its listeners ({}) speak TLS or SASL is unknown ({}): name a PLAINTEXT one as \
-                 `probe_listener` in the config",
+                "{}: whether its listeners ({}) speak TLS or SASL is unknown, because \
+                 `listener.security.protocol.map` does not have them: name a PLAINTEXT one as `probe_listener` in the \
+                 config",
                 broker.name(),
-                names(),
-                hint(broker)
+                names()
             );
             return Err(Failure::new(Reason::Unsupported, message));
         }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod counts;
+mod listeners;
 mod ring;
 mod silence;
 

@@ -11,7 +11,7 @@ use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::record;
 use crate::kafka::metadata_log::replay::{Applied, Replay, Watch};
 
-const RECORDED: [&str; 1] = ["3.9.1"];
+const RECORDED: [&str; 2] = ["3.9.1", "4.3.0"];
 
 struct Alone;
 
