@@ -336,7 +336,12 @@ impl Secured {
             .replace(":PORT", &plain);
         fs::write(&path, swapped).unwrap();
         let table = [
-            ("SSL", self.tls(), String::new(), "speaks no TLS"),
+            (
+                "SSL",
+                self.tls(),
+                String::new(),
+                "the listener is a PLAINTEXT or SASL_PLAINTEXT one",
+            ),
             (
                 "SASL_PLAINTEXT",
                 String::new(),
