@@ -336,7 +336,12 @@ impl Secured {
             .replace(":PORT", &plain);
         fs::write(&path, swapped).unwrap();
         let table = [
-            ("SSL", self.tls(), String::new(), "speaks no TLS"),
+            (
+                "SSL",
+                self.tls(),
+                String::new(),
+                "the listener is a PLAINTEXT or SASL_PLAINTEXT one",
+            ),
             (
                 "SASL_PLAINTEXT",
                 String::new(),
@@ -417,10 +422,10 @@ impl Run {
             .iter()
             .any(|line| line.contains(&reason) || line.contains(&reason.replace('=', "=\"")));
         assert!(with_reason, "{what}: {said:#?}");
-        assert!(
-            self.exporter.page().contains(shown),
-            "{what}: not on the page"
-        );
+        // It is evaluated a moment after the log.
+        wait_for(&format!("{shown} on the page: {what}"), TIME, || {
+            self.exporter.page().contains(shown)
+        });
         self.reads_the_process();
         let metrics = self.exporter.metrics();
         for finding in ["api_unresponsive", "listener_unresponsive", "port_closed"] {
