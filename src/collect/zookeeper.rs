@@ -21,7 +21,7 @@ use crate::sys::blocking_worker::BlockingWorker;
 /// A broker writes the time of its host's clock, which may have been set since.
 const CLOCK_SET: Duration = Duration::from_secs(60);
 
-/// See [`run`].
+/// One session for all brokers of an ensemble on this host.
 #[derive(Debug)]
 pub struct ZooKeeper;
 
