@@ -164,15 +164,20 @@ impl Folders {
         secret_is_hidden(&path);
     }
 
-    /// Takes bundles until `ss` counted the same connections before and after one, as peers that time out connect again.
-    /// Then the bundle must have this count.
+    /// Takes bundles until `ss` listed the same connections before and after one, as peers that time out connect again.
+    /// Then the bundle must have these.
     fn bundle_between_equal_connections(&self, cluster: &Cluster, id: i32) -> (PathBuf, Value) {
         let port = cluster.broker(id).unwrap().port();
-        let established = |text: &str| {
+        // Both addresses of each, IPv4 in IPv6 as IPv4.
+        let established = |text: &str| -> BTreeSet<String> {
             let lines = text
                 .lines()
                 .filter(|line| line.starts_with("ESTAB") && line.contains(&format!(":{port} ")));
-            lines.count()
+            let addresses = lines.map(|line| {
+                let addresses: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+                addresses.join(" ").replace("[::ffff:", "").replace(']', "")
+            });
+            addresses.collect()
         };
         let by_ss = || {
             let mut ss = Command::new("ss");
@@ -189,7 +194,7 @@ impl Folders {
             let (path, manifest) = self.take(cluster, id, None);
             let after = by_ss();
             if established(&before) == established(&after) {
-                assert!(established(&after) > 0, "{after}");
+                assert!(!established(&after).is_empty(), "{after}");
                 let sockets = read(&path, "sockets.txt");
                 assert_eq!(
                     established(&sockets),
