@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::{Cluster, Deadlock, cli_tools};
 use serde_json::{Value, json};
@@ -150,7 +150,7 @@ impl Folders {
     }
 
     pub fn bundle_agrees_with_other_tools(&self, cluster: &Cluster, made: &Deadlock) {
-        let (path, manifest) = self.bundle_between_equal_connections(cluster, made.broker);
+        let (path, manifest) = self.bundle_with_the_connections_of_ss(cluster, made.broker);
         assert_eq!(manifest["missing"], json!([]), "{manifest:#}");
         assert!(manifest.get("heap_dump").is_none());
         let verdict = manifest["verdict"].as_str().unwrap();
@@ -164,9 +164,9 @@ impl Folders {
         secret_is_hidden(&path);
     }
 
-    /// Takes bundles until `ss` listed the same connections before and after one, as peers that time out connect again.
-    /// Then the bundle must have these.
-    fn bundle_between_equal_connections(&self, cluster: &Cluster, id: i32) -> (PathBuf, Value) {
+    /// The bundle must have every connection that `ss` lists both before and after it, and no other than those of one of the
+    /// two: peers that time out connect again meanwhile.
+    fn bundle_with_the_connections_of_ss(&self, cluster: &Cluster, id: i32) -> (PathBuf, Value) {
         let port = cluster.broker(id).unwrap().port();
         // Both addresses of each, IPv4 in IPv6 as IPv4.
         let established = |text: &str| -> BTreeSet<String> {
@@ -186,28 +186,20 @@ impl Folders {
                 .cell()
                 .run_tool(ss, Duration::from_secs(10))
                 .unwrap();
-            String::from_utf8(output.stdout).unwrap()
+            established(&String::from_utf8(output.stdout).unwrap())
         };
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let before = by_ss();
-            let (path, manifest) = self.take(cluster, id, None);
-            let after = by_ss();
-            if established(&before) == established(&after) {
-                assert!(!established(&after).is_empty(), "{after}");
-                let sockets = read(&path, "sockets.txt");
-                assert_eq!(
-                    established(&sockets),
-                    established(&after),
-                    "{sockets}\n{after}"
-                );
-                return (path, manifest);
-            }
-            assert!(
-                Instant::now() < deadline,
-                "connections changed during every bundle:\n{before}\n{after}"
-            );
-        }
+        let before = by_ss();
+        let (path, manifest) = self.take(cluster, id, None);
+        let after = by_ss();
+        let saved = established(&read(&path, "sockets.txt"));
+        let lasting: BTreeSet<_> = before.intersection(&after).cloned().collect();
+        assert!(!lasting.is_empty(), "{before:#?}\n{after:#?}");
+        let missing: Vec<_> = lasting.difference(&saved).collect();
+        assert_eq!(missing, Vec::<&String>::new());
+        let all: BTreeSet<_> = before.union(&after).cloned().collect();
+        let others: Vec<_> = saved.difference(&all).collect();
+        assert_eq!(others, Vec::<&String>::new());
+        (path, manifest)
     }
 
     /// A hung broker cannot be attached to; everything else is in its bundle.
