@@ -328,7 +328,9 @@ impl ClusterClient {
         let targets = targets(&self.broker, &allowed)?;
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
+        let of_inter_broker = |target: &Target| inter_broker == Some(&*target.listener);
         self.peers.protocol = targets.first.protocol;
+        self.peers.of_inter_broker = of_inter_broker(&targets.first);
         let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
         let (broker, at_listener) = (&self.broker, self.bootstrap.is_none());
         let new = |target: &Target| {
@@ -344,6 +346,7 @@ impl ClusterClient {
                 client,
                 Place {
                     protocol,
+                    of_inter_broker: of_inter_broker(target),
                     is_peer,
                     name,
                 },

@@ -232,7 +232,7 @@ impl Conn {
             Some(Trust::Unverified) => Err(ConnError::Unverified {
                 address: self.address.clone(),
             }),
-            // Whoever configures a login for a listener without TLS has chosen that.
+            // A login for a listener without TLS was configured on purpose.
             None | Some(Trust::Verified | Trust::Vouched) => Ok(Trusted(self)),
         }
     }

@@ -47,9 +47,10 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    /// Whether the broker knows what it refuses, so that asking again soon is of no use.
+    /// Whether the broker knows what it refuses, so that asking again soon is of no use but one more failed authentication
+    /// in its log.
     pub(super) fn is_refusal(&self) -> bool {
-        self.reason() == Reason::Denied
+        matches!(self.reason(), Reason::Denied | Reason::Config)
     }
 
     /// Returns the reason as labels have it.

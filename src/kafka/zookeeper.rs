@@ -18,6 +18,8 @@ use crate::model::Reason;
 
 /// What a session is asked to outlast without a request. Servers grant at most 20 of their ticks: 40 s by default.
 const SESSION: Duration = Duration::from_secs(30);
+/// A server may grant a session that lasts less than a second; such a one ends rather than being kept by requests.
+const LEAST_REST: Duration = Duration::from_secs(2);
 /// A longer answer is an error: ZooKeeper itself keeps no larger node.
 const CAP: usize = 1 << 20;
 
@@ -206,7 +208,7 @@ impl Session {
 
     /// Returns within which time the next question should come, for the session to last.
     pub fn rest(&self) -> Option<Duration> {
-        Some(self.kept.as_ref()?.granted? / 3)
+        Some((self.kept.as_ref()?.granted? / 3).max(LEAST_REST))
     }
 
     /// Applies `read` to the names of the node's children; None if there is no such node.

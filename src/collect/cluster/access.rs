@@ -9,11 +9,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use crate::collect::process::same_process;
 use crate::config::{self, LoginSettings, SaslSettings};
 use crate::discover::inter_broker::{self, InterBroker};
 use crate::kafka::client::Client;
 use crate::kafka::security::{Login, Security, SecuritySource, Tls, TlsSettings, Trust};
-use crate::model::{Broker, Credentials, Mechanism, Secret, SecurityProtocol};
+use crate::model::{Broker, Credentials, Mechanism, ProcessKey, Secret, SecurityProtocol};
 use crate::sys::proc::ProcRoot;
 use crate::sys::settings_file;
 
@@ -29,7 +30,7 @@ pub struct Access {
 #[derive(Debug, Clone)]
 pub struct Process {
     pub proc: ProcRoot,
-    pub pid: u32,
+    pub key: ProcessKey,
     /// Whose it is; None while unknown.
     pub owner: Option<u32>,
     /// Whether a login may be sent to a process of that user: any user can start one that looks like a broker.
@@ -42,7 +43,7 @@ impl Process {
         let trusted = |owner| owner == 0 || owner == own || config.users.contains(&owner);
         Process {
             proc,
-            pid: broker.process.pid,
+            key: broker.process,
             owner: broker.owner,
             is_trusted: broker.owner.is_some_and(trusted),
         }
@@ -53,6 +54,8 @@ impl Process {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub protocol: SecurityProtocol,
+    /// Whether it is the inter-broker listener, of the broker or a peer: nowhere else the brokers' own login is sent.
+    pub of_inter_broker: bool,
     /// Its certificate must be that of its address, whatever name the broker's own one has.
     pub is_peer: bool,
     /// The name that the certificate must have where no other is configured, instead of that of the address.
@@ -91,8 +94,9 @@ impl Access {
     /// None where nothing is configured that concerns such a listener.
     fn source(&self, place: Place) -> Option<SecuritySource> {
         let (tls, login) = needs(place.protocol);
-        let login = login && self.settings.login.is_some();
-        let tls = tls && (self.settings.tls.is_some() || self.is_of_inter_broker());
+        let of_broker = self.is_of_inter_broker() && place.of_inter_broker;
+        let login = login && login_at(&self.settings, &place).is_some();
+        let tls = tls && (self.settings.tls.is_some() || of_broker);
         if !tls && !login {
             return None;
         }
@@ -136,6 +140,12 @@ impl Process {
     }
 }
 
+/// The login for a place.
+fn login_at<'a>(settings: &'a config::Access, place: &Place) -> Option<&'a LoginSettings> {
+    let login = settings.login.as_ref();
+    login.filter(|login| !matches!(login, LoginSettings::InterBroker) || place.of_inter_broker)
+}
+
 /// Whether a protocol has TLS and a login.
 fn needs(protocol: SecurityProtocol) -> (bool, bool) {
     use SecurityProtocol as P;
@@ -153,6 +163,7 @@ pub fn check(config: &config::Config) -> Result<(), String> {
     for settings in entries.map(|entry| config.access(entry)) {
         let place = Place {
             protocol: SecurityProtocol::SaslSsl,
+            of_inter_broker: false,
             is_peer: false,
             name: None,
         };
@@ -192,13 +203,16 @@ impl Material {
         if let Some(settings) = settings.tls.as_ref().filter(|_| tls) {
             material.tls = Some(TlsTexts::read(settings)?);
         }
-        match (&settings.login, process) {
+        match (login_at(settings, place), process) {
             (Some(LoginSettings::Sasl(sasl)), _) if login => {
                 material.credentials = Some(credentials(sasl)?);
             }
             (Some(LoginSettings::InterBroker), Some(process)) => {
                 let with_tls = tls && material.tls.is_none();
-                let found = inter_broker::read(&process.proc, process.pid, with_tls)?;
+                let found = inter_broker::read(&process.proc, process.key.pid, with_tls)?;
+                // Else it may be another process's, which has the same pid now.
+                same_process(&process.proc, process.key)
+                    .map_err(|error| format!("credentials: inter_broker: {error}"))?;
                 material.add(found, tls, login);
             }
             _ => {}

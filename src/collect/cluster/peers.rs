@@ -29,6 +29,8 @@ pub(super) struct Peers {
     pub elsewhere: bool,
     /// How the listener is spoken to that Metadata names for each: the one with the name of the own one.
     pub protocol: SecurityProtocol,
+    /// Whether that is the inter-broker listener.
+    pub of_inter_broker: bool,
 }
 
 impl Peers {
@@ -86,6 +88,7 @@ impl Peers {
                 let client = Client::new(address, dialer.clone(), timing);
                 let place = Place {
                     protocol: self.protocol,
+                    of_inter_broker: self.of_inter_broker,
                     is_peer: true,
                     name: None,
                 };

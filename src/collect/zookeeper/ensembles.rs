@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex as Lock, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, timeout_at};
 
 use crate::kafka::conn::OwnConnections;
 use crate::kafka::zookeeper::{Session, ZooKeeperError};
@@ -107,8 +107,8 @@ impl Ensemble {
         within: Duration,
     ) -> Result<(Members, Option<Registration>), Failure> {
         let called = Instant::now();
-        let mut shared = self.0.lock().await;
-        let deadline = Instant::now() + within;
+        let deadline = called + within;
+        let mut shared = self.lock(deadline).await?;
         let young = |round: &&Round| round.started + SAME_MOMENT >= called;
         let members = match shared.newest.get(root).filter(young) {
             Some(round) => round.members.clone(),
@@ -145,8 +145,9 @@ impl Ensemble {
         paths: &[String],
         within: Duration,
     ) -> Result<BTreeMap<String, Option<u32>>, Failure> {
-        let mut shared = self.0.lock().await;
-        let (now, deadline) = (Instant::now(), Instant::now() + within);
+        let deadline = Instant::now() + within;
+        let mut shared = self.lock(deadline).await?;
+        let now = Instant::now();
         let Shared {
             session, overrides, ..
         } = &mut *shared;
@@ -177,17 +178,25 @@ impl Ensemble {
         Ok(found)
     }
 
+    /// Waits for the questions of other brokers.
+    async fn lock(&self, deadline: Instant) -> Result<MutexGuard<'_, Shared>, Failure> {
+        timeout_at(deadline, self.0.lock()).await.map_err(|_| {
+            let message = "the questions of other brokers to the same ZooKeeper took all the time, because it answers slowly";
+            Failure::new(Reason::Timeout, message.to_owned())
+        })
+    }
+
     /// Sends a question if the session would not last until `next` without one; returns when the next one is due.
     pub async fn keep(&self, root: &str, within: Duration, next: Instant) -> Option<Instant> {
-        let mut shared = self.0.lock().await;
+        let mut shared = self.lock(Instant::now() + within).await.ok()?;
         let due = Instant::now() + shared.session.rest()?;
         if due >= next {
             return None;
         }
         drop(shared);
         tokio::time::sleep_until(due).await;
-        shared = self.0.lock().await;
         let (path, deadline) = (format!("{root}/controller"), Instant::now() + within);
+        shared = self.lock(deadline).await.ok()?;
         // The next round shows a failure.
         let _ = shared.session.data(&path, deadline, |_| ()).await;
         Some(due)
@@ -197,8 +206,10 @@ impl Ensemble {
 impl Shared {
     async fn members(&mut self, root: &str, deadline: Instant) -> Result<Members, Failure> {
         let path = format!("{root}/brokers/ids");
-        let ids = |names: Vec<&str>| names.iter().filter_map(|name| name.parse().ok()).collect();
-        let brokers = self.session.children(&path, deadline, ids).await;
+        let brokers = self
+            .session
+            .children(&path, deadline, |names| ids(&names))
+            .await;
         let server: Arc<str> = self.session.server().unwrap_or_default().into();
         let Some(brokers) = brokers.map_err(failure)? else {
             let message = format!(
@@ -206,6 +217,9 @@ impl Shared {
                  the broker started"
             );
             return Err(Failure::new(Reason::Config, message));
+        };
+        let Some(brokers) = brokers else {
+            return Err(unreadable(&server, &path, "the ids of brokers"));
         };
         let path = format!("{root}/controller");
         let controller = self.session.data(&path, deadline, controller).await;
@@ -231,6 +245,11 @@ fn unreadable(server: &str, path: &str, what: &str) -> Failure {
     let message =
         format!("{server} has a node {path} whose data are not what Kafka writes about {what}");
     Failure::new(Reason::Protocol, message)
+}
+
+/// Reads the names of the nodes below `/brokers/ids`; None if one of them is no broker's id, so that none is left out.
+pub fn ids(names: &[&str]) -> Option<BTreeSet<i32>> {
+    names.iter().map(|name| name.parse().ok()).collect()
 }
 
 /// Reads what a broker has written below `/brokers/ids`.

@@ -33,7 +33,7 @@ pub(in crate::collect) async fn with_min_isr(
             let own = context.broker.min_insync_replicas;
             // The collector `zookeeper` shows a failure.
             let minimums = minimums(&ensemble, root, plan.id, own, &short).await.ok();
-            minimums.map(|minimums| under(&short, &minimums))
+            minimums.and_then(|minimums| under(&short, &minimums))
         }
     };
     ClusterCounts {
@@ -57,19 +57,26 @@ fn is_topic(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.chars().all(legal)
 }
 
-fn under(short: &[(&str, u32)], minimums: &BTreeMap<&str, u32>) -> u64 {
-    let is_under = |(topic, isr): &&(&str, u32)| minimums.get(topic).is_some_and(|min| isr < min);
-    short.iter().filter(is_under).count() as u64
+/// None if the minimum of one of the topics is unknown.
+fn under(short: &[(&str, u32)], minimums: &Minimums) -> Option<u64> {
+    let is_under = |(topic, isr): &(&str, u32)| {
+        let least = minimums.get(topic).copied().flatten()?;
+        Some(u64::from(*isr < least))
+    };
+    short.iter().map(is_under).sum()
 }
 
-/// The minimum of each of these topics. `own` is what the broker's file says.
+/// By topic; None is unknown.
+type Minimums<'a> = BTreeMap<&'a str, Option<u32>>;
+
+/// The minimum of each of these topics. `own` is what the broker's file says, or Kafka's default; None is unknown.
 async fn minimums<'a>(
     ensemble: &Ensemble,
     root: &str,
     id: i32,
     own: Option<u32>,
     short: &[(&'a str, u32)],
-) -> Result<BTreeMap<&'a str, u32>, Failure> {
+) -> Result<Minimums<'a>, Failure> {
     let topics: BTreeSet<&str> = short.iter().map(|(topic, _)| *topic).collect();
     let of_topic = |topic: &str| format!("{root}/config/topics/{topic}");
     let of_brokers = [id.to_string(), "<default>".to_owned()]
@@ -78,10 +85,8 @@ async fn minimums<'a>(
     let paths: Vec<String> = paths.chain(of_brokers.clone()).collect();
     let read = ensemble.min_isr(&paths, WITHIN).await?;
     let read = |path: &str| read.get(path).copied().flatten();
-    // Kafka's default.
     let otherwise = of_brokers.iter().find_map(|path| read(path)).or(own);
-    let otherwise = otherwise.unwrap_or(1);
-    let minimum = |topic: &'a str| (topic, read(&of_topic(topic)).unwrap_or(otherwise));
+    let minimum = |topic: &'a str| (topic, read(&of_topic(topic)).or(otherwise));
     Ok(topics.into_iter().map(minimum).collect())
 }
 
@@ -121,8 +126,10 @@ mod tests {
             let odd = counts(1, &[partition(name, Some(7), 1)]);
             assert_eq!(short_partitions(&odd, 7), None, "{name}");
         }
-        assert_eq!(under(&short, &BTreeMap::from([("a", 1), ("b", 2)])), 0);
-        assert_eq!(under(&short, &BTreeMap::from([("a", 2), ("b", 2)])), 1);
-        assert_eq!(under(&short, &BTreeMap::from([("a", 2), ("b", 3)])), 2);
+        let under = |a, b| under(&short, &BTreeMap::from([("a", a), ("b", b)]));
+        assert_eq!(under(Some(1), Some(2)), Some(0));
+        assert_eq!(under(Some(2), Some(2)), Some(1));
+        assert_eq!(under(Some(2), Some(3)), Some(2));
+        assert_eq!(under(Some(2), None), None);
     }
 }

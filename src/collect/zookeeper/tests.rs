@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lab::fake_broker::{Answer, FakeBroker, ReceivedRequest, framed};
 
-use super::ensembles::{Ensembles, Way, controller, min_isr, registration};
+use super::ensembles::{Ensembles, Way, controller, ids, min_isr, registration};
 use super::plan::{MOST_SERVERS, plan};
 use super::*;
 use crate::model::{Broker, Mode};
@@ -154,6 +154,8 @@ fn registrations_of_all_versions_are_read() {
         Some(217)
     );
     assert_eq!(controller(b"217"), None);
+    assert_eq!(ids(&["7", "12"]), Some(BTreeSet::from([7, 12])));
+    assert_eq!(ids(&["7", "x"]), None);
 }
 
 /// What `kafka-topics` and `kafka-configs` write.
@@ -290,17 +292,39 @@ async fn overrides_are_read_once_in_two_minutes() {
 }
 
 #[tokio::test]
-async fn a_session_lasts_through_rare_rounds() {
-    let server = server(300, r#"{"brokerid":7}"#).await;
+async fn a_short_session_is_kept_by_rare_questions() {
+    let server = server(1, r#"{"brokerid":7}"#).await;
     let ensemble = Ensembles::default().of(way(&server, false), 0);
     let _ = ensemble.read("", 8, SECOND).await.unwrap();
-    let (before, next) = (server.asked().len(), Instant::now() + SECOND / 2);
+    let (before, next) = (server.asked().len(), Instant::now() + SECOND * 5 / 2);
     rest(&ensemble, "", next).await;
     assert!(Instant::now() >= next);
     let questions = server.asked();
-    assert!(questions.len() >= before + 3, "{questions:?}");
+    assert_eq!(questions.len(), before + 1, "{questions:?}");
     assert_eq!(
         questions.iter().filter(|asked| is_greeting(asked)).count(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_hung_zookeeper_takes_no_more_than_the_time_of_each_question() {
+    let server = FakeBroker::start(|_| Answer::Silence).await;
+    let ensemble = Ensembles::default().of(way(&server, false), 0);
+    let slow = ensemble.read("", 7, SECOND * 5);
+    let other = async {
+        while server.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        ensemble
+            .min_isr(&["/config/topics/a".to_owned()], SECOND / 10)
+            .await
+    };
+    let start = Instant::now();
+    let failed = tokio::select! {
+        _ = slow => panic!("the second one waited for the first"),
+        failed = other => failed.unwrap_err(),
+    };
+    assert_eq!(failed.reason, Reason::Timeout, "{failed:?}");
+    assert!(start.elapsed() < SECOND * 4);
 }

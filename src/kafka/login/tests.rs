@@ -144,9 +144,15 @@ async fn a_listener_without_the_mechanism_or_without_sasl_is_named() {
             _ => Answer::Body(handshake(error)),
         })
         .await;
-        let error = refusal(client(&broker, Mechanism::ScramSha512)).await;
+        let mut client = client(&broker, Mechanism::ScramSha512);
+        let error = client.api().await.answer.unwrap_err();
         assert_eq!(error.reason(), Reason::Config);
         assert!(error.to_string().contains(shown), "{error}");
+        // Each one is a failed authentication in the broker's log.
+        let ClientError::Waiting { wait, .. } = client.api().await.answer.unwrap_err() else {
+            panic!("hammering");
+        };
+        assert!(wait > Timing::default().retry_last, "{wait:?}");
     }
 }
 

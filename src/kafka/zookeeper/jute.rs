@@ -29,7 +29,7 @@ const PASSWORD: usize = 16;
 /// The fields of a node after its data, in bytes.
 const STAT: usize = 68;
 
-/// What makes a session go on over another connection. No `Debug`: whoever knows it may take the session over.
+/// What makes a session go on over another connection. No `Debug`: a client that knows it can take the session over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SessionId {
     pub id: i64,
@@ -44,7 +44,7 @@ pub struct Connected {
     pub timeout: Duration,
 }
 
-/// Asks for a session, or to go on with one. A server that has lost the others may not answer: it would know only what was.
+/// Asks for a session, or to go on with one. No read-only session: a server without a quorum may have old data.
 pub fn connect_request(session: Option<SessionId>, timeout: Duration) -> Vec<u8> {
     let none = SessionId {
         id: 0,

@@ -6,7 +6,7 @@ use crate::config::CredentialsOf;
 fn process(owner: Option<u32>, is_trusted: bool) -> Process {
     Process {
         proc: ProcRoot::new(Path::new("/proc")),
-        pid: 1,
+        key: ProcessKey::default(),
         owner,
         is_trusted,
     }
@@ -15,6 +15,7 @@ fn process(owner: Option<u32>, is_trusted: bool) -> Process {
 fn place(protocol: SecurityProtocol) -> Place {
     Place {
         protocol,
+        of_inter_broker: true,
         is_peer: false,
         name: Some("broker-1.example".into()),
     }
@@ -79,6 +80,15 @@ fn settings_concern_the_listeners_that_need_them() {
         tls: None,
         login: Some(LoginSettings::InterBroker),
     };
+    let elsewhere = |protocol| Place {
+        of_inter_broker: false,
+        ..place(protocol)
+    };
+    let access = Access::new(of_broker.clone(), process(Some(0), true));
+    for protocol in [P::Ssl, P::SaslPlaintext, P::SaslSsl] {
+        let source = access.source(elsewhere(protocol));
+        assert!(source.is_none(), "{protocol:?}");
+    }
     let table = [
         (none, [false, false, false, false]),
         (with_tls, [false, true, false, true]),
