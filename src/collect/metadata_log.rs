@@ -5,7 +5,8 @@ pub mod count;
 mod follow;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::BrokerContext;
@@ -15,6 +16,7 @@ use super::process::{failure, same_process};
 use crate::kafka::metadata_log::LogProblem;
 use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::replay::Watch;
+use crate::model::shares::{Share, Shares};
 use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
     Moment, Reading, Reason, Registration,
@@ -33,6 +35,10 @@ const SILENT: Duration = Duration::from_secs(2);
 const PAUSE: u64 = 5_000;
 const LONG_PAUSE: u64 = 60_000;
 
+/// So many runs read a log to its end for the first time without regard to the ceiling: 4 GiB, where Kafka makes a snapshot
+/// after some 20 MiB. A log without end is read within the ceiling.
+const FREE_RUNS: u32 = 64;
+
 /// Follows the log of one node.
 #[derive(Debug)]
 pub struct MetadataLogs {
@@ -42,8 +48,8 @@ pub struct MetadataLogs {
     /// Says whether another user's nodes come first.
     jvm: Option<Arc<Jvm>>,
     following: Option<Following>,
-    /// Whether the log was read to its end once.
-    started: bool,
+    /// How many of the first runs are left that do not count against the ceiling.
+    free_runs: u32,
     /// What failed last, and when.
     failed: Option<(Failure, Moment)>,
 }
@@ -170,8 +176,11 @@ impl BlockingCollector for MetadataLogs {
             self.failed = Some((failure.clone(), now));
         }
         let update = update?;
-        let at_start = !self.started;
-        self.started |= matches!(update, Update::Read(_));
+        let at_start = self.free_runs > 0;
+        self.free_runs = match update {
+            Update::CatchingUp => self.free_runs.saturating_sub(1),
+            _ => 0,
+        };
         Ok(Run { update, at_start })
     }
 }
@@ -185,7 +194,7 @@ impl MetadataLogs {
             clock,
             jvm: None,
             following: None,
-            started: false,
+            free_runs: FREE_RUNS,
             failed: None,
         }
     }
@@ -220,7 +229,7 @@ fn open(proc: &ProcRoot, broker: &Broker) -> Result<Following, Failure> {
     let folder = folder.map_err(|error| unreadable(broker, &error))?;
     Ok(Following {
         follower: Follower::new(folder),
-        memory: Memory::default(),
+        memory: Memory::of(&MEMORY),
         known: Known::default(),
     })
 }
@@ -239,38 +248,25 @@ impl Following {
             of_others,
         };
         let progress = follower.run(now, &mut watch);
-        let progress = progress.map_err(|error| match &error {
-            FollowError::File(error) => unreadable(broker, error),
-            other => {
-                let reason = match other {
-                    FollowError::Log { cause, .. } => match cause.problem {
-                        LogProblem::NoRoom(_) => Reason::NoRoom,
-                        _ => Reason::Protocol,
-                    },
-                    FollowError::CutSnapshot { .. } => Reason::Protocol,
-                    _ => Reason::Io,
-                };
-                let most = match reason {
-                    Reason::NoRoom => {
-                        ": the metadata logs of all nodes on this host may need 40 MiB, and half of that those of other \
-                         users than the first one's"
-                    }
-                    _ => "",
-                };
-                Failure::new(reason, format!("{}: {error}{most}", broker.name()))
-            }
-        })?;
+        let progress = progress.map_err(|error| not_followed(broker, &error))?;
         let replay = follower.replay();
-        // What a large batch needed is given back.
-        memory.hold(replay.image().bytes(), of_others);
+        // What a large batch needed is given back. A node that has become another user's may find no room for what it has.
+        let bytes = replay.image().bytes();
+        if !memory.hold(bytes, of_others) {
+            return Err(no_room(broker, &LogProblem::NoRoom(bytes)));
+        }
         if progress == Progress::More {
             return Ok(Update::CatchingUp);
         }
         if !replay.in_transaction() {
             known.count(broker, replay.image());
         }
-        if known.end_offset != replay.next_offset() {
-            (known.end_offset, known.arrived) = (replay.next_offset(), now);
+        if known.end_offset != replay.next_offset() || known.arrived == Moment(0) {
+            // Nobody has seen the first one arrive: it is as old as the file's last change.
+            let is_first = known.arrived == Moment(0);
+            let written = is_first.then(|| follower.written_at()).flatten();
+            known.arrived = written.map_or(now, |at| at.min(now));
+            known.end_offset = replay.next_offset();
         }
         Ok(Update::Read(Box::new(MetadataLog {
             counts: known.counts.clone(),
@@ -299,7 +295,7 @@ impl Watch for Watcher<'_> {
     fn may_need(&mut self, bytes: usize) -> bool {
         // A little at a time would be a lock for each record.
         let step = bytes.next_multiple_of(MEMORY_STEP);
-        bytes <= self.memory.bytes || self.memory.hold(step, self.of_others)
+        bytes <= self.memory.held() || self.memory.hold(step, self.of_others)
     }
 }
 
@@ -317,6 +313,28 @@ impl Known {
     }
 }
 
+fn not_followed(broker: &Broker, error: &FollowError) -> Failure {
+    let reason = match error {
+        FollowError::File(error) => return unreadable(broker, error),
+        FollowError::Log { cause, .. } => match cause.problem {
+            LogProblem::NoRoom(_) => return no_room(broker, error),
+            _ => Reason::Protocol,
+        },
+        FollowError::CutSnapshot { .. } => Reason::Protocol,
+        _ => Reason::Io,
+    };
+    Failure::new(reason, format!("{}: {error}", broker.name()))
+}
+
+fn no_room(broker: &Broker, error: &dyn fmt::Display) -> Failure {
+    let message = format!(
+        "{}: {error}: the metadata logs of all nodes on this host may need 40 MiB, and half of that those of other users \
+         than the first one's",
+        broker.name()
+    );
+    Failure::new(Reason::NoRoom, message)
+}
+
 fn unreadable(broker: &Broker, error: &FileError) -> Failure {
     let (reason, remedy) = match error {
         FileError::Denied { uid, .. } if Some(*uid) != broker.uid => {
@@ -331,33 +349,49 @@ fn unreadable(broker: &Broker, error: &FileError) -> Failure {
 /// What the states of all nodes on this host may need together, and those of other users' nodes than the first one's.
 const MOST_MEMORY: usize = 40 << 20;
 const MOST_MEMORY_OF_OTHERS: usize = MOST_MEMORY / 2;
+/// Counted in parts of so many bytes, which a small cluster's state needs.
+const MEMORY_PART: usize = 16 << 10;
 /// Taken at a time.
 const MEMORY_STEP: usize = 256 << 10;
-/// Of the first user, of the others.
-static TAKEN: Mutex<[usize; 2]> = Mutex::new([0; 2]);
+static MEMORY: Shares = memory();
 
-/// A part of [`MOST_MEMORY`], given back when dropped.
-#[derive(Debug, Default)]
+const fn memory() -> Shares {
+    Shares::new(
+        MOST_MEMORY / MEMORY_PART,
+        MOST_MEMORY_OF_OTHERS / MEMORY_PART,
+    )
+}
+
+/// A part of the memory, given back when dropped.
+#[derive(Debug)]
 struct Memory {
-    bytes: usize,
+    of: &'static Shares,
+    share: Share,
     of_others: bool,
 }
 
 impl Memory {
-    /// Holds so many bytes from now on. Returns whether that is not too much; if it is, the caller drops what needs them.
-    fn hold(&mut self, bytes: usize, of_others: bool) -> bool {
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        taken[usize::from(self.of_others)] -= self.bytes;
-        (self.bytes, self.of_others) = (bytes, of_others);
-        taken[usize::from(of_others)] += bytes;
-        let [own, others] = *taken;
-        own + others <= MOST_MEMORY && (!of_others || others <= MOST_MEMORY_OF_OTHERS)
+    fn of(of: &'static Shares) -> Memory {
+        Memory {
+            of,
+            share: of.none(false),
+            of_others: false,
+        }
     }
-}
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        self.hold(0, self.of_others);
+    /// How many bytes it holds.
+    fn held(&self) -> usize {
+        self.share.held() * MEMORY_PART
+    }
+
+    /// Holds so many bytes from now on. Returns whether that is not too much; if it is, the caller drops what needs them.
+    #[must_use]
+    fn hold(&mut self, bytes: usize, of_others: bool) -> bool {
+        if self.of_others != of_others {
+            self.share = self.of.none(of_others);
+            self.of_others = of_others;
+        }
+        self.share.try_hold(bytes.div_ceil(MEMORY_PART))
     }
 }
 

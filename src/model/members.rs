@@ -33,10 +33,12 @@ pub struct MemberCounts {
 
 impl BrokerSnapshot {
     /// Every registered broker by the node's metadata log, as long as the log has the truth: during a migration from
-    /// ZooKeeper it has not.
+    /// ZooKeeper it has not, nor while it stands still and Metadata is known.
     pub fn registrations(&self, now: Moment) -> Option<&BTreeMap<i32, Registration>> {
         let log = self.metadata_log.fresh(now)?;
-        log.counts.as_ref().map(|_| &*log.brokers)
+        let is_best = log.is_current(now) || self.cluster.fresh(now).is_none();
+        let has_truth = is_best && log.counts.is_some();
+        has_truth.then_some(&*log.brokers)
     }
 
     /// What the controller has decided about this broker, if it is registered.
@@ -74,9 +76,7 @@ impl BrokerSnapshot {
 
     /// Those that hold replicas and are not live, by the source that [`BrokerSnapshot::partitions`] prefers.
     pub fn absent(&self, now: Moment) -> Option<&BTreeSet<i32>> {
-        let of_log = self.metadata_log.fresh(now);
-        let of_log = of_log.and_then(|log| log.counts.as_ref());
-        let counts = of_log.or_else(|| self.cluster.fresh(now))?;
+        let counts = self.of_log_or(self.cluster.fresh(now), now)?;
         Some(&counts.absent)
     }
 

@@ -74,6 +74,21 @@ impl Share {
         std::mem::replace(self, self.shares.none(self.of_others))
     }
 
+    /// Holds exactly so many parts, without waiting. Returns whether there are so many; if not, it holds what it held.
+    pub fn try_hold(&mut self, parts: usize) -> bool {
+        let Shares { all, of_others } = self.shares;
+        let held_before = count(self.held_of_others.as_ref());
+        if self.of_others && !of_others.try_hold(&mut self.held_of_others, parts) {
+            return false;
+        }
+        let has = all.try_hold(&mut self.held, parts);
+        if !has && self.of_others {
+            // What was just taken is given back.
+            of_others.try_hold(&mut self.held_of_others, held_before);
+        }
+        has
+    }
+
     /// Waits until this holds so many parts; at once where it does. What it holds stays when this is dropped earlier. More
     /// than there are is as much as there are.
     pub async fn grow_to(&mut self, parts: usize) {
@@ -87,6 +102,13 @@ impl Share {
 
 fn count(held: Option<&SemaphorePermit<'static>>) -> usize {
     held.map_or(0, SemaphorePermit::num_permits)
+}
+
+fn add(held: &mut Option<SemaphorePermit<'static>>, more: SemaphorePermit<'static>) {
+    match held {
+        Some(held) => held.merge(more),
+        none => *none = Some(more),
+    }
 }
 
 impl Budget {
@@ -107,10 +129,23 @@ impl Budget {
         }
         // The semaphore is never closed.
         if let Ok(more) = self.left.acquire_many(missing).await {
-            match held {
-                Some(held) => held.merge(more),
-                none => *none = Some(more),
-            }
+            add(held, more);
         }
+    }
+
+    fn try_hold(&'static self, held: &mut Option<SemaphorePermit<'static>>, parts: usize) -> bool {
+        let before = count(held.as_ref());
+        if parts <= before {
+            let too_many = before - parts;
+            drop(held.as_mut().and_then(|held| held.split(too_many)));
+            return true;
+        }
+        let missing = u32::try_from(parts - before).ok();
+        let more = missing.and_then(|missing| self.left.try_acquire_many(missing).ok());
+        let Some(more) = more else {
+            return false;
+        };
+        add(held, more);
+        true
     }
 }

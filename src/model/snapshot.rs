@@ -220,19 +220,32 @@ impl BrokerSnapshot {
         }
     }
 
-    /// The counts of partitions, from the metadata log where there is one. Unknown if Metadata shows no topic: `cluster`
+    /// The counts of partitions, from the metadata log where there is one that does not stand still. Unknown if Metadata shows no topic: `cluster`
     /// then only shows the live brokers.
     pub fn partitions(&self, now: Moment) -> Option<&ClusterCounts> {
-        let of_log = self.metadata_log.fresh(now);
-        let of_log = of_log.and_then(|log| log.counts.as_ref());
         let visible = |counts: &&ClusterCounts| counts.partitions > 0;
-        of_log.or_else(|| self.cluster.fresh(now).filter(visible))
+        self.of_log_or(self.cluster.fresh(now).filter(visible), now)
     }
 
-    /// As [`BrokerSnapshot::partitions`], for what is counted of this broker alone: unknown for a dedicated controller.
+    /// The counts of the metadata log, or those of Metadata where the log has none or stands still.
+    pub(super) fn of_log_or<'a>(
+        &'a self,
+        metadata: Option<&'a ClusterCounts>,
+        now: Moment,
+    ) -> Option<&'a ClusterCounts> {
+        let log = self.metadata_log.fresh(now);
+        let of_log = log.and_then(|log| log.counts.as_ref());
+        match log.is_some_and(|log| log.is_current(now)) {
+            true => of_log.or(metadata),
+            false => metadata.or(of_log),
+        }
+    }
+
+    /// As [`BrokerSnapshot::partitions`], for what is counted of this broker alone: unknown for a dedicated controller, and
+    /// for a broker whose id is unknown.
     pub fn own_partitions(&self, now: Moment) -> Option<&ClusterCounts> {
         let counts = self.partitions(now);
-        counts.filter(|_| !self.broker.is_dedicated_controller())
+        counts.filter(|_| self.broker.id.is_some() && !self.broker.is_dedicated_controller())
     }
 }
 
@@ -390,6 +403,25 @@ pub struct MetadataLog {
     /// was seen (`metadata.max.idle.interval.ms=0`, or a metadata version before 3.3): silence then says nothing.
     #[serde(default)]
     pub pulse: Option<Duration>,
+}
+
+/// A replica that gets nothing for so long stands still, if records are due: two a second by default.
+const SILENCE: Duration = Duration::from_secs(10);
+/// So many records must be missing.
+const MISSED_PULSES: u32 = 4;
+
+impl MetadataLog {
+    /// Whether records arrive as they are due. Where none is ever due, silence says nothing.
+    pub fn is_current(&self, now: Moment) -> bool {
+        let longest = |pulse: Duration| SILENCE.max(pulse.saturating_mul(MISSED_PULSES));
+        let silence = now.since(self.arrived);
+        self.pulse.is_none_or(|pulse| silence < longest(pulse))
+    }
+
+    /// Whether nothing has arrived for so long that a replica that has more shows that this one stands still.
+    pub fn is_silent(&self, now: Moment) -> bool {
+        now.since(self.arrived) >= SILENCE
+    }
 }
 
 /// What the controller has decided about a registered broker.

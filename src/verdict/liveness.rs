@@ -322,10 +322,12 @@ fn silent(
         let mut listed = listed.iter();
         let own = &broker.broker.cluster_id;
         let same_cluster = own.is_some() && *own == other.cluster_id;
-        let registered = broker.registrations(now).filter(|_| same_cluster);
+        // Also from a log that stands still: one broker too many is waited for rather than one too few.
+        let log = broker.metadata_log.fresh(now).filter(|_| same_cluster);
+        let registered = log.filter(|log| log.counts.is_some());
         other.id.is_some_and(|id| {
             listed.any(|peer| id == peer.id && at(peer.port))
-                || registered.is_some_and(|all| all.contains_key(&id))
+                || registered.is_some_and(|log| log.brokers.contains_key(&id))
         })
     };
     let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers);

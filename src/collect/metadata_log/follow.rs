@@ -134,6 +134,16 @@ impl Follower {
         &self.replay
     }
 
+    /// When the open file was written to last.
+    pub(super) fn written_at(&self) -> Option<Moment> {
+        let (Place::Snapshot(open, _) | Place::Segment(open)) = &self.place else {
+            return None;
+        };
+        let written = open.file.metadata().and_then(|of| of.modified()).ok()?;
+        let since_1970 = written.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since_1970.as_millis()).ok().map(Moment)
+    }
+
     /// Reads what is new, as much as a run may.
     ///
     /// # Errors
@@ -331,7 +341,8 @@ impl Follower {
                     return Ok(Step::More);
                 }
             };
-            if full {
+            // Zeros are the end of what is written, however many there are.
+            if full && needed > bytes.len() {
                 want = LARGE_READ.max(needed);
                 continue;
             }

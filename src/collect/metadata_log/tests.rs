@@ -225,9 +225,12 @@ fn a_segment_follows_a_snapshot_or_a_segment() {
     let followed = node.log();
     assert_eq!(followed.end_offset, 10);
     node.start_again();
-    let anew = node.log();
-    assert_eq!((anew.end_offset, &anew.counts), (10, &followed.counts));
-    let counts = anew.counts.unwrap();
+    let restarted = node.log();
+    assert_eq!(
+        (restarted.end_offset, &restarted.counts),
+        (10, &followed.counts)
+    );
+    let counts = restarted.counts.unwrap();
     assert_eq!(
         (
             counts.partitions,
@@ -235,6 +238,38 @@ fn a_segment_follows_a_snapshot_or_a_segment() {
             counts.not_in_isr
         ),
         (2, 1, 1)
+    );
+}
+
+#[test]
+fn zeros_are_the_end_of_what_is_written() {
+    let mut node = Node::new(1);
+    let name = segment(0);
+    let first = batch(0, 1, &beginning());
+    node.write(&name, &first);
+    let file = fs::File::options().write(true).open(node.path(&name));
+    let file = file.unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(node.log().end_offset, 6);
+    assert_eq!(node.log().end_offset, 6, "the next run as well");
+    // What is written over them is read.
+    let more = batch(6, 1, &[shrink(0, &[1])]);
+    std::os::unix::fs::FileExt::write_all_at(&file, &more, first.len() as u64).unwrap();
+    let log = node.log();
+    assert_eq!(
+        (log.end_offset, log.counts.unwrap().under_replicated),
+        (7, 1)
+    );
+    // A snapshot has its footer before them.
+    let name = "00000000000000000007-0000000001.checkpoint";
+    node.write(name, &batch(0, 1, &beginning()));
+    let file = fs::File::options().write(true).open(node.path(name));
+    file.unwrap().set_len(1 << 20).unwrap();
+    node.start_again();
+    let failure = node.failure();
+    assert!(
+        failure.ends_with("ends before the snapshot does: it is damaged"),
+        "{failure}"
     );
 }
 
@@ -439,13 +474,76 @@ fn an_open_transaction_does_not_count() {
 
 #[test]
 fn the_states_of_all_nodes_share_their_memory() {
-    let mut first = Memory::default();
+    let all: &Shares = Box::leak(Box::new(memory()));
+    let (mut first, mut second) = (Memory::of(all), Memory::of(all));
     assert!(first.hold(MOST_MEMORY / 4, false));
-    let mut second = Memory::default();
     assert!(!second.hold(MOST_MEMORY, false));
+    assert_eq!(second.held(), 0, "what was refused does not count");
+    assert!(second.hold(MOST_MEMORY / 4 * 3, false));
+    // It becomes one of another user, for which that is too much.
+    assert!(!second.hold(MOST_MEMORY / 4 * 3, true));
     assert!(!second.hold(MOST_MEMORY_OF_OTHERS + 1, true));
+    assert!(second.hold(MOST_MEMORY_OF_OTHERS, true));
+    // The others have room, all together have not.
+    let mut third = Memory::of(all);
+    assert!(first.hold(MOST_MEMORY / 2, false));
     assert!(second.hold(MOST_MEMORY_OF_OTHERS / 2, true));
-    drop(first);
-    // Other tests take some as well.
-    assert!(second.hold(MOST_MEMORY / 10 * 9, false));
+    assert!(third.hold(MOST_MEMORY_OF_OTHERS / 2, true));
+    assert!(second.hold(0, true));
+    assert!(first.hold(MOST_MEMORY / 4 * 3, false));
+    assert!(!third.hold(MOST_MEMORY_OF_OTHERS, true));
+    assert_eq!(third.held(), MOST_MEMORY_OF_OTHERS / 2);
+    drop(third);
+    assert!(second.hold(MOST_MEMORY / 4, true));
+    assert!(!second.hold(MOST_MEMORY / 4 + 1, true));
+}
+
+#[test]
+fn the_age_of_the_first_record_is_not_what_nobody_saw() {
+    let mut node = Node::new(1);
+    let name = segment(0);
+    node.write(&name, &batch(0, 1, &beginning()));
+    let set_written = |node: &Node, at: Moment| {
+        let file = fs::File::options().write(true).open(node.path(&name));
+        let at = std::time::UNIX_EPOCH + Duration::from_millis(at.0);
+        file.unwrap().set_modified(at).unwrap();
+    };
+    let now = Clock::start().now();
+    let old = now.minus(Duration::from_secs(7200));
+    set_written(&node, old);
+    assert_eq!(node.log().arrived, old);
+    assert_eq!(node.log().arrived, old, "the next run as well");
+    // Also after a failure.
+    node.start_again();
+    assert_eq!(node.log().arrived, old);
+    // From now on it is seen.
+    node.append(&name, &batch(6, 1, &[log::no_op()]));
+    set_written(&node, old);
+    assert!(node.log().arrived >= now);
+    // The clock went back.
+    node.start_again();
+    set_written(&node, now.plus(Duration::from_secs(7200)));
+    let arrived = node.log().arrived;
+    assert!(arrived >= now && arrived < now.plus(Duration::from_secs(3600)));
+}
+
+#[test]
+fn only_the_first_runs_are_free() {
+    let mut node = Node::new(1);
+    node.write(&segment(0), &batch(0, 1, &beginning()));
+    assert!(node.logs.collect().unwrap().at_start);
+    assert!(!node.logs.collect().unwrap().at_start);
+    // Each aborted transaction makes the log begin again, in a run of its own.
+    node.write(&segment(0), &batch(0, 1, &beginning()));
+    for at in 0..100 {
+        let aborted = [log::begin_transaction(), log::abort_transaction()];
+        node.append(&segment(0), &batch(6 + 2 * at, 1, &aborted));
+    }
+    node.start_again();
+    let runs: Vec<Run> = (0..101).map(|_| node.logs.collect().unwrap()).collect();
+    assert!(matches!(runs[99].update, Update::CatchingUp));
+    assert!(matches!(runs[100].update, Update::Read(_)));
+    let free = runs.iter().take_while(|run| run.at_start).count();
+    assert_eq!(free, FREE_RUNS as usize);
+    assert!(!runs.iter().skip(free).any(|run| run.at_start));
 }

@@ -7,6 +7,10 @@ type Result<T> = std::result::Result<T, WireError>;
 /// The id of a topic, or of something else.
 pub type Uuid = [u8; 16];
 
+/// More replicas than any partition has, which are three or four. A batch alone would leave room for millions, and small
+/// records that keep a long list would each copy it.
+const MOST_REPLICAS: usize = 256;
+
 impl<'a> Reader<'a> {
     pub(super) fn byte(&mut self, field: &'static str) -> Result<u8> {
         self.array::<1>(field).map(|[byte]| byte)
@@ -120,9 +124,14 @@ impl<'a> Reader<'a> {
 
     /// A list of broker ids; None is null.
     pub(super) fn compact_ids(&mut self, field: &'static str) -> Result<Option<Ids<'a>>> {
+        let start = self.clone();
         let Some(count) = self.compact_count(4, field)? else {
             return Ok(None);
         };
+        if count > MOST_REPLICAS {
+            let limit = MOST_REPLICAS;
+            return Err(start.error(field, Problem::TooMany { count, limit }));
+        }
         Ok(Some(Ids::of(self.take(count * 4, field)?)))
     }
 

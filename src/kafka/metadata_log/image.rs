@@ -93,6 +93,17 @@ impl Partition {
         let moves = |replica: &Replica| replica.role != ReplicaRole::Assigned;
         self.replicas.iter().any(moves)
     }
+
+    /// The ids that a record names, or those here that belong to the list that it leaves out.
+    fn named_or(&self, named: Option<Ids<'_>>, belongs: impl Fn(&Replica) -> bool) -> Vec<i32> {
+        match named {
+            Some(ids) => ids.iter().collect(),
+            None => {
+                let belonging = self.replicas.iter().filter(|replica| belongs(replica));
+                belonging.map(|replica| replica.id).collect()
+            }
+        }
+    }
 }
 
 impl Image {
@@ -188,7 +199,12 @@ impl Image {
                 adding,
                 leader,
             } => {
-                let replicas = joined(replicas, &isr, &removing, &adding)?;
+                let replicas = joined(
+                    replicas.iter().collect(),
+                    &sorted(isr.iter()),
+                    &sorted(removing.iter()),
+                    &sorted(adding.iter()),
+                )?;
                 self.put(partition, Partition { leader, replicas }, may_need)?;
             }
             Record::PartitionChange {
@@ -200,27 +216,15 @@ impl Image {
                 leader,
             } => {
                 let before = self.get(partition)?;
+                let of_role = |wanted| move |replica: &Replica| replica.role == wanted;
+                let replicas = joined(
+                    before.named_or(replicas, |_| true),
+                    &sorted(before.named_or(isr, |replica| replica.in_sync)),
+                    &sorted(before.named_or(removing, of_role(ReplicaRole::Removing))),
+                    &sorted(before.named_or(adding, of_role(ReplicaRole::Adding))),
+                )?;
                 let leader = leader.unwrap_or(before.leader);
-                let mut after = Partition {
-                    leader,
-                    replicas: Box::default(),
-                };
-                let is = |wanted| move |replica: &Replica| replica.role == wanted;
-                let (adding, removing) = (
-                    Members::of(adding, before, is(ReplicaRole::Adding)),
-                    Members::of(removing, before, is(ReplicaRole::Removing)),
-                );
-                let isr = Members::of(isr, before, |replica| replica.in_sync);
-                after.replicas = match replicas {
-                    Some(replicas) => joined(replicas, &isr, &removing, &adding)?,
-                    None => joined_of(
-                        before.replicas.iter().map(|replica| replica.id),
-                        &isr,
-                        &removing,
-                        &adding,
-                    )?,
-                };
-                self.put(partition, after, may_need)?;
+                self.put(partition, Partition { leader, replicas }, may_need)?;
             }
             Record::Config {
                 of_topic,
@@ -377,88 +381,36 @@ fn bytes_of_partition(partition: &Partition) -> usize {
     size_of_val(&*partition.replicas) + ALLOCATION
 }
 
-/// A set of broker ids: those that a record names, or those of the partition before.
-enum Members<'a, F> {
-    Named(Ids<'a>),
-    Before(&'a Partition, F),
+fn sorted(ids: impl IntoIterator<Item = i32>) -> Vec<i32> {
+    let mut ids: Vec<i32> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids
 }
 
-trait Contains {
-    fn contains(&self, id: i32) -> bool;
-    /// One that is in the set and not among these.
-    fn outside(&self, replicas: &[Replica]) -> Option<i32>;
-}
-
-impl<'a, F: Fn(&Replica) -> bool> Members<'a, F> {
-    fn of(named: Option<Ids<'a>>, before: &'a Partition, belongs: F) -> Members<'a, F> {
-        match named {
-            Some(ids) => Members::Named(ids),
-            None => Members::Before(before, belongs),
-        }
-    }
-}
-
-impl<F: Fn(&Replica) -> bool> Contains for Members<'_, F> {
-    fn contains(&self, id: i32) -> bool {
-        match self {
-            Members::Named(ids) => ids.contains(id),
-            Members::Before(before, belongs) => {
-                let mut replicas = before.replicas.iter();
-                replicas.any(|replica| replica.id == id && belongs(replica))
-            }
-        }
-    }
-
-    fn outside(&self, replicas: &[Replica]) -> Option<i32> {
-        match self {
-            Members::Named(ids) => ids.outside(replicas),
-            Members::Before(before, belongs) => {
-                let belonging = before.replicas.iter().filter(|replica| belongs(replica));
-                let mut ids = belonging.map(|replica| replica.id);
-                ids.find(|id| !replicas.iter().any(|replica| replica.id == *id))
-            }
-        }
-    }
-}
-
-impl Contains for Ids<'_> {
-    fn contains(&self, id: i32) -> bool {
-        Ids::contains(self, id)
-    }
-
-    fn outside(&self, replicas: &[Replica]) -> Option<i32> {
-        let mut ids = self.iter();
-        ids.find(|id| !replicas.iter().any(|replica| replica.id == *id))
-    }
-}
-
+/// The replicas in their order; the other lists are sorted.
 fn joined(
-    replicas: Ids<'_>,
-    isr: &impl Contains,
-    removing: &impl Contains,
-    adding: &impl Contains,
+    ids: Vec<i32>,
+    isr: &[i32],
+    removing: &[i32],
+    adding: &[i32],
 ) -> Result<Box<[Replica]>, LogProblem> {
-    joined_of(replicas.iter(), isr, removing, adding)
-}
-
-fn joined_of(
-    ids: impl Iterator<Item = i32>,
-    isr: &impl Contains,
-    removing: &impl Contains,
-    adding: &impl Contains,
-) -> Result<Box<[Replica]>, LogProblem> {
+    let is_in = |list: &[i32], id: i32| list.binary_search(&id).is_ok();
+    let all = sorted(ids.iter().copied());
+    let mut pairs = all.iter().zip(all.iter().skip(1));
+    if let Some((id, _)) = pairs.find(|(one, next)| one == next) {
+        return Err(LogProblem::TwiceReplica(*id));
+    }
+    if let Some(id) = isr.iter().find(|id| !is_in(&all, **id)) {
+        return Err(LogProblem::NoReplica(*id));
+    }
     let replica = |id| Replica {
         id,
-        in_sync: isr.contains(id),
-        role: match (adding.contains(id), removing.contains(id)) {
+        in_sync: is_in(isr, id),
+        role: match (is_in(adding, id), is_in(removing, id)) {
             (true, _) => ReplicaRole::Adding,
             (false, true) => ReplicaRole::Removing,
             (false, false) => ReplicaRole::Assigned,
         },
     };
-    let replicas: Box<[Replica]> = ids.map(replica).collect();
-    match isr.outside(&replicas) {
-        Some(id) => Err(LogProblem::NoReplica(id)),
-        None => Ok(replicas),
-    }
+    Ok(ids.into_iter().map(replica).collect())
 }

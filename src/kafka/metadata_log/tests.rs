@@ -311,6 +311,23 @@ fn a_reassignment_from_begin_to_end() {
         replayed(&values).unwrap_err().problem,
         LogProblem::NoReplica(4)
     );
+    values.pop();
+    values.push(change(Some(&[2, 3, 2]), None, None, None));
+    assert_eq!(
+        replayed(&values).unwrap_err().problem,
+        LogProblem::TwiceReplica(2)
+    );
+    let many: Vec<i32> = (2..=258).collect();
+    values.pop();
+    values.push(change(Some(&many[..256]), None, None, None));
+    assert_eq!(now(&values).len(), 256);
+    values.pop();
+    values.push(change(Some(&many), None, None, None));
+    let problem = replayed(&values).unwrap_err().problem.to_string();
+    assert!(
+        problem.contains("at most 256 expected, 257 announced"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -412,11 +429,11 @@ fn what_grows_without_bound_is_refused() {
         panic!("{error}")
     };
     assert!((ROOM..ROOM * 2).contains(&needed), "{needed}");
-    // As many replicas as a record has room for, and none of it stays when the topic goes.
-    let many: Vec<i32> = (0..100_000).collect();
+    // As many replicas as a partition may have, and none of it stays when the topic goes.
+    let many: Vec<i32> = (0..256).collect();
     let big = log::partition(0, &partition(&many, &[], -1));
     let replay = replayed(&[topic.clone(), big.clone()]).unwrap();
-    assert!(replay.image().bytes() > 800_000);
+    assert!(replay.image().bytes() > 256 * 8);
     let replay = replayed(&[
         topic.clone(),
         big.clone(),

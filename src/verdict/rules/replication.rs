@@ -89,10 +89,6 @@ pub(super) fn broker_fenced(case: &Case<'_>) -> RuleResult {
     Present(vec!["the metadata log says so".into(), others])
 }
 
-/// A replica that gets nothing for so long stands still, if records are due: two a second by default.
-const SILENCE: Duration = Duration::from_secs(10);
-/// So many records must be missing.
-const MISSED_PULSES: u32 = 4;
 /// A node that has just started does not follow the log yet.
 const FOLLOWS_AFTER: Duration = Duration::from_secs(60);
 
@@ -105,8 +101,7 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
     if started.is_some_and(|at| now.since(at) < FOLLOWS_AFTER) || is_closed(broker, now) {
         return Absent;
     }
-    let silence = now.since(log.arrived);
-    if silence < SILENCE {
+    if !log.is_silent(now) {
         return Absent;
     }
     // Of the same cluster: any process may claim to be a node of it.
@@ -121,7 +116,7 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
     let ahead = ahead.max_by_key(|(_, of)| of.end_offset);
     let got = format!(
         "no record for {} after offset {}",
-        duration_text(silence),
+        duration_text(now.since(log.arrived)),
         log.end_offset
     );
     match (ahead, log.pulse) {
@@ -129,7 +124,7 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
             "{got}, while the replica of node {label} has reached {}",
             of.end_offset
         )]),
-        (None, Some(pulse)) if silence >= pulse * MISSED_PULSES => Present(vec![format!(
+        (None, Some(pulse)) if !log.is_current(now) => Present(vec![format!(
             "{got}, while one is due every {}",
             brief_text(pulse)
         )]),

@@ -309,12 +309,17 @@ fn every_flipped_bit_is_an_error_or_the_state_before_it() {
             let mut cut = Node::new(1);
             cut.write(&segment(0), &flipped);
             let before = replayed(&bytes[..*start]);
+            let mut known = Known::default();
+            known.count(&cut.broker, before.image());
             match cut.read() {
                 Err(_) => {}
                 Ok(Update::Read(log)) if log.end_offset == expected => {
                     assert_eq!(log.counts.as_ref(), Some(&counts));
                 }
-                Ok(Update::Read(log)) => assert_eq!(log.end_offset, before.next_offset()),
+                Ok(Update::Read(log)) => {
+                    let read = (log.end_offset, &log.counts);
+                    assert_eq!(read, (before.next_offset(), &known.counts));
+                }
                 Ok(other) => panic!("{other:?}"),
             }
         }

@@ -89,7 +89,8 @@ fn an_empty_snapshot_counts_nothing() {
 /// A node whose metadata log has the counts and, of `brokers`, every second one fenced.
 fn node(roles: &[Role], counts: ClusterCounts, brokers: i32) -> String {
     let mut broker = BrokerSnapshot::new(Arc::default(), "1".into());
-    Arc::make_mut(&mut broker.broker).roles = roles.iter().copied().collect();
+    let node = Arc::make_mut(&mut broker.broker);
+    (node.id, node.roles) = (Some(1), roles.iter().copied().collect());
     let registration = |id| Registration {
         fenced: id % 2 == 0,
         in_controlled_shutdown: id == 1,

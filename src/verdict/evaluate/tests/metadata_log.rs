@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{MetadataLog, Registration, Role};
+use crate::verdict::unavailable::UnavailableBrokers;
 
 const FENCED: Registration = Registration {
     fenced: true,
@@ -98,6 +99,71 @@ fn a_dedicated_controller_counts_for_the_cluster_alone() {
     ] {
         assert!(!diagnosis.evaluated.contains(&led), "{led:?}");
     }
+}
+
+/// Nobody knows then which partitions it leads.
+#[test]
+fn a_broker_whose_id_is_unknown_has_no_counts_of_its_own() {
+    let mut scene = scene();
+    log_alone(|_, _| {})(&mut scene.broker, scene.now);
+    assert!(scene.broker.own_partitions(scene.now).is_some());
+    Arc::make_mut(&mut scene.broker.broker).id = None;
+    assert!(scene.broker.own_partitions(scene.now).is_none());
+    assert!(scene.broker.partitions(scene.now).is_some());
+}
+
+#[test]
+fn a_log_that_stands_still_gives_way_to_metadata() {
+    let now = scene().now;
+    let broker = |silence: u64, pulse: Option<u64>, metadata: bool| {
+        let mut broker = scene().broker;
+        let mut replica = log(now);
+        replica.arrived = now.minus(Duration::from_secs(silence));
+        replica.pulse = pulse.map(Duration::from_millis);
+        let counts = replica.counts.as_mut().unwrap();
+        (counts.offline, counts.absent) = (5, [9].into());
+        broker.metadata_log = known(replica, now);
+        let counts = ClusterCounts {
+            offline: 1,
+            absent: [3].into(),
+            ..cluster(&[1, 2])
+        };
+        broker.cluster = match metadata {
+            true => known(counts, now),
+            false => Reading::unknown("needs credentials"),
+        };
+        broker
+    };
+    let table = [
+        ("records arrive", 9, Some(500), true, true),
+        ("it stands still", 10, Some(500), true, false),
+        ("nothing else is known", 10, Some(500), false, true),
+        ("records are rare", 39, Some(10_000), true, true),
+        ("four are missing", 40, Some(10_000), true, false),
+        ("none is ever due", 600, None, true, true),
+    ];
+    for (what, silence, pulse, metadata, by_log) in table {
+        let broker = broker(silence, pulse, metadata);
+        let offline = broker.partitions(now).unwrap().offline;
+        assert_eq!(offline, if by_log { 5 } else { 1 }, "{what}");
+        let absent: Vec<i32> = broker.absent(now).unwrap().iter().copied().collect();
+        assert_eq!(absent, if by_log { [9] } else { [3] }, "{what}");
+        assert_eq!(broker.registrations(now).is_some(), by_log, "{what}");
+        let mut others = UnavailableBrokers::default();
+        others.update(&broker, now);
+        let down = others.list().into_iter();
+        let down = down.filter(|other| other.until.is_none());
+        let down: Vec<i32> = down.map(|other| other.id).collect();
+        assert_eq!(down, if by_log { [9] } else { [3] }, "{what}");
+    }
+    // Metadata that shows no topic has no counts.
+    let mut hidden = broker(10, Some(500), true);
+    let none = ClusterCounts {
+        partitions: 0,
+        ..cluster(&[1])
+    };
+    hidden.cluster = known(none, now);
+    assert_eq!(hidden.partitions(now).unwrap().offline, 5);
 }
 
 /// A cluster without topics is known to have none, while Metadata may only hide them.
