@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::finding::{BrokerDiagnosis, BrokerState, Diagnosis, Finding, FindingId};
 use crate::model::ProcessKey;
 use crate::model::{
-    Broker, BrokerSnapshot, EvidenceProgress, Moment, PeerProbe, ProbeError, Snapshot,
+    Broker, BrokerSnapshot, EvidenceProgress, Moment, Probe, ProbeError, Snapshot,
     deserialize_duration,
 };
 
@@ -21,6 +21,8 @@ const SETTLES: Duration = Duration::from_secs(60);
 /// Of several silent brokers each waits so long for every one with a higher id: longer than three failures of a probe and
 /// the time that a container has to end take together.
 const TURN: Duration = Duration::from_secs(180);
+/// So many brokers with higher ids a broker probes at most, so it waits for no more that nothing asks.
+const RING: usize = 8;
 /// For all of them together.
 const ALL_TURNS: Duration = Duration::from_secs(1800);
 
@@ -126,6 +128,10 @@ enum Wait {
         n => format!("{n} silent brokers with higher ids go first"),
     })]
     Turn(usize),
+    #[error(
+        "{0} brokers with higher ids go first, {1} of which may be silent because nothing asks them"
+    )]
+    TurnUnasked(usize, usize),
     #[error("it was restarted recently for the same reason, the next restart is in {0} s")]
     HoldOff(u64),
 }
@@ -214,10 +220,8 @@ impl Liveness {
         } else {
             let since = *self.since.entry(diagnosed.process).or_insert(now);
             // Each broker probes the next higher ids, so those go first: any two neighbours agree on the order.
-            let before = broker.broker.id.map_or(0, |own| {
-                silent(snapshot, diagnosis, broker, now)
-                    .range(own..)
-                    .count()
+            let before = broker.broker.id.map_or_else(Before::default, |own| {
+                before(snapshot, diagnosis, broker, own, now)
             });
             self.may_restart(broker, diagnosed, evidence(diagnosed), before, since, now)
         };
@@ -242,14 +246,14 @@ impl Liveness {
         )
     }
 
-    /// Whether the evidence and the other brokers, of which so many silent ones go `before`, permit the restart, which
-    /// has been required `since`.
+    /// Whether the evidence and the other brokers, some of which go `before`, permit the restart, which has been required
+    /// `since`.
     fn may_restart(
         &self,
         broker: &BrokerSnapshot,
         diagnosed: &BrokerDiagnosis,
         evidence: EvidenceProgress,
-        before: usize,
+        before: Before,
         since: Moment,
         now: Moment,
     ) -> Result<(), Wait> {
@@ -274,9 +278,13 @@ impl Liveness {
                 }
             }
         }
-        let turns = u32::try_from(before).unwrap_or(u32::MAX);
+        let all = before.silent + before.unasked;
+        let turns = u32::try_from(all).unwrap_or(u32::MAX);
         if waited < TURN.saturating_mul(turns).min(ALL_TURNS) {
-            return Err(Wait::Turn(before));
+            return Err(match before.unasked {
+                0 => Wait::Turn(all),
+                unasked => Wait::TurnUnasked(all, unasked),
+            });
         }
         if let Some((process, last)) = self.asked.get(&diagnosed.label)
             && *process != diagnosed.process
@@ -295,24 +303,29 @@ fn knows_cluster(broker: &BrokerSnapshot, diagnosed: &BrokerDiagnosis, now: Mome
     by_log || broker.cluster.fresh(now).is_some()
 }
 
-/// The ids of other brokers of its cluster that accept connections and answer nothing, as seen from this host. A gray
-/// broker of this host is one of them only if it has the same user, and if the cluster's Metadata names its id at a port of
-/// its own, or the metadata log of its cluster has the id: any process may claim any id.
-fn silent(
+/// How many brokers with higher ids go first.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    silent: usize,
+    /// Those of which nothing here knows whether they are silent.
+    unasked: usize,
+}
+
+/// The other brokers of its cluster with higher ids that accept connections and answer nothing, as seen from this host, and
+/// those that may. A broker of this host counts only if it has the same user, and if the cluster's Metadata names its id at
+/// a port of its own, or the metadata log of its cluster has the id: any process may claim any id.
+fn before(
     snapshot: &Snapshot,
     diagnosis: &Diagnosis,
     broker: &BrokerSnapshot,
+    own: i32,
     now: Moment,
-) -> BTreeSet<i32> {
+) -> Before {
     let probes = broker.probes.fresh(now);
     let peers = probes.into_iter().flat_map(|probes| &probes.peers);
-    let is_silent = |peer: &&PeerProbe| {
-        peer.api
-            .as_ref()
-            .and_then(|api| api.error.as_ref())
-            .is_some_and(ProbeError::is_silent)
-    };
-    let silent_peers = peers.filter(is_silent).map(|peer| peer.peer.id);
+    let asked = peers.filter_map(|peer| Some((peer.peer.id, peer.api.as_ref()?)));
+    let is_silent = |probe: &Probe| probe.error.as_ref().is_some_and(ProbeError::is_silent);
+    let asked = asked.map(|(id, probe)| (id, is_silent(probe)));
     let listed = broker
         .cluster
         .last()
@@ -330,17 +343,28 @@ fn silent(
                 || registered.is_some_and(|log| log.brokers.contains_key(&id))
         })
     };
-    let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers);
-    let gray = here
-        .filter(|(_, diagnosed)| diagnosed.state == BrokerState::Gray)
-        .map(|(other, _)| &other.broker)
-        .filter(|other| other.is_of_same_user(&broker.broker) && is_listed(other))
-        .filter_map(|other| other.id);
-    let own = broker.broker.id;
-    silent_peers
-        .chain(gray)
-        .filter(|id| Some(*id) != own)
-        .collect()
+    let here = std::iter::zip(&snapshot.brokers, &diagnosis.brokers)
+        .filter(|(other, _)| other.broker.is_of_same_user(&broker.broker))
+        .filter(|(other, _)| is_listed(&other.broker));
+    let here = here.filter_map(|(other, diagnosed)| {
+        let is_gray = match diagnosed.state {
+            BrokerState::Gray => true,
+            BrokerState::Healthy => false,
+            BrokerState::Down | BrokerState::Suspect | BrokerState::Unknown => return None,
+        };
+        Some((other.broker.id?, is_gray))
+    });
+    let known: BTreeSet<(i32, bool)> = asked.chain(here).filter(|(id, _)| *id > own).collect();
+    let silent: BTreeSet<i32> = known.iter().filter(|of| of.1).map(|of| of.0).collect();
+    // Without credentials no peer is asked, and deadlocked ones may remain registered.
+    let registered = broker.registrations(now).into_iter().flatten();
+    let serving = registered.filter(|(id, of)| **id > own && !of.fenced);
+    let is_known = |id| known.contains(&(id, true)) || known.contains(&(id, false));
+    let unasked = serving.take(RING).filter(|(id, _)| !is_known(**id));
+    Before {
+        silent: silent.len(),
+        unasked: unasked.count(),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::model::Broker;
 use crate::model::{
-    ClusterCounts, Listener, MetadataLog, Peer, Probe, ProbeError, ProbeReport, ProcessVitals,
-    Reading, Reason, Registration,
+    ClusterCounts, Listener, MetadataLog, Peer, PeerProbe, Probe, ProbeError, ProbeReport,
+    ProcessVitals, Reading, Reason, Registration,
 };
 use crate::verdict::finding::{RestartRequired, UnavailableBroker};
 
@@ -438,9 +438,17 @@ fn a_stranger_answers_for_its_label_alone() {
     assert_eq!(label(&two[..1], Some("1")).unwrap(), "1@9092");
 }
 
-/// The metadata log of cluster A, in which the brokers 2 and 3 are registered.
-fn log() -> Reading<MetadataLog> {
-    let brokers = [2, 3].map(|id| (id, Registration::default()));
+/// The metadata log of cluster A, in which broker 2 and these are registered.
+fn log(serving: &[i32], fenced: &[i32]) -> Reading<MetadataLog> {
+    let registered = |fenced| {
+        let registration = Registration {
+            fenced,
+            in_controlled_shutdown: false,
+        };
+        move |id: &i32| (*id, registration)
+    };
+    let serving = [2].iter().chain(serving).map(registered(false));
+    let brokers = serving.chain(fenced.iter().map(registered(true)));
     Reading::Known {
         value: MetadataLog {
             counts: Some(ClusterCounts {
@@ -448,7 +456,7 @@ fn log() -> Reading<MetadataLog> {
                 partitions: 9,
                 ..ClusterCounts::default()
             }),
-            brokers: Arc::new(brokers.into()),
+            brokers: Arc::new(brokers.collect()),
             ..MetadataLog::default()
         },
         at: START,
@@ -459,7 +467,7 @@ fn log() -> Reading<MetadataLog> {
 #[test]
 fn the_metadata_log_knows_the_cluster_unless_it_stands_still() {
     let mut scene = deadlocked_without_cluster();
-    Arc::make_mut(&mut scene.snapshot.brokers[0]).metadata_log = log();
+    Arc::make_mut(&mut scene.snapshot.brokers[0]).metadata_log = log(&[1], &[3]);
     let answer = scene.answer();
     assert!(answer.restart, "{answer:?}");
     assert!(answer.reason.contains("alone in the ISR of 4 partitions"));
@@ -470,6 +478,51 @@ fn the_metadata_log_knows_the_cluster_unless_it_stands_still() {
     }];
     let unknown = "whether another broker is down is unknown";
     assert!(scene.answer().reason.contains(unknown));
+}
+
+/// Without credentials no peer is asked: siblings with the same deadlock may remain registered and unfenced.
+#[test]
+fn registered_brokers_that_nothing_asks_may_be_silent() {
+    let mut scene = deadlocked_without_cluster();
+    Arc::make_mut(&mut scene.snapshot.brokers[0]).metadata_log = log(&[1, 3, 4], &[5]);
+    let answer = scene.answer();
+    let text =
+        "2 brokers with higher ids go first, 2 of which may be silent because nothing asks them";
+    assert!(answer.reason.contains(text), "{answer:?}");
+    assert!(!scene.later(359).restart);
+    assert!(scene.later(1).restart);
+    // One that is asked is known.
+    for (reason, waits) in [(Reason::Timeout, 360), (Reason::Slow, 180)] {
+        let mut scene = deadlocked_without_cluster();
+        Arc::make_mut(&mut scene.snapshot.brokers[0]).metadata_log = log(&[1, 3, 4], &[5]);
+        scene.peers(&[4], reason);
+        assert!(!scene.answer().restart);
+        assert!(!scene.later(waits - 1).restart, "{reason:?}");
+        assert!(scene.later(1).restart, "{reason:?}");
+    }
+    // As many as a broker probes, however many there are.
+    let mut scene = deadlocked_without_cluster();
+    Arc::make_mut(&mut scene.snapshot.brokers[0]).metadata_log = log(&Vec::from_iter(3..99), &[]);
+    assert!(!scene.answer().restart);
+    assert!(!scene.later(8 * 180 - 1).restart);
+    assert!(scene.later(1).restart);
+}
+
+#[test]
+fn a_healthy_broker_of_the_host_is_not_silent_if_user_and_cluster_are_the_same() {
+    let table = [("A", 1001, false), ("B", 1001, true), ("A", 2001, true)];
+    for (cluster, owner, waits) in table {
+        let mut scene = deadlocked_without_cluster();
+        neighbour(&mut scene, 11, 3, owner);
+        scene.diagnosis.brokers[1].state = BrokerState::Healthy;
+        let own = Arc::make_mut(&mut scene.snapshot.brokers[0]);
+        own.metadata_log = log(&[3], &[]);
+        let node = Arc::make_mut(&mut own.broker);
+        (node.owner, node.cluster_id) = (Some(1001), Some("A".into()));
+        let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
+        Arc::make_mut(&mut other.broker).cluster_id = Some(cluster.into());
+        assert_eq!(!scene.answer().restart, waits, "{cluster} {owner}");
+    }
 }
 
 #[test]
@@ -485,7 +538,7 @@ fn the_metadata_log_names_the_gray_brokers_of_the_host_that_go_first() {
         let mut scene = deadlocked_without_cluster();
         neighbour(&mut scene, 11, id, owner);
         let own = Arc::make_mut(&mut scene.snapshot.brokers[0]);
-        own.metadata_log = log();
+        own.metadata_log = log(&[], &[3]);
         let node = Arc::make_mut(&mut own.broker);
         (node.owner, node.cluster_id) = (Some(1001), Some("A".into()));
         let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
