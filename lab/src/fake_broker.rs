@@ -60,7 +60,15 @@ pub struct FakeTls {
     pub key: String,
     pub version: &'static SupportedProtocolVersion,
     /// Whether a client must show `certificate` as well.
-    pub demands_certificate: bool,
+    pub client_auth: ClientAuth,
+}
+
+/// As Kafka's `ssl.client.auth`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    None,
+    Requested,
+    Required,
 }
 
 impl FakeTls {
@@ -74,7 +82,7 @@ impl FakeTls {
             certificate: params.self_signed(&key).unwrap().pem(),
             key: key.serialize_pem(),
             version,
-            demands_certificate: false,
+            client_auth: ClientAuth::None,
         }
     }
 
@@ -88,10 +96,14 @@ impl FakeTls {
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[self.version])
             .unwrap();
-        let config = if self.demands_certificate {
+        let config = if self.client_auth != ClientAuth::None {
             let mut roots = RootCertStore::empty();
             roots.add(certificate.clone()).unwrap();
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            let verifier = match self.client_auth {
+                ClientAuth::Requested => verifier.allow_unauthenticated(),
+                _ => verifier,
+            };
             config.with_client_cert_verifier(verifier.build().unwrap())
         } else {
             config.with_no_client_auth()

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
 use super::security::{Login, Security, SecuritySource, Tls, Trust};
+use super::thread::on_thread;
 use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
 use crate::model::{Moment, Reason};
@@ -131,8 +131,8 @@ struct Failed {
 #[derive(Debug, Default)]
 struct TlsSeen {
     certificate_end: Option<Moment>,
-    /// The broker demands a certificate that nobody configured.
-    demands_certificate: bool,
+    /// When the last handshake was finished with a broker that demands a certificate which nobody configured.
+    demanded: Option<Instant>,
 }
 
 /// Whose answer ApiVersions is.
@@ -216,7 +216,7 @@ impl Client {
 
     pub fn answered_by(&self) -> AnsweredBy {
         match self.security.login {
-            Login::NotNeeded | Login::With(_) if !self.tls.demands_certificate => {
+            Login::NotNeeded | Login::With(_) if self.tls.demanded.is_none() => {
                 AnsweredBy::RequestHandlers
             }
             Login::NotNeeded | Login::With(_) | Login::Missing => AnsweredBy::NetworkThread,
@@ -356,7 +356,7 @@ impl Client {
         let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
         match &answer {
             Ok(_) => {
-                self.tls.demands_certificate = false;
+                self.tls.demanded = None;
                 self.late = self.late.filter(|late| late.request != question.name);
                 // A connection that lasts longer than a round has recovered.
                 drop(self.failed.take_if(|_| idle));
@@ -378,7 +378,7 @@ impl Client {
                 ..
             })) => {
                 (self.kept, self.late, self.failed) = (None, None, None);
-                self.tls.demands_certificate = true;
+                self.tls.demanded.get_or_insert_with(Instant::now);
             }
             Err(error) => self.give_up(error, connected_in, duration),
         }
@@ -405,18 +405,8 @@ impl Client {
             request: question.name,
             source,
         };
-        let (done, answer) = oneshot::channel();
-        // Not by the runtime, which panics where it can start no thread.
-        let thread = std::thread::Builder::new().name("metadata".into());
-        thread
-            .spawn(move || done.send(read(&address, &body)))
-            .map_err(failed)?;
-        let panicked = |_| {
-            failed(std::io::Error::other(
-                "reading the answer panicked; see the log",
-            ))
-        };
-        answer.await.map_err(panicked)?
+        let answer = on_thread("metadata", move || read(&address, &body)).await;
+        answer.map_err(failed)?
     }
 
     fn give_up(&mut self, error: &ClientError, connected_in: Option<Duration>, duration: Duration) {
@@ -460,14 +450,18 @@ impl Client {
         let Some(source) = &self.source else {
             return Ok(false);
         };
-        let newest = source.newest(deadline).await.map_err(|problem| {
-            let address = self.address.clone();
-            ClientError::Settings { address, problem }
-        })?;
+        let of_others = self.dialer.is_of_others();
+        let newest = source
+            .newest(of_others, deadline)
+            .await
+            .map_err(|problem| {
+                let address = self.address.clone();
+                ClientError::Settings { address, problem }
+            })?;
         let changed = !Arc::ptr_eq(&newest, &self.security);
         if changed {
             // What the broker demanded then may be there now.
-            self.tls.demands_certificate = false;
+            self.tls.demanded = None;
             self.security = newest;
         }
         Ok(changed)
@@ -480,7 +474,7 @@ impl Client {
         };
         if let Login::With(credentials) = &self.security.login {
             let conn = kept.conn.trusted()?;
-            let done = log_in(conn, credentials, &self.dialer.keys, deadline).await;
+            let done = log_in(conn, credentials, &self.dialer, deadline).await;
             done.map_err(|source| match source {
                 LoginError::Conn(error) => ClientError::Conn(error),
                 source => ClientError::Login {
@@ -512,9 +506,13 @@ impl Client {
             None => drop(self.renew_security(deadline).await?),
         }
         let tls = self.security.tls.as_ref();
-        let tls = match self.tls.demands_certificate {
-            true => tls.map(|tls| tls.stopping_when_asked()),
-            false => tls.cloned(),
+        // One that only asks for a certificate, and closed for another reason, looks the same, so the handshake is finished
+        // again later.
+        let expired = |at: &Instant| at.elapsed() >= self.timing.retry_tls;
+        let finishes = self.tls.demanded.as_ref().is_none_or(expired);
+        let tls = match finishes {
+            true => tls.cloned(),
+            false => tls.map(|tls| tls.stopping_when_asked()),
         };
         let now = Instant::now();
         let within = deadline.saturating_duration_since(now);
@@ -525,8 +523,12 @@ impl Client {
             self.loopback,
             tls.as_ref(),
         );
+        let conn = conn.await?;
+        if let Some(at) = self.tls.demanded.as_mut().filter(|_| finishes) {
+            *at = Instant::now();
+        }
         self.kept = Some(Kept {
-            conn: conn.await?,
+            conn,
             connected_in: now.elapsed(),
             since: now,
             ready: false,

@@ -73,6 +73,10 @@ impl Dialer {
     pub fn set_of_others(&self, of_others: bool) {
         self.of_others.store(of_others, Ordering::Relaxed);
     }
+
+    pub(super) fn is_of_others(&self) -> bool {
+        self.of_others.load(Ordering::Relaxed)
+    }
 }
 
 impl From<OwnConnections> for Dialer {
@@ -162,7 +166,7 @@ impl Conn {
         if let Some(tls) = tls {
             conn.begin(tls);
         }
-        if dialer.of_others.load(Ordering::Relaxed) {
+        if dialer.is_of_others() {
             conn.room = Room::of_others();
         }
         Ok(conn)

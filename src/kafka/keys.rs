@@ -5,13 +5,14 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Mutex as Turn;
 use tokio::time::{Instant, sleep_until};
 
 use super::scram::{Hash, Keys};
+use super::thread::on_thread;
 use crate::model::Credentials;
 
-/// After a derivation the next one waits for so many times what it took, so that all of them together take a twentieth
+/// After a derivation the next one waits for so many times what it took, so that all of a turn together take a twentieth
 /// of a core.
 const PAUSE: u32 = 19;
 
@@ -21,6 +22,8 @@ const PAUSE: u32 = 19;
 pub(super) struct KnownKeys(Arc<Mutex<Option<Newest>>>);
 
 type Newest = (Question, Arc<Keys>);
+
+type LazyTurn = LazyLock<Arc<Turn<Option<Instant>>>>;
 
 impl std::fmt::Debug for KnownKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,12 +40,19 @@ pub(super) struct Question {
 }
 
 impl KnownKeys {
+    /// `of_others` is whether another user's brokers come before the one that this is for.
+    ///
     /// # Errors
     /// No thread can be started.
-    pub(super) async fn get(&self, question: Question) -> Result<Arc<Keys>, String> {
-        /// One at a time in the whole process, and when the next one may begin.
-        static TURN: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
-        static FREE_AT: Mutex<Option<Instant>> = Mutex::new(None);
+    pub(super) async fn get(
+        &self,
+        question: Question,
+        of_others: bool,
+    ) -> Result<Arc<Keys>, String> {
+        /// When the next derivation may begin, held by the running one. Those for other users' brokers have a turn of
+        /// their own, so that they do not keep the first user's from logging in.
+        static TURNS: [LazyTurn; 2] = [const { LazyLock::new(Arc::default) }; 2];
+        let turn = &TURNS[usize::from(of_others)];
         let known = || {
             let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let same = kept.as_ref().filter(|(kept, _)| *kept == question);
@@ -51,20 +61,16 @@ impl KnownKeys {
         if let Some(keys) = known() {
             return Ok(keys);
         }
-        let turn = Arc::clone(&TURN).acquire_owned().await;
-        let turn = turn.map_err(|error| error.to_string())?;
+        let mut free_at = Arc::clone(turn).lock_owned().await;
         // That of another connection may have been the same.
         if let Some(keys) = known() {
             return Ok(keys);
         }
-        let free_at = *FREE_AT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(free_at) = free_at {
+        if let Some(free_at) = *free_at {
             sleep_until(free_at).await;
         }
-        let (done, derived) = oneshot::channel();
         let this = self.clone();
-        // Not by the runtime, which panics where it can start no thread. The thread goes on where the login's time ends,
-        // and the next login finds what it computed.
+        // The thread goes on where the login's time ends, and the next login finds what it computed.
         let derive = move || {
             let start = cpu_time();
             let password = question.credentials.password.reveal();
@@ -74,14 +80,12 @@ impl KnownKeys {
             *kept = Some((question, Arc::clone(&keys)));
             drop(kept);
             let pause = cpu_time().saturating_sub(start) * PAUSE;
-            *FREE_AT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
-            drop(turn);
-            // After the deadline there is no receiver any more.
-            let _ = done.send(keys);
+            *free_at = Some(Instant::now() + pause);
+            drop(free_at);
+            keys
         };
-        let thread = std::thread::Builder::new().name("login".into());
-        thread.spawn(derive).map_err(|error| error.to_string())?;
-        derived.await.map_err(|error| error.to_string())
+        let derived = on_thread("login", derive).await;
+        derived.map_err(|error| error.to_string())
     }
 }
 
@@ -113,7 +117,7 @@ mod tests {
         let keys = KnownKeys::default();
         let get = async |salt| {
             let start = Instant::now();
-            let derived = keys.get(question(salt)).await.unwrap();
+            let derived = keys.get(question(salt), false).await.unwrap();
             (start.elapsed(), derived)
         };
         let ((_, first), (_, again)) = (get(1).await, get(1).await);
@@ -122,6 +126,11 @@ mod tests {
         let before = cpu_time();
         Keys::derive(Hash::Sha512, "pencil", &question.salt, question.iterations);
         let cost = cpu_time() - before;
+        // That of another user's broker does not wait for it.
+        let start = Instant::now();
+        KnownKeys::default().get(question, true).await.unwrap();
+        let other = start.elapsed();
+        assert!(other < cost * (PAUSE / 2), "{cost:?}, then {other:?}");
         let (waited, _) = get(2).await;
         assert!(waited > cost * (PAUSE / 2), "{cost:?}, then {waited:?}");
     }

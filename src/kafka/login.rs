@@ -10,8 +10,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::conn::{Body, ConnError, Trusted};
-use super::keys::{KnownKeys, Question};
+use super::conn::{Body, ConnError, Dialer, Trusted};
+use super::keys::Question;
 use super::scram::{Exchange, Hash, ScramError};
 use super::wire::{self, WireError};
 use crate::model::{Credentials, Mechanism, Reason, text};
@@ -74,7 +74,7 @@ impl LoginError {
 pub(super) async fn log_in(
     mut conn: Trusted<'_>,
     credentials: &Arc<Credentials>,
-    keys: &KnownKeys,
+    dialer: &Dialer,
     deadline: Instant,
 ) -> Result<(), LoginError> {
     let body = conn
@@ -126,7 +126,8 @@ pub(super) async fn log_in(
         iterations: challenge.iterations,
     };
     let late = |_| "other logins take the time, and it comes later".to_owned();
-    let keys = timeout_at(deadline, keys.get(question)).await.map_err(late);
+    let keys = dialer.keys.get(question, dialer.is_of_others());
+    let keys = timeout_at(deadline, keys).await.map_err(late);
     let keys = keys.and_then(|keys| keys).map_err(LoginError::Own)?;
     let (last, expected) = exchange.prove(&challenge, &keys);
     let message = channel.answer(last.as_bytes()).await?;

@@ -13,6 +13,7 @@ pub mod metadata_log;
 mod resolver;
 pub mod scram;
 pub mod security;
+mod thread;
 mod tls_error;
 mod transport;
 pub mod wire;

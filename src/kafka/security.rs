@@ -12,9 +12,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::thread::on_thread;
+use crate::model::shares::Shares;
 use crate::model::{Credentials, SecurityProtocol};
 
 /// How one listener is spoken to.
@@ -63,31 +65,31 @@ impl SecuritySource {
         }
     }
 
-    /// Reads on a thread of its own: a file system that hangs costs one.
-    pub(super) async fn newest(&self, deadline: Instant) -> Result<Arc<Security>, String> {
+    /// Reads on a thread of its own: a file system that hangs costs one. `of_others` is whether another user's brokers come
+    /// before the one that this is for.
+    pub(super) async fn newest(
+        &self,
+        of_others: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Security>, String> {
+        /// Threads of all brokers and listeners together, and of those.
+        static THREADS: Shares = Shares::new(16, 4);
         let reading = async {
             let turn = Arc::clone(&self.turn).acquire_owned().await;
             let turn = turn.map_err(|error| error.to_string())?;
-            let (read, (done, newest)) = (Arc::clone(&self.read), oneshot::channel());
+            let (read, share) = (Arc::clone(&self.read), THREADS.one(of_others).await);
             let work = move || {
                 let newest = read();
-                drop(turn);
-                // After the deadline there is no receiver any more.
-                let _ = done.send(newest);
+                drop((turn, share));
+                newest
             };
-            let thread = std::thread::Builder::new().name("settings".into());
-            let thread = thread.stack_size(STACK).spawn(work);
-            thread.map_err(|error| error.to_string())?;
-            newest.await.map_err(|error| error.to_string())?
+            let newest = on_thread("settings", work).await;
+            newest.map_err(|error| error.to_string())?
         };
-        let late =
-            |_| "the files of `tls` and `sasl` were not read in time: their file system hangs";
-        timeout_at(deadline, reading).await.map_err(late)?
+        let late = "the files of `tls` and `sasl` were not read in time: their file system hangs, or that of other brokers";
+        timeout_at(deadline, reading).await.map_err(|_| late)?
     }
 }
-
-/// Parsing certificates needs less.
-const STACK: usize = 512 << 10;
 
 impl Security {
     /// Without any credentials, and without verification of the certificate.
@@ -258,5 +260,49 @@ impl ServerCertVerifier for AnyCertificate {
             S::ECDSA_SHA1_Legacy,
             S::RSA_PKCS1_SHA1,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::sync::{Mutex, PoisonError, mpsc};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn files_of_others_that_hang_leave_threads_for_the_first_user_s_brokers() {
+        let soon = || Instant::now() + Duration::from_millis(200);
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let hanging: Vec<_> = (0..6)
+            .map(|_| {
+                let (held, began) = (Arc::clone(&held), began.clone());
+                SecuritySource::new(move || {
+                    began.send(()).unwrap();
+                    // Until the other end is dropped.
+                    let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _ = held.recv();
+                    Ok(Arc::default())
+                })
+            })
+            .collect();
+        for source in &hanging {
+            let error = source.newest(true, soon()).await.unwrap_err();
+            assert!(error.contains("in time"), "{error}");
+        }
+        let mut threads = 0;
+        while begun.try_recv().is_ok() {
+            threads += 1;
+        }
+        assert_eq!(threads, 4);
+        let own = SecuritySource::new(|| Ok(Arc::default()));
+        assert!(own.newest(true, soon()).await.is_err());
+        assert!(own.newest(false, soon()).await.is_ok());
+        drop(release);
+        let late = Instant::now() + Duration::from_secs(5);
+        assert!(own.newest(true, late).await.is_ok());
     }
 }

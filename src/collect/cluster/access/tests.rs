@@ -206,3 +206,44 @@ fn the_default_counts_where_an_entry_leaves_it_open() {
         );
     }
 }
+
+#[test]
+fn what_another_process_with_the_same_pid_has_is_no_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "tests/fixtures/proc/host/."])
+        .arg(folder.path())
+        .status();
+    assert!(copied.unwrap().success());
+    let jaas = "PlainLoginModule required username=\"u\" password=\"p\";";
+    let properties = format!(
+        "inter.broker.listener.name=SASL_SSL\nsasl.mechanism.inter.broker.protocol=PLAIN\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.{jaas}\n"
+    );
+    let file = folder
+        .path()
+        .join("10586/tree/opt/kafka/config/server.properties");
+    fs::write(file, properties).unwrap();
+    let proc = ProcRoot::new(folder.path());
+    let start_ticks = proc.stat(10586).unwrap().start_ticks;
+    let settings = config::Access {
+        tls: None,
+        login: Some(LoginSettings::InterBroker),
+    };
+    let read = |start_ticks| {
+        let process = Process {
+            proc: proc.clone(),
+            key: ProcessKey {
+                pid: 10586,
+                start_ticks,
+            },
+            ..process(Some(0), true)
+        };
+        let place = place(SecurityProtocol::SaslPlaintext);
+        let material = Material::read(&settings, &place, Some(&process))?;
+        Ok::<_, String>(material.credentials.unwrap().username)
+    };
+    assert_eq!(read(start_ticks).as_deref(), Ok("u"));
+    let error = read(start_ticks + 1).unwrap_err();
+    assert!(error.starts_with("credentials: inter_broker: "), "{error}");
+}

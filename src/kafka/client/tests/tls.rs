@@ -11,7 +11,7 @@ use super::*;
 use crate::kafka::conn::OwnConnections;
 use crate::kafka::security::{Security, Tls, TlsSettings};
 use crate::model::{Moment, SecurityProtocol};
-use lab::fake_broker::{FakeTls, offers_metadata};
+use lab::fake_broker::{ClientAuth, FakeTls, offers_metadata};
 
 /// 2030-01-01.
 const END: i64 = 1_893_456_000;
@@ -84,7 +84,7 @@ async fn a_certificate_of_version_1_with_sha_1_and_without_names_is_taken() {
             certificate: read("pem"),
             key: read("key"),
             version,
-            demands_certificate: false,
+            client_auth: ClientAuth::None,
         };
         let broker = answering(&old).await;
         let mut client = without_credentials(&broker.address, SecurityProtocol::Ssl);
@@ -122,7 +122,7 @@ async fn a_renewed_certificate_is_seen_because_the_connection_is_renewed() {
 async fn a_broker_that_demands_a_certificate_is_asked_for_its_handshake() {
     for version in VERSIONS {
         let tls = FakeTls {
-            demands_certificate: true,
+            client_auth: ClientAuth::Required,
             ..FakeTls::until(END, version)
         };
         let broker = answering(&tls).await;
@@ -150,6 +150,33 @@ async fn a_broker_that_demands_a_certificate_is_asked_for_its_handshake() {
             ..TlsSettings::default()
         };
         let mut client = with_settings(&broker.address, settings);
+        assert_eq!(round(&mut client).await.unwrap(), b"metadata");
+    }
+}
+
+/// One close does not make it a broker that demands a certificate for good.
+#[tokio::test]
+async fn a_broker_that_only_requests_a_certificate_is_asked_again_after_it_closed() {
+    for version in VERSIONS {
+        let tls = FakeTls {
+            client_auth: ClientAuth::Requested,
+            ..FakeTls::until(END, version)
+        };
+        let broker = FakeBroker::with_tls(&tls, |asked| match (asked.connection, asked.api) {
+            (0, _) => Answer::Close,
+            (_, 18) => Answer::Body(offers_metadata()),
+            _ => Answer::Body(b"metadata".to_vec()),
+        })
+        .await;
+        let mut client = without_credentials(&broker.address, SecurityProtocol::Ssl);
+        let start = Instant::now();
+        while let Err(error) = client.api().await.answer {
+            assert_eq!(error.reason(), Reason::NeedsCredentials, "{error}");
+            assert!(start.elapsed() < FAST.retry_tls * 10, "for good");
+            tokio::task::yield_now().await;
+        }
+        assert!(start.elapsed() >= FAST.retry_tls);
+        assert_eq!(client.answered_by(), AnsweredBy::RequestHandlers);
         assert_eq!(round(&mut client).await.unwrap(), b"metadata");
     }
 }
