@@ -169,7 +169,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 8] {
     let (report, _) =
         threads::report(&dump, &mut ThreadHistory::default(), None, Moment(0)).unwrap();
     let counts = cluster_counts(id).map(Box::new);
-    let no_log = metadata_log::none(broker).unwrap();
+    let no_log = metadata_log::none(broker).unwrap().unwrap();
     // ZooKeeper was not recorded: all brokers of the host are registered, and the first is the controller.
     let registered = ZooKeeperReport {
         server: "127.0.0.1:2181".into(),

@@ -121,22 +121,30 @@ impl Collector for MetadataLogs {
     }
 }
 
-/// Returns why a node has no such log.
-pub fn none(broker: &Broker) -> Option<&'static str> {
+/// Returns why a node has no such log; None where it has one.
+///
+/// # Errors
+/// It is not known whether it has one.
+pub fn none(broker: &Broker) -> Result<Option<&'static str>, Failure> {
     match broker.mode {
-        Some(Mode::KRaft) => None,
-        Some(Mode::ZooKeeper) => Some("the broker keeps its metadata in ZooKeeper"),
-        None => Some("it is not known whether the broker runs with KRaft, see its problems"),
+        Some(Mode::KRaft) => Ok(None),
+        Some(Mode::ZooKeeper) => Ok(Some("the broker keeps its metadata in ZooKeeper")),
+        None => {
+            let (name, problems) = (broker.name(), broker.problems.join("; "));
+            let message = format!("{name}: it is unknown whether it runs with KRaft: {problems}");
+            Err(Failure::new(Reason::Io, message))
+        }
     }
 }
 
 /// Runs for ever, unless the node has no such log.
 pub(super) async fn run(context: BrokerContext) {
-    let Some(reason) = none(&context.broker) else {
+    let none = none(&context.broker).transpose();
+    let Some(none) = none else {
         return frame::run::<MetadataLogs>(context).await;
     };
     let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let run = Ok(Run::from(Update::None(reason)));
+    let run = none.map(|reason| Run::from(Update::None(reason)));
     frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
 }
 

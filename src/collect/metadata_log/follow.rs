@@ -1,5 +1,5 @@
 //! Reads the files of a metadata log as they grow: the newest snapshot, then the segments from its end on. Each byte is
-//! read once. Where the replica was cut back, or replaced by a snapshot of the leader, it begins again.
+//! read once, the last batch in each run. Where the replica was cut back, or replaced by a snapshot of the leader, it begins again.
 
 use std::fs::File;
 use std::io;

@@ -403,6 +403,32 @@ fn what_is_damaged_or_missing_is_said() {
 }
 
 #[test]
+fn where_the_mode_is_unknown_the_log_is_unknown_with_the_reason() {
+    let mut broker = (*Node::new(1).broker).clone();
+    broker.problems = vec!["server.properties cannot be read".into()];
+    let failure = none(&broker).unwrap_err();
+    let message = format!(
+        "{}: it is unknown whether it runs with KRaft: server.properties cannot be read",
+        broker.name()
+    );
+    assert_eq!(failure.message, message);
+    let mut snapshot = BrokerSnapshot::default();
+    let stamp = Stamp {
+        at: Moment(1),
+        took: Duration::ZERO,
+        interval: Duration::from_secs(1),
+    };
+    MetadataLogs::store(&mut snapshot, Err(failure), stamp);
+    let status = &snapshot.collectors[&CollectorName::MetadataLog];
+    assert_eq!(status.success, Some(false));
+    assert_eq!(snapshot.metadata_log.reason(Moment(1)), Some(message));
+    broker.mode = Some(Mode::ZooKeeper);
+    assert!(none(&broker).unwrap().is_some());
+    broker.mode = Some(Mode::KRaft);
+    assert_eq!(none(&broker).unwrap(), None);
+}
+
+#[test]
 fn a_link_does_not_lead_to_what_is_no_file() {
     let mut node = Node::new(1);
     std::os::unix::fs::symlink("/proc/self/environ", node.path(&segment(0))).unwrap();
