@@ -79,7 +79,7 @@ struct Alone;
 
 impl Watch for Alone {
     fn before_transaction(&mut self, image: &Image) {
-        count_log(image, 1, None);
+        count_log(image, 1, None, false);
     }
 
     fn may_need(&mut self, bytes: usize) -> bool {
@@ -111,7 +111,7 @@ fn metadata_log(bytes: &[u8]) {
         }
     }
     for image in [replay.image(), &image] {
-        let counts = count_log(image, 1, Some(2));
+        let counts = count_log(image, 1, Some(2), true);
         assert!(counts.under_replicated <= counts.leader && counts.leader <= counts.partitions);
         assert!(counts.isr_leader_alone <= counts.under_replicated);
     }

@@ -315,7 +315,7 @@ impl Known {
         }
         // A controller of its own leads nothing.
         let id = broker.id.unwrap_or(-1);
-        let counts = || count(image, id, broker.min_insync_replicas);
+        let counts = || count(image, id, broker.min_insync_replicas, broker.caps_min_isr());
         self.counts = (!image.is_migrating()).then(counts);
         self.brokers = Arc::new(registrations(image));
     }

@@ -84,7 +84,7 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
     }
 
     // Before 3.0 host.name and port stood for a PLAINTEXT listener where `listeners` was not set.
-    let old = major_version(broker.kafka_version.as_deref()).is_none_or(|major| major < 3);
+    let old = broker.release().is_none_or(|release| release < (3, 0));
     let pair = |host: &'static str, port: &'static str| match (known(host), known(port)) {
         (None, None) => None,
         (host, port) => Some((host.unwrap_or_default(), port)),
@@ -254,17 +254,6 @@ fn protocol_named(name: &str) -> Option<SecurityProtocol> {
         "SASL_SSL" => Some(SecurityProtocol::SaslSsl),
         _ => None,
     }
-}
-
-fn major_version(version: Option<&str>) -> Option<u32> {
-    // Confluent's 6 is Kafka's 2, its 7 is Kafka's 3. Its 5 is Kafka's 2 as well; 1 instead of 2 makes no difference here.
-    let version = version?;
-    let major = version.split('.').next()?.parse::<u32>().ok()?;
-    Some(if version.ends_with("-ccs") || version.ends_with("-ce") {
-        major.saturating_sub(4)
-    } else {
-        major
-    })
 }
 
 #[cfg(test)]

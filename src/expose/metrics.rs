@@ -114,7 +114,7 @@ catalogue! {
     NOT_IN_ISR = ("kafka_vitals_not_in_isr_partitions", ["broker"],
         "Partitions that the broker is a replica of without being in the ISR. A stuck leader removes healthy followers: check the leader first.");
     UNDER_MIN_ISR = ("kafka_vitals_under_min_isr_partitions", ["broker"],
-        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. With ZooKeeper, only under-replicated partitions count; overrides of topics and of the cluster are read there and kept for 2 minutes. Absent while unknown.");
+        "Partitions led by the broker with fewer replicas in the ISR than min.insync.replicas: producers with acks=all get an error. kafka-topics counts offline partitions as well, which offline_partitions has. A topic with fewer replicas than the minimum needs all of them, as Kafka demands since 3.7.0 (kafka-topics always lists it). With ZooKeeper, only under-replicated partitions count; overrides of topics and of the cluster are read there and kept for 2 minutes. Absent while unknown.");
     AT_MIN_ISR = ("kafka_vitals_at_min_isr_partitions", ["broker"],
         "Partitions led by the broker with exactly min.insync.replicas replicas in the ISR: one less, and producers with acks=all get an error. Absent while unknown, and with ZooKeeper.");
     REASSIGNING = ("kafka_vitals_reassigning_partitions", ["broker"],
@@ -126,7 +126,7 @@ catalogue! {
     CLUSTER_BROKERS = ("kafka_vitals_cluster_brokers", ["broker", "state"],
         "Brokers of the whole cluster, by the metadata log of the node that broker names: registered and not fenced; fenced by the controller; unregistered, which hold replicas all the same (64 at most). Every node of a KRaft cluster has them: aggregate with max.");
     CLUSTER_BROKER_STATE = ("kafka_vitals_cluster_broker_state", ["broker", "id", "state"],
-        "1 for each broker (id) of the cluster that is fenced, in controlled_shutdown, or missing, which is to hold replicas and to be neither registered nor live, as broker sees it by its metadata log or by Metadata. Absent for those that are well; aggregate over broker with max. Bounded, see series_left_out.");
+        "1 for each broker (id) of the cluster that is fenced, fenced_unused (fenced, and it holds no replicas), in controlled_shutdown, or missing, which is to hold replicas and to be neither registered nor live, as broker sees it by its metadata log or by Metadata. Absent for those that are well; aggregate over broker with max. Bounded, see series_left_out.");
     METADATA_LOG_OFFSET = ("kafka_vitals_metadata_log_offset", ["broker"],
         "Offset after the last record that the node's replica of KRaft's metadata log has.");
     METADATA_LOG_AGE = ("kafka_vitals_metadata_log_age_seconds", ["broker"],
@@ -142,7 +142,7 @@ catalogue! {
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],
         "Time until that answer, or until the failure; while an answer is owed, the time since the request; for a broker that answers after the 2 s, the duration of its last answer.");
     LISTENER_PROBE_SUCCESS = ("kafka_vitals_listener_probe_success", ["broker", "listener"],
-        "The same for each listener, where the broker has more than one: of the first 8 that can be reached, by ApiVersions, or by what the network thread alone answers. Absent for a single listener.");
+        "1 if the listener answered the newest request within 2 s, 0 if not, where the broker has several: the first 8 that can be reached; by ApiVersions, or by what the network thread alone answers. Absent for a single listener.");
     LISTENER_PROBE_DURATION = ("kafka_vitals_listener_probe_duration_seconds", ["broker", "listener"],
         "As kafka_vitals_probe_duration_seconds, for each listener of kafka_vitals_listener_probe_success.");
     CERTIFICATE_END = ("kafka_vitals_certificate_expiry_timestamp_seconds", ["broker", "listener"],

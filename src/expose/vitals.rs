@@ -653,7 +653,7 @@ mod tests {
         );
         assert_eq!(
             text("Brokers"),
-            "9 live; fenced: 10, 11, 12, 13, 14, 15, 16, 17 and 2 more, controlled shutdown: 2, missing: 99"
+            "9 live; fenced: 10, fenced unused: 11, 12, 13, 14, 15, 16, 17, 18 and 1 more, controlled shutdown: 2, missing: 99"
         );
         assert_eq!(text("Metadata log"), "offset 4,711; last record 200 ms ago");
     }

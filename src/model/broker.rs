@@ -64,7 +64,7 @@ pub struct Listener {
     pub port: u16,
     /// Whether `controller.listener.names` has it. Such a listener speaks Raft and answers no Metadata.
     pub controller: bool,
-    /// The host that clients are told, which its certificate should name.
+    /// The host that clients get, which its certificate should name.
     #[serde(default)]
     pub advertised: Option<String>,
 }
@@ -126,6 +126,23 @@ impl Broker {
         )
     }
 
+    /// Kafka's major and minor version, also where Confluent numbers its own releases.
+    pub fn release(&self) -> Option<(u32, u32)> {
+        let version = self.kafka_version.as_deref()?;
+        let mut numbers = version.split(['.', '-']).map(|number| number.parse().ok());
+        let (major, minor): (u32, u32) = (numbers.next()??, numbers.next()??);
+        // Confluent's 6 is Kafka's 2, its 7 is Kafka's 3. Its 5 is Kafka's 2 as well; 1 instead of 2 makes no difference.
+        let is_confluent = version.ends_with("-ccs") || version.ends_with("-ce");
+        let less = if is_confluent { 4 } else { 0 };
+        Some((major.saturating_sub(less), minor))
+    }
+
+    /// Whether a leader demands no more replicas in the ISR than the partition has, whatever `min.insync.replicas` says:
+    /// since 3.7.0 (KAFKA-15583). A KRaft node of unknown version is taken for a new one.
+    pub fn caps_min_isr(&self) -> bool {
+        self.release().is_none_or(|release| release >= (3, 7))
+    }
+
     /// Whether it only votes in KRaft's quorum: it leads no partition, is in no ISR and answers no client.
     pub fn is_dedicated_controller(&self) -> bool {
         !self.roles.is_empty() && !self.roles.contains(&Role::Broker)
@@ -159,6 +176,31 @@ impl<T: Into<String>> From<T> for Label {
         Label {
             text: text.into(),
             outranked: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_replicas_than_there_are_are_demanded_since_3_7() {
+        let table = [
+            (None, true),
+            (Some("3.6.2"), false),
+            (Some("3.7.0"), true),
+            (Some("3.10.1"), true),
+            (Some("4.0.0"), true),
+            (Some("7.6.0-ccs"), false),
+            (Some("7.7.1-ce"), true),
+        ];
+        for (version, caps) in table {
+            let broker = Broker {
+                kafka_version: version.map(str::to_owned),
+                ..Broker::default()
+            };
+            assert_eq!(broker.caps_min_isr(), caps, "{version:?}");
         }
     }
 }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::named::named;
 use super::{BrokerSnapshot, Moment, Registration};
 
+/// How many of the brokers that hold replicas and are not live are listed.
+pub const ABSENT_LISTED: usize = 64;
+
 named! {
     /// Why a broker of the cluster is not well.
     #[derive(Serialize, Deserialize)]
@@ -14,6 +17,8 @@ named! {
     pub enum MemberState {
         /// The controller has fenced it: it is down, starting or cut off.
         Fenced = "fenced",
+        /// As fenced, and it holds no replicas: nothing misses it. Most often it was removed without being unregistered.
+        FencedUnused = "fenced_unused",
         /// It has asked for leave to end, and still serves.
         ControlledShutdown = "controlled_shutdown",
         /// It holds replicas, and is neither registered nor live.
@@ -59,11 +64,14 @@ impl BrokerSnapshot {
 
     /// The brokers of the cluster that are not well, by id; None while the cluster is unknown.
     pub fn members_not_well(&self, now: Moment) -> Option<BTreeMap<i32, MemberState>> {
-        self.absent(now)?;
+        let absent = self.absent(now)?;
+        // Beyond the bound, those that hold replicas are not all known.
+        let is_unused = |id| absent.len() < ABSENT_LISTED && !absent.contains(id);
         let registered = self.registrations(now).into_iter().flatten();
         // One that has ended in this way stays fenced and in controlled shutdown until it registers again.
         let not_well = registered.filter_map(|(id, of)| {
             let state = match (of.fenced, of.in_controlled_shutdown) {
+                (true, _) if is_unused(id) => MemberState::FencedUnused,
                 (true, _) => MemberState::Fenced,
                 (false, true) => MemberState::ControlledShutdown,
                 (false, false) => return None,

@@ -22,7 +22,7 @@ pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtoc
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
-pub use members::{MemberCounts, MemberState};
+pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};

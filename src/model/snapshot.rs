@@ -471,7 +471,7 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
-    /// The first answer of the broker, whoever gave it.
+    /// The first answer of the broker: of a request handler, or else of the network thread.
     pub fn first(&self) -> Option<&Probe> {
         self.api.as_ref().or(self.network.as_ref())
     }

@@ -85,7 +85,7 @@ findings! {
         "If the replicas of all nodes stand still, check the controllers: they have no quorum. If only this one does, check its connection to them and its log.";
     NotRegistered = "not_registered", Critical, "Serves without being registered",
         "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing, while its process looks well.",
-        "Save the evidence, then restart this broker: it registers only when it starts.";
+        "If ZooKeeper lists other brokers, save the evidence and restart this one; if it lists none, check ZooKeeper first.";
     FileHandleExhaustion = "file_handle_exhaustion", Critical, "File handles run out",
         "At their present growth the file handles reach the limit of the process soon. Then the broker can accept no connection, open no segment, and may exit.",
         "Find what grows (file handles by kind, CLOSE_WAIT). A higher limit buys time; a leak ends with a restart.";

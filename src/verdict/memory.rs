@@ -37,6 +37,12 @@ pub const DECIDING: [FindingId; 7] = [
     FindingId::BrokerFenced,
     FindingId::NotRegistered,
 ];
+/// Findings that make it suspect as long as they last: it works only in part.
+pub(super) const PARTIAL: [FindingId; 3] = [
+    FindingId::MissingThread,
+    FindingId::ListenerUnresponsive,
+    FindingId::MetadataStalled,
+];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [
     FindingId::CloseWaitPileup,
@@ -65,8 +71,10 @@ pub struct Memory {
     no_progress_since: Option<Moment>,
     /// Whether the controller had unfenced this process.
     was_unfenced: bool,
+    /// Since when the metadata log has this broker in controlled shutdown.
+    shuts_down_since: Option<Moment>,
     /// What the other view of the cluster counts, and since when.
-    log_view: Option<(Counts, Moment)>,
+    other_view: Option<(Counts, Moment)>,
     /// Whether Metadata and the other view ever agreed.
     pub views_agreed: bool,
 }
@@ -148,10 +156,14 @@ impl Memory {
         let registration = broker.own_registration(now);
         let is_new = young_since(broker, now).is_some_and(|at| now.since(at) < OLD_REGISTRATION);
         self.was_unfenced |= registration.is_some_and(|own| !own.fenced) && !is_new;
+        if let Some(own) = registration {
+            let since = self.shuts_down_since.unwrap_or(now);
+            self.shuts_down_since = own.in_controlled_shutdown.then_some(since);
+        }
         if let Some(views) = Views::of(broker, now) {
-            self.views_agreed |= views.differences().is_empty();
-            let since = self.log_view.filter(|(counts, _)| *counts == views.other);
-            self.log_view = Some((views.other, since.map_or(now, |(_, since)| since)));
+            self.views_agreed |= views.agree();
+            let since = self.other_view.filter(|(counts, _)| *counts == views.other);
+            self.other_view = Some((views.other, since.map_or(now, |(_, since)| since)));
         }
         if let Reading::Known {
             value: report, at, ..
@@ -198,13 +210,19 @@ impl Memory {
         if !views.is_log {
             return true;
         }
-        let since = self.log_view.map(|(_, since)| since);
+        let since = self.other_view.map(|(_, since)| since);
         since.is_some_and(|since| views.read >= since.plus(SETTLED))
     }
 
     /// Whether the broker is fenced because it starts: a broker is until it has caught up.
     pub fn may_be_fenced(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
         !self.was_unfenced && young_since(broker, now).is_some()
+    }
+
+    /// Whether the broker is fenced because it ends, which must not take longer than a start.
+    pub fn shuts_down(&self, now: Moment) -> bool {
+        let since = self.shuts_down_since;
+        since.is_some_and(|since| now.since(since) < STARTING)
     }
 
     pub fn decide_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
@@ -237,7 +255,8 @@ impl Memory {
         let unexplained = level
             .into_iter()
             .any(|finding| acquitted.is_none_or(|at| at < finding.since));
-        if suspects || failing || unexplained || self.is_active(FindingId::MissingThread) {
+        let partial = PARTIAL.into_iter().any(|id| self.is_active(id));
+        if suspects || failing || unexplained || partial {
             return BrokerState::Suspect;
         }
         // A starting broker has all its threads long before it serves, so the first probe, which ends soon, decides.

@@ -1,7 +1,7 @@
 //! The verdict in words.
 
 use super::finding::{BrokerDiagnosis, BrokerState, FindingId, Recovery};
-use super::memory::young_since;
+use super::memory::{PARTIAL, young_since};
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
 
 /// The verdict in one sentence for a person, and what to do.
@@ -89,7 +89,7 @@ pub fn sentence(
                     format!(
                         "{name} answers, but has not been registered in ZooKeeper since {since}."
                     ),
-                    "Restart it.",
+                    FindingId::NotRegistered.kind().what_to_do,
                 )
             } else {
                 let since = find(FindingId::ApiUnresponsive).map_or(since, |finding| finding.since);
@@ -100,11 +100,15 @@ pub fn sentence(
                 with(text, "See what is found below.")
             }
         }
-        BrokerState::Suspect => match find(FindingId::MissingThread) {
+        BrokerState::Suspect => match PARTIAL.into_iter().find_map(find) {
             Some(finding) => with(
                 format!(
-                    "{name} works only in part since {}: {}.",
-                    clock_text(since),
+                    "{name} {} since {}: {}.",
+                    match finding.id {
+                        FindingId::MetadataStalled => "acts on an old state of its cluster",
+                        _ => "works only in part",
+                    },
+                    clock_text(finding.since),
                     finding.facts.join("; ")
                 ),
                 "See what is found below.",

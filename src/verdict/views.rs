@@ -69,6 +69,11 @@ impl Views {
         })
     }
 
+    /// Whether both show the same topics. In a new cluster both show none, which says nothing of what access rights hide.
+    pub fn agree(&self) -> bool {
+        self.metadata[0].is_some_and(|partitions| partitions > 0) && self.differences().is_empty()
+    }
+
     /// Each difference in a sentence.
     pub fn differences(&self) -> Vec<String> {
         let both = std::iter::zip(self.metadata, self.other);

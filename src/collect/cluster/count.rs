@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::kafka::wire::{self, Item, Metadata, WireError};
-use crate::model::{ClusterCounts, ClusterSource, PartitionState, Peer};
+use crate::model::{ABSENT_LISTED, ClusterCounts, ClusterSource, PartitionState, Peer};
 
-/// Entries of [`ClusterCounts::absent`].
-pub(in crate::collect) const ABSENT_LISTED: usize = 64;
 /// Brokers after the own one whose hosts are kept: 8 of them are probed, fewer where some share an address.
 const HOSTS_KEPT: usize = 64;
 /// Entries of [`ClusterCounts::under_replicated_partitions`]; the rest is only counted.

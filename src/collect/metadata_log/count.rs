@@ -1,16 +1,16 @@
 //! Counts the partitions of a metadata log's state from the point of view of one node, by the definitions of
-//! `kafka-topics --describe`. Pure.
+//! `kafka-topics --describe`, but for the cap of `min.insync.replicas`. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::collect::cluster::count::{ABSENT_LISTED, UNDER_REPLICATED_LISTED, with_hosts_of_ring};
+use crate::collect::cluster::count::{UNDER_REPLICATED_LISTED, with_hosts_of_ring};
 use crate::kafka::metadata_log::image::{Image, Partition, ReplicaRole, Topic};
-use crate::model::{ClusterCounts, ClusterSource, PartitionState, Registration};
+use crate::model::{ABSENT_LISTED, ClusterCounts, ClusterSource, PartitionState, Registration};
 
 /// Counts for the node `id`. `own_min_isr` is what its file says about `min.insync.replicas`, or Kafka's default; None is
-/// unknown.
-pub fn count(image: &Image, id: i32, own_min_isr: Option<u32>) -> ClusterCounts {
+/// unknown. With `is_capped` no partition needs more replicas in the ISR than it has.
+pub fn count(image: &Image, id: i32, own_min_isr: Option<u32>, is_capped: bool) -> ClusterCounts {
     // Sorted, as the map is.
     let unfenced = image.brokers().iter().filter(|(_, state)| !state.fenced);
     let live: Vec<i32> = unfenced.clone().map(|(id, _)| *id).collect();
@@ -33,7 +33,11 @@ pub fn count(image: &Image, id: i32, own_min_isr: Option<u32>) -> ClusterCounts 
                 continue;
             }
             let in_sync = partition.in_sync();
-            let compared = min_isr.map(|least| (in_sync as u64).cmp(&u64::from(least)));
+            let most = match is_capped {
+                true => partition.replicas.len() as u64,
+                false => u64::MAX,
+            };
+            let compared = min_isr.map(|least| (in_sync as u64).cmp(&u64::from(least).min(most)));
             let add = |sum: &mut Option<u64>, wanted| {
                 *sum = sum
                     .zip(compared)

@@ -573,3 +573,21 @@ fn only_the_first_runs_are_free() {
     assert_eq!(free, FREE_RUNS as usize);
     assert!(!runs.iter().skip(free).any(|run| run.at_start));
 }
+
+#[test]
+fn a_single_replica_needs_no_second_one_since_3_7() {
+    for (version, under, at) in [("3.6.2", Some(2), Some(0)), ("3.7.0", Some(1), Some(1))] {
+        let mut node = Node::new(1);
+        let broker = Arc::make_mut(&mut node.broker);
+        broker.kafka_version = Some(version.into());
+        broker.min_insync_replicas = Some(2);
+        node.start_again();
+        let mut values = beginning();
+        // The other one has lost a replica.
+        values.extend([partition(2, &[1], &[1], 1), shrink(0, &[1])]);
+        node.write(&segment(0), &batch(0, 1, &values));
+        let counts = node.log().counts.unwrap();
+        let found = (counts.under_min_isr, counts.at_min_isr);
+        assert_eq!(found, (under, at), "{version}");
+    }
+}

@@ -75,8 +75,9 @@ pub(super) fn broker_fenced(case: &Case<'_>) -> RuleResult {
     let listens =
         queues.is_none_or(|queues| !queues.is_empty()) && !is_closed(case.broker, case.now);
     // A broker that starts or shuts down is fenced.
-    let expected =
-        own.in_controlled_shutdown || case.memory.may_be_fenced(case.broker, case.now) || !listens;
+    let expected = case.memory.shuts_down(case.now)
+        || case.memory.may_be_fenced(case.broker, case.now)
+        || !listens;
     if !own.fenced || expected {
         return Absent;
     }
@@ -160,6 +161,8 @@ pub(super) fn registered_but_dead(case: &Case<'_>) -> RuleResult {
             report.server,
             clock_text(*since)
         )]),
+        // Nothing was asked, so that it answers is not known.
+        OwnRegistration::Registered { .. } if super::api_unresponsive(case) == Unknown => Unknown,
         _ => Absent,
     }
 }
@@ -179,7 +182,7 @@ pub(super) fn not_registered(case: &Case<'_>) -> RuleResult {
     };
     let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
     let others = match others.is_empty() {
-        true => "no broker".to_owned(),
+        true => "no broker at all: check ZooKeeper first".to_owned(),
         false => format!("broker {}", others.join(", ")),
     };
     let more = match report.brokers.len().saturating_sub(8) {

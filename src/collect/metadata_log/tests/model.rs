@@ -300,6 +300,7 @@ impl Cluster {
                 counts.leader += 1;
                 counts.under_replicated += u64::from(short);
                 counts.isr_leader_alone += u64::from(short && of.isr == [id]);
+                let least = least.min(of.replicas.len());
                 add(&mut counts.under_min_isr, of.isr.len() < least);
                 add(&mut counts.at_min_isr, of.isr.len() == least);
                 add(

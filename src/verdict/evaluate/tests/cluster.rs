@@ -139,7 +139,7 @@ fn a_broker_that_answers_and_is_not_registered_is_gray_after_a_minute() {
     );
     assert_eq!(
         (&*diagnosis.remedy, diagnosis.restart_required),
-        ("Restart it.", None)
+        (FindingId::NotRegistered.kind().what_to_do, None)
     );
     let back = |broker: &mut BrokerSnapshot, now| {
         let registration = OwnRegistration::Registered {
@@ -149,6 +149,14 @@ fn a_broker_that_answers_and_is_not_registered_is_gray_after_a_minute() {
         broker.zookeeper = known(zookeeper(registration), now);
     };
     assert_eq!(scene.after(11, back).state, BrokerState::Healthy);
+    // ZooKeeper may have lost all.
+    let alone = scene.after(70, |broker, now| {
+        let mut report = zookeeper(OwnRegistration::Missing);
+        report.brokers = Default::default();
+        broker.zookeeper = known(report, now);
+    });
+    let fact = "ZooKeeper lists no broker at all: check ZooKeeper first";
+    assert_eq!(alone.findings[0].facts[1], fact);
     // A broker that is silent, or about which ZooKeeper says nothing, is not accused of this.
     let mut silent = |broker: &mut BrokerSnapshot, now| {
         missing(broker, now);
@@ -175,6 +183,12 @@ fn a_silent_broker_that_zookeeper_lists_is_registered_but_dead() {
         since,
         endpoint: endpoint.clone(),
     };
+    // Where nothing was asked, it may be silent.
+    let unasked = scene.after(1, |broker, now| {
+        registered(&own)(broker, now);
+        broker.probes = Reading::unknown("needs credentials");
+    });
+    assert!(!unasked.evaluated.contains(&FindingId::RegisteredButDead));
     assert_eq!(active(&scene.after(5, registered(&own))), []);
     let diagnosis = scene.after(2, registered(&own));
     assert_eq!(

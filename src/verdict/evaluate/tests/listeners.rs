@@ -69,8 +69,13 @@ fn one_silent_listener_is_its_own_finding_and_all_silent_ones_are_the_broker() {
             Vec::from_iter(expected),
             "{listeners:?}"
         );
-        let gray = diagnosis.state == BrokerState::Gray;
-        assert_eq!(gray, expected == Some(ApiUnresponsive), "{listeners:?}");
+        let (state, said) = match expected {
+            Some(ApiUnresponsive) => (BrokerState::Gray, "accepts connections and answers nothing"),
+            Some(_) => (BrokerState::Suspect, "works only in part"),
+            None => (BrokerState::Healthy, "is healthy"),
+        };
+        assert_eq!(diagnosis.state, state, "{listeners:?}");
+        assert!(diagnosis.sentence.contains(said), "{diagnosis:?}");
     }
     // The network threads of one listener answer; whether a request handler does is unknown.
     let listeners = [listener("A", true, hangs), listener("B", false, well)];

@@ -232,6 +232,9 @@ fn a_broker_that_starts_or_ends_is_fenced_and_well() {
         let ending = scene().after(30, registered(of));
         assert!(active(&ending).is_empty(), "{of:?}: {ending:?}");
     }
+    // It does not come to an end.
+    let endless = scene().after(615, registered(ENDED));
+    assert_eq!(active(&endless), [FindingId::BrokerFenced]);
     // Its log is being recovered, or its listeners are closed.
     let closed = |broker: &mut BrokerSnapshot, now: Moment| {
         registered(FENCED)(broker, now);
@@ -285,6 +288,11 @@ fn a_replica_stands_still_where_records_are_due_or_others_have_them() {
         let found = last.findings.first();
         found.map(|found| (found.id, found.facts.join("; ")))
     };
+    let mut alone = scene();
+    let diagnosis = alone.after(7, log_alone(silent(11, Some(500))));
+    assert_eq!(diagnosis.state, BrokerState::Suspect);
+    let said = "Broker 2 acts on an old state of its cluster since ";
+    assert!(diagnosis.sentence.starts_with(said), "{diagnosis:?}");
     let (id, fact) = stalled(11, Some(500), None).unwrap();
     assert_eq!(id, FindingId::MetadataStalled);
     assert_eq!(
@@ -343,6 +351,31 @@ fn a_fenced_broker_counts_as_down_until_it_is_back() {
         down(scene.after(1, of_three(Registration::default()))),
         [0; 0]
     );
+}
+
+/// Until Metadata has shown a topic, access rights may hide all.
+#[test]
+fn a_new_cluster_without_topics_is_no_agreement() {
+    let both = |metadata: u64, of_log: u64| {
+        move |broker: &mut BrokerSnapshot, now: Moment| {
+            let counts = |partitions| ClusterCounts {
+                partitions,
+                leader: 0,
+                ..cluster(&[1, 2, 3])
+            };
+            let mut replica = log(now);
+            replica.counts = Some(counts(of_log));
+            broker.metadata_log = known(replica, now);
+            broker.cluster = known(counts(metadata), now);
+        }
+    };
+    for (shown, expected) in [(0, false), (3, true)] {
+        let mut scene = scene();
+        scene.after(10, both(shown, shown));
+        let diagnosis = scene.after(60, both(0, 6));
+        let found = active(&diagnosis).contains(&FindingId::ViewsDiverge);
+        assert_eq!(found, expected, "{shown} shown at first");
+    }
 }
 
 #[test]
