@@ -1,9 +1,12 @@
 //! The vital signs of one broker in a few words each, for the page and the terminal.
 
+mod unread;
+
+pub use unread::{not_read, unknown};
+
 use crate::model::{
-    AnyReading, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, ListenerProbe,
-    MemberState, Moment, OwnRegistration, Probe, Snapshot, TcpState, brief_text, duration_text,
-    rfc3339, seconds_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, ListenerProbe, MemberState, Moment,
+    OwnRegistration, Probe, Snapshot, TcpState, brief_text, duration_text, rfc3339, seconds_text,
 };
 use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId, Severity};
@@ -458,59 +461,6 @@ fn left(forecast: &Forecast) -> Option<String> {
     }
 }
 
-/// What is unknown about this broker, and why.
-pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
-    let mut list = because(snapshot, now, false);
-    for (collector, status) in &snapshot.collectors {
-        if let Some(error) = status
-            .error
-            .as_ref()
-            .filter(|_| status.success == Some(false))
-            && !list.iter().any(|(_, why)| why == error)
-        {
-            list.push((format!("collector {}", collector.name()), error.clone()));
-        }
-    }
-    list.extend(
-        snapshot
-            .broker
-            .problems
-            .iter()
-            .map(|problem| ("discovery".to_owned(), problem.clone())),
-    );
-    list
-}
-
-/// What is not read of this broker, and why: it does not have it, or nobody has configured it. That is no failure.
-pub fn not_read(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
-    let mut list: Vec<(String, String)> = Vec::new();
-    for (what, why) in because(snapshot, now, true) {
-        match list.iter_mut().find(|(_, known)| *known == why) {
-            Some((all, _)) => all.extend([", ", &what]),
-            None => list.push((what, why)),
-        }
-    }
-    list
-}
-
-/// The readings that are unknown although no run of their collector has failed, if `expected`, or the other unknown ones.
-fn because(snapshot: &BrokerSnapshot, now: Moment, expected: bool) -> Vec<(String, String)> {
-    if snapshot.ended.is_some() {
-        return Vec::new();
-    }
-    let is_expected = |collector: &CollectorName, reading: &dyn AnyReading| {
-        let status = snapshot.collectors.get(collector);
-        let failed = status.is_some_and(|status| status.success == Some(false));
-        !failed && !reading.is_pending() && reading.taken().is_none()
-    };
-    let readings = snapshot.readings();
-    let chosen = readings.filter(|(of, _, reading)| is_expected(of, *reading) == expected);
-    let why = |(_, what, reading): (_, &str, &dyn AnyReading)| {
-        Some((what.to_owned(), reading.why_unknown(now)?))
-    };
-    chosen.filter_map(why).collect()
-}
-
 /// `1,234,567`
 pub fn number(n: u64) -> String {
     let digits = n.to_string();
@@ -569,92 +519,4 @@ pub fn cut(text: &str, most: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::model::{MetadataLog, PoolTime, Reading, Registration};
-
-    #[test]
-    fn pools_show_their_share_of_a_core_and_of_the_time_waiting() {
-        let time = |cores, waiting| PoolTime {
-            cores,
-            waiting,
-            ..PoolTime::default()
-        };
-        let pools = [
-            ("request_handler", time(Some(3.4), Some(0.25))),
-            ("network", time(Some(0.004), Some(0.02))),
-            ("acceptor", time(Some(0.5), Some(0.5))),
-        ];
-        let known = |value| Reading::Known {
-            value: Arc::new(value),
-            at: Moment(0),
-            valid_for: std::time::Duration::from_secs(3),
-        };
-        let mut broker = BrokerSnapshot::default();
-        let words = |broker: &BrokerSnapshot| -> Vec<String> {
-            let vitals = super::pools(broker, Moment(1000));
-            let text = |vital: &Vital| [&vital.value[..], &vital.notes.join(", ")].join("; ");
-            vitals.iter().map(text).collect()
-        };
-        assert_eq!(words(&broker), [""; 0]);
-        broker.pools = known(pools.map(|(name, time)| (name.to_owned(), time)).into());
-        assert_eq!(
-            words(&broker),
-            [
-                "340 % of a core; waiting for one 25 % of the time",
-                "under 1 % of a core; waiting for one 2 % of the time"
-            ]
-        );
-        // One reading has no share yet.
-        broker.pools = known([("network".to_owned(), time(None, None))].into());
-        assert_eq!(words(&broker), [""; 0]);
-    }
-
-    #[test]
-    fn the_metadata_log_shows_its_age_and_the_brokers_that_are_not_well() {
-        let registration = |id| Registration {
-            fenced: id > 9,
-            in_controlled_shutdown: id == 2,
-        };
-        let counts = ClusterCounts {
-            source: ClusterSource::Log,
-            leader: 5,
-            under_min_isr: Some(2),
-            absent: [10, 99].into(),
-            partitions: 20,
-            ..ClusterCounts::default()
-        };
-        let log = MetadataLog {
-            counts: Some(counts),
-            brokers: Arc::new((1..20).map(|id| (id, registration(id))).collect()),
-            end_offset: 4711,
-            arrived: Moment(800),
-            ..MetadataLog::default()
-        };
-        let broker = BrokerSnapshot {
-            metadata_log: Reading::Known {
-                value: log,
-                at: Moment(1000),
-                valid_for: std::time::Duration::from_secs(3),
-            },
-            ..BrokerSnapshot::default()
-        };
-        let diagnosis = BrokerDiagnosis::default();
-        let all = vitals(&Snapshot::default(), &broker, &diagnosis, Moment(1000));
-        let text = |name: &str| {
-            let vital = all.iter().find(|vital| vital.name == name).unwrap();
-            [&vital.value[..], &vital.notes.join(", ")].join("; ")
-        };
-        assert_eq!(
-            text("Partitions"),
-            "leads 5; 2 under min-ISR, from the metadata log"
-        );
-        assert_eq!(
-            text("Brokers"),
-            "9 live; fenced: 10, fenced unused: 11, 12, 13, 14, 15, 16, 17, 18 and 1 more, controlled shutdown: 2, missing: 99"
-        );
-        assert_eq!(text("Metadata log"), "offset 4,711; last record 200 ms ago");
-    }
-}
+mod tests;
