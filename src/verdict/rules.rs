@@ -4,6 +4,7 @@
 
 mod case;
 mod replication;
+mod requests;
 
 use std::time::Duration;
 
@@ -11,16 +12,17 @@ use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, Probe, ProbeError, Reason, TcpState, duration_text,
-    rfc3339, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, TcpState, duration_text, seconds_text,
 };
 use crate::threads::known_issues;
 use crate::threads::stalls::stall_text;
 pub use case::Case;
+use case::present_if;
 use replication::{
     broker_fenced, followers_missing, metadata_stalled, not_registered, offline_partitions,
     registered_but_dead, views_diverge,
 };
+use requests::{api_unresponsive, certificate_expiry, listener_unresponsive};
 
 #[derive(Debug)]
 pub struct Rule {
@@ -120,15 +122,6 @@ pub const RULES: [Rule; 26] = [
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
-fn present_if(facts: impl IntoIterator<Item = String>) -> RuleResult {
-    let facts: Vec<String> = facts.into_iter().collect();
-    if facts.is_empty() {
-        Absent
-    } else {
-        Present(facts)
-    }
-}
-
 fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult {
     let Some(present) = &case.broker.deadlock else {
         return if case.broker.threads.fresh(case.now).is_some() {
@@ -219,84 +212,6 @@ fn process_stopped(case: &Case<'_>) -> RuleResult {
         )]),
         Some(_) => Absent,
     }
-}
-
-fn api_unresponsive(case: &Case<'_>) -> RuleResult {
-    let Some(probes) = case.broker.probes.fresh(case.now) else {
-        return Unknown;
-    };
-    if case.memory.is_starting(case.broker, case.now) {
-        return Absent;
-    }
-    let is_active = case.memory.is_active(FindingId::ApiUnresponsive);
-    let silent = |path: &str, probe: &Probe| {
-        // After ten minutes the kept connection is closed, and a new one fails at the full accept queue.
-        let is_it = |error: &&ProbeError| error.is_silent() || is_active && error.is_unreachable();
-        Some(format!(
-            "{path}: {}",
-            probe.error.as_ref().filter(is_it)?.message
-        ))
-    };
-    // A broker that answers ApiVersions and then closes the connection requires a login.
-    let is_open = |probe: &&Probe| {
-        probe
-            .error
-            .as_ref()
-            .is_none_or(|error| error.reason != Reason::Closed)
-    };
-    let metadata = probes.metadata.as_ref().filter(is_open);
-    // Where another listener answers in the same way, only this one hangs.
-    let others = probes.listeners.iter().skip(1);
-    let works = |by_handler: bool| {
-        let mut answering = others.clone().filter(|other| other.probe.success());
-        answering.any(|other| other.by_handler || !by_handler)
-    };
-    let api = probes.api.as_ref().filter(|_| !works(true));
-    let network = probes.network.as_ref().filter(|_| !works(false));
-    let paths = [("api", api), ("network", network), ("metadata", metadata)];
-    let facts = paths
-        .into_iter()
-        .filter_map(|(path, probe)| silent(path, probe?));
-    match present_if(facts) {
-        // That the network thread answers says nothing of the request handlers.
-        Absent if probes.api.is_none() && !is_active => Unknown,
-        result => result,
-    }
-}
-
-fn listener_unresponsive(case: &Case<'_>) -> RuleResult {
-    let Some(probes) = case.broker.probes.fresh(case.now) else {
-        return Unknown;
-    };
-    let listeners = &probes.listeners;
-    let works = listeners.iter().any(|one| one.probe.success());
-    if !works || case.memory.is_starting(case.broker, case.now) {
-        return Absent;
-    }
-    present_if(listeners.iter().filter_map(|one| {
-        let error = one.probe.error.as_ref()?;
-        let is_it = error.is_silent();
-        is_it.then(|| format!("listener {}: {}", one.listener, error.message))
-    }))
-}
-
-/// As the alert has it.
-const CERTIFICATE_AHEAD: Duration = Duration::from_secs(14 * 24 * 3600);
-
-fn certificate_expiry(case: &Case<'_>) -> RuleResult {
-    let Some(probes) = case.broker.probes.fresh(case.now) else {
-        return Unknown;
-    };
-    present_if(probes.listeners.iter().filter_map(|one| {
-        let end = one.certificate_end?;
-        let left = end.since(case.now);
-        let when = match left.is_zero() {
-            true => format!("expired at {}", rfc3339(end)),
-            false => format!("ends in {}, at {}", duration_text(left), rfc3339(end)),
-        };
-        let soon = left < CERTIFICATE_AHEAD;
-        soon.then(|| format!("the certificate of listener {} {when}", one.listener))
-    }))
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.

@@ -1,6 +1,7 @@
 //! What the rules check.
 
 use crate::model::{BrokerSnapshot, Moment, Snapshot};
+use crate::verdict::finding_state::RuleResult;
 use crate::verdict::memory::Memory;
 
 /// What a rule may use.
@@ -10,4 +11,14 @@ pub struct Case<'a> {
     pub broker: &'a BrokerSnapshot,
     pub memory: &'a Memory,
     pub now: Moment,
+}
+
+/// Present with these facts, absent without any.
+pub(super) fn present_if(facts: impl IntoIterator<Item = String>) -> RuleResult {
+    let facts: Vec<String> = facts.into_iter().collect();
+    if facts.is_empty() {
+        RuleResult::Absent
+    } else {
+        RuleResult::Present(facts)
+    }
 }

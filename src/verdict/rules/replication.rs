@@ -8,6 +8,7 @@ use super::super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::super::memory::{DECIDING, is_closed};
 use super::super::views::Views;
 use super::case::Case;
+use super::requests::api_unresponsive;
 use crate::model::{
     BrokerSnapshot, ClusterCounts, ClusterSource, OwnRegistration, brief_text, clock_text,
     duration_text,
@@ -162,7 +163,7 @@ pub(super) fn registered_but_dead(case: &Case<'_>) -> RuleResult {
             clock_text(*since)
         )]),
         // Nothing was asked, so that it answers is not known.
-        OwnRegistration::Registered { .. } if super::api_unresponsive(case) == Unknown => Unknown,
+        OwnRegistration::Registered { .. } if api_unresponsive(case) == Unknown => Unknown,
         _ => Absent,
     }
 }
