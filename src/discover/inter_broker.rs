@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::DiscoveryError;
 use super::examine::launch_of;
 use super::files::Files;
-use super::jaas::{self, LoginModule};
+use super::jaas;
 use super::properties::{self, Properties};
 use super::settings::{Protocols, inter_broker_listener};
 use crate::model::{Credentials, Mechanism, Secret, SecurityProtocol};
@@ -127,16 +127,15 @@ impl<'a> InterBrokerListener<'a> {
         read_file: impl Fn(&Path) -> Result<String, String>,
         jaas_file: impl Fn() -> Result<Option<String>, String>,
     ) -> Result<InterBroker, String> {
-        use SecurityProtocol as P;
         let mut found = InterBroker::default();
-        if matches!(self.protocol, P::SaslPlaintext | P::SaslSsl) {
+        if self.protocol.has_sasl() {
             found.credentials = Some(self.credentials(jaas_file)?);
         }
-        if with_tls && matches!(self.protocol, P::Ssl | P::SaslSsl) {
+        if with_tls && self.protocol.has_tls() {
             found.authorities = self.authorities(&read_file)?.map(Secret::new);
         }
         // Where the brokers show each other a certificate, that is their login.
-        if self.protocol == P::Ssl && self.get("ssl.client.auth")? == Some("required") {
+        if self.protocol == SecurityProtocol::Ssl && self.get("ssl.client.auth")? == Some("required") {
             let text = self.identity(&read_file)?;
             found.certificate = Some(Secret::new(text.0));
             found.key = Some(Secret::new(text.1));
@@ -188,7 +187,7 @@ impl<'a> InterBrokerListener<'a> {
             )
         })?;
         let option = |name: &str| {
-            let value = LoginModule::option(module, name);
+            let value = module.option(name);
             value.ok_or_else(|| format!("{from} has no {name}: {remedy}"))
         };
         Ok(Credentials {

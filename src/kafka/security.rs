@@ -94,12 +94,11 @@ impl SecuritySource {
 impl Security {
     /// Without any credentials, and without verification of the certificate.
     pub fn without_credentials(protocol: SecurityProtocol) -> Security {
-        use SecurityProtocol as P;
         Security {
-            tls: matches!(protocol, P::Ssl | P::SaslSsl).then(Tls::unverified),
-            login: match protocol {
-                P::Plaintext | P::Ssl => Login::NotNeeded,
-                P::SaslPlaintext | P::SaslSsl => Login::Missing,
+            tls: protocol.has_tls().then(Tls::unverified),
+            login: match protocol.has_sasl() {
+                true => Login::Missing,
+                false => Login::NotNeeded,
             },
         }
     }

@@ -93,10 +93,9 @@ impl Access {
 
     /// None where nothing is configured that concerns such a listener.
     fn source(&self, place: Place) -> Option<SecuritySource> {
-        let (tls, login) = needs(place.protocol);
         let of_broker = self.is_of_inter_broker() && place.of_inter_broker;
-        let login = login && login_at(&self.settings, &place).is_some();
-        let tls = tls && (self.settings.tls.is_some() || of_broker);
+        let login = place.protocol.has_sasl() && login_at(&self.settings, &place).is_some();
+        let tls = place.protocol.has_tls() && (self.settings.tls.is_some() || of_broker);
         if !tls && !login {
             return None;
         }
@@ -146,14 +145,6 @@ fn login_at<'a>(settings: &'a config::Access, place: &Place) -> Option<&'a Login
     login.filter(|login| !matches!(login, LoginSettings::InterBroker) || place.of_inter_broker)
 }
 
-/// Whether a protocol has TLS and a login.
-fn needs(protocol: SecurityProtocol) -> (bool, bool) {
-    use SecurityProtocol as P;
-    let tls = matches!(protocol, P::Ssl | P::SaslSsl);
-    let login = matches!(protocol, P::SaslPlaintext | P::SaslSsl);
-    (tls, login)
-}
-
 /// Reads all that is configured, and returns the first mistake. Blocking.
 ///
 /// # Errors
@@ -198,7 +189,7 @@ impl Material {
         place: &Place,
         process: Option<&Process>,
     ) -> Result<Material, String> {
-        let (tls, login) = needs(place.protocol);
+        let (tls, login) = (place.protocol.has_tls(), place.protocol.has_sasl());
         let mut material = Material::default();
         if let Some(settings) = settings.tls.as_ref().filter(|_| tls) {
             material.tls = Some(TlsTexts::read(settings)?);
