@@ -10,6 +10,7 @@ mod conn_error;
 mod keys;
 mod login;
 pub mod metadata_log;
+mod reader;
 mod resolver;
 pub mod scram;
 pub mod security;

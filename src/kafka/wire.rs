@@ -8,6 +8,9 @@
 //! Version 0 would be wrong: there, brokers leave dead replicas out of the replica list, so that a partition with a dead
 //! follower looks fully replicated.
 
+use super::reader::Reader;
+pub use super::reader::{Ids, Problem, WireError};
+
 pub const API_VERSIONS: i16 = 18;
 pub const METADATA: i16 = 3;
 /// Every broker answers this version. It may answer a newer one with an error in an older encoding.
@@ -34,114 +37,8 @@ pub const MAX_TOPIC_BYTES: usize = 249;
 
 const CLIENT_ID: &str = "kafka-vitals";
 
-/// Which field could not be read, where and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} at byte {offset}: {problem}")]
-pub struct WireError {
-    pub field: &'static str,
-    /// Position in the message body, which starts after the correlation id.
-    pub offset: usize,
-    pub problem: Problem,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    #[error("{needed} bytes expected, {left} left")]
-    Short { needed: usize, left: usize },
-    #[error("the length is {0}, but it may not be negative")]
-    Negative(i32),
-    #[error("{count} elements of {each} bytes or more expected, {left} bytes left")]
-    Count {
-        count: usize,
-        each: usize,
-        left: usize,
-    },
-    #[error("text expected, but these bytes are not UTF-8")]
-    NotUtf8,
-    #[error("end of the message expected, {0} bytes left")]
-    Trailing(usize),
-    #[error("{0} is not a port")]
-    NoPort(i32),
-    #[error("at most {limit} expected, {count} announced")]
-    TooMany { count: usize, limit: usize },
-    #[error("at most {limit} bytes expected, {length} announced")]
-    TooLong { length: usize, limit: usize },
-    #[error("a number of at most {0} bits expected, more follow")]
-    LongNumber(u32),
-    #[error("a value expected, but it is null")]
-    Null,
-    #[error("{0} is not a value that it may have")]
-    NoSuchValue(i64),
-}
-
-/// Reads the fields of a message body one after the other.
-#[derive(Debug, Clone)]
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
-    offset: usize,
-}
-
+/// How Kafka's messages without variable lengths are encoded.
 impl<'a> Reader<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
-        Reader {
-            rest: body,
-            offset: 0,
-        }
-    }
-
-    pub(super) fn error(&self, field: &'static str, problem: Problem) -> WireError {
-        WireError {
-            field,
-            offset: self.offset,
-            problem,
-        }
-    }
-
-    pub(super) fn take(
-        &mut self,
-        length: usize,
-        field: &'static str,
-    ) -> Result<&'a [u8], WireError> {
-        let Some((taken, rest)) = self.rest.split_at_checked(length) else {
-            return Err(self.error(
-                field,
-                Problem::Short {
-                    needed: length,
-                    left: self.rest.len(),
-                },
-            ));
-        };
-        self.rest = rest;
-        self.offset += length;
-        Ok(taken)
-    }
-
-    pub(super) fn array<const N: usize>(
-        &mut self,
-        field: &'static str,
-    ) -> Result<[u8; N], WireError> {
-        let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(self.error(
-                field,
-                Problem::Short {
-                    needed: N,
-                    left: self.rest.len(),
-                },
-            ));
-        };
-        self.rest = rest;
-        self.offset += N;
-        Ok(*taken)
-    }
-
-    pub(super) fn int16(&mut self, field: &'static str) -> Result<i16, WireError> {
-        self.array(field).map(i16::from_be_bytes)
-    }
-
-    pub(super) fn int32(&mut self, field: &'static str) -> Result<i32, WireError> {
-        self.array(field).map(i32::from_be_bytes)
-    }
-
     fn port(&mut self, field: &'static str) -> Result<u16, WireError> {
         let start = self.clone();
         let port = self.int32(field)?;
@@ -159,20 +56,9 @@ impl<'a> Reader<'a> {
         field: &'static str,
     ) -> Result<Option<&'a str>, WireError> {
         let start = self.clone();
-        match self.int16(field)? {
-            -1 => Ok(None),
-            length => {
-                let length = usize::try_from(length)
-                    .map_err(|_| start.error(field, Problem::Negative(length.into())))?;
-                if length > limit {
-                    return Err(start.error(field, Problem::TooLong { length, limit }));
-                }
-                let bytes = self.take(length, field)?;
-                std::str::from_utf8(bytes)
-                    .map(Some)
-                    .map_err(|_| start.error(field, Problem::NotUtf8))
-            }
-        }
+        let length = self.int16(field)?;
+        let bytes = self.sized(&start, length.into(), limit, field)?;
+        bytes.map(|bytes| start.utf8(bytes, field)).transpose()
     }
 
     /// Reads a string that is kept, so its length has a limit.
@@ -182,33 +68,9 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| start.error(field, Problem::Negative(-1)))
     }
 
-    /// Reads the number of elements that follow, which is never more than the remaining bytes can hold.
-    pub(super) fn count(&mut self, each: usize, field: &'static str) -> Result<usize, WireError> {
-        let start = self.clone();
-        let count = self.int32(field)?;
-        let count =
-            usize::try_from(count).map_err(|_| start.error(field, Problem::Negative(count)))?;
-        let left = self.rest.len();
-        match count.checked_mul(each) {
-            Some(bytes) if bytes <= left => Ok(count),
-            _ => Err(start.error(field, Problem::Count { count, each, left })),
-        }
-    }
-
     fn ids(&mut self, field: &'static str) -> Result<Ids<'a>, WireError> {
         let count = self.count(4, field)?;
-        Ok(Ids(self.take(count * 4, field)?))
-    }
-
-    pub(super) fn left(&self) -> usize {
-        self.rest.len()
-    }
-
-    pub(super) fn end(&self, field: &'static str) -> Result<(), WireError> {
-        match self.rest.len() {
-            0 => Ok(()),
-            left => Err(self.error(field, Problem::Trailing(left))),
-        }
+        Ok(Ids::of(self.take(count * 4, field)?))
     }
 }
 
@@ -351,37 +213,6 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
     Ok(answer)
 }
 
-/// A list of broker ids, still encoded in the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids<'a>(&'a [u8]);
-
-impl<'a> Ids<'a> {
-    /// The bytes are ids of four bytes each.
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
-        Ids(bytes)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len() / 4
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub fn contains(&self, id: i32) -> bool {
-        self.0.as_chunks::<4>().0.contains(&id.to_be_bytes())
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = i32> + use<'a> {
-        self.0
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| i32::from_be_bytes(*bytes))
-    }
-}
-
 /// One part of a Metadata response. They come in the order of the message: brokers, controller, then each topic before
 /// its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -453,17 +284,7 @@ impl<'a> Metadata<'a> {
                     if self.with_listeners {
                         reader.int32("throttle time")?;
                     }
-                    let start = reader.clone();
-                    let left = reader.count(12, "brokers")?;
-                    if left > MAX_BROKERS {
-                        return Err(start.error(
-                            "brokers",
-                            Problem::TooMany {
-                                count: left,
-                                limit: MAX_BROKERS,
-                            },
-                        ));
-                    }
+                    let left = reader.count_up_to(MAX_BROKERS, 12, "brokers")?;
                     self.next = Next::Brokers { left };
                 }
                 Next::Brokers { left: 0 } => {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use self::jute::{Answer, Connected, SessionId};
 use super::client::Timing;
 use super::conn::{Body, Conn, ConnError, Dialer};
-use super::wire::WireError;
+use super::reader::WireError;
 use crate::model::Reason;
 
 /// What a session is asked to outlast without a request. Servers grant at most 20 of their ticks: 40 s by default.

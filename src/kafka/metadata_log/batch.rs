@@ -1,6 +1,6 @@
 //! Record batches of format 2, as they lie one after the other in segments and snapshots.
 
-use super::super::wire::{Problem, Reader, WireError};
+use super::super::reader::{Problem, Reader, WireError};
 use super::{LogError, LogProblem};
 
 /// Base offset and length, which the length does not count.
@@ -133,7 +133,7 @@ fn record<'a>(
     offset: i64,
 ) -> Result<RawRecord<'a>, WireError> {
     let start = reader.clone();
-    let body = reader.sized("record")?;
+    let body = reader.varint_sized("record")?;
     let body = body.ok_or_else(|| start.error("record", Problem::Null))?;
     let mut body = Reader::new(body);
     body.byte("record attributes")?;
@@ -142,10 +142,10 @@ fn record<'a>(
     if delta != index {
         return Err(body.error("offset delta", Problem::NoSuchValue(delta.into())));
     }
-    let (key, value) = (body.sized("key")?, body.sized("value")?);
+    let (key, value) = (body.varint_sized("key")?, body.varint_sized("value")?);
     for _ in 0..body.varint("headers")? {
-        body.sized("header")?;
-        body.sized("header")?;
+        body.varint_sized("header")?;
+        body.varint_sized("header")?;
     }
     body.end("record")?;
     Ok(RawRecord { offset, key, value })

@@ -1,6 +1,6 @@
 //! Kafka's flexible encoding: numbers of variable length, compact strings and arrays, tagged fields.
 
-use super::super::wire::{Ids, Problem, Reader, WireError};
+use super::super::reader::{Ids, Problem, Reader, WireError};
 
 type Result<T> = std::result::Result<T, WireError>;
 
@@ -12,18 +12,6 @@ pub type Uuid = [u8; 16];
 const MOST_REPLICAS: usize = 256;
 
 impl<'a> Reader<'a> {
-    pub(super) fn byte(&mut self, field: &'static str) -> Result<u8> {
-        self.array::<1>(field).map(|[byte]| byte)
-    }
-
-    pub(super) fn int8(&mut self, field: &'static str) -> Result<i8> {
-        self.array(field).map(i8::from_be_bytes)
-    }
-
-    pub(super) fn int64(&mut self, field: &'static str) -> Result<i64> {
-        self.array(field).map(i64::from_be_bytes)
-    }
-
     pub(super) fn boolean(&mut self, field: &'static str) -> Result<bool> {
         let start = self.clone();
         match self.byte(field)? {
@@ -68,16 +56,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the bytes of a key or a value; None is null.
-    pub(super) fn sized(&mut self, field: &'static str) -> Result<Option<&'a [u8]>> {
+    pub(super) fn varint_sized(&mut self, field: &'static str) -> Result<Option<&'a [u8]>> {
         let start = self.clone();
-        match self.varint(field)? {
-            -1 => Ok(None),
-            length => {
-                let length = usize::try_from(length)
-                    .map_err(|_| start.error(field, Problem::Negative(length)))?;
-                self.take(length, field).map(Some)
-            }
-        }
+        let length = self.varint(field)?;
+        self.sized(&start, length, usize::MAX, field)
     }
 
     pub(super) fn compact_string(
@@ -93,9 +75,7 @@ impl<'a> Reader<'a> {
             return Err(start.error(field, Problem::TooLong { length, limit }));
         }
         let bytes = self.take(length, field)?;
-        let text = std::str::from_utf8(bytes);
-        text.map(Some)
-            .map_err(|_| start.error(field, Problem::NotUtf8))
+        start.utf8(bytes, field).map(Some)
     }
 
     /// A string that may not be null.
@@ -115,11 +95,7 @@ impl<'a> Reader<'a> {
         let Some(count) = self.compact_length(field)? else {
             return Ok(None);
         };
-        let left = self.left();
-        match count.checked_mul(each) {
-            Some(bytes) if bytes <= left => Ok(Some(count)),
-            _ => Err(start.error(field, Problem::Count { count, each, left })),
-        }
+        self.fitting(&start, count, each, field).map(Some)
     }
 
     /// A list of broker ids; None is null.
@@ -128,10 +104,7 @@ impl<'a> Reader<'a> {
         let Some(count) = self.compact_count(4, field)? else {
             return Ok(None);
         };
-        if count > MOST_REPLICAS {
-            let limit = MOST_REPLICAS;
-            return Err(start.error(field, Problem::TooMany { count, limit }));
-        }
+        let count = start.at_most(MOST_REPLICAS, count, field)?;
         Ok(Some(Ids::of(self.take(count * 4, field)?)))
     }
 

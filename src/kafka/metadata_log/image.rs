@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::wire::{Ids, MAX_BROKERS};
+use super::super::reader::Ids;
+use super::super::wire::MAX_BROKERS;
 use super::LogProblem;
 use super::record::{PartitionId, Record, RegisterBroker, Uuid};
 

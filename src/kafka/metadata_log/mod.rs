@@ -14,7 +14,8 @@ pub mod image;
 pub mod record;
 pub mod replay;
 
-use super::wire::{MAX_BROKERS, WireError};
+use super::reader::WireError;
+use super::wire::MAX_BROKERS;
 
 /// Why the log cannot be read on from a record or a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,8 @@
 //!
 //! Their fields are those of `metadata/src/main/resources/common/metadata/*.json` in Kafka, 3.3 to 4.3.0.
 
-use super::super::wire::{Ids, MAX_HOST_BYTES, MAX_TOPIC_BYTES, Problem, Reader, WireError};
+use super::super::reader::{Ids, Problem, Reader, WireError};
+use super::super::wire::{MAX_HOST_BYTES, MAX_TOPIC_BYTES};
 use super::LogProblem;
 pub use super::encoding::Uuid;
 

@@ -8,7 +8,8 @@
 
 use std::time::Duration;
 
-use super::super::wire::{Problem, Reader, WireError};
+use super::super::reader::{Problem, Reader, WireError};
+use super::super::wire::bare;
 
 const GET_DATA: i32 = 4;
 const GET_CHILDREN: i32 = 8;
@@ -61,7 +62,7 @@ pub fn connect_request(session: Option<SessionId>, timeout: Duration) -> Vec<u8>
     fields.extend(password);
     // Whether it may be read-only.
     fields.push(0);
-    framed(&fields)
+    bare(&fields)
 }
 
 /// Asks for the names of a node's children, without a watch.
@@ -81,18 +82,14 @@ fn request(xid: i32, kind: i32, path: &str) -> Vec<u8> {
     fields.extend((path.len() as i32).to_be_bytes());
     fields.extend(path.as_bytes());
     fields.push(0);
-    framed(&fields)
-}
-
-fn framed(fields: &[u8]) -> Vec<u8> {
-    [&(fields.len() as i32).to_be_bytes(), fields].concat()
+    bare(&fields)
 }
 
 /// Reads the answer to [`connect_request`] after the protocol version.
 pub fn connected(body: &[u8]) -> Result<Connected, WireError> {
     let mut reader = Reader::new(body);
     let timeout = reader.int32("session timeout")?;
-    let id = i64::from_be_bytes(reader.array("session id")?);
+    let id = reader.int64("session id")?;
     let start = reader.clone();
     let length = reader.int32("length of the session password")?;
     if length != PASSWORD as i32 {
@@ -102,7 +99,7 @@ pub fn connected(body: &[u8]) -> Result<Connected, WireError> {
     let password = reader.array("session password")?;
     // Servers before 3.4 do not say whether they are read-only.
     if reader.end("connection").is_err() {
-        reader.array::<1>("read-only")?;
+        reader.byte("read-only")?;
         reader.end("connection")?;
     }
     Ok(Connected {
@@ -120,12 +117,7 @@ pub fn children(body: &[u8]) -> Answer<Vec<&str>> {
     if let Some(code) = error_of(&mut reader)? {
         return Ok(Err(code));
     }
-    let start = reader.clone();
-    let count = reader.count(4, "children")?;
-    if count > MAX_CHILDREN {
-        let limit = MAX_CHILDREN;
-        return Err(start.error("children", Problem::TooMany { count, limit }));
-    }
+    let count = reader.count_up_to(MAX_CHILDREN, 4, "children")?;
     let names: Result<Vec<&str>, WireError> =
         (0..count).map(|_| text(&mut reader, "child")).collect();
     let names = names?;
@@ -147,7 +139,7 @@ pub fn data(body: &[u8]) -> Answer<&[u8]> {
 
 /// Reads the rest of an answer's header. After an error nothing else is of interest.
 fn error_of(reader: &mut Reader<'_>) -> Result<Option<i32>, WireError> {
-    reader.array::<8>("zxid")?;
+    reader.int64("zxid")?;
     let code = reader.int32("error code")?;
     Ok((code != 0).then_some(code))
 }
@@ -159,23 +151,15 @@ fn buffer<'a>(
     field: &'static str,
 ) -> Result<&'a [u8], WireError> {
     let start = reader.clone();
-    match reader.int32(field)? {
-        -1 => Ok(&[]),
-        length => {
-            let length = usize::try_from(length)
-                .map_err(|_| start.error(field, Problem::Negative(length)))?;
-            if length > limit {
-                return Err(start.error(field, Problem::TooLong { length, limit }));
-            }
-            reader.take(length, field)
-        }
-    }
+    let length = reader.int32(field)?;
+    let bytes = reader.sized(&start, length, limit, field)?;
+    Ok(bytes.unwrap_or_default())
 }
 
 fn text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, WireError> {
     let start = reader.clone();
     let bytes = buffer(reader, MAX_NAME, field)?;
-    std::str::from_utf8(bytes).map_err(|_| start.error(field, Problem::NotUtf8))
+    start.utf8(bytes, field)
 }
 
 #[cfg(test)]
