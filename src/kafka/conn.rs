@@ -3,13 +3,10 @@
 //! A connection that is closed while its request is unanswered costs a hanging broker an fd. So a timeout does not close
 //! it: the request stays outstanding, and its answer is passed over whenever it comes. Only how late it was is kept.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, RangeInclusive};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 pub use super::conn_error::ConnError;
-use super::keys::KnownKeys;
-use super::resolver::{Resolver, is_loopback};
+pub use super::dialer::{Dialer, OwnConnections};
+use super::resolver::is_loopback;
 use super::security::{Tls, Trust};
 use super::transport::Transport;
 use crate::model::Moment;
@@ -30,69 +27,6 @@ const CHUNK: usize = 64 * 1024;
 const GROWTH: usize = 1024 * 1024;
 /// Length and correlation id: what is kept of an answer that comes too late.
 const HEADER: usize = 8;
-
-/// Local addresses of the newest 256 connections that the exporter made itself, so that it does not count them as the
-/// broker's clients. Closed ones stay in the list, because the kernel keeps them in TIME_WAIT.
-#[derive(Debug, Clone, Default)]
-pub struct OwnConnections(Arc<Mutex<VecDeque<SocketAddr>>>);
-
-impl OwnConnections {
-    const KEPT: usize = 256;
-
-    pub fn register(&self, local: SocketAddr) {
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let local = canonical(local);
-        newest.retain(|known| *known != local);
-        if newest.len() == Self::KEPT {
-            newest.pop_front();
-        }
-        newest.push_back(local);
-    }
-
-    /// Whether the connection from `local` is, or recently was, the exporter's own. IPv4 addresses that are mapped into
-    /// IPv6 count as IPv4.
-    pub fn contains(&self, local: SocketAddr) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&canonical(local))
-    }
-}
-
-/// What the connections to one broker and its peers share.
-#[derive(Debug, Clone)]
-pub struct Dialer {
-    own: OwnConnections,
-    resolver: Resolver,
-    /// Whether it is for a broker that another user's come before.
-    of_others: Arc<AtomicBool>,
-    pub(super) keys: KnownKeys,
-}
-
-impl Dialer {
-    pub fn set_of_others(&self, of_others: bool) {
-        self.of_others.store(of_others, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_of_others(&self) -> bool {
-        self.of_others.load(Ordering::Relaxed)
-    }
-}
-
-impl From<OwnConnections> for Dialer {
-    fn from(own: OwnConnections) -> Dialer {
-        Dialer {
-            own,
-            resolver: Resolver::default(),
-            of_others: Arc::default(),
-            keys: KnownKeys::default(),
-        }
-    }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
 
 #[derive(Debug)]
 struct Outstanding {

@@ -7,6 +7,7 @@ pub mod client;
 mod client_error;
 pub mod conn;
 mod conn_error;
+mod dialer;
 mod keys;
 mod login;
 pub mod metadata_log;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
