@@ -4,12 +4,12 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
+
+use super::thread::on_thread;
 
 /// Addresses of one name that are tried.
 const MOST_ADDRESSES: usize = 8;
-/// The name service needs less.
-const STACK: usize = 512 << 10;
 
 /// Resolves one name at a time: a thread waits for a name service that hangs. Each broker has its own, so that the names
 /// of one hold no other up.
@@ -33,17 +33,13 @@ impl Resolver {
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let (done, resolved) = oneshot::channel();
         let address = address.to_owned();
         let resolve = move || {
             let addresses = address.to_socket_addrs();
             drop(permit);
-            // After the deadline there is no receiver any more.
-            let _ = done.send(addresses.map(|all| all.take(MOST_ADDRESSES).collect()));
+            addresses.map(|all| all.take(MOST_ADDRESSES).collect())
         };
-        let thread = std::thread::Builder::new().name("resolver".into());
-        thread.stack_size(STACK).spawn(resolve)?;
-        resolved.await.map_err(io::Error::other)?
+        on_thread("resolver", resolve).await?
     }
 }
 
