@@ -12,89 +12,16 @@ use tokio::time::Instant;
 pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
+use super::question::{API_VERSIONS, METADATA, METADATA_WITH_LISTENERS, Question, offers_listeners};
 use super::security::{Login, Security, SecuritySource, Tls, Trust};
 use super::thread::on_thread;
+pub use super::timing::Timing;
 use super::tls_error::TlsProblem;
 use super::wire::{self, Metadata, WireError};
 use crate::model::{Moment, Reason};
 
 /// An answer of so many bytes is read within some 10 us, which is less than handing it to another thread takes.
 const SMALL_ANSWER: usize = 4 << 10;
-
-#[derive(Debug, Clone, Copy)]
-struct Question {
-    name: &'static str,
-    frame: fn(i32) -> Vec<u8>,
-    /// A longer answer is an error.
-    cap: usize,
-    /// It is asked after a pause, in which the broker may have closed the idle connection.
-    after_pause: bool,
-}
-
-const API_VERSIONS: Question = Question {
-    name: "ApiVersions",
-    frame: wire::api_versions_request,
-    // The longest known answer has less than 1 KiB.
-    cap: 1024 * 1024,
-    after_pause: true,
-};
-const METADATA: Question = Question {
-    name: "Metadata",
-    frame: wire::metadata_request,
-    // More than a million partitions of three replicas. What is made of such an answer fits into 64 MB together with it.
-    cap: 48 * 1024 * 1024,
-    after_pause: false,
-};
-const METADATA_WITH_LISTENERS: Question = Question {
-    frame: wire::metadata_with_listeners_request,
-    ..METADATA
-};
-
-/// How long each step may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// Time for one question with connecting.
-    pub deadline: Duration,
-    /// Time to read the late answer to an earlier question, which is in the kernel's buffer already if it came.
-    pub late: Duration,
-    /// A connection without an answer for so long is given up.
-    pub silence: Duration,
-    /// Time from the first failed connection to the next one. It doubles with each further failure.
-    pub retry_first: Duration,
-    pub retry_last: Duration,
-    /// Time until the next attempt after TLS failed: each leaves a line in the broker's log.
-    pub retry_tls: Duration,
-    /// Time until the next attempt after a broker refused a login: a service behind it may lock the user out.
-    pub retry_login: Duration,
-    /// How long a connection with TLS is kept: a new one shows a renewed certificate.
-    pub renew_tls: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Timing {
-            deadline: Duration::from_secs(2),
-            late: Duration::from_millis(100),
-            silence: Duration::from_secs(600),
-            // A little less than the round of 5 s, so that the next round may connect.
-            retry_first: Duration::from_secs(4),
-            retry_last: Duration::from_secs(60),
-            retry_tls: Duration::from_secs(600),
-            retry_login: Duration::from_secs(300),
-            renew_tls: Duration::from_secs(3600),
-        }
-    }
-}
-
-impl Timing {
-    /// Returns how long no connection is made after so many failures in a row.
-    pub(super) fn retry_after(&self, failures: u32) -> Duration {
-        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-        self.retry_first
-            .saturating_mul(doubled)
-            .min(self.retry_last)
-    }
-}
 
 /// The result of one question, or of the last one while no connection is made after a failure.
 #[derive(Debug)]
@@ -580,41 +507,6 @@ impl Client {
             },
             (error, _) => error.into(),
         })
-    }
-}
-
-/// Checks that a broker with this ApiVersions answer can be asked for Metadata, and returns whether it offers
-/// [`wire::METADATA_WITH_LISTENERS`].
-fn offers_listeners(address: &str, answer: &[u8]) -> Result<bool, ClientError> {
-    let address = address.to_owned();
-    let versions = match wire::api_versions(answer) {
-        Ok(versions) => versions,
-        Err(source) => {
-            return Err(ClientError::Wire {
-                address,
-                request: API_VERSIONS.name,
-                source,
-            });
-        }
-    };
-    if versions.error != 0 {
-        return Err(ClientError::Refusal {
-            address,
-            code: versions.error,
-        });
-    }
-    match versions.metadata {
-        Some((oldest, newest)) if (oldest..=newest).contains(&wire::METADATA_VERSION) => {
-            Ok(newest >= wire::METADATA_WITH_LISTENERS)
-        }
-        Some((oldest, newest)) => Err(ClientError::Version {
-            address,
-            offered: format!("{oldest} to {newest}"),
-        }),
-        None => Err(ClientError::Version {
-            address,
-            offered: "none: a dedicated controller, or no broker".into(),
-        }),
     }
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::jute::{Answer, Connected, SessionId};
-use super::client::Timing;
 use super::conn::{Body, Conn, ConnError, Dialer};
 use super::reader::WireError;
+use super::timing::Timing;
 use crate::model::Reason;
 
 /// What a session is asked to outlast without a request. Servers grant at most 20 of their ticks: 40 s by default.
