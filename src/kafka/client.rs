@@ -62,14 +62,6 @@ struct TlsSeen {
     demanded: Option<Instant>,
 }
 
-/// Whose answer ApiVersions is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnsweredBy {
-    RequestHandlers,
-    /// Before a login, or in a TLS handshake that goes no further: it says nothing of the request handlers.
-    NetworkThread,
-}
-
 /// One broker at one address.
 #[derive(Debug)]
 pub struct Client {
@@ -141,13 +133,11 @@ impl Client {
         matches!(self.security.login, Login::NotNeeded) && !tls.is_some_and(Tls::has_identity)
     }
 
-    pub fn answered_by(&self) -> AnsweredBy {
-        match self.security.login {
-            Login::NotNeeded | Login::With(_) if self.tls.demanded.is_none() => {
-                AnsweredBy::RequestHandlers
-            }
-            Login::NotNeeded | Login::With(_) | Login::Missing => AnsweredBy::NetworkThread,
-        }
+    /// Whether the answer to ApiVersions comes from a request handler. Before a login, or in a TLS handshake that goes no
+    /// further, it comes from the network thread and says nothing of the handlers.
+    pub fn is_answered_by_handler(&self) -> bool {
+        let is_logged_in = !matches!(self.security.login, Login::Missing);
+        is_logged_in && self.tls.demanded.is_none()
     }
 
     /// Sets whether the next connection may lead to the exporter's own loopback.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::address::{Target, Targets};
 use super::peers::probe_of;
-use crate::kafka::client::{AnsweredBy, Asked, Client, ClientError};
+use crate::kafka::client::{Asked, Client, ClientError};
 use crate::kafka::security::Trust;
 use crate::model::{ListenerProbe, Probe};
 
@@ -92,7 +92,7 @@ impl Known {
         ListenerProbe {
             listener: self.target.listener.clone(),
             probe,
-            by_handler: self.client.answered_by() == AnsweredBy::RequestHandlers,
+            by_handler: self.client.is_answered_by_handler(),
             certificate_end: self.client.certificate_end(),
             verified: trust.map(|trust| trust == Trust::Verified),
             anonymous: trust.is_some() && self.client.is_anonymous(),
