@@ -136,9 +136,8 @@ impl<'a> InterBrokerListener<'a> {
         }
         // Where the brokers show each other a certificate, that is their login.
         if self.protocol == SecurityProtocol::Ssl && self.get("ssl.client.auth")? == Some("required") {
-            let text = self.identity(&read_file)?;
-            found.certificate = Some(Secret::new(text.0));
-            found.key = Some(Secret::new(text.1));
+            let (certificate, key) = self.identity(&read_file)?;
+            (found.certificate, found.key) = (Some(certificate), Some(key));
         }
         Ok(found)
     }
@@ -218,20 +217,22 @@ impl<'a> InterBrokerListener<'a> {
     fn identity(
         &self,
         read_file: &impl Fn(&Path) -> Result<String, String>,
-    ) -> Result<(String, String), String> {
+    ) -> Result<(Secret, Secret), String> {
         let key = self.get("ssl.keystore.key")?;
         let chain = self.get("ssl.keystore.certificate.chain")?;
         let (chain, key) = match (chain, key) {
-            (Some(chain), Some(key)) => (chain.to_owned(), key.to_owned()),
+            (Some(chain), Some(key)) => {
+                (Secret::new(chain.to_owned()), Secret::new(key.to_owned()))
+            }
             _ => {
                 let path = self.get("ssl.keystore.location")?;
                 let path = path.ok_or("its server.properties names no keystore: name a certificate as `tls.cert_file` in the config")?;
                 self.is_pem("ssl.keystore.type", path, "cert_file` and `tls.key_file")?;
-                let text = read_file(&PathBuf::from(path))?;
+                let text = Secret::new(read_file(&PathBuf::from(path))?);
                 (text.clone(), text)
             }
         };
-        if key.contains("BEGIN ENCRYPTED PRIVATE KEY") {
+        if key.reveal().contains("BEGIN ENCRYPTED PRIVATE KEY") {
             return Err(
                 "the key in its keystore has a password, which is not used here: name one without as `tls.key_file` and \
                  its certificate as `tls.cert_file` in the config"

@@ -117,6 +117,17 @@ pub struct TlsSettings {
     pub insecure_skip_verify: bool,
 }
 
+/// What of [`TlsSettings`] cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsSettingsError {
+    #[error("holds what is no certificate of X.509 version 3: {0}")]
+    Authorities(String),
+    #[error("cannot be used with the certificate: {0}")]
+    Key(Error),
+    #[error("{0} is neither a host name nor an IP address")]
+    ServerName(String),
+}
+
 /// The client's side of TLS.
 #[derive(Debug, Clone)]
 pub struct Tls {
@@ -153,33 +164,30 @@ impl Tls {
     }
 
     /// # Errors
-    /// Settings that cannot be used; the message begins with the key of the config file.
-    pub fn new(settings: TlsSettings) -> Result<Tls, String> {
+    /// Settings that cannot be used.
+    pub fn new(settings: TlsSettings) -> Result<Tls, TlsSettingsError> {
         let mut tls = Tls::unverified();
         if settings.insecure_skip_verify {
             tls.trust = Trust::Vouched;
         } else if !settings.authorities.is_empty() {
             let mut roots = RootCertStore::empty();
             for authority in settings.authorities {
-                roots.add(authority).map_err(|error| {
-                    format!("ca_file: holds what is no certificate of X.509 version 3: {error}")
-                })?;
+                let added = roots.add(authority);
+                added.map_err(|error| TlsSettingsError::Authorities(error.to_string()))?;
             }
             tls.verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
                 .build()
-                .map_err(|error| format!("ca_file: {error}"))?;
+                .map_err(|error| TlsSettingsError::Authorities(error.to_string()))?;
             tls.trust = Trust::Verified;
         }
         if let Some((chain, key)) = settings.identity {
             let identity = CertifiedKey::from_der(chain, key, &provider())
-                .map_err(|error| format!("key_file: cannot be used with cert_file: {error}"))?;
+                .map_err(TlsSettingsError::Key)?;
             tls.identity = Some(Arc::new(identity));
         }
         if let Some(name) = settings.server_name {
-            let parsed = ServerName::try_from(name.clone()).map_err(|_| {
-                format!("server_name: {name} is neither a host name nor an IP address")
-            })?;
-            tls.server_name = Some(parsed);
+            let parsed = ServerName::try_from(name.clone());
+            tls.server_name = Some(parsed.map_err(|_| TlsSettingsError::ServerName(name))?);
         }
         Ok(tls)
     }

@@ -5,6 +5,7 @@ pub mod attach;
 pub mod blocking_worker;
 pub mod folder;
 pub mod limits;
+pub mod pem;
 pub mod perf_data;
 pub mod plain;
 pub mod proc;

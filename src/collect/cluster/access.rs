@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::collect::process::same_process;
 use crate::config::{self, LoginSettings, SaslSettings};
 use crate::discover::inter_broker::{self, InterBroker};
 use crate::kafka::client::Client;
-use crate::kafka::security::{Login, Security, SecuritySource, Tls, TlsSettings, Trust};
+use crate::kafka::security::{
+    Login, Security, SecuritySource, Tls, TlsSettings, TlsSettingsError, Trust,
+};
 use crate::model::{Broker, Credentials, Mechanism, ProcessKey, Secret, SecurityProtocol};
 use crate::sys::proc::ProcRoot;
-use crate::sys::settings_file;
+use crate::sys::{pem, settings_file};
 
 /// The settings of one broker and its peers.
 #[derive(Debug, Clone, Default)]
@@ -173,12 +174,18 @@ struct Material {
 
 #[derive(Default)]
 struct TlsTexts {
-    /// In PEM form.
-    authorities: Option<String>,
-    certificate: Option<String>,
-    key: Option<Zeroizing<String>>,
+    authorities: Option<Pem>,
+    /// A certificate and its key, which may be one text.
+    identity: Option<(Pem, Pem)>,
     server_name: Option<String>,
     insecure_skip_verify: bool,
+}
+
+/// A text in PEM form.
+struct Pem {
+    /// Where it stands, for messages.
+    place: &'static str,
+    text: Secret,
 }
 
 type Kept = Mutex<Option<([u8; 32], Arc<Security>)>>;
@@ -216,15 +223,20 @@ impl Material {
     }
 
     fn add(&mut self, found: InterBroker, tls: bool, login: bool) {
-        let text = |secret: Option<Secret>| secret.map(|secret| secret.reveal().to_owned());
+        let trusted = |text| Pem {
+            place: "credentials: inter_broker, its ssl.truststore",
+            text,
+        };
+        let own = |text| Pem {
+            place: "credentials: inter_broker, its ssl.keystore",
+            text,
+        };
         if tls {
             let texts = self.tls.get_or_insert_default();
-            let authorities = text(found.authorities);
+            let authorities = found.authorities.map(trusted);
             texts.authorities = texts.authorities.take().or(authorities);
-            if texts.certificate.is_none() {
-                texts.certificate = text(found.certificate);
-                texts.key = text(found.key).map(Zeroizing::new);
-            }
+            let identity = found.certificate.map(own).zip(found.key.map(own));
+            texts.identity = texts.identity.take().or(identity);
         }
         self.credentials = found.credentials.filter(|_| login);
     }
@@ -238,8 +250,7 @@ impl Material {
         }
         let mut security = Security::without_credentials(protocol);
         if let Some(texts) = self.tls {
-            let settings = texts.parse().map_err(|error| format!("`tls.{error}"))?;
-            security.tls = Some(Tls::new(settings).map_err(|error| format!("`tls`: {error}"))?);
+            security.tls = Some(texts.tls()?);
         }
         if let Some(credentials) = self.credentials {
             security.login = Login::With(Arc::new(credentials));
@@ -258,9 +269,15 @@ impl Material {
             digest.update(text.unwrap_or_default());
         };
         let tls = self.tls.as_ref();
-        add(tls.and_then(|tls| tls.authorities.as_deref()));
-        add(tls.and_then(|tls| tls.certificate.as_deref()));
-        add(tls.and_then(|tls| tls.key.as_ref().map(|key| key.as_str())));
+        let identity = tls.and_then(|tls| tls.identity.as_ref());
+        let pems = [
+            tls.and_then(|tls| tls.authorities.as_ref()),
+            identity.map(|(certificate, _)| certificate),
+            identity.map(|(_, key)| key),
+        ];
+        for pem in pems {
+            add(pem.map(|pem| pem.text.reveal()));
+        }
         add(tls.and_then(|tls| tls.server_name.as_deref()));
         add(tls.filter(|tls| tls.insecure_skip_verify).map(|_| ""));
         let login = self.credentials.as_ref();
@@ -273,66 +290,66 @@ impl Material {
 
 impl TlsTexts {
     fn read(settings: &config::TlsSettings) -> Result<TlsTexts, String> {
-        let text = |key: &str, path: &Option<PathBuf>| match path {
-            None => Ok(None),
-            Some(path) => read_file(&format!("tls.{key}"), path, "file in PEM form").map(Some),
+        let pem = |place, path: &Option<PathBuf>| {
+            let read = |path| read_file(place, path, "file in PEM form").map(Secret::new);
+            let text = path.as_deref().map(read).transpose()?;
+            Ok::<_, String>(text.map(|text| Pem { place, text }))
         };
+        let certificate = pem("`tls.cert_file`", &settings.cert_file)?;
         Ok(TlsTexts {
-            authorities: text("ca_file", &settings.ca_file)?,
-            certificate: text("cert_file", &settings.cert_file)?,
-            key: text("key_file", &settings.key_file)?.map(Zeroizing::new),
+            authorities: pem("`tls.ca_file`", &settings.ca_file)?,
+            identity: certificate.zip(pem("`tls.key_file`", &settings.key_file)?),
             server_name: settings.server_name.clone(),
             insecure_skip_verify: settings.insecure_skip_verify,
         })
     }
 
-    /// The error begins with the key of the text.
-    fn parse(self) -> Result<TlsSettings, String> {
-        let authorities = self.authorities.as_deref();
-        let authorities = authorities.map(|text| certificates("ca_file", text));
-        let identity = match (self.certificate, self.key) {
-            (Some(certificate), Some(key)) => {
-                let chain = certificates("cert_file", &certificate)?;
-                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| {
-                    "key_file`: holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1, without a password)"
-                })?;
-                Some((chain, key))
-            }
-            _ => None,
-        };
-        Ok(TlsSettings {
+    /// The error names what cannot be used by its place.
+    fn tls(&self) -> Result<Tls, String> {
+        let authorities = self.authorities.as_ref().map(Pem::certificates);
+        let identity = self.identity.as_ref().map(|(certificate, key)| {
+            let key_text = key.text.reveal();
+            Ok::<_, String>((
+                certificate.certificates()?,
+                pem::private_key(key.place, key_text)?,
+            ))
+        });
+        let settings = TlsSettings {
             authorities: authorities.transpose()?.unwrap_or_default(),
-            identity,
-            server_name: self.server_name,
+            identity: identity.transpose()?,
+            server_name: self.server_name.clone(),
             insecure_skip_verify: self.insecure_skip_verify,
+        };
+        Tls::new(settings).map_err(|error| {
+            let pem = match error {
+                TlsSettingsError::Authorities(_) => self.authorities.as_ref(),
+                TlsSettingsError::Key(_) => self.identity.as_ref().map(|(_, key)| key),
+                TlsSettingsError::ServerName(_) => None,
+            };
+            let place = pem.map_or("`tls.server_name`", |pem| pem.place);
+            format!("{place}: {error}")
         })
     }
 }
 
-fn certificates(key: &str, text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let why = match all {
-        Ok(all) if !all.is_empty() => return Ok(all),
-        Ok(_) => "holds no certificate".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Err(format!(
-        "{key}`: {why}; lines BEGIN CERTIFICATE and END CERTIFICATE are expected"
-    ))
+impl Pem {
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        pem::certificates(self.place, self.text.reveal())
+    }
 }
 
 fn credentials(sasl: &SaslSettings) -> Result<Credentials, String> {
-    let (key, text) = match (&sasl.password_file, &sasl.password_env) {
+    let (place, text) = match (&sasl.password_file, &sasl.password_env) {
         (Some(path), _) => {
-            let key = "sasl.password_file";
-            (key, read_file(key, path, "file with a password")?)
+            let place = "`sasl.password_file`";
+            (place, read_file(place, path, "file with a password")?)
         }
         (None, name) => {
-            let (key, name) = ("sasl.password_env", name.as_deref().unwrap_or_default());
+            let (place, name) = ("`sasl.password_env`", name.as_deref().unwrap_or_default());
             let text = std::env::var(name).map_err(|_| {
-                format!("`{key}`: the exporter's environment has no variable {name}")
+                format!("{place}: the exporter's environment has no variable {name}")
             })?;
-            (key, text)
+            (place, text)
         }
     };
     let text = Zeroizing::new(text);
@@ -343,7 +360,7 @@ fn credentials(sasl: &SaslSettings) -> Result<Credentials, String> {
         Mechanism::ScramSha256 | Mechanism::ScramSha512 => true,
     };
     if password.is_empty() || !fits {
-        return Err(format!("`{key}`: holds no password"));
+        return Err(format!("{place}: holds no password"));
     }
     Ok(Credentials {
         mechanism: sasl.mechanism,
@@ -353,9 +370,9 @@ fn credentials(sasl: &SaslSettings) -> Result<Credentials, String> {
     })
 }
 
-fn read_file(key: &str, path: &Path, what: &str) -> Result<String, String> {
+fn read_file(place: &str, path: &Path, what: &str) -> Result<String, String> {
     let shown = path.display();
-    settings_file::read(path, what).map_err(|error| format!("`{key}` {shown}: {error}"))
+    settings_file::read(path, what).map_err(|error| format!("{place} {shown}: {error}"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
@@ -14,7 +13,7 @@ use tokio_rustls::rustls::{
 
 use super::client_auth::ClientVerifier;
 use super::parse::{ClientAuth, Curve, Pem, PemFrom, TlsSettings, Version};
-use crate::sys::settings_file;
+use crate::sys::{pem, settings_file};
 
 pub(crate) const H2: &[u8] = b"h2";
 
@@ -43,26 +42,11 @@ impl Pem {
     }
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let read: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(self.text()?.as_bytes()).collect();
-        let wrong = |why: &str| {
-            let place = self.place();
-            format!("{place}: {why}; lines BEGIN CERTIFICATE and END CERTIFICATE are expected")
-        };
-        match read {
-            Ok(certificates) if certificates.is_empty() => Err(wrong("holds no certificate")),
-            Ok(certificates) => Ok(certificates),
-            Err(error) => Err(wrong(&error.to_string())),
-        }
+        pem::certificates(&self.place(), &self.text()?)
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, String> {
-        PrivateKeyDer::from_pem_slice(self.text()?.as_bytes()).map_err(|_| {
-            format!(
-                "{}: holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1, without a password)",
-                self.place()
-            )
-        })
+        pem::private_key(&self.place(), &self.text()?)
     }
 }
 

@@ -123,7 +123,7 @@ fn a_stranger_s_process_gets_no_login_without_a_verified_certificate() {
                     ..TlsSettings::default()
                 },
                 Trust::Verified => TlsSettings {
-                    authorities: certificates("ca_file", CA).unwrap(),
+                    authorities: pem::certificates("ca_file", CA).unwrap(),
                     ..TlsSettings::default()
                 },
             };
@@ -158,6 +158,55 @@ fn a_stranger_s_process_gets_no_login_without_a_verified_certificate() {
 }
 
 const CA: &str = include_str!("../../../../tests/fixtures/tls/until-2081.pem");
+
+#[test]
+fn what_cannot_be_used_is_named_by_where_it_stands() {
+    let secret = |text: &str| Some(Secret::new(text.to_owned()));
+    let security = |material: Material| {
+        let security = material.security(SecurityProtocol::Ssl, &Mutex::new(None));
+        security.map(drop).unwrap_err()
+    };
+    let of_broker = |authorities, certificate, key| {
+        let mut material = Material::default();
+        let found = InterBroker {
+            authorities,
+            certificate,
+            key,
+            ..InterBroker::default()
+        };
+        material.add(found, true, false);
+        security(material)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let configured = |authorities: &str, certificate: &str| {
+        let settings = config::TlsSettings {
+            ca_file: file("ca", authorities),
+            cert_file: file("certificate", certificate),
+            key_file: file("key", CA),
+            ..config::TlsSettings::default()
+        };
+        security(Material {
+            tls: Some(TlsTexts::read(&settings).unwrap()),
+            credentials: None,
+        })
+    };
+    let table = [
+        (of_broker(secret("x"), None, None), "credentials: inter_broker, its ssl.truststore: holds no certificate;"),
+        (of_broker(None, secret("x"), secret("x")), "credentials: inter_broker, its ssl.keystore: holds no certificate;"),
+        (of_broker(None, secret(CA), secret(CA)), "credentials: inter_broker, its ssl.keystore: holds no private key"),
+        (configured("x", CA), "`tls.ca_file`: holds no certificate;"),
+        (configured(CA, "x"), "`tls.cert_file`: holds no certificate;"),
+        (configured(CA, CA), "`tls.key_file`: holds no private key"),
+    ];
+    for (error, beginning) in table {
+        assert!(error.starts_with(beginning), "{error}");
+    }
+}
 
 #[test]
 fn the_default_counts_where_an_entry_leaves_it_open() {
