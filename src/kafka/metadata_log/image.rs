@@ -134,13 +134,9 @@ impl Image {
     /// `min.insync.replicas` of a topic, as a broker that leads its partitions takes it. None: neither the topic nor that
     /// broker nor the cluster has it set in the log, and the broker's own file decides.
     pub fn min_isr(&self, topic: &str, broker: i32) -> Option<u32> {
-        let of_topic = || self.min_isr_of_topics.get(topic);
-        let of_topic = (!self.min_isr_of_topics.is_empty())
-            .then(of_topic)
-            .flatten();
-        let of_broker = || self.min_isr_of_brokers.get(&broker);
-        let set = of_topic.or_else(of_broker).copied();
-        set.or(self.min_isr_of_all)
+        let of_topic = self.min_isr_of_topics.get(topic);
+        let set = of_topic.or_else(|| self.min_isr_of_brokers.get(&broker));
+        set.copied().or(self.min_isr_of_all)
     }
 
     /// Grows with every change of what is counted, also from an image to the one that takes its place.
