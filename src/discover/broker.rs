@@ -190,21 +190,30 @@ fn properties_file(
     Ok((path, file))
 }
 
+/// What the file says as it is now, under what the command line says itself; with the file's path and when it was
+/// changed, in seconds since 1970.
+pub(super) fn settings_now(
+    launch: &Launch,
+    files: &Files,
+) -> Result<(Properties, PathBuf, i64), DiscoveryError> {
+    let (path, file) = properties_file(launch, files)?;
+    let mut properties = match Properties::parse(&file.bytes) {
+        Ok(properties) => properties,
+        Err(cause) => return Err(DiscoveryError::MalformedProperties { path, cause }),
+    };
+    for (key, value) in &launch.overrides {
+        properties.set(key.as_str(), value.as_str());
+    }
+    Ok((properties, path, file.modified))
+}
+
 /// Keeps in `launch` what the file says when it is read for the first time, and reports later changes.
 fn read_server_properties(
     launch: &mut Launch,
     files: &Files,
     broker: &mut Broker,
 ) -> Result<(), DiscoveryError> {
-    let (path, file) = properties_file(launch, files)?;
-    let mut properties =
-        Properties::parse(&file.bytes).map_err(|cause| DiscoveryError::MalformedProperties {
-            path: path.clone(),
-            cause,
-        })?;
-    for (key, value) in &launch.overrides {
-        properties.set(key.as_str(), value.as_str());
-    }
+    let (properties, path, modified) = settings_now(launch, files)?;
     let properties = properties.only(&settings::KEYS);
     // They are kept, of each of many processes.
     let is_long = |(_, value): &(_, &str)| value.len() > properties::VALUE_CAP;
@@ -220,7 +229,7 @@ fn read_server_properties(
         "the values read earlier are kept until a restart"
     } else if broker
         .started
-        .is_some_and(|started| file.modified > (started.0 / 1000) as i64 + 1)
+        .is_some_and(|started| modified > (started.0 / 1000) as i64 + 1)
     {
         "until a restart, the broker may run with other values"
     } else {

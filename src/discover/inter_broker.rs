@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::broker::settings_now;
 use super::error::DiscoveryError;
 use super::examine::launch_of;
 use super::files::Files;
@@ -70,17 +71,10 @@ pub fn interpret(
 
 fn open(proc: &ProcRoot, pid: u32) -> Result<(Files, Properties), DiscoveryError> {
     let launch = launch_of(proc, pid)?;
-    let bytes = super::broker::server_properties(proc, pid, &launch)?;
-    let cause = |cause| DiscoveryError::MalformedProperties {
-        path: launch.properties.clone().unwrap_or_default(),
-        cause,
-    };
-    let mut properties = Properties::parse(&bytes).map_err(cause)?;
-    for (key, value) in &launch.overrides {
-        properties.set(key.as_str(), value.as_str());
-    }
     let uid = proc.status(pid).ok().map(|status| status.uid);
-    Ok((Files::open(proc, pid, uid)?, properties))
+    let files = Files::open(proc, pid, uid)?;
+    let (properties, ..) = settings_now(&launch, &files)?;
+    Ok((files, properties))
 }
 
 /// The listener of the brokers among themselves, and the settings that are about it.
