@@ -1,7 +1,7 @@
 //! What logins by SCRAM compute, bounded in CPU: a server decides how long that takes.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -22,8 +22,6 @@ const PAUSE: u32 = 19;
 pub(super) struct KnownKeys(Arc<Mutex<Option<Newest>>>);
 
 type Newest = (Question, Arc<Keys>);
-
-type LazyTurn = LazyLock<Arc<Turn<Option<Instant>>>>;
 
 impl std::fmt::Debug for KnownKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,7 +49,7 @@ impl KnownKeys {
     ) -> Result<Arc<Keys>, String> {
         /// When the next derivation may begin, held by the running one. Those for other users' brokers have a turn of
         /// their own, so that they do not keep the first user's from logging in.
-        static TURNS: [LazyTurn; 2] = [const { LazyLock::new(Arc::default) }; 2];
+        static TURNS: [Turn<Option<Instant>>; 2] = [const { Turn::const_new(None) }; 2];
         let turn = &TURNS[usize::from(of_others)];
         let known = || {
             let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +59,7 @@ impl KnownKeys {
         if let Some(keys) = known() {
             return Ok(keys);
         }
-        let mut free_at = Arc::clone(turn).lock_owned().await;
+        let mut free_at = turn.lock().await;
         // That of another connection may have been the same.
         if let Some(keys) = known() {
             return Ok(keys);

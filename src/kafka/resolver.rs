@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 
 use super::thread::on_thread;
 
@@ -13,14 +13,8 @@ const MOST_ADDRESSES: usize = 8;
 
 /// Resolves one name at a time: a thread waits for a name service that hangs. Each broker has its own, so that the names
 /// of one hold no other up.
-#[derive(Debug, Clone)]
-pub(super) struct Resolver(Arc<Semaphore>);
-
-impl Default for Resolver {
-    fn default() -> Resolver {
-        Resolver(Arc::new(Semaphore::new(1)))
-    }
-}
+#[derive(Debug, Clone, Default)]
+pub(super) struct Resolver(Arc<Mutex<()>>);
 
 impl Resolver {
     /// Resolves `host:port` on a thread of its own. Dropping it leaves that thread to end by itself.
@@ -28,15 +22,11 @@ impl Resolver {
         if let Ok(address) = address.parse() {
             return Ok(vec![address]);
         }
-        let one_at_a_time = Arc::clone(&self.0);
-        let permit = one_at_a_time
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
+        let one_at_a_time = Arc::clone(&self.0).lock_owned().await;
         let address = address.to_owned();
         let resolve = move || {
             let addresses = address.to_socket_addrs();
-            drop(permit);
+            drop(one_at_a_time);
             addresses.map(|all| all.take(MOST_ADDRESSES).collect())
         };
         on_thread("resolver", resolve).await?

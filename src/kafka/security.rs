@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::thread::on_thread;
@@ -44,7 +44,7 @@ pub enum Login {
 #[derive(Clone)]
 pub struct SecuritySource {
     read: Arc<Read>,
-    turn: Arc<Semaphore>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// The same settings come as the same `Arc`, so that a change shows. The error is for a person.
@@ -61,7 +61,7 @@ impl SecuritySource {
     pub fn new(read: impl Fn() -> Result<Arc<Security>, String> + Send + Sync + 'static) -> Self {
         SecuritySource {
             read: Arc::new(read),
-            turn: Arc::new(Semaphore::new(1)),
+            turn: Arc::default(),
         }
     }
 
@@ -75,8 +75,7 @@ impl SecuritySource {
         /// Threads of all brokers and listeners together, and of those.
         static THREADS: Shares = Shares::new(16, 4);
         let reading = async {
-            let turn = Arc::clone(&self.turn).acquire_owned().await;
-            let turn = turn.map_err(|error| error.to_string())?;
+            let turn = Arc::clone(&self.turn).lock_owned().await;
             let (read, share) = (Arc::clone(&self.read), THREADS.one(of_others).await);
             let work = move || {
                 let newest = read();
@@ -275,14 +274,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use std::sync::{Mutex, PoisonError, mpsc};
+    use std::sync::{PoisonError, mpsc};
     use std::time::Duration;
 
     #[tokio::test]
     async fn files_of_others_that_hang_leave_threads_for_the_first_user_s_brokers() {
         let soon = || Instant::now() + Duration::from_millis(200);
         let (release, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
+        let held = Arc::new(std::sync::Mutex::new(held));
         let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
         let hanging: Vec<_> = (0..6)
             .map(|_| {
