@@ -1,7 +1,7 @@
 //! How a broker itself gets in at other brokers, from its own `server.properties`. This is read only where the config says
 //! `credentials: inter_broker`, and kept by nobody in this part.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::broker::settings_now;
 use super::error::DiscoveryError;
@@ -202,7 +202,7 @@ impl<'a> InterBrokerListener<'a> {
             (None, None) => Ok(None),
             (None, Some(path)) => {
                 self.is_pem("ssl.truststore.type", path, "ca_file")?;
-                read_file(&PathBuf::from(path)).map(Some)
+                read_file(Path::new(path)).map(Some)
             }
         }
     }
@@ -222,7 +222,7 @@ impl<'a> InterBrokerListener<'a> {
                 let path = self.get("ssl.keystore.location")?;
                 let path = path.ok_or("its server.properties names no keystore: name a certificate as `tls.cert_file` in the config")?;
                 self.is_pem("ssl.keystore.type", path, "cert_file` and `tls.key_file")?;
-                let text = Secret::new(read_file(&PathBuf::from(path))?);
+                let text = Secret::new(read_file(Path::new(path))?);
                 (text.clone(), text)
             }
         };

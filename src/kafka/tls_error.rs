@@ -3,9 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio_rustls::rustls::{
-    AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible,
-};
+use tokio_rustls::rustls::{CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use crate::model::{Moment, rfc3339};
 
@@ -92,7 +90,7 @@ impl TlsProblem {
             Error::InvalidCertificate(error) => {
                 TlsProblem::Certificate(CertificateProblem::of(error))
             }
-            Error::AlertReceived(alert) => TlsProblem::Alert(alert_text(*alert)),
+            Error::AlertReceived(alert) => TlsProblem::Alert(format!("{alert:?}")),
             Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
                 TlsProblem::Incompatible("only TLS 1.1 or older".into())
             }
@@ -100,10 +98,6 @@ impl TlsProblem {
             other => TlsProblem::Broken(other.to_string()),
         }
     }
-}
-
-fn alert_text(alert: AlertDescription) -> String {
-    format!("{alert:?}")
 }
 
 /// `localhost` of `DnsName("localhost")`.
