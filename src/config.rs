@@ -12,7 +12,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
-use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes};
+use crate::model::{
+    CollectorName, Schedule, SettingsStatus, deserialize_duration, routes, text,
+};
 use crate::recording;
 use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
@@ -354,7 +356,7 @@ fn uids(given: &[String]) -> Result<Vec<u32>, String> {
         }
         let uid = name.parse().ok().or_else(|| users::uid_of(&passwd, name));
         uid.ok_or_else(|| {
-            let shown: String = name.chars().take(60).collect();
+            let shown = text::beginning(name, 60);
             format!(
                 "/etc/passwd has no user {shown:?}; correct the name, or give the user's id, as of one that LDAP knows"
             )

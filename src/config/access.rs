@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use crate::model::Mechanism;
+use crate::model::{Mechanism, text};
 
 /// How one broker is asked, and its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -131,7 +131,7 @@ impl TlsSettings {
         }
         match &self.server_name {
             Some(name) if name.is_empty() || name.len() > 253 || !name.chars().all(of_a_name) => {
-                let shown: String = name.chars().take(60).collect();
+                let shown = text::beginning(name, 60);
                 Err(format!(
                     ".server_name: {shown:?} is no name of a host, write e.g. broker-1.example, without a port"
                 ))
@@ -185,7 +185,7 @@ fn check_path(key: &str, path: &Path) -> Result<(), String> {
 fn mechanism<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mechanism, D::Error> {
     let name = String::deserialize(deserializer)?;
     Mechanism::of_name(&name).ok_or_else(|| {
-        let shown: String = name.chars().take(60).collect();
+        let shown = text::beginning(&name, 60);
         let known = Mechanism::ALL.map(Mechanism::name).join(", ");
         D::Error::custom(format!(
             "mechanism {shown:?} is not spoken here, only {known}"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use crate::model::deserialize_duration;
+use crate::model::{deserialize_duration, text};
 
 /// Where evidence is saved, and how much of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -77,7 +77,7 @@ fn folder_of_a_broker<'de, D: Deserializer<'de>>(
     if text.starts_with('/') && text.len() <= MOST_BYTES && !text.contains(char::is_control) {
         return Ok(Some(text.into()));
     }
-    let shown: String = text.chars().take(60).collect();
+    let shown = text::beginning(&text, 60);
     Err(D::Error::custom(format!(
         "{shown:?} is no absolute path of a folder, write e.g. heap_dump: /var/lib/kafka-heap-dumps, as the broker \
          sees it, or leave it out for none"
