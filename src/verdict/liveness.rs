@@ -333,10 +333,9 @@ fn before(
     let is_listed = |other: &Broker| {
         let at = |port| other.listeners.iter().any(|l| l.port == port);
         let mut listed = listed.iter();
-        let own = &broker.broker.cluster_id;
-        let same_cluster = own.is_some() && *own == other.cluster_id;
         // Also from a log that stands still: one broker too many is waited for rather than one too few.
-        let log = broker.metadata_log.fresh(now).filter(|_| same_cluster);
+        let log = broker.metadata_log.fresh(now);
+        let log = log.filter(|_| other.is_of_same_cluster(&broker.broker));
         let registered = log.filter(|log| log.counts.is_some());
         other.id.is_some_and(|id| {
             listed.any(|peer| id == peer.id && at(peer.port))

@@ -108,9 +108,8 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
     }
     // Of the same cluster: any process may claim to be a node of it.
     let is_sibling = |other: &&Arc<BrokerSnapshot>| {
-        let own = &broker.broker;
-        let same_cluster = own.cluster_id.is_some() && own.cluster_id == other.broker.cluster_id;
-        same_cluster && other.broker.is_of_same_user(own)
+        let (own, other) = (&broker.broker, &other.broker);
+        other.is_of_same_cluster(own) && other.is_of_same_user(own)
     };
     let siblings = case.snapshot.brokers.iter().filter(is_sibling);
     let logs = siblings.filter_map(|other| Some((&other.label, other.metadata_log.fresh(now)?)));
