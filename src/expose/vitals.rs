@@ -4,6 +4,7 @@ mod unread;
 
 pub use unread::{not_read, unknown};
 
+use crate::model::text::first_of;
 use crate::model::{
     BrokerSnapshot, ClusterCounts, ClusterSource, ListenerProbe, MemberState, Moment,
     OwnRegistration, Probe, Snapshot, TcpState, brief_text, duration_text, rfc3339, seconds_text,
@@ -230,15 +231,11 @@ fn brokers(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
     let mut vital = Vital::new("Brokers", value);
     for state in MemberState::ALL {
         let ids = not_well.iter().filter(|(_, of)| **of == state);
-        let ids: Vec<String> = ids.map(|(id, _)| id.to_string()).collect();
+        let ids: Vec<i32> = ids.map(|(id, _)| *id).collect();
         if !ids.is_empty() {
-            let shown = ids.get(..8).unwrap_or(&ids).join(", ");
-            let more = match ids.len().saturating_sub(8) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             let what = state.name().replace('_', " ");
-            vital.notes.push(format!("{what}: {shown}{more}"));
+            let shown = first_of(&ids, ids.len());
+            vital.notes.push(format!("{what}: {shown}"));
         }
     }
     Some(vital.about(diagnosis, &[FindingId::BrokerFenced]))
