@@ -14,10 +14,7 @@ use support::{Exporter, step, wait_for};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn finding(exporter: &Exporter, broker: i32, finding: &str) -> Option<f64> {
-    let series = format!(
-        "finding_active{{broker=\"{broker}\",finding=\"{finding}\",severity=\"critical\"}}"
-    );
-    exporter.metrics().get(&series)
+    exporter.metrics().finding(broker, finding, "critical")
 }
 
 fn waits_for(exporter: &Exporter, series: &str, value: f64) {
@@ -36,19 +33,8 @@ fn missing_brokers_refused_writes_and_a_log_that_stands_still() {
     let exporter = Exporter::start(cluster.cell());
     let mut nodes = cluster.nodes().iter();
     let controller = nodes.find(|node| !node.is_broker()).unwrap().id();
-    cluster
-        .topics(&[
-            "--create",
-            "--topic",
-            "orders",
-            "--partitions",
-            "6",
-            "--replication-factor",
-            "3",
-            "--config",
-            "min.insync.replicas=2",
-        ])
-        .unwrap();
+    let min_isr = ["min.insync.replicas=2"];
+    cluster.create_topic_with("orders", 6, 3, &min_isr).unwrap();
     step("all is well", || {
         for node in [1, 2, 3, controller] {
             let registered = format!("cluster_brokers{{broker=\"{node}\",state=\"registered\"}}");
@@ -131,9 +117,8 @@ fn a_broker_that_runs_and_is_fenced() {
     })
     .unwrap();
     let exporter = Exporter::start(cluster.cell());
-    let state = |state: &str| format!("broker_state{{broker=\"1\",state=\"{state}\"}}");
     wait_for("the broker to be gray", 2 * PATIENCE, || {
-        exporter.metrics().get(&state("gray")) == Some(1.0)
+        exporter.metrics().state(1, "gray") == Some(1.0)
     });
     assert_eq!(finding(&exporter, 1, "broker_fenced"), Some(1.0));
     let (status, why) = exporter.get("/brokers/1/live");

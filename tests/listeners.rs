@@ -35,18 +35,6 @@ fn listener(metrics: &Metrics, name: &str) -> Option<f64> {
     ))
 }
 
-/// The findings that are active.
-fn findings(metrics: &Metrics) -> BTreeSet<String> {
-    let active = metrics.0.iter().filter(|(_, value)| **value == 1.0);
-    let names = active.filter_map(|(series, _)| {
-        let (_, rest) = series
-            .strip_prefix("finding_active{")?
-            .split_once("finding=\"")?;
-        Some(rest.split_once('"')?.0.to_owned())
-    });
-    names.collect()
-}
-
 /// Waits until so many rounds were made: each takes another time.
 fn rounds(exporter: &Exporter, path: &str, count: usize) {
     let series = format!("probe_duration_seconds{{broker=\"1\",path=\"{path}\"}}");
@@ -107,7 +95,10 @@ fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
         let left = metrics.get(&series).unwrap() - seconds.as_secs_f64();
         assert!((left - days * 86400.0).abs() < 300.0, "{name}: {left}");
     }
-    assert_eq!(findings(&metrics), ["certificate_expiry".to_owned()].into());
+    assert_eq!(
+        metrics.active_findings(),
+        ["certificate_expiry".to_owned()].into()
+    );
     // The first handshake with INTERNAL showed that the certificate is required.
     let complaints = complaints(&cluster);
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
@@ -115,17 +106,19 @@ fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
     let hang = cluster.cell().host_path("/tmp/hang".as_ref());
     fs::write(&hang, "").unwrap();
     wait_for("the listener that hangs to be found", TIME, || {
-        findings(&exporter.metrics()).contains("listener_unresponsive")
+        exporter
+            .metrics()
+            .active_findings()
+            .contains("listener_unresponsive")
     });
     let metrics = exporter.metrics();
     let answers = names.map(|name| listener(&metrics, name));
     assert_eq!(answers, [Some(1.0), Some(1.0), Some(1.0), Some(0.0)]);
     assert!(
-        !findings(&metrics).contains("api_unresponsive"),
+        !metrics.active_findings().contains("api_unresponsive"),
         "the others answer"
     );
-    let gray = metrics.get("broker_state{broker=\"1\",state=\"gray\"}");
-    assert_eq!(gray, Some(0.0));
+    assert_eq!(metrics.state(1, "gray"), Some(0.0));
 }
 
 #[test]
@@ -145,9 +138,8 @@ fn a_broker_that_demands_credentials_is_known_as_far_as_it_lets_anybody_come() {
         assert_eq!(probe(&metrics, "api"), None);
         assert_eq!(probe(&metrics, "metadata"), None);
         assert_eq!(metrics.success(1, "cluster"), None, "nobody configured it");
-        assert_eq!(findings(&metrics), BTreeSet::new(), "{security:?}");
-        let healthy = metrics.get("broker_state{broker=\"1\",state=\"healthy\"}");
-        assert_eq!(healthy, Some(1.0));
+        assert_eq!(metrics.active_findings(), BTreeSet::new(), "{security:?}");
+        assert_eq!(metrics.state(1, "healthy"), Some(1.0));
         let page = exporter.page();
         assert!(page.contains("more needs credentials"), "{page}");
         assert!(page.contains("certificate not verified"), "{page}");

@@ -12,7 +12,6 @@ use support::versions::fast_exporter;
 use support::{Exporter, Metrics, wait_for};
 
 const ROOT: &str = "/lab/kafka";
-const STRICT: &str = "min.insync.replicas=3";
 const BROKERS: [i32; 3] = [217, 218, 219];
 
 /// The ids that `ls` prints: `[217, 218, 219]`.
@@ -48,18 +47,6 @@ fn series(metrics: &Metrics, name: &str) -> [Option<f64>; 3] {
     BROKERS.map(|id| metrics.of(name, id))
 }
 
-fn finding(metrics: &Metrics, id: i32, name: &str, severity: &str) -> Option<f64> {
-    metrics.get(&format!(
-        "finding_active{{broker=\"{id}\",finding=\"{name}\",severity=\"{severity}\"}}"
-    ))
-}
-
-fn state(metrics: &Metrics, id: i32, state: &str) -> Option<f64> {
-    metrics.get(&format!(
-        "broker_state{{broker=\"{id}\",state=\"{state}\"}}"
-    ))
-}
-
 /// Connections to ZooKeeper that belong to the exporter, by `ss`.
 fn sessions(cluster: &Cluster, exporter: &Exporter) -> usize {
     let (_, port) = cluster.zookeeper().unwrap();
@@ -92,17 +79,8 @@ fn registrations_equal_those_that_the_shell_lists() {
     })
     .unwrap();
     cluster.create_topic("orders", 6, 3).unwrap();
-    let strict = [
-        "--partitions",
-        "6",
-        "--replication-factor",
-        "3",
-        "--config",
-        STRICT,
-    ];
-    cluster
-        .topics(&[&["--create", "--topic", "strict"][..], &strict].concat())
-        .unwrap();
+    let strict = ["min.insync.replicas=3"];
+    cluster.create_topic_with("strict", 6, 3, &strict).unwrap();
     let exporter = fast_exporter(cluster.cell());
     let well = |metrics: &Metrics| series(metrics, "registered") == [Some(1.0); 3];
     wait_for(
@@ -113,7 +91,7 @@ fn registrations_equal_those_that_the_shell_lists() {
             well(&metrics)
                 && BROKERS
                     .iter()
-                    .all(|id| state(&metrics, *id, "healthy") == Some(1.0))
+                    .all(|id| metrics.state(*id, "healthy") == Some(1.0))
         },
     );
     assert_eq!(
@@ -122,7 +100,7 @@ fn registrations_equal_those_that_the_shell_lists() {
     );
     assert_eq!(listed(&cluster), BROKERS);
     let active = controller(&cluster);
-    let expected = BROKERS.map(|id| Some(f64::from(u8::from(id == active))));
+    let expected = BROKERS.map(|id| Some(f64::from(id == active)));
     assert_eq!(series(&exporter.metrics(), "controller"), expected);
     assert_eq!(
         sessions(&cluster, &exporter),
@@ -138,7 +116,11 @@ fn registrations_equal_those_that_the_shell_lists() {
 /// Until its session ends, a stopped broker is one that ZooKeeper lists and that answers nothing.
 fn a_silent_broker_stays_registered(cluster: &Cluster, exporter: &Exporter) {
     let id = 219;
-    let found = || finding(&exporter.metrics(), id, "registered_but_dead", "warning");
+    let found = || {
+        exporter
+            .metrics()
+            .finding(id, "registered_but_dead", "warning")
+    };
     assert_eq!(found(), Some(0.0));
     cluster.pause(id).unwrap();
     wait_for("the silent broker", Duration::from_secs(20), || {
@@ -150,7 +132,7 @@ fn a_silent_broker_stays_registered(cluster: &Cluster, exporter: &Exporter) {
     wait_for(
         "the broker to answer again",
         Duration::from_secs(60),
-        || found() == Some(0.0) && state(&exporter.metrics(), id, "healthy") == Some(1.0),
+        || found() == Some(0.0) && exporter.metrics().state(id, "healthy") == Some(1.0),
     );
 }
 
@@ -167,16 +149,16 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
         || series(&exporter.metrics(), "registered") == [Some(1.0), Some(0.0), Some(1.0)],
     );
     wait_for("the finding", Duration::from_secs(90), || {
-        finding(&exporter.metrics(), id, "not_registered", "critical") == Some(1.0)
+        exporter.metrics().finding(id, "not_registered", "critical") == Some(1.0)
     });
     let metrics = exporter.metrics();
     for other in BROKERS {
-        let wrong = f64::from(u8::from(other == id));
-        let found = finding(&metrics, other, "not_registered", "critical");
+        let wrong = f64::from(other == id);
+        let found = metrics.finding(other, "not_registered", "critical");
         assert_eq!(found, Some(wrong), "{other}");
-        assert_eq!(state(&metrics, other, "gray"), Some(wrong), "{other}");
+        assert_eq!(metrics.state(other, "gray"), Some(wrong), "{other}");
         assert_eq!(
-            finding(&metrics, other, "registered_but_dead", "warning"),
+            metrics.finding(other, "registered_but_dead", "warning"),
             Some(0.0)
         );
     }
@@ -211,7 +193,7 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
         Duration::from_secs(60),
         || {
             let metrics = exporter.metrics();
-            metrics.of("registered", id) == Some(1.0) && state(&metrics, id, "healthy") == Some(1.0)
+            metrics.of("registered", id) == Some(1.0) && metrics.state(id, "healthy") == Some(1.0)
         },
     );
 }
@@ -232,7 +214,7 @@ fn a_silent_zookeeper_accuses_nobody(cluster: &Cluster, exporter: &Exporter) {
     );
     let metrics = exporter.metrics();
     for id in BROKERS {
-        assert_eq!(state(&metrics, id, "healthy"), Some(1.0), "{id}");
+        assert_eq!(metrics.state(id, "healthy"), Some(1.0), "{id}");
     }
     assert_eq!(sessions(cluster, exporter), 1);
     zookeeper.signal(Signal::CONT).unwrap();

@@ -126,12 +126,7 @@ fn a_replay_is_served_at_its_own_time() {
             .filter(|(status, _)| *status == 200)
     };
     let sick = lab_value("broker") as i32;
-    let state = |name: &str| {
-        let metrics = Metrics::parse(&get("/metrics")?.1);
-        metrics.get(&format!(
-            "broker_state{{broker=\"{sick}\",state=\"{name}\"}}"
-        ))
-    };
+    let state = |name: &str| Metrics::parse(&get("/metrics")?.1).state(sick, name);
     wait_for("the verdict", Duration::from_secs(60), || {
         state("gray") == Some(1.0)
     });

@@ -4,6 +4,7 @@
 mod launch;
 mod wait;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
@@ -360,16 +361,22 @@ impl Cluster {
     /// Creates a topic with that version's `kafka-topics` and returns when every running broker reports it as fully
     /// replicated.
     pub fn create_topic(&self, name: &str, partitions: usize, replicas: usize) -> Result<()> {
+        self.create_topic_with(name, partitions, replicas, &[])
+    }
+
+    /// As [`Cluster::create_topic`], with settings of the topic: `min.insync.replicas=2`.
+    pub fn create_topic_with(
+        &self,
+        name: &str,
+        partitions: usize,
+        replicas: usize,
+        settings: &[&str],
+    ) -> Result<()> {
         let (count, factor) = (partitions.to_string(), replicas.to_string());
-        self.topics(&[
-            "--create",
-            "--topic",
-            name,
-            "--partitions",
-            &count,
-            "--replication-factor",
-            &factor,
-        ])?;
+        let mut arguments = vec!["--create", "--topic", name, "--partitions", &count];
+        arguments.extend(["--replication-factor", &factor]);
+        arguments.extend(settings.iter().flat_map(|setting| ["--config", *setting]));
+        self.topics(&arguments)?;
         self.wait_for(
             &format!("topic {name} fully replicated"),
             START_TIME,
@@ -395,15 +402,10 @@ impl Cluster {
 
     /// Runs that version's `kafka-topics` and returns its output.
     pub fn topics(&self, arguments: &[&str]) -> Result<String> {
-        let mut tool = self.java_command("96m", "tools-");
-        tool.arg("-cp")
-            .arg(&self.classpath)
-            .arg(self.version.topics_tool);
-        match &self.zookeeper {
+        let mut asked = match &self.zookeeper {
             Some((_, port)) if !self.version.topics_asks_brokers => {
                 let root = &self.options.zookeeper_root;
-                tool.arg("--zookeeper")
-                    .arg(format!("127.0.0.1:{port}{root}"));
+                vec!["--zookeeper".to_owned(), format!("127.0.0.1:{port}{root}")]
             }
             _ => {
                 let is_running =
@@ -414,14 +416,15 @@ impl Cluster {
                 let addresses: Vec<_> = answering
                     .map(|node| format!("127.0.0.1:{}", node.port()))
                     .collect();
-                tool.arg("--bootstrap-server").arg(addresses.join(","));
+                let mut asked = vec!["--bootstrap-server".to_owned(), addresses.join(",")];
                 if let Some(file) = self.secured.command_config() {
-                    tool.arg("--command-config").arg(file);
+                    asked.extend(["--command-config".to_owned(), file.display().to_string()]);
                 }
+                asked
             }
-        }
-        tool.args(arguments);
-        self.run_tool("kafka-topics", tool, TOOL_TIME)
+        };
+        asked.extend(arguments.iter().copied().map(str::to_owned));
+        self.tool(self.version.topics_tool, &asked)
     }
 
     /// The file with which tools log in, as the cell sees it; None on a PLAINTEXT listener.
@@ -430,7 +433,7 @@ impl Cluster {
     }
 
     /// Runs another tool of that version by its main class, and returns its output. Paths are those of the cell.
-    pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
+    pub fn tool(&self, class: &str, arguments: &[impl AsRef<OsStr>]) -> Result<String> {
         let mut tool = self.java_command("96m", "tools-");
         tool.arg("-cp").arg(&self.classpath).arg(class);
         tool.args(arguments);

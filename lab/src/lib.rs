@@ -40,7 +40,7 @@ pub fn interrupt() {
 }
 
 /// Sleeps between two checks of a condition; an error once the lab was interrupted.
-fn sleep_between_polls() -> anyhow::Result<()> {
+pub fn sleep_between_polls() -> anyhow::Result<()> {
     anyhow::ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     std::thread::sleep(Duration::from_millis(50));
     Ok(())

@@ -40,24 +40,15 @@ pub fn record_metadata_log(version: &str, to: &Path) -> Result<()> {
     ] {
         cluster.create_topic(name, partitions, replicas)?;
     }
-    let address = |cluster: &Cluster| -> Result<String> {
-        Ok(format!("127.0.0.1:{}", cluster.broker(1)?.port()))
-    };
-    for (kind, name, value) in [("topics", "pair", 2), ("topics", "single", 3)] {
-        let setting = format!("min.insync.replicas={value}");
-        let address = address(&cluster)?;
-        let arguments = [
-            "--bootstrap-server",
-            &address,
-            "--alter",
-            "--entity-type",
-            kind,
-        ];
-        let arguments = [
-            &arguments[..],
-            &["--entity-name", name, "--add-config", &setting],
-        ];
-        cluster.tool("kafka.admin.ConfigCommand", &arguments.concat())?;
+    let address = format!("127.0.0.1:{}", cluster.broker(1)?.port());
+    for (name, setting) in [
+        ("pair", "min.insync.replicas=2"),
+        ("single", "min.insync.replicas=3"),
+    ] {
+        let mut arguments = vec!["--bootstrap-server", &address, "--alter"];
+        arguments.extend(["--entity-type", "topics", "--entity-name", name]);
+        arguments.extend(["--add-config", setting]);
+        cluster.tool("kafka.admin.ConfigCommand", &arguments)?;
     }
     cluster.topics(&["--delete", "--topic", "gone"])?;
     cluster.kill(3)?;
@@ -90,7 +81,7 @@ pub fn record_metadata_log(version: &str, to: &Path) -> Result<()> {
     let before = snapshots()?;
     while snapshots()? <= before {
         ensure!(created.elapsed() < PATIENCE * 3, "no snapshot was made");
-        std::thread::sleep(Duration::from_millis(200));
+        lab::sleep_between_polls()?;
     }
     let describe = || -> Result<Vec<String>> {
         let all = LISTS.iter().map(|(flag, _)| match *flag {

@@ -33,7 +33,7 @@ pub const STORE_PASSWORD: &str = "St0re+in%the:lab";
 pub const HOST: &str = "localhost";
 
 /// The mechanisms of SASL listeners, from Kafka 0.10.2 on. Before there was only the first one.
-const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+pub const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 /// How a listener is secured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -180,7 +180,7 @@ impl Secured {
             secured.access.login = Some(USERS[1]);
         }
         if old {
-            let section = format!("KafkaServer {{\n{}\n}};\n", plain(USERS[0]));
+            let section = format!("KafkaServer {{\n{}\n}};\n", plain());
             fs::write(folder.join("jaas.conf"), section)?;
         }
         if let Some(text) = secured.tool_properties() {
@@ -267,8 +267,8 @@ impl Secured {
                 lines += &format!("{prefix}sasl.enabled.mechanisms={}\n", MECHANISMS.join(","));
                 for mechanism in MECHANISMS {
                     let login = match mechanism {
-                        "PLAIN" => plain(USERS[0]),
-                        _ => scram(USERS[0]),
+                        "PLAIN" => plain(),
+                        _ => login_module(SCRAM, USERS[0]),
                     };
                     let mechanism = mechanism.to_lowercase();
                     lines += &format!("{prefix}{mechanism}.sasl.jaas.config={login}\n");
@@ -363,14 +363,10 @@ fn login_module(module: &str, (name, password): (&str, &str)) -> String {
 }
 
 /// The brokers' own login by PLAIN, and all users that may log in.
-fn plain(own: (&str, &str)) -> String {
-    let module = login_module(PLAIN, own);
+fn plain() -> String {
+    let module = login_module(PLAIN, USERS[0]);
     let users = USERS.map(|(name, password)| format!(" user_{name}=\"{password}\""));
     format!("{}{};", module.trim_end_matches(';'), users.concat())
-}
-
-fn scram(own: (&str, &str)) -> String {
-    login_module(SCRAM, own)
 }
 
 /// Writes `ca.pem`, `other-ca.pem`, `right.pem`, `client.pem` (with `client.crt` and `client.key`), and one for each

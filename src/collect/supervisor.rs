@@ -18,6 +18,7 @@ use super::zookeeper::ensembles::Ensembles;
 use crate::config::{BrokerMatch, BrokerSettings, Config, InUse};
 use crate::discover::{self, Discovery};
 use crate::kafka::conn::OwnConnections;
+use crate::model::text::first_of;
 use crate::model::{Broker, Clock, CollectorName, Label, ProcessKey, Snapshot};
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc::ProcRoot;
@@ -26,7 +27,7 @@ use crate::sys::schedstat::Allowance;
 /// Share of one core that discovery may cost.
 const DISCOVERY_CEILING: f64 = 0.001;
 const DISCOVERY_DEADLINE: Duration = Duration::from_secs(4);
-/// Brokers that a warning names, and ids of which there is one.
+/// Ids of which there is a warning.
 const MOST_SHOWN: usize = 8;
 /// Updates on their way to the store; a full queue slows the collectors down, never a scrape.
 const UPDATES: usize = 256;
@@ -278,15 +279,10 @@ fn shared_ids(found: &[(Arc<Broker>, Label)]) -> Vec<String> {
     }
     by_id.retain(|_, named| named.len() > 1);
     let text = |(id, named): (i32, Vec<String>)| {
-        let shown = named.iter().take(MOST_SHOWN).cloned().collect::<Vec<_>>();
-        let more = match named.len() - shown.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
         format!(
-            "{} brokers of this host have the id {id}; their label `broker` is: {}{more}",
+            "{} brokers of this host have the id {id}; their label `broker` is: {}",
             named.len(),
-            shown.join(", ")
+            first_of(&named, named.len())
         )
     };
     by_id.into_iter().take(MOST_SHOWN).map(text).collect()

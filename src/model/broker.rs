@@ -166,6 +166,11 @@ impl Broker {
         self.owner.is_some() && self.owner == other.owner
     }
 
+    /// Whether the files of both name the same cluster.
+    pub fn is_of_same_cluster(&self, other: &Broker) -> bool {
+        self.cluster_id.is_some() && self.cluster_id == other.cluster_id
+    }
+
     /// Describes a broker process about which nothing else is known.
     pub fn unknown(process: ProcessKey) -> Broker {
         Broker {

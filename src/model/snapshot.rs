@@ -319,7 +319,7 @@ impl FdKinds {
 }
 
 /// Which broker reported the cluster's state.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClusterSource {
     /// The broker itself.

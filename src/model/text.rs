@@ -29,6 +29,19 @@ pub fn message(text: impl Into<String>) -> String {
     cut(text.into(), MESSAGE)
 }
 
+/// How many of a list a person is shown.
+const SHOWN: usize = 8;
+
+/// The first of the names, and how many more there are of `all`: `1, 2 and 5 more`.
+pub fn first_of<T: ToString>(names: impl IntoIterator<Item = T>, all: usize) -> String {
+    let names = names.into_iter().take(SHOWN);
+    let shown: Vec<String> = names.map(|name| name.to_string()).collect();
+    match all.saturating_sub(shown.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +59,12 @@ mod tests {
         );
         assert!(long.ends_with("\u{1f600}\u{2026} (cut)"), "{long}");
         assert_eq!(beginning("a\u{e9}", 2), "a");
+    }
+
+    #[test]
+    fn the_first_of_a_list_are_named_and_the_others_counted() {
+        assert_eq!(first_of([1, 2], 2), "1, 2");
+        assert_eq!(first_of(["a", "b"], 5), "a, b and 3 more");
+        assert_eq!(first_of(1..=10, 10), "1, 2, 3, 4, 5, 6, 7, 8 and 2 more");
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a liveness probe may ask for a restart: only where nothing else cures the broker, and one broker at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -333,10 +333,9 @@ fn before(
     let is_listed = |other: &Broker| {
         let at = |port| other.listeners.iter().any(|l| l.port == port);
         let mut listed = listed.iter();
-        let own = &broker.broker.cluster_id;
-        let same_cluster = own.is_some() && *own == other.cluster_id;
         // Also from a log that stands still: one broker too many is waited for rather than one too few.
-        let log = broker.metadata_log.fresh(now).filter(|_| same_cluster);
+        let log = broker.metadata_log.fresh(now);
+        let log = log.filter(|_| other.is_of_same_cluster(&broker.broker));
         let registered = log.filter(|log| log.counts.is_some());
         other.id.is_some_and(|id| {
             listed.any(|peer| id == peer.id && at(peer.port))
@@ -354,15 +353,18 @@ fn before(
         };
         Some((other.broker.id?, is_gray))
     });
-    let known: BTreeSet<(i32, bool)> = asked.chain(here).filter(|(id, _)| *id > own).collect();
-    let silent: BTreeSet<i32> = known.iter().filter(|of| of.1).map(|of| of.0).collect();
+    // Whether any process of that id is silent.
+    let mut known: BTreeMap<i32, bool> = BTreeMap::new();
+    for (id, is_silent) in asked.chain(here).filter(|(id, _)| *id > own) {
+        *known.entry(id).or_default() |= is_silent;
+    }
     // Without credentials no peer is asked, and deadlocked ones may remain registered.
     let registered = broker.registrations(now).into_iter().flatten();
     let serving = registered.filter(|(id, of)| **id > own && !of.fenced);
-    let is_known = |id| known.contains(&(id, true)) || known.contains(&(id, false));
-    let unasked = serving.take(RING).filter(|(id, _)| !is_known(**id));
+    let next = serving.take(RING).map(|(id, _)| id);
+    let unasked = next.filter(|id| !known.contains_key(*id));
     Before {
-        silent: silent.len(),
+        silent: known.values().filter(|is_silent| **is_silent).count(),
         unasked: unasked.count(),
     }
 }

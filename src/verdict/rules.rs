@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
+use crate::model::text::first_of;
 use crate::model::{
     BrokerSnapshot, CollectorName, Deadlock, TcpState, duration_text, seconds_text,
 };
@@ -144,20 +145,9 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
             ));
         }
         if !deadlock.waiting.is_empty() {
-            let waiting: Vec<&str> = deadlock
-                .waiting
-                .iter()
-                .map(|thread| thread.thread.as_str())
-                .take(8)
-                .collect();
-            let more = match deadlock.blocked().saturating_sub(waiting.len()) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            facts.push(format!(
-                "blocked behind the cycle: {}{more}",
-                waiting.join(", ")
-            ));
+            let waiting = deadlock.waiting.iter().map(|thread| &thread.thread);
+            let waiting = first_of(waiting, deadlock.blocked());
+            facts.push(format!("blocked behind the cycle: {waiting}"));
         }
     }
     if !facts.is_empty() {

@@ -27,8 +27,8 @@ pub struct Views {
     metadata: Counts,
     /// When Metadata was read.
     pub read: Moment,
-    /// Whose view the two are.
-    who: [String; 2],
+    /// Whose views `metadata` and `other` are.
+    sources: [ClusterSource; 2],
     /// Whether `other` is the metadata log, which changes before Metadata does.
     pub is_log: bool,
 }
@@ -55,16 +55,11 @@ impl Views {
             view[3] = view[3].filter(|_| still);
             view
         });
-        let who = [metadata, other].map(|counts| match counts.source {
-            ClusterSource::Own => "the Metadata of this broker".to_owned(),
-            ClusterSource::Peer(id) => format!("the Metadata of broker {id}"),
-            ClusterSource::Log => "the metadata log".to_owned(),
-        });
         Some(Views {
             other: other_counts,
             metadata: metadata_counts,
             read,
-            who,
+            sources: [metadata.source, other.source],
             is_log: of_log.is_some(),
         })
     }
@@ -77,13 +72,21 @@ impl Views {
     /// Each difference in a sentence.
     pub fn differences(&self) -> Vec<String> {
         let both = std::iter::zip(self.metadata, self.other);
-        let [who, whose] = &self.who;
         std::iter::zip(NAMES, both)
             .filter(|(_, (metadata, other))| metadata != other)
             .filter_map(|(what, (metadata, other))| {
                 let (metadata, other) = (metadata?, other?);
+                let [who, whose] = self.sources.map(whose);
                 Some(format!("{what}: {metadata} by {who}, {other} by {whose}"))
             })
             .collect()
+    }
+}
+
+fn whose(source: ClusterSource) -> String {
+    match source {
+        ClusterSource::Own => "the Metadata of this broker".to_owned(),
+        ClusterSource::Peer(id) => format!("the Metadata of broker {id}"),
+        ClusterSource::Log => "the metadata log".to_owned(),
     }
 }

@@ -44,6 +44,12 @@ fn is_golden(golden: &str, text: &str) -> bool {
     rest.is_empty() || last.is_some_and(|last| last.is_empty() || rest.ends_with(last))
 }
 
+/// Returns the right answer with some bytes replaced.
+fn spoilt(mut right: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    right[at..at + bytes.len()].copy_from_slice(bytes);
+    right
+}
+
 /// Collects the cases that differ, so that one run shows all of them.
 #[derive(Default)]
 struct Cases(Vec<String>);

@@ -9,8 +9,8 @@ use kafka_vitals::model::{Broker, Reason};
 use lab::fake_broker::Answer::{self, Body, RawThenClose as Raw, Silence};
 use lab::fake_broker::{FakeBroker, offers_metadata};
 
-use crate::Cases;
 use crate::host::Host;
+use crate::{Cases, spoilt};
 
 /// Metadata 1: broker 7 at h:9092 without a rack, controller 7, topic t with partition 0: leader, replicas and ISR 7.
 fn metadata() -> Vec<u8> {
@@ -31,13 +31,6 @@ fn metadata() -> Vec<u8> {
     parts.concat()
 }
 
-/// Returns the right answer with some bytes replaced.
-fn spoilt(at: usize, bytes: &[u8]) -> Answer {
-    let mut body = metadata();
-    body[at..at + bytes.len()].copy_from_slice(bytes);
-    Body(body)
-}
-
 #[tokio::test]
 async fn answers() {
     let closed = "closed: closed the connection before it answered ApiVersions: the broker is stopping, or the listener requires TLS or SASL (then name it as `probe_listener` in the config instead of its address as `bootstrap`)";
@@ -54,6 +47,7 @@ async fn answers() {
     };
     let first = |answer: Answer| [answer, Silence];
     let second = |answer: Answer| [Body(offers_metadata()), answer];
+    let spoilt = |at, bytes: &[u8]| Body(spoilt(metadata(), at, bytes));
     let trailing = [metadata(), vec![1, 2, 3]].concat();
     let old = "Kafka 0.10.0 or later is needed";
     let cases: Vec<(&str, [Answer; 2], String)> = vec![

@@ -8,7 +8,7 @@ use lab::fake_broker::Answer::{self, RawThenClose as Raw, RawThenSilence, Silenc
 use lab::fake_broker::{FakeBroker, framed};
 use tokio::time::Instant;
 
-use crate::Cases;
+use crate::{Cases, spoilt};
 
 /// What a server sends in a frame with this xid.
 fn sent(xid: i32, body: &[u8]) -> Answer {
@@ -37,12 +37,6 @@ fn children() -> Vec<u8> {
         b"1",
     ];
     parts.concat()
-}
-
-/// Returns the right answer with some bytes replaced.
-fn spoilt(mut right: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
-    right[at..at + bytes.len()].copy_from_slice(bytes);
-    right
 }
 
 #[tokio::test]
@@ -99,9 +93,8 @@ async fn answers() {
     for (name, answers, golden) in cases {
         running.spawn(async move {
             // The first request of a connection has no kind where the others have theirs.
-            let is_first = |correlation| correlation == 0;
             let server = FakeBroker::start(move |asked| {
-                answers[usize::from(!is_first(asked.correlation))].clone()
+                answers[usize::from(asked.correlation != 0)].clone()
             })
             .await;
             (name, golden, read(&server.address).await)

@@ -294,17 +294,8 @@ pub fn logs_say_what_the_tool_says(version: &str, security: Security) {
     let exporter = Exporter::start(cluster.cell());
     cluster.create_topic("orders", 6, 3).unwrap();
     cluster.create_topic("single", 3, 1).unwrap();
-    let pair = [
-        "--create",
-        "--topic",
-        "pair",
-        "--partitions",
-        "4",
-        "--replication-factor",
-        "2",
-    ];
-    let min_isr = ["--config", "min.insync.replicas=2"];
-    cluster.topics(&[&pair[..], &min_isr[..]].concat()).unwrap();
+    let min_isr = ["min.insync.replicas=2"];
+    cluster.create_topic_with("pair", 4, 2, &min_isr).unwrap();
     let mut logs = Logs::follow(&cluster);
     let healthy = agree("healthy", &cluster, &mut logs);
     assert_eq!(

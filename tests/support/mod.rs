@@ -13,7 +13,7 @@ pub mod trouble;
 pub mod verdict;
 pub mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -122,6 +122,30 @@ impl Metrics {
 
     pub fn of(&self, name: &str, broker: i32) -> Option<f64> {
         self.get(&format!("{name}{{broker=\"{broker}\"}}"))
+    }
+
+    pub fn state(&self, broker: i32, state: &str) -> Option<f64> {
+        self.get(&format!(
+            "broker_state{{broker=\"{broker}\",state=\"{state}\"}}"
+        ))
+    }
+
+    pub fn finding(&self, broker: i32, name: &str, severity: &str) -> Option<f64> {
+        self.get(&format!(
+            "finding_active{{broker=\"{broker}\",finding=\"{name}\",severity=\"{severity}\"}}"
+        ))
+    }
+
+    /// The names of the findings that are active, of any broker.
+    pub fn active_findings(&self) -> BTreeSet<String> {
+        let active = self.0.iter().filter(|(_, value)| **value == 1.0);
+        let names = active.filter_map(|(series, _)| {
+            let (_, rest) = series
+                .strip_prefix("finding_active{")?
+                .split_once("finding=\"")?;
+            Some(rest.split_once('"')?.0.to_owned())
+        });
+        names.collect()
     }
 
     /// Whether a collector's last run read everything.

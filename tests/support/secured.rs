@@ -6,14 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
-use lab::security::{STORE_PASSWORD, USERS};
+use lab::security::{MECHANISMS, STORE_PASSWORD, USERS};
 use lab::versions::Mode;
 use lab::{Certificate, Cluster, ClusterOptions, Listener, Security};
 
 use super::tools::{Readings, isr_by_kafka_topics};
 use super::{Exporter, step, wait_for, wait_until_none};
 
-const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 /// Brokers stop and start more slowly than others read, so a reading of before is waited out.
 const TIME: Duration = Duration::from_secs(60);
 
@@ -380,15 +379,14 @@ impl Run {
             };
             let mut differ: Vec<_> = secured.expected.iter().filter_map(wrong).collect();
             for (broker, peer) in [(1, 2), (2, 1)] {
-                for series in [
-                    format!(
-                        "peer_probe_success{{broker=\"{broker}\",peer=\"{peer}\",stage=\"api\"}}"
-                    ),
-                    format!("collector_success{{broker=\"{broker}\",collector=\"cluster\"}}"),
-                ] {
-                    if metrics.get(&series) != Some(1.0) {
-                        differ.push(format!("{series} in {}", self.log()));
-                    }
+                let peer = format!(
+                    "peer_probe_success{{broker=\"{broker}\",peer=\"{peer}\",stage=\"api\"}}"
+                );
+                if metrics.get(&peer) != Some(1.0) {
+                    differ.push(format!("{peer} in {}", self.log()));
+                }
+                if metrics.success(broker, "cluster") != Some(true) {
+                    differ.push(format!("cluster of broker {broker} in {}", self.log()));
                 }
             }
             differ
@@ -416,11 +414,9 @@ impl Run {
         });
         self.reads_the_process();
         let metrics = self.exporter.metrics();
+        let active = metrics.active_findings();
         for finding in ["api_unresponsive", "listener_unresponsive"] {
-            let active = metrics.0.iter().filter(|(series, value)| {
-                series.starts_with("finding") && series.contains(finding) && **value > 0.0
-            });
-            assert_eq!(active.count(), 0, "{what}: {finding}");
+            assert!(!active.contains(finding), "{what}: {finding}");
         }
         for id in [1, 2] {
             assert_eq!(metrics.of("leader_partitions", id), None, "{what}");

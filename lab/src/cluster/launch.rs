@@ -272,13 +272,11 @@ impl Cluster {
         };
         let zookeeper = format!("127.0.0.1:{port}");
         for (user, credentials) in Secured::scram_users() {
-            let mut tool = self.java_command("96m", "tools-");
-            tool.arg("-cp")
-                .arg(&self.classpath)
-                .args(["kafka.admin.ConfigCommand", "--zookeeper", &zookeeper])
-                .args(["--alter", "--add-config", &credentials.join(",")])
-                .args(["--entity-type", "users", "--entity-name", user]);
-            self.run_tool("kafka-configs", tool, TOOL_TIME)?;
+            let mut arguments = vec!["--zookeeper", &zookeeper];
+            arguments.extend(["--entity-type", "users", "--entity-name", user]);
+            let credentials = credentials.join(",");
+            arguments.extend(["--alter", "--add-config", &credentials]);
+            self.tool("kafka.admin.ConfigCommand", &arguments)?;
         }
         Ok(())
     }

@@ -1,86 +1,25 @@
 //! The newest snapshot in Prometheus' text format.
 
+mod cluster;
+mod families;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
-use prometheus::{Encoder, TextEncoder};
-
 use super::*;
-use crate::model::EvidenceStatus;
-use crate::model::Mode;
-use crate::model::rfc3339;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, Moment, PoolFindings, Probe, Reading, Snapshot,
-    StateCounts, TcpState, visible,
+    BrokerSnapshot, CollectorName, Deadlock, EvidenceStatus, Mode, Moment, PoolFindings, Reading,
+    Snapshot, StateCounts, TcpState, rfc3339,
 };
 use crate::threads::known_issues;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
 use crate::verdict::forecast::Forecast;
+use cluster::{cluster, members_not_well, partitions, probes, zookeeper};
+use families::Families;
 
 /// The content type of [`render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The most series of [`PARTITION_ISR`] that one exporter exports.
-const MAX_PARTITION_SERIES: usize = 200;
-/// Likewise of [`CLUSTER_BROKER_STATE`].
-const MAX_BROKER_SERIES: usize = 64;
-
-/// Families by name, each with the series added so far.
-#[derive(Default)]
-struct Families(BTreeMap<&'static str, (&'static Metric, Vec<Series>)>);
-
-impl Families {
-    /// Adds a series if the value is known.
-    fn add(&mut self, metric: &'static Metric, labels: &[&str], value: impl Into<Option<f64>>) {
-        debug_assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
-        let Some(value) = value.into() else { return };
-        let pairs = metric.labels.iter().zip(labels).map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value(visible(value).into_owned());
-            pair
-        });
-        let mut series = Series::from_label(pairs.collect());
-        if metric.is_counter() {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            series.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            series.set_gauge(gauge);
-        }
-        self.0
-            .entry(metric.name)
-            .or_insert((metric, Vec::new()))
-            .1
-            .push(series);
-    }
-
-    fn encode(self) -> String {
-        let family = |(metric, series): (&Metric, _)| {
-            let mut family = MetricFamily::default();
-            family.set_name(metric.name.to_owned());
-            family.set_help(metric.help.to_owned());
-            family.set_field_type(if metric.is_counter() {
-                MetricType::COUNTER
-            } else {
-                MetricType::GAUGE
-            });
-            family.set_metric(series);
-            family
-        };
-        let families: Vec<MetricFamily> = self.0.into_values().map(family).collect();
-        let mut out = Vec::with_capacity(16 * 1024);
-        match TextEncoder::new().encode(&families, &mut out) {
-            Ok(()) => String::from_utf8_lossy(&out).into_owned(),
-            // Only a family without a name or without a series is refused, and `add` makes neither.
-            Err(error) => format!("# {error}\n"),
-        }
-    }
-}
 
 /// The readings and their diagnosis at `now` in the text format.
 pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
@@ -366,151 +305,6 @@ fn by_pool<T>(
     for (pool, threads) in counts {
         f.add(metric, &[broker, pool], threads as f64);
     }
-}
-
-fn cluster(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let label = broker.label.as_str();
-    if let Some(log) = broker.metadata_log.fresh(now) {
-        f.add(&METADATA_LOG_OFFSET, &[label], log.end_offset as f64);
-        let age = now.since(log.arrived).as_secs_f64();
-        f.add(&METADATA_LOG_AGE, &[label], age);
-    }
-    if let Some(members) = broker.member_counts(now) {
-        for (state, count) in [
-            ("registered", members.registered),
-            ("fenced", members.fenced),
-            ("unregistered", members.unregistered),
-        ] {
-            f.add(&CLUSTER_BROKERS, &[label, state], count as f64);
-        }
-    }
-    let Some(counts) = broker.own_partitions(now) else {
-        return;
-    };
-    f.add(&LEADER, &[label], counts.leader as f64);
-    f.add(&UNDER_REPLICATED, &[label], counts.under_replicated as f64);
-    f.add(&LEADER_ALONE, &[label], counts.isr_leader_alone as f64);
-    f.add(&NOT_IN_ISR, &[label], counts.not_in_isr as f64);
-    for (metric, count) in [
-        (&UNDER_MIN_ISR, counts.under_min_isr),
-        (&AT_MIN_ISR, counts.at_min_isr),
-        (&REASSIGNING, counts.reassigning),
-    ] {
-        f.add(metric, &[label], count.map(|count| count as f64));
-    }
-}
-
-fn zookeeper(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(report) = broker.zookeeper.fresh(now) else {
-        return;
-    };
-    let label = broker.label.as_str();
-    f.add(&REGISTERED, &[label], f64::from(report.is_registered()));
-    let is_controller = broker
-        .broker
-        .id
-        .is_some_and(|id| report.controller == Some(id));
-    f.add(&CONTROLLER, &[label], f64::from(is_controller));
-}
-
-fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(report) = broker.probes.fresh(now) else {
-        return;
-    };
-    let label = broker.label.as_str();
-    let success = |probe: Option<&Probe>| probe.map(|probe| f64::from(probe.success()));
-    for (path, probe) in [
-        ("api", report.api.as_ref()),
-        ("network", report.network.as_ref()),
-        ("metadata", report.metadata.as_ref()),
-    ] {
-        f.add(&PROBE_SUCCESS, &[label, path], success(probe));
-        f.add(
-            &PROBE_DURATION,
-            &[label, path],
-            probe.map(|probe| probe.duration.as_secs_f64()),
-        );
-    }
-    for one in &report.listeners {
-        let labels = [label, &one.listener];
-        if report.listeners.len() > 1 {
-            f.add(&LISTENER_PROBE_SUCCESS, &labels, success(Some(&one.probe)));
-            let duration = one.probe.duration.as_secs_f64();
-            f.add(&LISTENER_PROBE_DURATION, &labels, duration);
-        }
-        let end = one.certificate_end.map(Moment::seconds);
-        f.add(&CERTIFICATE_END, &labels, end);
-    }
-    for of in &report.peers {
-        let peer = of.peer.id.to_string();
-        f.add(
-            &PEER_PROBE_SUCCESS,
-            &[label, &peer, "connect"],
-            success(Some(&of.connect)),
-        );
-        f.add(
-            &PEER_PROBE_SUCCESS,
-            &[label, &peer, "api"],
-            success(of.api.as_ref()),
-        );
-    }
-}
-
-fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
-    let known: Vec<_> = snapshot
-        .brokers
-        .iter()
-        .filter_map(|broker| Some((broker, broker.partitions(now)?)))
-        .collect();
-    if known.is_empty() {
-        return;
-    }
-    let under_replicated_partitions = || {
-        known.iter().flat_map(|(broker, counts)| {
-            counts
-                .under_replicated_partitions
-                .iter()
-                .map(move |one| (broker, one))
-        })
-    };
-    for (broker, one) in under_replicated_partitions().take(MAX_PARTITION_SERIES) {
-        let labels = [&broker.label, &one.topic, &one.partition.to_string()];
-        f.add(
-            &PARTITION_ISR,
-            &labels.map(String::as_str),
-            f64::from(one.isr),
-        );
-    }
-    let left_out: u64 = known
-        .iter()
-        .map(|(_, counts)| counts.under_replicated_left_out)
-        .sum();
-    let left_out = left_out
-        + under_replicated_partitions()
-            .skip(MAX_PARTITION_SERIES)
-            .count() as u64;
-    f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
-}
-
-fn members_not_well(f: &mut Families, snapshot: &Snapshot, now: Moment) {
-    let running = snapshot.brokers.iter().filter(|b| b.ended.is_none());
-    let known: Vec<_> = running
-        .filter_map(|broker| Some((&broker.label, broker.members_not_well(now)?)))
-        .collect();
-    if known.is_empty() {
-        return;
-    }
-    let mut added = 0;
-    for (label, members) in &known {
-        for (id, state) in members.iter().take(MAX_BROKER_SERIES - added) {
-            let labels = [label, &*id.to_string(), state.name()];
-            f.add(&CLUSTER_BROKER_STATE, &labels, 1.0);
-            added += 1;
-        }
-    }
-    let all: usize = known.iter().map(|(_, members)| members.len()).sum();
-    let left_out = (all - added) as f64;
-    f.add(&LEFT_OUT, &["cluster_broker_state"], left_out);
 }
 
 fn diagnosis(f: &mut Families, broker: &BrokerDiagnosis) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{MetadataLog, PoolTime, Reading, Registration};
+use crate::model::{ClusterCounts, ClusterSource, MetadataLog, PoolTime, Reading, Registration};
 
 #[test]
 fn pools_show_their_share_of_a_core_and_of_the_time_waiting() {

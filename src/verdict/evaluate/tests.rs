@@ -16,7 +16,7 @@ use crate::model::{
 use crate::model::{CollectorName, CollectorStatus};
 use crate::model::{OwnRegistration, ZooKeeperReport};
 use crate::model::{Reading, Reason, Stall};
-use crate::verdict::finding::FindingId;
+use crate::verdict::finding::{FindingId, UnavailableBroker};
 use crate::verdict::memory::STARTING;
 
 const VALID: Duration = Duration::from_secs(15);
@@ -170,6 +170,18 @@ fn active(diagnosis: &BrokerDiagnosis) -> Vec<FindingId> {
         .iter()
         .map(|finding| finding.id)
         .collect()
+}
+
+/// The ids of the brokers that are down.
+fn down(others: &[UnavailableBroker]) -> Vec<i32> {
+    let down = others.iter().filter(|other| other.until.is_none());
+    down.map(|other| other.id).collect()
+}
+
+/// The facts of a finding, if it is active.
+fn facts_of(diagnosis: BrokerDiagnosis, id: FindingId) -> Option<Vec<String>> {
+    let mut findings = diagnosis.findings.into_iter();
+    Some(findings.find(|found| found.id == id)?.facts)
 }
 
 #[test]

@@ -508,19 +508,28 @@ fn registered_brokers_that_nothing_asks_may_be_silent() {
     assert!(scene.later(1).restart);
 }
 
+/// A deadlocked broker 2 of user 1001 in cluster A with this log, and a gray one of this host.
+fn deadlocked_beside(
+    (id, owner, cluster): (i32, u32, Option<&str>),
+    log: Reading<MetadataLog>,
+) -> Scene {
+    let mut scene = deadlocked_without_cluster();
+    neighbour(&mut scene, 11, id, owner);
+    let own = Arc::make_mut(&mut scene.snapshot.brokers[0]);
+    own.metadata_log = log;
+    let node = Arc::make_mut(&mut own.broker);
+    (node.owner, node.cluster_id) = (Some(1001), Some("A".into()));
+    let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
+    Arc::make_mut(&mut other.broker).cluster_id = cluster.map(str::to_owned);
+    scene
+}
+
 #[test]
 fn a_healthy_broker_of_the_host_is_not_silent_if_user_and_cluster_are_the_same() {
     let table = [("A", 1001, false), ("B", 1001, true), ("A", 2001, true)];
     for (cluster, owner, waits) in table {
-        let mut scene = deadlocked_without_cluster();
-        neighbour(&mut scene, 11, 3, owner);
+        let mut scene = deadlocked_beside((3, owner, Some(cluster)), log(&[3], &[]));
         scene.diagnosis.brokers[1].state = BrokerState::Healthy;
-        let own = Arc::make_mut(&mut scene.snapshot.brokers[0]);
-        own.metadata_log = log(&[3], &[]);
-        let node = Arc::make_mut(&mut own.broker);
-        (node.owner, node.cluster_id) = (Some(1001), Some("A".into()));
-        let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
-        Arc::make_mut(&mut other.broker).cluster_id = Some(cluster.into());
         assert_eq!(!scene.answer().restart, waits, "{cluster} {owner}");
     }
 }
@@ -535,15 +544,7 @@ fn the_metadata_log_names_the_gray_brokers_of_the_host_that_go_first() {
         (4, Some("A"), 1001, false),
     ];
     for (id, cluster, owner, waits) in table {
-        let mut scene = deadlocked_without_cluster();
-        neighbour(&mut scene, 11, id, owner);
-        let own = Arc::make_mut(&mut scene.snapshot.brokers[0]);
-        own.metadata_log = log(&[], &[3]);
-        let node = Arc::make_mut(&mut own.broker);
-        (node.owner, node.cluster_id) = (Some(1001), Some("A".into()));
-        let other = Arc::make_mut(&mut scene.snapshot.brokers[1]);
-        Arc::make_mut(&mut other.broker).cluster_id = cluster.map(str::to_owned);
-        let answer = scene.answer();
+        let answer = deadlocked_beside((id, owner, cluster), log(&[], &[3])).answer();
         assert_eq!(
             !answer.restart, waits,
             "{id} {cluster:?} {owner}: {answer:?}"

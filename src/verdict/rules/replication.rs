@@ -9,6 +9,7 @@ use super::super::memory::{DECIDING, is_closed};
 use super::super::views::Views;
 use super::case::Case;
 use super::requests::api_unresponsive;
+use crate::model::text::first_of;
 use crate::model::{
     BrokerSnapshot, ClusterCounts, ClusterSource, OwnRegistration, brief_text, clock_text,
     duration_text,
@@ -108,9 +109,8 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
     }
     // Of the same cluster: any process may claim to be a node of it.
     let is_sibling = |other: &&Arc<BrokerSnapshot>| {
-        let own = &broker.broker;
-        let same_cluster = own.cluster_id.is_some() && own.cluster_id == other.broker.cluster_id;
-        same_cluster && other.broker.is_of_same_user(own)
+        let (own, other) = (&broker.broker, &other.broker);
+        other.is_of_same_cluster(own) && other.is_of_same_user(own)
     };
     let siblings = case.snapshot.brokers.iter().filter(is_sibling);
     let logs = siblings.filter_map(|other| Some((&other.label, other.metadata_log.fresh(now)?)));
@@ -181,14 +181,9 @@ pub(super) fn not_registered(case: &Case<'_>) -> RuleResult {
     let (OwnRegistration::Missing, Some(answer)) = (&report.registration, answer) else {
         return Absent;
     };
-    let others: Vec<String> = report.brokers.iter().take(8).map(i32::to_string).collect();
-    let others = match others.is_empty() {
-        true => "no broker at all: check ZooKeeper first".to_owned(),
-        false => format!("broker {}", others.join(", ")),
-    };
-    let more = match report.brokers.len().saturating_sub(8) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let others = match report.brokers.len() {
+        0 => "no broker at all: check ZooKeeper first".to_owned(),
+        all => format!("broker {}", first_of(&*report.brokers, all)),
     };
     Present(vec![
         format!(
@@ -196,6 +191,6 @@ pub(super) fn not_registered(case: &Case<'_>) -> RuleResult {
             answer.duration.as_millis(),
             report.server
         ),
-        format!("ZooKeeper lists {others}{more}"),
+        format!("ZooKeeper lists {others}"),
     ])
 }

@@ -243,7 +243,7 @@ async fn a_suspect_broker_is_counted_by_a_peer_as_long_as_one_answers() {
         counts.unwrap()
     };
     let trusted = counts(false).await;
-    let seen = |counts: &ClusterCounts| (counts.source.clone(), counts.under_replicated);
+    let seen = |counts: &ClusterCounts| (counts.source, counts.under_replicated);
     assert_eq!(seen(&trusted), (ClusterSource::Own, 0));
     let suspect = counts(true).await;
     assert_eq!(seen(&suspect), (ClusterSource::Peer(1), 1));

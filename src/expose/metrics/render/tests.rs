@@ -4,6 +4,25 @@ use super::*;
 use crate::model::{Broker, ProcessKey, Role};
 use crate::model::{ClusterCounts, MetadataLog, PartitionState, Registration};
 
+/// The metrics of a host with these brokers.
+fn rendered(brokers: impl IntoIterator<Item = BrokerSnapshot>, now: Moment) -> String {
+    let snapshot = Snapshot {
+        brokers: brokers.into_iter().map(Arc::new).collect(),
+        ..Snapshot::default()
+    };
+    let view = View {
+        snapshot: Arc::new(snapshot),
+        ..View::default()
+    };
+    render(&view, &EvidenceStatus::default(), now)
+}
+
+#[track_caller]
+fn has(text: &str, series: &str) {
+    let line = format!("kafka_vitals_{series}\n");
+    assert!(text.contains(&line), "{series}: {text}");
+}
+
 /// Two clusters on one host may have partitions with the same name.
 #[test]
 fn every_broker_exports_its_partitions() {
@@ -30,25 +49,14 @@ fn every_broker_exports_its_partitions() {
             at: Moment(0),
             valid_for: Duration::from_secs(15),
         };
-        Arc::new(broker)
+        broker
     };
-    let snapshot = Snapshot {
-        brokers: vec![led_by(1, 1), led_by(9, 2)],
-        ..Snapshot::default()
-    };
-    let view = View {
-        snapshot: Arc::new(snapshot),
-        ..View::default()
-    };
-    let text = render(&view, &EvidenceStatus::default(), Moment(1000));
+    let text = rendered([led_by(1, 1), led_by(9, 2)], Moment(1000));
     for series in [
         "{broker=\"1\",topic=\"t\",partition=\"0\"} 1",
         "{broker=\"9\",topic=\"t\",partition=\"0\"} 2",
     ] {
-        assert!(
-            text.contains(&format!("kafka_vitals_partition_isr_replicas{series}\n")),
-            "{series}: {text}"
-        );
+        has(&text, &format!("partition_isr_replicas{series}"));
     }
 }
 
@@ -59,15 +67,7 @@ fn what_would_not_be_seen_in_a_label_is_escaped() {
         kafka_version: Some("2.8\u{202e}1.9\u{1b}[2J\n".into()),
         ..Broker::default()
     });
-    let snapshot = Snapshot {
-        brokers: vec![Arc::new(broker)],
-        ..Snapshot::default()
-    };
-    let view = View {
-        snapshot: Arc::new(snapshot),
-        ..View::default()
-    };
-    let text = render(&view, &EvidenceStatus::default(), Moment(1000));
+    let text = rendered([broker], Moment(1000));
     let escaped = r#"kafka_version="2.8\\u{202e}1.9\\u{1b}[2J\n""#;
     assert!(text.contains(escaped), "{text}");
 }
@@ -109,21 +109,7 @@ fn node(roles: &[Role], counts: ClusterCounts, brokers: i32) -> String {
         at: Moment(1000),
         valid_for: Duration::from_secs(3),
     };
-    let snapshot = Snapshot {
-        brokers: vec![Arc::new(broker)],
-        ..Snapshot::default()
-    };
-    let view = View {
-        snapshot: Arc::new(snapshot),
-        ..View::default()
-    };
-    render(&view, &EvidenceStatus::default(), Moment(3500))
-}
-
-#[track_caller]
-fn has(text: &str, series: &str) {
-    let line = format!("kafka_vitals_{series}\n");
-    assert!(text.contains(&line), "{series}: {text}");
+    rendered([broker], Moment(3500))
 }
 
 #[test]

@@ -93,13 +93,7 @@ fn a_broker_that_holds_replicas_and_was_never_live_is_down() {
             now,
         );
     });
-    let down: Vec<i32> = diagnosis
-        .unavailable
-        .iter()
-        .filter(|other| other.until.is_none())
-        .map(|other| other.id)
-        .collect();
-    assert_eq!(down, [7]);
+    assert_eq!(down(&diagnosis.unavailable), [7]);
 }
 
 fn zookeeper(registration: OwnRegistration) -> ZooKeeperReport {
@@ -232,9 +226,7 @@ fn a_broker_that_says_something_else_than_a_peer_for_half_a_minute_is_found() {
         };
         scene.after(1, both(0));
         let diagnosis = scene.after(seconds, both(4));
-        let mut views = diagnosis.findings.into_iter();
-        let views = views.find(|found| found.id == FindingId::ViewsDiverge);
-        views.map(|found| found.facts)
+        facts_of(diagnosis, FindingId::ViewsDiverge)
     };
     let fact = "under-replicated partitions that it leads: 0 by the Metadata of this broker, 4 by the Metadata of broker 1";
     assert_eq!(found(32, 0), Some(vec![fact.to_owned()]));

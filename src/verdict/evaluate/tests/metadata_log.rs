@@ -151,9 +151,7 @@ fn a_log_that_stands_still_gives_way_to_metadata() {
         assert_eq!(broker.registrations(now).is_some(), by_log, "{what}");
         let mut others = UnavailableBrokers::default();
         others.update(&broker, now);
-        let down = others.list().into_iter();
-        let down = down.filter(|other| other.until.is_none());
-        let down: Vec<i32> = down.map(|other| other.id).collect();
+        let down = down(&others.list());
         assert_eq!(down, if by_log { [9] } else { [3] }, "{what}");
     }
     // Metadata that shows no topic has no counts.
@@ -335,22 +333,17 @@ fn a_fenced_broker_counts_as_down_until_it_is_back() {
             brokers.insert(9, FENCED);
         })
     };
-    let down = |diagnosis: BrokerDiagnosis| -> Vec<i32> {
-        let all = diagnosis.unavailable.into_iter();
-        let down = all.filter(|other| other.until.is_none());
-        down.map(|other| other.id).collect()
-    };
     let mut scene = scene();
-    assert_eq!(
-        down(scene.after(1, of_three(Registration::default()))),
-        [0; 0]
-    );
-    assert_eq!(down(scene.after(1, of_three(ENDING))), [3]);
-    assert_eq!(down(scene.after(1, of_three(ENDED))), [3]);
-    assert_eq!(
-        down(scene.after(1, of_three(Registration::default()))),
-        [0; 0]
-    );
+    let well = Registration::default();
+    for (of, expected) in [
+        (well, vec![]),
+        (ENDING, vec![3]),
+        (ENDED, vec![3]),
+        (well, vec![]),
+    ] {
+        let diagnosis = scene.after(1, of_three(of));
+        assert_eq!(down(&diagnosis.unavailable), expected, "{of:?}");
+    }
 }
 
 /// Until Metadata has shown a topic, access rights may hide all.
@@ -401,9 +394,7 @@ fn metadata_that_differs_from_a_settled_log_for_half_a_minute_is_found() {
             let says = log_says(scene.now);
             last = scene.after(1, both(0, says));
         }
-        let views = last.findings.into_iter();
-        let mut views = views.filter(|found| found.id == FindingId::ViewsDiverge);
-        views.next().map(|found| found.facts)
+        facts_of(last, FindingId::ViewsDiverge)
     };
     let fact = "offline partitions: 0 by the Metadata of this broker, 2 by the metadata log";
     assert_eq!(found(5, 45, &|_| 2), Some(vec![fact.to_owned()]));
