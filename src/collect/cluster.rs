@@ -26,7 +26,7 @@ use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
-    PeerProbe, Probe, ProbeReport, Reading, Reason,
+    PeerProbe, Probe, ProbeReport, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -44,8 +44,6 @@ pub enum Update {
     Checked(Box<ClusterCounts>),
     /// The last update of a run.
     Counts(Result<Box<ClusterCounts>, Failure>),
-    /// No request is sent to this broker, for this reason. That is no failure.
-    NotAsked(&'static str),
 }
 
 impl Collector for Cluster {
@@ -59,10 +57,6 @@ impl Collector for Cluster {
 
     fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
         match result {
-            Ok(Update::NotAsked(reason)) => {
-                broker.cluster = Reading::unknown(reason);
-                broker.probes = Reading::unknown(reason);
-            }
             Ok(Update::Probes(report)) => {
                 stamp.put(&mut broker.probes, Ok(*report));
             }
@@ -116,12 +110,10 @@ fn not_asked(context: &BrokerContext) -> Option<&'static str> {
 
 /// Runs for ever, unless the broker may not be asked.
 pub(super) async fn run(context: BrokerContext) {
-    let mut interval = frame::interval_of::<Cluster>(&context);
     if let Some(reason) = not_asked(&context) {
-        let update = Ok(Update::NotAsked(reason));
-        return frame::publish::<Cluster>(&context, update, interval.interval(), Duration::ZERO)
-            .await;
+        return frame::publish_not_read::<Cluster>(&context, reason).await;
     }
+    let mut interval = frame::interval_of::<Cluster>(&context);
     let (bootstrap, listener) = context.settings.clone().map_or((None, None), |settings| {
         (settings.bootstrap, settings.probe_listener)
     });

@@ -19,7 +19,7 @@ use crate::kafka::metadata_log::replay::Watch;
 use crate::model::shares::{Share, Shares};
 use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
-    Moment, Reading, Reason, Registration,
+    Moment, Reason, Registration,
 };
 use crate::sys::plain::FileError;
 use crate::sys::proc::ProcRoot;
@@ -80,23 +80,12 @@ pub struct Run {
     at_start: bool,
 }
 
-impl From<Update> for Run {
-    fn from(update: Update) -> Run {
-        Run {
-            update,
-            at_start: false,
-        }
-    }
-}
-
 /// What a run comes to.
 #[derive(Debug)]
 pub enum Update {
     Read(Box<MetadataLog>),
     /// The log is not read to its end yet.
     CatchingUp,
-    /// The node has no such log, for this reason. That is no failure.
-    None(&'static str),
 }
 
 impl Collector for MetadataLogs {
@@ -109,10 +98,6 @@ impl Collector for MetadataLogs {
 
     fn store(broker: &mut BrokerSnapshot, result: Result<Run, Failure>, stamp: Stamp) {
         let failure = match result.map(|run| run.update) {
-            Ok(Update::None(reason)) => {
-                broker.metadata_log = Reading::unknown(reason);
-                return;
-            }
             Ok(Update::CatchingUp) => None,
             Ok(Update::Read(log)) => stamp.put(&mut broker.metadata_log, Ok(*log)),
             Err(failure) => stamp.put(&mut broker.metadata_log, Err(failure)),
@@ -139,13 +124,15 @@ pub fn none(broker: &Broker) -> Result<Option<&'static str>, Failure> {
 
 /// Runs for ever, unless the node has no such log.
 pub(super) async fn run(context: BrokerContext) {
-    let none = none(&context.broker).transpose();
-    let Some(none) = none else {
-        return frame::run::<MetadataLogs>(context).await;
-    };
-    let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let run = none.map(|reason| Run::from(Update::None(reason)));
-    frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
+    match none(&context.broker) {
+        Ok(None) => frame::run::<MetadataLogs>(context).await,
+        Ok(Some(why)) => frame::publish_not_read::<MetadataLogs>(&context, why).await,
+        Err(failure) => {
+            let interval = context.config.intervals.of(CollectorName::MetadataLog);
+            let (result, took) = (Err(failure), Duration::ZERO);
+            frame::publish::<MetadataLogs>(&context, result, interval, took).await;
+        }
+    }
 }
 
 impl BlockingCollector for MetadataLogs {

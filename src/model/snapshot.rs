@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::reading::NOT_READ_YET;
 use super::{
     AcceptQueue, AnyReading, Broker, CollectorName, Label, Mode, Moment, ProcessKey,
     ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
@@ -187,36 +188,42 @@ impl BrokerSnapshot {
 
     /// Makes unknown what this collector has read, because it is off from now on.
     pub fn forget(&mut self, collector: CollectorName) {
+        self.set_not_read(collector, NOT_READ_YET);
+    }
+
+    /// Makes unknown what this collector reads, for a reason that is no failure of it.
+    pub fn set_not_read(&mut self, collector: CollectorName, why: impl Into<Arc<str>>) {
         use CollectorName as C;
+        let why = &why.into();
         self.collectors.remove(&collector);
         match collector {
             // Always on.
             C::Discovery | C::Process => {}
-            C::AcceptQueues => self.accept_queues = Reading::default(),
-            C::Sockets => self.sockets = Reading::default(),
-            C::Fds => self.fd_kinds = Reading::default(),
+            C::AcceptQueues => self.accept_queues.forget(why),
+            C::Sockets => self.sockets.forget(why),
+            C::Fds => self.fd_kinds.forget(why),
             C::Connections => {
-                self.connections = Reading::default();
-                self.untracked_sockets = Reading::default();
+                self.connections.forget(why);
+                self.untracked_sockets.forget(why);
             }
-            C::MemoryMaps => self.memory_maps = Reading::default(),
-            C::LogDirs => self.log_dirs = Reading::default(),
+            C::MemoryMaps => self.memory_maps.forget(why),
+            C::LogDirs => self.log_dirs.forget(why),
             C::Cluster => {
-                self.cluster = Reading::default();
-                self.peer_view = Reading::default();
-                self.probes = Reading::default();
+                self.cluster.forget(why);
+                self.peer_view.forget(why);
+                self.probes.forget(why);
             }
-            C::MetadataLog => self.metadata_log = Reading::default(),
-            C::ZooKeeper => self.zookeeper = Reading::default(),
+            C::MetadataLog => self.metadata_log.forget(why),
+            C::ZooKeeper => self.zookeeper.forget(why),
             C::Threads => {
-                self.threads = Reading::default();
+                self.threads.forget(why);
                 self.deadlock = None;
             }
             C::Progress => {
-                self.progress = Reading::default();
-                self.jvm_pauses = Reading::default();
+                self.progress.forget(why);
+                self.jvm_pauses.forget(why);
             }
-            C::Pools => self.pools = Reading::default(),
+            C::Pools => self.pools.forget(why),
         }
     }
 
