@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::context::BrokerContext;
 use super::dump_service::Jvm;
 use super::frame::{self, BlockingCollector, Collector, Description, RunsOn, Stamp};
-use super::process::{failure, same_process};
+use super::process::{failure, same_process, unreadable};
 use crate::kafka::metadata_log::LogProblem;
 use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::replay::Watch;
@@ -21,7 +21,6 @@ use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
     Moment, Reason, Registration,
 };
-use crate::sys::plain::FileError;
 use crate::sys::proc::ProcRoot;
 use crate::sys::rooted::Rooted;
 use count::{count, registrations};
@@ -328,17 +327,6 @@ fn no_room(broker: &Broker, error: &dyn fmt::Display) -> Failure {
         broker.name()
     );
     Failure::new(Reason::NoRoom, message)
-}
-
-fn unreadable(broker: &Broker, error: &FileError) -> Failure {
-    let (reason, remedy) = match error {
-        FileError::Denied { uid, .. } if Some(*uid) != broker.uid => {
-            (Reason::Denied, ": run kafka-vitals as the broker's user")
-        }
-        FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, ""),
-        _ => (Reason::Io, ""),
-    };
-    Failure::new(reason, format!("{}: {error}{remedy}", broker.name()))
 }
 
 /// What the states of all nodes on this host may need together, and those of other users' nodes than the first one's.
