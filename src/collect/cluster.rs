@@ -2,7 +2,7 @@
 //! leaders from Metadata. While the broker does not answer or is suspect, a peer's Metadata is used.
 
 pub mod access;
-mod address;
+pub(super) mod address;
 pub mod count;
 mod listeners;
 mod peers;
