@@ -320,31 +320,36 @@ impl ClusterClient {
         let targets = targets(&self.broker, &allowed)?;
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
-        let of_inter_broker = |target: &Target| inter_broker == Some(&*target.listener);
-        self.peers.protocol = targets.first.protocol;
-        self.peers.of_inter_broker = of_inter_broker(&targets.first);
         let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
+        let new = |address, place| {
+            let client = Client::new(address, dialer.clone(), timing);
+            access.prepare(client, place)
+        };
+        let place = |target: &Target| Place {
+            protocol: target.protocol,
+            of_inter_broker: inter_broker == Some(&*target.listener),
+            is_peer: false,
+            name: None,
+        };
+        // Metadata names for each peer the listener that has the name of the first one here.
+        let of_peers = Place {
+            is_peer: true,
+            ..place(&targets.first)
+        };
         let (broker, at_listener) = (&self.broker, self.bootstrap.is_none());
-        let new = |target: &Target| {
-            let client = Client::new(target.address.clone(), dialer.clone(), timing);
+        let new_own = |target: &Target| {
             let mut listeners = broker.listeners.iter();
             let listener = listeners.find(|listener| listener.name == target.listener);
             // The author of the config file knows the name at that address.
-            let name = listener
-                .filter(|_| at_listener)
-                .and_then(|one| one.advertised.clone());
-            let (protocol, is_peer) = (target.protocol, false);
-            access.prepare(
-                client,
-                Place {
-                    protocol,
-                    of_inter_broker: of_inter_broker(target),
-                    is_peer,
-                    name,
-                },
-            )
+            let listener = listener.filter(|_| at_listener);
+            let name = listener.and_then(|one| one.advertised.clone());
+            let place = Place {
+                name,
+                ..place(target)
+            };
+            new(target.address.clone(), place)
         };
-        let (first, others) = self.listeners.set(targets, new);
+        let (first, others) = self.listeners.set(targets, new_own);
         // The author of the config file knows where its address leads.
         first
             .client
@@ -366,7 +371,8 @@ impl ClusterClient {
             (probe, metadata, asked.answer)
         };
         let others = join_all(others.iter_mut().map(|other| other.probe(&name)));
-        let peers = self.peers.probe(dialer, timing, access);
+        let new_peer = |address| new(address, of_peers.clone());
+        let peers = self.peers.probe(new_peer);
         let ((first, metadata, counts), others, peers) = tokio::join!(own, others, peers);
         if let Ok(counts) = &counts {
             self.peers
