@@ -25,7 +25,7 @@ use kafka_vitals::collect::snapshot_store::{Update, apply};
 use kafka_vitals::collect::socket_tables::TableRound;
 use kafka_vitals::collect::sockets::Sockets;
 use kafka_vitals::collect::threads::{self, ThreadHistory, Threads};
-use kafka_vitals::collect::zookeeper::{self, ZooKeeper};
+use kafka_vitals::collect::zookeeper::ZooKeeper;
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::expose::check::CheckPage;
 use kafka_vitals::expose::{metrics, page};
@@ -196,8 +196,8 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 8] {
         run::<Fds>(broker, pass),
         run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
         run::<Cluster>(broker, cluster::Update::Counts(counts)),
-        run::<MetadataLogs>(broker, metadata_log::Update::None(no_log).into()),
-        run::<ZooKeeper>(broker, zookeeper::Update::Read(Box::new(registered))),
+        frame::not_read::<MetadataLogs>(broker.process, no_log),
+        run::<ZooKeeper>(broker, registered),
         run::<Threads>(broker, report),
     ]
 }

@@ -535,10 +535,12 @@ fn probes_and_space_are_reported_as_far_as_they_are_known() {
     let mut s = with_broker_1();
     apply(
         &mut s,
-        run::<Cluster>(
-            10,
-            7,
-            Ok(cluster::Update::NotAsked("a dedicated controller")),
+        frame::not_read::<Cluster>(
+            ProcessKey {
+                pid: 10,
+                start_ticks: 7,
+            },
+            "a dedicated controller",
         ),
         Moment(0),
     );

@@ -125,10 +125,8 @@ fn follow(folder: &Path) -> Result<MetadataLogs> {
 
 fn read(logs: &mut MetadataLogs) -> Result<MetadataLog> {
     loop {
-        match logs.collect()?.update {
-            Update::Read(log) => return Ok(*log),
-            Update::CatchingUp => {}
-            Update::None(reason) => bail!("{reason}"),
+        if let Update::Read(log) = logs.collect()?.update {
+            return Ok(*log);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! leaders from Metadata. While the broker does not answer or is suspect, a peer's Metadata is used.
 
 pub mod access;
-mod address;
+pub(super) mod address;
 pub mod count;
 mod listeners;
 mod peers;
@@ -26,7 +26,7 @@ use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
-    PeerProbe, Probe, ProbeReport, Reading, Reason,
+    PeerProbe, Probe, ProbeReport, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -44,8 +44,6 @@ pub enum Update {
     Checked(Box<ClusterCounts>),
     /// The last update of a run.
     Counts(Result<Box<ClusterCounts>, Failure>),
-    /// No request is sent to this broker, for this reason. That is no failure.
-    NotAsked(&'static str),
 }
 
 impl Collector for Cluster {
@@ -59,10 +57,6 @@ impl Collector for Cluster {
 
     fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
         match result {
-            Ok(Update::NotAsked(reason)) => {
-                broker.cluster = Reading::unknown(reason);
-                broker.probes = Reading::unknown(reason);
-            }
             Ok(Update::Probes(report)) => {
                 stamp.put(&mut broker.probes, Ok(*report));
             }
@@ -116,12 +110,10 @@ fn not_asked(context: &BrokerContext) -> Option<&'static str> {
 
 /// Runs for ever, unless the broker may not be asked.
 pub(super) async fn run(context: BrokerContext) {
-    let mut interval = frame::interval_of::<Cluster>(&context);
     if let Some(reason) = not_asked(&context) {
-        let update = Ok(Update::NotAsked(reason));
-        return frame::publish::<Cluster>(&context, update, interval.interval(), Duration::ZERO)
-            .await;
+        return frame::publish_not_read::<Cluster>(&context, reason).await;
     }
+    let mut interval = frame::interval_of::<Cluster>(&context);
     let (bootstrap, listener) = context.settings.clone().map_or((None, None), |settings| {
         (settings.bootstrap, settings.probe_listener)
     });
@@ -328,31 +320,36 @@ impl ClusterClient {
         let targets = targets(&self.broker, &allowed)?;
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
-        let of_inter_broker = |target: &Target| inter_broker == Some(&*target.listener);
-        self.peers.protocol = targets.first.protocol;
-        self.peers.of_inter_broker = of_inter_broker(&targets.first);
         let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
+        let new = |address, place| {
+            let client = Client::new(address, dialer.clone(), timing);
+            access.prepare(client, place)
+        };
+        let place = |target: &Target| Place {
+            protocol: target.protocol,
+            of_inter_broker: inter_broker == Some(&*target.listener),
+            is_peer: false,
+            name: None,
+        };
+        // Metadata names for each peer the listener that has the name of the first one here.
+        let of_peers = Place {
+            is_peer: true,
+            ..place(&targets.first)
+        };
         let (broker, at_listener) = (&self.broker, self.bootstrap.is_none());
-        let new = |target: &Target| {
-            let client = Client::new(target.address.clone(), dialer.clone(), timing);
+        let new_own = |target: &Target| {
             let mut listeners = broker.listeners.iter();
             let listener = listeners.find(|listener| listener.name == target.listener);
             // The author of the config file knows the name at that address.
-            let name = listener
-                .filter(|_| at_listener)
-                .and_then(|one| one.advertised.clone());
-            let (protocol, is_peer) = (target.protocol, false);
-            access.prepare(
-                client,
-                Place {
-                    protocol,
-                    of_inter_broker: of_inter_broker(target),
-                    is_peer,
-                    name,
-                },
-            )
+            let listener = listener.filter(|_| at_listener);
+            let name = listener.and_then(|one| one.advertised.clone());
+            let place = Place {
+                name,
+                ..place(target)
+            };
+            new(target.address.clone(), place)
         };
-        let (first, others) = self.listeners.set(targets, new);
+        let (first, others) = self.listeners.set(targets, new_own);
         // The author of the config file knows where its address leads.
         first
             .client
@@ -374,7 +371,8 @@ impl ClusterClient {
             (probe, metadata, asked.answer)
         };
         let others = join_all(others.iter_mut().map(|other| other.probe(&name)));
-        let peers = self.peers.probe(dialer, timing, access);
+        let new_peer = |address| new(address, of_peers.clone());
+        let peers = self.peers.probe(new_peer);
         let ((first, metadata, counts), others, peers) = tokio::join!(own, others, peers);
         if let Ok(counts) = &counts {
             self.peers

@@ -2,9 +2,11 @@
 //!
 //! A collector is a [`Description`], a function that reads a value or returns a [`Failure`], and a function that stores
 //! the result with the [`Stamp`] of the run: [`Stamp::put`] for each reading, [`Stamp::finish`] for the success and the
-//! duration of the run. The frame adds the schedule, the deadline and the cost ceiling.
+//! duration of the run. The frame adds the schedule, the deadline and the cost ceiling. A collector that reads nothing of a
+//! broker, which is no failure, publishes the reason with [`not_read`].
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -187,6 +189,14 @@ pub fn update<C: Collector>(
     })
 }
 
+/// The update of the snapshot where a collector reads nothing of the broker, for this reason: it has no run that could fail.
+pub fn not_read<C: Collector>(process: ProcessKey, why: impl Into<Arc<str>>) -> Update {
+    let why = why.into();
+    Update::of_broker(process, move |broker, _| {
+        broker.set_not_read(C::DESCRIPTION.name, why);
+    })
+}
+
 /// Sends one result to the snapshot store.
 pub(super) async fn publish<C: Collector>(
     context: &BrokerContext,
@@ -195,6 +205,18 @@ pub(super) async fn publish<C: Collector>(
     took: Duration,
 ) {
     let update = update::<C>(context.broker.process, result, interval, took);
+    send(context, update).await;
+}
+
+/// Sends to the snapshot store why nothing is read.
+pub(super) async fn publish_not_read<C: Collector>(
+    context: &BrokerContext,
+    why: impl Into<Arc<str>>,
+) {
+    send(context, not_read::<C>(context.broker.process, why)).await;
+}
+
+async fn send(context: &BrokerContext, update: Update) {
     // The store ends only with the whole exporter.
     let _ = context.updates.send(update).await;
 }
@@ -309,7 +331,6 @@ pub(super) fn one_line(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use tokio::sync::{mpsc, watch};

@@ -25,6 +25,7 @@ pub(super) const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
 const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
 /// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
 const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
+
 /// The text of one dump as the JVM sent it.
 #[derive(Debug, Default)]
 pub struct RawDump {

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::context::BrokerContext;
 use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
-use super::process::{failure, same_process};
+use super::process::{failure, same_process, unreadable};
 use crate::model::{Broker, BrokerSnapshot, CollectorName, Failure, LogDirSpace, Reason};
-use crate::sys::plain::FileError;
 use crate::sys::proc::ProcRoot;
 use crate::sys::rooted::Rooted;
 
@@ -58,10 +57,9 @@ impl BlockingCollector for LogDirs {
 
 /// Reads once. Can block for as long as a sick disk does.
 pub fn read(proc: &ProcRoot, broker: &Broker) -> Result<Spaces, Failure> {
-    let (pid, name) = (broker.process.pid, broker.name());
     let mut spaces = Vec::new();
     let mut unknown = None;
-    match Rooted::of_process(proc, pid) {
+    match Rooted::of_process(proc, broker.process.pid) {
         Ok(root) => {
             for dir in &broker.log_dirs {
                 match root.space(dir) {
@@ -79,18 +77,9 @@ pub fn read(proc: &ProcRoot, broker: &Broker) -> Result<Spaces, Failure> {
         Err(error) => unknown = Some(error),
     }
     same_process(proc, broker.process).map_err(|error| failure(broker, &error))?;
-    let unknown = unknown.map(|error| {
-        let (reason, remedy) = match error {
-            FileError::Denied { uid, .. } if Some(uid) != broker.uid => {
-                (Reason::Denied, ": run kafka-vitals as the broker's user")
-            }
-            FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, ""),
-            _ => (Reason::Io, ""),
-        };
-        Failure::new(reason, format!("{name}: {error}{remedy}"))
-    });
+    let unknown = unknown.map(|error| unreadable(broker, &error));
     let none = || {
-        let problems = broker.problems.join("; ");
+        let (name, problems) = (broker.name(), broker.problems.join("; "));
         let message = format!("{name}: its log dirs are unknown: {problems}");
         Failure::new(Reason::Io, message)
     };

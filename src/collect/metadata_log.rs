@@ -12,16 +12,15 @@ use std::time::Duration;
 use super::context::BrokerContext;
 use super::dump_service::Jvm;
 use super::frame::{self, BlockingCollector, Collector, Description, RunsOn, Stamp};
-use super::process::{failure, same_process};
+use super::process::{failure, same_process, unreadable};
 use crate::kafka::metadata_log::LogProblem;
 use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::replay::Watch;
 use crate::model::shares::{Share, Shares};
 use crate::model::{
     Broker, BrokerSnapshot, Clock, ClusterCounts, CollectorName, Failure, MetadataLog, Mode,
-    Moment, Reading, Reason, Registration,
+    Moment, Reason, Registration,
 };
-use crate::sys::plain::FileError;
 use crate::sys::proc::ProcRoot;
 use crate::sys::rooted::Rooted;
 use count::{count, registrations};
@@ -80,23 +79,12 @@ pub struct Run {
     at_start: bool,
 }
 
-impl From<Update> for Run {
-    fn from(update: Update) -> Run {
-        Run {
-            update,
-            at_start: false,
-        }
-    }
-}
-
 /// What a run comes to.
 #[derive(Debug)]
 pub enum Update {
     Read(Box<MetadataLog>),
     /// The log is not read to its end yet.
     CatchingUp,
-    /// The node has no such log, for this reason. That is no failure.
-    None(&'static str),
 }
 
 impl Collector for MetadataLogs {
@@ -109,10 +97,6 @@ impl Collector for MetadataLogs {
 
     fn store(broker: &mut BrokerSnapshot, result: Result<Run, Failure>, stamp: Stamp) {
         let failure = match result.map(|run| run.update) {
-            Ok(Update::None(reason)) => {
-                broker.metadata_log = Reading::unknown(reason);
-                return;
-            }
             Ok(Update::CatchingUp) => None,
             Ok(Update::Read(log)) => stamp.put(&mut broker.metadata_log, Ok(*log)),
             Err(failure) => stamp.put(&mut broker.metadata_log, Err(failure)),
@@ -139,13 +123,15 @@ pub fn none(broker: &Broker) -> Result<Option<&'static str>, Failure> {
 
 /// Runs for ever, unless the node has no such log.
 pub(super) async fn run(context: BrokerContext) {
-    let none = none(&context.broker).transpose();
-    let Some(none) = none else {
-        return frame::run::<MetadataLogs>(context).await;
-    };
-    let interval = context.config.intervals.of(CollectorName::MetadataLog);
-    let run = none.map(|reason| Run::from(Update::None(reason)));
-    frame::publish::<MetadataLogs>(&context, run, interval, Duration::ZERO).await;
+    match none(&context.broker) {
+        Ok(None) => frame::run::<MetadataLogs>(context).await,
+        Ok(Some(why)) => frame::publish_not_read::<MetadataLogs>(&context, why).await,
+        Err(failure) => {
+            let interval = context.config.intervals.of(CollectorName::MetadataLog);
+            let (result, took) = (Err(failure), Duration::ZERO);
+            frame::publish::<MetadataLogs>(&context, result, interval, took).await;
+        }
+    }
 }
 
 impl BlockingCollector for MetadataLogs {
@@ -341,17 +327,6 @@ fn no_room(broker: &Broker, error: &dyn fmt::Display) -> Failure {
         broker.name()
     );
     Failure::new(Reason::NoRoom, message)
-}
-
-fn unreadable(broker: &Broker, error: &FileError) -> Failure {
-    let (reason, remedy) = match error {
-        FileError::Denied { uid, .. } if Some(*uid) != broker.uid => {
-            (Reason::Denied, ": run kafka-vitals as the broker's user")
-        }
-        FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, ""),
-        _ => (Reason::Io, ""),
-    };
-    Failure::new(reason, format!("{}: {error}{remedy}", broker.name()))
 }
 
 /// What the states of all nodes on this host may need together, and those of other users' nodes than the first one's.

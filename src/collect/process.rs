@@ -10,6 +10,7 @@ use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
 use crate::model::{
     Broker, BrokerSnapshot, CollectorName, Failure, ProcessKey, ProcessVitals, Reason,
 };
+use crate::sys::plain::FileError;
 use crate::sys::proc::{FdCounter, OpenFileLimits, ProcError, ProcRoot, Stat};
 
 /// Reads one process.
@@ -143,6 +144,18 @@ pub(super) fn failure(broker: &Broker, error: &ProcError) -> Failure {
         }
         error => Failure::new(reason(error), format!("{name}: {error}")),
     }
+}
+
+/// The failure for a file or folder of this broker that was not read.
+pub(super) fn unreadable(broker: &Broker, error: &FileError) -> Failure {
+    let (reason, remedy) = match error {
+        FileError::Denied { uid, .. } if Some(*uid) != broker.uid => {
+            (Reason::Denied, ": run kafka-vitals as the broker's user")
+        }
+        FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, ""),
+        _ => (Reason::Io, ""),
+    };
+    Failure::new(reason, format!("{}: {error}{remedy}", broker.name()))
 }
 
 pub(super) fn reason(error: &ProcError) -> Reason {

@@ -13,8 +13,7 @@ use super::cluster;
 use super::context::BrokerContext;
 use super::frame::{self, Collector, Description, Stamp};
 use crate::model::{
-    BrokerSnapshot, CollectorName, Failure, Moment, OwnRegistration, Reading, Reason,
-    ZooKeeperReport,
+    BrokerSnapshot, CollectorName, Failure, Moment, OwnRegistration, Reason, ZooKeeperReport,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 
@@ -25,13 +24,6 @@ const CLOCK_SET: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct ZooKeeper;
 
-#[derive(Debug)]
-pub enum Update {
-    Read(Box<ZooKeeperReport>),
-    /// ZooKeeper is not asked, or lets the exporter read nothing, for this reason. That is no failure.
-    NotAsked(String),
-}
-
 impl Collector for ZooKeeper {
     const DESCRIPTION: Description = Description {
         name: CollectorName::ZooKeeper,
@@ -39,19 +31,10 @@ impl Collector for ZooKeeper {
         ceiling: 0.2,
         deadline: Duration::from_secs(2),
     };
-    type Value = Update;
+    type Value = ZooKeeperReport;
 
-    fn store(broker: &mut BrokerSnapshot, result: Result<Update, Failure>, stamp: Stamp) {
-        let read = match result {
-            Ok(Update::NotAsked(reason)) => {
-                broker.zookeeper = Reading::unknown(reason);
-                broker.collectors.remove(&CollectorName::ZooKeeper);
-                return;
-            }
-            Ok(Update::Read(report)) => Ok(*report),
-            Err(failure) => Err(failure),
-        };
-        let failure = stamp.put(&mut broker.zookeeper, read);
+    fn store(broker: &mut BrokerSnapshot, result: Result<ZooKeeperReport, Failure>, stamp: Stamp) {
+        let failure = stamp.put(&mut broker.zookeeper, result);
         stamp.finish(broker, CollectorName::ZooKeeper, failure.as_ref());
     }
 }
@@ -66,14 +49,7 @@ pub(super) async fn run(context: BrokerContext) {
             if logged {
                 log(&reason);
             }
-            let update = Ok(Update::NotAsked(reason));
-            return frame::publish::<ZooKeeper>(
-                &context,
-                update,
-                interval.interval(),
-                Duration::ZERO,
-            )
-            .await;
+            return frame::publish_not_read::<ZooKeeper>(&context, reason).await;
         }
     };
     let mut worker = BlockingWorker::new(());
@@ -92,38 +68,29 @@ pub(super) async fn run(context: BrokerContext) {
         let read = ensemble
             .read(&broker.zookeeper_root, plan.id, deadline)
             .await;
-        let of_broker = |failure: Failure| {
-            Failure::new(
-                failure.reason,
-                format!("{}: {}", broker.name(), failure.message),
-            )
+        let named = |failure: Failure| {
+            let message = format!("{}: {}", broker.name(), failure.message);
+            Failure::new(failure.reason, message)
         };
-        let read = read.map_err(of_broker);
+        let read = read.map_err(named);
         if read.is_ok() {
             interval.spent(started.elapsed());
+            logged = None;
         }
-        let result = match read {
-            Ok((members, registration)) => {
-                logged = None;
-                Ok(Update::Read(Box::new(report(
-                    members,
-                    registration,
-                    broker.started,
-                ))))
-            }
-            Err(failure) => match expected(&failure, here) {
-                None => Err(failure),
-                Some(reason) => {
-                    if logged != Some(failure.reason) {
-                        log(&reason);
-                    }
-                    logged = Some(failure.reason);
-                    Ok(Update::NotAsked(reason))
+        let failure = read.as_ref().err();
+        match failure.and_then(|failure| Some((failure.reason, expected(failure, here)?))) {
+            Some((reason, why)) => {
+                if logged.replace(reason) != Some(reason) {
+                    log(&why);
                 }
-            },
-        };
-        let (every, took) = (interval.interval(), started.elapsed());
-        frame::publish::<ZooKeeper>(&context, result, every, took).await;
+                frame::publish_not_read::<ZooKeeper>(&context, why).await;
+            }
+            None => {
+                let of_broker = |(members, own)| report(members, own, broker.started);
+                let (every, took) = (interval.interval(), started.elapsed());
+                frame::publish::<ZooKeeper>(&context, read.map(of_broker), every, took).await;
+            }
+        }
         let next = Instant::from(interval.next(started.into()));
         rest(ensemble, &broker.zookeeper_root, next).await;
     }

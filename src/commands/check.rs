@@ -74,7 +74,7 @@ fn ask_exporter(address: SocketAddr, output: Output) -> Option<(Level, String)> 
         Output::Coloured => get(&format!("{}?{COLOUR_QUERY}", routes::CHECK))?,
         Output::Plain | Output::Json => get(routes::CHECK)?,
     };
-    let level = Level::from_name(page.header(LEVEL_HEADER)?)?;
+    let level = Level::of_name(page.header(LEVEL_HEADER)?)?;
     let text = match output {
         Output::Json => get(routes::API_BROKERS)?.body,
         Output::Plain | Output::Coloured => page.body,

@@ -9,8 +9,9 @@ use crate::collect;
 use crate::collect::dump_service::DumpService;
 use crate::config::{Config, InUse};
 use crate::model::EvidenceStatus;
-use crate::model::{BrokerSnapshot, Clock, CollectorName, Snapshot};
-use crate::model::{Role, SettingsStatus};
+use crate::model::{
+    AnyReading, BrokerSnapshot, Clock, CollectorName, SettingsStatus, Snapshot,
+};
 use crate::verdict::View;
 use crate::verdict::evaluate::Evaluator;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};
@@ -116,16 +117,13 @@ pub async fn once(config: Arc<Config>, dumps: DumpService, clock: Clock) -> View
     }
 }
 
-/// Whether each of the broker's collectors has run at least once.
+/// Whether each of the broker's collectors has run at least once, or the reason is known why it reads nothing.
 fn has_reported(config: &Config, broker: &BrokerSnapshot) -> bool {
-    let is_broker = broker.broker.roles.is_empty() || broker.broker.roles.contains(&Role::Broker);
-    let runs = |name: &CollectorName| {
-        name.is_per_broker()
-            && config.collectors.is_on(*name)
-            && (is_broker || *name != CollectorName::Cluster)
+    let is_missing = |(name, _, reading): (CollectorName, &str, &dyn AnyReading)| {
+        let has_run = broker.collectors.contains_key(&name);
+        config.collectors.is_on(name) && !has_run && reading.is_pending()
     };
-    let mut expected = CollectorName::ALL.into_iter().filter(runs);
-    broker.ended.is_some() || expected.all(|name| broker.collectors.contains_key(&name))
+    broker.ended.is_some() || !broker.readings().any(is_missing)
 }
 
 fn log_changes(before: &Diagnosis, now: &Diagnosis) {
@@ -151,5 +149,33 @@ fn log_changes(before: &Diagnosis, now: &Diagnosis) {
                 tracing::info!(broker = label, state, "{}", broker.sentence);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::model::{CollectorStatus, Reading};
+
+    #[test]
+    fn a_single_run_waits_for_each_collector_that_is_on_and_reads_something() {
+        let mut config = Config::load(Default::default()).unwrap();
+        let mut broker = BrokerSnapshot {
+            zookeeper: Reading::unknown("the cluster keeps its metadata in KRaft"),
+            ..BrokerSnapshot::default()
+        };
+        let names = CollectorName::ALL.into_iter();
+        let runs = |name: &CollectorName| name.is_per_broker() && *name != CollectorName::ZooKeeper;
+        for name in names.filter(runs) {
+            assert!(!has_reported(&config, &broker), "{}", name.name());
+            broker.collectors.insert(name, CollectorStatus::default());
+        }
+        assert!(has_reported(&config, &broker));
+        broker.zookeeper = Reading::default();
+        assert!(!has_reported(&config, &broker));
+        config.collectors = serde_json::from_str(r#"{"zookeeper": false}"#).unwrap();
+        assert!(has_reported(&config, &broker));
     }
 }

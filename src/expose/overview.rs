@@ -46,11 +46,6 @@ impl Level {
         }
     }
 
-    /// The level of this name.
-    pub fn from_name(name: &str) -> Option<Level> {
-        Level::ALL.into_iter().find(|level| level.name() == name)
-    }
-
     /// As monitoring plugins end.
     pub fn exit_code(self) -> u8 {
         match self {

@@ -108,8 +108,4 @@ impl CollectorName {
     pub fn may_be_off(self) -> bool {
         !matches!(self, Self::Discovery | Self::Process)
     }
-
-    pub fn of_name(name: &str) -> Option<CollectorName> {
-        Self::ALL.into_iter().find(|known| known.name() == name)
-    }
 }

@@ -16,14 +16,6 @@ named! {
     }
 }
 
-impl Mechanism {
-    pub fn of_name(name: &str) -> Option<Mechanism> {
-        Mechanism::ALL
-            .into_iter()
-            .find(|known| known.name() == name)
-    }
-}
-
 /// A password. Clones share the one copy, which is overwritten with the last of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<String>>);

@@ -1,11 +1,14 @@
 //! The plain data that every other part uses. It depends on no other part.
 
 mod broker;
+mod cluster;
 mod collector;
 mod credentials;
 mod evidence;
 mod members;
+mod metadata_log;
 pub mod named;
+mod probes;
 mod reading;
 pub mod room;
 pub mod routes;
@@ -19,10 +22,13 @@ mod visible;
 mod zookeeper;
 
 pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use cluster::{ClusterCounts, ClusterSource, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
+pub use metadata_log::{MetadataLog, Registration};
+pub use probes::{ListenerProbe, PeerProbe, Probe, ProbeError, ProbeReport};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};

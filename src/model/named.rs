@@ -14,6 +14,10 @@ macro_rules! named {
             pub fn name(self) -> &'static str {
                 match self { $($Type::$Variant => $name),+ }
             }
+
+            pub fn of_name(name: &str) -> Option<$Type> {
+                match name { $($name => Some($Type::$Variant),)+ _ => None }
+            }
         }
     };
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::named::named;
 use super::{Moment, text};
 
-const NOT_READ_YET: &str = "not read yet";
+pub(super) const NOT_READ_YET: &str = "not read yet";
 
 /// A value with its time, or the reason why it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,11 @@ impl<T> Reading<T> {
         Reading::Unknown {
             reason: reason.into(),
         }
+    }
+
+    /// Forgets the value, for this reason.
+    pub(super) fn forget(&mut self, reason: &Arc<str>) {
+        *self = Reading::unknown(Arc::clone(reason));
     }
 
     /// Returns the value, if it is known and not too old at `now`.

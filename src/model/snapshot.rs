@@ -3,17 +3,18 @@
 //! A [`Reading`] is a known value with its time, or unknown with the reason. There is no third state: a value that was
 //! not counted is never zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::reading::NOT_READ_YET;
 use super::{
-    AcceptQueue, AnyReading, Broker, CollectorName, Label, Mode, Moment, ProcessKey,
-    ProgressReport, Reading, Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport,
-    ZooKeeperReport,
+    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, Label, MetadataLog, Mode, Moment,
+    ProbeReport, ProcessKey, ProgressReport, Reading, Reason, SocketOwners, SocketPulse,
+    StandingDeadlock, ThreadReport, ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -187,36 +188,42 @@ impl BrokerSnapshot {
 
     /// Makes unknown what this collector has read, because it is off from now on.
     pub fn forget(&mut self, collector: CollectorName) {
+        self.set_not_read(collector, NOT_READ_YET);
+    }
+
+    /// Makes unknown what this collector reads, for a reason that is no failure of it.
+    pub fn set_not_read(&mut self, collector: CollectorName, why: impl Into<Arc<str>>) {
         use CollectorName as C;
+        let why = &why.into();
         self.collectors.remove(&collector);
         match collector {
             // Always on.
             C::Discovery | C::Process => {}
-            C::AcceptQueues => self.accept_queues = Reading::default(),
-            C::Sockets => self.sockets = Reading::default(),
-            C::Fds => self.fd_kinds = Reading::default(),
+            C::AcceptQueues => self.accept_queues.forget(why),
+            C::Sockets => self.sockets.forget(why),
+            C::Fds => self.fd_kinds.forget(why),
             C::Connections => {
-                self.connections = Reading::default();
-                self.untracked_sockets = Reading::default();
+                self.connections.forget(why);
+                self.untracked_sockets.forget(why);
             }
-            C::MemoryMaps => self.memory_maps = Reading::default(),
-            C::LogDirs => self.log_dirs = Reading::default(),
+            C::MemoryMaps => self.memory_maps.forget(why),
+            C::LogDirs => self.log_dirs.forget(why),
             C::Cluster => {
-                self.cluster = Reading::default();
-                self.peer_view = Reading::default();
-                self.probes = Reading::default();
+                self.cluster.forget(why);
+                self.peer_view.forget(why);
+                self.probes.forget(why);
             }
-            C::MetadataLog => self.metadata_log = Reading::default(),
-            C::ZooKeeper => self.zookeeper = Reading::default(),
+            C::MetadataLog => self.metadata_log.forget(why),
+            C::ZooKeeper => self.zookeeper.forget(why),
             C::Threads => {
-                self.threads = Reading::default();
+                self.threads.forget(why);
                 self.deadlock = None;
             }
             C::Progress => {
-                self.progress = Reading::default();
-                self.jvm_pauses = Reading::default();
+                self.progress.forget(why);
+                self.jvm_pauses.forget(why);
             }
-            C::Pools => self.pools = Reading::default(),
+            C::Pools => self.pools.forget(why),
         }
     }
 
@@ -316,235 +323,6 @@ impl FdKinds {
             ("other", self.other),
         ]
     }
-}
-
-/// Which broker reported the cluster's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClusterSource {
-    /// The broker itself.
-    #[default]
-    Own,
-    /// Another broker of the cluster, by id, because this one is silent or suspect.
-    Peer(i32),
-    /// The node's own replica of the metadata log, without any request.
-    Log,
-}
-
-/// Counts over one Metadata response or over the metadata log, from the point of view of one broker.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct ClusterCounts {
-    pub source: ClusterSource,
-    /// Why the broker itself was not the source.
-    pub own_silence: Option<String>,
-    /// Brokers that the response lists. It is shared, like the other parts whose size the broker decides, so that
-    /// publishing a snapshot copies none of them.
-    pub live_brokers: Arc<[Peer]>,
-    /// Brokers that hold replicas and are not live, the first few.
-    #[serde(default)]
-    pub absent: BTreeSet<i32>,
-    /// Partitions that this broker leads.
-    pub leader: u64,
-    /// How many of those have fewer replicas in the ISR than assigned.
-    pub under_replicated: u64,
-    /// How many of those have only the leader in the ISR and more than one replica assigned.
-    pub isr_leader_alone: u64,
-    /// Partitions of the cluster that this broker is a replica of without being in the ISR.
-    pub not_in_isr: u64,
-    /// How many of those each live leader leads.
-    pub not_in_isr_by_leader: Arc<BTreeMap<i32, u64>>,
-    /// Partitions of the whole cluster that have no leader.
-    pub offline: u64,
-    /// How many of those that it leads have fewer replicas in the ISR than `min.insync.replicas`: writes with acks=all
-    /// fail. None is unknown.
-    #[serde(default)]
-    pub under_min_isr: Option<u64>,
-    /// How many of those that it leads would be so if one replica more were missing.
-    #[serde(default)]
-    pub at_min_isr: Option<u64>,
-    /// How many of those that it leads are being moved to other brokers. None is unknown.
-    #[serde(default)]
-    pub reassigning: Option<u64>,
-    /// Partitions of the whole cluster; with 0 no topic was visible, and no count above means anything.
-    pub partitions: u64,
-    /// Under-replicated partitions led by this broker (or offline, if it is the lowest live id), the first few.
-    pub under_replicated_partitions: Arc<[PartitionState]>,
-    /// How many more there are.
-    pub under_replicated_left_out: u64,
-}
-
-impl ClusterCounts {
-    /// What two views of the cluster must agree on: partitions, led ones, offline ones, under-replicated ones.
-    pub fn view(&self) -> [u64; 4] {
-        [
-            self.partitions,
-            self.leader,
-            self.offline,
-            self.under_replicated,
-        ]
-    }
-}
-
-/// What a KRaft node's own replica of `__cluster_metadata` says. The node's request handlers have no part in it.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct MetadataLog {
-    /// From the point of view of this node; a dedicated controller leads nothing. None while a migration from ZooKeeper
-    /// is under way, because ZooKeeper then has the truth.
-    pub counts: Option<ClusterCounts>,
-    /// Every broker that is registered, by id.
-    pub brokers: Arc<BTreeMap<i32, Registration>>,
-    /// The offset after the last record that the replica has.
-    pub end_offset: i64,
-    /// When the exporter saw the newest record arrive.
-    pub arrived: Moment,
-    /// What the leader wrote into that record.
-    pub written: Moment,
-    /// The time between the newest two NoOp records, which the leader writes while nothing else changes. None where none
-    /// was seen (`metadata.max.idle.interval.ms=0`, or a metadata version before 3.3): silence then says nothing.
-    #[serde(default)]
-    pub pulse: Option<Duration>,
-}
-
-/// A replica that gets nothing for so long stands still, if records are due: two a second by default.
-const SILENCE: Duration = Duration::from_secs(10);
-/// So many records must be missing.
-const MISSED_PULSES: u32 = 4;
-
-impl MetadataLog {
-    /// Whether records arrive as they are due. Where none is ever due, silence says nothing.
-    pub fn is_current(&self, now: Moment) -> bool {
-        let longest = |pulse: Duration| SILENCE.max(pulse.saturating_mul(MISSED_PULSES));
-        let silence = now.since(self.arrived);
-        self.pulse.is_none_or(|pulse| silence < longest(pulse))
-    }
-
-    /// Whether nothing has arrived for so long that a replica that has more shows that this one stands still.
-    pub fn is_silent(&self, now: Moment) -> bool {
-        now.since(self.arrived) >= SILENCE
-    }
-}
-
-/// What the controller has decided about a registered broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Registration {
-    /// It serves nobody: it leads nothing and is in no ISR.
-    pub fenced: bool,
-    /// It has asked for leave to end.
-    pub in_controlled_shutdown: bool,
-}
-
-/// A broker as Metadata names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    pub id: i32,
-    /// At most 255 bytes: the decoder refuses a longer name. Empty for brokers that are too far on the ring to be asked.
-    pub host: Arc<str>,
-    pub port: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionState {
-    pub topic: String,
-    pub partition: i32,
-    /// None is offline.
-    pub leader: Option<i32>,
-    pub replicas: u32,
-    pub isr: u32,
-}
-
-/// The results of the last round of requests to the broker itself and to its peers.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct ProbeReport {
-    /// ApiVersions, which a request handler answers; None where the listener demands credentials before that.
-    pub api: Option<Probe>,
-    /// What the network thread alone answers, where `api` is None: ApiVersions before a login, or a TLS handshake.
-    #[serde(default)]
-    pub network: Option<Probe>,
-    /// Metadata; None while the broker owes the answer to `api`, because then it is not requested, and where the listener
-    /// demands credentials.
-    pub metadata: Option<Probe>,
-    /// The listener of the probes above and then the others; empty for a single one without TLS.
-    #[serde(default)]
-    pub listeners: Vec<ListenerProbe>,
-    /// The next brokers by id, each probed over one kept connection.
-    pub peers: Vec<PeerProbe>,
-}
-
-impl ProbeReport {
-    /// The first answer of the broker: of a request handler, or else of the network thread.
-    pub fn first(&self) -> Option<&Probe> {
-        self.api.as_ref().or(self.network.as_ref())
-    }
-
-    /// All that the broker itself was asked for at its first listener.
-    pub fn own(&self) -> impl Iterator<Item = &Probe> {
-        [&self.api, &self.network, &self.metadata]
-            .into_iter()
-            .flatten()
-    }
-}
-
-/// ApiVersions at one listener of the broker, or as much of it as there is without credentials.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ListenerProbe {
-    /// As `listeners` names it; the address where that is unknown.
-    pub listener: String,
-    pub probe: Probe,
-    /// Whether a request handler answers it, or the network thread alone.
-    pub by_handler: bool,
-    /// When its certificate ends, where it has one.
-    pub certificate_end: Option<Moment>,
-    /// Whether the certificate was verified; None without TLS.
-    pub verified: Option<bool>,
-    /// Whether it has TLS and the exporter shows nothing there by which the broker could know it: what its ACLs hide from
-    /// the ANONYMOUS user is then hidden.
-    #[serde(default)]
-    pub anonymous: bool,
-}
-
-/// One request, or one attempt to connect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Probe {
-    /// The time until the answer or the failure; while an answer is owed, the time since the request; for a slow broker,
-    /// the duration of its last answer.
-    pub duration: Duration,
-    /// None is success.
-    pub error: Option<ProbeError>,
-}
-
-impl Probe {
-    pub fn success(&self) -> bool {
-        self.error.is_none()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeError {
-    pub reason: Reason,
-    /// Whether TCP accepted the connection: this distinguishes a silent broker from one that is down.
-    pub accepted: bool,
-    /// Which broker and address, what happened, what to do.
-    pub message: String,
-}
-
-impl ProbeError {
-    /// Whether TCP itself got no answer.
-    pub fn is_unreachable(&self) -> bool {
-        !self.accepted && matches!(self.reason, Reason::Timeout | Reason::Unreachable)
-    }
-
-    /// Whether clients get no answer either: TCP accepts, and the exporter's request is not the cause.
-    pub fn is_silent(&self) -> bool {
-        self.accepted && matches!(self.reason, Reason::Timeout | Reason::Closed)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerProbe {
-    pub peer: Peer,
-    pub connect: Probe,
-    /// None if there is no connection.
-    pub api: Option<Probe>,
 }
 
 /// The file system of one log dir.

@@ -45,7 +45,6 @@ impl Logs {
         let read = |(id, logs): (&i32, &mut MetadataLogs)| match logs.collect().unwrap().update {
             Update::Read(log) => Some((*id, *log)),
             Update::CatchingUp => None,
-            Update::None(reason) => panic!("{reason}"),
         };
         self.0.iter_mut().map(read).collect()
     }

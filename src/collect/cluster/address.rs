@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::{Broker, Failure, Listener, Reason, Role, SecurityProtocol};
+use crate::model::{Broker, Failure, Listener, Reason, SecurityProtocol};
 
 /// Lower ports are those of other services: only root may listen there.
-pub(super) const FIRST_PORT: u16 = 1024;
+pub(in crate::collect) const FIRST_PORT: u16 = 1024;
 /// Listeners of one broker that are asked, over one connection each.
 pub(super) const LISTENERS: usize = 8;
 
@@ -17,6 +17,18 @@ pub(super) fn address(host: &str, port: u16) -> String {
     } else {
         format!("{host}:{port}")
     }
+}
+
+/// The port of `host:port`.
+pub(in crate::collect) fn port(address: &str) -> Option<u16> {
+    let (_, port) = address.rsplit_once(':')?;
+    port.parse().ok()
+}
+
+/// Whether the files of a broker may lead the exporter, which has the user `own`, to this port. Any user may name a port
+/// of the system there, and only the processes of root and of the exporter's user are believed.
+pub(in crate::collect) fn may_name(broker: &Broker, port: u16, own: u32) -> bool {
+    port >= FIRST_PORT || [Some(0), Some(own)].contains(&broker.owner)
 }
 
 /// A listener, and how it is spoken to.
@@ -81,7 +93,7 @@ fn served(broker: &Broker) -> impl Iterator<Item = &Listener> {
 }
 
 fn first(broker: &Broker, allowed: &Allowed<'_>) -> Result<Target, Failure> {
-    if !broker.roles.is_empty() && !broker.roles.contains(&Role::Broker) {
+    if broker.is_dedicated_controller() {
         let message = format!(
             "{}: a dedicated controller leads no partitions and answers no Metadata",
             broker.name()
@@ -89,9 +101,7 @@ fn first(broker: &Broker, allowed: &Allowed<'_>) -> Result<Target, Failure> {
         return Err(Failure::new(Reason::Controller, message));
     }
     if let Some(bootstrap) = allowed.bootstrap {
-        let port = bootstrap
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok());
+        let port = port(bootstrap);
         let at_port = served(broker).find(|listener| Some(listener.port) == port);
         let known = at_port.and_then(|listener| Some((&listener.name, listener.protocol?)));
         let (name, protocol) = known.map_or(
@@ -180,8 +190,7 @@ fn reachable(
     named: bool,
 ) -> Result<String, Failure> {
     let address = loopback_if_any(listener);
-    let may_listen = [Some(0), Some(allowed.own)].contains(&broker.owner);
-    if listener.port < FIRST_PORT && !may_listen && !named {
+    if !named && !may_name(broker, listener.port, allowed.own) {
         let message = format!(
             "{}: {address} is not asked, because any user may name a port below {FIRST_PORT}, which is one of the \
              system: if it is the broker's, name the listener {} as `brokers[].probe_listener` in the config file",

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use tokio::time::{Duration, Instant};
 
-use super::access::{Access, Place};
 use super::address::{FIRST_PORT, address, is_local};
-use crate::kafka::client::{Client, ClientError, Timing};
-use crate::kafka::conn::Dialer;
+use crate::kafka::client::{Client, ClientError};
 use crate::model::text;
-use crate::model::{Peer, PeerProbe, Probe, ProbeError, SecurityProtocol};
+use crate::model::{Peer, PeerProbe, Probe, ProbeError};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
@@ -27,10 +25,6 @@ pub(super) struct Peers {
     pub clients: BTreeMap<i32, Client>,
     /// Whether the broker runs in another network. Peers on its loopback cannot be reached then.
     pub elsewhere: bool,
-    /// How the listener is spoken to that Metadata names for each: the one with the name of the own one.
-    pub protocol: SecurityProtocol,
-    /// Whether that is the inter-broker listener.
-    pub of_inter_broker: bool,
 }
 
 impl Peers {
@@ -70,13 +64,8 @@ impl Peers {
         self.ring = ring;
     }
 
-    /// Asks every peer of the ring for ApiVersions, all at the same time.
-    pub(super) async fn probe(
-        &mut self,
-        dialer: &Dialer,
-        timing: Timing,
-        access: &Access,
-    ) -> Vec<PeerProbe> {
+    /// Asks every peer of the ring for ApiVersions, all at the same time. `new` makes the client for an address.
+    pub(super) async fn probe(&mut self, new: impl Fn(String) -> Client) -> Vec<PeerProbe> {
         self.close_unlisted().await;
         for (peer, _) in &self.ring {
             let address = address(&peer.host, peer.port);
@@ -85,15 +74,7 @@ impl Peers {
             if known.is_none_or(|client| client.address() != address)
                 && (known.is_some() || self.clients.len() < PEER_CONNECTIONS)
             {
-                let client = Client::new(address, dialer.clone(), timing);
-                let place = Place {
-                    protocol: self.protocol,
-                    of_inter_broker: self.of_inter_broker,
-                    is_peer: true,
-                    name: None,
-                };
-                let client = access.prepare(client, place);
-                self.clients.insert(peer.id, client);
+                self.clients.insert(peer.id, new(address));
             }
         }
         let on_ring = |id: &i32| {

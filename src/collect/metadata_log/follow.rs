@@ -222,20 +222,25 @@ impl Follower {
 
     /// Opens the segment that has that offset, and passes over what is before it.
     fn open_segment(&mut self, offset: i64) -> Result<Step, FollowError> {
-        let path = || self.folder.shown().to_path_buf();
         let Some(base) = self.files.segment_of(offset) else {
             return Err(match self.files.segments.is_empty() {
-                true => FollowError::Empty { path: path() },
-                false => FollowError::Gap {
-                    path: path(),
-                    offset,
+                true => FollowError::Empty {
+                    path: self.folder.shown().to_path_buf(),
                 },
+                false => self.gap(offset),
             });
         };
         let open = self.open(segment_name(base), base)?;
         self.replay.go_on(base, offset);
         self.place = Place::Segment(open);
         Ok(Step::Next)
+    }
+
+    fn gap(&self, offset: i64) -> FollowError {
+        FollowError::Gap {
+            path: self.folder.shown().to_path_buf(),
+            offset,
+        }
     }
 
     fn open(&self, name: String, base: i64) -> Result<Open, FollowError> {
@@ -379,8 +384,7 @@ impl Follower {
         let next = self.replay.next_offset();
         if let Some(base) = self.files.segments.iter().find(|base| **base > open.base) {
             if *base != next {
-                let path = self.folder.shown().to_path_buf();
-                return Err(FollowError::Gap { path, offset: next });
+                return Err(self.gap(next));
             }
             let open = self.open(segment_name(next), next)?;
             self.place = Place::Segment(open);
@@ -388,8 +392,7 @@ impl Follower {
             return Ok(Step::Next);
         }
         if self.replay.is_behind_snapshot() {
-            let path = self.folder.shown().to_path_buf();
-            return Err(FollowError::Gap { path, offset: next });
+            return Err(self.gap(next));
         }
         if rest == 0 {
             self.half_written = None;

@@ -44,6 +44,13 @@ impl Node {
         }
     }
 
+    /// The node 1, whose log has the beginning.
+    fn with_beginning() -> Node {
+        let node = Node::new(1);
+        node.write(&segment(0), &batch(0, 1, &beginning()));
+        node
+    }
+
     /// The same node for an exporter that has just started.
     fn start_again(&mut self) {
         self.logs = MetadataLogs::of(&ProcRoot::new("/proc"), &self.broker, Clock::start());
@@ -136,8 +143,7 @@ fn batch(base: i64, epoch: i32, values: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn what_is_new_is_read_and_what_is_half_written_waits() {
-    let mut node = Node::new(1);
-    node.write(&segment(0), &batch(0, 1, &beginning()));
+    let mut node = Node::with_beginning();
     let first = node.log();
     assert_eq!(
         (first.end_offset, first.written),
@@ -189,8 +195,7 @@ fn what_is_new_is_read_and_what_is_half_written_waits() {
 
 #[test]
 fn a_segment_follows_a_snapshot_or_a_segment() {
-    let mut node = Node::new(1);
-    node.write(&segment(0), &batch(0, 1, &beginning()));
+    let mut node = Node::with_beginning();
     node.counts();
     // Kafka goes on with a new segment, and deletes the old one some time after a snapshot.
     node.append(&segment(0), &batch(6, 1, &[shrink(0, &[1, 2])]));
@@ -441,8 +446,7 @@ fn a_link_does_not_lead_to_what_is_no_file() {
 
 #[test]
 fn a_process_that_has_ended_is_not_followed() {
-    let mut node = Node::new(1);
-    node.write(&segment(0), &batch(0, 1, &beginning()));
+    let mut node = Node::with_beginning();
     let mut broker = (*node.broker).clone();
     broker.process.start_ticks -= 1;
     node.broker = Arc::new(broker);
@@ -452,8 +456,7 @@ fn a_process_that_has_ended_is_not_followed() {
 
 #[test]
 fn while_zookeeper_has_the_truth_nothing_is_counted() {
-    let mut node = Node::new(1);
-    node.write(&segment(0), &batch(0, 1, &beginning()));
+    let mut node = Node::with_beginning();
     node.append(&segment(0), &batch(6, 1, &[log::migration(2)]));
     let log = node.log();
     assert_eq!((log.counts, log.brokers.len()), (None, 3));
@@ -465,9 +468,8 @@ fn while_zookeeper_has_the_truth_nothing_is_counted() {
 
 #[test]
 fn an_open_transaction_does_not_count() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_beginning();
     let name = segment(0);
-    node.write(&name, &batch(0, 1, &beginning()));
     node.append(
         &name,
         &batch(6, 1, &[log::begin_transaction(), shrink(0, &[1])]),
@@ -526,9 +528,8 @@ fn the_states_of_all_nodes_share_their_memory() {
 
 #[test]
 fn the_age_of_the_first_record_is_not_what_nobody_saw() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_beginning();
     let name = segment(0);
-    node.write(&name, &batch(0, 1, &beginning()));
     let set_written = |node: &Node, at: Moment| {
         let file = fs::File::options().write(true).open(node.path(&name));
         let at = std::time::UNIX_EPOCH + Duration::from_millis(at.0);
@@ -555,8 +556,7 @@ fn the_age_of_the_first_record_is_not_what_nobody_saw() {
 
 #[test]
 fn only_the_first_runs_are_free() {
-    let mut node = Node::new(1);
-    node.write(&segment(0), &batch(0, 1, &beginning()));
+    let mut node = Node::with_beginning();
     assert!(node.logs.collect().unwrap().at_start);
     assert!(!node.logs.collect().unwrap().at_start);
     // Each aborted transaction makes the log begin again, in a run of its own.

@@ -70,10 +70,7 @@ fn ss(filter: &str) -> BTreeMap<&'static str, (u64, u64, u64)> {
             "FIN-WAIT-2" => "fin_wait2".to_string(),
             other => other.to_lowercase().replace('-', "_"),
         };
-        let state = TcpState::ALL
-            .into_iter()
-            .find(|state| state.name() == name)
-            .expect("a state of ss");
+        let state = TcpState::of_name(&name).expect("a state of ss");
         let sum: &mut (u64, u64, u64) = sums.entry(state.name()).or_default();
         *sum = (
             sum.0 + 1,

@@ -109,17 +109,14 @@ impl Ensemble {
         let called = Instant::now();
         let deadline = called + within;
         let mut shared = self.lock(deadline).await?;
-        let young = |round: &&Round| round.started + SAME_MOMENT >= called;
-        let members = match shared.newest.get(root).filter(young) {
+        let young = |round: &Round| round.started + SAME_MOMENT >= called;
+        shared.newest.retain(|_, round| young(round));
+        let members = match shared.newest.get(root) {
             Some(round) => round.members.clone(),
             None => {
                 let members = shared.members(root, deadline).await;
-                shared
-                    .newest
-                    .retain(|_, round| round.started + SAME_MOMENT >= called);
-                let (started, members) = (called, members);
                 let round = Round {
-                    started,
+                    started: called,
                     members: members.clone(),
                 };
                 shared.newest.insert(root.to_owned(), round);
@@ -130,13 +127,10 @@ impl Ensemble {
             return Ok((members, None));
         }
         let path = format!("{root}/brokers/ids/{id}");
-        let read = shared.session.data(&path, deadline, registration).await;
-        match read.map_err(failure)? {
-            // It ended since the list was read.
-            None => Ok((members, None)),
-            Some(Some(registration)) => Ok((members, Some(registration))),
-            Some(None) => Err(unreadable(&members.server, &path, "a registered broker")),
-        }
+        let (session, what) = (&mut shared.session, "a registered broker");
+        // Where the node is gone, the broker has ended since the list was read.
+        let registration = node(session, &path, deadline, registration, what).await?;
+        Ok((members, registration))
     }
 
     /// Reads `min.insync.replicas` in nodes of settings; None where a node does not have it, or does not exist.
@@ -160,15 +154,8 @@ impl Ensemble {
             let min = match overrides.get(path) {
                 Some((_, min)) => *min,
                 None => {
-                    let read = session.data(path, deadline, min_isr).await;
-                    let min = match read.map_err(failure)? {
-                        None => None,
-                        Some(Some(min)) => min,
-                        Some(None) => {
-                            let server = session.server().unwrap_or_default();
-                            return Err(unreadable(server, path, "settings"));
-                        }
-                    };
+                    let read = node(session, path, deadline, min_isr, "settings").await?;
+                    let min = read.flatten();
                     overrides.insert(path.clone(), (now, min));
                     min
                 }
@@ -222,19 +209,29 @@ impl Shared {
             return Err(unreadable(&server, &path, "the ids of brokers"));
         };
         let path = format!("{root}/controller");
-        let controller = self.session.data(&path, deadline, controller).await;
-        let controller = match controller.map_err(failure)? {
-            // None is elected.
-            None => None,
-            Some(Some(id)) => Some(id),
-            Some(None) => return Err(unreadable(&server, &path, "the controller")),
-        };
+        let (session, what) = (&mut self.session, "the controller");
+        // The node is there while one is elected.
+        let controller = node(session, &path, deadline, controller, what).await?;
         Ok(Members {
             server,
             brokers: Arc::new(brokers),
             controller,
         })
     }
+}
+
+/// Reads the data of a node; None if there is no such node. `what` is what `read` takes them for.
+async fn node<T>(
+    session: &mut Session,
+    path: &str,
+    deadline: Instant,
+    read: impl FnOnce(&[u8]) -> Option<T>,
+    what: &str,
+) -> Result<Option<T>, Failure> {
+    let read = session.data(path, deadline, read).await.map_err(failure)?;
+    let server = session.server().unwrap_or_default();
+    let known = read.map(|known| known.ok_or_else(|| unreadable(server, path, what)));
+    known.transpose()
 }
 
 fn failure(error: ZooKeeperError) -> Failure {

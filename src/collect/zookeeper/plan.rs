@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::ensembles::{Ensemble, Way};
+use crate::collect::cluster::address::{FIRST_PORT, may_name, port};
 use crate::collect::context::BrokerContext;
 use crate::model::{Broker, CollectorName, Mode};
 
-/// Lower ports are those of other services: only root may listen there.
-const FIRST_PORT: u16 = 1024;
 /// Servers of an ensemble that are asked.
 pub(super) const MOST_SERVERS: usize = 8;
 
@@ -87,15 +86,8 @@ pub(super) fn plan(broker: &Broker, is_on: bool, own: u32) -> Result<Plan, NotAs
             "{name}: the chroot of `zookeeper.connect` is no path"
         ));
     }
-    // Any user may name a service of the system.
-    let may_be_low = [Some(0), Some(own)].contains(&broker.owner);
-    let port = |server: &str| {
-        server
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok())
-    };
-    let allowed =
-        |server: &&String| may_be_low || port(server).is_some_and(|port: u16| port >= FIRST_PORT);
+    // Discovery gives each server a port.
+    let allowed = |server: &&String| may_name(broker, port(server).unwrap_or(0), own);
     let servers: Vec<String> = broker.zookeeper.iter().filter(allowed).cloned().collect();
     match servers.is_empty() {
         true => logged(format!(

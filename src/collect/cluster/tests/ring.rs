@@ -114,10 +114,9 @@ async fn a_container_leads_to_no_service_of_the_host() {
         peer(4, "192.0.2.1", 1023),
     ];
     peers.remember(1, "", &listed);
-    let own = OwnConnections::default().into();
-    let probes = peers
-        .probe(&own, Timing::default(), &Access::default())
-        .await;
+    let own: Dialer = OwnConnections::default().into();
+    let new = |address| Client::new(address, own.clone(), Timing::default());
+    let probes = peers.probe(new).await;
     let asked: Vec<_> = probes
         .iter()
         .map(|probe| (probe.peer.id, probe.connect.error.as_ref().unwrap().reason))

@@ -6,7 +6,7 @@ use lab::cli_tools::described_partitions;
 use lab::client::Partition;
 
 use super::*;
-use crate::kafka::metadata_log::batch::{self, Parsed};
+use crate::kafka::metadata_log::batch::{self, Batch, Parsed};
 use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::record;
 use crate::kafka::metadata_log::replay::{Applied, Replay, Watch};
@@ -65,6 +65,25 @@ fn replayed(bytes: &[u8]) -> Replay {
     replay
 }
 
+/// Each whole batch with where it begins. The first one has the offset `next`.
+fn batches(bytes: &[u8], mut next: i64) -> Vec<(usize, Batch<'_>)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Parsed::Whole(batch) = batch::parse(&bytes[at..], next).unwrap() {
+        found.push((at, batch));
+        at += batch.size;
+        next = batch.last_offset + 1;
+    }
+    found
+}
+
+/// A segment is named by the offset of its first batch; a snapshot has offsets of its own.
+fn first_offset(name: &str) -> i64 {
+    match name.strip_suffix(".log") {
+        Some(base) => base.parse().unwrap(),
+        None => 0,
+    }
+}
+
 /// Each partition as `kafka-topics` has it: topic, index, leader, replicas, ISR.
 fn partitions(image: &Image) -> Vec<Partition> {
     let of_topic = |topic: &'_ crate::kafka::metadata_log::image::Topic| {
@@ -98,8 +117,7 @@ fn every_partition_is_what_kafka_topics_said() {
     for version in RECORDED {
         let recorded = Recorded::of(version);
         let replay = replayed(&recorded.segments());
-        let mut ours = partitions(replay.image());
-        ours.iter_mut().for_each(|of| of.isr.sort_unstable());
+        let ours = partitions(replay.image());
         assert_eq!(ours, sorted(recorded.listed("describe.txt")), "{version}");
     }
 }
@@ -172,22 +190,16 @@ fn kinds_and_versions_are_those_of_kafka_dump_log() {
         }
         let mut ours: BTreeMap<(u8, u8), usize> = BTreeMap::new();
         for (name, bytes) in &recorded.files {
-            let base = name[..20].parse().unwrap();
-            let mut expected = if name.ends_with(".log") { base } else { 0 };
-            let mut rest = &bytes[..];
-            while let Parsed::Whole(batch) = batch::parse(rest, expected).unwrap() {
-                if !batch.control {
-                    batch
-                        .each(|raw| {
-                            let value = raw.value.unwrap();
-                            record::read(value).unwrap();
-                            *ours.entry((value[1], value[2])).or_default() += 1;
-                            Ok(())
-                        })
-                        .unwrap();
-                }
-                expected = batch.last_offset + 1;
-                rest = &rest[batch.size..];
+            let batches = batches(bytes, first_offset(name)).into_iter();
+            for (_, batch) in batches.filter(|(_, batch)| !batch.control) {
+                batch
+                    .each(|raw| {
+                        let value = raw.value.unwrap();
+                        record::read(value).unwrap();
+                        *ours.entry((value[1], value[2])).or_default() += 1;
+                        Ok(())
+                    })
+                    .unwrap();
             }
         }
         let names = [
@@ -270,15 +282,13 @@ fn every_flipped_bit_is_an_error_or_the_state_before_it() {
     for version in RECORDED {
         let recorded = Recorded::of(version);
         for (name, bytes) in &recorded.files {
-            let base: i64 = name[..20].parse().unwrap();
-            let mut expected = if name.ends_with(".log") { base } else { 0 };
-            let mut at = 0;
-            while let Parsed::Whole(batch) = batch::parse(&bytes[at..], expected).unwrap() {
+            let mut end = 0;
+            for (at, batch) in batches(bytes, first_offset(name)) {
                 let mut flipped = bytes[at..].to_vec();
                 for bit in 0..batch.size * 8 {
                     let byte = bit / 8;
                     flipped[byte] ^= 1 << (bit % 8);
-                    match batch::parse(&flipped, expected) {
+                    match batch::parse(&flipped, batch.base_offset) {
                         Err(_) | Ok(Parsed::Incomplete(_)) => {}
                         Ok(Parsed::Whole(other)) => {
                             assert!(
@@ -291,10 +301,9 @@ fn every_flipped_bit_is_an_error_or_the_state_before_it() {
                     }
                     flipped[byte] ^= 1 << (bit % 8);
                 }
-                at += batch.size;
-                expected = batch.last_offset + 1;
+                end = at + batch.size;
             }
-            assert_eq!(at, bytes.len(), "{version}: {name}");
+            assert_eq!(end, bytes.len(), "{version}: {name}");
         }
         // The whole way, for one bit of each header and of each first record.
         let bytes = recorded.segments();
@@ -302,14 +311,9 @@ fn every_flipped_bit_is_an_error_or_the_state_before_it() {
         let mut node = Node::new(1);
         node.write(&segment(0), &bytes);
         let counts = node.counts();
-        let mut starts = vec![];
-        let (mut at, mut expected) = (0, 0);
-        while let Parsed::Whole(batch) = batch::parse(&bytes[at..], expected).unwrap() {
-            starts.push(at);
-            at += batch.size;
-            expected = batch.last_offset + 1;
-        }
-        for (number, start) in starts.iter().enumerate() {
+        let batches = batches(&bytes, 0);
+        let expected = batches.last().unwrap().1.last_offset + 1;
+        for (number, (start, _)) in batches.iter().enumerate() {
             let mut flipped = bytes.clone();
             flipped[start + number * 5 % 70] ^= 1 << (number % 8);
             let mut cut = Node::new(1);
