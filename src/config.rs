@@ -12,9 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::cli::{CollectorFlags, Format, LogLevel, ServeArgs};
-use crate::model::{
-    CollectorName, Schedule, SettingsStatus, deserialize_duration, routes, text,
-};
+use crate::model::{CollectorName, Schedule, SettingsStatus, deserialize_duration, routes, text};
 use crate::recording;
 use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;

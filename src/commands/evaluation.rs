@@ -9,9 +9,7 @@ use crate::collect;
 use crate::collect::dump_service::DumpService;
 use crate::config::{Config, InUse};
 use crate::model::EvidenceStatus;
-use crate::model::{
-    AnyReading, BrokerSnapshot, Clock, CollectorName, SettingsStatus, Snapshot,
-};
+use crate::model::{AnyReading, BrokerSnapshot, Clock, CollectorName, SettingsStatus, Snapshot};
 use crate::verdict::View;
 use crate::verdict::evaluate::Evaluator;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Diagnosis};

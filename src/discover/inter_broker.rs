@@ -129,7 +129,9 @@ impl<'a> InterBrokerListener<'a> {
             found.authorities = self.authorities(&read_file)?.map(Secret::new);
         }
         // Where the brokers show each other a certificate, that is their login.
-        if self.protocol == SecurityProtocol::Ssl && self.get("ssl.client.auth")? == Some("required") {
+        if self.protocol == SecurityProtocol::Ssl
+            && self.get("ssl.client.auth")? == Some("required")
+        {
             let (certificate, key) = self.identity(&read_file)?;
             (found.certificate, found.key) = (Some(certificate), Some(key));
         }

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
-use super::question::{API_VERSIONS, METADATA, METADATA_WITH_LISTENERS, Question, offers_listeners};
+use super::question::{
+    API_VERSIONS, METADATA, METADATA_WITH_LISTENERS, Question, offers_listeners,
+};
 use super::security::{Login, Security, SecuritySource, Tls, Trust};
 use super::thread::on_thread;
 pub use super::timing::Timing;

@@ -70,3 +70,24 @@ impl From<OwnConnections> for Dialer {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn own_connections_forget_the_oldest_first() {
+        let own = OwnConnections::default();
+        let local = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        own.register(local(1));
+        own.register(local(2));
+        own.register(local(1));
+        for port in 1000..1255 {
+            own.register(local(port));
+        }
+        assert_eq!(own.0.lock().unwrap().len(), 256);
+        assert!(own.contains(local(1)) && !own.contains(local(2)));
+    }
+}

@@ -180,8 +180,8 @@ impl Tls {
             tls.trust = Trust::Verified;
         }
         if let Some((chain, key)) = settings.identity {
-            let identity = CertifiedKey::from_der(chain, key, &provider())
-                .map_err(TlsSettingsError::Key)?;
+            let identity =
+                CertifiedKey::from_der(chain, key, &provider()).map_err(TlsSettingsError::Key)?;
             tls.identity = Some(Arc::new(identity));
         }
         if let Some(name) = settings.server_name {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::reading::NOT_READ_YET;
 use super::{
-    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, Label, MetadataLog, Mode, Moment,
-    ProbeReport, ProcessKey, ProgressReport, Reading, Reason, SocketOwners, SocketPulse,
+    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, Label, MetadataLog, Mode,
+    Moment, ProbeReport, ProcessKey, ProgressReport, Reading, Reason, SocketOwners, SocketPulse,
     StandingDeadlock, ThreadReport, ZooKeeperReport,
 };
 

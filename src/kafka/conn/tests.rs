@@ -250,17 +250,3 @@ async fn own_connections_are_found_by_their_local_address() {
     drop(conn);
     assert!(own.contains(local), "the kernel keeps it in TIME_WAIT");
 }
-
-#[test]
-fn own_connections_forget_the_oldest_first() {
-    let own = OwnConnections::default();
-    let local = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-    own.register(local(1));
-    own.register(local(2));
-    own.register(local(1));
-    for port in 1000..1255 {
-        own.register(local(port));
-    }
-    assert_eq!(own.0.lock().unwrap().len(), 256);
-    assert!(own.contains(local(1)) && !own.contains(local(2)));
-}

@@ -196,11 +196,23 @@ fn what_cannot_be_used_is_named_by_where_it_stands() {
         })
     };
     let table = [
-        (of_broker(secret("x"), None, None), "credentials: inter_broker, its ssl.truststore: holds no certificate;"),
-        (of_broker(None, secret("x"), secret("x")), "credentials: inter_broker, its ssl.keystore: holds no certificate;"),
-        (of_broker(None, secret(CA), secret(CA)), "credentials: inter_broker, its ssl.keystore: holds no private key"),
+        (
+            of_broker(secret("x"), None, None),
+            "credentials: inter_broker, its ssl.truststore: holds no certificate;",
+        ),
+        (
+            of_broker(None, secret("x"), secret("x")),
+            "credentials: inter_broker, its ssl.keystore: holds no certificate;",
+        ),
+        (
+            of_broker(None, secret(CA), secret(CA)),
+            "credentials: inter_broker, its ssl.keystore: holds no private key",
+        ),
         (configured("x", CA), "`tls.ca_file`: holds no certificate;"),
-        (configured(CA, "x"), "`tls.cert_file`: holds no certificate;"),
+        (
+            configured(CA, "x"),
+            "`tls.cert_file`: holds no certificate;",
+        ),
         (configured(CA, CA), "`tls.key_file`: holds no private key"),
     ];
     for (error, beginning) in table {
