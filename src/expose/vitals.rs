@@ -218,6 +218,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             FindingId::JvmDeadlock,
             FindingId::LockCycle,
             FindingId::StalledPool,
+            FindingId::JvmPaused,
             FindingId::MissingThread,
         ],
     )

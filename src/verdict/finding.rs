@@ -71,6 +71,9 @@ findings! {
     ProcessStopped = "process_stopped", Critical, "Stopped process",
         "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
         "Find out what stopped it. `kill -CONT PID` continues it; nothing was lost but time.";
+    JvmPaused = "jvm_paused", Critical, "The JVM pauses most of the time",
+        "All threads of the broker stand at safepoints for more than half of the time, most often for garbage collection of a full heap: whatever it answers comes late, and above 80 % clients give up.",
+        "Check what fills the heap, and -Xmx. A restart empties it; save the evidence first, with a heap dump if the cause is unknown.";
     ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
         "The broker's port accepts connections and its API does not answer: clients hang without an error.",
         "See the thread findings for the cause. Without one, check garbage collection, CPU and disk of the host, and whether the container is paused.";

@@ -11,6 +11,8 @@ use std::time::Duration;
 use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
+use super::memory::PAUSED;
+use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
     BrokerSnapshot, CollectorName, Deadlock, TcpState, duration_text, seconds_text,
@@ -72,7 +74,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 26] = [
+pub const RULES: [Rule; 27] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -81,6 +83,7 @@ pub const RULES: [Rule; 26] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::JvmPaused, 0, 10, jvm_paused),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
         .twice_in(CollectorName::Cluster),
@@ -202,6 +205,18 @@ fn process_stopped(case: &Case<'_>) -> RuleResult {
         )]),
         Some(_) => Absent,
     }
+}
+
+fn jvm_paused(case: &Case<'_>) -> RuleResult {
+    let Some(share) = case.memory.share_paused(case.broker, case.now) else {
+        return Unknown;
+    };
+    let fact = format!(
+        "at safepoints for {:.0} % of the last {}",
+        100.0 * share,
+        duration_text(WINDOW)
+    );
+    present_if((share > PAUSED).then_some(fact))
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.

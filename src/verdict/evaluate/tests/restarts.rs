@@ -143,6 +143,24 @@ fn a_young_process_is_starting_until_it_has_answered() {
 }
 
 #[test]
+fn a_young_process_that_has_served_and_no_longer_listens_ends() {
+    let mut scene = scene();
+    scene.broker = process(11, scene.now);
+    assert_eq!(scene.after(10, |_, _| {}).state, BrokerState::Healthy);
+    let refused = |broker: &mut BrokerSnapshot, now| {
+        broker.probes = known(probe(Some((Reason::Refused, false))), now)
+    };
+    let ending = scene.after(20, refused);
+    assert_eq!(ending.state, BrokerState::Down);
+    assert!(
+        ending.sentence.contains("has not listened since")
+            && ending.remedy.contains("it is shutting down"),
+        "{}",
+        ending.sentence
+    );
+}
+
+#[test]
 fn a_restart_is_followed_until_the_broker_is_in_every_isr() {
     let mut scene = scene();
     let since = scene.now;
