@@ -23,6 +23,8 @@ pub(super) struct File<'a> {
     pub(super) dumps: Range<usize>,
     /// Broker ids in the names of its threads.
     pub(super) dump_ids: BTreeSet<i32>,
+    /// A dump has threads that only a Kafka node has.
+    pub(super) dump_of_node: bool,
     pub(super) log: Option<Log<'a>>,
     pub(super) properties: Option<Properties>,
     pub(super) found: Option<Found>,
@@ -93,11 +95,14 @@ impl<'a> File<'a> {
                 _ => Unrecognised::UnknownForm,
             });
         }
+        let dumps = first_dump..analysis.dumps.len();
+        let mut own = analysis.dumps.get(dumps.clone()).into_iter().flatten();
         Ok(File {
             source,
             text,
             forms,
-            dumps: first_dump..analysis.dumps.len(),
+            dump_of_node: own.any(|dump| dump.of_node),
+            dumps,
             dump_ids,
             log,
             properties,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::model::{Deadlock, LockQueue, NamedIssue};
 use crate::parse::thread_dump::{self, ThreadDump};
 use crate::threads::known_issues;
+use crate::threads::pools;
 use crate::threads::wait_graph::WaitGraph;
 
 /// The shape of `--output json`, documented in `docs/analyze.md`.
@@ -24,6 +25,9 @@ pub struct DumpFacts {
     pub vm: Option<String>,
     pub threads: usize,
     pub truncated: bool,
+    /// It has threads that only a Kafka node has: what is known of Kafka may be said of it.
+    #[serde(skip)]
+    pub of_node: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,6 +93,7 @@ impl Analysis {
             vm: dump.vm.map(str::to_owned),
             threads: dump.threads.len(),
             truncated: dump.truncated,
+            of_node: is_of_node(dump),
         });
         let graph = WaitGraph::of(dump);
         self.deadlocks.extend(
@@ -97,25 +102,32 @@ impl Analysis {
                 .into_iter()
                 .map(|deadlock| facts(index, deadlock)),
         );
-        self.convoys
-            .extend(graph.convoys().into_iter().map(|queue| {
-                let LockQueue {
-                    lock_class: lock,
-                    waiters,
-                    waiters_left_out,
-                    owner,
-                    owner_frames,
-                } = queue;
-                ConvoyFacts {
-                    dump: index,
-                    lock,
-                    waiters,
-                    waiters_left_out,
-                    owner,
-                    owner_frames,
-                }
-            }));
+        self.convoys.extend(graph.queues().into_iter().map(|queue| {
+            let LockQueue {
+                lock_class: lock,
+                waiters,
+                waiters_left_out,
+                owner,
+                owner_frames,
+            } = queue;
+            ConvoyFacts {
+                dump: index,
+                lock,
+                waiters,
+                waiters_left_out,
+                owner,
+                owner_frames,
+            }
+        }));
     }
+}
+
+/// By the names of its threads, or of those that the JVM's report of a deadlock names.
+fn is_of_node(dump: &ThreadDump<'_>) -> bool {
+    let reported = dump.reported.iter().flatten();
+    let names = dump.threads.iter().map(|thread| thread.name);
+    let mut names = names.chain(reported.map(|thread| thread.name));
+    names.any(pools::is_of_node)
 }
 
 fn facts(dump: usize, deadlock: Deadlock) -> DeadlockFacts {

@@ -225,10 +225,11 @@ impl Names {
             () => None,
         };
         let by_manifest = || Some((Name::Id(in_manifest?), By::Manifest));
-        let of_one_broker = [Form::Sockets, Form::Fds, Form::Dump, Form::BrokerLog];
+        let of_one_broker = [Form::Sockets, Form::Fds, Form::BrokerLog];
         let by_file_name = || {
             let id = self.hint(file.source)?;
-            let is_one = of_one_broker.into_iter().any(|form| file.is(form));
+            // Of a dump the name counts only if a broker's threads are in it: applications number their files as well.
+            let is_one = file.dump_of_node || of_one_broker.into_iter().any(|form| file.is(form));
             is_one.then_some((Name::Id(id), By::FileName))
         };
         by_content.or_else(by_manifest).or_else(by_file_name)
@@ -359,6 +360,8 @@ mod tests {
             ("ExpirationReaper-2", Some(2)),
             ("ExpirationReaper-219-AlterAcls", Some(219)),
             ("ReplicaFetcherThread-0-3", None),
+            // 0.8: the port, and the thread's number.
+            ("kafka-network-thread-9092-2", None),
             ("kafka-request-handler-4", None),
         ];
         for (thread, id) in table {

@@ -6,6 +6,11 @@ use std::fmt::Write as _;
 use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, Member};
 use crate::analyze::{Address, BrokerFacts, By, Explanation, Fact, Form, Verdict};
 use crate::model::NamedIssue;
+use crate::model::text::first_of;
+use crate::threads::stack;
+
+/// Queues for locks that are shown of one dump, the longest first.
+const QUEUES: usize = 8;
 
 /// Plain text: the brokers, those to blame first; facts that are not about one broker; the dumps; the files.
 pub fn explained(explanation: &Explanation) -> String {
@@ -119,7 +124,7 @@ pub fn text(analysis: &Analysis) -> String {
                     let _ = writeln!(out, "The same deadlock as in {before}");
                     waiting(&mut out, found);
                 }
-                None => deadlock(&mut out, found),
+                None => deadlock(&mut out, found, dump.of_node),
             }
         }
         let first = analysis
@@ -130,25 +135,34 @@ pub fn text(analysis: &Analysis) -> String {
             .iter()
             .skip(first)
             .take_while(|convoy| convoy.dump == index);
-        convoys.for_each(|found| convoy(&mut out, found));
+        convoys
+            .clone()
+            .take(QUEUES)
+            .for_each(|found| convoy(&mut out, found));
+        let more = convoys.count().saturating_sub(QUEUES);
+        if more > 0 {
+            let _ = writeln!(out, "and {more} more queues for locks");
+        }
         out.push('\n');
     }
     out
 }
 
-fn deadlock(out: &mut String, found: &DeadlockFacts) {
-    let _ = writeln!(
-        out,
-        "Deadlock of {} threads; only a restart frees them:",
-        found.members()
-    );
+/// `of_node`: it is a Kafka node's, so what is known of Kafka may be said of it.
+fn deadlock(out: &mut String, found: &DeadlockFacts, of_node: bool) {
+    let remedy = if of_node {
+        "; only a restart frees them"
+    } else {
+        ""
+    };
+    let _ = writeln!(out, "Deadlock of {} threads{remedy}:", found.members());
     for member in &found.cycle {
         let _ = writeln!(
             out,
             "  {} holds {} and wants {}",
             member.thread, member.holds, member.wants
         );
-        for frame in member.frames.iter().take(3) {
+        for frame in stack::shown(&member.frames).take(3) {
             let _ = writeln!(out, "      at {frame}");
         }
     }
@@ -156,7 +170,7 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
         let _ = writeln!(out, "  and {} more", found.cycle_left_out);
     }
     waiting(out, found);
-    if found.known_issues.is_empty() {
+    if found.known_issues.is_empty() && of_node {
         out.push_str("  no known issue of Kafka matches\n");
     }
     found
@@ -167,14 +181,9 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
 
 fn waiting(out: &mut String, found: &DeadlockFacts) {
     if !found.waiting.is_empty() {
-        let _ = writeln!(
-            out,
-            "  blocked behind the cycle: {}",
-            found.waiting.join(", ")
-        );
-        if found.waiting_left_out > 0 {
-            let _ = writeln!(out, "  and {} more", found.waiting_left_out);
-        }
+        let all = found.waiting.len() + found.waiting_left_out;
+        let waiting = first_of(&found.waiting, all);
+        let _ = writeln!(out, "  blocked behind the cycle: {waiting}");
     }
 }
 
@@ -203,13 +212,22 @@ fn convoy(out: &mut String, found: &ConvoyFacts) {
         .owner
         .as_deref()
         .unwrap_or("a thread that the dump does not name");
-    let _ = writeln!(
-        out,
-        "{} threads wait for {}, held by {owner}",
-        found.waiters.len() + found.waiters_left_out,
-        found.lock
-    );
-    for frame in found.owner_frames.iter().take(3) {
+    let all = found.waiters.len() + found.waiters_left_out;
+    let _ = match found.waiters.as_slice() {
+        [waiter] if all == 1 => {
+            writeln!(out, "{waiter} waits for {}, held by {owner}", found.lock)
+        }
+        waiters => writeln!(
+            out,
+            "{all} threads wait for {}, held by {owner}: {}",
+            found.lock,
+            first_of(waiters, all)
+        ),
+    };
+    for frame in stack::shown(&found.owner_frames).take(3) {
         let _ = writeln!(out, "      at {frame}");
     }
 }
+
+#[cfg(test)]
+mod tests;

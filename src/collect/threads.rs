@@ -15,6 +15,7 @@ use crate::model::{
 use crate::parse::thread_dump;
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::threads::known_issues::{each_once, matching};
+use crate::threads::loops::LoopDetector;
 use crate::threads::missing::ThreadInventory;
 use crate::threads::pools::Pool;
 use crate::threads::stalls::StallDetector;
@@ -182,6 +183,7 @@ const MAX_CONVOYS: usize = 8;
 #[derive(Debug, Default)]
 pub struct ThreadHistory {
     stalls: StallDetector,
+    loops: LoopDetector,
     inventory: ThreadInventory,
     owners: Owners,
 }
@@ -235,6 +237,7 @@ pub fn report(
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
         missing: history.inventory.observe(newest, behind, now),
+        loops: history.loops.observe(newest, now),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
     };

@@ -82,9 +82,9 @@ catalogue! {
     DEADLOCKED_THREADS = ("kafka_vitals_deadlocked_threads", ["broker"],
         "Threads that are members of a deadlock; threads that are blocked behind the cycle are not counted.");
     KNOWN_DETECTED = ("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
-        "1 for each known issue of Kafka that the present deadlock or a stall is, by threads, locks and frames; the page / shows whether that is exact or a probable match. fixed_in lists the first releases with the fix, empty if unknown.");
+        "1 for each known issue of Kafka that the present deadlock or a stall is, by threads, locks and frames, or that may have ended a thread or keeps it in a loop; the page / shows whether that is exact or a probable match. fixed_in lists the first releases with the fix, empty if unknown.");
     KNOWN_EXPOSED = ("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
-        "1 for each known issue whose fault was seen in the source of this broker's version; versions and issues for which that is unknown are not exported.");
+        "1 for each known issue to which this broker is exposed: its fault was seen in the source of the broker's version, and server.properties and the mode have what it needs (docs/known-issues.md). Where either is unknown it is not exported: no series is no proof that a fault is absent.");
     THREADS = ("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
     STALLED = ("kafka_vitals_stalled_threads", ["broker", "pool"],

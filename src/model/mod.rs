@@ -18,10 +18,11 @@ mod tcp;
 pub mod text;
 mod threads;
 mod time;
+mod version;
 mod visible;
 mod zookeeper;
 
-pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{Broker, Features, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use cluster::{ClusterCounts, ClusterSource, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
@@ -33,12 +34,13 @@ pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, MoreDeadlocks, NamedIssue,
-    PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, LockQueue, Loop, MatchQuality, MissingThread, MoreDeadlocks,
+    NamedIssue, PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
     rfc3339_millis, seconds_text,
 };
+pub use version::{Build, KafkaVersion, NoVersion, Release};
 pub use visible::{is_unseen, visible};
 pub use zookeeper::{OwnRegistration, ZooKeeperReport};

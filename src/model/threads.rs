@@ -24,6 +24,8 @@ pub struct ThreadReport {
     pub stalls: Option<PoolFindings<Stall>>,
     /// None until two dumps of the process are far enough apart, and while the broker shuts down.
     pub missing: Option<PoolFindings<MissingThread>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loops: Vec<Loop>,
     /// From the request to the last byte.
     pub duration: Duration,
     pub bytes: u64,
@@ -58,6 +60,18 @@ pub struct Stall {
     /// The stack of one of them, topmost frame first.
     pub frames: Vec<String>,
     /// The known faults that it is; empty means unknown.
+    pub known_issues: Vec<NamedIssue>,
+}
+
+/// A thread that stays in one method over several dumps, and uses a core all the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loop {
+    pub thread: String,
+    /// The first dump that showed it there.
+    pub since: Moment,
+    /// Its stack in the newest one, topmost frame first.
+    pub frames: Vec<String>,
+    /// The known faults that it may be, at least one.
     pub known_issues: Vec<NamedIssue>,
 }
 

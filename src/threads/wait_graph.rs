@@ -174,6 +174,15 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// Locks that several threads wait for outside deadlocks, the longest queue first.
     pub fn convoys(&self) -> Vec<LockQueue> {
+        self.queues_of(|queue, _| queue.len() >= CONVOY_WAITERS)
+    }
+
+    /// The same, and single threads that wait for a lock whose holder is known.
+    pub fn queues(&self) -> Vec<LockQueue> {
+        self.queues_of(|queue, holder| queue.len() >= CONVOY_WAITERS || holder.is_some())
+    }
+
+    fn queues_of(&self, counts: impl Fn(&[usize], Option<usize>) -> bool) -> Vec<LockQueue> {
         let mut queues: HashMap<(Lock<'a>, Option<usize>), Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
             let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else {
@@ -186,9 +195,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 queues.entry((want.lock, holder)).or_default().push(index);
             }
         }
+        let holder = |queue: &[usize]| self.edges[*queue.first()?].holder;
         let mut queues: Vec<Vec<usize>> = queues
             .into_values()
-            .filter(|queue| queue.len() >= CONVOY_WAITERS)
+            .filter(|queue| counts(queue, holder(queue)))
             .collect();
         queues
             .sort_unstable_by_key(|queue| (std::cmp::Reverse(queue.len()), queue.first().copied()));

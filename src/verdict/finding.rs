@@ -138,7 +138,7 @@ findings! {
         "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",
         "Renew it in the broker's keystore. Brokers since 1.1 take a new keystore without a restart, by kafka-configs.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
-        "The broker's version has faults that can hang a broker and that later releases have fixed.",
+        "The broker's version has faults that can hang a broker, end its threads or fill its memory, and the broker is configured so that they can strike. Later releases have fixed them.",
         "Plan the upgrade before it happens.";
 }
 

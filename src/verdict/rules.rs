@@ -6,6 +6,7 @@ mod case;
 mod replication;
 mod requests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::finding::FindingId;
@@ -15,9 +16,9 @@ use super::memory::PAUSED;
 use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, MissingThread, TcpState, duration_text, seconds_text,
 };
-use crate::threads::known_issues;
+use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
 use crate::threads::stalls::stall_text;
 pub use case::Case;
 use case::present_if;
@@ -183,12 +184,14 @@ fn missing_thread(case: &Case<'_>) -> RuleResult {
     else {
         return Unknown;
     };
-    present_if(
-        missing
-            .found
-            .iter()
-            .map(|gone| format!("{} ({}) has ended", gone.thread, gone.pool)),
-    )
+    let fact = |gone: &MissingThread| {
+        let mut fact = format!("{} ({}) has ended", gone.thread, gone.pool);
+        for known in may_have_ended(&case.broker.broker, &gone.thread) {
+            fact += &format!(", as by {}: {}", known.key, known.title);
+        }
+        fact
+    };
+    present_if(missing.found.iter().map(fact))
 }
 
 fn process_stopped(case: &Case<'_>) -> RuleResult {
@@ -398,14 +401,33 @@ fn peer_unreachable(case: &Case<'_>) -> RuleResult {
 }
 
 fn known_issue_exposed(case: &Case<'_>) -> RuleResult {
-    let Some(version) = &case.broker.broker.kafka_version else {
+    let broker = &case.broker.broker;
+    let Ok(known) = exposures(broker) else {
         return Unknown;
     };
-    let fact = |known: &&known_issues::KnownIssue| match known.fixed_in.first() {
-        Some(fixed) => format!("{}: {}, fixed in {fixed}", known.key, known.title),
-        None => format!("{}: {}", known.key, known.title),
-    };
-    present_if(known_issues::exposed(version).iter().map(fact))
+    if known.exposed.is_empty() {
+        return Absent;
+    }
+    let mut facts = vec![remedy(broker, known.release, &known.exposed).text()];
+    facts.extend(known.exposed.iter().map(|issue| {
+        let fixed = issue.fixed_after(known.release);
+        let fixed = fixed.map_or_else(String::new, |fixed| format!(", fixed in {fixed}"));
+        format!("{}: {}{fixed}", issue.key, issue.title)
+    }));
+    let mut perhaps: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (issue, why) in &known.perhaps {
+        perhaps.entry(*why).or_default().push(&issue.key);
+    }
+    for (why, issues) in perhaps {
+        facts.push(format!("perhaps {}: {why}", issues.join(", ")));
+    }
+    if known.not_searched > 0 {
+        facts.push(format!(
+            "{} other known faults were not searched in {}",
+            known.not_searched, known.release
+        ));
+    }
+    Present(facts)
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use crate::analyze::artifact::File;
 use crate::analyze::dumps::Analysis;
 use crate::analyze::explanation::{By, FactKind, Source};
 use crate::analyze::names::Owner;
-use crate::analyze::stalls::StalledInDumps;
+use crate::analyze::stalls::{LoopInDumps, StalledInDumps};
+use crate::model::text::first_of;
+use crate::threads::stack;
 use crate::threads::stalls::stall_text;
 
 impl Gathering<'_> {
@@ -26,7 +28,8 @@ impl Gathering<'_> {
                 self.add(Some(name), fact.alone());
             }
             for (number, deadlock) in analysis.deadlocks_of(index) {
-                let members = list(deadlock.cycle.iter().map(|member| &member.thread));
+                let members = deadlock.cycle.iter().map(|member| &member.thread);
+                let members = first_of(members, deadlock.members());
                 let hint = if by_name_only {
                     "; only the file's name shows that the dump is of this broker"
                 } else {
@@ -42,6 +45,31 @@ impl Gathering<'_> {
                 self.add(Some(name), fact.against(Some(Source::Dump)));
             }
         }
+    }
+
+    /// It keeps some groups or transactions from their coordinator, and the broker works otherwise.
+    pub(super) fn endless(&mut self, looping: LoopInDumps, files: &[File<'_>], owners: &[Owner]) {
+        let LoopInDumps {
+            found,
+            file,
+            from,
+            until,
+        } = looping;
+        let (Some(file), Some(owner)) = (files.get(file), owners.get(file)) else {
+            return;
+        };
+        let method = stack::shown(&found.frames).next().unwrap_or_default();
+        let keys = list(found.known_issues.iter().map(|known| &known.issue));
+        let text = format!(
+            "{} used a core and did not come out of one method, {from} to {until}, as by {keys}: {method}",
+            found.thread
+        );
+        let fact = fact(FactKind::Loop, file, text, &[]);
+        let name = owner.as_ref().map(|(name, _)| name);
+        if let Some(signals) = self.of(name) {
+            signals.known_issues.extend(found.known_issues);
+        }
+        self.add(name, fact.against(Some(Source::Dump)));
     }
 
     pub(super) fn stall(&mut self, stalled: StalledInDumps, files: &[File<'_>], owners: &[Owner]) {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     BrokerSnapshot, CollectorName, Deadlock, EvidenceStatus, Mode, Moment, PoolFindings, Reading,
-    Snapshot, StateCounts, TcpState, rfc3339,
+    Release, Snapshot, StateCounts, TcpState, rfc3339,
 };
-use crate::threads::known_issues;
+use crate::threads::known_issues::exposure::exposures;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
 use crate::verdict::forecast::Forecast;
@@ -132,10 +132,12 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
         &[label, kafka, java, mode, &roles.join(","), &pid, cluster_id],
         1.0,
     );
-    for known in known_issues::exposed(kafka) {
+    let exposures = exposures(broker).ok();
+    for known in exposures.iter().flat_map(|known| &known.exposed) {
+        let fixed_in: Vec<String> = known.fixed_in.iter().map(Release::to_string).collect();
         f.add(
             &KNOWN_EXPOSED,
-            &[label, &known.key, &known.fixed_in.join(",")],
+            &[label, &known.key, &fixed_in.join(",")],
             1.0,
         );
     }
