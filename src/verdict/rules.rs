@@ -13,9 +13,10 @@ use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, TcpState, ThreadReport, duration_text, seconds_text,
 };
 use crate::threads::known_issues;
+use crate::threads::likely::{STANDS, likely_text};
 use crate::threads::stalls::stall_text;
 pub use case::Case;
 use case::present_if;
@@ -72,7 +73,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 26] = [
+pub const RULES: [Rule; 27] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -108,6 +109,7 @@ pub const RULES: [Rule; 26] = [
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
+    rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
@@ -125,10 +127,10 @@ pub const RULES: [Rule; 26] = [
 
 fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult {
     let Some(present) = &case.broker.deadlock else {
-        return if case.broker.threads.fresh(case.now).is_some() {
-            Absent
-        } else {
-            Unknown
+        let understood = |report: &ThreadReport| report.not_understood.is_empty();
+        return match case.broker.threads.fresh(case.now) {
+            Some(report) if understood(report) => Absent,
+            _ => Unknown,
         };
     };
     let mut facts = Vec::new();
@@ -169,6 +171,21 @@ fn stalled_pool(case: &Case<'_>) -> RuleResult {
         return Unknown;
     };
     present_if(stalls.found.iter().map(stall_text))
+}
+
+/// Only what dumps far enough apart show: a wait for a peer or a disk ends.
+fn likely_deadlock(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some((_, at))) = (
+        case.broker.threads.fresh(case.now),
+        case.broker.threads.last(),
+    ) else {
+        return Unknown;
+    };
+    let stands = report
+        .likely_deadlocks
+        .iter()
+        .filter(|likely| at.since(likely.since) >= STANDS);
+    present_if(stands.map(likely_text))
 }
 
 fn missing_thread(case: &Case<'_>) -> RuleResult {
