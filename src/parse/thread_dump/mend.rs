@@ -123,10 +123,11 @@ fn breaks_differ(text: &str) -> bool {
     };
     let lacks_end = |at: usize| {
         let after = bytes.get(at..).unwrap_or_default();
-        let length = memchr(b'\n', after).unwrap_or(after.len());
-        let rest = after.get(..length).unwrap_or_default().trim_ascii_end();
+        let (rest, next) = after.split_at(memchr(b'\n', after).unwrap_or(after.len()));
+        let rest = rest.trim_ascii_end();
         let cut_in_report = || rest.starts_with(b" monitor") && memchr(b')', rest).is_none();
-        rest.is_empty() || rest.ends_with(b"(a") || cut_in_report()
+        let class_is_below = || next.trim_ascii_start().starts_with(b"(a ");
+        rest.is_empty() || rest.ends_with(b"(a") || cut_in_report() || class_is_below()
     };
     let sample = |words| memmem::find_iter(bytes, words).take(SAMPLE);
     let first = match sample(STATE).next() {

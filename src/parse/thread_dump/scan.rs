@@ -96,9 +96,10 @@ fn no_dump(bytes: &[u8]) -> DumpError {
         return DumpError::OpenJ9;
     }
     let unread = unread::anywhere(bytes);
-    match unread == Unread::default() {
-        true => DumpError::NoDump,
-        false => DumpError::NoThread(unread),
+    // Prose may name the report.
+    match unread.blocked + unread.holders {
+        0 => DumpError::NoDump,
+        _ => DumpError::NoThread(unread),
     }
 }
 
