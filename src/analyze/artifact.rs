@@ -64,6 +64,9 @@ impl<'a> File<'a> {
             dump_ids.extend(threads.filter_map(|thread| ids::id_of_thread(thread.name)));
             analysis.add(source, dump);
         }
+        if let Err(DumpError::NoThread(unread)) = &dumps {
+            analysis.add_unread(source, *unread);
+        }
         let log = server_log::parse(text);
         // A log lists the settings as well, each on a line of its own.
         let other = dumps.is_err() && log.is_none() && text.len() <= FILE_CAP;
@@ -74,7 +77,7 @@ impl<'a> File<'a> {
         let found = Found::parse(text);
         let is_group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
         let forms = [
-            (Form::Dump, dumps.is_ok()),
+            (Form::Dump, analysis.dumps.len() > first_dump),
             (Form::Sockets, sockets::sockets(text).next().is_some()),
             (Form::Topics, topics::partitions(text).next().is_some()),
             (Form::Groups, groups::lines(text).any(is_group)),

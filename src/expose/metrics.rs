@@ -78,7 +78,7 @@ catalogue! {
     ACCEPT_LIMIT = ("kafka_vitals_accept_queue_limit", ["broker", "listener"],
         "Length at which the accept queue drops further connections; absent where only /proc/PID/net could be read.");
     DEADLOCK = ("kafka_vitals_deadlock_detected", ["broker"],
-        "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown.");
+        "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown, also where a part of the newest dump was not understood.");
     DEADLOCKED_THREADS = ("kafka_vitals_deadlocked_threads", ["broker"],
         "Threads that are members of a deadlock; threads that are blocked behind the cycle are not counted.");
     KNOWN_DETECTED = ("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],

@@ -205,6 +205,10 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             brief_text(report.duration)
         )
     }))
+    .note(
+        dump.filter(|(report, _)| report.deadlocks.is_empty() && !report.not_understood.is_empty())
+            .map(|_| "whether deadlocked: unknown".to_owned()),
+    )
     .note((suspects > 0).then(|| format!("{suspects} make no progress")))
     .note(
         broker
@@ -219,6 +223,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             FindingId::LockCycle,
             FindingId::StalledPool,
             FindingId::JvmPaused,
+            FindingId::LikelyDeadlock,
             FindingId::MissingThread,
         ],
     )

@@ -107,6 +107,9 @@ findings! {
     IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
         "Only the leader of these partitions holds all data. If the followers are live, suspect the leader: a stuck leader removes healthy followers from the ISR.",
         "If this broker is gray (alive, not working), restart it, not its followers. If followers are down, bring them back.";
+    LikelyDeadlock = "likely_deadlock", Warning, "Likely deadlock",
+        "Dumps show a thread that waits for another one to end, to finish a task or to make room, and holds a lock that others want meanwhile. If one of these is the one that it waits for, none of them continues. No dump shows for which thread it waits, so this is no proof.",
+        "Compare the stacks of both sides. If the first can only continue when the other does, save the evidence and restart this broker; that something is shut down right now is the usual occasion.";
     MissingThread = "missing_thread", Warning, "Threads have ended",
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";

@@ -44,8 +44,9 @@ pub const DECIDING: [FindingId; 7] = [
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 4] = [
+pub(super) const PARTIAL: [FindingId; 5] = [
     FindingId::JvmPaused,
+    FindingId::LikelyDeadlock,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
     FindingId::MetadataStalled,
@@ -185,6 +186,7 @@ impl Memory {
             value: report, at, ..
         } = &broker.threads
             && report.deadlocks.is_empty()
+            && report.not_understood.is_empty()
             && report
                 .stalls
                 .as_ref()
@@ -286,7 +288,9 @@ impl Memory {
         let age = broker.broker.started.map(|started| now.since(started));
         let may_start =
             broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
-        let dump_counts = !may_start && broker.threads.fresh(now).is_some();
+        let dump = broker.threads.fresh(now);
+        let understood = dump.is_some_and(|report| report.not_understood.is_empty());
+        let dump_counts = !may_start && understood;
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
         if decided {

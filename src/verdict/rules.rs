@@ -16,9 +16,11 @@ use super::memory::PAUSED;
 use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, MissingThread, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, MissingThread, TcpState, ThreadReport, duration_text,
+    seconds_text,
 };
 use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
+use crate::threads::likely::{STANDS, likely_text};
 use crate::threads::stalls::stall_text;
 pub use case::Case;
 use case::present_if;
@@ -75,7 +77,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 27] = [
+pub const RULES: [Rule; 28] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -112,6 +114,7 @@ pub const RULES: [Rule; 27] = [
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
+    rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
@@ -129,10 +132,10 @@ pub const RULES: [Rule; 27] = [
 
 fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult {
     let Some(present) = &case.broker.deadlock else {
-        return if case.broker.threads.fresh(case.now).is_some() {
-            Absent
-        } else {
-            Unknown
+        let understood = |report: &ThreadReport| report.not_understood.is_empty();
+        return match case.broker.threads.fresh(case.now) {
+            Some(report) if understood(report) => Absent,
+            _ => Unknown,
         };
     };
     let mut facts = Vec::new();
@@ -173,6 +176,21 @@ fn stalled_pool(case: &Case<'_>) -> RuleResult {
         return Unknown;
     };
     present_if(stalls.found.iter().map(stall_text))
+}
+
+/// Only what dumps far enough apart show: a wait for a peer or a disk ends.
+fn likely_deadlock(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some((_, at))) = (
+        case.broker.threads.fresh(case.now),
+        case.broker.threads.last(),
+    ) else {
+        return Unknown;
+    };
+    let stands = report
+        .likely_deadlocks
+        .iter()
+        .filter(|likely| at.since(likely.since) >= STANDS);
+    present_if(stands.map(likely_text))
 }
 
 fn missing_thread(case: &Case<'_>) -> RuleResult {

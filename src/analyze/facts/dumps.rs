@@ -23,9 +23,21 @@ impl Gathering<'_> {
             let time = dump.time.as_ref();
             let at = time.map_or_else(String::new, |time| format!(" at {time}"));
             if analysis.deadlocks_of(index).next().is_none() {
-                let text = format!("no deadlock in its dump{at}");
-                let fact = fact(FactKind::NoDeadlock, file, text, &[]);
-                self.add(Some(name), fact.alone());
+                let (kind, text) = match dump.not_understood.as_slice() {
+                    [] => (FactKind::NoDeadlock, format!("no deadlock in its dump{at}")),
+                    not => {
+                        let what = list(not);
+                        let text = format!("not understood in its dump{at}: {what}");
+                        (FactKind::NotUnderstood, text)
+                    }
+                };
+                self.add(Some(name), fact(kind, file, text, &[]).alone());
+            }
+            // It proves nothing alone: not even a certain owner makes the broker gray by it.
+            for likely in analysis.likely_of(index) {
+                let text = format!("likely deadlock{at}: {}", likely.text);
+                let fact = fact(FactKind::LikelyDeadlock, file, text, &[]);
+                self.add(Some(name), fact.against(Some(Source::Dump)));
             }
             for (number, deadlock) in analysis.deadlocks_of(index) {
                 let members = deadlock.cycle.iter().map(|member| &member.thread);

@@ -237,7 +237,7 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members = members.sum::<usize>() + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
-    } else if report.is_some() {
+    } else if report.is_some_and(|report| report.not_understood.is_empty()) {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);
     }
