@@ -2,12 +2,15 @@
 //! `tests/fuzz_corpus.rs` replays the corpus with them.
 
 use std::fs;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use kafka_vitals::analyze;
+use kafka_vitals::analyze::formats::{fds, limits, sockets, top};
+use kafka_vitals::analyze::long_log::LongLog;
 use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
 use kafka_vitals::collect::metadata_log::count::count as count_log;
@@ -34,7 +37,7 @@ use kafka_vitals::sys::sock_diag::{self, States};
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
@@ -46,6 +49,8 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("properties", properties),
     ("config", config),
     ("saved_text", saved_text),
+    ("sockets_text", sockets_text),
+    ("fds_text", fds_text),
 ];
 
 /// Decodes, parses and evaluates a thread dump, and reads every lazy part.
@@ -208,8 +213,27 @@ fn config(bytes: &[u8]) {
 
 /// Explains one saved file, whatever its form: `netstat`, `ss`, `lsof`, `kafka-topics`, a log, a dump; and masks it.
 fn saved_text(bytes: &[u8]) {
+    let mut log = LongLog::default();
+    let _ = log.write_all(bytes);
+    assert!(log.finish().len() <= bytes.len());
     analyze::explain(&[("saved.txt".into(), bytes.to_vec())]);
     mask::text(&String::from_utf8_lossy(bytes));
+}
+
+/// Reads a table of sockets, whatever tool printed it. What has both addresses and a state is among all rows.
+fn sockets_text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for source in ["a.txt", "ss-close-wait.txt"] {
+        let rows = sockets::lines(&text, source).count();
+        assert!(sockets::sockets(&text, source).count() <= rows);
+    }
+}
+
+/// Reads lists of file handles, their limit and the threads of `top`.
+fn fds_text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert!(fds::fds(&text).count() <= text.lines().count());
+    let _ = (limits::open_files(&text), top::threads(&text).len());
 }
 
 /// Returns a folder of this process alone.

@@ -54,6 +54,7 @@ fn known_by(by: By) -> &'static str {
         By::Content => "by its content",
         By::Manifest => "by its bundle's manifest",
         By::LastPartOfAddress => "by the last part of its address",
+        By::Container => "only by the name of its container or host",
         By::FileName => "only by the file's name",
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::gathering::{Gathering, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::dumps::Analysis;
-use crate::analyze::explanation::{By, FactKind, Source};
+use crate::analyze::explanation::{FactKind, Source};
 use crate::analyze::names::Owner;
 use crate::analyze::stalls::{LoopInDumps, StalledInDumps};
 use crate::model::text::first_of;
@@ -15,7 +15,7 @@ use crate::threads::stalls::stall_text;
 impl Gathering<'_> {
     pub(super) fn dumps(&mut self, file: &File<'_>, owner: &Owner, analysis: &Analysis) {
         let Some((name, by)) = owner else { return };
-        let by_name_only = *by == By::FileName;
+        let by_name_only = by.is_only_a_name();
         for index in file.dumps.clone() {
             let Some(dump) = analysis.dumps.get(index) else {
                 continue;
@@ -102,7 +102,7 @@ impl Gathering<'_> {
         let fact = fact(FactKind::Stall, file, text, &figures);
         let name = owner.as_ref().map(|(name, _)| name);
         if let (Some(signals), Some((_, by))) = (self.of(name), owner) {
-            signals.dump_is_certain |= *by != By::FileName;
+            signals.dump_is_certain |= !by.is_only_a_name();
             signals.known_issues.extend(stall.known_issues);
         }
         self.add(name, fact.against(Some(Source::Dump)));
