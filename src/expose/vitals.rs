@@ -13,7 +13,9 @@ use crate::model::{
 use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId};
 use crate::verdict::forecast::Forecast;
-use cluster::{brokers, listeners, metadata_log, partitions, peers, registration, requests};
+use cluster::{
+    brokers, groups, listeners, metadata_log, partitions, peers, registration, requests,
+};
 use vital::number;
 
 /// The vital signs of a broker whose process runs; the last one is its version.
@@ -28,6 +30,7 @@ pub fn vitals(
     list.extend(peers(broker, diagnosis, now));
     list.push(partitions(broker, diagnosis, now));
     list.extend(brokers(broker, diagnosis, now));
+    list.extend(groups(broker, now));
     list.extend(metadata_log(broker, diagnosis, now));
     list.extend(registration(broker, diagnosis, now));
     list.extend(levels(snapshot, broker, diagnosis, now));

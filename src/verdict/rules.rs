@@ -162,6 +162,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
             let by = if known.is_exact() { "is" } else { "looks like" };
             facts.push(format!("it {by} {}: {}", known.issue, known.title));
         }
+        facts.extend(case.groups());
     }
     present_if(facts)
 }

@@ -15,7 +15,7 @@ use crate::threads::known_issues::exposure::exposures;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
 use crate::verdict::forecast::Forecast;
-use cluster::{cluster, members_not_well, partitions, probes, zookeeper};
+use cluster::{cluster, groups, members_not_well, partitions, probes, zookeeper};
 use families::Families;
 
 /// The content type of [`render`].
@@ -68,6 +68,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     f.add(&OFFLINE, &[], offline.max().map(|most| most as f64));
     partitions(f, snapshot, now);
     members_not_well(f, snapshot, now);
+    groups(f, snapshot, now);
     view.diagnosis
         .brokers
         .iter()

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
+mod groups;
 mod known_faults;
 mod lasting;
 mod listeners;
