@@ -219,9 +219,9 @@ fn convoy(out: &mut String, found: &ConvoyFacts) {
         }
         waiters => writeln!(
             out,
-            "{all} threads wait for {}, held by {owner}: {}",
-            found.lock,
-            first_of(waiters, all)
+            "{all} threads ({}) wait for {}, held by {owner}",
+            first_of(waiters, all),
+            found.lock
         ),
     };
     for frame in stack::shown(&found.owner_frames).take(3) {
