@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, Member};
+use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, LikelyFacts, Member};
 use crate::analyze::{Address, BrokerFacts, By, Explanation, Fact, Form, Verdict};
 use crate::model::NamedIssue;
 use crate::model::text::first_of;
@@ -54,6 +54,7 @@ fn known_by(by: By) -> &'static str {
         By::Content => "by its content",
         By::Manifest => "by its bundle's manifest",
         By::LastPartOfAddress => "by the last part of its address",
+        By::Container => "only by the name of its container or host",
         By::FileName => "only by the file's name",
     }
 }
@@ -103,6 +104,15 @@ pub fn text(analysis: &Analysis) -> String {
     // Writing to a String cannot fail, here and below.
     for (index, dump) in analysis.dumps.iter().enumerate() {
         let _ = match dump.threads {
+            0 if !dump.not_understood.is_empty()
+                && analysis.deadlocks_of(index).next().is_none() =>
+            {
+                write!(
+                    out,
+                    "{}: parts of a thread dump, no thread was read",
+                    dump.source
+                )
+            }
             0 => write!(
                 out,
                 "{}: the JVM's deadlock report, without threads",
@@ -115,7 +125,13 @@ pub fn text(analysis: &Analysis) -> String {
         }
         out.push_str(if dump.truncated { ", cut off\n" } else { "\n" });
         if analysis.deadlocks_of(index).next().is_none() {
-            out.push_str("No deadlock.\n");
+            out.push_str(match dump.not_understood.is_empty() {
+                true => "No deadlock.\n",
+                false => "Whether there is a deadlock is not known.\n",
+            });
+        }
+        for what in &dump.not_understood {
+            let _ = writeln!(out, "Not understood: {what}");
         }
         for (_, found) in analysis.deadlocks_of(index) {
             // Later dumps of a process show the same threads at the same place.
@@ -126,6 +142,9 @@ pub fn text(analysis: &Analysis) -> String {
                 }
                 None => deadlock(&mut out, found, dump.of_node),
             }
+        }
+        for found in analysis.likely_of(index) {
+            likely(&mut out, found);
         }
         let first = analysis
             .convoys
@@ -177,6 +196,21 @@ fn deadlock(out: &mut String, found: &DeadlockFacts, of_node: bool) {
         .known_issues
         .iter()
         .for_each(|known| issue(out, known));
+}
+
+fn likely(out: &mut String, found: &LikelyFacts) {
+    let _ = writeln!(out, "Likely deadlock: {}", found.text);
+    let sides = [
+        (Some(&found.thread), &found.frames),
+        (found.may_await.as_ref(), &found.may_await_frames),
+    ];
+    for (thread, frames) in sides {
+        let Some(thread) = thread else { continue };
+        let _ = writeln!(out, "  {thread}");
+        for frame in frames.iter().take(3) {
+            let _ = writeln!(out, "      at {frame}");
+        }
+    }
 }
 
 fn waiting(out: &mut String, found: &DeadlockFacts) {

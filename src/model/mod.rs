@@ -5,6 +5,7 @@ mod cluster;
 mod collector;
 mod credentials;
 mod evidence;
+mod groups;
 mod members;
 mod metadata_log;
 pub mod named;
@@ -27,6 +28,7 @@ pub use cluster::{ClusterCounts, ClusterSource, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
+pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use metadata_log::{MetadataLog, Registration};
 pub use probes::{ListenerProbe, PeerProbe, Probe, ProbeError, ProbeReport};
@@ -34,8 +36,9 @@ pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, Loop, MatchQuality, MissingThread, MoreDeadlocks,
-    NamedIssue, PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, LikelyDeadlock, LockQueue, Loop, MatchQuality, MissingThread,
+    MoreDeadlocks, NamedIssue, PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect,
+    ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,

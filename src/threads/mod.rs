@@ -1,6 +1,7 @@
 //! What thread dumps and the progress of threads mean. Pure functions of dumps and samples.
 
 pub mod known_issues;
+pub mod likely;
 pub mod loops;
 pub mod missing;
 pub mod pools;

@@ -7,17 +7,21 @@
 //! Owners of such locks from a dump with `-l` also apply to later dumps, as long as waiter and owner both stay at the
 //! same place ([`Owners`]).
 //!
-//! One dump cannot show these, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a pool
-//! that waits for itself, a nested `wait`, class initialisation before JDK 17.
+//! One dump cannot show these, because no text names the holder: read locks, `StampedLock`, `Semaphore`, a pool that waits
+//! for itself, a nested `wait`, class initialisation before JDK 17. Of latches and the like, [`super::likely`] has those
+//! with a lock held.
+//!
+//! Where a part of the dump was not read, an edge may be missing: [`WaitGraph::not_understood`].
 
 mod read;
+mod understood;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::stack::stack_hash;
 use crate::model::text::cut;
 use crate::model::{Deadlock, DeadlockedThread, LockQueue, MoreDeadlocks};
-use crate::parse::thread_dump::{Thread, ThreadDump};
+use crate::parse::thread_dump::{Thread, ThreadDump, Unread};
 
 /// Frames kept for a member of a cycle: enough to recognise the bug.
 const CYCLE_FRAMES: usize = 64;
@@ -54,6 +58,13 @@ pub struct WaitGraph<'d, 'a> {
     cycles: Vec<Vec<usize>>,
     /// The cycle that a thread belongs to or is blocked behind.
     leads_to: Vec<Option<usize>>,
+    /// The first thread of each deadlock of the JVM's report.
+    first_reported: Vec<usize>,
+    unread: Unread,
+    truncated: bool,
+    /// Lines of locks that were not read, and the first one.
+    unread_lines: usize,
+    unread_line: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -101,8 +112,14 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             edges: Vec::with_capacity(dump.threads.len()),
             cycles: Vec::new(),
             leads_to: Vec::new(),
+            first_reported: Vec::new(),
+            unread: dump.unread,
+            truncated: dump.truncated,
+            unread_lines: 0,
+            unread_line: None,
         };
         graph.read_stacks();
+        graph.read_named_holders();
         graph.read_report(dump);
         graph.apply(owners);
         graph.find_cycles();

@@ -175,7 +175,8 @@ impl Evaluator {
             recovery,
             ..BrokerDiagnosis::default()
         };
-        let (sentence, remedy) = sentence(broker, &diagnosis, now);
+        let is_starting = memory.is_starting(broker, now);
+        let (sentence, remedy) = sentence(broker, &diagnosis, is_starting, now);
         (diagnosis.sentence, diagnosis.remedy) = (text::message(sentence), text::message(remedy));
         self.processes.insert(broker.broker.process, memory);
         diagnosis

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::gathering::{Gathering, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::dumps::Analysis;
-use crate::analyze::explanation::{By, FactKind, Source};
+use crate::analyze::explanation::{FactKind, Source};
 use crate::analyze::names::Owner;
 use crate::analyze::stalls::{LoopInDumps, StalledInDumps};
 use crate::model::text::first_of;
@@ -15,7 +15,7 @@ use crate::threads::stalls::stall_text;
 impl Gathering<'_> {
     pub(super) fn dumps(&mut self, file: &File<'_>, owner: &Owner, analysis: &Analysis) {
         let Some((name, by)) = owner else { return };
-        let by_name_only = *by == By::FileName;
+        let by_name_only = by.is_only_a_name();
         for index in file.dumps.clone() {
             let Some(dump) = analysis.dumps.get(index) else {
                 continue;
@@ -23,9 +23,21 @@ impl Gathering<'_> {
             let time = dump.time.as_ref();
             let at = time.map_or_else(String::new, |time| format!(" at {time}"));
             if analysis.deadlocks_of(index).next().is_none() {
-                let text = format!("no deadlock in its dump{at}");
-                let fact = fact(FactKind::NoDeadlock, file, text, &[]);
-                self.add(Some(name), fact.alone());
+                let (kind, text) = match dump.not_understood.as_slice() {
+                    [] => (FactKind::NoDeadlock, format!("no deadlock in its dump{at}")),
+                    not => {
+                        let what = list(not);
+                        let text = format!("not understood in its dump{at}: {what}");
+                        (FactKind::NotUnderstood, text)
+                    }
+                };
+                self.add(Some(name), fact(kind, file, text, &[]).alone());
+            }
+            // It proves nothing alone: not even a certain owner makes the broker gray by it.
+            for likely in analysis.likely_of(index) {
+                let text = format!("likely deadlock{at}: {}", likely.text);
+                let fact = fact(FactKind::LikelyDeadlock, file, text, &[]);
+                self.add(Some(name), fact.against(Some(Source::Dump)));
             }
             for (number, deadlock) in analysis.deadlocks_of(index) {
                 let members = deadlock.cycle.iter().map(|member| &member.thread);
@@ -90,7 +102,7 @@ impl Gathering<'_> {
         let fact = fact(FactKind::Stall, file, text, &figures);
         let name = owner.as_ref().map(|(name, _)| name);
         if let (Some(signals), Some((_, by))) = (self.of(name), owner) {
-            signals.dump_is_certain |= *by != By::FileName;
+            signals.dump_is_certain |= !by.is_only_a_name();
             signals.known_issues.extend(stall.known_issues);
         }
         self.add(name, fact.against(Some(Source::Dump)));

@@ -15,7 +15,7 @@ use crate::threads::known_issues::exposure::exposures;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
 use crate::verdict::forecast::Forecast;
-use cluster::{cluster, members_not_well, partitions, probes, zookeeper};
+use cluster::{cluster, groups, members_not_well, partitions, probes, zookeeper};
 use families::Families;
 
 /// The content type of [`render`].
@@ -68,6 +68,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     f.add(&OFFLINE, &[], offline.max().map(|most| most as f64));
     partitions(f, snapshot, now);
     members_not_well(f, snapshot, now);
+    groups(f, snapshot, now);
     view.diagnosis
         .brokers
         .iter()
@@ -237,7 +238,7 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members = members.sum::<usize>() + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
-    } else if report.is_some() {
+    } else if report.is_some_and(|report| report.not_understood.is_empty()) {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);
     }

@@ -13,6 +13,7 @@ use crate::model::{
     BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock,
     ThreadReport,
 };
+use crate::threads::likely::likely_text;
 use crate::threads::stack::shown;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
@@ -209,6 +210,15 @@ fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
         @if !stalls.is_empty() {
             h3 { "Stalled threads" }
             ul { @for stall in stalls.iter().take(FOUND) { (stalled(stall, now)) } (more(stalls.len(), FOUND)) }
+        }
+        @if !report.likely_deadlocks.is_empty() {
+            h3 { "Likely deadlocks" }
+            ul {
+                @for likely in report.likely_deadlocks.iter().take(FOUND) {
+                    li { (cut(&likely_text(likely), TEXT)) (stack(&likely.frames)) (stack(&likely.may_await_frames)) }
+                }
+                (more(report.likely_deadlocks.len(), FOUND))
+            }
         }
         @if !missing.is_empty() {
             h3 { "Threads that have ended while there is work for them" }

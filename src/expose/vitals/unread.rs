@@ -16,6 +16,14 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
             list.push((format!("collector {}", collector.name()), error.clone()));
         }
     }
+    let report = snapshot.threads.fresh(now);
+    let understood = |what: &String| ("deadlock".to_owned(), format!("not understood: {what}"));
+    list.extend(
+        report
+            .iter()
+            .flat_map(|report| &report.not_understood)
+            .map(understood),
+    );
     list.extend(
         snapshot
             .broker
