@@ -207,7 +207,7 @@ fn likely(out: &mut String, found: &LikelyFacts) {
     for (thread, frames) in sides {
         let Some(thread) = thread else { continue };
         let _ = writeln!(out, "  {thread}");
-        for frame in frames.iter().take(3) {
+        for frame in stack::shown(frames).take(3) {
             let _ = writeln!(out, "      at {frame}");
         }
     }
