@@ -137,7 +137,7 @@ impl<'a> File<'a> {
     pub(super) fn metadata(metadata: &'a Metadata<'a>) -> impl Iterator<Item = File<'a>> {
         let (last, others) = metadata.sources.split_last().unzip();
         let part = |source: &&'a str| File {
-            source: *source,
+            source,
             forms: vec![Form::MetadataLog],
             ..File::default()
         };
