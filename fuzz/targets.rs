@@ -26,6 +26,7 @@ use kafka_vitals::kafka::metadata_log::image::Image;
 use kafka_vitals::kafka::metadata_log::record;
 use kafka_vitals::kafka::metadata_log::replay::{Replay, Watch};
 use kafka_vitals::kafka::scram::{Exchange, Hash, Keys};
+use kafka_vitals::kafka::wire::groups;
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
 use kafka_vitals::kafka::zookeeper::jute;
 use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
@@ -68,11 +69,22 @@ fn perf_data(bytes: &[u8]) {
     }
 }
 
-/// Reads a response of a broker: ApiVersions, and both versions of Metadata with what is counted in them.
+/// Reads a response of a broker: ApiVersions, both versions of Metadata with what is counted in them, and what is read of
+/// groups and their offsets.
 fn kafka_wire(bytes: &[u8]) {
     let _ = certificate::end(bytes);
     let _ = wire::api_versions(bytes);
     let _ = (wire::sasl_handshake(bytes), wire::sasl_authenticate(bytes));
+    let mut names = 0;
+    for version in [groups::LIST_GROUPS_VERSION, groups::LIST_GROUPS_WITH_STATES] {
+        let _ = groups::list_groups(bytes, version, |one| names += one.group.len());
+    }
+    for version in [groups::OFFSET_FETCH_NAMED, groups::OFFSET_FETCH_ALL] {
+        let _ = groups::offset_fetch(bytes, version, |one| names += one.topic.len());
+    }
+    let _ = groups::list_offsets(bytes, |one| names += one.topic.len());
+    let _ = groups::describe_groups(bytes, |_| names += 1);
+    let _ = groups::fetch(bytes);
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
         let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
     }

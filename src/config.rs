@@ -22,9 +22,11 @@ use crate::verdict::liveness::LivenessSettings;
 
 mod access;
 mod evidence;
+mod groups;
 
 pub use access::{Access, CredentialsOf, LoginSettings, SaslSettings, TlsSettings};
 pub use evidence::EvidenceSettings;
+pub use groups::GroupSettings;
 
 /// Checked settings of a serving exporter.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +55,7 @@ pub struct Config {
     /// Whose processes count as brokers; empty: everybody's.
     pub users: Vec<u32>,
     pub live: LivenessSettings,
+    pub groups: GroupSettings,
     pub evidence: EvidenceSettings,
 }
 
@@ -212,6 +215,7 @@ struct File {
     collectors: Switches,
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
+    groups: GroupSettings,
     live: LivenessSettings,
     max_brokers: usize,
     tls: Option<TlsSettings>,
@@ -237,6 +241,7 @@ impl Default for File {
             collectors: Switches::default(),
             brokers: Vec::new(),
             evidence: EvidenceSettings::default(),
+            groups: GroupSettings::default(),
             live: LivenessSettings::default(),
             max_brokers: 64,
             tls: None,
@@ -307,6 +312,7 @@ impl Config {
             max_brokers: file.max_brokers,
             users: if given.is_empty() { of_file } else { given },
             live: file.live,
+            groups: file.groups,
             evidence: EvidenceSettings {
                 dir: args.evidence_dir.or(file.evidence.dir).or_else(default_dir),
                 ..file.evidence

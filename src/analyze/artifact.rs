@@ -31,6 +31,8 @@ pub(super) struct File<'a> {
     pub(super) dumps: Range<usize>,
     /// Broker ids in the names of its threads.
     pub(super) dump_ids: BTreeSet<i32>,
+    /// A dump has threads that only a Kafka node has.
+    pub(super) dump_of_node: bool,
     pub(super) log: Option<Log<'a>>,
     pub(super) properties: Option<Properties>,
     pub(super) found: Option<Found>,
@@ -76,6 +78,9 @@ impl<'a> File<'a> {
             dump_ids.extend(threads.filter_map(|thread| ids::id_of_thread(thread.name)));
             analysis.add(source, dump);
         }
+        if let Err(DumpError::NoThread(unread)) = &dumps {
+            analysis.add_unread(source, *unread);
+        }
         let log = server_log::parse(text);
         // A log lists the settings as well, each on a line of its own.
         let other = dumps.is_err() && log.is_none() && text.len() <= FILE_CAP;
@@ -90,7 +95,7 @@ impl<'a> File<'a> {
         let open_files = limits::open_files(text);
         let is_group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
         let forms = [
-            (Form::Dump, dumps.is_ok()),
+            (Form::Dump, analysis.dumps.len() > first_dump),
             (Form::Sockets, sockets::lines(text, source).next().is_some()),
             (Form::Topics, topics::partitions(text).next().is_some()),
             (Form::Groups, groups::lines(text).any(is_group)),
@@ -115,12 +120,15 @@ impl<'a> File<'a> {
                 _ => Unrecognised::UnknownForm,
             });
         }
+        let dumps = first_dump..analysis.dumps.len();
+        let mut own = analysis.dumps.get(dumps.clone()).into_iter().flatten();
         Ok(File {
             source,
             container,
             text,
             forms,
-            dumps: first_dump..analysis.dumps.len(),
+            dump_of_node: own.any(|dump| dump.of_node),
+            dumps,
             dump_ids,
             log,
             properties,

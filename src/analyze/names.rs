@@ -264,14 +264,14 @@ impl Names {
         let of_one_broker = [
             Form::Sockets,
             Form::Fds,
-            Form::Dump,
             Form::BrokerLog,
             Form::Limits,
             Form::Top,
         ];
         let by_file_name = || {
             let (id, by) = self.hint_of(file)?;
-            let is_one = of_one_broker.into_iter().any(|form| file.is(form));
+            // Of a dump the name counts only if a broker's threads are in it: applications number their files as well.
+            let is_one = file.dump_of_node || of_one_broker.into_iter().any(|form| file.is(form));
             is_one.then_some((Name::Id(id), by))
         };
         by_content
@@ -416,6 +416,8 @@ mod tests {
             ("ExpirationReaper-2", Some(2)),
             ("ExpirationReaper-219-AlterAcls", Some(219)),
             ("ReplicaFetcherThread-0-3", None),
+            // 0.8: the port, and the thread's number.
+            ("kafka-network-thread-9092-2", None),
             ("kafka-request-handler-4", None),
         ];
         for (thread, id) in table {

@@ -20,6 +20,7 @@ named! {
         MemoryMaps = "memory_maps",
         LogDirs = "log_dirs",
         Cluster = "cluster",
+        Groups = "groups",
         MetadataLog = "metadata_log",
         ZooKeeper = "zookeeper",
         Threads = "threads",
@@ -66,6 +67,10 @@ impl CollectorName {
                 "Kafka requests: answers of the broker and its peers, ISR and leaders",
                 every(5_000),
             ),
+            Self::Groups => (
+                "Kafka requests that take locks: consumer groups, their lag, a fetch",
+                every(30_000),
+            ),
             Self::MetadataLog => (
                 "the node's replica of KRaft's metadata log: ISR, leaders and brokers without a request",
                 every(1_000),
@@ -95,6 +100,8 @@ impl CollectorName {
             (_, Schedule::InPassOf(leader)) => Some(leader),
             // The thread dumps name the threads.
             _ if self == Self::Progress => Some(Self::Threads),
+            // It finds where the broker is asked, and whether it answers.
+            _ if self == Self::Groups => Some(Self::Cluster),
             _ => None,
         }
     }

@@ -61,8 +61,12 @@ pub(super) fn gather(
             all.client_log(file, log);
         }
     }
-    for stall in stalls::find(files, owners) {
+    let (stalled, loops) = stalls::find(files, owners);
+    for stall in stalled {
         all.stall(stall, files, owners);
+    }
+    for found in loops {
+        all.endless(found, files, owners);
     }
     all.ends_of_logs(files, owners);
     all.nothing_found(files, owners, analysis);
