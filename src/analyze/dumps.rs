@@ -128,6 +128,7 @@ impl Analysis {
             vm: None,
             threads: 0,
             truncated: false,
+            of_node: false,
             not_understood: unread.texts().collect(),
         });
     }

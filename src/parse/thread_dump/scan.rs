@@ -11,8 +11,7 @@ use crate::model::text::beginning;
 
 use super::unread::{self, HELD, Start};
 use super::{
-    DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, Unread, hex_at_start_of,
-    trim_indent,
+    DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
 };
 
 /// Longer names are cut: a broker's longest ones have some 100 bytes, and names are kept from dump to dump.
