@@ -97,6 +97,7 @@ pub enum FactKind {
     Handles,
     LeaderAlone,
     LogEnds,
+    Logged,
     MissingFromIsr,
     NoDeadlock,
     NoLeader,

@@ -368,6 +368,7 @@ mod tests {
             late: watch::Sender::default(),
             names: watch::Sender::default(),
             suspects: watch::Sender::default(),
+            deaths: watch::Sender::default(),
             broker: Arc::clone(&broker),
         };
         let starts = Arc::new(AtomicU32::new(0));

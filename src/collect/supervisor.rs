@@ -191,6 +191,7 @@ async fn discover(
                     late: watch::Sender::default(),
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
+                    deaths: watch::Sender::default(),
                 };
                 let tasks = start(&context);
                 running.insert(

@@ -15,7 +15,7 @@ use crate::model::{
 use crate::parse::thread_dump;
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::threads::known_issues::{each_once, matching};
-use crate::threads::missing::ThreadInventory;
+use crate::threads::missing::{Deaths, ThreadInventory};
 use crate::threads::pools::Pool;
 use crate::threads::stalls::StallDetector;
 use crate::threads::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
@@ -158,8 +158,10 @@ async fn read_dump(
     let mut dump = dump?;
     let name = context.broker.name();
     let (behind, now) = (context.behind.borrow().clone(), context.clock.now());
+    let deaths = context.deaths.borrow().clone();
     let read = move |history: &mut ThreadHistory| {
         thread_dump::make_utf8(&mut dump.bytes);
+        history.deaths = deaths;
         report(&dump, history, behind.as_deref(), now)
     };
     worker.set_of_others(context.jvm.is_outranked());
@@ -184,6 +186,8 @@ pub struct ThreadHistory {
     stalls: StallDetector,
     inventory: ThreadInventory,
     owners: Owners,
+    /// Threads that have ended lately.
+    deaths: Deaths,
 }
 
 /// Returns what a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond
@@ -234,7 +238,9 @@ pub fn report(
         more_deadlocks: graph.more_deadlocks(),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
-        missing: history.inventory.observe(newest, behind, now),
+        missing: history
+            .inventory
+            .observe(newest, behind, &history.deaths, now),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
     };

@@ -11,6 +11,7 @@ macro_rules! tests {
     };
 }
 
+mod logs;
 mod metadata_log;
 mod secured;
 mod soak;

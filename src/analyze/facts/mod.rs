@@ -5,6 +5,7 @@ mod dumps;
 mod gathering;
 mod groups;
 mod logs;
+mod signatures;
 mod sockets;
 mod topics;
 
@@ -49,6 +50,9 @@ pub(super) fn gather(
         if let Some(log) = &file.log {
             all.broker_log(file, log, name.filter(|_| log.broker));
             all.client_log(file, log);
+            if log.broker {
+                all.signatures(file, name);
+            }
         }
     }
     for stall in stalls::find(files, owners) {
