@@ -2,12 +2,15 @@
 //! `tests/fuzz_corpus.rs` replays the corpus with them.
 
 use std::fs;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use kafka_vitals::analyze;
+use kafka_vitals::analyze::formats::{fds, limits, sockets, top};
+use kafka_vitals::analyze::long_log::LongLog;
 use kafka_vitals::cli::ServeArgs;
 use kafka_vitals::collect::cluster::count::count;
 use kafka_vitals::collect::metadata_log::count::count as count_log;
@@ -23,6 +26,7 @@ use kafka_vitals::kafka::metadata_log::image::Image;
 use kafka_vitals::kafka::metadata_log::record;
 use kafka_vitals::kafka::metadata_log::replay::{Replay, Watch};
 use kafka_vitals::kafka::scram::{Exchange, Hash, Keys};
+use kafka_vitals::kafka::wire::groups;
 use kafka_vitals::kafka::wire::{self, METADATA_VERSION, METADATA_WITH_LISTENERS, Metadata};
 use kafka_vitals::kafka::zookeeper::jute;
 use kafka_vitals::model::{Broker, ClusterSource, ProcessKey, TcpState};
@@ -35,7 +39,7 @@ use kafka_vitals::threads::log_signatures::{LogMatcher, LogReader, MOST_SIGNATUR
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
@@ -48,6 +52,8 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("config", config),
     ("saved_text", saved_text),
     ("log_line", log_line),
+    ("sockets_text", sockets_text),
+    ("fds_text", fds_text),
 ];
 
 /// Decodes, parses and evaluates a thread dump, and reads every lazy part.
@@ -65,11 +71,22 @@ fn perf_data(bytes: &[u8]) {
     }
 }
 
-/// Reads a response of a broker: ApiVersions, and both versions of Metadata with what is counted in them.
+/// Reads a response of a broker: ApiVersions, both versions of Metadata with what is counted in them, and what is read of
+/// groups and their offsets.
 fn kafka_wire(bytes: &[u8]) {
     let _ = certificate::end(bytes);
     let _ = wire::api_versions(bytes);
     let _ = (wire::sasl_handshake(bytes), wire::sasl_authenticate(bytes));
+    let mut names = 0;
+    for version in [groups::LIST_GROUPS_VERSION, groups::LIST_GROUPS_WITH_STATES] {
+        let _ = groups::list_groups(bytes, version, |one| names += one.group.len());
+    }
+    for version in [groups::OFFSET_FETCH_NAMED, groups::OFFSET_FETCH_ALL] {
+        let _ = groups::offset_fetch(bytes, version, |one| names += one.topic.len());
+    }
+    let _ = groups::list_offsets(bytes, |one| names += one.topic.len());
+    let _ = groups::describe_groups(bytes, |_| names += 1);
+    let _ = groups::fetch(bytes);
     for version in [METADATA_VERSION, METADATA_WITH_LISTENERS] {
         let _ = count(Metadata::new(bytes, version), 1, ClusterSource::Own, None);
     }
@@ -210,6 +227,9 @@ fn config(bytes: &[u8]) {
 
 /// Explains one saved file, whatever its form: `netstat`, `ss`, `lsof`, `kafka-topics`, a log, a dump; and masks it.
 fn saved_text(bytes: &[u8]) {
+    let mut log = LongLog::default();
+    let _ = log.write_all(bytes);
+    assert!(log.finish().len() <= bytes.len());
     analyze::explain(&[("saved.txt".into(), bytes.to_vec())]);
     mask::text(&String::from_utf8_lossy(bytes));
 }
@@ -231,6 +251,22 @@ fn log_line(bytes: &[u8]) {
     let lines = text.iter().filter(|byte| **byte == b'\n').count();
     assert!(found.len() <= lines * MOST_SIGNATURES);
     assert!(found.iter().all(|line| line.text.len() < 16 << 10));
+}
+
+/// Reads a table of sockets, whatever tool printed it. What has both addresses and a state is among all rows.
+fn sockets_text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for source in ["a.txt", "ss-close-wait.txt"] {
+        let rows = sockets::lines(&text, source).count();
+        assert!(sockets::sockets(&text, source).count() <= rows);
+    }
+}
+
+/// Reads lists of file handles, their limit and the threads of `top`.
+fn fds_text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert!(fds::fds(&text).count() <= text.lines().count());
+    let _ = (limits::open_files(&text), top::threads(&text).len());
 }
 
 /// Returns a folder of this process alone.

@@ -23,10 +23,12 @@ use crate::verdict::liveness::LivenessSettings;
 
 mod access;
 mod evidence;
+mod groups;
 mod log_signatures;
 
 pub use access::{Access, CredentialsOf, LoginSettings, SaslSettings, TlsSettings};
 pub use evidence::EvidenceSettings;
+pub use groups::GroupSettings;
 
 /// Checked settings of a serving exporter.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +59,7 @@ pub struct Config {
     /// Whose processes count as brokers; empty: everybody's.
     pub users: Vec<u32>,
     pub live: LivenessSettings,
+    pub groups: GroupSettings,
     pub evidence: EvidenceSettings,
 }
 
@@ -216,6 +219,7 @@ struct File {
     collectors: Switches,
     brokers: Vec<BrokerSettings>,
     evidence: EvidenceSettings,
+    groups: GroupSettings,
     live: LivenessSettings,
     log_signatures: Vec<log_signatures::Entry>,
     max_brokers: usize,
@@ -242,6 +246,7 @@ impl Default for File {
             collectors: Switches::default(),
             brokers: Vec::new(),
             evidence: EvidenceSettings::default(),
+            groups: GroupSettings::default(),
             live: LivenessSettings::default(),
             log_signatures: Vec::new(),
             max_brokers: 64,
@@ -315,6 +320,7 @@ impl Config {
             max_brokers: file.max_brokers,
             users: if given.is_empty() { of_file } else { given },
             live: file.live,
+            groups: file.groups,
             evidence: EvidenceSettings {
                 dir: args.evidence_dir.or(file.evidence.dir).or_else(default_dir),
                 ..file.evidence

@@ -25,7 +25,7 @@
 //! | [`cli`], [`recording`], [`config`] | flags; recorded snapshots; checked settings | model; config also its neighbours, sys, threads, verdict |
 //! | [`collect`] | the collectors, the frame that runs them, and what they share | all above but verdict, cli, recording |
 //! | [`evidence`] | bundles: what a verdict rests on, saved before a restart | model, sys, threads, discover, verdict, config, collect |
-//! | [`analyze`] | saved output of many tools, explained together | model, parse, threads, discover, verdict, evidence |
+//! | [`analyze`] | saved output of many tools and files of a metadata log, explained together | model, kafka, parse, threads, discover, verdict, evidence |
 //! | [`expose`] | metrics, page, API, check, runbooks: renders the newest view and touches no broker; TLS and passwords | model, sys, threads, verdict |
 //! | [`commands`] | the subcommands, one file each: they connect the parts | all above but kafka, threads, discover |
 //!

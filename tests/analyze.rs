@@ -693,3 +693,48 @@ proptest! {
         prop_assert_eq!(explanation.files.len() + explanation.not_recognised.len(), 2);
     }
 }
+
+/// A likely deadlock alone makes no broker gray; a dump of which a part was not understood does not acquit it.
+#[test]
+fn a_likely_deadlock_and_what_was_not_understood() {
+    let network = "\"kafka-network-thread-1-ListenerName(PLAINTEXT)-PLAINTEXT-0\" #5 prio=5 tid=0x0000000000000005 nid=0x5 runnable\n\
+        \x20  java.lang.Thread.State: RUNNABLE\n\tat sun.nio.ch.EPoll.wait(Native Method)\n\n";
+    let closer = "\"closer\" #6 prio=5 tid=0x0000000000000006 nid=0x6 in Object.wait()\n   java.lang.Thread.State: WAITING (on object monitor)\n\
+        \tat java.lang.Object.wait(Native Method)\n\t- waiting on <0x0e> (a x.Worker)\n\tat java.lang.Thread.join(Thread.java:1)\n\
+        \tat x.Closer.close(Closer.java:1)\n\t- locked <0x0f> (a x.Closer)\n\n";
+    let worker = "\"worker\" #7 prio=5 tid=0x0000000000000007 nid=0x7 waiting for monitor entry\n   java.lang.Thread.State: BLOCKED (on object monitor)\n\
+        \tat x.Worker.run(Worker.java:1)\n\t- waiting to lock <0x0f> (a x.Closer)\n\n";
+    let explained = |text: String| {
+        let files = [("1.txt".to_owned(), text.into_bytes())];
+        serde_json::to_value(analyze::explain(&files)).unwrap()
+    };
+    let likely = explained(format!("{network}{closer}{worker}"));
+    let of_1 = broker(&likely, "1");
+    assert_eq!(of_1["verdict"], "suspect");
+    assert_eq!(of_1["facts"][0]["kind"], "likely_deadlock");
+    assert_eq!(of_1["facts"][0]["against"], "dump");
+    assert_eq!(
+        likely["likely_deadlocks"][0]["text"],
+        "closer waits in java.lang.Thread.join and holds x.Closer, which worker wants: if it waits for worker, neither continues"
+    );
+    assert_eq!(likely["deadlocks"], json!([]));
+    let without_lock = worker.replace("\t- waiting to lock <0x0f> (a x.Closer)\n", "");
+    let not = explained(format!("{network}{closer}{without_lock}"));
+    let of_1 = broker(&not, "1");
+    assert_eq!(of_1["verdict"], "no_finding");
+    assert_eq!(
+        of_1["facts"][0]["text"],
+        "not understood in its dump: the lock that worker waits for"
+    );
+    assert_eq!(
+        not["dumps"][0]["not_understood"],
+        json!(["the lock that worker waits for"])
+    );
+    // Parts of a dump are recognised as such.
+    let parts = explained(worker.replace('"', ""));
+    assert_eq!(parts["files"][0]["forms"], json!(["thread dump"]));
+    assert_eq!(
+        parts["dumps"][0]["not_understood"],
+        json!(["1 BLOCKED thread"])
+    );
+}

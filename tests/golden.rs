@@ -17,6 +17,7 @@ use kafka_vitals::collect::cluster::{self, Cluster};
 use kafka_vitals::collect::discovery::{self, Found};
 use kafka_vitals::collect::fds::{self, Fds};
 use kafka_vitals::collect::frame::{self, Collector};
+use kafka_vitals::collect::groups::{self, Groups};
 use kafka_vitals::collect::jvm_dumper::RawDump;
 use kafka_vitals::collect::logs::{self, Logs};
 use kafka_vitals::collect::memory_maps::{self, MemoryMaps};
@@ -35,6 +36,7 @@ use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::Failure;
 use kafka_vitals::model::{Broker, Schedule};
 use kafka_vitals::model::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
+use kafka_vitals::model::{GroupLag, GroupState, GroupsReport, Probe, Reason};
 use kafka_vitals::model::{LogLine, LogReport, LogSignatureCount, Severity};
 use kafka_vitals::model::{OwnRegistration, ZooKeeperReport};
 use kafka_vitals::sys::proc::ProcRoot;
@@ -97,6 +99,47 @@ fn cluster_counts(id: i32) -> Result<ClusterCounts, Failure> {
         }
     };
     Ok(cluster::count::count(Metadata::new(&body, METADATA_VERSION), id, source, silence).unwrap())
+}
+
+/// Groups were not recorded: each broker coordinates two, and the deadlocked one is not asked for more.
+fn groups_of(id: i32) -> groups::Round {
+    let answered = GroupsReport {
+        names: ["billing", "orders"]
+            .into_iter()
+            .map(|name| format!("{name}-{id}").into())
+            .collect(),
+        total: 2,
+        states: GroupState::ALL
+            .map(|state| match state {
+                GroupState::Stable | GroupState::Empty => (state, 1),
+                _ => (state, 0),
+            })
+            .into(),
+        lags: [GroupLag {
+            group: format!("orders-{id}").into(),
+            topic: "orders".into(),
+            records: 42,
+        }]
+        .into(),
+        unknown_lags: 1,
+        why_unknown: Some("another broker leads a partition of it".into()),
+        ..GroupsReport::default()
+    };
+    let is_silent = !Path::new(HOST).join(format!("metadata/{id}.bin")).exists();
+    let why = format!("broker {id} is suspect, so it is not asked for its groups");
+    groups::Round {
+        fetch: match is_silent {
+            true => Err(Failure::new(Reason::Slow, &*why)),
+            false => Ok(Probe {
+                duration: Duration::from_millis(1),
+                error: None,
+            }),
+        },
+        groups: Ok(match is_silent {
+            true => answered.silent(why),
+            false => answered,
+        }),
+    }
 }
 
 /// Runs every collector once over the recorded host.
@@ -166,7 +209,7 @@ fn log_of(id: i32) -> LogReport {
 }
 
 /// The updates of all collectors.
-fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 9] {
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 10] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
@@ -218,6 +261,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 9] {
         run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
         run::<Logs>(broker, logs::Update::Read(Arc::new(log_of(id)))),
         run::<Cluster>(broker, cluster::Update::Counts(counts)),
+        run::<Groups>(broker, groups_of(id)),
         frame::not_read::<MetadataLogs>(broker.process, no_log),
         run::<ZooKeeper>(broker, registered),
         run::<Threads>(broker, report),

@@ -7,15 +7,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lab::versions::Mode;
 use lab::{Certificate, Cluster, ClusterOptions, Listener, Security, jars};
 use support::versions::{FAST_INTERVALS, fast_exporter};
 use support::{Exporter, Metrics, wait_for, wait_until_none};
 
 const TIME: Duration = Duration::from_secs(60);
 
-fn start(listeners: Vec<Listener>, jvm_options: Vec<String>) -> Cluster {
+fn start(mode: Mode, listeners: Vec<Listener>, jvm_options: Vec<String>) -> Cluster {
     let cluster = Cluster::start(ClusterOptions {
         brokers: vec![1],
+        mode: Some(mode),
         listeners,
         jvm_options,
         ..ClusterOptions::new("3.9.1")
@@ -64,6 +66,7 @@ fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
         jars::byteman().unwrap().display()
     );
     let cluster = start(
+        Mode::KraftCombined,
         vec![
             Listener::new(Security::Mtls).named("INTERNAL"),
             Listener::new(Security::Ssl)
@@ -123,8 +126,31 @@ fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
 
 #[test]
 fn a_broker_that_demands_credentials_is_known_as_far_as_it_lets_anybody_come() {
+    without_credentials(Mode::KraftCombined, |metrics| {
+        assert_eq!(metrics.of("leader_partitions", 1), Some(6.0));
+        assert_eq!(metrics.of("under_min_isr_partitions", 1), Some(0.0));
+    });
+}
+
+/// There is no metadata log, and ZooKeeper demands no login.
+#[test]
+fn with_zookeeper_the_counts_are_unknown_and_the_registration_is_known() {
+    without_credentials(Mode::ZooKeeper, |metrics| {
+        for counts in [
+            "leader_partitions",
+            "under_replicated_partitions",
+            "under_min_isr_partitions",
+        ] {
+            assert_eq!(metrics.of(counts, 1), None, "{counts}");
+        }
+        assert_eq!(metrics.of("registered", 1), Some(1.0));
+        assert_eq!(metrics.of("controller", 1), Some(1.0));
+    });
+}
+
+fn without_credentials(mode: Mode, counts: impl Fn(&Metrics)) {
     for security in [Security::SaslSsl, Security::Mtls] {
-        let cluster = start(vec![Listener::new(security)], Vec::new());
+        let cluster = start(mode, vec![Listener::new(security)], Vec::new());
         let log = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let stderr = log.reopen().unwrap();
         let exporter = Exporter::start_with(cluster.cell(), FAST_INTERVALS, |command| {
@@ -140,6 +166,7 @@ fn a_broker_that_demands_credentials_is_known_as_far_as_it_lets_anybody_come() {
         assert_eq!(metrics.success(1, "cluster"), None, "nobody configured it");
         assert_eq!(metrics.active_findings(), BTreeSet::new(), "{security:?}");
         assert_eq!(metrics.state(1, "healthy"), Some(1.0));
+        counts(&metrics);
         let page = exporter.page();
         assert!(page.contains("more needs credentials"), "{page}");
         assert!(page.contains("certificate not verified"), "{page}");

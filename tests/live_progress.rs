@@ -1,4 +1,4 @@
-//! Real brokers: a deadlock of idle threads is reported, and a start or an end is no failure.
+//! Real brokers: a deadlock of idle threads and a JVM that pauses are reported, and a start or an end is no failure.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lab::client::Connection;
 use lab::{Cluster, ClusterOptions, deadlock, jars};
+use support::stalls::harm;
 use support::verdict::{followed, load};
 use support::{Exporter, wait_for};
 
@@ -128,4 +129,40 @@ fn a_start_and_an_end_bring_no_warning_of_progress() {
         .collect();
     assert!(unnamed.is_empty(), "{unnamed:#?}");
     assert_eq!(log.matches("found a broker").count(), 2, "{log}");
+}
+
+/// One full garbage collection follows the other, as with a full heap: nothing hangs, and everything is late.
+#[test]
+fn a_jvm_that_pauses_most_of_the_time_is_gray() {
+    let cluster = Cluster::start(ClusterOptions {
+        brokers: vec![1],
+        heap: "700m".into(),
+        ..ClusterOptions::new("4.3.0")
+    })
+    .unwrap();
+    let exporter = Exporter::start(cluster.cell());
+    followed(&cluster, &exporter);
+    harm(&cluster, 1, "fill:150");
+    let mut metrics = exporter.metrics();
+    wait_for("the pauses to be reported", Duration::from_secs(20), || {
+        metrics = exporter.metrics();
+        metrics.finding(1, "jvm_paused", "critical") == Some(1.0)
+            && metrics.state(1, "gray") == Some(1.0)
+    });
+    let others: Vec<String> = metrics
+        .active_findings()
+        .into_iter()
+        .filter(|name| {
+            !["jvm_paused", "api_unresponsive", "known_issue_exposed"].contains(&name.as_str())
+        })
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+    let page = exporter.page();
+    assert!(
+        page.contains("Broker 1 is alive but its JVM pauses most of the time since "),
+        "{page}"
+    );
+    wait_for("the end", Duration::from_secs(60), || {
+        exporter.metrics().state(1, "healthy") == Some(1.0)
+    });
 }

@@ -142,9 +142,8 @@ fn a_thread_that_an_error_ends_is_reported_at_once() {
     a_death_is_reported("3.9.1", |pool, line| match pool {
         "request_handler" => between(line, "thread '", "'").to_owned(),
         _ => {
-            let leader = between(line, "leaderId=", ",");
-            let fetcher = between(line, "fetcherId=", "]");
-            format!("ReplicaFetcherThread-{fetcher}-{leader}")
+            let fetcher = between(line, "[ReplicaFetcherThread-", "]");
+            format!("ReplicaFetcherThread-{fetcher}")
         }
     });
 }

@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     (
         "analyze",
         &[
-            "discover", "evidence", "model", "parse", "threads", "verdict",
+            "discover", "evidence", "kafka", "model", "parse", "threads", "verdict",
         ],
     ),
     ("expose", &["model", "sys", "threads", "verdict"]),

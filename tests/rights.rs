@@ -185,7 +185,12 @@ fn columns() -> impl Iterator<Item = &'static str> {
     use CollectorName as C;
     CollectorName::ALL
         .iter()
-        .filter(|name| !matches!(name, C::Discovery | C::MetadataLog | C::ZooKeeper))
+        .filter(|name| {
+            !matches!(
+                name,
+                C::Discovery | C::Groups | C::MetadataLog | C::ZooKeeper
+            )
+        })
         .map(|name| name.name())
 }
 

@@ -129,6 +129,14 @@ fn shown(report: &ThreadReport, threads: &BTreeSet<String>) -> BTreeSet<&'static
         .collect()
 }
 
+/// The threads that likely wait for each other: the one that waits for an event, and whom it seems to wait for.
+fn likely(report: &ThreadReport) -> BTreeMap<&str, Option<&str>> {
+    let likely = report.likely_deadlocks.iter();
+    likely
+        .map(|likely| (likely.thread.as_str(), likely.may_await.as_deref()))
+        .collect()
+}
+
 async fn shapes_are_found(jdk: &Jdk) {
     let shapes = Shapes::start(jdk);
     assert_eq!(shapes.threads.len(), 17);
@@ -238,6 +246,12 @@ async fn shapes_are_found(jdk: &Jdk) {
         pools.contains("network") && pools.contains("expiration_reaper"),
         "{pools:?}"
     );
+    // Those that hold a monitor while they wait for another thread. The holder of a lock is not shown yet.
+    assert_eq!(
+        likely(&report),
+        BTreeMap::from([("kafka-log-cleaner-thread-0", Some("executor-Heartbeat"))])
+    );
+    assert_eq!(report.not_understood, Vec::<String>::new());
     let holders = |report: &ThreadReport, waiter: &str| {
         let mut stalls = report.stalls.iter().flat_map(|stalls| &stalls.found);
         stalls
@@ -257,6 +271,13 @@ async fn shapes_are_found(jdk: &Jdk) {
         assert_eq!(
             holders(&report, "controller-event-thread"),
             BTreeSet::from(["kafka-scheduler-1".to_owned()])
+        );
+        assert_eq!(
+            likely(&report),
+            BTreeMap::from([
+                ("kafka-log-cleaner-thread-0", Some("executor-Heartbeat")),
+                ("kafka-scheduler-1", Some("controller-event-thread")),
+            ])
         );
         for shape in [
             "stamped-locks",

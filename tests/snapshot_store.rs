@@ -14,6 +14,7 @@ use kafka_vitals::collect::progress::{Progress, Readings};
 use kafka_vitals::collect::snapshot_store::{Update, apply};
 use kafka_vitals::collect::threads::Threads;
 use kafka_vitals::expose::metrics;
+use kafka_vitals::expose::vitals::unknown;
 use kafka_vitals::kafka::wire::{METADATA_VERSION, Metadata};
 use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::{Broker, ProcessKey};
@@ -90,6 +91,14 @@ fn dump(pid: u32, deadlocked: bool) -> Update {
     let deadlocks = if deadlocked { vec![deadlock] } else { vec![] };
     let report = ThreadReport {
         deadlocks: deadlocks.into(),
+        ..ThreadReport::default()
+    };
+    run::<Threads>(pid, 7, Ok(report))
+}
+
+fn not_understood(pid: u32) -> Update {
+    let report = ThreadReport {
+        not_understood: vec!["1 BLOCKED thread".into()],
         ..ThreadReport::default()
     };
     run::<Threads>(pid, 7, Ok(report))
@@ -226,6 +235,22 @@ fn a_deadlock_stands_until_a_clean_dump_or_another_process() {
     assert_eq!(series(&s, Moment(60_000), failures), Some(3.0));
     apply(&mut s, dump(10, true), Moment(61_000));
     assert_eq!(s.brokers[0].deadlock.as_ref().unwrap().since, Moment(5000));
+    // What was not understood refutes nothing, and is no clean dump.
+    apply(&mut s, not_understood(10), Moment(61_500));
+    assert_eq!(series(&s, Moment(61_500), name), Some(1.0));
+    let mut never = with_broker_1();
+    apply(&mut never, not_understood(10), Moment(1000));
+    assert_eq!(series(&never, Moment(1000), name), None);
+    let threads = "kafka_vitals_deadlocked_threads{broker=\"1\"}";
+    assert_eq!(series(&never, Moment(1000), threads), None);
+    let why = unknown(&never.brokers[0], Moment(1000));
+    assert!(
+        why.contains(&(
+            "deadlock".to_owned(),
+            "not understood: 1 BLOCKED thread".to_owned()
+        )),
+        "{why:?}"
+    );
     let mut restarted = s.clone();
     apply(
         &mut restarted,

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use crate::model::{Deadlock, LockQueue, NamedIssue};
+use crate::model::{Deadlock, LikelyDeadlock, LockQueue, Moment, NamedIssue};
 use crate::parse::thread_dump::{self, ThreadDump};
 use crate::threads::known_issues;
+use crate::threads::likely::{likely_deadlocks, likely_text};
+use crate::threads::pools;
 use crate::threads::wait_graph::WaitGraph;
 
 /// The shape of `--output json`, documented in `docs/analyze.md`.
@@ -12,6 +14,7 @@ use crate::threads::wait_graph::WaitGraph;
 pub struct Analysis {
     pub dumps: Vec<DumpFacts>,
     pub deadlocks: Vec<DeadlockFacts>,
+    pub likely_deadlocks: Vec<LikelyFacts>,
     pub convoys: Vec<ConvoyFacts>,
 }
 
@@ -24,6 +27,11 @@ pub struct DumpFacts {
     pub vm: Option<String>,
     pub threads: usize,
     pub truncated: bool,
+    /// It has threads that only a Kafka node has: what is known of Kafka may be said of it.
+    #[serde(skip)]
+    pub of_node: bool,
+    /// A phrase each. Where there is any, a deadlock may be in the dump though none was found.
+    pub not_understood: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +58,27 @@ pub struct Member {
     pub holds: String,
     pub wants: String,
     pub frames: Vec<String>,
+}
+
+/// A deadlock that no dump proves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LikelyFacts {
+    pub dump: usize,
+    /// The whole of it in a sentence.
+    pub text: String,
+    /// Waits for an event in the method `waits_in`.
+    pub thread: String,
+    pub waits_in: String,
+    pub frames: Vec<String>,
+    /// The class of the lock that it holds; null: the others wait for its end.
+    pub holds: Option<String>,
+    /// Those that are blocked behind it.
+    pub blocked: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub blocked_left_out: usize,
+    /// The one of them that it seems to wait for, a guess, with its frames.
+    pub may_await: Option<String>,
+    pub may_await_frames: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -80,41 +109,105 @@ impl Analysis {
             .take_while(move |(_, deadlock)| deadlock.dump == dump)
     }
 
+    /// The likely deadlocks of one dump.
+    pub fn likely_of(&self, dump: usize) -> impl Iterator<Item = &LikelyFacts> {
+        let first = self
+            .likely_deadlocks
+            .partition_point(|likely| likely.dump < dump);
+        self.likely_deadlocks
+            .iter()
+            .skip(first)
+            .take_while(move |likely| likely.dump == dump)
+    }
+
+    /// Adds a text that has parts of a dump, of which no thread was read.
+    pub fn add_unread(&mut self, source: &str, unread: thread_dump::Unread) {
+        self.dumps.push(DumpFacts {
+            source: source.to_owned(),
+            time: None,
+            vm: None,
+            threads: 0,
+            truncated: false,
+            of_node: false,
+            not_understood: unread.texts().collect(),
+        });
+    }
+
     /// Adds one dump. `source` is the file or process that it came from.
     pub fn add(&mut self, source: &str, dump: &ThreadDump<'_>) {
         let index = self.dumps.len();
+        let graph = WaitGraph::of(dump);
         self.dumps.push(DumpFacts {
             source: source.to_owned(),
             time: dump.time.map(str::to_owned),
             vm: dump.vm.map(str::to_owned),
             threads: dump.threads.len(),
             truncated: dump.truncated,
+            of_node: is_of_node(dump),
+            not_understood: graph.not_understood(),
         });
-        let graph = WaitGraph::of(dump);
         self.deadlocks.extend(
             graph
                 .deadlocks()
                 .into_iter()
                 .map(|deadlock| facts(index, deadlock)),
         );
-        self.convoys
-            .extend(graph.convoys().into_iter().map(|queue| {
-                let LockQueue {
-                    lock_class: lock,
-                    waiters,
-                    waiters_left_out,
-                    owner,
-                    owner_frames,
-                } = queue;
-                ConvoyFacts {
-                    dump: index,
-                    lock,
-                    waiters,
-                    waiters_left_out,
-                    owner,
-                    owner_frames,
-                }
-            }));
+        // A dump has no other moment than its own.
+        let likely = likely_deadlocks(&graph, Moment::default()).into_iter();
+        self.likely_deadlocks
+            .extend(likely.map(|likely| likely_facts(index, likely)));
+        self.convoys.extend(graph.queues().into_iter().map(|queue| {
+            let LockQueue {
+                lock_class: lock,
+                waiters,
+                waiters_left_out,
+                owner,
+                owner_frames,
+            } = queue;
+            ConvoyFacts {
+                dump: index,
+                lock,
+                waiters,
+                waiters_left_out,
+                owner,
+                owner_frames,
+            }
+        }));
+    }
+}
+
+/// By the names of its threads, or of those that the JVM's report of a deadlock names.
+fn is_of_node(dump: &ThreadDump<'_>) -> bool {
+    let reported = dump.reported.iter().flatten();
+    let names = dump.threads.iter().map(|thread| thread.name);
+    let mut names = names.chain(reported.map(|thread| thread.name));
+    names.any(pools::is_of_node)
+}
+
+fn likely_facts(dump: usize, likely: LikelyDeadlock) -> LikelyFacts {
+    let text = likely_text(&likely);
+    let LikelyDeadlock {
+        thread,
+        waits_in,
+        frames,
+        holds,
+        blocked,
+        blocked_left_out,
+        may_await,
+        may_await_frames,
+        since: _,
+    } = likely;
+    LikelyFacts {
+        dump,
+        text,
+        thread,
+        waits_in,
+        frames,
+        holds,
+        blocked,
+        blocked_left_out,
+        may_await,
+        may_await_frames,
     }
 }
 
@@ -170,6 +263,7 @@ pub fn read_all(bytes: &[u8]) -> Analysis {
             let _ = (thread.frames().count(), thread.frame_lines().count());
             let _ = (
                 thread.locks().count(),
+                thread.holder(),
                 thread.initialising_classes().count(),
             );
         }

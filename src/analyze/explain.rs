@@ -14,6 +14,8 @@ use super::explanation::{
     BrokerFacts, Explanation, Fact, FactKind, FileFacts, NotRecognised, Source, Verdict,
 };
 use super::facts;
+use super::formats::wrapped::{self, Part};
+use super::metadata::{self, Metadata};
 use super::names::{Name, Names};
 use super::signals::{Signal, Signals};
 use crate::model::NamedIssue;
@@ -26,22 +28,42 @@ pub fn explain(artifacts: &[(String, Vec<u8>)]) -> Explanation {
     let mut not_recognised = Vec::new();
     let mut files = Vec::new();
     let bundles = Bundle::find(artifacts);
-    let texts: Vec<Cow<'_, str>> = artifacts
+    let metadata = metadata::read(artifacts);
+    let (logs, other_batches): (Vec<&Metadata<'_>>, Vec<_>) =
+        metadata.iter().partition(|log| !log.is_empty());
+    let is_of_log = |source: &str| metadata.iter().any(|log| log.sources.contains(&source));
+    for log in other_batches {
+        let reason = log
+            .problem
+            .as_ref()
+            .map_or_else(String::new, |problem| format!(": {problem}"));
+        not_recognised.extend(log.sources.iter().map(|source| NotRecognised {
+            source: (*source).to_owned(),
+            reason: format!("record batches that are no metadata log{reason}"),
+        }));
+    }
+    let texts: Vec<Text<'_>> = artifacts
         .iter()
-        .map(|(_, bytes)| thread_dump::decode(bytes))
+        .filter(|(source, _)| !is_of_log(source))
+        .flat_map(|(source, bytes)| texts(source, bytes))
         .collect();
-    for ((source, _), text) in artifacts.iter().zip(&texts) {
-        match File::recognise(source, text, &mut analysis) {
+    let decoded: Vec<Cow<'_, str>> = texts
+        .iter()
+        .map(|text| thread_dump::decode(text.part.text.as_bytes()))
+        .collect();
+    for (Text { source, part }, text) in texts.iter().zip(&decoded) {
+        match File::recognise(source, part.container.as_deref(), text, &mut analysis) {
             Ok(file) => files.push(file),
             Err(_) if Bundle::with(&bundles, source).is_some() => {
                 files.push(File::evidence(source));
             }
             Err(reason) => not_recognised.push(NotRecognised {
-                source: source.clone(),
+                source: source.to_string(),
                 reason: reason.to_string(),
             }),
         }
     }
+    files.extend(logs.into_iter().flat_map(File::metadata));
     let names = Names::learn(&files, &bundles);
     let owners: Vec<_> = files
         .iter()
@@ -68,6 +90,35 @@ pub fn explain(artifacts: &[(String, Vec<u8>)]) -> Explanation {
         analysis,
         not_recognised,
     }
+}
+
+/// A text, and the name by which facts refer to it.
+struct Text<'a> {
+    source: Cow<'a, str>,
+    part: Part<'a>,
+}
+
+/// The texts in a file: one, or one of each container that wrote into it.
+fn texts<'a>(source: &'a str, bytes: &'a [u8]) -> Vec<Text<'a>> {
+    let parts = match std::str::from_utf8(bytes) {
+        Ok(text) => wrapped::unwrap(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        Err(_) => match thread_dump::decode(bytes) {
+            Cow::Borrowed(text) => wrapped::unwrap(text),
+            Cow::Owned(text) => wrapped::unwrap(&text)
+                .into_iter()
+                .map(Part::into_owned)
+                .collect(),
+        },
+    };
+    let several = parts.len() > 1;
+    let text = |part: Part<'a>| Text {
+        source: match part.container.as_ref().filter(|_| several) {
+            Some(container) => Cow::Owned(format!("{source} ({container})")),
+            None => Cow::Borrowed(source),
+        },
+        part,
+    };
+    parts.into_iter().map(text).collect()
 }
 
 fn decide(

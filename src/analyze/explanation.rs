@@ -61,8 +61,17 @@ pub enum By {
     Manifest,
     /// The last part of the address is an id that has no other address: a guess.
     LastPartOfAddress,
+    /// The container, pod or host that each line names: a guess.
+    Container,
     /// A guess, and the weakest one.
     FileName,
+}
+
+impl By {
+    /// Whether only a name that people gave shows it.
+    pub fn is_only_a_name(self) -> bool {
+        matches!(self, By::Container | By::FileName)
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -85,26 +94,47 @@ pub struct Fact {
 pub enum FactKind {
     AcceptQueue,
     Bundle,
+    BusyThreads,
+    ClientLeak,
     CloseWait,
+    CloseWaitAtPort,
+    Controller,
     Deadlock,
     Disconnects,
+    Fenced,
     FinWait1TowardsIt,
     FinWait2TowardsIt,
     Found,
     Group,
     GroupNotDescribed,
     GroupWithoutPartitions,
+    HandleLimit,
     Handles,
+    LastInIsr,
     LeaderAlone,
+    LikelyDeadlock,
+    LogDirOffline,
+    LogDirs,
     LogEnds,
     Logged,
+    Loop,
+    MetadataLag,
+    MetadataLog,
     MissingFromIsr,
     NoDeadlock,
     NoLeader,
+    NotRegistered,
+    NotUnderstood,
+    NothingFound,
+    OfflineReplicas,
     ProduceErrors,
+    Quorum,
     Registered,
     ShrankToItself,
+    SocketCounts,
     SocketsOfNoBroker,
+    SocketsWithoutAddress,
+    SocketsWithoutState,
     Stall,
     Unanswered,
     Unread,
@@ -120,6 +150,8 @@ pub enum Source {
     /// Logs and sockets of other brokers and of clients.
     Peers,
     Isr,
+    /// ZooKeeper or the KRaft controller, as they register brokers.
+    Registration,
     /// The exporter that saved the bundle.
     Exporter,
 }
@@ -145,6 +177,11 @@ named! {
         BrokerLog = "broker log",
         ClientLog = "client log",
         Settings = "broker settings",
+        Quorum = "metadata quorum",
+        MetadataLog = "metadata log",
+        LogDirs = "log directories",
+        Limits = "process limits",
+        Top = "threads by CPU use",
         Findings = "findings of kafka-vitals",
         Evidence = "part of an evidence bundle",
     }

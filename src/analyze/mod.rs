@@ -8,10 +8,14 @@ mod explanation;
 mod facts;
 pub mod formats;
 mod ids;
+pub mod long_log;
+mod metadata;
 mod names;
 pub mod report;
 mod signals;
 mod stalls;
+#[cfg(test)]
+mod tests;
 
 pub use explain::explain;
 pub use explanation::{

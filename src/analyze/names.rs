@@ -8,7 +8,7 @@ use super::artifact::File;
 use super::bundle::{Bundle, Found};
 use super::explanation::{Address, By, Form};
 use super::formats::sockets::Socket;
-use super::formats::{fds, sockets, topics, zookeeper};
+use super::formats::{fds, sockets, topics};
 use super::ids::own_id;
 use crate::discover::properties;
 
@@ -40,6 +40,8 @@ pub(super) type Owner = Option<(Name, By)>;
 #[derive(Debug, Default)]
 pub(super) struct Names {
     ids: BTreeSet<i32>,
+    /// Those that have replicas of partitions.
+    with_replicas: BTreeSet<i32>,
     addresses: BTreeMap<SocketAddr, (Name, By)>,
     /// Processes of sockets, and log directories, each with its broker; None where several brokers have it.
     pids: BTreeMap<u32, Option<Name>>,
@@ -57,17 +59,16 @@ impl Names {
         names.add_ids(bundles.iter().filter_map(Bundle::id));
         let mut ports = BTreeSet::new();
         for file in files {
-            let in_topics = file
-                .partitions()
-                .flat_map(|row| topics::ids(row.replicas).chain(row.leader));
-            let registered = zookeeper::registered(file.text).into_iter().flatten();
+            let replicas = file.partitions().flat_map(|row| topics::ids(row.replicas));
+            for id in replicas {
+                if names.with_replicas.len() < MOST {
+                    names.with_replicas.insert(id);
+                }
+            }
+            names.add_ids(file.partitions().filter_map(|row| row.leader));
             let found = file.found.as_ref().and_then(Found::id);
-            names.add_ids(
-                in_topics
-                    .chain(registered)
-                    .chain(file.dump_ids.iter().copied())
-                    .chain(found),
-            );
+            names.add_ids(file.dump_ids.iter().copied().chain(found));
+            names.cluster(file, &mut ports);
             if let Some(log) = &file.log {
                 let others = log
                     .disconnects
@@ -89,12 +90,39 @@ impl Names {
                 }
             }
         }
+        names.add_ids(names.with_replicas.clone().into_iter());
         ports.extend(names.addresses.keys().map(SocketAddr::port));
         if ports.is_empty() {
             ports.insert(KAFKA_PORT);
         }
         names.learn_sockets(files, &ports);
         names
+    }
+
+    /// Learns from what the cluster says of its brokers.
+    fn cluster(&mut self, file: &File<'_>, ports: &mut BTreeSet<u16>) {
+        if let Some(found) = &file.registrations {
+            self.add_ids(found.ids().chain(found.controller));
+            self.add_ids(found.absent.iter().chain(&found.gone).copied());
+            for (id, endpoints) in &found.nodes {
+                self.settings(Some(*id), Some(&endpoints.join(",")), None, ports);
+            }
+        }
+        if let Some(quorum) = &file.quorum {
+            // A voter that is well may be a controller alone.
+            let late = quorum.replicas.iter().filter(|replica| replica.lag > 0);
+            let late = late.map(|replica| replica.id);
+            self.add_ids(quorum.observers.iter().copied().chain(late));
+        }
+        let brokers = file.log_dirs.iter().flat_map(|found| &found.brokers);
+        self.add_ids(brokers.map(|dirs| dirs.broker));
+        let brokers = file.metadata.iter().flat_map(|log| &log.brokers);
+        for (id, state) in brokers {
+            self.add_ids([*id].into_iter());
+            let endpoint = state.endpoint.as_ref();
+            let endpoint = endpoint.map(|(host, port)| format!("PLAINTEXT://{host}:{port}"));
+            self.settings(Some(*id), endpoint.as_deref(), None, ports);
+        }
     }
 
     fn add_ids(&mut self, ids: impl Iterator<Item = i32>) {
@@ -139,8 +167,8 @@ impl Names {
         // With the ids in the names of files that show it as the own end of a connection.
         let mut unknown: BTreeMap<SocketAddr, BTreeSet<i32>> = BTreeMap::new();
         for file in with_sockets() {
-            let hint = self.hint(file.source);
-            for Socket { local, peer, .. } in sockets::sockets(file.text) {
+            let hint = self.hint_of(file).map(|(id, _)| id);
+            for Socket { local, peer, .. } in file.sockets() {
                 for (address, hint) in [(local, hint), (peer, None)] {
                     let serves = ports.contains(&address.port()) && !address.ip().is_unspecified();
                     if serves && !self.addresses.contains_key(&address) && unknown.len() < MOST {
@@ -171,7 +199,7 @@ impl Names {
             let (name, by) = guess.unwrap_or((Name::At(address), By::Content));
             self.locate(address, name, by);
         }
-        for socket in with_sockets().flat_map(|file| sockets::sockets(file.text)) {
+        for socket in with_sockets().flat_map(File::sockets) {
             if let (Some((name, _)), Some(pid)) = (self.addresses.get(&socket.local), socket.pid) {
                 one_of(&mut self.pids, pid, name.clone());
             }
@@ -189,6 +217,11 @@ impl Names {
 
     pub(super) fn at(&self, address: SocketAddr) -> Option<&Name> {
         self.addresses.get(&address).map(|(name, _)| name)
+    }
+
+    /// The ids of brokers that have replicas.
+    pub(super) fn with_replicas(&self) -> &BTreeSet<i32> {
+        &self.with_replicas
     }
 
     pub(super) fn addresses(&self, name: &Name) -> Vec<Address> {
@@ -220,24 +253,41 @@ impl Names {
             return Some((Name::Id(only(&ids)?), By::Content));
         }
         let by_content = match () {
-            () if file.is(Form::Sockets) => self.by_sockets(file.text),
-            () if file.is(Form::Fds) => self.by_fds(file.text).map(|name| (name, By::Content)),
+            () if file.is(Form::Sockets) => self.by_sockets(file),
             () => None,
         };
-        let by_manifest = || Some((Name::Id(in_manifest?), By::Manifest));
-        let of_one_broker = [Form::Sockets, Form::Fds, Form::Dump, Form::BrokerLog];
-        let by_file_name = || {
-            let id = self.hint(file.source)?;
-            let is_one = of_one_broker.into_iter().any(|form| file.is(form));
-            is_one.then_some((Name::Id(id), By::FileName))
+        let by_fds = || {
+            let fds = file.is(Form::Fds).then_some(file.text);
+            Some((self.by_fds(fds?)?, By::Content))
         };
-        by_content.or_else(by_manifest).or_else(by_file_name)
+        let by_manifest = || Some((Name::Id(in_manifest?), By::Manifest));
+        let of_one_broker = [
+            Form::Sockets,
+            Form::Fds,
+            Form::BrokerLog,
+            Form::Limits,
+            Form::Top,
+        ];
+        let by_file_name = || {
+            let (id, by) = self.hint_of(file)?;
+            // Of a dump the name counts only if a broker's threads are in it: applications number their files as well.
+            let is_one = file.dump_of_node || of_one_broker.into_iter().any(|form| file.is(form));
+            is_one.then_some((Name::Id(id), by))
+        };
+        by_content
+            .or_else(by_fds)
+            .or_else(by_manifest)
+            .or_else(by_file_name)
     }
 
     /// The one broker that is the local end of the sockets, else the one on their host.
-    fn by_sockets(&self, text: &str) -> Option<(Name, By)> {
-        let serving = sockets::sockets(text).filter_map(|socket| self.addresses.get(&socket.local));
-        let on_host = sockets::sockets(text).filter_map(|socket| self.on_host(socket.local.ip()));
+    fn by_sockets(&self, file: &File<'_>) -> Option<(Name, By)> {
+        let serving = file
+            .sockets()
+            .filter_map(|socket| self.addresses.get(&socket.local));
+        let on_host = file
+            .sockets()
+            .filter_map(|socket| self.on_host(socket.local.ip()));
         the_one(serving).or_else(|| the_one(on_host)).cloned()
     }
 
@@ -272,6 +322,13 @@ impl Names {
             owners.extend(owner.cloned());
         }
         owners.pop_first().filter(|_| owners.is_empty())
+    }
+
+    /// The id in the name of its container, else of the file.
+    fn hint_of(&self, file: &File<'_>) -> Option<(i32, By)> {
+        let of_container = file.container.and_then(|name| self.hint(name));
+        let of_file = || Some((self.hint(file.source)?, By::FileName));
+        of_container.map(|id| (id, By::Container)).or_else(of_file)
     }
 
     /// The one known id in the name of a file or of its folder: after the word broker, as in
@@ -359,6 +416,8 @@ mod tests {
             ("ExpirationReaper-2", Some(2)),
             ("ExpirationReaper-219-AlterAcls", Some(219)),
             ("ReplicaFetcherThread-0-3", None),
+            // 0.8: the port, and the thread's number.
+            ("kafka-network-thread-9092-2", None),
             ("kafka-request-handler-4", None),
         ];
         for (thread, id) in table {

@@ -3,9 +3,14 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, Member};
+use crate::analyze::dumps::{Analysis, ConvoyFacts, DeadlockFacts, LikelyFacts, Member};
 use crate::analyze::{Address, BrokerFacts, By, Explanation, Fact, Form, Verdict};
 use crate::model::NamedIssue;
+use crate::model::text::first_of;
+use crate::threads::stack;
+
+/// Queues for locks that are shown of one dump, the longest first.
+const QUEUES: usize = 8;
 
 /// Plain text: the brokers, those to blame first; facts that are not about one broker; the dumps; the files.
 pub fn explained(explanation: &Explanation) -> String {
@@ -49,6 +54,7 @@ fn known_by(by: By) -> &'static str {
         By::Content => "by its content",
         By::Manifest => "by its bundle's manifest",
         By::LastPartOfAddress => "by the last part of its address",
+        By::Container => "only by the name of its container or host",
         By::FileName => "only by the file's name",
     }
 }
@@ -98,6 +104,15 @@ pub fn text(analysis: &Analysis) -> String {
     // Writing to a String cannot fail, here and below.
     for (index, dump) in analysis.dumps.iter().enumerate() {
         let _ = match dump.threads {
+            0 if !dump.not_understood.is_empty()
+                && analysis.deadlocks_of(index).next().is_none() =>
+            {
+                write!(
+                    out,
+                    "{}: parts of a thread dump, no thread was read",
+                    dump.source
+                )
+            }
             0 => write!(
                 out,
                 "{}: the JVM's deadlock report, without threads",
@@ -110,7 +125,13 @@ pub fn text(analysis: &Analysis) -> String {
         }
         out.push_str(if dump.truncated { ", cut off\n" } else { "\n" });
         if analysis.deadlocks_of(index).next().is_none() {
-            out.push_str("No deadlock.\n");
+            out.push_str(match dump.not_understood.is_empty() {
+                true => "No deadlock.\n",
+                false => "Whether there is a deadlock is not known.\n",
+            });
+        }
+        for what in &dump.not_understood {
+            let _ = writeln!(out, "Not understood: {what}");
         }
         for (_, found) in analysis.deadlocks_of(index) {
             // Later dumps of a process show the same threads at the same place.
@@ -119,8 +140,11 @@ pub fn text(analysis: &Analysis) -> String {
                     let _ = writeln!(out, "The same deadlock as in {before}");
                     waiting(&mut out, found);
                 }
-                None => deadlock(&mut out, found),
+                None => deadlock(&mut out, found, dump.of_node),
             }
+        }
+        for found in analysis.likely_of(index) {
+            likely(&mut out, found);
         }
         let first = analysis
             .convoys
@@ -130,25 +154,34 @@ pub fn text(analysis: &Analysis) -> String {
             .iter()
             .skip(first)
             .take_while(|convoy| convoy.dump == index);
-        convoys.for_each(|found| convoy(&mut out, found));
+        convoys
+            .clone()
+            .take(QUEUES)
+            .for_each(|found| convoy(&mut out, found));
+        let more = convoys.count().saturating_sub(QUEUES);
+        if more > 0 {
+            let _ = writeln!(out, "and {more} more queues for locks");
+        }
         out.push('\n');
     }
     out
 }
 
-fn deadlock(out: &mut String, found: &DeadlockFacts) {
-    let _ = writeln!(
-        out,
-        "Deadlock of {} threads; only a restart frees them:",
-        found.members()
-    );
+/// `of_node`: it is a Kafka node's, so what is known of Kafka may be said of it.
+fn deadlock(out: &mut String, found: &DeadlockFacts, of_node: bool) {
+    let remedy = if of_node {
+        "; only a restart frees them"
+    } else {
+        ""
+    };
+    let _ = writeln!(out, "Deadlock of {} threads{remedy}:", found.members());
     for member in &found.cycle {
         let _ = writeln!(
             out,
             "  {} holds {} and wants {}",
             member.thread, member.holds, member.wants
         );
-        for frame in member.frames.iter().take(3) {
+        for frame in stack::shown(&member.frames).take(3) {
             let _ = writeln!(out, "      at {frame}");
         }
     }
@@ -156,7 +189,7 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
         let _ = writeln!(out, "  and {} more", found.cycle_left_out);
     }
     waiting(out, found);
-    if found.known_issues.is_empty() {
+    if found.known_issues.is_empty() && of_node {
         out.push_str("  no known issue of Kafka matches\n");
     }
     found
@@ -165,16 +198,26 @@ fn deadlock(out: &mut String, found: &DeadlockFacts) {
         .for_each(|known| issue(out, known));
 }
 
+fn likely(out: &mut String, found: &LikelyFacts) {
+    let _ = writeln!(out, "Likely deadlock: {}", found.text);
+    let sides = [
+        (Some(&found.thread), &found.frames),
+        (found.may_await.as_ref(), &found.may_await_frames),
+    ];
+    for (thread, frames) in sides {
+        let Some(thread) = thread else { continue };
+        let _ = writeln!(out, "  {thread}");
+        for frame in frames.iter().take(3) {
+            let _ = writeln!(out, "      at {frame}");
+        }
+    }
+}
+
 fn waiting(out: &mut String, found: &DeadlockFacts) {
     if !found.waiting.is_empty() {
-        let _ = writeln!(
-            out,
-            "  blocked behind the cycle: {}",
-            found.waiting.join(", ")
-        );
-        if found.waiting_left_out > 0 {
-            let _ = writeln!(out, "  and {} more", found.waiting_left_out);
-        }
+        let all = found.waiting.len() + found.waiting_left_out;
+        let waiting = first_of(&found.waiting, all);
+        let _ = writeln!(out, "  blocked behind the cycle: {waiting}");
     }
 }
 
@@ -203,13 +246,22 @@ fn convoy(out: &mut String, found: &ConvoyFacts) {
         .owner
         .as_deref()
         .unwrap_or("a thread that the dump does not name");
-    let _ = writeln!(
-        out,
-        "{} threads wait for {}, held by {owner}",
-        found.waiters.len() + found.waiters_left_out,
-        found.lock
-    );
-    for frame in found.owner_frames.iter().take(3) {
+    let all = found.waiters.len() + found.waiters_left_out;
+    let _ = match found.waiters.as_slice() {
+        [waiter] if all == 1 => {
+            writeln!(out, "{waiter} waits for {}, held by {owner}", found.lock)
+        }
+        waiters => writeln!(
+            out,
+            "{all} threads wait for {}, held by {owner}: {}",
+            found.lock,
+            first_of(waiters, all)
+        ),
+    };
+    for frame in stack::shown(&found.owner_frames).take(3) {
         let _ = writeln!(out, "      at {frame}");
     }
 }
+
+#[cfg(test)]
+mod tests;

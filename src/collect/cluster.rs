@@ -4,8 +4,10 @@
 pub mod access;
 pub(super) mod address;
 pub mod count;
+mod led;
 mod listeners;
 mod peers;
+pub mod way;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,12 +18,15 @@ use tokio::time::{Duration, Instant};
 use self::access::{Access, Place, Process};
 use self::address::{Allowed, Target, hint, targets};
 use self::count::count;
+use self::led::{Led, led};
 use self::listeners::Listeners;
-use self::peers::{Peers, probe_of};
+use self::peers::Peers;
+pub(super) use self::peers::probe_of;
+use self::way::{Door, Way};
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::zookeeper::min_isr::with_min_isr;
-use crate::kafka::client::{Client, Timing};
+use crate::kafka::client::Timing;
 use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
@@ -98,7 +103,7 @@ fn is_anonymous(broker: &BrokerSnapshot) -> bool {
 }
 
 /// Returns why the broker is not asked for its cluster.
-fn not_asked(context: &BrokerContext) -> Option<&'static str> {
+pub(super) fn not_asked(context: &BrokerContext) -> Option<&'static str> {
     if context.broker.is_dedicated_controller() {
         Some("a dedicated controller speaks Raft: it has no ISR to report and answers no clients")
     } else if !context.config.collectors.is_on(CollectorName::Cluster) {
@@ -141,6 +146,7 @@ pub(super) async fn run(context: BrokerContext) {
                 };
                 report_silence(&context, is_silent(&probes));
                 context.late.send_replace(is_late(&probes));
+                context.way.send_replace(client.way(&counts));
                 publish(Update::Probes(Box::new(probes.clone()))).await;
                 let suspect = !context.suspects.borrow().is_empty();
                 let counts = client.confirm(counts, suspect, &probes.peers).await;
@@ -161,6 +167,7 @@ pub(super) async fn run(context: BrokerContext) {
                 report_silence(&context, false);
                 context.late.send_replace(false);
                 context.behind.send_replace(None);
+                context.way.send_replace(Way::closed(failure.clone()));
                 let (every, took) = (interval.interval(), started.elapsed());
                 frame::publish::<Cluster>(&context, Err(failure), every, took).await;
             }
@@ -248,6 +255,8 @@ pub struct ClusterClient {
     peers: Peers,
     /// Rounds until a peer is asked for its view.
     unchecked: u32,
+    door: Option<Door>,
+    led: Led,
 }
 
 /// Rounds from one view of a peer to the next: a minute by default.
@@ -272,6 +281,8 @@ impl ClusterClient {
             listeners: Listeners::default(),
             peers: Peers::default(),
             unchecked: 0,
+            door: None,
+            led: Led::default(),
         }
     }
 
@@ -321,10 +332,8 @@ impl ClusterClient {
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
         let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
-        let new = |address, place| {
-            let client = Client::new(address, dialer.clone(), timing);
-            access.prepare(client, place)
-        };
+        let door = |address, place| Door::new(address, place, access.clone(), dialer.clone());
+        let new = |address, place| door(address, place).client(timing);
         let place = |target: &Target| Place {
             protocol: target.protocol,
             of_inter_broker: inter_broker == Some(&*target.listener),
@@ -337,7 +346,7 @@ impl ClusterClient {
             ..place(&targets.first)
         };
         let (broker, at_listener) = (&self.broker, self.bootstrap.is_none());
-        let new_own = |target: &Target| {
+        let door_of = |target: &Target| {
             let mut listeners = broker.listeners.iter();
             let listener = listeners.find(|listener| listener.name == target.listener);
             // The author of the config file knows the name at that address.
@@ -347,22 +356,27 @@ impl ClusterClient {
                 name,
                 ..place(target)
             };
-            new(target.address.clone(), place)
+            door(target.address.clone(), place)
         };
-        let (first, others) = self.listeners.set(targets, new_own);
         // The author of the config file knows where its address leads.
-        first
-            .client
-            .allow_loopback(!elsewhere || self.bootstrap.is_some());
+        let loopback = !elsewhere || self.bootstrap.is_some();
+        self.door = Some(door_of(&targets.first).with_loopback(loopback));
+        let new_own = |target: &Target| door_of(target).client(timing);
+        let (first, others) = self.listeners.set(targets, new_own);
+        first.client.allow_loopback(loopback);
         for other in &mut *others {
             other.client.allow_loopback(!elsewhere);
         }
+        let nth = self.led.turn();
         let own = async {
             let (probe, api) = first.probe(&name).await;
             if let Err(error) = api {
                 return (probe, None, Err(error));
             }
-            let read = move |metadata: Metadata<'_>| count(metadata, id, ClusterSource::Own, None);
+            let read = move |metadata: Metadata<'_>| {
+                let led = nth.map(|nth| led(metadata.clone(), id, nth));
+                count(metadata, id, ClusterSource::Own, None).map(|counts| (counts, led))
+            };
             let asked = first.client.metadata(read).await;
             let error = asked.answer.as_ref().err();
             let is_asked = error.is_none_or(|error| error.reason() != Reason::NeedsCredentials);
@@ -374,6 +388,10 @@ impl ClusterClient {
         let new_peer = |address| new(address, of_peers.clone());
         let peers = self.peers.probe(new_peer);
         let ((first, metadata, counts), others, peers) = tokio::join!(own, others, peers);
+        let counts = counts.map(|(counts, led)| {
+            self.led.remember(counts.leader, led);
+            counts
+        });
         if let Ok(counts) = &counts {
             self.peers
                 .remember(id, self.listeners.address(), &counts.live_brokers);
@@ -411,6 +429,15 @@ impl ClusterClient {
             },
             counts,
         ))
+    }
+
+    /// How others reach the listener that has just been asked, and what they may ask for.
+    pub(super) fn way(&self, counts: &Result<ClusterCounts, Failure>) -> Way {
+        let door = counts.as_ref().map_err(Failure::clone).map(drop);
+        Way {
+            door: self.door.clone().map(|open| door.map(|()| open)),
+            led: self.led.partition.clone(),
+        }
     }
 
     /// The counts of the broker itself, or those of a peer where the broker is silent or suspect: one that hangs may

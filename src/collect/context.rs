@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::cluster::way::Way;
 use super::dump_service::Jvm;
 use super::snapshot_store::Update;
 use super::socket_tables::SocketTables;
@@ -45,6 +46,8 @@ pub struct BrokerContext {
     pub fds: watch::Sender<Option<u64>>,
     /// From the probes to the collector of the sockets: the broker answers late, or not at all.
     pub late: watch::Sender<bool>,
+    /// From the probes to the collector of the groups: where the broker is asked.
+    pub way: watch::Sender<Way>,
     /// From the dumps to the progress collector: the names of the threads. None until the first dump has ended or failed.
     pub names: watch::Sender<Option<Arc<Names>>>,
     /// From the progress collector, the probes and the log to the dumps: threads that make no progress or have ended, by
@@ -63,6 +66,34 @@ pub const SILENCE: u32 = 0;
 pub const LOGGED: u32 = u32::MAX;
 
 impl BrokerContext {
+    /// That of a broker of which nothing is known yet, with the updates that its collectors send.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn of_test(broker: Arc<Broker>) -> (BrokerContext, mpsc::Receiver<Update>) {
+        let (updates, received) = mpsc::channel(8);
+        let context = BrokerContext {
+            settings: None,
+            config: Arc::new(Config::load(Default::default()).unwrap()),
+            proc: ProcRoot::new("/proc"),
+            own: Default::default(),
+            tables: Default::default(),
+            ensembles: Default::default(),
+            updates,
+            clock: Clock::start(),
+            kept_descriptors: Allowance::new(1),
+            jvm: super::dump_service::DumpService::new("/proc").jvm(&broker),
+            behind: watch::Sender::default(),
+            fds: watch::Sender::default(),
+            late: watch::Sender::default(),
+            way: watch::Sender::default(),
+            names: watch::Sender::default(),
+            suspects: watch::Sender::default(),
+            deaths: watch::Sender::default(),
+            broker,
+        };
+        (context, received)
+    }
+
     /// Waits for the end of a dump under way, but not for one that hangs.
     pub(super) async fn dump_ended(&self) {
         let mut dumping = self.jvm.dumping();

@@ -333,16 +333,10 @@ mod tests {
 
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use tokio::sync::{mpsc, watch};
-
     use super::*;
-    use crate::collect::dump_service::DumpService;
     use crate::collect::process::Process;
     use crate::collect::snapshot_store::apply;
-    use crate::config::Config;
-    use crate::model::{Broker, Clock, Snapshot};
-    use crate::sys::proc::ProcRoot;
-    use crate::sys::schedstat::Allowance;
+    use crate::model::{Broker, Snapshot};
 
     #[tokio::test(start_paused = true)]
     async fn a_collector_that_panics_is_reported_and_started_again() {
@@ -351,26 +345,7 @@ mod tests {
             start_ticks: 1,
         };
         let broker = Arc::new(Broker::unknown(process));
-        let (updates, mut received) = mpsc::channel(8);
-        let context = BrokerContext {
-            settings: None,
-            config: Arc::new(Config::load(Default::default()).unwrap()),
-            proc: ProcRoot::new("/proc"),
-            own: Default::default(),
-            tables: Default::default(),
-            ensembles: Default::default(),
-            updates,
-            clock: Clock::start(),
-            kept_descriptors: Allowance::new(1),
-            jvm: DumpService::new("/proc").jvm(&broker),
-            behind: watch::Sender::default(),
-            fds: watch::Sender::default(),
-            late: watch::Sender::default(),
-            names: watch::Sender::default(),
-            suspects: watch::Sender::default(),
-            deaths: watch::Sender::default(),
-            broker: Arc::clone(&broker),
-        };
+        let (context, mut received) = BrokerContext::of_test(Arc::clone(&broker));
         let starts = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&starts);
         let panics_twice = move |_| {

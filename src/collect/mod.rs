@@ -15,6 +15,7 @@ pub mod dump_service;
 pub mod exporter;
 pub mod fds;
 pub mod frame;
+pub mod groups;
 pub mod jvm_dumper;
 pub mod log_dirs;
 pub mod logs;
@@ -70,6 +71,7 @@ fn start(context: &BrokerContext) -> JoinSet<()> {
     tasks.own::<progress::Progress, _>(progress::run);
     // Where it is off, its readings say so.
     tasks.spawn::<cluster::Cluster, _>(cluster::run);
+    tasks.own::<groups::Groups, _>(groups::run);
     tasks.spawn::<zookeeper::ZooKeeper, _>(zookeeper::run);
     tasks.set
 }

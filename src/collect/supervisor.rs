@@ -189,6 +189,7 @@ async fn discover(
                     behind: watch::Sender::default(),
                     fds: watch::Sender::default(),
                     late: watch::Sender::default(),
+                    way: watch::Sender::default(),
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
                     deaths: watch::Sender::default(),

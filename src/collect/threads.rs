@@ -15,6 +15,8 @@ use crate::model::{
 use crate::parse::thread_dump;
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::threads::known_issues::{each_once, matching};
+use crate::threads::likely::LikelyDetector;
+use crate::threads::loops::LoopDetector;
 use crate::threads::missing::{Deaths, ThreadInventory};
 use crate::threads::pools::Pool;
 use crate::threads::stalls::StallDetector;
@@ -54,8 +56,11 @@ impl Collector for Threads {
     }
 }
 
-/// A deadlock stands until a later dump shows none.
+/// A deadlock stands until a later dump shows none. One that was not understood shows nothing.
 fn store_deadlocks(broker: &mut BrokerSnapshot, report: &ThreadReport, now: Moment) {
+    if report.deadlocks.is_empty() && !report.not_understood.is_empty() {
+        return;
+    }
     match (&broker.deadlock, report.deadlocks.is_empty()) {
         (None, false) => {
             // `?` quotes them: the broker chooses the names of its threads.
@@ -125,6 +130,7 @@ pub(super) async fn run(context: BrokerContext) {
         let deadlocked = report
             .as_ref()
             .ok()
+            .filter(|report| !report.deadlocks.is_empty() || report.not_understood.is_empty())
             .map(|report| !report.deadlocks.is_empty());
         match &report {
             Err(failure) if failure.reason == Reason::Stopped => scheduler.stopped(started),
@@ -184,10 +190,12 @@ const MAX_CONVOYS: usize = 8;
 #[derive(Debug, Default)]
 pub struct ThreadHistory {
     stalls: StallDetector,
+    loops: LoopDetector,
     inventory: ThreadInventory,
     owners: Owners,
     /// Threads that have ended lately.
     deaths: Deaths,
+    likely: LikelyDetector,
 }
 
 /// Returns what a dump says, with those before it, and the names of the threads that belong to a pool. Takes a millisecond
@@ -236,11 +244,14 @@ pub fn report(
             .collect(),
         deadlocks: graph.deadlocks().into(),
         more_deadlocks: graph.more_deadlocks(),
+        not_understood: graph.not_understood(),
+        likely_deadlocks: history.likely.observe(&graph, now),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
         missing: history
             .inventory
             .observe(newest, behind, &history.deaths, now),
+        loops: history.loops.observe(newest, now),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
     };

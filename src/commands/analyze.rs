@@ -1,17 +1,20 @@
 //! `kafka-vitals analyze`: reads files and folders within bounds, and prints what they show together.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::print;
+use crate::analyze::long_log::LongLog;
 use crate::analyze::{self, NotRecognised, report};
 use crate::cli::AnalyzeArgs;
 use crate::sys::plain;
 
 /// All files together. A broker's dump has 0.1 to 2 MB, a day's log 1 to 100 MB.
 const MAX_BYTES: u64 = 256 << 20;
+/// A longer text is shortened as it is read. No file of a bundle is as long.
+const LONG: u64 = 8 << 20;
 /// Entries of a folder and of those in it.
 const MAX_FILES: usize = 2_000;
 const MAX_DEPTH: usize = 8;
@@ -88,15 +91,28 @@ fn leave_out(path: &Path, reason: impl Into<Unread>) -> NotRecognised {
     }
 }
 
-/// The bytes of a file. Their number is taken from what is `left`.
+/// The bytes of a file, of a long text only what is used of it. The number of all is taken from what is `left`.
 fn contents(file: File, left: &mut u64) -> Result<Vec<u8>, Unread> {
     if file.metadata()?.len() > *left {
         return Err(Unread::TooBig);
     }
     // A pipe (`<(jstack PID)`) has no length, and a device no end.
+    let mut rest = file.take(*left + 1);
     let mut bytes = Vec::new();
-    file.take(*left + 1).read_to_end(&mut bytes)?;
-    *left = left.checked_sub(bytes.len() as u64).ok_or(Unread::TooBig)?;
+    rest.by_ref().take(LONG).read_to_end(&mut bytes)?;
+    let mut read = bytes.len() as u64;
+    // UTF-16 and files of a metadata log have zeros.
+    let is_plain_text = !bytes.iter().take(4096).any(|byte| *byte == 0);
+    if read == LONG && is_plain_text {
+        let mut log = LongLog::default();
+        log.write_all(&bytes)?;
+        drop(bytes);
+        read += io::copy(&mut rest, &mut log)?;
+        bytes = log.finish();
+    } else {
+        read += rest.read_to_end(&mut bytes)? as u64;
+    }
+    *left = left.checked_sub(read).ok_or(Unread::TooBig)?;
     Ok(bytes)
 }
 

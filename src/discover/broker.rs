@@ -214,7 +214,7 @@ fn read_server_properties(
     broker: &mut Broker,
 ) -> Result<(), DiscoveryError> {
     let (properties, path, modified) = settings_now(launch, files)?;
-    let properties = properties.only(&settings::KEYS);
+    let properties = settings::only_read(properties);
     // They are kept, of each of many processes.
     let is_long = |(_, value): &(_, &str)| value.len() > properties::VALUE_CAP;
     if let Some((key, _)) = properties.iter().find(is_long) {

@@ -60,8 +60,7 @@ pub struct Launch {
 impl Launch {
     /// Of up to a megabyte of overrides, some of them passwords.
     pub(super) fn forget_other_settings(&mut self) {
-        self.overrides
-            .retain(|(key, _)| settings::KEYS.contains(&key.as_str()));
+        self.overrides.retain(|(key, _)| settings::is_read(key));
     }
 }
 

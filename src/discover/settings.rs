@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::properties::{self, MOST_ENTRIES, Properties};
-use crate::model::{Broker, Listener, Mode, Role, SecurityProtocol};
+use crate::model::{Broker, Features, Listener, Mode, Role, SecurityProtocol};
 
 /// Fills in what `server.properties` and Kafka's defaults say. What they leave open becomes a line of `problems`.
 pub fn interpret(properties: &Properties, broker: &mut Broker) {
@@ -115,11 +115,77 @@ pub fn interpret(properties: &Properties, broker: &mut Broker) {
         }
     }
     broker.inter_broker_listener = Some(inter_broker_listener(properties));
+    broker.features = features(known, &provided, broker.log_dirs.len());
     broker.problems.append(&mut problems);
 }
 
-/// The keys that are read. Others are dropped at once, because their values may be passwords.
-pub(super) const KEYS: [&str; 18] = [
+/// What is switched on, with Kafka's defaults. None where a config provider has the value.
+fn features<'p>(
+    known: impl Fn(&'static str) -> Option<&'p str>,
+    provided: &BTreeSet<&str>,
+    log_dirs: usize,
+) -> Features {
+    let is_known = |key| !provided.contains(key);
+    let value = |key| is_known(key).then(|| known(key).unwrap_or_default());
+    let is_on = |key| value(key).map(|text| text.eq_ignore_ascii_case("true"));
+    let is_positive = |key| value(key).map(|text| text.parse().is_ok_and(|n: i64| n > 0));
+    let has_protocol = |protocol: &str| {
+        let protocols = value("group.coordinator.rebalance.protocols")?;
+        Some(properties::list(protocols).any(|one| one.eq_ignore_ascii_case(protocol)))
+    };
+    let either = |one: Option<bool>, other: Option<bool>| match (one, other) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    };
+    let metadata_manager = value("remote.log.metadata.manager.class.name");
+    Features {
+        request_memory_bounded: is_positive("queued.max.request.bytes"),
+        reauthentication: is_positive(REAUTHENTICATION),
+        several_log_dirs: (is_known("log.dirs") && is_known("log.dir")).then_some(log_dirs > 1),
+        tiered_storage: is_on("remote.log.storage.system.enable"),
+        remote_metadata_in_topic: metadata_manager.map(|class| {
+            class.is_empty() || class.ends_with(".TopicBasedRemoteLogMetadataManager")
+        }),
+        new_group_coordinator: either(
+            is_on("group.coordinator.new.enable"),
+            has_protocol("consumer"),
+        ),
+        share_groups: either(is_on("group.share.enable"), has_protocol("share")),
+    }
+}
+
+const REAUTHENTICATION: &str = "connections.max.reauth.ms";
+
+/// Whether `key` is read. Other keys are dropped at once, because their values may be passwords.
+pub(super) fn is_read(key: &str) -> bool {
+    KEYS.contains(&key) || is_reauthentication_of_listener(key)
+}
+
+/// Drops what is not read. The listeners' own times of re-authentication become one for all: any that is set is enough.
+pub(super) fn only_read(mut properties: Properties) -> Properties {
+    let of_listeners = || {
+        let pairs = properties.iter();
+        pairs.filter(|(key, _)| is_reauthentication_of_listener(key))
+    };
+    let expires = of_listeners()
+        .find(|(_, value)| value.trim().parse().is_ok_and(|n: i64| n > 0))
+        .or_else(|| of_listeners().find(|(_, value)| properties::comes_from_provider(value)));
+    if let Some(value) = expires.map(|(_, value)| value.to_owned()) {
+        properties.set(REAUTHENTICATION, value);
+    }
+    properties.only(&KEYS)
+}
+
+/// `listener.name.external.plain.connections.max.reauth.ms`
+fn is_reauthentication_of_listener(key: &str) -> bool {
+    let of_listener = key.strip_prefix("listener.name.");
+    of_listener
+        .and_then(|rest| rest.strip_suffix(REAUTHENTICATION))
+        .is_some_and(|between| between.ends_with('.'))
+}
+
+const KEYS: [&str; 25] = [
     "broker.id",
     "node.id",
     "process.roles",
@@ -138,6 +204,13 @@ pub(super) const KEYS: [&str; 18] = [
     "port",
     "listener.security.protocol.map",
     "controller.listener.names",
+    REAUTHENTICATION,
+    "queued.max.request.bytes",
+    "remote.log.storage.system.enable",
+    "remote.log.metadata.manager.class.name",
+    "group.coordinator.new.enable",
+    "group.coordinator.rebalance.protocols",
+    "group.share.enable",
 ];
 
 /// The name of the inter-broker listener, in upper case.

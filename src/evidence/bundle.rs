@@ -271,6 +271,7 @@ pub fn of_view(
     let metadata = readings.map(|of| {
         serde_json::json!({
             "cluster": of.cluster, "metadata_log": of.metadata_log, "probes": of.probes,
+            "fetch": of.fetch, "groups": of.groups,
         })
     });
     vec![

@@ -78,13 +78,13 @@ catalogue! {
     ACCEPT_LIMIT = ("kafka_vitals_accept_queue_limit", ["broker", "listener"],
         "Length at which the accept queue drops further connections; absent where only /proc/PID/net could be read.");
     DEADLOCK = ("kafka_vitals_deadlock_detected", ["broker"],
-        "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown.");
+        "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown, also where a part of the newest dump was not understood.");
     DEADLOCKED_THREADS = ("kafka_vitals_deadlocked_threads", ["broker"],
         "Threads that are members of a deadlock; threads that are blocked behind the cycle are not counted.");
     KNOWN_DETECTED = ("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
-        "1 for each known issue of Kafka that the present deadlock or a stall is, by threads, locks and frames; the page / shows whether that is exact or a probable match. fixed_in lists the first releases with the fix, empty if unknown.");
+        "1 for each known issue of Kafka that the present deadlock or a stall is, by threads, locks and frames, or that may have ended a thread or keeps it in a loop; the page / shows whether that is exact or a probable match. fixed_in lists the first releases with the fix, empty if unknown.");
     KNOWN_EXPOSED = ("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
-        "1 for each known issue whose fault was seen in the source of this broker's version; versions and issues for which that is unknown are not exported.");
+        "1 for each known issue to which this broker is exposed: its fault was seen in the source of the broker's version, and server.properties and the mode have what it needs (docs/known-issues.md). Where either is unknown it is not exported: no series is no proof that a fault is absent.");
     THREADS = ("kafka_vitals_threads", ["broker", "state"],
         "Java threads of the newest thread dump by java.lang.Thread.State.");
     STALLED = ("kafka_vitals_stalled_threads", ["broker", "pool"],
@@ -132,13 +132,17 @@ catalogue! {
     METADATA_LOG_AGE = ("kafka_vitals_metadata_log_age_seconds", ["broker"],
         "How long ago the exporter saw the replica of the metadata log get its last record. By default about two records arrive each second, also at rest (metadata.max.idle.interval.ms).");
     LEFT_OUT = ("kafka_vitals_series_left_out", ["what"],
-        "What was not exported because its number is bounded: series of partition_isr_replicas and of cluster_broker_state; brokers, which are processes that look like one beyond max_brokers.");
+        "What was not exported because its number is bounded: series of partition_isr_replicas, of cluster_broker_state and of consumer_group_lag, with groups that were not asked for; brokers, which are processes that look like one beyond max_brokers.");
     REGISTERED = ("kafka_vitals_registered", ["broker"],
         "1 if ZooKeeper lists the broker and this process has registered it, 0 if not; see reading_age_seconds{collector=\"zookeeper\"}. Absent for clusters that keep their metadata in KRaft, and while unknown.");
     CONTROLLER = ("kafka_vitals_controller", ["broker"],
         "1 if the broker is the active controller by ZooKeeper, 0 if not. A cluster has one: the sum over its brokers is 1, and 0 during an election. Absent as registered is.");
+    GROUPS = ("kafka_vitals_consumer_groups", ["broker", "state"],
+        "Consumer groups that the broker coordinates, by state in Kafka's words; unknown where a broker before 2.6 did not describe one. Other brokers coordinate the others: the sum over brokers is the cluster's. Absent while the broker is suspect or does not answer, and where no group is visible: none exists, or the ACLs hide them.");
+    GROUP_LAG = ("kafka_vitals_consumer_group_lag", ["broker", "group", "topic"],
+        "Records of the topic that the group has not committed, in all partitions for which it has committed an offset, as the group's coordinator counts them. Absent while a part is unknown: the coordinator is suspect or silent (the page names its groups), or another broker leads a partition of which the coordinator has no replica in sync. groups in the config file includes and excludes groups. Bounded, see series_left_out.");
     PROBE_SUCCESS = ("kafka_vitals_probe_success", ["broker", "path"],
-        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions, which a request handler answers; network is what the network thread alone answers, in place of api where the listener demands credentials that are not configured: ApiVersions before a login, or a TLS handshake; metadata is Metadata, which is absent while api is not answered. Nothing is sent while an answer is owed: then api or network is 0.");
+        "1 if the broker answered the newest request to its own listener within 2 s, 0 if not. path api is ApiVersions, which a request handler answers; network is what the network thread alone answers, in place of api where the listener demands credentials that are not configured: ApiVersions before a login, or a TLS handshake; metadata is Metadata, which is absent while api is not answered; fetch is a Fetch of no record of a partition that the broker leads, which takes the partition's lock, by the collector groups: absent while the broker is suspect, unless the answer is owed. Nothing is sent while an answer is owed: then api, network or fetch is 0.");
     PROBE_DURATION = ("kafka_vitals_probe_duration_seconds", ["broker", "path"],
         "Time until that answer, or until the failure; while an answer is owed, the time since the request; for a broker that answers after the 2 s, the duration of its last answer.");
     LISTENER_PROBE_SUCCESS = ("kafka_vitals_listener_probe_success", ["broker", "listener"],

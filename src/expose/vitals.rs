@@ -13,7 +13,9 @@ use crate::model::{
 use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId};
 use crate::verdict::forecast::Forecast;
-use cluster::{brokers, listeners, metadata_log, partitions, peers, registration, requests};
+use cluster::{
+    brokers, groups, listeners, metadata_log, partitions, peers, registration, requests,
+};
 use vital::number;
 
 /// The vital signs of a broker whose process runs; the last one is its version.
@@ -28,6 +30,7 @@ pub fn vitals(
     list.extend(peers(broker, diagnosis, now));
     list.push(partitions(broker, diagnosis, now));
     list.extend(brokers(broker, diagnosis, now));
+    list.extend(groups(broker, now));
     list.extend(metadata_log(broker, diagnosis, now));
     list.extend(registration(broker, diagnosis, now));
     list.extend(levels(snapshot, broker, diagnosis, now));
@@ -205,6 +208,10 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             brief_text(report.duration)
         )
     }))
+    .note(
+        dump.filter(|(report, _)| report.deadlocks.is_empty() && !report.not_understood.is_empty())
+            .map(|_| "whether deadlocked: unknown".to_owned()),
+    )
     .note((suspects > 0).then(|| format!("{suspects} make no progress")))
     .note(
         broker
@@ -218,6 +225,8 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             FindingId::JvmDeadlock,
             FindingId::LockCycle,
             FindingId::StalledPool,
+            FindingId::JvmPaused,
+            FindingId::LikelyDeadlock,
             FindingId::MissingThread,
         ],
     )

@@ -12,14 +12,13 @@ use tokio::time::Instant;
 pub use super::client_error::ClientError;
 use super::conn::{Body, Conn, ConnError, Dialer, Late};
 use super::login::{LoginError, log_in};
-use super::question::{
-    API_VERSIONS, METADATA, METADATA_WITH_LISTENERS, Question, offers_listeners,
-};
+use super::question::{API_VERSIONS, METADATA, METADATA_WITH_LISTENERS, Question, offered};
 use super::security::{Login, Security, SecuritySource, Tls, Trust};
 use super::thread::on_thread;
 pub use super::timing::Timing;
 use super::tls_error::TlsProblem;
-use super::wire::{self, Metadata, WireError};
+use super::wire::groups::Request;
+use super::wire::{self, ApiVersions, GroupVersions, Metadata, WireError};
 use crate::model::{Moment, Reason};
 
 /// An answer of so many bytes is read within some 10 us, which is less than handing it to another thread takes.
@@ -81,8 +80,10 @@ pub struct Client {
     failed: Option<Failed>,
     /// The newest answer that came too late, until an answer to the same request comes in time.
     late: Option<Late>,
-    /// Whether the broker offers [`wire::METADATA_WITH_LISTENERS`].
-    with_listeners: bool,
+    /// What the broker offers; None until it has answered.
+    offered: Option<ApiVersions>,
+    /// How long an answer was owed on a connection that has ended.
+    abandoned: Option<Duration>,
 }
 
 impl Client {
@@ -99,7 +100,8 @@ impl Client {
             kept: None,
             failed: None,
             late: None,
-            with_listeners: false,
+            offered: None,
+            abandoned: None,
         }
     }
 
@@ -167,7 +169,19 @@ impl Client {
                 .unanswered_since()
                 .is_some_and(|since| since.elapsed() >= silence)
         };
-        drop(self.kept.take_if(silent));
+        let kept = self.kept.take_if(silent);
+        self.end(kept);
+    }
+
+    /// Closes a connection, and remembers what it owed.
+    fn end(&mut self, kept: Option<Kept>) {
+        let owed = kept.and_then(|kept| kept.conn.unanswered_since());
+        self.abandoned = owed.map(|since| since.elapsed()).max(self.abandoned);
+    }
+
+    /// How long an answer was owed on a connection that has ended since this was asked. The broker may still work on it.
+    pub fn abandoned(&mut self) -> Option<Duration> {
+        self.abandoned.take()
     }
 
     fn forget_old_tls(&mut self) {
@@ -193,8 +207,8 @@ impl Client {
             connected_in,
             duration,
             answer,
-        } = self.ask(API_VERSIONS, offers_listeners).await;
-        let answer = answer.map(|with_listeners| self.with_listeners = with_listeners);
+        } = self.ask(API_VERSIONS, offered).await;
+        let answer = answer.map(|offered| self.offered = Some(offered));
         if answer.is_ok() && matches!(self.security.login, Login::Missing) {
             // A second ApiVersions before the login is an error for the broker, which logs it.
             self.kept = None;
@@ -212,6 +226,44 @@ impl Client {
         &mut self,
         read: impl FnOnce(Metadata<'_>) -> Result<T, WireError> + Send + 'static,
     ) -> Asked<T> {
+        let newest = self.offered.and_then(|offered| offered.metadata);
+        let (question, version) = match newest {
+            Some((_, newest)) if newest >= wire::METADATA_WITH_LISTENERS => {
+                (METADATA_WITH_LISTENERS, wire::METADATA_WITH_LISTENERS)
+            }
+            _ => (METADATA, wire::METADATA_VERSION),
+        };
+        let read = move |body: &[u8]| read(Metadata::new(body, version));
+        self.ask_after_login(question, read).await
+    }
+
+    /// The versions of requests about groups that the broker offers.
+    pub fn group_versions(&self) -> GroupVersions {
+        self.offered
+            .map_or_else(GroupVersions::default, |offered| offered.groups)
+    }
+
+    /// Sends a request about groups and applies `read` to the response. For a broker that has just answered
+    /// [`Client::api`].
+    pub async fn request<T: Send + 'static>(
+        &mut self,
+        request: &Request,
+        read: impl FnOnce(&[u8]) -> Result<T, WireError> + Send + 'static,
+    ) -> Asked<T> {
+        let question = Question {
+            name: request.name,
+            frame: &|correlation| request.frame(correlation),
+            cap: request.cap,
+            after_pause: false,
+        };
+        self.ask_after_login(question, read).await
+    }
+
+    async fn ask_after_login<T: Send + 'static>(
+        &mut self,
+        question: Question<'_>,
+        read: impl FnOnce(&[u8]) -> Result<T, WireError> + Send + 'static,
+    ) -> Asked<T> {
         if matches!(self.security.login, Login::Missing) {
             let address = self.address.clone();
             return Asked {
@@ -220,24 +272,21 @@ impl Client {
                 answer: Err(ClientError::NeedsLogin { address }),
             };
         }
-        let (question, version) = match self.with_listeners {
-            true => (METADATA_WITH_LISTENERS, wire::METADATA_WITH_LISTENERS),
-            false => (METADATA, wire::METADATA_VERSION),
-        };
+        let request = question.name;
         let read = move |address: &str, body: &[u8]| {
             let wire = |source| ClientError::Wire {
                 address: address.to_owned(),
-                request: METADATA.name,
+                request,
                 source,
             };
-            read(Metadata::new(body, version)).map_err(wire)
+            read(body).map_err(wire)
         };
         self.ask(question, read).await
     }
 
     async fn ask<T: Send + 'static>(
         &mut self,
-        question: Question,
+        question: Question<'_>,
         read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Asked<T> {
         let mut started = Instant::now();
@@ -250,7 +299,8 @@ impl Client {
         let mut answer = self.attempt(question, deadline, &mut started).await;
         if idle && matches!(answer, Err(ClientError::Conn(ConnError::Closed { .. }))) {
             // Dropping it resets the connection, which frees the broker's fd.
-            self.kept = None;
+            let kept = self.kept.take();
+            self.end(kept);
             answer = self.attempt(question, deadline, &mut started).await;
         }
         let spoke_tls = self.tls.certificate_end.is_some();
@@ -269,7 +319,7 @@ impl Client {
         self.tls.certificate_end = end.or(self.tls.certificate_end);
         let mut duration = started.elapsed();
         let answer = match answer {
-            Ok(body) => self.read(question, body, read).await,
+            Ok(body) => self.read(question.name, body, read).await,
             Err(error) => Err(error),
         };
         let mut connected_in = self.kept.as_ref().map(|kept| kept.connected_in);
@@ -311,7 +361,7 @@ impl Client {
     /// Reads a big answer in another thread, so that no scrape waits for it.
     async fn read<T: Send + 'static>(
         &self,
-        question: Question,
+        request: &'static str,
         body: Body,
         read: impl FnOnce(&str, &[u8]) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
@@ -321,7 +371,7 @@ impl Client {
         let address = self.address.clone();
         let failed = |source| ConnError::Io {
             address: self.address.clone(),
-            request: question.name,
+            request,
             source,
         };
         let answer = on_thread("metadata", move || read(&address, &body)).await;
@@ -329,7 +379,9 @@ impl Client {
     }
 
     fn give_up(&mut self, error: &ClientError, connected_in: Option<Duration>, duration: Duration) {
-        (self.kept, self.late) = (None, None);
+        let kept = self.kept.take();
+        self.end(kept);
+        self.late = None;
         let in_a_row = self
             .failed
             .as_ref()
@@ -458,7 +510,7 @@ impl Client {
     /// Sets `started` to the time of the question, if one could be sent.
     async fn attempt(
         &mut self,
-        question: Question,
+        question: Question<'_>,
         deadline: Instant,
         started: &mut Instant,
     ) -> Result<Body, ClientError> {

@@ -8,6 +8,8 @@
 //! Version 0 would be wrong: there, brokers leave dead replicas out of the replica list, so that a partition with a dead
 //! follower looks fully replicated.
 
+pub mod groups;
+
 use super::reader::Reader;
 pub use super::reader::{Ids, Problem, WireError};
 
@@ -187,6 +189,17 @@ pub struct ApiVersions {
     pub metadata: Option<(i16, i16)>,
     /// Whether the broker knows SaslAuthenticate.
     pub sasl_authenticate: bool,
+    pub groups: GroupVersions,
+}
+
+/// Oldest and newest version of the requests of [`groups`]; None if the broker does not know one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupVersions {
+    pub fetch: Option<(i16, i16)>,
+    pub list_offsets: Option<(i16, i16)>,
+    pub offset_fetch: Option<(i16, i16)>,
+    pub describe_groups: Option<(i16, i16)>,
+    pub list_groups: Option<(i16, i16)>,
 }
 
 /// Reads the body of an ApiVersions response, version 0.
@@ -196,6 +209,7 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
         error: reader.int16("error code")?,
         metadata: None,
         sasl_authenticate: false,
+        groups: GroupVersions::default(),
     };
     for _ in 0..reader.count(6, "api keys")? {
         let key = reader.int16("api key")?;
@@ -206,6 +220,11 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
         match key {
             METADATA => answer.metadata = Some(range),
             SASL_AUTHENTICATE => answer.sasl_authenticate = true,
+            groups::FETCH => answer.groups.fetch = Some(range),
+            groups::LIST_OFFSETS => answer.groups.list_offsets = Some(range),
+            groups::OFFSET_FETCH => answer.groups.offset_fetch = Some(range),
+            groups::DESCRIBE_GROUPS => answer.groups.describe_groups = Some(range),
+            groups::LIST_GROUPS => answer.groups.list_groups = Some(range),
             _ => {}
         }
     }

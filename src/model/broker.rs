@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
+use super::version::KafkaVersion;
 
 /// Identifies a process for its whole life. A pid alone does not, because another process may get it later.
 #[derive(
@@ -82,6 +83,26 @@ pub struct Listener {
     pub advertised: Option<String>,
 }
 
+/// What `server.properties` and Kafka's defaults say of features that not every broker uses. None while that is unknown.
+/// Kafka changes none of these keys at run time, so no dynamic configuration says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// `queued.max.request.bytes`: requests share a bounded memory.
+    pub request_memory_bounded: Option<bool>,
+    /// `connections.max.reauth.ms`, for any listener: SASL logins expire.
+    pub reauthentication: Option<bool>,
+    /// `log.dirs` names two or more.
+    pub several_log_dirs: Option<bool>,
+    /// `remote.log.storage.system.enable`
+    pub tiered_storage: Option<bool>,
+    /// `remote.log.metadata.manager.class.name` is Kafka's own, which keeps the metadata in a topic.
+    pub remote_metadata_in_topic: Option<bool>,
+    /// `group.coordinator.new.enable` or `group.coordinator.rebalance.protocols`, which matter up to 3.9.
+    pub new_group_coordinator: Option<bool>,
+    /// `group.share.enable` or `group.coordinator.rebalance.protocols`: from 4.1 on a feature of the cluster decides.
+    pub share_groups: Option<bool>,
+}
+
 /// What discovery knows about one broker process. `None` is unknown, and `problems` says why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Broker {
@@ -108,6 +129,8 @@ pub struct Broker {
     /// `min.insync.replicas` of its file or Kafka's default, for topics without their own. None while the file is unknown.
     #[serde(default)]
     pub min_insync_replicas: Option<u32>,
+    #[serde(default)]
+    pub features: Features,
     /// From `meta.properties`.
     #[serde(default)]
     pub cluster_id: Option<String>,
@@ -139,15 +162,14 @@ impl Broker {
         )
     }
 
+    /// None where it is unknown, or no number that a version of Kafka can have.
+    pub fn version(&self) -> Option<KafkaVersion> {
+        KafkaVersion::parse(self.kafka_version.as_deref()?)
+    }
+
     /// Kafka's major and minor version, also where Confluent numbers its own releases.
     pub fn release(&self) -> Option<(u32, u32)> {
-        let version = self.kafka_version.as_deref()?;
-        let mut numbers = version.split(['.', '-']).map(|number| number.parse().ok());
-        let (major, minor): (u32, u32) = (numbers.next()??, numbers.next()??);
-        // Confluent's 6 is Kafka's 2, its 7 is Kafka's 3. Its 5 is Kafka's 2 as well; 1 instead of 2 makes no difference.
-        let is_confluent = version.ends_with("-ccs") || version.ends_with("-ce");
-        let less = if is_confluent { 4 } else { 0 };
-        Some((major.saturating_sub(less), minor))
+        self.version().map(KafkaVersion::major_minor)
     }
 
     /// Whether a leader demands no more replicas in the ISR than the partition has, whatever `min.insync.replicas` says:
@@ -212,6 +234,7 @@ mod tests {
             (Some("4.0.0"), true),
             (Some("7.6.0-ccs"), false),
             (Some("7.7.1-ce"), true),
+            (Some("8.0.0-ccs"), true),
         ];
         for (version, caps) in table {
             let broker = Broker {

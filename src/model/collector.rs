@@ -21,6 +21,7 @@ named! {
         LogDirs = "log_dirs",
         Logs = "logs",
         Cluster = "cluster",
+        Groups = "groups",
         MetadataLog = "metadata_log",
         ZooKeeper = "zookeeper",
         Threads = "threads",
@@ -71,6 +72,10 @@ impl CollectorName {
                 "Kafka requests: answers of the broker and its peers, ISR and leaders",
                 every(5_000),
             ),
+            Self::Groups => (
+                "Kafka requests that take locks: consumer groups, their lag, a fetch",
+                every(30_000),
+            ),
             Self::MetadataLog => (
                 "the node's replica of KRaft's metadata log: ISR, leaders and brokers without a request",
                 every(1_000),
@@ -100,6 +105,8 @@ impl CollectorName {
             (_, Schedule::InPassOf(leader)) => Some(leader),
             // The thread dumps name the threads.
             _ if self == Self::Progress => Some(Self::Threads),
+            // It finds where the broker is asked, and whether it answers.
+            _ if self == Self::Groups => Some(Self::Cluster),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ mod cluster;
 mod collector;
 mod credentials;
 mod evidence;
+mod groups;
 mod log;
 mod members;
 mod metadata_log;
@@ -20,14 +21,16 @@ mod tcp;
 pub mod text;
 mod threads;
 mod time;
+mod version;
 mod visible;
 mod zookeeper;
 
-pub use broker::{Broker, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{Broker, Features, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
 pub use cluster::{ClusterCounts, ClusterSource, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
+pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport};
 pub use log::{LogLine, LogReport, LogSignatureCount};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use metadata_log::{MetadataLog, Registration};
@@ -37,12 +40,14 @@ pub use severity::Severity;
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LockQueue, MatchQuality, MissingThread, MoreDeadlocks, NamedIssue,
-    PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect, ThreadReport,
+    Deadlock, DeadlockedThread, LikelyDeadlock, LockQueue, Loop, MatchQuality, MissingThread,
+    MoreDeadlocks, NamedIssue, PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect,
+    ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,
     rfc3339_millis, seconds_text,
 };
+pub use version::{Build, KafkaVersion, NoVersion, Release};
 pub use visible::{is_unseen, visible};
 pub use zookeeper::{OwnRegistration, ZooKeeperReport};

@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::reading::NOT_READ_YET;
 use super::{
-    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, Label, LogReport, MetadataLog,
-    Mode, Moment, ProbeReport, ProcessKey, ProgressReport, Reading, Reason, SocketOwners,
-    SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
+    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, GroupsReport, Label, LogReport,
+    MetadataLog, Mode, Moment, Probe, ProbeReport, ProcessKey, ProgressReport, Reading, Reason,
+    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -110,6 +110,11 @@ pub struct BrokerSnapshot {
     #[serde(default)]
     pub peer_view: Reading<ClusterCounts>,
     pub probes: Reading<ProbeReport>,
+    /// A Fetch, which takes the lock of a partition that the broker leads.
+    #[serde(default)]
+    pub fetch: Reading<Probe>,
+    #[serde(default)]
+    pub groups: Reading<GroupsReport>,
     /// Only KRaft nodes have it.
     #[serde(default)]
     pub metadata_log: Reading<MetadataLog>,
@@ -162,7 +167,7 @@ impl BrokerSnapshot {
     /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
     pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
         use CollectorName as C;
-        let all: [(CollectorName, &'static str, &dyn AnyReading); 17] = [
+        let all: [(CollectorName, &'static str, &dyn AnyReading); 19] = [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
@@ -174,6 +179,8 @@ impl BrokerSnapshot {
             (C::Connections, "connections by owner", &self.connections),
             (C::Cluster, "answers to requests", &self.probes),
             (C::Cluster, "cluster state", &self.cluster),
+            (C::Groups, "answer to a fetch", &self.fetch),
+            (C::Groups, "consumer groups", &self.groups),
             (C::MetadataLog, "metadata log", &self.metadata_log),
             (C::ZooKeeper, "registration in ZooKeeper", &self.zookeeper),
             (C::Threads, "threads", &self.threads),
@@ -216,6 +223,10 @@ impl BrokerSnapshot {
                 self.cluster.forget(why);
                 self.peer_view.forget(why);
                 self.probes.forget(why);
+            }
+            C::Groups => {
+                self.fetch.forget(why);
+                self.groups.forget(why);
             }
             C::MetadataLog => self.metadata_log.forget(why),
             C::ZooKeeper => self.zookeeper.forget(why),

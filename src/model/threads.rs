@@ -18,12 +18,20 @@ pub struct ThreadReport {
     /// What of them is only counted.
     #[serde(default, skip_serializing_if = "MoreDeadlocks::is_none")]
     pub more_deadlocks: MoreDeadlocks,
+    /// What of the dump was not understood, a phrase each: no deadlock is then known, not none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_understood: Vec<String>,
+    /// Not proven, see [`LikelyDeadlock`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub likely_deadlocks: Vec<LikelyDeadlock>,
     /// The longest queues for one lock outside deadlocks.
     pub convoys: Vec<LockQueue>,
     /// None until two dumps of the process are far enough apart.
     pub stalls: Option<PoolFindings<Stall>>,
     /// None until two dumps of the process are far enough apart, and while the broker shuts down.
     pub missing: Option<PoolFindings<MissingThread>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loops: Vec<Loop>,
     /// From the request to the last byte.
     pub duration: Duration,
     pub bytes: u64,
@@ -61,6 +69,18 @@ pub struct Stall {
     pub known_issues: Vec<NamedIssue>,
 }
 
+/// A thread that stays in one method over several dumps, and uses a core all the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loop {
+    pub thread: String,
+    /// The first dump that showed it there.
+    pub since: Moment,
+    /// Its stack in the newest one, topmost frame first.
+    pub frames: Vec<String>,
+    /// The known faults that it may be, at least one.
+    pub known_issues: Vec<NamedIssue>,
+}
+
 /// Threads of one name that have ended while there is work for them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingThread {
@@ -69,6 +89,29 @@ pub struct MissingThread {
     /// How many with this name are missing: the reapers of 0.10 share one.
     pub count: usize,
     /// The first dump that lacked it.
+    pub since: Moment,
+}
+
+/// A thread that waits for another one to do something, while it holds what others wait for. If one of them is the thread
+/// that it waits for, none of them continues; no dump shows for which thread it waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LikelyDeadlock {
+    pub thread: String,
+    /// The method in which it waits: `java.lang.Thread.join`.
+    pub waits_in: String,
+    /// Its stack, topmost frame first.
+    pub frames: Vec<String>,
+    /// The class of the lock that it holds. None: the others wait for its end.
+    pub holds: Option<String>,
+    /// The threads that are blocked behind it, directly or through others.
+    pub blocked: Vec<String>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub blocked_left_out: usize,
+    /// The one of them that it seems to wait for: a guess by what that one runs.
+    pub may_await: Option<String>,
+    pub may_await_frames: Vec<String>,
+    /// The first of the dumps in a row that show it.
     pub since: Moment,
 }
 

@@ -1,63 +1,19 @@
-//! Which known fault of Kafka a deadlock or a stall is. The faults are data, in `known_issues.toml`; a deadlock that
-//! matches none is unknown and never gets the name of a similar one.
+//! Which known fault of Kafka a deadlock or a stall is, and to which ones a broker is exposed. The faults are data, in
+//! `known_issues.toml`, of which a test makes `docs/known-issues.md`; a deadlock that matches none is unknown and never gets
+//! the name of a similar one.
+
+pub mod conditions;
+mod data;
+pub mod exposure;
+#[cfg(test)]
+mod reference;
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
-use serde::Deserialize;
-
+pub use self::data::{KnownIssue, Releases, Where, known_issues, releases};
+use self::data::{Signature, StallSignature};
 use super::pools::without_plane;
 use crate::model::{Deadlock, DeadlockedThread, MatchQuality, NamedIssue, Stall};
-
-/// A row of `known_issues.toml`, which explains the fields.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KnownIssue {
-    pub key: String,
-    pub title: String,
-    pub affected: Vec<String>,
-    pub fixed_in: Vec<String>,
-    pub advise: Option<String>,
-    pub relatives: Vec<String>,
-    #[serde(default, rename = "thread")]
-    threads: Vec<Signature>,
-    stall: Option<Signature>,
-}
-
-/// One member of the deadlock.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Signature {
-    name: String,
-    wants: String,
-    #[serde(default)]
-    frames: Vec<String>,
-}
-
-/// Every known issue, in the order of the data.
-pub fn known_issues() -> &'static [KnownIssue] {
-    #[derive(Deserialize)]
-    struct Table {
-        issue: Vec<KnownIssue>,
-    }
-    static ISSUES: LazyLock<Vec<KnownIssue>> = LazyLock::new(|| {
-        let table: Result<Table, _> = toml::from_str(include_str!("known_issues.toml"));
-        // The data is part of the program, and a test reads it.
-        #[expect(clippy::expect_used)]
-        table
-            .expect("known_issues.toml is not as its schema says")
-            .issue
-    });
-    &ISSUES
-}
-
-/// The issues that this version of Kafka is known to have; none for an unknown version.
-pub fn exposed(version: &str) -> Vec<&'static KnownIssue> {
-    known_issues()
-        .iter()
-        .filter(|issue| issue.affected.iter().any(|affected| affected == version))
-        .collect()
-}
 
 /// The known issues that this deadlock is: those that match exactly, else those that are similar. Empty means unknown.
 pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
@@ -71,9 +27,9 @@ pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
     matches
 }
 
-/// The known issues whose threads stall like these. No dump shows who holds what they wait for, so the match is never
-/// exact.
-pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
+/// The known issues whose threads stall like these. `holders` are the stacks of the threads that hold what they wait for in
+/// the end, where the dump shows them. The match is never exact: other threads may matter, which nothing names.
+pub fn matching_stall(stall: &Stall, holders: &[Vec<String>]) -> Vec<NamedIssue> {
     let thread = DeadlockedThread {
         thread: stall.threads.first().cloned().unwrap_or_default(),
         wants: stall.lock_class.clone().unwrap_or_default(),
@@ -81,16 +37,43 @@ pub fn matching_stall(stall: &Stall) -> Vec<NamedIssue> {
         frames: stall.frames.clone(),
     };
     let is_it = |issue: &&KnownIssue| {
-        issue
-            .stall
-            .as_ref()
-            .is_some_and(|signature| signature.quality(&thread) == Some(MatchQuality::Exact))
+        let signature = issue.stall.as_ref();
+        signature.is_some_and(|signature| signature.matches(&thread, holders))
     };
     known_issues()
         .iter()
         .filter(is_it)
         .map(|issue| issue.named(MatchQuality::Similar))
         .collect()
+}
+
+/// Whether a thread of this name may be in a loop that is a known issue.
+pub fn may_loop(thread: &str) -> bool {
+    let mut loops = known_issues()
+        .iter()
+        .filter_map(|issue| issue.endless.as_ref());
+    loops.any(|signature| begins_with_one(thread, &signature.name))
+}
+
+/// The known issues by which a thread never comes out of one of these frames. Only how long it lasts distinguishes them from
+/// work, so the match is never exact.
+pub fn matching_loop(thread: &str, frames: &[String]) -> Vec<NamedIssue> {
+    let is_it = |issue: &&KnownIssue| {
+        issue.endless.as_ref().is_some_and(|signature| {
+            begins_with_one(thread, &signature.name)
+                && found_in_order(frames, &signature.frames) == signature.frames.len()
+        })
+    };
+    let issues = known_issues().iter().filter(is_it);
+    issues
+        .map(|issue| issue.named(MatchQuality::Similar))
+        .collect()
+}
+
+/// Whether the thread's name begins with one of `a|b`, after the name of its plane.
+fn begins_with_one(thread: &str, starts: &str) -> bool {
+    let name = without_plane(thread);
+    starts.split('|').any(|start| name.starts_with(start))
 }
 
 /// Each issue once, in the order of the first appearance.
@@ -102,17 +85,6 @@ pub fn each_once(issues: impl Iterator<Item = NamedIssue>) -> Vec<NamedIssue> {
 }
 
 impl KnownIssue {
-    fn named(&self, by: MatchQuality) -> NamedIssue {
-        NamedIssue {
-            issue: self.key.clone(),
-            by,
-            title: self.title.clone(),
-            fixed_in: self.fixed_in.clone(),
-            advise: self.advise.clone(),
-            relatives: self.relatives.clone(),
-        }
-    }
-
     /// Each member must match one of the signatures, and the other way round; the cycle may start anywhere.
     fn quality(&self, cycle: &[DeadlockedThread]) -> Option<MatchQuality> {
         if self.threads.is_empty() || self.threads.len() != cycle.len() {
@@ -138,19 +110,13 @@ impl KnownIssue {
 
 impl Signature {
     fn quality(&self, thread: &DeadlockedThread) -> Option<MatchQuality> {
-        let name = without_plane(&thread.thread);
         let class = thread.wants.rsplit(['.', '/']).next().unwrap_or("");
-        if !self.name.split('|').any(|start| name.starts_with(start))
+        if !begins_with_one(&thread.thread, &self.name)
             || !self.wants.split('|').any(|wanted| wanted == class)
         {
             return None;
         }
-        let mut frames = thread.frames.iter();
-        let in_order = self
-            .frames
-            .iter()
-            .take_while(|pattern| frames.any(|frame| is_frame(frame, pattern)))
-            .count();
+        let in_order = found_in_order(&thread.frames, &self.frames);
         match (in_order, thread.frames.is_empty()) {
             (found, _) if found == self.frames.len() && found > 0 => Some(MatchQuality::Exact),
             // A known stack must at least contain the issue's first frame: the same locks are taken in many places.
@@ -158,6 +124,22 @@ impl Signature {
             _ => Some(MatchQuality::Similar),
         }
     }
+}
+
+impl StallSignature {
+    fn matches(&self, waiter: &DeadlockedThread, holders: &[Vec<String>]) -> bool {
+        let is_holder =
+            |frames: &Vec<String>| found_in_order(frames, &self.holder) == self.holder.len();
+        self.waiter.quality(waiter) == Some(MatchQuality::Exact)
+            && (self.holder.is_empty() || holders.iter().any(is_holder))
+    }
+}
+
+/// How many of the patterns the frames have from the top down, with anything between.
+fn found_in_order(frames: &[String], patterns: &[String]) -> usize {
+    let mut frames = frames.iter();
+    let found = |pattern: &&String| frames.any(|frame| is_frame(frame, pattern));
+    patterns.iter().take_while(found).count()
 }
 
 /// Whether `frame` is a method of the pattern `Class.method|Class.method`, closures made from it included:

@@ -107,6 +107,24 @@ impl Pool {
     }
 }
 
+/// Whether only a Kafka node has a thread of this name: other programs have executors and schedulers as well.
+pub fn is_of_node(thread: &str) -> bool {
+    match Pool::of(thread) {
+        Some(
+            Pool::RequestHandler
+            | Pool::Network
+            | Pool::Acceptor
+            | Pool::ReplicaFetcher
+            | Pool::LogDirFetcher
+            | Pool::LogCleaner
+            | Pool::RaftIo,
+        ) => true,
+        Some(Pool::ExpirationReaper) => thread.starts_with("ExpirationReaper-"),
+        Some(Pool::Heartbeat) => true,
+        _ => false,
+    }
+}
+
 /// From 2.1 on the threads of each plane have its name before theirs: `data-plane-kafka-request-handler-3`.
 pub fn without_plane(thread: &str) -> &str {
     let planes = ["data-plane-", "control-plane-"];

@@ -1,8 +1,31 @@
-//! Hashes of stacks: whether a thread is still where an earlier dump showed it.
+//! Stacks: the frames that a person is shown, and hashes, which show whether a thread is still where an earlier dump had it.
 
 use std::hash::Hasher;
 
 use crate::parse::thread_dump::Thread;
+
+/// The frames that a person is shown, topmost first: those outside the JDK, because a lock is taken in the same way
+/// everywhere, below what the thread does in the kernel, if it does not only wait. All of them, where the JDK has every one.
+pub fn shown(frames: &[String]) -> impl Iterator<Item = &str> {
+    let all = frames.iter().all(|frame| is_of_jdk(frame));
+    let is_shown = move |(depth, frame): &(usize, &String)| {
+        all || !is_of_jdk(frame) || (*depth == 0 && is_native_work(frame))
+    };
+    let shown = frames.iter().enumerate().filter(is_shown);
+    shown.map(|(_, frame)| frame.as_str())
+}
+
+/// As `sun.nio.ch.FileDispatcherImpl.force0(Native Method)`.
+fn is_native_work(frame: &str) -> bool {
+    let waits = [".park(", ".wait(", ".wait0(", ".sleep(", ".sleep0("];
+    frame.ends_with("(Native Method)") && !waits.iter().any(|wait| frame.contains(wait))
+}
+
+/// Whether the frame is of the JDK's own classes.
+pub(super) fn is_of_jdk(frame: &str) -> bool {
+    let packages = ["java.", "javax.", "jdk.", "sun.", "com.sun."];
+    packages.iter().any(|package| frame.starts_with(package))
+}
 
 /// Equal for the same thread with equal frames.
 pub(super) fn place_hash(thread: &Thread<'_>) -> u64 {
@@ -39,5 +62,39 @@ impl Hasher for StackHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn frames_of_the_jdk_are_not_shown() {
+        let stack = |frames: &[&str]| -> Vec<String> {
+            frames.iter().map(|frame| (*frame).to_owned()).collect()
+        };
+        let parked = stack(&[
+            "jdk.internal.misc.Unsafe.park(Native Method)",
+            "java.util.concurrent.locks.ReentrantLock.lock(ReentrantLock.java:322)",
+            "kafka.log.UnifiedLog.append(UnifiedLog.scala:766)",
+            "java.util.HashMap.forEach(HashMap.java:1)",
+            "javassist.Own.run(Own.java:2)",
+        ]);
+        let shown = |frames: &[String]| -> Vec<String> {
+            super::shown(frames).map(str::to_owned).collect()
+        };
+        assert_eq!(shown(&parked), [parked[2].as_str(), parked[4].as_str()]);
+        let syncs = stack(&[
+            "sun.nio.ch.FileDispatcherImpl.force0(Native Method)",
+            "sun.nio.ch.FileChannelImpl.force(FileChannelImpl.java:466)",
+            "kafka.log.UnifiedLog.roll(UnifiedLog.scala:1521)",
+        ]);
+        assert_eq!(shown(&syncs), [syncs[0].as_str(), syncs[2].as_str()]);
+        // A thread that is in nothing else.
+        let idle = stack(&[
+            "sun.nio.ch.EPoll.wait(Native Method)",
+            "java.lang.Thread.run(Thread.java:1)",
+        ]);
+        assert_eq!(shown(&idle), idle);
+        assert_eq!(shown(&[]), [""; 0]);
     }
 }

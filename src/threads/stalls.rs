@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::known_issues;
 use super::pools::Pool;
 use super::progress::must_move;
-use super::stack::{place_hash, stack_hash};
+use super::stack::{is_of_jdk, place_hash, stack_hash};
 use super::wait_graph::WaitGraph;
 use crate::model::{Moment, PoolFindings, Stall};
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
@@ -39,6 +39,8 @@ const RUNNING_CPU_MS: f64 = 0.1;
 const LOOP_FRAMES: usize = 3;
 /// Frames kept for a stalled thread: enough to recognise the bug.
 const KEPT_FRAMES: usize = 64;
+/// Threads that hold what a stall waits for, whose stacks are searched for a known bug.
+const HOLDERS: usize = 4;
 /// The topmost frames that are searched for a disk or ZooKeeper.
 const OUTSIDE_FRAMES: usize = 16;
 /// A thread that waits there continues when the disk or ZooKeeper answers.
@@ -172,12 +174,12 @@ impl StallDetector {
         let outside = if stalls.is_empty() { None } else { at_a_disk() };
         for stall in &mut stalls {
             stall.holders = graph.holders_of(&stall.threads);
-            let holder = graph
-                .last_holders_of(&stall.threads)
-                .into_iter()
-                .find(|holder| can_continue(holder))
-                .map(|holder| holder.name);
+            let last = graph.last_holders_of(&stall.threads);
+            let holder = last.iter().find(|holder| can_continue(holder));
+            let holder = holder.map(|holder| holder.name);
             stall.unblocked_by = holder.or(outside).map(str::to_owned);
+            let stacks: Vec<Vec<String>> = last.iter().take(HOLDERS).map(|at| frames(at)).collect();
+            stall.known_issues = known_issues::matching_stall(stall, &stacks);
         }
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
@@ -356,17 +358,19 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
                 holders: BTreeSet::new(),
                 unblocked_by: None,
                 frame: frame.map(str::to_owned),
-                frames: frames.iter().take(KEPT_FRAMES).map(Frame::text).collect(),
+                frames: self::frames(thread),
                 known_issues: Vec::new(),
             });
         stall.threads.push(thread.name.to_owned());
         stall.since = stall.since.min(*since);
     }
-    let mut stalls: Vec<Stall> = stalls.into_values().collect();
-    for stall in &mut stalls {
-        stall.known_issues = known_issues::matching_stall(stall);
-    }
-    stalls
+    stalls.into_values().collect()
+}
+
+/// The topmost frames as text.
+fn frames(thread: &Thread<'_>) -> Vec<String> {
+    let kept = thread.frames().take(KEPT_FRAMES);
+    kept.map(|frame| frame.text()).collect()
 }
 
 /// The topmost frame in Kafka's code, otherwise the topmost one outside the JDK: `Class.method`.
@@ -384,11 +388,7 @@ fn shared_frame<'a>(frames: &[Frame<'a>]) -> Option<&'a str> {
             .any(|p| method.starts_with(p))
             && !is_helper(method)
     };
-    let is_library = |method: &&str| {
-        ["java.", "javax.", "jdk.", "sun.", "scala."]
-            .iter()
-            .any(|p| method.starts_with(p))
-    };
+    let is_library = |method: &&str| is_of_jdk(method) || method.starts_with("scala.");
     methods
         .clone()
         .find(is_kafka)

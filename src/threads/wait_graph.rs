@@ -7,17 +7,21 @@
 //! Owners of such locks from a dump with `-l` also apply to later dumps, as long as waiter and owner both stay at the
 //! same place ([`Owners`]).
 //!
-//! One dump cannot show these, because no text names the holder: read locks, `StampedLock`, `Semaphore`, latches, a pool
-//! that waits for itself, a nested `wait`, class initialisation before JDK 17.
+//! One dump cannot show these, because no text names the holder: read locks, `StampedLock`, `Semaphore`, a pool that waits
+//! for itself, a nested `wait`, class initialisation before JDK 17. Of latches and the like, [`super::likely`] has those
+//! with a lock held.
+//!
+//! Where a part of the dump was not read, an edge may be missing: [`WaitGraph::not_understood`].
 
 mod read;
+mod understood;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::stack::stack_hash;
 use crate::model::text::cut;
 use crate::model::{Deadlock, DeadlockedThread, LockQueue, MoreDeadlocks};
-use crate::parse::thread_dump::{Thread, ThreadDump};
+use crate::parse::thread_dump::{Thread, ThreadDump, Unread};
 
 /// Frames kept for a member of a cycle: enough to recognise the bug.
 const CYCLE_FRAMES: usize = 64;
@@ -54,6 +58,13 @@ pub struct WaitGraph<'d, 'a> {
     cycles: Vec<Vec<usize>>,
     /// The cycle that a thread belongs to or is blocked behind.
     leads_to: Vec<Option<usize>>,
+    /// The first thread of each deadlock of the JVM's report.
+    first_reported: Vec<usize>,
+    unread: Unread,
+    truncated: bool,
+    /// Lines of locks that were not read, and the first one.
+    unread_lines: usize,
+    unread_line: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -101,8 +112,14 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             edges: Vec::with_capacity(dump.threads.len()),
             cycles: Vec::new(),
             leads_to: Vec::new(),
+            first_reported: Vec::new(),
+            unread: dump.unread,
+            truncated: dump.truncated,
+            unread_lines: 0,
+            unread_line: None,
         };
         graph.read_stacks();
+        graph.read_named_holders();
         graph.read_report(dump);
         graph.apply(owners);
         graph.find_cycles();
@@ -174,6 +191,15 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// Locks that several threads wait for outside deadlocks, the longest queue first.
     pub fn convoys(&self) -> Vec<LockQueue> {
+        self.queues_of(|queue, _| queue.len() >= CONVOY_WAITERS)
+    }
+
+    /// The same, and single threads that wait for a lock whose holder is known.
+    pub fn queues(&self) -> Vec<LockQueue> {
+        self.queues_of(|queue, holder| queue.len() >= CONVOY_WAITERS || holder.is_some())
+    }
+
+    fn queues_of(&self, counts: impl Fn(&[usize], Option<usize>) -> bool) -> Vec<LockQueue> {
         let mut queues: HashMap<(Lock<'a>, Option<usize>), Vec<usize>> = HashMap::new();
         for (index, edge) in self.edges.iter().enumerate() {
             let Some(want) = edge.wants.filter(|_| self.leads_to[index].is_none()) else {
@@ -186,9 +212,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 queues.entry((want.lock, holder)).or_default().push(index);
             }
         }
+        let holder = |queue: &[usize]| self.edges[*queue.first()?].holder;
         let mut queues: Vec<Vec<usize>> = queues
             .into_values()
-            .filter(|queue| queue.len() >= CONVOY_WAITERS)
+            .filter(|queue| counts(queue, holder(queue)))
             .collect();
         queues
             .sort_unstable_by_key(|queue| (std::cmp::Reverse(queue.len()), queue.first().copied()));

@@ -15,9 +15,10 @@ use super::finding_state::{FindingState, KEPT_UNKNOWN, RuleResult};
 use super::memory::Memory;
 use super::rules::{Case, RULES};
 use super::sentence::sentence;
-use crate::model::{BrokerSnapshot, ClusterCounts, Moment, NamedIssue, Snapshot};
+use crate::model::{BrokerSnapshot, ClusterCounts, MatchQuality, Moment, NamedIssue, Snapshot};
 use crate::model::{ProcessKey, text};
 use crate::threads::known_issues::each_once;
+use crate::threads::known_issues::exposure::{may_have, may_have_ended};
 
 /// Entries of the timeline; older ones are dropped.
 const TIMELINE: usize = 200;
@@ -174,7 +175,8 @@ impl Evaluator {
             recovery,
             ..BrokerDiagnosis::default()
         };
-        let (sentence, remedy) = sentence(broker, &diagnosis, now);
+        let is_starting = memory.is_starting(broker, now);
+        let (sentence, remedy) = sentence(broker, &diagnosis, is_starting, now);
         (diagnosis.sentence, diagnosis.remedy) = (text::message(sentence), text::message(remedy));
         self.processes.insert(broker.broker.process, memory);
         diagnosis
@@ -249,12 +251,22 @@ impl Evaluator {
     }
 }
 
-/// The known issues of the deadlock and of the stalls, each once.
+/// The known issues of the deadlock, of the stalls, and of threads that have ended or loop, each once.
 fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
-    let stalls = broker
-        .threads
-        .fresh(now)
-        .and_then(|report| report.stalls.as_ref());
+    let report = broker.threads.fresh(now);
+    let stalls = report.and_then(|report| report.stalls.as_ref());
+    let missing = report.and_then(|report| report.missing.as_ref());
+    let of_missing = missing
+        .into_iter()
+        .flat_map(|missing| &missing.found)
+        .flat_map(|gone| may_have_ended(&broker.broker, &gone.thread))
+        .map(|issue| issue.named(MatchQuality::Similar));
+    let of_loops = report
+        .into_iter()
+        .flat_map(|report| &report.loops)
+        .flat_map(|found| &found.known_issues)
+        .filter(|known| may_have(&broker.broker, &known.issue))
+        .cloned();
     let of_stalls = stalls
         .into_iter()
         .flat_map(|stalls| &stalls.found)
@@ -263,7 +275,8 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
         .deadlock
         .iter()
         .flat_map(|deadlock| &deadlock.known_issues);
-    each_once(of_deadlock.chain(of_stalls).cloned())
+    let in_dumps = of_deadlock.chain(of_stalls).cloned();
+    each_once(in_dumps.chain(of_missing).chain(of_loops))
 }
 
 #[cfg(test)]

@@ -58,6 +58,9 @@ findings! {
     ProcessStopped = "process_stopped", Critical, "Stopped process",
         "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
         "Find out what stopped it. `kill -CONT PID` continues it; nothing was lost but time.";
+    JvmPaused = "jvm_paused", Critical, "The JVM pauses most of the time",
+        "All threads of the broker stand at safepoints for more than half of the time, most often for garbage collection of a full heap: whatever it answers comes late, and above 80 % clients give up.",
+        "Check what fills the heap, and -Xmx. A restart empties it; save the evidence first, with a heap dump if the cause is unknown.";
     ApiUnresponsive = "api_unresponsive", Critical, "Accepts connections, answers nothing",
         "The broker's port accepts connections and its API does not answer: clients hang without an error.",
         "See the thread findings for the cause. Without one, check garbage collection, CPU and disk of the host, and whether the container is paused.";
@@ -91,6 +94,9 @@ findings! {
     IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
         "Only the leader of these partitions holds all data. If the followers are live, suspect the leader: a stuck leader removes healthy followers from the ISR.",
         "If this broker is gray (alive, not working), restart it, not its followers. If followers are down, bring them back.";
+    LikelyDeadlock = "likely_deadlock", Warning, "Likely deadlock",
+        "Dumps show a thread that waits for another one to end, to finish a task or to make room, and holds a lock that others want meanwhile. If one of these is the one that it waits for, none of them continues. No dump shows for which thread it waits, so this is no proof.",
+        "Compare the stacks of both sides. If the first can only continue when the other does, save the evidence and restart this broker; that something is shut down right now is the usual occasion.";
     MissingThread = "missing_thread", Warning, "Threads have ended",
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";
@@ -122,7 +128,7 @@ findings! {
         "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",
         "Renew it in the broker's keystore. Brokers since 1.1 take a new keystore without a restart, by kafka-configs.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
-        "The broker's version has faults that can hang a broker and that later releases have fixed.",
+        "The broker's version has faults that can hang a broker, end its threads or fill its memory, and the broker is configured so that they can strike. Later releases have fixed them.",
         "Plan the upgrade before it happens.";
 }
 

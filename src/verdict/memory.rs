@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
 use super::finding_state::FindingState;
 use super::forecast::Series;
+use super::pauses::Pauses;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
 use crate::model::{
@@ -24,6 +25,11 @@ const OLD_REGISTRATION: Duration = Duration::from_secs(30);
 /// How long a broker may take to apply a record of its metadata log.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// A JVM that stands for a larger share of the time works only in part.
+pub(super) const PAUSED: f64 = 0.5;
+/// For a larger one, it serves nobody in time, until its share falls below the other again.
+const MOSTLY_PAUSED: f64 = 0.8;
+
 /// How long the dump may take that follows when threads make no progress.
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
@@ -38,7 +44,9 @@ pub const DECIDING: [FindingId; 7] = [
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 3] = [
+pub(super) const PARTIAL: [FindingId; 5] = [
+    FindingId::JvmPaused,
+    FindingId::LikelyDeadlock,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
     FindingId::MetadataStalled,
@@ -54,6 +62,8 @@ const SUSPICIOUS: [FindingId; 3] = [
 #[derive(Debug, Default)]
 pub struct Memory {
     pub fds: Series,
+    pauses: Pauses,
+    is_mostly_paused: bool,
     maps: Series,
     /// Used bytes by log dir.
     disks: BTreeMap<String, Series>,
@@ -105,6 +115,13 @@ impl Memory {
     pub fn update(&mut self, snapshot: &Snapshot, broker: &BrokerSnapshot, now: Moment) {
         if let Some((count, at)) = broker.open_fds.last() {
             self.fds.push(at, *count as f64);
+        }
+        if let Some((total, at)) = broker.jvm_pauses.last() {
+            self.pauses.push(at, *total);
+        }
+        if let Some(share) = self.share_paused(broker, now) {
+            let is_still = self.is_mostly_paused && share > PAUSED;
+            self.is_mostly_paused = is_still || share > MOSTLY_PAUSED;
         }
         if let Some((count, at)) = broker.memory_maps.last() {
             self.maps.push(at, *count as f64);
@@ -169,6 +186,7 @@ impl Memory {
             value: report, at, ..
         } = &broker.threads
             && report.deadlocks.is_empty()
+            && report.not_understood.is_empty()
             && report
                 .stalls
                 .as_ref()
@@ -192,6 +210,12 @@ impl Memory {
             let confirmed = present.map_or(now, |present| present.confirmed);
             self.cycles.entry(cycle).or_insert((confirmed, confirmed)).1 = confirmed;
         }
+    }
+
+    /// The share of the last ten seconds in which the JVM stood at safepoints.
+    pub fn share_paused(&self, broker: &BrokerSnapshot, now: Moment) -> Option<f64> {
+        broker.jvm_pauses.fresh(now)?;
+        self.pauses.share()
     }
 
     pub fn is_active(&self, id: FindingId) -> bool {
@@ -229,7 +253,8 @@ impl Memory {
         if broker.ended.is_some() {
             return BrokerState::Down;
         }
-        if DECIDING.into_iter().any(|id| self.is_active(id)) {
+        let is_paused = self.is_active(FindingId::JvmPaused) && self.is_mostly_paused;
+        if is_paused || DECIDING.into_iter().any(|id| self.is_active(id)) {
             return BrokerState::Gray;
         }
         if self.is_starting(broker, now) || is_closed(broker, now) {
@@ -263,7 +288,9 @@ impl Memory {
         let age = broker.broker.started.map(|started| now.since(started));
         let may_start =
             broker.probes == Reading::default() && age.is_some_and(|age| age < FIRST_PROBE);
-        let dump_counts = !may_start && broker.threads.fresh(now).is_some();
+        let dump = broker.threads.fresh(now);
+        let understood = dump.is_some_and(|report| report.not_understood.is_empty());
+        let dump_counts = !may_start && understood;
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
         if decided {

@@ -10,6 +10,7 @@ pub mod finding_state;
 pub mod forecast;
 pub mod liveness;
 pub mod memory;
+mod pauses;
 pub mod rules;
 pub mod sentence;
 pub mod unavailable;

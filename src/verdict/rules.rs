@@ -6,16 +6,21 @@ mod case;
 mod replication;
 mod requests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::finding::FindingId;
 use super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::forecast::Forecast;
+use super::memory::PAUSED;
+use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, TcpState, duration_text, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, MissingThread, TcpState, ThreadReport, duration_text,
+    seconds_text,
 };
-use crate::threads::known_issues;
+use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
+use crate::threads::likely::{STANDS, likely_text};
 use crate::threads::stalls::stall_text;
 pub use case::Case;
 use case::present_if;
@@ -72,7 +77,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 26] = [
+pub const RULES: [Rule; 28] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -81,6 +86,7 @@ pub const RULES: [Rule; 26] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::JvmPaused, 0, 10, jvm_paused),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
         .twice_in(CollectorName::Cluster),
@@ -108,6 +114,7 @@ pub const RULES: [Rule; 26] = [
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
+    rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
@@ -125,10 +132,10 @@ pub const RULES: [Rule; 26] = [
 
 fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult {
     let Some(present) = &case.broker.deadlock else {
-        return if case.broker.threads.fresh(case.now).is_some() {
-            Absent
-        } else {
-            Unknown
+        let understood = |report: &ThreadReport| report.not_understood.is_empty();
+        return match case.broker.threads.fresh(case.now) {
+            Some(report) if understood(report) => Absent,
+            _ => Unknown,
         };
     };
     let mut facts = Vec::new();
@@ -155,6 +162,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
             let by = if known.is_exact() { "is" } else { "looks like" };
             facts.push(format!("it {by} {}: {}", known.issue, known.title));
         }
+        facts.extend(case.groups());
     }
     present_if(facts)
 }
@@ -171,6 +179,21 @@ fn stalled_pool(case: &Case<'_>) -> RuleResult {
     present_if(stalls.found.iter().map(stall_text))
 }
 
+/// Only what dumps far enough apart show: a wait for a peer or a disk ends.
+fn likely_deadlock(case: &Case<'_>) -> RuleResult {
+    let (Some(report), Some((_, at))) = (
+        case.broker.threads.fresh(case.now),
+        case.broker.threads.last(),
+    ) else {
+        return Unknown;
+    };
+    let stands = report
+        .likely_deadlocks
+        .iter()
+        .filter(|likely| at.since(likely.since) >= STANDS);
+    present_if(stands.map(likely_text))
+}
+
 fn missing_thread(case: &Case<'_>) -> RuleResult {
     let Some(missing) = case
         .broker
@@ -180,12 +203,14 @@ fn missing_thread(case: &Case<'_>) -> RuleResult {
     else {
         return Unknown;
     };
-    present_if(
-        missing
-            .found
-            .iter()
-            .map(|gone| format!("{} ({}) has ended", gone.thread, gone.pool)),
-    )
+    let fact = |gone: &MissingThread| {
+        let mut fact = format!("{} ({}) has ended", gone.thread, gone.pool);
+        for known in may_have_ended(&case.broker.broker, &gone.thread) {
+            fact += &format!(", as by {}: {}", known.key, known.title);
+        }
+        fact
+    };
+    present_if(missing.found.iter().map(fact))
 }
 
 fn process_stopped(case: &Case<'_>) -> RuleResult {
@@ -202,6 +227,18 @@ fn process_stopped(case: &Case<'_>) -> RuleResult {
         )]),
         Some(_) => Absent,
     }
+}
+
+fn jvm_paused(case: &Case<'_>) -> RuleResult {
+    let Some(share) = case.memory.share_paused(case.broker, case.now) else {
+        return Unknown;
+    };
+    let fact = format!(
+        "at safepoints for {:.0} % of the last {}",
+        100.0 * share,
+        duration_text(WINDOW)
+    );
+    present_if((share > PAUSED).then_some(fact))
 }
 
 /// The share of a limit that must be used before a forecast counts: a young broker opens its segments fast.
@@ -383,14 +420,33 @@ fn peer_unreachable(case: &Case<'_>) -> RuleResult {
 }
 
 fn known_issue_exposed(case: &Case<'_>) -> RuleResult {
-    let Some(version) = &case.broker.broker.kafka_version else {
+    let broker = &case.broker.broker;
+    let Ok(known) = exposures(broker) else {
         return Unknown;
     };
-    let fact = |known: &&known_issues::KnownIssue| match known.fixed_in.first() {
-        Some(fixed) => format!("{}: {}, fixed in {fixed}", known.key, known.title),
-        None => format!("{}: {}", known.key, known.title),
-    };
-    present_if(known_issues::exposed(version).iter().map(fact))
+    if known.exposed.is_empty() {
+        return Absent;
+    }
+    let mut facts = vec![remedy(broker, known.release, &known.exposed).text()];
+    facts.extend(known.exposed.iter().map(|issue| {
+        let fixed = issue.fixed_after(known.release);
+        let fixed = fixed.map_or_else(String::new, |fixed| format!(", fixed in {fixed}"));
+        format!("{}: {}{fixed}", issue.key, issue.title)
+    }));
+    let mut perhaps: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (issue, why) in &known.perhaps {
+        perhaps.entry(*why).or_default().push(&issue.key);
+    }
+    for (why, issues) in perhaps {
+        facts.push(format!("perhaps {}: {why}", issues.join(", ")));
+    }
+    if known.not_searched > 0 {
+        facts.push(format!(
+            "{} other known faults were not searched in {}",
+            known.not_searched, known.release
+        ));
+    }
+    Present(facts)
 }
 
 #[cfg(test)]

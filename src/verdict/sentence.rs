@@ -1,13 +1,14 @@
 //! The verdict in words.
 
 use super::finding::{BrokerDiagnosis, BrokerState, FindingId, Recovery};
-use super::memory::{PARTIAL, young_since};
+use super::memory::PARTIAL;
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
 
 /// The verdict in one sentence for a person, and what to do.
 pub fn sentence(
     broker: &BrokerSnapshot,
     diagnosis: &BrokerDiagnosis,
+    is_starting: bool,
     now: Moment,
 ) -> (String, String) {
     let name = format!("Broker {}", broker.label);
@@ -28,7 +29,7 @@ pub fn sentence(
                 ),
                 "Start it.",
             ),
-            None => match young_since(broker, now) {
+            None => match broker.broker.started.filter(|_| is_starting) {
                 Some(started) => with(
                     format!(
                         "{name} is starting: its process has run since {}.",
@@ -58,6 +59,15 @@ pub fn sentence(
                 with(
                     format!("{name} is stopped by a signal since {since}."),
                     "Continue it: kill -CONT.",
+                )
+            } else if let Some(finding) = find(FindingId::JvmPaused) {
+                let since = clock_text(finding.since);
+                with(
+                    format!(
+                        "{name} is alive but its JVM pauses most of the time since {since}: {}.",
+                        finding.facts.join("; ")
+                    ),
+                    "Check its heap.",
                 )
             } else if let Some(finding) = find(FindingId::StalledPool) {
                 let since = clock_text(finding.since);
@@ -105,6 +115,7 @@ pub fn sentence(
                 format!(
                     "{name} {} since {}: {}.",
                     match finding.id {
+                        FindingId::JvmPaused => "pauses most of the time",
                         FindingId::MetadataStalled => "acts on an old state of its cluster",
                         _ => "works only in part",
                     },

@@ -7,6 +7,7 @@
 
 mod alerts;
 mod evidence;
+mod groups;
 mod readings;
 #[path = "../support/mod.rs"]
 mod support;
@@ -115,9 +116,13 @@ fn while_members_leave(cluster: &mut Cluster, scrapes: &mut Scrapes) {
 /// The second deadlock, from the verdict and the pager to the recovery.
 fn while_sessions_expire(cluster: &mut Cluster, scrapes: &mut Scrapes) {
     let cell = cluster.cell().clone();
-    let mut exporter = Exporter::start(&cell);
+    let intervals = "intervals: {groups: 5s}\n";
+    let mut exporter = Exporter::start_with(&cell, intervals, |_| {});
     trouble::all_well(&exporter);
     followed(cluster, &exporter);
+    let group = step("a group has the lag that the tool says", || {
+        groups::Watched::start(cluster, &exporter)
+    });
     let closed_port = cell.free_ports(1).unwrap()[0];
     step("page, API, check and probe report healthy brokers", || {
         verdict::healthy(cluster, &exporter, closed_port);
@@ -132,6 +137,9 @@ fn while_sessions_expire(cluster: &mut Cluster, scrapes: &mut Scrapes) {
     );
     step("page, API and check report the gray broker", || {
         verdict::gray(cluster, &exporter, closed_port, &made);
+    });
+    step("the groups of the gray broker are named", || {
+        group.is_named(&exporter);
     });
     step("the pager receives the deadlock in a minute", || {
         pager.receives_the_deadlock(&exporter, &made);
@@ -151,6 +159,9 @@ fn while_sessions_expire(cluster: &mut Cluster, scrapes: &mut Scrapes) {
     let sick = made.broker;
     step("the broker recovers after a restart", || {
         verdict::recovers(cluster, &exporter, made);
+    });
+    step("the lag of its group is known again", || {
+        group.is_right_again(cluster, &exporter);
     });
     step("the alert is resolved, no symptom was sent", || {
         pager.receives_the_end(sick);

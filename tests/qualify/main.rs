@@ -11,6 +11,8 @@ macro_rules! tests {
     };
 }
 
+mod groups;
+mod incident;
 mod logs;
 mod metadata_log;
 mod secured;

@@ -5,6 +5,7 @@
 pub mod agree;
 pub mod evidence;
 pub mod fakes;
+pub mod groups;
 pub mod metadata_log;
 pub mod secured;
 pub mod stalls;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kafka_vitals::parse::thread_dump::{LockKind, Thread, ThreadDump, decode, parse};
 
 /// The file in our fixtures, else in the folder of shared dumps beside the repository.
-fn find(path: &str) -> Option<PathBuf> {
+pub(super) fn find(path: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shared = std::env::var_os("KAFKA_VITALS_SHARED")
         .map_or_else(|| root.join("../shared"), PathBuf::from);

@@ -69,6 +69,11 @@ proptest! {
         "Found one Java-level deadlock:", "  waiting to lock monitor 0x1 (object 0x1, a C),", "  which is held by \"a\"",
         "  which is held by \"b\"", "Java stack information for the threads listed above:", "Found 1 deadlock.", "JNI global refs: 1",
         "   java.lang.Thread.State: BLOCKED", "\t- waiting on the Class initialization monitor for C", "\tat C.<clinit>(C.java)",
+        " Id=5 BLOCKED on C@1 owned by \"a\" Id=6", " id=5 state=BLOCKED", "     owned by a Id=5", " - Thread t@5", " user=\"x\" ",
+        "\t waiting for a to release lock on <0x1> (a C)", " on C@1 owned by \"b\"", "\t- waiting to lock <1> (a C) owned by \"a\" t@5",
+        "\t- locked on C@1", "&quot;", "&lt;0x1&gt;", "\u{201c}", "\u{201d}", "\u{2013} locked <0x1>", "{\"log\":\"x\\n\"}", " (a",
+        "\tat java.lang.Thread.join(T)", "\tat java.lang.ApplicationShutdownHooks.runHooks(A)", "\tat kafka.utils.ShutdownableThread.run(S)",
+        "   java.lang.Thread.State: WAITING", "\tat java.util.concurrent.CountDownLatch.await(C)", "# kafka-vitals left out 5 bytes",
         "\u{2022}", "\r", "2026-11-22 14:33:28", "2026-11-22T14:33:28Z", "#3 ", "<0x", "os_prio=1 tid=0x2",
     ]), 0..80)) {
         read_all(words.concat().as_bytes());
@@ -110,6 +115,16 @@ fn no_text_makes_it_slow() {
         megabyte(&report),
         "x ".to_owned() + banner + &megabyte("x y\n"),
         "{\"threadDump\":".repeat(70_000),
+        megabyte("\" java.lang.Thread.State: "),
+        megabyte("java.lang.Thread.State:\n(a"),
+        "\"a\" #1 java.lang.Thread.State: ".to_owned() + &megabyte(" at a.b(c) \"d"),
+        "\"a\" #1 java.lang.Thread.State: ".to_owned() + &megabyte(" \"a\" "),
+        "Full thread dump ".to_owned() + &megabyte("&quot;\u{201d}&"),
+        megabyte("{\"log\":\"\\n\"}\n"),
+        megabyte("\"a\" Id=5 BLOCKED on C@1 owned by \"b\" Id=6\n"),
+        megabyte("\"a\" #1 prio=5\n\t- waiting to lock <0x1> (a C)\n owned by \"a\"\n"),
+        megabyte("Found one Java-level deadlock:\n"),
+        megabyte("which is held by \"a\"\n"),
     ];
     for text in texts {
         let start = Instant::now();

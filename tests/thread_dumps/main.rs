@@ -7,6 +7,9 @@ mod forms;
 mod graph;
 mod hostile;
 mod known_issues;
+mod likely;
+mod pasted;
+mod tools;
 
 use kafka_vitals::model::Deadlock;
 use kafka_vitals::parse::thread_dump::{decode, parse};

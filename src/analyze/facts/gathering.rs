@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{Fact, FactKind};
-use crate::analyze::formats::zookeeper;
 use crate::analyze::names::{Name, Names};
 use crate::analyze::signals::{Signal, Signals};
 
@@ -37,15 +36,6 @@ impl Gathering<'_> {
                     signals.facts.push(signal);
                 }
             }
-        }
-    }
-
-    pub(super) fn zookeeper(&mut self, file: &File<'_>) {
-        let registered = zookeeper::registered(file.text).into_iter().flatten();
-        for id in registered.collect::<BTreeSet<i32>>() {
-            let text = "registered in ZooKeeper: its session is alive";
-            let fact = fact(FactKind::Registered, file, text, &[]);
-            self.add(Some(&Name::Id(id)), fact.alone());
         }
     }
 }

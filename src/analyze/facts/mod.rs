@@ -1,10 +1,14 @@
 //! What each file says about each broker: one file here for each kind of artifact.
 
 mod bundles;
+mod disks;
 mod dumps;
 mod gathering;
 mod groups;
 mod logs;
+mod nothing;
+mod process;
+mod registrations;
 mod signatures;
 mod sockets;
 mod topics;
@@ -38,14 +42,20 @@ pub(super) fn gather(
         all.bundle(bundle);
     }
     let sizes = groups::topic_sizes(files);
+    let limits = process::handle_limits(files, owners);
     for (file, owner) in files.iter().zip(owners) {
         let name = owner.as_ref().map(|(name, _)| name);
         all.found(file, name);
         all.dumps(file, owner, analysis);
         all.topics(file);
-        all.sockets(file);
-        all.fds(file, name);
+        all.sockets(file, name);
+        all.fds(file, name, limits.get(&name).copied());
+        all.limits(file, name);
+        all.busy_threads(file, name, files);
+        all.log_dirs(file);
         all.zookeeper(file);
+        all.quorum(file);
+        all.metadata_log(file);
         all.groups(file, &sizes);
         if let Some(log) = &file.log {
             all.broker_log(file, log, name.filter(|_| log.broker));
@@ -55,9 +65,14 @@ pub(super) fn gather(
             }
         }
     }
-    for stall in stalls::find(files, owners) {
+    let (stalled, loops) = stalls::find(files, owners);
+    for stall in stalled {
         all.stall(stall, files, owners);
     }
+    for found in loops {
+        all.endless(found, files, owners);
+    }
     all.ends_of_logs(files, owners);
+    all.nothing_found(files, owners, analysis);
     (all.signals, all.elsewhere)
 }

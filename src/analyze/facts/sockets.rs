@@ -5,10 +5,14 @@ use std::fmt::Write as _;
 
 use super::gathering::{Gathering, MANY, count, fact, list};
 use crate::analyze::artifact::File;
-use crate::analyze::explanation::{FactKind, Form, Source};
-use crate::analyze::formats::{fds, sockets};
+use crate::analyze::explanation::{Fact, FactKind, Form, Source};
+use crate::analyze::formats::fds;
+use crate::analyze::formats::sockets::{End, Line, Row};
 use crate::analyze::names::Name;
 use crate::model::TcpState;
+
+/// Ports of one file that are kept. There are 65,536.
+const MOST_PORTS: usize = 100_000;
 
 /// The sockets of one file in one state, at one broker's end or at the other end.
 #[derive(Default)]
@@ -20,59 +24,194 @@ struct Tally {
     hosts: BTreeSet<Name>,
 }
 
+/// A port, and the program and the process with the socket.
+type PortOf<'a> = (&'a str, Option<&'a str>, Option<u32>);
+
+/// What one file shows of sockets.
+#[derive(Default)]
+struct Seen<'a> {
+    /// By broker, whether the socket is at the broker's own end, and state.
+    of_brokers: BTreeMap<(Name, bool, TcpState), Tally>,
+    /// In CLOSE_WAIT with neither end known as a broker's, by the own port.
+    by_own_port: BTreeMap<PortOf<'a>, Tally>,
+    /// The same, by the port of the other side.
+    by_peer_port: BTreeMap<PortOf<'a>, Tally>,
+    /// Sockets whose addresses are unreadable, by state.
+    without_address: BTreeMap<TcpState, u64>,
+    without_state: u64,
+    /// Those that `uniq -c` or awk counted, by state and port.
+    counted: BTreeMap<(TcpState, &'a str), u64>,
+    summary: Option<(u64, u64)>,
+}
+
+impl Tally {
+    fn add(&mut self, row: &Row<'_>, bytes: u64) {
+        self.sockets += row.times;
+        self.with_bytes += if bytes > 0 { row.times } else { 0 };
+        self.bytes = self.bytes.saturating_add(bytes.saturating_mul(row.times));
+    }
+
+    /// Connections of one port that nobody reads and closes. Those of a client have a port each.
+    fn is_pile(&self) -> bool {
+        self.sockets >= MANY || (self.sockets > 1 && self.with_bytes > 0)
+    }
+
+    fn figures(&self) -> [(&'static str, u64); 3] {
+        [
+            ("connections", self.sockets),
+            ("with_bytes", self.with_bytes),
+            ("bytes", self.bytes),
+        ]
+    }
+
+    fn unread(&self) -> String {
+        match self.with_bytes {
+            0 => String::new(),
+            with_bytes => format!("; {with_bytes} with {} unread bytes", self.bytes),
+        }
+    }
+}
+
 impl Gathering<'_> {
-    pub(super) fn sockets(&mut self, file: &File<'_>) {
+    pub(super) fn sockets(&mut self, file: &File<'_>, owner: Option<&Name>) {
         if !file.is(Form::Sockets) {
             return;
         }
-        let tallies = self.tallies(file);
-        if tallies.is_empty() {
+        let seen = self.seen(file);
+        let has_piles = self.piles(file, owner, &seen);
+        let partly = unnumbered(file, &seen);
+        if seen.of_brokers.is_empty() && !has_piles && partly.is_empty() {
             let text = "none of these sockets uses a port that is known as a broker's";
             let fact = fact(FactKind::SocketsOfNoBroker, file, text, &[]);
             self.add(None, fact.alone());
         }
-        for ((name, own_end, state), tally) in tallies {
+        for fact in partly {
+            self.add(owner, fact.alone());
+        }
+        for ((name, own_end, state), tally) in seen.of_brokers {
+            if !own_end && state == TcpState::CloseWait && tally.sockets >= MANY {
+                let client = match tally.hosts.is_empty() {
+                    true => "the client".to_owned(),
+                    false => format!("a process on the host of broker {}", list(&tally.hosts)),
+                };
+                self.leak(file, &format!("broker {name}"), &client, &tally);
+            }
             let Some((kind, against, text)) = tally.meaning(own_end, state) else {
                 continue;
             };
-            let figures = [
-                ("connections", tally.sockets),
-                ("with_bytes", tally.with_bytes),
-                ("bytes", tally.bytes),
-            ];
-            let signal = fact(kind, file, text, &figures).against(against);
+            let signal = fact(kind, file, text, &tally.figures()).against(against);
             self.add(Some(&name), signal.affecting(tally.hosts));
         }
     }
 
-    /// By broker, whether the socket is at the broker's own end, and state.
-    fn tallies(&self, file: &File<'_>) -> BTreeMap<(Name, bool, TcpState), Tally> {
-        let mut tallies: BTreeMap<_, Tally> = BTreeMap::new();
-        for socket in sockets::sockets(file.text) {
-            let own = self.names.at(socket.local);
-            let Some(name) = own.or_else(|| self.names.at(socket.peer)) else {
-                continue;
-            };
-            let key = (name.clone(), own.is_some(), socket.state);
-            let tally = tallies.entry(key).or_default();
-            let bytes = match (own, socket.state) {
-                // The peer's FIN counts 1.
-                (Some(_), TcpState::CloseWait) => socket.receive_queue.saturating_sub(1),
-                (Some(_), _) => socket.receive_queue,
-                (None, _) => socket.send_queue,
-            };
-            tally.sockets += 1;
-            tally.with_bytes += u64::from(bytes > 0);
-            tally.bytes = tally.bytes.saturating_add(bytes);
-            if own.is_none() {
-                let host = self.names.on_host(socket.local.ip());
-                tally.hosts.extend(host.map(|(host, _)| host.clone()));
+    fn seen<'a>(&self, file: &File<'a>) -> Seen<'a> {
+        let mut seen = Seen::default();
+        for line in file.socket_lines() {
+            match line {
+                Line::Row(row) => self.see(&row, &mut seen),
+                Line::Count {
+                    state,
+                    number,
+                    port,
+                } => *seen.counted.entry((state, port)).or_default() += number,
+                Line::Summary { all, established } => seen.summary = Some((all, established)),
             }
         }
-        tallies
+        seen
     }
 
-    pub(super) fn fds(&mut self, file: &File<'_>, owner: Option<&Name>) {
+    fn see<'a>(&self, row: &Row<'a>, seen: &mut Seen<'a>) {
+        let at = |end: &End<'_>| self.names.at(end.address?);
+        let own = at(&row.local);
+        let Some(state) = row.state else {
+            seen.without_state += row.times;
+            return;
+        };
+        if let Some(name) = own.or_else(|| at(&row.peer)) {
+            let tally = seen
+                .of_brokers
+                .entry((name.clone(), own.is_some(), state))
+                .or_default();
+            let bytes = match (own, state) {
+                // The peer's FIN counts 1.
+                (_, TcpState::CloseWait) => row.receive_queue.saturating_sub(1),
+                (Some(_), _) => row.receive_queue,
+                (None, _) => row.send_queue,
+            };
+            tally.add(row, bytes);
+            if let (None, Some(local)) = (own, row.local.address) {
+                let host = self.names.on_host(local.ip());
+                tally.hosts.extend(host.map(|(host, _)| host.clone()));
+            }
+            return;
+        }
+        if row.local.address.is_none() || row.peer.address.is_none() {
+            *seen.without_address.entry(state).or_default() += row.times;
+        }
+        if state == TcpState::CloseWait {
+            let bytes = row.receive_queue.saturating_sub(1);
+            for (piles, port) in [
+                (&mut seen.by_own_port, row.local.port),
+                (&mut seen.by_peer_port, row.peer.port),
+            ] {
+                let key = (port, row.program, row.pid);
+                if piles.len() < MOST_PORTS && !port.is_empty() {
+                    piles.entry(key).or_default().add(row, bytes);
+                }
+            }
+        }
+    }
+
+    /// Connections in CLOSE_WAIT that are at no known address of a broker. Those to a server have one own port, those of a
+    /// client one port of the other side. Returns whether there are any.
+    fn piles(&mut self, file: &File<'_>, owner: Option<&Name>, seen: &Seen<'_>) -> bool {
+        let of_servers = seen.by_own_port.iter().filter(|(_, tally)| tally.is_pile());
+        let of_clients = seen
+            .by_peer_port
+            .iter()
+            .filter(|(_, tally)| tally.sockets >= MANY);
+        let is_any = of_servers
+            .clone()
+            .chain(of_clients.clone())
+            .next()
+            .is_some();
+        for ((port, program, pid), tally) in of_servers {
+            let mut text = format!(
+                "{} in CLOSE_WAIT at port {port} of {}, closed by the other side but not by this process{}",
+                count(tally.sockets, "connection"),
+                process(*program, *pid),
+                tally.unread(),
+            );
+            let may_be_broker = program.is_none_or(|program| program.starts_with("java"));
+            if may_be_broker && owner.is_none() {
+                text += "; a broker that does so is alive and does not work";
+            }
+            let mut figures = tally.figures().to_vec();
+            figures.extend(port.parse().map(|port: u64| ("port", port)));
+            let fact = fact(FactKind::CloseWaitAtPort, file, text, &figures);
+            let against = (may_be_broker && owner.is_some()).then_some(Source::Own);
+            self.add(owner, fact.against(against));
+        }
+        for ((port, program, pid), tally) in of_clients {
+            let client = process(*program, *pid);
+            self.leak(file, &format!("port {port}"), &client, tally);
+        }
+        is_any
+    }
+
+    /// A client that does not close what the other side has closed.
+    fn leak(&mut self, file: &File<'_>, towards: &str, client: &str, tally: &Tally) {
+        let text = format!(
+            "{} to {towards} in CLOSE_WAIT: closed there but not by {client}, whose own leak that is; it is no fault of the other side{}",
+            count(tally.sockets, "connection"),
+            tally.unread(),
+        );
+        let fact = fact(FactKind::ClientLeak, file, text, &tally.figures());
+        self.add(None, fact.alone());
+    }
+
+    /// `limit`: how many file handles its broker may have.
+    pub(super) fn fds(&mut self, file: &File<'_>, owner: Option<&Name>, limit: Option<u64>) {
         if !file.is(Form::Fds) {
             return;
         }
@@ -94,7 +233,14 @@ impl Gathering<'_> {
             ("sockets", sockets),
             ("untracked", untracked),
         ];
-        let against = (untracked >= MANY).then_some(Source::Own);
+        let is_full = limit.is_some_and(|limit| all >= limit - limit / 10);
+        if let Some(limit) = limit.filter(|_| is_full) {
+            let _ = write!(
+                text,
+                "; at most {limit} are allowed: beyond that it opens no file and accepts no connection"
+            );
+        }
+        let against = (untracked >= MANY || is_full).then_some(Source::Own);
         let fact = fact(FactKind::Handles, file, text, &figures);
         self.add(owner, fact.against(against));
     }
@@ -122,12 +268,10 @@ impl Tally {
         let unread = *with_bytes > 0;
         Some(match (own_end, state) {
             (true, TcpState::CloseWait) => {
-                let mut text = format!(
-                    "{connections} in CLOSE_WAIT, closed by the other side but not by the broker"
+                let text = format!(
+                    "{connections} in CLOSE_WAIT, closed by the other side but not by the broker{}",
+                    self.unread()
                 );
-                if unread {
-                    let _ = write!(text, "; {with_bytes} with {bytes} unread bytes");
-                }
                 let against = (unread || *sockets >= MANY).then_some(Source::Own);
                 (FactKind::CloseWait, against, text)
             }
@@ -155,4 +299,79 @@ impl Tally {
             _ => return None,
         })
     }
+}
+
+fn process(program: Option<&str>, pid: Option<u32>) -> String {
+    match (program, pid) {
+        (Some(program), Some(pid)) => format!("{program} (process {pid})"),
+        (None, Some(pid)) => format!("process {pid}"),
+        _ => "a process that is not shown".to_owned(),
+    }
+}
+
+/// What can be said of sockets of which the tool printed only a part.
+fn unnumbered(file: &File<'_>, seen: &Seen<'_>) -> Vec<Fact> {
+    const REMEDY: &str = "`ss -tanp` or `netstat -antp` prints all of it";
+    let by_state = |states: &BTreeMap<TcpState, u64>| {
+        list(
+            states
+                .iter()
+                .map(|(state, number)| format!("{number} {}", printed(*state))),
+        )
+    };
+    let mut facts = Vec::new();
+    if !seen.without_address.is_empty() {
+        let all = seen.without_address.values().sum();
+        let text = format!(
+            "{} without numeric addresses ({}), of which it is not known whether they are a broker's; {REMEDY}",
+            count(all, "socket"),
+            by_state(&seen.without_address)
+        );
+        let closing = seen.without_address.get(&TcpState::CloseWait);
+        let figures = [
+            ("sockets", all),
+            ("close_wait", closing.copied().unwrap_or(0)),
+        ];
+        facts.push(fact(FactKind::SocketsWithoutAddress, file, text, &figures));
+    }
+    if seen.without_state > 0 {
+        let text = format!(
+            "{} in a table without the column State; {REMEDY}",
+            count(seen.without_state, "socket")
+        );
+        let figures = [("sockets", seen.without_state)];
+        facts.push(fact(FactKind::SocketsWithoutState, file, text, &figures));
+    }
+    if !seen.counted.is_empty() {
+        let rows = seen
+            .counted
+            .iter()
+            .map(|((state, port), number)| match *port {
+                "" => format!("{number} {}", printed(*state)),
+                port => format!("{number} {} at port {port}", printed(*state)),
+            });
+        let text = format!("only counts of sockets: {}; {REMEDY}", list(rows));
+        let closing = seen
+            .counted
+            .iter()
+            .filter(|((state, _), _)| *state == TcpState::CloseWait);
+        let figures = [
+            ("sockets", seen.counted.values().sum()),
+            ("close_wait", closing.map(|(_, number)| number).sum()),
+        ];
+        facts.push(fact(FactKind::SocketCounts, file, text, &figures));
+    }
+    if let Some((all, established)) = seen.summary {
+        let text = format!(
+            "only a summary: {all} TCP sockets, {established} established; `ss -s` does not count CLOSE_WAIT, {REMEDY}"
+        );
+        let figures = [("sockets", all), ("established", established)];
+        facts.push(fact(FactKind::SocketCounts, file, text, &figures));
+    }
+    facts
+}
+
+/// `CLOSE_WAIT`, as the tools print it.
+fn printed(state: TcpState) -> String {
+    state.name().to_ascii_uppercase()
 }

@@ -44,9 +44,11 @@ impl Gathering<'_> {
                     let figures = [("partitions", rows.len() as u64)];
                     let fact = fact(FactKind::NoLeader, file, text, &figures);
                     self.add(None, fact.alone());
+                    self.last_in_isr(file, rows);
                 }
             }
         }
+        self.offline_replicas(file, led.values().flatten());
         for (id, found) in missing.iter().filter(|(id, _)| down.contains(id)) {
             let text = format!(
                 "missing from the ISR of {}, led by {}",
@@ -56,6 +58,53 @@ impl Gathering<'_> {
             let figures = [("partitions", found.partitions)];
             let fact = fact(FactKind::MissingFromIsr, file, text, &figures);
             self.add(Some(&Name::Id(*id)), fact.against(Some(Source::Isr)));
+        }
+    }
+
+    /// Who has to come back so that offline partitions lose nothing.
+    fn last_in_isr(&mut self, file: &File<'_>, rows: &[Partition<'_>]) {
+        let mut last: BTreeMap<i32, Vec<&Partition<'_>>> = BTreeMap::new();
+        for row in rows {
+            let members = match row.isr {
+                "" => row.eligible,
+                isr => isr,
+            };
+            for id in topics::ids(members) {
+                last.entry(id).or_default().push(row);
+            }
+        }
+        for (id, rows) in last {
+            let text = format!(
+                "last in the ISR of {}: {}; bring it back: any other replica lacks data",
+                count(rows.len() as u64, "offline partition"),
+                names_of(rows.iter().copied()),
+            );
+            let figures = [("partitions", rows.len() as u64)];
+            let fact = fact(FactKind::LastInIsr, file, text, &figures);
+            self.add(Some(&Name::Id(id)), fact.against(Some(Source::Isr)));
+        }
+    }
+
+    fn offline_replicas<'a>(
+        &mut self,
+        file: &File<'_>,
+        rows: impl Iterator<Item = &'a Partition<'a>>,
+    ) {
+        let mut offline: BTreeMap<i32, Vec<&Partition<'_>>> = BTreeMap::new();
+        for row in rows {
+            for id in topics::ids(row.offline) {
+                offline.entry(id).or_default().push(row);
+            }
+        }
+        for (id, rows) in offline {
+            let text = format!(
+                "{} offline, as it is down or their disk has failed: {}",
+                count(rows.len() as u64, "replica"),
+                names_of(rows.iter().copied()),
+            );
+            let figures = [("partitions", rows.len() as u64)];
+            let fact = fact(FactKind::OfflineReplicas, file, text, &figures);
+            self.add(Some(&Name::Id(id)), fact.against(Some(Source::Isr)));
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Fd<'a> {
 
 /// `lrwx------ 1 root root 64 Nov 22 14:33 92 -> socket:[4711]`
 static LINK: LazyLock<Pattern> =
-    LazyLock::new(|| Pattern::new(r"^l .*? \  \d+ \ ->\  (?<target>.+)"));
+    LazyLock::new(|| Pattern::new(r"^ \s* l .*? \  \d+ \ ->\  (?<target>.+)"));
 
 /// `java 81068 root 123u IPv6 4711 0t0 TCP 192.168.1.219:9092->192.168.1.217:58837 (CLOSE_WAIT)`. The thread's id and name
 /// may stand before the user; the fd is a number, its mode, a lock: `123u`, `4w`, `5uW`.

@@ -17,7 +17,7 @@ pub enum Line<'a> {
 pub fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let mut columns = None;
     text.lines().filter_map(move |line| {
-        if line.starts_with("Error: ") && line.contains("consumer group") {
+        if line.trim_start().starts_with("Error: ") && line.contains("consumer group") {
             return Some(Line::Error(line));
         }
         let place = |name| line.split_ascii_whitespace().position(|word| word == name);

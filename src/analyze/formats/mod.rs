@@ -2,9 +2,14 @@
 
 pub mod fds;
 pub mod groups;
+pub mod limits;
+pub mod log_dirs;
+pub mod quorum;
 pub mod server_log;
 pub mod sockets;
+pub mod top;
 pub mod topics;
+pub mod wrapped;
 pub mod zookeeper;
 
 use regex::bytes::{Regex, RegexBuilder};
@@ -34,6 +39,22 @@ impl Pattern {
         text.split_at_checked(end)
     }
 
+    /// The first group of a pattern that is anchored at the start, and the text after the match.
+    fn after<'a>(&self, text: &'a str) -> Option<(&'a str, &'a str)> {
+        if !self.is_match(text) {
+            return None;
+        }
+        let captures = self.0.captures(text.as_bytes())?;
+        let group = captures.get(1).map_or(0..0, |group| group.range());
+        Some((text.get(group)?, text.get(captures.get(0)?.end()..)?))
+    }
+
+    /// The text with `by` in place of each match. The pattern matches ASCII.
+    fn replaced(&self, text: &str, by: &str) -> String {
+        let bytes = self.0.replace_all(text.as_bytes(), by.as_bytes());
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The groups of the first match; an empty text for a group that takes no part in it.
     fn groups<'a, const N: usize>(&self, text: &'a str) -> Option<[&'a str; N]> {
         // Nearly all texts do not match, which is found out faster without groups.
@@ -45,5 +66,18 @@ impl Pattern {
         Some(std::array::from_fn(|index| {
             group(index).unwrap_or_default()
         }))
+    }
+
+    /// The groups of each match.
+    fn all_groups<'a, const N: usize>(&self, text: &'a str) -> impl Iterator<Item = [&'a str; N]> {
+        let matches = self.0.captures_iter(text.as_bytes());
+        matches.map(|captures| {
+            std::array::from_fn(|index| {
+                let group = captures.get(index + 1);
+                group
+                    .and_then(|group| text.get(group.range()))
+                    .unwrap_or_default()
+            })
+        })
     }
 }

@@ -12,15 +12,18 @@ const KEPT: usize = 100_000;
 const SECONDS: usize = "2020-04-22 10:43:36".len();
 
 /// Times are as printed, to the second: `2020-04-22 10:43:36`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Log<'a> {
-    /// Lines that begin with a time and a level.
+    /// Lines that begin with a level, or with a time and a level.
     pub lines: u64,
+    pub first: &'a str,
     pub last: &'a str,
     /// A broker's classes wrote lines, as `kafka.server.KafkaServer`.
     pub broker: bool,
     /// A producer or consumer wrote lines.
     pub client: bool,
+    /// Classes wrote lines that brokers and clients have.
+    pub either: bool,
     /// Ids that the log's own broker gives itself. More than one: several brokers wrote it, or it was misunderstood.
     pub ids: BTreeSet<i32>,
     pub version: Option<&'a str>,
@@ -57,20 +60,79 @@ pub struct IsrChange<'a> {
 /// None where no line of the text is one of Kafka's log lines.
 pub fn parse(text: &str) -> Option<Log<'_>> {
     let mut log = Log::default();
-    for line in text.lines() {
-        match line.as_bytes().first() {
-            Some(b'\t' | b' ') => log.setting(line),
-            Some(b'[' | b'0'..=b'9') => log.line(line),
-            _ => log.exception(line),
-        }
-    }
+    text.lines().for_each(|line| log.read(line));
+    log.broker |= log.either && !log.client;
     (log.broker || log.client).then_some(log)
 }
 
-/// `[2020-04-22 10:43:36,369] WARN message` or `2020-04-22 10:43:36,369 WARN message`.
+/// What the lines before have shown, by which [`says`] decides.
+#[derive(Debug, Default)]
+pub struct Known {
+    kinds: [bool; 3],
+    ids: BTreeSet<i32>,
+    addresses: BTreeMap<std::net::SocketAddr, i32>,
+}
+
+/// What a single line of a long log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saying {
+    /// [`parse`] makes something of it.
+    Something,
+    /// A line with a time and a level that says nothing.
+    Nothing,
+    /// No line with a time and a level.
+    OtherLine,
+}
+
+/// What [`parse`] would make of a line.
+pub fn says(line: &str, known: &mut Known) -> Saying {
+    let mut log = Log::default();
+    log.read(line);
+    let is_line = !log.last.is_empty();
+    let kinds = [log.broker, log.client, log.either];
+    log.ids.retain(|id| !known.ids.contains(id));
+    log.addresses
+        .retain(|address, id| known.addresses.get(address) != Some(id));
+    let is_new = std::iter::zip(kinds, known.kinds).any(|(is, was)| is && !was);
+    let rest = Log {
+        lines: 0,
+        first: "",
+        last: "",
+        broker: false,
+        client: false,
+        either: false,
+        ..log
+    };
+    let says_something = is_new || rest != Log::default();
+    for (is, was) in std::iter::zip(kinds, &mut known.kinds) {
+        *was |= is;
+    }
+    if known.ids.len() + known.addresses.len() < KEPT {
+        known.ids.extend(&rest.ids);
+        known.addresses.extend(&rest.addresses);
+    }
+    match says_something {
+        true => Saying::Something,
+        false if is_line => Saying::Nothing,
+        false => Saying::OtherLine,
+    }
+}
+
+/// `[2020-04-22 10:43:36,369] WARN `, `2020-04-22T10:43:36.369Z [main] INFO `, `10:43:36.369 [main] INFO `, `WARN `.
 static LINE_START: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
-        r"^ \[? \d{4}-\d\d-\d\d\ \d\d:\d\d:\d\d \S* \s+ (?: TRACE|DEBUG|INFO|WARN|ERROR|FATAL ) \s+",
+        r"^ (?: \[? (?: \d{4}[-/]\d\d[-/]\d\d [T\ ] )? \d\d:\d\d:\d\d [^\s\]]* \]? \s+ )?
+          (?: \[ [^\]]* \] \s+ )? \[? (?: TRACE|DEBUG|INFO|WARN|WARNING|ERROR|FATAL ) \]? :? \s+",
+    )
+});
+
+/// The class before the message: `kafka.server.KafkaServer - `, Spring's `1 --- [main] o.a.k.clients.NetworkClient  : `,
+/// Strimzi's `[main] KafkaServer:66 - `.
+static LOGGER: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"^ (?: \d+ \s+ (?: --- \s+ )? )? (?: \[ [^\]]* \] \s* ){0,2}
+          (?: [A-Za-z_][\w$-]* (?: \. [\w$]+ )+ (?: :\d+ )? (?: \s* \[\] )? \s* [:-] \s | \w+:\d+ \s - \s
+            | \[? (?: kafka | org\.apache\.kafka ) \. [\w$.]+ \]? :? \s ) \s*",
     )
 });
 
@@ -80,15 +142,40 @@ static SETTING: LazyLock<Pattern> = LazyLock::new(|| {
     )
 });
 
-static BROKER_CLASS: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::new(r"\(kafka\.(?: server | log | cluster | coordinator | network )\.")
+/// Classes of brokers and KRaft controllers.
+const BROKER_CLASSES: &str = r"(?: (?: kafka | org\.apache\.kafka ) \.
+    (?: server | log | cluster | coordinator | network | controller | raft | zk | zookeeper | metadata | image | storage ) \.
+    | state\.change\.logger )";
+
+/// A class in parentheses, or before the message.
+static BROKER_CLASS: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(&format!(r"\( {BROKER_CLASSES}")));
+static BROKER_LOGGER: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(&format!(r"(?: ^ | [\s\[] ) {BROKER_CLASSES}")));
+/// Of the clients in Java, and of the old ones in Scala.
+static CLIENT_CLASS: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"\( (?: org\.apache\.kafka\.clients | kafka\.(?: consumer | producer | client ) ) \.",
+    )
+});
+static CLIENT_LOGGER: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
+        r"(?: ^ | [\s\[] ) (?: (?: org\.apache\.kafka | o\.a\.k(?:afka)? ) \. (?: clients | c ) | kafka\.(?: consumer | producer | client ) ) \.",
+    )
+});
+static EITHER_CLASS: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(r"[\s(\[] (?: kafka\.utils | org\.apache\.kafka\.common\.network ) \.")
 });
 
 /// The broker that wrote a line, from its first words in brackets, which may contain other ids as well.
 static WRITER: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
-        r"^ \[ [^\]]*? (?: Kafka\ Server\  | KafkaServer\ id= | BrokerServer\ id= | n\ [Bb]roker\  | \ broker= )
-          (?<id>\d+)",
+        r"^ (?: Registered\ broker\  | \[ (?:
+            [^\]]*? (?: Kafka\ Server\  | n\ [Bb]roker\  | \ broker= )
+          | (?: Kafka|Broker|Controller|Quorum|Replica|SocketServer|Group(?:Coord|Meta)|Transaction(?:Coord|State|Marker)
+              | ShareCoord|Raft|Metadata|Snapshot(?:Gen|Emit)|NodeTo|PartitionState|RequestSend|TopicDel|DynamicConf ) \w*
+            (?: \ [^\]]*? [\ ,] | \  ) (?: id | brokerId | nodeId | replicaId | controllerId ) =
+          | KafkaApi- | (?: Group | Transaction | Share ) Coordinator\  ) ) (?<id>\d+)",
     )
 });
 
@@ -98,6 +185,17 @@ static VERSION: LazyLock<Pattern> =
 /// `h/127.0.0.1:9092 (id: 2 rack: null)`
 static ADDRESS: LazyLock<Pattern> =
     LazyLock::new(|| Pattern::new(r"(?<address>[^\s/]+) \ \(id:\  (?<id>\d+)"));
+
+/// `2020-04-22 10:43:36`, or what there is of it, in the words before a message.
+fn time_in(start: &str) -> &str {
+    let start = start.strip_prefix('[').unwrap_or(start);
+    let has_date = matches!(start.as_bytes().get(4), Some(b'-' | b'/'));
+    match start.as_bytes().first() {
+        Some(b'0'..=b'9') if has_date => start.get(..SECONDS).unwrap_or(start),
+        Some(b'0'..=b'9') => start.get(.."10:43:36".len()).unwrap_or(start),
+        _ => "",
+    }
+}
 
 /// `Partition [t,3] on broker 2: Shrinking ISR for partition [t,3] from 2,1,3 to 2 (kafka.cluster.Partition)`,
 /// later `[Partition t-3 broker=2] Shrinking ISR from 2,1,3 to 2. Leader: ...`.
@@ -146,17 +244,40 @@ impl<'a> Log<'a> {
         }
     }
 
-    fn line(&mut self, line: &'a str) {
-        let Some((start, message)) = LINE_START.prefix(line) else {
+    fn read(&mut self, line: &'a str) {
+        let text = line.trim_start();
+        let may_be_log_line = matches!(
+            text.as_bytes().first(),
+            Some(b'[' | b'0'..=b'9' | b'T' | b'D' | b'I' | b'W' | b'E' | b'F')
+        );
+        if may_be_log_line && self.line(text) {
             return;
+        }
+        match text.len() < line.len() {
+            true => self.setting(line),
+            false => self.exception(line),
+        }
+    }
+
+    /// Returns whether it is a log line.
+    fn line(&mut self, line: &'a str) -> bool {
+        let Some((start, rest)) = LINE_START.prefix(line) else {
+            return false;
         };
-        let time = start.strip_prefix('[').unwrap_or(start);
-        let time = time.get(..SECONDS).unwrap_or(time);
+        let (logger, message) = LOGGER.prefix(rest).unwrap_or(("", rest));
+        let time = time_in(start);
         self.lines += 1;
-        self.last = time;
-        self.broker = self.broker || BROKER_CLASS.is_match(message);
-        self.client = self.client || message.contains("(org.apache.kafka.clients.");
+        if !time.is_empty() {
+            self.last = time;
+            if self.first.is_empty() {
+                self.first = time;
+            }
+        }
+        self.broker |= BROKER_CLASS.is_match(message) || BROKER_LOGGER.is_match(logger);
+        self.client |= CLIENT_CLASS.is_match(message) || CLIENT_LOGGER.is_match(logger);
+        self.either |= EITHER_CLASS.is_match(line);
         if let Some([id]) = WRITER.groups(message) {
+            self.broker = true;
             self.add_id(id);
         }
         if let Some([version]) = VERSION.groups(message) {
@@ -181,6 +302,7 @@ impl<'a> Log<'a> {
             *self.produce_errors.entry((error, partition)).or_default() += 1;
         }
         self.exception(message);
+        true
     }
 
     /// An exception, mostly on a line of its own below the one with the time.
@@ -266,5 +388,78 @@ mod tests {
         );
         assert_eq!(log.unanswered, 1);
         assert!(parse("[2026-11-22 14:33:39,000] INFO another program\nbroker.id = 3\n").is_none());
+    }
+    /// The same lines as different loggers print them.
+    #[test]
+    fn forms_of_lines() {
+        let time = "2024-01-02 03:04:05";
+        let broker = [
+            "[2024-01-02 03:04:05,678] INFO [KafkaServer id=1] started (kafka.server.KafkaServer)",
+            " [2024-01-02 03:04:05,678] INFO [KafkaServer id=1] started (kafka.server.KafkaServer)",
+            "2024-01-02 03:04:05,678 INFO [KafkaServer id=1] started (kafka.server.KafkaServer) [main]",
+            "2024-01-02 03:04:05,678 [main] INFO kafka.server.KafkaServer - [KafkaServer id=1] started",
+            "2024-01-02 03:04:05,678 [main] INFO  kafka.server.KafkaServer [] - [KafkaServer id=1] started",
+            "[2024-01-02 03:04:05,678] INFO [kafka.server.KafkaServer] [KafkaServer id=1] started",
+            "2024-01-02 03:04:05 INFO  [main] KafkaRaftServer:85 - [KafkaRaftServer nodeId=1] Kafka Server started",
+            "[2024-01-02 03:04:05,678] INFO [Controller id=1] Starting (kafka.controller.KafkaController)",
+            "[2024-01-02 03:04:05,678] TRACE [Controller id=1 epoch=3] Changed partition t-0 (state.change.logger)",
+            "[2024-01-02 03:04:05,678] INFO [QuorumController id=1] Fenced broker: 2 (org.apache.kafka.controller.QuorumController)",
+            "[2024-01-02 03:04:05,678] WARN [ReplicaFetcher replicaId=1, leaderId=2, fetcherId=0] Error (kafka.server.ReplicaFetcherThread)",
+            "[2024-01-02 03:04:05,678] ERROR [KafkaApi-1] x (kafka.server.KafkaApis)",
+            "[2024-01-02 03:04:05,678] WARN [SocketServer listenerType=ZK_BROKER, nodeId=1] Failed (org.apache.kafka.common.network.Selector)",
+            "[2024-01-02 03:04:05,678] WARN [Controller id=1, targetBrokerId=2] Connection to node 2 could not be established. (x.NetworkClient)",
+            "2024-01-02 03:04:05,678 INFO Registered broker 1 at path /brokers/ids/1 with addresses: x (kafka.zk.KafkaZkClient) [main]",
+            "[2024-01-02 03:04:05,678] INFO [GroupCoordinator 1]: Stabilized group g (kafka.coordinator.group.GroupCoordinator)",
+        ];
+        for line in broker {
+            let log = parse(line).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!(
+                (log.broker, log.client, log.last, log.ids),
+                (true, false, time, BTreeSet::from([1])),
+                "{line}"
+            );
+        }
+        for line in [
+            "[2024-01-02T03:04:05,678] INFO x (kafka.utils.KafkaScheduler)",
+            "[2024-01-02T03:04:05.678Z] INFO x (org.apache.kafka.common.network.Selector)",
+            "INFO [BrokerServer id=1] x (kafka.server.BrokerServer)",
+        ] {
+            assert!(parse(line).is_some_and(|log| log.broker), "{line}");
+        }
+        let client = [
+            "03:04:05.678 [kafka-producer-network-thread | p] WARN org.apache.kafka.clients.NetworkClient - [Producer clientId=p] x",
+            "2024-01-02 03:04:05.678  WARN 1 --- [ntainer#0-0-C-1] org.apache.kafka.clients.NetworkClient   : [Consumer clientId=c, groupId=g] x",
+            "2024-01-02T03:04:05.678Z  WARN 1 --- [app] [main] o.a.k.c.NetworkClient : [Consumer clientId=c, groupId=g] x",
+            "2024-01-02 03:04:05.678 WARN 1 [| app-admin] o.a.k.c.NetworkClient : [AdminClient clientId=a] x",
+            "2014-01-02 03:04:05,678 [main] WARN  kafka.producer.async.DefaultEventHandler - x",
+        ];
+        for line in client {
+            let log = parse(line).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!((log.broker, log.client), (false, true), "{line}");
+        }
+        for line in [
+            "[2024-01-02 03:04:05,678] INFO [Session id=4] x (org.example.Server)",
+            "2024-01-02 03:04:05,678 INFO org.apache.zookeeper.ZooKeeper - [a] Initiating",
+        ] {
+            assert!(parse(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_line_says() {
+        let known = &mut Known::default();
+        let plain =
+            "[2024-01-02 03:04:05,678] INFO [KafkaServer id=1] a (kafka.server.KafkaServer)";
+        assert_eq!(says(plain, known), Saying::Something);
+        assert_eq!(says(plain, known), Saying::Nothing);
+        let shrunk = "[2024-01-02 03:04:05,678] INFO [Partition t-0 broker=1] Shrinking ISR from 1,2 to 1 (kafka.cluster.Partition)";
+        assert_eq!(
+            (says(shrunk, known), says(shrunk, known)),
+            (Saying::Something, Saying::Something)
+        );
+        let lost =
+            "java.io.IOException: Connection to 3 was disconnected before the response was read";
+        assert_eq!(says(lost, known), Saying::Something);
+        assert_eq!(says("\tat a.B.c(D.java:7)", known), Saying::OtherLine);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::Pattern;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Partition<'a> {
     pub topic: &'a str,
     pub partition: u32,
@@ -14,6 +14,11 @@ pub struct Partition<'a> {
     pub replicas: &'a str,
     /// For [`ids`]; may be empty.
     pub isr: &'a str,
+    /// For [`ids`]: replicas of which no data is lost though they left the ISR (`Elr:`), else those that left it last
+    /// (`LastKnownElr:`).
+    pub eligible: &'a str,
+    /// For [`ids`]: replicas that are offline, as Confluent prints them.
+    pub offline: &'a str,
 }
 
 /// The partitions in a text. Other lines are skipped.
@@ -43,7 +48,23 @@ fn partition(line: &str) -> Option<Partition<'_>> {
         leader: leader.parse().ok().filter(|id| *id >= 0),
         replicas,
         isr,
+        eligible: match list_after(line, [" Elr:", "\tElr:"]) {
+            "" => list_after(line, [" LastKnownElr:", "\tLastKnownElr:"]),
+            eligible => eligible,
+        },
+        offline: list_after(line, [" Offline:", "\tOffline:"]),
     })
+}
+
+/// The list of ids after one of two keys; empty where there is none.
+fn list_after<'a>(line: &'a str, keys: [&str; 2]) -> &'a str {
+    let rest = keys.iter().find_map(|key| Some(line.split_once(key)?.1));
+    let word = rest.and_then(|rest| rest.split_ascii_whitespace().next());
+    let is_list = |word: &&str| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b',')
+    };
+    word.filter(is_list).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -81,7 +102,26 @@ mod tests {
             leader: None,
             replicas: "218,217",
             isr: "",
+            eligible: "2",
+            offline: "",
         };
         assert_eq!(partition(copied), Some(none));
+        let lists = |line| partition(line).map(|row| (row.isr, row.eligible, row.offline));
+        assert_eq!(
+            lists(
+                "\tTopic: t\tPartition: 0\tLeader: none\tReplicas: 1,2\tIsr: \tElr: \tLastKnownElr: 2"
+            ),
+            Some(("", "2", ""))
+        );
+        assert_eq!(
+            lists(
+                "\tTopic: t\tPartition: 0\tLeader: 1\tReplicas: 1,2,3\tIsr: 1\tOffline: 2,3\tLiveObservers: "
+            ),
+            Some(("1", "", "2,3"))
+        );
+        assert_eq!(
+            lists("Topic: t Partition: 0 Leader: 1 Replicas: 1,2 Isr: 1,2 Offline: "),
+            Some(("1,2", "", ""))
+        );
     }
 }

@@ -138,7 +138,7 @@ async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
 }
 
 /// Turns the result of a request to `who` into a probe.
-pub(super) fn probe_of(
+pub(in crate::collect) fn probe_of(
     who: &str,
     connected_in: Option<Duration>,
     duration: Duration,

@@ -88,6 +88,7 @@ fn partition<'a>(partition: u32, leader: i32, replicas: &'a str, isr: &'a str) -
         leader: Some(leader),
         replicas,
         isr,
+        ..Partition::default()
     }
 }
 

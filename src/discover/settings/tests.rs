@@ -203,3 +203,68 @@ fn the_way_to_zookeeper() {
         );
     }
 }
+
+#[test]
+fn what_is_switched_on() {
+    let features = |text: &str| {
+        let properties = only_read(Properties::parse(text.as_bytes()).unwrap());
+        let mut broker = Broker::default();
+        interpret(&properties, &mut broker);
+        broker.features
+    };
+    // Kafka's defaults.
+    let off = Features {
+        request_memory_bounded: Some(false),
+        reauthentication: Some(false),
+        several_log_dirs: Some(false),
+        tiered_storage: Some(false),
+        remote_metadata_in_topic: Some(true),
+        new_group_coordinator: Some(false),
+        share_groups: Some(false),
+    };
+    assert_eq!(features("zookeeper.connect=z"), off);
+    let off_by_hand = "queued.max.request.bytes=-1\nconnections.max.reauth.ms=0\nlog.dirs=/a\n\
+        remote.log.storage.system.enable=False\ngroup.coordinator.rebalance.protocols=classic";
+    assert_eq!(features(off_by_hand), off);
+    let on = "queued.max.request.bytes = 1000000\nconnections.max.reauth.ms=3600000\nlog.dirs=/a, /b\n\
+        remote.log.storage.system.enable=TRUE\n\
+        remote.log.metadata.manager.class.name=org.example.Own\n\
+        group.coordinator.rebalance.protocols=classic, consumer, SHARE";
+    let all_on = Features {
+        request_memory_bounded: Some(true),
+        reauthentication: Some(true),
+        several_log_dirs: Some(true),
+        tiered_storage: Some(true),
+        remote_metadata_in_topic: Some(false),
+        new_group_coordinator: Some(true),
+        share_groups: Some(true),
+    };
+    assert_eq!(features(on), all_on);
+    let by_other_keys = features("group.coordinator.new.enable=true\ngroup.share.enable=true");
+    assert_eq!(by_other_keys.new_group_coordinator, Some(true));
+    assert_eq!(by_other_keys.share_groups, Some(true));
+    // A listener's own time; one of them is enough.
+    let of_listeners = "connections.max.reauth.ms=0\n\
+        listener.name.a.connections.max.reauth.ms=0\n\
+        listener.name.b.scram-sha-512.connections.max.reauth.ms=5000";
+    assert_eq!(features(of_listeners).reauthentication, Some(true));
+    assert_eq!(
+        features("listener.name.a.ssl.x=1").reauthentication,
+        Some(false)
+    );
+    // A config provider has the value, and nobody asks it.
+    let provided = features(
+        "connections.max.reauth.ms=${file:/f:a}\nqueued.max.request.bytes=${file:/f:b}\n\
+         log.dirs=${env:DIRS}\ngroup.share.enable=${file:/f:c}\nremote.log.storage.system.enable=${file:/f:d}",
+    );
+    assert_eq!(
+        (
+            provided.reauthentication,
+            provided.request_memory_bounded,
+            provided.several_log_dirs,
+            provided.share_groups,
+            provided.tiered_storage,
+        ),
+        (None, None, None, None, None)
+    );
+}

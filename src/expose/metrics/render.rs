@@ -9,14 +9,14 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     BrokerSnapshot, CollectorName, Deadlock, EvidenceStatus, Mode, Moment, PoolFindings, Reading,
-    Severity, Snapshot, StateCounts, TcpState, rfc3339,
+    Release, Severity, Snapshot, StateCounts, TcpState, rfc3339,
 };
-use crate::threads::known_issues;
+use crate::threads::known_issues::exposure::exposures;
 use crate::threads::log_signatures::log_signatures;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
 use crate::verdict::forecast::Forecast;
-use cluster::{cluster, members_not_well, partitions, probes, zookeeper};
+use cluster::{cluster, groups, members_not_well, partitions, probes, zookeeper};
 use families::Families;
 
 /// The content type of [`render`].
@@ -70,6 +70,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
     f.add(&OFFLINE, &[], offline.max().map(|most| most as f64));
     partitions(f, snapshot, now);
     members_not_well(f, snapshot, now);
+    groups(f, snapshot, now);
     view.diagnosis
         .brokers
         .iter()
@@ -134,10 +135,12 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
         &[label, kafka, java, mode, &roles.join(","), &pid, cluster_id],
         1.0,
     );
-    for known in known_issues::exposed(kafka) {
+    let exposures = exposures(broker).ok();
+    for known in exposures.iter().flat_map(|known| &known.exposed) {
+        let fixed_in: Vec<String> = known.fixed_in.iter().map(Release::to_string).collect();
         f.add(
             &KNOWN_EXPOSED,
-            &[label, &known.key, &known.fixed_in.join(",")],
+            &[label, &known.key, &fixed_in.join(",")],
             1.0,
         );
     }
@@ -237,7 +240,7 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
         let members = members.sum::<usize>() + present.more.threads;
         f.add(&DEADLOCK, &[label], 1.0);
         f.add(&DEADLOCKED_THREADS, &[label], members as f64);
-    } else if report.is_some() {
+    } else if report.is_some_and(|report| report.not_understood.is_empty()) {
         f.add(&DEADLOCK, &[label], 0.0);
         f.add(&DEADLOCKED_THREADS, &[label], 0.0);
     }

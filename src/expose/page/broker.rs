@@ -13,7 +13,9 @@ use crate::model::{
     BrokerSnapshot, Deadlock, DeadlockedThread, LogReport, Moment, NamedIssue, Stall,
     StandingDeadlock, ThreadReport,
 };
+use crate::threads::likely::likely_text;
 use crate::threads::log_signatures::log_signatures;
+use crate::threads::stack::shown;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
 
@@ -22,6 +24,8 @@ const FOUND: usize = 2;
 const UNKNOWN: usize = 16;
 /// Facts of one finding, names of threads in a row.
 const LINES: usize = 8;
+/// Facts of a finding that is no problem yet, which is folded.
+const FOLDED: usize = 32;
 const LINE: usize = 200;
 const NAME: usize = 80;
 /// Members of a deadlock whose stacks are shown.
@@ -120,10 +124,14 @@ fn tile(vital: &Vital) -> Markup {
 
 fn finding(found: &Finding) -> Markup {
     let kind = found.id.kind();
+    let lines = match kind.severity {
+        Severity::Info => FOLDED,
+        _ => LINES,
+    };
     let details = html! {
         ul {
-            @for fact in found.facts.iter().take(LINES) { li { (cut(fact, LINE)) } }
-            (more(found.facts.len(), LINES))
+            @for fact in found.facts.iter().take(lines) { li { (cut(fact, LINE)) } }
+            (more(found.facts.len(), lines))
         }
         p { (kind.meaning) }
         p { b { "What to do: " } (kind.what_to_do) " " a href=(routes::of(routes::RUNBOOK, found.id.runbook())) { "Runbook: " (found.id.runbook()) } }
@@ -205,6 +213,15 @@ fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
             h3 { "Stalled threads" }
             ul { @for stall in stalls.iter().take(FOUND) { (stalled(stall, now)) } (more(stalls.len(), FOUND)) }
         }
+        @if !report.likely_deadlocks.is_empty() {
+            h3 { "Likely deadlocks" }
+            ul {
+                @for likely in report.likely_deadlocks.iter().take(FOUND) {
+                    li { (cut(&likely_text(likely), TEXT)) (stack(&likely.frames)) (stack(&likely.may_await_frames)) }
+                }
+                (more(report.likely_deadlocks.len(), FOUND))
+            }
+        }
         @if !missing.is_empty() {
             h3 { "Threads that have ended while there is work for them" }
             ul {
@@ -215,6 +232,19 @@ fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
                     }
                 }
                 (more(missing.len(), LINES))
+            }
+        }
+        @if !report.loops.is_empty() {
+            h3 { "Threads that do not come out of one method" }
+            ul {
+                @for found in report.loops.iter().take(FOUND) {
+                    li {
+                        strong { (cut(&found.thread, NAME)) } ", a core used for at least " (duration_text(now.since(found.since)))
+                        (stack(&found.frames))
+                        @for known in found.known_issues.iter().take(FOUND) { (issue(known)) }
+                    }
+                }
+                (more(report.loops.len(), FOUND))
             }
         }
         @if !report.convoys.is_empty() {
@@ -286,7 +316,7 @@ fn stack(frames: &[String]) -> Markup {
         @if !frames.is_empty() {
             details {
                 summary { "Where" }
-                pre { @for frame in frames.iter().take(FRAMES) { (cut(frame, FRAME)) "\n" } }
+                pre { @for frame in shown(frames).take(FRAMES) { (cut(frame, FRAME)) "\n" } }
             }
         }
     }

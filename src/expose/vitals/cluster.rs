@@ -3,7 +3,7 @@
 use super::vital::{Vital, cut, number};
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, ListenerProbe, MemberState, Moment,
+    BrokerSnapshot, ClusterCounts, ClusterSource, GroupState, ListenerProbe, MemberState, Moment,
     OwnRegistration, PeerProbe, Probe, brief_text, duration_text, rfc3339,
 };
 use crate::verdict::finding::{BrokerDiagnosis, FindingId};
@@ -16,8 +16,10 @@ pub(super) fn requests(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now
         (None, None) => "metadata not asked".to_owned(),
     });
     let first = probes.and_then(|probes| probes.first());
+    let fetch = broker.fetch.fresh(now);
     Vital::new("API", first.map(outcome))
         .note(metadata)
+        .note(fetch.map(|fetch| format!("fetch {}", outcome(fetch))))
         .about(diagnosis, &[FindingId::ApiUnresponsive])
 }
 
@@ -165,6 +167,36 @@ pub(super) fn brokers(
         }
     }
     Some(vital.about(diagnosis, &[FindingId::BrokerFenced]))
+}
+
+/// The groups that the broker coordinates, or coordinated when it last answered.
+pub(super) fn groups(broker: &BrokerSnapshot, now: Moment) -> Option<Vital> {
+    let report = broker.groups.fresh(now)?;
+    let value = format!("{} coordinated", number(report.total));
+    let mut vital = Vital::new("Groups", Some(value));
+    if report.silence.is_some() {
+        let named = report.named()?;
+        vital.notes = vec![cut(&named, 160), "state and lag unknown".to_owned()];
+        return Some(vital);
+    }
+    if report.total == 0 {
+        return None;
+    }
+    let states = report.states.iter().filter(|(_, count)| **count > 0);
+    let state = |(state, count): (&GroupState, &u64)| {
+        format!("{} {}", number(*count), state.name().replace('_', " "))
+    };
+    vital.notes.extend(states.map(state));
+    if let Some(most) = report.lags.iter().max_by_key(|lag| lag.records) {
+        let (records, of) = (number(most.records), cut(&most.group, 40));
+        vital.notes.push(format!("largest lag {records} ({of})"));
+    }
+    if report.unknown_lags > 0 {
+        let why = report.why_unknown.as_deref().unwrap_or_default();
+        let unknown = number(report.unknown_lags);
+        vital.notes.push(format!("{unknown} lags unknown: {why}"));
+    }
+    Some(vital)
 }
 
 pub(super) fn metadata_log(

@@ -1,6 +1,7 @@
 //! What is unknown about a broker or not read of it, and why.
 
 use crate::model::{AnyReading, BrokerSnapshot, CollectorName, Moment};
+use crate::threads::known_issues::exposure::{UnknownVersion, release_of};
 
 /// What is unknown about this broker, and why.
 pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
@@ -15,6 +16,14 @@ pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> 
             list.push((format!("collector {}", collector.name()), error.clone()));
         }
     }
+    let report = snapshot.threads.fresh(now);
+    let understood = |what: &String| ("deadlock".to_owned(), format!("not understood: {what}"));
+    list.extend(
+        report
+            .iter()
+            .flat_map(|report| &report.not_understood)
+            .map(understood),
+    );
     list.extend(
         snapshot
             .broker
@@ -33,6 +42,11 @@ pub fn not_read(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)>
             Some((all, _)) => all.extend([", ", &what]),
             None => list.push((what, why)),
         }
+    }
+    match release_of(&snapshot.broker) {
+        // Discovery says why.
+        Ok(_) | Err(UnknownVersion::None) => {}
+        Err(why) => list.push(("known faults of its version".to_owned(), why.to_string())),
     }
     list
 }

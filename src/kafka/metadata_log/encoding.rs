@@ -12,7 +12,7 @@ pub type Uuid = [u8; 16];
 const MOST_REPLICAS: usize = 256;
 
 impl<'a> Reader<'a> {
-    pub(super) fn boolean(&mut self, field: &'static str) -> Result<bool> {
+    pub(in crate::kafka) fn boolean(&mut self, field: &'static str) -> Result<bool> {
         let start = self.clone();
         match self.byte(field)? {
             0 => Ok(false),
@@ -21,18 +21,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn unsigned_varint(&mut self, field: &'static str) -> Result<u32> {
+    pub(in crate::kafka) fn unsigned_varint(&mut self, field: &'static str) -> Result<u32> {
         let start = self.clone();
         let number = self.groups_of_seven(field, 32)?;
         u32::try_from(number).map_err(|_| start.error(field, Problem::LongNumber(32)))
     }
 
-    pub(super) fn varint(&mut self, field: &'static str) -> Result<i32> {
+    pub(in crate::kafka) fn varint(&mut self, field: &'static str) -> Result<i32> {
         let number = self.unsigned_varint(field)?;
         Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
-    pub(super) fn varlong(&mut self, field: &'static str) -> Result<i64> {
+    pub(in crate::kafka) fn varlong(&mut self, field: &'static str) -> Result<i64> {
         let number = self.groups_of_seven(field, 64)?;
         Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
@@ -56,13 +56,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the bytes of a key or a value; None is null.
-    pub(super) fn varint_sized(&mut self, field: &'static str) -> Result<Option<&'a [u8]>> {
+    pub(in crate::kafka) fn varint_sized(
+        &mut self,
+        field: &'static str,
+    ) -> Result<Option<&'a [u8]>> {
         let start = self.clone();
         let length = self.varint(field)?;
         self.sized(&start, length, usize::MAX, field)
     }
 
-    pub(super) fn compact_string(
+    pub(in crate::kafka) fn compact_string(
         &mut self,
         limit: usize,
         field: &'static str,
@@ -79,14 +82,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A string that may not be null.
-    pub(super) fn text(&mut self, limit: usize, field: &'static str) -> Result<&'a str> {
+    pub(in crate::kafka) fn text(&mut self, limit: usize, field: &'static str) -> Result<&'a str> {
         let start = self.clone();
         let text = self.compact_string(limit, field)?;
         text.ok_or_else(|| start.error(field, Problem::Null))
     }
 
     /// Returns the number of elements that follow, which is never more than the remaining bytes can hold; None is null.
-    pub(super) fn compact_count(
+    pub(in crate::kafka) fn compact_count(
         &mut self,
         each: usize,
         field: &'static str,
@@ -99,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of broker ids; None is null.
-    pub(super) fn compact_ids(&mut self, field: &'static str) -> Result<Option<Ids<'a>>> {
+    pub(in crate::kafka) fn compact_ids(&mut self, field: &'static str) -> Result<Option<Ids<'a>>> {
         let start = self.clone();
         let Some(count) = self.compact_count(4, field)? else {
             return Ok(None);
@@ -109,18 +112,18 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of broker ids that may not be null.
-    pub(super) fn broker_ids(&mut self, field: &'static str) -> Result<Ids<'a>> {
+    pub(in crate::kafka) fn broker_ids(&mut self, field: &'static str) -> Result<Ids<'a>> {
         let start = self.clone();
         let ids = self.compact_ids(field)?;
         ids.ok_or_else(|| start.error(field, Problem::Null))
     }
 
-    pub(super) fn uuid(&mut self, field: &'static str) -> Result<Uuid> {
+    pub(in crate::kafka) fn uuid(&mut self, field: &'static str) -> Result<Uuid> {
         self.array(field)
     }
 
     /// Shows each tagged field to `look`. They end the structure.
-    pub(super) fn tagged(
+    pub(in crate::kafka) fn tagged(
         &mut self,
         mut look: impl FnMut(u32, &mut Reader<'a>) -> Result<()>,
     ) -> Result<()> {

@@ -188,6 +188,13 @@ proptest! {
             error,
             metadata: with_metadata.then_some((0, 13)),
             sasl_authenticate: keys.contains_key(&36),
+            groups: GroupVersions {
+                fetch: keys.get(&1).copied(),
+                list_offsets: keys.get(&2).copied(),
+                offset_fetch: keys.get(&9).copied(),
+                describe_groups: keys.get(&15).copied(),
+                list_groups: keys.get(&16).copied(),
+            },
         };
         prop_assert_eq!(api_versions(&body).unwrap(), expected);
         for length in 0..body.len() {

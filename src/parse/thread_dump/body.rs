@@ -2,7 +2,8 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::{INDENT, Thread, hex_at_start_of, trim_indent};
+use super::{INDENT, State, Thread, hex_at_start_of, trim_indent};
+use crate::parse::leading_number;
 
 /// A stack frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,11 @@ impl<'a> Thread<'a> {
 
     /// Every lock in the text of this thread, also the owned synchronizers, in the order printed.
     pub fn locks(&self) -> impl Iterator<Item = Lock<'a>> + use<'a> {
+        self.lock_lines().filter_map(Result::ok)
+    }
+
+    /// As [`Thread::locks`], with the lines that begin as that of a lock and name none.
+    pub fn lock_lines(&self) -> impl Iterator<Item = Result<Lock<'a>, &'a str>> + use<'a> {
         let body = self.body;
         // A hyphen is rare in a stack, so a search for it skips the frames without touching their lines.
         let below = memchr_iter(b'-', body.as_bytes()).filter_map(move |hyphen| {
@@ -96,9 +102,14 @@ impl<'a> Thread<'a> {
                 return None;
             }
             let line = rest.get(..memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))?;
-            lock(line.trim_end_matches([' ', '\r']))
+            // JMX prints two blanks after the hyphen.
+            let line = line.trim_matches([' ', '\r']);
+            match lock(line) {
+                Some(lock) => Some(Ok(lock)),
+                None => names_no_lock(line).then_some(Err(line)),
+            }
         });
-        self.lock_of_state_line().into_iter().chain(below)
+        self.lock_beside_state().into_iter().map(Ok).chain(below)
     }
 
     /// The classes whose static initialiser runs on this stack.
@@ -116,17 +127,17 @@ impl<'a> Thread<'a> {
         })
     }
 
-    /// `java.lang.Thread.State: WAITING on java.util.LinkedList@3e6ea3fe`, as VisualVM prints it.
-    fn lock_of_state_line(&self) -> Option<Lock<'a>> {
-        if !self.attributes.starts_with(" - Thread t@") {
-            return None;
-        }
-        let line =
-            trim_indent(self.body.lines().next()?).strip_prefix("java.lang.Thread.State: ")?;
-        let (state, object) = line.split_once(" on ")?;
+    /// The lock that stands beside the state:
+    ///
+    /// - `"a" Id=56 BLOCKED on x.C@39 owned by "b" Id=59`, as JMX prints it;
+    /// - `java.lang.Thread.State: WAITING on java.util.LinkedList@3e6ea3fe`, as VisualVM does;
+    /// - ` on x.C@39 owned by "b" Id=59` on the line below the state, as IntelliJ does;
+    /// - `waiting for b@2 to release lock on <0x11> (a x.C)` above the frames, as IntelliJ's debugger does.
+    fn lock_beside_state(&self) -> Option<Lock<'a>> {
+        let (object, _) = self.beside_state()?;
         let (address, class) = object_of(object)?;
-        let kind = match state {
-            "BLOCKED" => LockKind::WaitingToLock,
+        let kind = match self.state() {
+            Some(State::Blocked) => LockKind::WaitingToLock,
             _ if class.starts_with("java.util.concurrent.") => LockKind::ParkingToWaitFor,
             _ => LockKind::WaitingOn,
         };
@@ -135,6 +146,80 @@ impl<'a> Thread<'a> {
             address,
             class,
         })
+    }
+
+    /// The text from the object on that stands beside the state, and the name of its holder where that comes first.
+    fn beside_state(&self) -> Option<(&'a str, Option<&'a str>)> {
+        // HotSpot prints 16 digits, and nothing beside the state.
+        if self.attributes.contains(" tid=0x0000") {
+            return None;
+        }
+        if self.is_of_jmx() {
+            let (_, object) = self.attributes.split_once(" on ")?;
+            return Some((object.strip_prefix("lock=").unwrap_or(object), None));
+        }
+        for line in self.body.lines().take(LINES_OF_STATE) {
+            let line = trim_indent(line);
+            if line.starts_with("at ") || line.starts_with("- ") {
+                return None;
+            }
+            if let Some((holder, lock)) = line
+                .strip_prefix("waiting for ")
+                .and_then(|rest| rest.split_once(" to release lock on "))
+            {
+                return Some((lock, Some(holder)));
+            }
+            let state = line.strip_prefix("java.lang.Thread.State: ");
+            if let Some((_, object)) = state.and_then(|state| state.split_once(" on ")) {
+                return Some((object, None));
+            }
+            if let Some(object) = line.strip_prefix("on ") {
+                return Some((object, None));
+            }
+        }
+        None
+    }
+
+    /// The thread that holds what this one waits for, where the text names it beside the lock: its name, and its number in
+    /// Java where that is printed.
+    pub fn holder(&self) -> Option<(&'a str, Option<u64>)> {
+        let beside = self
+            .beside_state()
+            .and_then(|(object, holder)| match holder {
+                Some(name) => Some((name, None)),
+                None => owner(object),
+            });
+        let below = || {
+            let at = memmem::find(self.body.as_bytes(), b" owned by ")?;
+            let line = self.body.get(at..)?;
+            owner(line.get(..memchr(b'\n', line.as_bytes()).unwrap_or(line.len()))?)
+        };
+        beside.or_else(below)
+    }
+}
+
+/// The lines of a thread above its frames.
+const LINES_OF_STATE: usize = 5;
+
+/// `x.C@39 owned by "b" Id=59`, `<39> (a x.C) owned by "b" t@59`, `x.C@39 owned by: b`, `owned by b id=59`.
+fn owner(text: &str) -> Option<(&str, Option<u64>)> {
+    let (_, owner) = text.split_once(" owned by")?;
+    let owner = owner.trim_start_matches([':', ' ']).trim_end();
+    if let Some((name, after)) = owner
+        .strip_prefix('"')
+        .and_then(|name| name.rsplit_once('"'))
+    {
+        let number = after
+            .trim_start()
+            .trim_start_matches(|c: char| !c.is_ascii_digit());
+        return Some((name, leading_number(number)));
+    }
+    let number = owner
+        .rsplit_once(" id=")
+        .or_else(|| owner.rsplit_once(" Id="));
+    match number {
+        Some((name, number)) => Some((name, leading_number(number))),
+        None => (!owner.is_empty()).then_some((owner, None)),
     }
 }
 
@@ -199,12 +284,20 @@ fn without_module(method: &str) -> &str {
     }
 }
 
+/// Whether the text after `- ` begins as that of a lock, where [`lock`] reads none.
+fn names_no_lock(text: &str) -> bool {
+    ["waiting", "locked", "parking", "blocked", "<"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}
+
 /// The text after `- ` of a lock line.
 fn lock(text: &str) -> Option<Lock<'_>> {
     use LockKind::*;
     let (kind, object) = match text.as_bytes().first()? {
         b'<' => (OwnedSynchronizer, text),
         b'l' => (Locked, text.strip_prefix("locked ")?),
+        b'b' => (WaitingToLock, text.strip_prefix("blocked on ")?),
         b'p' => (ParkingToWaitFor, text.strip_prefix("parking to wait for ")?),
         b'e' => (Eliminated, text.strip_prefix("eliminated ")?),
         b'w' => {
@@ -229,7 +322,9 @@ fn lock(text: &str) -> Option<Lock<'_>> {
         _ if text.contains('@') && !text.contains([' ', '(']) => (OwnedSynchronizer, text),
         _ => return None,
     };
-    let (address, class) = object_of(object.trim_start())?;
+    let object = object.trim_start();
+    // `- locked on x.D@1948`
+    let (address, class) = object_of(object.strip_prefix("on ").unwrap_or(object))?;
     Some(Lock {
         kind,
         address,
@@ -258,11 +353,14 @@ fn object_with_hash(text: &str) -> Option<(Option<u64>, &str)> {
     (end == text.len() - class.len() - 1).then_some((Some(hash), class))
 }
 
-/// `C` from `... (a C)`; empty where a paste has cut it.
+/// `C` from `... (a C)` and `... (a C) owned by "t1" t@59`; empty where a paste has cut it.
 fn class_of(text: &str) -> &str {
     let text = match text.strip_prefix(" (a ") {
         Some(class) => class,
         None => text.split_once("(a ").map_or("", |(_, class)| class),
     };
-    text.strip_suffix(')').unwrap_or(text)
+    match text.strip_suffix(')') {
+        Some(class) => class,
+        None => text.split(')').next().unwrap_or(text),
+    }
 }

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use memchr::memmem;
 use serde::Deserialize;
 
+use super::{mend, wrapped};
+
 /// Turns the bytes of a file or a reply into text. They are UTF-8 (other bytes become U+FFFD), or UTF-16 of either order,
-/// with or without its mark. The JSON of `Thread.dump_to_file` becomes its plain form; the words that a container
-/// runtime or journald wrote before each line are removed. Text that needs none of this is borrowed.
+/// with or without its mark. The JSON of `Thread.dump_to_file` becomes its plain form; what a container runtime or
+/// journald wrote around each line is removed; what a page or a mail did to quotes, brackets and line breaks is undone.
+/// Text that needs none of this is borrowed.
 pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     let text = match utf16_order(bytes) {
         Some(order) => Cow::Owned(from_utf16(bytes, order)),
@@ -24,10 +26,15 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     {
         return Cow::Owned(file.thread_dump.into_plain());
     }
-    match without_line_prefix(&text) {
-        Some(plain) => Cow::Owned(plain),
-        None => text,
-    }
+    let steps = [
+        wrapped::without_docker_json,
+        wrapped::without_line_prefix,
+        mend::without_markup,
+        mend::with_line_breaks,
+    ];
+    steps
+        .iter()
+        .fold(text, |text, step| step(&text).map_or(text, Cow::Owned))
 }
 
 /// Replaces what is not UTF-8 by question marks, in place: [`decode`] then borrows it.
@@ -88,56 +95,6 @@ fn from_utf16(bytes: &[u8], order: ByteOrder) -> String {
         .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
         .filter(|&c| c != '\u{feff}')
         .collect()
-}
-
-/// The text without the words before the banner, as `2026-11-22T14:33:28.727069993Z stdout F `, on each line that begins
-/// with words of the same shape. None where no words are before the banner.
-fn without_line_prefix(text: &str) -> Option<String> {
-    let banner = memmem::find(text.as_bytes(), b"Full thread dump ")?;
-    let before = text.get(..banner)?;
-    let prefix = before.rsplit('\n').next()?;
-    let words = prefix.split_ascii_whitespace().count();
-    // With more words it is a log line that the banner was printed into.
-    if words == 0 || words > 6 {
-        return None;
-    }
-    let shape = shape(prefix);
-    let mut plain = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let rest = after_words(line, words);
-        let (start, rest) = line.split_at(line.len() - rest.len());
-        plain.push_str(if self::shape(start) == shape {
-            rest
-        } else {
-            line
-        });
-    }
-    Some(plain)
-}
-
-/// The text after the first `words` words of `line` and one blank.
-fn after_words(line: &str, words: usize) -> &str {
-    let mut rest = line;
-    for _ in 0..words {
-        rest = rest.trim_start_matches(' ');
-        rest = rest
-            .get(rest.find([' ', '\t', '\r', '\n']).unwrap_or(rest.len())..)
-            .unwrap_or("");
-    }
-    rest.strip_prefix(' ').unwrap_or(rest)
-}
-
-/// The words of a prefix, with one 9 for each run of digits: times and ids differ from line to line.
-fn shape(prefix: &str) -> String {
-    let mut shape = String::with_capacity(prefix.len());
-    for c in prefix.trim().chars() {
-        let c = if c.is_ascii_digit() { '9' } else { c };
-        if (c == '9' || c == ' ') && shape.ends_with(c) {
-            continue;
-        }
-        shape.push(c);
-    }
-    shape
 }
 
 /// `Thread.dump_to_file -format=json` of JDK 21 and later.

@@ -23,8 +23,15 @@ impl Thread<'_> {
         };
         for word in self.attributes.split([' ', '\t']) {
             match word.split_once('=') {
-                Some(("id", value)) => header.number = leading_number(value),
-                Some(("cpu", value)) => header.cpu_ms = value.strip_suffix("ms").and_then(decimal),
+                Some(("id" | "Id", value)) => {
+                    header.number = header.number.or(leading_number(value));
+                }
+                // SAP's JVM prints `cpu=1.00 [reset 1.00] ms`.
+                Some(("cpu", value)) => {
+                    let in_ms = value.strip_suffix("ms");
+                    let in_ms = in_ms.or(Some(value).filter(|_| self.attributes.contains("] ms")));
+                    header.cpu_ms = in_ms.and_then(decimal);
+                }
                 Some(("nid", value)) if value.starts_with("0x") => {
                     header.nid = hex_at_start_of(value).map(|(nid, _)| nid)
                 }
@@ -55,11 +62,23 @@ impl Thread<'_> {
                 break;
             }
         }
-        // `"name" id=3149 in RUNNABLE` (JMX) and `#12 "name" WAITING 2026-..Z` (dump_to_file): on the header line.
-        if self.before.is_empty() && !self.attributes.starts_with(" id=") {
+        // `"name" Id=3149 RUNNABLE` (JMX) and `#12 "name" WAITING 2026-..Z` (dump_to_file): on the header line.
+        if self.before.is_empty() && !self.is_of_jmx() {
             return None;
         }
-        self.attributes.split(' ').find_map(State::at_start_of)
+        let mut words = self.attributes.split(' ');
+        words.find_map(|word| State::at_start_of(word.strip_prefix("state=").unwrap_or(word)))
+    }
+
+    /// Whether `Thread.dump_to_file` printed it, which names no locks and no states before JDK 25.
+    pub fn is_of_file(&self) -> bool {
+        !self.before.is_empty()
+    }
+
+    /// Whether it is printed as `java.lang.management.ThreadInfo` is: `"a" Id=56 BLOCKED on x@39 owned by "b" Id=59`, or
+    /// `"a" id=56 in BLOCKED`.
+    pub(super) fn is_of_jmx(&self) -> bool {
+        self.attributes.starts_with(" id=") || self.attributes.contains(" Id=")
     }
 }
 

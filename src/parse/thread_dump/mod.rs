@@ -8,12 +8,16 @@
 mod body;
 mod decode;
 mod header;
+mod mend;
 mod scan;
+mod unread;
+mod wrapped;
 
 pub use body::{Frame, Lock, LockKind};
 pub use decode::{decode, make_utf8};
 pub use header::Header;
 pub use scan::{parse, parse_at_most};
+pub use unread::Unread;
 
 use crate::model::named::named;
 
@@ -26,6 +30,8 @@ pub enum DumpError {
     NoDump,
     #[error("it has more than {most} threads, which is more than are read")]
     TooMany { most: usize },
+    #[error("parts of a thread dump, of which no thread was read: {0}")]
+    NoThread(Unread),
 }
 
 /// One dump. Object addresses are comparable within one dump only: garbage collection moves objects.
@@ -42,6 +48,8 @@ pub struct ThreadDump<'a> {
     pub reported: Vec<Vec<ReportedThread<'a>>>,
     /// The text ends before the dump. Known only for the forms that print an end; false where unknown.
     pub truncated: bool,
+    /// Without what is in a thread that was read, see [`Thread::lock_lines`].
+    pub unread: Unread,
 }
 
 /// One thread. [`parse`] finds only its place in the text; the methods read the rest.

@@ -2,11 +2,14 @@
 //!
 //! Thread names are in quotes at the start of a line, and quotes are rare elsewhere, so the search goes from quote to
 //! quote. The text between two headers is a stack; its lines are read only where it does not end like a stack.
+//! The words that only a blocked thread and the JVM's report have are counted as well, so that it is known what was not
+//! read of them.
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 use crate::model::text::beginning;
 
+use super::unread::{self, HELD, Start};
 use super::{
     DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
 };
@@ -31,33 +34,40 @@ pub fn parse_at_most(text: &str, most: usize) -> Result<Vec<ThreadDump<'_>>, Dum
     let bytes = text.as_bytes();
     let mut scanner = Scanner {
         left: most,
+        text,
         ..Scanner::default()
     };
     let mut quotes = memchr_iter(b'"', bytes);
     let mut quote = quotes.next();
     let mut head = None;
     let mut chunk_start = 0;
+    let mut held_at = Vec::new();
     while let Some(open) = quote {
         let line_start = memrchr(b'\n', &bytes[chunk_start..open])
             .map_or(chunk_start, |end| chunk_start + end + 1);
         let line_end = memchr(b'\n', &bytes[open..]).map_or(bytes.len(), |length| open + length);
-        let mut close = None;
+        let (mut first, mut last) = (None, None);
         quote = quotes.next();
         while let Some(next) = quote.filter(|&next| next < line_end) {
-            close = Some(next);
+            first = first.or(Some(next));
+            last = Some(next);
             quote = quotes.next();
         }
-        let Some(close) = close else { continue };
+        let (Some(first), Some(last)) = (first, last) else {
+            continue;
+        };
+        let quoted_value = first < last && has_quoted_value(&text[first + 1..line_end]);
+        let close = if quoted_value { first } else { last };
         let (before, name, after) = (
             &text[line_start..open],
             &text[open + 1..close],
             &text[close + 1..line_end],
         );
-        if let Some(next) = Scanner::head(
-            trim_indent(before).trim_end(),
-            name,
-            after.trim_end_matches('\r'),
-        ) {
+        let before = trim_indent(before).trim_end();
+        if before.ends_with(HELD) && held_at.len() < most {
+            held_at.push(open);
+        }
+        if let Some(next) = Scanner::head(before, name, after.trim_end_matches('\r')) {
             scanner.chunk(head.replace(next), &text[chunk_start..line_start], false);
             chunk_start = (line_end + 1).min(bytes.len());
             if scanner.exceeded {
@@ -70,6 +80,7 @@ pub fn parse_at_most(text: &str, most: usize) -> Result<Vec<ThreadDump<'_>>, Dum
     if scanner.exceeded {
         return Err(DumpError::TooMany { most });
     }
+    unread::count(bytes, &held_at, &mut scanner.dumps, &scanner.starts);
     if scanner.dumps.is_empty() {
         Err(no_dump(bytes))
     } else {
@@ -79,13 +90,42 @@ pub fn parse_at_most(text: &str, most: usize) -> Result<Vec<ThreadDump<'_>>, Dum
 
 fn no_dump(bytes: &[u8]) -> DumpError {
     let javacore = ["0SECTION ", "3XMTHREADINFO ", "1LKDEADLOCK "];
-    match javacore
-        .iter()
-        .any(|tag| memmem::find(bytes, tag.as_bytes()).is_some())
-    {
-        true => DumpError::OpenJ9,
-        false => DumpError::NoDump,
+    let has = |tag: &&str| memmem::find(bytes, tag.as_bytes()).is_some();
+    if javacore.iter().any(has) {
+        return DumpError::OpenJ9;
     }
+    let unread = unread::anywhere(bytes);
+    // Prose may name the report.
+    match unread.blocked + unread.holders {
+        0 => DumpError::NoDump,
+        _ => DumpError::NoThread(unread),
+    }
+}
+
+/// Whether the text after a thread's name is attributes, one of them in quotes: `user="A"`, `owned by "t1"`. Otherwise a
+/// further quote on the line belongs to the name.
+fn has_quoted_value(after: &str) -> bool {
+    begins_attributes(after) && (after.contains("=\"") || after.contains(" owned by \""))
+}
+
+/// Whether the text after a quoted name is the rest of a thread's header.
+fn begins_attributes(after: &str) -> bool {
+    const FIRST: [&str; 11] = [
+        "#",
+        "prio=",
+        "daemon ",
+        "os_prio=",
+        "tid=",
+        "nid=",
+        "- Thread t@",
+        "id=",
+        "Id=",
+        "cpu=",
+        "virtual ",
+    ];
+    after
+        .strip_prefix(' ')
+        .is_some_and(|first| FIRST.iter().any(|attribute| first.starts_with(attribute)))
 }
 
 /// A line that begins with a quoted name.
@@ -119,7 +159,10 @@ enum Mark<'a> {
     End,
     ReportStart,
     ReportStacks,
-    ReportEnd,
+    /// How many deadlocks it says.
+    ReportEnd(usize),
+    /// An evidence bundle keeps the first and the last threads of a long dump.
+    LeftOut,
     /// A JVM thread printed without a name, as JDK 25 prints the flight recorder's sampler.
     Nameless(&'a str),
     /// Ends a stack and has no other meaning.
@@ -128,7 +171,9 @@ enum Mark<'a> {
 
 #[derive(Default)]
 struct Scanner<'a> {
+    text: &'a str,
     dumps: Vec<ThreadDump<'a>>,
+    starts: Vec<Start>,
     open: Option<ThreadDump<'a>>,
     time: Option<&'a str>,
     /// Time and version of a `Thread.dump_to_file` before its first thread.
@@ -146,16 +191,6 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Whether a line with a quoted name is a header.
     fn head(before: &'a str, name: &'a str, after: &'a str) -> Option<Head<'a>> {
-        const FIRST: [&str; 8] = [
-            "#",
-            "prio=",
-            "daemon ",
-            "os_prio=",
-            "tid=",
-            "- Thread t@",
-            "id=",
-            "virtual ",
-        ];
         let numbered = before
             .strip_prefix('#')
             .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
@@ -172,15 +207,11 @@ impl<'a> Scanner<'a> {
         if after == ":" {
             return Some(Head::Reported(name));
         }
-        let first = after.strip_prefix(' ')?;
-        FIRST
-            .iter()
-            .any(|attribute| first.starts_with(attribute))
-            .then_some(Head::Thread {
-                before,
-                name,
-                attributes: after,
-            })
+        begins_attributes(after).then_some(Head::Thread {
+            before,
+            name,
+            attributes: after,
+        })
     }
 
     /// Whether one more may be kept.
@@ -211,12 +242,12 @@ impl<'a> Scanner<'a> {
                 if !before.is_empty()
                     && let Some((time, vm)) = self.file.take()
                 {
-                    self.close_dump();
-                    self.open = Some(ThreadDump {
+                    let dump = ThreadDump {
                         time: Some(time),
                         vm,
                         ..ThreadDump::default()
-                    });
+                    };
+                    self.open(dump, before);
                 }
                 // A thread after the report is another dump's, or jhsdb's, which prints the report first.
                 self.report = Report::Outside;
@@ -227,7 +258,15 @@ impl<'a> Scanner<'a> {
                     body,
                 });
             }
-            Some(Head::Reported(name)) => self.reported(cut_name(name), body),
+            Some(Head::Reported(name)) => {
+                // A paste may lack the sentence above the first entry.
+                if self.report == Report::Outside && held_by(body).next().is_some() {
+                    self.report = Report::Entries;
+                    self.report_ended = false;
+                    self.dump().reported.push(Vec::new());
+                }
+                self.reported(cut_name(name), body);
+            }
         }
         for line in rest.lines() {
             self.between(line);
@@ -235,7 +274,21 @@ impl<'a> Scanner<'a> {
     }
 
     fn dump(&mut self) -> &mut ThreadDump<'a> {
+        if self.open.is_none() {
+            self.starts.push(Start::default());
+        }
         self.open.get_or_insert_default()
+    }
+
+    /// Begins a dump with a part of the text.
+    fn open(&mut self, dump: ThreadDump<'a>, first: &'a str) {
+        self.close_dump();
+        let at = (first.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        self.starts.push(Start {
+            at,
+            ..Start::default()
+        });
+        self.open = Some(dump);
     }
 
     fn reported(&mut self, name: &'a str, body: &'a str) {
@@ -277,19 +330,21 @@ impl<'a> Scanner<'a> {
                 Mark::Banner(_) | Mark::DebuggerAttaches | Mark::ReportStart | Mark::Nameless(_),
             ) if !self.may_keep() => {}
             Some(Mark::Banner(vm)) => {
-                self.close_dump();
-                self.open = Some(ThreadDump {
+                let dump = ThreadDump {
                     time: self.time.take(),
                     vm: Some(vm),
                     ..ThreadDump::default()
-                });
+                };
+                self.open(dump, line);
             }
-            Some(Mark::DebuggerAttaches) => {
-                self.close_dump();
-                self.open = Some(ThreadDump::default());
-            }
+            Some(Mark::DebuggerAttaches) => self.open(ThreadDump::default(), line),
             Some(Mark::VmVersion(version)) => self.dump().vm = Some(version),
             Some(Mark::End) => self.ended = true,
+            Some(Mark::LeftOut) => {
+                if let Some(start) = self.starts.last_mut() {
+                    start.left_out += 1;
+                }
+            }
             Some(Mark::ReportStart) => {
                 self.report = Report::Entries;
                 self.report_ended = false;
@@ -299,7 +354,10 @@ impl<'a> Scanner<'a> {
                 self.report = Report::Stacks;
                 self.next_stack = 0;
             }
-            Some(Mark::ReportEnd) => {
+            Some(Mark::ReportEnd(said)) => {
+                if let Some(start) = self.starts.last_mut().filter(|_| self.open.is_some()) {
+                    start.said = start.said.max(said);
+                }
                 self.report = Report::Outside;
                 self.report_ended = true;
             }
@@ -337,9 +395,10 @@ fn prints_end(dump: &ThreadDump<'_>) -> bool {
         && ![" 1.5.", "(1.5.", " 1.4.", "(1.4."]
             .iter()
             .any(|old| vm.contains(old));
-    let through_jmx = dump.threads.first().is_some_and(|thread| {
-        thread.attributes.starts_with(" - Thread t@") || thread.attributes.starts_with(" id=")
-    });
+    let through_jmx = dump
+        .threads
+        .first()
+        .is_some_and(|thread| thread.attributes.starts_with(" - Thread t@") || thread.is_of_jmx());
     of_hotspot && !through_jmx
 }
 
@@ -379,7 +438,9 @@ fn mark(line: &str) -> Option<Mark<'_>> {
                 return Some(Mark::ReportStart);
             }
             let end = line.starts_with("Found ") && line.contains(" deadlock");
-            (end || line.starts_with("Finding concurrent locks")).then_some(Mark::ReportEnd)
+            let said = || line.split(' ').find_map(|word| word.parse().ok());
+            (end || line.starts_with("Finding concurrent locks"))
+                .then(|| Mark::ReportEnd(said().unwrap_or_default()))
         }
         b'J' if line.starts_with("JNI global ref") => Some(Mark::End),
         b'J' if line.starts_with("Java stack information for the threads") => {
@@ -392,6 +453,9 @@ fn mark(line: &str) -> Option<Mark<'_>> {
         b'T' => line
             .starts_with("Threads class SMR info:")
             .then_some(Mark::Other),
+        b'#' => line
+            .starts_with("# kafka-vitals left out ")
+            .then_some(Mark::LeftOut),
         b'H' => (line == "Heap").then_some(Mark::Other),
         b'<' => (line == "<EndOfDump>").then_some(Mark::End),
         b'o' => {
@@ -429,15 +493,18 @@ fn entry<'a>(name: &'a str, body: &'a str) -> ReportedThread<'a> {
         if let Some(lock) = reported_lock(line) {
             thread.wants = Some(lock);
         }
-        // It is on a line of its own, except in `jhsdb`'s report; `in JNI, which is held by` is for monitors entered there.
-        if let Some((_, owner)) = line.split_once("which is held by ") {
-            thread.held_by = owner
-                .strip_prefix('"')
-                .and_then(|owner| owner.strip_suffix('"'))
-                .map(cut_name);
-        }
     }
+    thread.held_by = held_by(body).last();
     thread
+}
+
+/// The holders that the lines of an entry name. Each is on a line of its own, except in `jhsdb`'s report; `in JNI, which is
+/// held by` is for monitors entered there.
+fn held_by(body: &str) -> impl Iterator<Item = &str> {
+    body.lines().filter_map(|line| {
+        let (_, owner) = line.split_once("which is held by \"")?;
+        Some(cut_name(owner.trim_end().strip_suffix('"')?))
+    })
 }
 
 /// `waiting to lock monitor 0x.. (object 0x.., a C),`, `waiting to lock Monitor@0x.. (Object@0x.., a C),` and

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod known;
+
 use super::*;
 use crate::parse::thread_dump::parse;
 

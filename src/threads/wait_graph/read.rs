@@ -19,13 +19,18 @@ impl<'a> WaitGraph<'_, 'a> {
         let mut held: Vec<(Lock<'a>, usize)> = Vec::with_capacity(self.threads.len() * 2);
         let (mut all, mut lists_synchronizers) = (true, false);
         for (index, thread) in self.threads.iter().enumerate() {
-            let wants = read_locks(thread, |lock| {
+            let mut holds = |lock| {
                 lists_synchronizers |= matches!(lock, Lock::Synchronizer(_));
                 match held.len() < HELD {
                     true => held.push((lock, index)),
                     false => all = false,
                 }
-            });
+            };
+            let mut unread = |line| {
+                self.unread_lines += 1;
+                self.unread_line.get_or_insert(line);
+            };
+            let wants = read_locks(thread, &mut holds, &mut unread);
             self.edges.push(Edge {
                 wants,
                 holder: None,
@@ -74,7 +79,7 @@ impl<'a> WaitGraph<'_, 'a> {
         };
         if !all {
             for (index, thread) in self.threads.iter().enumerate() {
-                read_locks(thread, |lock| holds(lock, index));
+                read_locks(thread, |lock| holds(lock, index), |_| {});
             }
         }
         held.into_iter()
@@ -85,6 +90,52 @@ impl<'a> WaitGraph<'_, 'a> {
                 .and_then(|want| wanted.binary_search(&want.lock).ok());
             // A thread cannot wait for itself, because a monitor can be entered again: the text is inconsistent.
             edge.holder = at.and_then(|at| owners[at]).filter(|&owner| owner != index);
+        }
+    }
+
+    /// Edges to the holders that stand beside a lock, as JMX, VisualVM and IntelliJ print them, for threads whose holder no
+    /// stack shows.
+    pub(super) fn read_named_holders(&mut self) {
+        let threads = self.threads.iter().zip(&self.edges).enumerate();
+        // A thread that waits for a notification wants no lock, though the monitor may have a holder.
+        let named: Vec<_> = threads
+            .filter(|(_, (thread, edge))| {
+                let wants = || edge.wants.is_some() || thread.state() == Some(State::Blocked);
+                edge.holder.is_none() && wants()
+            })
+            .filter_map(|(index, (thread, _))| Some((index, thread.holder()?)))
+            .collect();
+        if named.is_empty() {
+            return;
+        }
+        let numbers: HashMap<u64, usize> = self
+            .threads
+            .iter()
+            .enumerate()
+            .filter_map(|(index, thread)| Some((thread.header().number?, index)))
+            .collect();
+        let mut names: HashMap<&str, usize> = self
+            .threads
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(index, thread)| (thread.name, index))
+            .collect();
+        for (waiter, (name, number)) in named {
+            let by_number = number.and_then(|number| numbers.get(&number).copied());
+            let holder = by_number.unwrap_or_else(|| {
+                *names.entry(name).or_insert_with(|| {
+                    self.only_reported.push(name);
+                    self.edges.push(Edge::default());
+                    self.edges.len() - 1
+                })
+            });
+            let edge = &mut self.edges[waiter];
+            edge.holder = Some(holder).filter(|&holder| holder != waiter);
+            edge.wants = edge.wants.or(Some(Want {
+                lock: Lock::Reported,
+                class: "",
+            }));
         }
     }
 
@@ -115,6 +166,7 @@ impl<'a> WaitGraph<'_, 'a> {
                 entries.push(index);
                 self.in_report.insert(index);
             }
+            self.first_reported.extend(entries.first());
             let mut holder_of = HashMap::new();
             for (position, reported) in deadlock.iter().enumerate() {
                 let Some(holder) = reported.held_by else {
@@ -192,15 +244,36 @@ impl<'a> WaitGraph<'_, 'a> {
     }
 }
 
-/// What the thread waits for; passes every lock that it holds to `holds`.
-fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Option<Want<'a>> {
+/// What the thread waits for; passes every lock that it holds to `holds`, and what is not read of lines of locks to
+/// `unread`.
+fn read_locks<'a>(
+    thread: &Thread<'a>,
+    mut holds: impl FnMut(Lock<'a>),
+    mut unread: impl FnMut(&'a str),
+) -> Option<Want<'a>> {
     let mut wants = None;
     // Object.wait() releases the monitor, although `- locked` is printed further down.
     let mut released: Option<u64> = None;
     let mut releases_next = false;
-    for lock in thread.locks() {
+    for lock in thread.lock_lines() {
+        let lock = match lock {
+            Ok(lock) => lock,
+            Err(line) => {
+                unread(line);
+                continue;
+            }
+        };
         let monitor = lock.address.map(Lock::Monitor);
         match lock.kind {
+            // VisualVM prints so of a parked thread too.
+            LockKind::WaitingToLock
+                if lock.class.starts_with("java.util.concurrent.locks.")
+                    && thread.state() != Some(State::Blocked) =>
+            {
+                wants = wants.or(lock
+                    .address
+                    .map(|address| (Lock::Synchronizer(address), lock.class)));
+            }
             LockKind::WaitingToLock => {
                 wants = wants.or(monitor.map(|monitor| (monitor, lock.class)))
             }
@@ -222,6 +295,9 @@ fn read_locks<'a>(thread: &Thread<'a>, mut holds: impl FnMut(Lock<'a>)) -> Optio
             LockKind::Locked if releases_next => {
                 released = lock.address;
                 releases_next = false;
+                if thread.state() == Some(State::Blocked) {
+                    wants = wants.or(monitor.map(|monitor| (monitor, lock.class)));
+                }
             }
             LockKind::Locked if lock.address == released => {}
             LockKind::Locked => {

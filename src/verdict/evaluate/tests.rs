@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
+mod groups;
+mod known_faults;
 mod lasting;
 mod listeners;
 mod metadata_log;
@@ -9,9 +11,9 @@ mod restarts;
 use super::*;
 use crate::model::Broker;
 use crate::model::{
-    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LogDirSpace, Peer, PeerProbe,
-    PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport, SocketPulse,
-    StandingDeadlock, Suspect, TcpState, ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LikelyDeadlock, LogDirSpace, Peer,
+    PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport,
+    SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
 use crate::model::{CollectorName, CollectorStatus};
 use crate::model::{OwnRegistration, ZooKeeperReport};

@@ -42,10 +42,21 @@ pub(super) fn api_unresponsive(case: &Case<'_>) -> RuleResult {
     };
     let api = probes.api.as_ref().filter(|_| !works(true));
     let network = probes.network.as_ref().filter(|_| !works(false));
-    let paths = [("api", api), ("network", network), ("metadata", metadata)];
+    // It waits for the lock of a partition.
+    let fetch = case.broker.fetch.fresh(case.now).filter(is_open);
+    let paths = [
+        ("api", api),
+        ("network", network),
+        ("metadata", metadata),
+        ("fetch", fetch),
+    ];
     let facts = paths
         .into_iter()
         .filter_map(|(path, probe)| silent(path, probe?));
+    let mut facts: Vec<String> = facts.collect();
+    if !facts.is_empty() {
+        facts.extend(case.groups());
+    }
     match present_if(facts) {
         // That the network thread answers says nothing of the request handlers.
         Absent if probes.api.is_none() && !is_active => Unknown,

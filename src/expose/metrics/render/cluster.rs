@@ -6,6 +6,8 @@ use crate::model::{BrokerSnapshot, Moment, Probe, Snapshot};
 
 /// The most series of [`PARTITION_ISR`] that one exporter exports.
 const MAX_PARTITION_SERIES: usize = 200;
+/// Likewise of [`GROUP_LAG`].
+const MAX_LAG_SERIES: usize = 1000;
 /// Likewise of [`CLUSTER_BROKER_STATE`].
 const MAX_BROKER_SERIES: usize = 64;
 
@@ -55,15 +57,17 @@ pub(super) fn zookeeper(f: &mut Families, broker: &BrokerSnapshot, now: Moment) 
 }
 
 pub(super) fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
-    let Some(report) = broker.probes.fresh(now) else {
-        return;
-    };
     let label = broker.label.as_str();
     let success = |probe: Option<&Probe>| probe.map(|probe| f64::from(probe.success()));
+    let report = broker.probes.fresh(now);
     for (path, probe) in [
-        ("api", report.api.as_ref()),
-        ("network", report.network.as_ref()),
-        ("metadata", report.metadata.as_ref()),
+        ("api", report.and_then(|report| report.api.as_ref())),
+        ("network", report.and_then(|report| report.network.as_ref())),
+        (
+            "metadata",
+            report.and_then(|report| report.metadata.as_ref()),
+        ),
+        ("fetch", broker.fetch.fresh(now)),
     ] {
         f.add(&PROBE_SUCCESS, &[label, path], success(probe));
         f.add(
@@ -72,6 +76,9 @@ pub(super) fn probes(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             probe.map(|probe| probe.duration.as_secs_f64()),
         );
     }
+    let Some(report) = report else {
+        return;
+    };
     for one in &report.listeners {
         let labels = [label, &one.listener];
         if report.listeners.len() > 1 {
@@ -131,6 +138,36 @@ pub(super) fn partitions(f: &mut Families, snapshot: &Snapshot, now: Moment) {
             .skip(MAX_PARTITION_SERIES)
             .count() as u64;
     f.add(&LEFT_OUT, &["partition_isr_replicas"], left_out as f64);
+}
+
+pub(super) fn groups(f: &mut Families, snapshot: &Snapshot, now: Moment) {
+    let running = snapshot.brokers.iter().filter(|b| b.ended.is_none());
+    let known: Vec<_> = running
+        .filter_map(|broker| Some((&*broker.label, broker.groups.fresh(now)?)))
+        .filter(|(_, report)| report.silence.is_none())
+        .collect();
+    if known.is_empty() {
+        return;
+    }
+    for (label, report) in &known {
+        for (state, count) in &report.states {
+            f.add(&GROUPS, &[*label, state.name()], *count as f64);
+        }
+    }
+    let all: usize = known.iter().map(|(_, report)| report.lags.len()).sum();
+    let lags = known
+        .iter()
+        .flat_map(|(label, report)| report.lags.iter().map(move |lag| (*label, lag)));
+    for (label, lag) in lags.take(MAX_LAG_SERIES) {
+        f.add(
+            &GROUP_LAG,
+            &[label, &lag.group, &lag.topic],
+            lag.records as f64,
+        );
+    }
+    let left_out: u64 = known.iter().map(|(_, report)| report.lags_left_out).sum();
+    let left_out = left_out + all.saturating_sub(MAX_LAG_SERIES) as u64;
+    f.add(&LEFT_OUT, &["consumer_group_lag"], left_out as f64);
 }
 
 pub(super) fn members_not_well(f: &mut Families, snapshot: &Snapshot, now: Moment) {

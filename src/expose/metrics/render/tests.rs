@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::{Broker, ProcessKey, Role};
 use crate::model::{ClusterCounts, MetadataLog, PartitionState, Registration};
+use crate::model::{GroupLag, GroupState, GroupsReport};
 
 /// The metrics of a host with these brokers.
 fn rendered(brokers: impl IntoIterator<Item = BrokerSnapshot>, now: Moment) -> String {
@@ -174,4 +175,61 @@ fn series_of_brokers_that_are_not_well_are_bounded() {
     // 500 are fenced, and broker 1 shuts down.
     has(&text, "series_left_out{what=\"cluster_broker_state\"} 437");
     has(&text, "cluster_brokers{broker=\"1\",state=\"fenced\"} 500");
+}
+
+/// A broker with groups of which one has these lags.
+fn coordinator(id: &str, lags: usize) -> BrokerSnapshot {
+    let mut broker = BrokerSnapshot::new(Arc::default(), id.into());
+    let report = GroupsReport {
+        names: ["orders"].into_iter().map(Arc::from).collect(),
+        total: 1,
+        states: GroupState::ALL
+            .map(|state| (state, u64::from(state == GroupState::Stable)))
+            .into(),
+        lags: (0..lags)
+            .map(|n| GroupLag {
+                group: "orders".into(),
+                topic: format!("t{n:04}").into(),
+                records: 7,
+            })
+            .collect(),
+        lags_left_out: 2,
+        ..GroupsReport::default()
+    };
+    broker.groups = Reading::Known {
+        value: report,
+        at: Moment(1000),
+        valid_for: Duration::from_secs(90),
+    };
+    broker
+}
+
+#[test]
+fn lag_is_bounded_over_all_brokers_and_the_rest_is_counted() {
+    let text = rendered([coordinator("1", 600), coordinator("2", 600)], Moment(2000));
+    let series = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(series("kafka_vitals_consumer_group_lag{"), 1000);
+    for line in [
+        "series_left_out{what=\"consumer_group_lag\"} 204",
+        "consumer_groups{broker=\"2\",state=\"stable\"} 1",
+        "consumer_groups{broker=\"2\",state=\"dead\"} 0",
+        "consumer_group_lag{broker=\"1\",group=\"orders\",topic=\"t0000\"} 7",
+    ] {
+        has(&text, line);
+    }
+}
+
+#[test]
+fn nothing_is_exported_of_the_groups_of_a_silent_broker() {
+    let mut broker = coordinator("1", 3);
+    let Some((report, _)) = broker.groups.last() else {
+        panic!("it is known")
+    };
+    broker.groups = Reading::Known {
+        value: report.silent("it hangs"),
+        at: Moment(1000),
+        valid_for: Duration::from_secs(90),
+    };
+    let text = rendered([broker], Moment(2000));
+    assert!(!text.contains("consumer_group"), "{text}");
 }

@@ -106,6 +106,36 @@ fn probes_and_signals_must_last_and_clean_readings_acquit_levels() {
     }
 }
 
+/// The broker stays gray until its pauses are fewer than those of the finding.
+#[test]
+fn a_jvm_that_pauses_most_of_the_time_is_suspect_and_then_gray() {
+    let total = std::cell::Cell::new(Duration::ZERO);
+    let pausing = |share: u64| {
+        let total = &total;
+        move |broker: &mut BrokerSnapshot, now: Moment| {
+            total.set(total.get() + Duration::from_millis(share * 10));
+            broker.jvm_pauses = known(total.get(), now);
+        }
+    };
+    let mut scene = scene();
+    assert_eq!(scene.after(20, pausing(40)).state, BrokerState::Healthy);
+    let diagnosis = scene.after(10, pausing(60));
+    assert_eq!(diagnosis.state, BrokerState::Suspect);
+    let facts = facts_of(diagnosis, FindingId::JvmPaused).unwrap();
+    assert_eq!(facts, ["at safepoints for 60 % of the last 10 s"]);
+    let diagnosis = scene.after(10, pausing(90));
+    assert_eq!(diagnosis.state, BrokerState::Gray);
+    // More than half of the window since the sixth second at 60 %.
+    assert_eq!(
+        diagnosis.sentence,
+        "Broker 2 is alive but its JVM pauses most of the time since 10:14:28 UTC: \
+         at safepoints for 90 % of the last 10 s."
+    );
+    assert_eq!(scene.after(10, pausing(60)).state, BrokerState::Gray);
+    assert_eq!(scene.after(10, pausing(10)).state, BrokerState::Suspect);
+    assert_eq!(scene.after(10, pausing(10)).state, BrokerState::Healthy);
+}
+
 /// One failed probe is not enough, however rarely probes run.
 #[test]
 fn a_second_probe_must_fail_too() {

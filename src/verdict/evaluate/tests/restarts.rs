@@ -95,6 +95,62 @@ fn a_restart_is_required_for_stalls_at_locks_that_nothing_unblocks() {
     }
 }
 
+#[test]
+fn a_likely_deadlock_is_suspect_once_it_stands_and_requires_no_restart() {
+    let mut scene = scene();
+    let since = scene.now.plus(Duration::from_secs(1));
+    let likely = LikelyDeadlock {
+        thread: "closer".into(),
+        waits_in: "java.lang.Thread.join".into(),
+        holds: Some("x.L".into()),
+        blocked: vec!["worker".into()],
+        may_await: Some("worker".into()),
+        since,
+        ..LikelyDeadlock::default()
+    };
+    let report = ThreadReport {
+        likely_deadlocks: vec![likely],
+        ..ThreadReport::default()
+    };
+    let shown = |broker: &mut BrokerSnapshot, now| broker.threads = known(report.clone(), now);
+    let young = scene.after(10, shown);
+    assert_eq!(
+        (young.state, active(&young)),
+        (BrokerState::Healthy, vec![])
+    );
+    let stands = scene.after(1, shown);
+    assert_eq!(
+        (stands.state, active(&stands), stands.restart_required),
+        (BrokerState::Suspect, vec![FindingId::LikelyDeadlock], None)
+    );
+    assert_eq!(
+        stands.sentence,
+        "Broker 2 works only in part since 10:14:13 UTC: closer waits in java.lang.Thread.join and holds x.L, which worker \
+         wants: if it waits for worker, neither continues."
+    );
+    assert_eq!(scene.after(1, |_, _| {}).state, BrokerState::Healthy);
+}
+
+/// What was not understood refutes no deadlock, and is no reason to call a broker healthy.
+#[test]
+fn a_dump_that_was_not_understood_decides_nothing() {
+    let report = ThreadReport {
+        not_understood: vec!["1 BLOCKED thread".into()],
+        ..ThreadReport::default()
+    };
+    let mut scene = scene();
+    let diagnosis = scene.after(5, |broker, now| {
+        broker.threads = known(report.clone(), now);
+        broker.probes = Reading::default();
+    });
+    assert_eq!(diagnosis.state, BrokerState::Unknown);
+    let evaluated = |id| diagnosis.evaluated.contains(&id);
+    assert!(!evaluated(FindingId::JvmDeadlock) && !evaluated(FindingId::LockCycle));
+    // An answer to a request acquits it, as without any dump.
+    let answers = scene.after(5, |broker, now| broker.threads = known(report.clone(), now));
+    assert_eq!(answers.state, BrokerState::Healthy);
+}
+
 /// Kafka opens its port seconds before it serves it, longer on a busy machine.
 #[test]
 fn a_young_process_is_starting_until_it_has_answered() {
@@ -140,6 +196,24 @@ fn a_young_process_is_starting_until_it_has_answered() {
         BrokerState::Down
     );
     assert_eq!(scene.after(20, silent).state, BrokerState::Gray);
+}
+
+#[test]
+fn a_young_process_that_has_served_and_no_longer_listens_ends() {
+    let mut scene = scene();
+    scene.broker = process(11, scene.now);
+    assert_eq!(scene.after(10, |_, _| {}).state, BrokerState::Healthy);
+    let refused = |broker: &mut BrokerSnapshot, now| {
+        broker.probes = known(probe(Some((Reason::Refused, false))), now)
+    };
+    let ending = scene.after(20, refused);
+    assert_eq!(ending.state, BrokerState::Down);
+    assert!(
+        ending.sentence.contains("has not listened since")
+            && ending.remedy.contains("it is shutting down"),
+        "{}",
+        ending.sentence
+    );
 }
 
 #[test]

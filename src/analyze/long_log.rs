@@ -1,0 +1,259 @@
+//! A long log, shortened as it is read to the lines of which [`explain`](super::explain) makes something, so that memory
+//! does not grow with it.
+//!
+//! Left out are lines with a time and a level that say nothing, and the stacks below them. Everything else stays, with
+//! what wraps it: a long text that is no log stays whole.
+
+use std::collections::HashMap;
+use std::io;
+
+use super::formats::server_log::{self, Known, Saying};
+use super::formats::wrapped::Wrapping;
+
+/// The first lines stay as they are: by them the file is recognised.
+const BEGINNING: usize = 64 << 10;
+/// Containers in one file that are known apart.
+const MOST_CONTAINERS: usize = 64;
+/// A longer line is not examined.
+const MOST_OF_LINE: usize = 1 << 20;
+
+/// What was read of a file so far.
+#[derive(Debug, Default)]
+pub struct LongLog {
+    kept: Vec<u8>,
+    /// A line whose end is still to come.
+    partial: Vec<u8>,
+    /// Decided by the beginning.
+    wrapping: Option<Wrapping>,
+    containers: HashMap<String, Container>,
+}
+
+/// Where the log of one container is.
+#[derive(Debug, Default)]
+struct Container {
+    known: Known,
+    /// The last line with a time, unless it was kept: what follows it may need it, and the last one shows where a log ends.
+    pending: Vec<u8>,
+    /// The next lines may be the stack of an exception.
+    is_below_log_line: bool,
+}
+
+impl LongLog {
+    /// Takes the next bytes of the file.
+    fn push(&mut self, bytes: &[u8]) {
+        let mut bytes = bytes;
+        if self.wrapping.is_none() {
+            let left = BEGINNING.saturating_sub(self.kept.len());
+            let end = bytes.iter().skip(left).position(|byte| *byte == b'\n');
+            let Some((beginning, rest)) =
+                end.and_then(|end| bytes.split_at_checked(left + end + 1))
+            else {
+                self.kept.extend(bytes);
+                return;
+            };
+            self.kept.extend(beginning);
+            self.begin();
+            bytes = rest;
+        }
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let is_whole = line.ends_with(b"\n");
+            if self.partial.is_empty() && is_whole {
+                self.line(line);
+            } else {
+                self.partial.extend(line);
+                if is_whole || self.partial.len() > MOST_OF_LINE {
+                    let line = std::mem::take(&mut self.partial);
+                    self.line(&line);
+                }
+            }
+        }
+    }
+
+    /// What is kept.
+    pub fn finish(mut self) -> Vec<u8> {
+        let last = std::mem::take(&mut self.partial);
+        self.line(&last);
+        for container in self.containers.into_values() {
+            self.kept.extend(container.pending);
+        }
+        self.kept
+    }
+
+    /// Learns from the beginning what the lines after it need not say again.
+    fn begin(&mut self) {
+        let beginning = std::mem::take(&mut self.kept);
+        let text = String::from_utf8_lossy(&beginning);
+        self.wrapping = Some(Wrapping::of(&text));
+        for line in text.lines() {
+            self.keeps(line);
+        }
+        self.containers
+            .values_mut()
+            .for_each(|container| container.pending.clear());
+        drop(text);
+        self.kept = beginning;
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let keeps = match std::str::from_utf8(line) {
+            Ok(text) if line.len() <= MOST_OF_LINE => self.keeps(text),
+            _ => true,
+        };
+        if keeps {
+            self.kept.extend(line);
+        }
+    }
+
+    /// Whether a line is to be kept. The line before it, where it is needed, is kept by this.
+    fn keeps(&mut self, line: &str) -> bool {
+        let mut scratch = String::new();
+        let no_wrapping = Wrapping::default();
+        let stripped = self
+            .wrapping
+            .as_ref()
+            .unwrap_or(&no_wrapping)
+            .strip(line, &mut scratch);
+        let name = stripped.container.unwrap_or_default();
+        if !self.containers.contains_key(name) {
+            if self.containers.len() == MOST_CONTAINERS {
+                return true;
+            }
+            self.containers
+                .insert(name.to_owned(), Container::default());
+        }
+        let Some(container) = self.containers.get_mut(name) else {
+            return true;
+        };
+        let says = server_log::says(stripped.text, &mut container.known);
+        if says == Saying::Nothing {
+            container.pending.clear();
+            container.pending.extend_from_slice(line.as_bytes());
+            container.is_below_log_line = true;
+            return false;
+        }
+        if says == Saying::OtherLine
+            && container.is_below_log_line
+            && is_of_exception(stripped.text)
+        {
+            return false;
+        }
+        if is_of_dump(stripped.text) {
+            container.is_below_log_line = false;
+        }
+        self.kept.append(&mut container.pending);
+        true
+    }
+}
+
+impl io::Write for LongLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines that Java prints of an exception.
+fn is_of_exception(line: &str) -> bool {
+    let text = line.trim_start();
+    let first = text
+        .strip_prefix("Caused by: ")
+        .unwrap_or(text)
+        .split([' ', ':'])
+        .next();
+    let is_frame = text.len() < line.len() && (text.starts_with("at ") || text.starts_with("... "));
+    is_frame || first.is_some_and(|class| class.ends_with("Exception") || class.ends_with("Error"))
+}
+
+/// A thread's name in quotes, or the JVM's banner: the frames below are those of a dump.
+fn is_of_dump(line: &str) -> bool {
+    let text = line.trim_start();
+    ["\"", "Full thread dump", "Found one Java-level"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::analyze::formats::server_log::Log;
+
+    fn shortened(text: &str, step: usize) -> String {
+        let mut log = LongLog::default();
+        text.as_bytes()
+            .chunks(step)
+            .for_each(|bytes| log.push(bytes));
+        String::from_utf8(log.finish()).unwrap()
+    }
+
+    fn broker_log(lines: usize) -> String {
+        let mut text = String::new();
+        for n in 0..lines {
+            let time = format!("[2024-01-02 03:{:02}:{:02},678]", n / 60 % 60, n % 60);
+            text += &format!(
+                "{time} INFO [GroupCoordinator 1]: Stabilized group g{n} (kafka.coordinator.group.GroupCoordinator)\n"
+            );
+            if n % 100 == 50 {
+                text += &format!(
+                    "{time} WARN [ReplicaFetcher replicaId=1, leaderId=3, fetcherId=0] Error (kafka.server.ReplicaFetcherThread)\n"
+                );
+                text += "java.io.IOException: Connection to 3 was disconnected before the response was read\n\tat a.B.c(D.java:7)\n";
+            }
+            if n % 100 == 70 {
+                text += &format!(
+                    "{time} ERROR x (kafka.server.KafkaApis)\njava.lang.IllegalStateException: x\n\tat a.B.c(D.java:7)\n"
+                );
+            }
+        }
+        text
+    }
+
+    fn learned(text: &str) -> Log<'_> {
+        Log {
+            lines: 0,
+            ..server_log::parse(text).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_log_loses_nothing_that_counts() {
+        let text = broker_log(5_000);
+        for step in [7, 1000, 1 << 20] {
+            let short = shortened(&text, step);
+            assert!(
+                short.len() < BEGINNING * 2,
+                "{} of {}",
+                short.len(),
+                text.len()
+            );
+            assert_eq!(learned(&short), learned(&text));
+        }
+        let wrapped: String = text
+            .lines()
+            .map(|line| format!("kafka-1  | {line}\n"))
+            .collect();
+        let short = shortened(&wrapped, 4096);
+        assert!(short.len() < BEGINNING * 2);
+        let [plain] = crate::analyze::formats::wrapped::unwrap(&short)
+            .try_into()
+            .unwrap();
+        assert_eq!(learned(&plain.text), learned(&text));
+    }
+
+    #[test]
+    fn dumps_and_other_texts_stay_whole() {
+        let dump = include_str!("../../tests/fixtures/thread_dumps/incident/jstack/219.txt");
+        let log = broker_log(3_000);
+        let short = shortened(&format!("{log}{dump}{log}"), 4096);
+        assert!(short.contains(dump));
+        let table = "tcp 1 0 1.2.3.4:9092 1.2.3.5:7 CLOSE_WAIT 81068/java\n".repeat(5_000);
+        assert_eq!(shortened(&table, 4096), table);
+        let line = "x".repeat(3 << 20);
+        assert_eq!(shortened(&line, 1000), line);
+        assert_eq!(shortened("", 1), "");
+    }
+}

@@ -1,0 +1,430 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as AssignedTopic;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponsePartition, OffsetFetchResponseTopic,
+};
+use kafka_protocol::messages::{
+    BrokerId, ConsumerProtocolAssignment, DescribeGroupsResponse, FetchResponse, GroupId,
+    ListGroupsResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataResponse,
+    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use lab::fake_broker::{Answer, FakeBroker, ReceivedRequest};
+
+use super::*;
+use crate::collect::cluster::ClusterClient;
+use crate::model::{Broker, ProcessKey};
+
+const NEW: &[(i16, i16, i16)] = &[(1, 4, 17), (2, 1, 10), (3, 0, 13), (9, 1, 9), (16, 0, 5)];
+/// As 0.10.1.0.
+const OLD: &[(i16, i16, i16)] = &[
+    (1, 0, 3),
+    (2, 0, 1),
+    (3, 0, 2),
+    (9, 0, 1),
+    (15, 0, 0),
+    (16, 0, 0),
+];
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+fn encoded(message: &impl Encodable, version: i16) -> Answer {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes, version).unwrap();
+    Answer::Body(bytes)
+}
+
+/// A broker with groups, whose answers a test may change.
+struct Fake {
+    versions: &'static [(i16, i16, i16)],
+    /// Name, protocol, state.
+    groups: Vec<(&'static str, &'static str, &'static str)>,
+    list_error: i16,
+    /// Whether a Fetch is answered.
+    fetches: AtomicBool,
+    /// Whether the connection is closed at the next request after a Fetch that is not.
+    closes: AtomicBool,
+    fetch_error: i16,
+    /// Who asked ListOffsets for what.
+    ends_asked: Mutex<Vec<(i32, i32)>>,
+}
+
+impl Default for Fake {
+    fn default() -> Fake {
+        Fake {
+            versions: NEW,
+            groups: vec![
+                ("orders", "consumer", "Stable"),
+                ("billing", "", "Empty"),
+                ("connect", "connect", "Stable"),
+            ],
+            list_error: 0,
+            fetches: AtomicBool::new(true),
+            closes: AtomicBool::new(false),
+            fetch_error: 1,
+            ends_asked: Mutex::default(),
+        }
+    }
+}
+
+impl Fake {
+    fn answer(&self, asked: ReceivedRequest, rest: &[u8]) -> Answer {
+        match asked.api {
+            18 => {
+                let count = (self.versions.len() as i32).to_be_bytes();
+                let mut body = [&[0, 0][..], &count].concat();
+                for (key, oldest, newest) in self.versions {
+                    for number in [key, oldest, newest] {
+                        body.extend(number.to_be_bytes());
+                    }
+                }
+                Answer::Body(body)
+            }
+            3 => encoded(&metadata(), asked.version),
+            1 if self.closes.load(Ordering::SeqCst) => Answer::RawThenClose(Vec::new()),
+            1 if !self.fetches.load(Ordering::SeqCst) => Answer::Silence,
+            1 => {
+                let partition = PartitionData::default().with_error_code(self.fetch_error);
+                let of_topic = FetchableTopicResponse::default()
+                    .with_topic(topic("t"))
+                    .with_partitions(vec![partition]);
+                // Of what is read, version 2 has the same.
+                encoded(&FetchResponse::default().with_responses(vec![of_topic]), 4)
+            }
+            16 => {
+                let group = |(name, protocol, state): &(&str, &str, &str)| {
+                    let group = ListedGroup::default()
+                        .with_group_id(GroupId(text(name)))
+                        .with_protocol_type(text(protocol));
+                    match asked.version {
+                        4 => group.with_group_state(text(state)),
+                        _ => group,
+                    }
+                };
+                let message = ListGroupsResponse::default()
+                    .with_error_code(self.list_error)
+                    .with_groups(self.groups.iter().map(group).collect());
+                // The header of a flexible response ends with its tagged fields.
+                let mut bytes = vec![0; usize::from(asked.version == 4)];
+                message.encode(&mut bytes, asked.version).unwrap();
+                Answer::Body(bytes)
+            }
+            15 => encoded(&self.described(), 0),
+            9 => {
+                let mut body = rest;
+                let request = OffsetFetchRequest::decode(&mut body, asked.version).unwrap();
+                assert_eq!(request.topics.is_none(), asked.version == 2);
+                offsets(&request.group_id, asked.version)
+            }
+            2 => {
+                let mut body = rest;
+                let request = ListOffsetsRequest::decode(&mut body, 1).unwrap();
+                self.ends(&request)
+            }
+            other => panic!("nobody asks for {other}"),
+        }
+    }
+
+    fn described(&self) -> DescribeGroupsResponse {
+        let of = AssignedTopic::default()
+            .with_topic(topic("t"))
+            .with_partitions(vec![1, 0]);
+        let assignment = ConsumerProtocolAssignment::default().with_assigned_partitions(vec![of]);
+        let mut bytes = vec![0, 0];
+        assignment.encode(&mut bytes, 0).unwrap();
+        let group = |(name, protocol, state): &(&str, &str, &str)| {
+            let member =
+                DescribedGroupMember::default().with_member_assignment(bytes.clone().into());
+            let members = if *state == "Stable" {
+                vec![member]
+            } else {
+                Vec::new()
+            };
+            DescribedGroup::default()
+                .with_group_id(GroupId(text(name)))
+                .with_protocol_type(text(protocol))
+                .with_group_state(text(state))
+                .with_members(members)
+        };
+        DescribeGroupsResponse::default().with_groups(self.groups.iter().map(group).collect())
+    }
+
+    /// It leads partition 0, which ends at 100, and follows partition 1, of which it has 50 records.
+    fn ends(&self, request: &ListOffsetsRequest) -> Answer {
+        let who = request.replica_id.0;
+        let of_topic = |of: &kafka_protocol::messages::list_offsets_request::ListOffsetsTopic| {
+            let end = |index: i32| {
+                self.ends_asked.lock().unwrap().push((who, index));
+                let (error, offset) = match (index, who) {
+                    (0, _) => (0, 100),
+                    (1, DEBUGGING) => (0, 50),
+                    (1, _) => (6, -1),
+                    _ => (3, -1),
+                };
+                ListOffsetsPartitionResponse::default()
+                    .with_partition_index(index)
+                    .with_error_code(error)
+                    .with_offset(offset)
+            };
+            let partitions = of.partitions.iter().map(|one| end(one.partition_index));
+            ListOffsetsTopicResponse::default()
+                .with_name(of.name.clone())
+                .with_partitions(partitions.collect())
+        };
+        let topics = request.topics.iter().map(of_topic).collect();
+        encoded(&ListOffsetsResponse::default().with_topics(topics), 1)
+    }
+
+    async fn start(self) -> (Arc<Fake>, FakeBroker) {
+        let fake = Arc::new(self);
+        let answers = Arc::clone(&fake);
+        let broker =
+            FakeBroker::start_reading(move |asked, rest| answers.answer(asked, rest)).await;
+        (fake, broker)
+    }
+}
+
+const DEBUGGING: i32 = kafka::DEBUGGING;
+
+/// What a group has committed for partitions 0 and 1, and nothing for partition 2.
+fn offsets(group: &GroupId, version: i16) -> Answer {
+    let committed = |index, offset| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_metadata(Some(text("")))
+    };
+    let partitions = match &*group.0 {
+        "orders" => vec![committed(0, 90), committed(1, 45), committed(2, -1)],
+        "billing" => vec![committed(0, 100)],
+        other => panic!("{other} is no group of consumers"),
+    };
+    let of_topic = OffsetFetchResponseTopic::default()
+        .with_name(topic("t"))
+        .with_partitions(partitions);
+    encoded(
+        &OffsetFetchResponse::default().with_topics(vec![of_topic]),
+        version,
+    )
+}
+
+/// One broker, which leads partition 0 of t.
+fn metadata() -> MetadataResponse {
+    let broker = MetadataResponseBroker::default()
+        .with_node_id(BrokerId(2))
+        .with_host(text("127.0.0.1"))
+        .with_port(1);
+    let partition = MetadataResponsePartition::default()
+        .with_leader_id(BrokerId(2))
+        .with_replica_nodes(vec![BrokerId(2)])
+        .with_isr_nodes(vec![BrokerId(2)]);
+    let of_topic = MetadataResponseTopic::default()
+        .with_name(Some(topic("t")))
+        .with_partitions(vec![partition]);
+    MetadataResponse::default()
+        .with_brokers(vec![broker])
+        .with_topics(vec![of_topic])
+}
+
+/// An asker that has learned its way from the collector of the cluster, which has asked over another connection.
+async fn asker(own: &FakeBroker) -> Asker {
+    let broker = Arc::new(Broker {
+        id: Some(2),
+        ..Broker::unknown(ProcessKey {
+            pid: 77,
+            start_ticks: 1,
+        })
+    });
+    let (context, _) = BrokerContext::of_test(Arc::clone(&broker));
+    let address = Some(own.address.clone());
+    let mut cluster = ClusterClient::new(broker, address, None, context.own.clone());
+    let (_, counts) = cluster.probe().await.unwrap();
+    context.way.send_replace(cluster.way(&counts));
+    context.behind.send_replace(Some(Arc::default()));
+    let mut asker = Asker::new(&context);
+    asker.timing.deadline = Duration::from_millis(300);
+    asker.timing.late = Duration::from_millis(5);
+    asker.timing.retry_first = Duration::from_millis(5);
+    asker
+}
+
+/// The requests after those of the collector of the cluster.
+fn asked(own: &FakeBroker) -> Vec<i16> {
+    let asked = own.asked().into_iter();
+    let own = asked.filter(|asked| asked.connection > 0);
+    own.map(|asked| asked.api).collect()
+}
+
+fn lags(report: &GroupsReport) -> Vec<String> {
+    let lags = report.lags.iter();
+    lags.map(|lag| format!("{} {} {}", lag.group, lag.topic, lag.records))
+        .collect()
+}
+
+fn count(report: &GroupsReport, state: GroupState) -> u64 {
+    report.states[&state]
+}
+
+#[tokio::test]
+async fn groups_their_states_and_their_lag_are_read_over_one_connection() {
+    let (fake, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    let round = asker.round().await;
+    assert!(round.fetch.unwrap().success());
+    let report = round.groups.unwrap();
+    assert_eq!(report.named().as_deref(), Some("billing, orders"));
+    assert_eq!(
+        (
+            count(&report, GroupState::Stable),
+            count(&report, GroupState::Empty),
+            count(&report, GroupState::Dead)
+        ),
+        (1, 1, 0)
+    );
+    // 100 - 90 of what it leads, and 50 - 45 of what it follows.
+    assert_eq!(lags(&report), ["billing t 0", "orders t 15"]);
+    assert_eq!((report.unknown_lags, report.lags_left_out), (0, 0));
+    assert_eq!(asked(&own), [18, 1, 16, 9, 9, 2, 2]);
+    let asked_for = std::mem::take(&mut *fake.ends_asked.lock().unwrap());
+    assert_eq!(asked_for, [(-1, 0), (-1, 1), (-2, 1)]);
+    // A replica that may be behind knows no end.
+    asker.context.behind.send_replace(None);
+    let report = asker.round().await.groups.unwrap();
+    assert_eq!(lags(&report), ["billing t 0"]);
+    assert_eq!(report.unknown_lags, 1);
+    assert!(report.why_unknown.unwrap().contains("another broker leads"));
+    assert!(own.asked().iter().all(|asked| asked.connection < 2));
+}
+
+#[tokio::test]
+async fn an_old_broker_describes_its_groups_and_says_what_their_members_have_committed() {
+    let fake = Fake {
+        versions: OLD,
+        ..Fake::default()
+    };
+    let (_, own) = fake.start().await;
+    let report = asker(&own).await.round().await.groups.unwrap();
+    assert_eq!(count(&report, GroupState::Stable), 1);
+    assert_eq!(count(&report, GroupState::Empty), 1);
+    assert_eq!(lags(&report), ["orders t 15"]);
+    assert_eq!(report.unknown_lags, 1);
+    assert!(report.why_unknown.unwrap().contains("before 0.10.2"));
+    assert_eq!(asked(&own), [18, 1, 16, 15, 9, 2, 2]);
+}
+
+#[tokio::test]
+async fn groups_that_are_not_wanted_are_counted_and_not_asked_for() {
+    let (_, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    let mut config = (*asker.context.config).clone();
+    config.groups.exclude = Some("bill.*".to_owned().try_into().unwrap());
+    asker.context.config = Arc::new(config);
+    let report = asker.round().await.groups.unwrap();
+    assert_eq!(
+        (report.total, lags(&report)),
+        (2, vec!["orders t 15".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn what_the_acls_hide_is_no_failure() {
+    let fake = Fake {
+        list_error: kafka::CLUSTER_AUTHORIZATION,
+        fetch_error: kafka::TOPIC_AUTHORIZATION,
+        ..Fake::default()
+    };
+    let (_, own) = fake.start().await;
+    let round = asker(&own).await.round().await;
+    for failure in [round.fetch.unwrap_err(), round.groups.unwrap_err()] {
+        assert_eq!(failure.reason, Reason::NeedsCredentials);
+        assert!(failure.message.contains("ACLs should allow"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_suspect_broker_is_asked_for_nothing_and_its_groups_are_named() {
+    let (_, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    asker.context.suspects.send_replace([4711].into());
+    let unknown = asker.round().await;
+    assert_eq!(unknown.groups.unwrap_err().reason, Reason::Slow);
+    assert_eq!(asked(&own), Vec::<i16>::new());
+    asker.context.suspects.send_replace(Default::default());
+    assert!(asker.round().await.groups.unwrap().silence.is_none());
+    let before = asked(&own);
+    asker.context.suspects.send_replace([4711].into());
+    for _ in 0..3 {
+        let round = asker.round().await;
+        assert!(asker.suspected() && round.fetch.is_err());
+        let report = round.groups.unwrap();
+        assert!(report.silence.as_ref().unwrap().contains("no progress"));
+        assert_eq!(report.named().as_deref(), Some("billing, orders"));
+        assert!(report.states.is_empty() && report.lags.is_empty());
+    }
+    assert_eq!(asked(&own), before);
+}
+
+#[tokio::test]
+async fn a_fetch_that_hangs_is_sent_once_and_stops_all_other_requests() {
+    let (fake, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    assert!(asker.round().await.groups.unwrap().silence.is_none());
+    fake.fetches.store(false, Ordering::SeqCst);
+    let before = asked(&own).len();
+    for _ in 0..3 {
+        let round = asker.round().await;
+        let error = round.fetch.unwrap().error.unwrap();
+        assert!(error.is_silent(), "{error:?}");
+        assert!(
+            error.message.contains("has not answered Fetch"),
+            "{error:?}"
+        );
+        let report = round.groups.unwrap();
+        assert!(report.silence.as_ref().unwrap().contains("Fetch"));
+        assert_eq!(report.named().as_deref(), Some("billing, orders"));
+        assert!(asker.owes());
+    }
+    assert_eq!(asked(&own)[before..], [18, 1]);
+    // Suspect or not, the Fetch is owed.
+    asker.context.suspects.send_replace([1].into());
+    assert!(asker.round().await.fetch.unwrap().error.is_some());
+    assert_eq!(asked(&own)[before..], [18, 1]);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_with_an_answer_owed_is_followed_by_a_long_rest() {
+    let (fake, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    assert!(asker.round().await.groups.unwrap().silence.is_none());
+    asker.hung = Duration::ZERO;
+    fake.closes.store(true, Ordering::SeqCst);
+    let closed = asker.round().await.fetch.unwrap().error.unwrap();
+    assert_eq!(closed.reason, Reason::Closed);
+    let before = asked(&own).len();
+    for _ in 0..3 {
+        let report = asker.round().await.groups.unwrap();
+        let why = report.silence.unwrap();
+        assert!(why.contains("no more of them for 60 min"), "{why}");
+    }
+    // Only ApiVersions, by which the end is noticed.
+    assert!(asked(&own)[before..].iter().all(|api| *api == 18));
+}

@@ -1,0 +1,102 @@
+//! What a broker lists and describes: the groups of consumers among all others, and what their members have. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::kafka::wire::WireError;
+use crate::kafka::wire::groups::{self, Described, Listed, TopicPartition};
+use crate::model::GroupState;
+
+/// Groups of one broker that are told apart; the rest is only counted.
+pub(super) const MOST_GROUPS: usize = 10_000;
+/// A longer name of a group is only counted. Kafka knows no bound.
+const MOST_NAME_BYTES: usize = 255;
+/// Groups in one answer, of which some tens are asked for.
+const MOST_DESCRIBED: usize = 1000;
+/// Partitions that members have, in one answer.
+const MOST_ASSIGNED: usize = 50_000;
+
+/// The groups of consumers in one answer, by name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// None where the version does not say the state.
+    pub groups: BTreeMap<Arc<str>, Option<GroupState>>,
+    pub left_out: u64,
+}
+
+impl Listing {
+    /// Returns Kafka's error code as well.
+    pub(super) fn read(body: &[u8], version: i16) -> Result<(i16, Listing), WireError> {
+        let mut listing = Listing::default();
+        let error = groups::list_groups(body, version, |listed| listing.add(listed))?;
+        Ok((error, listing))
+    }
+
+    fn add(&mut self, listed: Listed<'_>) {
+        // One without members that has only committed offsets has no protocol. Others are those of Connect and the like.
+        if !matches!(listed.protocol, "consumer" | "") {
+            return;
+        }
+        if self.groups.len() == MOST_GROUPS || listed.group.len() > MOST_NAME_BYTES {
+            self.left_out += 1;
+            return;
+        }
+        let state = listed.state.map(GroupState::of_kafka);
+        self.groups.insert(listed.group.into(), state);
+    }
+}
+
+/// A group by DescribeGroups.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Detail {
+    pub group: Arc<str>,
+    /// Kafka's error code.
+    pub error: i16,
+    pub state: GroupState,
+    /// Sorted; None if some of it could not be read.
+    pub assigned: Option<Vec<TopicPartition>>,
+}
+
+impl Detail {
+    pub(super) fn read(body: &[u8]) -> Result<Vec<Detail>, WireError> {
+        let mut details: Vec<Detail> = Vec::new();
+        let (mut assigned_in_all, mut is_full) = (0, false);
+        groups::describe_groups(body, |described| match described {
+            _ if is_full => {}
+            Described::Group { .. } if details.len() == MOST_DESCRIBED => is_full = true,
+            Described::Group {
+                error,
+                group,
+                state,
+            } => details.push(Detail {
+                group: group.into(),
+                error,
+                state: GroupState::of_kafka(state),
+                assigned: Some(Vec::new()),
+            }),
+            Described::Assigned { topic, partition } => {
+                let Some(detail) = details.last_mut() else {
+                    return;
+                };
+                assigned_in_all += 1;
+                if assigned_in_all > MOST_ASSIGNED {
+                    detail.assigned = None;
+                } else if let Some(assigned) = &mut detail.assigned {
+                    let before = assigned.last().filter(|(before, _)| **before == *topic);
+                    let topic = before.map_or_else(|| topic.into(), |(same, _)| Arc::clone(same));
+                    assigned.push((topic, partition));
+                }
+            }
+            Described::Unreadable => {
+                if let Some(detail) = details.last_mut() {
+                    detail.assigned = None;
+                }
+            }
+        })?;
+        for assigned in details.iter_mut().filter_map(|one| one.assigned.as_mut()) {
+            assigned.sort();
+            assigned.dedup();
+        }
+        Ok(details)
+    }
+}

@@ -1,0 +1,120 @@
+//! What stands in the text of a dump and was not read. The words that only a blocked thread and the JVM's report have are
+//! counted for that, less those that were read.
+
+use std::fmt;
+
+use memchr::memmem;
+
+use super::{State, ThreadDump};
+
+/// What is in the text of a dump and was not read, by the words that stand there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// States `BLOCKED`.
+    pub blocked: usize,
+    /// Lines `which is held by` of the JVM's report.
+    pub holders: usize,
+    /// Deadlocks of the JVM's report.
+    pub reports: usize,
+    /// Parts that an evidence bundle has left out of a long dump.
+    pub left_out: usize,
+}
+
+impl Unread {
+    /// Each kind in words.
+    pub fn texts(&self) -> impl Iterator<Item = String> + use<> {
+        let Unread {
+            blocked,
+            holders,
+            reports,
+            left_out,
+        } = *self;
+        let kinds = [
+            (blocked, "BLOCKED thread", ""),
+            (
+                holders,
+                "line",
+                " `which is held by` of the JVM's deadlock report",
+            ),
+            (reports, "deadlock", " that the JVM reports"),
+            (left_out, "part", " that the bundle leaves out"),
+        ];
+        let kinds = kinds.into_iter().filter(|(number, ..)| *number > 0);
+        kinds.map(|(number, what, of)| {
+            let plural = if number == 1 { "" } else { "s" };
+            format!("{number} {what}{plural}{of}")
+        })
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.texts().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Where a dump begins, and what its text says of itself.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) at: usize,
+    /// How many deadlocks the last line of its report says.
+    pub(super) said: usize,
+    /// Parts that are left out.
+    pub(super) left_out: usize,
+}
+
+const BLOCKED: &[u8] = b"Thread.State: BLOCKED";
+
+/// What stands before the holder in the JVM's report.
+pub(super) const HELD: &str = "which is held by";
+
+/// Counts the words in a text without a dump.
+pub(super) fn anywhere(bytes: &[u8]) -> Unread {
+    let count = |words: &[u8]| memmem::find_iter(bytes, words).count();
+    Unread {
+        blocked: count(BLOCKED),
+        holders: count(b"which is held by \""),
+        reports: count(b"Java-level deadlock"),
+        left_out: 0,
+    }
+}
+
+/// Counts what was not read of each dump. `held_at` has the places of [`HELD`].
+pub(super) fn count(
+    bytes: &[u8],
+    held_at: &[usize],
+    dumps: &mut [ThreadDump<'_>],
+    starts: &[Start],
+) {
+    // What is before the first dump belongs to it.
+    let dump_at = |at: usize| {
+        let begun = starts.partition_point(|start| start.at <= at);
+        begun.saturating_sub(1)
+    };
+    for at in memmem::find_iter(bytes, BLOCKED) {
+        if let Some(dump) = dumps.get_mut(dump_at(at)) {
+            dump.unread.blocked += 1;
+        }
+    }
+    for &at in held_at {
+        if let Some(dump) = dumps.get_mut(dump_at(at)) {
+            dump.unread.holders += 1;
+        }
+    }
+    for (dump, start) in dumps.iter_mut().zip(starts) {
+        let unread = &mut dump.unread;
+        if unread.blocked > 0 {
+            let threads = dump.threads.iter();
+            let read = threads.filter(|thread| thread.state() == Some(State::Blocked));
+            unread.blocked = unread.blocked.saturating_sub(read.count());
+        }
+        let reported = dump.reported.iter().flatten();
+        let held = reported.filter(|thread| thread.held_by.is_some()).count();
+        unread.holders = unread.holders.saturating_sub(held);
+        let reports = dump.reported.iter().filter(|report| !report.is_empty());
+        // A paste may have the report's last line alone, with their number.
+        let said = start.said.max(dump.reported.len());
+        unread.reports = said.saturating_sub(reports.count());
+        unread.left_out = start.left_out;
+    }
+}

@@ -1,0 +1,93 @@
+//! Removes what stands around each line of a dump in a log: times, the names of containers, Docker's JSON.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memmem, memrchr};
+use serde::Deserialize;
+
+/// With more words before a dump's line it is a log line that the dump was printed into.
+const MOST_WORDS: usize = 6;
+
+/// Longer starts of lines are no prefixes.
+const LONGEST_PREFIX: usize = 256;
+
+/// A line of Docker's `json-file`: `{"log":"...\n","stream":"stdout","time":"..."}`.
+#[derive(Deserialize)]
+struct DockerLine<'a> {
+    #[serde(borrow)]
+    log: Cow<'a, str>,
+}
+
+/// The lines that are in Docker's JSON. None for another text.
+pub(super) fn without_docker_json(text: &str) -> Option<String> {
+    if !text.trim_start().starts_with("{\"log\":\"") {
+        return None;
+    }
+    let mut plain = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match serde_json::from_str::<DockerLine<'_>>(line) {
+            Ok(docker) => plain.push_str(&docker.log),
+            Err(_) => plain.push_str(line),
+        }
+    }
+    Some(plain)
+}
+
+/// The text without the words before the dump's first line, as `2026-11-22T14:33:28.727069993Z stdout F `, on each line
+/// that begins with words of the same shape. None where no words are before it.
+pub(super) fn without_line_prefix(text: &str) -> Option<String> {
+    let prefix = prefix(text)?;
+    let words = prefix.split_ascii_whitespace().count();
+    if words == 0 || words > MOST_WORDS {
+        return None;
+    }
+    let shape = shape(prefix);
+    let mut plain = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let rest = after_words(line, words);
+        let (start, rest) = line.split_at(line.len() - rest.len());
+        plain.push_str(if self::shape(start) == shape {
+            rest
+        } else {
+            line
+        });
+    }
+    Some(plain)
+}
+
+/// What stands on its line before the banner or, without one, before the first state of a thread.
+fn prefix(text: &str) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let start = memmem::find(bytes, b"Full thread dump ")
+        .or_else(|| memmem::find(bytes, b"java.lang.Thread.State: "))?;
+    let before = text.get(..start)?;
+    let prefix = before.get(memrchr(b'\n', before.as_bytes()).map_or(0, |end| end + 1)..)?;
+    // A thread's header may be on the same line where line breaks are lost.
+    let is_prefix = prefix.len() <= LONGEST_PREFIX && memchr(b'"', prefix.as_bytes()).is_none();
+    is_prefix.then_some(prefix)
+}
+
+/// The text after the first `words` words of `line` and one blank.
+fn after_words(line: &str, words: usize) -> &str {
+    let mut rest = line;
+    for _ in 0..words {
+        rest = rest.trim_start_matches(' ');
+        rest = rest
+            .get(rest.find([' ', '\t', '\r', '\n']).unwrap_or(rest.len())..)
+            .unwrap_or("");
+    }
+    rest.strip_prefix(' ').unwrap_or(rest)
+}
+
+/// The words of a prefix, with one 9 for each run of digits: times and ids differ from line to line.
+fn shape(prefix: &str) -> String {
+    let mut shape = String::with_capacity(prefix.len());
+    for c in prefix.trim().chars() {
+        let c = if c.is_ascii_digit() { '9' } else { c };
+        if (c == '9' || c == ' ') && shape.ends_with(c) {
+            continue;
+        }
+        shape.push(c);
+    }
+    shape
+}

@@ -1,0 +1,104 @@
+//! Known faults: those that a broker has, and those that it may meet.
+
+use super::*;
+use crate::model::{Loop, MatchQuality, MissingThread, Mode, Role};
+use crate::threads::known_issues::matching_loop;
+
+/// The broker of the scene with another version, a KRaft node that is broker and controller.
+fn of_version(version: &str) -> Scene {
+    let mut scene = scene();
+    let broker = Broker {
+        kafka_version: Some(version.to_owned()),
+        mode: Some(Mode::KRaft),
+        roles: [Role::Broker, Role::Controller].into(),
+        ..(*scene.broker.broker).clone()
+    };
+    scene.broker.broker = Arc::new(broker);
+    scene
+}
+
+fn keys(diagnosis: &BrokerDiagnosis) -> Vec<&str> {
+    let known = diagnosis.known_issues.iter();
+    known
+        .map(|known| {
+            assert_eq!(known.by, MatchQuality::Similar);
+            known.issue.as_str()
+        })
+        .collect()
+}
+
+#[test]
+fn the_end_of_the_raft_thread_is_named_where_the_version_has_the_fault() {
+    let thread = "kafka-1-raft-io-thread";
+    for (version, key) in [("3.4.0", Some("KAFKA-14644")), ("3.4.1", None)] {
+        let mut scene = of_version(version);
+        let diagnosis = scene.after(1, |broker, now| {
+            let gone = MissingThread {
+                pool: "raft_io".into(),
+                thread: thread.into(),
+                count: 1,
+                since: now,
+            };
+            let report = ThreadReport {
+                missing: Some(PoolFindings {
+                    found: vec![gone],
+                    pools: ["raft_io".into()].into(),
+                }),
+                ..ThreadReport::default()
+            };
+            broker.threads = known(report, now);
+        });
+        assert_eq!(keys(&diagnosis), Vec::from_iter(key), "{version}");
+        let facts = facts_of(diagnosis, FindingId::MissingThread).unwrap();
+        let named = facts[0].contains("as by KAFKA-14644");
+        assert_eq!(named, key.is_some(), "{facts:?}");
+    }
+}
+
+#[test]
+fn a_loop_is_named_where_the_version_has_the_fault() {
+    let frames = ["k.TransactionStateManager.loadTransactionMetadata(T.scala:1)".to_owned()];
+    let name = "transaction-log-manager-0";
+    // 9065 is fixed in 2.4.1, 17941 in 3.9.2.
+    for (version, expected) in [("3.9.1", &["KAFKA-17941"][..]), ("4.0.0", &[])] {
+        let mut scene = of_version(version);
+        let diagnosis = scene.after(1, |broker, now| {
+            let found = Loop {
+                thread: name.into(),
+                since: now,
+                frames: frames.to_vec(),
+                known_issues: matching_loop(name, &frames),
+            };
+            let report = ThreadReport {
+                loops: vec![found],
+                ..ThreadReport::default()
+            };
+            broker.threads = known(report, now);
+        });
+        assert_eq!(keys(&diagnosis), expected, "{version}");
+    }
+}
+
+#[test]
+fn what_a_broker_may_meet_begins_with_the_release_to_move_to() {
+    let facts = |version| {
+        let diagnosis = of_version(version).after(1, |_, _| {});
+        let is_known = diagnosis.evaluated.contains(&FindingId::KnownIssueExposed);
+        (is_known, facts_of(diagnosis, FindingId::KnownIssueExposed))
+    };
+    let (_, of_known) = facts("4.2.0");
+    let of_known = of_known.unwrap();
+    let begins = |fact: &String| fact.split([':', ' ']).next().unwrap().to_owned();
+    assert_eq!(of_known[0], "4.2.2 is the next release with none of these");
+    let keys: Vec<String> = of_known[1..].iter().map(begins).collect();
+    assert_eq!(keys, ["KAFKA-20247", "KAFKA-20726", "perhaps"]);
+    assert!(of_known[1].ends_with(", fixed in 4.2.1"), "{}", of_known[1]);
+    assert!(
+        of_known[3].starts_with("perhaps KAFKA-20505, KAFKA-20302: "),
+        "{}",
+        of_known[3]
+    );
+    assert_eq!(facts("4.2.2"), (true, None));
+    // A vendor's build: unknown, not free of faults.
+    assert_eq!(facts("4.2.0.redhat-1"), (false, None));
+}
