@@ -657,6 +657,37 @@ fn a_hostile_folder_is_walked_within_bounds() {
     assert!(String::from_utf8(alone.stderr).unwrap().contains("huge"));
 }
 
+/// Above 8 MB only the lines that say something are kept: the counts and the end are those of the whole log.
+#[test]
+fn a_long_log_is_counted_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let filler =
+        "Stabilized group g generation 7 with 3 members (kafka.coordinator.group.GroupCoordinator)";
+    let mut text = String::new();
+    for n in 0..90_000 {
+        let time = format!(
+            "[2024-01-02 {:02}:{:02}:{:02},678]",
+            n / 3600,
+            n / 60 % 60,
+            n % 60
+        );
+        text += &format!("{time} INFO [GroupCoordinator 1]: {filler}\n");
+        if n % 1000 == 500 {
+            text += "java.io.IOException: Connection to 3 was disconnected before the response was read\n\tat a.B.c(D.java:7)\n";
+        }
+    }
+    assert!(text.len() > 9 << 20);
+    std::fs::write(folder.path().join("server.log"), text).unwrap();
+    let answer = as_json_in(folder.path(), "server.log");
+    let lost = &broker(&answer, "3")["facts"][0];
+    assert_eq!(lost["figures"]["times"], 90);
+    assert_eq!(
+        lost["text"],
+        "broker 1 lost its connection to it 90 times, 2024-01-02 00:08:20 to 2024-01-02 24:51:40"
+    );
+    assert_eq!(answer["files"][0]["broker"], "1");
+}
+
 fn pieces() -> Vec<Vec<u8>> {
     let files = [
         "sockets/netstat-antp-219.txt",

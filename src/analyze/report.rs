@@ -207,7 +207,7 @@ fn likely(out: &mut String, found: &LikelyFacts) {
     for (thread, frames) in sides {
         let Some(thread) = thread else { continue };
         let _ = writeln!(out, "  {thread}");
-        for frame in frames.iter().take(3) {
+        for frame in stack::shown(frames).take(3) {
             let _ = writeln!(out, "      at {frame}");
         }
     }
@@ -253,9 +253,9 @@ fn convoy(out: &mut String, found: &ConvoyFacts) {
         }
         waiters => writeln!(
             out,
-            "{all} threads wait for {}, held by {owner}: {}",
-            found.lock,
-            first_of(waiters, all)
+            "{all} threads ({}) wait for {}, held by {owner}",
+            first_of(waiters, all),
+            found.lock
         ),
     };
     for frame in stack::shown(&found.owner_frames).take(3) {

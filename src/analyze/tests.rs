@@ -219,6 +219,16 @@ fn what_is_printed_in_part_is_said() {
     let fact = one(&found, FactKind::SocketCounts);
     assert_eq!(figures(fact), [("close_wait", 312), ("sockets", 329)]);
 
+    let by_port = "     14 10.0.0.1:9092 CLOSE_WAIT\n      1 10.0.0.1:40000 FIN_WAIT2\n      1 10.0.0.1:40001 FIN_WAIT2\n";
+    let found = explained(&[("a.txt", by_port)]);
+    let text = &one(&found, FactKind::SocketCounts).text;
+    assert!(
+        text.starts_with(
+            "only counts of sockets: 2 FIN_WAIT2, 14 CLOSE_WAIT; 14 CLOSE_WAIT at port 9092; "
+        ),
+        "{text}"
+    );
+
     let summary = "Total: 215\nTCP:   4567 (estab 112, closed 4000, orphaned 0, timewait 53)\n";
     let found = explained(&[("a.txt", summary)]);
     let fact = one(&found, FactKind::SocketCounts);

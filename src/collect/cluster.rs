@@ -26,7 +26,7 @@ use self::way::{Door, Way};
 use super::context::{BrokerContext, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::zookeeper::min_isr::with_min_isr;
-use crate::kafka::client::Timing;
+use crate::kafka::client::{Client, Timing};
 use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
@@ -332,8 +332,10 @@ impl ClusterClient {
         let elsewhere = self.same_network != Ok(true);
         self.peers.elsewhere = elsewhere;
         let (dialer, timing, access) = (&self.dialer, self.timing, &self.access);
-        let door = |address, place| Door::new(address, place, access.clone(), dialer.clone());
-        let new = |address, place| door(address, place).client(timing);
+        let new = |address, place| {
+            let client = Client::new(address, dialer.clone(), timing);
+            access.prepare(client, place)
+        };
         let place = |target: &Target| Place {
             protocol: target.protocol,
             of_inter_broker: inter_broker == Some(&*target.listener),
@@ -346,22 +348,31 @@ impl ClusterClient {
             ..place(&targets.first)
         };
         let (broker, at_listener) = (&self.broker, self.bootstrap.is_none());
-        let door_of = |target: &Target| {
+        let place_of = |target: &Target| {
             let mut listeners = broker.listeners.iter();
             let listener = listeners.find(|listener| listener.name == target.listener);
             // The author of the config file knows the name at that address.
             let listener = listener.filter(|_| at_listener);
             let name = listener.and_then(|one| one.advertised.clone());
-            let place = Place {
+            Place {
                 name,
                 ..place(target)
-            };
-            door(target.address.clone(), place)
+            }
         };
         // The author of the config file knows where its address leads.
         let loopback = !elsewhere || self.bootstrap.is_some();
-        self.door = Some(door_of(&targets.first).with_loopback(loopback));
-        let new_own = |target: &Target| door_of(target).client(timing);
+        self.door = Some({
+            let (address, place) = (targets.first.address.clone(), place_of(&targets.first));
+            let (access, dialer) = (access.clone(), dialer.clone());
+            let leads_to = format!("{address} {place:?} {loopback}");
+            Door::new(leads_to, move |timing| {
+                let client = Client::new(address.clone(), dialer.clone(), timing);
+                let mut client = access.prepare(client, place.clone());
+                client.allow_loopback(loopback);
+                client
+            })
+        });
+        let new_own = |target: &Target| new(target.address.clone(), place_of(target));
         let (first, others) = self.listeners.set(targets, new_own);
         first.client.allow_loopback(loopback);
         for other in &mut *others {

@@ -9,22 +9,15 @@ mod listing;
 use tokio::time::{Duration, Instant};
 
 use self::asker::Asker;
+pub use self::asker::Round;
 use super::cluster;
 use super::context::BrokerContext;
 use super::frame::{self, Collector, Description, Stamp};
-use crate::model::{BrokerSnapshot, CollectorName, Failure, GroupsReport, Probe, Reason};
+use crate::model::{BrokerSnapshot, CollectorName, Failure, Reason};
 
 /// See [`Asker`].
 #[derive(Debug)]
 pub struct Groups;
-
-/// What one run reads.
-#[derive(Debug)]
-pub struct Round {
-    /// Why no Fetch was sent, or what came of it.
-    pub fetch: Result<Probe, Failure>,
-    pub groups: Result<GroupsReport, Failure>,
-}
 
 impl Collector for Groups {
     const DESCRIPTION: Description = Description {

@@ -114,6 +114,7 @@ impl ConnError {
                 TlsProblem::NotTls
                 | TlsProblem::ClosedAtOnce
                 | TlsProblem::Flood
+                | TlsProblem::Undecryptable
                 | TlsProblem::Broken(_) => Reason::Protocol,
             },
             ConnError::Http { .. }

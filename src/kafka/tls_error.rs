@@ -42,6 +42,10 @@ pub enum TlsProblem {
     )]
     Flood,
     #[error(
+        "sent what its keys of TLS do not decrypt: something in between corrupts the connection"
+    )]
+    Undecryptable,
+    #[error(
         "broke the rules of TLS ({0}): the port is no Kafka listener, or something in between corrupts the connection"
     )]
     Broken(String),
@@ -94,6 +98,7 @@ impl TlsProblem {
             Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
                 TlsProblem::Incompatible("only TLS 1.1 or older".into())
             }
+            Error::DecryptError => TlsProblem::Undecryptable,
             Error::PeerIncompatible(why) => TlsProblem::Incompatible(format!("{why:?}")),
             other => TlsProblem::Broken(other.to_string()),
         }

@@ -191,7 +191,8 @@ impl Failing {
     /// What is wrong with TLS; None where it is not to blame.
     pub(super) fn problem(self, error: &io::Error) -> Option<TlsProblem> {
         match TlsProblem::of_io(error) {
-            Some(TlsProblem::Alert(_)) | None if self.demands => {
+            // Kafka 2.8 says so with the keys of the handshake, which it should use no longer.
+            Some(TlsProblem::Alert(_) | TlsProblem::Undecryptable) | None if self.demands => {
                 Some(TlsProblem::CertificateDemanded)
             }
             other => other,
@@ -395,4 +396,23 @@ impl AsyncWrite for Transport {
 /// [`Transport::ready`] comes first.
 fn not_ready<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_no_key_decrypts_is_a_demand_where_a_certificate_was_asked_for_in_vain() {
+        let error = io::Error::other(Error::DecryptError);
+        for (demands, expected) in [
+            (true, "demands a client certificate"),
+            (false, "sent what its keys of TLS do not decrypt"),
+        ] {
+            let problem = Failing { demands }.problem(&error).unwrap();
+            assert!(problem.to_string().contains(expected), "{problem}");
+        }
+    }
 }

@@ -15,6 +15,11 @@ pub use super::reader::{Ids, Problem, WireError};
 
 pub const API_VERSIONS: i16 = 18;
 pub const METADATA: i16 = 3;
+const FETCH: i16 = 1;
+const LIST_OFFSETS: i16 = 2;
+const OFFSET_FETCH: i16 = 9;
+const DESCRIBE_GROUPS: i16 = 15;
+const LIST_GROUPS: i16 = 16;
 /// Every broker answers this version. It may answer a newer one with an error in an older encoding.
 pub const API_VERSIONS_VERSION: i16 = 0;
 pub const METADATA_VERSION: i16 = 1;
@@ -220,11 +225,11 @@ pub fn api_versions(body: &[u8]) -> Result<ApiVersions, WireError> {
         match key {
             METADATA => answer.metadata = Some(range),
             SASL_AUTHENTICATE => answer.sasl_authenticate = true,
-            groups::FETCH => answer.groups.fetch = Some(range),
-            groups::LIST_OFFSETS => answer.groups.list_offsets = Some(range),
-            groups::OFFSET_FETCH => answer.groups.offset_fetch = Some(range),
-            groups::DESCRIBE_GROUPS => answer.groups.describe_groups = Some(range),
-            groups::LIST_GROUPS => answer.groups.list_groups = Some(range),
+            FETCH => answer.groups.fetch = Some(range),
+            LIST_OFFSETS => answer.groups.list_offsets = Some(range),
+            OFFSET_FETCH => answer.groups.offset_fetch = Some(range),
+            DESCRIBE_GROUPS => answer.groups.describe_groups = Some(range),
+            LIST_GROUPS => answer.groups.list_groups = Some(range),
             _ => {}
         }
     }

@@ -171,24 +171,27 @@ fn ten_minutes_of_deadlock_with_one_exporter_for_each_broker() {
         while begun.elapsed() < DEADLOCKED_FOR {
             let said = under_replicated(&cluster, sick);
             let asked = Instant::now();
+            // The figure of the tool is compared until it is another one.
             loop {
                 let ours = of(sick).metrics().of("under_replicated_partitions", sick);
                 if ours == Some(said) {
-                    latest = latest.max(asked.elapsed());
                     compared += 1;
                     break;
                 }
-                if asked.elapsed() > LATEST {
-                    let again = under_replicated(&cluster, sick);
-                    assert_ne!(
-                        again,
-                        said,
-                        "{ours:?} 7 s later, after {:?}",
-                        begun.elapsed()
-                    );
+                if asked.elapsed() > LATEST && under_replicated(&cluster, sick) != said {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(100));
+                if asked.elapsed() > LATEST * 10 {
+                    break;
+                }
+            }
+            if asked.elapsed() > latest {
+                latest = asked.elapsed();
+                println!(
+                    "{said} of kafka-topics after {:.1?}, {latest:.1?} later",
+                    begun.elapsed()
+                );
             }
             let metrics = of(sick).metrics();
             let dead = metrics.finding(sick, "registered_but_dead", "warning");
@@ -212,6 +215,7 @@ fn ten_minutes_of_deadlock_with_one_exporter_for_each_broker() {
             "{compared} times as kafka-topics, {latest:.1?} later at most; registered_but_dead after {dead_since:.0?}; \
              {most_handles} handles and {most_handlers} handlers at most"
         );
+        assert!(latest <= LATEST, "{latest:?} later");
         assert!(dead_since.is_some(), "registered_but_dead");
         assert!(compared > 50, "compared {compared} times");
     });

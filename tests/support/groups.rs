@@ -171,14 +171,13 @@ pub fn groups_are_as_the_tool_says(cluster: &Cluster, exporter: &Exporter, kip_8
             scope.spawn(move || consume(cluster, "newer", 350, property));
         }
         step("groups that read along are stable and have no lag", || {
-            let active = groups.len() as f64 - 1.0;
+            let active = &groups[1..];
+            let caught_up = BTreeMap::from([(TOPIC.to_owned(), 0.0)]);
             wait_for("stable groups", PATIENCE, || {
                 let metrics = exporter.metrics();
-                in_state(&metrics, "stable") == active
-                    && lag_by_the_exporter(&metrics, "active")
-                        .values()
-                        .sum::<f64>()
-                        == 0.0
+                let lag = |group: &&str| lag_by_the_exporter(&metrics, group);
+                in_state(&metrics, "stable") == active.len() as f64
+                    && active.iter().all(|group| lag(group) == caught_up)
             });
             equal_to_the_tool(cluster, exporter, &groups);
         });

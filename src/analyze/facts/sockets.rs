@@ -343,21 +343,26 @@ fn unnumbered(file: &File<'_>, seen: &Seen<'_>) -> Vec<Fact> {
         facts.push(fact(FactKind::SocketsWithoutState, file, text, &figures));
     }
     if !seen.counted.is_empty() {
-        let rows = seen
-            .counted
-            .iter()
-            .map(|((state, port), number)| match *port {
-                "" => format!("{number} {}", printed(*state)),
-                port => format!("{number} {} at port {port}", printed(*state)),
-            });
-        let text = format!("only counts of sockets: {}; {REMEDY}", list(rows));
-        let closing = seen
-            .counted
-            .iter()
-            .filter(|((state, _), _)| *state == TcpState::CloseWait);
+        let mut states: BTreeMap<TcpState, u64> = BTreeMap::new();
+        for ((state, _), number) in &seen.counted {
+            *states.entry(*state).or_default() += number;
+        }
+        // Those of clients have a port each.
+        let is_pile =
+            |((_, port), number): &(&(TcpState, &str), &u64)| **number >= MANY && !port.is_empty();
+        let piles = seen.counted.iter().filter(is_pile);
+        let piles = piles.map(|((state, port), number)| {
+            format!("; {number} {} at port {port}", printed(*state))
+        });
+        let text = format!(
+            "only counts of sockets: {}{}; {REMEDY}",
+            by_state(&states),
+            piles.collect::<String>(),
+        );
+        let closing = states.get(&TcpState::CloseWait);
         let figures = [
-            ("sockets", seen.counted.values().sum()),
-            ("close_wait", closing.map(|(_, number)| number).sum()),
+            ("sockets", states.values().sum()),
+            ("close_wait", closing.copied().unwrap_or(0)),
         ];
         facts.push(fact(FactKind::SocketCounts, file, text, &figures));
     }

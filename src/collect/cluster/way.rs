@@ -1,9 +1,10 @@
 //! What the collector of the cluster hands to others that ask the broker: where and how it is asked, over a connection of
 //! their own.
 
-use super::access::{Access, Place};
+use std::fmt;
+use std::sync::Arc;
+
 use crate::kafka::client::{Client, Timing};
-use crate::kafka::conn::Dialer;
 use crate::kafka::wire::groups::TopicPartition;
 use crate::model::Failure;
 
@@ -26,41 +27,34 @@ impl Way {
 }
 
 /// A listener, and how it is spoken to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Door {
-    address: String,
-    place: Place,
-    loopback: bool,
-    access: Access,
-    dialer: Dialer,
+    /// What tells it from others.
+    leads_to: String,
+    connect: Arc<dyn Fn(Timing) -> Client + Send + Sync>,
 }
 
 impl Door {
-    pub(super) fn new(address: String, place: Place, access: Access, dialer: Dialer) -> Door {
-        Door {
-            address,
-            place,
-            loopback: true,
-            access,
-            dialer,
-        }
-    }
-
-    /// Sets whether it may be on the exporter's own loopback.
-    pub(super) fn with_loopback(self, loopback: bool) -> Door {
-        Door { loopback, ..self }
+    pub(super) fn new(
+        leads_to: String,
+        connect: impl Fn(Timing) -> Client + Send + Sync + 'static,
+    ) -> Door {
+        let connect = Arc::new(connect);
+        Door { leads_to, connect }
     }
 
     pub(in crate::collect) fn client(&self, timing: Timing) -> Client {
-        let client = Client::new(self.address.clone(), self.dialer.clone(), timing);
-        let mut client = self.access.prepare(client, self.place.clone());
-        client.allow_loopback(self.loopback);
-        client
+        (self.connect)(timing)
     }
 
     /// Whether a connection to the other one leads to the same listener in the same way.
     pub(in crate::collect) fn is(&self, other: &Door) -> bool {
-        (&self.address, &self.place, self.loopback)
-            == (&other.address, &other.place, other.loopback)
+        self.leads_to == other.leads_to
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Door").field(&self.leads_to).finish()
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
-use super::Round;
 use super::lag::{Commit, Ends, Lags, MOST_COMMITS, MOST_LAGS, Why};
 use super::listing::{Detail, Listing};
 use crate::collect::cluster::probe_of;
@@ -28,6 +27,14 @@ const ENDS_AT_ONCE: usize = 1000;
 /// A connection that ended while it owed an answer may have left a request handler behind, which waits for a lock for ever.
 /// Another request would take a second one.
 const REST: Duration = Duration::from_secs(3600);
+
+/// What one run reads.
+#[derive(Debug)]
+pub struct Round {
+    /// Why no Fetch was sent, or what came of it.
+    pub fetch: Result<Probe, Failure>,
+    pub groups: Result<GroupsReport, Failure>,
+}
 
 /// See the module.
 pub(super) struct Asker {

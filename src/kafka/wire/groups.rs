@@ -5,13 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{MAX_TOPIC_BYTES, Reader, WireError, frame};
-
-pub const FETCH: i16 = 1;
-pub const LIST_OFFSETS: i16 = 2;
-pub const OFFSET_FETCH: i16 = 9;
-pub const DESCRIBE_GROUPS: i16 = 15;
-pub const LIST_GROUPS: i16 = 16;
+use super::{
+    DESCRIBE_GROUPS, FETCH, LIST_GROUPS, LIST_OFFSETS, MAX_TOPIC_BYTES, OFFSET_FETCH, Reader,
+    WireError, frame,
+};
 
 /// From 0.11.0 to 4.x.
 pub const FETCH_VERSION: i16 = 4;

@@ -115,7 +115,7 @@ async fn a_container_leads_to_no_service_of_the_host() {
     ];
     peers.remember(1, "", &listed);
     let own: Dialer = OwnConnections::default().into();
-    let new = |address| crate::kafka::client::Client::new(address, own.clone(), Timing::default());
+    let new = |address| Client::new(address, own.clone(), Timing::default());
     let probes = peers.probe(new).await;
     let asked: Vec<_> = probes
         .iter()
