@@ -17,9 +17,9 @@ use kafka_vitals::collect::metadata_log::count::count as count_log;
 use kafka_vitals::collect::zookeeper::ensembles;
 use kafka_vitals::config::Config;
 use kafka_vitals::discover::inter_broker;
+use kafka_vitals::discover::mask;
 use kafka_vitals::discover::properties::Properties;
 use kafka_vitals::discover::settings::interpret;
-use kafka_vitals::evidence::mask;
 use kafka_vitals::kafka::certificate;
 use kafka_vitals::kafka::metadata_log::batch::{self, Parsed};
 use kafka_vitals::kafka::metadata_log::image::Image;
@@ -34,11 +34,12 @@ use kafka_vitals::sys::perf_data::PerfData;
 use kafka_vitals::sys::proc::{Deadline, ProcRoot};
 use kafka_vitals::sys::proc_net;
 use kafka_vitals::sys::sock_diag::{self, States};
+use kafka_vitals::threads::log_signatures::{LogMatcher, LogReader, MOST_SIGNATURES};
 
 pub type Target = fn(&[u8]);
 
 /// Every parser of bytes from outside, by the name of its binary in `Cargo.toml`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("thread_dump", thread_dump),
     ("perf_data", perf_data),
     ("wire", kafka_wire),
@@ -50,6 +51,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("properties", properties),
     ("config", config),
     ("saved_text", saved_text),
+    ("log_line", log_line),
     ("sockets_text", sockets_text),
     ("fds_text", fds_text),
 ];
@@ -230,6 +232,25 @@ fn saved_text(bytes: &[u8]) {
     assert!(log.finish().len() <= bytes.len());
     analyze::explain(&[("saved.txt".into(), bytes.to_vec())]);
     mask::text(&String::from_utf8_lossy(bytes));
+}
+
+/// Reads a broker's log in pieces, whose size the first byte decides, and as a whole: both find the same.
+fn log_line(bytes: &[u8]) {
+    static MATCHER: OnceLock<LogMatcher> = OnceLock::new();
+    let matcher = MATCHER.get_or_init(|| LogMatcher::new(&[]).expect("known signatures"));
+    let (size, text) = bytes.split_first().unwrap_or((&1, &[]));
+    let read = |size: usize| {
+        let (mut reader, mut found) = (LogReader::default(), Vec::new());
+        for piece in text.chunks(size) {
+            reader.read(piece, matcher, &mut |line| found.push(line));
+        }
+        found
+    };
+    let found = read(text.len().max(1));
+    assert_eq!(read(usize::from(*size).max(1)), found);
+    let lines = text.iter().filter(|byte| **byte == b'\n').count();
+    assert!(found.len() <= lines * MOST_SIGNATURES);
+    assert!(found.iter().all(|line| line.text.len() < 16 << 10));
 }
 
 /// Reads a table of sockets, whatever tool printed it. What has both addresses and a state is among all rows.

@@ -18,11 +18,13 @@ use crate::sys::plain::{self, FileError};
 use crate::sys::proc::ProcRoot;
 use crate::sys::settings_file;
 use crate::sys::users;
+use crate::threads::log_signatures::OwnSignature;
 use crate::verdict::liveness::LivenessSettings;
 
 mod access;
 mod evidence;
 mod groups;
+mod log_signatures;
 
 pub use access::{Access, CredentialsOf, LoginSettings, SaslSettings, TlsSettings};
 pub use evidence::EvidenceSettings;
@@ -48,6 +50,8 @@ pub struct Config {
     pub intervals: Intervals,
     pub collectors: Switches,
     pub brokers: Vec<BrokerSettings>,
+    /// In addition to those of [`crate::threads::log_signatures`].
+    pub log_signatures: Vec<OwnSignature>,
     /// For brokers whose entry names none.
     pub access: Access,
     /// The most brokers that are watched.
@@ -217,6 +221,7 @@ struct File {
     evidence: EvidenceSettings,
     groups: GroupSettings,
     live: LivenessSettings,
+    log_signatures: Vec<log_signatures::Entry>,
     max_brokers: usize,
     tls: Option<TlsSettings>,
     sasl: Option<SaslSettings>,
@@ -243,6 +248,7 @@ impl Default for File {
             evidence: EvidenceSettings::default(),
             groups: GroupSettings::default(),
             live: LivenessSettings::default(),
+            log_signatures: Vec::new(),
             max_brokers: 64,
             tls: None,
             sasl: None,
@@ -269,12 +275,13 @@ const MOST_WATCHED: usize = 1000;
 impl Config {
     /// The flags together with the file that they name.
     pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
-        let (file, of_file) = match args.config_file {
-            None => (File::default(), Vec::new()),
+        let (file, of_file, own_signatures) = match args.config_file {
+            None => (File::default(), Vec::new(), Vec::new()),
             Some(path) => read_file(&path)
                 .and_then(|file| {
                     let of_file = uids(&file.users).map_err(|why| format!("users: {why}"))?;
-                    Ok((file, of_file))
+                    let own_signatures = log_signatures::checked(&file.log_signatures)?;
+                    Ok((file, of_file, own_signatures))
                 })
                 .map_err(|message| ConfigError::File { path, message })?,
         };
@@ -309,6 +316,7 @@ impl Config {
             intervals: file.intervals,
             collectors: file.collectors.with_flags(&args.collectors),
             brokers: file.brokers,
+            log_signatures: own_signatures,
             max_brokers: file.max_brokers,
             users: if given.is_empty() { of_file } else { given },
             live: file.live,

@@ -19,10 +19,10 @@
 //! | [`sys`] | mechanisms of Linux and the JVM: `/proc`, sockets, attach, performance data | model |
 //! | [`kafka`] | Kafka's protocol: connections, messages, client | model |
 //! | [`parse`] | the text of a thread dump, as data | model |
-//! | [`threads`] | what dumps and the progress of threads mean: pools, deadlocks, stalls, known issues | model, parse |
+//! | [`threads`] | what dumps, the progress of threads and lines of the log mean: pools, deadlocks, stalls, known issues | model, parse |
 //! | [`discover`] | which processes are brokers, and what their files say | model, sys |
 //! | [`verdict`] | what the readings mean: rules, findings, forecasts, the sentence, liveness | model, threads |
-//! | [`cli`], [`recording`], [`config`] | flags; recorded snapshots; checked settings | model; config also its neighbours, sys, verdict |
+//! | [`cli`], [`recording`], [`config`] | flags; recorded snapshots; checked settings | model; config also its neighbours, sys, threads, verdict |
 //! | [`collect`] | the collectors, the frame that runs them, and what they share | all above but verdict, cli, recording |
 //! | [`evidence`] | bundles: what a verdict rests on, saved before a restart | model, sys, threads, discover, verdict, config, collect |
 //! | [`analyze`] | saved output of many tools and files of a metadata log, explained together | model, kafka, parse, threads, discover, verdict, evidence |

@@ -19,6 +19,7 @@ use kafka_vitals::collect::fds::{self, Fds};
 use kafka_vitals::collect::frame::{self, Collector};
 use kafka_vitals::collect::groups::{self, Groups};
 use kafka_vitals::collect::jvm_dumper::RawDump;
+use kafka_vitals::collect::logs::{self, Logs};
 use kafka_vitals::collect::memory_maps::{self, MemoryMaps};
 use kafka_vitals::collect::metadata_log::{self, MetadataLogs};
 use kafka_vitals::collect::process::{self, Process};
@@ -36,6 +37,7 @@ use kafka_vitals::model::Failure;
 use kafka_vitals::model::{Broker, Schedule};
 use kafka_vitals::model::{ClusterCounts, ClusterSource, ExporterVitals, Moment, Snapshot};
 use kafka_vitals::model::{GroupLag, GroupState, GroupsReport, Probe, Reason};
+use kafka_vitals::model::{LogLine, LogReport, LogSignatureCount, Severity};
 use kafka_vitals::model::{OwnRegistration, ZooKeeperReport};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::verdict::View;
@@ -187,8 +189,27 @@ fn run<C: Collector>(broker: &Broker, value: C::Value) -> Update {
     frame::update::<C>(broker.process, Ok(value), interval, interval / 1000)
 }
 
+/// No log was recorded: the first broker's shows that it lost the second one.
+fn log_of(id: i32) -> LogReport {
+    let mut log = LogReport::default();
+    if id == 217 {
+        let text = "[2016-11-22 14:33:54,555] WARN [ReplicaFetcherThread-0-218], Error in fetch (x) | java.io.IOException: Connection to 218 was disconnected before the response was read";
+        let count = LogSignatureCount {
+            count: 3,
+            last: Some(LogLine {
+                at: moment(),
+                text: text.into(),
+                peer: Some(218),
+            }),
+            ..LogSignatureCount::none(Severity::Warning)
+        };
+        log.signatures.insert("peer_disconnected".into(), count);
+    }
+    log
+}
+
 /// The updates of all collectors.
-fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 9] {
+fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 10] {
     let id = broker.id.unwrap();
     // No exporter ran when the host was recorded.
     let own = |_| false;
@@ -238,6 +259,7 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 9] {
         run::<AcceptQueues>(broker, round),
         run::<Fds>(broker, pass),
         run::<MemoryMaps>(broker, memory_maps::read(proc, broker, BUDGET).unwrap()),
+        run::<Logs>(broker, logs::Update::Read(Arc::new(log_of(id)))),
         run::<Cluster>(broker, cluster::Update::Counts(counts)),
         run::<Groups>(broker, groups_of(id)),
         frame::not_read::<MetadataLogs>(broker.process, no_log),

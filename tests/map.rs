@@ -22,7 +22,10 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("verdict", &["model", "threads"]),
     ("cli", &["model"]),
     ("recording", &["model", "sys"]),
-    ("config", &["cli", "model", "recording", "sys", "verdict"]),
+    (
+        "config",
+        &["cli", "model", "recording", "sys", "threads", "verdict"],
+    ),
     (
         "collect",
         &[

@@ -15,7 +15,7 @@ use crate::worker;
 
 const VERSION: &str = "0.10.1.0";
 /// The collectors that are measured, with their default intervals in seconds while nothing is suspected.
-const COLLECTORS: [(CollectorName, f64); 10] = [
+const COLLECTORS: [(CollectorName, f64); 11] = [
     (CollectorName::Progress, 0.25),
     (CollectorName::Discovery, 5.0),
     (CollectorName::Process, 1.0),
@@ -23,6 +23,7 @@ const COLLECTORS: [(CollectorName, f64); 10] = [
     (CollectorName::Connections, 30.0),
     (CollectorName::MemoryMaps, 30.0),
     (CollectorName::LogDirs, 30.0),
+    (CollectorName::Logs, 1.0),
     (CollectorName::Cluster, 5.0),
     (CollectorName::ZooKeeper, 5.0),
     (CollectorName::Threads, 15.0),

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kafka_vitals::collect::cluster::ClusterClient;
+use kafka_vitals::collect::frame::BlockingCollector as _;
 use kafka_vitals::collect::jvm_dumper::JvmDumper;
+use kafka_vitals::collect::logs::Logs;
 use kafka_vitals::collect::process::ProcessReader;
 use kafka_vitals::collect::progress::ProgressCollector;
 use kafka_vitals::collect::sockets::Sockets;
@@ -25,7 +27,7 @@ use kafka_vitals::collect::{exporter, fds, log_dirs, memory_maps};
 use kafka_vitals::discover::Discovery;
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::model::{Broker, CollectorName, Listener, ProcessKey, SecurityProtocol};
-use kafka_vitals::model::{Moment, StateCounts, TcpState};
+use kafka_vitals::model::{Clock, Moment, StateCounts, TcpState};
 use kafka_vitals::sys::proc::ProcRoot;
 use kafka_vitals::sys::schedstat::{Allowance, Tasks};
 use kafka_vitals::sys::sock_diag::{Ports, States, dump};
@@ -363,6 +365,11 @@ fn collectors_of_broker(rounds: usize) -> Result<()> {
     measure(C::LogDirs, &mut || {
         let (_, unknown) = log_dirs::read(&proc, &broker)?;
         unknown.map_or(Ok(()), |failure| Err(failure.into()))
+    })?;
+    let mut logs = Logs::of(&proc, &broker, Clock::start());
+    measure(C::Logs, &mut || {
+        logs.collect()?;
+        Ok(())
     })?;
     measure(C::Cluster, &mut || {
         runtime.block_on(cluster.probe())?.1?;

@@ -116,6 +116,7 @@ pub enum FactKind {
     LogDirOffline,
     LogDirs,
     LogEnds,
+    Logged,
     Loop,
     MetadataLag,
     MetadataLog,

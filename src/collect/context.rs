@@ -16,6 +16,7 @@ use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Clock};
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
+use crate::threads::missing::Deaths;
 
 /// A usual dump takes some 10 ms.
 pub(super) const DUMP_PATIENCE: Duration = Duration::from_millis(200);
@@ -49,9 +50,11 @@ pub struct BrokerContext {
     pub way: watch::Sender<Way>,
     /// From the dumps to the progress collector: the names of the threads. None until the first dump has ended or failed.
     pub names: watch::Sender<Option<Arc<Names>>>,
-    /// From the progress collector and the probes to the dumps: threads that make no progress, by the kernel's id;
-    /// [`SILENCE`].
+    /// From the progress collector, the probes and the log to the dumps: threads that make no progress or have ended, by
+    /// the kernel's id; [`SILENCE`], [`LOGGED`].
     pub suspects: watch::Sender<BTreeSet<u32>>,
+    /// From the progress collector and the log to the dumps: threads that have ended lately.
+    pub deaths: watch::Sender<Deaths>,
 }
 
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
@@ -59,6 +62,8 @@ pub type Names = HashMap<u32, Arc<str>>;
 
 /// Stands among the suspects for a broker that owes an answer: the kernel gives this id to no thread.
 pub const SILENCE: u32 = 0;
+/// Stands among the suspects for a thread that has ended by the broker's log: above all ids of threads.
+pub const LOGGED: u32 = u32::MAX;
 
 impl BrokerContext {
     /// That of a broker of which nothing is known yet, with the updates that its collectors send.
@@ -83,6 +88,7 @@ impl BrokerContext {
             way: watch::Sender::default(),
             names: watch::Sender::default(),
             suspects: watch::Sender::default(),
+            deaths: watch::Sender::default(),
             broker,
         };
         (context, received)

@@ -18,6 +18,7 @@ pub mod frame;
 pub mod groups;
 pub mod jvm_dumper;
 pub mod log_dirs;
+pub mod logs;
 pub mod memory_maps;
 pub mod metadata_log;
 pub mod process;
@@ -63,6 +64,7 @@ fn start(context: &BrokerContext) -> JoinSet<()> {
     tasks.blocking::<fds::Fds>();
     tasks.blocking::<memory_maps::MemoryMaps>();
     tasks.blocking::<log_dirs::LogDirs>();
+    tasks.blocking::<logs::Logs>();
     tasks.own::<metadata_log::MetadataLogs, _>(metadata_log::run);
     tasks.own::<threads::Threads, _>(threads::run);
     // With `pools`.

@@ -1,9 +1,9 @@
 //! The collector `progress`: samples how often the broker's threads run, and asks for a thread dump where they should
-//! and do not. It reads the pauses of the JVM as well.
+//! and do not, or have ended. It reads the pauses of the JVM as well.
 
 pub mod pools;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use self::pools::{PoolSample, PoolTimes, Pools};
 use super::adaptive_interval::{AdaptiveInterval, shared_moment};
-use super::context::{BrokerContext, Names, SILENCE};
+use super::context::{BrokerContext, LOGGED, Names, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::process::failure;
 use crate::model::{
@@ -27,12 +27,16 @@ use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, sh
 
 /// A report without news is published so often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Between two scans for threads that started or ended.
+/// Between two scans for threads that started or ended where their number is the same.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// Between two readings of the JVM's own count of its pauses.
 const PAUSES_EVERY: Duration = Duration::from_secs(1);
 /// Passes start at shared moments: what is due at the same one must not wait for the next because this one came early.
 const EARLY: Duration = Duration::from_millis(50);
+/// For so long at most a thread that has ended is a reason for a dump.
+const REASON_LASTS: Duration = Duration::from_secs(10);
+/// A usual dump takes less, and its names are known a moment later.
+const DUMP_TAKES: Duration = Duration::from_millis(500);
 /// A JVM without performance data will hardly publish them later.
 const RETRY_PAUSES: Duration = Duration::from_secs(60);
 /// For so long a broker that starts or ends may be without the threads whose progress can be evaluated.
@@ -97,6 +101,7 @@ pub(super) async fn run(context: BrokerContext) {
         collector,
         interval: interval.clone(),
         suspects: BTreeSet::new(),
+        ended: Ended::default(),
         report_due: None,
         pauses: None,
         pools: None,
@@ -115,6 +120,7 @@ pub(super) async fn run(context: BrokerContext) {
             before_names: false,
             progress: Err(failure),
             suspects: BTreeSet::new(),
+            ended: Vec::new(),
             pauses: None,
             pools: None,
             interval: interval.clone(),
@@ -122,6 +128,7 @@ pub(super) async fn run(context: BrokerContext) {
         start = report.interval.next(report.started);
         interval = report.interval.clone();
         let took = report.started.elapsed();
+        report_ended(&context, &report.ended);
         report_suspects(&context, &report);
         if report.progress.is_ok() {
             last_success = Some(report.started);
@@ -139,11 +146,27 @@ pub(super) async fn run(context: BrokerContext) {
     }
 }
 
-/// Replaces the suspects of earlier passes, but for the silence of the broker.
+/// Before the suspects, so that the dump that these cause finds it.
+fn report_ended(context: &BrokerContext, ended: &[Arc<str>]) {
+    if ended.is_empty() {
+        return;
+    }
+    let (broker, now) = (context.broker.name(), context.clock.now());
+    tracing::debug!(broker, ?ended, "threads of pools that have ended");
+    context.deaths.send_modify(|deaths| {
+        for thread in ended {
+            deaths.add_gone(thread.to_string(), now);
+        }
+    });
+}
+
+/// Replaces the suspects of earlier passes, but for those of other collectors.
 fn report_suspects(context: &BrokerContext, report: &Report) {
     let changed = context.suspects.send_if_modified(|known| {
-        let silence = known.get(&SILENCE);
-        let suspects: BTreeSet<u32> = report.suspects.iter().chain(silence).copied().collect();
+        let of_others = [SILENCE, LOGGED];
+        let of_others = of_others.iter().filter(|id| known.contains(id));
+        let suspects = report.suspects.iter().chain(of_others);
+        let suspects: BTreeSet<u32> = suspects.copied().collect();
         std::mem::replace(known, suspects.clone()) != suspects
     });
     if changed {
@@ -159,10 +182,34 @@ struct Passes {
     collector: ProgressCollector,
     interval: AdaptiveInterval,
     suspects: BTreeSet<u32>,
+    ended: Ended,
     /// When a report without news is due.
     report_due: Option<Instant>,
     pauses: Option<Result<Duration, Failure>>,
     pools: Option<pools::Reading>,
+}
+
+/// The threads that have ended since the newest dump, which are reasons for another one.
+#[derive(Default)]
+struct Ended {
+    threads: BTreeMap<u32, Instant>,
+    /// Of the newest dump.
+    names: Option<Arc<Names>>,
+}
+
+impl Ended {
+    fn add(&mut self, ended: impl Iterator<Item = u32>, names: Option<&Arc<Names>>, now: Instant) {
+        let same = self.names.as_ref().map(Arc::as_ptr) == names.map(Arc::as_ptr);
+        if !same {
+            self.names = names.cloned();
+        }
+        self.threads.retain(|_, at| {
+            let age = now.saturating_duration_since(*at);
+            // A dump that was under way may have shown the thread.
+            age < REASON_LASTS && (same || age < DUMP_TAKES)
+        });
+        self.threads.extend(ended.map(|thread| (thread, now)));
+    }
 }
 
 /// The result of a pass that is to be published.
@@ -172,6 +219,8 @@ struct Report {
     before_names: bool,
     progress: Result<ProgressReport, Failure>,
     suspects: BTreeSet<u32>,
+    /// The names of the threads that have ended since the report before.
+    ended: Vec<Arc<str>>,
     pauses: Option<Result<Duration, Failure>>,
     pools: Option<pools::Reading>,
     interval: AdaptiveInterval,
@@ -198,14 +247,21 @@ impl Passes {
         names: Option<Arc<Names>>,
     ) -> ControlFlow<Report, Instant> {
         let before_names = names.is_none();
+        let of_dump = names.clone();
         let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
         self.interval.spent(cost);
         self.pauses = pass.pauses.or(self.pauses.take());
         self.pools = pass.pools.or(self.pools.take());
         let reported = pass.progress.iter().flat_map(|report| &report.suspects);
-        let suspects = reported.map(|suspect| suspect.thread_id).collect();
+        let mut suspects: BTreeSet<u32> = reported.map(|suspect| suspect.thread_id).collect();
+        let ended = pass.ended.iter().map(|(thread, _)| *thread);
+        self.ended.add(ended, of_dump.as_ref(), started);
+        suspects.extend(self.ended.threads.keys());
         let next = self.interval.next(started);
-        if suspects == self.suspects && self.report_due.is_some_and(|due| next <= due) {
+        if suspects == self.suspects
+            && pass.ended.is_empty()
+            && self.report_due.is_some_and(|due| next <= due)
+        {
             return ControlFlow::Continue(next);
         }
         self.suspects.clone_from(&suspects);
@@ -215,6 +271,7 @@ impl Passes {
             before_names,
             progress: pass.progress,
             suspects,
+            ended: pass.ended.into_iter().map(|(_, name)| name).collect(),
             pauses: self.pauses.take(),
             pools: self.pools.take(),
             interval: self.interval.clone(),
@@ -238,6 +295,10 @@ pub struct ProgressCollector {
     /// None where the collector is switched off.
     pools: Option<Pools>,
     pooled: Vec<(u32, Pool)>,
+    /// The names of all threads of pools, by the kernel's id.
+    named: BTreeMap<u32, Arc<str>>,
+    /// Those that have ended since the last pass.
+    ended: Vec<(u32, Arc<str>)>,
     pools_due: Moment,
     detector: ProgressDetector,
     pauses: Pauses,
@@ -251,6 +312,8 @@ pub struct Pass {
     pub pauses: Option<Result<Duration, Failure>>,
     /// None in passes that do not read them.
     pub pools: Option<pools::Reading>,
+    /// Threads of pools that have ended, by the kernel's id, and their names.
+    pub ended: Vec<(u32, Arc<str>)>,
 }
 
 impl ProgressCollector {
@@ -273,6 +336,8 @@ impl ProgressCollector {
             followed: Vec::new(),
             pools: pools.then(Pools::default),
             pooled: Vec::new(),
+            named: BTreeMap::new(),
+            ended: Vec::new(),
             pools_due: Moment::default(),
             detector: ProgressDetector::default(),
             pauses,
@@ -289,6 +354,7 @@ impl ProgressCollector {
         let sampled = self.sample(names, pools_due).map_err(|error| {
             // The next pass starts from nothing.
             self.tasks = None;
+            self.named.clear();
             self.detector = ProgressDetector::default();
             failure(&self.broker, &error)
         });
@@ -305,6 +371,7 @@ impl ProgressCollector {
             progress,
             pauses: self.pauses.read(&self.broker, now),
             pools,
+            ended: std::mem::take(&mut self.ended),
         }
     }
 
@@ -322,14 +389,16 @@ impl ProgressCollector {
                 Tasks::open(&self.proc, key.pid, key.start_ticks, self.allowance.clone())?
             }
         };
-        let mut scanned = false;
-        if self.one_ended {
+        let scanned = if self.one_ended {
             tasks.scan()?;
-            scanned = true;
+            true
         } else if self.clock.now().plus(EARLY).since(self.scanned) >= SCAN_EVERY {
-            scanned = tasks.scan_changed()?;
             self.scanned = self.clock.now();
-        }
+            tasks.scan_changed()?
+        } else {
+            // A thread that has ended is to be seen at once.
+            tasks.scan_other_number()?
+        };
         if scanned || !Arc::ptr_eq(&self.names, names) {
             self.names = Arc::clone(names);
             self.choose(&mut tasks);
@@ -390,6 +459,14 @@ impl ProgressCollector {
 
     /// Chooses the threads of each pass, and those of the pools.
     fn choose(&mut self, tasks: &mut Tasks) {
+        let named = tasks.iter().filter_map(|(thread, task)| {
+            let name = self.names.get(&task.inner_id)?;
+            Some((thread, Arc::clone(name)))
+        });
+        let before = std::mem::replace(&mut self.named, named.collect());
+        let ended = before.into_iter();
+        self.ended
+            .extend(ended.filter(|(thread, _)| tasks.get(*thread).is_none()));
         let pooled = tasks.iter().filter_map(|(thread, task)| {
             let pool = match self.names.get(&task.inner_id) {
                 Some(name) => Pool::of(name),
@@ -485,3 +562,6 @@ impl Pauses {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

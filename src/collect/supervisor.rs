@@ -192,6 +192,7 @@ async fn discover(
                     way: watch::Sender::default(),
                     names: watch::Sender::default(),
                     suspects: watch::Sender::default(),
+                    deaths: watch::Sender::default(),
                 };
                 let tasks = start(&context);
                 running.insert(

@@ -17,7 +17,7 @@ use crate::sys::blocking_worker::BlockingWorker;
 use crate::threads::known_issues::{each_once, matching};
 use crate::threads::likely::LikelyDetector;
 use crate::threads::loops::LoopDetector;
-use crate::threads::missing::ThreadInventory;
+use crate::threads::missing::{Deaths, ThreadInventory};
 use crate::threads::pools::Pool;
 use crate::threads::stalls::StallDetector;
 use crate::threads::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
@@ -164,8 +164,10 @@ async fn read_dump(
     let mut dump = dump?;
     let name = context.broker.name();
     let (behind, now) = (context.behind.borrow().clone(), context.clock.now());
+    let deaths = context.deaths.borrow().clone();
     let read = move |history: &mut ThreadHistory| {
         thread_dump::make_utf8(&mut dump.bytes);
+        history.deaths = deaths;
         report(&dump, history, behind.as_deref(), now)
     };
     worker.set_of_others(context.jvm.is_outranked());
@@ -191,6 +193,8 @@ pub struct ThreadHistory {
     loops: LoopDetector,
     inventory: ThreadInventory,
     owners: Owners,
+    /// Threads that have ended lately.
+    deaths: Deaths,
     likely: LikelyDetector,
 }
 
@@ -244,7 +248,9 @@ pub fn report(
         likely_deadlocks: history.likely.observe(&graph, now),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
-        missing: history.inventory.observe(newest, behind, now),
+        missing: history
+            .inventory
+            .observe(newest, behind, &history.deaths, now),
         loops: history.loops.observe(newest, now),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,

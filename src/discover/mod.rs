@@ -8,6 +8,7 @@ mod files;
 pub mod inter_broker;
 mod jaas;
 mod jvm;
+pub mod mask;
 pub mod properties;
 mod scan;
 pub mod settings;

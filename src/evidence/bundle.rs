@@ -12,14 +12,14 @@ use std::time::Duration;
 use memchr::memmem;
 
 use super::error::PartError;
-use super::mask;
 use crate::collect::fds;
 use crate::collect::sockets::Sockets;
 use crate::discover::broker::server_properties;
 use crate::discover::launch_of;
+use crate::discover::mask;
 use crate::model::Broker;
 use crate::model::rfc3339;
-use crate::model::{FdKinds, Moment};
+use crate::model::{FdKinds, LogReport, Moment};
 use crate::sys::perf_data::{PerfFile, Value};
 use crate::sys::proc::{Deadline, ProcRoot, file_name};
 use crate::sys::process::PinnedProcess;
@@ -279,6 +279,13 @@ pub fn of_view(
         ("findings.json", json(serde_json::to_vec_pretty(broker))),
         ("timeline.txt", Ok(timeline(view).into_bytes())),
         (
+            "log-signatures.txt",
+            match readings.and_then(|of| of.log.last()) {
+                Some((log, _)) => Ok(signatures(log).into_bytes()),
+                None => Err(PartError::NoReadings),
+            },
+        ),
+        (
             "metadata.json",
             match metadata {
                 Some(metadata) => json(serde_json::to_vec_pretty(&metadata)),
@@ -312,6 +319,24 @@ fn findings(broker: &BrokerDiagnosis) -> String {
             issue.title,
             issue.fixed_in.join(", ")
         );
+    }
+    text
+}
+
+/// The last line of each kind, whose secrets are hidden already.
+fn signatures(log: &LogReport) -> String {
+    let mut text = String::from(
+        "# Lines of the broker's log that have a signature, and the last one of each.\n",
+    );
+    for (name, seen) in &log.signatures {
+        let Some(last) = &seen.last else { continue };
+        let (severity, at) = (seen.severity.name(), rfc3339(last.at));
+        let _ = writeln!(
+            text,
+            "\n{name} ({severity}): {}, last read at {at}",
+            seen.count
+        );
+        let _ = writeln!(text, "{}", last.text.replace('\n', " "));
     }
     text
 }

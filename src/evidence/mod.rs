@@ -4,7 +4,6 @@ pub mod bundle;
 mod error;
 mod history;
 pub mod manifest;
-pub mod mask;
 mod quota;
 mod saver;
 mod schedule;

@@ -90,7 +90,7 @@ catalogue! {
     STALLED = ("kafka_vitals_stalled_threads", ["broker", "pool"],
         "Threads of the pool that stayed at one place over several thread dumps without using CPU, and not at their idle point; 0 for each other pool of the newest dump. Absent until two dumps are 10 s apart.");
     MISSING = ("kafka_vitals_missing_threads", ["broker", "pool"],
-        "Threads of the pool that earlier dumps of this process show, two later ones do not, and that cannot have ended regularly. A pool that was made smaller lacks none. Absent until two dumps are 5 s apart, and while the broker shuts down.");
+        "Threads of the pool that earlier dumps of this process show, two later ones do not, and that cannot have ended regularly; one later dump is enough where the kernel or the broker's log confirms it. A pool that was made smaller lacks none. Absent until two dumps are 5 s apart, and while the broker shuts down.");
     LOCK_WAITERS = ("kafka_vitals_lock_waiters", ["broker", "lock_class"],
         "Threads that wait for locks of this class in the 8 longest queues of the newest thread dump; queues have two or more threads, and deadlocks are left out.");
     JVM_PAUSES = ("kafka_vitals_jvm_pause_seconds_total", ["broker"],
@@ -155,6 +155,10 @@ catalogue! {
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
         "Bytes that the broker may still write to the file system of this log dir.");
+    LOG_SIGNATURES = ("kafka_vitals_log_signatures_total", ["broker", "signature", "severity"],
+        "Lines of the broker's own log that have the signature, since the exporter follows it; docs/log-signatures.md says what each means. A line and the exception below it count once. Absent while the log is not followed.");
+    LOG_SKIPPED = ("kafka_vitals_log_skipped_bytes_total", ["broker"],
+        "Bytes of the broker's log that were not read, because it grew by more than 64 MiB beyond what was read.");
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
         "Bundles of evidence saved for this broker since the exporter started; absent for a broker that was never gray (alive, not working).");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],

@@ -19,6 +19,7 @@ named! {
         Connections = "connections",
         MemoryMaps = "memory_maps",
         LogDirs = "log_dirs",
+        Logs = "logs",
         Cluster = "cluster",
         Groups = "groups",
         MetadataLog = "metadata_log",
@@ -63,6 +64,10 @@ impl CollectorName {
             ),
             Self::MemoryMaps => ("number of memory mappings", every(30_000)),
             Self::LogDirs => ("free space of the log dirs' file systems", every(30_000)),
+            Self::Logs => (
+                "the broker's own log: lines that have a signature, such as the death of a thread",
+                every(1_000),
+            ),
             Self::Cluster => (
                 "Kafka requests: answers of the broker and its peers, ISR and leaders",
                 every(5_000),

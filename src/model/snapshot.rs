@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::reading::NOT_READ_YET;
 use super::{
-    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, GroupsReport, Label,
+    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, GroupsReport, Label, LogReport,
     MetadataLog, Mode, Moment, Probe, ProbeReport, ProcessKey, ProgressReport, Reading, Reason,
     SocketOwners, SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
 };
@@ -123,6 +123,8 @@ pub struct BrokerSnapshot {
     pub zookeeper: Reading<ZooKeeperReport>,
     /// Free space of each log dir's file system.
     pub log_dirs: Reading<Vec<LogDirSpace>>,
+    #[serde(default)]
+    pub log: Reading<Arc<LogReport>>,
     pub threads: Reading<ThreadReport>,
     pub progress: Reading<ProgressReport>,
     /// Time that the JVM has spent at safepoints since it started.
@@ -165,12 +167,13 @@ impl BrokerSnapshot {
     /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
     pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
         use CollectorName as C;
-        let all: [(CollectorName, &'static str, &dyn AnyReading); 18] = [
+        let all: [(CollectorName, &'static str, &dyn AnyReading); 19] = [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
             (C::MemoryMaps, "memory maps", &self.memory_maps),
             (C::LogDirs, "log dirs", &self.log_dirs),
+            (C::Logs, "log", &self.log),
             (C::Sockets, "sockets", &self.sockets),
             (C::AcceptQueues, "accept queues", &self.accept_queues),
             (C::Connections, "connections by owner", &self.connections),
@@ -215,6 +218,7 @@ impl BrokerSnapshot {
             }
             C::MemoryMaps => self.memory_maps.forget(why),
             C::LogDirs => self.log_dirs.forget(why),
+            C::Logs => self.log.forget(why),
             C::Cluster => {
                 self.cluster.forget(why);
                 self.peer_view.forget(why);

@@ -144,17 +144,29 @@ impl Tasks {
     /// # Errors
     /// `Gone`, `Denied`, `Io`.
     pub fn scan_changed(&mut self) -> Result<bool, ProcError> {
+        if self.unchanged >= TRUSTED_SCANS {
+            self.links = 0;
+        }
+        let changed = self.scan_other_number()?;
+        self.unchanged = if changed { 0 } else { self.unchanged + 1 };
+        Ok(changed)
+    }
+
+    /// As [`Tasks::scan_changed`], and relies on the number: one system call where it is the same.
+    ///
+    /// # Errors
+    /// `Gone`, `Denied`, `Io`.
+    pub fn scan_other_number(&mut self) -> Result<bool, ProcError> {
         // The number of links includes the number of threads.
         let stat = rustix::fs::fstat(&self.folder);
         let links = stat.map_err(|errno| failed(self.pid, &self.path, errno))?;
         #[allow(clippy::useless_conversion)] // its width differs between architectures
         let links = u64::from(links.st_nlink);
-        if links == self.links && self.unchanged < TRUSTED_SCANS {
-            self.unchanged += 1;
+        if links == self.links {
             return Ok(false);
         }
         self.scan()?;
-        (self.links, self.unchanged) = (links, 0);
+        self.links = links;
         Ok(true)
     }
 

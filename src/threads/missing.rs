@@ -1,7 +1,7 @@
 //! Threads that have ended while there is work for them: most errors end a thread of Kafka, and the broker continues.
 //!
 //! A thread is missing when earlier dumps of the process show it, two later ones do not, and it cannot have ended
-//! regularly. Pools are resized at run time, listeners come and go, leaders move. So a configured or observed number
+//! regularly. One later dump is enough where the kernel and the broker's log agree ([`Deaths`]). Pools are resized at run time, listeners come and go, leaders move. So a configured or observed number
 //! proves nothing, and only this counts:
 //!
 //! - request handlers, network threads and event processors: one with a higher number, which started before this one
@@ -12,13 +12,17 @@
 //!
 //! While the broker shuts down no thread is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::pools::Pool;
 use crate::model::{MissingThread, Moment, PoolFindings};
 use crate::parse::thread_dump::ThreadDump;
 
+/// For so long a death is a reason to believe a single dump, and the reason of a fetcher that left no ISR yet.
+const FRESH: Duration = Duration::from_secs(60);
+/// The most deaths that are known.
+const MOST_DEATHS: usize = 256;
 /// How many dumps must lack a thread, and how far apart: a pool that is replaced is empty for a moment.
 const DUMPS: u32 = 2;
 const SPAN: Duration = Duration::from_secs(5);
@@ -31,6 +35,43 @@ const SHUTDOWN: [&str; 4] = [
     "SIGHUP handler",
     "kafka-shutdown-hook",
 ];
+
+/// Which threads have ended lately, by their names in a dump, and when that was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deaths {
+    /// They are gone from `/proc/PID/task`.
+    gone: BTreeMap<String, Moment>,
+    /// A line of the log says that an error has ended them.
+    logged: BTreeMap<String, Moment>,
+}
+
+impl Deaths {
+    pub fn add_gone(&mut self, thread: String, now: Moment) {
+        add(&mut self.gone, thread, now);
+    }
+
+    pub fn add_logged(&mut self, thread: String, now: Moment) {
+        add(&mut self.logged, thread, now);
+    }
+
+    /// Whether the log says so, which is a reason for every pool.
+    fn is_logged(&self, thread: &str, now: Moment) -> bool {
+        let at = self.logged.get(thread);
+        at.is_some_and(|at| now.since(*at) < FRESH)
+    }
+
+    fn is_gone(&self, thread: &str, now: Moment) -> bool {
+        let at = self.gone.get(thread);
+        at.is_some_and(|at| now.since(*at) < FRESH)
+    }
+}
+
+fn add(to: &mut BTreeMap<String, Moment>, thread: String, now: Moment) {
+    to.retain(|_, at| now.since(*at) < FRESH);
+    if to.len() < MOST_DEATHS {
+        to.insert(thread, now);
+    }
+}
 
 /// The threads that the dumps of one process have shown.
 #[derive(Debug, Default)]
@@ -51,16 +92,19 @@ struct Seen {
     /// How many consecutive dumps until now lacked one, and the time of the first of them.
     lacked: u32,
     since: Moment,
+    /// The log said that an error had ended it, and no dump has shown it since.
+    died: bool,
 }
 
 impl ThreadInventory {
     /// Takes in the next dump and returns the missing threads. `behind` has, for each leader, the number of its partitions
-    /// whose ISR lacks this broker; without it fetchers are not checked. None until two dumps are far enough apart, and
-    /// during a shutdown.
+    /// whose ISR lacks this broker; without it fetchers are checked only where `deaths` has one. None until two dumps are
+    /// far enough apart, and during a shutdown.
     pub fn observe(
         &mut self,
         dump: &ThreadDump<'_>,
         behind: Option<&BTreeMap<i32, u64>>,
+        deaths: &Deaths,
         now: Moment,
     ) -> Option<PoolFindings<MissingThread>> {
         if dump.truncated
@@ -83,26 +127,33 @@ impl ThreadInventory {
         }
         self.remember(&present, now);
         let pools = self.seen.values().map(|seen| seen.pool);
-        let checked = pools
+        let mut checked: BTreeSet<Pool> = pools
             .filter(|pool| *pool != Pool::ReplicaFetcher || behind.is_some())
             .collect();
         let mut missing = Vec::new();
-        let mut lacked = Vec::new();
+        let mut lacked = BTreeMap::new();
         for (name, seen) in self.seen.iter().filter(|(_, seen)| seen.last != self.dumps) {
-            if self.cannot_have_ended(name, seen, &present, behind) {
-                lacked.push(name.clone());
+            // A fetcher that nothing needs any more must not stay missing: later the ISR decides.
+            let died = seen.died && seen.pool != Pool::ReplicaFetcher;
+            let logged = died || deaths.is_logged(name, now);
+            if logged || self.cannot_have_ended(name, seen, &present, behind) {
+                let sure = logged
+                    || (deaths.is_gone(name, now) && self.is_never_empty(name, seen, &present));
+                lacked.insert(name.clone(), sure);
             }
         }
         for (name, seen) in &mut self.seen {
-            if lacked.binary_search(name).is_err() {
+            let Some(sure) = lacked.get(name) else {
                 seen.lacked = 0;
                 continue;
-            }
+            };
             if seen.lacked == 0 {
                 seen.since = now;
             }
             seen.lacked += 1;
-            if seen.lacked >= DUMPS && now.since(seen.since) >= SPAN {
+            seen.died |= deaths.is_logged(name, now);
+            if *sure || (seen.lacked >= DUMPS && now.since(seen.since) >= SPAN) {
+                checked.insert(seen.pool);
                 let pool = seen.pool.name().to_owned();
                 let left = present.get(name.as_str()).map_or(0, |(_, count)| *count);
                 let count = seen.most - left;
@@ -125,10 +176,13 @@ impl ThreadInventory {
                     *seen = Seen {
                         most: count,
                         last: self.dumps,
+                        died: false,
                         ..*seen
                     }
                 }
-                Some(seen) if count == seen.most => seen.last = self.dumps,
+                Some(seen) if count == seen.most => {
+                    (seen.last, seen.died) = (self.dumps, false);
+                }
                 Some(_) => {}
                 None if free > 0 => {
                     free -= 1;
@@ -139,12 +193,65 @@ impl ThreadInventory {
                         last: self.dumps,
                         lacked: 0,
                         since: now,
+                        died: false,
                     };
                     self.seen.insert((*name).to_owned(), seen);
                 }
                 None => {}
             }
         }
+    }
+
+    /// Whether one dump that lacks a thread which the kernel lacks too is enough: its pool is not replaced by another, as
+    /// network threads are with their listener, and cleaners with their settings, so that it is empty for a moment.
+    fn is_never_empty(
+        &self,
+        name: &str,
+        seen: &Seen,
+        present: &BTreeMap<&str, (Pool, usize)>,
+    ) -> bool {
+        match seen.pool {
+            Pool::RequestHandler | Pool::EventProcessor => self.higher_stays(name, seen, present),
+            Pool::ExpirationReaper
+            | Pool::Heartbeat
+            | Pool::Executor
+            | Pool::Controller
+            | Pool::RaftIo
+            | Pool::RaftOutbound
+            | Pool::MetadataLoader
+            | Pool::LifecycleManager
+            | Pool::ThrottledReaper => true,
+            Pool::Network
+            | Pool::Acceptor
+            | Pool::LogCleaner
+            | Pool::Scheduler
+            | Pool::GroupMetadataManager
+            | Pool::TransactionLogManager
+            | Pool::ReplicaFetcher
+            | Pool::LogDirFetcher => false,
+        }
+    }
+
+    /// Whether a thread with a higher number is present that started before this one ended.
+    fn higher_stays(
+        &self,
+        name: &str,
+        seen: &Seen,
+        present: &BTreeMap<&str, (Pool, usize)>,
+    ) -> bool {
+        let Some((stem, number)) = numbered(name) else {
+            return false;
+        };
+        let mut others = present
+            .iter()
+            .filter(|(_, (pool, _))| *pool == seen.pool)
+            .map(|(other, _)| *other);
+        others.any(|other| {
+            // A node that is broker and controller has two pools with these names.
+            let is_complete = |other: &&Seen| other.last == self.dumps && other.first <= seen.last;
+            let stays = self.seen.get(other).filter(is_complete).is_some();
+            stays && numbered(other).is_some_and(|(same, n)| same == stem && n > number)
+        })
     }
 
     fn cannot_have_ended(
@@ -160,18 +267,7 @@ impl ThreadInventory {
                 .filter(move |(_, (other, _))| *other == pool)
                 .map(|(name, _)| *name)
         };
-        let higher_stays = || {
-            let Some((stem, number)) = numbered(name) else {
-                return false;
-            };
-            in_pool(seen.pool).any(|other| {
-                // A node that is broker and controller has two pools with these names.
-                let is_complete =
-                    |other: &&Seen| other.last == self.dumps && other.first <= seen.last;
-                let stays = self.seen.get(other).filter(is_complete).is_some();
-                stays && numbered(other).is_some_and(|(same, n)| same == stem && n > number)
-            })
-        };
+        let higher_stays = || self.higher_stays(name, seen, present);
         let none_is_left = || in_pool(seen.pool).next().is_none();
         match seen.pool {
             Pool::RequestHandler | Pool::EventProcessor | Pool::LogCleaner => {

@@ -1,7 +1,8 @@
-//! What thread dumps and the progress of threads mean. Pure functions of dumps and samples.
+//! What thread dumps, the progress of threads and lines of the log mean. Pure functions.
 
 pub mod known_issues;
 pub mod likely;
+pub mod log_signatures;
 pub mod loops;
 pub mod missing;
 pub mod pools;

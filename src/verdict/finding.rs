@@ -8,22 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::forecast::Forecast;
 use crate::model::EvidenceStatus;
 use crate::model::ProcessKey;
+pub use crate::model::Severity;
 use crate::model::named::named;
 use crate::model::{Moment, NamedIssue};
-
-named! {
-    /// How much a finding matters; fixed for each [`FindingId`].
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    pub enum Severity {
-        /// Nothing is wrong now.
-        Info = "info",
-        /// Look today.
-        Warning = "warning",
-        /// Act now.
-        Critical = "critical",
-    }
-}
 
 /// What is the same for every finding of a kind.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ macro_rules! tests {
 
 mod groups;
 mod incident;
+mod logs;
 mod metadata_log;
 mod secured;
 mod soak;

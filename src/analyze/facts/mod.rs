@@ -9,6 +9,7 @@ mod logs;
 mod nothing;
 mod process;
 mod registrations;
+mod signatures;
 mod sockets;
 mod topics;
 
@@ -59,6 +60,9 @@ pub(super) fn gather(
         if let Some(log) = &file.log {
             all.broker_log(file, log, name.filter(|_| log.broker));
             all.client_log(file, log);
+            if log.broker {
+                all.signatures(file, name);
+            }
         }
     }
     let (stalled, loops) = stalls::find(files, owners);

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     BrokerSnapshot, CollectorName, Deadlock, EvidenceStatus, Mode, Moment, PoolFindings, Reading,
-    Release, Snapshot, StateCounts, TcpState, rfc3339,
+    Release, Severity, Snapshot, StateCounts, TcpState, rfc3339,
 };
 use crate::threads::known_issues::exposure::exposures;
+use crate::threads::log_signatures::log_signatures;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState};
 use crate::verdict::forecast::Forecast;
@@ -55,6 +56,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             process(f, broker, now);
             sockets(f, broker, now);
             threads(f, broker, now);
+            log(f, broker, now);
             cluster(f, broker, now);
             zookeeper(f, broker, now);
             probes(f, broker, now);
@@ -287,6 +289,29 @@ fn threads(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     for (reason, count) in &broker.dump_failures {
         f.add(&DUMP_FAILURES, &[label, reason.name()], *count as f64);
     }
+}
+
+/// A signature that was not seen is 0, so that its first line is an increase.
+fn log(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let label = broker.label.as_str();
+    let Some(log) = broker.log.fresh(now) else {
+        return;
+    };
+    let known = log_signatures().iter();
+    let mut counts: BTreeMap<&str, (Severity, u64)> = known
+        .map(|of| (of.name.as_str(), (of.severity, 0)))
+        .collect();
+    for (name, seen) in &log.signatures {
+        counts.insert(name, (seen.severity, seen.count));
+    }
+    for (name, (severity, count)) in counts {
+        f.add(
+            &LOG_SIGNATURES,
+            &[label, name, severity.name()],
+            count as f64,
+        );
+    }
+    f.add(&LOG_SKIPPED, &[label], log.skipped_bytes as f64);
 }
 
 /// One series for each pool that could be checked.

@@ -10,10 +10,11 @@ use crate::model::clock_text;
 use crate::model::duration_text;
 use crate::model::routes;
 use crate::model::{
-    BrokerSnapshot, Deadlock, DeadlockedThread, Moment, NamedIssue, Stall, StandingDeadlock,
-    ThreadReport,
+    BrokerSnapshot, Deadlock, DeadlockedThread, LogReport, Moment, NamedIssue, Stall,
+    StandingDeadlock, ThreadReport,
 };
 use crate::threads::likely::likely_text;
+use crate::threads::log_signatures::log_signatures;
 use crate::threads::stack::shown;
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, Recovery, Severity};
@@ -90,6 +91,7 @@ pub(super) fn section(
             }
             @if let Some(present) = &broker.deadlock { (deadlocks(present, index)) }
             @if let Some(report) = report { (other_threads(report, now)) }
+            @if let Some(log) = broker.log.fresh(now) { (lines_of_log(log)) }
             @if !unknown.is_empty() {
                 h3 { "Unknown, and why" }
                 ul {
@@ -256,6 +258,35 @@ fn other_threads(report: &ThreadReport, now: Moment) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// The last line of each kind, the most severe kinds first.
+fn lines_of_log(log: &LogReport) -> Markup {
+    let seen = log.signatures.iter();
+    let mut seen: Vec<_> = seen
+        .filter_map(|(name, count)| Some((name, count, count.last.as_ref()?)))
+        .collect();
+    seen.sort_by_key(|(_, count, last)| std::cmp::Reverse((count.severity, last.at)));
+    html! {
+        @if !seen.is_empty() {
+            h3 { "In its log" }
+            ul {
+                @for (name, count, last) in seen.iter().take(LINES) {
+                    li {
+                        strong { (name) } " " span.badge { (count.severity.name()) } " "
+                        @if count.count > 1 { (count.count) " times, last " }
+                        (clock_text(last.at)) ". "
+                        @if let Some(known) = log_signatures().iter().find(|known| known.name == **name) {
+                            (known.meaning) " Where to look: " (known.blames.name()) ". " (known.what_to_do)
+                        }
+                        br; code { (cut(&last.text, LINE)) }
+                    }
+                }
+                (more(seen.len(), LINES))
+            }
+        }
+        @if log.skipped_bytes > 0 { p { (log.skipped_bytes) " bytes of its log were not read: it grew too fast." } }
     }
 }
 

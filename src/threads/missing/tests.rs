@@ -22,12 +22,108 @@ fn observe(
     behind: &[(i32, u64)],
     second: u64,
 ) -> Option<PoolFindings<MissingThread>> {
+    observe_deaths(inventory, names, behind, &Deaths::default(), second)
+}
+
+fn observe_deaths(
+    inventory: &mut ThreadInventory,
+    names: &[&str],
+    behind: &[(i32, u64)],
+    deaths: &Deaths,
+    second: u64,
+) -> Option<PoolFindings<MissingThread>> {
     let text = dump(names);
     inventory.observe(
         &parse(&text).unwrap()[0],
         Some(&behind.iter().copied().collect()),
+        deaths,
         Moment(second * 1000),
     )
+}
+
+/// After two dumps of `before`, what one dump of `after` 2 s after the death of the first of them shows, and what further
+/// ones each 15 s show.
+fn after_death(before: &[&str], after: &[&str], gone: bool, logged: bool) -> (bool, Vec<bool>) {
+    let mut inventory = ThreadInventory::default();
+    observe(&mut inventory, before, &[], 0);
+    observe(&mut inventory, before, &[], 15);
+    let mut deaths = Deaths::default();
+    if gone {
+        deaths.add_gone(before[0].to_owned(), Moment(20_000));
+    }
+    if logged {
+        deaths.add_logged(before[0].to_owned(), Moment(20_000));
+    }
+    let mut is_missing = |second| {
+        let findings = observe_deaths(&mut inventory, after, &[], &deaths, second).unwrap();
+        let names: Vec<&str> = findings.found.iter().map(|of| of.thread.as_str()).collect();
+        assert!(names.is_empty() || findings.pools.contains(&findings.found[0].pool));
+        names == before[..1]
+    };
+    let first = is_missing(22);
+    (first, [37, 52, 120].map(is_missing).to_vec())
+}
+
+#[test]
+fn one_dump_is_enough_where_kernel_and_log_agree() {
+    let reaper = ["ExpirationReaper-1-Produce", "main"];
+    let cleaner = ["kafka-log-cleaner-thread-0", "main"];
+    let fetcher = ["ReplicaFetcherThread-0-3", "ReplicaFetcherThread-1-3"];
+    let top = ["kafka-request-handler-7", "kafka-request-handler-6"];
+    type Row<'a> = (&'a [&'a str], bool, bool, bool, [bool; 3]);
+    let table: [Row<'_>; 9] = [
+        // The kernel alone, where the pool is never empty or replaced.
+        (&HANDLERS, true, false, true, [true; 3]),
+        (&reaper, true, false, true, [true; 3]),
+        // A cleaner is replaced with its settings, a fetcher may have no partition, a pool is made smaller.
+        (&cleaner, true, false, false, [true; 3]),
+        (&fetcher, true, false, false, [false; 3]),
+        (&top, true, false, false, [false; 3]),
+        // The log knows. A fetcher counts for a minute, then the ISR decides.
+        (&cleaner, true, true, true, [true; 3]),
+        (&top, false, true, true, [true; 3]),
+        (&fetcher, true, true, true, [true, true, false]),
+        // Without either two dumps are needed.
+        (&HANDLERS, false, false, false, [true; 3]),
+    ];
+    for (before, gone, logged, at_once, later) in table {
+        let found = after_death(before, &before[1..], gone, logged);
+        assert_eq!(
+            found,
+            (at_once, later.to_vec()),
+            "{before:?} {gone} {logged}"
+        );
+    }
+    // A thread of that name that runs again is not missing, and a death of long ago says nothing.
+    let mut inventory = ThreadInventory::default();
+    let mut deaths = Deaths::default();
+    deaths.add_logged(top[0].to_owned(), Moment(20_000));
+    let mut found = |names: &[&str], second| {
+        let found = observe_deaths(&mut inventory, names, &[], &deaths, second);
+        found.map_or(0, |of| of.found.len())
+    };
+    let steps: [(&[&str], u64); 5] = [
+        (&top, 0),
+        (&top, 15),
+        (&top[1..], 22),
+        (&top, 37),
+        (&top[1..], 90),
+    ];
+    assert_eq!(
+        steps.map(|(names, second)| found(names, second)),
+        [0, 0, 1, 0, 0]
+    );
+}
+
+#[test]
+fn deaths_are_bounded() {
+    let mut deaths = Deaths::default();
+    for number in 0..1000 {
+        deaths.add_gone(format!("thread-{number}"), Moment(number));
+    }
+    assert_eq!(deaths.gone.len(), MOST_DEATHS);
+    deaths.add_gone("later".into(), Moment(100_000));
+    assert_eq!(deaths.gone.len(), 1);
 }
 
 /// The names of the missing threads after two dumps of `before` and `times` dumps of `after`, each 15 s later.
@@ -256,9 +352,10 @@ fn a_thread_that_returns_is_not_missing() {
 fn fetchers_are_unknown_without_the_cluster() {
     let text = dump(&["ReplicaFetcherThread-0-3", "kafka-request-handler-0"]);
     let mut inventory = ThreadInventory::default();
-    inventory.observe(&parse(&text).unwrap()[0], None, Moment(0));
+    let deaths = Deaths::default();
+    inventory.observe(&parse(&text).unwrap()[0], None, &deaths, Moment(0));
     let findings = inventory
-        .observe(&parse(&text).unwrap()[0], None, Moment(15_000))
+        .observe(&parse(&text).unwrap()[0], None, &deaths, Moment(15_000))
         .unwrap();
     assert_eq!(findings.pools, ["request_handler".to_owned()].into());
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::discover::properties::{MalformedEscape, Properties, comes_from_provider};
+use super::properties::{MalformedEscape, Properties, comes_from_provider};
 
 /// As Kafka's own log writes it.
 pub const HIDDEN: &str = "[hidden]";

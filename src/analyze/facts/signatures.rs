@@ -1,0 +1,77 @@
+//! The severest lines of a broker's log, by the signatures that the collector `logs` counts.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use super::gathering::{Gathering, count, fact, list};
+use crate::analyze::artifact::File;
+use crate::analyze::explanation::{FactKind, Source};
+use crate::analyze::names::Name;
+use crate::model::Severity;
+use crate::threads::log_signatures::{Found, LogMatcher, LogReader, log_signatures};
+
+/// Threads that are named.
+const NAMED: usize = 8;
+
+#[derive(Default)]
+struct Seen {
+    times: u64,
+    first: String,
+    last: String,
+    threads: Vec<String>,
+}
+
+impl Gathering<'_> {
+    /// `own` is the broker that wrote the log, where that is known.
+    pub(super) fn signatures(&mut self, file: &File<'_>, own: Option<&Name>) {
+        static MATCHER: LazyLock<Option<LogMatcher>> = LazyLock::new(|| LogMatcher::new(&[]).ok());
+        let Some(matcher) = &*MATCHER else { return };
+        let mut seen: BTreeMap<usize, Seen> = BTreeMap::new();
+        let mut found = |line: Found| {
+            let seen = seen.entry(line.signature).or_default();
+            if seen.times == 0 {
+                seen.first = time(&line.text);
+            }
+            seen.times += 1;
+            seen.last = time(&line.text);
+            let new = line.thread.filter(|name| !seen.threads.contains(name));
+            seen.threads
+                .extend(new.filter(|_| seen.threads.len() < NAMED));
+        };
+        let mut reader = LogReader::default();
+        reader.read(file.text.as_bytes(), matcher, &mut found);
+        // The last line may have no end.
+        reader.read(b"\n", matcher, &mut found);
+        for (number, seen) in seen {
+            let known = log_signatures().get(number);
+            let Some(of) = known.filter(|of| of.severity == Severity::Critical) else {
+                continue;
+            };
+            let when = match seen.first.is_empty() {
+                true => String::new(),
+                false if seen.times == 1 => format!(" at {}", seen.first),
+                false => format!(", {} to {}", seen.first, seen.last),
+            };
+            let threads = match seen.threads.is_empty() {
+                true => String::new(),
+                false => format!(": {}", list(&seen.threads)),
+            };
+            let (name, times, meaning) = (&of.name, count(seen.times, "time"), &of.meaning);
+            let text = format!("its log has {name} {times}{when}{threads}. {meaning}");
+            let fact = fact(FactKind::Logged, file, text, &[("times", seen.times)]);
+            self.add(own, fact.against(own.map(|_| Source::Own)));
+        }
+    }
+}
+
+/// To the second, as printed: `2018-07-14 04:38:45`; empty where the line does not begin with it.
+fn time(line: &str) -> String {
+    let start = line.trim_start_matches('[').get(..19).unwrap_or_default();
+    let is_time = start
+        .chars()
+        .all(|c| c.is_ascii_digit() || "-:, T".contains(c));
+    match is_time {
+        true => start.to_owned(),
+        false => String::new(),
+    }
+}

@@ -1,0 +1,47 @@
+//! What a broker's own log says.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Moment, Severity};
+
+/// What stood in a broker's log since the exporter follows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// The files that are followed, as the broker names them.
+    pub files: Vec<PathBuf>,
+    /// By signature: those that were seen, and those of the config file.
+    pub signatures: BTreeMap<String, LogSignatureCount>,
+    /// Bytes that were passed over because the log grew faster than it may be read.
+    pub skipped_bytes: u64,
+}
+
+/// How often a signature was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSignatureCount {
+    pub severity: Severity,
+    pub count: u64,
+    pub last: Option<LogLine>,
+}
+
+impl LogSignatureCount {
+    pub fn none(severity: Severity) -> LogSignatureCount {
+        LogSignatureCount {
+            severity,
+            count: 0,
+            last: None,
+        }
+    }
+}
+
+/// A line of the log, without secrets, and with the exception's line where that has the signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was read.
+    pub at: Moment,
+    pub text: String,
+    /// The id of the broker that it names.
+    pub peer: Option<i32>,
+}
