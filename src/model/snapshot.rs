@@ -164,10 +164,11 @@ impl BrokerSnapshot {
     }
 
     /// The readings: the collector of each, its name for a person, and what is known. `untracked_sockets` is left out, as
-    /// it is known whenever `connections` is; so is what the cluster does not have, because it keeps its metadata elsewhere.
+    /// it is known whenever `connections` is; so is `fetch`, which is not sent to a broker that leads nothing, and what the
+    /// cluster does not have, because it keeps its metadata elsewhere.
     pub fn readings(&self) -> impl Iterator<Item = (CollectorName, &'static str, &dyn AnyReading)> {
         use CollectorName as C;
-        let all: [(CollectorName, &'static str, &dyn AnyReading); 19] = [
+        let all: [(CollectorName, &'static str, &dyn AnyReading); 18] = [
             (C::Process, "process", &self.process),
             (C::Process, "open file handles", &self.open_fds),
             (C::Fds, "file handles by kind", &self.fd_kinds),
@@ -179,7 +180,6 @@ impl BrokerSnapshot {
             (C::Connections, "connections by owner", &self.connections),
             (C::Cluster, "answers to requests", &self.probes),
             (C::Cluster, "cluster state", &self.cluster),
-            (C::Groups, "answer to a fetch", &self.fetch),
             (C::Groups, "consumer groups", &self.groups),
             (C::MetadataLog, "metadata log", &self.metadata_log),
             (C::ZooKeeper, "registration in ZooKeeper", &self.zookeeper),

@@ -38,18 +38,10 @@ impl Why {
 impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Why::GroupAcl => f.write_str(
-                "the exporter's user (ANONYMOUS without a login) may not describe the group: the ACLs should allow Describe on groups",
-            ),
-            Why::TopicAcl => f.write_str(
-                "the exporter's user (ANONYMOUS without a login) may not describe the topic: the ACLs should allow Describe on topics",
-            ),
-            Why::Elsewhere => f.write_str(
-                "another broker leads a partition of it, and this one has no replica of that which is in sync",
-            ),
-            Why::NoMembers => f.write_str(
-                "before 0.10.2, Kafka says the offsets of a group without consumers to nobody who does not know its topics",
-            ),
+            Why::GroupAcl => f.write_str("the ACLs allow no Describe on the group"),
+            Why::TopicAcl => f.write_str("the ACLs allow no Describe on the topic"),
+            Why::Elsewhere => f.write_str("another broker leads, and no replica here is in sync"),
+            Why::NoMembers => f.write_str("before 0.10.2, offsets without a member are unknown"),
             Why::Kafka(code) => write!(f, "the broker answered with Kafka's error {code}"),
         }
     }
