@@ -94,6 +94,14 @@ fn a_death_is_reported(version: &str, names: impl Fn(&str, &str) -> String) {
         let dumps = cluster.brokers().map(|broker| broker.id());
         let before: BTreeMap<i32, String> =
             dumps.map(|id| (id, cluster.jstack(id).unwrap())).collect();
+        // Two dumps are 2 s apart at least.
+        wait_for("dumps to be over", Duration::from_secs(40), || {
+            let metrics = exporter.metrics();
+            let age = |id| metrics.of("thread_dump_age_seconds", id);
+            cluster
+                .brokers()
+                .all(|broker| age(broker.id()).is_some_and(|age| age > 2.0))
+        });
         let (id, line, since) = end_one(&cluster, &folder, file, line);
         let counted = format!(
             "log_signatures_total{{broker=\"{id}\",signature=\"{signature}\",severity=\"critical\"}}"
