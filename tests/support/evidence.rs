@@ -132,12 +132,14 @@ pub fn kill_in_a_loop(times: u32) {
             .stdout(Stdio::null());
         command
     };
-    let (mut complete_before, mut killed_midway) = (0, 0);
+    assert_eq!(run(&cell, command()).0, Some(0));
+    let all = fs::read_dir(dir.join(&names()[0])).unwrap().count();
+    let (mut complete_before, mut killed_midway) = (1, 0);
     for round in 0..times {
         let before = names();
         let mut writer = cell.spawn(command()).unwrap();
-        // Writers are killed with every number of files, from none to all, and some only after their end.
-        let files = (16 * (times - 1 - round) / times) as usize;
+        // Writers are killed with every number of files, from more than there are, which is after their end, to none.
+        let files = (all + 1) * (times - 1 - round) as usize / (times - 1) as usize;
         let far_enough = || match names().iter().find(|name| !before.contains(name)) {
             Some(name) if name.starts_with('.') => {
                 fs::read_dir(dir.join(name)).map_or(true, |now| now.count() >= files)

@@ -137,7 +137,7 @@ impl Metrics {
         ))
     }
 
-    /// The names of the findings that are active, of any broker.
+    /// The names of the findings that are active, of any broker, but for what is known of its version.
     pub fn active_findings(&self) -> BTreeSet<String> {
         let active = self.0.iter().filter(|(_, value)| **value == 1.0);
         let names = active.filter_map(|(series, _)| {
@@ -146,7 +146,7 @@ impl Metrics {
                 .split_once("finding=\"")?;
             Some(rest.split_once('"')?.0.to_owned())
         });
-        names.collect()
+        names.filter(|name| name != "known_issue_exposed").collect()
     }
 
     /// Whether a collector's last run read everything.
