@@ -215,9 +215,9 @@ impl Asker {
 
     fn failure(&mut self, error: &ClientError) -> Failure {
         self.notice_abandoned();
-        let reason = error.reason();
-        self.owes = matches!(reason, Reason::Timeout | Reason::Slow | Reason::NoRoom);
-        Failure::new(reason, format!("{}: {error}", self.name))
+        // Where no connection was made, nothing is owed.
+        self.owes = matches!(&self.open, Some((_, open)) if open.is_owed());
+        Failure::new(error.reason(), format!("{}: {error}", self.name))
     }
 
     async fn request<T: Send + 'static>(

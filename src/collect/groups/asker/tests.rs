@@ -428,3 +428,22 @@ async fn a_connection_that_ends_with_an_answer_owed_is_followed_by_a_long_rest()
     // Only ApiVersions, by which the end is noticed.
     assert!(asked(&own)[before..].iter().all(|api| *api == 18));
 }
+
+#[tokio::test]
+async fn nothing_is_owed_where_no_connection_was_made() {
+    let (_, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    assert!(asker.round().await.groups.unwrap().silence.is_none());
+    // The kernel drops what does not fit into the accept queue.
+    let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let address = full.local_addr().unwrap();
+    let _first = std::net::TcpStream::connect(address).unwrap();
+    let client = Client::new(address.to_string(), asker.context.own.clone(), asker.timing);
+    let (door, _) = asker.open.take().unwrap();
+    asker.open = Some((door, client));
+    let report = asker.round().await.groups.unwrap();
+    let why = report.silence.unwrap();
+    assert!(why.contains("accepted no connection"), "{why}");
+    assert!(!asker.owes());
+}
