@@ -296,6 +296,14 @@ impl Asker {
             None => false,
         };
         let mut groups = listing.groups;
+        let names: Arc<[Arc<str>]> = groups.keys().take(GROUPS_NAMED).cloned().collect();
+        let total = groups.len() as u64 + listing.left_out;
+        // Their names are known now, even if a request for one of them hangs.
+        self.known = Some(GroupsReport {
+            names: Arc::clone(&names),
+            total,
+            ..GroupsReport::default()
+        });
         let mut assigned = BTreeMap::new();
         if !all_at_once || groups.values().any(Option::is_none) {
             let names: Vec<Arc<str>> = groups.keys().take(MOST_DESCRIBED).cloned().collect();
@@ -331,22 +339,16 @@ impl Asker {
         }
         let assigned = (!all_at_once).then_some(assigned);
         let lags = self.lags(&groups, assigned, until).await?;
-        let report = GroupsReport {
-            names: groups.keys().take(GROUPS_NAMED).cloned().collect(),
-            total: groups.len() as u64 + listing.left_out,
+        Ok(GroupsReport {
+            names,
+            total,
             silence: None,
             states,
             lags: lags.known.into(),
             lags_left_out: lags.left_out,
             unknown_lags: lags.unknown,
             why_unknown: lags.why.map(|why| why.to_string().into()),
-        };
-        self.known = Some(GroupsReport {
-            names: Arc::clone(&report.names),
-            total: report.total,
-            ..GroupsReport::default()
-        });
-        Ok(report)
+        })
     }
 
     async fn listing(&mut self) -> Result<Listing, Failure> {

@@ -64,6 +64,8 @@ struct Fake {
     /// Whether the connection is closed at the next request after a Fetch that is not.
     closes: AtomicBool,
     fetch_error: i16,
+    /// Whether OffsetFetch is answered.
+    says_offsets: bool,
     /// Who asked ListOffsets for what.
     ends_asked: Mutex<Vec<(i32, i32)>>,
 }
@@ -81,6 +83,7 @@ impl Default for Fake {
             fetches: AtomicBool::new(true),
             closes: AtomicBool::new(false),
             fetch_error: 1,
+            says_offsets: true,
             ends_asked: Mutex::default(),
         }
     }
@@ -129,6 +132,7 @@ impl Fake {
                 Answer::Body(bytes)
             }
             15 => encoded(&self.described(), 0),
+            9 if !self.says_offsets => Answer::Silence,
             9 => {
                 let mut body = rest;
                 let request = OffsetFetchRequest::decode(&mut body, asked.version).unwrap();
@@ -427,6 +431,24 @@ async fn a_connection_that_ends_with_an_answer_owed_is_followed_by_a_long_rest()
     }
     // Only ApiVersions, by which the end is noticed.
     assert!(asked(&own)[before..].iter().all(|api| *api == 18));
+}
+
+#[tokio::test]
+async fn groups_are_named_though_a_request_for_one_of_them_has_hung_from_the_start() {
+    let fake = Fake {
+        says_offsets: false,
+        ..Fake::default()
+    };
+    let (_, own) = fake.start().await;
+    let mut asker = asker(&own).await;
+    for _ in 0..2 {
+        let report = asker.round().await.groups.unwrap();
+        assert_eq!(report.named().as_deref(), Some("billing, orders"));
+        let why = report.silence.unwrap();
+        assert!(why.contains("has not answered OffsetFetch"), "{why}");
+        assert!(asker.owes() && report.states.is_empty());
+    }
+    assert_eq!(asked(&own), [18, 1, 16, 9]);
 }
 
 #[tokio::test]
