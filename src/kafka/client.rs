@@ -149,6 +149,12 @@ impl Client {
         self.loopback = allowed;
     }
 
+    /// Whether the broker has not answered the newest request on the kept connection.
+    pub fn is_owed(&self) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|kept| kept.conn.unanswered_since().is_some())
+    }
+
     /// Reads a late answer if one came, and returns whether the broker still owes one. For a broker that is not asked any
     /// more.
     pub async fn owes_answer(&mut self) -> bool {

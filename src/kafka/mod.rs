@@ -16,7 +16,7 @@ mod reader;
 mod resolver;
 pub mod scram;
 pub mod security;
-mod thread;
+pub(crate) mod thread;
 mod timing;
 mod tls_error;
 mod transport;

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 ///
 /// # Errors
 /// No thread can be started, or `work` panicked.
-pub(super) async fn on_thread<T: Send + 'static>(
+pub(crate) async fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {

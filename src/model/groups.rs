@@ -12,6 +12,9 @@ use super::visible;
 /// Names of groups that are kept, for the case that their coordinator falls silent.
 pub const GROUPS_NAMED: usize = 64;
 
+/// Lags of a broker that a recording has.
+pub(super) const LAGS_RECORDED: usize = 32;
+
 named! {
     /// The state of a group, in Kafka's words.
     #[derive(Serialize, Deserialize)]
@@ -84,6 +87,20 @@ impl GroupsReport {
         }
     }
 
+    /// The same with at most so many lags, of which the others are counted.
+    pub(super) fn with_largest_lags(&self, most: usize) -> GroupsReport {
+        let mut lags: Vec<&GroupLag> = self.lags.iter().collect();
+        lags.sort_by_key(|lag| std::cmp::Reverse(lag.records));
+        lags.truncate(most);
+        lags.sort_by_key(|lag| (&lag.group, &lag.topic));
+        let left_out = self.lags.len() - lags.len();
+        GroupsReport {
+            lags: lags.into_iter().cloned().collect(),
+            lags_left_out: self.lags_left_out.saturating_add(left_out as u64),
+            ..self.clone()
+        }
+    }
+
     /// Some names, and how many more there are; None without any.
     pub fn named(&self) -> Option<String> {
         let all = usize::try_from(self.total).unwrap_or(usize::MAX);
@@ -106,7 +123,12 @@ pub struct GroupLag {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
     use super::*;
+    use crate::model::{BrokerSnapshot, Moment, Reading};
 
     /// The words of `ConsumerGroupState` and `GroupState` in Kafka's source.
     #[test]
@@ -125,6 +147,36 @@ mod tests {
         ] {
             assert_eq!(GroupState::of_kafka(word), state, "{word}");
         }
+    }
+
+    #[test]
+    fn a_recording_has_the_largest_lags_and_the_number_of_the_others() {
+        let lag = |n: u64| GroupLag {
+            group: format!("g{n:03}").into(),
+            topic: "t".into(),
+            records: n,
+        };
+        let mut broker = BrokerSnapshot {
+            groups: Reading::Known {
+                value: GroupsReport {
+                    lags: (0..1000).map(lag).collect(),
+                    lags_left_out: 5,
+                    ..GroupsReport::default()
+                },
+                at: Moment(1),
+                valid_for: Duration::from_secs(90),
+            },
+            ..BrokerSnapshot::default()
+        };
+        let recorded = |broker: &BrokerSnapshot| -> BrokerSnapshot {
+            serde_json::from_str(&serde_json::to_string(broker).unwrap()).unwrap()
+        };
+        broker = recorded(&broker);
+        let (report, _) = broker.groups.last().unwrap();
+        let expected: Vec<GroupLag> = (968..1000).map(lag).collect();
+        assert_eq!((&*report.lags, report.lags_left_out), (&*expected, 973));
+        // What fits is as it was.
+        assert_eq!(recorded(&broker), broker);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::groups::LAGS_RECORDED;
 use super::reading::NOT_READ_YET;
 use super::{
     AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, GroupsReport, Label, LogReport,
@@ -113,7 +114,7 @@ pub struct BrokerSnapshot {
     /// A Fetch, which takes the lock of a partition that the broker leads.
     #[serde(default)]
     pub fetch: Reading<Probe>,
-    #[serde(default)]
+    #[serde(default, serialize_with = "largest_lags")]
     pub groups: Reading<GroupsReport>,
     /// Only KRaft nodes have it.
     #[serde(default)]
@@ -150,6 +151,30 @@ fn known_collectors<'de, D: Deserializer<'de>>(
     let all = BTreeMap::<String, CollectorStatus>::deserialize(deserializer)?;
     let known = |(name, status): (String, _)| Some((CollectorName::of_name(&name)?, status));
     Ok(all.into_iter().filter_map(known).collect())
+}
+
+/// A line a second is recorded, and a broker may have a thousand lags.
+fn largest_lags<S: Serializer>(
+    groups: &Reading<GroupsReport>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match groups {
+        Reading::Known {
+            value,
+            at,
+            valid_for,
+        } if value.lags.len() > LAGS_RECORDED => {
+            let (at, valid_for) = (*at, *valid_for);
+            let value = value.with_largest_lags(LAGS_RECORDED);
+            let recorded = Reading::Known {
+                value,
+                at,
+                valid_for,
+            };
+            recorded.serialize(serializer)
+        }
+        _ => groups.serialize(serializer),
+    }
 }
 
 impl BrokerSnapshot {

@@ -43,10 +43,13 @@ impl Pauses {
         for ((from, before), (to, after)) in
             self.samples.iter().zip(self.samples.iter().skip(1)).rev()
         {
-            let span = to.since(*from).min(left);
+            let span = to.since(*from);
             let all = earlier + after.saturating_sub(*before);
             let here = all.min(span);
-            (paused, earlier, left) = (paused + here, all - here, left - span);
+            // Where readings are rare, nobody knows when within a long span the pauses were.
+            let inside = span.min(left);
+            paused += here.mul_f64(inside.div_duration_f64(span));
+            (earlier, left) = (all - here, left - inside);
         }
         Some(paused.as_secs_f64() / WINDOW.as_secs_f64())
     }
@@ -93,6 +96,28 @@ mod tests {
         near(&one, 0.0);
         // What a pause took before the window does not count.
         near(&[[0.0, 5.0].as_slice(), &[5.0; 9]].concat(), 0.1);
+    }
+
+    /// As with `intervals: {progress: 1m}`, or beside a host that lets the exporter run rarely.
+    #[test]
+    fn rare_readings_accuse_no_healthy_jvm() {
+        let share = |readings: &[(u64, f64)]| {
+            let mut pauses = Pauses::default();
+            for (second, total) in readings {
+                let at = Moment(1_000_000 + second * 1000);
+                pauses.push(at, Duration::from_secs_f64(*total));
+            }
+            pauses.share().unwrap()
+        };
+        let near = |share: f64, expected: f64| {
+            assert!((share - expected).abs() < 1e-9, "{share}, not {expected}");
+        };
+        // 15 % of the time.
+        near(share(&[(0, 0.0), (60, 9.0)]), 0.15);
+        near(share(&[(0, 0.0), (8, 1.2), (16, 2.4)]), 0.15);
+        near(share(&[(0, 0.0), (60, 54.0)]), 0.9);
+        // One pause of 30 s, which ended before the last reading.
+        near(share(&[(0, 0.0), (20, 0.0), (40, 30.0)]), 1.0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::collect::cluster::probe_of;
 use crate::collect::cluster::way::Door;
 use crate::collect::context::BrokerContext;
 use crate::kafka::client::{Client, ClientError, Timing};
+use crate::kafka::thread::on_thread;
 use crate::kafka::wire::WireError;
 use crate::kafka::wire::groups::{self as kafka, Request, TopicPartition};
 use crate::model::{Failure, GROUPS_NAMED, GroupState, GroupsReport, Probe, Reason};
@@ -24,6 +25,8 @@ const DESCRIBED_AT_ONCE: usize = 50;
 const MOST_DESCRIBED: usize = 2000;
 /// Partitions in one ListOffsets.
 const ENDS_AT_ONCE: usize = 1000;
+/// So many are computed within a millisecond.
+const FEW_COMMITS: usize = 1000;
 /// A connection that ended while it owed an answer may have left a request handler behind, which waits for a lock for ever.
 /// Another request would take a second one.
 const REST: Duration = Duration::from_secs(3600);
@@ -215,9 +218,9 @@ impl Asker {
 
     fn failure(&mut self, error: &ClientError) -> Failure {
         self.notice_abandoned();
-        let reason = error.reason();
-        self.owes = matches!(reason, Reason::Timeout | Reason::Slow | Reason::NoRoom);
-        Failure::new(reason, format!("{}: {error}", self.name))
+        // Where no connection was made, nothing is owed.
+        self.owes = matches!(&self.open, Some((_, open)) if open.is_owed());
+        Failure::new(error.reason(), format!("{}: {error}", self.name))
     }
 
     async fn request<T: Send + 'static>(
@@ -296,7 +299,16 @@ impl Asker {
             None => false,
         };
         let mut groups = listing.groups;
+        let names: Arc<[Arc<str>]> = groups.keys().take(GROUPS_NAMED).cloned().collect();
+        let total = groups.len() as u64 + listing.left_out;
+        // Their names are known now, even if a request for one of them hangs.
+        self.known = Some(GroupsReport {
+            names: Arc::clone(&names),
+            total,
+            ..GroupsReport::default()
+        });
         let mut assigned = BTreeMap::new();
+        let mut room = MOST_COMMITS;
         if !all_at_once || groups.values().any(Option::is_none) {
             let names: Vec<Arc<str>> = groups.keys().take(MOST_DESCRIBED).cloned().collect();
             for some in names.chunks(DESCRIBED_AT_ONCE) {
@@ -304,13 +316,16 @@ impl Asker {
                     break;
                 }
                 let request = Request::describe_groups(some);
-                for detail in self.request(&request, Detail::read).await? {
+                let read = move |body: &[u8]| Detail::read(body, room);
+                for detail in self.request(&request, read).await? {
                     if let Some(state) = groups.get_mut(&detail.group) {
                         *state = Some(match detail.error {
                             0 => detail.state,
                             _ => GroupState::Unknown,
                         });
                         if !all_at_once {
+                            let kept = detail.assigned.as_ref().map_or(0, Vec::len);
+                            room = room.saturating_sub(kept);
                             assigned.insert(detail.group, detail.assigned);
                         }
                     }
@@ -331,22 +346,16 @@ impl Asker {
         }
         let assigned = (!all_at_once).then_some(assigned);
         let lags = self.lags(&groups, assigned, until).await?;
-        let report = GroupsReport {
-            names: groups.keys().take(GROUPS_NAMED).cloned().collect(),
-            total: groups.len() as u64 + listing.left_out,
+        Ok(GroupsReport {
+            names,
+            total,
             silence: None,
             states,
             lags: lags.known.into(),
             lags_left_out: lags.left_out,
             unknown_lags: lags.unknown,
             why_unknown: lags.why.map(|why| why.to_string().into()),
-        };
-        self.known = Some(GroupsReport {
-            names: Arc::clone(&report.names),
-            total: report.total,
-            ..GroupsReport::default()
-        });
-        Ok(report)
+        })
     }
 
     async fn listing(&mut self) -> Result<Listing, Failure> {
@@ -398,8 +407,8 @@ impl Asker {
             Some((_, client)) => client.group_versions(),
             None => return Ok(lags),
         };
-        let settings = self.context.config.groups.clone();
-        let wanted = groups.keys().filter(|group| settings.is_wanted(group));
+        let config = Arc::clone(&self.context.config);
+        let wanted = groups.keys().filter(|group| config.groups.is_wanted(group));
         for (at, group) in wanted.enumerate() {
             if at >= MOST_LAGS || commits.len() >= MOST_COMMITS || Instant::now() >= until {
                 lags.left_out += 1;
@@ -434,28 +443,50 @@ impl Asker {
                 (code, _) => lags.add_unknown(Why::of_error(code)),
             }
         }
-        let partitions: BTreeSet<TopicPartition> = commits
-            .iter()
-            .map(|commit| (Arc::clone(&commit.topic), commit.partition))
-            .collect();
-        let ends = self.ends(partitions.into_iter().collect(), until).await?;
-        lags.add(commits, &ends);
-        Ok(lags)
+        let size = commits.len();
+        let partitions = move || {
+            let of = |commit: &Commit| (Arc::clone(&commit.topic), commit.partition);
+            let partitions: BTreeSet<TopicPartition> = commits.iter().map(of).collect();
+            (commits, partitions.into_iter().collect::<Vec<_>>())
+        };
+        let (commits, partitions) = self.computed(size, partitions).await?;
+        let ends = self.ends(&partitions, until).await?;
+        let add = move || {
+            lags.add(commits, &ends);
+            lags
+        };
+        self.computed(size, add).await
+    }
+
+    /// What is made of so many commits: of many of them in another thread, so that no scrape waits for it.
+    async fn computed<T: Send + 'static>(
+        &self,
+        commits: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        if commits <= FEW_COMMITS {
+            return Ok(work());
+        }
+        let name = &self.name;
+        let failed = |error| {
+            let why = format!("{name}: the lag of its groups was not computed: {error}");
+            Failure::new(Reason::Io, why)
+        };
+        on_thread("groups", work).await.map_err(failed)
     }
 
     /// The end offsets of these partitions, as far as this broker knows them: those that it leads, and of those that it
     /// follows what it has itself, if it is in every ISR.
     async fn ends(
         &mut self,
-        partitions: Vec<TopicPartition>,
+        partitions: &[TopicPartition],
         until: Instant,
     ) -> Result<Ends, Failure> {
-        let mut ends = self.ends_as(kafka::CLIENT, &partitions, until).await?;
+        let mut ends = self.ends_as(kafka::CLIENT, partitions, until).await?;
         let behind = self.context.behind.borrow().clone();
         if behind.is_some_and(|behind| behind.is_empty()) {
-            let of_others =
-                |partition: &TopicPartition| ends.get(partition) == Some(&Err(Why::Elsewhere));
-            let followed: Vec<_> = partitions.into_iter().filter(of_others).collect();
+            let of_others = ends.iter().filter(|(_, end)| **end == Err(Why::Elsewhere));
+            let followed: Vec<_> = of_others.map(|(partition, _)| partition.clone()).collect();
             ends.extend(self.ends_as(kafka::DEBUGGING, &followed, until).await?);
         }
         Ok(ends)
@@ -473,7 +504,9 @@ impl Asker {
                 break;
             }
             let request = Request::list_offsets(who, some);
-            ends.extend(self.request(&request, read_ends).await?);
+            let asked = some.to_vec();
+            let read = move |body: &[u8]| read_ends(body, &asked);
+            ends.extend(self.request(&request, read).await?);
         }
         Ok(ends)
     }
@@ -516,20 +549,21 @@ fn committed(
     Ok((error, fits.then_some(commits)))
 }
 
-fn read_ends(body: &[u8]) -> Result<Ends, WireError> {
+/// The ends of what was `asked` for, which is sorted, and of nothing else that the answer may have.
+fn read_ends(body: &[u8], asked: &[TopicPartition]) -> Result<Ends, WireError> {
     let mut ends = Ends::new();
-    let mut topic: Arc<str> = Arc::default();
     kafka::list_offsets(body, |one| {
-        if *topic != *one.topic {
-            topic = one.topic.into();
-        }
+        let key = (one.topic, one.partition);
+        let at = asked.binary_search_by(|(topic, index)| (&**topic, *index).cmp(&key));
+        let Some(partition) = at.ok().and_then(|at| asked.get(at)) else {
+            return;
+        };
         let end = match one.error {
             0 if one.offset >= 0 => Ok(one.offset),
             0 => Err(Why::Elsewhere),
             code => Err(Why::of_error(code)),
         };
-        // No more than were asked for matter, and the answer has a bound.
-        ends.insert((Arc::clone(&topic), one.partition), end);
+        ends.insert(partition.clone(), end);
     })?;
     Ok(ends)
 }

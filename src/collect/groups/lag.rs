@@ -20,6 +20,8 @@ pub(super) enum Why {
     Elsewhere,
     /// Before 0.10.2 a broker says only what members of a group have committed.
     NoMembers,
+    /// There was no time to ask for an end, or the answer did not have it.
+    Unsaid,
     /// Another error of Kafka.
     Kafka(i16),
 }
@@ -42,6 +44,7 @@ impl std::fmt::Display for Why {
             Why::TopicAcl => f.write_str("the ACLs allow no Describe on the topic"),
             Why::Elsewhere => f.write_str("another broker leads, and no replica here is in sync"),
             Why::NoMembers => f.write_str("before 0.10.2, offsets without a member are unknown"),
+            Why::Unsaid => f.write_str("the broker did not say an end within the time of a round"),
             Why::Kafka(code) => write!(f, "the broker answered with Kafka's error {code}"),
         }
     }
@@ -104,10 +107,7 @@ fn key(commit: &Commit) -> (&str, &str) {
 
 fn lag(commit: &Commit, ends: &Ends) -> Result<u64, Why> {
     let partition = (Arc::clone(&commit.topic), commit.partition);
-    let end = ends
-        .get(&partition)
-        .copied()
-        .unwrap_or(Err(Why::Elsewhere))?;
+    let end = ends.get(&partition).copied().unwrap_or(Err(Why::Unsaid))?;
     // Records that were committed and read since the end was asked for.
     Ok(u64::try_from(end.saturating_sub(commit.offset?)).unwrap_or(0))
 }

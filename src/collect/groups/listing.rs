@@ -13,8 +13,6 @@ pub(super) const MOST_GROUPS: usize = 10_000;
 const MOST_NAME_BYTES: usize = 255;
 /// Groups in one answer, of which some tens are asked for.
 const MOST_DESCRIBED: usize = 1000;
-/// Partitions that members have, in one answer.
-const MOST_ASSIGNED: usize = 50_000;
 
 /// The groups of consumers in one answer, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,7 +56,8 @@ pub(super) struct Detail {
 }
 
 impl Detail {
-    pub(super) fn read(body: &[u8]) -> Result<Vec<Detail>, WireError> {
+    /// Keeps no more than `room` partitions that members have.
+    pub(super) fn read(body: &[u8], room: usize) -> Result<Vec<Detail>, WireError> {
         let mut details: Vec<Detail> = Vec::new();
         let (mut assigned_in_all, mut is_full) = (0, false);
         groups::describe_groups(body, |described| match described {
@@ -79,7 +78,7 @@ impl Detail {
                     return;
                 };
                 assigned_in_all += 1;
-                if assigned_in_all > MOST_ASSIGNED {
+                if assigned_in_all > room {
                     detail.assigned = None;
                 } else if let Some(assigned) = &mut detail.assigned {
                     let before = assigned.last().filter(|(before, _)| **before == *topic);

@@ -17,9 +17,9 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponsePartition, OffsetFetchResponseTopic,
 };
 use kafka_protocol::messages::{
-    BrokerId, ConsumerProtocolAssignment, DescribeGroupsResponse, FetchResponse, GroupId,
-    ListGroupsResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataResponse,
-    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+    BrokerId, ConsumerProtocolAssignment, DescribeGroupsRequest, DescribeGroupsResponse,
+    FetchResponse, GroupId, ListGroupsResponse, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use lab::fake_broker::{Answer, FakeBroker, ReceivedRequest};
@@ -64,6 +64,10 @@ struct Fake {
     /// Whether the connection is closed at the next request after a Fetch that is not.
     closes: AtomicBool,
     fetch_error: i16,
+    /// Whether OffsetFetch is answered.
+    says_offsets: bool,
+    /// How many partitions each member has.
+    assigned: i32,
     /// Who asked ListOffsets for what.
     ends_asked: Mutex<Vec<(i32, i32)>>,
 }
@@ -81,6 +85,8 @@ impl Default for Fake {
             fetches: AtomicBool::new(true),
             closes: AtomicBool::new(false),
             fetch_error: 1,
+            says_offsets: true,
+            assigned: 2,
             ends_asked: Mutex::default(),
         }
     }
@@ -128,7 +134,12 @@ impl Fake {
                 message.encode(&mut bytes, asked.version).unwrap();
                 Answer::Body(bytes)
             }
-            15 => encoded(&self.described(), 0),
+            15 => {
+                let mut body = rest;
+                let request = DescribeGroupsRequest::decode(&mut body, 0).unwrap();
+                encoded(&self.described(&request), 0)
+            }
+            9 if !self.says_offsets => Answer::Silence,
             9 => {
                 let mut body = rest;
                 let request = OffsetFetchRequest::decode(&mut body, asked.version).unwrap();
@@ -144,10 +155,10 @@ impl Fake {
         }
     }
 
-    fn described(&self) -> DescribeGroupsResponse {
+    fn described(&self, request: &DescribeGroupsRequest) -> DescribeGroupsResponse {
         let of = AssignedTopic::default()
             .with_topic(topic("t"))
-            .with_partitions(vec![1, 0]);
+            .with_partitions((0..self.assigned).rev().collect());
         let assignment = ConsumerProtocolAssignment::default().with_assigned_partitions(vec![of]);
         let mut bytes = vec![0, 0];
         assignment.encode(&mut bytes, 0).unwrap();
@@ -165,7 +176,12 @@ impl Fake {
                 .with_group_state(text(state))
                 .with_members(members)
         };
-        DescribeGroupsResponse::default().with_groups(self.groups.iter().map(group).collect())
+        let is_asked_for = |(name, ..): &&(&str, &str, &str)| {
+            let mut names = request.groups.iter();
+            names.any(|asked| &*asked.0 == *name)
+        };
+        let groups = self.groups.iter().filter(is_asked_for).map(group);
+        DescribeGroupsResponse::default().with_groups(groups.collect())
     }
 
     /// It leads partition 0, which ends at 100, and follows partition 1, of which it has 50 records.
@@ -216,6 +232,7 @@ fn offsets(group: &GroupId, version: i16) -> Answer {
     let partitions = match &*group.0 {
         "orders" => vec![committed(0, 90), committed(1, 45), committed(2, -1)],
         "billing" => vec![committed(0, 100)],
+        many if many.starts_with("many") => Vec::new(),
         other => panic!("{other} is no group of consumers"),
     };
     let of_topic = OffsetFetchResponseTopic::default()
@@ -427,4 +444,80 @@ async fn a_connection_that_ends_with_an_answer_owed_is_followed_by_a_long_rest()
     }
     // Only ApiVersions, by which the end is noticed.
     assert!(asked(&own)[before..].iter().all(|api| *api == 18));
+}
+
+#[tokio::test]
+async fn what_members_have_is_bounded_over_all_answers() {
+    let names = (0..120).map(|n| &*format!("many-{n:03}").leak());
+    let fake = Fake {
+        versions: OLD,
+        groups: names.map(|name| (name, "consumer", "Stable")).collect(),
+        assigned: 1000,
+        ..Fake::default()
+    };
+    let (_, own) = fake.start().await;
+    let mut asker = asker(&own).await;
+    asker.timing.deadline = Duration::from_secs(5);
+    let report = asker.round().await.groups.unwrap();
+    assert_eq!(count(&report, GroupState::Stable), 120);
+    // Those of 50 groups are as many as are kept.
+    assert_eq!(report.unknown_lags, 70);
+}
+
+#[test]
+fn no_end_is_kept_that_nobody_asked_for() {
+    let end = |index| {
+        ListOffsetsPartitionResponse::default()
+            .with_partition_index(index)
+            .with_offset(7)
+    };
+    let of_topic = |name| {
+        ListOffsetsTopicResponse::default()
+            .with_name(topic(name))
+            .with_partitions((0..1000).map(end).collect())
+    };
+    let message = ListOffsetsResponse::default().with_topics(vec![of_topic("a"), of_topic("t")]);
+    let mut body = Vec::new();
+    message.encode(&mut body, 1).unwrap();
+    let asked = [2, 5, 4711].map(|index| ("t".into(), index));
+    let ends = read_ends(&body, &asked).unwrap();
+    let expected = [2, 5].map(|index| (("t".into(), index), Ok(7)));
+    assert_eq!(ends, Ends::from(expected));
+}
+
+#[tokio::test]
+async fn groups_are_named_though_a_request_for_one_of_them_has_hung_from_the_start() {
+    let fake = Fake {
+        says_offsets: false,
+        ..Fake::default()
+    };
+    let (_, own) = fake.start().await;
+    let mut asker = asker(&own).await;
+    for _ in 0..2 {
+        let report = asker.round().await.groups.unwrap();
+        assert_eq!(report.named().as_deref(), Some("billing, orders"));
+        let why = report.silence.unwrap();
+        assert!(why.contains("has not answered OffsetFetch"), "{why}");
+        assert!(asker.owes() && report.states.is_empty());
+    }
+    assert_eq!(asked(&own), [18, 1, 16, 9]);
+}
+
+#[tokio::test]
+async fn nothing_is_owed_where_no_connection_was_made() {
+    let (_, own) = Fake::default().start().await;
+    let mut asker = asker(&own).await;
+    assert!(asker.round().await.groups.unwrap().silence.is_none());
+    // The kernel drops what does not fit into the accept queue.
+    let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let address = full.local_addr().unwrap();
+    let _first = std::net::TcpStream::connect(address).unwrap();
+    let client = Client::new(address.to_string(), asker.context.own.clone(), asker.timing);
+    let (door, _) = asker.open.take().unwrap();
+    asker.open = Some((door, client));
+    let report = asker.round().await.groups.unwrap();
+    let why = report.silence.unwrap();
+    assert!(why.contains("accepted no connection"), "{why}");
+    assert!(!asker.owes());
 }
