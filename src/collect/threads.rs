@@ -206,7 +206,7 @@ pub fn report(
     behind: Option<&BTreeMap<i32, u64>>,
     now: Moment,
 ) -> Result<(ThreadReport, Names), Failure> {
-    let text = thread_dump::decode(&dump.bytes);
+    let text = thread_dump::from_jvm(&dump.bytes);
     let unreadable = |message: &str| {
         Failure::new(
             Reason::Protocol,
