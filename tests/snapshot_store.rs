@@ -20,10 +20,11 @@ use kafka_vitals::model::EvidenceStatus;
 use kafka_vitals::model::{Broker, ProcessKey};
 use kafka_vitals::model::{
     ClusterCounts, ClusterSource, CollectorName, Deadlock, DeadlockedThread, Label, LockQueue,
-    LogDirSpace, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe, ProbeError,
-    ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
+    LogDirSpace, Loop, MatchQuality, MissingThread, Moment, Peer, PeerProbe, PoolFindings, Probe,
+    ProbeError, ProbeReport, ProcessVitals, ProgressReport, Snapshot, Stall, ThreadReport,
 };
 use kafka_vitals::model::{Failure, Reason};
+use kafka_vitals::threads::known_issues::known_issues;
 use kafka_vitals::verdict::View;
 use kafka_vitals::verdict::evaluate::Evaluator;
 
@@ -327,6 +328,78 @@ fn stalls_and_missing_threads_are_counted_by_pool_once_they_can_be_evaluated() {
             None,
             "{name}, too old"
         );
+    }
+}
+
+/// What only resembles a known fault is not named where the broker's version is without the fault.
+#[test]
+fn a_probable_match_is_named_where_the_version_may_have_the_fault() {
+    let similar = |key: &str| {
+        let issue = known_issues().iter().find(|issue| issue.key == key);
+        issue.unwrap().named(MatchQuality::Similar)
+    };
+    let member = |wants: &str| DeadlockedThread {
+        thread: "kafka-request-handler-1".into(),
+        wants: wants.into(),
+        held_by: "kafka-request-handler-1".into(),
+        frames: Vec::new(),
+    };
+    // As KAFKA-6042 has it.
+    let group = "kafka.coordinator.group.GroupMetadata";
+    let report = ThreadReport {
+        deadlocks: Arc::new([Deadlock {
+            cycle: vec![member(group), member(group)],
+            ..Deadlock::default()
+        }]),
+        stalls: Some(PoolFindings {
+            found: vec![Stall {
+                known_issues: vec![similar("KAFKA-7697")],
+                ..Stall::default()
+            }],
+            ..PoolFindings::default()
+        }),
+        loops: vec![Loop {
+            thread: "transaction-log-manager-0".into(),
+            since: Moment(0),
+            frames: Vec::new(),
+            known_issues: vec![similar("KAFKA-9065"), similar("KAFKA-17941")],
+        }],
+        ..ThreadReport::default()
+    };
+    let all = ["KAFKA-6042", "KAFKA-7697", "KAFKA-9065", "KAFKA-17941"];
+    let table = [
+        (None, &all[..]),
+        (Some("0.11.0.1"), &all[..]),
+        (Some("2.1.0"), &all[1..]),
+        (Some("2.1.1"), &all[2..]),
+        (Some("2.5.0"), &all[3..]),
+        (Some("4.0.0"), &all[4..]),
+    ];
+    for (version, expected) in table {
+        let found = Broker {
+            id: Some(1),
+            kafka_version: version.map(str::to_owned),
+            ..Broker::unknown(ProcessKey {
+                pid: 10,
+                start_ticks: 7,
+            })
+        };
+        let mut s = Snapshot::default();
+        let found = discovered(vec![(Arc::new(found), "1".to_owned())]);
+        apply(&mut s, found, Moment(0));
+        apply(&mut s, run::<Threads>(10, 7, Ok(report.clone())), Moment(1));
+        let broker = &s.brokers[0];
+        let (dump, _) = broker.threads.last().unwrap();
+        let of_stalls = dump.stalls.iter().flat_map(|stalls| &stalls.found);
+        let named: Vec<&str> = broker
+            .deadlock
+            .iter()
+            .flat_map(|deadlock| &deadlock.known_issues)
+            .chain(of_stalls.flat_map(|stall| &stall.known_issues))
+            .chain(dump.loops.iter().flat_map(|found| &found.known_issues))
+            .map(|known| known.issue.as_str())
+            .collect();
+        assert_eq!(named, expected, "{version:?}");
     }
 }
 

@@ -10,10 +10,12 @@ use super::dump_service;
 use super::frame::{self, Collector, Description, Stamp};
 use super::jvm_dumper::RawDump;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Failure, Moment, Reading, Reason, StandingDeadlock, ThreadReport,
+    Broker, BrokerSnapshot, CollectorName, Failure, Moment, NamedIssue, Reading, Reason,
+    StandingDeadlock, ThreadReport,
 };
 use crate::parse::thread_dump;
 use crate::sys::blocking_worker::BlockingWorker;
+use crate::threads::known_issues::exposure::may_have;
 use crate::threads::known_issues::{each_once, matching};
 use crate::threads::likely::LikelyDetector;
 use crate::threads::loops::LoopDetector;
@@ -39,7 +41,8 @@ impl Collector for Threads {
     fn store(broker: &mut BrokerSnapshot, result: Result<ThreadReport, Failure>, stamp: Stamp) {
         let failure = result.as_ref().err().cloned();
         match result {
-            Ok(report) => {
+            Ok(mut report) => {
+                keep_possible(&broker.broker, &mut report);
                 store_deadlocks(broker, &report, stamp.at);
                 stamp.put(&mut broker.threads, Ok(report));
             }
@@ -54,6 +57,26 @@ impl Collector for Threads {
         }
         stamp.finish(broker, CollectorName::Threads, failure.as_ref());
     }
+}
+
+/// Removes the known issues that only resemble what the dump shows, where the broker's version is without them.
+fn keep_possible(broker: &Broker, report: &mut ThreadReport) {
+    let stalls = report
+        .stalls
+        .iter_mut()
+        .flat_map(|stalls| &mut stalls.found);
+    for stall in stalls {
+        stall.known_issues.retain(|known| may_be(broker, known));
+    }
+    for found in &mut report.loops {
+        found.known_issues.retain(|known| may_be(broker, known));
+    }
+    report.loops.retain(|found| !found.known_issues.is_empty());
+}
+
+/// What has the threads, locks and frames of a fault is the fault, whatever the version.
+fn may_be(broker: &Broker, known: &NamedIssue) -> bool {
+    known.is_exact() || may_have(broker, &known.issue)
 }
 
 /// A deadlock stands until a later dump shows none. One that was not understood shows nothing.
@@ -82,10 +105,11 @@ fn store_deadlocks(broker: &mut BrokerSnapshot, report: &ThreadReport, now: Mome
         .deadlock
         .as_ref()
         .map_or(now, |standing| standing.since);
+    let known = report.deadlocks.iter().flat_map(matching);
     broker.deadlock = (!report.deadlocks.is_empty()).then(|| StandingDeadlock {
         since,
         confirmed: now,
-        known_issues: each_once(report.deadlocks.iter().flat_map(matching)),
+        known_issues: each_once(known.filter(|known| may_be(&broker.broker, known))),
         deadlocks: Arc::clone(&report.deadlocks),
         more: report.more_deadlocks,
     });
@@ -210,7 +234,7 @@ pub fn report(
     behind: Option<&BTreeMap<i32, u64>>,
     now: Moment,
 ) -> Result<(ThreadReport, Names), Failure> {
-    let text = thread_dump::decode(&dump.bytes);
+    let text = thread_dump::from_jvm(&dump.bytes);
     let unreadable = |message: &str| {
         Failure::new(
             Reason::Protocol,

@@ -28,7 +28,7 @@ pub fn run(args: &ThreadsArgs) -> anyhow::Result<ExitCode> {
     let mut dumper = JvmDumper::new(THIS_PROGRAM, &args.procfs, broker, DEADLINE);
     let dump = block_on(dumper.collect())??;
     let source = format!("pid {}", args.pid);
-    let text = thread_dump::decode(&dump.bytes);
+    let text = thread_dump::from_jvm(&dump.bytes);
     let mut analysis = Analysis::default();
     for dump in thread_dump::parse(&text).with_context(|| source.clone())? {
         analysis.add(&source, &dump);

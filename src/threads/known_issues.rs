@@ -17,6 +17,10 @@ use crate::model::{Deadlock, DeadlockedThread, MatchQuality, NamedIssue, Stall};
 
 /// The known issues that this deadlock is: those that match exactly, else those that are similar. Empty means unknown.
 pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
+    // The members that are kept of a longer cycle are none by themselves.
+    if deadlock.cycle_left_out > 0 {
+        return Vec::new();
+    }
     let matches = known_issues()
         .iter()
         .filter_map(|issue| Some(issue.named(issue.quality(&deadlock.cycle)?)));
@@ -27,9 +31,9 @@ pub fn matching(deadlock: &Deadlock) -> Vec<NamedIssue> {
     matches
 }
 
-/// The known issues whose threads stall like these. `holders` are the stacks of the threads that hold what they wait for in
-/// the end, where the dump shows them. The match is never exact: other threads may matter, which nothing names.
-pub fn matching_stall(stall: &Stall, holders: &[Vec<String>]) -> Vec<NamedIssue> {
+/// The known issues whose threads stall like these. `holders` returns the stacks of the threads that hold what they wait for
+/// in the end, where the dump shows them; only few stalls need them. The match is never exact: other threads may matter, which nothing names.
+pub fn matching_stall(stall: &Stall, holders: impl Fn() -> Vec<Vec<String>>) -> Vec<NamedIssue> {
     let thread = DeadlockedThread {
         thread: stall.threads.first().cloned().unwrap_or_default(),
         wants: stall.lock_class.clone().unwrap_or_default(),
@@ -38,7 +42,7 @@ pub fn matching_stall(stall: &Stall, holders: &[Vec<String>]) -> Vec<NamedIssue>
     };
     let is_it = |issue: &&KnownIssue| {
         let signature = issue.stall.as_ref();
-        signature.is_some_and(|signature| signature.matches(&thread, holders))
+        signature.is_some_and(|signature| signature.matches(&thread, &holders))
     };
     known_issues()
         .iter()
@@ -127,11 +131,11 @@ impl Signature {
 }
 
 impl StallSignature {
-    fn matches(&self, waiter: &DeadlockedThread, holders: &[Vec<String>]) -> bool {
+    fn matches(&self, waiter: &DeadlockedThread, holders: &impl Fn() -> Vec<Vec<String>>) -> bool {
         let is_holder =
             |frames: &Vec<String>| found_in_order(frames, &self.holder) == self.holder.len();
         self.waiter.quality(waiter) == Some(MatchQuality::Exact)
-            && (self.holder.is_empty() || holders.iter().any(is_holder))
+            && (self.holder.is_empty() || holders().iter().any(is_holder))
     }
 }
 

@@ -257,7 +257,7 @@ impl Place<'_> {
         });
         LikelyDeadlock {
             thread: name(self.thread),
-            waits_in: self.wait.method.to_owned(),
+            waits_in: cut(self.wait.method.to_owned(), MAX_TEXT),
             frames: frames(self.thread),
             holds: wanted.filter(|_| !self.by_exit),
             blocked: self

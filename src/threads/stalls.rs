@@ -15,6 +15,7 @@ use super::pools::Pool;
 use super::progress::must_move;
 use super::stack::{is_of_jdk, place_hash, stack_hash};
 use super::wait_graph::WaitGraph;
+use crate::model::text::beginning;
 use crate::model::{Moment, PoolFindings, Stall};
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
 
@@ -56,6 +57,8 @@ const OUTSIDE: [&str; 8] = [
 ];
 /// The most threads that are followed.
 const MAX_THREADS: usize = 4096;
+/// Longer names of methods and classes are cut.
+const MAX_TEXT: usize = 512;
 
 /// What is remembered from the last dump of a process.
 #[derive(Debug, Default)]
@@ -178,8 +181,8 @@ impl StallDetector {
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
             stall.unblocked_by = holder.or(outside).map(str::to_owned);
-            let stacks: Vec<Vec<String>> = last.iter().take(HOLDERS).map(|at| frames(at)).collect();
-            stall.known_issues = known_issues::matching_stall(stall, &stacks);
+            let stacks = || last.iter().take(HOLDERS).map(|at| frames(at)).collect();
+            stall.known_issues = known_issues::matching_stall(stall, stacks);
         }
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
@@ -357,7 +360,7 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
                 lock_class,
                 holders: BTreeSet::new(),
                 unblocked_by: None,
-                frame: frame.map(str::to_owned),
+                frame: frame.map(|frame| beginning(frame, MAX_TEXT).to_owned()),
                 frames: self::frames(thread),
                 known_issues: Vec::new(),
             });
@@ -404,7 +407,7 @@ fn wanted_class(thread: &Thread<'_>) -> Option<String> {
         )
     };
     let lock = thread.locks().find(|lock| wants(lock.kind))?;
-    (!lock.class.is_empty()).then(|| lock.class.replace('/', "."))
+    (!lock.class.is_empty()).then(|| beginning(lock.class, MAX_TEXT).replace('/', "."))
 }
 
 #[cfg(test)]

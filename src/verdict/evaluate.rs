@@ -18,7 +18,7 @@ use super::sentence::sentence;
 use crate::model::{BrokerSnapshot, ClusterCounts, MatchQuality, Moment, NamedIssue, Snapshot};
 use crate::model::{ProcessKey, text};
 use crate::threads::known_issues::each_once;
-use crate::threads::known_issues::exposure::{may_have, may_have_ended};
+use crate::threads::known_issues::exposure::may_have_ended;
 
 /// Entries of the timeline; older ones are dropped.
 const TIMELINE: usize = 200;
@@ -264,9 +264,7 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
     let of_loops = report
         .into_iter()
         .flat_map(|report| &report.loops)
-        .flat_map(|found| &found.known_issues)
-        .filter(|known| may_have(&broker.broker, &known.issue))
-        .cloned();
+        .flat_map(|found| &found.known_issues);
     let of_stalls = stalls
         .into_iter()
         .flat_map(|stalls| &stalls.found)
@@ -275,8 +273,8 @@ fn known_issues(broker: &BrokerSnapshot, now: Moment) -> Vec<NamedIssue> {
         .deadlock
         .iter()
         .flat_map(|deadlock| &deadlock.known_issues);
-    let in_dumps = of_deadlock.chain(of_stalls).cloned();
-    each_once(in_dumps.chain(of_missing).chain(of_loops))
+    let in_dumps = of_deadlock.chain(of_stalls).chain(of_loops);
+    each_once(in_dumps.cloned().chain(of_missing))
 }
 
 #[cfg(test)]

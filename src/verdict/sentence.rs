@@ -13,11 +13,6 @@ pub fn sentence(
 ) -> (String, String) {
     let name = format!("Broker {}", broker.label);
     let since = diagnosis.since;
-    let by = diagnosis
-        .known_issues
-        .first()
-        .map(by_issue)
-        .unwrap_or_default();
     let find = |id: FindingId| diagnosis.findings.iter().find(|finding| finding.id == id);
     let with = |text: String, remedy: &str| (text, remedy.to_owned());
     match diagnosis.state {
@@ -50,6 +45,8 @@ pub fn sentence(
             let deadlock = find(FindingId::JvmDeadlock).or_else(|| find(FindingId::LockCycle));
             if let Some(finding) = deadlock {
                 let since = clock_text(finding.since);
+                let mut known = broker.deadlock.iter().flat_map(|it| &it.known_issues);
+                let by = known.next().map(by_issue).unwrap_or_default();
                 with(
                     format!("{name} is alive but deadlocked since {since}{by}."),
                     "Restart it.",
@@ -76,6 +73,11 @@ pub fn sentence(
                     .first()
                     .map(String::as_str)
                     .unwrap_or("threads are stalled");
+                let report = broker.threads.fresh(now);
+                let stalls = report.and_then(|report| report.stalls.as_ref());
+                let found = stalls.into_iter().flat_map(|stalls| &stalls.found);
+                let mut known = found.flat_map(|stall| &stall.known_issues);
+                let by = known.next().map(by_issue).unwrap_or_default();
                 with(
                     format!("{name} is alive but stalled since {since}{by}: {what}."),
                     "Restart it if it lasts.",

@@ -138,6 +138,24 @@ fn no_text_makes_it_slow() {
     }
 }
 
+/// What is kept of a dump is short, however long the names in it are.
+#[test]
+fn long_names_are_cut() {
+    let long = "x".repeat(1 << 20);
+    let dump = format!(
+        "\"a\" #1 prio=5 tid=0x1\n   java.lang.Thread.State: WAITING\n\tat java.lang.Thread.join(T)\n\
+         \tat {long}ShutdownableThread.shutdown({long}/{long})\n\t- locked <0x1> (a {long})\n\n\
+         \"b\" #2 prio=5 tid=0x2\n   java.lang.Thread.State: BLOCKED\n\tat kafka.utils.ShutdownableThread.run(S)\n\
+         \t- waiting to lock <0x1> (a {long})\n\n\
+         \"c\" Id=3 BLOCKED on {long}@9 owned by \"{long}\" Id=4\n\tat {long}.m({long})\n\n"
+    );
+    let analysis = read_all(dump.as_bytes());
+    let found = (analysis.likely_deadlocks.len(), analysis.convoys.len());
+    assert_eq!(found, (1, 2));
+    let kept = serde_json::to_string(&analysis).unwrap().len();
+    assert!(kept < 16 << 10, "{kept}");
+}
+
 #[test]
 fn a_text_without_a_dump_is_an_error() {
     let javacore = "NULL           ------------------------------------------------------------------------\n\

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use kafka_vitals::analyze::dumps::{Analysis, read_all};
 use kafka_vitals::analyze::report::text;
-use kafka_vitals::parse::thread_dump::{DumpError, decode, parse};
+use kafka_vitals::parse::thread_dump::{DumpError, decode, from_jvm, parse};
 use kafka_vitals::threads::wait_graph::WaitGraph;
 
 use super::{deadlocks_of, fixture};
@@ -183,6 +183,13 @@ fn a_dump_as_a_jvm_prints_it_is_not_touched() {
     ] {
         assert!(matches!(decode(&fixture(path)), Cow::Borrowed(_)), "{path}");
     }
+    // A JVM's own reply is never touched, whatever the names of its threads are: copies of it have no bound in memory.
+    let name = format!(
+        "\"java.lang.Thread.State: &quot;{}\" #1 prio=5\n",
+        "x\n".repeat(9)
+    );
+    assert!(matches!(decode(name.as_bytes()), Cow::Owned(_)));
+    assert_eq!(from_jvm(name.as_bytes()), Cow::Borrowed(&*name));
     // A page's entities in a log that has no dump.
     let log =
         "[2026-11-22 14:33:28,001] WARN &quot;x&quot; &lt;0x1&gt; (kafka.server.KafkaServer)\n";
@@ -257,7 +264,16 @@ fn where_something_was_not_understood_no_deadlock_is_never_said() {
         dump(file),
         ["the locks: Thread.dump_to_file prints them from JDK 25 on"]
     );
-    // No thread at all.
+    // No thread at all: a debugger that could not attach, and `jstack -F` of JDK 8.
+    let attaches = "Attaching to process ID 4711, please wait...\n";
+    for rest in [
+        "Error attaching to process: sun.jvm.hotspot.debugger.DebuggerException: Can't attach to the process\n",
+        "Debugger attached successfully.\nServer compiler detected.\nJVM version is 25.362-b09\nDeadlock Detection:\n\n\
+         No deadlocks found.\n\nThread 4712: (state = BLOCKED)\n - java.lang.Object.wait(long) @bci=0 (Compiled frame)\n",
+    ] {
+        let text = format!("{attaches}{rest}");
+        assert_eq!(dump(&text), ["the threads: none was read"], "{text}");
+    }
     let error = parse(&unnamed).unwrap_err();
     assert!(matches!(error, DumpError::NoThread(_)));
     assert_eq!(

@@ -1,7 +1,7 @@
 //! What is unknown about a broker or not read of it, and why.
 
 use crate::model::{AnyReading, BrokerSnapshot, CollectorName, Moment};
-use crate::threads::known_issues::exposure::{UnknownVersion, release_of};
+use crate::threads::known_issues::exposure::{UnknownVersion, exposures};
 
 /// What is unknown about this broker, and why.
 pub fn unknown(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)> {
@@ -43,11 +43,15 @@ pub fn not_read(snapshot: &BrokerSnapshot, now: Moment) -> Vec<(String, String)>
             None => list.push((what, why)),
         }
     }
-    match release_of(&snapshot.broker) {
+    let why = match exposures(&snapshot.broker) {
         // Discovery says why.
-        Ok(_) | Err(UnknownVersion::None) => {}
-        Err(why) => list.push(("known faults of its version".to_owned(), why.to_string())),
-    }
+        Err(UnknownVersion::None) => None,
+        Err(why) => Some(why.to_string()),
+        // Where it is exposed to any, the finding says so.
+        Ok(known) if known.exposed.is_empty() => known.unknown_text(),
+        Ok(_) => None,
+    };
+    list.extend(why.map(|why| ("known faults of its version".to_owned(), why)));
     list
 }
 

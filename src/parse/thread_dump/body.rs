@@ -2,8 +2,12 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::{INDENT, State, Thread, hex_at_start_of, trim_indent};
+use super::{INDENT, State, Thread, cut_name, hex_at_start_of, trim_indent};
+use crate::model::text::beginning;
 use crate::parse::leading_number;
+
+/// Longer names of methods and files are cut in text, because frames are kept beyond their dump.
+const MAX_PART: usize = 512;
 
 /// A stack frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +22,10 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     /// `kafka.server.KafkaApis.handle(KafkaApis.scala:93)`, without the module that stands before the file.
     pub fn text(&self) -> String {
-        let file = self
-            .location
-            .split_once('/')
-            .map_or(self.location, |(_, file)| file);
+        let location = beginning(self.location, MAX_PART);
+        let file = location.split_once('/').map_or(location, |(_, file)| file);
         // A verdict has hundreds of them, and this takes a third of the time of `format!`.
-        [self.class_method, "(", file, ")"].concat()
+        [beginning(self.class_method, MAX_PART), "(", file, ")"].concat()
     }
 }
 
@@ -194,7 +196,8 @@ impl<'a> Thread<'a> {
             let line = self.body.get(at..)?;
             owner(line.get(..memchr(b'\n', line.as_bytes()).unwrap_or(line.len()))?)
         };
-        beside.or_else(below)
+        let (name, number) = beside.or_else(below)?;
+        Some((cut_name(name), number))
     }
 }
 

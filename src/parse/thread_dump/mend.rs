@@ -1,6 +1,7 @@
 //! Undoes what pages, chats and mail do to a pasted dump: entities, typographic quotes and dashes, lost and added line
 //! breaks. What is not undone here stays in the text, and [`super::parse`] counts it as not read.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::{memchr, memchr2, memmem, memrchr};
@@ -87,7 +88,7 @@ pub(super) fn with_line_breaks(text: &str) -> Option<String> {
         return None;
     }
     let mut plain = String::with_capacity(text.len() + text.len() / 8);
-    for line in joined(text) {
+    for_each_joined(text, |line| {
         let mut start = 0;
         for piece in PIECE.find_iter(line.as_bytes()) {
             // The blank before it stays on the line before.
@@ -105,7 +106,7 @@ pub(super) fn with_line_breaks(text: &str) -> Option<String> {
         }
         plain.push_str(line.get(start..).unwrap_or_default());
         plain.push('\n');
-    }
+    });
     Some(plain)
 }
 
@@ -152,26 +153,31 @@ fn is_narrow(bytes: &[u8]) -> bool {
     lines.all(|line| line.len() <= WIDTH)
 }
 
-/// The lines, with those that begin like none of a dump added to the ones before them.
-fn joined(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
+/// Passes on each line, with those below it that begin like none of a dump. Only one is kept at a time, because a text may
+/// have nothing but line breaks.
+fn for_each_joined(text: &str, mut pass: impl FnMut(&str)) {
+    let mut open: Option<Cow<'_, str>> = None;
     let mut in_stack = false;
     for line in text.lines() {
         let plain = trim_indent(line).trim_end();
         let begins = plain.is_empty() || STARTS.iter().any(|start| plain.starts_with(start));
         let lacks_end = |last: &str| last.ends_with("held by") || last.ends_with("owned by");
-        let joins = |last: &&mut String| in_stack && (!begins || lacks_end(last.trim_end()));
-        match lines.last_mut().filter(joins) {
+        let joins = |last: &&mut Cow<'_, str>| in_stack && (!begins || lacks_end(last.trim_end()));
+        match open.as_mut().filter(joins) {
             Some(last) => {
+                let last = last.to_mut();
                 last.push(' ');
                 last.push_str(plain);
             }
-            None => lines.push(line.to_owned()),
+            None => {
+                let whole = open.replace(Cow::Borrowed(line));
+                whole.iter().for_each(|whole| pass(whole));
+            }
         }
         // A log line, or none at all, ends a stack.
         in_stack = !plain.is_empty() && !plain.starts_with('[');
     }
-    lines
+    open.iter().for_each(|whole| pass(whole));
 }
 
 /// How the lines of a dump begin, and those of a log of this century.

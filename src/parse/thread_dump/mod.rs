@@ -14,12 +14,20 @@ mod unread;
 mod wrapped;
 
 pub use body::{Frame, Lock, LockKind};
-pub use decode::{decode, make_utf8};
+pub use decode::{decode, from_jvm, make_utf8};
 pub use header::Header;
 pub use scan::{parse, parse_at_most};
 pub use unread::Unread;
 
 use crate::model::named::named;
+use crate::model::text::beginning;
+
+/// Longer names are cut: a broker's longest ones have some 100 bytes, and names are kept from dump to dump.
+const MAX_NAME: usize = 256;
+
+fn cut_name(name: &str) -> &str {
+    beginning(name, MAX_NAME)
+}
 
 /// What [`parse`] cannot turn into dumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

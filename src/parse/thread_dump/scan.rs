@@ -7,15 +7,11 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use crate::model::text::beginning;
-
 use super::unread::{self, HELD, Start};
 use super::{
-    DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, hex_at_start_of, trim_indent,
+    DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, cut_name, hex_at_start_of,
+    trim_indent,
 };
-
-/// Longer names are cut: a broker's longest ones have some 100 bytes, and names are kept from dump to dump.
-const MAX_NAME: usize = 256;
 
 /// Finds every dump in `text`, in order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
 ///
@@ -382,10 +378,6 @@ impl<'a> Scanner<'a> {
         self.report = Report::Outside;
         self.report_ended = false;
     }
-}
-
-fn cut_name(name: &str) -> &str {
-    beginning(name, MAX_NAME)
 }
 
 /// Whether this form of dump ends with the line of JNI references.

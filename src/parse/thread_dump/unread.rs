@@ -88,8 +88,8 @@ pub(super) fn count(
 ) {
     // What is before the first dump belongs to it.
     let dump_at = |at: usize| {
-        let begun = starts.partition_point(|start| start.at <= at);
-        begun.saturating_sub(1)
+        let started = starts.partition_point(|start| start.at <= at);
+        started.saturating_sub(1)
     };
     for at in memmem::find_iter(bytes, BLOCKED) {
         if let Some(dump) = dumps.get_mut(dump_at(at)) {

@@ -31,6 +31,21 @@ pub struct Exposures {
     pub not_searched: usize,
 }
 
+impl Exposures {
+    /// Why it is unknown for some faults whether the broker is exposed to them.
+    pub fn unknown_text(&self) -> Option<String> {
+        let (perhaps, not_searched) = (self.perhaps.len(), self.not_searched);
+        let needs = format!("for {perhaps}, what they need is not read");
+        let searched = format!("{not_searched} were not searched in {}", self.release);
+        match (perhaps, not_searched) {
+            (0, 0) => None,
+            (_, 0) => Some(needs),
+            (0, _) => Some(searched),
+            (_, _) => Some(format!("{searched}; {needs}")),
+        }
+    }
+}
+
 /// Why nothing is known of a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownVersion {
@@ -58,7 +73,7 @@ pub enum UnknownVersion {
 
 /// # Errors
 /// If the version is not a release in the data.
-pub fn release_of(broker: &Broker) -> Result<Release, UnknownVersion> {
+fn release_of(broker: &Broker) -> Result<Release, UnknownVersion> {
     let text = broker.kafka_version.as_ref().ok_or(UnknownVersion::None)?;
     let Some(version) = broker.version() else {
         return Err(UnknownVersion::NoVersion(text.clone()));

@@ -11,7 +11,8 @@ Generated from `src/threads/known_issues.toml` by `make docs`; do not edit.
 
 A deadlock, a stall or the end of a thread is compared with these, and gets the key of the fault that it is
 (`kafka_vitals_known_issue_detected`). `kafka_vitals_known_issue_exposed` has those to which a broker is exposed before anything
-happens, and the finding `known_issue_exposed` on the page adds the next release that has none of them.
+happens, and the finding `known_issue_exposed` on the page adds the next release that has none of them. What only resembles a
+fault gets its key unless the broker's version or configuration is without the fault.
 
 ## What \"exposed\" rests on
 - **The version**, by the names of its jars. A fault is in a release if it was seen in the source of that release, or in releases

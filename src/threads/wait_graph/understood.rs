@@ -49,6 +49,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         if self.truncated {
             texts.push("the end, which is cut off".to_owned());
         }
+        // `jstack -F` that could not attach, and that of JDK 8, which prints no names.
+        if self.threads.is_empty() && self.cycles.is_empty() && texts.is_empty() {
+            texts.push("the threads: none was read".to_owned());
+        }
         texts.into_iter().map(|text| cut(text, MAX_TEXT)).collect()
     }
 

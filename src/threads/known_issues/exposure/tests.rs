@@ -256,6 +256,22 @@ fn brokers_are_exposed_as_kafkas_sources_say() {
     }
 }
 
+/// A broker that is exposed to no fault is not said to be free of those that nobody searched in its release.
+#[test]
+fn what_is_unknown_of_a_release_without_known_faults_is_said() {
+    let text = |version, properties: &str| {
+        let known = exposures(&broker(version, properties)).unwrap();
+        assert!(known.exposed.is_empty(), "{version}");
+        known.unknown_text()
+    };
+    let old = text("0.8.2.2", ZOOKEEPER).unwrap();
+    let (number, rest) = old.split_once(' ').unwrap();
+    // All rows of 2.2 and later that need nothing which it lacks, and most of the older ones.
+    assert!(number.parse::<usize>().unwrap() > 10, "{old}");
+    assert_eq!(rest, "were not searched in 0.8.2.2");
+    assert_eq!(text("4.4.0", COMBINED), None);
+}
+
 #[test]
 fn each_condition_by_itself() {
     let base = |version: &str| match version {

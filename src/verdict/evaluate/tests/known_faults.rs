@@ -56,27 +56,50 @@ fn the_end_of_the_raft_thread_is_named_where_the_version_has_the_fault() {
 }
 
 #[test]
-fn a_loop_is_named_where_the_version_has_the_fault() {
+fn a_loop_is_named() {
     let frames = ["k.TransactionStateManager.loadTransactionMetadata(T.scala:1)".to_owned()];
     let name = "transaction-log-manager-0";
-    // 9065 is fixed in 2.4.1, 17941 in 3.9.2.
-    for (version, expected) in [("3.9.1", &["KAFKA-17941"][..]), ("4.0.0", &[])] {
-        let mut scene = of_version(version);
-        let diagnosis = scene.after(1, |broker, now| {
-            let found = Loop {
-                thread: name.into(),
-                since: now,
-                frames: frames.to_vec(),
-                known_issues: matching_loop(name, &frames),
-            };
-            let report = ThreadReport {
-                loops: vec![found],
-                ..ThreadReport::default()
-            };
-            broker.threads = known(report, now);
-        });
-        assert_eq!(keys(&diagnosis), expected, "{version}");
-    }
+    let diagnosis = of_version("2.4.0").after(1, |broker, now| {
+        let found = Loop {
+            thread: name.into(),
+            since: now,
+            frames: frames.to_vec(),
+            known_issues: matching_loop(name, &frames),
+        };
+        let report = ThreadReport {
+            loops: vec![found],
+            ..ThreadReport::default()
+        };
+        broker.threads = known(report, now);
+    });
+    assert_eq!(keys(&diagnosis), ["KAFKA-9065", "KAFKA-17941"]);
+}
+
+/// A thread that has ended for a known reason does not make a deadlock a known one.
+#[test]
+fn the_verdict_names_what_the_deadlock_is_and_nothing_else() {
+    let mut scene = of_version("3.4.0");
+    let diagnosis = scene.after(1, |broker, now| {
+        broker.deadlock = Some(deadlock(["a", "b"], now, now));
+        let gone = MissingThread {
+            pool: "raft_io".into(),
+            thread: "kafka-raft-io-thread".into(),
+            count: 1,
+            since: now,
+        };
+        let report = ThreadReport {
+            missing: Some(PoolFindings {
+                found: vec![gone],
+                pools: ["raft_io".into()].into(),
+            }),
+            ..ThreadReport::default()
+        };
+        broker.threads = known(report, now);
+    });
+    assert_eq!(keys(&diagnosis), ["KAFKA-14644"]);
+    let sentence = &diagnosis.sentence;
+    assert!(sentence.contains("alive but deadlocked"), "{sentence}");
+    assert!(!sentence.contains("KAFKA-"), "{sentence}");
 }
 
 #[test]
