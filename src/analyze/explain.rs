@@ -148,7 +148,7 @@ fn decide(
         broker: name.to_string(),
         verdict: match () {
             () if gray.contains(name) => Verdict::Gray,
-            () if views(signals, &gray).is_empty() => Verdict::NoFinding,
+            () if views(signals, &gray, |_| true).is_empty() => Verdict::NoFinding,
             () => Verdict::Suspect,
         },
         addresses: names.addresses(name),
@@ -170,7 +170,10 @@ fn decide(
 
 /// Whether a broker is alive but not working: by its dump or its bundle, else by views that agree.
 fn is_gray(signals: &Signals, gray: &BTreeSet<&Name>, by_dump: bool) -> bool {
-    let views = views(signals, gray);
+    let views = views(signals, gray, |fact| {
+        // A disk that failed explains by itself that replicas are missing; the broker works with its other disks.
+        fact.kind != FactKind::LogDirOffline
+    });
     let agreeing = views
         .iter()
         .filter(|view| !matches!(view, Source::Dump | Source::Exporter))
@@ -179,16 +182,26 @@ fn is_gray(signals: &Signals, gray: &BTreeSet<&Name>, by_dump: bool) -> bool {
         let dump = views.contains(&Source::Dump) && (signals.dump_is_certain || agreeing > 0);
         signals.gray_in_bundle || dump
     } else {
+        // Where one file says that it is registered and another one denies it, nothing shows which is the later one.
         let is_registered = |signal: &Signal| signal.fact.kind == FactKind::Registered;
-        let alive = views.contains(&Source::Own) || signals.facts.iter().any(is_registered);
+        let is_registered =
+            signals.facts.iter().any(is_registered) && !views.contains(&Source::Registration);
+        let alive = views.contains(&Source::Own) || is_registered;
         alive && agreeing > 1
     }
 }
 
-/// The views that speak against a broker. A fact that affects only brokers to blame is left out.
-fn views(signals: &Signals, gray: &BTreeSet<&Name>) -> BTreeSet<Source> {
+/// The views that speak against a broker, by the facts that are wanted. A fact that affects only brokers to blame is left
+/// out.
+fn views(
+    signals: &Signals,
+    gray: &BTreeSet<&Name>,
+    is_wanted: impl Fn(&Fact) -> bool,
+) -> BTreeSet<Source> {
     let counts = |signal: &&Signal| {
-        signal.affected.is_empty() || signal.affected.iter().any(|name| !gray.contains(name))
+        let affected = &signal.affected;
+        let is_against = affected.is_empty() || affected.iter().any(|name| !gray.contains(name));
+        is_against && is_wanted(&signal.fact)
     };
     let facts = signals.facts.iter().filter(counts);
     facts.filter_map(|signal| signal.fact.against).collect()

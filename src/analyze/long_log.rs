@@ -4,7 +4,7 @@
 //! Left out are lines with a time and a level that say nothing, and the stacks below them. Everything else stays, with
 //! what wraps it: a long text that is no log stays whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use super::formats::server_log::{self, Known, Saying};
@@ -12,6 +12,8 @@ use super::formats::wrapped::Wrapping;
 
 /// The first lines stay as they are: by them the file is recognised.
 const BEGINNING: usize = 64 << 10;
+/// Partitions of one container whose last change of the ISR is kept apart.
+const MOST_PARTITIONS: usize = 100_000;
 /// Containers in one file that are known apart.
 const MOST_CONTAINERS: usize = 64;
 /// A longer line is not examined.
@@ -25,7 +27,7 @@ pub struct LongLog {
     partial: Vec<u8>,
     /// Decided by the beginning.
     wrapping: Option<Wrapping>,
-    containers: HashMap<String, Container>,
+    containers: BTreeMap<String, Container>,
 }
 
 /// Where the log of one container is.
@@ -34,8 +36,29 @@ struct Container {
     known: Known,
     /// The last line with a time, unless it was kept: what follows it may need it, and the last one shows where a log ends.
     pending: Vec<u8>,
+    /// Where that line is about an ISR, the partition; else empty.
+    pending_partition: String,
+    /// By partition the last line about its ISR. A log of an incident may consist of them.
+    isr_changes: HashMap<String, Vec<u8>>,
     /// The next lines may be the stack of an exception.
     is_below_log_line: bool,
+}
+
+impl Container {
+    /// Keeps the last line about the ISR of a partition. Returns false where there are too many.
+    fn keep_change(&mut self, partition: &str, line: &str) -> bool {
+        let is_full = self.isr_changes.len() >= MOST_PARTITIONS;
+        if let Some(last) = self.isr_changes.get_mut(partition) {
+            last.clear();
+            last.extend_from_slice(line.as_bytes());
+        } else if is_full {
+            return false;
+        } else {
+            let line = line.as_bytes().to_owned();
+            self.isr_changes.insert(partition.to_owned(), line);
+        }
+        true
+    }
 }
 
 impl LongLog {
@@ -72,10 +95,22 @@ impl LongLog {
     /// What is kept.
     pub fn finish(mut self) -> Vec<u8> {
         let last = std::mem::take(&mut self.partial);
-        self.line(&last);
-        for container in self.containers.into_values() {
-            self.kept.extend(container.pending);
+        if !last.is_empty() {
+            self.line(&last);
         }
+        // The line with which a container's log ends comes after its others, that with which the file ends last of all.
+        let mut end = Vec::new();
+        for mut container in self.containers.into_values() {
+            container.isr_changes.remove(&container.pending_partition);
+            let lines = container.isr_changes.into_values();
+            for line in lines.chain([container.pending]) {
+                match line.ends_with(b"\n") {
+                    true => self.kept.extend(line),
+                    false => end.extend(line),
+                }
+            }
+        }
+        self.kept.extend(end);
         self.kept
     }
 
@@ -87,9 +122,11 @@ impl LongLog {
         for line in text.lines() {
             self.keeps(line);
         }
-        self.containers
-            .values_mut()
-            .for_each(|container| container.pending.clear());
+        for container in self.containers.values_mut() {
+            container.pending.clear();
+            container.pending_partition.clear();
+            container.isr_changes.clear();
+        }
         drop(text);
         self.kept = beginning;
     }
@@ -125,9 +162,18 @@ impl LongLog {
             return true;
         };
         let says = server_log::says(stripped.text, &mut container.known);
-        if says == Saying::Nothing {
+        let is_kept_apart = match says {
+            Saying::Nothing => true,
+            Saying::IsrChange(partition) => container.keep_change(partition, line),
+            Saying::Something | Saying::OtherLine => false,
+        };
+        if is_kept_apart {
             container.pending.clear();
             container.pending.extend_from_slice(line.as_bytes());
+            container.pending_partition.clear();
+            if let Saying::IsrChange(partition) = says {
+                container.pending_partition.push_str(partition);
+            }
             container.is_below_log_line = true;
             return false;
         }
@@ -140,6 +186,8 @@ impl LongLog {
         if is_of_dump(stripped.text) {
             container.is_below_log_line = false;
         }
+        container.isr_changes.remove(&container.pending_partition);
+        container.pending_partition.clear();
         self.kept.append(&mut container.pending);
         true
     }
@@ -165,7 +213,11 @@ fn is_of_exception(line: &str) -> bool {
         .split([' ', ':'])
         .next();
     let is_frame = text.len() < line.len() && (text.starts_with("at ") || text.starts_with("... "));
-    is_frame || first.is_some_and(|class| class.ends_with("Exception") || class.ends_with("Error"))
+    // `Error: ...` is what a tool prints.
+    let is_class = |class: &str| {
+        class.contains('.') && (class.ends_with("Exception") || class.ends_with("Error"))
+    };
+    is_frame || first.is_some_and(is_class)
 }
 
 /// A thread's name in quotes, or the JVM's banner: the frames below are those of a dump.
@@ -244,6 +296,43 @@ mod tests {
         assert_eq!(learned(&plain.text), learned(&text));
     }
 
+    /// The log of an incident may consist of them; of each partition the last one counts.
+    #[test]
+    fn changes_of_isrs_do_not_grow() {
+        let mut text = String::new();
+        for n in 0..20_000 {
+            let (from, to) = if n % 7 < 4 {
+                ("1,2,3", "1")
+            } else {
+                ("1", "1,2,3")
+            };
+            let time = format!(
+                "[2024-01-02 {:02}:{:02}:{:02},678]",
+                n / 3600,
+                n / 60 % 60,
+                n % 60
+            );
+            text += &format!(
+                "{time} INFO [Partition t-{} broker=1] Shrinking ISR from {from} to {to} (kafka.cluster.Partition)\n",
+                n % 50
+            );
+            if n % 1000 == 0 {
+                text += "java.io.IOException: Connection to 3 was disconnected before the response was read\n";
+            }
+        }
+        let last = text.trim_end();
+        for text in [text.as_str(), last] {
+            let short = shortened(text, 4096);
+            assert!(short.len() < BEGINNING * 2, "{}", short.len());
+            assert_eq!(learned(&short), learned(text));
+        }
+        let text = text
+            .replace(" to 1 ", " to 2 ")
+            .replace("t-", "topic-with-a-name-");
+        let short = shortened(&text[..BEGINNING + 20_000], 4096);
+        assert!(short.len() <= BEGINNING + 20_000);
+    }
+
     #[test]
     fn dumps_and_other_texts_stay_whole() {
         let dump = include_str!("../../tests/fixtures/thread_dumps/incident/jstack/219.txt");
@@ -252,6 +341,8 @@ mod tests {
         assert!(short.contains(dump));
         let table = "tcp 1 0 1.2.3.4:9092 1.2.3.5:7 CLOSE_WAIT 81068/java\n".repeat(5_000);
         assert_eq!(shortened(&table, 4096), table);
+        let tool = "Error: Executing consumer group command failed due to x\n";
+        assert!(shortened(&format!("{log}{tool}{log}"), 4096).contains(tool));
         let line = "x".repeat(3 << 20);
         assert_eq!(shortened(&line, 1000), line);
         assert_eq!(shortened("", 1), "");

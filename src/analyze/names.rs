@@ -219,6 +219,12 @@ impl Names {
         self.addresses.get(&address).map(|(name, _)| name)
     }
 
+    /// Whether the processes of a broker are known and this is none of them.
+    pub(super) fn is_another_process(&self, broker: &Name, pid: u32) -> bool {
+        let is_its = |owner: &Option<Name>| owner.as_ref() == Some(broker);
+        self.pids.values().any(is_its) && !self.pids.get(&pid).is_some_and(is_its)
+    }
+
     /// The ids of brokers that have replicas.
     pub(super) fn with_replicas(&self) -> &BTreeSet<i32> {
         &self.with_replicas

@@ -142,6 +142,69 @@ fn lsof_shows_what_a_broker_does_not_close() {
     assert_eq!(verdict(&found, "10.0.0.1:9092"), Some(Verdict::Suspect));
 }
 
+/// Without `-p`, `lsof` of older versions prints everything again for each thread.
+#[test]
+fn what_lsof_prints_for_each_thread_counts_once() {
+    let line = |thread: &str, n: u32| {
+        format!(
+            "java 81068 {thread}kafka {n}u IPv6 4711 0t0 TCP 10.0.0.1:9092->10.0.0.7:{n} (CLOSE_WAIT)\n"
+        )
+    };
+    let threads = (81_070..81_090).map(|tid| format!("{tid} executor "));
+    let threads: String = threads.map(|thread| line(&thread, 20_000)).collect();
+    let settings = "broker.id=1\nlisteners=PLAINTEXT://10.0.0.1:9092\n";
+    let limits = "Max open files            20                   4096                 files\n";
+    let both = line("", 20_000) + &threads;
+    let found = explained(&[("1-lsof", &both), ("1-limits", limits), ("s", settings)]);
+    let closing = one(&found, FactKind::CloseWait);
+    assert_eq!(
+        (closing.against, figures(closing)[1]),
+        (None, ("connections", 1))
+    );
+    let handles = one(&found, FactKind::Handles);
+    assert_eq!(
+        (handles.against, figures(handles)[0]),
+        (None, ("handles", 1))
+    );
+    // Where only the threads are there, they count.
+    let found = explained(&[("1-lsof", &threads), ("s", settings)]);
+    assert_eq!(
+        figures(one(&found, FactKind::CloseWait))[1],
+        ("connections", 20)
+    );
+}
+
+/// Kafka Connect on the host of a broker that is well.
+#[test]
+fn a_pile_of_another_process_is_not_the_brokers() {
+    let own = "tcp 0 0 10.0.0.1:9092 10.0.0.7:5 ESTABLISHED 81068/java\n";
+    let other = |n| format!("tcp 55 0 10.0.0.1:8083 10.0.0.7:{n} CLOSE_WAIT 900/java\n");
+    let text: String = [own.to_owned()]
+        .into_iter()
+        .chain((20_000..20_012).map(other))
+        .collect();
+    let settings = "broker.id=1\nlisteners=PLAINTEXT://10.0.0.1:9092\n";
+    let found = explained(&[("netstat", &text), ("s", settings)]);
+    assert_eq!(one(&found, FactKind::CloseWaitAtPort).against, None);
+    assert_eq!(verdict(&found, "1"), Some(Verdict::NoFinding));
+    let same = text.replace("900/java", "81068/java");
+    let found = explained(&[("netstat", &same), ("s", settings)]);
+    assert_eq!(against(&found, "1"), [FactKind::CloseWaitAtPort]);
+}
+
+#[test]
+fn any_numbers_are_summed() {
+    let most = u64::MAX;
+    for text in [
+        format!("{most} CLOSE_WAIT\n{most} 10.0.0.1:9092 CLOSE_WAIT\n{most} CLOSE_WAIT\n"),
+        format!("{most} tcp 9 0 a:9092 b:1 CLOSE_WAIT\n").repeat(3),
+        format!("{most} tcp 9 0 10.0.0.1:9092 10.0.0.7:1 CLOSE_WAIT\n").repeat(3),
+        format!("Recv-Q Send-Q\n{most} 0 10.0.0.1:9092 10.0.0.7:1\n").repeat(3),
+    ] {
+        assert!(!explained(&[("a", &text)]).files.is_empty(), "{text}");
+    }
+}
+
 #[test]
 fn a_pile_at_any_port_is_reported() {
     let netstat = |own: &str, process: &str| -> String {
@@ -281,6 +344,20 @@ fn a_broker_with_replicas_that_is_not_registered() {
     assert_eq!(verdict(&found, "3"), Some(Verdict::Gray));
 }
 
+/// It was stopped between the two listings.
+#[test]
+fn an_old_listing_does_not_show_that_a_broker_is_alive() {
+    let topics = "\tTopic: t\tPartition: 0\tLeader: 1\tReplicas: 3,1\tIsr: 1\n\tTopic: t\tPartition: 1\tLeader: 2\tReplicas: 2,3\tIsr: 2\n";
+    let (before, after) = ("ls /brokers/ids\n[1, 2, 3]\n", "ls /brokers/ids\n[1, 2]\n");
+    for second in [
+        &[("zk-1.txt", before), ("zk-2.txt", after)][..],
+        &[("zk-2.txt", after)],
+    ] {
+        let found = explained(&[&[("topics.txt", topics)], second].concat());
+        assert_eq!(verdict(&found, "3"), Some(Verdict::Suspect));
+    }
+}
+
 #[test]
 fn nodes_of_brokers_give_their_addresses() {
     let node = "get /brokers/ids/4\n{\"endpoints\":[\"INTERNAL://10.0.0.4:19092\",\"EXTERNAL://k.example:9092\"],\"host\":null,\"port\":-1,\"version\":4}\n";
@@ -399,6 +476,75 @@ fn the_limit_of_file_handles_and_busy_threads() {
     );
 }
 
+/// It works with its other disk.
+#[test]
+fn a_disk_that_failed_does_not_make_a_broker_gray() {
+    let dirs = "{\"brokers\":[{\"broker\":2,\"logDirs\":[{\"logDir\":\"/a\\nBroker 1: suspect\",\"error\":\"KAFKA_STORAGE_ERROR\",\"partitions\":[]},{\"logDir\":\"/b\",\"error\":null,\"partitions\":[]}]}]}";
+    let topics = "\tTopic: t\tPartition: 0\tLeader: 1\tReplicas: 1,2\tIsr: 1\tOffline: 2\n\tTopic: t\tPartition: 1\tLeader: 3\tReplicas: 3,2\tIsr: 3\tOffline: 2\n";
+    let found = explained(&[("dirs", dirs), ("topics", topics)]);
+    assert_eq!(verdict(&found, "2"), Some(Verdict::Suspect));
+    // What is in a file forges no line of the answer.
+    assert!(!report::explained(&found).contains("\nBroker 1: suspect"));
+}
+
+/// Ids of threads are those of one host.
+#[test]
+fn a_busy_thread_is_found_in_a_dump_of_its_broker() {
+    let top = "Threads: 1 total\n  PID USER %CPU COMMAND\n 12345 kafka 99.9 kafka-request-h\n";
+    let dump = |id| {
+        format!(
+            "\"kafka-network-thread-{id}-PLAINTEXT-0\" #9 prio=5 os_prio=0 tid=0x1 nid=0x3039 runnable\n   java.lang.Thread.State: RUNNABLE\n\tat a.B.c(D.java:7)\n"
+        )
+    };
+    let (one_dump, other_dump) = (dump(1), dump(2));
+    let text = |files: &[(&str, &str)]| one(&explained(files), FactKind::BusyThreads).text.clone();
+    let found = text(&[("1-top", top), ("a", &one_dump), ("b", &other_dump)]);
+    assert!(
+        found.contains("in a dump kafka-network-thread-1-"),
+        "{found}"
+    );
+    let found = text(&[("top", top), ("a", &one_dump), ("b", &other_dump)]);
+    assert!(!found.contains("in a dump"), "{found}");
+}
+
+/// Of two processes nothing shows which one has the handles.
+#[test]
+fn a_limit_of_nobody_is_the_only_one() {
+    let limits = "Max open files            32                   4096                 files\n";
+    let handles: String = (0..30)
+        .map(|n| format!("lrwx------ 1 root root 64 Nov 22 14:33 {n} -> socket:[{n}]\n"))
+        .collect();
+    let found = explained(&[("limits", limits), ("fd", &handles)]);
+    assert_eq!(one(&found, FactKind::Handles).against, Some(Source::Own));
+    let found = explained(&[("x", limits), ("y", limits), ("fd", &handles)]);
+    assert_eq!(one(&found, FactKind::Handles).against, None);
+}
+
+/// What lies between the two files may register more brokers.
+#[test]
+fn a_metadata_log_with_a_gap_denies_no_broker() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/metadata_log/3.9.1/__cluster_metadata-0"
+    );
+    let topics = "\tTopic: t\tPartition: 0\tLeader: 1\tReplicas: 1,77\tIsr: 1,77\n";
+    let mut files = vec![("topics".to_owned(), topics.as_bytes().to_vec())];
+    for name in [
+        "00000000000000000154-0000000002.checkpoint",
+        "00000000000000000169.log",
+    ] {
+        let bytes = std::fs::read(format!("{folder}/{name}")).unwrap();
+        files.push((name.to_owned(), bytes));
+    }
+    let found = explain(&files);
+    assert!(
+        one(&found, FactKind::MetadataLog)
+            .text
+            .contains("what follows is not read")
+    );
+    assert_eq!(against(&found, "77"), []);
+}
+
 /// `tests/fixtures/metadata_log/README.md`: broker 3 was killed.
 #[test]
 fn a_metadata_log() {
@@ -464,6 +610,10 @@ fn what_is_not_found_is_said() {
         (
             "tcp 0 0 10.0.0.1:9092 10.0.0.7:5 ESTABLISHED -\n",
             "no connection in CLOSE_WAIT",
+        ),
+        (
+            "tcp 0 0 10.0.0.1:9092 10.0.0.7:5 ESTABLISHED -\ntcp 1 0 10.0.0.1:8080 10.0.0.7:6 CLOSE_WAIT -\n",
+            "1 connection in CLOSE_WAIT, none of them at a broker's port",
         ),
         (
             "\tTopic: t\tPartition: 0\tLeader: 1\tReplicas: 1,2,3\tIsr: 1,2\n\tTopic: t\tPartition: 1\tLeader: 3\tReplicas: 3,1\tIsr: 3,1\n",

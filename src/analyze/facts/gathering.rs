@@ -40,6 +40,7 @@ impl Gathering<'_> {
     }
 }
 
+/// A line break in `text`, as JSON may contain, would forge a line of the answer.
 pub(super) fn fact(
     kind: FactKind,
     file: &File<'_>,
@@ -50,7 +51,7 @@ pub(super) fn fact(
         against: None,
         kind,
         source: file.source.to_owned(),
-        text: text.into(),
+        text: text.into().replace(['\n', '\r'], " "),
         figures: figures.iter().copied().collect(),
         partitions: Vec::new(),
     }

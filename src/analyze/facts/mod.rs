@@ -43,6 +43,7 @@ pub(super) fn gather(
     }
     let sizes = groups::topic_sizes(files);
     let limits = process::handle_limits(files, owners);
+    let places = process::places_of_busy(files, owners);
     for (file, owner) in files.iter().zip(owners) {
         let name = owner.as_ref().map(|(name, _)| name);
         all.found(file, name);
@@ -51,7 +52,7 @@ pub(super) fn gather(
         all.sockets(file, name);
         all.fds(file, name, limits.get(&name).copied());
         all.limits(file, name);
-        all.busy_threads(file, name, files);
+        all.busy_threads(file, name, &places);
         all.log_dirs(file);
         all.zookeeper(file);
         all.quorum(file);

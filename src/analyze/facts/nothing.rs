@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::gathering::{Gathering, count, fact};
+use super::gathering::{Gathering, MANY, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::dumps::Analysis;
 use crate::analyze::explanation::{Fact, FactKind, Form};
+use crate::analyze::formats::sockets::Line;
 use crate::analyze::formats::topics;
 use crate::analyze::names::Owner;
+use crate::model::TcpState;
 
 impl Gathering<'_> {
     pub(super) fn nothing_found(
@@ -43,6 +45,24 @@ impl Gathering<'_> {
     }
 }
 
+/// No fact names connections of clients in CLOSE_WAIT, nor a few at a port that is no broker's: they are ordinary.
+fn sockets(file: &File<'_>) -> String {
+    let rest = "no unread bytes, no connection that waits to be accepted";
+    let in_state = |wanted: TcpState| {
+        file.socket_lines().fold(0_u64, |sum, line| match line {
+            Line::Row(row) if row.state == Some(wanted) => sum.saturating_add(row.times),
+            _ => sum,
+        })
+    };
+    match (in_state(TcpState::CloseWait), in_state(TcpState::FinWait2)) {
+        (0, 0) => format!("no connection in CLOSE_WAIT or FIN_WAIT2, {rest}"),
+        (closing, waiting) => format!(
+            "{} in CLOSE_WAIT, none of them at a broker's port and fewer than {MANY} at any other, {waiting} in FIN_WAIT2, none of them towards a broker, {rest}",
+            count(closing, "connection")
+        ),
+    }
+}
+
 /// What a form can show and does not. None for a form that always shows something.
 fn not_found(file: &File<'_>, form: Form) -> Option<String> {
     let period = || {
@@ -60,7 +80,7 @@ fn not_found(file: &File<'_>, form: Form) -> Option<String> {
             "a client's log{} without a failed produce request, and without a connection that ended before its answer",
             period()
         ),
-        Form::Sockets => "no connection in CLOSE_WAIT or FIN_WAIT2, no unread bytes, no connection that waits to be accepted".to_owned(),
+        Form::Sockets => sockets(file),
         Form::Topics => {
             let rows = file.partitions();
             let (all, short) = rows.fold((0, 0), |(all, short), row| {
@@ -73,7 +93,9 @@ fn not_found(file: &File<'_>, form: Form) -> Option<String> {
             )
         }
         Form::ZooKeeper => "no broker is registered in ZooKeeper".to_owned(),
-        Form::Settings => "settings, which say which broker it is and nothing of its health".to_owned(),
+        Form::Settings => {
+            "settings, which say which broker it is and nothing of its health".to_owned()
+        }
         Form::Dump
         | Form::Groups
         | Form::Fds

@@ -24,7 +24,54 @@ pub(super) fn handle_limits<'a>(
         let name = owner.as_ref().map(|(name, _)| name);
         Some((name, file.open_files?.soft?))
     });
-    limits.collect()
+    let limits: Vec<_> = limits.collect();
+    let of_nobody = limits.iter().filter(|(name, _)| name.is_none()).count();
+    let limits = limits.into_iter();
+    // Of several processes nothing shows which one has the handles.
+    limits
+        .filter(|(name, _)| name.is_some() || of_nobody == 1)
+        .collect()
+}
+
+/// The busy threads that files show, by the kernel's thread id, with their places in the dumps of a broker.
+pub(super) type Places<'a> = BTreeMap<u64, Vec<(Option<&'a Name>, String)>>;
+
+/// Where dumps show the threads that `top` shows to be busy.
+pub(super) fn places_of_busy<'a>(files: &[File<'_>], owners: &'a [Owner]) -> Places<'a> {
+    let tops = files.iter().filter(|file| file.is(Form::Top));
+    let busy = tops
+        .flat_map(|file| top::threads(file.text))
+        .filter(is_busy);
+    let mut found: Places<'a> = busy.map(|thread| (thread.tid, Vec::new())).collect();
+    if found.is_empty() {
+        return found;
+    }
+    for (file, owner) in files.iter().zip(owners) {
+        if !file.is(Form::Dump) {
+            continue;
+        }
+        let owner = owner.as_ref().map(|(name, _)| name);
+        for dump in thread_dump::parse(file.text).into_iter().flatten() {
+            for thread in &dump.threads {
+                let Some(places) = thread.header().nid.and_then(|tid| found.get_mut(&tid)) else {
+                    continue;
+                };
+                let frame = thread
+                    .frames()
+                    .next()
+                    .map(|frame| format!(" at {}", frame.text()));
+                let place = format!("{}{}", thread.name, frame.unwrap_or_default());
+                // The last dump of a broker counts.
+                places.retain(|(other, _)| *other != owner);
+                places.push((owner, place));
+            }
+        }
+    }
+    found
+}
+
+fn is_busy(thread: &Thread<'_>) -> bool {
+    thread.cpu_percent >= BUSY_PERCENT
 }
 
 impl Gathering<'_> {
@@ -49,28 +96,25 @@ impl Gathering<'_> {
         &mut self,
         file: &File<'_>,
         owner: Option<&Name>,
-        files: &[File<'_>],
+        places: &Places<'_>,
     ) {
         if !file.is(Form::Top) {
             return;
         }
         let mut threads = top::threads(file.text);
         threads.sort_by(|a, b| b.cpu_percent.total_cmp(&a.cpu_percent));
-        let busy = threads
-            .iter()
-            .filter(|thread| thread.cpu_percent >= BUSY_PERCENT);
-        let busy: Vec<&Thread<'_>> = busy.collect();
+        let busy: Vec<&Thread<'_>> = threads.iter().filter(|thread| is_busy(thread)).collect();
         let text = match (busy.as_slice(), threads.first()) {
             ([], Some(busiest)) => format!(
                 "none of {} uses half of a core; the busiest: {}",
                 count(threads.len() as u64, "thread"),
-                shown(busiest, &BTreeMap::new())
+                shown(busiest, None)
             ),
             ([], None) => return,
             (busy, _) => {
-                let in_dumps = in_dumps(files, busy);
                 let listed = busy.iter().take(LISTED);
-                let listed = list(listed.map(|thread| shown(thread, &in_dumps)));
+                let place = |thread: &Thread<'_>| place_of(places.get(&thread.tid)?, owner);
+                let listed = list(listed.map(|thread| shown(thread, place(thread))));
                 let more = match busy.len().saturating_sub(LISTED) {
                     0 => String::new(),
                     more => format!(" and {more} more"),
@@ -91,36 +135,22 @@ impl Gathering<'_> {
     }
 }
 
-/// Where dumps show those threads, by the kernel's thread id.
-fn in_dumps(files: &[File<'_>], wanted: &[&Thread<'_>]) -> BTreeMap<u64, String> {
-    let mut found = BTreeMap::new();
-    let dumps = files
-        .iter()
-        .filter(|file| file.is(Form::Dump))
-        .flat_map(|file| thread_dump::parse(file.text).into_iter().flatten());
-    for dump in dumps {
-        for thread in &dump.threads {
-            let tid = thread.header().nid;
-            if let Some(tid) = tid.filter(|tid| wanted.iter().any(|thread| thread.tid == *tid)) {
-                let frame = thread
-                    .frames()
-                    .next()
-                    .map(|frame| format!(" at {}", frame.text()));
-                let place = format!("{}{}", thread.name, frame.unwrap_or_default());
-                found.insert(tid, place);
-            }
-        }
-    }
-    found
+/// In a dump of the same broker, else in the only one. Ids of threads are those of one host.
+fn place_of<'a>(places: &'a [(Option<&Name>, String)], owner: Option<&Name>) -> Option<&'a str> {
+    let of_owner = places.iter().find(|(of, _)| *of == owner);
+    let only = match places {
+        [one] if one.0.is_none() || owner.is_none() => Some(one),
+        _ => None,
+    };
+    of_owner.or(only).map(|(_, place)| place.as_str())
 }
 
-fn shown(thread: &Thread<'_>, in_dumps: &BTreeMap<u64, String>) -> String {
+fn shown(thread: &Thread<'_>, place: Option<&str>) -> String {
     let Thread {
         tid,
         cpu_percent,
         name,
     } = thread;
-    let dump = in_dumps.get(tid);
-    let dump = dump.map_or(String::new(), |place| format!(", in a dump {place}"));
+    let dump = place.map_or(String::new(), |place| format!(", in a dump {place}"));
     format!("{name} (nid 0x{tid:x}{dump}) {cpu_percent} %")
 }

@@ -31,7 +31,9 @@ impl Gathering<'_> {
             self.not_registered(file, *id, text);
         }
         if let Some(listed) = &found.listed {
-            let known = |id: &i32| found.absent.contains(id) || found.gone.contains(id);
+            let known = |id: &i32| {
+                found.absent.contains(id) || found.gone.contains(id) || found.nodes.contains_key(id)
+            };
             self.unlisted(file, listed, "in ZooKeeper", known);
         }
         if let Some(id) = found.controller {
@@ -143,7 +145,10 @@ impl Gathering<'_> {
             let fact = fact(kind, file, text, &[]);
             self.add(Some(&name), fact.against(against));
         }
-        self.unlisted(file, &log.ids(), "in the metadata log", |_| false);
+        // What was not read may register others.
+        if log.problem.is_none() {
+            self.unlisted(file, &log.ids(), "in the metadata log", |_| false);
+        }
         let mut text = format!(
             "the metadata log up to offset {}, written at {}: {}, {}",
             log.end,

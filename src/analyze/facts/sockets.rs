@@ -46,8 +46,9 @@ struct Seen<'a> {
 
 impl Tally {
     fn add(&mut self, row: &Row<'_>, bytes: u64) {
-        self.sockets += row.times;
-        self.with_bytes += if bytes > 0 { row.times } else { 0 };
+        self.sockets = self.sockets.saturating_add(row.times);
+        let with_bytes = if bytes > 0 { row.times } else { 0 };
+        self.with_bytes = self.with_bytes.saturating_add(with_bytes);
         self.bytes = self.bytes.saturating_add(bytes.saturating_mul(row.times));
     }
 
@@ -106,14 +107,28 @@ impl Gathering<'_> {
 
     fn seen<'a>(&self, file: &File<'a>) -> Seen<'a> {
         let mut seen = Seen::default();
+        let of_thread = |line: &Line<'_>| matches!(line, Line::Row(row) if row.of_thread);
+        let processes: BTreeSet<Option<u32>> =
+            match file.socket_lines().any(|line| of_thread(&line)) {
+                true => {
+                    let rows = file.socket_lines().filter_map(|line| match line {
+                        Line::Row(row) if !row.of_thread => Some(row.pid),
+                        _ => None,
+                    });
+                    rows.collect()
+                }
+                false => BTreeSet::new(),
+            };
         for line in file.socket_lines() {
             match line {
+                // The process has it already.
+                Line::Row(row) if row.of_thread && processes.contains(&row.pid) => {}
                 Line::Row(row) => self.see(&row, &mut seen),
                 Line::Count {
                     state,
                     number,
                     port,
-                } => *seen.counted.entry((state, port)).or_default() += number,
+                } => add(seen.counted.entry((state, port)).or_default(), number),
                 Line::Summary { all, established } => seen.summary = Some((all, established)),
             }
         }
@@ -124,7 +139,7 @@ impl Gathering<'_> {
         let at = |end: &End<'_>| self.names.at(end.address?);
         let own = at(&row.local);
         let Some(state) = row.state else {
-            seen.without_state += row.times;
+            add(&mut seen.without_state, row.times);
             return;
         };
         if let Some(name) = own.or_else(|| at(&row.peer)) {
@@ -146,7 +161,7 @@ impl Gathering<'_> {
             return;
         }
         if row.local.address.is_none() || row.peer.address.is_none() {
-            *seen.without_address.entry(state).or_default() += row.times;
+            add(seen.without_address.entry(state).or_default(), row.times);
         }
         if state == TcpState::CloseWait {
             let bytes = row.receive_queue.saturating_sub(1);
@@ -182,7 +197,7 @@ impl Gathering<'_> {
                 process(*program, *pid),
                 tally.unread(),
             );
-            let may_be_broker = program.is_none_or(|program| program.starts_with("java"));
+            let may_be_broker = self.may_be_broker(owner, *program, *pid);
             if may_be_broker && owner.is_none() {
                 text += "; a broker that does so is alive and does not work";
             }
@@ -197,6 +212,16 @@ impl Gathering<'_> {
             self.leak(file, &format!("port {port}"), &client, tally);
         }
         is_any
+    }
+
+    /// Whether a process that is not known as a broker's may be the owner of the file.
+    fn may_be_broker(&self, owner: Option<&Name>, program: Option<&str>, pid: Option<u32>) -> bool {
+        let is_java = program.is_none_or(|program| program.starts_with("java"));
+        // Where the broker's own process is known, another one is no broker, such as Kafka Connect beside it.
+        let is_another = owner
+            .zip(pid)
+            .is_some_and(|(owner, pid)| self.names.is_another_process(owner, pid));
+        is_java && !is_another
     }
 
     /// A client that does not close what the other side has closed.
@@ -216,8 +241,16 @@ impl Gathering<'_> {
             return;
         }
         let (mut all, mut sockets, mut untracked) = (0, 0, 0);
+        // `lsof` may print those of other processes as well, which share no limit.
+        let mut by_process: BTreeMap<Option<u32>, u64> = BTreeMap::new();
+        let of_processes = fds::fds(file.text).filter(|fd| !fd.of_thread);
+        let processes: BTreeSet<Option<u32>> = of_processes.map(|fd| fd.pid).collect();
         for fd in fds::fds(file.text) {
+            if fd.of_thread && processes.contains(&fd.pid) {
+                continue;
+            }
             all += 1;
+            *by_process.entry(fd.pid).or_default() += 1;
             sockets += u64::from(fd.socket);
             untracked += u64::from(fd.untracked);
         }
@@ -233,7 +266,8 @@ impl Gathering<'_> {
             ("sockets", sockets),
             ("untracked", untracked),
         ];
-        let is_full = limit.is_some_and(|limit| all >= limit - limit / 10);
+        let most = by_process.into_values().max().unwrap_or(0);
+        let is_full = limit.is_some_and(|limit| most >= limit - limit / 10);
         if let Some(limit) = limit.filter(|_| is_full) {
             let _ = write!(
                 text,
@@ -301,6 +335,15 @@ impl Tally {
     }
 }
 
+/// Numbers of `uniq -c` and awk are any numbers.
+fn add(sum: &mut u64, number: u64) {
+    *sum = sum.saturating_add(number);
+}
+
+fn sum<'a>(numbers: impl Iterator<Item = &'a u64>) -> u64 {
+    numbers.fold(0, |sum, number| sum.saturating_add(*number))
+}
+
 fn process(program: Option<&str>, pid: Option<u32>) -> String {
     match (program, pid) {
         (Some(program), Some(pid)) => format!("{program} (process {pid})"),
@@ -321,7 +364,7 @@ fn unnumbered(file: &File<'_>, seen: &Seen<'_>) -> Vec<Fact> {
     };
     let mut facts = Vec::new();
     if !seen.without_address.is_empty() {
-        let all = seen.without_address.values().sum();
+        let all = sum(seen.without_address.values());
         let text = format!(
             "{} without numeric addresses ({}), of which it is not known whether they are a broker's; {REMEDY}",
             count(all, "socket"),
@@ -345,7 +388,7 @@ fn unnumbered(file: &File<'_>, seen: &Seen<'_>) -> Vec<Fact> {
     if !seen.counted.is_empty() {
         let mut states: BTreeMap<TcpState, u64> = BTreeMap::new();
         for ((state, _), number) in &seen.counted {
-            *states.entry(*state).or_default() += number;
+            add(states.entry(*state).or_default(), *number);
         }
         // Those of clients have a port each.
         let is_pile =
@@ -361,7 +404,7 @@ fn unnumbered(file: &File<'_>, seen: &Seen<'_>) -> Vec<Fact> {
         );
         let closing = states.get(&TcpState::CloseWait);
         let figures = [
-            ("sockets", states.values().sum()),
+            ("sockets", sum(states.values())),
             ("close_wait", closing.copied().unwrap_or(0)),
         ];
         facts.push(fact(FactKind::SocketCounts, file, text, &figures));

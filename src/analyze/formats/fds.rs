@@ -9,6 +9,8 @@ use super::{Pattern, sockets};
 pub struct Fd<'a> {
     /// Only `lsof` prints it.
     pub pid: Option<u32>,
+    /// `lsof` prints the fds of a process again for each thread of it.
+    pub of_thread: bool,
     pub socket: bool,
     /// A TCP socket that is in no table of the kernel any more; only `lsof` shows it.
     pub untracked: bool,
@@ -26,7 +28,7 @@ static LINK: LazyLock<Pattern> =
 /// may stand before the user; the fd is a number, its mode, a lock: `123u`, `4w`, `5uW`.
 static LSOF: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
-        r"^\s* \S+ \s+ (?<pid>\d+) \s+ (?: \S+ \s+ ){1,3}? \d+[rwu-]\S? \s+
+        r"^\s* \S+ \s+ (?<pid>\d+) \s+ (?: (?<thread>\d+) \s+ (?: \S+ \s+ ){1,4}? | (?: \S+ \s+ ){1,3}? ) \d+[rwu-]\S? \s+
           (?<kind> REG|DIR|CHR|BLK|FIFO|IPv4|IPv6|sock|unix|a_inode ) (?<rest> \s.* )",
     )
 });
@@ -47,7 +49,7 @@ fn link(line: &str) -> Option<Fd<'_>> {
 }
 
 fn lsof(line: &str) -> Option<Fd<'_>> {
-    let [pid, kind, rest] = LSOF.groups(line)?;
+    let [pid, thread, kind, rest] = LSOF.groups(line)?;
     let is_ip = matches!(kind, "IPv4" | "IPv6");
     // `sock ... protocol: TCP`, from older versions `can't identify protocol`: in no table of the kernel.
     let untracked =
@@ -57,6 +59,7 @@ fn lsof(line: &str) -> Option<Fd<'_>> {
     let path = rest.find(" /").filter(|_| kind == "REG");
     Some(Fd {
         pid: Some(pid.parse().ok()?),
+        of_thread: !thread.is_empty(),
         socket: is_ip || matches!(kind, "sock" | "unix"),
         untracked,
         local: local.and_then(sockets::address),
@@ -77,6 +80,7 @@ mod tests {
             let local = local.map(|local| local.parse().unwrap());
             Some(Fd {
                 pid: Some(29493),
+                of_thread: false,
                 socket,
                 untracked,
                 local,
@@ -110,7 +114,10 @@ mod tests {
             ),
             (
                 "python3 29493 29494 worker root    6u  IPv4 6070701      0t0      TCP localhost:1->localhost:2 (CLOSE_WAIT)",
-                lsof(true, false, None, None),
+                lsof(true, false, None, None).map(|fd| Fd {
+                    of_thread: true,
+                    ..fd
+                }),
             ),
             (
                 "python3 29493 root  mem    REG   254,0    17584    18500 /usr/bin/python3.11",

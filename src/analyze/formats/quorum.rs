@@ -49,11 +49,15 @@ pub fn read(text: &str) -> Option<Quorum> {
             match key {
                 "LeaderId" => found.leader = value.parse().ok(),
                 "MaxFollowerLag" => found.max_lag = value.parse().ok(),
-                "CurrentVoters" => found.voters.extend(ids(value)),
-                _ => found.observers.extend(ids(value)),
+                "CurrentVoters" => found.voters = ids(value),
+                _ => found.observers = ids(value),
             }
         } else if line.contains("NodeId") && line.contains("LogEndOffset") {
             columns = Columns::of(line);
+            // The times of an earlier table are old beside those of the last one.
+            rows.clear();
+            found.voters.clear();
+            found.observers.clear();
         } else if let Some(row) = columns.as_ref().and_then(|columns| columns.row(line))
             && rows.len() < MOST
         {
@@ -136,7 +140,7 @@ impl Columns {
     }
 }
 
-fn ids(value: &str) -> Vec<i32> {
+fn ids(value: &str) -> BTreeSet<i32> {
     if value.contains('{') {
         return ID
             .all_groups(value)
@@ -205,6 +209,22 @@ mod tests {
         ];
         assert_eq!((found.replicas, found.leader), (expected.into(), Some(1)));
         assert_eq!(found.observers, BTreeSet::from([3]));
+        // A minute later, and node 3 is gone.
+        let later = "NodeId\tLogEndOffset\tLag\tLastFetchTimestamp\tLastCaughtUpTimestamp\tStatus\n\
+                     1\t2000\t0\t1700000120000\t1700000120000\tLeader\n\
+                     2\t1999\t1\t1700000119990\t1700000119900\tFollower\n";
+        let found = read(&format!("{old}{later}")).unwrap();
+        assert_eq!(
+            found.replicas,
+            [
+                replica(1, 0, Some(0), true),
+                replica(2, 1, Some(100), false)
+            ]
+        );
+        assert_eq!(
+            (found.voters, found.observers),
+            (BTreeSet::from([1, 2]), BTreeSet::new())
+        );
         let new = "NodeId  DirectoryId             LogEndOffset  Lag  LastFetchTimestamp  LastCaughtUpTimestamp  Status\n\
                    1       UvhQ1WcEQxOSMsQ3-1lfFg  1234          0    5 ms ago            5 ms ago               Leader\n\
                    2       AvhQ1WcEQxOSMsQ3-1lfFg  1230          4    100 ms ago          50000 ms ago           Follower\n";

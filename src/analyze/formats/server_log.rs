@@ -75,9 +75,11 @@ pub struct Known {
 
 /// What a single line of a long log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saying {
+pub enum Saying<'a> {
     /// [`parse`] makes something of it.
     Something,
+    /// Only a change of the ISR of this partition, of which [`parse`] keeps the last one.
+    IsrChange(&'a str),
     /// A line with a time and a level that says nothing.
     Nothing,
     /// No line with a time and a level.
@@ -85,7 +87,7 @@ pub enum Saying {
 }
 
 /// What [`parse`] would make of a line.
-pub fn says(line: &str, known: &mut Known) -> Saying {
+pub fn says<'a>(line: &'a str, known: &mut Known) -> Saying<'a> {
     let mut log = Log::default();
     log.read(line);
     let is_line = !log.last.is_empty();
@@ -94,6 +96,7 @@ pub fn says(line: &str, known: &mut Known) -> Saying {
     log.addresses
         .retain(|address, id| known.addresses.get(address) != Some(id));
     let is_new = std::iter::zip(kinds, known.kinds).any(|(is, was)| is && !was);
+    let isr_change = std::mem::take(&mut log.isr_changes).pop_first();
     let rest = Log {
         lines: 0,
         first: "",
@@ -111,10 +114,11 @@ pub fn says(line: &str, known: &mut Known) -> Saying {
         known.ids.extend(&rest.ids);
         known.addresses.extend(&rest.addresses);
     }
-    match says_something {
-        true => Saying::Something,
-        false if is_line => Saying::Nothing,
-        false => Saying::OtherLine,
+    match (says_something, isr_change) {
+        (true, _) => Saying::Something,
+        (false, Some((partition, _))) => Saying::IsrChange(partition),
+        (false, None) if is_line => Saying::Nothing,
+        (false, None) => Saying::OtherLine,
     }
 }
 
@@ -453,10 +457,8 @@ mod tests {
         assert_eq!(says(plain, known), Saying::Something);
         assert_eq!(says(plain, known), Saying::Nothing);
         let shrunk = "[2024-01-02 03:04:05,678] INFO [Partition t-0 broker=1] Shrinking ISR from 1,2 to 1 (kafka.cluster.Partition)";
-        assert_eq!(
-            (says(shrunk, known), says(shrunk, known)),
-            (Saying::Something, Saying::Something)
-        );
+        let change = Saying::IsrChange("t-0");
+        assert_eq!((says(shrunk, known), says(shrunk, known)), (change, change));
         let lost =
             "java.io.IOException: Connection to 3 was disconnected before the response was read";
         assert_eq!(says(lost, known), Saying::Something);

@@ -33,6 +33,8 @@ pub struct Row<'a> {
     pub peer: End<'a>,
     pub pid: Option<u32>,
     pub program: Option<&'a str>,
+    /// `lsof` prints a socket again for each thread of its process.
+    pub of_thread: bool,
     /// How many such lines `uniq -c` counted.
     pub times: u64,
 }
@@ -150,7 +152,7 @@ static SS_WITHOUT_STATE: LazyLock<Pattern> = LazyLock::new(|| {
 /// `java 81068 root 123u IPv6 4711 0t0 TCP LOCAL->PEER (CLOSE_WAIT)`
 static LSOF: LazyLock<Pattern> = LazyLock::new(|| {
     pattern(&[
-        r"^ \s* (?<program>\S+) \s+ (?<pid>\d+) \s .*? \s TCP \s+ (?<local>\S+?) (?: -> (?<peer>\S+?) )? \s* \( (?<state> ",
+        r"^ \s* (?<program>\S+) \s+ (?<pid>\d+) \s+ (?<thread> \d+ \s+ (?: \S+ \s+ ){1,4}? \d+[rwu-]\S? \s )? .*? \s TCP \s+ (?<local>\S+?) (?: -> (?<peer>\S+?) )? \s* \( (?<state> ",
         STATES,
         r") \)",
     ])
@@ -232,7 +234,8 @@ impl Table {
         {
             self.state = state_in_words(state);
         }
-        if !self.has_no_state {
+        // The next command of a record may print states again, and no header.
+        if !self.has_no_state || STATE.is_match(line) {
             return None;
         }
         let [receive, send, local, peer, program, pid] = SS_WITHOUT_STATE.groups(line)?;
@@ -262,19 +265,23 @@ fn rows(line: &str) -> Vec<Row<'_>> {
         return found;
     }
     let lsof = || {
-        let [program, pid, local, peer, state] = LSOF.groups(line)?;
-        Some(["", state, "", "", local, peer, pid, program])
+        let [program, pid, thread, local, peer, state] = LSOF.groups(line)?;
+        let row = row(["", state, "", "", local, peer, pid, program])?;
+        Some(Row {
+            of_thread: !thread.is_empty(),
+            ..row
+        })
     };
     let windows = || {
         let [local, peer, state, pid] = WINDOWS.groups(line)?;
-        Some(["", state, "", "", local, peer, pid, ""])
+        row(["", state, "", "", local, peer, pid, ""])
     };
     let unreadable = || {
         let [state] = UNREADABLE.groups(line)?;
-        Some(["", state, "", "", "", "", "", ""])
+        row(["", state, "", "", "", "", "", ""])
     };
     let other = lsof().or_else(windows).or_else(unreadable);
-    other.and_then(row).into_iter().collect()
+    other.into_iter().collect()
 }
 
 /// An empty text is what was not printed.
@@ -301,6 +308,7 @@ fn row<'a>(
         },
         pid: pid.parse().ok(),
         program: Some(program).filter(|program| !program.is_empty()),
+        of_thread: false,
         times: number(times, 1)?,
     })
 }

@@ -122,9 +122,10 @@ static COPIED_COLOUR: LazyLock<Pattern> =
     LazyLock::new(|| Pattern::new(r"\[ (?: [01] | (?: [01]; )? (?: 3|4|9|10 ) \d )? m"));
 static BREAK: LazyLock<Pattern> =
     LazyLock::new(|| Pattern::new(r"(?i) <br \s* /? > | </ (?: p | div ) >"));
+/// Bounded inside: else each match on a long line is searched to its end for the end of one that is never closed.
 static TAG: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
-        r"(?i) </? (?: pre | code | span | div | p ) (?: \s [^>]* )? > | \{ (?: noformat | code ) [^}]* \} | ^ ``` \w* $",
+        r"(?i) </? (?: pre | code | span | div | p ) (?: \s [^>]{0,300} )? > | \{ (?: noformat | code ) [^}]{0,300} \} | ^ ``` \w* $",
     )
 });
 static MARKUP: LazyLock<Pattern> = LazyLock::new(|| {
@@ -475,6 +476,16 @@ mod tests {
             "[2024-01-02 03:04:05,678] INFO a [30m]\n"
         );
         assert_eq!(one("{noformat}\ntcp 0 0\n{noformat}\n").1, "\ntcp 0 0\n\n");
+    }
+
+    /// A tag that is never closed does not make each other tag search the whole line.
+    #[test]
+    fn a_long_line_of_open_tags_is_fast() {
+        let started = std::time::Instant::now();
+        for line in ["{code<pre>", "<span {code}"] {
+            let _ = unwrap(&line.repeat(20_000));
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(60));
     }
 
     #[test]

@@ -15,20 +15,21 @@ const MOST: usize = 10_000;
 pub struct Registrations {
     /// The last listing. None: there is none.
     pub listed: Option<BTreeSet<i32>>,
-    /// Those of earlier listings that are not in the last one.
+    /// Those that were registered before and are not in the last listing.
     pub gone: BTreeSet<i32>,
     /// The endpoints in the nodes of brokers: `PLAINTEXT://h:9092`.
     pub nodes: BTreeMap<i32, Vec<String>>,
-    /// Those whose node does not exist.
+    /// Those whose node did not exist when it was last asked for.
     pub absent: BTreeSet<i32>,
     pub controller: Option<i32>,
 }
 
 impl Registrations {
-    /// All that are registered.
+    /// All that are registered, by the last word on each.
     pub fn ids(&self) -> impl Iterator<Item = i32> {
         let listed = self.listed.iter().flatten().chain(self.nodes.keys());
-        listed.copied()
+        let is_registered = |id: &i32| !self.absent.contains(id) && !self.gone.contains(id);
+        listed.copied().filter(is_registered)
     }
 }
 
@@ -38,6 +39,8 @@ enum Asked {
     Ids,
     Node(i32),
     Controller,
+    /// What is of no use here, such as the partitions of a topic, which look like ids.
+    Other,
 }
 
 static COMMAND: LazyLock<Pattern> = LazyLock::new(|| {
@@ -46,6 +49,10 @@ static COMMAND: LazyLock<Pattern> = LazyLock::new(|| {
           [\x22']? (?: \s+ (?<inline> .+ ) )? \s* $",
     )
 });
+
+/// A command for another node.
+static OTHER_COMMAND: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(r"\b (?: ls2? | get | stat ) \s+ (?: -\w+ \s+ )* /"));
 
 static LIST: LazyLock<Pattern> =
     LazyLock::new(|| Pattern::new(r"(?: ^ | \s ) \[ (?<ids> [\d,\ ]* ) \] \s* (?: $ | \[zk: )"));
@@ -96,11 +103,15 @@ pub fn read(text: &str) -> Option<Registrations> {
         }
         if is_about_ids {
             if let Some([id]) = ABSENT.groups(line) {
-                found.absent.extend(id.parse::<i32>());
+                if found.absent.len() < MOST {
+                    found.absent.extend(id.parse::<i32>());
+                }
                 asked = None;
             } else if let Some([id]) = NODE.groups(line) {
                 dumped.extend(id.parse::<i32>());
             }
+        } else if OTHER_COMMAND.is_match(line) {
+            asked = Some(Asked::Other);
         } else if asked.is_some() {
             asked = found.answer(asked, line);
         }
@@ -108,7 +119,6 @@ pub fn read(text: &str) -> Option<Registrations> {
     if !dumped.is_empty() {
         found.list(dumped);
     }
-    found.absent.retain(|id| !found.nodes.contains_key(id));
     (found != Registrations::default()).then_some(found)
 }
 
@@ -141,12 +151,15 @@ impl Registrations {
                     let address = address.map(|(host, port)| format!("PLAINTEXT://{host}:{port}"));
                     let endpoints = endpoints.into_iter().chain(address).collect();
                     self.nodes.insert(id, endpoints);
+                    self.absent.remove(&id);
+                    self.gone.remove(&id);
                 }
             }
             Asked::Controller => {
                 let Some(node) = node(line) else { return asked };
                 self.controller = node.brokerid;
             }
+            Asked::Other => return asked,
         }
         None
     }
@@ -158,7 +171,9 @@ impl Registrations {
         if let Some(before) = self.listed.take() {
             self.gone.extend(before);
         }
+        self.gone.extend(self.nodes.keys());
         self.gone.retain(|id| !ids.contains(id));
+        self.absent.retain(|id| !ids.contains(id));
         self.listed = Some(ids);
     }
 }
@@ -206,6 +221,49 @@ mod tests {
             "ls /brokers/topics\n[1, 2]",
         ] {
             assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    /// The partitions of a topic are no brokers.
+    #[test]
+    fn answers_about_other_nodes() {
+        let other = "ls /brokers/topics/t/partitions";
+        for text in [
+            format!(
+                "[zk: h(CONNECTED) 0] ls /brokers/ids\n[zk: h(CONNECTED) 1] {other}\n[0, 1, 2]\n"
+            ),
+            format!(
+                "$ zookeeper-shell h:2181 {other}\nWatchedEvent state:SyncConnected type:None path:null\n[0, 1, 2]\n"
+            ),
+        ] {
+            assert_eq!(read(&text), None, "{text}");
+        }
+        let both = format!("{other}\n[0, 1, 2]\nls /brokers/ids\n[7]\n{other}\n[0]\n");
+        assert_eq!(listed(&both), Some(vec![7]));
+    }
+
+    /// A broker is not both registered and not registered: its last answer counts.
+    #[test]
+    fn the_last_answer_counts() {
+        let list = "ls /brokers/ids\n[1, 2, 3]\n";
+        let absent = "get /brokers/ids/3\nNode does not exist: /brokers/ids/3\n";
+        let node =
+            "get /brokers/ids/3\n{\"endpoints\":[\"PLAINTEXT://10.0.0.3:9092\"],\"version\":4}\n";
+        let shorter = "ls /brokers/ids\n[1, 2]\n";
+        for (text, is_registered) in [
+            (format!("{list}{absent}"), false),
+            (format!("{node}{absent}"), false),
+            (format!("{node}{shorter}"), false),
+            (format!("{list}{shorter}"), false),
+            (format!("{absent}{list}"), true),
+            (format!("{absent}{node}"), true),
+            (format!("{shorter}{list}"), true),
+            (format!("{list}{shorter}{node}"), true),
+        ] {
+            let found = read(&text).unwrap();
+            let is_denied = found.absent.contains(&3) || found.gone.contains(&3);
+            let said = (found.ids().any(|id| id == 3), is_denied);
+            assert_eq!(said, (is_registered, !is_registered), "{text}");
         }
     }
 

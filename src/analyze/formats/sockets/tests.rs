@@ -209,6 +209,12 @@ fn every_table() {
             "{line}"
         );
     }
+    let of_thread = |line| row_of(line).of_thread;
+    assert!(of_thread(table[1].0) && !of_thread(table[0].0));
+    // With `-l` the user is a number as well.
+    assert!(!of_thread(
+        "java 81068 1001 123u IPv6 4711 0t0 TCP 192.168.1.219:9092->192.168.1.217:58837 (CLOSE_WAIT)"
+    ));
     let listening = row_of("java 81068 kafka 99u IPv6 4711 0t0 TCP *:9092 (LISTEN)");
     assert_eq!(
         (listening.state, listening.local.address),
@@ -255,6 +261,13 @@ fn tables_without_a_state() {
     assert_eq!(states(table, "x/ss-close_wait.txt"), both(closing));
     assert_eq!(states(table, "established/a.txt"), both(None));
     assert_eq!(sockets(table, "a.txt").count(), 0);
+    // A table with states, without its header, below one without.
+    let next = format!("{command}tcp 0 0 1.2.3.4:9092 1.2.3.5:9 ESTABLISHED\n");
+    let states_of_next = states(&next, "a.txt");
+    assert_eq!(
+        states_of_next.last(),
+        Some(&(Some(TcpState::Established), 0))
+    );
     assert_eq!(
         states("Netid Recv-Q Send-Q Local\ntcp 5 0 a:1 b:2\n", ""),
         [(None, 5)]
