@@ -11,8 +11,3 @@ use support::metadata_log::logs_say_what_the_tool_says;
 fn kafka_3_9_1_with_sasl_ssl_alone() {
     logs_say_what_the_tool_says("3.9.1", Security::SaslSsl);
 }
-
-#[test]
-fn kafka_4_3_0_with_client_certificates_alone() {
-    logs_say_what_the_tool_says("4.3.0", Security::Mtls);
-}

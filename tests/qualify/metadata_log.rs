@@ -12,5 +12,6 @@ tests! { agrees:
     metadata_log_3_9_1_plaintext(("3.9.1", Security::Plaintext));
     metadata_log_3_9_1_with_client_certificates_alone(("3.9.1", Security::Mtls));
     metadata_log_4_3_0_plaintext(("4.3.0", Security::Plaintext));
+    metadata_log_4_3_0_with_client_certificates_alone(("4.3.0", Security::Mtls));
     metadata_log_4_3_0_with_sasl_ssl_alone(("4.3.0", Security::SaslSsl));
 }
