@@ -26,7 +26,7 @@ pub(super) struct Metadata<'a> {
     pub(super) end: i64,
     /// When the last record was written, in milliseconds since 1970.
     pub(super) written: u64,
-    /// What was begun and is not complete.
+    /// What was started and is not complete.
     pub(super) in_transaction: bool,
     /// Why the records after that offset are not in it.
     pub(super) problem: Option<Problem>,

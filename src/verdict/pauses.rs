@@ -38,7 +38,7 @@ impl Pauses {
         if last.since(first) < WINDOW {
             return None;
         }
-        // A pause ended before the reading that shows it, and may have begun before the reading before that one.
+        // A pause ended before the reading that shows it, and may have started before the reading before that one.
         let (mut paused, mut earlier, mut left) = (Duration::ZERO, Duration::ZERO, WINDOW);
         for ((from, before), (to, after)) in
             self.samples.iter().zip(self.samples.iter().skip(1)).rev()

@@ -29,7 +29,7 @@ impl Way {
 /// A listener, and how it is spoken to.
 #[derive(Clone)]
 pub struct Door {
-    /// What tells it from others.
+    /// What distinguishes it from others.
     leads_to: String,
     connect: Arc<dyn Fn(Timing) -> Client + Send + Sync>,
 }

@@ -7,7 +7,7 @@ use crate::kafka::wire::WireError;
 use crate::kafka::wire::groups::{self, Described, Listed, TopicPartition};
 use crate::model::GroupState;
 
-/// Groups of one broker that are told apart; the rest is only counted.
+/// Groups of one broker that are distinguished; the rest is only counted.
 pub(super) const MOST_GROUPS: usize = 10_000;
 /// A longer name of a group is only counted. Kafka knows no bound.
 const MOST_NAME_BYTES: usize = 255;

@@ -1,4 +1,4 @@
-//! Follows one file of a log as it grows, through every kind of rotation: renamed and begun again, cut off where it is
+//! Follows one file of a log as it grows, through every kind of rotation: renamed and started again, cut off where it is
 //! (copytruncate), deleted. Each byte is read once.
 
 use std::collections::VecDeque;
@@ -217,7 +217,7 @@ impl LogFile {
         PathState::Other
     }
 
-    /// The files that were begun and ended since the last one was written to, in their order; `there` is the present one.
+    /// The files that were started and ended since the last one was written to, in their order; `there` is the present one.
     /// Log4j may have rotated several times, and may be doing so.
     fn between(
         &self,
