@@ -15,7 +15,7 @@ use super::context::BrokerContext;
 use super::frame::{self, Collector, Description, Stamp};
 use crate::model::{BrokerSnapshot, CollectorName, Failure, Reason};
 
-/// See [`Asker`].
+/// Consumer groups and the answer to a Fetch; `groups/asker.rs` asks.
 #[derive(Debug)]
 pub struct Groups;
 
