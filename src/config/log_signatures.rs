@@ -73,6 +73,10 @@ pub(super) fn checked(entries: &[Entry]) -> Result<Vec<OwnSignature>, String> {
             severity: entry.severity,
         });
     }
+    // Without own patterns nothing is compiled before a log has news.
+    if checked.is_empty() {
+        return Ok(checked);
+    }
     // Small patterns may be too large together.
     match LogMatcher::new(&checked) {
         Ok(_) => Ok(checked),
