@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::find::FileId;
-use crate::sys::plain::FileError;
+use crate::sys::plain::{FileError, read_at};
 use crate::sys::rooted::Rooted;
 use crate::threads::log_signatures::{Found, LogMatcher, LogReader};
 
@@ -360,16 +360,6 @@ fn changed(metadata: &Metadata) -> (i64, i64) {
 
 fn modified(metadata: &Metadata) -> (i64, i64) {
     (metadata.mtime(), metadata.mtime_nsec())
-}
-
-/// Fewer bytes than there is room for are the end of the file.
-fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, at) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 #[cfg(test)]

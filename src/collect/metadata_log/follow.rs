@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::kafka::metadata_log::batch::{self, HEADER, Parsed};
@@ -11,7 +11,7 @@ use crate::kafka::metadata_log::image::Image;
 use crate::kafka::metadata_log::replay::{Applied, Replay, Watch};
 use crate::kafka::metadata_log::{LogError, LogProblem};
 use crate::model::Moment;
-use crate::sys::plain::FileError;
+use crate::sys::plain::{FileError, read_at};
 use crate::sys::rooted::Rooted;
 
 /// What one run may read and count at most, in bytes: more is left to the next run.
@@ -429,16 +429,6 @@ fn may_be_half_written(error: &LogError, bytes: &[u8]) -> bool {
     let length = bytes.get(8..12).and_then(|bytes| bytes.try_into().ok());
     let length = length.map_or(0, u32::from_be_bytes);
     error.problem == LogProblem::Checksum && length as usize + 12 == bytes.len()
-}
-
-/// Fewer bytes than there is room for are the end of the file.
-fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, at) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 fn inode(file: &File) -> Option<u64> {
