@@ -220,7 +220,8 @@ impl Logs {
         let mut files = following.files.iter_mut();
         let read = files.try_for_each(|file| file.read(&mut run));
         read.map_err(|error| self.not_read(&error))?;
-        following.hold(&self.broker)?;
+        let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
+        following.hold(&self.broker, of_others)?;
         let report = Arc::make_mut(&mut self.report);
         report.skipped_bytes += following.take_skipped();
         for (times, line) in seen.into_values() {
@@ -260,11 +261,10 @@ impl Logs {
             Some(following) => following,
             none => {
                 let root = Rooted::of_process(&self.proc, broker.process.pid);
-                let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
                 none.insert(Following {
                     root: root.map_err(|error| unreadable(broker, &error))?,
                     files: Vec::new(),
-                    share: OPEN_FILES.none(of_others),
+                    share: OPEN_FILES.none(false),
                     found: now,
                 })
             }
@@ -357,7 +357,8 @@ impl Following {
     }
 
     /// Counts the open files of this broker among those of all.
-    fn hold(&mut self, broker: &Broker) -> Result<(), Failure> {
+    fn hold(&mut self, broker: &Broker, of_others: bool) -> Result<(), Failure> {
+        self.share.set_of_others(of_others);
         let open = self.files.iter().map(LogFile::open_files).sum::<usize>();
         match open <= MOST_FILES + MOST_WAITING && self.share.try_hold(open) {
             true => Ok(()),

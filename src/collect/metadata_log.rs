@@ -347,34 +347,23 @@ const fn memory() -> Shares {
 
 /// A part of the memory, given back when dropped.
 #[derive(Debug)]
-struct Memory {
-    of: &'static Shares,
-    share: Share,
-    of_others: bool,
-}
+struct Memory(Share);
 
 impl Memory {
     fn of(of: &'static Shares) -> Memory {
-        Memory {
-            of,
-            share: of.none(false),
-            of_others: false,
-        }
+        Memory(of.none(false))
     }
 
     /// How many bytes it holds.
     fn held(&self) -> usize {
-        self.share.held() * MEMORY_PART
+        self.0.held() * MEMORY_PART
     }
 
     /// Holds so many bytes from now on. Returns whether that is not too much; if it is, the caller drops what needs them.
     #[must_use]
     fn hold(&mut self, bytes: usize, of_others: bool) -> bool {
-        if self.of_others != of_others {
-            self.share = self.of.none(of_others);
-            self.of_others = of_others;
-        }
-        self.share.try_hold(bytes.div_ceil(MEMORY_PART))
+        self.0.set_of_others(of_others);
+        self.0.try_hold(bytes.div_ceil(MEMORY_PART))
     }
 }
 

@@ -69,6 +69,13 @@ impl Share {
         count(self.held.as_ref())
     }
 
+    /// Says whether it is for a broker that another user's come before. Where that has changed, what it holds is given back.
+    pub fn set_of_others(&mut self, of_others: bool) {
+        if self.of_others != of_others {
+            *self = self.shares.none(of_others);
+        }
+    }
+
     /// Takes out what this holds.
     pub fn take(&mut self) -> Share {
         std::mem::replace(self, self.shares.none(self.of_others))
