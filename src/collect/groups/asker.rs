@@ -13,8 +13,8 @@ use crate::collect::cluster::way::Door;
 use crate::collect::context::BrokerContext;
 use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::thread::on_thread;
-use crate::kafka::wire::WireError;
 use crate::kafka::wire::groups::{self as kafka, Request, TopicPartition};
+use crate::kafka::wire::{GroupVersions, WireError};
 use crate::model::{Failure, GROUPS_NAMED, GroupState, GroupsReport, Probe, Reason};
 
 /// For all requests of a round. What is not asked by then is left out.
@@ -30,6 +30,9 @@ const FEW_COMMITS: usize = 1000;
 /// A connection that ended while it owed an answer may have left a request handler behind, which waits for a lock for ever.
 /// Another request would take a second one.
 const REST: Duration = Duration::from_secs(3600);
+
+/// What the members of each group have; None where some of it could not be read.
+type Assigned = BTreeMap<Arc<str>, Option<Vec<TopicPartition>>>;
 
 /// What one run reads.
 #[derive(Debug)]
@@ -290,62 +293,25 @@ impl Asker {
 
     async fn groups(&mut self) -> Result<GroupsReport, Failure> {
         let until = Instant::now() + BUDGET;
-        let listing = self.listing().await?;
-        let all_at_once = match &self.open {
-            Some((_, client)) => offers(
-                client.group_versions().offset_fetch,
-                kafka::OFFSET_FETCH_ALL,
-            ),
-            None => false,
-        };
-        let mut groups = listing.groups;
-        let names: Arc<[Arc<str>]> = groups.keys().take(GROUPS_NAMED).cloned().collect();
-        let total = groups.len() as u64 + listing.left_out;
+        let mut listing = self.listing().await?;
+        let all_at_once = offers(self.offered().offset_fetch, kafka::OFFSET_FETCH_ALL);
+        let names = listing.groups.keys().take(GROUPS_NAMED);
+        let names: Arc<[Arc<str>]> = names.cloned().collect();
+        let total = listing.groups.len() as u64 + listing.left_out;
         // Their names are known now, even if a request for one of them hangs.
         self.known = Some(GroupsReport {
             names: Arc::clone(&names),
             total,
             ..GroupsReport::default()
         });
-        let mut assigned = BTreeMap::new();
-        let mut room = MOST_COMMITS;
-        if !all_at_once || groups.values().any(Option::is_none) {
-            let names: Vec<Arc<str>> = groups.keys().take(MOST_DESCRIBED).cloned().collect();
-            for some in names.chunks(DESCRIBED_AT_ONCE) {
-                if Instant::now() >= until {
-                    break;
-                }
-                let request = Request::describe_groups(some);
-                let read = move |body: &[u8]| Detail::read(body, room);
-                for detail in self.request(&request, read).await? {
-                    if let Some(state) = groups.get_mut(&detail.group) {
-                        *state = Some(match detail.error {
-                            0 => detail.state,
-                            _ => GroupState::Unknown,
-                        });
-                        if !all_at_once {
-                            let kept = detail.assigned.as_ref().map_or(0, Vec::len);
-                            room = room.saturating_sub(kept);
-                            assigned.insert(detail.group, detail.assigned);
-                        }
-                    }
-                }
-            }
+        let mut assigned = Assigned::new();
+        if !all_at_once || listing.groups.values().any(Option::is_none) {
+            let room = if all_at_once { 0 } else { MOST_COMMITS };
+            assigned = self.describe(&mut listing.groups, room, until).await?;
         }
-        let mut states = BTreeMap::new();
-        if !groups.is_empty() {
-            states.extend(GroupState::ALL.map(|state| (state, 0)));
-        }
-        for state in groups.values() {
-            *states
-                .entry(state.unwrap_or(GroupState::Unknown))
-                .or_default() += 1;
-        }
-        if listing.left_out > 0 {
-            *states.entry(GroupState::Unknown).or_default() += listing.left_out;
-        }
+        let states = listing.states();
         let assigned = (!all_at_once).then_some(assigned);
-        let lags = self.lags(&groups, assigned, until).await?;
+        let lags = self.lags(&listing.groups, assigned, until).await?;
         Ok(GroupsReport {
             names,
             total,
@@ -358,11 +324,45 @@ impl Asker {
         })
     }
 
+    /// Fills in the states of the groups, and returns what their members have: `room` partitions in all.
+    async fn describe(
+        &mut self,
+        groups: &mut BTreeMap<Arc<str>, Option<GroupState>>,
+        mut room: usize,
+        until: Instant,
+    ) -> Result<Assigned, Failure> {
+        let mut assigned = Assigned::new();
+        let names: Vec<Arc<str>> = groups.keys().take(MOST_DESCRIBED).cloned().collect();
+        for some in names.chunks(DESCRIBED_AT_ONCE) {
+            if Instant::now() >= until {
+                break;
+            }
+            let request = Request::describe_groups(some);
+            let read = move |body: &[u8]| Detail::read(body, room);
+            for detail in self.request(&request, read).await? {
+                let Some(state) = groups.get_mut(&detail.group) else {
+                    continue;
+                };
+                *state = Some(match detail.error {
+                    0 => detail.state,
+                    _ => GroupState::Unknown,
+                });
+                room = room.saturating_sub(detail.assigned.as_ref().map_or(0, Vec::len));
+                assigned.insert(detail.group, detail.assigned);
+            }
+        }
+        Ok(assigned)
+    }
+
+    /// The versions of requests that the open connection's broker offers.
+    fn offered(&self) -> GroupVersions {
+        let open = self.open.as_ref();
+        let versions = open.map(|(_, client)| client.group_versions());
+        versions.unwrap_or_default()
+    }
+
     async fn listing(&mut self) -> Result<Listing, Failure> {
-        let offered = match &self.open {
-            Some((_, client)) => client.group_versions().list_groups,
-            None => None,
-        };
+        let offered = self.offered().list_groups;
         let versions = [kafka::LIST_GROUPS_WITH_STATES, kafka::LIST_GROUPS_VERSION];
         let Some(version) = versions.into_iter().find(|one| offers(offered, *one)) else {
             let why = format!(
@@ -398,15 +398,12 @@ impl Asker {
     async fn lags(
         &mut self,
         groups: &BTreeMap<Arc<str>, Option<GroupState>>,
-        assigned: Option<BTreeMap<Arc<str>, Option<Vec<TopicPartition>>>>,
+        assigned: Option<Assigned>,
         until: Instant,
     ) -> Result<Lags, Failure> {
         let mut lags = Lags::default();
         let mut commits: Vec<Commit> = Vec::new();
-        let offered = match &self.open {
-            Some((_, client)) => client.group_versions(),
-            None => return Ok(lags),
-        };
+        let offered = self.offered();
         let config = Arc::clone(&self.context.config);
         let wanted = groups.keys().filter(|group| config.groups.is_wanted(group));
         for (at, group) in wanted.enumerate() {

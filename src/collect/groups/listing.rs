@@ -30,6 +30,22 @@ impl Listing {
         Ok((error, listing))
     }
 
+    /// How many groups are in each state: those that are only counted as well.
+    pub(super) fn states(&self) -> BTreeMap<GroupState, u64> {
+        let mut states = BTreeMap::new();
+        if !self.groups.is_empty() {
+            states.extend(GroupState::ALL.map(|state| (state, 0)));
+        }
+        for state in self.groups.values() {
+            let state = state.unwrap_or(GroupState::Unknown);
+            *states.entry(state).or_default() += 1;
+        }
+        if self.left_out > 0 {
+            *states.entry(GroupState::Unknown).or_default() += self.left_out;
+        }
+        states
+    }
+
     fn add(&mut self, listed: Listed<'_>) {
         // One without members that has only committed offsets has no protocol. Others are those of Connect and the like.
         if !matches!(listed.protocol, "consumer" | "") {
