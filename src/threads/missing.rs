@@ -96,6 +96,16 @@ struct Seen {
     died: bool,
 }
 
+/// Whether a thread that a dump lacks can have ended regularly.
+enum RegularEnd {
+    Possible,
+    /// Its pool may be replaced by another, as network threads are with their listener, and cleaners with their settings, so
+    /// that it is empty for a moment.
+    ForAMoment,
+    /// One dump is enough, if the kernel lacks the thread too.
+    Impossible,
+}
+
 impl ThreadInventory {
     /// Takes in the next dump and returns the missing threads. `behind` has, for each leader, the number of its partitions
     /// whose ISR lacks this broker; without it fetchers are checked only where `deaths` has one. None until two dumps are
@@ -135,12 +145,16 @@ impl ThreadInventory {
         for (name, seen) in self.seen.iter().filter(|(_, seen)| seen.last != self.dumps) {
             // A fetcher that nothing needs any more must not stay missing: later the ISR decides.
             let died = seen.died && seen.pool != Pool::ReplicaFetcher;
-            let logged = died || deaths.is_logged(name, now);
-            if logged || self.cannot_have_ended(name, seen, &present, behind) {
-                let sure = logged
-                    || (deaths.is_gone(name, now) && self.is_never_empty(name, seen, &present));
-                lacked.insert(name.clone(), sure);
-            }
+            let sure = if died || deaths.is_logged(name, now) {
+                true
+            } else {
+                match self.regular_end(name, seen, &present, behind) {
+                    RegularEnd::Possible => continue,
+                    RegularEnd::ForAMoment => false,
+                    RegularEnd::Impossible => deaths.is_gone(name, now),
+                }
+            };
+            lacked.insert(name.clone(), sure);
         }
         for (name, seen) in &mut self.seen {
             let Some(sure) = lacked.get(name) else {
@@ -202,36 +216,6 @@ impl ThreadInventory {
         }
     }
 
-    /// Whether one dump that lacks a thread which the kernel lacks too is enough: its pool is not replaced by another, as
-    /// network threads are with their listener, and cleaners with their settings, so that it is empty for a moment.
-    fn is_never_empty(
-        &self,
-        name: &str,
-        seen: &Seen,
-        present: &BTreeMap<&str, (Pool, usize)>,
-    ) -> bool {
-        match seen.pool {
-            Pool::RequestHandler | Pool::EventProcessor => self.higher_stays(name, seen, present),
-            Pool::ExpirationReaper
-            | Pool::Heartbeat
-            | Pool::Executor
-            | Pool::Controller
-            | Pool::RaftIo
-            | Pool::RaftOutbound
-            | Pool::MetadataLoader
-            | Pool::LifecycleManager
-            | Pool::ThrottledReaper => true,
-            Pool::Network
-            | Pool::Acceptor
-            | Pool::LogCleaner
-            | Pool::Scheduler
-            | Pool::GroupMetadataManager
-            | Pool::TransactionLogManager
-            | Pool::ReplicaFetcher
-            | Pool::LogDirFetcher => false,
-        }
-    }
-
     /// Whether a thread with a higher number is present that started before this one ended.
     fn higher_stays(
         &self,
@@ -254,13 +238,13 @@ impl ThreadInventory {
         })
     }
 
-    fn cannot_have_ended(
+    fn regular_end(
         &self,
         name: &str,
         seen: &Seen,
         present: &BTreeMap<&str, (Pool, usize)>,
         behind: Option<&BTreeMap<i32, u64>>,
-    ) -> bool {
+    ) -> RegularEnd {
         let in_pool = |pool: Pool| {
             present
                 .iter()
@@ -269,10 +253,12 @@ impl ThreadInventory {
         };
         let higher_stays = || self.higher_stays(name, seen, present);
         let none_is_left = || in_pool(seen.pool).next().is_none();
-        match seen.pool {
-            Pool::RequestHandler | Pool::EventProcessor | Pool::LogCleaner => {
-                higher_stays() || none_is_left()
+        let is_needed = match seen.pool {
+            Pool::RequestHandler | Pool::EventProcessor if higher_stays() => {
+                return RegularEnd::Impossible;
             }
+            Pool::RequestHandler | Pool::EventProcessor => none_is_left(),
+            Pool::LogCleaner => higher_stays() || none_is_left(),
             Pool::Network => {
                 let of_listener = |other: &str| network_listener(other) == network_listener(name);
                 let accepts = || {
@@ -295,10 +281,10 @@ impl ThreadInventory {
             | Pool::RaftOutbound
             | Pool::MetadataLoader
             | Pool::LifecycleManager
-            | Pool::ThrottledReaper => true,
+            | Pool::ThrottledReaper => return RegularEnd::Impossible,
             Pool::ReplicaFetcher => {
                 let Some(leader) = leader(name) else {
-                    return false;
+                    return RegularEnd::Possible;
                 };
                 let is_behind = behind
                     .and_then(|behind| behind.get(&leader))
@@ -309,6 +295,10 @@ impl ThreadInventory {
                         .any(|other| self::leader(other) == Some(leader))
             }
             Pool::LogDirFetcher => false,
+        };
+        match is_needed {
+            true => RegularEnd::ForAMoment,
+            false => RegularEnd::Possible,
         }
     }
 }
