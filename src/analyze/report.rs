@@ -181,9 +181,7 @@ fn deadlock(out: &mut String, found: &DeadlockFacts, of_node: bool) {
             "  {} holds {} and wants {}",
             member.thread, member.holds, member.wants
         );
-        for frame in stack::shown(&member.frames).take(3) {
-            let _ = writeln!(out, "      at {frame}");
-        }
+        frames(out, &member.frames);
     }
     if found.cycle_left_out > 0 {
         let _ = writeln!(out, "  and {} more", found.cycle_left_out);
@@ -200,16 +198,11 @@ fn deadlock(out: &mut String, found: &DeadlockFacts, of_node: bool) {
 
 fn likely(out: &mut String, found: &LikelyFacts) {
     let _ = writeln!(out, "Likely deadlock: {}", found.text);
-    let sides = [
-        (Some(&found.thread), &found.frames),
-        (found.may_await.as_ref(), &found.may_await_frames),
-    ];
-    for (thread, frames) in sides {
-        let Some(thread) = thread else { continue };
+    let _ = writeln!(out, "  {}", found.thread);
+    frames(out, &found.frames);
+    if let Some(thread) = &found.may_await {
         let _ = writeln!(out, "  {thread}");
-        for frame in stack::shown(frames).take(3) {
-            let _ = writeln!(out, "      at {frame}");
-        }
+        frames(out, &found.may_await_frames);
     }
 }
 
@@ -258,7 +251,12 @@ fn convoy(out: &mut String, found: &ConvoyFacts) {
             found.lock
         ),
     };
-    for frame in stack::shown(&found.owner_frames).take(3) {
+    frames(out, &found.owner_frames);
+}
+
+/// The topmost frames of a thread.
+fn frames(out: &mut String, frames: &[String]) {
+    for frame in stack::shown(frames).take(3) {
         let _ = writeln!(out, "      at {frame}");
     }
 }

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::gathering::{Gathering, count, fact, list};
+use super::gathering::{Gathering, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Form};
 use crate::analyze::formats::limits::OpenFiles;
 use crate::analyze::formats::top::{self, Thread};
 use crate::analyze::names::{Name, Owner};
+use crate::model::text::first_of;
 use crate::parse::thread_dump;
 
 /// A thread that uses so much of a core is busy.
 const BUSY_PERCENT: f64 = 50.0;
-/// Busy threads that are listed.
-const LISTED: usize = 8;
 
 /// The soft limits of processes, by broker; that of nobody where one file has it and no broker is known.
 pub(super) fn handle_limits<'a>(
@@ -112,17 +111,13 @@ impl Gathering<'_> {
             ),
             ([], None) => return,
             (busy, _) => {
-                let listed = busy.iter().take(LISTED);
                 let place = |thread: &Thread<'_>| place_of(places.get(&thread.tid)?, owner);
-                let listed = list(listed.map(|thread| shown(thread, place(thread))));
-                let more = match busy.len().saturating_sub(LISTED) {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
+                let listed = busy.iter().map(|thread| shown(thread, place(thread)));
                 format!(
-                    "at least half of a core is used by {} of {}: {listed}{more}",
+                    "at least half of a core is used by {} of {}: {}",
                     busy.len(),
-                    count(threads.len() as u64, "thread")
+                    count(threads.len() as u64, "thread"),
+                    first_of(listed, busy.len())
                 )
             }
         };

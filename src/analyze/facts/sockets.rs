@@ -107,18 +107,11 @@ impl Gathering<'_> {
 
     fn seen<'a>(&self, file: &File<'a>) -> Seen<'a> {
         let mut seen = Seen::default();
-        let of_thread = |line: &Line<'_>| matches!(line, Line::Row(row) if row.of_thread);
-        let processes: BTreeSet<Option<u32>> =
-            match file.socket_lines().any(|line| of_thread(&line)) {
-                true => {
-                    let rows = file.socket_lines().filter_map(|line| match line {
-                        Line::Row(row) if !row.of_thread => Some(row.pid),
-                        _ => None,
-                    });
-                    rows.collect()
-                }
-                false => BTreeSet::new(),
-            };
+        let of_processes = file.socket_lines().filter_map(|line| match line {
+            Line::Row(row) if !row.of_thread => Some(row.pid),
+            _ => None,
+        });
+        let processes: BTreeSet<Option<u32>> = of_processes.collect();
         for line in file.socket_lines() {
             match line {
                 // The process has it already.

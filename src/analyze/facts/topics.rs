@@ -63,26 +63,16 @@ impl Gathering<'_> {
 
     /// Who has to come back so that offline partitions lose nothing.
     fn last_in_isr(&mut self, file: &File<'_>, rows: &[Partition<'_>]) {
-        let mut last: BTreeMap<i32, Vec<&Partition<'_>>> = BTreeMap::new();
-        for row in rows {
-            let members = match row.isr {
-                "" => row.eligible,
-                isr => isr,
-            };
-            for id in topics::ids(members) {
-                last.entry(id).or_default().push(row);
-            }
-        }
-        for (id, rows) in last {
-            let text = format!(
-                "last in the ISR of {}: {}; bring it back: any other replica lacks data",
-                count(rows.len() as u64, "offline partition"),
-                names_of(rows.iter().copied()),
-            );
-            let figures = [("partitions", rows.len() as u64)];
-            let fact = fact(FactKind::LastInIsr, file, text, &figures);
-            self.add(Some(&Name::Id(id)), fact.against(Some(Source::Isr)));
-        }
+        let last = by_broker(rows.iter(), |row| match row.isr {
+            "" => row.eligible,
+            isr => isr,
+        });
+        self.each_broker(file, FactKind::LastInIsr, last, |number, names| {
+            format!(
+                "last in the ISR of {}: {names}; bring it back: any other replica lacks data",
+                count(number, "offline partition"),
+            )
+        });
     }
 
     fn offline_replicas<'a>(
@@ -90,20 +80,27 @@ impl Gathering<'_> {
         file: &File<'_>,
         rows: impl Iterator<Item = &'a Partition<'a>>,
     ) {
-        let mut offline: BTreeMap<i32, Vec<&Partition<'_>>> = BTreeMap::new();
-        for row in rows {
-            for id in topics::ids(row.offline) {
-                offline.entry(id).or_default().push(row);
-            }
-        }
-        for (id, rows) in offline {
-            let text = format!(
-                "{} offline, as it is down or their disk has failed: {}",
-                count(rows.len() as u64, "replica"),
-                names_of(rows.iter().copied()),
-            );
-            let figures = [("partitions", rows.len() as u64)];
-            let fact = fact(FactKind::OfflineReplicas, file, text, &figures);
+        let offline = by_broker(rows, |row| row.offline);
+        self.each_broker(file, FactKind::OfflineReplicas, offline, |number, names| {
+            format!(
+                "{} offline, as it is down or their disk has failed: {names}",
+                count(number, "replica"),
+            )
+        });
+    }
+
+    /// Adds a fact against each broker. `text` says it of the number of its partitions and their names.
+    fn each_broker(
+        &mut self,
+        file: &File<'_>,
+        kind: FactKind,
+        brokers: BTreeMap<i32, Vec<&Partition<'_>>>,
+        text: impl Fn(u64, String) -> String,
+    ) {
+        for (id, rows) in brokers {
+            let number = rows.len() as u64;
+            let text = text(number, names_of(rows.into_iter()));
+            let fact = fact(kind, file, text, &[("partitions", number)]);
             self.add(Some(&Name::Id(id)), fact.against(Some(Source::Isr)));
         }
     }
@@ -146,6 +143,20 @@ impl Gathering<'_> {
         let followers = without.into_iter().map(Name::Id);
         self.add(Some(&Name::Id(leader)), signal.affecting(followers));
     }
+}
+
+/// The partitions in one of whose lists a broker is.
+fn by_broker<'a>(
+    rows: impl Iterator<Item = &'a Partition<'a>>,
+    list: impl Fn(&Partition<'a>) -> &'a str,
+) -> BTreeMap<i32, Vec<&'a Partition<'a>>> {
+    let mut found: BTreeMap<i32, Vec<&Partition<'_>>> = BTreeMap::new();
+    for row in rows {
+        for id in topics::ids(list(row)) {
+            found.entry(id).or_default().push(row);
+        }
+    }
+    found
 }
 
 /// Replicas that are not in the ISR.
