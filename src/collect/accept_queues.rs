@@ -68,9 +68,9 @@ impl BlockingCollector for AcceptQueues {
             reader: reader.with_walks(context.config.collectors.is_on(CollectorName::Sockets)),
             broker: Arc::clone(&context.broker),
             own: context.own.clone(),
-            fds: context.fds.subscribe(),
-            late: context.late.subscribe(),
-            suspects: context.suspects.subscribe(),
+            fds: context.signals.fds.subscribe(),
+            late: context.signals.late.subscribe(),
+            suspects: context.signals.suspects.subscribe(),
         }
     }
 

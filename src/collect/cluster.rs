@@ -145,10 +145,10 @@ pub(super) async fn run(context: BrokerContext) {
                     frame::publish::<Cluster>(&context, Ok(update), every, took)
                 };
                 report_silence(&context, is_silent(&probes));
-                context.late.send_replace(is_late(&probes));
-                context.way.send_replace(client.way(&counts));
+                context.signals.late.send_replace(is_late(&probes));
+                context.signals.way.send_replace(client.way(&counts));
                 publish(Update::Probes(Box::new(probes.clone()))).await;
-                let suspect = !context.suspects.borrow().is_empty();
+                let suspect = !context.signals.suspects.borrow().is_empty();
                 let counts = client.confirm(counts, suspect, &probes.peers).await;
                 let counts = match counts {
                     Ok(counts) => Ok(with_min_isr(&context, counts, here).await),
@@ -156,7 +156,7 @@ pub(super) async fn run(context: BrokerContext) {
                 };
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
-                context.behind.send_replace(behind);
+                context.signals.behind.send_replace(behind);
                 let checked = client.check(counts.as_ref().ok(), &probes.peers).await;
                 publish(Update::Counts(counts.map(Box::new))).await;
                 if let Some(checked) = checked {
@@ -165,9 +165,12 @@ pub(super) async fn run(context: BrokerContext) {
             }
             Err(failure) => {
                 report_silence(&context, false);
-                context.late.send_replace(false);
-                context.behind.send_replace(None);
-                context.way.send_replace(Way::closed(failure.clone()));
+                context.signals.late.send_replace(false);
+                context.signals.behind.send_replace(None);
+                context
+                    .signals
+                    .way
+                    .send_replace(Way::closed(failure.clone()));
                 let (every, took) = (interval.interval(), started.elapsed());
                 frame::publish::<Cluster>(&context, Err(failure), every, took).await;
             }
@@ -203,7 +206,7 @@ pub(super) async fn same_network(
 
 /// Makes the frame take a thread dump soon while the broker is silent.
 fn report_silence(context: &BrokerContext, silent: bool) {
-    context.suspects.send_if_modified(|suspects| {
+    context.signals.suspects.send_if_modified(|suspects| {
         if silent {
             suspects.insert(SILENCE)
         } else {

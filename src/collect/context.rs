@@ -40,6 +40,12 @@ pub struct BrokerContext {
     pub kept_descriptors: Allowance,
     /// Takes the dumps.
     pub jvm: Arc<Jvm>,
+    pub signals: Signals,
+}
+
+/// What the collectors of one broker hand to each other.
+#[derive(Clone, Default)]
+pub struct Signals {
     /// In how many ISRs of each leader the broker is missing; None while unknown.
     pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
     /// Open fds as the collector `process` counts them, for that of the sockets.
@@ -82,13 +88,7 @@ impl BrokerContext {
             clock: Clock::start(),
             kept_descriptors: Allowance::new(1),
             jvm: super::dump_service::DumpService::new("/proc").jvm(&broker),
-            behind: watch::Sender::default(),
-            fds: watch::Sender::default(),
-            late: watch::Sender::default(),
-            way: watch::Sender::default(),
-            names: watch::Sender::default(),
-            suspects: watch::Sender::default(),
-            deaths: watch::Sender::default(),
+            signals: Signals::default(),
             broker,
         };
         (context, received)

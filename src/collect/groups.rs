@@ -52,7 +52,7 @@ pub(super) async fn run(context: BrokerContext) {
         return frame::publish_not_read::<Groups>(&context, reason).await;
     }
     let mut interval = frame::interval_of::<Groups>(&context);
-    let mut way = context.way.subscribe();
+    let mut way = context.signals.way.subscribe();
     if way.wait_for(|way| way.door.is_some()).await.is_err() {
         return;
     }
@@ -83,7 +83,7 @@ pub(super) async fn run(context: BrokerContext) {
 /// Waits until the broker may be asked again, which is `due`; while it is suspect, until that has lasted or, if it is
 /// `said` already, until it is said again.
 async fn rest(context: &BrokerContext, due: Instant, again: Instant, said: bool) {
-    let mut suspects = context.suspects.subscribe();
+    let mut suspects = context.signals.suspects.subscribe();
     let mut since = None;
     loop {
         let until = match suspects.borrow_and_update().is_empty() {

@@ -111,8 +111,8 @@ impl BlockingCollector for Logs {
         Logs {
             jvm: Some(Arc::clone(&context.jvm)),
             own: context.config.log_signatures.clone(),
-            suspects: context.suspects.clone(),
-            deaths: context.deaths.clone(),
+            suspects: context.signals.suspects.clone(),
+            deaths: context.signals.deaths.clone(),
             ..Logs::of(&context.proc, &context.broker, context.clock)
         }
     }

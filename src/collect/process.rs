@@ -53,7 +53,7 @@ impl BlockingCollector for Process {
             proc: context.proc.clone(),
             broker: Arc::clone(&context.broker),
             reader: ProcessReader::default(),
-            fds: context.fds.clone(),
+            fds: context.signals.fds.clone(),
         }
     }
 

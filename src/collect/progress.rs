@@ -110,7 +110,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut last_success: Option<Instant> = None;
     let mut start = Instant::now();
     loop {
-        let names = context.names.subscribe();
+        let names = context.signals.names.subscribe();
         let pass = move |passes: &mut Passes, start| passes.pass(start, names.borrow().clone());
         let usual = REPORT_EVERY.max(interval.interval());
         let deadline = usual + Progress::DESCRIPTION.deadline;
@@ -153,7 +153,7 @@ fn report_ended(context: &BrokerContext, ended: &[Arc<str>]) {
     }
     let (broker, now) = (context.broker.name(), context.clock.now());
     tracing::debug!(broker, ?ended, "threads of pools that have ended");
-    context.deaths.send_modify(|deaths| {
+    context.signals.deaths.send_modify(|deaths| {
         for thread in ended {
             deaths.add_gone(thread.to_string(), now);
         }
@@ -162,7 +162,7 @@ fn report_ended(context: &BrokerContext, ended: &[Arc<str>]) {
 
 /// Replaces the suspects of earlier passes, but for those of other collectors.
 fn report_suspects(context: &BrokerContext, report: &Report) {
-    let changed = context.suspects.send_if_modified(|known| {
+    let changed = context.signals.suspects.send_if_modified(|known| {
         let of_others = [SILENCE, LOGGED];
         let of_others = of_others.iter().filter(|id| known.contains(id));
         let suspects = report.suspects.iter().chain(of_others);

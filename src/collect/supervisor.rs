@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::adaptive_interval::AdaptiveInterval;
-use super::context::BrokerContext;
+use super::context::{BrokerContext, Signals};
 use super::discovery::{self, Scan};
 use super::dump_service::DumpService;
 use super::snapshot_store::{self, Update};
@@ -186,13 +186,7 @@ async fn discover(
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
                     jvm,
-                    behind: watch::Sender::default(),
-                    fds: watch::Sender::default(),
-                    late: watch::Sender::default(),
-                    way: watch::Sender::default(),
-                    names: watch::Sender::default(),
-                    suspects: watch::Sender::default(),
-                    deaths: watch::Sender::default(),
+                    signals: Signals::default(),
                 };
                 let tasks = start(&context);
                 running.insert(

@@ -124,7 +124,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut scheduler = DumpScheduler::new(context.config.intervals.of(name), ceiling);
     let mut worker = BlockingWorker::new(ThreadHistory::default());
     let name = context.broker.name();
-    let mut suspected = context.suspects.subscribe();
+    let mut suspected = context.signals.suspects.subscribe();
     // Once for each process: its pause of seconds is charged to no budget, as the broker is stuck anyway.
     let mut asked_for_owners = false;
     loop {
@@ -144,11 +144,12 @@ pub(super) async fn run(context: BrokerContext) {
             report = read_dump(&context, &mut worker, dump).await.or(report);
         }
         let report = report.map(|(report, names)| {
-            context.names.send_replace(Some(Arc::new(names)));
+            context.signals.names.send_replace(Some(Arc::new(names)));
             report
         });
         // The names of an earlier dump stay when one fails.
         context
+            .signals
             .names
             .send_modify(|names| *names = Some(names.take().unwrap_or_default()));
         let deadlocked = report
@@ -187,8 +188,8 @@ async fn read_dump(
 ) -> Result<(ThreadReport, Names), Failure> {
     let mut dump = dump?;
     let name = context.broker.name();
-    let (behind, now) = (context.behind.borrow().clone(), context.clock.now());
-    let deaths = context.deaths.borrow().clone();
+    let (behind, now) = (context.signals.behind.borrow().clone(), context.clock.now());
+    let deaths = context.signals.deaths.borrow().clone();
     let read = move |history: &mut ThreadHistory| {
         thread_dump::make_utf8(&mut dump.bytes);
         history.deaths = deaths;

@@ -108,7 +108,7 @@ impl Asker {
 
     pub(super) async fn round(&mut self) -> Round {
         let (door, led) = {
-            let way = self.context.way.borrow();
+            let way = self.context.signals.way.borrow();
             (way.door.clone(), way.led.clone())
         };
         self.asked = false;
@@ -172,7 +172,7 @@ impl Asker {
     }
 
     fn is_suspect(&self) -> bool {
-        !self.context.suspects.borrow().is_empty()
+        !self.context.signals.suspects.borrow().is_empty()
     }
 
     /// Why nothing may be sent now.
@@ -480,7 +480,7 @@ impl Asker {
         until: Instant,
     ) -> Result<Ends, Failure> {
         let mut ends = self.ends_as(kafka::CLIENT, partitions, until).await?;
-        let behind = self.context.behind.borrow().clone();
+        let behind = self.context.signals.behind.borrow().clone();
         if behind.is_some_and(|behind| behind.is_empty()) {
             let of_others = ends.iter().filter(|(_, end)| **end == Err(Why::Elsewhere));
             let followed: Vec<_> = of_others.map(|(partition, _)| partition.clone()).collect();

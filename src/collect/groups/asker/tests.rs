@@ -275,8 +275,8 @@ async fn asker(own: &FakeBroker) -> Asker {
     let address = Some(own.address.clone());
     let mut cluster = ClusterClient::new(broker, address, None, context.own.clone());
     let (_, counts) = cluster.probe().await.unwrap();
-    context.way.send_replace(cluster.way(&counts));
-    context.behind.send_replace(Some(Arc::default()));
+    context.signals.way.send_replace(cluster.way(&counts));
+    context.signals.behind.send_replace(Some(Arc::default()));
     let mut asker = Asker::new(&context);
     asker.timing.deadline = Duration::from_millis(300);
     asker.timing.late = Duration::from_millis(5);
@@ -324,7 +324,7 @@ async fn groups_their_states_and_their_lag_are_read_over_one_connection() {
     let asked_for = std::mem::take(&mut *fake.ends_asked.lock().unwrap());
     assert_eq!(asked_for, [(-1, 0), (-1, 1), (-2, 1)]);
     // A replica that may be behind knows no end.
-    asker.context.behind.send_replace(None);
+    asker.context.signals.behind.send_replace(None);
     let report = asker.round().await.groups.unwrap();
     assert_eq!(lags(&report), ["billing t 0"]);
     assert_eq!(report.unknown_lags, 1);
@@ -381,14 +381,18 @@ async fn what_the_acls_hide_is_no_failure() {
 async fn a_suspect_broker_is_asked_for_nothing_and_its_groups_are_named() {
     let (_, own) = Fake::default().start().await;
     let mut asker = asker(&own).await;
-    asker.context.suspects.send_replace([4711].into());
+    asker.context.signals.suspects.send_replace([4711].into());
     let unknown = asker.round().await;
     assert_eq!(unknown.groups.unwrap_err().reason, Reason::Slow);
     assert_eq!(asked(&own), Vec::<i16>::new());
-    asker.context.suspects.send_replace(Default::default());
+    asker
+        .context
+        .signals
+        .suspects
+        .send_replace(Default::default());
     assert!(asker.round().await.groups.unwrap().silence.is_none());
     let before = asked(&own);
-    asker.context.suspects.send_replace([4711].into());
+    asker.context.signals.suspects.send_replace([4711].into());
     for _ in 0..3 {
         let round = asker.round().await;
         assert!(asker.suspected() && round.fetch.is_err());
@@ -422,7 +426,7 @@ async fn a_fetch_that_hangs_is_sent_once_and_stops_all_other_requests() {
     }
     assert_eq!(asked(&own)[before..], [18, 1]);
     // Suspect or not, the Fetch is owed.
-    asker.context.suspects.send_replace([1].into());
+    asker.context.signals.suspects.send_replace([1].into());
     assert!(asker.round().await.fetch.unwrap().error.is_some());
     assert_eq!(asked(&own)[before..], [18, 1]);
 }
