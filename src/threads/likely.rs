@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::stack::place_hash;
+use super::stack::{is_of_jdk, place_hash};
 use super::wait_graph::WaitGraph;
 use crate::model::text::{cut, first_of};
 use crate::model::{LikelyDeadlock, Moment};
@@ -68,16 +68,11 @@ impl<'a> Wait<'a> {
         if thread.state() != Some(State::Waiting) {
             return None;
         }
-        let of_jdk = |method: &str| {
-            ["java.", "jdk.", "sun."]
-                .iter()
-                .any(|start| method.starts_with(start))
-        };
         let mut frames = thread.frames().map(|frame| frame.class_method);
         let mut top = frames
             .by_ref()
             .take(TOP)
-            .take_while(|method| of_jdk(method));
+            .take_while(|method| is_of_jdk(method));
         let (method, event) = top.find_map(|method| {
             let known = WAITS.iter().find(|(name, _)| *name == method);
             known.map(|(_, event)| (method, *event))
