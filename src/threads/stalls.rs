@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::known_issues;
 use super::pools::Pool;
 use super::progress::must_move;
-use super::stack::{is_of_jdk, place_hash, stack_hash};
+use super::stack::{is_of_jdk, place_hash, stack_hash, top_frames};
 use super::wait_graph::WaitGraph;
 use crate::model::text::beginning;
 use crate::model::{Moment, PoolFindings, Stall};
@@ -38,8 +38,6 @@ const BLOCKED_CPU_MS_PER_S: f64 = 0.2;
 const RUNNING_CPU_MS: f64 = 0.1;
 /// The most frames from the one that waits in the thread's own loop to `Thread.run`.
 const LOOP_FRAMES: usize = 3;
-/// Frames kept for a stalled thread: enough to recognise the bug.
-const KEPT_FRAMES: usize = 64;
 /// Threads that hold what a stall waits for, whose stacks are searched for a known bug.
 const HOLDERS: usize = 4;
 /// The topmost frames that are searched for a disk or ZooKeeper.
@@ -181,7 +179,7 @@ impl StallDetector {
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
             stall.unblocked_by = holder.or(outside).map(str::to_owned);
-            let stacks = || last.iter().take(HOLDERS).map(|at| frames(at)).collect();
+            let stacks = || last.iter().take(HOLDERS).map(|at| top_frames(at)).collect();
             stall.known_issues = known_issues::matching_stall(stall, stacks);
         }
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
@@ -361,19 +359,13 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
                 holders: BTreeSet::new(),
                 unblocked_by: None,
                 frame: frame.map(|frame| beginning(frame, MAX_TEXT).to_owned()),
-                frames: self::frames(thread),
+                frames: top_frames(thread),
                 known_issues: Vec::new(),
             });
         stall.threads.push(thread.name.to_owned());
         stall.since = stall.since.min(*since);
     }
     stalls.into_values().collect()
-}
-
-/// The topmost frames as text.
-fn frames(thread: &Thread<'_>) -> Vec<String> {
-    let kept = thread.frames().take(KEPT_FRAMES);
-    kept.map(|frame| frame.text()).collect()
 }
 
 /// The topmost frame in Kafka's code, otherwise the topmost one outside the JDK: `Class.method`.
