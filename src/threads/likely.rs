@@ -202,27 +202,23 @@ fn exit<'a>(threads: &[Thread<'a>]) -> Option<Place<'a>> {
         let mut frames = thread.frames().map(|frame| frame.class_method);
         frames.any(|method| method == "java.lang.ApplicationShutdownHooks.runHooks")
     };
-    let of_wait =
-        |thread: &&Thread<'a>| Wait::of(thread).is_some_and(|wait| wait.event == Event::End);
-    let ending: Vec<(usize, &Thread<'a>)> = threads
+    let ending: Vec<(usize, &Thread<'a>, Wait<'a>)> = threads
         .iter()
         .enumerate()
-        .filter(|(_, thread)| of_wait(thread))
+        .filter_map(|(index, thread)| Some((index, thread, Wait::of(thread)?)))
+        .filter(|(_, _, wait)| wait.event == Event::End)
         .collect();
-    let (exiting, caller) = ending.iter().find(|(_, thread)| runs_hooks(thread))?;
-    ending
+    let (exiting, caller, _) = ending.iter().find(|(_, thread, _)| runs_hooks(thread))?;
+    let (hook, _, wait) = ending
         .iter()
-        .filter(|(_, thread)| !runs_hooks(thread))
-        .find_map(|(hook, thread)| {
-            let wait = Wait::of(thread)?;
-            wait.may_be_for(caller).then(|| Place {
-                thread: *hook,
-                wait,
-                blocked: vec![*exiting],
-                may_await: Some(*exiting),
-                by_exit: true,
-            })
-        })
+        .find(|(_, thread, wait)| !runs_hooks(thread) && wait.may_be_for(caller))?;
+    Some(Place {
+        thread: *hook,
+        wait: *wait,
+        blocked: vec![*exiting],
+        may_await: Some(*exiting),
+        by_exit: true,
+    })
 }
 
 impl Place<'_> {
@@ -274,27 +270,19 @@ pub fn likely_text(likely: &LikelyDeadlock) -> String {
     let LikelyDeadlock {
         thread, waits_in, ..
     } = likely;
-    let others = first_of(
-        &likely.blocked,
-        likely.blocked.len() + likely.blocked_left_out,
-    );
-    let one = likely.blocked.len() + likely.blocked_left_out == 1;
-    let holds = match likely.holds.as_deref() {
+    let all = likely.blocked.len() + likely.blocked_left_out;
+    let others = first_of(&likely.blocked, all);
+    let meanwhile = match likely.holds.as_deref() {
         Some(lock) => {
             let lock = if lock.is_empty() { "a lock" } else { lock };
-            let want = if one { "wants" } else { "want" };
-            format!("holds {lock}, which {others} {want}")
+            let want = if all == 1 { "wants" } else { "want" };
+            format!("and holds {lock}, which {others} {want}")
         }
-        None => format!("{others} called exit and waits for its end"),
+        None => format!("while {others} called exit and waits for its end"),
     };
     let of = match &likely.may_await {
         Some(other) => format!("if it waits for {other}"),
         None => "if it waits for one of these".to_owned(),
     };
-    let link = if likely.holds.is_some() {
-        "and"
-    } else {
-        "while"
-    };
-    format!("{thread} waits in {waits_in} {link} {holds}: {of}, neither continues")
+    format!("{thread} waits in {waits_in} {meanwhile}: {of}, neither continues")
 }
