@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::stack::place_hash;
+use super::stack::{is_of_jdk, place_hash};
 use super::wait_graph::WaitGraph;
 use crate::model::text::{cut, first_of};
 use crate::model::{LikelyDeadlock, Moment};
@@ -68,16 +68,11 @@ impl<'a> Wait<'a> {
         if thread.state() != Some(State::Waiting) {
             return None;
         }
-        let of_jdk = |method: &str| {
-            ["java.", "jdk.", "sun."]
-                .iter()
-                .any(|start| method.starts_with(start))
-        };
         let mut frames = thread.frames().map(|frame| frame.class_method);
         let mut top = frames
             .by_ref()
             .take(TOP)
-            .take_while(|method| of_jdk(method));
+            .take_while(|method| is_of_jdk(method));
         let (method, event) = top.find_map(|method| {
             let known = WAITS.iter().find(|(name, _)| *name == method);
             known.map(|(_, event)| (method, *event))
@@ -207,27 +202,23 @@ fn exit<'a>(threads: &[Thread<'a>]) -> Option<Place<'a>> {
         let mut frames = thread.frames().map(|frame| frame.class_method);
         frames.any(|method| method == "java.lang.ApplicationShutdownHooks.runHooks")
     };
-    let of_wait =
-        |thread: &&Thread<'a>| Wait::of(thread).is_some_and(|wait| wait.event == Event::End);
-    let ending: Vec<(usize, &Thread<'a>)> = threads
+    let ending: Vec<(usize, &Thread<'a>, Wait<'a>)> = threads
         .iter()
         .enumerate()
-        .filter(|(_, thread)| of_wait(thread))
+        .filter_map(|(index, thread)| Some((index, thread, Wait::of(thread)?)))
+        .filter(|(_, _, wait)| wait.event == Event::End)
         .collect();
-    let (exiting, caller) = ending.iter().find(|(_, thread)| runs_hooks(thread))?;
-    ending
+    let (exiting, caller, _) = ending.iter().find(|(_, thread, _)| runs_hooks(thread))?;
+    let (hook, _, wait) = ending
         .iter()
-        .filter(|(_, thread)| !runs_hooks(thread))
-        .find_map(|(hook, thread)| {
-            let wait = Wait::of(thread)?;
-            wait.may_be_for(caller).then(|| Place {
-                thread: *hook,
-                wait,
-                blocked: vec![*exiting],
-                may_await: Some(*exiting),
-                by_exit: true,
-            })
-        })
+        .find(|(_, thread, wait)| !runs_hooks(thread) && wait.may_be_for(caller))?;
+    Some(Place {
+        thread: *hook,
+        wait: *wait,
+        blocked: vec![*exiting],
+        may_await: Some(*exiting),
+        by_exit: true,
+    })
 }
 
 impl Place<'_> {
@@ -279,27 +270,19 @@ pub fn likely_text(likely: &LikelyDeadlock) -> String {
     let LikelyDeadlock {
         thread, waits_in, ..
     } = likely;
-    let others = first_of(
-        &likely.blocked,
-        likely.blocked.len() + likely.blocked_left_out,
-    );
-    let one = likely.blocked.len() + likely.blocked_left_out == 1;
-    let holds = match likely.holds.as_deref() {
+    let all = likely.blocked.len() + likely.blocked_left_out;
+    let others = first_of(&likely.blocked, all);
+    let meanwhile = match likely.holds.as_deref() {
         Some(lock) => {
             let lock = if lock.is_empty() { "a lock" } else { lock };
-            let want = if one { "wants" } else { "want" };
-            format!("holds {lock}, which {others} {want}")
+            let want = if all == 1 { "wants" } else { "want" };
+            format!("and holds {lock}, which {others} {want}")
         }
-        None => format!("{others} called exit and waits for its end"),
+        None => format!("while {others} called exit and waits for its end"),
     };
     let of = match &likely.may_await {
         Some(other) => format!("if it waits for {other}"),
         None => "if it waits for one of these".to_owned(),
     };
-    let link = if likely.holds.is_some() {
-        "and"
-    } else {
-        "while"
-    };
-    format!("{thread} waits in {waits_in} {link} {holds}: {of}, neither continues")
+    format!("{thread} waits in {waits_in} {meanwhile}: {of}, neither continues")
 }

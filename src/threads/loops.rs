@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::known_issues::{matching_loop, may_loop};
+use super::stack::top_frames;
 use crate::model::{Loop, Moment};
-use crate::parse::thread_dump::{Frame, ThreadDump};
+use crate::parse::thread_dump::ThreadDump;
 
 /// Loading a partition of a coordinator takes seconds.
 const SPAN: Duration = Duration::from_secs(60);
 /// Of a core.
 const SHARE: f64 = 0.8;
-const KEPT_FRAMES: usize = 64;
 const MAX_THREADS: usize = 64;
 
 /// What is remembered from the last dump of a process.
@@ -43,8 +43,7 @@ impl LoopDetector {
             let Some(cpu_ms) = header.cpu_ms else {
                 continue;
             };
-            let frames = thread.frames().take(KEPT_FRAMES);
-            let frames: Vec<String> = frames.map(|frame| Frame::text(&frame)).collect();
+            let frames = top_frames(thread);
             let known_issues = matching_loop(thread.name, &frames);
             if known_issues.is_empty() {
                 continue;

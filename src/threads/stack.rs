@@ -15,6 +15,15 @@ pub fn shown(frames: &[String]) -> impl Iterator<Item = &str> {
     shown.map(|(_, frame)| frame.as_str())
 }
 
+/// Frames kept of a thread: enough to recognise the bug.
+const KEPT: usize = 64;
+
+/// The topmost frames as text.
+pub(super) fn top_frames(thread: &Thread<'_>) -> Vec<String> {
+    let kept = thread.frames().take(KEPT);
+    kept.map(|frame| frame.text()).collect()
+}
+
 /// As `sun.nio.ch.FileDispatcherImpl.force0(Native Method)`.
 fn is_native_work(frame: &str) -> bool {
     let waits = [".park(", ".wait(", ".wait0(", ".sleep(", ".sleep0("];

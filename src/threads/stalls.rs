@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::known_issues;
 use super::pools::Pool;
 use super::progress::must_move;
-use super::stack::{is_of_jdk, place_hash, stack_hash};
+use super::stack::{is_of_jdk, place_hash, stack_hash, top_frames};
 use super::wait_graph::WaitGraph;
 use crate::model::text::beginning;
 use crate::model::{Moment, PoolFindings, Stall};
@@ -38,8 +38,6 @@ const BLOCKED_CPU_MS_PER_S: f64 = 0.2;
 const RUNNING_CPU_MS: f64 = 0.1;
 /// The most frames from the one that waits in the thread's own loop to `Thread.run`.
 const LOOP_FRAMES: usize = 3;
-/// Frames kept for a stalled thread: enough to recognise the bug.
-const KEPT_FRAMES: usize = 64;
 /// Threads that hold what a stall waits for, whose stacks are searched for a known bug.
 const HOLDERS: usize = 4;
 /// The topmost frames that are searched for a disk or ZooKeeper.
@@ -160,7 +158,7 @@ impl StallDetector {
                 unmoved.push(thread);
             }
             if is_stalled(&here, state) {
-                stalled.push((pool, *thread, here.since));
+                stalled.push((pool, index, *thread, here.since));
             }
             tracks.insert(key, here);
         }
@@ -175,15 +173,16 @@ impl StallDetector {
                 .map(|thread| thread.name)
         };
         let outside = if stalls.is_empty() { None } else { at_a_disk() };
-        for stall in &mut stalls {
-            stall.holders = graph.holders_of(&stall.threads);
-            let last = graph.last_holders_of(&stall.threads);
+        for (stall, members) in &mut stalls {
+            stall.holders = graph.holders_of(members);
+            let last = graph.last_holders_of(members);
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
             stall.unblocked_by = holder.or(outside).map(str::to_owned);
-            let stacks = || last.iter().take(HOLDERS).map(|at| frames(at)).collect();
+            let stacks = || last.iter().take(HOLDERS).map(|at| top_frames(at)).collect();
             stall.known_issues = known_issues::matching_stall(stall, stacks);
         }
+        let stalls = stalls.into_iter().map(|(stall, _)| stall).collect();
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
 }
@@ -345,15 +344,16 @@ fn is_get_task(frame: &Frame<'_>) -> bool {
     frame.class_method == "java.util.concurrent.ThreadPoolExecutor.getTask"
 }
 
-/// Groups the stalled threads: those of one pool at one place are one stall.
-fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
-    let mut stalls: BTreeMap<(Pool, Option<&str>, Option<String>), Stall> = BTreeMap::new();
-    for (pool, thread, since) in stalled {
+/// Groups the stalled threads, each with its index: those of one pool at one place are one stall.
+fn group(stalled: &[(Pool, usize, Thread<'_>, Moment)]) -> Vec<(Stall, Vec<usize>)> {
+    type Place<'a> = (Pool, Option<&'a str>, Option<String>);
+    let mut stalls: BTreeMap<Place<'_>, (Stall, Vec<usize>)> = BTreeMap::new();
+    for (pool, index, thread, since) in stalled {
         let frames: Vec<Frame<'_>> = thread.frames().collect();
         let (frame, lock_class) = (shared_frame(&frames), wanted_class(thread));
-        let stall = stalls
-            .entry((*pool, frame, lock_class.clone()))
-            .or_insert_with(|| Stall {
+        let place = (*pool, frame, lock_class.clone());
+        let (stall, members) = stalls.entry(place).or_insert_with(|| {
+            let stall = Stall {
                 pool: pool.name().to_owned(),
                 threads: Vec::new(),
                 since: *since,
@@ -361,19 +361,16 @@ fn group(stalled: &[(Pool, Thread<'_>, Moment)]) -> Vec<Stall> {
                 holders: BTreeSet::new(),
                 unblocked_by: None,
                 frame: frame.map(|frame| beginning(frame, MAX_TEXT).to_owned()),
-                frames: self::frames(thread),
+                frames: top_frames(thread),
                 known_issues: Vec::new(),
-            });
+            };
+            (stall, Vec::new())
+        });
+        members.push(*index);
         stall.threads.push(thread.name.to_owned());
         stall.since = stall.since.min(*since);
     }
     stalls.into_values().collect()
-}
-
-/// The topmost frames as text.
-fn frames(thread: &Thread<'_>) -> Vec<String> {
-    let kept = thread.frames().take(KEPT_FRAMES);
-    kept.map(|frame| frame.text()).collect()
 }
 
 /// The topmost frame in Kafka's code, otherwise the topmost one outside the JDK: `Class.method`.

@@ -239,14 +239,10 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 
     /// The names of the threads that hold what `waiters` wait for, as far as they are known.
-    pub fn holders_of(&self, waiters: &[String]) -> BTreeSet<String> {
-        let edges = self
-            .threads
-            .iter()
-            .zip(&self.edges)
-            .filter(|(thread, _)| waiters.iter().any(|w| w == thread.name));
+    pub fn holders_of(&self, waiters: &[usize]) -> BTreeSet<String> {
+        let edges = waiters.iter().filter_map(|waiter| self.edges.get(*waiter));
         edges
-            .filter_map(|(_, edge)| Some(self.name(edge.holder?).to_owned()))
+            .filter_map(|edge| Some(self.name(edge.holder?).to_owned()))
             .collect()
     }
 
@@ -256,14 +252,13 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
     }
 
     /// The last holders that `waiters` wait for through others: these wait for no known holder themselves.
-    pub fn last_holders_of(&self, waiters: &[String]) -> Vec<&'d Thread<'a>> {
-        let is_waiter = |index: &usize| {
-            self.leads_to[*index].is_none() && waiters.iter().any(|w| w == self.name(*index))
-        };
-        let waiting = (0..self.threads.len()).filter(is_waiter);
+    pub fn last_holders_of(&self, waiters: &[usize]) -> Vec<&'d Thread<'a>> {
+        let waiting = waiters
+            .iter()
+            .filter(|index| self.leads_to[**index].is_none());
         let last: BTreeSet<usize> = waiting
             .filter_map(|index| {
-                std::iter::successors(self.edges[index].holder, |at| self.edges[*at].holder).last()
+                std::iter::successors(self.edges[*index].holder, |at| self.edges[*at].holder).last()
             })
             .collect();
         last.into_iter()

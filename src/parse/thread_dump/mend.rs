@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use memchr::{memchr, memchr2, memmem, memrchr};
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::unread;
 use super::{INDENT, trim_indent};
 
 /// Nothing is undone in longer texts: it needs as much memory again, and nobody pastes so much.
@@ -17,7 +18,7 @@ const LONGEST_HEADER: usize = 4096;
 
 const STATE: &[u8] = b"java.lang.Thread.State:";
 const WANTS: &[u8] = b"waiting to lock";
-const HELD: &[u8] = b"which is held by";
+const HELD: &[u8] = unread::HELD.as_bytes();
 
 /// The text with the characters that a page made of quotes and brackets. None where it has none of them, and for a text
 /// that is no dump.

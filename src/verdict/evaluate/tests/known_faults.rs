@@ -17,6 +17,23 @@ fn of_version(version: &str) -> Scene {
     scene
 }
 
+/// A dump lacks this thread.
+fn lacks(thread: &str, now: Moment) -> ThreadReport {
+    let gone = MissingThread {
+        pool: "raft_io".into(),
+        thread: thread.into(),
+        count: 1,
+        since: now,
+    };
+    ThreadReport {
+        missing: Some(PoolFindings {
+            found: vec![gone],
+            pools: ["raft_io".into()].into(),
+        }),
+        ..ThreadReport::default()
+    }
+}
+
 fn keys(diagnosis: &BrokerDiagnosis) -> Vec<&str> {
     let known = diagnosis.known_issues.iter();
     known
@@ -33,20 +50,7 @@ fn the_end_of_the_raft_thread_is_named_where_the_version_has_the_fault() {
     for (version, key) in [("3.4.0", Some("KAFKA-14644")), ("3.4.1", None)] {
         let mut scene = of_version(version);
         let diagnosis = scene.after(1, |broker, now| {
-            let gone = MissingThread {
-                pool: "raft_io".into(),
-                thread: thread.into(),
-                count: 1,
-                since: now,
-            };
-            let report = ThreadReport {
-                missing: Some(PoolFindings {
-                    found: vec![gone],
-                    pools: ["raft_io".into()].into(),
-                }),
-                ..ThreadReport::default()
-            };
-            broker.threads = known(report, now);
+            broker.threads = known(lacks(thread, now), now);
         });
         assert_eq!(keys(&diagnosis), Vec::from_iter(key), "{version}");
         let facts = facts_of(diagnosis, FindingId::MissingThread).unwrap();
@@ -81,20 +85,7 @@ fn the_verdict_names_what_the_deadlock_is_and_nothing_else() {
     let mut scene = of_version("3.4.0");
     let diagnosis = scene.after(1, |broker, now| {
         broker.deadlock = Some(deadlock(["a", "b"], now, now));
-        let gone = MissingThread {
-            pool: "raft_io".into(),
-            thread: "kafka-raft-io-thread".into(),
-            count: 1,
-            since: now,
-        };
-        let report = ThreadReport {
-            missing: Some(PoolFindings {
-                found: vec![gone],
-                pools: ["raft_io".into()].into(),
-            }),
-            ..ThreadReport::default()
-        };
-        broker.threads = known(report, now);
+        broker.threads = known(lacks("kafka-raft-io-thread", now), now);
     });
     assert_eq!(keys(&diagnosis), ["KAFKA-14644"]);
     let sentence = &diagnosis.sentence;
