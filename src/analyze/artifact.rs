@@ -11,9 +11,10 @@ use super::formats::log_dirs::{self, LogDirs};
 use super::formats::quorum::{self, Quorum};
 use super::formats::server_log::{self, Log};
 use super::formats::sockets::Socket;
+use super::formats::top::{self, Thread};
 use super::formats::topics::{self, Partition};
 use super::formats::zookeeper::{self, Registrations};
-use super::formats::{fds, groups, sockets, top};
+use super::formats::{fds, groups, sockets};
 use super::ids;
 use super::metadata::Metadata;
 use crate::discover::properties::{FILE_CAP, Properties};
@@ -40,6 +41,8 @@ pub(super) struct File<'a> {
     pub(super) quorum: Option<Quorum>,
     pub(super) log_dirs: Option<LogDirs>,
     pub(super) open_files: Option<OpenFiles>,
+    /// The threads of its `top -H`.
+    pub(super) threads: Vec<Thread<'a>>,
     pub(super) metadata: Option<&'a Metadata<'a>>,
 }
 
@@ -93,6 +96,7 @@ impl<'a> File<'a> {
         let quorum = quorum::read(text);
         let log_dirs = log_dirs::read(text);
         let open_files = limits::open_files(text);
+        let threads = top::threads(text);
         let is_group = |line| matches!(line, groups::Line::Header | groups::Line::Error(_));
         let forms = [
             (Form::Dump, analysis.dumps.len() > first_dump),
@@ -107,7 +111,7 @@ impl<'a> File<'a> {
             (Form::Quorum, quorum.is_some()),
             (Form::LogDirs, log_dirs.is_some()),
             (Form::Limits, open_files.is_some()),
-            (Form::Top, !top::threads(text).is_empty()),
+            (Form::Top, !threads.is_empty()),
             (Form::Findings, found.is_some()),
         ];
         let forms: Vec<Form> = forms
@@ -137,6 +141,7 @@ impl<'a> File<'a> {
             quorum,
             log_dirs,
             open_files,
+            threads,
             metadata: None,
         })
     }

@@ -49,7 +49,7 @@ pub fn explain(artifacts: &[(String, Vec<u8>)]) -> Explanation {
         .collect();
     let decoded: Vec<Cow<'_, str>> = texts
         .iter()
-        .map(|text| thread_dump::decode(text.part.text.as_bytes()))
+        .map(|text| thread_dump::mended(Cow::Borrowed(&text.part.text)))
         .collect();
     for (Text { source, part }, text) in texts.iter().zip(&decoded) {
         match File::recognise(source, part.container.as_deref(), text, &mut analysis) {
@@ -100,15 +100,12 @@ struct Text<'a> {
 
 /// The texts in a file: one, or one of each container that wrote into it.
 fn texts<'a>(source: &'a str, bytes: &'a [u8]) -> Vec<Text<'a>> {
-    let parts = match std::str::from_utf8(bytes) {
-        Ok(text) => wrapped::unwrap(text.strip_prefix('\u{feff}').unwrap_or(text)),
-        Err(_) => match thread_dump::decode(bytes) {
-            Cow::Borrowed(text) => wrapped::unwrap(text),
-            Cow::Owned(text) => wrapped::unwrap(&text)
-                .into_iter()
-                .map(Part::into_owned)
-                .collect(),
-        },
+    let parts = match thread_dump::characters(bytes) {
+        Cow::Borrowed(text) => wrapped::unwrap(text),
+        Cow::Owned(text) => wrapped::unwrap(&text)
+            .into_iter()
+            .map(Part::into_owned)
+            .collect(),
     };
     let several = parts.len() > 1;
     let text = |part: Part<'a>| Text {

@@ -1,5 +1,6 @@
-//! Parsers for the text of a JVM: pure, bounded, and they never panic.
+//! Parsers for the text of a JVM, and for the lines in which Docker keeps it: pure, bounded, and they never panic.
 
+pub mod docker;
 pub mod thread_dump;
 
 /// The number with which a text begins.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::gathering::{Gathering, by_topic, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
-use crate::analyze::formats::server_log::{Log, Times};
+use crate::analyze::formats::server_log::{Log, SECONDS, Times};
 use crate::analyze::formats::topics;
 use crate::analyze::names::{Name, Owner};
 
@@ -93,7 +93,7 @@ impl Gathering<'_> {
             let (log, (name, _)) = file.broker_log().zip(owner.as_ref())?;
             // Times of day alone are not comparable.
             let end = log.last.replace('T', " ");
-            (end.len() == "2020-04-22 10:43:36".len()).then_some((file, end, name))
+            (end.len() == SECONDS).then_some((file, end, name))
         });
         let ends: Vec<_> = ends.collect();
         for (file, end, name) in &ends {

@@ -6,7 +6,7 @@ use super::gathering::{Gathering, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Form};
 use crate::analyze::formats::limits::OpenFiles;
-use crate::analyze::formats::top::{self, Thread};
+use crate::analyze::formats::top::Thread;
 use crate::analyze::names::{Name, Owner};
 use crate::model::text::first_of;
 use crate::parse::thread_dump;
@@ -37,10 +37,8 @@ pub(super) type Places<'a> = BTreeMap<u64, Vec<(Option<&'a Name>, String)>>;
 
 /// Where dumps show the threads that `top` shows to be busy.
 pub(super) fn places_of_busy<'a>(files: &[File<'_>], owners: &'a [Owner]) -> Places<'a> {
-    let tops = files.iter().filter(|file| file.is(Form::Top));
-    let busy = tops
-        .flat_map(|file| top::threads(file.text))
-        .filter(is_busy);
+    let threads = files.iter().flat_map(|file| &file.threads);
+    let busy = threads.filter(|thread| is_busy(thread));
     let mut found: Places<'a> = busy.map(|thread| (thread.tid, Vec::new())).collect();
     if found.is_empty() {
         return found;
@@ -97,12 +95,10 @@ impl Gathering<'_> {
         owner: Option<&Name>,
         places: &Places<'_>,
     ) {
-        if !file.is(Form::Top) {
-            return;
-        }
-        let mut threads = top::threads(file.text);
+        let mut threads: Vec<&Thread<'_>> = file.threads.iter().collect();
         threads.sort_by(|a, b| b.cpu_percent.total_cmp(&a.cpu_percent));
-        let busy: Vec<&Thread<'_>> = threads.iter().filter(|thread| is_busy(thread)).collect();
+        let are_busy = threads.iter().copied().filter(|thread| is_busy(thread));
+        let busy: Vec<&Thread<'_>> = are_busy.collect();
         let text = match (busy.as_slice(), threads.first()) {
             ([], Some(busiest)) => format!(
                 "none of {} uses half of a core; the busiest: {}",

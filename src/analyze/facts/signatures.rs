@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use super::gathering::{Gathering, count, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
+use crate::analyze::formats::server_log::SECONDS;
 use crate::analyze::names::Name;
 use crate::model::Severity;
 use crate::threads::log_signatures::{Found, LogMatcher, LogReader, log_signatures};
@@ -66,7 +67,10 @@ impl Gathering<'_> {
 
 /// To the second, as printed: `2018-07-14 04:38:45`; empty where the line does not begin with it.
 fn time(line: &str) -> String {
-    let start = line.trim_start_matches('[').get(..19).unwrap_or_default();
+    let start = line
+        .trim_start_matches('[')
+        .get(..SECONDS)
+        .unwrap_or_default();
     let is_time = start
         .chars()
         .all(|c| c.is_ascii_digit() || "-:, T".contains(c));

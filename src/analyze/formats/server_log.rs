@@ -9,7 +9,7 @@ use super::{Pattern, sockets};
 const KEPT: usize = 100_000;
 
 /// Length of a time to the second.
-const SECONDS: usize = "2020-04-22 10:43:36".len();
+pub const SECONDS: usize = "2020-04-22 10:43:36".len();
 
 /// Times are as printed, to the second: `2020-04-22 10:43:36`.
 #[derive(Debug, Default, PartialEq)]

@@ -109,8 +109,9 @@ struct Table {
 const STATES: &str = r"(?: ESTABLISHED | ESTAB | SYN[_-]SENT | SYN[_-]REC[VD] | SYN_RCVD | FIN[_-]WAIT[_-]?[12]
     | TIME[_-]WAIT | CLOSE[_-]WAIT | CLOSED? | LAST[_-]ACK | LISTEN(?:ING)? | CLOSING | UNCONN )";
 
-fn pattern(parts: &[&str]) -> Pattern {
-    Pattern::new(&parts.concat())
+/// With [`STATES`] and [`USERS`] where the pattern has their names.
+fn pattern(pattern: &str) -> Pattern {
+    Pattern::new(&pattern.replace("STATES", STATES).replace("USERS", USERS))
 }
 
 static STATE: LazyLock<Pattern> = LazyLock::new(|| {
@@ -120,22 +121,19 @@ static STATE: LazyLock<Pattern> = LazyLock::new(|| {
 /// `tcp 0 0 LOCAL PEER ESTABLISHED 81068/java`; with `-e` the user and the inode stand before the process, and a long
 /// address may touch the state. Several may be on one line where line breaks are lost.
 static NETSTAT: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
+    pattern(
         r"(?: ^ \s* (?: (?<times>\d+) \s+ )? | [\s:] ) (?: tcp(?:4|46|6)? ) \s+ (?<receive>\d+) \s+ (?<send>\d+)
-          \s+ (?<local>\S+) \s+ (?<peer>\S+?) \s* (?<state> ",
-        STATES,
-        r") (?: \s+ (?: \S+ \s+ ){0,2}? (?<pid>\d+)/(?<program>[^\s:]+) )?",
-    ])
+          \s+ (?<local>\S+) \s+ (?<peer>\S+?) \s* (?<state> STATES)
+          (?: \s+ (?: \S+ \s+ ){0,2}? (?<pid>\d+)/(?<program>[^\s:]+) )?",
+    )
 });
 
 /// `ESTAB 0 0 LOCAL PEER users:(("java",pid=81068,fd=37))`, with or without the protocol before the state.
 static SS: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"(?: ^ \s* (?: (?<times>\d+) \s+ )? (?: tcp \s+ )? | \s tcp \s+ | \)\) \s+ ) (?<state> ",
-        STATES,
-        r") \s+ (?<receive>\d+) \s+ (?<send>\d+) \s+ (?<local>\S+) \s+ (?<peer>\S+)",
-        USERS,
-    ])
+    pattern(
+        r"(?: ^ \s* (?: (?<times>\d+) \s+ )? (?: tcp \s+ )? | \s tcp \s+ | \)\) \s+ ) (?<state> STATES)
+          \s+ (?<receive>\d+) \s+ (?<send>\d+) \s+ (?<local>\S+) \s+ (?<peer>\S+) USERS",
+    )
 });
 
 const USERS: &str =
@@ -143,56 +141,41 @@ const USERS: &str =
 
 /// As `SS`, of `ss state close-wait`, which prints no state.
 static SS_WITHOUT_STATE: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"^ \s* (?: tcp \s+ )? (?<receive>\d+) \s+ (?<send>\d+) \s+ (?<local>\S+[:.]\S+) \s+ (?<peer>\S+[:.]\S+)",
-        USERS,
-    ])
+    pattern(
+        r"^ \s* (?: tcp \s+ )? (?<receive>\d+) \s+ (?<send>\d+) \s+ (?<local>\S+[:.]\S+) \s+ (?<peer>\S+[:.]\S+)
+          USERS",
+    )
 });
 
 /// `java 81068 root 123u IPv6 4711 0t0 TCP LOCAL->PEER (CLOSE_WAIT)`
 static LSOF: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"^ \s* (?<program>\S+) \s+ (?<pid>\d+) \s+ (?<thread> \d+ \s+ (?: \S+ \s+ ){1,4}? \d+[rwu-]\S? \s )? .*? \s TCP \s+ (?<local>\S+?) (?: -> (?<peer>\S+?) )? \s* \( (?<state> ",
-        STATES,
-        r") \)",
-    ])
+    pattern(
+        r"^ \s* (?<program>\S+) \s+ (?<pid>\d+) \s+ (?<thread> \d+ \s+ (?: \S+ \s+ ){1,4}? \d+[rwu-]\S? \s )? .*?
+          \s TCP \s+ (?<local>\S+?) (?: -> (?<peer>\S+?) )? \s* \( (?<state> STATES) \)",
+    )
 });
 
 /// `TCP LOCAL PEER ESTABLISHED 4711`
 static WINDOWS: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"^ \s* TCP \s+ (?<local>\S+) \s+ (?<peer>\S+) \s+ (?<state> ",
-        STATES,
-        r") (?: \s+ (?<pid>\d+) )? \s* $",
-    ])
+    pattern(
+        r"^ \s* TCP \s+ (?<local>\S+) \s+ (?<peer>\S+) \s+ (?<state> STATES) (?: \s+ (?<pid>\d+) )? \s* $",
+    )
 });
 
 /// Some end of what is a socket all the same.
-static UNREADABLE: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"^ \s* tcp(?:4|46|6)? \s .*? (?<state> ",
-        STATES,
-        r") (?: \s | $ )",
-    ])
-});
+static UNREADABLE: LazyLock<Pattern> =
+    LazyLock::new(|| pattern(r"^ \s* tcp(?:4|46|6)? \s .*? (?<state> STATES) (?: \s | $ )"));
 
 /// `312 CLOSE_WAIT`, `312 192.168.1.219:9092 CLOSE_WAIT`
 static COUNTED: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"^ \s* (?<number>\d+) \s+ (?: (?<place>\S*[:.]\S+) \s+ )? \(? (?<state> ",
-        STATES,
-        r") \)? \s* $",
-    ])
+    pattern(
+        r"^ \s* (?<number>\d+) \s+ (?: (?<place>\S*[:.]\S+) \s+ )? \(? (?<state> STATES) \)? \s* $",
+    )
 });
 
 /// `CLOSE_WAIT 312`
-static COUNTED_BY_AWK: LazyLock<Pattern> = LazyLock::new(|| {
-    pattern(&[
-        r"^ \s* (?<state> ",
-        STATES,
-        r") [\s:=]+ (?<number>\d+) \s* $",
-    ])
-});
+static COUNTED_BY_AWK: LazyLock<Pattern> =
+    LazyLock::new(|| pattern(r"^ \s* (?<state> STATES) [\s:=]+ (?<number>\d+) \s* $"));
 
 static SUMMARY: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(r"^ TCP: \s+ (?<all>\d+) \s+ \( estab \s+ (?<established>\d+) ,")

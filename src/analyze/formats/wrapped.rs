@@ -7,9 +7,8 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-
 use super::Pattern;
+use crate::parse::docker;
 
 /// Lines that decide.
 const SAMPLE: usize = 200;
@@ -145,13 +144,6 @@ const ENTITIES: [(&str, &str); 7] = [
     ("&amp;", "&"),
 ];
 
-/// A line of Docker's `json-file` driver.
-#[derive(Deserialize)]
-struct DockerLine<'a> {
-    #[serde(borrow)]
-    log: Cow<'a, str>,
-}
-
 impl Layer {
     fn pattern(self) -> &'static Pattern {
         match self {
@@ -256,10 +248,10 @@ impl Wrapping {
     /// The text in a line of Docker's JSON, and whether it is a whole line.
     fn entry<'a>(&self, line: &'a str) -> (Cow<'a, str>, bool) {
         if self.docker_json
-            && let Ok(DockerLine { log }) = serde_json::from_str(line)
+            && let Some(written) = docker::written(line)
         {
-            let is_whole = log.ends_with('\n');
-            return (log, is_whole);
+            let is_whole = written.ends_with('\n');
+            return (written, is_whole);
         }
         (Cow::Borrowed(line), true)
     }

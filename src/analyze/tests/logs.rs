@@ -1,7 +1,7 @@
 //! Logs of several containers, and what is said where nothing is found.
 
 use super::{LOST, STARTED, against, explained, has, one};
-use crate::analyze::{By, FactKind, report};
+use crate::analyze::{By, FactKind, explain, report};
 
 fn wrapped(text: &str, id: &str, before: &str) -> String {
     let text = text.replace("ID", id);
@@ -45,6 +45,27 @@ fn a_log_of_several_containers_is_that_of_several_brokers() {
         )
     );
     assert_eq!(against(&found, "2"), [FactKind::Disconnects]);
+}
+
+/// PowerShell's `>` writes it, with the mark; what is copied out of such a file has none.
+#[test]
+fn a_log_in_utf_16_is_that_of_its_containers() {
+    let text = wrapped(STARTED, "1", "kafka1     | ") + &wrapped(STARTED, "2", "kafka2     | ");
+    let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for mark in [&[][..], &[0xff, 0xfe]] {
+        let found = explain(&[("all.log".to_owned(), [mark, &units].concat())]);
+        let files = found.files.iter();
+        let files: Vec<_> = files
+            .map(|file| (&*file.source, file.broker.as_deref()))
+            .collect();
+        assert_eq!(
+            files,
+            [
+                ("all.log (kafka1)", Some("1")),
+                ("all.log (kafka2)", Some("2"))
+            ]
+        );
+    }
 }
 
 /// Neither a line nor the file's name shows whose log it is.

@@ -7,15 +7,23 @@ use serde::Deserialize;
 
 use super::{mend, wrapped};
 
-/// Turns the bytes of a file or a reply into text. They are UTF-8 (other bytes become U+FFFD), or UTF-16 of either order,
-/// with or without its mark. The JSON of `Thread.dump_to_file` becomes its plain form; what a container runtime or
-/// journald wrote around each line is removed; what a page or a mail did to quotes, brackets and line breaks is undone.
-/// Text that needs none of this is borrowed.
+/// Turns the bytes of a file or a reply into text: [`characters`], then [`mended`].
 pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
-    let text = match utf16_order(bytes) {
+    mended(characters(bytes))
+}
+
+/// Bytes as text. They are UTF-8 (other bytes become U+FFFD), or UTF-16 of either order, with or without its mark.
+pub fn characters(bytes: &[u8]) -> Cow<'_, str> {
+    match utf16_order(bytes) {
         Some(order) => Cow::Owned(from_utf16(bytes, order)),
         None => from_jvm(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
-    };
+    }
+}
+
+/// The JSON of `Thread.dump_to_file` becomes its plain form; what a container runtime or journald wrote around each line is
+/// removed; what a page or a mail did to quotes, brackets and line breaks is undone. Text that needs none of this stays
+/// borrowed.
+pub fn mended(text: Cow<'_, str>) -> Cow<'_, str> {
     if text.trim_start().starts_with('{')
         && let Ok(file) = serde_json::from_str::<DumpFile>(&text)
     {
@@ -33,7 +41,7 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// The text of a JVM's own reply. Nothing is undone in it, because nobody has wrapped or pasted it, and each step of
-/// [`decode`] may need as much memory again.
+/// [`mended`] may need as much memory again.
 pub fn from_jvm(bytes: &[u8]) -> Cow<'_, str> {
     // Five times as fast as the lossy conversion, which reads byte by byte.
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)

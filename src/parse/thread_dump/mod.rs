@@ -14,7 +14,7 @@ mod unread;
 mod wrapped;
 
 pub use body::{Frame, Lock, LockKind};
-pub use decode::{decode, from_jvm, make_utf8};
+pub use decode::{characters, decode, from_jvm, make_utf8, mended};
 pub use header::Header;
 pub use scan::{parse, parse_at_most};
 pub use unread::Unread;

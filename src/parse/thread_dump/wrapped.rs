@@ -1,22 +1,14 @@
 //! Removes what stands around each line of a dump in a log: times, the names of containers, Docker's JSON.
 
-use std::borrow::Cow;
-
 use memchr::{memchr, memmem, memrchr};
-use serde::Deserialize;
+
+use crate::parse::docker;
 
 /// With more words before a dump's line it is a log line that the dump was printed into.
 const MOST_WORDS: usize = 6;
 
 /// Longer starts of lines are no prefixes.
 const LONGEST_PREFIX: usize = 256;
-
-/// A line of Docker's `json-file`: `{"log":"...\n","stream":"stdout","time":"..."}`.
-#[derive(Deserialize)]
-struct DockerLine<'a> {
-    #[serde(borrow)]
-    log: Cow<'a, str>,
-}
 
 /// The lines that are in Docker's JSON. None for another text.
 pub(super) fn without_docker_json(text: &str) -> Option<String> {
@@ -25,9 +17,9 @@ pub(super) fn without_docker_json(text: &str) -> Option<String> {
     }
     let mut plain = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        match serde_json::from_str::<DockerLine<'_>>(line) {
-            Ok(docker) => plain.push_str(&docker.log),
-            Err(_) => plain.push_str(line),
+        match docker::written(line) {
+            Some(written) => plain.push_str(&written),
+            None => plain.push_str(line),
         }
     }
     Some(plain)
