@@ -176,16 +176,64 @@ fn a_disk_that_hangs_is_named(version: &str) {
     cluster.create_topic("t32", 32, 1).unwrap();
     let exporter = Exporter::start(cluster.cell());
     all_healthy(&cluster, &exporter);
-    let clients = Load::start(&cluster).unwrap();
-    wait_for("answers", Duration::from_secs(30), || {
-        clients.answered() > 50
+    std::thread::scope(|scope| {
+        scope.spawn(|| produce(&cluster));
+        named_while_frozen(&exporter, &run, folder);
+    });
+}
+
+/// Writes records until it fails, or for a minute.
+fn produce(cluster: &Cluster) {
+    let port = cluster.broker(1).unwrap().port();
+    let server = format!("127.0.0.1:{port}");
+    let (tool, arguments) = match cluster.version().name.starts_with("0.10") {
+        true => (
+            "kafka.tools.ProducerPerformance",
+            [
+                "--new-producer",
+                "--topics",
+                "t32",
+                "--broker-list",
+                &server,
+                "--messages",
+                "100000000",
+            ],
+        ),
+        false => (
+            "org.apache.kafka.tools.VerifiableProducer",
+            [
+                "--throughput",
+                "1000",
+                "--topic",
+                "t32",
+                "--bootstrap-server",
+                &server,
+                "",
+            ],
+        ),
+    };
+    let arguments: Vec<&str> = arguments
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .collect();
+    // Its end is that of the test.
+    let _ = cluster.tool(tool, &arguments);
+}
+
+fn named_while_frozen(
+    exporter: &Exporter,
+    run: &dyn Fn(&[&str]) -> Result<(), String>,
+    folder: &str,
+) {
+    let records = "test -n \"$(find /tmp/hung -path '*/t32-*/*.log' -size +0)\"";
+    wait_for("records on the disk", Duration::from_secs(30), || {
+        run(&["sh", "-c", records]).is_ok()
     });
     run(&["fsfreeze", "--freeze", folder]).unwrap();
-    println!("{version}");
     let gray = |metrics: &Metrics| metrics.state(1, "gray") == Some(1.0);
     let hung = |metrics: &Metrics| metrics.finding(1, "disk_hung", "critical") == Some(1.0);
     let first = watch(
-        &exporter,
+        exporter,
         &[("gray", &gray), ("disk_hung", &hung)],
         Duration::from_secs(30),
     );
