@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -40,6 +41,8 @@ pub struct BrokerContext {
     pub kept_descriptors: Allowance,
     /// Takes the dumps.
     pub jvm: Arc<Jvm>,
+    /// How many brokers are watched.
+    pub brokers: Arc<AtomicUsize>,
     pub signals: Signals,
 }
 
@@ -88,6 +91,7 @@ impl BrokerContext {
             clock: Clock::start(),
             kept_descriptors: Allowance::new(1),
             jvm: super::dump_service::DumpService::new("/proc").jvm(&broker),
+            brokers: Arc::new(AtomicUsize::new(1)),
             signals: Signals::default(),
             broker,
         };

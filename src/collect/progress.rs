@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::pools::{PoolSample, PoolTimes, Pools};
@@ -25,6 +26,8 @@ use crate::sys::schedstat::{Allowance, Counts, Tasks};
 use crate::threads::pools::Pool;
 use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, shows_rhythm};
 
+/// Share of a core that the passes of all brokers may take together, as long as none has a thread that makes no progress.
+const CEILING_OF_ALL: f64 = 0.003;
 /// A report without news is published so often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Between two scans for threads that started or ended where their number is the same.
@@ -100,6 +103,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut worker = BlockingWorker::new(Passes {
         collector,
         interval: interval.clone(),
+        brokers: Arc::clone(&context.brokers),
         suspects: BTreeSet::new(),
         ended: Ended::default(),
         report_due: None,
@@ -181,6 +185,8 @@ fn report_suspects(context: &BrokerContext, report: &Report) {
 struct Passes {
     collector: ProgressCollector,
     interval: AdaptiveInterval,
+    /// How many are watched.
+    brokers: Arc<AtomicUsize>,
     suspects: BTreeSet<u32>,
     ended: Ended,
     /// When a report without news is due.
@@ -239,6 +245,16 @@ impl Report {
     }
 }
 
+/// What the passes of one broker may take, where so many are watched.
+fn ceiling(brokers: usize, suspected: bool) -> f64 {
+    let each = Progress::DESCRIPTION.ceiling;
+    if suspected {
+        each
+    } else {
+        each.min(CEILING_OF_ALL / brokers.max(1) as f64)
+    }
+}
+
 impl Passes {
     /// Runs one pass, and breaks where the suspects have changed or a report is due.
     fn pass(
@@ -250,6 +266,9 @@ impl Passes {
         let of_dump = names.clone();
         let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
         self.interval.spent(cost);
+        let brokers = self.brokers.load(Ordering::Relaxed);
+        let ceiling = ceiling(brokers, !self.suspects.is_empty());
+        self.interval.set_ceiling(ceiling);
         self.pauses = pass.pauses.or(self.pauses.take());
         self.pools = pass.pools.or(self.pools.take());
         let reported = pass.progress.iter().flat_map(|report| &report.suspects);
