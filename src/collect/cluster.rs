@@ -9,10 +9,12 @@ mod listeners;
 mod peers;
 pub mod way;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use self::access::{Access, Place, Process};
@@ -23,7 +25,7 @@ use self::listeners::Listeners;
 use self::peers::Peers;
 pub(super) use self::peers::probe_of;
 use self::way::{Door, Way};
-use super::context::{BrokerContext, SILENCE};
+use super::context::{BrokerContext, LOGGED, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::zookeeper::min_isr::with_min_isr;
 use crate::kafka::client::{Client, Timing};
@@ -35,6 +37,7 @@ use crate::model::{
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
+use crate::threads::missing::Follows;
 
 /// See [`ClusterClient`].
 #[derive(Debug)]
@@ -129,8 +132,10 @@ pub(super) async fn run(context: BrokerContext) {
     let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
     client.set_access(access);
     let mut worker = BlockingWorker::new(());
+    let mut suspects = context.signals.suspects.subscribe();
     loop {
         let started = Instant::now();
+        let known = suspects.borrow_and_update().clone();
         client.set_of_others(context.jvm.is_outranked());
         let same = same_network(&context, &mut worker).await;
         let here = same == Ok(true);
@@ -157,6 +162,11 @@ pub(super) async fn run(context: BrokerContext) {
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.signals.behind.send_replace(behind);
+                let follows = counted.map(|counts| Follows {
+                    by_leader: counts.followed_by_leader.clone(),
+                    read: context.clock.now(),
+                });
+                context.signals.follows.send_replace(follows);
                 let checked = client.check(counts.as_ref().ok(), &probes.peers).await;
                 publish(Update::Counts(counts.map(Box::new))).await;
                 if let Some(checked) = checked {
@@ -167,6 +177,7 @@ pub(super) async fn run(context: BrokerContext) {
                 report_silence(&context, false);
                 context.signals.late.send_replace(false);
                 context.signals.behind.send_replace(None);
+                context.signals.follows.send_replace(None);
                 context
                     .signals
                     .way
@@ -176,8 +187,31 @@ pub(super) async fn run(context: BrokerContext) {
             }
         }
         let next = Instant::from(interval.next(started.into()));
-        tokio::join!(tokio::time::sleep_until(next), client.read_late(next));
+        let due = async {
+            tokio::join!(tokio::time::sleep_until(next), client.read_late(next));
+        };
+        let stands = async {
+            new_suspects(&mut suspects, &known).await;
+            tokio::time::sleep_until(started + EARLIEST).await;
+        };
+        // An answer that is owed says the same as another request would. Late answers may be left at any byte.
+        tokio::select! {
+            () = due => {}
+            () = stands, if !*context.signals.late.borrow() => {}
+        }
     }
+}
+
+/// Between two rounds, the newer of them because threads stand.
+const EARLIEST: Duration = Duration::from_secs(1);
+
+/// Waits until threads make no progress that are not `known` for it: whether the broker still answers is then to be seen at
+/// once.
+async fn new_suspects(suspects: &mut watch::Receiver<BTreeSet<u32>>, known: &BTreeSet<u32>) {
+    let is_thread = |id: &u32| ![SILENCE, LOGGED].contains(id);
+    let is_new = |id: &u32| is_thread(id) && !known.contains(id);
+    // Its sender is a part of the context.
+    let _ = suspects.wait_for(|all| all.iter().any(is_new)).await;
 }
 
 /// Whether the exporter and the broker share a loopback.

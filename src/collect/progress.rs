@@ -16,7 +16,8 @@ use super::context::{BrokerContext, LOGGED, Names, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::process::failure;
 use crate::model::{
-    Broker, BrokerSnapshot, Clock, CollectorName, Failure, Moment, ProgressReport, Reason, Suspect,
+    Broker, BrokerSnapshot, Clock, CollectorName, DiskWait, Failure, Moment, ProgressReport,
+    Reason, Suspect,
 };
 use crate::sys::blocking_worker::{BlockingWorker, measured};
 use crate::sys::perf_data::PerfFile;
@@ -24,7 +25,9 @@ use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;
 use crate::sys::schedstat::{Allowance, Counts, Tasks};
 use crate::threads::pools::Pool;
-use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, shows_rhythm};
+use crate::threads::progress::{
+    ProgressDetector, Sample, is_clock, must_move, shows_rhythm, uses_disks,
+};
 
 /// Share of a core that the passes of all brokers may take together, as long as none has a thread that makes no progress.
 const CEILING_OF_ALL: f64 = 0.003;
@@ -457,15 +460,13 @@ impl ProgressCollector {
         for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
-        let suspects = self
-            .detector
-            .suspects(&states)
-            .into_iter()
-            .map(|(thread_id, pool)| Suspect {
-                thread_id,
-                thread: self.name(&tasks, thread_id),
-                pool: pool.name().to_owned(),
-            });
+        let suspects = self.detector.suspects(&states);
+        let suspects = suspects.into_iter().map(|(thread_id, pool)| Suspect {
+            thread_id,
+            thread: self.name(&tasks, thread_id),
+            pool: pool.name().to_owned(),
+            disk_wait: self.disk_wait(&tasks, thread_id),
+        });
         let report = ProgressReport {
             suspects: suspects.collect(),
             threads: samples.len() as u64,
@@ -517,6 +518,17 @@ impl ProgressCollector {
             .map_or_else(|| task.name.clone(), |name| name.to_string())
     }
 
+    fn disk_wait(&self, tasks: &Tasks, thread: u32) -> Option<DiskWait> {
+        let since = self.detector.in_kernel_since(thread)?;
+        let call = tasks.kernel_call(thread);
+        Some(DiskWait {
+            since,
+            is_file_call: call.as_ref().is_some_and(|call| call.is_file_call),
+            file: call.as_ref().and_then(|call| call.file.clone()),
+            call: call.map(|call| call.name),
+        })
+    }
+
     fn nothing_to_follow(&self) -> Failure {
         let pid = self.broker.process.pid;
         let message = format!(
@@ -527,10 +539,10 @@ impl ProgressCollector {
     }
 }
 
-/// Whether threads of a pool are read in each pass: those whose progress can be evaluated, and the reapers, which show whether the JVM
-/// runs.
+/// Whether threads of a pool are read in each pass: those whose progress can be evaluated, those that use disks, and the
+/// reapers, which show whether the JVM runs.
 fn is_followed(pool: Pool) -> bool {
-    must_move(pool) || shows_rhythm(pool) || is_clock(pool)
+    uses_disks(pool) || shows_rhythm(pool) || is_clock(pool)
 }
 
 /// Reads how long the JVM has been stopped at safepoints.

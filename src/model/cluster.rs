@@ -40,6 +40,9 @@ pub struct ClusterCounts {
     pub not_in_isr: u64,
     /// How many of those each live leader leads.
     pub not_in_isr_by_leader: Arc<BTreeMap<i32, u64>>,
+    /// Partitions of which this broker is a follower, by their live leader.
+    #[serde(default)]
+    pub followed_by_leader: Arc<BTreeMap<i32, u64>>,
     /// Partitions of the whole cluster that have no leader.
     pub offline: u64,
     /// How many of those that it leads have fewer replicas in the ISR than `min.insync.replicas`: writes with acks=all

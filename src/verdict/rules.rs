@@ -5,6 +5,7 @@
 mod case;
 mod replication;
 mod requests;
+mod stalls;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use crate::model::{
 };
 use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
 use crate::threads::likely::{STANDS, likely_text};
-use crate::threads::stalls::stall_text;
 pub use case::Case;
 use case::present_if;
 use replication::{
@@ -29,6 +29,7 @@ use replication::{
     registered_but_dead, views_diverge,
 };
 use requests::{api_unresponsive, certificate_expiry, listener_unresponsive};
+use stalls::{disk_hung, partial_stall, stalled_pool};
 
 #[derive(Debug)]
 pub struct Rule {
@@ -77,7 +78,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 28] = [
+pub const RULES: [Rule; 30] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -86,6 +87,7 @@ pub const RULES: [Rule; 28] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::DiskHung, 0, 2, disk_hung),
     rule(FindingId::JvmPaused, 0, 10, jvm_paused),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
@@ -114,6 +116,7 @@ pub const RULES: [Rule; 28] = [
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
+    rule(FindingId::PartialStall, 0, 0, partial_stall),
     rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
@@ -165,18 +168,6 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
         facts.extend(case.groups());
     }
     present_if(facts)
-}
-
-fn stalled_pool(case: &Case<'_>) -> RuleResult {
-    let Some(stalls) = case
-        .broker
-        .threads
-        .fresh(case.now)
-        .and_then(|report| report.stalls.as_ref())
-    else {
-        return Unknown;
-    };
-    present_if(stalls.found.iter().map(stall_text))
 }
 
 /// Only what dumps far enough apart show: a wait for a peer or a disk ends.
