@@ -26,7 +26,7 @@ use crate::model::{
 use crate::sys::proc::ProcRoot;
 use crate::sys::rights::FileRights;
 use crate::sys::rooted::Rooted;
-use crate::threads::log_signatures::{Found, LogMatcher, OwnSignature};
+use crate::threads::log_signatures::{BuildError, Found, LogMatcher, OwnSignature};
 use crate::threads::missing::Deaths;
 use crate::threads::pools::Pool;
 
@@ -375,7 +375,7 @@ impl Following {
 }
 
 /// The matcher of these signatures, which all brokers share.
-fn matcher(own: &[OwnSignature]) -> Result<Arc<LogMatcher>, regex::Error> {
+fn matcher(own: &[OwnSignature]) -> Result<Arc<LogMatcher>, BuildError> {
     type Newest = Option<(Vec<OwnSignature>, Arc<LogMatcher>)>;
     static NEWEST: Mutex<Newest> = Mutex::new(None);
     let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
