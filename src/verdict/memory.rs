@@ -253,6 +253,10 @@ impl Memory {
         if broker.ended.is_some() {
             return BrokerState::Down;
         }
+        // Its process has ended, and why is still being read.
+        if let Some((before, _)) = self.state.filter(|_| broker.last.is_some()) {
+            return before;
+        }
         let is_paused = self.is_active(FindingId::JvmPaused) && self.is_mostly_paused;
         if is_paused || DECIDING.into_iter().any(|id| self.is_active(id)) {
             return BrokerState::Gray;
