@@ -227,6 +227,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             FindingId::StalledPool,
             FindingId::JvmPaused,
             FindingId::LikelyDeadlock,
+            FindingId::EndlessLoop,
             FindingId::MissingThread,
         ],
     )

@@ -44,9 +44,10 @@ pub const DECIDING: [FindingId; 7] = [
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 5] = [
+pub(super) const PARTIAL: [FindingId; 6] = [
     FindingId::JvmPaused,
     FindingId::LikelyDeadlock,
+    FindingId::EndlessLoop,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
     FindingId::MetadataStalled,
