@@ -77,6 +77,17 @@ pub fn log_signatures() -> &'static [LogSignature] {
     &SIGNATURES
 }
 
+/// The first pattern of a signature of the data.
+pub fn pattern_of(name: &str) -> &'static str {
+    let signature = log_signatures()
+        .iter()
+        .find(|signature| signature.name == name);
+    // Else nothing matches.
+    signature
+        .and_then(|signature| signature.patterns.first())
+        .map_or("[^\\s\\S]", String::as_str)
+}
+
 /// Why a pattern of the config file is not taken.
 ///
 /// # Errors
@@ -169,6 +180,24 @@ impl LogMatcher {
             patterns,
             signatures,
         })
+    }
+
+    /// The first critical signature of a line.
+    pub fn critical(&self, line: &[u8]) -> Option<usize> {
+        let line = line.get(..MOST_OF_LINE).unwrap_or(line);
+        // Most lines have none, which takes a tenth of the time.
+        if !self.set.is_match(line) {
+            return None;
+        }
+        let matches = self.set.matches(line);
+        let signatures = matches
+            .iter()
+            .filter_map(|number| Some(self.patterns.get(number)?.signature));
+        let is_critical = |number: &usize| {
+            let severity = self.signature(*number).map(|(_, severity)| severity);
+            severity == Some(Severity::Critical)
+        };
+        signatures.into_iter().find(is_critical)
     }
 
     /// The name and the severity of a signature that a [`Found`] has.
