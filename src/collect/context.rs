@@ -14,7 +14,7 @@ use super::socket_tables::SocketTables;
 use super::zookeeper::ensembles::Ensembles;
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::conn::OwnConnections;
-use crate::model::{Broker, Clock};
+use crate::model::{Broker, Clock, LogReport, Moment};
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
 use crate::threads::missing::{Deaths, Follows};
@@ -66,6 +66,8 @@ pub struct Signals {
     pub suspects: watch::Sender<BTreeSet<u32>>,
     /// From the progress collector and the log to the dumps: threads that have ended lately.
     pub deaths: watch::Sender<Deaths>,
+    /// From the log to the end of the process: when the newest run began, and what is known since.
+    pub log_read: watch::Sender<Option<(Moment, Arc<LogReport>)>>,
 }
 
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).

@@ -79,6 +79,17 @@ pub fn log_signatures() -> &'static [LogSignature] {
     &SIGNATURES
 }
 
+/// The first pattern of a signature of the data.
+pub fn pattern_of(name: &str) -> &'static str {
+    let signature = log_signatures()
+        .iter()
+        .find(|signature| signature.name == name);
+    // Else nothing matches.
+    signature
+        .and_then(|signature| signature.patterns.first())
+        .map_or("[^\\s\\S]", String::as_str)
+}
+
 /// Why a pattern of the config file is not taken.
 ///
 /// # Errors
@@ -184,12 +195,30 @@ impl LogMatcher {
         })
     }
 
-    /// The numbers of the patterns that match.
-    fn matching(&self, line: &[u8]) -> PatternSet {
+    /// The numbers of the patterns that match; None for most lines.
+    fn matching(&self, line: &[u8]) -> Option<PatternSet> {
+        // This takes a tenth of the time of the search for all that match.
+        if !self.set.is_match(line) {
+            return None;
+        }
         let mut matching = PatternSet::new(self.set.pattern_len());
         self.set
             .which_overlapping_matches(&Input::new(line), &mut matching);
-        matching
+        Some(matching)
+    }
+
+    /// The first critical signature of a line.
+    pub fn critical(&self, line: &[u8]) -> Option<usize> {
+        let line = line.get(..MOST_OF_LINE).unwrap_or(line);
+        let matching = self.matching(line)?;
+        let mut signatures = matching
+            .iter()
+            .filter_map(|number| Some(self.patterns.get(number.as_usize())?.signature));
+        let is_critical = |number: &usize| {
+            let severity = self.signature(*number).map(|(_, severity)| severity);
+            severity == Some(Severity::Critical)
+        };
+        signatures.find(is_critical)
     }
 
     /// The name and the severity of a signature that a [`Found`] has.
@@ -293,7 +322,7 @@ impl LogReader {
             }
         };
         let mut last = None;
-        for number in matcher.matching(line).iter() {
+        for number in matcher.matching(line).iter().flat_map(PatternSet::iter) {
             let Some(pattern) = matcher.patterns.get(number.as_usize()) else {
                 continue;
             };

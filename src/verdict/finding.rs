@@ -103,6 +103,9 @@ findings! {
     LikelyDeadlock = "likely_deadlock", Warning, "Likely deadlock",
         "Dumps show a thread that waits for another one to end, to finish a task or to make room, and holds a lock that others want meanwhile. If one of these is the one that it waits for, none of them continues. No dump shows for which thread it waits, so this is no proof.",
         "Compare the stacks of both sides. If the first can only continue when the other does, save the evidence and restart this broker; that something is shut down right now is the usual occasion.";
+    EndlessLoop = "endless_loop", Warning, "A thread does not come out of one method",
+        "Several dumps show a thread of the broker that uses a core and stays in one method, as known faults of its version make it. What it should do, such as the loading of a coordinator's partition, is never done.",
+        "Save the evidence. A restart, or another leader for the partition that it loads, may start the same loop again: upgrade to a release with the fix.";
     MissingThread = "missing_thread", Warning, "Threads have ended",
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";

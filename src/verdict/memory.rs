@@ -46,10 +46,11 @@ pub const DECIDING: [FindingId; 8] = [
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 6] = [
+pub(super) const PARTIAL: [FindingId; 7] = [
     FindingId::JvmPaused,
     FindingId::PartialStall,
     FindingId::LikelyDeadlock,
+    FindingId::EndlessLoop,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
     FindingId::MetadataStalled,
@@ -273,6 +274,10 @@ impl Memory {
     pub fn decide_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
         if broker.ended.is_some() {
             return BrokerState::Down;
+        }
+        // Its process has ended, and why is still being read.
+        if let Some((before, _)) = self.state.filter(|_| broker.last.is_some()) {
+            return before;
         }
         let is_paused = self.is_active(FindingId::JvmPaused) && self.is_mostly_paused;
         if is_paused || DECIDING.into_iter().any(|id| self.is_active(id)) {

@@ -17,11 +17,12 @@ use super::memory::PAUSED;
 use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, MissingThread, TcpState, ThreadReport, duration_text,
-    seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, Loop, MissingThread, TcpState, ThreadReport,
+    duration_text, seconds_text,
 };
 use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
 use crate::threads::likely::{STANDS, likely_text};
+use crate::threads::stack;
 pub use case::Case;
 use case::present_if;
 use replication::{
@@ -78,7 +79,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 30] = [
+pub const RULES: [Rule; 31] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -118,6 +119,7 @@ pub const RULES: [Rule; 30] = [
     }),
     rule(FindingId::PartialStall, 0, 0, partial_stall),
     rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
+    rule(FindingId::EndlessLoop, 0, 0, endless_loop),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
@@ -183,6 +185,22 @@ fn likely_deadlock(case: &Case<'_>) -> RuleResult {
         .iter()
         .filter(|likely| at.since(likely.since) >= STANDS);
     present_if(stands.map(likely_text))
+}
+
+fn endless_loop(case: &Case<'_>) -> RuleResult {
+    let Some(report) = case.broker.threads.fresh(case.now) else {
+        return Unknown;
+    };
+    let fact = |found: &Loop| {
+        let method = stack::shown(&found.frames).next().unwrap_or_default();
+        let issues = found.known_issues.iter().map(|known| &known.issue);
+        let issues = first_of(issues, found.known_issues.len());
+        format!(
+            "{} uses a core and does not come out of one method, as by {issues}: {method}",
+            found.thread
+        )
+    };
+    present_if(report.loops.iter().map(fact))
 }
 
 fn missing_thread(case: &Case<'_>) -> RuleResult {

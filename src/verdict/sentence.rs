@@ -1,6 +1,7 @@
 //! The verdict in words.
 
 use super::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Recovery, Severity};
+use super::last_words::last_words;
 use super::memory::{PARTIAL, nonsense};
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
 
@@ -17,13 +18,13 @@ pub fn sentence(
     let with = |text: String, remedy: &str| (text, remedy.to_owned());
     match diagnosis.state {
         BrokerState::Down => match broker.ended {
-            Some(ended) => with(
-                format!(
-                    "{name} is down: its process ended at {}.",
-                    clock_text(ended)
-                ),
-                "Start it.",
-            ),
+            Some(ended) => {
+                let at = clock_text(ended);
+                let last = broker.last.clone().unwrap_or_default();
+                let (facts, remedy) = last_words(&last);
+                let text = format!("{name} is down: its process ended at {at}.{facts}");
+                (text, remedy)
+            }
             None => match broker.broker.started.filter(|_| is_starting) {
                 Some(started) => with(
                     format!(
