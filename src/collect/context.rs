@@ -14,7 +14,7 @@ use super::socket_tables::SocketTables;
 use super::zookeeper::ensembles::Ensembles;
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::conn::OwnConnections;
-use crate::model::{Broker, Clock, LogReport, Moment};
+use crate::model::{Broker, Clock, CollectorName, LogReport, Moment};
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
 use crate::threads::missing::{Deaths, Follows};
@@ -47,7 +47,7 @@ pub struct BrokerContext {
 }
 
 /// What the collectors of one broker hand to each other.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Signals {
     /// In how many ISRs of each leader the broker is missing; None while unknown.
     pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
@@ -64,10 +64,22 @@ pub struct Signals {
     /// From the progress collector, the probes and the log to the dumps: threads that make no progress or have ended, by
     /// the kernel's id; [`SILENCE`], [`LOGGED`].
     pub suspects: watch::Sender<BTreeSet<u32>>,
+    /// To the probes: the collectors by which the broker's view of the cluster may be old, so that a peer's is asked for.
+    pub doubts: watch::Sender<BTreeSet<CollectorName>>,
     /// From the progress collector and the log to the dumps: threads that have ended lately.
     pub deaths: watch::Sender<Deaths>,
     /// From the log to the end of the process: when the newest run began, and what is known since.
     pub log_read: watch::Sender<Option<(Moment, Arc<LogReport>)>>,
+}
+
+impl Signals {
+    /// Whether the collector has reason to doubt that the broker knows the state of its cluster.
+    pub(super) fn set_doubt(&self, collector: CollectorName, doubts: bool) {
+        self.doubts.send_if_modified(|all| match doubts {
+            true => all.insert(collector),
+            false => all.remove(&collector),
+        });
+    }
 }
 
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).

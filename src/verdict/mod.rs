@@ -15,6 +15,7 @@ mod pauses;
 pub mod rules;
 pub mod sentence;
 mod stalls;
+mod standing;
 pub mod unavailable;
 mod view;
 pub mod views;

@@ -101,6 +101,23 @@ pub fn sentence(
                     ),
                     "See what is found below.",
                 )
+            } else if let (None, Some(finding)) =
+                (find(FindingId::ApiUnresponsive), find(FindingId::CutOff))
+            {
+                let since = clock_text(finding.since);
+                with(
+                    format!("{name} is alive but cut off from its cluster since {since}."),
+                    FindingId::CutOff.kind().what_to_do,
+                )
+            } else if let (None, Some(finding)) =
+                (find(FindingId::ApiUnresponsive), find(FindingId::StaleView))
+            {
+                let since = clock_text(finding.since);
+                let facts = finding.facts.join("; ");
+                with(
+                    format!("{name} acts on an old state of its cluster since {since}: {facts}."),
+                    FindingId::StaleView.kind().what_to_do,
+                )
             } else if let (None, Some(finding)) = (
                 find(FindingId::ApiUnresponsive),
                 find(FindingId::NotRegistered),
@@ -130,6 +147,8 @@ pub fn sentence(
                     "{name} {} since {}: {}.",
                     match finding.id {
                         FindingId::JvmPaused => "pauses most of the time",
+                        FindingId::CutOff => "is cut off from other brokers",
+                        FindingId::ZooKeeperUnreachable => "has most likely lost ZooKeeper",
                         FindingId::MetadataStalled => "acts on an old state of its cluster",
                         _ => "works only in part",
                     },
