@@ -17,9 +17,9 @@ paths=("$PWD=/kafka-vitals")
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do paths+=("${sources%/}=/crates"); done
 c_flags=
 for path in "${paths[@]}"; do c_flags+=" -ffile-prefix-map=$path"; done
-# cargo separates these by a byte that no path has.
-CARGO_ENCODED_RUSTFLAGS=$(printf -- '--remap-path-prefix=%s\x1f' "${paths[@]}")
-CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}
+# cargo separates these by a byte that no path has. Packed relocations save 0.4 MB, on the disk and in memory: all of
+# them are read at the start.
+CARGO_ENCODED_RUSTFLAGS=$(printf -- '--remap-path-prefix=%s\x1f' "${paths[@]}")-Clink-arg=--pack-dyn-relocs=relr
 export CARGO_ENCODED_RUSTFLAGS CARGO_PROFILE_RELEASE_STRIP=none
 
 name=${triple//-/_}
