@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::pools::{PoolSample, PoolTimes, Pools};
@@ -28,6 +29,8 @@ use crate::threads::progress::{
     ProgressDetector, Sample, is_clock, must_move, shows_rhythm, uses_disks,
 };
 
+/// Share of a core that the passes of all brokers may take together, as long as none has a thread that makes no progress.
+const CEILING_OF_ALL: f64 = 0.003;
 /// A report without news is published so often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Between two scans for threads that started or ended where their number is the same.
@@ -103,6 +106,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut worker = BlockingWorker::new(Passes {
         collector,
         interval: interval.clone(),
+        brokers: Arc::clone(&context.brokers),
         suspects: BTreeSet::new(),
         ended: Ended::default(),
         report_due: None,
@@ -184,6 +188,8 @@ fn report_suspects(context: &BrokerContext, report: &Report) {
 struct Passes {
     collector: ProgressCollector,
     interval: AdaptiveInterval,
+    /// How many are watched.
+    brokers: Arc<AtomicUsize>,
     suspects: BTreeSet<u32>,
     ended: Ended,
     /// When a report without news is due.
@@ -242,6 +248,16 @@ impl Report {
     }
 }
 
+/// What the passes of one broker may take, where so many are watched.
+fn ceiling(brokers: usize, suspected: bool) -> f64 {
+    let each = Progress::DESCRIPTION.ceiling;
+    if suspected {
+        each
+    } else {
+        each.min(CEILING_OF_ALL / brokers.max(1) as f64)
+    }
+}
+
 impl Passes {
     /// Runs one pass, and breaks where the suspects have changed or a report is due.
     fn pass(
@@ -253,6 +269,9 @@ impl Passes {
         let of_dump = names.clone();
         let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
         self.interval.spent(cost);
+        let brokers = self.brokers.load(Ordering::Relaxed);
+        let ceiling = ceiling(brokers, !self.suspects.is_empty());
+        self.interval.set_ceiling(ceiling);
         self.pauses = pass.pauses.or(self.pauses.take());
         self.pools = pass.pools.or(self.pools.take());
         let reported = pass.progress.iter().flat_map(|report| &report.suspects);

@@ -229,6 +229,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             FindingId::JvmPaused,
             FindingId::PartialStall,
             FindingId::LikelyDeadlock,
+            FindingId::EndlessLoop,
             FindingId::MissingThread,
         ],
     )

@@ -8,6 +8,7 @@ use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::pauses::Pauses;
 use super::stalls::is_at_lock;
+use super::standing::Standing;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
 use crate::model::{
@@ -23,6 +24,9 @@ const FIRST_PROBE: Duration = Duration::from_secs(30);
 /// `broker.session.timeout.ms`, by default 9 s, with some room.
 const OLD_REGISTRATION: Duration = Duration::from_secs(30);
 
+/// A broker that has started may take so long until it is in all ISRs; later, it is too slow.
+const CATCHES_UP: Duration = Duration::from_secs(3600);
+
 /// How long a broker may take to apply a record of its metadata log.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -35,7 +39,7 @@ const MOSTLY_PAUSED: f64 = 0.8;
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 8] = [
+pub const DECIDING: [FindingId; 9] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
@@ -43,16 +47,22 @@ pub const DECIDING: [FindingId; 8] = [
     FindingId::DiskHung,
     FindingId::ApiUnresponsive,
     FindingId::BrokerFenced,
+    FindingId::StaleView,
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 6] = [
+pub(super) const PARTIAL: [FindingId; 11] = [
     FindingId::JvmPaused,
     FindingId::PartialStall,
     FindingId::LikelyDeadlock,
+    FindingId::EndlessLoop,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
     FindingId::MetadataStalled,
+    FindingId::CutOff,
+    FindingId::ZooKeeperUnreachable,
+    FindingId::FollowersLost,
+    FindingId::ReplicaBehind,
 ];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [
@@ -90,6 +100,9 @@ pub struct Memory {
     other_view: Option<(Counts, Moment)>,
     /// Whether Metadata and the other view ever agreed.
     pub views_agreed: bool,
+    pub standing: Standing,
+    /// Whether it was ever in all ISRs.
+    was_in_every_isr: bool,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
@@ -192,6 +205,9 @@ impl Memory {
             let since = self.shuts_down_since.unwrap_or(now);
             self.shuts_down_since = own.in_controlled_shutdown.then_some(since);
         }
+        self.standing.update(broker, now);
+        let counts = broker.own_partitions(now);
+        self.was_in_every_isr |= counts.is_some_and(|counts| counts.not_in_isr == 0);
         if let Some(views) = Views::of(broker, now) {
             self.views_agreed |= views.agree();
             let since = self.other_view.filter(|(counts, _)| *counts == views.other);
@@ -264,6 +280,19 @@ impl Memory {
         !self.was_unfenced && young_since(broker, now).is_some()
     }
 
+    /// Whether it reaches neither the other brokers nor what decides about it: no write is replicated, and the cluster goes
+    /// on without it.
+    pub fn is_isolated(&self) -> bool {
+        let of_cluster = [FindingId::MetadataStalled, FindingId::ZooKeeperUnreachable];
+        self.is_active(FindingId::CutOff) && of_cluster.into_iter().any(|id| self.is_active(id))
+    }
+
+    /// Whether the broker may be missing in ISRs because it catches up after its start.
+    pub fn may_catch_up(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
+        let started = broker.broker.started;
+        !self.was_in_every_isr && started.is_some_and(|at| now.since(at) < CATCHES_UP)
+    }
+
     /// Whether the broker is fenced because it ends, which must not take longer than a start.
     pub fn shuts_down(&self, now: Moment) -> bool {
         let since = self.shuts_down_since;
@@ -274,8 +303,12 @@ impl Memory {
         if broker.ended.is_some() {
             return BrokerState::Down;
         }
+        // Its process has ended, and why is still being read.
+        if let Some((before, _)) = self.state.filter(|_| broker.last.is_some()) {
+            return before;
+        }
         let is_paused = self.is_active(FindingId::JvmPaused) && self.is_mostly_paused;
-        if is_paused || DECIDING.into_iter().any(|id| self.is_active(id)) {
+        if is_paused || self.is_isolated() || DECIDING.into_iter().any(|id| self.is_active(id)) {
             return BrokerState::Gray;
         }
         if self.is_starting(broker, now) || is_closed(broker, now) {

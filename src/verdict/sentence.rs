@@ -1,6 +1,7 @@
 //! The verdict in words.
 
 use super::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Recovery, Severity};
+use super::last_words::last_words;
 use super::memory::{PARTIAL, nonsense};
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
 
@@ -17,13 +18,13 @@ pub fn sentence(
     let with = |text: String, remedy: &str| (text, remedy.to_owned());
     match diagnosis.state {
         BrokerState::Down => match broker.ended {
-            Some(ended) => with(
-                format!(
-                    "{name} is down: its process ended at {}.",
-                    clock_text(ended)
-                ),
-                "Start it.",
-            ),
+            Some(ended) => {
+                let at = clock_text(ended);
+                let last = broker.last.clone().unwrap_or_default();
+                let (facts, remedy) = last_words(&last);
+                let text = format!("{name} is down: its process ended at {at}.{facts}");
+                (text, remedy)
+            }
             None => match broker.broker.started.filter(|_| is_starting) {
                 Some(started) => with(
                     format!(
@@ -100,6 +101,23 @@ pub fn sentence(
                     ),
                     "See what is found below.",
                 )
+            } else if let (None, Some(finding)) =
+                (find(FindingId::ApiUnresponsive), find(FindingId::CutOff))
+            {
+                let since = clock_text(finding.since);
+                with(
+                    format!("{name} is alive but cut off from its cluster since {since}."),
+                    FindingId::CutOff.kind().what_to_do,
+                )
+            } else if let (None, Some(finding)) =
+                (find(FindingId::ApiUnresponsive), find(FindingId::StaleView))
+            {
+                let since = clock_text(finding.since);
+                let facts = finding.facts.join("; ");
+                with(
+                    format!("{name} acts on an old state of its cluster since {since}: {facts}."),
+                    FindingId::StaleView.kind().what_to_do,
+                )
             } else if let (None, Some(finding)) = (
                 find(FindingId::ApiUnresponsive),
                 find(FindingId::NotRegistered),
@@ -129,6 +147,8 @@ pub fn sentence(
                     "{name} {} since {}: {}.",
                     match finding.id {
                         FindingId::JvmPaused => "pauses most of the time",
+                        FindingId::CutOff => "is cut off from other brokers",
+                        FindingId::ZooKeeperUnreachable => "has most likely lost ZooKeeper",
                         FindingId::MetadataStalled => "acts on an old state of its cluster",
                         _ => "works only in part",
                     },

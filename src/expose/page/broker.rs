@@ -286,7 +286,7 @@ fn lines_of_log(log: &LogReport) -> Markup {
                 (more(seen.len(), LINES))
             }
         }
-        @if log.skipped_bytes > 0 { p { (log.skipped_bytes) " bytes of its log were not read: it grew too fast." } }
+        @if log.skipped_bytes > 0 { p { (log.skipped_bytes) " bytes of its log were not read: it grew too fast, or was compressed before." } }
     }
 }
 
