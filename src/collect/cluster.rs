@@ -12,12 +12,13 @@ pub(super) mod relations;
 pub mod way;
 pub mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use self::access::{Access, Place, Process};
@@ -30,7 +31,7 @@ use self::peers::Peers;
 pub(super) use self::peers::probe_of;
 use self::way::{Door, Way};
 use self::whole::Whole;
-use super::context::{BrokerContext, SILENCE};
+use super::context::{BrokerContext, LOGGED, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::zookeeper::min_isr::with_min_isr;
 use crate::kafka::client::{Client, Timing};
@@ -42,6 +43,7 @@ use crate::model::{
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
+use crate::threads::missing::Follows;
 
 /// See [`ClusterClient`].
 #[derive(Debug)]
@@ -139,8 +141,10 @@ pub(super) async fn run(context: BrokerContext) {
     let mut paths = Paths::new(&context);
     // Whether a path that is cut has caused this round.
     let mut early = false;
+    let mut suspects = context.signals.suspects.subscribe();
     loop {
         let started = Instant::now();
+        let known = suspects.borrow_and_update().clone();
         client.set_of_others(context.jvm.is_outranked());
         if early {
             paths.watch(&context, &client.cut()).await;
@@ -171,6 +175,11 @@ pub(super) async fn run(context: BrokerContext) {
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.signals.behind.send_replace(behind);
+                let follows = counted.map(|counts| Follows {
+                    by_leader: counts.followed_by_leader.clone(),
+                    read: context.clock.now(),
+                });
+                context.signals.follows.send_replace(follows);
                 let is_cut = probes.peers.iter().any(|peer| peer.cut.is_some());
                 let doubts = is_cut || !context.signals.doubts.borrow().is_empty();
                 let checked = client
@@ -185,6 +194,7 @@ pub(super) async fn run(context: BrokerContext) {
                 report_silence(&context, false);
                 context.signals.late.send_replace(false);
                 context.signals.behind.send_replace(None);
+                context.signals.follows.send_replace(None);
                 context
                     .signals
                     .way
@@ -194,12 +204,36 @@ pub(super) async fn run(context: BrokerContext) {
             }
         }
         let next = Instant::from(interval.next(started.into()));
-        // Never two such rounds in a row.
-        early = client.rest(next).await && !early;
-        if !early {
-            tokio::time::sleep_until(next).await;
-        }
+        let due = async {
+            // Never two rounds in a row because of a path.
+            let cut = client.rest(next).await && !early;
+            if !cut {
+                tokio::time::sleep_until(next).await;
+            }
+            cut
+        };
+        let stands = async {
+            new_suspects(&mut suspects, &known).await;
+            tokio::time::sleep_until(started + EARLIEST).await;
+        };
+        // An answer that is owed says the same as another request would. Late answers may be left at any byte.
+        early = tokio::select! {
+            cut = due => cut,
+            () = stands, if !*context.signals.late.borrow() => false,
+        };
     }
+}
+
+/// Between two rounds, the newer of them because threads stand.
+const EARLIEST: Duration = Duration::from_secs(1);
+
+/// Waits until threads make no progress that are not `known` for it: whether the broker still answers is then to be seen at
+/// once.
+async fn new_suspects(suspects: &mut watch::Receiver<BTreeSet<u32>>, known: &BTreeSet<u32>) {
+    let is_thread = |id: &u32| ![SILENCE, LOGGED].contains(id);
+    let is_new = |id: &u32| is_thread(id) && !known.contains(id);
+    // Its sender is a part of the context.
+    let _ = suspects.wait_for(|all| all.iter().any(is_new)).await;
 }
 
 /// Whether the exporter and the broker share a loopback.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -16,7 +17,7 @@ use crate::kafka::conn::OwnConnections;
 use crate::model::{Broker, Clock, CollectorName};
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
-use crate::threads::missing::Deaths;
+use crate::threads::missing::{Deaths, Follows};
 
 /// A usual dump takes some 10 ms.
 pub(super) const DUMP_PATIENCE: Duration = Duration::from_millis(200);
@@ -40,6 +41,8 @@ pub struct BrokerContext {
     pub kept_descriptors: Allowance,
     /// Takes the dumps.
     pub jvm: Arc<Jvm>,
+    /// How many brokers are watched.
+    pub brokers: Arc<AtomicUsize>,
     pub signals: Signals,
 }
 
@@ -48,6 +51,8 @@ pub struct BrokerContext {
 pub struct Signals {
     /// In how many ISRs of each leader the broker is missing; None while unknown.
     pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
+    /// How many partitions of each live leader the broker follows, and when that was read; None while unknown.
+    pub follows: watch::Sender<Option<Follows>>,
     /// Open fds as the collector `process` counts them, for that of the sockets.
     pub fds: watch::Sender<Option<u64>>,
     /// From the probes to the collector of the sockets: the broker answers late, or not at all.
@@ -100,6 +105,7 @@ impl BrokerContext {
             clock: Clock::start(),
             kept_descriptors: Allowance::new(1),
             jvm: super::dump_service::DumpService::new("/proc").jvm(&broker),
+            brokers: Arc::new(AtomicUsize::new(1)),
             signals: Signals::default(),
             broker,
         };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -128,6 +129,7 @@ async fn discover(
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
+    let watched = Arc::new(AtomicUsize::new(0));
     loop {
         let started = Instant::now();
         let (root, settings) = (proc.clone(), Arc::clone(&config));
@@ -160,6 +162,7 @@ async fn discover(
             let runs = |process| alive.iter().any(|(broker, _)| broker.process == process);
             running.retain(|process, _| runs(*process));
             dumps.keep_only(runs);
+            watched.store(alive.len(), Ordering::Relaxed);
             for (broker, label) in alive {
                 let jvm = dumps.jvm(&broker);
                 jvm.set_outranked(label.outranked);
@@ -186,6 +189,7 @@ async fn discover(
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
                     jvm,
+                    brokers: Arc::clone(&watched),
                     signals: Signals::default(),
                 };
                 let tasks = start(&context);

@@ -48,6 +48,9 @@ pub struct ClusterCounts {
     /// The live followers that partitions led by this broker lack, the first few.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost_followers: BTreeMap<i32, LostFollower>,
+    /// Partitions of which this broker is a follower, by their live leader.
+    #[serde(default)]
+    pub followed_by_leader: Arc<BTreeMap<i32, u64>>,
     /// Partitions of the whole cluster that have no leader.
     pub offline: u64,
     /// How many of those that it leads have fewer replicas in the ISR than `min.insync.replicas`: writes with acks=all

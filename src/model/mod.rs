@@ -40,9 +40,9 @@ pub use severity::Severity;
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LikelyDeadlock, LockQueue, Loop, MatchQuality, MissingThread,
-    MoreDeadlocks, NamedIssue, PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect,
-    ThreadReport,
+    Deadlock, DeadlockedThread, DiskWait, FileCall, LikelyDeadlock, LockQueue, Loop, MatchQuality,
+    MissingThread, MoreDeadlocks, NamedIssue, PoolFindings, ProgressReport, Stall,
+    StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,

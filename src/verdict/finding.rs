@@ -53,11 +53,14 @@ findings! {
         "The wait-for graph of the thread dump has a cycle. The JVM's own report does not show it, because it covers fewer kinds of locks.",
         "Save the evidence, then restart this broker: SIGTERM will hang, so SIGKILL after a bounded wait.";
     StalledPool = "stalled_pool", Critical, "Stalled threads",
-        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
+        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle, or all of them stand at one place and an answer is owed: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
         "Check the lock or frame that they share. If it is a lock, save the evidence and restart this broker; if it is a disk or network call, repair that first.";
     ProcessStopped = "process_stopped", Critical, "Stopped process",
         "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
         "Find out what stopped it. `kill -CONT PID` continues it; nothing was lost but time.";
+    DiskHung = "disk_hung", Critical, "A disk does not answer",
+        "Threads of the broker have been in one call for a file for more than 5 s, and the kernel does not wake them: the disk, the file system or the storage behind it hangs. Whatever writes there or reads from there waits, with the locks that it holds.",
+        "Check the disk of the log dir: `dmesg`, `iostat -x 1`, the storage behind it. The threads continue when it answers; a restart does not help, and the process cannot even end before.";
     JvmPaused = "jvm_paused", Critical, "The JVM pauses most of the time",
         "All threads of the broker stand at safepoints for more than half of the time, most often for garbage collection of a full heap: whatever it answers comes late, and above 80 % clients give up.",
         "Check what fills the heap, and -Xmx. A restart empties it; save the evidence first, with a heap dump if the cause is unknown.";
@@ -106,6 +109,9 @@ findings! {
     FollowersLost = "followers_lost", Critical, "Healthy followers left its ISRs",
         "This broker is alone in the ISR of partitions that it leads, while the live followers that it lacks, two at least, are in sync with other leaders: they work, and this leader serves them too late. Producers with acks=all wait or fail.",
         "Suspect this broker, not its followers: its request handlers, its disk, garbage collection, its network. Move the leadership away (kafka-leader-election), or restart it once the followers are in its ISRs again.";
+    PartialStall = "partial_stall", Warning, "Some threads are stalled",
+        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle, while most of the pool works; or they wait for the answer of another broker, whose failure this is.",
+        "If another broker is named, check that one first: this one needs no restart. Otherwise see what the threads wait for, and act before more of the pool stands.";
     LikelyDeadlock = "likely_deadlock", Warning, "Likely deadlock",
         "Dumps show a thread that waits for another one to end, to finish a task or to make room, and holds a lock that others want meanwhile. If one of these is the one that it waits for, none of them continues. No dump shows for which thread it waits, so this is no proof.",
         "Compare the stacks of both sides. If the first can only continue when the other does, save the evidence and restart this broker; that something is shut down right now is the usual occasion.";

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
+use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired, Severity};
 use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::pauses::Pauses;
+use super::stalls::is_at_lock;
 use super::standing::Standing;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
@@ -38,19 +39,21 @@ const MOSTLY_PAUSED: f64 = 0.8;
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 8] = [
+pub const DECIDING: [FindingId; 9] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
     FindingId::ProcessStopped,
+    FindingId::DiskHung,
     FindingId::ApiUnresponsive,
     FindingId::BrokerFenced,
     FindingId::StaleView,
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 9] = [
+pub(super) const PARTIAL: [FindingId; 10] = [
     FindingId::JvmPaused,
+    FindingId::PartialStall,
     FindingId::LikelyDeadlock,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
@@ -113,6 +116,18 @@ pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
         .fresh(now)
         .is_some_and(|queues| !queues.is_empty());
     error.is_some_and(|error| error.reason == Reason::Refused) && !listens
+}
+
+/// What one of its own listeners answered that Kafka's protocol does not allow.
+pub(super) fn nonsense(broker: &BrokerSnapshot, now: Moment) -> Option<&str> {
+    let probes = broker.probes.fresh(now)?;
+    let others = probes.listeners.iter().map(|one| &one.probe);
+    let errors = probes
+        .own()
+        .chain(others)
+        .filter_map(|probe| probe.error.as_ref());
+    let mut nonsense = errors.filter(|error| error.reason == Reason::Protocol);
+    nonsense.next().map(|error| error.message.as_str())
 }
 
 /// When the process started, if that was not long ago.
@@ -239,6 +254,12 @@ impl Memory {
             .is_some_and(|state| state.active.is_some())
     }
 
+    /// The first critical finding, from cause to symptom.
+    fn critical(&self) -> Option<FindingId> {
+        let mut all = FindingId::ALL.iter().copied();
+        all.find(|id| id.kind().severity == Severity::Critical && self.is_active(*id))
+    }
+
     pub fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
         self.has_answered == Some(false) && young_since(broker, now).is_some()
     }
@@ -321,7 +342,9 @@ impl Memory {
         let dump_counts = !may_start && understood;
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
-        if decided {
+        // Threads that work do not acquit it of what else is known.
+        let contradicted = self.critical().is_some() || nonsense(broker, now).is_some();
+        if decided && !contradicted {
             BrokerState::Healthy
         } else {
             BrokerState::Unknown
@@ -349,6 +372,10 @@ impl Memory {
                 last: *last,
             });
         }
+        // No lock is given back before the disk answers.
+        if self.is_active(FindingId::DiskHung) {
+            return None;
+        }
         broker.threads.fresh(now)?;
         let (report, at) = broker.threads.last()?;
         let locked = |stall: &&Stall| is_at_lock(stall) && stall.unblocked_by.is_none();
@@ -371,23 +398,6 @@ impl Memory {
             last: at,
         })
     }
-}
-
-/// Whether it waits for a lock, not for an event such as a condition, a latch, a permit or a notification.
-fn is_at_lock(stall: &Stall) -> bool {
-    let events = [
-        "ConditionObject",
-        "CountDownLatch",
-        "Semaphore",
-        "CompletableFuture",
-        "FutureTask",
-    ];
-    let class = stall.lock_class.as_deref();
-    let notified = stall
-        .frames
-        .first()
-        .is_some_and(|frame| frame.starts_with("java.lang.Object.wait"));
-    class.is_some_and(|class| !events.iter().any(|event| class.contains(event))) && !notified
 }
 
 fn members(cycle: &[DeadlockedThread]) -> Vec<String> {

@@ -13,6 +13,7 @@ pub mod memory;
 mod pauses;
 pub mod rules;
 pub mod sentence;
+mod stalls;
 mod standing;
 pub mod unavailable;
 mod view;

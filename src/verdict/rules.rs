@@ -6,6 +6,7 @@ mod case;
 mod network;
 mod replication;
 mod requests;
+mod stalls;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,6 @@ use crate::model::{
 };
 use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
 use crate::threads::likely::{STANDS, likely_text};
-use crate::threads::stalls::stall_text;
 pub use case::Case;
 use case::present_if;
 use network::{cut_off, path_cut, peer_unreachable, zookeeper_unreachable};
@@ -31,6 +31,7 @@ use replication::{
     offline_partitions, registered_but_dead, replica_behind, stale_view, views_diverge,
 };
 use requests::{api_unresponsive, certificate_expiry, listener_unresponsive};
+use stalls::{disk_hung, partial_stall, stalled_pool};
 
 #[derive(Debug)]
 pub struct Rule {
@@ -79,7 +80,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once, and so does the kernel's word on a path. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 34] = [
+pub const RULES: [Rule; 36] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -88,6 +89,7 @@ pub const RULES: [Rule; 34] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::DiskHung, 0, 2, disk_hung),
     rule(FindingId::JvmPaused, 0, 10, jvm_paused),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
@@ -121,6 +123,7 @@ pub const RULES: [Rule; 34] = [
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
     rule(FindingId::FollowersLost, 2, 5, followers_lost),
+    rule(FindingId::PartialStall, 0, 0, partial_stall),
     rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
     rule(FindingId::ReplicaBehind, 5, 5, replica_behind),
@@ -174,18 +177,6 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
         facts.extend(case.groups());
     }
     present_if(facts)
-}
-
-fn stalled_pool(case: &Case<'_>) -> RuleResult {
-    let Some(stalls) = case
-        .broker
-        .threads
-        .fresh(case.now)
-        .and_then(|report| report.stalls.as_ref())
-    else {
-        return Unknown;
-    };
-    present_if(stalls.found.iter().map(stall_text))
 }
 
 /// Only what dumps far enough apart show: a wait for a peer or a disk ends.

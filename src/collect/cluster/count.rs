@@ -41,6 +41,7 @@ pub fn count_after(
     let mut lowest_live = false;
     let (mut listed_brokers, mut live) = (Vec::new(), Vec::new());
     let mut not_in_isr_by_leader = BTreeMap::new();
+    let mut followed_by_leader = BTreeMap::new();
     let mut under_replicated = Vec::new();
     for item in metadata {
         let partition = match item? {
@@ -79,11 +80,16 @@ pub fn count_after(
             },
         };
         let short = in_sync < expected.replicas;
+        let live_leader = leader.filter(|leader| live.binary_search(leader).is_ok());
+        let followed = live_leader.filter(|leader| *leader != id && holds);
+        if let Some(leader) = followed {
+            *followed_by_leader.entry(leader).or_default() += 1;
+        }
         // Without a leader the ISR is usually empty. No live broker is in it, because that one would lead.
         if holds && !expected.is_new && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
             // At most one entry for each broker that the response lists.
-            if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
+            if let Some(leader) = live_leader {
                 *not_in_isr_by_leader.entry(leader).or_default() += 1;
             }
         }
@@ -140,6 +146,7 @@ pub fn count_after(
     Ok(ClusterCounts {
         live_brokers: with_hosts_of_ring(id, listed_brokers),
         not_in_isr_by_leader: Arc::new(not_in_isr_by_leader),
+        followed_by_leader: Arc::new(followed_by_leader),
         under_replicated_partitions: under_replicated.into(),
         ..counts
     })

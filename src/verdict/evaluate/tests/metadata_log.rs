@@ -68,7 +68,7 @@ fn partitions_are_counted_by_the_log_while_requests_are_not_answered() {
         counts.absent = [7].into();
     };
     let diagnosis = scene().after(61, counts(under));
-    assert_eq!(diagnosis.state, BrokerState::Healthy);
+    assert_eq!(diagnosis.state, BrokerState::Unknown);
     let found = active(&diagnosis);
     let expected = [
         FindingId::OfflinePartitions,
