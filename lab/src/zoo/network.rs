@@ -11,7 +11,7 @@ use crate::hosts::{Host, run};
 
 pub fn all() -> Vec<Box<dyn Scenario>> {
     let direction = Expected {
-        findings: &["peer_unreachable"],
+        findings: &["path_cut", "peer_unreachable"],
         cause: &["from broker 1|to broker 2|does not arrive|not acknowledged"],
         gray: false,
         before_harm: false,
@@ -33,7 +33,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
             links: |stage| Ok(both(stage.host(1)?, stage.host(2)?)),
             sick: &[1, 2],
             expected: Expected {
-                findings: &["peer_unreachable"],
+                findings: &["path_cut", "peer_unreachable"],
                 cause: &["network|path|route|not acknowledged"],
                 gray: false,
                 before_harm: false,
@@ -53,6 +53,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
             sick: &[2],
             expected: Expected {
                 findings: &[
+                    "cut_off",
                     "peer_unreachable",
                     "not_registered",
                     "broker_fenced",
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                     "broker_fenced",
                     "stale_view",
                     "metadata_stalled",
+                    "zookeeper_unreachable",
                 ],
                 cause: &["zookeeper|controller"],
                 gray: true,
@@ -100,6 +102,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                     "broker_fenced",
                     "stale_view",
                     "metadata_stalled",
+                    "zookeeper_unreachable",
                 ],
                 cause: &["zookeeper|controller|quorum"],
                 gray: false,
@@ -128,6 +131,7 @@ impl Scenario for SlowLeader {
     fn expected(&self) -> Expected {
         Expected {
             findings: &[
+                "followers_lost",
                 "isr_leader_alone",
                 "under_min_isr",
                 "under_replicated",
