@@ -44,8 +44,8 @@ pub(super) fn write_logging(folder: &Path) -> io::Result<()> {
 /// The first port of the listeners on hosts, and ZooKeeper's there.
 const FIRST_PORT: u16 = 9092;
 const ZOOKEEPER_PORT: u16 = 2181;
-/// Room for what the scenarios write, and small enough to be filled. Space that is not used costs nothing.
-const DISK_SIZE: &str = "1G";
+/// Space that is not used costs nothing.
+const DISK_SIZE: &str = "16G";
 
 /// Returns the places of the brokers, and that of ZooKeeper or the controller.
 pub(super) fn hosts(options: &ClusterOptions, cell: &Cell, folder: &Path) -> Result<Vec<Host>> {

@@ -129,15 +129,18 @@ impl Scenario for Full {
 
     fn strike(&mut self, stage: &mut Stage) -> Result<Struck> {
         let file = disk(stage, self.folder)?.join("fill").display().to_string();
-        // cat ends with an error, as the disk is then full.
-        let fill = "cat /dev/zero >\"$0\" 2>/dev/null || true";
+        // Most is reserved, which writes nothing; cat ends with an error, as the disk is then full.
+        let fill = "room=$(df --output=avail -B1M \"${0%/*}\" | tail -n 1)
+            fallocate -l $((room - 20))M \"$0\"
+            cat /dev/zero >\"$0.rest\" 2>/dev/null || true";
         run(&stage.host(SICK)?.cell, &["sh", "-c", fill, &file])?;
         Ok(Struck::now(&[SICK]))
     }
 
     fn heal(&mut self, stage: &mut Stage) -> Result<()> {
         let file = disk(stage, self.folder)?.join("fill").display().to_string();
-        run(&stage.host(SICK)?.cell, &["rm", &file])?;
+        let rest = format!("{file}.rest");
+        run(&stage.host(SICK)?.cell, &["rm", &file, &rest])?;
         stage.replace(SICK)
     }
 }

@@ -179,7 +179,10 @@ impl Scenario for SlowLeader {
     }
 }
 
-fn both(one: &Host, other: &Host) -> Vec<(Host, Host)> {
+/// From where to where nothing comes.
+type Links = Vec<(Host, Host)>;
+
+fn both(one: &Host, other: &Host) -> Links {
     vec![(one.clone(), other.clone()), (other.clone(), one.clone())]
 }
 
@@ -187,7 +190,7 @@ struct Cut {
     name: &'static str,
     kind: u8,
     what: &'static str,
-    links: fn(&Stage) -> Result<Vec<(Host, Host)>>,
+    links: fn(&Stage) -> Result<Links>,
     sick: &'static [i32],
     expected: Expected,
 }

@@ -10,6 +10,18 @@ use serde_json::{Value, json};
 use super::scenario::Scenario;
 use super::score::{Expected, Observed, Score, Summary, Wrong, WrongKind, summary};
 
+/// The kinds without a scenario, by number.
+const NOT_MADE: &str = "
+## Not made here
+- 4, a lock held while an event is awaited: on 0.10.1.0 this is the stuck controller (17), whose thread sleeps with its lock.
+- 7, connection storm: a broker of the lab accepts faster than its clients connect; the full accept queue is 22.
+- 19, an expired certificate: an expiry is known weeks before, and `tests/listeners.rs` compares it; no client is harmed
+  before the day.
+- 21, memory maps: `vm.max_map_count` is one for the whole machine, and would end other processes.
+- 24, a stuck transaction: clients of the lab have no transactions; the stuck group is made.
+- 25, half-open connections: nobody is harmed by them until handles run out, which is 6.
+";
+
 /// One scenario on one version.
 pub struct Outcome {
     pub scenario: &'static str,
@@ -257,6 +269,7 @@ impl Run {
                 ),
             };
         }
+        text.push_str(NOT_MADE);
         if !self.stressed.is_empty() {
             self.write_stressed(&mut text);
         }

@@ -6,6 +6,9 @@ use std::time::Instant;
 use super::clients::Complaint;
 use super::watch::{Found, Said};
 
+/// Findings that any broker reports of the whole cluster, and that accuse none.
+const OF_CLUSTER: &[&str] = &["offline_partitions"];
+
 /// What the exporter should find, fixed before the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
@@ -95,11 +98,7 @@ pub fn score(expected: &Expected, observed: &Observed) -> Score {
         .iter()
         .filter(|said| said.at >= observed.struck)
     {
-        let new: Vec<&Found> = said
-            .findings
-            .iter()
-            .filter(|found| is_alarm(found) && !before.contains(&(said.broker, found.name.clone())))
-            .collect();
+        let new = new_alarms(said, &before);
         let at = seconds(said.at);
         if observed.sick.contains(&said.broker) {
             if said.at < observed.healed {
@@ -110,7 +109,7 @@ pub fn score(expected: &Expected, observed: &Observed) -> Score {
             wrong_words(&mut score, observed, said, &new, at);
         }
     }
-    score.healthy = healthy_again(observed);
+    score.healthy = healthy_again(observed, &before);
     score
 }
 
@@ -147,8 +146,11 @@ fn out_before(observed: &Observed) -> BTreeSet<i32> {
     out
 }
 
-fn is_alarm(found: &Found) -> bool {
-    found.severity != "info"
+fn new_alarms<'a>(said: &'a Said, before: &BTreeSet<(i32, String)>) -> Vec<&'a Found> {
+    let is_new = |found: &&Found| {
+        found.severity != "info" && !before.contains(&(said.broker, found.name.clone()))
+    };
+    said.findings.iter().filter(is_new).collect()
 }
 
 fn is_out(state: &str) -> bool {
@@ -200,7 +202,7 @@ fn wrong_words(score: &mut Score, observed: &Observed, said: &Said, new: &[&Foun
         );
     }
     for found in new.iter().filter(|found| found.severity == "critical") {
-        if !names_sick(&found.text) {
+        if !names_sick(&found.text) && !OF_CLUSTER.contains(&found.name.as_str()) {
             score.accuse(at, said.broker, WrongKind::Name, &found.name, &found.text);
         }
     }
@@ -247,17 +249,14 @@ pub fn names(text: &str, id: i32) -> bool {
     text.match_indices(&id).any(is_word) || text.contains(&format!("10.9.{id}.2"))
 }
 
-/// Returns the seconds from the heal to the first moment at which every broker is healthy without a critical finding.
-fn healthy_again(observed: &Observed) -> Option<f64> {
+/// Returns the seconds from the heal to the moment since which every broker is healthy, without an alarm that did not stand
+/// before the strike.
+fn healthy_again(observed: &Observed, before: &BTreeSet<(i32, String)>) -> Option<f64> {
     let brokers: BTreeSet<i32> = observed.said.iter().map(|said| said.broker).collect();
     let mut well: BTreeSet<i32> = BTreeSet::new();
     let mut since = None;
     for said in &observed.said {
-        let is_well = said.state == "healthy"
-            && !said
-                .findings
-                .iter()
-                .any(|found| found.severity == "critical");
+        let is_well = said.state == "healthy" && new_alarms(said, before).is_empty();
         if is_well {
             well.insert(said.broker);
         } else {

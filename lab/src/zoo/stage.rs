@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::clients::{Clients, PARTITIONS, TOPIC};
+use super::scenario::is_new;
 use super::watch::{PORT, Watch};
 use crate::cell::{Cell, Process};
+use crate::client::Partition;
 use crate::cluster::{Cluster, ClusterOptions, Node};
 use crate::hosts::{self, Host};
 use crate::versions::{self, Mode};
@@ -143,6 +145,28 @@ impl Stage {
         hosts::join(self.cluster.cell(), from, to)
     }
 
+    /// Returns a partition of the clients' topic that the broker leads.
+    pub fn led(&self, id: i32) -> Result<Option<i32>> {
+        let partitions = self.cluster.metadata(id)?.partitions;
+        let led = |one: &&Partition| one.topic == TOPIC && one.leader == Some(id);
+        Ok(partitions.iter().find(led).map(|one| one.partition))
+    }
+
+    /// Gives every partition its preferred leader: the broker that was struck before leads nothing.
+    pub fn elect(&self) -> Result<()> {
+        let led = |id: &i32| self.led(*id).is_ok_and(|led| led.is_some());
+        if BROKERS.iter().all(led) {
+            return Ok(());
+        }
+        elect_preferred(&self.cluster)?;
+        let deadline = Instant::now() + KNOWN;
+        while !BROKERS.iter().all(led) {
+            ensure!(Instant::now() < deadline, "a broker leads no partition");
+            sleep_between_polls()?;
+        }
+        Ok(())
+    }
+
     /// Lets a rule of `rules.btm` strike at a broker, and waits until it has taken its file, if it takes it.
     pub fn harm(&self, id: i32, rule: &str, taken: bool) -> Result<Instant> {
         let file = self.harm_file(id, rule)?;
@@ -199,6 +223,27 @@ impl Drop for Stage {
             }
         }
     }
+}
+
+/// Has the controller elect the preferred leaders.
+pub fn elect_preferred(cluster: &Cluster) -> Result<()> {
+    if is_new(cluster.version().name) {
+        let address = cluster.broker(1)?.address().to_string();
+        let class = "org.apache.kafka.tools.LeaderElectionCommand";
+        let arguments = [
+            "--bootstrap-server",
+            &address,
+            "--election-type",
+            "preferred",
+        ];
+        let arguments = [&arguments[..], &["--all-topic-partitions"]].concat();
+        // It fails where some partition has its preferred leader already.
+        let _ = cluster.tool(class, &arguments);
+        return Ok(());
+    }
+    let address = format!("{}:2181", cluster.coordinating_host().address);
+    let class = "kafka.admin.PreferredReplicaLeaderElectionCommand";
+    cluster.tool(class, &["--zookeeper", &address]).map(drop)
 }
 
 fn outside(cluster: &Cluster, path: &Path) -> PathBuf {

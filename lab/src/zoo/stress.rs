@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::clients::{Clients, TOPIC};
 use super::scenario::is_new;
 use super::score::Expected;
-use super::stage::{BROKERS, Stage};
+use super::stage::{BROKERS, Stage, elect_preferred};
 use crate::cell::Process;
 use crate::client::Connection;
 use crate::hosts::run;
@@ -107,26 +107,7 @@ pub const ALL: &[Stress] = &[
 ];
 
 fn elections(stage: &mut Stage) -> Result<()> {
-    for _ in 0..3 {
-        if is_new(stage.cluster.version().name) {
-            let address = stage.cluster.broker(1)?.address().to_string();
-            let arguments = [
-                "--bootstrap-server",
-                &address,
-                "--election-type",
-                "preferred",
-            ];
-            let arguments = [&arguments[..], &["--all-topic-partitions"]].concat();
-            let class = "org.apache.kafka.tools.LeaderElectionCommand";
-            // It fails where every partition has its preferred leader already.
-            let _ = stage.cluster.tool(class, &arguments);
-        } else {
-            let address = format!("{}:2181", stage.cluster.coordinating_host().address);
-            let class = "kafka.admin.PreferredReplicaLeaderElectionCommand";
-            stage.cluster.tool(class, &["--zookeeper", &address])?;
-        }
-    }
-    Ok(())
+    (0..3).try_for_each(|_| elect_preferred(&stage.cluster))
 }
 
 /// 20 MB at 1 MB/s.

@@ -1,6 +1,6 @@
 //! Threads that end, sleep, or wait for each other.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::clients::Clients;
 use super::scenario::{Scenario, Struck, is_new};
@@ -63,7 +63,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
             since: "0.10",
             expected: Expected {
                 findings: &["stalled_pool", "api_unresponsive"],
-                cause: &["request handler|request_handler|request-handler", "sleep"],
+                cause: &["request_handler|request handler", "kafkaapis.handle"],
                 gray: true,
                 before_harm: false,
             },
@@ -77,7 +77,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
             since: "0.10",
             expected: Expected {
                 findings: &["stalled_pool", "api_unresponsive"],
-                cause: &["network thread|network-thread|kafka-network|network pool"],
+                cause: &["network thread|network-thread|of network", "processor.poll"],
                 gray: true,
                 before_harm: false,
             },
@@ -181,13 +181,9 @@ impl Scenario for Convoy {
     }
 
     fn prepare(&mut self, stage: &mut Stage) -> Result<()> {
-        let metadata = stage.cluster.metadata(SICK)?;
-        let mut led = metadata
-            .partitions
-            .iter()
-            .filter(|one| one.topic == super::clients::TOPIC && one.leader == Some(SICK));
-        let partition = led.next().map(|one| one.partition);
-        let partition = anyhow::Context::context(partition, "a partition that the broker leads")?;
+        let partition = stage
+            .led(SICK)?
+            .context("a partition that the broker leads")?;
         self.more = Some(Clients::producers(&stage.cluster, partition, 12)?);
         Ok(())
     }
