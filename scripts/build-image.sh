@@ -20,6 +20,6 @@ for arch in "$@"; do
         --label "org.opencontainers.image.version=$VERSION" --label org.opencontainers.image.licenses=Apache-2.0 \
         --file packaging/Containerfile .
 done
-quietly "${buildah[@]}" manifest push --all kafka-vitals "oci:$work/image:$VERSION"
+quietly "${buildah[@]}" manifest push --all kafka-vitals "oci:$work/image:kafka-vitals:$VERSION"
 tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
     --mode=go=rX,u+rw --directory="$work/image" --file="$file" .

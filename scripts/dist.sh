@@ -22,7 +22,9 @@ mkdir -p "$work/manual"
 for arch in "${architectures[@]}"; do scripts/build-static.sh "$arch"; done
 
 say "man pages and completions"
-quietly cargo run --quiet --locked --example manual -- "$work/manual"
+# With the features of the tests' build, so that it serves both.
+quietly cargo build --quiet --workspace --locked --example manual
+quietly "${CARGO_TARGET_DIR:-target}/debug/examples/manual" "$work/manual"
 gzip -9n "$work"/manual/man/*
 
 # archive FILE FOLDER: FOLDER of the work folder as a .tar.gz, with nothing of this machine in it.

@@ -140,7 +140,7 @@ wait_for 10 "check says that the broker is healthy" inside kafka-vitals check
 
 say "remove and purge"
 inside dpkg -r kafka-vitals
-[[ -z $(inside pgrep -x kafka-vitals || true) ]] || die "it still runs"
+! inside sh -c 'grep -qsx kafka-vitals /proc/[0-9]*/comm' || die "it still runs"
 [[ -e $root/var/lib/kafka-vitals ]] || die "a removal takes the evidence"
 inside dpkg -P kafka-vitals
 files >"$work/after"
