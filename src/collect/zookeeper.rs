@@ -156,4 +156,4 @@ fn report(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -48,9 +48,14 @@ pub(super) fn followers_missing(
 
 /// Which brokers to check: a stuck leader removes healthy followers from the ISR, so the missing replicas mislead.
 fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
-    if let ClusterSource::Peer(peer) = counts.source {
+    let source = match counts.source {
+        ClusterSource::Peer(peer) => Some(format!("reported by broker {peer}")),
+        ClusterSource::ZooKeeper => Some("read from ZooKeeper".to_owned()),
+        ClusterSource::Own | ClusterSource::Log => None,
+    };
+    if let Some(source) = source {
         return format!(
-            "reported by broker {peer} because this one is silent or suspect: check this one, not its followers"
+            "{source} because this one is silent or suspect: check this one, not its followers"
         );
     }
     if DECIDING.into_iter().any(|id| case.memory.is_active(id)) {
