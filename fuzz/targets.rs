@@ -145,7 +145,7 @@ fn zookeeper(bytes: &[u8]) {
     let data = jute::data(bytes).ok().and_then(Result::ok);
     for data in data.into_iter().chain([bytes]) {
         let _ = (ensembles::registration(data), ensembles::controller(data));
-        let _ = ensembles::min_isr(data);
+        let _ = (ensembles::min_isr(data), ensembles::partition_state(data));
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Answer {
     Dribble(Vec<u8>, Duration),
     Silence,
     Close,
+    /// Nothing, and the connection is closed once the test notifies.
+    CloseLater(Arc<Notify>),
 }
 
 /// A running fake broker. Dropping it closes its listener and its connections.
@@ -303,6 +305,7 @@ async fn serve(
             }
             Answer::Silence => Ok(()),
             Answer::Close => return,
+            Answer::CloseLater(when) => return when.notified().await,
         };
         if sent.is_err() || stream.flush().await.is_err() {
             return;

@@ -1,14 +1,16 @@
 //! The collector `cluster`: asks the broker and the peers that it listed last, to see who answers, and reads ISR and
-//! leaders from Metadata. While the broker does not answer or is suspect, a peer's Metadata is used.
+//! leaders from Metadata. While the broker does not answer or is suspect, `cluster/confirm.rs` asks others.
 
 pub mod access;
 pub(super) mod address;
+mod confirm;
 pub mod count;
 mod led;
 mod listeners;
 mod path;
 mod peers;
 pub(super) mod relations;
+mod states;
 pub mod way;
 pub mod whole;
 
@@ -29,6 +31,7 @@ use self::listeners::Listeners;
 use self::path::Paths;
 use self::peers::Peers;
 pub(super) use self::peers::probe_of;
+use self::states::States;
 use self::way::{Door, Way};
 use self::whole::Whole;
 use super::context::{BrokerContext, LOGGED, SILENCE};
@@ -39,7 +42,7 @@ use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
-    PeerProbe, Probe, ProbeReport, Reason,
+    Probe, ProbeReport, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -167,7 +170,12 @@ pub(super) async fn run(context: BrokerContext) {
                 context.signals.way.send_replace(client.way(&counts));
                 publish(Update::Probes(Box::new(probes.clone()))).await;
                 let suspect = !context.signals.suspects.borrow().is_empty();
-                let counts = client.confirm(counts, suspect, &probes.peers).await;
+                let states = match suspect || counts.is_err() {
+                    true => States::of(&context, here),
+                    false => None,
+                };
+                let peers = &probes.peers;
+                let counts = client.confirm(counts, suspect, peers, states).await;
                 let counts = match counts {
                     Ok(counts) => Ok(with_min_isr(&context, counts, here).await),
                     Err(failure) => Err(failure),
@@ -319,9 +327,6 @@ pub struct ClusterClient {
     /// Also used where an answer is read.
     whole: Arc<Mutex<Whole>>,
 }
-
-/// Rounds from one view of a peer to the next: a minute by default.
-const CHECKED_EVERY: u32 = 12;
 
 impl ClusterClient {
     /// `bootstrap` (`host:port`) and `listener` (its name) come from the config and override what discovery found.
@@ -514,91 +519,6 @@ impl ClusterClient {
             door: self.door.clone().map(|open| door.map(|()| open)),
             led: self.led.partition.clone(),
         }
-    }
-
-    /// The counts of the broker itself, or those of a peer where the broker is silent or suspect: one that hangs may
-    /// answer from an old state of the cluster.
-    pub async fn confirm(
-        &mut self,
-        own: Result<ClusterCounts, Failure>,
-        suspect: bool,
-        probed: &[PeerProbe],
-    ) -> Result<ClusterCounts, Failure> {
-        match own {
-            Err(silence) => self.ask_peer(silence, probed).await,
-            Ok(own) if suspect => {
-                let name = self.broker.name();
-                let message =
-                    format!("{name}: threads make no progress, so its Metadata may be old");
-                let doubt = Failure::new(Reason::Slow, message);
-                self.ask_peer(doubt, probed).await.or(Ok(own))
-            }
-            own => own,
-        }
-    }
-
-    /// What a peer counts: once a minute, and in every round while that differs from the broker's own counts, or something
-    /// else `doubts` them.
-    pub async fn check(
-        &mut self,
-        counts: Option<&ClusterCounts>,
-        doubts: bool,
-        probed: &[PeerProbe],
-    ) -> Option<ClusterCounts> {
-        let own = counts.filter(|counts| counts.source == ClusterSource::Own)?;
-        if self.unchecked > 0 && !doubts {
-            self.unchecked -= 1;
-            return None;
-        }
-        let why = Failure::new(Reason::Slow, "a check of what the broker itself says");
-        let peer = self.ask_peer(why, probed).await.ok();
-        let id = self.broker.id;
-        let lists = |peer: &ClusterCounts| peer.live_brokers.iter().any(|one| Some(one.id) == id);
-        let agrees = |peer: &ClusterCounts| peer.view() == own.view() && lists(peer);
-        let same = peer.as_ref().is_none_or(agrees);
-        self.unchecked = if same { CHECKED_EVERY - 1 } else { 0 };
-        peer
-    }
-
-    /// Counts from the Metadata of the first peer that answered its probe. `silence` is why the broker itself failed.
-    pub async fn ask_peer(
-        &mut self,
-        silence: Failure,
-        probed: &[PeerProbe],
-    ) -> Result<ClusterCounts, Failure> {
-        let answers = |peer: &&PeerProbe| peer.api.as_ref().is_some_and(Probe::success);
-        let chosen = probed.iter().find(answers).map(|probe| probe.peer.id);
-        if let (Some(id), Some(peer)) = (self.broker.id, chosen)
-            && let Some(client) = self.peers.clients.get_mut(&peer)
-        {
-            let (source, reason) = (ClusterSource::Peer(peer), Some(silence.message.clone()));
-            let whole = Arc::clone(&self.whole);
-            let read = move |metadata: Metadata<'_>| {
-                let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
-                count_after(metadata, id, source, reason, &mut whole)
-            };
-            return match client.metadata(read).await.answer {
-                Ok(counts) => {
-                    let asked = self.listeners.address();
-                    self.peers.remember(id, asked, &counts.live_brokers);
-                    Ok(counts)
-                }
-                Err(error) => Err(Failure::new(
-                    silence.reason,
-                    format!("{}; peer {peer}: {error}", silence.message),
-                )),
-            };
-        }
-        let failed = probed
-            .iter()
-            .find_map(|probe| probe.api.as_ref().unwrap_or(&probe.connect).error.as_ref());
-        Err(match failed {
-            Some(error) => Failure::new(
-                silence.reason,
-                format!("{}; {}", silence.message, error.message),
-            ),
-            None => silence,
-        })
     }
 
     /// Waits for owed answers until then, because a broker that answers late is slow and not silent. Returns at once

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::cluster::way::Way;
 use super::dump_service::Jvm;
+use super::groups::debts::Debts;
 use super::snapshot_store::Update;
 use super::socket_tables::SocketTables;
 use super::zookeeper::ensembles::Ensembles;
@@ -34,6 +35,8 @@ pub struct BrokerContext {
     pub own: OwnConnections,
     pub tables: SocketTables,
     pub ensembles: Ensembles,
+    /// What brokers owe from before the settings changed.
+    pub debts: Debts,
     /// To the snapshot store.
     pub updates: mpsc::Sender<Update>,
     pub clock: Clock,
@@ -103,6 +106,7 @@ impl BrokerContext {
             own: Default::default(),
             tables: Default::default(),
             ensembles: Default::default(),
+            debts: Default::default(),
             updates,
             clock: Clock::start(),
             kept_descriptors: Allowance::new(1),

@@ -3,6 +3,7 @@
 //! unanswered in the life of the process, and a broker that is suspect or silent is not asked. Its groups are remembered.
 
 mod asker;
+pub mod debts;
 mod lag;
 mod listing;
 
@@ -13,7 +14,7 @@ pub use self::asker::Round;
 use super::cluster;
 use super::context::BrokerContext;
 use super::frame::{self, Collector, Description, Stamp};
-use crate::model::{BrokerSnapshot, CollectorName, Failure, Reason};
+use crate::model::{BrokerSnapshot, CollectorName, Failure};
 
 /// Consumer groups and the answer to a Fetch; `groups/asker.rs` asks.
 #[derive(Debug)]
@@ -29,13 +30,17 @@ impl Collector for Groups {
     type Value = Round;
 
     fn store(broker: &mut BrokerSnapshot, result: Result<Round, Failure>, stamp: Stamp) {
-        let Round { fetch, groups } = result.unwrap_or_else(|failure| Round {
+        let round = result.unwrap_or_else(|failure| Round {
             fetch: Err(failure.clone()),
             groups: Err(failure),
+            silence: None,
         });
+        let Round {
+            fetch,
+            groups,
+            silence,
+        } = round;
         stamp.put(&mut broker.fetch, fetch);
-        let silence = groups.as_ref().ok().and_then(|of| of.silence.as_ref());
-        let silence = silence.map(|why| Failure::new(Reason::Timeout, &**why));
         let failure = stamp.put(&mut broker.groups, groups).or(silence);
         stamp.finish(broker, CollectorName::Groups, failure.as_ref());
     }

@@ -17,6 +17,7 @@ use super::context::{BrokerContext, Signals};
 use super::discovery::{self, Scan};
 use super::dump_service::DumpService;
 use super::ends::{self, End};
+use super::groups::debts::Debts;
 use super::snapshot_store::{self, Update};
 use super::socket_tables::SocketTables;
 use super::zookeeper::ensembles::Ensembles;
@@ -66,11 +67,12 @@ async fn follow(
     // One for all configs: it knows who came first on this host, and which reads hang.
     let proc = ProcRoot::new(&settings.borrow().config.procfs);
     let mut worker = BlockingWorker::reserved(Discovery::new(proc, Vec::new()));
+    let lasting = Lasting::default();
     loop {
         let config = Arc::clone(&settings.borrow_and_update().config);
         settings.mark_changed();
         tokio::select! {
-            () = discover(&mut worker, Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
+            () = discover(&mut worker, &lasting, Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
             () = other_config(&mut settings, &config, &updates) => {}
         }
         // The first scan for the next config must not take the last one for a read that hangs.
@@ -121,8 +123,16 @@ struct Running {
     _tasks: JoinSet<()>,
 }
 
+/// What remains when the settings change: connections over which an answer is owed.
+#[derive(Default)]
+struct Lasting {
+    own: OwnConnections,
+    debts: Debts,
+}
+
 async fn discover(
     worker: &mut BlockingWorker<Discovery>,
+    Lasting { own, debts }: &Lasting,
     config: Arc<Config>,
     updates: mpsc::Sender<Update>,
     dumps: DumpService,
@@ -130,7 +140,6 @@ async fn discover(
     start: fn(&BrokerContext) -> JoinSet<()>,
 ) {
     let proc = ProcRoot::new(&config.procfs);
-    let own = OwnConnections::default();
     let tables = SocketTables::default();
     let ensembles = Ensembles::new(own.clone());
     let kept_descriptors = Allowance::of_own_limit();
@@ -171,6 +180,7 @@ async fn discover(
             running.retain(|process, _| runs(*process));
             dumps.keep_only(runs);
             watched.store(alive.len(), Ordering::Relaxed);
+            debts.keep_only(runs);
             for (broker, label) in alive {
                 let jvm = dumps.jvm(&broker);
                 jvm.set_outranked(label.outranked);
@@ -193,6 +203,7 @@ async fn discover(
                     own: own.clone(),
                     tables: tables.clone(),
                     ensembles: ensembles.clone(),
+                    debts: debts.clone(),
                     updates: updates.clone(),
                     clock,
                     kept_descriptors: kept_descriptors.clone(),

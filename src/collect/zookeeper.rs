@@ -161,4 +161,4 @@ fn report(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

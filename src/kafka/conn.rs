@@ -3,6 +3,8 @@
 //! A connection that is closed while its request is unanswered costs a hanging broker an fd. So a timeout does not close
 //! it: the request stays outstanding, and its answer is passed over whenever it comes. Only how late it was is kept.
 
+mod trusted;
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+pub use self::trusted::Trusted;
 pub use super::conn_error::ConnError;
 pub use super::dialer::{Dialer, OwnConnections};
 use super::resolver::is_loopback;
@@ -46,6 +49,8 @@ struct Outstanding {
     took: Option<Duration>,
     /// Nobody waits for it any more, so its body is passed over.
     late: bool,
+    /// It came in time and is longer than `cap`.
+    too_long: bool,
 }
 
 /// An answer that came after its deadline.
@@ -79,6 +84,8 @@ pub struct Conn {
     /// For what is beyond the first chunk of `received`.
     room: Room,
     waits_for_room: bool,
+    /// An answer that is longer than its cap, and no longer than this, is passed over.
+    passed: usize,
 }
 
 /// The body of an answer, with the room that it takes.
@@ -168,6 +175,7 @@ impl Conn {
             passed_over: 0,
             room: Room::default(),
             waits_for_room: false,
+            passed: 0,
         })
     }
 
@@ -231,6 +239,12 @@ impl Conn {
         }
     }
 
+    /// Sets up to which length the next answers are passed over, and do not end the connection, where they are longer than
+    /// their cap.
+    pub(super) fn pass_over(&mut self, most: usize) {
+        self.passed = most;
+    }
+
     /// Returns since when a request has been unanswered.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.outstanding
@@ -264,7 +278,7 @@ impl Conn {
         deadline: Instant,
     ) -> Result<Body, ConnError> {
         self.unsent = frame;
-        self.stream.allow(cap);
+        self.stream.allow(cap.max(self.passed));
         self.outstanding = Some(Outstanding {
             request,
             correlation,
@@ -272,19 +286,22 @@ impl Conn {
             since: Instant::now(),
             took: None,
             late: false,
+            too_long: false,
         });
         self.answer(deadline).await.map(|(body, _)| body)
     }
 
     /// Passes over the answer to an earlier request, and returns how late it was.
     pub async fn settle(&mut self, deadline: Instant) -> Result<Option<Late>, ConnError> {
-        let Some(Outstanding { request, .. }) = self.outstanding else {
+        let Some(Outstanding {
+            request, too_long, ..
+        }) = self.outstanding
+        else {
             return Ok(None);
         };
         self.give_up();
-        self.answer(deadline)
-            .await
-            .map(|(_, took)| Some(Late { request, took }))
+        let answer = self.answer(deadline).await;
+        answer.map(|(_, took)| (!too_long).then_some(Late { request, took }))
     }
 
     /// Waits for an owed answer until then, so that the next [`Conn::settle`] knows how long it took.
@@ -332,6 +349,11 @@ impl Conn {
 
     async fn answer(&mut self, deadline: Instant) -> Result<(Body, Duration), ConnError> {
         if let Ok(received) = timeout_at(deadline, self.receive()).await {
+            if let (Err(ConnError::TooLong { .. }), Some(one)) = (&received, &mut self.outstanding)
+            {
+                one.too_long = true;
+                self.give_up();
+            }
             return received.and_then(|took| Ok((self.take_answer()?, took)));
         }
         let address = self.address.clone();
@@ -420,7 +442,20 @@ impl Conn {
         loop {
             let wanted = match self.received.first_chunk::<4>() {
                 None => 4,
-                Some(start) => 4 + frame_length(*start, least..=cap, address, request)?,
+                Some(start) => {
+                    let accepted = least..=cap.max(self.passed);
+                    let length = frame_length(*start, accepted, address, request)?;
+                    if length > cap && !late {
+                        let address = address.clone();
+                        return Err(ConnError::TooLong {
+                            address,
+                            request,
+                            length,
+                            cap,
+                        });
+                    }
+                    4 + length
+                }
             };
             let missing = wanted.saturating_sub(self.received.len() + self.passed_over);
             if missing == 0 {
@@ -501,37 +536,6 @@ impl Conn {
         }
         body.bytes.drain(..HEADER);
         Ok(body)
-    }
-}
-
-/// A connection whose other side may get a secret: without TLS, or with a certificate that is verified before anything is
-/// sent, or that the user vouches for. Only [`Conn::trusted`] makes one, so a login that takes this type cannot reach
-/// anybody else.
-#[derive(Debug)]
-pub struct Trusted<'a>(&'a mut Conn);
-
-impl Trusted<'_> {
-    /// See [`Conn::ask`].
-    pub async fn ask(
-        &mut self,
-        request: &'static str,
-        frame: impl FnOnce(i32) -> Vec<u8>,
-        cap: usize,
-        deadline: Instant,
-    ) -> Result<Body, ConnError> {
-        self.0.ask(request, frame, cap, deadline).await
-    }
-
-    /// Sends a token of a login in a frame without a header, and returns that of the broker: before Kafka 1.0.
-    pub async fn ask_bare(
-        &mut self,
-        request: &'static str,
-        frame: Vec<u8>,
-        cap: usize,
-        deadline: Instant,
-    ) -> Result<Body, ConnError> {
-        self.0.settle(deadline).await?;
-        self.0.send(request, frame, None, cap, deadline).await
     }
 }
 

@@ -7,7 +7,8 @@ use super::tls_error::TlsProblem;
 use crate::model::Reason;
 use crate::model::room::BUDGET;
 
-/// Why there is no answer. Every error except [`ConnError::Timeout`] ends the connection.
+/// Why there is no answer. Every error except [`ConnError::Timeout`], [`ConnError::NoRoom`] and
+/// [`ConnError::TooLong`] ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnError {
     #[error(
@@ -80,6 +81,15 @@ pub enum ConnError {
         cap: usize,
     },
     #[error(
+        "{address} answered {request} with {length} bytes, of which no more than {cap} are read"
+    )]
+    TooLong {
+        address: String,
+        request: &'static str,
+        length: usize,
+        cap: usize,
+    },
+    #[error(
         "{address} answered request {found}, but {request} was request {expected}: the port is no Kafka listener, or something in between corrupts the connection"
     )]
     Correlation {
@@ -125,6 +135,7 @@ impl ConnError {
             },
             ConnError::Http { .. }
             | ConnError::FrameLength { .. }
+            | ConnError::TooLong { .. }
             | ConnError::Correlation { .. } => Reason::Protocol,
         }
     }

@@ -9,6 +9,8 @@ pub(super) struct Question<'a> {
     pub frame: &'a (dyn Fn(i32) -> Vec<u8> + Sync),
     /// A longer answer is an error.
     pub cap: usize,
+    /// One that is no longer than this leaves the connection as it is.
+    pub passed: usize,
     /// It is asked after a pause, in which the broker may have closed the idle connection.
     pub after_pause: bool,
 }
@@ -18,6 +20,7 @@ pub(super) const API_VERSIONS: Question<'static> = Question {
     frame: &wire::api_versions_request,
     // The longest known answer has less than 1 KiB.
     cap: 1024 * 1024,
+    passed: 0,
     after_pause: true,
 };
 pub(super) const METADATA: Question<'static> = Question {
@@ -25,6 +28,7 @@ pub(super) const METADATA: Question<'static> = Question {
     frame: &wire::metadata_request,
     // More than a million partitions of three replicas. What is made of such an answer fits into 64 MB together with it.
     cap: 48 * 1024 * 1024,
+    passed: 0,
     after_pause: false,
 };
 pub(super) const METADATA_WITH_LISTENERS: Question<'static> = Question {

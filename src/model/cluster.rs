@@ -18,6 +18,9 @@ pub enum ClusterSource {
     Peer(i32),
     /// The node's own replica of the metadata log, without any request.
     Log,
+    /// ZooKeeper says what the ISRs and leaders of this broker's partitions are, because it is silent or suspect; a peer
+    /// says which partitions there are.
+    ZooKeeper,
 }
 
 /// Counts over one Metadata response or over the metadata log, from the point of view of one broker.

@@ -88,5 +88,6 @@ fn whose(source: ClusterSource) -> String {
         ClusterSource::Own => "the Metadata of this broker".to_owned(),
         ClusterSource::Peer(id) => format!("the Metadata of broker {id}"),
         ClusterSource::Log => "the metadata log".to_owned(),
+        ClusterSource::ZooKeeper => "ZooKeeper".to_owned(),
     }
 }

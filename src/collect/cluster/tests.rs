@@ -194,10 +194,8 @@ fn collector(own: &FakeBroker) -> ClusterClient {
 
 /// Runs a round as the frame does.
 async fn collect(collector: &mut ClusterClient) -> Result<ClusterCounts, Failure> {
-    match collector.probe().await? {
-        (report, Err(silence)) => collector.ask_peer(silence, &report.peers).await,
-        (_, counts) => counts,
-    }
+    let (report, counts) = collector.probe().await?;
+    collector.confirm(counts, false, &report.peers, None).await
 }
 
 #[tokio::test]

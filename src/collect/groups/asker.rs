@@ -1,38 +1,25 @@
 //! Asks one broker process about its groups and for a Fetch, one request after the other over one connection. Nothing is
 //! sent to a broker that is suspect, nor while an answer is owed.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod questions;
+
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
-use super::lag::{Commit, Ends, Lags, MOST_COMMITS, MOST_LAGS, Why};
-use super::listing::{Detail, Listing};
+use super::debts::Debt;
 use crate::collect::cluster::probe_of;
 use crate::collect::cluster::way::Door;
 use crate::collect::context::BrokerContext;
 use crate::kafka::client::{Client, ClientError, Timing};
-use crate::kafka::thread::on_thread;
+use crate::kafka::conn::ConnError;
+use crate::kafka::wire::WireError;
 use crate::kafka::wire::groups::{self as kafka, Request, TopicPartition};
-use crate::kafka::wire::{GroupVersions, WireError};
-use crate::model::{Failure, GROUPS_NAMED, GroupState, GroupsReport, Probe, Reason};
+use crate::model::{Failure, GroupsReport, Probe, Reason};
 
-/// For all requests of a round. What is not asked by then is left out.
-const BUDGET: Duration = Duration::from_secs(10);
-/// Groups in one DescribeGroups, whose answer names every member.
-const DESCRIBED_AT_ONCE: usize = 50;
-/// Groups that are described in a round.
-const MOST_DESCRIBED: usize = 2000;
-/// Partitions in one ListOffsets.
-const ENDS_AT_ONCE: usize = 1000;
-/// So many are computed within a millisecond.
-const FEW_COMMITS: usize = 1000;
 /// A connection that ended while it owed an answer may have left a request handler behind, which waits for a lock for ever.
 /// Another request would take a second one.
 const REST: Duration = Duration::from_secs(3600);
-
-/// What the members of each group have; None where some of it could not be read.
-type Assigned = BTreeMap<Arc<str>, Option<Vec<TopicPartition>>>;
 
 /// What one run reads.
 #[derive(Debug)]
@@ -40,6 +27,8 @@ pub struct Round {
     /// Why no Fetch was sent, or what came of it.
     pub fetch: Result<Probe, Failure>,
     pub groups: Result<GroupsReport, Failure>,
+    /// Why `groups` is only what is remembered.
+    pub silence: Option<Failure>,
 }
 
 /// See the module.
@@ -65,7 +54,15 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// Goes on with what the process owes from before a change of the settings.
     pub(super) fn new(context: &BrokerContext) -> Asker {
+        let debt = context.debts.take(context.broker.process);
+        let Debt {
+            open,
+            known,
+            fetch,
+            rests_until,
+        } = debt.unwrap_or_default();
         Asker {
             context: context.clone(),
             name: context.broker.name(),
@@ -74,11 +71,11 @@ impl Asker {
                 silence: REST,
                 ..Timing::default()
             },
-            open: None,
-            known: None,
-            fetch: None,
-            owes: false,
-            rests_until: None,
+            owes: open.as_ref().is_some_and(|(_, client)| client.is_owed()),
+            open,
+            known,
+            fetch,
+            rests_until,
             hung: Duration::from_secs(10),
             asked: false,
             suspect: false,
@@ -142,8 +139,14 @@ impl Asker {
                 // A server that only speaks Kafka's protocol may have no groups.
                 let unsupported = |why: &&Failure| why.reason == Reason::Unsupported;
                 self.closed = groups.as_ref().err().filter(unsupported).cloned();
-                let groups = groups.or_else(|why| self.remembered(why));
-                Round { fetch, groups }
+                match groups {
+                    Err(why) => self.remembered(fetch, why),
+                    groups => Round {
+                        fetch,
+                        groups,
+                        silence: None,
+                    },
+                }
             }
         }
     }
@@ -155,20 +158,32 @@ impl Asker {
         {
             self.owes = client.owes_answer().await;
         }
-        if !self.owes {
+        // Where the broker has closed the connection, its request handler still waits.
+        if !self.owes && !self.rests() {
             self.fetch = None;
         }
-        Round {
-            fetch: self.fetch.clone().ok_or_else(|| why.clone()),
-            groups: self.remembered(why),
+        let fetch = self.fetch.clone().ok_or_else(|| why.clone());
+        self.remembered(fetch, why)
+    }
+
+    fn remembered(&self, fetch: Result<Probe, Failure>, why: Failure) -> Round {
+        let known = self.known.as_ref();
+        match known.filter(|_| !why.reason.is_of_access()) {
+            Some(known) => Round {
+                fetch,
+                groups: Ok(known.silent(&*why.message)),
+                silence: Some(why),
+            },
+            None => Round {
+                fetch,
+                groups: Err(why),
+                silence: None,
+            },
         }
     }
 
-    fn remembered(&self, why: Failure) -> Result<GroupsReport, Failure> {
-        match &self.known {
-            Some(known) if !why.reason.is_of_access() => Ok(known.silent(why.message)),
-            _ => Err(why),
-        }
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn is_suspect(&self) -> bool {
@@ -205,10 +220,11 @@ impl Asker {
             self.owes = false;
             return Ok(());
         };
-        if let Some(fetch) = &mut self.fetch {
+        let failure = self.failure(&error);
+        if let (Some(fetch), true) = (&mut self.fetch, self.owes) {
             *fetch = probe_of(&self.name, asked.connected_in, asked.duration, Some(&error));
         }
-        Err(self.failure(&error))
+        Err(failure)
     }
 
     /// Rests for long where a connection has ended with an answer owed.
@@ -226,11 +242,12 @@ impl Asker {
         Failure::new(error.reason(), format!("{}: {error}", self.name))
     }
 
+    /// None where the answer is longer than is read.
     async fn request<T: Send + 'static>(
         &mut self,
         request: &Request,
         read: impl FnOnce(&[u8]) -> Result<T, WireError> + Send + 'static,
-    ) -> Result<T, Failure> {
+    ) -> Result<Option<T>, Failure> {
         // It may have become suspect since the last request.
         if let Some(why) = self.hindrance() {
             return Err(why);
@@ -241,7 +258,8 @@ impl Asker {
         };
         let asked = client.request(request, read).await;
         match asked.answer {
-            Ok(read) => Ok(read),
+            Ok(read) => Ok(Some(read)),
+            Err(ClientError::Conn(ConnError::TooLong { .. })) => Ok(None),
             Err(error) => Err(self.failure(&error)),
         }
     }
@@ -286,283 +304,30 @@ impl Asker {
         let probe = probe_of(&name, connected_in, duration, error.as_ref());
         if let Some(error) = error {
             self.failure(&error);
-            self.fetch = Some(probe.clone());
+            self.fetch = Some(probe.clone()).filter(|_| self.owes);
         }
         Ok(probe)
     }
+}
 
-    async fn groups(&mut self) -> Result<GroupsReport, Failure> {
-        let until = Instant::now() + BUDGET;
-        let mut listing = self.listing().await?;
-        let all_at_once = offers(self.offered().offset_fetch, kafka::OFFSET_FETCH_ALL);
-        let names = listing.groups.keys().take(GROUPS_NAMED);
-        let names: Arc<[Arc<str>]> = names.cloned().collect();
-        let total = listing.groups.len() as u64 + listing.left_out;
-        // Their names are known now, even if a request for one of them hangs.
-        self.known = Some(GroupsReport {
-            names: Arc::clone(&names),
-            total,
-            ..GroupsReport::default()
-        });
-        let mut assigned = Assigned::new();
-        if !all_at_once || listing.groups.values().any(Option::is_none) {
-            let room = if all_at_once { 0 } else { MOST_COMMITS };
-            assigned = self.describe(&mut listing.groups, room, until).await?;
-        }
-        let states = listing.states();
-        let assigned = (!all_at_once).then_some(assigned);
-        let lags = self.lags(&listing.groups, assigned, until).await?;
-        Ok(GroupsReport {
-            names,
-            total,
-            silence: None,
-            states,
-            lags: lags.known.into(),
-            lags_left_out: lags.left_out,
-            unknown_lags: lags.unknown,
-            why_unknown: lags.why.map(|why| why.to_string().into()),
-        })
-    }
-
-    /// Fills in the states of the groups, and returns what their members have: `room` partitions in all.
-    async fn describe(
-        &mut self,
-        groups: &mut BTreeMap<Arc<str>, Option<GroupState>>,
-        mut room: usize,
-        until: Instant,
-    ) -> Result<Assigned, Failure> {
-        let mut assigned = Assigned::new();
-        let names: Vec<Arc<str>> = groups.keys().take(MOST_DESCRIBED).cloned().collect();
-        for some in names.chunks(DESCRIBED_AT_ONCE) {
-            if Instant::now() >= until {
-                break;
-            }
-            let request = Request::describe_groups(some);
-            let read = move |body: &[u8]| Detail::read(body, room);
-            for detail in self.request(&request, read).await? {
-                let Some(state) = groups.get_mut(&detail.group) else {
-                    continue;
-                };
-                *state = Some(match detail.error {
-                    0 => detail.state,
-                    _ => GroupState::Unknown,
-                });
-                room = room.saturating_sub(detail.assigned.as_ref().map_or(0, Vec::len));
-                assigned.insert(detail.group, detail.assigned);
-            }
-        }
-        Ok(assigned)
-    }
-
-    /// The versions of requests that the open connection's broker offers.
-    fn offered(&self) -> GroupVersions {
-        let open = self.open.as_ref();
-        let versions = open.map(|(_, client)| client.group_versions());
-        versions.unwrap_or_default()
-    }
-
-    async fn listing(&mut self) -> Result<Listing, Failure> {
-        let offered = self.offered().list_groups;
-        let versions = [kafka::LIST_GROUPS_WITH_STATES, kafka::LIST_GROUPS_VERSION];
-        let Some(version) = versions.into_iter().find(|one| offers(offered, *one)) else {
-            let why = format!(
-                "{}: it offers no version of ListGroups that is known here",
-                self.name
-            );
-            return Err(Failure::new(Reason::Unsupported, why));
-        };
-        let request = Request::list_groups(version);
-        let read = move |body: &[u8]| Listing::read(body, version);
-        let (error, listing) = self.request(&request, read).await?;
-        let name = &self.name;
-        match error {
-            0 => Ok(listing),
-            kafka::CLUSTER_AUTHORIZATION | kafka::GROUP_AUTHORIZATION => Err(Failure::new(
-                Reason::NeedsCredentials,
-                format!(
-                    "{name}: the exporter's user (ANONYMOUS without a login) may not list groups: the ACLs should allow Describe on the cluster, or on groups since 2.1"
-                ),
-            )),
-            kafka::COORDINATOR_LOADING..=kafka::NOT_COORDINATOR => Err(Failure::new(
-                Reason::Starting,
-                format!("{name}: it does not know its groups yet (Kafka's error {error})"),
-            )),
-            other => Err(Failure::new(
-                Reason::Protocol,
-                format!("{name}: it answered ListGroups with Kafka's error {other}"),
-            )),
-        }
-    }
-
-    /// `assigned` is what the members of each group have, where the broker does not say all that a group has committed.
-    async fn lags(
-        &mut self,
-        groups: &BTreeMap<Arc<str>, Option<GroupState>>,
-        assigned: Option<Assigned>,
-        until: Instant,
-    ) -> Result<Lags, Failure> {
-        let mut lags = Lags::default();
-        let mut commits: Vec<Commit> = Vec::new();
-        let offered = self.offered();
-        let config = Arc::clone(&self.context.config);
-        let wanted = groups.keys().filter(|group| config.groups.is_wanted(group));
-        for (at, group) in wanted.enumerate() {
-            if at >= MOST_LAGS || commits.len() >= MOST_COMMITS || Instant::now() >= until {
-                lags.left_out += 1;
-                continue;
-            }
-            let named = match &assigned {
-                None => None,
-                Some(assigned) => match assigned.get(group) {
-                    Some(Some(named)) if !named.is_empty() => Some(named.as_slice()),
-                    _ => {
-                        lags.add_unknown(Why::NoMembers);
-                        continue;
-                    }
-                },
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let is_owed = |(_, client): &(Door, Client)| client.is_owed();
+        if self.open.as_ref().is_some_and(is_owed) || self.rests() {
+            let debt = Debt {
+                open: self.open.take(),
+                known: self.known.take(),
+                fetch: self.fetch.take(),
+                rests_until: self.rests_until,
             };
-            // The oldest brokers do not know the end of a partition in a way that can be asked for.
-            if !offers(offered.list_offsets, kafka::LIST_OFFSETS_VERSION) {
-                lags.add_unknown(Why::NoMembers);
-                continue;
-            }
-            let version = match named {
-                None => kafka::OFFSET_FETCH_ALL,
-                Some(_) => kafka::OFFSET_FETCH_NAMED,
-            };
-            let request = Request::offset_fetch(group, named);
-            let (of, room) = (Arc::clone(group), MOST_COMMITS - commits.len());
-            let read = move |body: &[u8]| committed(body, version, &of, room);
-            let (error, of_group) = self.request(&request, read).await?;
-            match (error, of_group) {
-                (0, Some(of_group)) => commits.extend(of_group),
-                (0, None) => lags.left_out += 1,
-                (code, _) => lags.add_unknown(Why::of_error(code)),
-            }
+            let process = self.context.broker.process;
+            self.context.debts.keep(process, debt);
         }
-        let size = commits.len();
-        let partitions = move || {
-            let of = |commit: &Commit| (Arc::clone(&commit.topic), commit.partition);
-            let partitions: BTreeSet<TopicPartition> = commits.iter().map(of).collect();
-            (commits, partitions.into_iter().collect::<Vec<_>>())
-        };
-        let (commits, partitions) = self.computed(size, partitions).await?;
-        let ends = self.ends(&partitions, until).await?;
-        let add = move || {
-            lags.add(commits, &ends);
-            lags
-        };
-        self.computed(size, add).await
-    }
-
-    /// What is made of so many commits: of many of them in another thread, so that no scrape waits for it.
-    async fn computed<T: Send + 'static>(
-        &self,
-        commits: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Failure> {
-        if commits <= FEW_COMMITS {
-            return Ok(work());
-        }
-        let name = &self.name;
-        let failed = |error| {
-            let why = format!("{name}: the lag of its groups was not computed: {error}");
-            Failure::new(Reason::Io, why)
-        };
-        on_thread("groups", work).await.map_err(failed)
-    }
-
-    /// The end offsets of these partitions, as far as this broker knows them: those that it leads, and of those that it
-    /// follows what it has itself, if it is in every ISR.
-    async fn ends(
-        &mut self,
-        partitions: &[TopicPartition],
-        until: Instant,
-    ) -> Result<Ends, Failure> {
-        let mut ends = self.ends_as(kafka::CLIENT, partitions, until).await?;
-        let behind = self.context.signals.behind.borrow().clone();
-        if behind.is_some_and(|behind| behind.is_empty()) {
-            let of_others = ends.iter().filter(|(_, end)| **end == Err(Why::Elsewhere));
-            let followed: Vec<_> = of_others.map(|(partition, _)| partition.clone()).collect();
-            ends.extend(self.ends_as(kafka::DEBUGGING, &followed, until).await?);
-        }
-        Ok(ends)
-    }
-
-    async fn ends_as(
-        &mut self,
-        who: i32,
-        partitions: &[TopicPartition],
-        until: Instant,
-    ) -> Result<Ends, Failure> {
-        let mut ends = Ends::new();
-        for some in partitions.chunks(ENDS_AT_ONCE) {
-            if Instant::now() >= until {
-                break;
-            }
-            let request = Request::list_offsets(who, some);
-            let asked = some.to_vec();
-            let read = move |body: &[u8]| read_ends(body, &asked);
-            ends.extend(self.request(&request, read).await?);
-        }
-        Ok(ends)
     }
 }
 
 fn offers(range: Option<(i16, i16)>, version: i16) -> bool {
     range.is_some_and(|(oldest, newest)| (oldest..=newest).contains(&version))
-}
-
-/// What a group has committed, with Kafka's error code; None where that is more than there is room for.
-fn committed(
-    body: &[u8],
-    version: i16,
-    group: &Arc<str>,
-    room: usize,
-) -> Result<(i16, Option<Vec<Commit>>), WireError> {
-    let mut commits: Vec<Commit> = Vec::new();
-    let mut fits = true;
-    let error = kafka::offset_fetch(body, version, |one| {
-        // It has committed nothing there.
-        if one.error == 0 && one.offset < 0 {
-            return;
-        }
-        fits &= commits.len() < room;
-        if !fits {
-            return;
-        }
-        let before = commits.last().filter(|before| *before.topic == *one.topic);
-        let topic = before.map_or_else(|| one.topic.into(), |before| Arc::clone(&before.topic));
-        commits.push(Commit {
-            group: Arc::clone(group),
-            topic,
-            partition: one.partition,
-            offset: match one.error {
-                0 => Ok(one.offset),
-                code => Err(Why::of_error(code)),
-            },
-        });
-    })?;
-    Ok((error, fits.then_some(commits)))
-}
-
-/// The ends of what was `asked` for, which is sorted, and of nothing else that the answer may have.
-fn read_ends(body: &[u8], asked: &[TopicPartition]) -> Result<Ends, WireError> {
-    let mut ends = Ends::new();
-    kafka::list_offsets(body, |one| {
-        let key = (one.topic, one.partition);
-        let at = asked.binary_search_by(|(topic, index)| (&**topic, *index).cmp(&key));
-        let Some(partition) = at.ok().and_then(|at| asked.get(at)) else {
-            return;
-        };
-        let end = match one.error {
-            0 if one.offset >= 0 => Ok(one.offset),
-            0 => Err(Why::Elsewhere),
-            code => Err(Why::of_error(code)),
-        };
-        ends.insert(partition.clone(), end);
-    })?;
-    Ok(ends)
 }
 
 #[cfg(test)]

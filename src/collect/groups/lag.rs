@@ -20,6 +20,8 @@ pub(super) enum Why {
     Elsewhere,
     /// Before 0.10.2 a broker says only what members of a group have committed.
     NoMembers,
+    /// The answer about the group or its partitions is longer than is read.
+    TooLong,
     /// There was no time to ask for an end, or the answer did not have it.
     Unsaid,
     /// Another error of Kafka.
@@ -44,6 +46,7 @@ impl std::fmt::Display for Why {
             Why::TopicAcl => f.write_str("the ACLs allow no Describe on the topic"),
             Why::Elsewhere => f.write_str("another broker leads, and no replica here is in sync"),
             Why::NoMembers => f.write_str("before 0.10.2, offsets without a member are unknown"),
+            Why::TooLong => f.write_str("the broker's answer is longer than is read"),
             Why::Unsaid => f.write_str("the broker did not say an end within the time of a round"),
             Why::Kafka(code) => write!(f, "the broker answered with Kafka's error {code}"),
         }

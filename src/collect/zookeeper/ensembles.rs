@@ -165,6 +165,27 @@ impl Ensemble {
         Ok(found)
     }
 
+    /// Hands the state of each partition to `each`, with its number in the list, but for those that do not exist and topics
+    /// with a name that Kafka does not allow. The questions of other brokers come in between.
+    pub async fn states(
+        &self,
+        root: &str,
+        partitions: &[(&str, i32)],
+        deadline: Instant,
+        mut each: impl FnMut(usize, PartitionState),
+    ) -> Result<(), Failure> {
+        let legal = partitions.iter().enumerate();
+        for (at, (topic, index)) in legal.filter(|(_, (topic, _))| is_topic(topic)) {
+            let path = format!("{root}/brokers/topics/{topic}/partitions/{index}/state");
+            let session = &mut self.lock(deadline).await?.session;
+            let what = "the state of a partition";
+            if let Some(state) = node(session, &path, deadline, partition_state, what).await? {
+                each(at, state);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for the questions of other brokers.
     async fn lock(&self, deadline: Instant) -> Result<MutexGuard<'_, Shared>, Failure> {
         timeout_at(deadline, self.0.lock()).await.map_err(|_| {
@@ -299,6 +320,32 @@ pub fn min_isr(data: &[u8]) -> Option<Option<u32>> {
         None => Some(None),
         Some(text) => Some(Some(text.trim().parse().ok()?)),
     }
+}
+
+/// What the leader of a partition and the controller write about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionState {
+    pub leader: Option<i32>,
+    pub isr: Vec<i32>,
+}
+
+/// Reads what is written below `/brokers/topics/TOPIC/partitions/N/state`.
+pub fn partition_state(data: &[u8]) -> Option<PartitionState> {
+    #[derive(Deserialize)]
+    struct Written {
+        leader: i32,
+        isr: Vec<i32>,
+    }
+    let Written { leader, isr } = serde_json::from_slice(data).ok()?;
+    Some(PartitionState {
+        leader: (leader >= 0).then_some(leader),
+        isr,
+    })
+}
+
+pub(super) fn is_topic(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !matches!(name, "" | "." | "..") && name.chars().all(legal)
 }
 
 /// Kafka writes milliseconds as a text.

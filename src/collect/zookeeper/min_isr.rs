@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::ensembles::Ensemble;
+use super::ensembles::{Ensemble, is_topic};
 use super::plan::Plan;
 use crate::collect::context::BrokerContext;
 use crate::model::{ClusterCounts, Failure};
@@ -50,11 +50,6 @@ fn short_partitions(counts: &ClusterCounts, id: i32) -> Option<Vec<(&str, u32)>>
     let short: Vec<_> = led.map(|one| (one.topic.as_str(), one.isr)).collect();
     let all = short.len() as u64 == counts.under_replicated;
     (all && short.iter().all(|(topic, _)| is_topic(topic))).then_some(short)
-}
-
-fn is_topic(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !matches!(name, "" | "." | "..") && name.chars().all(legal)
 }
 
 /// None if the minimum of one of the topics is unknown.

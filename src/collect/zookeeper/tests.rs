@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use lab::fake_broker::{Answer, FakeBroker, ReceivedRequest, framed};
 
-use super::ensembles::{Ensembles, Way, controller, ids, min_isr, registration};
+use super::ensembles::{
+    Ensembles, PartitionState, Way, controller, ids, min_isr, partition_state, registration,
+};
 use super::plan::{MOST_SERVERS, plan};
 use super::*;
 use crate::model::{Broker, Mode};
@@ -178,6 +180,30 @@ fn overrides_of_the_minimum_are_read() {
     }
 }
 
+/// What leaders and the controller write, as `zookeeper-shell` prints it.
+#[test]
+fn states_of_partitions_are_read() {
+    let state = |leader, isr: &[i32]| {
+        let isr = isr.to_vec();
+        Some(PartitionState { leader, isr })
+    };
+    for (written, read) in [
+        (
+            r#"{"controller_epoch":1,"leader":217,"version":1,"leader_epoch":0,"isr":[217,218]}"#,
+            state(Some(217), &[217, 218]),
+        ),
+        (
+            r#"{"controller_epoch":7,"leader":-1,"version":1,"leader_epoch":9,"isr":[3]}"#,
+            state(None, &[3]),
+        ),
+        (r#"{"leader":1,"leader_epoch":0}"#, None),
+        (r#"{"leader":"1","isr":[1]}"#, None),
+        ("", None),
+    ] {
+        assert_eq!(partition_state(written.as_bytes()), read, "{written}");
+    }
+}
+
 #[test]
 fn a_registration_from_before_the_start_is_that_of_an_earlier_process() {
     let members = Members {
@@ -211,7 +237,7 @@ fn is_greeting(asked: &ReceivedRequest) -> bool {
 }
 
 /// A ZooKeeper in which broker 7 is registered, and each node has these data. It grants sessions of so long.
-async fn server(timeout_millis: i32, data: &'static str) -> FakeBroker {
+pub(in crate::collect) async fn server(timeout_millis: i32, data: &'static str) -> FakeBroker {
     FakeBroker::start(move |asked| {
         let (xid, body) = match asked.correlation {
             0 => {

@@ -138,6 +138,7 @@ pub(super) fn partitions(
             ClusterSource::Own => {}
             ClusterSource::Peer(id) => vital.notes.push(format!("reported by broker {id}")),
             ClusterSource::Log => vital.notes.push("from the metadata log".into()),
+            ClusterSource::ZooKeeper => vital.notes.push("from ZooKeeper".into()),
         }
     }
     let about = [

@@ -73,6 +73,40 @@ async fn an_answer_larger_than_the_socket_buffer_is_read_in_parts() {
     );
 }
 
+/// A cluster may have a group so big that nobody wants to read all of it.
+#[tokio::test]
+async fn an_answer_above_its_cap_may_be_passed_over_and_the_connection_goes_on() {
+    let lengths = [300_000, 100, 400_000];
+    let broker = FakeBroker::start(move |asked| {
+        let at = asked.correlation as usize - 1;
+        Answer::Body(vec![at as u8; lengths[at]])
+    })
+    .await;
+    let mut conn = connected(&broker).await;
+    conn.pass_over(350_000);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let error = conn.ask("Metadata", metadata_request, 1000, deadline).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConnError::TooLong {
+                length: 300_004,
+                cap: 1000,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // It is passed over, and was not late.
+    assert_eq!(conn.settle(deadline).await.unwrap(), None);
+    let answer = conn.ask("Metadata", metadata_request, 1000, deadline).await;
+    assert_eq!(answer.unwrap()[..], [1; 100]);
+    let error = conn.ask("Metadata", metadata_request, 1000, deadline).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, ConnError::FrameLength { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_an_error() {
     let error = Conn::connect(

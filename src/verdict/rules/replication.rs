@@ -48,9 +48,14 @@ pub(super) fn followers_missing(
 
 /// Which brokers to check: a stuck leader removes healthy followers from the ISR, so the missing replicas mislead.
 fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
-    if let ClusterSource::Peer(peer) = counts.source {
+    let source = match counts.source {
+        ClusterSource::Peer(peer) => Some(format!("reported by broker {peer}")),
+        ClusterSource::ZooKeeper => Some("read from ZooKeeper".to_owned()),
+        ClusterSource::Own | ClusterSource::Log => None,
+    };
+    if let Some(source) = source {
         return format!(
-            "reported by broker {peer} because this one is silent or suspect: check this one, not its followers"
+            "{source} because this one is silent or suspect: check this one, not its followers"
         );
     }
     if DECIDING.into_iter().any(|id| case.memory.is_active(id)) {
@@ -225,7 +230,9 @@ pub(super) fn stale_view(case: &Case<'_>) -> RuleResult {
     }
     let whose = |peer: &ClusterCounts| match peer.source {
         ClusterSource::Peer(id) => format!("broker {id}"),
-        ClusterSource::Own | ClusterSource::Log => "another broker".to_owned(),
+        ClusterSource::Own | ClusterSource::Log | ClusterSource::ZooKeeper => {
+            "another broker".to_owned()
+        }
     };
     let outdated = || memory.standing.outdated_by(broker, now);
     let fact = if let Some(peer) = memory.standing.unlisted_by(broker, now) {

@@ -1,6 +1,8 @@
 //! Brokers that answer late or not at all.
 
 use super::*;
+use crate::collect::zookeeper::ensembles::{Ensembles, Way};
+use crate::collect::zookeeper::tests::server;
 
 #[tokio::test]
 async fn while_the_broker_is_silent_a_peer_is_asked_and_then_the_broker_again() {
@@ -150,12 +152,8 @@ async fn ten_minutes_of_silence_cost_one_request_and_one_connection_for_each_rol
                 (error.reason, error.accepted, &report.metadata),
                 (Reason::Timeout, true, &None)
             );
-            assert!(
-                collector
-                    .ask_peer(counts.unwrap_err(), &report.peers)
-                    .await
-                    .is_err()
-            );
+            let counts = collector.confirm(counts, false, &report.peers, None);
+            assert!(counts.await.is_err());
         }
         for (broker, (before, connections)) in
             std::iter::zip(&brokers, std::iter::zip(before, &mut most_open))
@@ -239,7 +237,9 @@ async fn a_suspect_broker_is_counted_by_a_peer_as_long_as_one_answers() {
     collect(&mut collector).await.unwrap();
     let mut counts = async |suspect| {
         let (probes, counts) = collector.probe().await.unwrap();
-        let counts = collector.confirm(counts, suspect, &probes.peers).await;
+        let counts = collector
+            .confirm(counts, suspect, &probes.peers, None)
+            .await;
         counts.unwrap()
     };
     let trusted = counts(false).await;
@@ -252,6 +252,71 @@ async fn a_suspect_broker_is_counted_by_a_peer_as_long_as_one_answers() {
     closes.store(true, Ordering::SeqCst);
     let alone = counts(true).await;
     assert_eq!(seen(&alone), (ClusterSource::Own, 0));
+}
+
+/// A leader writes a change of an ISR to ZooKeeper long before it reaches a peer.
+#[tokio::test]
+async fn while_a_broker_is_suspect_zookeeper_says_what_its_partitions_are() {
+    let of_peer = [
+        partition(0, 2, "2,1", "2,1"),
+        partition(1, 1, "1,2", "1,2"),
+        partition(2, 1, "1,3", "1"),
+    ];
+    let listed = Arc::new(Mutex::new(of_peer.to_vec()));
+    let (lists, live) = (listed.clone(), Arc::new(OnceLock::new()));
+    let lives: Arc<OnceLock<[Peer; 2]>> = live.clone();
+    let peer = FakeBroker::with_metadata(move |_| {
+        Answer::Body(response(lives.get().unwrap(), &lists.lock().unwrap()))
+    })
+    .await;
+    live.set([peer_of(1, &peer), elsewhere(2)]).unwrap();
+    let body = response(&[elsewhere(2), peer_of(1, &peer)], &of_peer);
+    let own = answering(body, &Arc::default()).await;
+    let state = r#"{"controller_epoch":1,"leader":2,"version":1,"leader_epoch":3,"isr":[2]}"#;
+    let zookeeper = server(30_000, state).await;
+    let states = |address: &str| {
+        let way = Way {
+            servers: vec![address.to_owned()],
+            loopback: true,
+            of_others: false,
+        };
+        Some(States {
+            ensemble: Ensembles::default().of(way, 0),
+            root: "/chroot".to_owned(),
+        })
+    };
+    let mut collector = collector(&own);
+    // The first answer names the peer.
+    collect(&mut collector).await.unwrap();
+    let mut counts = async |states| {
+        let (probes, counts) = collector.probe().await.unwrap();
+        let counts = collector.confirm(counts, true, &probes.peers, states).await;
+        counts.unwrap()
+    };
+    let by_zookeeper = counts(states(&zookeeper.address)).await;
+    // Leader, under-replicated, leader alone, not in ISR, offline, partitions.
+    assert_eq!(figures(&by_zookeeper), [2, 2, 2, 0, 0, 3]);
+    assert_eq!(by_zookeeper.source, ClusterSource::ZooKeeper);
+    assert_eq!(by_zookeeper.under_replicated_partitions.len(), 2);
+    // The session, and a state for each partition of which it is a replica.
+    assert_eq!(zookeeper.asked().len(), 3);
+    // Where they are not read, the peer counts, and the reason is said.
+    let of_peer = |counts: ClusterCounts, why: &str| {
+        assert_eq!(counts.source, ClusterSource::Peer(1));
+        let silence = counts.own_silence.clone().unwrap();
+        assert!(silence.contains(why), "{silence}");
+        figures(&counts)
+    };
+    let dead = counts(states("127.0.0.1:1")).await;
+    let why = "nothing listens on 127.0.0.1:1";
+    assert_eq!(of_peer(dead, why), [1, 0, 0, 0, 0, 3]);
+    let many = (0..2001).map(|index| partition(index, 2, "2,1", "2"));
+    *listed.lock().unwrap() = many.collect();
+    let too_many = counts(states(&zookeeper.address)).await;
+    let why = "more than 2000 replicas";
+    let all = [2001, 2001, 2001, 0, 0, 2001];
+    assert_eq!(of_peer(too_many, why), all);
+    assert_eq!(zookeeper.asked().len(), 3, "no more than before");
 }
 
 #[tokio::test]

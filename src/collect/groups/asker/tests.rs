@@ -23,10 +23,11 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use lab::fake_broker::{Answer, FakeBroker, ReceivedRequest};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::collect::cluster::ClusterClient;
-use crate::model::{Broker, ProcessKey};
+use crate::model::{Broker, GroupState, ProcessKey};
 
 const NEW: &[(i16, i16, i16)] = &[(1, 4, 17), (2, 1, 10), (3, 0, 13), (9, 1, 9), (16, 0, 5)];
 /// As 0.10.1.0.
@@ -61,6 +62,8 @@ struct Fake {
     list_error: i16,
     /// Whether a Fetch is answered.
     fetches: AtomicBool,
+    /// The end of a connection with a Fetch that is not.
+    ends: Arc<Notify>,
     /// Whether the connection is closed at the next request after a Fetch that is not.
     closes: AtomicBool,
     fetch_error: i16,
@@ -83,6 +86,7 @@ impl Default for Fake {
             ],
             list_error: 0,
             fetches: AtomicBool::new(true),
+            ends: Arc::default(),
             closes: AtomicBool::new(false),
             fetch_error: 1,
             says_offsets: true,
@@ -107,7 +111,7 @@ impl Fake {
             }
             3 => encoded(&metadata(), asked.version),
             1 if self.closes.load(Ordering::SeqCst) => Answer::RawThenClose(Vec::new()),
-            1 if !self.fetches.load(Ordering::SeqCst) => Answer::Silence,
+            1 if !self.fetches.load(Ordering::SeqCst) => Answer::CloseLater(Arc::clone(&self.ends)),
             1 => {
                 let partition = PartitionData::default().with_error_code(self.fetch_error);
                 let of_topic = FetchableTopicResponse::default()
@@ -137,13 +141,19 @@ impl Fake {
             15 => {
                 let mut body = rest;
                 let request = DescribeGroupsRequest::decode(&mut body, 0).unwrap();
-                encoded(&self.described(&request), 0)
+                match request.groups.iter().any(|group| &*group.0 == HUGE) {
+                    true => too_long(),
+                    false => encoded(&self.described(&request), 0),
+                }
             }
             9 if !self.says_offsets => Answer::Silence,
             9 => {
                 let mut body = rest;
                 let request = OffsetFetchRequest::decode(&mut body, asked.version).unwrap();
                 assert_eq!(request.topics.is_none(), asked.version == 2);
+                if &*request.group_id.0 == HUGE {
+                    return too_long();
+                }
                 offsets(&request.group_id, asked.version)
             }
             2 => {
@@ -219,6 +229,13 @@ impl Fake {
     }
 }
 
+/// A group about which more is said than is read.
+const HUGE: &str = "huge";
+
+fn too_long() -> Answer {
+    Answer::Body(vec![0; 9 << 20])
+}
+
 const DEBUGGING: i32 = kafka::DEBUGGING;
 
 /// What a group has committed for partitions 0 and 1, and nothing for partition 2.
@@ -278,10 +295,61 @@ async fn asker(own: &FakeBroker) -> Asker {
     context.signals.way.send_replace(cluster.way(&counts));
     context.signals.behind.send_replace(Some(Arc::default()));
     let mut asker = Asker::new(&context);
+    // Nothing waits for so long but a machine that has much else to do.
+    asker.timing.deadline = Duration::from_secs(30);
+    asker
+}
+
+/// One that does not wait for long: a test with an answer that never comes repeats rounds with it.
+async fn hasty(own: &FakeBroker) -> Asker {
+    let mut asker = asker(own).await;
     asker.timing.deadline = Duration::from_millis(300);
     asker.timing.late = Duration::from_millis(5);
     asker.timing.retry_first = Duration::from_millis(5);
     asker
+}
+
+/// The first round that is as it is wanted.
+async fn round(asker: &mut Asker, is_it: impl Fn(&Round) -> bool) -> Round {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let round = asker.round().await;
+        if is_it(&round) {
+            return round;
+        }
+        assert!(Instant::now() < until, "{round:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn is_complete(round: &Round) -> bool {
+    round.groups.is_ok() && round.silence.is_none()
+}
+
+/// What hangs in this round.
+fn hangs(round: &Round) -> Option<&str> {
+    let silence = round.silence.as_ref()?;
+    let (_, request) = silence.message.split_once("has not answered ")?;
+    assert_eq!(silence.reason, Reason::Timeout);
+    request.split(' ').next()
+}
+
+/// A broker whose groups are known and that answers no Fetch from then on; how many requests it got before.
+async fn with_hanging_fetch() -> (Arc<Fake>, FakeBroker, Asker, usize) {
+    let (fake, own) = Fake::default().start().await;
+    let mut asker = hasty(&own).await;
+    round(&mut asker, is_complete).await;
+    fake.fetches.store(false, Ordering::SeqCst);
+    let before = asked(&own).len();
+    round(&mut asker, |round| hangs(round) == Some("Fetch")).await;
+    (fake, own, asker, before)
+}
+
+/// That one Fetch was sent, and no other request that takes a lock.
+fn only_a_fetch(own: &FakeBroker, before: usize) {
+    let mut asked = asked(own)[before..].to_vec();
+    asked.retain(|api| *api != 18);
+    assert_eq!(asked, [1]);
 }
 
 /// The requests after those of the collector of the cluster.
@@ -396,6 +464,7 @@ async fn a_suspect_broker_is_asked_for_nothing_and_its_groups_are_named() {
     for _ in 0..3 {
         let round = asker.round().await;
         assert!(asker.suspected() && round.fetch.is_err());
+        assert_eq!(round.silence.unwrap().reason, Reason::Slow);
         let report = round.groups.unwrap();
         assert!(report.silence.as_ref().unwrap().contains("no progress"));
         assert_eq!(report.named().as_deref(), Some("billing, orders"));
@@ -406,29 +475,121 @@ async fn a_suspect_broker_is_asked_for_nothing_and_its_groups_are_named() {
 
 #[tokio::test]
 async fn a_fetch_that_hangs_is_sent_once_and_stops_all_other_requests() {
-    let (fake, own) = Fake::default().start().await;
-    let mut asker = asker(&own).await;
-    assert!(asker.round().await.groups.unwrap().silence.is_none());
-    fake.fetches.store(false, Ordering::SeqCst);
-    let before = asked(&own).len();
+    let (_fake, own, mut asker, before) = with_hanging_fetch().await;
+    let is_silent = |round: &Round| {
+        let error = round.fetch.as_ref().unwrap().error.as_ref().unwrap();
+        assert!(error.is_silent(), "{error:?}");
+        let message = &error.message;
+        assert!(message.contains("has not answered Fetch"), "{message}");
+    };
     for _ in 0..3 {
         let round = asker.round().await;
-        let error = round.fetch.unwrap().error.unwrap();
-        assert!(error.is_silent(), "{error:?}");
-        assert!(
-            error.message.contains("has not answered Fetch"),
-            "{error:?}"
-        );
+        is_silent(&round);
+        assert_eq!(hangs(&round), Some("Fetch"));
         let report = round.groups.unwrap();
-        assert!(report.silence.as_ref().unwrap().contains("Fetch"));
         assert_eq!(report.named().as_deref(), Some("billing, orders"));
         assert!(asker.owes());
     }
-    assert_eq!(asked(&own)[before..], [18, 1]);
     // Suspect or not, the Fetch is owed.
     asker.context.signals.suspects.send_replace([1].into());
-    assert!(asker.round().await.fetch.unwrap().error.is_some());
-    assert_eq!(asked(&own)[before..], [18, 1]);
+    let round = asker.round().await;
+    is_silent(&round);
+    assert_eq!(round.silence.unwrap().reason, Reason::Slow);
+    only_a_fetch(&own, before);
+}
+
+/// A broker closes a connection that was idle for ten minutes, and its request handler waits on.
+#[tokio::test]
+async fn a_fetch_that_hangs_is_reported_though_the_broker_closes_the_connection() {
+    let (fake, own, mut asker, before) = with_hanging_fetch().await;
+    asker.hung = Duration::ZERO;
+    fake.ends.notify_one();
+    let is_silent = |round: &Round| {
+        let error = round.fetch.as_ref().unwrap().error.as_ref().unwrap();
+        assert!(error.is_silent(), "{error:?}");
+    };
+    let rests = |round: &Round| {
+        is_silent(round);
+        let why = &round.silence.as_ref().unwrap().message;
+        why.contains("no more of them for 60 min")
+    };
+    round(&mut asker, rests).await;
+    for _ in 0..3 {
+        assert!(rests(&asker.round().await));
+    }
+    assert!(!asker.owes());
+    only_a_fetch(&own, before);
+}
+
+#[tokio::test]
+async fn what_is_owed_is_awaited_when_the_settings_have_changed() {
+    let (fake, own, asker, before) = with_hanging_fetch().await;
+    let context = asker.context.clone();
+    let connections = || {
+        let asked = own.asked().into_iter();
+        asked.map(|asked| asked.connection).max()
+    };
+    let connected = connections();
+    drop(asker);
+    let mut asker = Asker::new(&context);
+    assert!(asker.owes());
+    for _ in 0..3 {
+        let round = asker.round().await;
+        assert_eq!(hangs(&round), Some("Fetch"));
+        assert!(round.fetch.unwrap().error.unwrap().is_silent());
+        let report = round.groups.unwrap();
+        assert_eq!(report.named().as_deref(), Some("billing, orders"));
+    }
+    only_a_fetch(&own, before);
+    assert_eq!(connections(), connected);
+    // So is the rest after the end of its connection.
+    asker.hung = Duration::ZERO;
+    fake.ends.notify_one();
+    while asker.owes() {
+        asker.round().await;
+    }
+    drop(asker);
+    let round = Asker::new(&context).round().await;
+    let why = round.silence.unwrap().message;
+    assert!(why.contains("no more of them for 60 min"), "{why}");
+    only_a_fetch(&own, before);
+}
+
+/// Whether the broker lists a group's members or its offsets, one group is too big to be read.
+#[tokio::test]
+async fn an_answer_that_is_too_long_leaves_one_group_unknown() {
+    let groups = || {
+        vec![
+            ("billing", "", "Empty"),
+            (HUGE, "consumer", "Stable"),
+            ("orders", "consumer", "Stable"),
+        ]
+    };
+    for (versions, lagging, unknown, undescribed) in [
+        (NEW, vec!["billing t 0", "orders t 15"], 1, 0),
+        // It says nothing of the offsets of a group without members.
+        (OLD, vec!["orders t 15"], 2, 1),
+    ] {
+        let fake = Fake {
+            versions,
+            groups: groups(),
+            ..Fake::default()
+        };
+        let (_, own) = fake.start().await;
+        let mut asker = asker(&own).await;
+        let round = asker.round().await;
+        assert!(round.silence.is_none(), "{:?}", round.silence);
+        let report = round.groups.unwrap();
+        assert_eq!(
+            (lags(&report), report.unknown_lags),
+            (lagging.into_iter().map(str::to_owned).collect(), unknown)
+        );
+        assert_eq!(count(&report, GroupState::Unknown), undescribed);
+        assert_eq!(report.total, 3);
+        // Over the same connection, before and after.
+        assert!(asker.round().await.silence.is_none() && !asker.owes());
+        assert!(own.asked().iter().all(|asked| asked.connection < 2));
+    }
 }
 
 #[tokio::test]
@@ -460,33 +621,10 @@ async fn what_members_have_is_bounded_over_all_answers() {
         ..Fake::default()
     };
     let (_, own) = fake.start().await;
-    let mut asker = asker(&own).await;
-    asker.timing.deadline = Duration::from_secs(5);
-    let report = asker.round().await.groups.unwrap();
+    let report = asker(&own).await.round().await.groups.unwrap();
     assert_eq!(count(&report, GroupState::Stable), 120);
     // Those of 50 groups are as many as are kept.
     assert_eq!(report.unknown_lags, 70);
-}
-
-#[test]
-fn no_end_is_kept_that_nobody_asked_for() {
-    let end = |index| {
-        ListOffsetsPartitionResponse::default()
-            .with_partition_index(index)
-            .with_offset(7)
-    };
-    let of_topic = |name| {
-        ListOffsetsTopicResponse::default()
-            .with_name(topic(name))
-            .with_partitions((0..1000).map(end).collect())
-    };
-    let message = ListOffsetsResponse::default().with_topics(vec![of_topic("a"), of_topic("t")]);
-    let mut body = Vec::new();
-    message.encode(&mut body, 1).unwrap();
-    let asked = [2, 5, 4711].map(|index| ("t".into(), index));
-    let ends = read_ends(&body, &asked).unwrap();
-    let expected = [2, 5].map(|index| (("t".into(), index), Ok(7)));
-    assert_eq!(ends, Ends::from(expected));
 }
 
 #[tokio::test]
@@ -496,22 +634,25 @@ async fn groups_are_named_though_a_request_for_one_of_them_has_hung_from_the_sta
         ..Fake::default()
     };
     let (_, own) = fake.start().await;
-    let mut asker = asker(&own).await;
-    for _ in 0..2 {
-        let report = asker.round().await.groups.unwrap();
+    let mut asker = hasty(&own).await;
+    let is_it = |round: &Round| hangs(round) == Some("OffsetFetch");
+    let first = round(&mut asker, is_it).await;
+    for round in [first, asker.round().await] {
+        assert!(is_it(&round) && asker.owes());
+        let report = round.groups.unwrap();
         assert_eq!(report.named().as_deref(), Some("billing, orders"));
-        let why = report.silence.unwrap();
-        assert!(why.contains("has not answered OffsetFetch"), "{why}");
-        assert!(asker.owes() && report.states.is_empty());
+        assert!(report.states.is_empty());
     }
-    assert_eq!(asked(&own), [18, 1, 16, 9]);
+    let mut asked = asked(&own);
+    asked.retain(|api| *api == 9);
+    assert_eq!(asked.len(), 1);
 }
 
 #[tokio::test]
 async fn nothing_is_owed_where_no_connection_was_made() {
     let (_, own) = Fake::default().start().await;
-    let mut asker = asker(&own).await;
-    assert!(asker.round().await.groups.unwrap().silence.is_none());
+    let mut asker = hasty(&own).await;
+    round(&mut asker, is_complete).await;
     // The kernel drops what does not fit into the accept queue.
     let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&full, 0).unwrap();

@@ -37,16 +37,18 @@ fn followers_that_are_down_explain_a_small_isr() {
     let unavailable = scene.evaluate().unavailable;
     let other = unavailable.iter().find(|other| other.id == 3).unwrap();
     assert_eq!((other.id, other.until), (3, Some(scene.now)));
-    // A peer reports it because this broker is silent: this broker is the cause.
-    let diagnosis = scene.after(1, |broker, now| {
-        let counts = ClusterCounts {
-            source: ClusterSource::Peer(1),
-            under_replicated: 4,
-            ..cluster(&[1, 2, 3])
-        };
-        broker.cluster = known(counts, now);
-    });
-    assert!(diagnosis.findings[0].facts[1].contains("check this one, not its followers"));
+    // Others report it because this broker is silent: this broker is the cause.
+    for source in [ClusterSource::Peer(1), ClusterSource::ZooKeeper] {
+        let diagnosis = scene.after(1, |broker, now| {
+            let counts = ClusterCounts {
+                source,
+                under_replicated: 4,
+                ..cluster(&[1, 2, 3])
+            };
+            broker.cluster = known(counts, now);
+        });
+        assert!(diagnosis.findings[0].facts[1].contains("check this one, not its followers"));
+    }
 }
 
 #[test]
