@@ -92,6 +92,13 @@ qualify: ## the tests that take too long for CI: run by hand, before a release
 	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1 --skip soak::
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
 
+.PHONY: zoo
+zoo: ## every kind of half-dead broker, and what is found when: docs/zoo.md (100 minutes; KAFKA_VITALS_ZOO=NAME,NAME picks some)
+	@scripts/prerequisites.sh build brokers
+	@$(in_shell) cargo build --locked --release
+	@$(in_shell) cargo run --locked -p lab -- zoo $${KAFKA_VITALS_ZOO:-} --healthy $${KAFKA_VITALS_ZOO_HEALTHY:-10} \
+		--table $${KAFKA_VITALS_ZOO_TABLE:-docs/zoo.md}
+
 .PHONY: soak
 soak: ## half an hour of trouble and attacks at once; prints the table of docs/reliability.md
 	@scripts/prerequisites.sh build brokers

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::relations::Relations;
+use super::whole::{Expected, Whole};
 use crate::kafka::wire::{self, Item, Metadata, WireError};
 use crate::model::{ABSENT_LISTED, ClusterCounts, ClusterSource, PartitionState, Peer};
 
@@ -18,6 +20,19 @@ pub fn count(
     source: ClusterSource,
     own_silence: Option<String>,
 ) -> Result<ClusterCounts, WireError> {
+    count_after(metadata, id, source, own_silence, &mut Whole::default())
+}
+
+/// As [`count`], with what earlier responses showed of the replicas.
+pub fn count_after(
+    metadata: Metadata<'_>,
+    id: i32,
+    source: ClusterSource,
+    own_silence: Option<String>,
+    whole: &mut Whole,
+) -> Result<ClusterCounts, WireError> {
+    let again = metadata.clone();
+    let mut replicated = 0;
     let mut counts = ClusterCounts {
         source,
         own_silence,
@@ -26,6 +41,7 @@ pub fn count(
     let mut lowest_live = false;
     let (mut listed_brokers, mut live) = (Vec::new(), Vec::new());
     let mut not_in_isr_by_leader = BTreeMap::new();
+    let mut followed_by_leader = BTreeMap::new();
     let mut under_replicated = Vec::new();
     for item in metadata {
         let partition = match item? {
@@ -52,12 +68,27 @@ pub fn count(
         }
         // Other errors only repeat leader and ISR, and differ between versions, so they are ignored.
         let leader = (partition.leader >= 0).then_some(partition.leader);
-        let short = partition.isr.len() < partition.replicas.len();
+        let (replicas, in_sync) = (partition.replicas.len(), partition.isr.len());
+        let holds = partition.replicas.contains(id);
+        replicated += usize::from(holds);
+        let expected = match holds {
+            true => whole.take(partition.topic, partition.index, replicas, in_sync),
+            false => Expected {
+                replicas,
+                grows: false,
+                is_new: false,
+            },
+        };
+        let live_leader = leader.filter(|leader| live.binary_search(leader).is_ok());
+        if let Some(leader) = live_leader.filter(|leader| *leader != id && holds) {
+            *followed_by_leader.entry(leader).or_default() += 1;
+        }
+        let short = in_sync < expected.replicas;
         // Without a leader the ISR is usually empty. No live broker is in it, because that one would lead.
-        if partition.replicas.contains(id) && !partition.isr.contains(id) {
+        if holds && !expected.is_new && !partition.isr.contains(id) {
             counts.not_in_isr += 1;
             // At most one entry for each broker that the response lists.
-            if let Some(leader) = leader.filter(|leader| live.binary_search(leader).is_ok()) {
+            if let Some(leader) = live_leader {
                 *not_in_isr_by_leader.entry(leader).or_default() += 1;
             }
         }
@@ -71,7 +102,7 @@ pub fn count(
             Some(leader) if leader == id => {
                 counts.leader += 1;
                 counts.under_replicated += u64::from(short);
-                let alone = short && partition.isr.len() == 1 && partition.isr.contains(id);
+                let alone = short && in_sync == 1 && partition.isr.contains(id);
                 counts.isr_leader_alone += u64::from(alone);
                 short
             }
@@ -89,13 +120,32 @@ pub fn count(
             partition: partition.index,
             leader,
             // An id has four bytes, and a message at most 2 GiB.
-            replicas: u32::try_from(partition.replicas.len()).unwrap_or(u32::MAX),
-            isr: u32::try_from(partition.isr.len()).unwrap_or(u32::MAX),
+            replicas: u32::try_from(expected.replicas).unwrap_or(u32::MAX),
+            isr: u32::try_from(in_sync).unwrap_or(u32::MAX),
         });
+    }
+    whole.end(replicated);
+    if counts.not_in_isr > 0 || counts.under_replicated > 0 {
+        let mut relations = Relations::new(id, &live);
+        for item in again {
+            let Item::Partition(partition) = item? else {
+                continue;
+            };
+            let (replicas, in_sync) = (partition.replicas.len(), partition.isr.len());
+            let grows = || whole.grows(partition.topic, partition.index, replicas, in_sync);
+            if partition.replicas.contains(id) && grows() {
+                continue;
+            }
+            for replica in partition.replicas.iter() {
+                relations.add(partition.leader, replica, partition.isr.contains(replica));
+            }
+        }
+        relations.put(&mut counts);
     }
     Ok(ClusterCounts {
         live_brokers: with_hosts_of_ring(id, listed_brokers),
         not_in_isr_by_leader: Arc::new(not_in_isr_by_leader),
+        followed_by_leader: Arc::new(followed_by_leader),
         under_replicated_partitions: under_replicated.into(),
         ..counts
     })
