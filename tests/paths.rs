@@ -138,12 +138,17 @@ async fn asked(cell: &Cell, at_peer: &str, hangs: &AtomicBool) {
     client.api().await.answer.unwrap();
     assert!(!client.rest(inside(4)).await, "nothing is cut");
 
-    // What arrives is dropped: here while nothing is asked, and then there while something is.
-    let here = (String::new(), PEER, true);
-    let there = (format!("{at_peer} "), OWN, false);
-    for (place, from, idle) in [here, there] {
+    // Packets go to a host that is none: first those to the peer while nothing is asked, then those back while something is.
+    let there = (String::new(), PEER, "own", true);
+    let back = (format!("{at_peer} "), OWN, "peer", false);
+    for (place, to, link, idle) in [there, back] {
         let start = Instant::now();
-        run(cell, &format!("{place}ip rule add from {from} blackhole"));
+        run(
+            cell,
+            &format!(
+                "{place}ip neighbor replace {to} lladdr 02:00:00:00:00:99 dev {link} nud permanent"
+            ),
+        );
         if idle {
             assert!(client.rest(inside(10)).await, "nothing was found");
             assert!(
@@ -161,7 +166,7 @@ async fn asked(cell: &Cell, at_peer: &str, hangs: &AtomicBool) {
         assert!(client.is_path_cut(), "{error}");
         assert_eq!(error.reason(), Reason::Unreachable, "{error}");
 
-        run(cell, &format!("{place}ip rule del from {from} blackhole"));
+        run(cell, &format!("{place}ip neighbor delete {to} dev {link}"));
         let heal = Instant::now();
         while let Err(error) = client.api().await.answer {
             assert!(heal.elapsed() < Duration::from_secs(10), "{error}");

@@ -36,7 +36,7 @@ const HEADER: usize = 8;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// And the kernel ends it when nothing was acknowledged for so long: sooner than a request gives up, so that a broker that
 /// hangs and a path that is cut are never confused.
-const UNACKNOWLEDGED: Duration = Duration::from_millis(1500);
+const UNACKNOWLEDGED: Duration = Duration::from_millis(1200);
 
 #[derive(Debug)]
 struct Outstanding {

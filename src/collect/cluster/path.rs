@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::collect::context::BrokerContext;
-use crate::collect::frame::Collector;
 use crate::collect::sockets::Sockets;
 use crate::model::{CutPath, PeerProbe, TcpState};
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::sock_diag::TcpSocket;
+
+/// For one reading of the connections.
+const WITHIN: Duration = Duration::from_secs(2);
 
 /// The kernel is asked only while a path is cut.
 #[derive(Debug)]
@@ -22,9 +25,8 @@ pub(super) struct Paths {
 
 impl Paths {
     pub(super) fn new(context: &BrokerContext) -> Paths {
-        let within = super::Cluster::DESCRIPTION.deadline;
         Paths {
-            worker: BlockingWorker::new(Sockets::new(context.proc.path(), within)),
+            worker: BlockingWorker::new(Sockets::new(context.proc.path(), WITHIN)),
             before: Vec::new(),
             found: BTreeMap::new(),
         }
@@ -66,12 +68,12 @@ impl Paths {
         context: &BrokerContext,
         cut: &BTreeMap<i32, IpAddr>,
     ) -> Vec<TcpSocket> {
-        let (broker, within) = (context.broker.clone(), super::Cluster::DESCRIPTION.deadline);
+        let broker = context.broker.clone();
         let addresses: BTreeSet<IpAddr> = cut.values().copied().collect();
         let name = context.broker.name();
         let read = move |sockets: &mut Sockets| sockets.with(&broker, &addresses);
         self.worker.set_of_others(context.jvm.is_outranked());
-        match self.worker.run(within, &name, read).await {
+        match self.worker.run(WITHIN, &name, read).await {
             Ok((Ok(found), _)) => found,
             Ok((Err(failure), _)) | Err(failure) => {
                 tracing::debug!("{}", failure.message);

@@ -323,12 +323,12 @@ fn seen_by_peer(live: &'static [i32], leader: u64) -> impl Fn(&mut BrokerSnapsho
 
 #[test]
 fn a_broker_that_answers_and_is_listed_by_nobody_is_gray_within_seconds() {
-    let mut scene = scene();
+    let mut first = scene();
     assert_eq!(
-        scene.after(2, seen_by_peer(&[1, 2, 3], 10)).state,
+        first.after(2, seen_by_peer(&[1, 2, 3], 10)).state,
         BrokerState::Healthy
     );
-    let diagnosis = scene.after(3, seen_by_peer(&[1, 3], 10));
+    let diagnosis = first.after(3, seen_by_peer(&[1, 3], 10));
     assert_eq!(
         (diagnosis.state, active(&diagnosis)),
         (BrokerState::Gray, vec![FindingId::StaleView])
@@ -341,19 +341,19 @@ fn a_broker_that_answers_and_is_listed_by_nobody_is_gray_within_seconds() {
             .starts_with("Broker 2 acts on an old state of its cluster since")
     );
     assert_eq!(diagnosis.restart_required, None);
-    let back = scene.after(4, seen_by_peer(&[1, 2, 3], 10));
+    let back = first.after(4, seen_by_peer(&[1, 2, 3], 10));
     assert_eq!((back.state, active(&back)), (BrokerState::Healthy, vec![]));
     // It ends, and answers nothing any more.
     let silent = |broker: &mut BrokerSnapshot, now| {
         seen_by_peer(&[1, 3], 10)(broker, now);
         broker.probes = known(probe(Some((Reason::Refused, false))), now);
     };
-    assert_eq!(active(&scene.after(3, silent)), []);
+    assert_eq!(active(&first.after(3, silent)), []);
     // It was never listed: it starts.
-    let mut starting = super::scene();
+    let mut starting = scene();
     assert_eq!(active(&starting.after(10, seen_by_peer(&[1, 3], 10))), []);
     // The process of its id that was killed was listed.
-    let mut young = super::scene();
+    let mut young = scene();
     young.broker = process(10, young.now);
     young.after(8, seen_by_peer(&[1, 2, 3], 10));
     assert_eq!(active(&young.after(10, seen_by_peer(&[1, 3], 10))), []);
@@ -409,13 +409,13 @@ fn asked_zookeeper(failure: Option<&str>) -> impl Fn(&mut BrokerSnapshot, Moment
 #[test]
 fn a_broker_that_loses_zookeeper_is_suspect_and_gray_if_it_is_cut_off_as_well() {
     let failure = "ZooKeeper: 10.0.0.9:2181: no answer";
-    let mut scene = scene();
-    scene.after(1, asked_zookeeper(None));
+    let mut first = scene();
+    first.after(1, asked_zookeeper(None));
     assert_eq!(
-        scene.after(4, asked_zookeeper(Some(failure))).state,
+        first.after(4, asked_zookeeper(Some(failure))).state,
         BrokerState::Healthy
     );
-    let diagnosis = scene.after(1, asked_zookeeper(Some(failure)));
+    let diagnosis = first.after(1, asked_zookeeper(Some(failure)));
     assert_eq!(diagnosis.state, BrokerState::Suspect);
     assert_eq!(active(&diagnosis), [FindingId::ZooKeeperUnreachable]);
     assert_eq!(diagnosis.findings[0].facts, [failure]);
@@ -424,7 +424,7 @@ fn a_broker_that_loses_zookeeper_is_suspect_and_gray_if_it_is_cut_off_as_well() 
         let cut = Some(CutPath::From);
         broker.probes = known(peers(&[(1, cut), (3, cut)]), now);
     };
-    let diagnosis = scene.after(1, cut);
+    let diagnosis = first.after(1, cut);
     assert_eq!(diagnosis.state, BrokerState::Gray);
     let said = "Broker 2 is alive but cut off from its cluster since ";
     assert!(
@@ -433,11 +433,11 @@ fn a_broker_that_loses_zookeeper_is_suspect_and_gray_if_it_is_cut_off_as_well() 
         diagnosis.sentence
     );
     assert_eq!(
-        scene.after(6, asked_zookeeper(None)).state,
+        first.after(6, asked_zookeeper(None)).state,
         BrokerState::Healthy
     );
     // It has never answered: the exporter may not reach it from here.
-    let mut never = super::scene();
+    let mut never = scene();
     assert_eq!(active(&never.after(20, asked_zookeeper(Some(failure)))), []);
 }
 
