@@ -12,7 +12,7 @@ use super::standing::Standing;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
 use crate::model::{
-    BrokerSnapshot, DeadlockedThread, Moment, Probe, Reading, Reason, Snapshot, Stall,
+    BrokerSnapshot, DeadlockedThread, Moment, Probe, ProbeError, Reading, Reason, Snapshot, Stall,
 };
 
 /// A younger process that has not answered any request yet is starting: its port may be open long before it serves.
@@ -119,16 +119,23 @@ pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
     error.is_some_and(|error| error.reason == Reason::Refused) && !listens
 }
 
-/// What one of its own listeners answered that Kafka's protocol does not allow.
-pub(super) fn nonsense(broker: &BrokerSnapshot, now: Moment) -> Option<&str> {
+/// What contradicts that the broker works, whatever its threads do: a listener of its own answers what Kafka's protocol does
+/// not allow, or nothing listens where it is asked, while another of its listeners is open: a node that is controller as
+/// well opens that one first.
+pub(super) fn contradiction(broker: &BrokerSnapshot, now: Moment) -> Option<&ProbeError> {
     let probes = broker.probes.fresh(now)?;
     let others = probes.listeners.iter().map(|one| &one.probe);
-    let errors = probes
+    let mut errors = probes
         .own()
         .chain(others)
         .filter_map(|probe| probe.error.as_ref());
-    let mut nonsense = errors.filter(|error| error.reason == Reason::Protocol);
-    nonsense.next().map(|error| error.message.as_str())
+    let refused = || {
+        let first = probes.first()?.error.as_ref();
+        first.filter(|error| error.reason == Reason::Refused)
+    };
+    errors
+        .find(|error| error.reason == Reason::Protocol)
+        .or_else(refused)
 }
 
 /// When the process started, if that was not long ago.
@@ -195,7 +202,9 @@ impl Memory {
             }
             let waits =
                 error.is_some_and(|error| error.is_silent() && error.reason == Reason::Timeout);
-            let answered = first.is_some() && !waits && !is_closed(broker, now);
+            let refused = error.is_some_and(|error| error.reason == Reason::Refused);
+            let serves = probes.listeners.iter().any(|one| one.probe.success());
+            let answered = first.is_some() && !waits && (!refused || serves);
             self.has_answered = Some(answered || self.has_answered == Some(true));
         }
         let registration = broker.own_registration(now);
@@ -348,7 +357,7 @@ impl Memory {
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
         // Threads that work do not acquit it of what else is known.
-        let contradicted = self.critical().is_some() || nonsense(broker, now).is_some();
+        let contradicted = self.critical().is_some() || contradiction(broker, now).is_some();
         if decided && !contradicted {
             BrokerState::Healthy
         } else {
