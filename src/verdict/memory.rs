@@ -24,7 +24,7 @@ const FIRST_PROBE: Duration = Duration::from_secs(30);
 /// `broker.session.timeout.ms`, by default 9 s, with some room.
 const OLD_REGISTRATION: Duration = Duration::from_secs(30);
 
-/// A broker that has started may take so long until it is in all ISRs; later, it is too slow.
+/// A broker that has started may take so long until it is in all ISRs; later, it, or the leader, is too slow.
 const CATCHES_UP: Duration = Duration::from_secs(3600);
 
 /// How long a broker may take to apply a record of its metadata log.
@@ -103,6 +103,8 @@ pub struct Memory {
     pub standing: Standing,
     /// Whether it was ever in all ISRs.
     was_in_every_isr: bool,
+    /// When the ISRs of all partitions that it leads were last complete.
+    complete: Moment,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
@@ -217,6 +219,9 @@ impl Memory {
         self.standing.update(broker, now);
         let counts = broker.own_partitions(now);
         self.was_in_every_isr |= counts.is_some_and(|counts| counts.not_in_isr == 0);
+        if counts.is_some_and(|counts| counts.under_replicated == 0) {
+            self.complete = now;
+        }
         if let Some(views) = Views::of(broker, now) {
             self.views_agreed |= views.agree();
             let since = self.other_view.filter(|(counts, _)| *counts == views.other);
@@ -300,6 +305,13 @@ impl Memory {
     pub fn may_catch_up(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
         let started = broker.broker.started;
         !self.was_in_every_isr && started.is_some_and(|at| now.since(at) < CATCHES_UP)
+    }
+
+    /// Whether a follower may be missing in ISRs of this leader because it is down, or catches up since it is `back`.
+    pub fn follower_catches_up(&self, back: Option<Moment>, now: Moment) -> bool {
+        back.is_none_or(|back| {
+            back > Moment(0) && self.complete <= back && now.since(back) < CATCHES_UP
+        })
     }
 
     /// Whether the broker is fenced because it ends, which must not take longer than a start.

@@ -193,10 +193,16 @@ fn a_leader_whose_followers_are_in_sync_elsewhere_is_named_and_one_whose_followe
     scene.after(10, |broker, now| {
         broker.cluster = known(cluster(&[1, 2]), now)
     });
-    let diagnosis = scene.after(10, |broker, now| {
+    let lacks = |broker: &mut BrokerSnapshot, now| {
         broker.cluster = known(lacking(&[], &[(1, InSync), (3, InSync)], 2), now);
-    });
-    assert_eq!(diagnosis.state, BrokerState::Healthy);
+    };
+    let found = |diagnosis| facts_of(diagnosis, FindingId::FollowersLost).is_some();
+    assert_eq!(scene.after(10, lacks).state, BrokerState::Healthy);
+    // After a long outage that takes more than minutes.
+    assert!(!found(scene.after(1800, lacks)));
+    // Once all its ISRs were complete, it is this leader again.
+    scene.after(1, |_, _| ());
+    assert!(found(scene.after(3, lacks)));
 }
 
 /// A report in which these peers are asked; the path to some is cut.
