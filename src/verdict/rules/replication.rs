@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::finding::FindingId;
 use super::super::finding_state::RuleResult::{self, Absent, Present, Unknown};
 use super::super::memory::{DECIDING, is_closed};
+use super::super::standing::Standing;
 use super::super::views::Views;
 use super::case::Case;
 use super::requests::api_unresponsive;
@@ -224,6 +225,10 @@ pub(super) fn stale_view(case: &Case<'_>) -> RuleResult {
         .is_some_and(Probe::success);
     if !answers || memory.shuts_down(now) || is_closed(broker, now) {
         return Absent;
+    }
+    // What has been found stands until a peer that can be asked refutes it.
+    if memory.is_active(FindingId::StaleView) && !Standing::is_compared(broker, now) {
+        return Unknown;
     }
     let whose = |peer: &ClusterCounts| match peer.source {
         ClusterSource::Peer(id) => format!("broker {id}"),

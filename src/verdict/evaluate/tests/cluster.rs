@@ -347,6 +347,8 @@ fn a_broker_that_answers_and_is_listed_by_nobody_is_gray_within_seconds() {
             .starts_with("Broker 2 acts on an old state of its cluster since")
     );
     assert_eq!(diagnosis.restart_required, None);
+    // No peer can be asked any more.
+    assert_eq!(first.after(60, |_, _| ()).state, BrokerState::Gray);
     let back = first.after(4, seen_by_peer(&[1, 2, 3], 10));
     assert_eq!((back.state, active(&back)), (BrokerState::Healthy, vec![]));
     // It ends, and answers nothing any more.
