@@ -15,7 +15,7 @@ pub struct Whole {
     /// How many replicas were in the ISR, by the hash of topic and index.
     known: BTreeMap<u64, u16>,
     /// After the first response: until then nothing can be known of a reassignment.
-    begun: bool,
+    has_first: bool,
 }
 
 /// How many replicas are to be in the ISR.
@@ -32,7 +32,7 @@ impl Whole {
     /// Takes in a partition of which the broker is a replica.
     pub fn take(&mut self, topic: &str, index: i32, replicas: usize, in_sync: usize) -> Expected {
         let key = key(topic, index);
-        if in_sync >= replicas || !self.begun {
+        if in_sync >= replicas || !self.has_first {
             if self.known.len() < MOST || self.known.contains_key(&key) {
                 let count = u16::try_from(replicas).unwrap_or(u16::MAX);
                 self.known.insert(key, count);
@@ -43,34 +43,31 @@ impl Whole {
                 is_new: false,
             };
         }
-        self.expected(key, replicas, in_sync)
+        self.expected(key, replicas)
     }
 
     /// Whether a reassignment adds replicas to the partition, as far as it is known.
     pub fn grows(&self, topic: &str, index: i32, replicas: usize, in_sync: usize) -> bool {
-        let is_short = self.begun && in_sync < replicas;
-        is_short && self.expected(key(topic, index), replicas, in_sync).grows
+        let is_short = self.has_first && in_sync < replicas;
+        is_short && self.expected(key(topic, index), replicas).grows
     }
 
-    fn expected(&self, key: u64, replicas: usize, in_sync: usize) -> Expected {
+    fn expected(&self, key: u64, replicas: usize) -> Expected {
         let known = self.known.get(&key).map(|count| usize::from(*count));
+        // Of a topic that was created while a broker was down, or one that this broker is to get.
         let is_new = known.is_none() && self.known.len() < MOST;
-        let before = match (known, is_new) {
-            (Some(count), _) => count,
-            (None, true) => in_sync,
-            (None, false) => replicas,
-        };
+        let before = known.unwrap_or(replicas);
         Expected {
             replicas: before.min(replicas),
-            grows: before < replicas,
+            grows: before < replicas || is_new,
             is_new,
         }
     }
 
     /// After the last partition of a response, with how many it took in.
     pub fn end(&mut self, taken: usize) {
-        self.begun = self.known.len() <= taken + STALE;
-        if !self.begun {
+        self.has_first = self.known.len() <= taken + STALE;
+        if !self.has_first {
             self.known.clear();
         }
     }
@@ -111,8 +108,9 @@ mod tests {
         // Fewer than before.
         assert_eq!(missed(&mut whole, "t", 2, 2), 0);
         assert_eq!(missed(&mut whole, "t", 2, 1), 1);
-        // This broker becomes a replica of a partition that it had no part in.
-        assert_eq!(missed(&mut whole, "new", 3, 2), 0);
+        // One that was never seen whole may be that of a new topic, so its leader misses the others. This broker may be the
+        // replica that is added.
+        assert_eq!(missed(&mut whole, "new", 3, 2), 1);
         assert!(whole.take("new", 0, 3, 2).is_new);
     }
 
