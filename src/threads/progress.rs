@@ -111,6 +111,8 @@ struct Track {
     /// The time between two passes of each single wake-up.
     checks: VecDeque<(Moment, Moment)>,
     candidate: bool,
+    /// It is one only because it was not on a CPU lately.
+    only_silent: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,12 +167,16 @@ impl ProgressDetector {
             self.threads
                 .retain(|_, track| track.points.back().is_some_and(is_newest));
         }
-        let candidates = self
-            .threads
-            .iter()
-            .filter(|(_, track)| track.candidate)
-            .map(|(thread, _)| *thread);
-        candidates.take(CANDIDATES).collect()
+        // Fetchers of an idle cluster are silent, and must not take the places of those that make no progress.
+        let [first, silent] = [false, true].map(|only_silent| {
+            let asked = move |track: &Track| track.candidate && track.only_silent == only_silent;
+            let threads = self.threads.iter();
+            threads.filter(move |(_, track)| asked(track))
+        });
+        let candidates = first.chain(silent).map(|(thread, _)| *thread);
+        let mut candidates: Vec<u32> = candidates.take(CANDIDATES).collect();
+        candidates.sort_unstable();
+        candidates
     }
 
     /// The suspected threads of the newest pass, with the states (`S`, `D` ...) of the threads that [`ProgressDetector::take`] named,
@@ -218,6 +224,7 @@ impl Track {
             in_kernel_since: None,
             checks: VecDeque::new(),
             candidate: false,
+            only_silent: false,
         }
     }
 
@@ -258,7 +265,8 @@ impl Track {
             && self
                 .over(now, CANDIDATE)
                 .is_some_and(|gain| gain.switches == 0);
-        self.candidate = slow || silent || self.has_rhythm();
+        self.only_silent = !(slow || self.has_rhythm());
+        self.candidate = silent || !self.only_silent;
     }
 
     /// Takes in whether the newest state was D. It cannot become that without a switch, which is counted when the thread

@@ -373,3 +373,19 @@ fn the_time_in_the_kernel_starts_when_the_thread_stops_computing() {
     assert_eq!(suspected.first(), Some(&9_000));
     assert_eq!(detector.in_kernel_since(1), Some(Moment(6_000)));
 }
+
+#[test]
+fn idle_fetchers_do_not_hide_a_handler_that_stops() {
+    let idle = |_| thread(Pool::ReplicaFetcher, never);
+    let mut threads: Vec<Thread> = (0..40).map(idle).collect();
+    threads.push(thread(
+        Pool::RequestHandler,
+        then(10_000, every(100), never),
+    ));
+    threads.extend(reapers());
+    let suspected = Simulation::new(threads).run(20_000, 250);
+    let [(40, at)] = suspected[..] else {
+        panic!("{suspected:?}")
+    };
+    assert!((11_900..=12_700).contains(&at), "{at}");
+}
